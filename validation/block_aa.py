@@ -26,7 +26,7 @@ from measured_rounds import MeasuredBlock, Told, log_speedups, read_blocks, read
 from noise import Array
 from scipy import stats
 
-from rollout_bench.analysis.stats.blocks import contrasts, critical_value
+from rollout_bench.analysis.stats.blocks import contrasts, half_widths
 from rollout_bench.contracts.fields import Strict
 
 RESULT = "block_aa"
@@ -121,8 +121,7 @@ def recomputed(table: AATable) -> bool | None:
     if len(blocks) < 2:
         return None
     found = contrasts(np.array([log_speedups(block, BASELINE, OTHERS) for block in blocks]))
-    critical = critical_value(int(found.comparisons), int(found.freedom), ALPHA, float(found.correlation))
-    return bool((np.abs(found.log_ratio) > critical * found.error).any())
+    return bool((np.abs(found.log_ratio) > half_widths(found, ALPHA)).any())
 
 
 @dataclass(frozen=True)

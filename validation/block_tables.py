@@ -13,7 +13,7 @@ from repeats import Launches
 from scipy import special
 from table_noise import MEASURED, TABLE_NOISES, measured_tables
 
-from rollout_bench.analysis.stats.blocks import Contrasts, contrasts, critical_value, detectable, worth
+from rollout_bench.analysis.stats.blocks import Contrasts, contrasts, critical_value, detectable, half_widths, worth
 from rollout_bench.analysis.stats.intervals import holm, strictest_level
 from rollout_bench.analysis.stats.power import noncentrality_beyond
 from rollout_bench.contracts.fields import Strict
@@ -112,14 +112,6 @@ def with_spread(values: Array, spread: float) -> Array:
     return np.asarray(values * (math.sqrt(2) * spread / np.nanstd(log_ratios(values))))
 
 
-def criticals(found: Contrasts, level: float) -> Array:
-    """Return the critical value of each of many tables; NaN where nothing can be compared."""
-    keys = np.stack([found.comparisons, found.freedom, np.round(found.correlation, 6)], axis=-1)
-    unique, where = np.unique(keys, axis=0, return_inverse=True)
-    known = [critical_value(int(k), int(nu), level, float(rho)) if k else math.nan for k, nu, rho in unique]
-    return np.asarray(np.array(known)[where.reshape(-1)])
-
-
 def _paired(d: Array) -> tuple[Array, Array, NDArray[np.int_]]:
     """Mean and standard error of each comparison by its own pairs alone, and how many these are."""
     n = np.isfinite(d).sum(axis=-2)
@@ -140,7 +132,7 @@ def simulated(noise: str, values: Array) -> Simulated:
     alone = special.stdtrit(freedom, 1 - ALPHA / 2) * error
     strict = special.stdtrit(freedom, 1 - strictest_level(ALPHA, k - 1) / 2) * error
     pooled = contrasts(d)
-    half = criticals(pooled, ALPHA)[:, None] * pooled.error
+    half = half_widths(pooled, ALPHA)
     return Simulated(
         noise=noise,
         configurations=k,
@@ -178,7 +170,7 @@ def missing(values: Array) -> Missing:
     there = np.isfinite(d)
     pairs = contrasts(d)
     whole = contrasts(np.where(there.all(axis=-1, keepdims=True), d, np.nan))
-    half, half_whole = (criticals(one, ALPHA) * one.error[:, 0] for one in (pairs, whole))
+    half, half_whole = (half_widths(one, ALPHA)[:, 0] for one in (pairs, whole))
     both = np.isfinite(half) & np.isfinite(half_whole) & ~there.all(axis=(-2, -1))
     return Missing(
         configurations=k,

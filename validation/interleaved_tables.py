@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
-from block_tables import ALPHA, criticals
+from block_tables import ALPHA
 from kept import Share, keep
 from noise import Array
 from numpy.typing import NDArray
 from table_noise import AWAY_S, AWAY_SD, FURTHEST_SD, LAUNCH_S, PASS_SD, PASSES, in_turn
 
-from rollout_bench.analysis.stats.blocks import contrasts
+from rollout_bench.analysis.stats.blocks import contrasts, half_widths
 from rollout_bench.analysis.timed.pairs import TRIMMED
 from rollout_bench.contracts.fields import Strict
 
@@ -150,7 +150,7 @@ def judged(noise: str, design: str, ratios: Array) -> Judged:
     """Judge tables of log ratios [tables, m, k - 1], whose mean is made the truth that nothing differs."""
     centred = ratios - ratios.mean(axis=(0, 1))
     found = contrasts(centred)
-    half = criticals(found, ALPHA)[:, None] * found.error
+    half = half_widths(found, ALPHA)
     outside = np.abs(found.log_ratio) > half
     return Judged(
         noise=noise,

@@ -7,12 +7,13 @@ import dataclasses
 import math
 
 import numpy as np
-from block_tables import criticals, log_ratios, with_spread
+from block_tables import log_ratios, with_spread
 from kept import SETTINGS, Share, keep
 from noise import Array
 from numpy.typing import NDArray
 from table_noise import TABLE_NOISES
 
+from rollout_bench.analysis.stats.blocks import half_widths
 from rollout_bench.analysis.stats.intervals import holm, ratio_interval
 from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.stats.two_stages import ALONE, blocks_asked, two_stage_contrasts
@@ -94,14 +95,14 @@ def by_spread(d: Array, half_width: float, first: int, together: bool = True) ->
     """
     rank = np.cumsum(np.isfinite(d), axis=1)
     stage = two_stage_contrasts(np.where(rank <= first, d, np.nan), first)
-    critical = criticals(stage, ALPHA)[:, None]
-    asked = np.clip(blocks_asked(stage.spread, critical, half_width), first, d.shape[1])
+    reach = half_widths(stage, ALPHA) * np.sqrt(stage.pairs)
+    asked = np.clip(blocks_asked(reach, 1.0, half_width), first, d.shape[1])
     reached = np.where(rank[:, -1] >= asked, (rank >= asked[:, None, :]).argmax(axis=1) + 1, d.shape[1])
     if together:
         reached = np.broadcast_to(reached.max(axis=-1, keepdims=True), reached.shape)
     taken = np.arange(1, d.shape[1] + 1)[:, None] <= reached[:, None, :]
     found = two_stage_contrasts(np.where(taken, d, np.nan), first)
-    return np.abs(found.log_ratio), critical * found.error, reached.astype(float)
+    return np.abs(found.log_ratio), half_widths(found, ALPHA), reached.astype(float)
 
 
 def spread_stopped(noise: str, values: Array, half_width: float, first: int, together: bool = True) -> Stopped:

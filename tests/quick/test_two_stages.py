@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rollout_bench.analysis.stats.blocks import contrasts, critical_value
+from rollout_bench.analysis.stats.blocks import contrasts, critical_value, half_widths
 from rollout_bench.analysis.stats.two_stages import TwoStages, blocks_asked, two_stage_contrasts
 
 RULE = TwoStages(half_width=0.06, min_blocks=3, max_blocks=24, confidence=0.95)
@@ -103,12 +103,12 @@ def test_the_half_width_is_reached_with_as_many_blocks_as_are_asked_for_and_with
     d = np.array(rows)
     rule = replace(RULE, half_width=half_width)
     found, said = rule.of(d)
-    critical = critical_value(2, int(found.freedom), 0.05, float(found.correlation))
-    for stage in said:
+    for stage, half in zip(said, half_widths(found, 0.05), strict=True):
         assert stage is not None
         assume(stage.spread > 1e-9)
-        assert critical * stage.spread / np.sqrt(stage.needed) <= np.log1p(half_width) * (1 + 1e-9)
-        assert stage.needed == 1 or critical * stage.spread / np.sqrt(stage.needed - 1) > np.log1p(half_width)
+        reach = half * np.sqrt(stage.blocks)
+        assert reach / np.sqrt(stage.needed) <= np.log1p(half_width) * (1 + 1e-9)
+        assert stage.needed == 1 or reach / np.sqrt(stage.needed - 1) > np.log1p(half_width)
 
 
 def test_a_first_stage_that_is_enough_gives_the_intervals_of_a_fixed_number():

@@ -36,6 +36,9 @@ _KNOWN = 10**6
 _NEGLIGIBLE = 1e-15
 """Chance of an estimated spread beyond the points of the integral, on either side."""
 
+_VISIBLE = 0.9
+"""Quantile of F above which one configuration visibly scatters more than the others."""
+
 
 @dataclass(frozen=True)
 class Contrasts:
@@ -43,7 +46,8 @@ class Contrasts:
 
     `log_ratio`, `error` (its standard error), `pairs` and `pooled_error` (the standard error from the spread of the
     whole table alone) are [..., k - 1]; `freedom`, `comparisons` and `correlation` are [...]. NaN where a configuration
-    has fewer than two pairs.
+    has fewer than two pairs. `own_error` [..., k - 1] is the standard error from a configuration's own pairs where it
+    or the baseline visibly scatters more than the others, and 0 elsewhere; `own_freedom` are its degrees of freedom.
     """
 
     log_ratio: Array
@@ -53,6 +57,8 @@ class Contrasts:
     freedom: NDArray[np.int_]
     comparisons: NDArray[np.int_]
     correlation: Array
+    own_error: Array
+    own_freedom: NDArray[np.int_]
 
 
 def contrasts(log_ratios: ArrayLike) -> Contrasts:
@@ -62,7 +68,8 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
     m_j pairs. s^2 is the residual variance of the least-squares fit of blocks and configurations, with
     nu = sum_j (m_j - 1) degrees of freedom, (m - 1)(k - 1) where nothing is missing. The standard error is guarded
     against one configuration that scatters more than the others: se_j^2 = max(2 s^2, s_j^2) / m_j, with s_j^2 the
-    sample variance of its own pairs. With one configuration both are the same, and so is nu = m - 1.
+    sample variance of its own pairs. With one configuration both are the same, and so is nu = m - 1. s_j has fewer
+    degrees of freedom than s, so where it is visible that one side scatters more, `half_widths` asks `own_error`, too.
 
     A block with a missing launch keeps its other pairs. Leaving out whole blocks would cost more than it gains:
     validation/block_tables.py has both, and least squares. Configurations with fewer than two pairs take no part.
@@ -99,7 +106,36 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
         freedom=freedom,
         comparisons=judged.sum(axis=-1),
         correlation=np.where(others, overlap, BALANCED).min(axis=(-2, -1)),
+        own_error=np.where(judged & _scatters_more(centred, there), np.sqrt(own / m), 0.0),
+        own_freedom=np.maximum(pairs - 1, 1),
     )
+
+
+def _scatters_more(d: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return of each configuration [..., k - 1] whether it or the baseline visibly scatters more than the others.
+
+    By blocks without a missing pair in log ratios `d` [..., m, k - 1], 0 if missing. Left out in turn, a configuration
+    is compared with what is left: s_j^2 / (2 s_-j^2) with F of m - 1 and (m - 1)(k - 2) degrees of freedom. Of the
+    baseline the variance of its distance from the mean of the others takes the place of s_j^2, and with k = 3 too few
+    are left to tell.
+    """
+    judged = there.any(axis=-2)
+    k = judged.sum(axis=-1)[..., None] + 1
+    whole = (there | ~judged[..., None, :]).all(axis=-1)
+    m = np.maximum(whole.sum(axis=-1), 2)[..., None]
+    sides = np.concatenate([np.ones_like(judged[..., :1]), judged], axis=-1)[..., None, :] & whole[..., None]
+    y = np.where(sides, np.concatenate([np.zeros_like(d[..., :1]), d], axis=-1), 0.0)
+    from_block = np.where(sides, y - y.sum(axis=-1, keepdims=True) / k[..., None], 0.0)
+    squares, own = (
+        (np.where(sides, part - part.sum(axis=-2, keepdims=True) / m[..., None], 0.0) ** 2).sum(axis=-2)
+        for part in (from_block, y)
+    )
+    alone = squares * k / np.maximum(k - 1, 1)
+    left = np.maximum(squares.sum(axis=-1, keepdims=True) - alone, 0.0)
+    own = np.where(np.arange(own.shape[-1]) > 0, own / 2, np.where(k > 3, alone, 0.0))
+    limit = special.fdtri(m - 1, (m - 1) * np.maximum(k - 2, 1), _VISIBLE)
+    more = (k > 2) & ((k - 2) * own > limit * left)
+    return np.asarray(more[..., 1:] | more[..., :1])
 
 
 def _residual_variance(d: Array, there: NDArray[np.bool_]) -> Array:
@@ -175,6 +211,29 @@ def critical_value(
         return float(np.log(adjusted_p(t, comparisons, freedom, correlation, one_sided=one_sided) / level))
 
     return float(optimize.brentq(excess, low * (1 - 1e-9), high * (1 + 1e-9), xtol=1e-9, rtol=1e-9))
+
+
+def half_widths(found: Contrasts, level: float) -> Array:
+    """Return how far the interval of each log ratio reaches [..., k - 1], so that all miss with chance `level`.
+
+    The critical value times the error. Where one side visibly scatters more, at least as far as by its own pairs: then
+    Student's t at `level` / comparisons (Bonferroni) times `own_error`.
+    """
+    comparisons = np.maximum(found.comparisons, 1)
+    points = np.vectorize(critical_value, otypes=[float])
+    shared = points(comparisons, np.maximum(found.freedom, 1), level, np.round(found.correlation, 9))
+    own = -special.stdtrit(found.own_freedom, level / 2 / comparisons[..., None])
+    return np.asarray(np.maximum(shared[..., None] * found.error, own * found.own_error))
+
+
+def p_value(found: Contrasts, place: int) -> float:
+    """Return the chance of a t as large as that of configuration `place` among all of one table, as `half_widths`."""
+    comparisons, distance = int(found.comparisons), abs(float(found.log_ratio[place]))
+    shared = adjusted_p(distance / float(found.error[place]), comparisons, int(found.freedom), float(found.correlation))
+    if not found.own_error[place]:
+        return shared
+    own = 2 * special.stdtr(found.own_freedom[place], -distance / found.own_error[place])
+    return max(shared, min(1.0, comparisons * float(own)))
 
 
 def step_down(p_values: ArrayLike, groups: ArrayLike) -> Array:

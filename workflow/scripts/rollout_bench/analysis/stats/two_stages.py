@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollout_bench.analysis.stats.blocks import Array, Contrasts, contrasts, critical_value
+from rollout_bench.analysis.stats.blocks import Array, Contrasts, contrasts, half_widths
 
 ALONE = 4
 """Blocks of the first stage where only one configuration is compared with the baseline, at the least: three would leave
@@ -69,9 +69,8 @@ class TwoStages:
         found = two_stage_contrasts(d, first)
         if not found.comparisons:
             return found, [None] * d.shape[-1]
-        level, correlation = 1 - self.confidence, float(found.correlation)
-        critical = critical_value(int(found.comparisons), int(found.freedom), level, correlation)
-        needed = blocks_asked(found.spread, critical, self.half_width)
+        reach = half_widths(found, 1 - self.confidence) * np.sqrt(found.pairs)
+        needed = blocks_asked(reach, 1.0, self.half_width)
         return found, [
             FirstStage(first, float(found.spread[place]), int(needed[place])) if pairs >= first else None
             for place, pairs in enumerate(found.pairs)
@@ -119,6 +118,8 @@ def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> StagedContrasts:
         freedom=stage.freedom,
         comparisons=stage.comparisons,
         correlation=stage.correlation,
+        own_error=stage.own_error * longer,
+        own_freedom=stage.own_freedom,
         first=stage.pairs,
         spread=stage.error * np.sqrt(stage.pairs),
     )

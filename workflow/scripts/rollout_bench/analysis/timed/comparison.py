@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from rollout_bench.analysis.stats.blocks import (
     Contrasts,
     Worth,
-    adjusted_p,
     blocks_needed,
     contrasts,
-    critical_value,
     detectable,
+    half_widths,
+    p_value,
     step_down,
     worth,
 )
@@ -332,10 +332,9 @@ class _Blocks:
     found: Contrasts
     first_stages: Sequence[FirstStage | None]
 
-    def critical(self, level: float) -> float:
+    def critical(self, place: int, level: float) -> float:
         """Return what the |t| of one of them must exceed, for all of them together."""
-        found = self.found
-        return critical_value(int(found.comparisons), int(found.freedom), level, float(found.correlation))
+        return float(half_widths(self.found, level)[place] / self.found.error[place])
 
     def t(self, place: int) -> float:
         """Return how many standard errors one of them is off no difference, either way."""
@@ -344,12 +343,11 @@ class _Blocks:
     def with_interval(self, place: int, comparison: Comparison, confidence: float) -> Comparison:
         """Return one of them with the interval and the p value that it has among the others."""
         found, middle = self.found, float(self.found.log_ratio[place])
-        half = self.critical(1 - confidence) * float(found.error[place])
+        half = float(half_widths(found, 1 - confidence)[place])
         with np.errstate(over="ignore"):
             low, high = np.exp(middle - half), np.exp(middle + half)
-        p_value = adjusted_p(self.t(place), int(found.comparisons), int(found.freedom), float(found.correlation))
-        first = self.first_stages[place]
-        return replace(comparison, low=float(low), high=float(high), p_value=p_value, first_stage=first)
+        first, p = self.first_stages[place], p_value(found, place)
+        return replace(comparison, low=float(low), high=float(high), p_value=p, first_stage=first)
 
 
 def _blocks(comparisons: Sequence[Comparison], stages: TwoStages | None) -> _Blocks:
@@ -438,7 +436,7 @@ def _with_sizes(
     comparison: Comparison, together: _Blocks, place: int, level: float, settings: ComparisonSettings
 ) -> Comparison:
     """Return `comparison` with what is found at `level`, the launches the relevant difference takes, and its worth."""
-    found, critical, relevant = together.found, together.critical(level), settings.relevant_difference
+    found, critical, relevant = together.found, together.critical(place, level), settings.relevant_difference
     size = detectable(found, place, critical, settings.power, settings.confidence)
     needed: Range | None = None
     if relevant and len(comparison.pairs) >= TELLING:
