@@ -8,6 +8,7 @@ import pytest
 from planned import planned
 
 from rollout_bench.contracts.spec import RolloutSpec, Spec, devices_needed, replicas
+from rollout_bench.core.errors import UserError
 
 BASE = "modes: [rollout], quants: [bf16], workloads: [demo]"
 
@@ -38,10 +39,15 @@ def test_one_engine_is_what_an_experiment_without_replicas_has() -> None:
     assert rollout_of(only("rollout: {replicas: 1, router: random}")) == {"entry": "async"}
 
 
-def test_replicas_of_a_rollout_are_of_no_other_mode() -> None:
-    both = planned("{modes: [offline, rollout], quants: [bf16], rollout: {replicas: 2}}").experiments
-    assert {e.spec.mode: replicas(e.spec) for e in both} == {"offline": 1, "rollout": 2}
-    assert [e.spec.rollout is None for e in both] == [e.spec.mode == "offline" for e in both]
+def test_what_several_engines_share_is_no_load_of_one() -> None:
+    both = "{modes: [offline, rollout], quants: [bf16], rollout: {replicas: %s}}"
+    with pytest.raises(UserError, match="workload demo is a step that 2 engines share, and in offline mode one engine"):
+        planned(both % 2)
+    for alone in ("1", "null"):
+        assert [(e.spec.mode, replicas(e.spec)) for e in planned(both % alone).experiments] == [
+            ("offline", 1),
+            ("rollout", 1),
+        ]
 
 
 def test_log_probabilities_are_asked_for_in_the_workload() -> None:

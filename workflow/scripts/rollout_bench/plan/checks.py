@@ -392,6 +392,7 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             f"raise devices, or lower {key if count > 1 or spec.placement is not None else 'tensor_parallel_size'}",
         )
     _check_colocated_memory(spec)
+    _check_share(config, spec)
     if count == 1:
         return
     if MODES[spec.mode].data_parallel == "refused":
@@ -417,6 +418,22 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
                 f"config: {name}: is of vLLM's own data parallel; {model} has {count} replicas that are whole engines",
                 f"leave it out: {key} is all that replicas need",
             )
+
+
+_OF_WHOLE_STEPS = (ROLLOUT.name, PLACEMENT.name, STARTUP.name)
+"""Modes whose engines share a step out, and the one that asks for a single token."""
+
+
+def _check_share(config: Config, spec: Spec) -> None:
+    """Raise `UserError` where one engine would get the workload that `rollout.replicas` engines share."""
+    engines = config.rollout.replicas or 1
+    if engines > 1 and spec.endpoint is None and spec.mode not in _OF_WHOLE_STEPS:
+        raise UserError(
+            f"config: rollout.replicas: workload {spec.workload.name} is a step that {engines} engines share, and in "
+            f"{spec.mode} mode one engine would get all of it",
+            f"measure one engine's part: from-verl and from-trl make it with --one-engine; or leave {spec.mode} out of "
+            "modes; or set rollout.replicas to null where the workload is one engine's already",
+        )
 
 
 def _check_colocated_memory(spec: Spec) -> None:
