@@ -189,6 +189,8 @@ def _told(error: ErrorDetails) -> UserError:
 def _instead(location: tuple[int | str, ...]) -> str:
     """Return what to do about a key that there is not, at `location`."""
     key = str(location[-1])
+    if ":" in key:
+        return "write a space after the colon: a word like this is one key to YAML"
     if location[0] == "endpoints" and secret_words(key):
         return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):

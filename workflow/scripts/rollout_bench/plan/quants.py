@@ -2,7 +2,8 @@
 
 And what an engine is told besides, which is then part of each comparison with another quant.
 
-Established by runs on cpu and cuda (H200); read in vllm-ascend's source for ascend, where no run has been made.
+Established by runs on cpu and cuda (H200), but for what a comment says; read in vllm-ascend's source for ascend, where
+no run has been made.
 """
 
 from __future__ import annotations
@@ -97,6 +98,10 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
         "w8a8": _W8A8,
         "w8a16": _quant("compressed-tensors-w8a16", "int32", "uint8", "int8", method="(?i)w8a16|wna16"),
         "fp8": _CUDA_FP8,
+        # a scale for each 128 x 128 weights, as verl and DeepSeek have them; read in vLLM 0.23 and 0.32, not run
+        "fp8-block": _quant(
+            "bf16", "float8_e4m3fn", "float8_e4m3fnuz", method="(?i)fp8.*block", quantization="fp8_per_block"
+        ),
         "bf16-kv8": _with_fp8_cache(_BF16, "bf16"),
         "w8a8-kv8": _with_fp8_cache(_W8A8, "w8a8"),
         "fp8-kv8": _with_fp8_cache(_CUDA_FP8, "fp8"),
@@ -137,7 +142,9 @@ def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
 
 def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
     """Return why there is no quant of that name on a platform, and what to do."""
-    define = f"define it in quant_settings.{name}, or leave it out of quants"
+    alike = [known for known in BUILT_IN[platform] if known.startswith(f"{name}-")]
+    take = f"take {' or '.join(alike)}, " if alike else ""
+    define = f"{take}define it in quant_settings.{name}, or leave it out of quants"
     refusal = REFUSED.get(platform, {}).get(name)
     if refusal is None:
         return f"{name} is not known on {platform}", define
