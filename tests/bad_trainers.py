@@ -224,6 +224,12 @@ BAD_VERL = [
         "verl has no key trainer.n_gpu_per_node",
         "did you mean 'trainer.n_gpus_per_node'?",
     ),
+    _file(
+        "file_of_another_trainer",
+        "{policy: {model_name: a/b}, grpo: {num_prompts_per_step: 32}, cluster: {gpus_per_node: 8}, data: {seed: 1}}",
+        "has no key that says how verl generates",
+        "--cfg job",
+    ),
     _run("argument_a_secret", f"+{ROLLOUT}.engine_kwargs.vllm.hf_token=x", "hf_token: may be a secret", "take it out"),
 ]
 
@@ -273,6 +279,19 @@ BAD_TRL = [
     _file("torn", TRL + "a: [", "no valid YAML", "give the YAML that TRL is started with"),
     _file("interpolation", TRL.replace("256", "${nothing}"), "can't be resolved", "max_completion_length=VALUE"),
     _file("script_of_nothing", "echo hello", "starts 0 trainings", "accelerate launch"),
+    _file(
+        "file_of_another_trainer",
+        "{model_name_or_path: a/b, learning_rate: 1.0e-5, per_device_train_batch_size: 2, packing: true}",
+        "has no key that says how TRL generates",
+        "--trainer rloo",
+    ),
+    _file("script_of_sft", "trl sft --model_name_or_path a/b --use_vllm", "starts the trainer sft", "--trainer grpo"),
+    _file(
+        "script_of_online_dpo",
+        "accelerate launch examples/dpo_online.py --use_vllm --max_new_tokens 53",
+        "starts the trainer dpo-online, and the steps of grpo and rloo are measured",
+        "--trainer grpo",
+    ),
     _file("script_of_two", f"{TRL_SCRIPT}\n{TRL_SCRIPT}", "starts 2 trainings", "accelerate launch"),
     _file("script_torn", f"{TRL_SCRIPT} --x 'a", "no closing quotation", "close its quotes"),
     _file(

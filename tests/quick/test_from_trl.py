@@ -214,7 +214,7 @@ def test_the_script_says_how_many_processes_there_are(tmp_path: Path):
         "cd there && nohup trl grpo --config config.yaml --num_processes 3 > log": 3,
     }.items():
         (tmp_path / "run.sh").write_text(f"#!/bin/bash\nset -e  # stop\necho 'begin'\n{command}\n")
-        content = launched(tmp_path / "run.sh")
+        content, _ = launched(tmp_path / "run.sh")
         assert content.get("num_processes", "none") == (processes or "none"), command
         assert content["num_generations"] == 8
 
@@ -223,6 +223,31 @@ def test_a_script_of_which_nobody_knows_how_many_processes_it_starts_is_told(mad
     script = TRL_SCRIPT.replace("--num_processes 8", "")
     with pytest.raises(UserError, match="num_processes: is missing"):
         made(content=TRL.replace("num_processes: 8\n", ""), script=script)
+
+
+@pytest.mark.parametrize(
+    "command", ["trl rloo", "accelerate launch examples/rloo_vlm.py", "accelerate launch -m trl.scripts.rloo"]
+)
+def test_rloo_has_defaults_of_its_own_and_asks_for_no_log_probabilities(made: Made, command: str):
+    plan = made.planned("max_prompt_length=64 num_processes=8", script=f"{command} --model_name_or_path a/b --use_vllm")
+    assert (plan["prompts"], plan["samples_per_prompt"], plan["logprobs"]) == (32, 2, None)
+    assert "A step of RLOO: 32 prompts, 2 of each" in made.account
+
+
+@pytest.mark.parametrize(
+    "command", ["trl grpo", "python train.py", "accelerate launch x/grpo_vlm.py", "torchrun gspo.py"]
+)
+def test_what_is_not_called_after_a_trainer_is_read_as_grpo_s(made: Made, command: str):
+    assert made.planned(script=f"{command} --config config.yaml")["samples_per_prompt"] == 8
+    assert made("--trainer rloo", TRL.replace("num_generations: 8\n", ""))["rollout"]["logprobs"] is False
+
+
+def test_of_a_key_that_stands_twice_the_last_one_holds_as_in_trl(made: Made):
+    plan = made.planned(content=f"num_generations: 2\ntemperature: 0.1\n{TRL}temperature: 0.3\n", script=TRL_SCRIPT)
+    assert (plan["samples_per_prompt"], plan["temperature"]) == (8, 0.3)
+    assert (
+        "warning: the last one holds, as TRL reads it, of keys that stand twice: num_generations, temp" in made.account
+    )
 
 
 def test_flags_win_over_the_yaml_and_overrides_over_flags(made: Made):

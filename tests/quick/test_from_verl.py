@@ -15,6 +15,7 @@ from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset, planned
 
 from rollout_bench.commands import trainers
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.routing.policies import Balancer
@@ -23,6 +24,15 @@ from rollout_bench.trainers.keys import Influence
 from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
 from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
 from rollout_bench.workloads.requests import prompts
+
+METHODS_OF_FP8 = {
+    "Fp8PerBlockOnlineLinearMethod": True,
+    "Fp8PerBlockOnlineMoEMethod": True,
+    "Fp8OnlineLinearMethod": False,
+    "Fp8PerTensorOnlineLinearMethod": False,
+    "UnquantizedLinearMethod": False,
+}
+"""vLLM 0.23's names of methods of linear layers -> whether they have a scale for each block of weights."""
 
 
 class Made:
@@ -38,6 +48,10 @@ class Made:
         assert trainers.from_verl() == 0
         self.text, self.account = self._capsys.readouterr()
         return dict(yaml.safe_load(self.text))
+
+    def printed(self) -> str:
+        """Return what is on stdout since it was read."""
+        return self._capsys.readouterr().out
 
     def workload(self, arguments: str = "", content: str = VERL) -> dict[str, Any]:
         """Return the keys of the workload, its engine arguments among them."""
@@ -227,10 +241,24 @@ def test_defaults_are_those_of_the_version_that_is_named(made: Made):
     assert made.experiment().spec.workload.logprobs is None
 
 
+@pytest.mark.parametrize("mode", sorted(MODES.keys() - {"rollout", "placement", "startup"}))
+def test_one_engine_never_gets_the_step_of_all_engines(made: Made, mode: str):
+    made()
+    with pytest.raises(UserError, match=rf"verl-step is a step that 8 engines share, and in {mode} mode one engine .*"):
+        planned(made.text.replace("[rollout]", f"[{mode}]"))
+    made("--one-engine")
+    assert planned(made.text.replace("[rollout]", f"[{mode}]")).experiments
+
+
 def test_fp8_is_compared_with_bf16_and_half_precision_is_a_quant_of_its_own(made: Made):
-    assert made(f"+{ROLLOUT}.quantization=fp8")["quants"] == ["bf16", "fp8"]
-    assert "one scale for each tensor: verl's has one for each 128 x 128 weights" in made.group(Influence.HONOURED)
-    assert len(planned(made.text).experiments) == 2
+    assert made(f"+{ROLLOUT}.quantization=fp8")["quants"] == ["bf16", "fp8-block"]
+    assert "a scale for each 128 x 128 weights as verl's has" in made.group(Influence.HONOURED)
+    assert "has not run on a GPU yet" in made.group(Influence.HONOURED)
+    reference, blocks = (experiment.spec for experiment in planned(made.text).experiments)
+    assert blocks.engine.args == {**reference.engine.args, "quantization": "fp8_per_block"}
+    assert set(blocks.quant.linear_dtypes) == {"float8_e4m3fn", "float8_e4m3fnuz"}
+    methods = {name: re.search(blocks.quant.linear_method, name) is not None for name in METHODS_OF_FP8}
+    assert methods == METHODS_OF_FP8
     config = made(f"+{ROLLOUT}.dtype=float16")
     assert (config["quants"], config["baseline"]) == (["fp16"], {"quant": "fp16"})
     assert made.experiment().spec.quant.linear_dtypes == ("float16",)
@@ -394,6 +422,14 @@ def test_a_wrong_run_is_told_in_two_lines(made: Made, bad: BadTrainer):
     problem, remedy = str(raised.value).split("\n")
     assert bad.problem in problem
     assert bad.remedy in remedy
+
+
+def test_what_verl_s_command_line_says_needs_no_file(made: Made, monkeypatch: pytest.MonkeyPatch):
+    words = "trainer.n_gpus_per_node=8 data.train_batch_size=256 actor_rollout_ref.model.path=a/b"
+    from_file = made(words, "actor_rollout_ref: {}\n".replace("{}", "{rollout: {n: 1}}"))
+    monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *words.split()])
+    assert trainers.from_verl() == 0
+    assert yaml.safe_load(made.printed()) == from_file
 
 
 def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

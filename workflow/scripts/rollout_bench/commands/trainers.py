@@ -14,18 +14,21 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.launch_commands import launched
 from rollout_bench.trainers.rollout_dumps import RolloutDumps
-from rollout_bench.trainers.trainer_file import TrainerFile, laid_over, read_yaml
+from rollout_bench.trainers.trainer_file import TrainerFile, check_own, is_override, laid_over, read_yaml
 from rollout_bench.trainers.trl import trl_config
-from rollout_bench.trainers.trl_keys import trl_registry
+from rollout_bench.trainers.trl_keys import TRAINERS, trl_registry
 from rollout_bench.trainers.verl import verl_config
 from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
+
+COMMAND_LINE = "the command line"
+"""What messages call settings that are overrides alone."""
 
 
 def verl_parser() -> argparse.ArgumentParser:
     """Return the command line of from-verl."""
     parser = _parser(
         "verl",
-        "verl's YAML: one that verl ships, saves or is given",
+        "verl's YAML: one that verl ships, saves or is given; without it overrides are laid over verl's defaults",
         "as verl's command line has them: a.b=1, +a.b=1, ~a.b",
     )
     parser.add_argument(
@@ -61,7 +64,7 @@ def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
         action="store_true",
         help="measure one engine's part of a step alone, where the machine has too few devices for all engines",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help=file)
+    parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser
 
@@ -70,9 +73,15 @@ def from_verl() -> int:
     """Read, derive, and only then write."""
     arguments = verl_parser().parse_intermixed_args()
     registry = verl_registry(arguments.verl)
-    content = laid_over(read_yaml(arguments.file, "verl"), arguments.overrides, registry)
+    name, content = arguments.file, {}
+    if is_override(name):
+        name, arguments.overrides = COMMAND_LINE, [name, *arguments.overrides]
+    else:
+        content = read_yaml(Path(name), "verl")
+        check_own(name, content, registry, "give the YAML that verl is started with; add --cfg job there to print it")
+    content = laid_over(content, arguments.overrides, registry)
     dumps = None if arguments.lengths is None else RolloutDumps(arguments.lengths, arguments.lengths_file)
-    made = verl_config(TrainerFile.of(str(arguments.file), content, registry), dumps, arguments.one_engine)
+    made = verl_config(TrainerFile.of(name, content, registry), dumps, arguments.one_engine)
     return _write(made, None if dumps is None else dumps.file)
 
 
@@ -85,21 +94,38 @@ def _write_trace(path: Path, made: MadeConfig) -> None:
 
 def trl_parser() -> argparse.ArgumentParser:
     """Return the command line of from-trl."""
-    return _parser(
+    parser = _parser(
         "TRL",
         "TRL's YAML, or a script with the command that starts the training",
         "laid over what the file says: num_processes=8, ~vllm_dtype",
     )
+    parser.add_argument(
+        "--trainer",
+        choices=TRAINERS,
+        help="whose defaults hold where the file lacks a key (default: as the command in the file says, else grpo)",
+    )
+    return parser
 
 
 def from_trl() -> int:
     """Read, derive, and only then write."""
     arguments = trl_parser().parse_intermixed_args()
-    registry = trl_registry()
-    is_yaml = arguments.file.suffix in (".yaml", ".yml")
-    content = read_yaml(arguments.file, "TRL") if is_yaml else launched(arguments.file)
+    file, named = Path(arguments.file), None
+    if file.suffix in (".yaml", ".yml"):
+        content = read_yaml(file, "TRL", last_wins=True)
+    else:
+        content, named = launched(file)
+    trainer = arguments.trainer or named or "grpo"
+    if trainer not in TRAINERS:
+        raise UserError(
+            f"{file}: starts the trainer {trainer}, and the steps of {' and '.join(TRAINERS)} are measured here",
+            "give a command of theirs, or add --trainer grpo where it generates as GRPO does",
+        )
+    registry = trl_registry(trainer)
+    if trainer not in (named, arguments.trainer):
+        check_own(arguments.file, content, registry, "give settings of GRPO; or say whose they are: --trainer rloo")
     content = laid_over(content, arguments.overrides, registry)
-    return _write(trl_config(TrainerFile.of(str(arguments.file), content, registry), arguments.one_engine))
+    return _write(trl_config(TrainerFile.of(arguments.file, content, registry), arguments.one_engine, trainer))
 
 
 def _write(made: MadeConfig, trace: Path | None = None) -> int:

@@ -16,13 +16,17 @@ _MOST_VALUES = 100_000
 
 
 class _NoKeyTwice(yaml.SafeLoader):
-    """YAML where a key that stands twice in one mapping is an error; plain YAML lets the last one win."""
+    """YAML where a key that stands twice in one mapping is an error, or noted; plain YAML lets the last one win."""
+
+    twice: list[str] | None = None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = next((key for key, count in counts.items() if count > 1), None)
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f"key {twice!r} stands twice", problem_mark=node.start_mark)
+        twice = [str(key) for key, count in counts.items() if count > 1]
+        if twice and self.twice is None:
+            raise yaml.MarkedYAMLError(problem=f"key {twice[0]!r} stands twice", problem_mark=node.start_mark)
+        if self.twice is not None:
+            self.twice += twice
         return super().construct_mapping(node, deep)
 
 
@@ -55,7 +59,13 @@ def read_text(path: Path, what: str, remedy: str, where: str | None = None) -> s
 
 
 def read_mapping(
-    path: Path, what: str, remedy: str, where: str | None = None, example: str = "", most_bytes: int = _MOST_BYTES
+    path: Path,
+    what: str,
+    remedy: str,
+    where: str | None = None,
+    example: str = "",
+    most_bytes: int = _MOST_BYTES,
+    twice: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return the YAML in a file, which must have keys at its top.
 
@@ -66,17 +76,20 @@ def read_mapping(
         where: what to do about one that is not there; the same by default.
         example: keys that it may have.
         most_bytes: what it holds at most.
+        twice: takes the keys that stand twice, of which the last one holds; None: such a key is an error.
 
     Raises:
         UserError: naming the file and, for a syntax error, line and column.
     """
-    return mapping_in(read_text(path, what, remedy, where), path, what, remedy, example)
+    return mapping_in(read_text(path, what, remedy, where), path, what, remedy, example, twice)
 
 
-def mapping_in(text: str, path: Path, what: str, remedy: str, example: str = "") -> dict[str, Any]:
+def mapping_in(
+    text: str, path: Path, what: str, remedy: str, example: str = "", twice: list[str] | None = None
+) -> dict[str, Any]:
     """Return the YAML in `text`, as `read_mapping` does, where `path` is what messages name."""
     try:
-        content = _content(path, text)
+        content = _content(path, text, twice)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -94,9 +107,10 @@ def mapping_in(text: str, path: Path, what: str, remedy: str, example: str = "")
     return content
 
 
-def _content(path: Path, text: str) -> Any:
+def _content(path: Path, text: str, twice: list[str] | None) -> Any:
     """Return what `text` holds; raise `UserError` before aliases are filled in that would make too much of it."""
     loader = _NoKeyTwice(text)
+    loader.twice = twice
     node = loader.get_single_node()
     if node is None:
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -181,21 +181,30 @@ ALIKE = 0.85
 
 @dataclass(frozen=True)
 class KeyRegistry:
-    """All keys of a trainer that are known."""
+    """All keys of a trainer that are known.
+
+    Attributes:
+        trainer: what messages call it.
+        keys: path -> key.
+        shared: paths that settings of other trainers have as well, so that they don't say whose a file is.
+    """
 
     trainer: str
     keys: Mapping[str, TrainerKey]
+    shared: Collection[str] = ()
 
     @classmethod
-    def of(cls, trainer: str, keys: Iterable[TrainerKey], defaults: Mapping[str, Any] | None = None) -> KeyRegistry:
-        """Return the registry of `keys`; `defaults` are those of another version of the trainer."""
+    def of(
+        cls, trainer: str, keys: Iterable[TrainerKey], defaults: Mapping[str, Any], shared: Collection[str] = ()
+    ) -> KeyRegistry:
+        """Return the registry of `keys`; `defaults` are those of another version or kind of the trainer."""
         found: dict[str, TrainerKey] = {}
         for key in keys:
             assert key.path not in found, f"{key.path} has two entries"
             found[key.path] = key
-        for path, default in (defaults or {}).items():
+        for path, default in defaults.items():
             found[path] = replace(found[path], default=default)
-        return cls(trainer, found)
+        return cls(trainer, found, shared)
 
     def find(self, path: str) -> TrainerKey | None:
         """Return the entry of a key: its own, or that of the nearest one above it that stands for all below."""

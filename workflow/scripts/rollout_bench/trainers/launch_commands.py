@@ -49,8 +49,20 @@ class LaunchCommand:
         return (program == "accelerate" and second == ["launch"]) or program == "torchrun" or is_python
 
 
-def launched(path: Path) -> dict[str, Any]:
-    """Return the settings of the training that the commands in a file start, its YAML and its server's among them.
+OF_NAMES = {"grpo": "grpo", "gspo": "grpo", "rloo": "rloo"}
+"""Word in the name of a script -> the trainer of TRL's that it starts."""
+
+OTHERS = {
+    "async", "bco", "cpo", "distillation", "dpo", "gkd", "gold", "kto", "minillm", "mpo", "nash", "orpo", "ppo", "prm",
+    "reward", "sdft", "sdpo", "sft", "ssd", "tpo", "xpo",
+}  # fmt: skip
+"""The same of trainers whose generation is another, or that generate nothing."""
+
+
+def launched(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Return the settings of the training that the commands in a file start, and what its trainer is called.
+
+    Its YAML and its server's settings are among them. None: the name of what it starts says no trainer.
 
     Raises:
         UserError: the file can't be read, or starts no training, or several; or a YAML that it names is not there.
@@ -70,10 +82,10 @@ def launched(path: Path) -> dict[str, Any]:
             f"{path}: starts {len(trainings)} trainings, and one is wanted",
             "give a file with one of accelerate launch, torchrun, trl grpo or python SCRIPT.py, or TRL's YAML",
         )
-    content = _training(path, trainings[0])
+    content, trainer = _training(path, trainings[0])
     for server in (command for command in commands if command.serves):
         content["server"] = flags(server.words[2:])
-    return content
+    return content, trainer
 
 
 def _commands(path: Path, text: str) -> Iterator[LaunchCommand]:
@@ -101,8 +113,8 @@ def _commands(path: Path, text: str) -> Iterator[LaunchCommand]:
                 command.append(word)
 
 
-def _training(path: Path, command: LaunchCommand) -> dict[str, Any]:
-    """Return the settings of a training, and as num_processes on how many devices it is."""
+def _training(path: Path, command: LaunchCommand) -> tuple[dict[str, Any], str | None]:
+    """Return the settings of a training, as num_processes on how many devices it is, and what its trainer is called."""
     program = Path(command.words[0]).name
     rest = command.words[2:] if program in ("accelerate", "trl") else command.words[1:]
     script = 0 if program == "trl" else next((n for n, word in enumerate(rest) if word.endswith(".py")), None)
@@ -111,14 +123,23 @@ def _training(path: Path, command: LaunchCommand) -> dict[str, Any]:
     launcher, own = flags(rest[:script]), flags(rest[script if program == "trl" else script + 1 :])
     content: dict[str, Any] = {}
     if "config" in own:
-        content = read_yaml(_beside(path, str(own.pop("config"))), "TRL")
+        content = read_yaml(_beside(path, str(own.pop("config"))), "TRL", last_wins=True)
     content.update(own)
     plain = program.startswith("python") and "-m" not in rest[:script]
     launcher.setdefault("config_file", content.get("accelerate_config"))  # as trl calls it
     processes = 1 if plain else _processes(path, program, launcher, command.devices)
     if processes is not None:
         content.setdefault("num_processes", processes)
-    return content
+    named = command.words[1] if program == "trl" else " ".join(rest[script : script + 1])
+    return content, _trainer(named.removesuffix(".py"))
+
+
+def _trainer(script: str) -> str | None:
+    """Return the trainer that a script, module or sub-command is called after: by its last part, as words."""
+    words = re.findall("[a-z]+", re.split(r"[/.]", script)[-1].lower())
+    known = [OF_NAMES[word] for word in words if word in OF_NAMES and "async" not in words]
+    other = ["-".join(words)] if OTHERS.intersection(words) else []
+    return next(iter([*known, *other]), None)
 
 
 def _processes(path: Path, program: str, launcher: dict[str, Any], devices: int | None) -> Any:
@@ -129,7 +150,7 @@ def _processes(path: Path, program: str, launcher: dict[str, Any], devices: int 
         return per_node * nodes if isinstance(per_node, int) and isinstance(nodes, int) else None
     config = launcher.get("config_file")
     if config is not None and (found := _there(path, str(config))) is not None:
-        return read_yaml(found, "accelerate").get("num_processes", devices)
+        return read_yaml(found, "accelerate", last_wins=True).get("num_processes", devices)
     return devices
 
 

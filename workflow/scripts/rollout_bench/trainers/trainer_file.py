@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,13 +27,38 @@ class _NotThere:
 NOT_THERE = _NotThere()
 
 
-def read_yaml(path: Path, trainer: str) -> dict[str, Any]:
+def read_yaml(path: Path, trainer: str, last_wins: bool = False) -> dict[str, Any]:
     """Return the settings in a YAML file, interpolations as they are written.
+
+    Args:
+        path: the file.
+        trainer: whose it is.
+        last_wins: of a key that stands twice, this trainer takes the last one; that is said on stderr.
 
     Raises:
         UserError: it can't be read, is torn, or holds no keys.
     """
-    return read_mapping(path, f"settings of {trainer}", f"give the YAML that {trainer} is started with")
+    twice: list[str] | None = [] if last_wins else None
+    what, remedy = f"settings of {trainer}", f"give the YAML that {trainer} is started with"
+    content = read_mapping(path, what, remedy, twice=twice)
+    if twice:
+        print(
+            f"{path}: warning: the last one holds, as {trainer} reads it, of keys that stand twice: {', '.join(twice)}",
+            file=sys.stderr,
+        )
+    return content
+
+
+def is_override(word: str) -> bool:
+    """Return whether `word`, where a file should be named, is an override instead."""
+    return OVERRIDE.fullmatch(word) is not None and "=" in word and not Path(word).exists()
+
+
+def check_own(name: str, content: dict[str, Any], registry: KeyRegistry, remedy: str) -> None:
+    """Raise `UserError` where settings have no key with influence on generation that is this trainer's alone."""
+    keys = [key for path, _ in _leaves(content, "") if (key := registry.find(path)) is not None]
+    if not any(key.influence is not Influence.NEUTRAL and key.path not in registry.shared for key in keys):
+        raise UserError(f"{name}: has no key that says how {registry.trainer} generates", remedy)
 
 
 def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRegistry) -> dict[str, Any]:

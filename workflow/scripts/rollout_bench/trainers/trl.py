@@ -1,4 +1,4 @@
-"""A config of a step of TRL's GRPO: engines beside the processes of the training, or a server's."""
+"""A config of a step of TRL's GRPO or RLOO: engines beside the processes of the training, or a server's."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ COLOCATED_BATCHED_TOKENS = 4096
 """What TRL sets max_num_batched_tokens to where its engines share the trainer's devices."""
 
 
-def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
+def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "grpo") -> MadeConfig:
     """Return the config that measures a step.
 
     Args:
         settings: TRL's.
+        trainer: one of `TRAINERS`.
         one_engine: measure one engine's part of it alone.
 
     Raises:
@@ -83,8 +84,8 @@ def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
         "models": [name],
         "quants": [quant],
         "workloads": [WORKLOAD],
-        # both of TRL's modes call LLM.generate, and always ask for the sampled token's log probability
-        **step.rollout("llm", True, one_engine),
+        # both of TRL's modes call LLM.generate; GRPO asks for the sampled token's log probability, RLOO for none
+        **step.rollout("llm", trainer == "grpo", one_engine),
         "model_settings": {name: {"weights": {quant: weights(path, key)}}},
         **quant_keys(quant),
         "workload_settings": {
@@ -100,7 +101,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False) -> MadeConfig:
         },
     }
     head = (
-        f"A step: {step.told} ({mode}).",
+        f"A step of {trainer.upper()}: {step.told} ({mode}).",
         step.measured(one_engine),
         *_dealt(step, mode, one_engine),
         "Each answer is generated to its full length, the longest that a step can take.",

@@ -1,6 +1,7 @@
-"""What each key of TRL's GRPO settings means for generation, in TRL 1.x and, where they had other names, before.
+"""What each key of TRL's GRPO and RLOO settings means for generation, in TRL 1.x and, with other names, before.
 
-Read in TRL's source at 1.10: trainer/grpo_config.py, generation/vllm_generation.py, scripts/vllm_serve.py.
+Read in TRL's source at 1.10: trainer/grpo_config.py, trainer/rloo_config.py, generation/vllm_generation.py,
+scripts/vllm_serve.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ from rollout_bench.trainers.keys import (
 def _words(names: str) -> list[str]:
     return names.split()
 
+
+TRAINERS: dict[str, dict[str, int]] = {"grpo": {}, "rloo": {"num_generations": 2}}
+"""Trainer of TRL's whose steps are measured -> what it has where nothing is written and GRPO has something else."""
+
+_SHARED = _words(
+    "model_name_or_path trust_remote_code model_revision load_in_4bit num_processes per_device_train_batch_size "
+    "gradient_accumulation_steps max_prompt_length max_completion_length use_cpu temperature top_p top_k min_p "
+    "repetition_penalty generation_kwargs"
+)
 
 _NO_LONGEST = "null: here the longest prompt and answer together, in TRL what the model allows"
 
@@ -149,6 +159,7 @@ _KEYS = (
             "report_to resume_from_checkpoint router_aux_loss_coef run_name sapo_temperature_neg sapo_temperature_pos "
             "save_only_model save_steps save_strategy save_total_limit seed sync_ref_model tf32 top_entropy_quantile "
             "torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps trackio_space_id "
+            "normalize_advantages reward_clip_range "
             "use_adaptive_entropy use_bnb_nested_quant use_liger_kernel use_liger_loss vespo_k_neg "
             "vespo_k_pos vespo_lambda_neg vespo_lambda_pos warmup_ratio warmup_steps weight_decay "
             "wandb_project"
@@ -157,6 +168,6 @@ _KEYS = (
 )  # fmt: skip
 
 
-def trl_registry() -> KeyRegistry:
-    """Return the keys of TRL's GRPO settings; those of `trl vllm-serve` stand below `server`."""
-    return KeyRegistry.of("TRL", _KEYS)
+def trl_registry(trainer: str = "grpo") -> KeyRegistry:
+    """Return the keys of one of `TRAINERS`; those of `trl vllm-serve` stand below `server`."""
+    return KeyRegistry.of("TRL", _KEYS, TRAINERS[trainer], _SHARED)

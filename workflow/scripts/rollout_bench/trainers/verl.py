@@ -234,7 +234,7 @@ def _quants(settings: TrainerFile) -> tuple[str, list[str]]:
             f"{settings.name}: {ROLLOUT}quantization: {wanted!r} can't be taken over: what proves it is not known",
             f"add {ROLLOUT}quantization=null, and the quant to the config: docs/how-to/add-a-quant.md",
         )
-    return quant, [quant, *([wanted] if wanted else [])]
+    return quant, [quant, *(["fp8-block"] if wanted else [])]
 
 
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:
