@@ -175,6 +175,8 @@ def measure(folder: Path, measure_s: float, arguments: dict[str, str], block: li
         file.write(json.dumps(asdict(Held(node, device, began_s, time.time()))) + "\n")
     record = json.loads((folder / "record.json").read_text())
     record["spec"] = json.loads(Path(arguments["--spec"]).read_text())
+    if files := files_loaded(arguments["--model"], record["spec"]["engine"]["args"]):
+        record["model_files"] = files
     record["key"], record["launch"] = out.parent.name.rpartition("-")[2], launch
     record["started_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if block is not None:
@@ -194,6 +196,14 @@ def measure(folder: Path, measure_s: float, arguments: dict[str, str], block: li
     write(Path(arguments["--log"]), b"a stand-in measured nothing\n")
     seal(record)
     write(out, json.dumps(record).encode())
+
+
+def files_loaded(model: str, args: dict) -> dict[str, str]:
+    """Return what a launch says of its model's files; the package's own module for it needs no other."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+    from rollout_bench.core.model_files import model_files
+
+    return model_files(model, args, weights=args.get("load_format") != "dummy")
 
 
 def seal(record: dict) -> None:

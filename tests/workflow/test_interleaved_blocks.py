@@ -226,6 +226,39 @@ def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_ol
     assert "invalid" not in (space.path / "results" / "summary.txt").read_text().partition("Conclusion")[2][:400]
 
 
+def without_files(record: Path) -> None:
+    """Make a record one of an earlier version, which says nothing of the model's files."""
+    content = json.loads(record.read_text())
+    del content["model_files"]
+    stand_in.seal(content)
+    record.write_text(json.dumps(content))
+
+
+def test_what_was_measured_with_other_files_of_a_model_than_there_are_now_is_measured_again(space: Workspace):
+    records = [space.path / "results" / name for name in sorted(space.records)]
+    (config,) = space.path.glob("models/synthetic/*w8a8*/config.json")
+    of_earlier = next(path for path in records if "_w8a8_" in str(path) and path.stem == "launch-0")
+    without_files(of_earlier)
+    config.touch()
+    assert "6 of 6 launches done, 0 to run" in space.snakemake("plan").stdout
+    config.write_text('{"num_hidden_layers": 2}')
+    plan = space.snakemake("plan").stdout
+    assert f"{config.relative_to(space.path)} changed 20" in plan
+    assert "UTC, after 2 launches were measured: measured again" in plan
+    assert "2 of 6 launches done, 4 to run" in plan, "the first block says nothing of its files"
+    again = {name for name in space.records if not name.endswith("launch-0.json")}
+    assert space.in_blocks("results/summary.md") == again
+    refused = space.snakemake("--cores", "1", "--touch", "results/summary.md")
+    assert "--touch: does not go with measuring launches again" in refused.stdout
+    done = space.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode == 0, done.stdout
+    assert "changed 20" in done.stdout
+    assert len(list(space.path.glob("results/aside/*/offline/*/launch-?.json"))) == 4
+    assert "6 of 6 launches done, 0 to run" in space.snakemake("plan").stdout
+    shutil.rmtree(config.parent)  # it is built again as the stand-in builds all
+    assert "to run" in space.snakemake("plan").stdout
+
+
 SETTINGS = {"few": {"engine_args": {"max_num_seqs": 4}}, "many": {"engine_args": {"max_num_seqs": 64}}}
 
 
@@ -254,5 +287,5 @@ def test_remeasure_goes_with_no_option_that_measures_nothing_or_a_part_and_moves
     before = stamps(space)
     done = space.snakemake("--cores", "1", *option, "results/summary.md", "--config", "remeasure=flagged")
     assert done.returncode == 1
-    assert f"{option[0]}: does not go with remeasure\n  -> leave one of them out" in done.stdout
+    assert f"{option[0]}: does not go with measuring launches again\n  -> leave it out" in done.stdout
     assert stamps(space) == before

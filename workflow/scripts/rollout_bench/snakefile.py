@@ -52,6 +52,7 @@ from rollout_bench.plan.schedule import (
     kept_design,
     mark_of,
     measured_again,
+    measured_with_other_files,
     moved_since,
     order_seed,
     put_on_disk,
@@ -223,7 +224,7 @@ def plan_workflow(
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
         plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
-        if is_main and config.remeasure is not None:
+        if is_main:
             plan.again.update(_measured_again(plan))
         if is_main:
             missing = {launch.experiment.name: launch.experiment for launch in map(plan.launch_of, plan.missing_now())}
@@ -236,20 +237,21 @@ def plan_workflow(
 
 
 def _measured_again(plan: Schedule) -> set[str]:
-    """Return the records that `remeasure` asks for: of launches that are wanted, since no others would be measured.
+    """Return the records that `remeasure` asks for, or whose models have other files now: of launches that are wanted.
 
     Raises:
         UserError: called with --touch, which would move records and measure none, or for a part of what is compared.
     """
-    for word in sys.argv[1:]:
+    others = measured_with_other_files(plan)
+    doubtful = set() if plan.config.remeasure is None else _doubtful(plan)
+    for word in sys.argv[1:] if others or plan.config.remeasure is not None else ():
         if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations too; no other option begins so
-            raise UserError(f"{word.partition('=')[0]}: does not go with remeasure", "leave one of them out")
-    again = measured_again(plan, _doubtful(plan))
+            raise UserError(f"{word.partition('=')[0]}: does not go with measuring launches again", "leave it out")
+    again = measured_again(plan, doubtful | others)
     if plan.config.launches != "auto" or not again:
         return again
     wanted = _wanted(plan)
-    launches = map(plan.launch_of, again)
-    return {launch.record for launch in launches if launch.index < wanted[launch.experiment.name]}
+    return {record for record in again if plan.launch_of(record).index < wanted[Path(record).parent.name]}
 
 
 def _doubtful(plan: Schedule) -> set[str]:
@@ -330,6 +332,7 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
         _tell_replaced(plan)
         aside = set_aside(sorted(plan.again & asked))  # last: whatever ends the run before leaves all where it is
         if aside is not None:
+            print(*plan.changed, sep="\n", file=sys.stderr, flush=True)
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
         plan.again.clear()
         if _only_looks():

@@ -102,6 +102,8 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
     for line in (*plan.profiles, *plan.differing, *interleaved_lines(plan), *compared_with_nothing(plan)):
         console.print(escape(line))
+    for line in plan.changed:
+        console.print(escape(line))
     if again:
         console.print(
             f"measured again: {several(len(again), 'launch')}: what is in doubt, and what it is compared with"

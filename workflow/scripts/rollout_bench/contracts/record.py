@@ -558,6 +558,10 @@ class Launched(Strict):
     startup: Startup
     placement: Placement | None = absent("Where the launch ran, and beside what. Null in earlier records.")
     block: Block | None = absent("The block that it was measured in. Null where it was measured by itself.")
+    model_files: dict[str, str] | None = absent(
+        "What it was to load: file -> its size and the first half of a SHA-256, of weights over header and samples; "
+        "revision -> commit of a model from the hub. Null in earlier records, or where nobody knows."
+    )
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
     sha256: str | None = absent(
         "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null in earlier records.",

@@ -21,7 +21,7 @@ from rollout_bench.contracts.messages import MessageRow, Messages
 from rollout_bench.contracts.modes import MESSAGE_ROWS, SCORE_ROWS, SEQUENCES, SERVER, TRACES, mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow, ServerSample
 from rollout_bench.contracts.side_files import write_rows
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import MEASUREMENT_VERSION, Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import (
     did_you_mean_folder,
@@ -182,6 +182,11 @@ def _read(path: Path, model: type[_Launched]) -> _Launched:
             raise UserError(f"{path}: {name}: is more than any launch has: it was edited", RECORD_REMEDY)
     elif record.sha256 != checksum(content):
         raise UserError(f"{path}: sha256: the rest of the record does not hash to it: it was edited", RECORD_REMEDY)
+    versions = {record.measurement_version, record.spec.measurement_version}
+    if other := versions - {MEASUREMENT_VERSION}:
+        problem = f"is {min(other)}, and numbers of this version of rollout-bench are {MEASUREMENT_VERSION}"
+        remedy = "read it with the version that measured it, or delete it to measure that launch again"
+        raise UserError(f"{path}: measurement_version: {problem}", remedy)
     impossible = _impossible(record)
     if impossible:
         raise UserError(f"{path}: {impossible}", RECORD_REMEDY)
@@ -203,6 +208,10 @@ def _impossible(record: Launched) -> str:
             if not iteration.warmup and iteration.output_tokens > sequences * most:
                 tokens = iteration.output_tokens
                 return f"iterations.{number}.output_tokens: is {tokens}, and {sequences} sequences have {most} at most"
+            cached, own = iteration.cached_prompt_tokens or 0, iteration.prompt_tokens
+            by_rows = record.spec.load is None and record.spec.workload.requests == "per_sequence"
+            if by_rows and cached > own:  # else the engine counts, also what it computed twice
+                return f"iterations.{number}.cached_prompt_tokens: is {cached}, and all prompts have {own}"
     return ""
 
 

@@ -170,7 +170,12 @@ class PlanFile(Strict):
     )
     launches: list[PlannedLaunch] = Field(description="In the order they run.")
     again: list[str] = Field(
-        [], description="Records that are there and that `remeasure` would have measured again; shown by plan alone."
+        [],
+        description="Records that are there and are measured again: what `remeasure` asks for, and what was measured "
+        "with other files of the model than there are now; shown by plan alone.",
+    )
+    changed: list[str] = Field(
+        [], description="Files of models that changed since they were measured, one line each; shown by plan alone."
     )
     profiles: list[str] = Field(
         [], description="What profiles of llm-d-benchmark were read as, one line each; shown by plan alone."

@@ -20,6 +20,8 @@ from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
+from rollout_bench.core.model_files import NAMING, differing_files, files_in_record, model_files
+from rollout_bench.core.numbers import first_few, several
 from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.checks import FEWEST_BY_AUTO, FIRST_GUESS_S
@@ -118,6 +120,8 @@ class Schedule:
     interleaving: Interleaving = field(default_factory=Interleaving)
     again: set[str] = field(default_factory=set)
     """Records that are there and are measured again all the same; empty once the run has moved them away."""
+    changed: list[str] = field(default_factory=list)
+    """A line for each model whose files are others than some of these records were measured with."""
     files: tuple[str, ...] = ()
     """Configs that are laid over the default one."""
     least: LeastTimes = field(default_factory=LeastTimes)
@@ -252,8 +256,8 @@ class Schedule:
         """Return the plan as `snakemake plan` shows it, with records that are measured `again` and profiles as read."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
         differing = differing_lines(self.matrix, self.config.baseline.named)
-        shown = {"again": again, "profiles": profiles, "differing": differing, "guess": self._guess}
-        return self.plan_file().model_copy(update=shown)
+        shown = {"again": again, "changed": self.changed, "profiles": profiles, "differing": differing}
+        return self.plan_file().model_copy(update={**shown, "guess": self._guess})
 
     @property
     def _guess(self) -> str | None:
@@ -573,6 +577,40 @@ def measured_again(plan: Schedule, doubtful: Container[str]) -> set[str]:
         if launch.record in doubtful:
             groups.append(group)
     return {record for group in groups for record in compared[group]} & there
+
+
+def measured_with_other_files(plan: Schedule) -> set[str]:
+    """Return the records of launches that loaded other files than their models have now; `plan` has a line for each.
+
+    What an earlier version measured does not say, and nor does a model that is not on this machine.
+    """
+    there = present(launch.record for launch in plan.launches)
+    now: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
+    for launch in plan.launches:
+        if launch.record not in there or not (then := files_in_record(Path(launch.record))):
+            continue
+        model, spec = launch.experiment.model_path, launch.experiment.spec
+        weights = spec.load_format not in NO_WEIGHTS_NEEDED
+        loaded = f"{model} {weights} {[spec.engine.args.get(name) for name in NAMING]}"
+        if loaded not in now:
+            now[loaded] = model_files(model, spec.engine.args, weights=weights)
+        if now[loaded] and (names := differing_files(then, now[loaded])):
+            found.setdefault(model, {})[launch.record] = names
+    plan.changed.extend(_changed_line(Path(model), records) for model, records in found.items())
+    return {record for records in found.values() for record in records}
+
+
+def _changed_line(model: Path, records: Mapping[str, list[str]]) -> str:
+    """Return which files of `model` changed, and when, after the launches of `records` were measured."""
+    names = list(dict.fromkeys(name for names in records.values() for name in names))
+    files = [model / name for name in names]
+    changed_s = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+    launches = f"{several(len(records), 'launch')} {'was' if len(records) == 1 else 'were'} measured"
+    if changed_s <= max(Path(record).stat().st_mtime for record in records):
+        return f"{first_few(files)}: not as when {launches}: measured again"
+    when = datetime.fromtimestamp(changed_s, UTC)
+    return f"{first_few(files)} changed {when:%Y-%m-%d %H:%M} UTC, after {launches}: measured again"
 
 
 def _compared_with(spec: Spec, config: Config) -> tuple[str, ...]:

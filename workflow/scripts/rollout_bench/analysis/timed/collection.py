@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks_decided
-from rollout_bench.analysis.timed.experiments import Collection, Damaged, Selected, TimedExperiment, launched
+from rollout_bench.analysis.timed.experiments import (
+    Collection,
+    Damaged,
+    Selected,
+    TimedExperiment,
+    launched,
+    with_one_model,
+)
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS
@@ -208,7 +215,7 @@ def _became(results: Path, records: Iterable[FoundFile], failures: Iterable[Foun
     read, damaged = _read(results, records)
     settled = {record.launch for record in read} | {each.launch for each in damaged}
     unsettled, unreadable = _read_failures(results, failures, settled)
-    return {"records": read, "failures": unsettled, "damaged": (*damaged, *unreadable)}
+    return {"records": with_one_model(read), "failures": unsettled, "damaged": (*damaged, *unreadable)}
 
 
 def _collect_all(results: Path, found: ResultsListing, comparison: ComparisonSettings) -> Collection:

@@ -16,6 +16,8 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
 from rollout_bench.contracts.spec import OperatorRule
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.model_files import differing_files
+from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.serving import Slo
@@ -38,6 +40,41 @@ def no_valid_launch(records: Sequence[Launched]) -> str:
     if not records or any(record.valid for record in records):
         return ""
     return f"no valid launch: {', '.join(invalid_codes(flag for record in records for flag in record.validity))}"
+
+
+def with_one_model(records: Sequence[Launched]) -> tuple[Launched, ...]:
+    """Return `records`, which are of one experiment: invalid are those that loaded another model than the newest did.
+
+    What is invalid for another reason says nothing of the others.
+    """
+    newest_first = sorted(records, key=lambda record: (record.started_at, record.launch), reverse=True)
+    valid = [record for record in newest_first if record.valid]
+    return tuple(_judged_by(record, valid) if record.valid else record for record in records)
+
+
+def _judged_by(record: Launched, newest_first: Sequence[Launched]) -> Launched:
+    doubts = []
+    newest = next((other for other in newest_first if other.model_files), record)
+    if record.model_files and (others := differing_files(record.model_files, newest.model_files or {})):
+        words = "is another file" if len(others) == 1 else "are other files"
+        doubts.append(f"{first_few(others)} {words} in launch {newest.launch}")
+    newest = newest_first[0]
+    doubts += [f"the {facts} are others in launch {newest.launch}" for facts in _other_facts(record, newest)]
+    if not doubts:
+        return record
+    sentence = f"It loaded another model than a newer launch: {'; '.join(doubts)}. So it is no part of the same number."
+    flag = Flag(code="other_model_files", severity="invalid", sentence=sentence)
+    return record.model_copy(update={"validity": [*record.validity, flag]})
+
+
+def _other_facts(one: Launched, other: Launched) -> list[str]:
+    """Return what the engine said of its model that is not the same; another device may hold a model in another way."""
+    if one.environment.device_model != other.environment.device_model:
+        return []
+    facts = ((each.engine.weights_bytes_by_dtype, each.engine.kv_cache) for each in (one, other))
+    names = "bytes of its weights", "layers or bytes of its KV cache"
+    pairs = zip(names, *facts, strict=True)
+    return [name for name, own, others in pairs if None not in (own, others) and own != others]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import get_args
 from pydantic import ValidationError
 
 from rollout_bench.contracts.postmortem import Cause, Timeouts
-from rollout_bench.contracts.spec import Isolation, Spec, WorkloadSpec, is_local
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, is_local
 from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.model_files import model_files
 from rollout_bench.core.processes import Interrupted, pause
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import (
@@ -356,6 +357,11 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
     return time.monotonic() - began
 
 
+def _model_files(assignment: Assignment) -> dict[str, str]:
+    spec = assignment.spec
+    return model_files(assignment.loaded, spec.engine.args, weights=spec.load_format not in NO_WEIGHTS_NEEDED)
+
+
 def _dataset(assignment: Assignment) -> str | None:
     return None if assignment.dataset is None else str(assignment.dataset.absolute())
 
@@ -366,6 +372,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
     progress = assignment.reporting()
     environment = engine_environment(spec, assignment.loaded)
     timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
+    files = _model_files(assignment)
     pages = prepare_pages(spec, assignment.loaded)
     reference = reference_path(assignment.out.absolute(), spec)
     with folder_for_traces(spec, assignment.out) as traces:
@@ -397,5 +404,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
         if isinstance(collecting, StartCollecting):
             collecting.pages = pages
         launch.run(collecting.take)
+        # which commit the hub has now is known once the engine has asked for it
+        collecting.model_files = files if is_local(assignment.loaded) else _model_files(assignment)
         collecting.block = None if turns is None else turns.block
         collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), assignment.out)

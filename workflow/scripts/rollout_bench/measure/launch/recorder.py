@@ -121,6 +121,8 @@ class Collecting:
         self.flags: list[Flag] = []
         self.block: Block | None = None
         """What it was measured among, once that is known."""
+        self.model_files: dict[str, str] = {}
+        """What the model's files are, where that is known."""
         self._started_at = clock()
         self._began = time.monotonic()
         self._process_s: float | None = None
@@ -179,6 +181,7 @@ class Collecting:
             "engine": facts,
             "placement": self._placement,
             "block": self.block,
+            "model_files": self.model_files or None,
             "startup": Startup(
                 process_s=self._process_s,
                 import_s=self._ready.import_s,

@@ -1,0 +1,131 @@
+"""What a launch says of its model's files: what changes it, what does not, and which launches are of one number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic_records import make_plan, make_record, make_spec, save
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.store import record_path
+from rollout_bench.core.model_files import WHOLE, differing_files, files_in_record, model_files
+
+SHARD = "model-00001-of-00001.safetensors"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return a model with one file of weights, larger than what is hashed whole."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"num_hidden_layers": 12}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "README.md").write_text("A model.")
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode().ljust(8192)
+    (folder / SHARD).write_bytes(len(header).to_bytes(8, "little") + header + bytes(2 * WHOLE))
+    return folder
+
+
+def put(path: Path, place: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(content)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "config": (lambda folder: (folder / "config.json").write_text('{"num_hidden_layers": 2}'), ["config.json"]),
+    "header": (lambda folder: put(folder / SHARD, 8000, b"!"), [SHARD]),
+    "weights": (lambda folder: put(folder / SHARD, (folder / SHARD).stat().st_size // 2, bytes(range(256))), [SHARD]),
+    "size": (lambda folder: put(folder / SHARD, (folder / SHARD).stat().st_size, b"0"), [SHARD]),
+    "shard": (lambda folder: (folder / "model-2.safetensors").write_bytes(b"0"), ["model-2.safetensors"]),
+    "quantization": (
+        lambda folder: (folder / "quant_model_description.json").write_text("{}"),
+        ["quant_model_descrip"],
+    ),
+    "reading": (lambda folder: (folder / "README.md").write_text("Another text."), []),
+    "touched": (lambda folder: [path.touch() for path in folder.iterdir()], []),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_an_engine_reads_tells_a_model_from_another_one(model: Path, name: str) -> None:
+    change, names = CHANGES[name]
+    before, dummy = model_files(str(model), {}), model_files(str(model), {}, weights=False)
+    change(model)
+    differing = differing_files(before, model_files(str(model), {}))
+    assert [found[:19] for found in differing] == [found[:19] for found in names]
+    weights = {found for found in differing if found.endswith(".safetensors")}
+    assert differing_files(dummy, model_files(str(model), {}, weights=False)) == sorted({*differing} - weights)
+
+
+def test_a_draft_counts_as_a_part_of_what_is_loaded_and_a_method_without_a_model_does_not(model: Path) -> None:
+    draft = model.rename(model.with_name("draft"))
+    CHANGES["header"][0](model.parent / "draft")
+    alone = model_files(str(draft), {"speculative_config": {"method": "ngram", "model": "ngram"}})
+    both = model_files(str(draft), {"speculative_config": {"model": f"{draft}/."}})
+    assert both == alone | {f"speculative_config.model/{name}": word for name, word in alone.items()}
+
+
+def test_a_model_of_the_hub_is_its_commit_in_the_cache(tmp_path: Path) -> None:
+    kept = tmp_path / "models--owner--name"
+    (kept / "refs").mkdir(parents=True)
+    for commit in ("a" * 40, "b" * 40):
+        (kept / "snapshots" / commit).mkdir(parents=True)
+        (kept / "snapshots" / commit / "config.json").write_text("{}")
+        (kept / "refs" / "main").write_text(commit)
+        assert model_files("owner/name", {"download_dir": str(tmp_path)}) == {"revision": commit}
+    assert model_files("owner/name", {"download_dir": str(tmp_path), "revision": "a" * 40}) == {"revision": "a" * 40}
+    assert model_files("owner/other", {"download_dir": str(tmp_path)}) == {}
+
+
+def test_a_synthetic_model_that_is_built_again_is_the_same(tmp_path: Path) -> None:
+    found = []
+    for name in ("first", "again"):
+        shape = SyntheticModel.model_validate({"preset": "qwen3-tiny"}).resolve()
+        build_checkpoint(shape, "compressed-tensors-w8a8", tmp_path / name)
+        found.append(model_files(str(tmp_path / name), {}))
+    assert found[0] == found[1]
+    assert "model.safetensors" in found[0]
+
+
+def loaded(launch: int, config: str | None, *, layers_bytes: int = 2**28, rate: float = 400.0) -> Record:
+    record = make_record(make_spec(), launch, rates=[rate] * 3)
+    weights = record.engine.weights_bytes_by_dtype
+    assert weights is not None
+    weights = weights.model_copy(update={"linear": {"bfloat16": layers_bytes}})
+    engine = record.engine.model_copy(update={"weights_bytes_by_dtype": weights})
+    files = None if config is None else {"config.json": config, "model.safetensors": "8 ab"}
+    return record.model_copy(update={"engine": engine, "model_files": files})
+
+
+def invalid(results: Path, *records: Record) -> dict[int, str]:
+    """Return what flags say of launches that are invalid, by their index."""
+    save(results, *records)
+    (found,) = collect(results, make_plan([make_spec()], launches=len(records))).launched
+    assert {flag.code for record in found.records for flag in record.validity} <= {"other_model_files"}
+    return {record.launch: record.validity[0].sentence for record in found.records if not record.valid}
+
+
+def test_launches_of_other_files_than_the_newest_are_no_part_of_its_number(tmp_path: Path) -> None:
+    found = invalid(tmp_path, loaded(0, "8 old"), loaded(1, "8 new"), loaded(2, "8 new"), loaded(3, None))
+    assert list(found) == [0]
+    assert "config.json is another file in launch 2" in found[0], "nobody knows what launch 3 loaded"
+
+
+def test_records_of_earlier_versions_disagree_by_what_the_engine_said_of_the_model(tmp_path: Path) -> None:
+    found = invalid(tmp_path, loaded(0, None), loaded(1, None, layers_bytes=2**20), loaded(2, None, layers_bytes=2**20))
+    assert list(found) == [0]
+    assert "bytes of its weights" in found[0]
+
+
+def test_the_files_of_a_record_are_found_without_reading_the_rest(tmp_path: Path) -> None:
+    files = {f"model-{number}.safetensors": f"{number} ab" for number in range(3)}
+    save(tmp_path, make_record().model_copy(update={"model_files": files}), make_record(launch=1))
+    paths = [record_path(tmp_path, "offline", make_spec().experiment(), launch) for launch in range(3)]
+    assert [files_in_record(path) for path in paths] == [files, {}, {}]
