@@ -226,7 +226,6 @@ def plan_workflow(
         plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
         if is_main:
             plan.again.update(_measured_again(plan))
-        if is_main:
             missing = {launch.experiment.name: launch.experiment for launch in map(plan.launch_of, plan.missing_now())}
             limits = assumed(matrix.platform, config.bounds_device or device)
             plan = replace(plan, least=least_times(missing.values(), limits))
