@@ -30,6 +30,19 @@ BAD_OVERLAYS = [
         "model_settings.qwen3-90m.wights",
         "'weights'",
     ),
+    Bad("lora_without_adapter", "engine_args: {enable_lora: true}", "enable_lora: no request of", "leave it out"),
+    Bad(
+        "experts_of_a_dense_model",
+        "engine_args: {enable_return_routed_experts: true}",
+        "config: enable_return_routed_experts: qwen3-90m has no experts",
+        "leave it out",
+    ),
+    Bad(
+        "batch_invariance_of_a_cpu",
+        "{platform: cpu, engine: {environment: {VLLM_BATCH_INVARIANT: '1'}}}",
+        "engine.environment.VLLM_BATCH_INVARIANT: vLLM has no batch-invariant linear layers on cpu",
+        "leave it out",
+    ),
     Bad(
         "layers_of_one_quant",
         "quant_settings: {w8a8: {engine_args: {hf_overrides: {num_hidden_layers: 1}}}}",

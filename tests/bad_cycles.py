@@ -148,8 +148,8 @@ BAD_CYCLES = [
     Bad(
         "cycle_lora",
         _cycle("", "engine_args: {enable_lora: true}"),
-        "enable_lora: an update gives the engine the whole model",
-        "leave cycle out of modes",
+        "enable_lora: no request of a launch names an adapter",
+        "leave it out",
     ),
     Bad(
         "cycle_draft_model",

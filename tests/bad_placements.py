@@ -207,8 +207,8 @@ BAD_PLACEMENTS = [
     Bad(
         "placement_lora",
         _placed("", "engine_args: {enable_lora: true}"),
-        "enable_lora: an update gives the engine the whole model",
-        "leave placement out of modes",
+        "enable_lora: no request of a launch names an adapter",
+        "leave it out",
     ),
     Bad(
         "placement_sleep_mode",

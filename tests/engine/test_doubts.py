@@ -67,7 +67,15 @@ def test_an_option_that_the_engine_drops_is_flagged_with_its_own_words(doubtful:
         "batch_not_at_once",
         "engine_fallback",
         "preemptions",
+        "setting_without_effect",
     }
+
+
+def test_an_argument_that_the_engine_does_not_follow_is_flagged_with_what_it_uses(doubtful: Launching) -> None:
+    record = doubtful.record()
+    assert record.engine.overruled == {"enable_dbo": False}
+    (flag,) = [flag for flag in record.validity if flag.code == "setting_without_effect"]
+    assert flag.sentence == "enable_dbo was asked to be true, and the engine uses false."
 
 
 def test_other_work_on_the_cores_is_flagged_and_recorded_for_each_iteration(doubtful: Launching) -> None:

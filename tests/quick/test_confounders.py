@@ -73,5 +73,25 @@ def test_another_number_of_layers_is_another_model_and_gets_no_verdict(tmp_path:
         *records(make_spec(quant="w8a8", args=args), faster=True, layers=12 if args else 1),
     )
     name = "hf_overrides.text_config.num_hidden_layers" if args else "layers with a KV cache"
-    assert f"it is another model: {name} 1 / {'not set' if args else 12}" in said
+    assert f"No verdict: w8a8 (it is another model: {name} 1 / {'not set' if args else 12})" in said
     assert "Faster" not in said
+
+
+def test_a_setting_that_the_engine_does_not_follow_is_no_setting_that_was_compared(tmp_path: Path) -> None:
+    ahead = records(under("ahead", async_scheduling=True), faster=True, async_scheduling=False)
+    ignored = [
+        record.model_copy(
+            update={"engine": record.engine.model_copy(update={"overruled": {"async_scheduling": False}})}
+        )
+        for record in ahead
+    ]
+    default, words = records(under(None), async_scheduling=False), {"setting": "default"}
+    said = summary(tmp_path, *default, *ignored, **words)
+    assert (
+        "No verdict: ahead (setting without effect: async_scheduling True was asked for, and the engine uses False)"
+        in said
+    )
+    assert "Faster" not in said
+    assert "Faster than default" in summary(tmp_path / "followed", *default, *ahead, **words)
+    other = records(under(None), async_scheduling=True)
+    assert "Faster than default" in summary(tmp_path / "other", *other, *ignored, **words)

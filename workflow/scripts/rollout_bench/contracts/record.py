@@ -371,6 +371,10 @@ class EngineFacts(Strict):
         "Kernel that the method of a linear layer chose -> number of layers. Null where the methods name none."
     )
     kv_cache: CacheFacts | None = absent("Its KV cache. Null where nobody can look into it.")
+    overruled: dict[str, Any] | None = absent(
+        "Engine argument, or `<argument>.<key>` -> what the engine uses in place of what was asked. Null where it "
+        "follows all that it says something of."
+    )
 
 
 class HostUse(Strict):

@@ -436,6 +436,41 @@ def _check_share(config: Config, spec: Spec) -> None:
         )
 
 
+WITHOUT_EFFECT: dict[str, dict[str, str]] = {
+    "cpu": {"VLLM_BATCH_INVARIANT": "vLLM has no batch-invariant linear layers on cpu"},
+}
+"""Environment variables by the platform on which they do not do what they say (vLLM 0.32, read), and why."""
+
+
+def check_effects(spec: Spec, model: Path) -> None:
+    """Raise `UserError` where a setting could not do anything in a launch of `spec`, whose weights lie at `model`."""
+    args, why = spec.engine.args, WITHOUT_EFFECT.get(spec.platform, {})
+    leave = "leave it out: what it does would not be measured"
+    if args.get("enable_lora"):
+        raise UserError("config: enable_lora: no request of a launch names an adapter, so none would be used", leave)
+    if args.get("enable_return_routed_experts") and _is_dense(spec, model):
+        raise UserError(f"config: enable_return_routed_experts: {spec.model.name} has no experts", leave)
+    for name, value in spec.engine.environment.items():
+        if name in why and value not in ("", "0"):
+            raise UserError(f"config: engine.environment.{name}: {why[name]}", leave)
+
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+def _is_dense(spec: Spec, model: Path) -> bool:
+    """Return whether the model is known to have no experts."""
+    try:
+        shape = spec.model.shape or json.loads((model / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(shape, dict) and not any(each.get(name) for each in _parts(shape) for name in EXPERTS)
+
+
+def _parts(shape: dict[str, Any]) -> list[dict[str, Any]]:
+    return [shape, *(part for part in shape.values() if isinstance(part, dict))]
+
+
 def _check_colocated_memory(spec: Spec) -> None:
     said = [spec.engine.args.get(name) for name in ("kv_cache_memory_bytes", "gpu_memory_utilization")]
     colocated = spec.placement is not None and spec.placement.generators is None

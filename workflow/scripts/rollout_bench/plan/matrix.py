@@ -30,6 +30,7 @@ from rollout_bench.plan.checks import (
     args_in,
     check_data_parallel,
     check_earlier_baseline,
+    check_effects,
     check_engine_args,
     check_lengths,
     check_model_base,
@@ -489,6 +490,7 @@ def _experiment(
             "name the folder that holds config.json",
         )
     check_tokenizer(workload, load, source, path)
+    check_effects(spec, Path(path))
     untrained = None if spec.placement is None else not_placed(quant, scheme, source, path, config)
     if untrained is not None:
         return untrained

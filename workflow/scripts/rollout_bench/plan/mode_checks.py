@@ -303,11 +303,6 @@ def check_updatable(spec: Spec) -> None:
             f"config: weight_transfer_config: is set by rollout-bench itself in mode {spec.mode}",
             f"leave it out{': cycle.update: ipc and nccl need it; or' if spec.cycle else ', or'} {leave}",
         )
-    if args.get("enable_lora"):
-        raise UserError(
-            "config: enable_lora: an update gives the engine the whole model, and adapters stay what they were",
-            f"leave it out, or {leave}",
-        )
     drafts = args.get("speculative_config")
     if drafts is not None and (not isinstance(drafts, dict) or drafts.get("method") not in WITHOUT_WEIGHTS):
         raise UserError(

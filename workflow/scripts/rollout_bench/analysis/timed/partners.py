@@ -430,8 +430,6 @@ def against_baseline(
     reason = why_not_measured(other)
     if reason:
         return _without(f"its baseline has {reason}")
-    if "model" not in baseline and (unlike := other_model(valid_records(experiment)[0], valid_records(other)[0])):
-        return Counterpart(instead=Comparison(verdict="unknown", reason=f"it is another model: {unlike}"))
     beside = _confounders(experiment, other, index, baseline)
     between_platforms = "platform" in baseline
     mixed = _mixed_engines(experiment, other, across=not between_platforms)
@@ -466,8 +464,26 @@ def _confounders(
     return tuple(Difference(fact, *values) for fact, values in found.items())
 
 
-def other_model(own: Record, other: Record) -> str:
-    """Return in what the models of two launches differ whose names are the same; empty where nothing is seen."""
+def no_comparison(own: Record, other: Record) -> str:
+    """Return why launches of two experiments say nothing of what these differ in; empty where they may."""
+    return (
+        _other_step(own.spec, other.spec)
+        or (_other_model(own, other) if own.spec.model.name == other.spec.model.name else "")
+        or (_without_effect(own, other) if own.spec.setting != other.spec.setting else "")
+    )
+
+
+def _other_step(own: Spec, other: Spec) -> str:
+    if own.placement is None or other.placement is None:
+        return ""
+    for name in ("devices", "train_s"):
+        mine, theirs = (getattr(spec.placement, name) for spec in (own, other))
+        if mine != theirs:
+            return f"its steps are other work than its baseline's: placement.{name} is {mine} and {theirs}"
+    return ""
+
+
+def _other_model(own: Record, other: Record) -> str:
     shapes = [dict(flat(record.spec.model.shape or {})) for record in (own, other)]
     sides = [
         {**(shape if all(shapes) else {}), **sizes_set(record.spec)}
@@ -477,7 +493,32 @@ def other_model(own: Record, other: Record) -> str:
     if len(caches) == len(sides):
         for side, cache in zip(sides, caches, strict=True):
             side["layers with a KV cache"] = str(sum(cache.layers.values()))
-    return first_few([f"{each.fact} {each.own} / {each.other}" for each in differences(sides[:1], sides[1:])])
+    unlike = [f"{each.fact} {each.own} / {each.other}" for each in differences(sides[:1], sides[1:])]
+    return f"it is another model: {first_few(unlike)}" if unlike else ""
+
+
+def _without_effect(own: Record, other: Record) -> str:
+    """Return what is asked of engines that differ in nothing else, and that they do not follow; empty else."""
+    sides = (own, other)
+    rest = {"setting": None, "engine": own.spec.engine}
+    changed = [record.spec.engine.model_copy(update={"args": {}}) for record in sides]
+    if changed[0] != changed[1] or own.spec.model_copy(update=rest) != other.spec.model_copy(update=rest):
+        return ""
+    asked = [dict(flat(record.spec.engine.args)) for record in sides]
+    overruled = [record.engine.overruled or {} for record in sides]
+    used = [record.engine.resolved | ignored for record, ignored in zip(sides, overruled, strict=True)]
+    found = []
+    for name in (name for name in {**asked[0], **asked[1]} if asked[0].get(name) != asked[1].get(name)):
+        if any(name in said and name not in ignored for said, ignored in zip(asked, overruled, strict=True)):
+            return ""
+        if all(name in side for side in used) and used[0][name] != used[1][name]:
+            return ""
+        found += [
+            f"{name} {said[name]} was asked for, and the engine uses {ignored[name]}"
+            for said, ignored in zip(asked, overruled, strict=True)
+            if name in said
+        ]
+    return f"setting without effect: {first_few(found)}" if found else ""
 
 
 def _mixed_engines(one: TimedExperiment, other: TimedExperiment, across: bool) -> str:
@@ -566,9 +607,6 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
     if len(candidates) > 1:
         reason = f"{len(candidates)} experiments of its names in {earlier.name} could be meant"
         return _without(reason)
-    unlike_model = other_model(valid_records(experiment)[0], valid_records(candidates[0])[0])
-    if unlike_model:
-        return _without(f"{earlier.name} measured another model: {unlike_model}")
     shared = _same_records(experiment, candidates[0])
     if shared:
         reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"

@@ -31,7 +31,9 @@ from rollout_bench.analysis.timed.partners import (
     index_by_names,
     marked_elsewhere,
     marked_out_of_turn,
+    no_comparison,
     round_s,
+    valid_records,
 )
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
@@ -40,7 +42,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Entry, Spec, behind_server, single_times
+from rollout_bench.contracts.spec import Entry, behind_server, single_times
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -204,17 +206,6 @@ def _judged(
     return judged
 
 
-def _other_step(own: Spec, other: Spec) -> str:
-    """Return why the steps of two placements are no comparison of places; empty where they may be one."""
-    if own.placement is None or other.placement is None:
-        return ""
-    for name in ("devices", "train_s"):
-        mine, theirs = (getattr(spec.placement, name) for spec in (own, other))
-        if mine != theirs:
-            return f"its steps are other work than its baseline's: placement.{name} is {mine} and {theirs}"
-    return ""
-
-
 def _comparison(
     experiment: TimedExperiment,
     against: Counterpart,
@@ -234,9 +225,9 @@ def _comparison(
         return Comparison(reason=_why_without(metric, experiment, collection))
     if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=STARTED_TOGETHER)
-    unlike = _other_step(experiment.records[0].spec, against.other.records[0].spec)
+    unlike = no_comparison(valid_records(experiment)[0], valid_records(against.other)[0])
     if unlike:
-        return Comparison(reason=unlike)
+        return Comparison(verdict="unknown", reason=unlike)
     if of.of_sequences and len({_entry(experiment), _entry(against.other)}) > 1:
         return Comparison(reason=OTHER_ENDS)
     confidence = collection.comparison.confidence

@@ -348,7 +348,7 @@ async def loaded_async(job: Job, tell: Tell, **more: Any) -> tuple[Any, EngineLo
     )
     init_s = time.perf_counter() - start.began
     config = engine.vllm_config
-    told = facts_of(await engine.collective_rpc("rollout_bench_census"), config)
+    told = facts_of(job.spec, await engine.collective_rpc("rollout_bench_census"), config)
     # As vLLM's server has it, whose app verl runs: collections don't go through all that was imported, 0.5 s each.
     gc.collect()
     gc.freeze()

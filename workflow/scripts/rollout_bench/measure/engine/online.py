@@ -13,7 +13,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag, Iteration, SequenceRow, ServerUse
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.engine.vllm import source_of
-from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
+from rollout_bench.measure.launch.flags import engine_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
@@ -137,7 +137,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 "variables": {},  # they are of this machine, and one of them may be the key
             }
         )
-    flags = opened.flags + ([] if spec.endpoint is not None else quant_flags(spec.quant, opened.facts))
+    flags = opened.flags + ([] if spec.endpoint is not None else engine_flags(spec, opened.facts))
     tell(
         Ready(
             import_s=import_s,

@@ -21,7 +21,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.engine.steps import Following, Stepping, Windows
 from rollout_bench.measure.engine.vllm import loaded, source_of
-from rollout_bench.measure.launch.flags import quant_flags
+from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
@@ -255,7 +255,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
             init_s=time.perf_counter() - start - import_s,
             environment=read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables),
             engine=opened.facts,
-            flags=opened.flags + quant_flags(spec.quant, opened.facts),
+            flags=opened.flags + engine_flags(spec, opened.facts),
             processes=opened.processes,
         )
     )

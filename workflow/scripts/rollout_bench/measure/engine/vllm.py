@@ -15,7 +15,7 @@ from typing import Any
 from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.record import Drafting, EngineFacts, Iteration, SequenceRow
 from rollout_bench.contracts.spec import Spec, WorkloadSpec, replicas
-from rollout_bench.measure.launch.flags import quant_flags
+from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.census import (
@@ -23,6 +23,7 @@ from rollout_bench.measure.probes.census import (
     engine_facts,
     kv_cache_tokens,
     note_packed_weights,
+    overruled,
     resolved_settings,
     world_size,
 )
@@ -66,15 +67,19 @@ class Generated:
     ordered: int | None
 
 
-def facts_of(ranks: list[dict[str, Any]], config: Any) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
+def facts_of(
+    spec: Spec, ranks: list[dict[str, Any]], config: Any
+) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
     """Return what was loaded, the device as a worker sees it, and the engine's other processes.
 
     Args:
+        spec: what was asked.
         ranks: what each worker said of its weights.
         config: vLLM's.
     """
     tensor_parallel_size = int(config.parallel_config.tensor_parallel_size)
-    facts = engine_facts(ranks, resolved_settings(config), tensor_parallel_size, kv_cache_tokens(config))
+    other = overruled(config, spec.engine.args)
+    facts = engine_facts(ranks, resolved_settings(config), tensor_parallel_size, kv_cache_tokens(config), other)
     processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
     return facts, ranks[0], processes | {rank["pid"]: "worker" for rank in ranks}
 
@@ -142,7 +147,7 @@ class LoadedEngine:
 
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
         """Return what was loaded, the device as a worker sees it, and the engine's other processes."""
-        return facts_of(self.llm.collective_rpc("rollout_bench_census"), self._config)
+        return facts_of(self._spec, self.llm.collective_rpc("rollout_bench_census"), self._config)
 
     def linears(self) -> list[LinearShape]:
         """Return the linear layers of the first worker's part of the model."""
@@ -332,7 +337,7 @@ def tell_ready(
             init_s=init_s,
             environment=read_environment(spec.engine, spec.platform, device, world_size, start.variables),
             engine=facts,
-            flags=quant_flags(spec.quant, facts),
+            flags=engine_flags(spec, facts),
             processes=processes,
             vocabulary=vocabulary,
         )

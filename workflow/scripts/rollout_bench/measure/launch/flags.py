@@ -9,12 +9,13 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from rollout_bench.contracts.cycles import Transition, TransitionPart, WeightProof
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.placed_steps import PlacedStep
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
-from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec
+from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, word_of
 from rollout_bench.measure.launch.steadiness import drift, quantile
 from rollout_bench.workloads.requests import Request, sharing
 
@@ -340,6 +341,20 @@ def preempted_flags(index: int, preemptions: int) -> list[Flag]:
 
 PROVEN_SHARE = 0.9
 """Share of the linear layers' bytes that must have the quantization's data type."""
+
+
+def engine_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
+    """Return flags on an engine of `spec` that is loaded: whether it is what was asked."""
+    return [*quant_flags(spec.quant, engine), *_setting_flags(spec, engine)]
+
+
+def _setting_flags(spec: Spec, engine: EngineFacts) -> Iterator[Flag]:
+    for name, used in (engine.overruled or {}).items():
+        asked: Any = spec.engine.args
+        for part in name.split("."):
+            asked = asked[part]
+        sentence = f"{name} was asked to be {word_of(asked)}, and the engine uses {word_of(used)}."
+        yield Flag(code="setting_without_effect", severity="warning", sentence=sentence)
 
 
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:

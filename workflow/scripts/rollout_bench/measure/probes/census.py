@@ -7,12 +7,13 @@ leaves an empty parameter behind; what is handed over is noted at that moment.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_args
@@ -128,6 +129,49 @@ def resolved_settings(vllm_config: Any) -> dict[str, Any]:
             if hasattr(config, field):
                 found[NAMES.get(field, field)] = _plain(getattr(config, field))
     return found
+
+
+NOT_HELD = frozenset({"distributed_executor_backend", "data_parallel_size", "quantization", "tokenizer"})
+"""Arguments that an engine may put otherwise, that are for several engines, and that the census proves."""
+
+ALSO_CALLED = {"half": "float16", "float": "float32", "fp8": "fp8_e4m3"}
+"""What vLLM has two names for."""
+
+
+def overruled(vllm_config: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments `asked` of an engine that it does not follow, with what it uses in their place.
+
+    A key inside of an argument is called `<argument>.<key>`. What no part of the config has under its name is left out.
+    """
+    own = vars(vllm_config)
+    parts = [own, *(vars(own[part]) for part in FIELDS if own.get(part) is not None)]
+    return dict(_overruled(parts, {name: value for name, value in asked.items() if name not in NOT_HELD}))
+
+
+def _overruled(parts: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    fields = {plain: field for field, plain in NAMES.items() if plain.startswith("kv_")}
+    for name, value in asked.items():
+        part = next((part for part in parts if fields.get(name, name) in part), None)
+        if part is None:
+            continue
+        used = part[fields.get(name, name)]
+        if isinstance(value, Mapping) and hasattr(used, "__dict__"):
+            yield from ((f"{name}.{inner}", each) for inner, each in _overruled([vars(used)], value))
+        elif not _as_asked(value, used):
+            yield name, _plain(used)
+
+
+def _as_asked(asked: Any, used: Any) -> bool:
+    """Return whether an engine that uses `used` follows what is `asked`, which may leave it to the engine."""
+    if asked in (None, "auto", -1):
+        return True
+    if isinstance(asked, Mapping | list):
+        return bool(used) or not asked  # what the engine makes of each of them is its own matter
+    if isinstance(asked, str) and isinstance(used, int | float) and not isinstance(used, Enum):
+        return True  # 4k, 90%
+    names = {str(_plain(used)), str(used.value) if isinstance(used, Enum) else str(used)}
+    asked_names = {str(asked), ALSO_CALLED.get(str(asked), str(asked))}
+    return asked == used or bool({name.lower() for name in names} & {name.lower() for name in asked_names})
 
 
 def kv_cache_tokens(vllm_config: Any) -> int | None:
@@ -263,11 +307,15 @@ class WeightCensus:
         """Return the linear layers of this rank: `LinearShape`s as dictionaries."""
         return [shape.model_dump() for shape in linear_shapes(self.get_model())]
 
-    def rollout_bench_settings(self) -> dict[str, Any]:
-        """Return what a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text."""
+    def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
+        """Return what a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text.
+
+        `asked`: the engine's arguments as JSON, since that method of the server's takes only text.
+        """
         model_config = self.vllm_config.model_config
         return {
             "resolved": resolved_settings(self.vllm_config),
+            "overruled": overruled(self.vllm_config, json.loads(asked)),
             "world_size": world_size(self.vllm_config),
             "tensor_parallel_size": int(self.vllm_config.parallel_config.tensor_parallel_size),
             "vocabulary": int(model_config.get_vocab_size()),
@@ -405,7 +453,11 @@ if os.environ.get("VLLM_TARGET_DEVICE") == "cpu" and "vllm" in sys.modules:
 
 
 def engine_facts(
-    ranks: Sequence[dict[str, Any]], resolved: dict[str, Any], tensor_parallel_size: int, kv_cache_tokens: int | None
+    ranks: Sequence[dict[str, Any]],
+    resolved: dict[str, Any],
+    tensor_parallel_size: int,
+    kv_cache_tokens: int | None,
+    overruled: dict[str, Any] | None = None,
 ) -> EngineFacts:
     """Return the facts of an engine.
 
@@ -414,6 +466,7 @@ def engine_facts(
         resolved: settings as the engine resolved them.
         tensor_parallel_size: workers that hold parts of the same layers.
         kv_cache_tokens: tokens that fit into the KV cache; None where it is not known.
+        overruled: arguments that the engine does not follow, with what it uses.
     """
     linear: Counter[str] = Counter()
     other: Counter[str] = Counter()
@@ -434,6 +487,7 @@ def engine_facts(
         linear_methods=dict(methods),
         linear_kernels=dict(kernels) or None,
         kv_cache=_cache_facts(caches),
+        overruled=overruled or None,
     )
 
 

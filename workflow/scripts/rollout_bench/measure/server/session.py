@@ -456,14 +456,16 @@ def opened_own(spec: Spec, model: str, server: Server, connection: Connection) -
     assert load is not None, "an online spec has a load"
     with reaching("the server"):
         ranks = _from_workers(connection, "rollout_bench_census")
-        settings = _from_workers(connection, "rollout_bench_settings")[0]
+        asked = json.dumps(spec.engine.args)
+        settings = _from_workers(connection, "rollout_bench_settings", asked=asked)[0]
         if load.token_ids and not spec.workload.ignore_eos:
             target.body.update(sampling(spec, settings["end_of_text"]))
         text = None if load.token_ids else PromptText(target.tokenizer, target.trust_remote_code)
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), target)
         served = identity(connection, load.token_ids)
         cache = cache_labels(connection.metrics())
-    facts = engine_facts(ranks, settings["resolved"], settings["tensor_parallel_size"], _kv_cache_tokens(cache))
+    tensor_parallel_size, tokens = settings["tensor_parallel_size"], _kv_cache_tokens(cache)
+    facts = engine_facts(ranks, settings["resolved"], tensor_parallel_size, tokens, settings["overruled"])
     processes = {**server.processes(), **{int(rank["pid"]): "worker" for rank in ranks}}
     return Opened(
         target=target,
@@ -480,8 +482,8 @@ def opened_own(spec: Spec, model: str, server: Server, connection: Connection) -
     )
 
 
-def _from_workers(connection: Connection, method: str) -> list[dict[str, Any]]:
-    answer = connection.json("POST", "/collective_rpc", {"method": method})
+def _from_workers(connection: Connection, method: str, **given: str) -> list[dict[str, Any]]:
+    answer = connection.json("POST", "/collective_rpc", {"method": method, "kwargs": given})
     if not isinstance(answer, dict) or not answer.get("results"):
         raise RuntimeError(f"the server does not answer /collective_rpc for {method}: is this vLLM older than 0.23?")
     return list(answer["results"])
