@@ -506,12 +506,12 @@ def _without_effect(own: Record, other: Record) -> str:
         return ""
     asked = [dict(flat(record.spec.engine.args)) for record in sides]
     overruled = [record.engine.overruled or {} for record in sides]
-    used = [record.engine.resolved | ignored for record, ignored in zip(sides, overruled, strict=True)]
+    resolved = [dict(flat({"resolved": {**record.engine.resolved, "num_gpu_blocks": ""}})) for record in sides]
+    if differences(resolved[:1], resolved[1:]):
+        return ""  # how many blocks there are varies from start to start
     found = []
     for name in (name for name in {**asked[0], **asked[1]} if asked[0].get(name) != asked[1].get(name)):
         if any(name in said and name not in ignored for said, ignored in zip(asked, overruled, strict=True)):
-            return ""
-        if all(name in side for side in used) and used[0][name] != used[1][name]:
             return ""
         found += [
             f"{name} {said[name]} was asked for, and the engine uses {ignored[name]}"
