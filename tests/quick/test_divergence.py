@@ -98,12 +98,14 @@ class TestIntervals:
 class TestNothing:
     def test_is_exactly_nothing(self):
         found = divergence([[0.0] * 5, [0.0] * 3], 0.95, [[True] * 5, [True] * 3])
-        for bounded in (found.size, found.k1, found.k3, found.outside, found.sd, found.p95, found.clipped):
+        for bounded in (found.k1, found.k3, found.outside, found.sd, found.p95, found.clipped):
             assert (bounded.value, bounded.low, bounded.high) == (0, 0, 0)
         for bounded in (found.token_ess, found.agreement, found.perplexity_ratio):
             assert bounded is not None
             assert (bounded.value, bounded.low, bounded.high) == (1, 1, 1)
         assert (found.largest, found.sequence_ess) == (0, 1)
+        assert found.size.value == 0
+        assert math.isnan(found.size.low)  # how often something would differ is not seen
 
     def test_is_no_more_than_nothing(self):
         beyond = excess([[0.0, 0.0], [0.0]], [[0.0, 0.0], [0.0]], 0.95)
@@ -151,7 +153,8 @@ class TestProperties:
         assert 0 <= found.clipped.value <= found.outside.value <= 1
         for bounded in vars(found).values():
             if isinstance(bounded, Bounded):
-                assert bounded.low <= bounded.value <= bounded.high
+                assert not bounded.low > bounded.value  # NaN where it is not known
+                assert not bounded.high < bounded.value
 
     @given(RATIOS)
     def test_the_order_of_tokens_is_no_matter(self, ratios: list[list[float]]):
@@ -196,12 +199,36 @@ def test_sides_of_other_sequences_are_refused():
 
 
 def test_of_few_sequences_the_interval_of_a_mean_is_as_wide_as_students_and_never_beyond_what_was_seen():
-    each = [np.full(8, size) for size in (0.1, 0.2, 0.3, 0.4)]
+    each = [np.full(8, -size) for size in (0.1, 0.2, 0.3, 0.4)]
     low, high = stats.t.interval(0.95, 3, 0.25, stats.sem([0.1, 0.2, 0.3, 0.4]))
-    size = divergence(each, 0.95).size
+    size = divergence(each, 0.95).k1
     assert (size.value, size.low, size.high) == pytest.approx((0.25, max(low, 0.1), min(high, 0.4)))
-    wide = divergence([*each, *each, *each], 0.95).size
+    wide = divergence([*each, *each, *each], 0.95).k1
     low, high = stats.t.interval(0.95, 11, 0.25, stats.sem([0.1, 0.2, 0.3, 0.4] * 3))
     assert wide.low <= low + 1e-12
     assert wide.high >= high - 1e-12
-    assert mean_size(each, 0.95) == size
+
+
+@pytest.mark.parametrize(("sequences", "share"), [(8, 1.0), (32, 1.0), (32, 0.15)])
+def test_the_interval_of_the_mean_size_holds_the_truth_of_a_long_tail_and_of_few_that_differ(
+    sequences: int, share: float
+):
+    generator = np.random.default_rng(5)
+    found = []
+    for _ in range(600):
+        means = generator.lognormal(0, 0.8, sequences) * (generator.random(sequences) < share)
+        found.append(mean_size([np.full(generator.integers(1, 9), mean) for mean in means], 0.95))
+    known = [one for one in found if not math.isnan(one.low)]
+    truth = share * math.exp(0.8**2 / 2)
+    assert (
+        stats.binomtest(sum(one.low <= truth <= one.high for one in known), len(known)).proportion_ci(0.99).high > 0.95
+    )
+    assert len(known) == 600 or share < 1
+
+
+def test_each_sequence_counts_alike_in_the_mean_size_and_beyond_a_floor():
+    own, floor = [[0.1] * 9, [0.4]], [[0.05] * 9, [0.1]]
+    assert divergence(own, 0.95).size.value == pytest.approx(0.25)
+    assert excess(own, floor, 0.95).value == pytest.approx(0.25 - 0.075)
+    assert math.isnan(mean_size([[0.0], [0.0], [0.1]], 0.95).high)
+    assert mean_size([[0.0], [0.1], [0.9]], 0.95).high == math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
@@ -23,8 +24,11 @@ def _of(header: str, definition: str, cell: Callable[[Divergence], str]) -> Colu
 
 
 def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
-    """Return `0.0123 [0.0119, 0.0128]`."""
-    found, low, high = (number(factor * each, digits) for each in (value.value, value.low, value.high))
+    """Return `0.0123 [0.0119, 0.0128]`, or `0.0123 [not known]`."""
+    if math.isnan(value.low):
+        return f"{number(factor * value.value, digits)} [not known]"
+    ends = (value.value, value.low, value.high)
+    found, low, high = (number(factor * each, digits) if math.isfinite(each) else "unbounded" for each in ends)
     return f"{found} [{low}, {high}]"
 
 
@@ -64,8 +68,10 @@ SIZE = (
     _of(
         "mean |d|",
         "Mean over tokens of |d|, d being the log probability of a token less the one that the reference gave it, in "
-        "nats; on own tokens the one that the reference gives less the one with which the quant sampled it. In "
-        "brackets the interval over sequences.",
+        "nats; on own tokens the one that the reference gives less the one with which the quant sampled it. Each "
+        "sequence counts alike; in all other columns each token does. In brackets the interval over sequences, for "
+        "which a sequence is taken to be zero or lognormal; not known where fewer than two sequences differ, and "
+        "unbounded above a thousand times the mean.",
         lambda found: bounded_text(found.size),
     ),
     Column(

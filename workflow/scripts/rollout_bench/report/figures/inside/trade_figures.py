@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
@@ -78,7 +79,8 @@ def _names(labels: Iterable[str]) -> str:
 def _drift(one: Trade) -> tuple[float, float, float]:
     assert one.drifted is not None, "of others than the reference"
     size = one.drifted.found.size
-    return size.value, size.low, size.high
+    low, high = (end if math.isfinite(end) else size.value for end in (size.low, size.high))
+    return size.value, low, high
 
 
 def _speed(one: Trade) -> tuple[float, float, float]:
