@@ -211,14 +211,14 @@ def test_failing_experiments_leave_the_others_alone_and_are_tried_again(tmp_path
     elsewhere = tmp_path / "elsewhere" / "nowhere"
     overlay = {
         **TINY,
-        "models": ["absent", "cramped", "tiny"],
+        "models": ["absent", "unknown", "tiny"],
         "quants": ["bf16"],
         "model_settings": {
             **TINY["model_settings"],
             "absent": {"weights": {"bf16": str(elsewhere)}},  # in a folder that is not there when this is planned
-            "cramped": {
+            "unknown": {
                 "synthetic": {"preset": "qwen3-tiny"},
-                "engine_args": {"kv_cache_memory_bytes": 4096},
+                "engine_args": {"quantization": "awq"},
             },
         },
     }
@@ -227,12 +227,12 @@ def test_failing_experiments_leave_the_others_alone_and_are_tried_again(tmp_path
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
     assert {path.split("_")[0] for path in workspace.records} == {"offline/tiny"}
-    assert {path.split("_")[0] for path in workspace.failures} == {"offline/absent", "offline/cramped"}
+    assert {path.split("_")[0] for path in workspace.failures} == {"offline/absent", "offline/unknown"}
     categories = {
         path.parent.name.split("_")[0]: json.loads(path.read_text())["category"]
         for path in workspace.path.glob("results/failures/offline/*/*.json")
     }
-    assert categories == {"absent": "missing_weights", "cramped": "no_kv_cache_memory"}
+    assert categories == {"absent": "missing_weights", "unknown": "unsupported_quantization"}
     summary = (workspace.path / "results/summary.md").read_text()
     assert "INCOMPLETE" in summary
     assert f"there is no model folder {elsewhere}" in " ".join(summary.split())
@@ -240,5 +240,5 @@ def test_failing_experiments_leave_the_others_alone_and_are_tried_again(tmp_path
     shutil.copytree(next(workspace.path.glob("models/synthetic/*bf16")), elsewhere)
     done = workspace.snakemake("--config", "models=[absent,tiny]")
     assert done.returncode == 0, done.stdout
-    assert {path.split("_")[0] for path in workspace.failures} == {"offline/cramped"}
+    assert {path.split("_")[0] for path in workspace.failures} == {"offline/unknown"}
     assert "INCOMPLETE" not in (workspace.path / "results/summary.md").read_text()

@@ -246,6 +246,26 @@ def test_the_command_prints_a_line_for_each_experiment_of_a_known_device():
     assert "No rate of float8 is known for A100 80GB: its operations are not in the bound." in lines
 
 
+def test_the_command_reads_yaml_that_is_piped_into_it_and_files_as_plan_takes_them(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text(FACTS + "engine_args: {data_parallel_size: 2}\n")
+    piped = run("config.yaml", "-", "--device", "H100", stdin=(tmp_path / "mine.yaml").read_text())
+    assert piped.returncode == 0, piped.stderr
+    assert "small  bf16   verl-default" in piped.stdout
+    assert "no bound" not in piped.stdout
+    assert run("--configfile", str(tmp_path / "mine.yaml"), "--device", "H100").stdout == piped.stdout
+    broken = run("config.yaml", "-", "--device", "H100", stdin="models: [")
+    assert (broken.returncode, broken.stderr.count("\n")) == (1, 2)
+    assert broken.stderr.startswith("stdin: line 1, column")
+
+
+def test_more_kv_cache_than_its_engine_can_have_is_told():
+    done = run("config.yaml", "-", "--device", "L4", stdin=FACTS)
+    assert (
+        "small bf16 verl-default: its share of a device has room for 6.87 GB of KV cache, not 18.8: fewer"
+        in done.stdout
+    )
+
+
 def test_the_command_says_in_two_lines_what_it_can_not_do():
     done = run("config.yaml", "--device", "A1000")
     assert done.returncode == 1

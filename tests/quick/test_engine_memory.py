@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rooms import matrix_of
 
 from rollout_bench.analysis.bounds import memory as bounds
-from rollout_bench.analysis.bounds.memory import GIB, MachineMemory, working_bytes
+from rollout_bench.analysis.bounds.limits import known_peak, published
+from rollout_bench.analysis.bounds.memory import GIB, MachineMemory, check_fits, node_bytes, unfit, working_bytes
+from rollout_bench.commands.bounds import fit_lines
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.interleaving import MemoryUnknownError
 
 
@@ -42,3 +46,87 @@ def test_a_cache_of_a_set_size_counts_where_it_is_more_than_the_share_of_the_dev
     assert MachineMemory().taken(matrix.experiments[0]) == 0.2
     assert MachineMemory(device_bytes=80 * GIB).taken(matrix.experiments[0]) == pytest.approx(30 / 80, abs=0.01)
     assert MachineMemory(device_bytes=800 * GIB).taken(matrix.experiments[0]) == 0.2
+
+
+LARGE = """
+models: [m]
+quants: [bf16, fp8]
+workloads: [verl-default]
+model_settings: {m: {weights: {bf16: "hub:Qwen/Qwen2.5-72B"}}}
+"""
+
+
+def unfit_on(device: str, overlay: str) -> UserError | None:
+    """Return what is said of the first experiment of a config on a known device."""
+    there = published(known_peak(device)).memory_bytes
+    assert there is not None
+    return unfit(matrix_of(overlay, "cuda")[1].experiments[0], there, f"one {device}")
+
+
+def test_an_engine_whose_weights_exceed_its_share_of_the_device_is_refused_with_what_would_do():
+    found = unfit_on("H200", LARGE)
+    assert found is not None
+    assert "m bf16 verl-default (offline) does not fit: 145 GB weights" in found.problem
+    assert found.problem.endswith("one H200 has 151 GB, of which gpu_memory_utilization 0.4 is 60.6")
+    assert found.remedy == "set tensor_parallel_size to 4 in engine_args, or take a smaller model"
+    assert unfit_on("H200", LARGE + "engine_args: {tensor_parallel_size: 4}") is None
+    assert unfit_on("H200", LARGE + "engine_args: {cpu_offload_gb: 100}") is None
+    quantized = unfit_on("H200", LARGE.replace("bf16, fp8", "fp8"))
+    assert quantized is not None
+    assert quantized.remedy == "set gpu_memory_utilization to 0.50 or more in engine_args"
+    with pytest.raises(UserError, match="does not fit"):
+        check_fits(matrix_of(LARGE, "cuda")[1].experiments, 80 * GIB, "one H100")
+
+
+def test_bounds_does_not_say_that_engines_fit_together_whose_weights_do_not():
+    *problems, line = fit_lines(*matrix_of(LARGE + "interleave: true", "cuda"), published(known_peak("H200")))
+    assert [problem.split(": ")[1].partition(" (")[0] for problem in problems] == [
+        "m bf16 verl-default",
+        "m fp8 verl-default",
+    ]
+    assert "1 of 2 engines fit at once: 2 engines take 1.46 of a device's memory" in line
+
+
+PLACED = """
+modes: [placement]
+models: [m]
+quants: [bf16]
+workloads: [verl-default]
+model_settings: {m: {synthetic: {preset: qwen3-8b}}}
+placement: {where: [colocated], devices: 4}
+engine_args: {gpu_memory_utilization: 0.5}
+"""
+
+
+def test_a_colocated_engine_has_to_leave_its_trainer_what_it_keeps():
+    found = unfit_on("H100", PLACED)  # 65 GB of weights, gradients and moments beside half of 86 GB
+    assert found is not None
+    assert "65.5 GB trainer" in found.problem
+    assert found.remedy == "set gpu_memory_utilization to 0.20 or more in engine_args, and to 0.23 at most"
+    assert unfit_on("H100", PLACED.replace("0.5", "0.22")) is None
+    assert unfit_on("H100", PLACED.replace("devices: 4", "devices: 4, train_s: 8")) is None  # it keeps weights alone
+
+
+def test_on_a_cpu_the_share_has_to_hold_weights_and_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(bounds.KV_SPACE, raising=False)
+    monkeypatch.setattr(bounds, "node_bytes", lambda: 10 * GIB)
+    share = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\nengine_args: "
+    with pytest.raises(UserError, match=r"does not fit: .* GB process; this machine has") as raised:
+        check_fits(matrix_of(share + "{gpu_memory_utilization: 0.1}")[1].experiments, None, "")
+    assert raised.value.remedy.endswith(
+        "gpu_memory_utilization to 0.15 or more in engine_args, or kv_cache_memory_bytes"
+    )
+    check_fits(matrix_of(share + "{gpu_memory_utilization: 0.15}")[1].experiments, None, "")
+    check_fits(
+        matrix_of("engine_args: {gpu_memory_utilization: 0.1}")[1].experiments, None, ""
+    )  # the cache's size is set
+
+
+def test_the_largest_memory_node_is_what_vllm_takes_its_share_of(tmp_path: Path):
+    for node, kib in ((0, 100), (1, 300)):
+        (tmp_path / f"node{node}").mkdir()
+        (tmp_path / f"node{node}" / "meminfo").write_text(
+            f"Node {node} MemFree: 9 kB\nNode {node} MemTotal: {kib} kB\n"
+        )
+    assert node_bytes(tmp_path) == 300 << 10
+    assert node_bytes(tmp_path / "none") == bounds.machine_bytes()

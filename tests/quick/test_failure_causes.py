@@ -26,6 +26,11 @@ SAID = [
         "other processes.",
     ),
     (
+        "no_kv_cache_memory",
+        "ValueError: Available memory on node 0 (9.4/11.8 GiB) on kv cache allocation is less than requested memory "
+        "for kv (-0.07/1.18 GiB). Reduce CPU memory used by other processes.",
+    ),
+    (
         "device_memory_taken",
         "ValueError: Free memory on device cuda:0 (3.1/79.1 GiB) on startup is less than desired GPU memory "
         "utilization (0.9, 71.2 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
@@ -178,3 +183,9 @@ def test_a_signal_is_a_crash_and_want_of_memory_is_told_apart() -> None:
         died(1, "ImportError: libhccl.so: cannot open shared object file", out_of_memory=False).category
         == "cann_missing"
     )
+
+
+def test_want_of_a_kv_cache_on_a_cpu_leads_to_the_argument_that_a_plan_names() -> None:
+    fixes = [diagnose(said, "").fix for category, said in SAID if category == "no_kv_cache_memory"]
+    assert all("kv_cache_memory_bytes in engine_args" in fix for fix in fixes)
+    assert fixes[-1].startswith("set kv_cache_memory_bytes")

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import stand_in
 from workspace import Workspace
@@ -178,15 +179,19 @@ def test_the_plan_says_what_is_interleaved_or_why_not(tmp_path: Path):
     assert "interleaved: offline cpu tiny small: bf16, w8a8: both engines alive at once, started in turn" in (
         space.snakemake("--cores", "1", "plan").stdout
     )
-    huge = {"kv_cache_memory_bytes": 1 << 50}
+    huge = {"kv_cache_memory_bytes": int(0.6 * psutil.virtual_memory().total)}  # one engine fits the machine
     space.overlay({"workload_settings": {"small": {"engine_args": huge}}})
     said = space.snakemake("--cores", "1", "plan").stdout
-    assert "not interleaved: offline cpu tiny small: bf16, w8a8: one engine takes" in said
+    assert "not interleaved: offline cpu tiny small: bf16, w8a8: 2 engines take" in said
     done = space.snakemake("-n", "--config", "interleave=true")
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if "interleave" in line]
     assert len(lines) == 2, done.stdout
-    assert lines[0].startswith("config: interleave: offline cpu tiny small: bf16, w8a8: one engine takes 1,048,57")
+    assert lines[0].startswith("config: interleave: offline cpu tiny small: bf16, w8a8: 2 engines take ")
+    space.overlay({"workload_settings": {"small": {"engine_args": {"kv_cache_memory_bytes": 1 << 50}}}})
+    refused = space.snakemake("--cores", "1", "plan").stdout
+    assert "config: tiny bf16 small (offline) does not fit: " in refused
+    assert "-> set kv_cache_memory_bytes in engine_args to less" in refused
 
 
 def spoil(space: Workspace) -> None:

@@ -48,12 +48,12 @@ def test_the_commands_of_a_page_lead_from_its_files_to_a_plan(workspace: Workspa
 def test_a_machine_with_too_few_devices_leads_to_one_engine_s_part(workspace: Workspace):
     (workspace.path / "large.yaml").write_text(VERL)
     overrides = ["+trainer.device=cpu", f"trainer.nnodes={len(os.sched_getaffinity(0))}"]
-    overrides.append(f"{ROLLOUT}.gpu_memory_utilization=0.0001")
+    overrides += [f"{ROLLOUT}.gpu_memory_utilization=0.0001", "actor_rollout_ref.model.path=nobody/of-unknown-size"]
     mine: Path = workspace.path / "large-step.yaml"
     mine.write_text(printed(workspace, "from-verl", "large.yaml", *overrides))
     done = workspace.snakemake("-n", "--configfile", mine.name)
     assert done.returncode == 1
-    assert "config: rollout.replicas: a launch of qwen3-8b needs " in done.stdout
+    assert "config: rollout.replicas: a launch of of-unknown-size needs " in done.stdout
     assert "-> make one engine's part of the step (from-verl, from-trl: --one-engine)" in done.stdout
     mine.write_text(printed(workspace, "from-verl", "large.yaml", *overrides, "--one-engine"))
     assert workspace.measurements("--configfile", mine.name) == 3

@@ -18,7 +18,7 @@ import filelock
 
 from rollout_bench.analysis.bounds.bound import least_times
 from rollout_bench.analysis.bounds.limits import assumed
-from rollout_bench.analysis.bounds.memory import MachineMemory
+from rollout_bench.analysis.bounds.memory import MachineMemory, check_fits
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.cluster import ownership
@@ -219,7 +219,11 @@ def plan_workflow(
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
             check_devices(config, matrix)
         device, device_bytes = smallest_gpu() if matrix.platform == "cuda" and not on_cluster else (None, None)
-        memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
+        limits = assumed(matrix.platform, config.bounds_device or device)
+        there = limits.memory_bytes if device_bytes is None and limits.source == "published" else device_bytes
+        if measured_here or (is_main and matrix.platform != "cpu"):
+            check_fits(matrix.experiments, there, f"one {device or limits.device}")
+        memory = MachineMemory(on_cluster, _places_on_cpu(config), there)
         design = kept_design(PLAN_FILE)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
@@ -227,7 +231,6 @@ def plan_workflow(
         if is_main:
             plan.again.update(_measured_again(plan))
             missing = {launch.experiment.name: launch.experiment for launch in map(plan.launch_of, plan.missing_now())}
-            limits = assumed(matrix.platform, config.bounds_device or device)
             plan = replace(plan, least=least_times(missing.values(), limits))
             check_timeouts(config, {name: e.spec for name, e in missing.items()}, plan.least)
         return plan, engine

@@ -7,6 +7,7 @@ are those that a device's maker publishes, or those of this machine, which are m
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -16,15 +17,19 @@ from typing import Any
 
 import yaml
 
-from rollout_bench.analysis.bounds.limits import PEAKS, Peak, known_peak, measured, published
-from rollout_bench.analysis.bounds.memory import MachineMemory
+from rollout_bench.analysis.bounds.limits import PEAKS, DeviceLimits, Peak, known_peak, measured, published
+from rollout_bench.analysis.bounds.memory import MachineMemory, unfit
 from rollout_bench.contracts.inside import MachineLimits
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.yaml_files import mapping_in
+from rollout_bench.measure.machine.gpus import smallest_gpu
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.interleaving import comparisons, fitting
 from rollout_bench.plan.matrix import Matrix, expand
+
+DEFAULT_CONFIG = "config.yaml"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +40,15 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"Known devices: {', '.join(peak.name for peak in PEAKS)}.",
     )
     parser.add_argument(
-        "configs", nargs="+", metavar="CONFIG", help="config.yaml and what is laid over it, in this order; - is stdin"
+        "configs", nargs="*", metavar="CONFIG", help="config.yaml and what is laid over it, in this order; - is stdin"
+    )
+    parser.add_argument(
+        "--configfile",
+        "--configfiles",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="what is laid over config.yaml, as for rollout-bench plan; - is stdin",
     )
     parser.add_argument(
         "--device", help="known device with its published limits (default: bounds_device of the config, this machine)"
@@ -49,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Read, expands, computes, prints."""
     arguments = parser().parse_args()
-    config = read_config(_merged(arguments.configs))
+    if not arguments.configs and not arguments.configfile:
+        raise UserError("no config is named", "say rollout-bench bounds --configfile mine.yaml, or bounds config.yaml")
+    config = read_config(_merged([*(arguments.configs or [DEFAULT_CONFIG]), *arguments.configfile]))
     device, python = arguments.device or config.bounds_device, arguments.python or config.engine.python
     peak = known_peak(device) if device else None
     matrix = _matrix(config, python, peak)
@@ -58,15 +73,20 @@ def main() -> int:
     from rollout_bench.report.tables.spanning.bound_tables import show
 
     show(matrix, limits, config.baseline.named)
-    for line in fit_lines(config, matrix):
+    for line in fit_lines(config, matrix, limits):
         print(line)
     return 0
 
 
-def fit_lines(config: Config, matrix: Matrix) -> list[str]:
-    """Return how many engines of each comparison fit the memory at once, and what limits them."""
-    memory = MachineMemory()
-    lines = []
+def fit_lines(config: Config, matrix: Matrix, limits: DeviceLimits | None = None) -> list[str]:
+    """Return which engines don't fit, how many of each comparison fit the memory at once, and what limits them."""
+    there, device = (None, "") if limits is None else (limits.memory_bytes, f"one {limits.device}")
+    if there is None and matrix.platform == "cuda":
+        name, there = smallest_gpu()
+        device = f"one {name}"
+    memory = MachineMemory(device_bytes=there)
+    problems = [unfit(e, there, device) for e in matrix.experiments] if there is not None else []
+    lines = [f"{problem}" for problem in problems if problem is not None]
     for comparison in comparisons(config, matrix):
         fit = fitting(comparison, matrix.platform, memory)
         at_once = f"{fit.at_once} of {len(comparison.members)} engines fit at once"
@@ -79,11 +99,20 @@ def _merged(files: Sequence[str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for file in files:
         if file == "-":
-            _lay(merged, json.load(sys.stdin))
+            _lay(merged, _of_stdin(sys.stdin.read()))
             continue
         check_config_file(Path(file))
         _lay(merged, yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {})
     return merged
+
+
+def _of_stdin(text: str) -> dict[str, Any]:
+    """Return the config in what is piped in: JSON, as the workflow has it, or YAML, as from-verl prints it."""
+    with contextlib.suppress(ValueError):
+        content = json.loads(text)  # first: YAML takes 1e-05 for a text
+        if isinstance(content, dict):
+            return content
+    return mapping_in(text, Path("stdin"), "config", "pipe a config into it: rollout-bench from-verl training.yaml")
 
 
 def _lay(below: dict[str, Any], above: dict[str, Any]) -> None:

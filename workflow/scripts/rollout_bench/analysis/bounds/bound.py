@@ -315,11 +315,16 @@ def architecture_of(spec: Spec, model_path: str) -> Architecture | str:
 def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     """Return the content of the config.json that an experiment loads.
 
-    Made, in the weights' folder, in a local hub cache, or known of a well-known model.
+    Made, in the weights' folder, in a local hub cache, or known of a well-known model; as `hf_overrides` changes it.
 
     Raises:
         UnknownArchitectureError: there is none here.
     """
+    overrides = spec.engine.args.get("hf_overrides")
+    return {**_model_config(spec, model_path), **(overrides if isinstance(overrides, dict) else {})}
+
+
+def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     if spec.model.shape is not None:
         try:
             return hf_config(ResolvedShape.model_validate(spec.model.shape), "bf16")

@@ -117,7 +117,7 @@ def total(steps: Iterable[tuple[float, Least]]) -> Total:
     return Total(seconds, memory_s, unknown)
 
 
-TERA, GIGA = 1e12, 1e9
+TERA, GIB = 1e12, float(1 << 30)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Peak:
         pattern: regular expression for the names that drivers and people give it.
         bytes_per_s: of its memory.
         flops_per_s: data type -> dense operations a second.
-        memory_bytes: its memory.
+        memory_bytes: its memory: what makers call GB is about as many GiB (`nvidia-smi` of an H200: 140.4).
         platform: that it runs under.
     """
 
@@ -149,29 +149,27 @@ def _rates(half: float, int8: float, float8: float | None = None) -> dict[str, f
 
 PEAKS: tuple[Peak, ...] = (
     # NVIDIA HGX platform data sheet, B200: eight with 36 PFLOP/s fp16 and 72 PFLOP/s fp8 and int8, with sparsity
-    Peak("B200", r"\bB200\b", 8.0e12, _rates(2250, 4500, 4500), 180 * GIGA),
+    Peak("B200", r"\bB200\b", 8.0e12, _rates(2250, 4500, 4500), 180 * GIB),
     # NVIDIA H200 data sheet, columns SXM and NVL: 1,979 and 1,671 TFLOP/s fp16 with sparsity, 4.8 TB/s
-    Peak("H200 NVL", r"\bH200[ -]NVL\b", 4.8e12, _rates(835.5, 1670.5, 1670.5), 141 * GIGA),
-    Peak("H200", r"\bH200\b", 4.8e12, _rates(989.5, 1979, 1979), 141 * GIGA),
+    Peak("H200 NVL", r"\bH200[ -]NVL\b", 4.8e12, _rates(835.5, 1670.5, 1670.5), 141 * GIB),
+    Peak("H200", r"\bH200\b", 4.8e12, _rates(989.5, 1979, 1979), 141 * GIB),
     # NVIDIA H100 data sheet, columns NVL, PCIe (earlier edition: 1,513 TFLOP/s with sparsity) and SXM
-    Peak("H100 NVL", r"\bH100[ -]NVL\b", 3.9e12, _rates(835.5, 1670.5, 1670.5), 94 * GIGA),
-    Peak("H100 PCIe", r"\bH100[ -]PCIe\b", 2.0e12, _rates(756.5, 1513, 1513), 80 * GIGA),
-    Peak("H100", r"\bH100\b", 3.35e12, _rates(989.5, 1979, 1979), 80 * GIGA),
+    Peak("H100 NVL", r"\bH100[ -]NVL\b", 3.9e12, _rates(835.5, 1670.5, 1670.5), 94 * GIB),
+    Peak("H100 PCIe", r"\bH100[ -]PCIe\b", 2.0e12, _rates(756.5, 1513, 1513), 80 * GIB),
+    Peak("H100", r"\bH100\b", 3.35e12, _rates(989.5, 1979, 1979), 80 * GIB),
     # NVIDIA A100 data sheets (40 GB: 1,555 GB/s; 80 GB: PCIe 1,935 GB/s, SXM 2,039 GB/s); it has no fp8
-    Peak(
-        "A100 80GB PCIe", r"\bA100[ -]80GB[ -]PCIe\b|\bA100[ -]PCIe?[ -]80GB\b", 1.935e12, _rates(312, 624), 80 * GIGA
-    ),
-    Peak("A100 80GB", r"\bA100\b.*\b80GB\b", 2.039e12, _rates(312, 624), 80 * GIGA),
-    Peak("A100 40GB", r"\bA100\b.*\b40GB\b", 1.555e12, _rates(312, 624), 40 * GIGA),
+    Peak("A100 80GB PCIe", r"\bA100[ -]80GB[ -]PCIe\b|\bA100[ -]PCIe?[ -]80GB\b", 1.935e12, _rates(312, 624), 80 * GIB),
+    Peak("A100 80GB", r"\bA100\b.*\b80GB\b", 2.039e12, _rates(312, 624), 80 * GIB),
+    Peak("A100 40GB", r"\bA100\b.*\b40GB\b", 1.555e12, _rates(312, 624), 40 * GIB),
     # NVIDIA L40S data sheet: 864 GB/s, fp16 362.05, int8 and fp8 733 TFLOP/s dense
-    Peak("L40S", r"\bL40S\b", 0.864e12, _rates(362.05, 733, 733), 48 * GIGA),
+    Peak("L40S", r"\bL40S\b", 0.864e12, _rates(362.05, 733, 733), 48 * GIB),
     # NVIDIA L4 data sheet: 300 GB/s, fp16 242 and int8 and fp8 485 TFLOP/s with sparsity
-    Peak("L4", r"\bL4\b", 0.3e12, _rates(121, 242.5, 242.5), 24 * GIGA),
+    Peak("L4", r"\bL4\b", 0.3e12, _rates(121, 242.5, 242.5), 24 * GIB),
     # NVIDIA Ada GPU architecture whitepaper, appendix A: with fp32 accumulation fp16 165.2 and fp8 330.3, int8 660.6
-    Peak("RTX 4090", r"\bRTX[ -]?4090\b", 1.008e12, _rates(165.2, 660.6, 330.3), 24 * GIGA),
+    Peak("RTX 4090", r"\bRTX[ -]?4090\b", 1.008e12, _rates(165.2, 660.6, 330.3), 24 * GIB),
     # P. Zuo et al., "Serving large language models on Huawei CloudMatrix384", arXiv:2506.12708: a 910C has two dies,
     # which torch sees as two devices; both together 752 TFLOP/s bf16, 1,504 TOP/s int8 and 3.2 TB/s
-    Peak("Ascend 910C die", r"\bAscend[ -]?910(C\b|_93)", 1.6e12, _rates(376, 752), 64 * GIGA, "ascend"),
+    Peak("Ascend 910C die", r"\bAscend[ -]?910(C\b|_93)", 1.6e12, _rates(376, 752), 64 * GIB, "ascend"),
 )
 
 

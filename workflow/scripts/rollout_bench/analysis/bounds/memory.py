@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from rollout_bench.analysis.bounds.architecture import (
     linear_shapes,
 )
 from rollout_bench.analysis.bounds.bound import model_config
-from rollout_bench.analysis.bounds.cost import NOT_QUANTIZED, Coding, coding_of
+from rollout_bench.analysis.bounds.cost import NOT_QUANTIZED, Coding, cache_value_bytes, coding_of
 from rollout_bench.contracts.spec import Platform, Spec, is_local, tensor_parallel_size
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import number
 from rollout_bench.plan.checks import USUAL_UTILIZATION
 from rollout_bench.plan.interleaving import MemoryUnknownError
 from rollout_bench.plan.matrix import Experiment
@@ -130,6 +132,125 @@ def utilization(spec: Spec) -> float:
     return USUAL_UTILIZATION if asked is None else float(asked)
 
 
+OFFLOADS = ("cpu_offload", "offload")
+"""How arguments begin that leave part of the weights in the host's memory."""
+
+
+def engine_parts(spec: Spec, model_path: str, ranks: int) -> dict[str, float]:
+    """Return what an engine holds on one of `ranks` devices at the least, what it is -> bytes.
+
+    Weights, and its KV cache: of a set size, else as much as one sequence of max_model_len needs, without which vLLM
+    does not start. On CPU also what its process takes.
+
+    Raises:
+        MemoryUnknownError: nobody can say how large the weights are.
+    """
+    parts = {"weights": weights_held(spec, model_path) / ranks}
+    asked, one = set_cache_bytes(spec), sequence_bytes(spec, model_path, ranks)
+    if asked is not None:
+        parts["KV cache"] = asked
+    elif one is not None:
+        parts["KV cache of one sequence"] = one
+    return {**parts, "process": OWN_BYTES} if spec.platform == "cpu" else parts
+
+
+def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
+    """Return the KV cache of one sequence of max_model_len on one of `ranks` devices; None where nobody can say."""
+    try:
+        config = model_config(spec, model_path)
+        a, dtype = architecture_from(config), coding_of(spec, config).dtype
+    except UnknownArchitectureError:
+        return None
+    value = cache_value_bytes(spec.engine.args.get("kv_cache_dtype") or spec.quant.kv_cache_dtype, dtype)
+    tensor = tensor_parallel_size(spec)
+    layers = (a.layers - a.sliding_layers) * tensor / ranks
+    token = 2 * a.key_value_heads_of_rank(tensor) * a.head_dim * value * layers
+    return float(spec.engine.args.get("max_model_len") or 0) * token
+
+
+def set_cache_bytes(spec: Spec) -> float | None:
+    """Return the size of the KV cache that is set; None where the engine takes what its share leaves."""
+    asked = spec.engine.args.get("kv_cache_memory_bytes")
+    return cpu_cache_bytes(spec) if spec.platform == "cpu" else None if asked is None else float(asked)
+
+
+def trainer_bytes(spec: Spec, model_path: str) -> float:
+    """Return what a placement's trainer keeps on a device while the engine there is awake, if they share one.
+
+    Of each parameter its bf16 weight; where it really trains also two moments, and, unless the engine sleeps
+    meanwhile, the gradient (docs/how-to/placement.md).
+    """
+    placement = spec.placement
+    if placement is None or placement.generators is not None or spec.platform == "cpu":
+        return 0.0
+    each = 2 if placement.train_s is not None else 6 if placement.sleep else 8
+    return each * weights_held(spec, model_path) / 2
+
+
+def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError | None:
+    """Return what to say of an engine that a device can't hold in any case; None where it may.
+
+    Args:
+        experiment: whose engine it is.
+        device_bytes: memory of a device; on CPU of the machine, or of one of its memory nodes.
+        device: what it is called.
+    """
+    spec, args = experiment.spec, experiment.spec.engine.args
+    if spec.endpoint is not None or any(name.startswith(OFFLOADS) and value for name, value in args.items()):
+        return None
+    ranks = tensor_parallel_size(spec) * int(args.get("pipeline_parallel_size") or 1)
+    try:
+        parts, trainer = engine_parts(spec, experiment.model_path, ranks), trainer_bytes(spec, experiment.model_path)
+    except MemoryUnknownError:
+        return None
+    asked, one = set_cache_bytes(spec), sequence_bytes(spec, experiment.model_path, ranks)
+    if asked is not None and one is not None and asked < one:
+        return UserError(
+            f"config: kv_cache_memory_bytes: {asked:.0f} bytes hold no sequence of {spec.title} with max_model_len"
+            f" {args['max_model_len']}",
+            f"set it to {math.ceil(one)} or more in engine_args, or lower max_model_len",
+        )
+    needed, is_set = sum(parts.values()), asked is not None
+    share = 1.0 if is_set else utilization(spec)
+    taken = max(needed, 0.0 if is_set else share * device_bytes)
+    if needed <= share * device_bytes and taken + trainer <= device_bytes:
+        return None
+    told = ", ".join(
+        f"{number(size / 1e9, 3)} GB {what}" for what, size in {**parts, "trainer": trainer}.items() if size
+    )
+    room = f"{device} has {number(device_bytes / 1e9, 3)} GB"
+    room += "" if is_set else f", of which gpu_memory_utilization {share:g} is {number(share * device_bytes / 1e9, 3)}"
+    least = math.ceil(100 * needed / device_bytes) / 100
+    most = math.floor(100 - 100 * trainer / device_bytes) / 100
+    if least <= min(most, USUAL_UTILIZATION) and not is_set:
+        remedy = f"set gpu_memory_utilization to {least:.2f} or more in engine_args"
+        remedy += f", and to {most:.2f} at most" if trainer else ""
+        remedy += ", or kv_cache_memory_bytes" if spec.platform == "cpu" else ""
+    elif needed - parts.get("KV cache", 0.0) + trainer < device_bytes and is_set:
+        remedy = "set kv_cache_memory_bytes in engine_args to less"
+    elif trainer or spec.platform == "cpu":
+        remedy = "take a smaller model, or a machine with more memory"
+    else:
+        size, there = ranks, share * device_bytes
+        while size < MOST_RANKS and sum(engine_parts(spec, experiment.model_path, size).values()) > there:
+            size *= 2
+        remedy = f"set tensor_parallel_size to {size} in engine_args, or take a smaller model"
+    return UserError(f"config: {spec.title} ({spec.mode}) does not fit: {told}; {room}", remedy)
+
+
+MOST_RANKS = 1024
+
+
+def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, device: str) -> None:
+    """Raise `UserError` where an engine can't be held by a device; on CPU by this machine."""
+    for experiment in experiments:
+        on_cpu = experiment.spec.platform == "cpu"
+        there = device_bytes if not on_cpu else machine_bytes() if set_cache_bytes(experiment.spec) else node_bytes()
+        problem = None if there is None else unfit(experiment, there, "this machine" if on_cpu else device)
+        if problem is not None:
+            raise problem
+
+
 class MachineMemory:
     """The memory of this machine: bytes on CPU, on accelerators shares of what the devices of a launch have.
 
@@ -139,7 +260,7 @@ class MachineMemory:
         device_bytes: memory of one accelerator; None where nobody can tell.
     """
 
-    def __init__(self, on_cluster: bool = False, places: int = 1, device_bytes: int | None = None) -> None:
+    def __init__(self, on_cluster: bool = False, places: int = 1, device_bytes: float | None = None) -> None:
         self._on_cluster, self._places, self._device_bytes = on_cluster, max(1, places), device_bytes
 
     def taken(self, experiment: Experiment) -> float:
@@ -156,19 +277,15 @@ class MachineMemory:
         return weights_held(spec, experiment.model_path) + ranks * cache + working + processes * OWN_BYTES
 
     def _held_share(self, experiment: Experiment) -> float:
-        """Return the share of a device that weights and a KV cache of a set size come to; 0 where nobody can tell.
-
-        With kv_cache_memory_bytes vLLM does not look at gpu_memory_utilization.
-        """
-        args = experiment.spec.engine.args
-        if self._device_bytes is None or args.get("kv_cache_memory_bytes") is None:
+        """Return the share of a device that weights and the KV cache come to at the least; 0 where nobody can tell."""
+        spec = experiment.spec
+        if self._device_bytes is None:
             return 0.0
-        ranks = int(args.get("tensor_parallel_size") or 1)
         try:
-            weights = weights_held(experiment.spec, experiment.model_path) / ranks
+            parts = engine_parts(spec, experiment.model_path, tensor_parallel_size(spec))
         except MemoryUnknownError:
-            weights = 0.0
-        return (weights + float(args["kv_cache_memory_bytes"])) / self._device_bytes
+            return 0.0
+        return sum(parts.values()) / self._device_bytes
 
     def there(self, platform: Platform) -> float:
         """Return what all engines together may take: on CPU `MOST_AVAILABLE` of what is available now."""
@@ -202,6 +319,15 @@ def machine_bytes() -> int:
     import psutil  # not at the top: only the CPU's numbers need it
 
     return int(psutil.virtual_memory().total)
+
+
+def node_bytes(nodes: Path = Path("/sys/devices/system/node")) -> int:
+    """Return the memory of the largest memory node, which vLLM on CPU takes its share of (0.32, read)."""
+    found = []
+    for file in nodes.glob("node*/meminfo"):
+        lines = (line.split() for line in file.read_text().splitlines())
+        found += [int(words[3]) << 10 for words in lines if words[2:3] == ["MemTotal:"]]
+    return max(found, default=machine_bytes())
 
 
 def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -39,11 +39,17 @@ KNOWN_CAUSES = (
         "free some space (also in the temporary folder and in ~/.cache/rollout-bench), then run the same command again",
     ),
     KnownCause(
+        r"on kv cache allocation is less than requested memory for kv \(-",
+        "no_kv_cache_memory",
+        "gpu_memory_utilization, on cpu of the machine's memory, is less than the engine takes without any KV cache",
+        "set kv_cache_memory_bytes in engine_args, or raise gpu_memory_utilization",
+    ),
+    KnownCause(
         r"No available memory for (?:the )?cache blocks|on kv cache allocation is less than requested memory for kv",
         "no_kv_cache_memory",
         "after loading the weights too little memory is left for the KV cache",
         "end what else holds the device's memory, raise gpu_memory_utilization or tensor_parallel_size; on cpu lower "
-        "VLLM_CPU_KVCACHE_SPACE",
+        "kv_cache_memory_bytes in engine_args",
     ),
     KnownCause(
         r"Free memory on device.*is less than desired|less than desired (?:GPU|NPU|CPU)? ?memory utilization",
@@ -56,7 +62,7 @@ KNOWN_CAUSES = (
         r"|larger than the maximum number of tokens that can be stored in KV cache",
         "kv_cache_too_small",
         "the KV cache does not hold one sequence of max_model_len tokens",
-        "lower max_model_len, or give the KV cache more memory (gpu_memory_utilization; on cpu VLLM_CPU_KVCACHE_SPACE)",
+        "lower max_model_len, or give the KV cache more memory (gpu_memory_utilization, or kv_cache_memory_bytes)",
     ),
     KnownCause(
         r"User-specified max_model_len \(\d+\) is greater than the derived max_model_len",
@@ -81,7 +87,7 @@ KNOWN_CAUSES = (
         r"|Not enough memory on|is larger than the available memory|exceeds the available memory",
         "out_of_memory",
         "the machine ran out of memory",
-        "use a smaller model or KV cache (on cpu VLLM_CPU_KVCACHE_SPACE), or end other programs",
+        "use a smaller model or KV cache (kv_cache_memory_bytes in engine_args), or end other programs",
     ),
     KnownCause(
         r"trust_remote_code=True|requires you to execute the configuration file"
@@ -273,7 +279,7 @@ def died(status: int, log: str, out_of_memory: bool) -> Cause:
         out_of_memory: whether the kernel ended a process for want of memory meanwhile.
     """
     if out_of_memory:
-        fix = "use a smaller model or KV cache (on cpu VLLM_CPU_KVCACHE_SPACE), or give the job more memory"
+        fix = "use a smaller model or KV cache (kv_cache_memory_bytes in engine_args), or give the job more memory"
         return Cause("out_of_memory", "the kernel ended an engine process because memory ran out", fix)
     if status < 0:
         return Cause("crash", f"the engine process was ended by signal {-status}", CRASH_FIX)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from rollout_bench.analysis.bounds.bound import ExperimentBound, experiment_bound, most_gain
 from rollout_bench.analysis.bounds.limits import DeviceLimits
+from rollout_bench.analysis.bounds.memory import set_cache_bytes, utilization
 from rollout_bench.analysis.inside.overview import Reach
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.core.numbers import MISSING, number
@@ -172,12 +173,30 @@ def notes(
             f"Weights below {number(limits.cache_bytes / 1e9, 3)} GB may stay in the last-level cache, which is faster"
             " than the memory: such a bound can be beaten."
         )
+    lines += _too_large_caches(experiments, bounds, limits)
     missing = {
         (e.spec.model.name, e.spec.quant.name, e.spec.workload.name): why
         for e in experiments
         if isinstance(why := bounds[e.name], str)
     }
     return lines + [f"no bound: {' '.join(names)}, since {why}" for names, why in missing.items()]
+
+
+def _too_large_caches(
+    experiments: Sequence[Experiment], bounds: Mapping[str, ExperimentBound | str], limits: DeviceLimits
+) -> Iterator[str]:
+    """Yield a line for each experiment whose decode steps read more KV cache than its engine can have."""
+    for e in experiments:
+        bound = bounds[e.name]
+        if isinstance(bound, str) or limits.memory_bytes is None:
+            continue
+        room = set_cache_bytes(e.spec) or utilization(e.spec) * limits.memory_bytes - bound.weight_bytes
+        if bound.cache_bytes > room > 0:  # without any room the engine does not fit, which is said of it
+            most, read = number(room / 1e9, 3), number(bound.cache_bytes / 1e9, 3)
+            yield (
+                f"{e.spec.title}: its share of a device has room for {most} GB of KV cache, not {read}: fewer sequences"
+                " decode at once, and a pass takes longer."
+            )
 
 
 def _partner(
