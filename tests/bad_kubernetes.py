@@ -59,7 +59,9 @@ BAD_KUBERNETES = [
         "image set it",
     ),
     Bad("variable_of_pods", _set("environment: {HOME: /x}"), "environment.HOME: is not for a config", "leave it out"),
-    Bad("variable_proxy", _set("environment: {HTTPS_PROXY: 'http://u:hush@p'}"), "may be a secret", "put it into a"),
+    Bad(
+        "variable_proxy", _set("environment: {HTTPS_PROXY: 'http://u:hush@p'}"), "may be a secret", "kubernetes.secrets"
+    ),
     Bad("debug_a_time", _set("debug: 3600"), "kubernetes.debug: 3600", "docs/reference"),
     Bad("a_word", "kubernetes: on-prem", "kubernetes: 'on-prem'", "docs/reference"),
 ]

@@ -137,6 +137,27 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
         "time_to_first_token.mean: Input should be a finite number",
         "write what a Benchmark Report",
     ),
+    "a time before it began": (
+        text_of(put(f"{AGGREGATE}.latency.time_to_first_token.mean", -5.0)), "mean: Input should be greater", "write",
+    ),
+    "a rate of 300 digits": (
+        text_of(put(f"{AGGREGATE}.throughput.output_token_rate.mean", 1e308)), "mean: Input should be less", "write",
+    ),
+    "a mean above its max": (
+        text_of(put(f"{AGGREGATE}.latency.time_to_first_token", {"units": "s", "mean": 3.0, "max": 2.0})),
+        "time_to_first_token: has a mean that is not between its min and its max", "write what",
+    ),
+    "an end before the start": (
+        text_of(put("run.time", {"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"})),
+        "run.time: ends before it starts", "write what",
+    ),
+    "more failures than requests": (
+        text_of(put(f"{AGGREGATE}.requests.failures", 33)), "requests: has more failures than requests", "write what",
+    ),
+    "nested 300 deep": (
+        text_of(put("results.profiling", "DEEP")).replace("DEEP", "[" * 300 + "]" * 300),
+        "holds a value that no report has", "give a Benchmark",
+    ),
     "a misspelt key": (
         text_of(put(f"{AGGREGATE}.latency.time_to_frist_token", {"units": "s", "mean": 1})),
         f"{AGGREGATE}.latency.time_to_frist_token: is no key of a Benchmark Report 0.2.1",

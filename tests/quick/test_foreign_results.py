@@ -161,6 +161,41 @@ def test_what_their_schema_drops_silently_is_told(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"report.yaml: {AGGREGATE}.latency.time_to_first_token.P25: left out")
 
 
+def test_secrets_of_a_report_are_left_out_and_said(tmp_path: Path) -> None:
+    native = {
+        "args": {"--api-key": "hush-1", "--max-model-len": 96, "more": [["--hf-token", "hush-2"], ["--tp", "1"]]},
+        "envars": {"GITHUB_PAT": "hush-3", "HTTPS_PROXY": "http://hush-4@proxy", "HF_HOME": "/cache"},
+        "config": {"command": "HF_TOKEN=hush-5 vllm serve m --api-key=hush-6", "hf_hush7aaaaaaaaaaaaaaa": 1},
+    }
+    (tmp_path / "report.yaml").write_text(text_of(put("scenario.stack.0.native", native)))
+    done = imported(tmp_path, "report.yaml")
+    (path,) = (tmp_path / "theirs").rglob("*.json")
+    assert done.returncode == 0
+    assert "hush" not in path.read_text() + done.stdout + done.stderr
+    places = [line.split(": ")[1].removeprefix("scenario.stack.0.native.") for line in done.stderr.splitlines()]
+    assert places == [
+        "args.--api-key",
+        "args.more.0",
+        "envars.GITHUB_PAT",
+        "envars.HTTPS_PROXY",
+        "config.command",
+        "config",
+    ]
+    assert all(line.endswith("left out, since it may be a secret") for line in done.stderr.splitlines())
+    kept = json.loads(path.read_text())["report"]["scenario"]["stack"][0]["native"]
+    assert (kept["args"]["--max-model-len"], kept["args"]["more"][1]) == (96, ["--tp", "1"])
+    assert kept["envars"]["HF_HOME"] == "/cache"
+
+
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://evil","x")', "+cmd|calc", "@SUM(1)", "-1+cmd"])
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path, text: str) -> None:
+    with_ours(tmp_path, run__description=text)
+    assert beside(tmp_path, "--out", "out").returncode == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").read_text().splitlines()))
+    assert f"'{text}" in {cell for row in rows for cell in row.values()}
+    assert not [cell for row in rows for cell in row.values() if cell[:1] in ("=", "+", "@")]
+
+
 def test_version_0_2_and_json_and_what_we_do_not_read_are_accepted(tmp_path: Path) -> None:
     report = yaml.safe_load(text_of())
     report["version"] = "0.2"
@@ -367,7 +402,9 @@ finite = st.floats(0, 1e9, allow_subnormal=False)
 def statistics(*units: str) -> st.SearchStrategy[Statistics]:
     names = ("mode", "stddev", "min", *PERCENTILES, "max")
     return st.builds(
-        lambda units, mean, more: Statistics(units=units, mean=mean, **more),
+        lambda units, mean, more: Statistics(
+            units=units, mean=mean, **more | ({"min": mean, "max": mean} if {"min", "max"} & more.keys() else {})
+        ),
         st.sampled_from(units),
         st.floats(1e-9, 1e9),
         st.dictionaries(st.sampled_from(names), finite),

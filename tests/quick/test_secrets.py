@@ -33,7 +33,7 @@ SECRETS = {
         "workload_settings: {demo: {engine_args: {hf_token: hush}}}",
     ),
     "deep": (
-        "engine_args.model_loader_extra_config.stores.s3.secret_key",
+        "engine_args.model_loader_extra_config.stores.0.s3.secret_key",
         "engine_args: {model_loader_extra_config: {stores: [{s3: {secret_key: hush}}]}}",
     ),
 }
@@ -92,7 +92,13 @@ def test_the_engine_inherits_what_the_workflow_s_own_process_has(monkeypatch: py
 
 
 def test_no_secret_is_among_the_variables_that_a_record_keeps():
-    secrets = {"VLLM_API_KEY": "hush", "HF_HUB_TOKEN": "hush", "NCCL_AUTH": "hush", "NVIDIA_PROXY": "ftp://a:hush@b"}
+    secrets = {
+        "VLLM_API_KEY": "hush",
+        "VLLM_MYPWD": "hush",
+        "HF_HUB_TOKEN": "hush",
+        "NCCL_AUTH": "hush",
+        "NVIDIA_PROXY": "ftp://a:hush@b",
+    }
     kept = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "163840"}
     assert relevant_variables({**os.environ, **secrets, **kept}).items() >= kept.items()
     assert "hush" not in str(relevant_variables(secrets))
@@ -127,6 +133,10 @@ def test_a_name_that_holds_a_secret_is_known_by_its_words(name: str, value: str)
         ("TIKTOKEN_ENCODINGS_BASE", "/models/encodings"),
         ("HF_TOKEN_PATH", "/run/secrets/t"),
         ("MONKEY", "abc"),
+        ("compat", "abc"),
+        ("remote", "ssh://git@forge/repository"),
+        ("image", "docker://vllm/vllm-openai:v0.32.0@sha256:00ab"),
+        ("command", "vllm serve m --max-num-batched-tokens 2048 --tokenizer m"),
         ("KEYWORD", "abc"),
         ("AUTHOR", "me"),
         ("tokenizer", "abc"),

@@ -6,6 +6,11 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from rollout_bench.core import interrupts
+
+if workflow.is_main_process:
+    interrupts.end_on_interrupt()
+
 from rollout_bench import snakefile
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.internals import Internals

@@ -8,6 +8,7 @@ side_by_side = SideBySide(matrix, workflow, ON_CLUSTER)
 
 
 onstart:
+    interrupts.heed_interrupts()
     snakefile.refuse_jobs_here(matrix, workflow)
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
@@ -20,6 +21,7 @@ onsuccess:
 
 onerror:
     snakefile.end_with_errors(matrix, SCRIPTS)
+    interrupts.end_as_interrupted()
 
 
 rule plan:

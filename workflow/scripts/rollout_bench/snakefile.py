@@ -34,7 +34,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
 from rollout_bench.measure.machine.gpus import smallest_gpu
 from rollout_bench.measure.machine.rapl import may_know_energy
-from rollout_bench.plan.checks import check_timeouts, check_weights
+from rollout_bench.plan.checks import check_timeouts, check_weights, dropped_variables
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
@@ -330,6 +330,8 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
         # With launches: auto anything may become wanted during the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
         asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
+        for line in dropped_variables(plan.config, os.environ):
+            print(line, file=sys.stderr, flush=True)
         _tell_cost(plan, asked)
         _tell_replaced(plan)
         aside = set_aside(sorted(plan.again & asked))  # last: whatever ends the run before leaves all where it is

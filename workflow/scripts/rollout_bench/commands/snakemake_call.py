@@ -9,14 +9,24 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import signal
 import sys
 from typing import NoReturn
 
-from snakemake.cli import args_to_api, parse_args
-from snakemake.common import NOTHING_TO_BE_DONE_MSG
-from snakemake.exceptions import print_exception
-from snakemake.logging import logger
-from snakemake_interface_logger_plugins.common import LogEvent
+
+def _end(*_: object) -> None:
+    print("interrupted: nothing was started", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+signal.signal(signal.SIGINT, _end)  # before Snakemake, whose import takes a second; the Snakefile ends it
+
+from snakemake.cli import args_to_api, parse_args  # noqa: E402
+from snakemake.common import NOTHING_TO_BE_DONE_MSG  # noqa: E402
+from snakemake.exceptions import print_exception  # noqa: E402
+from snakemake.logging import logger  # noqa: E402
+from snakemake_interface_logger_plugins.common import LogEvent  # noqa: E402
 
 SHOWN = (NOTHING_TO_BE_DONE_MSG, "Terminating processes on user request", "Will exit after finishing")
 """How messages begin that are shown though they are no warnings."""

@@ -7,6 +7,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
+from rollout_bench.core.interrupts import INTERRUPTED
+
 LEFT_OUT_STATUS = 3
 """Exit status of a command that did its work and left out damaged records."""
 
@@ -84,4 +86,7 @@ def run_command(main: Callable[[], int]) -> None:
         status = error.status
     except BrokenPipeError:
         status = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = INTERRUPTED
     sys.exit(status)

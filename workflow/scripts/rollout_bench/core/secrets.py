@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+LEFT_OUT: Final = "(left out: may be a secret)"
+"""What stands in the place of a text that may be a secret."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 """The words of a name, however they are joined: HF_TOKEN, X-Api-Key, accessToken."""
 
 _SECRET_WORD = re.compile(
-    r"\w*(passw|passphrase|secret|cookie|credential)\w*|auth(?!or)\w*|(api|access|private|auth)?keys?|(api|access|auth)?tokens?"
+    r"\w*(passw|pwd|passphrase|secret|cookie|credential)\w*|auth(?!or)\w*"
+    r"|(api|access|private|auth)?keys?|(api|access|auth)?tokens?|pat|pw|jwt|bearer"
 )
 """Words that name secrets; no part of a longer word is meant: a monkey is no key, tiktoken and a tokenizer no token."""
 
 _COUNTS = {"tokens", "threshold"}
 """Words of names that count tokens, where a number is no secret."""
 
-_LOOKS_SECRET = re.compile(r"^(bearer|basic|token)\s|^sk-|^hf_[a-z0-9]{16}|://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
-"""Values that are secrets whatever they are called: of an Authorization header, of a hub, a password in an address."""
+_LOOKS_SECRET = re.compile(
+    r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|^sk-|^hf_[a-z0-9]{16})|://(?!git@)[^/@\s]+@|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|\b(gh[opusr]_\w{8}|github_pat_\w{8}|gl[a-z]{2,4}-[\w-]{8}|xox[a-z]-\w{8}|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.|npm_\w{30}"
+    r"|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}|AIza[\w-]{30})"
+)
+"""Values that are secrets whatever they are called: of an Authorization header, the keys that hubs, forges and clouds
+hand out (with fewer letters than detect-secrets wants of them), a user or a password in an address."""
+
+_NAMED_INSIDE = re.compile(r"(?:(?<!\S)--?([\w.-]+)[=\s]\s*|\b([A-Za-z_]\w*)=)(?!\$)([^\s&,;]+)")
+"""Names and values within a text: options of a command, variables before it, the query of an address."""
 
 _SWITCH = re.compile(r"[01]?|true|false", re.IGNORECASE)
 
@@ -28,24 +40,57 @@ def secret_words(name: str) -> set[str]:
     return {word for word in _words(name) if _SECRET_WORD.fullmatch(word)}
 
 
+def looks_secret(value: str) -> bool:
+    """Return whether `value` is what secrets look like, or names one within: an option of a command, for instance."""
+    if _LOOKS_SECRET.search(value):
+        return True
+    inside = _NAMED_INSIDE.findall(value)
+    return any(_named_secret(option or variable, found) for option, variable, found in inside)
+
+
 def may_be_secret(name: str, value: str) -> bool:
     """Return whether `value` may be a secret where it is called `name`; switches and numbers of tokens are none."""
+    return _named_secret(name, value) or looks_secret(value)
+
+
+def _named_secret(name: str, value: str) -> bool:
     secret = secret_words(name)
     if not secret:
-        return _LOOKS_SECRET.search(value) is not None
+        return False
     is_count = secret <= {"token", "tokens"} and bool(_COUNTS & set(_words(name))) and value.isdecimal()
+    is_ours = name == "key" and re.fullmatch(r"[0-9a-f]{8}", value) is not None  # what experiments are called by
     is_path = _words(name)[-1] in ("path", "dir", "base", "file") and value.startswith("/")
-    return not is_count and not is_path and _SWITCH.fullmatch(value) is None
+    return not is_count and not is_ours and not is_path and _SWITCH.fullmatch(value) is None
 
 
-def secrets_in(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the dotted names of all texts in `settings`, however deep, that may be secrets."""
-    for name, value in settings.items():
-        for inner in value if isinstance(value, list) else [value]:
-            if isinstance(inner, Mapping):
-                yield from (f"{name}.{below}" for below in secrets_in(inner))
-            elif isinstance(inner, str) and may_be_secret(str(name), inner):
-                yield str(name)
+def without_secrets(
+    content: Any, is_secret: Callable[[str, str], bool] = may_be_secret, place: str = "", name: str = ""
+) -> tuple[Any, list[str]]:
+    """Return `content` with `LEFT_OUT` for each text that may be a secret, and the dotted names of these texts.
+
+    Args:
+        content: what a file may hold, however deep.
+        is_secret: says of a name and a text whether it is one.
+        place: dotted name of `content`; a name that is a secret itself is left out of names, too.
+        name: the last part of that.
+    """
+    if isinstance(content, str):
+        return (LEFT_OUT, [place]) if is_secret(name, content) else (content, [])
+    if isinstance(content, Mapping):
+        parts = {}
+        for key, value in content.items():
+            shown = LEFT_OUT if isinstance(key, str) and is_secret("", key) else key
+            inner = value if shown == key else LEFT_OUT
+            parts[shown] = without_secrets(inner, is_secret, f"{place}.{shown}".lstrip("."), str(key))
+            if shown != key:
+                parts[shown][1].append(place)
+        return {key: kept for key, (kept, _) in parts.items()}, [at for _, left in parts.values() for at in left]
+    if isinstance(content, list | tuple):
+        if all(isinstance(value, str) for value in content) and is_secret(name, " ".join(content)):
+            return [LEFT_OUT], [place]
+        found = [without_secrets(value, is_secret, f"{place}.{at}", name) for at, value in enumerate(content)]
+        return [kept for kept, _ in found], [at for _, left in found for at in left]
+    return content, []
 
 
 def _words(name: str) -> list[str]:

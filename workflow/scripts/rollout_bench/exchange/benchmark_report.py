@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from rollout_bench.core.errors import UserError, did_you_mean
@@ -45,7 +45,7 @@ PERCENTILES: Final = {
 }  # fmt: skip
 """Field of a statistic -> the percentage."""
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e18)]
 _Amount = Annotated[int, Field(ge=0)]
 
 
@@ -63,7 +63,7 @@ class Statistics(ReportPart):
     units: str
     mean: _Finite
     mode: _Finite | None = None
-    stddev: Annotated[_Finite, Field(ge=0)] | None = None
+    stddev: _Finite | None = None
     min: _Finite | None = None
     p0p1: _Finite | None = None
     p1: _Finite | None = None
@@ -77,6 +77,13 @@ class Statistics(ReportPart):
     p99: _Finite | None = None
     p99p9: _Finite | None = None
     max: _Finite | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Statistics:
+        # a hundredth is what rounding may do
+        if (self.max is not None and self.mean * 0.99 > self.max) or (self.min or 0) * 0.99 > self.mean:
+            raise PydanticCustomError("impossible", "has a mean that is not between its min and its max")
+        return self
 
 
 def _in(units: tuple[str, ...]) -> Callable[[Statistics], Statistics]:
@@ -106,6 +113,17 @@ class RunTime(ReportPart):
     start: datetime | None = None
     end: datetime | None = None
     duration: str | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> RunTime:
+        if (
+            self.start
+            and self.end
+            and (self.start.tzinfo is None) == (self.end.tzinfo is None)
+            and self.end < self.start
+        ):
+            raise PydanticCustomError("impossible", "ends before it starts")
+        return self
 
 
 class ReportRun(ReportPart):
@@ -197,8 +215,8 @@ class SequenceLength(ReportPart):
     """How long sequences are, in tokens."""
 
     distribution: Literal["fixed", "gaussian", "uniform", "other"]
-    value: Annotated[int, Field(ge=0)] | Annotated[_Finite, Field(ge=0)]
-    std_dev: Annotated[_Finite, Field(ge=0)] | None = None
+    value: Annotated[int, Field(ge=0)] | _Finite
+    std_dev: _Finite | None = None
     min: _Amount | None = None
     max: Annotated[int, Field(ge=1)] | None = None
 
@@ -276,6 +294,12 @@ class AggregateRequests(ReportPart):
     output_length: Quantities | None = None
     request_size: Sizes | None = None
     multimodal: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> AggregateRequests:
+        if (self.failures or 0) > self.total:
+            raise PydanticCustomError("impossible", "has more failures than requests")
+        return self
 
 
 class AggregateLatency(ReportPart):

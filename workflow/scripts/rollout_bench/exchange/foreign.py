@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field
-from pydantic_core import PydanticSerializationError
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict, Text, absent
@@ -25,6 +24,7 @@ from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.store import find_results
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.files import read_model, write_whole
+from rollout_bench.core.secrets import without_secrets
 from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.exchange.benchmark_report import (
     TO_OURS,
@@ -167,7 +167,7 @@ def read_reports(paths: Sequence[Path], out: Path, model: str | None = None) -> 
     left_out: list[str] = []
     for path in paths:
         result, unread = _read_report(path, model)
-        left_out += [f"{path}: {name}: left out, since a Benchmark Report has no such key" for name in unread]
+        left_out += [f"{path}: {line}" for line in unread]
         uid = str(result.report["run"]["uid"])
         place = out / FOLDER / f"{_file_name(uid)}.json"
         before = results.get(place) or (read_foreign(place) if place.exists() or place.is_symlink() else None)
@@ -231,7 +231,7 @@ def _name(report: BenchmarkReport) -> str:
 
 
 def _read_report(path: Path, model: str | None) -> tuple[ForeignResult, list[str]]:
-    """Return the report at `path`, and the names of what it has and no report may have."""
+    """Return the report at `path`, and what of it is left out, and why."""
     remedy = "give a Benchmark Report of llm-d, as YAML or JSON"
     if path.is_dir():
         raise UserError(f"{path}: is a folder", f"name the reports: {path}/*.yaml")
@@ -239,12 +239,13 @@ def _read_report(path: Path, model: str | None) -> tuple[ForeignResult, list[str
     report = report_of(content, str(path))
     _check_comparable(report, str(path), model)
     try:
-        kept = _in_words(content_of(report))
-    except (PydanticSerializationError, UnicodeDecodeError) as error:
+        kept, secrets = without_secrets(_in_words(content_of(report)))
+    except ValueError as error:  # of bytes that are no text, and of 300 mappings in one another
         raise UserError(f"{path}: holds a value that no report has: {error}", remedy) from None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     result = ForeignResult(schema_version=1, source=printable(path.name), sha256=digest, model=model, report=kept)
-    return result, dropped(content, report)
+    left_out = [f"{name}: left out, since a Benchmark Report has no such key" for name in dropped(content, report)]
+    return result, left_out + [f"{name}: left out, since it may be a secret" for name in secrets]
 
 
 def _in_words(content: Any) -> Any:

@@ -170,7 +170,7 @@ def write(exported: Exported, out: Path, results: Path) -> list[str]:
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "results": str(results.resolve()),
+        "results": _name_of(results),
         "reports": {name: report.run.uid for name, report in exported.reports.items()},
         "earlier": stale,
         "left_out": list(exported.left_out),
@@ -199,9 +199,14 @@ def _reports_before(index: Path, results: Path) -> list[str]:
         content = None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{index}: is there already, and no index of reports", OTHER_FOLDER)
-    if content.get("results") != str(results.resolve()):
-        raise UserError(f"{index}: is of the results in {content.get('results')}", OTHER_FOLDER)
+    if content.get("results") not in (_name_of(results), str(results.resolve())):  # the path in earlier versions
+        raise UserError(f"{index}: is of other results, {content.get('results')}", OTHER_FOLDER)
     return [str(name) for name in (*(content.get("reports") or ()), *(content.get("earlier") or ()))]
+
+
+def _name_of(results: Path) -> str:
+    """Return what tells a results folder from others: an index is handed on, and names no folder of this machine."""
+    return f"{results.name} {uuid.uuid5(NAMESPACE, str(results.resolve()))}"
 
 
 def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[TimedExperiment]]]:

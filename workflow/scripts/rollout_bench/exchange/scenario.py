@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from rollout_bench.contracts.load import Length, LoadPoint, LogNormal, Normal, U
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size
-from rollout_bench.core.secrets import may_be_secret
+from rollout_bench.core.secrets import without_secrets
 from rollout_bench.exchange.benchmark_report import (
     Accelerator,
     ComponentMetadata,
@@ -39,6 +40,9 @@ TOOLS: Final = {"vllm": "vllm-benchmark", "vllm-bench": "vllm-benchmark"}
 """Harness -> what llm-d calls it, where that is another name."""
 
 UNKNOWN: Final = "unknown"
+
+_FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
+"""The folders of an absolute path; of an address, which has its path behind a host, nothing."""
 
 OWNED_BY_ENGINES: Final = ("vllm", "sglang", "llamacpp")
 """Engines that call themselves the owner of the model in /v1/models; elsewhere it is a person or a company."""
@@ -70,7 +74,6 @@ def _engine(record: Record) -> StackComponent:
     tp, pp = tensor_parallel_size(spec), int(spec.engine.args.get("pipeline_parallel_size") or 1)
     engines = len(placed_engines(spec)) if spec.placement is not None else replicas(spec)
     args = dict(spec.engine.args)
-    envars = {name: value for name, value in _variables(record).items() if not may_be_secret(name, value)}
     settings = {
         "model": spec.model.model_dump(mode="json"),
         "quantization": spec.quant.model_dump(mode="json"),
@@ -103,7 +106,7 @@ def _engine(record: Record) -> StackComponent:
             role="replica",
             replicas=engines,
             # of another's server what it serves, which other tools call it too; the config's name is but a label
-            model=ServedModel(name=spec.model.name if spec.endpoint is None else spec.endpoint.model),
+            model=ServedModel(name=spec.model.name if spec.endpoint is None else _elsewhere(spec.endpoint.model)),
             accelerator=Accelerator(
                 model=environment.device_model,
                 count=_accelerators(record, tp * pp),
@@ -111,8 +114,22 @@ def _engine(record: Record) -> StackComponent:
                 parallelism=Parallelism(tp=tp, pp=pp, ep=_experts(spec, tp)),
             ),
         ),
-        native=NativeSettings(args=args, envars=envars, config=config),
+        native=_native(args=args, envars=_variables(record), config=config),
     )
+
+
+def _native(**settings: Any) -> NativeSettings:
+    """Return settings as others may read them: without secrets, and without folders of this machine."""
+    return NativeSettings(**{name: _elsewhere(without_secrets(value)[0]) for name, value in settings.items()})
+
+
+def _elsewhere(content: Any) -> Any:
+    """Return `content` with `.../name` for each absolute path, however deep."""
+    if isinstance(content, str):
+        return _FOLDERS.sub(".../", content)
+    if isinstance(content, Mapping):
+        return {name: _elsewhere(value) for name, value in content.items()}
+    return [_elsewhere(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _variables(record: Record) -> dict[str, str]:
@@ -146,7 +163,7 @@ def _own(label: str, config: dict[str, Any]) -> StackComponent:
     return StackComponent(
         metadata=ComponentMetadata(label=label, cfg_id=_hash(config)),
         standardized=OtherComponent(kind="generic", tool=f"{OWN_TOOL} {label}", tool_version=UNKNOWN),
-        native=NativeSettings(config=config),
+        native=_native(config=config),
     )
 
 
@@ -196,7 +213,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
             rate_qps=point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
             concurrency=_concurrency(point, sent),
         ),
-        native=NativeSettings(config={**about, **config}),
+        native=_native(config={**about, **config}),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,7 +25,7 @@ from rollout_bench.contracts.spec import (
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.numbers import number
-from rollout_bench.core.secrets import may_be_secret, secrets_in
+from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted, unknown_part
 from rollout_bench.plan.planfile import LeastTimes
@@ -70,6 +70,21 @@ OWN_VARIABLES = {
 
 INHERITED_VARIABLES = ("PATH", "PYTHONHOME")
 """Environment variables that an engine finds programs (lscpu, a compiler) and its Python's own modules by."""
+
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+"""Variables that Snakemake sets for each job to the job's threads; the rules that launch an engine take them out."""
+
+
+def dropped_variables(config: Config, shell: Mapping[str, str]) -> Iterator[str]:
+    """Yield two lines on the variables that the shell sets and no engine is given; none where there are none."""
+    names = [name for name in THREAD_VARIABLES if name in shell and name not in config.engine.environment]
+    if names:
+        yield f"{', '.join(names)} of your shell: given to no engine, since Snakemake sets it anew for each job"
+        yield f"  -> engine: {{environment: {{{names[0]}: '{shell[names[0]]}'}}}} gives it to all of them"
 
 
 def check_model_base(folder: Path) -> None:
@@ -149,8 +164,7 @@ def check_variables_of_pods(config: Config) -> None:
         if name in (*OWN_VARIABLES, *INHERITED_VARIABLES, *SET_IN_PODS):
             remedy = OWN_VARIABLES.get(name, "leave it out: manifest or image set it")
             raise UserError(f"{place}.{name}: is not for a config to set", remedy)
-    name = next(secrets_in(config.kubernetes.environment), "")
-    if name:
+    for name in without_secrets(config.kubernetes.environment)[1]:
         raise UserError(
             f"{place}.{name}: may be a secret, and would stand in manifests",
             "put it into a Secret, and name that in kubernetes.secrets",
@@ -163,12 +177,13 @@ def check_no_secrets(config: Config) -> None:
         check_no_secret(place, settings)
 
 
-def check_no_secret(place: str, settings: Mapping[str, Any]) -> None:
-    """Raise `UserError` where one of the settings that stand at `place` may be a secret."""
-    name = next(secrets_in(settings), None)
-    if name is not None:
+def check_no_secret(
+    place: str, settings: Mapping[str, Any], is_secret: Callable[[str, str], bool] = may_be_secret
+) -> None:
+    """Raise `UserError` where one of the settings that stand at `place`, however deep, may be a secret."""
+    for name in without_secrets(settings, is_secret, place)[1]:
         raise UserError(
-            f"config: {place}.{name}: may be a secret, and would stand in spec.json, records and manifests",
+            f"config: {name}: may be a secret, and would stand in spec.json, records and manifests",
             "take it out and export it as an environment variable where you run snakemake: the engine inherits it"
             " (on Kubernetes: kubernetes.secrets)",
         )

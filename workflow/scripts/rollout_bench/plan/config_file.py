@@ -14,9 +14,10 @@ from pydantic_core import ErrorDetails
 from rollout_bench.contracts.load import DISTRIBUTIONS
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
-from rollout_bench.core.secrets import secret_words
+from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.llmd.profiled import with_profiles
+from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.serving import OnlineLoad
 
@@ -86,6 +87,9 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
     Raises:
         UserError: naming the key by its dotted path, with the near miss where a key is unknown.
     """
+    # before anything else is said, so that no message repeats one; endpoints have a message of their own
+    elsewhere = {key: value for key, value in merged.items() if key != "endpoints"}
+    check_no_secret("", elsewhere, lambda _, value: looks_secret(value))
     read = with_profiles(merged, command_line)
     try:
         return Config.model_validate(read)

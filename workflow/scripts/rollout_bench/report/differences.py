@@ -21,7 +21,7 @@ from rollout_bench.report.earlier import collect_two
 from rollout_bench.report.headings import Column, Line, Views, lines_of, speedup_columns, tables_of, view
 from rollout_bench.report.notes import damage, side_lines
 from rollout_bench.report.prose import Section, sections, those
-from rollout_bench.report.rendering import markdown, terminal
+from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.verdicts import differing, verdict_values
 
 
@@ -223,4 +223,4 @@ def _csv(rows: Sequence[Row]) -> str:
         for row in rows
         for metric, comparison in row.comparisons.items()
     ]
-    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    return csv_text(pd.DataFrame(lines))

@@ -7,8 +7,10 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 from rich.box import Box
 from rich.console import Console
 from rich.markup import escape
@@ -32,6 +34,9 @@ _SPEEDUPS = {METRICS[name].speedup for name in COMPARED}
 _ROOM = 10_000
 """More than any table needs: tables are never squeezed, a squeezed number would be a wrong one."""
 
+_FORMULA = re.compile(r"\s*[=+@-].|[\t\r]")
+"""Beginnings of a cell that a spreadsheet takes for a formula."""
+
 _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
@@ -54,6 +59,20 @@ def terminal(
     parts += map(_terminal_section, end)
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a table as CSV; a text that a spreadsheet would run as a formula has an apostrophe before it."""
+    quoted = {
+        name: column.map(lambda cell: f"'{cell}" if _runs(cell) else cell)
+        for name, column in frame.items()
+        if any(map(_runs, column))
+    }
+    return frame.assign(**quoted).to_csv(index=False, lineterminator="\n")
+
+
+def _runs(cell: Any) -> bool:
+    return isinstance(cell, str) and _FORMULA.match(cell) is not None
 
 
 def _terminal_section(section: Section) -> str:

@@ -17,7 +17,7 @@ from rollout_bench.report.notes import DESIGN, completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section
-from rollout_bench.report.rendering import markdown, terminal
+from rollout_bench.report.rendering import csv_text, markdown, terminal
 
 _TABLES = "rollout_bench.report.tables"
 
@@ -141,10 +141,8 @@ def summarise(
         notes=[*warnings, *(section for part in parts for section in part.sections)],
         answers=answers,
         shown=figure_names(findings.rows, collection) if figures else (),
-        csv=findings.frame.to_csv(index=False, lineterminator="\n"),
-        tables={
-            name: frame.to_csv(index=False, lineterminator="\n") for part in parts for name, frame in part.files.items()
-        }
+        csv=csv_text(findings.frame),
+        tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
     )
 

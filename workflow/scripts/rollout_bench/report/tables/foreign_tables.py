@@ -29,7 +29,7 @@ from rollout_bench.report.differences import Compared
 from rollout_bench.report.earlier import collect_side
 from rollout_bench.report.headings import Column, Line, View, Views
 from rollout_bench.report.prose import Section
-from rollout_bench.report.rendering import markdown, terminal
+from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import results_of
 
 SHOWN: tuple[MetricName, ...] = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
@@ -283,4 +283,4 @@ def _csv(couples: Sequence[Couple], metrics: Sequence[MetricName]) -> str:
             for metric in metrics
         ]
     whole = {f"{field}_{side}": "Int64" for field in ("stage", "launches") for side in "ab"}
-    return pd.DataFrame(lines).astype(whole).to_csv(index=False, lineterminator="\n")
+    return csv_text(pd.DataFrame(lines).astype(whole))
