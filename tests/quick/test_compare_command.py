@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import summarise
 from comparing import BF16, NEW, OLD, OTHER_ENGINE, W8A8, W8A16, cell, compared, launches, refused, run
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import make_block, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path
@@ -39,6 +39,17 @@ def test_swapped_folders_mirror_the_verdict(tmp_path: Path) -> None:
     back = run(tmp_path, "b", "a")
     assert cell(there)[5:7] == ["1.194x", "^"]
     assert cell(back)[5:7] == ["0.838x", "v"]
+
+
+def test_an_engine_that_had_others_beside_it_gets_no_verdict_against_one_that_ran_alone(tmp_path: Path) -> None:
+    blocks = [make_block([BF16, W8A8], launch, [[rate] * 3] * 2) for launch, rate in enumerate(OLD)]
+    done = compared(tmp_path, [record for block in blocks for record in block], launches(BF16, NEW))
+    assert cell(done)[3:] == ["100.9", "120.4", "1.194x", "?", "[1]"]
+    assert "launches of a were interleaved, with other engines alive beside them, and others ran alone" in done.flat
+    again = compared(
+        tmp_path / "both", [block[0] for block in blocks], [record for block in blocks for record in block]
+    )
+    assert "alive beside them" not in again.flat
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

@@ -235,3 +235,18 @@ def test_what_could_be_the_best_and_has_no_number_is_told_and_the_best_is_that_o
     assert state == "missing" or any(line.startswith("In doubt: 4 ") and state in line for line in lines), lines
     remedy = "the same command again" if state in ("failed", "missing") else "remeasure=invalid"
     assert remedy in lines[-1]
+
+
+@pytest.mark.parametrize("besides", [[], [FP8]])
+def test_what_ran_on_unlike_machines_is_named_and_its_launches_are_counted(tmp_path: Path, besides: list[Spec]) -> None:
+    busy = [Flag(code="cpu_shared", severity="invalid", sentence="Busy.")]
+    odd = [make_record(W8A8, launch, [500.0] * 2, environment={"cpu_model": f"EPYC {launch}"}) for launch in range(3)]
+    found = [*records(BF16, flags=busy), *odd, make_record(W8A8, 3, [500.0] * 2, flags=busy)]
+    found += [record for spec in besides for record in records(spec, FAST, flags=busy)]
+    lines = conclusion(tmp_path, [BF16, W8A8, *besides], found)
+    why = (
+        "No verdict: w8a8 (launch 1 and its partner in the baseline ran on unlike machines or engines: cpu_model EPYC 1"
+    )
+    assert any(why in line for line in lines), lines
+    counts = f"{2 + len(besides)} of {8 + 4 * len(besides)} launches invalid"
+    assert any(line.startswith(f"In doubt: {counts}") for line in lines), lines

@@ -1,14 +1,17 @@
-"""Launches of a pair that ran on other devices, nodes, or beside others are told, and still compared."""
+"""Launches of a pair that ran on other devices, nodes, or beside others are told, and compared where that evens out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
+from rollout_bench.analysis.stats.intervals import t_interval
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.pairs import _even
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import Placement
 from rollout_bench.report.summary import summarise
@@ -37,7 +40,9 @@ def put(results: Path, spec, rate: float, places: Sequence[Placement | None]) ->
 
 
 def row(results: Path) -> Row:
-    return rows_of(collect(results, make_plan([BASE, OTHER], 2)))[1]
+    return rows_of(collect(results, make_plan([BASE, OTHER], len(list(results.glob("offline/*/launch-*.json"))) // 2)))[
+        1
+    ]
 
 
 def codes(results: Path) -> list[list[str]]:
@@ -69,6 +74,62 @@ def test_a_pair_is_marked_for_what_differs_about_its_places(
     put(tmp_path, BASE, 400, [other, place()])
     put(tmp_path, OTHER, 500, [own, place()])
     assert codes(tmp_path) == [flags, []]
+
+
+A, B, C, D = (place([f"GPU-{name}"]) for name in "abcd")
+ALONE, BESIDE = place(), place(neighbours=["offline/z/launch-3"])
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "pairs"),
+    [
+        ([B, B], [A, A], [0]),
+        ([B, A], [A, B], [0, 1]),
+        ([B, A, B], [A, B, A], [0, 1, 2]),
+        ([B, D], [A, C], [0, 1]),
+        ([B, A, B, B], [A, A, A, A], [0, 1]),
+        ([B, B, A, A], [A, A, B, B], [0, 1, 2, 3]),
+        ([place(node="two")] * 3, [place()] * 3, [0]),
+        ([BESIDE] * 3, [ALONE] * 3, [0]),
+        ([BESIDE, ALONE, BESIDE], [ALONE, BESIDE, BESIDE], [0, 1, 2]),
+    ],
+)
+def test_pairs_in_different_places_count_while_no_place_has_one_side_more_than_once_more_often(
+    tmp_path: Path, own: Sequence[Placement], other: Sequence[Placement], pairs: Sequence[int]
+) -> None:
+    put(tmp_path, BASE, 400, other)
+    put(tmp_path, OTHER, 500, own)
+    assert list(row(tmp_path).comparison.pairs) == pairs
+
+
+def test_sides_that_each_had_a_device_of_their_own_get_no_verdict_and_the_conclusion_says_why(tmp_path: Path) -> None:
+    put(tmp_path, BASE, 400, [A, A])
+    put(tmp_path, OTHER, 500, [B, B])
+    comparison = row(tmp_path).comparison
+    assert (comparison.verdict, comparison.low) == ("unknown", None)
+    made = " ".join(summarise(collect(tmp_path, make_plan([BASE, OTHER], 2))).text.split())
+    why = "1 of its 2 launches ran on another device than the baseline's, and the sides did not swap devices"
+    assert f"No verdict: w8a8 ({why})." in made
+    assert "Next: measure again, together, what is no fair pair: snakemake --config remeasure=invalid" in made
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "least"),
+    [("bdf", "ace", 0.94), ("bab", "aba", 0.94), ("baa", "aaa", 0.94), ("bca", "aab", 0.94), ("bbb", "aaa", 0.0)],
+)
+def test_what_tells_devices_apart_is_in_the_interval_of_such_pairs(own: str, other: str, least: float) -> None:
+    """The last ones are those that are left out: nearly all of their intervals miss."""
+    random, held, draws = np.random.default_rng(33), 0, 2000
+    for _ in range(draws):
+        speed = dict(zip("abcdef", 0.02 * random.standard_normal(6), strict=True))
+        noise = 0.001 * random.standard_normal((3, 2))
+        logs = [speed[i] - speed[j] + n[0] - n[1] for i, j, n in zip(own, other, noise, strict=True)]
+        found = t_interval(logs, 0.95)
+        held += found is not None and found[0] <= 0 <= found[1]
+    assert held / draws >= least
+    assert least or held / draws < 0.3
+    both = dict(enumerate(zip(*([place([name]) for name in side] for side in (own, other)), strict=True)))
+    assert (_even(both) == [0, 1, 2]) == bool(least)
 
 
 def test_marked_pairs_are_compared_and_the_summary_says_where_they_ran(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.partners import SLACK_S, round_s
+from rollout_bench.analysis.timed.pairs import SLACK_S, round_s
 from rollout_bench.analysis.timed.rows import rows_of
 
 SPECS = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
@@ -23,7 +23,7 @@ def in_turn(results: Path, starts_s: dict[str, float]) -> list[bool]:
         at = f"{BEGAN + timedelta(seconds=starts_s[spec.quant.name]):%Y-%m-%dT%H:%M:%SZ}"
         save(results, make_record(spec).model_copy(update={"started_at": at, "wall_s": LAUNCH_S}))
     rows = rows_of(collect(results, make_plan(SPECS, 1)))
-    return [launch.in_turn for row in rows[1:] for launch in row.launches]
+    return [launch.paired for row in rows[1:] for launch in row.launches]
 
 
 @pytest.mark.parametrize("order", [("bf16", "w8a8", "w8a16"), ("w8a16", "w8a8", "bf16"), ("w8a8", "bf16", "w8a16")])

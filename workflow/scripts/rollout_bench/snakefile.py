@@ -273,7 +273,7 @@ def _doubtful(plan: Schedule) -> set[str]:
     }
     for row in rows_of(collection):
         own = row.experiment.whole
-        doubtful |= {(own.mode, own.experiment, launch.launch) for launch in row.launches if not launch.in_turn}
+        doubtful |= {(own.mode, own.experiment, launch.launch) for launch in row.launches if not launch.paired}
     return {str(record_path(RESULTS, *place)) for place in doubtful} | in_torn_blocks(plan)
 
 

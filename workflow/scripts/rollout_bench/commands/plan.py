@@ -200,7 +200,7 @@ def compared_with_nothing(plan: PlanFile) -> list[str]:
 def torn_lines(plan: PlanFile, results: Path) -> list[str]:
     """Return a line for each experiment of a block that lacks launches whose baseline, which is to be of it, is there.
 
-    Measured now, they would be no pair with it: `analysis.timed.partners` flags them not_interleaved.
+    Measured now, they would be no pair with it: `analysis.timed.pairs` flags them not_interleaved.
     """
     lines = []
     launches = {(e.mode, e.experiment): e.launches for e in plan.experiments}

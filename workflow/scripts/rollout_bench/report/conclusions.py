@@ -70,7 +70,7 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     """Return what templates/conclusion.md.j2 asks for."""
     # earlier results have the same names, and are not among the rows
     groups = [(None if collection.earlier else base, others) for base, others in compared_rows(rows)]
-    lacking = [row for row in rows if why_not_measured(row.experiment)]
+    lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
     beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
     found = [
         _conclusion(base, _by_told_metric(others), own, collection, len(groups) > 1)
@@ -78,10 +78,10 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
     ]
     # where each launch is looked at, an interval holds at all looks, and for its own comparison alone
     looks = collection.precision is not None and collection.precision.stop == "interval"
-    told = {row.experiment.place for own in beside for row in own}
-    untold = [row for row in lacking if row.experiment.place not in told]
-    if any(row.experiment.records or row.experiment.failures for row in untold):
-        found.append(_without_numbers(untold, collection))
+    compared = [row for base, others in groups for row in (base, *others) if row is not None]
+    told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
+    if any(row.experiment.place not in told and (row.launches or row.experiment.failures) for row in lacking):
+        found.append(_without_numbers([row for row in rows if row.experiment.place not in told], collection))
     name, lines = lines_over(rows)
     return {
         "conclusions": found,
@@ -93,6 +93,11 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         # against a baseline of one setting a trend is that of the table's own column
         "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
     }
+
+
+def _is_refused(row: Row) -> bool:
+    """Return whether `row` could not be compared with its baseline for what its launches ran on or in."""
+    return row.against.other is None and row.comparison.verdict == "unknown"
 
 
 def _would_be_beside(row: Row, base: Row | None, collection: Collection) -> bool:
@@ -108,7 +113,7 @@ def _would_be_beside(row: Row, base: Row | None, collection: Collection) -> bool
 
 
 def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
-    """Return what is in doubt and what to do next, where no launch that could be compared is valid."""
+    """Return what is in doubt and what to do next, where no launch can be compared."""
     return Conclusion(
         title="",
         metric="",
@@ -119,7 +124,7 @@ def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
         small=[],
         undetected=[],
         noisy=[],
-        unknown=[],
+        unknown=[f"{row.label} ({_why(row)})" for row in rows if _is_refused(row)],
         best="",
         all_judged=False,
         ties=[],
@@ -273,8 +278,8 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
         busy = any("cpu_shared" in own for own in invalid)
         command = _command("remeasure=invalid" + (" wait_for_quiet_s=600" if busy else ""), collection)
         return f"look under Flags, then measure what is invalid again: {command}"
-    if any(not launch.in_turn for row in rows for launch in row.launches):
-        return f"measure again, together, what took no turns: {_command('remeasure=invalid', collection)}"
+    if any(not launch.paired for row in rows for launch in row.launches):
+        return f"measure again, together, what is no fair pair: {_command('remeasure=invalid', collection)}"
     if collection.precision is not None:
         return ""
     launches = max(len(row.launches) for row in rows)

@@ -44,8 +44,9 @@ def crossing(intercepts: ArrayLike, slopes: ArrayLike, confidence: float) -> Lin
     on each other, that set holds the true crossing -E(p) / E(s) with `confidence`, because at the true one m(x) over
     its standard error is a t statistic (Fieller, "Some problems in interval estimation", Journal of the Royal
     Statistical Society B 16, 1954, 175-185). It is an interval where s is not zero by the same test; else it goes on
-    without end, or has all x: there is no answer then, and no method with a bounded interval would keep its promise (von
-    Luxburg and Franz, "A geometric approach to confidence sets for ratios", Statistica Sinica 19, 2009, 1095-1117).
+    without end, or has all x: there is no answer then, and no method with a bounded interval would keep its promise
+    (von Luxburg and Franz, "A geometric approach to confidence sets for ratios", Statistica Sinica 19, 2009,
+    1095-1117).
 
     Args:
         intercepts: p_i [n], in the unit of d.

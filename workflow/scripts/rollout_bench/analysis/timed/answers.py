@@ -303,7 +303,7 @@ def _by_launch(rows: Sequence[Row], metric: MetricName, values: Sequence[Sequenc
         {
             launch.launch: better * math.log(value)
             for launch, value in zip((one for one in row.used if metric in one.values), own, strict=True)
-            if launch.in_turn and value > 0
+            if launch.paired and value > 0
         }
         for row, own in zip(rows, values, strict=True)
     ]

@@ -24,7 +24,7 @@ class LaunchMeasures:
     `values` has each metric that the launch has, by its name. `iteration_output_tokens_per_s` has one value for each
     measured iteration, `warmup_output_tokens_per_s` one for each warm-up iteration, which came before and enters
     nothing else. `service` says how an online launch served its requests, None offline and where its side file does
-    not tell. `in_turn` is False where the launch did not take turns with its partner in the baseline.
+    not tell. `paired` is False where it is no fair pair with its partner in the baseline.
     `passes` are the measured iterations, `block` is the id of the block in which they were interleaved with those of
     other engines, None outside of one, and `automatic` says whether `iterations: auto` fixed how many there are.
     `kv_cache` is None where nobody could look into it.
@@ -38,7 +38,7 @@ class LaunchMeasures:
     kv_cache_sequences: int | None
     weights_bytes: int | None
     flags: tuple[Flag, ...]
-    in_turn: bool = True
+    paired: bool = True
     service: Service | None = None
     passes: tuple[Iteration, ...] = ()
     block: str | None = None

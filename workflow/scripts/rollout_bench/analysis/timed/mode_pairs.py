@@ -11,7 +11,11 @@ from rollout_bench.analysis.stats.intervals import t_interval
 from rollout_bench.analysis.timed.comparison import Comparison, compare, compare_apart
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.launches import values_of
-from rollout_bench.analysis.timed.partners import EXECUTOR, marked_out_of_turn, round_s, valid_records
+from rollout_bench.analysis.timed.pairs import marked_out_of_turn, round_s
+from rollout_bench.analysis.timed.partners import (
+    EXECUTOR,
+    valid_records,
+)
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.load import KEPT_UP
@@ -71,7 +75,7 @@ def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> 
     limit_s = round_s([row.experiment for row in rows if row.experiment.platform == online.experiment.platform])
     turned = marked_out_of_turn(online.used, online.experiment, offline.experiment, limit_s)
     own, theirs = (values_of("output_tokens_per_s", side) for side in (online.used, offline.used))
-    in_turn = {launch.launch for launch in turned if launch.in_turn} & theirs.keys()
+    in_turn = {launch.launch for launch in turned if launch.paired} & theirs.keys()
     # All of the smaller side must be in pairs; launches that are none would else be left out without need.
     if len(in_turn) >= min(len(own), len(theirs)):
         return ModePair(offline, online, compare({i: own[i] for i in in_turn}, theirs, confidence), settings)

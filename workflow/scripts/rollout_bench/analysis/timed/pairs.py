@@ -1,16 +1,25 @@
-"""What a pair of launches tells of two configurations: the log ratio of their typical passes, or of their values."""
+"""Which launches are a fair pair, and what a pair tells of two configurations.
+
+A pair tells the log ratio of their typical passes, or of their values. Where its launches ran in different places, the
+difference between the places is part of that. All such are marked, and compared as far as no place had one side more
+than once more often than the other: then the difference cancels, or the spread of the pairs has it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from statistics import median
 from typing import Literal
 
 from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.timed.experiments import TimedExperiment, launched
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.contracts.metrics import METRICS, MetricName
-from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.record import Flag, Iteration, Placement
 
 TRIMMED = 0.2
 """Share of the smallest values, and as much of the largest, that a typical value leaves out."""
@@ -145,3 +154,174 @@ def _logs(metric: MetricName, launch: LaunchMeasures) -> list[float]:
     of_passes = METRICS[metric].of_passes
     assert of_passes is not None
     return [math.log(of_passes([each])) for each in launch.passes]
+
+
+SLACK_S = 600.0
+"""Seconds by which two launches of one round may be further apart than the launches between them take: for waiting
+until devices are free, for building weights. That is longer than what the machine does lasts: on two cores, launches
+four minutes apart had nothing left in common (validation/results/launches.json). Such a pair is right on average, since
+the order inside a round is balanced, but gains nothing over any other pair; to leave it out would lose a pair more."""
+
+
+def round_s(experiments: Sequence[TimedExperiment]) -> float:
+    """Return how far apart two launches of one round of `experiments` can start, in seconds.
+
+    Twice what a launch of each takes, and `SLACK_S`: they may be the first and the last of the round, whose order is
+    another one each time, and launches between them may fail and be started again.
+    """
+    each = launched(experiments)
+    taken = [record.wall_s for experiment in each for record in experiment.records]
+    return 2 * len(each) * median(taken) + SLACK_S if taken else SLACK_S
+
+
+def marked_out_of_turn(
+    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
+) -> tuple[LaunchMeasures, ...]:
+    """Mark those of `launches` of `experiment` that started over `limit_s` before or after their partner in `other`.
+
+    Those of a block take turns with all of it; where their partner is not of the same block, they are marked as well.
+    That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
+    that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
+    """
+    theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
+    own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
+    torn = _torn_blocks(experiment, other)
+    found = []
+    for launch in launches:
+        apart_s = abs(own[launch.launch] - theirs[launch.launch]) if launch.launch in theirs else 0.0
+        if launch.launch in torn:
+            flag = Flag(code="not_interleaved", severity="warning", sentence=torn[launch.launch])
+            launch = replace(launch, flags=(*launch.flags, flag), paired=False)
+        elif launch.block is None and apart_s > limit_s:
+            sentence = (
+                f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
+                f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
+            )
+            flag = Flag(code="not_in_turn", severity="warning", sentence=sentence)
+            launch = replace(launch, flags=(*launch.flags, flag), paired=False)
+        found.append(launch)
+    return tuple(found)
+
+
+def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[int, str]:
+    """Return the launches of `experiment` whose partner in `other` is not of the same block: what to say of each."""
+    blocks, their_blocks = ({record.launch: record.block for record in side.records} for side in (experiment, other))
+    sentences = {}
+    for launch in blocks.keys() & their_blocks.keys():
+        block, their_block = blocks[launch], their_blocks[launch]
+        if (block and block.id) == (their_block and their_block.id):
+            continue
+        if block is None:
+            seen = "It was measured by itself, its partner in the baseline in a block"
+        else:
+            where = "by itself" if their_block is None else "in another"
+            seen = f"It was measured in a block, its partner in the baseline {where}"
+        sentences[launch] = (
+            f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. --config "
+            "remeasure=invalid measures the block whole again; where memory does not hold all of its engines at once, "
+            "set interleave: false."
+        )
+    return sentences
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def marked_unfair(
+    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
+) -> tuple[LaunchMeasures, ...]:
+    """Mark those of `launches` of `experiment` that are no fair pair with their partner in `other`.
+
+    Those that did not take turns (`marked_out_of_turn`), and those that ran in another place unless their places even
+    out (`_even`). All that ran in another place have a flag; where a record does not say where it ran, nothing is said.
+    """
+    turned = marked_out_of_turn(launches, experiment, other, limit_s)
+    if experiment.platform == other.platform:  # else that they ran in different places is what is compared
+        own, theirs = ({record.launch: record for record in side.records} for side in (experiment, other))
+        places = {
+            number: (here, there)
+            for number in own.keys() & theirs.keys()
+            if (here := own[number].placement) is not None and (there := theirs[number].placement) is not None
+        }
+        counted = [e.launch for e in turned if e.paired and e.launch in places and e.valid and theirs[e.launch].valid]
+        uneven = {*counted} - {*_even({number: places[number] for number in sorted(counted)})}
+        turned = tuple(
+            replace(
+                each,
+                flags=(*each.flags, *place_flags(*places[each.launch])),
+                paired=each.paired and each.launch not in uneven,
+            )
+            if each.launch in places
+            else each
+            for each in turned
+        )
+    return turned
+
+
+def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
+    """Return the launches whose `places`, own and the partner's, can be compared.
+
+    That is all of them where no device, node or neighbourhood had one side more than once more often than the other;
+    else one after the other, those that keep it so. With places that add e to a log ratio, independent and of one
+    variance v, and which had one side k more often than the other, these add sum(k^2) v / n^2 to the variance of the
+    mean of n pairs, and (2 u - sum(k^2) / n) v / (n (n - 1)) to what the spread of the pairs says of it, where u pairs
+    are of two places. With every |k| <= 1 the latter is never less, since sum(k^2) = sum(|k|) <= 2 u. The choice looks
+    at no ratio.
+    """
+    apart = {launch: _apart(*pair) for launch, pair in places.items()}
+    total: Counter[str] = Counter()
+    for each in apart.values():
+        total.update(each)
+    if _most(total) <= 1:
+        return list(apart)
+    kept, total = [], Counter()
+    for launch, each in apart.items():
+        both = Counter(total)
+        both.update(each)
+        if _most(both) <= 1:
+            kept.append(launch)
+            total = both
+    return kept
+
+
+def _most(counts: Counter[str]) -> int:
+    return max(map(abs, counts.values()), default=0)
+
+
+def _apart(own: Placement, other: Placement) -> Counter[str]:
+    """Return 1 for each place that `own` had to itself, -1 for each that its partner had to itself."""
+    found = Counter({"beside others": bool(own.neighbours) - bool(other.neighbours)})
+    sides = ({own.node}, {other.node}) if own.node != other.node else ({*own.devices}, {*other.devices})
+    if own.node != other.node or _differ(own, other):
+        found.update(sides[0] - sides[1])
+        found.subtract(sides[1] - sides[0])
+    return found
+
+
+def place_flags(own: Placement, other: Placement) -> list[Flag]:
+    """Return doubts about a pair from where its launches ran: `own`, and its partner in the baseline."""
+    flags = []
+    if own.node != other.node:
+        sentence = f"It ran on {own.node}, its partner in the baseline on {other.node}: nodes may differ in speed."
+        flags.append(Flag(code="other_node", severity="warning", sentence=sentence))
+    elif _differ(own, other):
+        own_devices, others = ", ".join(own.devices), ", ".join(other.devices)
+        sentence = f"It ran on {own_devices}, its partner in the baseline on {others}: devices may differ in speed."
+        flags.append(Flag(code="other_device", severity="warning", sentence=sentence))
+    if bool(own.neighbours) != bool(other.neighbours):
+        alone, beside = ("its partner in the baseline", "It") if own.neighbours else ("it", "Its partner")
+        sentence = (
+            f"{beside} ran beside other launches of the node, {alone} alone: what they took is part of the ratio."
+        )
+        flags.append(Flag(code="other_neighbours", severity="warning", sentence=sentence))
+    return flags
+
+
+def _differ(own: Placement, other: Placement) -> bool:
+    """Return whether the devices differ.
+
+    Of another number than the partner's, which both asked for, they tell nothing.
+    """
+    known = own.devices and other.devices
+    return bool(known) and len(own.devices) == len(other.devices) and set(own.devices) != set(other.devices)

@@ -1,23 +1,16 @@
-"""Which experiment is compared with which: baselines, earlier results, and what must agree for it.
-
-Where they did not, what differs between the places is part of their ratio. That is chance where places were dealt out
-by chance, as a rule, and then the spread of the pairs has it; so such pairs are compared, and marked.
-"""
+"""Which experiment is compared with which: baselines, earlier results, and what must agree for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from statistics import median
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rollout_bench.analysis.timed.comparison import Comparison
-from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, launched, no_valid_launch
-from rollout_bench.analysis.timed.launches import LaunchMeasures
+from rollout_bench.analysis.timed.experiments import Earlier, TimedExperiment, no_valid_launch
 from rollout_bench.contracts.axes import AXES, name_of, names_of
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.record import Environment, Flag, Placement, Record
+from rollout_bench.contracts.record import Environment, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import first_few
@@ -206,6 +199,10 @@ def launch_facts(record: Record) -> dict[str, str]:
         settings |= spec.load.model_dump(include=SENDER)
     if spec.endpoint is not None:
         settings["endpoint"] = spec.endpoint
+    if record.placement is not None and record.placement.devices:
+        settings["devices"] = ", ".join(sorted(record.placement.devices))
+    if record.block is not None:
+        settings["engines_alive"] = record.block.at_once
     variables = {f"variables.{name}": value for name, value in spec.engine.environment.items()}
     return variables | environment_facts(environment) | dict(flat(settings))
 
@@ -267,124 +264,6 @@ def _readable(name: str, value: str) -> str:
         digits, dirty, _ = value.partition("-dirty")
         return digits[:12] + dirty
     return value or "(empty)"
-
-
-SLACK_S = 600.0
-"""Seconds by which two launches of one round may be further apart than the launches between them take: for waiting
-until devices are free, for building weights. That is longer than what the machine does lasts: on two cores, launches
-four minutes apart had nothing left in common (validation/results/launches.json). Such a pair is right on average, since
-the order inside a round is balanced, but gains nothing over any other pair; to leave it out would lose a pair more."""
-
-
-def round_s(experiments: Sequence[TimedExperiment]) -> float:
-    """Return how far apart two launches of one round of `experiments` can start, in seconds.
-
-    Twice what a launch of each takes, and `SLACK_S`: they may be the first and the last of the round, whose order is
-    another one each time, and launches between them may fail and be started again.
-    """
-    each = launched(experiments)
-    taken = [record.wall_s for experiment in each for record in experiment.records]
-    return 2 * len(each) * median(taken) + SLACK_S if taken else SLACK_S
-
-
-def marked_out_of_turn(
-    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
-) -> tuple[LaunchMeasures, ...]:
-    """Mark those of `launches` of `experiment` that started over `limit_s` before or after their partner in `other`.
-
-    Those of a block take turns with all of it; where their partner is not of the same block, they are marked as well.
-    That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
-    that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
-    """
-    theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
-    own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
-    torn = _torn_blocks(experiment, other)
-    found = []
-    for launch in launches:
-        apart_s = abs(own[launch.launch] - theirs[launch.launch]) if launch.launch in theirs else 0.0
-        if launch.launch in torn:
-            flag = Flag(code="not_interleaved", severity="warning", sentence=torn[launch.launch])
-            launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
-        elif launch.block is None and apart_s > limit_s:
-            sentence = (
-                f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
-                f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
-            )
-            flag = Flag(code="not_in_turn", severity="warning", sentence=sentence)
-            launch = replace(launch, flags=(*launch.flags, flag), in_turn=False)
-        found.append(launch)
-    return tuple(found)
-
-
-def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[int, str]:
-    """Return the launches of `experiment` whose partner in `other` is not of the same block: what to say of each."""
-    blocks, their_blocks = ({record.launch: record.block for record in side.records} for side in (experiment, other))
-    sentences = {}
-    for launch in blocks.keys() & their_blocks.keys():
-        block, their_block = blocks[launch], their_blocks[launch]
-        if (block and block.id) == (their_block and their_block.id):
-            continue
-        if block is None:
-            seen = "It was measured by itself, its partner in the baseline in a block"
-        else:
-            where = "by itself" if their_block is None else "in another"
-            seen = f"It was measured in a block, its partner in the baseline {where}"
-        sentences[launch] = (
-            f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. --config "
-            "remeasure=invalid measures the block whole again; where memory does not hold all of its engines at once, "
-            "set interleave: false."
-        )
-    return sentences
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
-
-
-def marked_elsewhere(
-    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment
-) -> tuple[LaunchMeasures, ...]:
-    """Return `launches` of `experiment`, those marked that ran in another place than their partner in `other`.
-
-    Launches of which a record does not say where it ran are not marked.
-    """
-    if experiment.platform != other.platform:
-        return tuple(launches)  # that they ran in different places is what is compared
-    own, theirs = ({record.launch: record.placement for record in side.records} for side in (experiment, other))
-    found = []
-    for launch in launches:
-        here, there = own.get(launch.launch), theirs.get(launch.launch)
-        flags = place_flags(here, there) if here is not None and there is not None else []
-        found.append(replace(launch, flags=(*launch.flags, *flags)) if flags else launch)
-    return tuple(found)
-
-
-def place_flags(own: Placement, other: Placement) -> list[Flag]:
-    """Return doubts about a pair from where its launches ran: `own`, and its partner in the baseline."""
-    flags = []
-    if own.node != other.node:
-        sentence = f"It ran on {own.node}, its partner in the baseline on {other.node}: nodes may differ in speed."
-        flags.append(Flag(code="other_node", severity="warning", sentence=sentence))
-    elif _differ(own, other):
-        own_devices, others = ", ".join(own.devices), ", ".join(other.devices)
-        sentence = f"It ran on {own_devices}, its partner in the baseline on {others}: devices may differ in speed."
-        flags.append(Flag(code="other_device", severity="warning", sentence=sentence))
-    if bool(own.neighbours) != bool(other.neighbours):
-        alone, beside = ("its partner in the baseline", "It") if own.neighbours else ("it", "Its partner")
-        sentence = (
-            f"{beside} ran beside other launches of the node, {alone} alone: what they took is part of the ratio."
-        )
-        flags.append(Flag(code="other_neighbours", severity="warning", sentence=sentence))
-    return flags
-
-
-def _differ(own: Placement, other: Placement) -> bool:
-    """Return whether the devices differ.
-
-    Of another number than the partner's, which both asked for, they tell nothing.
-    """
-    known = own.devices and other.devices
-    return bool(known) and len(own.devices) == len(other.devices) and set(own.devices) != set(other.devices)
 
 
 @dataclass(frozen=True)

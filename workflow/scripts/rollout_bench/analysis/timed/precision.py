@@ -15,15 +15,13 @@ from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Stop, compare_launches
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
-from rollout_bench.analysis.timed.pairs import Way
+from rollout_bench.analysis.timed.pairs import Way, marked_unfair, round_s
 from rollout_bench.analysis.timed.partners import (
     Place,
     against_baseline,
     find_baseline,
     index_by_names,
     is_baseline,
-    marked_out_of_turn,
-    round_s,
     valid_records,
 )
 from rollout_bench.analysis.timed.points import split
@@ -283,12 +281,12 @@ def _partner(
 def _compared(
     experiment: TimedExperiment, other: TimedExperiment, comparison: ComparisonSettings, limit_s: float
 ) -> _Compared:
-    """Return the pairs of `experiment` and its baseline `other`; `limit_s` as in `marked_out_of_turn`."""
-    sides = marked_out_of_turn(_measured(experiment), experiment, other, limit_s)
+    """Return the pairs of `experiment` and its baseline `other`; `limit_s` as in `marked_unfair`."""
+    sides = marked_unfair(_measured(experiment), experiment, other, limit_s)
     base = _measured(other)
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
     metric = _deciding([*valid, *others], experiment, comparison)
-    in_turn = [launch for launch in valid if launch.in_turn]
+    in_turn = [launch for launch in valid if launch.paired]
     found = compare_launches(in_turn, others, metric, comparison.confidence)
     return _Compared(
         own=experiment,

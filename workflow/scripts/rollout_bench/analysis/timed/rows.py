@@ -23,16 +23,14 @@ from rollout_bench.analysis.timed.launches import (
     parts_of,
     values_of,
 )
+from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
 from rollout_bench.analysis.timed.partners import (
     Counterpart,
     against_baseline,
     against_earlier,
     check_axes,
     index_by_names,
-    marked_elsewhere,
-    marked_out_of_turn,
     no_comparison,
-    round_s,
     valid_records,
 )
 from rollout_bench.analysis.timed.precision import stop_of
@@ -53,6 +51,16 @@ STARTED_TOGETHER = "the engines of a block started all at once, so start-up time
 
 OTHER_ENDS = "entries of a rollout differ in when a sequence counts as complete"
 """Why there is no verdict on the times of sequences that reached their engines through different entries."""
+
+UNPAIRED = {
+    (
+        "not_interleaved",
+    ): "were not measured in one block with the baseline's; the flag not_interleaved says what to do",
+    ("not_in_turn",): "did not take turns with the baseline's; raise launches, and the further ones do",
+    ("other_device", "other_node"): "ran on another device than the baseline's, and the sides did not swap devices",
+    ("other_neighbours",): "ran beside other launches where the baseline's ran alone, or the other way round",
+}
+"""Flags -> why launches that have one of them are no pair."""
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 """The launches of each experiment, by its place."""
@@ -125,7 +133,7 @@ def rows_of(collection: Collection) -> list[Row]:
     else:
         index = index_by_names(experiments)
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
-        measured = _marked_out_of_turn(measured, experiments, found)
+        measured = _marked(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
     settings = collection.comparison
     compared: dict[MetricName, list[Comparison | None]] = {
@@ -170,10 +178,10 @@ def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
     return {place: marked(launches) if place in repeated else launches for place, launches in found.items()}
 
 
-def _marked_out_of_turn(
+def _marked(
     measured: Measured, experiments: Sequence[TimedExperiment], found: Sequence[Counterpart]
 ) -> dict[str, tuple[LaunchMeasures, ...]]:
-    """Flag launches in `measured` that did not take turns with their partners, or ran in another place."""
+    """Flag launches in `measured` that are no fair pair with their partners."""
     marked_so = dict(measured)
     for platform in dict.fromkeys(e.platform for e in experiments):
         table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
@@ -181,8 +189,7 @@ def _marked_out_of_turn(
         for experiment, against in table:
             if against.other is not None:
                 place = experiment.place
-                in_turn = marked_out_of_turn(measured[place], experiment, against.other, limit_s)
-                marked_so[place] = marked_elsewhere(in_turn, experiment, against.other)
+                marked_so[place] = marked_unfair(measured[place], experiment, against.other, limit_s)
     return marked_so
 
 
@@ -232,13 +239,28 @@ def _comparison(
         return Comparison(reason=OTHER_ENDS)
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
-        return compare_launches_apart(valid, wanted, metric, confidence)
-    own = [launch for launch in valid if launch.in_turn]
-    reason = _why_not_in_turn(valid)
+        sides = [(collection.earlier.of, experiment), (collection.earlier.name, against.other)]
+        alone = {name: {_alone(record) for record in side.records if record.valid} for name, side in sides}
+        found = compare_launches_apart(valid, wanted, metric, confidence)
+        if len(set().union(*alone.values())) == 1:
+            return found
+        beside = " and ".join(name for name, kinds in alone.items() if False in kinds)
+        reason = (
+            f"launches of {beside} were interleaved, with other engines alive beside them, and others ran alone, "
+            "which changes their speed: measure both with the same interleave"
+        )
+        return replace(found, low=None, high=None, p_value=None, verdict="unknown", reason=reason)
+    own = [launch for launch in valid if launch.paired]
+    reason = _why_unpaired(valid)
     if not own:
         return Comparison(verdict="unknown", reason=reason)
     compared = compare_launches(own, wanted, metric, confidence, _stop(collection))
     return replace(compared, reason=reason) if reason and compared.launches_missing else compared
+
+
+def _alone(record: Record) -> bool:
+    """Return whether no other engine of a block was alive beside this one."""
+    return record.block is None or record.block.at_once == 1
 
 
 def _entry(experiment: TimedExperiment) -> Entry | None:
@@ -253,21 +275,16 @@ def _together(experiment: TimedExperiment, other: TimedExperiment) -> bool:
     return any(record.block is not None and record.block.started == "together" for record in records)
 
 
-def _why_not_in_turn(valid: Sequence[LaunchMeasures]) -> str:
-    """Return what to say of those of `valid` that did not take turns with their partners; empty where all did."""
-    out = [launch for launch in valid if not launch.in_turn]
+def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
+    """Return what to say of those of `valid` that are no fair pair with their partners; empty where all are."""
+    out = [launch for launch in valid if not launch.paired]
     if not out:
         return ""
-    not_interleaved = sum(any(flag.code == "not_interleaved" for flag in launch.flags) for launch in out)
-    if not_interleaved == len(out):
-        return (
-            f"{len(out)} of its {len(valid)} launches were not measured in one block with the baseline's; the flag "
-            "not_interleaved says what to do"
-        )
-    return (
-        f"{len(out)} of its {len(valid)} launches did not take turns with the baseline's; raise launches, and the "
-        "further ones do"
-    )
+    for codes, said in UNPAIRED.items():
+        found = [launch for launch in out if any(flag.code in codes for flag in launch.flags)]
+        if len(found) == len(out):
+            return f"{len(out)} of its {len(valid)} launches {said}"
+    return f"{len(out)} of its {len(valid)} launches are no pair with the baseline's; their flags say why"
 
 
 def _wanted(
