@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT, STARTUP, mode_of
 from rollout_bench.contracts.spec import (
     ModelSpec,
@@ -470,20 +471,14 @@ def check_effects(spec: Spec, model: Path) -> None:
             raise UserError(f"config: engine.environment.{name}: {why[name]}", leave)
 
 
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-
-
 def _is_dense(spec: Spec, model: Path) -> bool:
     """Return whether the model is known to have no experts."""
     try:
         shape = spec.model.shape or json.loads((model / "config.json").read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(shape, dict) and not any(each.get(name) for each in _parts(shape) for name in EXPERTS)
-
-
-def _parts(shape: dict[str, Any]) -> list[dict[str, Any]]:
-    return [shape, *(part for part in shape.values() if isinstance(part, dict))]
+    said = flat(shape) if isinstance(shape, dict) else ()
+    return bool(shape) and not any("expert" in name and value not in ("0", "unknown") for name, value in said)
 
 
 def _check_colocated_memory(spec: Spec) -> None:

@@ -283,7 +283,8 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     if collection.precision is not None:
         return ""
     launches = max(len(row.launches) for row in rows)
-    if any(row.comparison.launches_missing for row in rows if row.comparison.verdict == "unknown"):
+    lacking = [row for row in rows if row.comparison.verdict == "unknown" and not row.comparison.reason]
+    if any(row.comparison.launches_missing for row in lacking):
         command = _command(f"launches={max(launches, MIN_PAIRS) + 1}", collection)
         return f"measure at least {MIN_PAIRS + 1} launches: {command}"
     if undetected and all(row.comparison.too_noisy for row in undetected):
