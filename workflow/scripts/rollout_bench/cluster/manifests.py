@@ -224,16 +224,12 @@ def container(
     spec: Spec | None,
     *,
     mounts: Sequence[Parts] = (),
-    data: str = DATA,
-    workdir: str = DATA,
 ) -> Parts:
     """Return a container that runs `command` beside the results claim, on the devices that `spec` needs.
 
     Args:
         spec: what it works on; None: it takes no device, and gets no Secret.
         mounts: mounts beside those that every container has.
-        data: where the results claim is mounted.
-        workdir: where the command runs.
 
     Raises:
         UserError: `cluster.device_resource` is no name that a cluster can have.
@@ -252,7 +248,7 @@ def container(
         {
             "name": name,
             "image": settings.image,
-            "workingDir": workdir,
+            "workingDir": DATA,
             "command": [_as_it_is(word) for word in command],
             "env": [
                 *({"name": name, "value": _as_it_is(value)} for name, value in variables.items()),
@@ -263,7 +259,7 @@ def container(
             "securityContext": contained(settings),
             # Devices can't be had but whole: both alike. Cores and memory too, so that nobody takes them meanwhile.
             "resources": {"requests": asked, "limits": asked},
-            "volumeMounts": [*_mounts(settings, data), *mounts],
+            "volumeMounts": [*_mounts(settings), *mounts],
         }
     )
 
@@ -284,11 +280,11 @@ def _volumes(settings: KubernetesSettings) -> list[Parts]:
     ]
 
 
-def _mounts(settings: KubernetesSettings, data: str) -> list[Parts]:
+def _mounts(settings: KubernetesSettings) -> list[Parts]:
     read_only = {} if settings.models_claim is None else {"models": settings.models_path}
     read_only |= {f"host-{i}": path for i, path in enumerate(settings.host_paths)}
     return [
-        {"name": "results", "mountPath": data},
+        {"name": "results", "mountPath": DATA},
         {"name": "scratch", "mountPath": SCRATCH},
         {"name": "shared-memory", "mountPath": "/dev/shm"},
         *({"name": name, "mountPath": path, "readOnly": True} for name, path in read_only.items()),

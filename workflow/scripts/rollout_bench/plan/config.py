@@ -89,7 +89,7 @@ class ClusterSettings(Strict):
         1,
         description=(
             "How often the jobs of kubernetes_manifests try a launch again that was ended from outside, or "
-            "whose node was at fault. With an executor plugin its profile's retries count instead."
+            "whose node was at fault. On Slurm the profile's retries count instead."
         ),
     )
 
