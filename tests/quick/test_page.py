@@ -94,14 +94,14 @@ def test_no_figure_of_which_no_launch_is_valid_is_shown_though_files_of_all_are_
     shown = {
         "none": set(),
         "baseline": {"throughput", "iterations"},
-        "offline": {"throughput", "iterations", "speedup", "pareto"},
+        "offline": {"throughput", "iterations", "speedup"},
     }[valid]
     collection = replace(collect(tmp_path, None), baseline={"quant": "bf16"})
     summary = summarise(collection, figures=True)
     assert set(re.findall(r"figures/(\w+)\.png", summary.markdown)) == shown - {"iterations"}
     before = {"speedup": b"<svg/>", "latency": b"<svg/>"}  # as an earlier state had them
     (tmp_path / "summary.html").write_text(with_pictures(summary.html, before))
-    names = ["throughput", "speedup", "pareto", "iterations", "latency"]
+    names = ["throughput", "speedup", "iterations", "latency"]
     save_figures(tmp_path, collection, tmp_path / "figures", names, tmp_path / "summary.html")
     assert set(re.findall(r'id="figure-(\w+)"', (tmp_path / "summary.html").read_text())) == shown
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(names)

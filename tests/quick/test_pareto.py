@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from rollout_bench.report.figures.style import settings
 
 TRIALS = 500
 LAUNCHES = 4
+STARTS = ComparisonSettings(metrics=["output_tokens_per_s", "startup_s"])
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 
 FOUND = {"default": (1000.0, 20.0), "quick": (500.0, 2.0), "slow": (400.0, 30.0), "near": (999.0, 20.02)}
@@ -114,7 +116,7 @@ def measured(results: Path, found: Mapping[str, tuple[float, float]] = FOUND, *b
     for place, (spec, (rate, init_s)) in enumerate(zip(specs, found.values(), strict=True)):
         save(results, *records(spec, place, rate, init_s))
     save(results, *besides)
-    return collect(results, make_plan(specs, LAUNCHES + 1, baseline={"setting": "default"}))
+    return collect(results, make_plan(specs, LAUNCHES + 1, baseline={"setting": "default"}, comparison=STARTS))
 
 
 def drawn(collection: Collection) -> Figure:
@@ -187,7 +189,7 @@ def test_a_configuration_without_a_valid_launch_has_no_point(tmp_path: Path) -> 
     ]
     save(tmp_path, *found[: 4 * LAUNCHES])
     save(tmp_path, *(record.model_copy(update={"validity": [INVALID]}) for record in found[4 * LAUNCHES :]))
-    collection = collect(tmp_path, make_plan(specs, LAUNCHES, baseline={"setting": "default"}))
+    collection = collect(tmp_path, make_plan(specs, LAUNCHES, baseline={"setting": "default"}, comparison=STARTS))
     (front,) = fronts(rows_of(collection), collection.comparison)
     assert len(front.points) == 4
     assert "wrong" not in words(drawn(collection))
@@ -196,7 +198,7 @@ def test_a_configuration_without_a_valid_launch_has_no_point(tmp_path: Path) -> 
 def test_a_single_launch_each_rules_nobody_out(tmp_path: Path) -> None:
     specs = specs_of(list(FOUND))
     save(tmp_path, *(records(spec, 0, *values)[0] for spec, values in zip(specs, FOUND.values(), strict=True)))
-    collection = collect(tmp_path, make_plan(specs, 1, baseline={"setting": "default"}))
+    collection = collect(tmp_path, make_plan(specs, 1, baseline={"setting": "default"}, comparison=STARTS))
     (front,) = fronts(rows_of(collection), collection.comparison)
     assert front.named("behind") == []
     assert front.named("close") == ["bf16 near", "bf16 slow"]
@@ -207,6 +209,8 @@ def test_it_is_drawn_from_three_configurations_of_the_same_work_on(tmp_path: Pat
     three = measured(tmp_path / "three", {name: FOUND[name] for name in ("default", "quick", "slow")})
     assert "pareto" not in figure_names(rows_of(two), two)
     assert "pareto" in figure_names(rows_of(three), three)
+    by_default = replace(three, comparison=ComparisonSettings())
+    assert "pareto" not in figure_names(rows_of(by_default), by_default)
     assert "No three configurations do the same work" in words(drawn(two))
 
 
@@ -215,7 +219,9 @@ def test_configurations_of_different_work_are_on_no_common_front(tmp_path: Path)
     longer = make_spec(prompts=9).model_copy(update={"setting": "longer"})
     save(tmp_path / "of", *records(longer, 2, 700.0, 5.0))
     specs = [*specs_of(["default", "quick"]), longer]
-    collection = collect(tmp_path / "of", make_plan(specs, LAUNCHES, baseline={"setting": "default"}))
+    collection = collect(
+        tmp_path / "of", make_plan(specs, LAUNCHES, baseline={"setting": "default"}, comparison=STARTS)
+    )
     assert fronts(rows_of(collection), collection.comparison) == []
 
 
@@ -232,7 +238,7 @@ def test_throughput_is_by_device_on_accelerators(tmp_path: Path) -> None:
     ]
     for place, spec in enumerate(specs):
         save(tmp_path, *records(spec, place, 1000.0 * (place + 1), 10.0))
-    collection = collect(tmp_path, make_plan(specs, LAUNCHES, baseline={"setting": "default"}))
+    collection = collect(tmp_path, make_plan(specs, LAUNCHES, baseline={"setting": "default"}, comparison=STARTS))
     (front,) = fronts(rows_of(collection), collection.comparison)
     assert [point.devices for point in front.points] == [1, 2, 4]
     assert [np.mean(point.rates) for point in front.points] == pytest.approx([1000, 1000, 750], rel=0.01)

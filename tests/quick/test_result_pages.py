@@ -12,10 +12,12 @@ from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.summary import summarise
 
 PAGE = REPOSITORY / "docs" / "results" / "cpu-sweep.md"
 CONFIG = REPOSITORY / "configs" / "settings-sweep.yaml"
+STARTS = ComparisonSettings(metrics=["output_tokens_per_s", "startup_s"])
 RATES = (400.0, 402.0, 398.0, 401.0)
 
 
@@ -26,7 +28,7 @@ def specs() -> list[Spec]:
 def summary(results: Path, found: Sequence[Spec], launches: int = 4) -> str:
     for place, spec in enumerate(found):
         save(results, *(make_record(spec, n, [rate * (1 + place / 5)] * 2) for n, rate in enumerate(RATES)))
-    plan = make_plan(found, launches, baseline={"setting": "default"})
+    plan = make_plan(found, launches, baseline={"setting": "default"}, comparison=STARTS)
     return summarise(collect(results, plan), figures=True).markdown
 
 

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.axes import names_of as names_of_axes
 from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.metrics import SAME_AS_THROUGHPUT
 from rollout_bench.contracts.modes import DRIFT, MODES, OFFLINE, mode_of
 from rollout_bench.contracts.spec import Spec, have_front, lengths_differ, says_cache_use, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
     from rollout_bench.analysis.timed.rows import Row
+    from rollout_bench.plan.config import ComparisonSettings
 
 _FIGURES = "rollout_bench.report.figures"
 
@@ -231,6 +233,7 @@ def names_of(
 def names_of_specs(
     modes: Collection[str],
     timed: Sequence[Spec],
+    comparison: ComparisonSettings,
     has_limits: bool,
     has_replicas: bool,
     *,
@@ -242,13 +245,14 @@ def names_of_specs(
 
     Where nobody says whether there are trades, there may be where anything is timed.
     """
+    same = set(SAME_AS_THROUGHPUT)
     return names_of(
         modes,
         [spec.load for spec in timed],
         has_limits=has_limits,
         has_replicas=has_replicas,
         goes_through=swept_number(timed),
-        has_front=have_front(timed),
+        has_front=have_front(spec for spec in timed if spec.load or set(comparison.metrics_of(spec.mode)) - same),
         has_comparisons=has_comparisons,
         has_lengths=any(map(lengths_differ, timed)),
         has_cache_use=any(map(says_cache_use, timed)),
@@ -269,6 +273,7 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
     return names_of_specs(
         modes,
         every,
+        collection.comparison,
         has_limits=bool(collection.slo.named),
         has_replicas=any(row.experiment.has_replicas for row in rows),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),

@@ -21,7 +21,7 @@ from rollout_bench.analysis.timed.launches import fell_behind, values_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
-from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.metrics import METRICS, SAME_AS_THROUGHPUT, MetricName
 from rollout_bench.contracts.spec import (
     FEWEST_ON_FRONT,
     Spec,
@@ -208,11 +208,9 @@ def trends(lines: Sequence[Swept]) -> list[Trend]:
     return found
 
 
-SAME_AS_THROUGHPUT = ("output_tokens_per_s", "output_tokens_per_s_per_device", "step_time_s")
-"""Metrics that say the same of configurations that do the same work: nothing can be traded between them."""
-
-TRADED = ("tpot_s", "ttft_s", "e2el_s", "startup_s")
-"""What throughput is held against where the config compares by nothing else, the first that launches have."""
+TRADED = ("tpot_s", "ttft_s", "e2el_s")
+"""What throughput is held against where the config compares by nothing else, the first that launches have. Not start-up: what
+starts first in a block may pay for the caches of all."""
 
 Standpoint = Literal["front", "close", "behind"]
 """front: no other configuration dominates it by its means; close: none surely is better in both metrics; behind: one

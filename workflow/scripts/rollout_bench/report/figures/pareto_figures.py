@@ -37,8 +37,8 @@ TITLE = "Throughput against another metric"
 
 NONE = (
     "No three configurations do the same work and have both a throughput of their own and another metric. Where "
-    "requests arrive at a rate that is kept up with, throughput is the load's. Engines that start together have no "
-    "start-up time: with startup_s in comparison.metrics they start in turn."
+    "requests arrive at a rate that is kept up with, throughput is the load's. Start-up is another metric only with "
+    "startup_s in comparison.metrics: engines then start in turn."
 )
 
 MAX_PANELS = 3
