@@ -24,6 +24,8 @@ from kept import Place, Share, kept
 from markdown_parts import percent
 from online_fidelity import MEASURES, RESULT, OnlineFidelity
 from online_sections import TOLERANCE
+from percentile_coverage import PercentileCoverage
+from percentile_coverage import first_sentences as percentiles
 from power import Power
 from power_minutes import BASELINE, MINUTES, OTHERS, SHIPPED, PowerMinutes, half_width, half_width_alone, pooled
 from racing import NOTHING, Racing
@@ -259,6 +261,7 @@ CHECKS: tuple[tuple[str, type[Strict], Callable[..., Sentences], str], ...] = (
     ("stopping", Stopping, stopping, "Does `launches: auto` keep the promise?"),
     ("racing", Racing, racing, "Does a race lose the best?"),
     ("drift_verdicts", DriftVerdicts, drift, "Does a verdict of drift hold?"),
+    ("percentile_coverage", PercentileCoverage, percentiles, "Do intervals of percentiles hold where launches differ?"),
     ("cycle_claims", CycleClaims, cycle_claims, "Does a quantization pay at the lengths that are named?"),
     ("power_minutes", PowerMinutes, power_minutes, "How narrow is an interval after some minutes?"),
     ("demo_repeats", DemoRepeats, demo, "Does the demo decide its comparisons?"),

@@ -28,6 +28,7 @@ from measured_sections import false_verdicts, measured, power
 from online_fidelity import RESULT, OnlineFidelity
 from online_sections import online_fidelity
 from outcomes import outcomes
+from percentile_coverage import PercentileCoverage, percentile_coverage
 from power import Power
 from power_minutes import PowerMinutes
 from predecessor import Predecessor
@@ -68,6 +69,7 @@ python validation/racing.py
 python validation/interleaved_tables.py
 python validation/exclusion.py
 python validation/drift_verdicts.py
+python validation/percentile_coverage.py
 python validation/cycle_claims.py
 python validation/false_verdicts.py analyse
 python validation/power.py
@@ -209,6 +211,13 @@ def page(results: Path = RESULTS) -> str:
                 "Simulated tables of mode drift: how often `drifts` is false, how often the interval of mean |d| holds"
                 " the truth, and which drift is found beyond the floor.",
                 body("drift_verdicts", DriftVerdicts, drift_verdicts),
+            ),
+            section(
+                "Do intervals of percentiles hold where launches differ?",
+                ["python validation/percentile_coverage.py"],
+                "Simulated experiments whose launches differ: how often a percentile of pooled sequences is shown with"
+                " an interval that misses the truth.",
+                body("percentile_coverage", PercentileCoverage, percentile_coverage),
             ),
             section(
                 "Does a quantization pay at the lengths that are named?",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from percentile_coverage import misses
 from scipy import stats
 
 from rollout_bench.analysis.stats.percentiles import (
@@ -145,6 +146,14 @@ def test_intervals_of_values_in_groups_cover_about_as_often_as_they_say(spread_o
             missed += not found.low <= truth <= found.high
     assert claimed > 290
     assert missed / claimed < 0.03
+
+
+@pytest.mark.parametrize(("launches", "share"), [(3, 0.2), (3, 0.4), (5, 0.0)])
+def test_few_launches_that_differ_show_no_more_wrong_intervals_than_promised(launches: int, share: float) -> None:
+    found = misses(50, launches, share, 1000, seed=2)
+    assert found.missed.interval[0] <= 0.01
+    assert found.shown.value > 0.4
+    assert share == 0 or found.before.interval[0] > 0.01
 
 
 def test_values_in_groups_give_the_interval_of_one_value_per_group() -> None:

@@ -511,7 +511,10 @@ def latency_columns(measure: str) -> tuple[Column, ...]:
 
 
 def _percentile_column(measure: str, percentile: int) -> Column:
-    definition = f"The value that {percentile} % of the sequences do not exceed, with its interval."
+    definition = (
+        f"The value that {percentile} % of the sequences do not exceed, with its interval, which is as wide as "
+    )
+    definition += "Student's of the launches' own percentiles, at least."
     return Column(
         f"p{percentile}",
         definition,

@@ -91,10 +91,26 @@ def percentile_interval(
     worth = n if independent is None else independent
     low, high = interval_ranks(worth, p, confidence)
     low, high = (low - 1) * n // worth + 1, -(-high * n // worth)
-    # 100 x 0.55 is 55.00000000000001 in floating point.
-    middle = int(np.ceil(round(n * p, 9)))
     ordered = np.sort(array, axis=-1)
-    return PercentileInterval(ordered[..., middle - 1], ordered[..., low - 1], ordered[..., high - 1])
+    return PercentileInterval(_estimate(ordered, p), ordered[..., low - 1], ordered[..., high - 1])
+
+
+def spread_of_groups(values: ArrayLike, groups: ArrayLike, p: float, confidence: float = CONFIDENCE) -> float:
+    """Return how far off the percentile 100 `p` of all groups that of `values` [n] may be, by how its `groups` differ.
+
+    Student's t of the groups' own percentiles, t s / sqrt(count), in the unit of the values; 0 with fewer than two.
+    `effective_samples` of a few groups often takes them for alike by chance, and this doesn't.
+    """
+    array, labels = np.asarray(values, dtype=float), np.asarray(groups)
+    each = [_estimate(np.sort(array[labels == label]), p) for label in np.unique(labels)]
+    if len(each) < 2:
+        return 0.0
+    return float(special.stdtrit(len(each) - 1, (1 + confidence) / 2) * np.std(each, ddof=1) / np.sqrt(len(each)))
+
+
+def _estimate(ordered: Array, p: float) -> Array:
+    # 100 x 0.55 is 55.00000000000001 in floating point.
+    return np.asarray(ordered[..., int(np.ceil(round(ordered.shape[-1] * p, 9))) - 1])
 
 
 def effective_samples(values: ArrayLike, groups: ArrayLike) -> float:

@@ -7,9 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rollout_bench.analysis.stats.anatomy import PassTimes
-from rollout_bench.analysis.stats.percentiles import Array, effective_samples, percentile_interval, samples_needed
+from rollout_bench.analysis.stats.percentiles import (
+    Array,
+    effective_samples,
+    percentile_interval,
+    samples_needed,
+    spread_of_groups,
+)
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.service import LATENCIES, pool_requests
 from rollout_bench.contracts.load import longest
@@ -31,7 +38,8 @@ class PooledSequences:
     `values` has an array [n] by measure, without those that the engine did not give; `independent` as how many
     independent values they count, since sequences of a batch share its steps, and iterations their launch. `reasons`
     say why a measure or the sequences of a launch are not among them. `launches` has the values [n] of each launch and
-    as how many independent ones they count in it, for requests to a server. `pass_times` are those of each valid
+    as how many independent ones they count in it, for requests to a server. `of_launch` has the launch of each value
+    [n], where `values` are of several. `pass_times` are those of each valid
     launch, by its index, whose sequences all have times.
     """
 
@@ -39,6 +47,7 @@ class PooledSequences:
     independent: Mapping[str, int]
     reasons: tuple[str, ...] = ()
     launches: Mapping[str, Sequence[tuple[Array, int]]] = field(default_factory=dict)
+    of_launch: Mapping[str, NDArray[np.int_]] = field(default_factory=dict)
     pass_times: Mapping[int, tuple[PassTimes, ...]] = field(default_factory=dict)
 
 
@@ -66,7 +75,8 @@ def _of_requests(experiment: TimedExperiment) -> PooledSequences:
     if load is not None and not load.stream:
         reasons.append("TTFT, TPOT and ITL are not known, since answers were not streamed")
     times = {launch: experiment.pass_times[launch] for launch in valid if launch in experiment.pass_times}
-    return PooledSequences(values, independent, tuple(reasons), launches, times)
+    of_launch = {m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()}
+    return PooledSequences(values, independent, tuple(reasons), launches, of_launch, times)
 
 
 def _without(experiment: TimedExperiment) -> PooledSequences:
@@ -106,7 +116,8 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
         del pooled["output_tokens"]  # all of one length, the one that was asked for
     complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
     independent = {measure: _independent(values, batches) for measure, values in complete.items()}
-    return PooledSequences(complete, independent, tuple(reasons), pass_times=times)
+    of_launch = dict.fromkeys(complete, np.array([launch for launch, _ in batches]))
+    return PooledSequences(complete, independent, tuple(reasons), of_launch=of_launch, pass_times=times)
 
 
 def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTimes, ...]:
@@ -209,7 +220,8 @@ def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
     """Return the distribution of each measure that `pooled` has."""
     return {
         measure: replace(
-            distribution(values, pooled.independent[measure]), by_launch=_by_launch(pooled.launches.get(measure, ()))
+            distribution(values, pooled.independent[measure], pooled.of_launch.get(measure)),
+            by_launch=_by_launch(pooled.launches.get(measure, ())),
         )
         for measure, values in pooled.values.items()
     }
@@ -222,13 +234,19 @@ def _by_launch(launches: Sequence[tuple[Array, int]]) -> dict[int, float]:
     return {p: float(np.mean([each.claimed[p].value for each in found])) for p in common}
 
 
-def distribution(values: Array, independent: int) -> Distribution:
-    """Return the distribution of `values` [n >= 1], which tell as much as `independent` <= n independent ones."""
+def distribution(values: Array, independent: int, of_launch: ArrayLike | None = None) -> Distribution:
+    """Return the distribution of `values` [n >= 1], which tell as much as `independent` <= n independent ones.
+
+    Intervals reach as far as the percentiles of launches say, at least, where `of_launch` [n] says whose values are.
+    """
     ordered = np.sort(values)  # so that sorting it again for each percentile costs next to nothing
     claimed = {}
     for percentile in claimable(independent):
         found = percentile_interval(ordered, percentile / 100, independent=independent)
-        claimed[percentile] = Claimed(percentile, float(found.estimate), float(found.low), float(found.high))
+        value = float(found.estimate)
+        away = 0.0 if of_launch is None else spread_of_groups(values, of_launch, percentile / 100)
+        low, high = max(0.0, value - away), value + away
+        claimed[percentile] = Claimed(percentile, value, min(float(found.low), low), max(float(found.high), high))
     return Distribution(len(ordered), independent, claimed)
 
 
