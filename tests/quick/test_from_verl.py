@@ -250,6 +250,7 @@ def test_defaults_are_those_of_the_version_that_is_named(made: Made):
 def test_a_launch_may_take_what_the_passes_of_long_answers_need(made: Made, part: str):
     short, long = (made(f"data.max_response_length={tokens} {part}") for tokens in (256, 16384))
     assert "iterations" not in short
+    assert long.get("cycle") == ({"repeats": long["iterations"]} if part else None)
     one, room_s = made.experiment(), long["timeout_s"] - START_S
     fast_s, slow_s = (
         least_pass_s(one.spec, one.model_path, None, published(known_peak(name))) for name in ("H100", "A100 80GB")
@@ -262,7 +263,7 @@ def test_a_launch_may_take_what_the_passes_of_long_answers_need(made: Made, part
 
 def test_of_a_model_of_unknown_sizes_the_time_is_said_to_be_guessed(made: Made):
     config = made("actor_rollout_ref.model.path=a/b data.max_response_length=16384")
-    assert (config["iterations"], config["timeout_s"]) == (2, START_S + math.ceil(3 * 0.1 * 16384 / 100) * 100)
+    assert (config["iterations"], config["timeout_s"]) == (3, START_S + math.ceil(4 * 0.1 * 16384 / 100) * 100)
     assert "Nothing is known of the time of a pass; guessed, with 0.1 s a token: 1,638 s." in made.account
 
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rollout_bench.analysis.bounds.bound import least_pass_s
 from rollout_bench.analysis.bounds.limits import known_peak, published
@@ -159,7 +160,7 @@ SLOWER = 3
 TOKEN_S = {"cpu": 1.0, "cuda": 0.1, "ascend": 0.1}
 """Platform -> seconds that the next token of all running sequences is guessed to take, of models of unknown sizes."""
 
-START_S, COUNTED_S, FEWEST, LONGEST_S = 1800, 1800, 2, 1_000_000
+START_S, COUNTED_S, FEWEST, LONGEST_S = 1800, 1800, 3, 1_000_000
 """Seconds to start an engine; that passes which count take together, but at least so many; and of any time-out."""
 
 
@@ -175,7 +176,9 @@ def _in_time(made: MadeConfig, config: Config) -> MadeConfig:
         why = f"Nothing is known of the time of a pass; guessed, with {token_s} s a token: {number(pass_s, 2)} s."
     passes = min(max(math.ceil(COUNTED_S / pass_s), FEWEST), FEWEST_BY_AUTO)
     timeout_s = min(math.ceil((START_S + (1 + passes) * pass_s) / 100) * 100, LONGEST_S)
-    fewer = {} if passes == FEWEST_BY_AUTO else {"iterations": passes}
+    fewer: dict[str, Any] = {} if passes == FEWEST_BY_AUTO else {"iterations": passes}
+    if fewer and "replicas" not in made.config["rollout"]:
+        fewer["cycle"] = {"repeats": passes}
     said = (
         why,
         f"So a launch counts {passes} passes{'' if fewer else ' or more'} after its warm-up (iterations), and may take"

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import printable
-from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.keys import Influence
 from rollout_bench.trainers.trainer_file import TrainerFile
 
@@ -47,8 +46,7 @@ class MadeConfig:
         return printable("\n".join([*self.head, "", self.account]), MOST_TOLD)
 
     def yaml(self, command: str) -> str:
-        """Return the file: all that is said as comments, then the config; raise `UserError` where it is no config."""
-        read_config(self.config)
+        """Return the file: all that is said as comments, then the config."""
         lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.told}".splitlines()
         comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
         config = yaml.dump(self.config, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH)
