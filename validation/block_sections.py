@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from block_tables import BLOCKS, BlockTables, Found, Simulated
-from kept import SETTINGS, Share
-from markdown_parts import percent, table
+from block_tables import BLOCKS, FOUND, BlockTables, Simulated
+from kept import Share
+from markdown_parts import bold_above, percent, table
 from table_noise import MEASURED
 
 SHOWN = (3, 4)
@@ -12,7 +12,7 @@ SHOWN = (3, 4)
 
 
 def block_tables(result: BlockTables) -> str:
-    """Write false verdicts and coverage by noise, then sizes, missing launches, and what a found size is worth."""
+    """Write false verdicts and coverage by noise, then width and missing launches."""
     cells = {(cell.noise, cell.configurations, cell.blocks): cell for cell in result.simulated}
     noises = list(dict.fromkeys(cell.noise for cell in result.simulated))
     shown = "\n\n".join(_of_configurations(cells, noises, k) for k in SHOWN)
@@ -39,21 +39,17 @@ Surely above {percent(1 - result.confidence, 0)}, with two to four configuration
 
 A drift adds less than one percentage point, with two configurations. All others have one thing in common: one
 configuration scatters in a way that a few launches do not show. The worst is a mode that is chosen when the engine
-starts (autotuning, placement on cores, sizes of captured graphs). **Three or four rounds cannot know of it.** So the
-summary lists the single pairs of each difference that fewer than eight pairs found. One spread for the whole table
+starts (autotuning, placement on cores, sizes of captured graphs). **Three or four rounds cannot know of it** ([how
+often](#what-of-modes-that-an-engine-chooses-at-its-start)). So the summary lists the single pairs of each difference
+that fewer than eight pairs found. One spread for the whole table
 makes this worse with three or four rounds, because the spread of the others stands in for a mode that did not show,
 and changes little from six on. A configuration that visibly scatters more than the others is judged by its own spread
 (the guard).
 
 How small a difference is found, as a multiple of what the same launches showed with each pair judged alone (normal
-noise, a chance of {percent(SETTINGS.power, 0)}, the cost of the guard included):
+noise, a chance of {percent(FOUND, 0)}, the cost of the guard included):
 
 {_smaller(cells)}
-
-The size that a run without a finding names (`~ (no difference found; ... would be)`), for pairs that spread by
-{percent(result.pair_sd, 2)}:
-
-{_sizes(result)}
 
 One launch in ten not valid: a comparison keeps its own pairs. If every round with a missing launch were left out whole,
 more comparisons would have no interval, and the others a wider one (on average over tables in which something is
@@ -61,16 +57,6 @@ missing). Least squares over all cells would make the error a little smaller, bu
 the pairs that are shown:
 
 {_missing(result)}
-
-### What a found size is worth
-
-Three configurations, pairs that spread by {percent(result.pair_sd, 2)}. For a true difference: how often it is found,
-how often what is found then has the wrong sign, and how many times too large it looks on average.
-
-{_found(result.found)}
-
-**Few launches find only what is large by luck.** Where the found size is one that so few launches would often miss, the
-summary says that the true one may well be smaller, and what finding one of half the size would be worth.
 
 Not shown: noise of kinds that are not in the table, and several of them at once. The next section has
 `launches: auto`."""
@@ -84,7 +70,7 @@ def _of_configurations(cells: dict[tuple[str, int, int], Simulated], noises: lis
 def _cell(cell: Simulated | None) -> str:
     if cell is None:
         return ""
-    return f"{_points(cell.paired_false)} → {_points(cell.false)} ({_points(cell.covered)})"
+    return f"{_points(cell.paired_false)} → {bold_above(cell.false)} ({_points(cell.covered)})"
 
 
 def _points(share: Share) -> str:
@@ -106,20 +92,6 @@ def _smaller(cells: dict[tuple[str, int, int], Simulated]) -> str:
     return table(["rounds:", *BLOCKS], rows)
 
 
-def _sizes(result: BlockTables) -> str:
-    rows = [
-        [
-            one.configurations,
-            one.blocks,
-            percent(one.true),
-            f"{percent(one.shown_low)} to {percent(one.shown_high)}",
-            str(one.held),
-        ]
-        for one in result.sizes
-    ]
-    return table(["configurations", "rounds", "true size", "estimates, 90 % of tables", "ranges that hold it"], rows)
-
-
 def _missing(result: BlockTables) -> str:
     rows = [
         [
@@ -134,17 +106,3 @@ def _missing(result: BlockTables) -> str:
     ]
     header = ["configurations", "rounds", "no interval, %", "whole rounds: none, %", "whole rounds: width"]
     return table([*header, "least squares: error"], rows)
-
-
-def _found(found: list[Found]) -> str:
-    rows = [
-        [
-            one.blocks,
-            percent(one.truth, 0),
-            percent(one.found),
-            percent(one.wrong_sign),
-            f"x {one.exaggeration:.1f}",
-        ]
-        for one in found
-    ]
-    return table(["rounds", "true difference", "found", "of these the wrong sign", "looks so large"], rows)

@@ -1,4 +1,4 @@
-"""Simulate whole tables without a difference: false verdicts, coverage and detectable sizes, by pairs and pooled."""
+"""Simulate whole tables without a difference: false verdicts, coverage and width, by pairs and pooled."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ from repeats import Launches
 from scipy import special
 from table_noise import MEASURED, TABLE_NOISES, measured_tables
 
-from rollout_bench.analysis.stats.blocks import Contrasts, contrasts, critical_value, detectable, half_widths, worth
-from rollout_bench.analysis.stats.intervals import holm, strictest_level
-from rollout_bench.analysis.stats.power import noncentrality_beyond
+from rollout_bench.analysis.stats.blocks import Contrasts, contrasts, half_widths
 from rollout_bench.contracts.fields import Strict
 
 ALPHA = 1 - SETTINGS.confidence
 CONFIGURATIONS = (2, 3, 4)
 BLOCKS = (3, 4, 6, 12)
 
-PAIR_SD = 0.0777
-"""Spread of a pair of launches, as measured on two cores (`false_verdicts.py`)."""
-
-TRUTHS = (0.02, 0.05, 0.10)
-"""True differences whose verdicts are weighed."""
+FOUND = 0.8
+"""Share of tables that find the size of which `Simulated.smaller` is the ratio."""
 
 
 class Simulated(Strict):
@@ -64,42 +59,14 @@ class Missing(Strict):
     least_squares_wider: float
 
 
-class Sizes(Strict):
-    """The detectable size of tables of normal noise with the measured spread, as fractions.
-
-    `true` is that of the true spread; `shown_low` to `shown_high` hold what 90 % of tables show, and `held` counts
-    intervals of it that hold the true one.
-    """
-
-    configurations: int
-    blocks: int
-    true: float
-    shown_low: float
-    shown_high: float
-    held: Share
-
-
-class Found(Strict):
-    """What a verdict on a true difference is worth, three configurations, the measured spread."""
-
-    blocks: int
-    truth: float
-    found: float
-    wrong_sign: float
-    exaggeration: float
-
-
 class BlockTables(Strict):
     """Everything that was simulated."""
 
     seed: int
     tables: int
     confidence: float
-    pair_sd: float
     simulated: list[Simulated]
     missing: list[Missing]
-    sizes: list[Sizes]
-    found: list[Found]
 
 
 def log_ratios(values: Array) -> Array:
@@ -130,14 +97,14 @@ def simulated(noise: str, values: Array) -> Simulated:
     t = np.abs(mean) / error
     p = np.where(np.isfinite(t), 2 * special.stdtr(freedom, -np.nan_to_num(t)), 1.0)
     alone = special.stdtrit(freedom, 1 - ALPHA / 2) * error
-    strict = special.stdtrit(freedom, 1 - strictest_level(ALPHA, k - 1) / 2) * error
+    strict = special.stdtrit(freedom, 1 - ALPHA / (k - 1) / 2) * error
     pooled = contrasts(d)
     half = half_widths(pooled, ALPHA)
     return Simulated(
         noise=noise,
         configurations=k,
         blocks=m,
-        paired_false=_share((holm(p) < ALPHA).any(axis=-1)),
+        paired_false=_share(p.min(axis=-1) * (k - 1) < ALPHA),
         false=_share((np.abs(pooled.log_ratio) > half).any(axis=-1)),
         paired_covered=_worst(np.abs(mean), alone),
         covered=_worst(np.abs(pooled.log_ratio), half),
@@ -160,7 +127,7 @@ def _worst(distance: Array, half: Array) -> Share:
 def _found_by_most(mean: Array, half: Array) -> float:
     """Return the true log ratio of the first comparison that most tables would have found, from those without one."""
     needed = (half - mean)[:, 0]
-    return float(np.quantile(np.where(np.isfinite(needed), needed, np.inf), SETTINGS.power, method="lower"))
+    return float(np.quantile(np.where(np.isfinite(needed), needed, np.inf), FOUND, method="lower"))
 
 
 def missing(values: Array) -> Missing:
@@ -198,40 +165,6 @@ def _least_squares_error(d: Array, pairs: Contrasts) -> Array:
     return np.where(guarded, np.maximum(np.sqrt(variance), pairs.error[:, 0]), np.sqrt(variance))
 
 
-def sizes(rng: np.random.Generator, tables: int, m: int, k: int) -> Sizes:
-    """Return the detectable size that tables of normal noise show, against the true one."""
-    freedom = (m - 1) * (k - 1)
-    critical = critical_value(k - 1, freedom, ALPHA)
-    true = math.expm1(noncentrality_beyond(critical, freedom, SETTINGS.power) * PAIR_SD / math.sqrt(m))
-    shown = [
-        detectable(contrasts(table), 0, critical, SETTINGS.power, SETTINGS.confidence)
-        for table in log_ratios(PAIR_SD / math.sqrt(2) * rng.normal(size=(tables, m, k)))
-    ]
-    low, high = np.quantile([size.size for size in shown], [0.05, 0.95])
-    held = np.array([size.low <= true <= size.high for size in shown])
-    return Sizes(configurations=k, blocks=m, true=true, shown_low=float(low), shown_high=float(high), held=_share(held))
-
-
-def found_differences() -> list[Found]:
-    """Return what verdicts on `TRUTHS` are worth."""
-    listed = []
-    for m in BLOCKS:
-        freedom = 2 * (m - 1)
-        critical = critical_value(2, freedom, ALPHA)
-        for truth in TRUTHS:
-            one = worth(math.log1p(truth) * math.sqrt(m) / PAIR_SD, critical, freedom)
-            listed.append(
-                Found(
-                    blocks=m,
-                    truth=truth,
-                    found=one.power,
-                    wrong_sign=one.wrong_sign,
-                    exaggeration=one.exaggeration,
-                )
-            )
-    return listed
-
-
 def simulate(launches: Launches | None, tables: int, seed: int) -> BlockTables:
     """All kinds of noise with all sizes of tables; those of `launches`, where there are enough, too."""
     cells, cut = [], []
@@ -251,13 +184,8 @@ def simulate(launches: Launches | None, tables: int, seed: int) -> BlockTables:
         seed=seed,
         tables=tables,
         confidence=SETTINGS.confidence,
-        pair_sd=PAIR_SD,
         simulated=cells,
         missing=cut,
-        sizes=[
-            sizes(np.random.default_rng([seed, k, m]), min(tables, 4000), m, k) for k in CONFIGURATIONS for m in BLOCKS
-        ],
-        found=found_differences(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from block_tables import FOUND
 from drift_verdicts import (
     DETECTED_OF,
     HEAVY_FLOOR,
@@ -76,7 +77,7 @@ because rare large values that a run has not drawn are in neither: the wider of 
 these tables. A verdict goes by that wider one, of the difference from the floor, in which such tails cancel as far as
 both sides have them.
 
-**Which drift is found.** The ratio of mean |d| to the floor's that is found in {percent(SETTINGS.power, 0)} of tables:
+**Which drift is found.** The ratio of mean |d| to the floor's that is found in {percent(FOUND, 0)} of tables:
 
 {_ratios(result.detected)}
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+from block_tables import FOUND
 from kept import REPOSITORY, SETTINGS, Share, keep
 from noise import Array
 from scipy import integrate
@@ -199,7 +200,7 @@ def size_covered(noise: str, sequences: int, tables: int, seed: int) -> SizeCove
 
 
 def detected(noise: str, sequences: int, lines: int, tables: int, seed: int) -> Detected:
-    """Return the ratio of drift to floor that is found in `SETTINGS.power` of tables, by bisection on the same ones."""
+    """Return the ratio of drift to floor that is found in `FOUND` of tables, by bisection on the same ones."""
     rng = np.random.default_rng([seed, 2, list(SIDES).index(noise), sequences])
     drawn = [table(rng, noise, sequences, 1) for _ in range(tables)]
     confidence = 1 - (1 - SETTINGS.confidence) / lines
@@ -209,12 +210,12 @@ def detected(noise: str, sequences: int, lines: int, tables: int, seed: int) -> 
         return Share(count=sum(hits), of=tables)
 
     low, high, best = 1.0, MOST, found(MOST)
-    if best.value < SETTINGS.power:
+    if best.value < FOUND:
         return Detected(noise=noise, sequences=sequences, lines=lines, ratio=None, found=best)
     for _ in range(STEPS):
         ratio = math.sqrt(low * high)
         share = found(ratio)
-        if share.value < SETTINGS.power:
+        if share.value < FOUND:
             low = ratio
         else:
             high, best = ratio, share

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Literal
 
@@ -11,10 +10,9 @@ from blocks import SIZE, comparisons, log_ratios, resampled
 from kept import SETTINGS, Share
 from noise import Array
 from repeats import FIRST, SECOND, Launches
-from stopping import RULE, auto_comparisons
 
-from rollout_bench.analysis.stats.intervals import holm, pooled_cv_percent, ratio_interval
-from rollout_bench.analysis.stats.sequential import StoppingRule
+from rollout_bench.analysis.stats.blocks import step_down
+from rollout_bench.analysis.stats.intervals import pooled_cv_percent, ratio_interval
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.metrics import MetricName
 
@@ -22,10 +20,6 @@ METRIC: MetricName = "output_tokens_per_s"
 ALPHA = 1 - SETTINGS.confidence
 
 Kind = Literal["normal", "resampled"]
-AUTO = "auto"
-LAUNCHES = (str(SIZE), AUTO)
-"""What `launches` is in the simulated tables."""
-
 SET_TABLES = 2000
 """Tables from each set of normal noise that says what chance does to a set of measured log ratios."""
 
@@ -33,16 +27,14 @@ SET_TABLES = 2000
 class Simulated(Strict):
     """Tables without any true difference: how many showed one in some comparison.
 
-    `pairs` is what each comparison took on average. `by_chance`, for those drawn from what was measured: between which
+    `by_chance`, for those drawn from what was measured: between which
     shares `significant` lies in 95 % of cases where as many normal log ratios are drawn from.
     """
 
     noise: Kind
-    launches: str
     comparisons: int
     significant: Share
     marked: Share
-    pairs: float
     by_chance: tuple[float, float] | None
 
 
@@ -51,10 +43,7 @@ class FalseVerdicts(Strict):
 
     `significant` counts p < 1 - confidence, `marked` those that are shown as `^` or `v`. `ratio`, `low`, `high` are
     of all pairs together, `log_sd` their spread; `launch_cv_percent` that of the launches of one side;
-    `correlation` is between a pair's log ratio and that of the next pair, of `neighbours` such. `detectable` are the
-    sizes that the comparisons themselves named as detectable. `auto` counts comparisons that the sequential rule ended,
-    asked for `half_width` and run over the measured pairs one after the other.
-    """
+    `correlation` is between a pair's log ratio and that of the next pair, of `neighbours` such."""
 
     seed: int
     block: int
@@ -67,9 +56,6 @@ class FalseVerdicts(Strict):
     launch_cv_percent: float
     correlation: float
     neighbours: int
-    detectable: list[float]
-    half_width: float
-    auto: Share | None
     simulated: list[Simulated]
 
 
@@ -87,8 +73,6 @@ def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> Fals
     logs = np.concatenate(each)
     whole = ratio_interval(logs, SETTINGS.confidence)
     inside = [list(launches.values(METRIC, *side).values()) for pair in sides for side in pair]
-    # The default asks for more precision than this machine reaches: it would always go on to the end.
-    rule = dataclasses.replace(RULE, half_width=math.expm1(float(whole.log_sd)))
     neighbours = np.concatenate([np.stack([one[:-1], one[1:]]) - logs.mean() for one in each], axis=-1)
     return FalseVerdicts(
         seed=seed,
@@ -102,80 +86,51 @@ def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> Fals
         launch_cv_percent=pooled_cv_percent(inside) or 0.0,
         correlation=float((neighbours[0] * neighbours[1]).mean() / (logs - logs.mean()).var()),
         neighbours=neighbours.shape[-1],
-        detectable=sorted(one.minimal_detectable_difference for one in judged),
-        half_width=rule.half_width,
-        auto=_auto(each, rule),
-        simulated=_simulate(logs, float(whole.log_sd), rule, tables, seed, sets),
+        simulated=_simulate(logs, float(whole.log_sd), tables, seed, sets),
     )
 
 
-def _auto(each: list[Array], rule: StoppingRule) -> Share | None:
-    """Return False findings of the sequential `rule` on measured pairs.
-
-    A comparison begins where the one before it ended.
-    """
-    p_values = []
-    for logs in each:
-        begin = 0
-        while begin + RULE.max_pairs <= logs.size:
-            pairs, _, p = auto_comparisons(logs[None, begin : begin + RULE.max_pairs], rule)
-            p_values.append(p[0])
-            begin += int(pairs[0])
-    return Share(count=int(sum(p < ALPHA for p in p_values)), of=len(p_values)) if p_values else None
-
-
-def _simulate(logs: Array, log_sd: float, rule: StoppingRule, tables: int, seed: int, sets: int) -> list[Simulated]:
+def _simulate(logs: Array, log_sd: float, tables: int, seed: int, sets: int) -> list[Simulated]:
     """Make tables of 1, 2 and 6 comparisons, with normal noise and with `logs`, where they suffice."""
     found = []
     for count in (1, 2, 6):
         rng = np.random.default_rng([seed, count])
-        drawn = log_sd * rng.normal(size=(tables * count, RULE.max_pairs))
-        found += [_counted("normal", launches, rule, count, drawn) for launches in LAUNCHES]
-        if logs.size < RULE.max_pairs:
-            continue
-        drawn = resampled(rng, logs, tables * count, RULE.max_pairs)
-        for launches in LAUNCHES:
-            one = _counted("resampled", launches, rule, count, drawn)
-            chance = _by_chance(rng, log_sd * rng.normal(size=(sets, logs.size)), launches, rule, count)
-            found.append(one.model_copy(update={"by_chance": chance}))
-    return sorted(found, key=lambda one: (one.noise, one.launches))
+        found.append(_counted("normal", count, log_sd * rng.normal(size=(tables * count, SIZE))))
+        one = _counted("resampled", count, resampled(rng, logs, tables * count, SIZE))
+        chance = _by_chance(rng, log_sd * rng.normal(size=(sets, logs.size)), count)
+        found.append(one.model_copy(update={"by_chance": chance}))
+    return sorted(found, key=lambda one: one.noise)
 
 
-def _by_chance(
-    rng: np.random.Generator, noise: Array, launches: str, rule: StoppingRule, count: int
-) -> tuple[float, float]:
+def _by_chance(rng: np.random.Generator, noise: Array, count: int) -> tuple[float, float]:
     """Between which shares 95 % of the sets of normal log ratios `noise` [sets, n] lie, drawn from as the measured are.
 
     A few odd pairs of so few change the share of all that is drawn from them, more than the number of tables tells.
     """
     shares = []
     for one in noise:
-        drawn = resampled(rng, one, SET_TABLES * count, RULE.max_pairs)
-        shares.append(_counted("resampled", launches, rule, count, drawn).significant.value)
+        drawn = resampled(rng, one, SET_TABLES * count, SIZE)
+        shares.append(_counted("resampled", count, drawn).significant.value)
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _counted(noise: Kind, launches: str, rule: StoppingRule, count: int, drawn: Array) -> Simulated:
+def _counted(noise: Kind, count: int, drawn: Array) -> Simulated:
     """Return tables of `count` comparisons each, log ratios in the rows of `drawn`.
 
     How many show some that is false.
     """
-    if launches == AUTO:
-        pairs, middle, p_values = auto_comparisons(drawn, rule)
-        taken = float(pairs.mean())
-    else:
-        interval = ratio_interval(drawn[:, :SIZE], SETTINGS.confidence)
-        middle, p_values, taken = np.log(interval.ratio), interval.p_value, float(SIZE)
-    significant = holm(p_values.reshape(-1, count)) < ALPHA
-    relevant = np.abs(middle).reshape(-1, count) >= math.log1p(SETTINGS.relevant_difference)
+    interval = ratio_interval(drawn, SETTINGS.confidence)
+    p_values = interval.p_value.reshape(-1, count)
+    significant = np.zeros(p_values.shape, dtype=bool)
+    for table in np.flatnonzero(p_values.min(axis=-1) * count < ALPHA):
+        significant[table] = step_down(p_values[table], range(count)) < ALPHA
+    relevant = np.abs(np.log(interval.ratio)).reshape(-1, count) >= math.log1p(SETTINGS.relevant_difference)
     tables = significant.shape[0]
     return Simulated(
         noise=noise,
-        launches=launches,
         comparisons=count,
         significant=Share(count=int(significant.any(axis=-1).sum()), of=tables),
         marked=Share(count=int((significant & relevant).any(axis=-1).sum()), of=tables),
-        pairs=taken,
         by_chance=None,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from interleaved_tables import BLOCKS, INTERLEAVED, LAUNCHES, PASS_S, InterleavedTables, Judged
 from kept import SETTINGS
-from markdown_parts import percent, table
+from markdown_parts import bold_above, percent, table
 from table_noise import LAUNCH_S, PASS_SD
 
 from rollout_bench.analysis.timed.pairs import TRIMMED
@@ -39,18 +39,15 @@ same way on all sides. Under the drift that was measured here, {BLOCKS[0]} block
 +-{percent(drift[1])}, and {BLOCKS[0]} rounds of launches one of +-{percent(drift[0])}. Their times are not the same: a
 block makes three times as many passes.
 
-They do not help against what a start decides for one configuration, and show it more clearly. A few starts do not tell
-that there are two modes, and the rest of the noise no longer hides them:
-
 {_above(result.judged)}
 
-So read the single blocks beside a verdict from fewer than eight, and make more of them where starts are suspected.
+They do not help against what a start decides: see the next section.
 
 Not shown: other numbers of rounds, configurations or passes, starts that drift, several of these at once."""
 
 
 def _cell(cell: Judged) -> str:
-    return f"{100 * cell.false.value:.1f} ({100 * cell.covered.value:.1f}; {100 * cell.half_width:.1f})"
+    return f"{bold_above(cell.false)} ({100 * cell.covered.value:.1f}; {100 * cell.half_width:.1f})"
 
 
 def _above(cells: Sequence[Judged]) -> str:
@@ -60,4 +57,4 @@ def _above(cells: Sequence[Judged]) -> str:
     for noise in dict.fromkeys(cell.noise for cell in above):
         worst = max((cell for cell in above if cell.noise == noise), key=lambda cell: cell.false.value)
         lines.append(f"- {noise}: {worst.false} in {worst.blocks} blocks")
-    return "\n".join(lines) or "- none"
+    return "Surely above:\n\n" + "\n".join(lines) if lines else "None is surely above."

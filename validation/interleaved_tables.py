@@ -73,18 +73,6 @@ def _spikes(which: slice) -> Passes:
     return passes
 
 
-def _starts(share: float, slower: float, which: slice) -> Passes:
-    """Return noise in which a `share` of starts is `slower` (a fraction) for as long as the launch lives."""
-
-    def passes(rng: np.random.Generator, tables: int, m: int, n: int) -> Array:
-        values = _white(rng, tables, m, n)
-        slow = rng.random((tables, m, 1, CONFIGURATIONS)) < share
-        values[..., which] -= np.where(slow, np.log1p(slower), 0.0)[..., which]
-        return values
-
-    return passes
-
-
 def _normal_starts(sd: float) -> Passes:
     def passes(rng: np.random.Generator, tables: int, m: int, n: int) -> Array:
         return _white(rng, tables, m, n) + sd * rng.normal(size=(tables, m, 1, CONFIGURATIONS))
@@ -101,10 +89,6 @@ NOISES: dict[str, Passes | None] = {
     "one-sided spikes on all: a pass in ten takes 30 % longer on average": _spikes(ALL),
     "one-sided spikes on one quantization": _spikes(ONE),
     "one-sided spikes on the baseline": _spikes(BASELINE),
-    "two modes: 30 % of all starts are 5 % slow": _starts(0.3, 0.05, ALL),
-    "two modes: 30 % of starts of one quantization are 10 % slow": _starts(0.3, 0.1, ONE),
-    "two modes: 30 % of starts of the baseline are 10 % slow": _starts(0.3, 0.1, BASELINE),
-    "5 % of starts of one quantization are 30 % slow": _starts(0.05, 0.3, ONE),
 }
 
 

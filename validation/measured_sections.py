@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 
 from false_verdict_shares import FalseVerdicts, Simulated
@@ -49,11 +48,8 @@ def false_verdicts(result: FalseVerdicts) -> str:
     real: list[list[object]] = [
         [f"measured, {result.block} pairs each", result.significant.of, result.significant, result.marked]
     ]
-    if result.auto is not None:
-        real.append(["measured, `launches: auto` with `stop: interval`", result.auto.of, result.auto, "-"])
     rows = [
-        [_kind(one), one.comparisons, f"{one.pairs:.1f}", one.significant, one.marked, _range(one.by_chance)]
-        for one in result.simulated
+        [_kind(one), one.comparisons, one.significant, one.marked, _range(one.by_chance)] for one in result.simulated
     ]
     above = [one for one in result.simulated if _is_above(one)]
     names = "; ".join(f"{_kind(one)}, {one.comparisons} in a table: {one.significant}" for one in above)
@@ -63,14 +59,12 @@ def false_verdicts(result: FalseVerdicts) -> str:
     header = [
         "simulated tables",
         "comparisons in each, with own baselines",
-        "pairs on average",
         f"some p < {PROMISE:.2g}",
         "some `^` or `v`",
         "p by chance",
     ]
     apart = percent(2**0.5 * result.launch_cv_percent / 100, 2)
     chance = 2 / max(1, result.neighbours) ** 0.5
-    least, middle, most = (percent(function(result.detectable), 2) for function in (min, statistics.median, max))
     return f"""\
 {table(real_header, real)}
 
@@ -83,9 +77,6 @@ spread, and with the measured log ratios themselves, drawn again with random sig
 {simulated} The measured log ratios are few, and a few odd ones change all that is drawn from them; "p by
 chance" is where the share lies in 95 % of cases when as many truly normal ones are drawn from.
 
-- `launches: auto` stands for `stop: interval`. It was asked for a half width of {percent(result.half_width)},
-  the spread of a pair, so that it stops at various numbers of pairs. With the default of 1 % it would on this machine
-  always go on to the last.
 - `first` and `second` stood next to each other in the order. The signs that are drawn at random take out what skew and
   correlation the measured log ratios have; the first table of this page has what those do.
 - All pairs together: `second` / `first` = {result.ratio:.4f} [{result.low:.4f}, {result.high:.4f}]. The two
@@ -94,8 +85,6 @@ chance" is where the share lies in 95 % of cases when as many truly normal ones 
   {result.launch_cv_percent:.2f} %. Pairs of launches that have nothing in common would spread by {apart}.
 - Correlation of a pair with the next: {result.correlation:+.2f}, from {result.neighbours} such; chance alone makes
   up to ±{chance:.2f}. The intervals assume none, and the first table of this page shows what one would do.
-- As the difference that they could have found, the comparisons themselves named {least} to {most}, median {middle}:
-  three pairs know their own spread only roughly.
 
 Not shown: other machines, accelerators, larger models, a machine that does something else meanwhile."""
 
@@ -114,12 +103,11 @@ def _range(shares: tuple[float, float] | None) -> str:
 
 
 def _kind(one: Simulated) -> str:
-    noise = "normal noise" if one.noise == "normal" else "measured log ratios"
-    return f"{noise}, `launches: {one.launches}`"
+    return "normal noise" if one.noise == "normal" else "measured log ratios"
 
 
 def power(result: Power) -> str:
-    """Known differences, then the one that is named as detectable."""
+    """Write how often known differences are found, and how often they should be."""
     header = [
         "more tokens",
         "speed-up, all pairs",
@@ -155,10 +143,6 @@ def power(result: Power) -> str:
         if outside
         else "Each promise lies within the interval of what was found."
     )
-    detectable = [
-        ["normal" if one.noise == "normal" else "measured", one.pairs, percent(one.difference, 2), one.found]
-        for one in result.detectable
-    ]
     return f"""\
 {table([*header, "simulated, normal", "simulated, measured noise"], rows)}
 
@@ -171,9 +155,4 @@ of all pairs is the best estimate of it, so the promise comes from the very pair
 one row are disjoint; those of different rows share launches. On a machine with so much noise few pairs find little, and
 few comparisons hold the promise to little: the simulated columns are the sharper test.
 
-A `~` names the difference that would have been found with a chance of {percent(result.power, 0)}. Simulated, with a
-true difference of just that size:
-
-{table(["noise", "pairs", "difference", "found"], detectable)}
-
-Not shown: that chance where the spread is not known. A real `~` estimates it from its own few pairs."""
+Not shown: that chance where the spread is not known."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Literal
 
 import numpy as np
 from blocks import comparisons, log_ratios, resampled
@@ -15,13 +14,10 @@ from repeats import BASE, FIRST, SECOND, Launches
 from scipy import stats
 
 from rollout_bench.analysis.stats.intervals import ratio_interval
-from rollout_bench.analysis.stats.power import minimal_detectable_difference
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.metrics import MetricName
 
 METRIC: MetricName = "step_time_s"
-PAIRS = (3, 4, 6, 8, 12)
-
 SIZES = (3, 6, 12)
 """Pairs in the comparisons that are cut out of what was measured."""
 
@@ -49,22 +45,11 @@ class Difference(Strict):
     resampled: Share | None
 
 
-class Detectable(Strict):
-    """A true difference of just the size that is named as detectable: how often it is found."""
-
-    noise: Literal["normal", "resampled"]
-    pairs: int
-    difference: float
-    found: Share
-
-
 class Power(Strict):
     """Everything about power."""
 
     seed: int
-    power: float
     differences: list[Difference]
-    detectable: list[Detectable]
 
 
 def promised(log_ratio: float, log_sd: float, pairs: int) -> float:
@@ -82,12 +67,9 @@ def analyse(launches: Launches, repetitions: int, seed: int) -> Power:
     if not sizes:
         raise SystemExit(f"too few launches for a comparison of {SIZES[0]} pairs\nmeasure more")
     differences = [_difference(launches, name, size, repetitions, rng) for name in workloads for size in sizes]
-    noise = _residuals(launches, workloads)
     return Power(
         seed=seed,
-        power=SETTINGS.power,
         differences=differences,
-        detectable=_detectable(noise, repetitions, rng),
     )
 
 
@@ -119,32 +101,6 @@ def _found(logs: Array) -> Share:
     """Return how many of `logs` [comparisons, pairs] differ from none at the level of a single comparison, below 1."""
     interval = ratio_interval(logs, SETTINGS.confidence)
     return Share(count=int(((interval.p_value < ALPHA) & (interval.ratio < 1)).sum()), of=len(logs))
-
-
-def _residuals(launches: Launches, workloads: list[str]) -> Array:
-    """Log ratios of all known differences, each less its mean: the noise that they have in common."""
-    each = [
-        log_ratios(launches, METRIC, (quant, name), (quant, BASE)) for name in workloads for quant in (FIRST, SECOND)
-    ]
-    return np.concatenate([logs - logs.mean() for logs in each])
-
-
-def _detectable(noise: Array, repetitions: int, rng: np.random.Generator) -> list[Detectable]:
-    found = []
-    log_sd = float(noise.std())
-    kinds: tuple[Literal["normal", "resampled"], ...] = ("normal", "resampled")
-    for kind in kinds:
-        for pairs in PAIRS:
-            difference = minimal_detectable_difference(log_sd, pairs, ALPHA, SETTINGS.power)
-            if kind == "normal":
-                logs = log_sd * rng.normal(size=(repetitions, pairs))
-            elif noise.size >= pairs:
-                logs = resampled(rng, noise, repetitions, pairs)
-            else:
-                continue  # too few were measured to draw from
-            share = _found(logs - math.log1p(difference))
-            found.append(Detectable(noise=kind, pairs=pairs, difference=difference, found=share))
-    return found
 
 
 def main() -> None:

@@ -22,7 +22,6 @@ from kept import RESULTS, SETTINGS, Place, alone, keep, kept
 from measured_rounds import MeasuredBlock, Told, read_blocks, read_told, run_or_end
 from scipy import stats
 
-from rollout_bench.analysis.stats.intervals import strictest_level
 from rollout_bench.contracts.fields import Strict
 
 RESULT = "power_minutes"
@@ -81,7 +80,7 @@ def half_width_alone(series: PowerSeries, minutes: float, quant: str = OTHERS[0]
     ]
     if len(logs) < 2:
         return None
-    level = strictest_level(1 - SETTINGS.confidence, len(OTHERS))
+    level = (1 - SETTINGS.confidence) / len(OTHERS)
     error = float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
     return math.expm1(float(stats.t.isf(level / 2, len(logs) - 1)) * error)
 

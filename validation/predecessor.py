@@ -10,11 +10,10 @@ import math
 import re
 
 from false_verdict_shares import ALPHA
-from kept import REPOSITORY, SETTINGS, keep, kept
+from kept import REPOSITORY, keep, kept
 from repeats import Launches
 from scipy import special, stats
 
-from rollout_bench.analysis.stats.blocks import blocks_needed
 from rollout_bench.analysis.stats.intervals import mean, pooled_cv_percent
 from rollout_bench.contracts.fields import Strict
 
@@ -29,8 +28,7 @@ class Source(Strict):
 
     `sd` is the standard deviation of a launch, as a fraction, with `freedom` degrees of freedom; `sd_low` and `sd_high`
     its 95 % interval. `claimable`, `claimable_low` and `claimable_high` are the ratios of two single runs that differ
-    from 1 at 95 %, were `sd`, `sd_low` or `sd_high` the truth. `pairs` are the launches of each side that the claim of
-    the same place in `CLAIMS` needs to be found with the usual power, were `sd` the truth; None for very many.
+    from 1 at 95 %, were `sd`, `sd_low` or `sd_high` the truth.
     """
 
     name: str
@@ -41,7 +39,6 @@ class Source(Strict):
     claimable: float
     claimable_low: float
     claimable_high: float
-    pairs: list[int | None]
 
 
 class FirstPass(Strict):
@@ -71,7 +68,6 @@ def source(name: str, groups: list[list[float]]) -> Source:
     low, high = (sd * math.sqrt(freedom / stats.chi2.ppf(q, freedom)) for q in (1 - ALPHA / 2, ALPHA / 2))
     # A coefficient of variation this small is the standard deviation of the logarithm; two sides add up.
     reach = float(special.ndtri(1 - ALPHA / 2)) * math.sqrt(2)
-    sizes = [max(claim, 1 / claim) - 1 for claim in CLAIMS]
     return Source(
         name=name,
         sd=sd,
@@ -81,7 +77,6 @@ def source(name: str, groups: list[list[float]]) -> Source:
         claimable=math.exp(reach * sd),
         claimable_low=math.exp(reach * low),
         claimable_high=math.exp(reach * high),
-        pairs=[blocks_needed(math.sqrt(2) * sd, 1, size, ALPHA, SETTINGS.power) for size in sizes],
     )
 
 
@@ -133,7 +128,7 @@ def main() -> None:
     page = PLATFORMS.read_text()
     sources = [*(cpu_sources(launches) if launches else []), *h200_sources(page)]
     for one in sources:
-        print(f"{one.name}: sd {100 * one.sd:.2f} %, single runs can claim {one.claimable:.3f}x, pairs {one.pairs}")
+        print(f"{one.name}: sd {100 * one.sd:.2f} %, single runs can claim {one.claimable:.3f}x")
     print(keep("predecessor", Predecessor(claims=list(CLAIMS), sources=sources, first_passes=first_passes(page))))
 
 

@@ -1,28 +1,20 @@
-"""Simulate `launches: auto`: by the spread of the first blocks (the default), and looking after each launch."""
+"""Simulate `launches: auto`: the spread of the first blocks says how many there are to be."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 
 import numpy as np
 from block_tables import log_ratios, with_spread
 from kept import SETTINGS, Share, keep
 from noise import Array
-from numpy.typing import NDArray
-from table_noise import TABLE_NOISES
+from table_noise import TABLE_NOISES, Tables
 
-from rollout_bench.analysis.stats.blocks import half_widths
-from rollout_bench.analysis.stats.intervals import holm, ratio_interval
-from rollout_bench.analysis.stats.sequential import StoppingRule
+from rollout_bench.analysis.stats.blocks import contrasts, half_widths
 from rollout_bench.analysis.stats.two_stages import ALONE, blocks_asked, two_stage_contrasts
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.plan.config import Precision
-
-_DEFAULT = Precision()
-RULE = StoppingRule(_DEFAULT.half_width, _DEFAULT.min_launches, _DEFAULT.max_launches, SETTINGS.confidence)
-"""The rule that looks after each launch."""
 
 ALPHA = 1 - SETTINGS.confidence
 CONFIGURATIONS = (2, 3, 4)
@@ -33,7 +25,7 @@ SPREAD = 0.05
 MOST = 24
 """Blocks at most."""
 
-FIRST = (_DEFAULT.min_launches, ALONE, 6)
+FIRST = (Precision().min_launches, ALONE, 6)
 """Blocks of the first stage that are simulated; a single comparison has at least the second by itself."""
 
 
@@ -41,7 +33,7 @@ class Stopped(Strict):
     """Tables of `configurations`, nothing of which differs, that a rule ended.
 
     The rule is asked for `half_width` where launches spread by `SPREAD`, and for the same multiple of the spread under
-    any other noise. `first` are the blocks of the first stage, or at the first look. `false` counts tables with some
+    any other noise. `first` are the blocks of the first stage. `false` counts tables with some
     false finding, `covered` those all of whose intervals hold the truth; `blocks` is the mean number, `cut` counts
     tables that the limit ended before the half width was reached.
     """
@@ -57,11 +49,8 @@ class Stopped(Strict):
 
 
 class Stopping(Strict):
-    """Everything that was simulated.
-
-    `spread`, `interval` are the rules as they are; `apart` is `spread` where each configuration stops by itself, as
-    launches do that are not interleaved.
-    """
+    """Everything that was simulated: `apart` is `spread` where each configuration stops by itself, as launches do that
+    are not interleaved."""
 
     seed: int
     tables: int
@@ -69,22 +58,23 @@ class Stopping(Strict):
     most: int
     spread: list[Stopped]
     apart: list[Stopped]
-    interval: list[Stopped]
 
 
-def auto_comparisons(ratios: Array, rule: StoppingRule = RULE) -> tuple[NDArray[np.int_], Array, Array]:
-    """Return after how many pairs the rule stops each of log `ratios` [comparisons, max_pairs], ratio and p value.
+def _changing(factor: float) -> Tables:
+    """Return normal noise that is `factor` times as wide after the shortest first stage."""
 
-    The p values hold over all looks together.
-    """
-    pairs = rule.stopped(ratios)
-    middle, p_values = np.empty(len(pairs)), np.empty(len(pairs))
-    for number in np.unique(pairs):
-        chosen = pairs == number
-        taken = ratios[chosen, :number]
-        middle[chosen] = taken.mean(axis=-1)
-        p_values[chosen] = [rule.looks.overall(float(p)) for p in ratio_interval(taken, rule.confidence).p_value]
-    return pairs, middle, p_values
+    def noise(rng: np.random.Generator, tables: int, m: int, k: int) -> Array:
+        values = TABLE_NOISES["normal"](rng, tables, m, k)
+        values[:, FIRST[0] :] *= factor
+        return values
+
+    return noise
+
+
+NOISES = TABLE_NOISES | {
+    f"the machine is quiet for {FIRST[0]} blocks, then launches spread {word} as much": _changing(factor)
+    for word, factor in (("twice", 2.0), ("three times", 3.0))
+}
 
 
 def by_spread(d: Array, half_width: float, first: int, together: bool = True) -> tuple[Array, Array, Array]:
@@ -94,7 +84,7 @@ def by_spread(d: Array, half_width: float, first: int, together: bool = True) ->
     them does. A number of blocks is that of pairs, or all there are where it does not come to so many.
     """
     rank = np.cumsum(np.isfinite(d), axis=1)
-    stage = two_stage_contrasts(np.where(rank <= first, d, np.nan), first)
+    stage = contrasts(np.where(rank <= first, d, np.nan))
     reach = half_widths(stage, ALPHA) * np.sqrt(stage.pairs)
     asked = np.clip(blocks_asked(reach, 1.0, half_width), first, d.shape[1])
     reached = np.where(rank[:, -1] >= asked, (rank >= asked[:, None, :]).argmax(axis=1) + 1, d.shape[1])
@@ -102,41 +92,14 @@ def by_spread(d: Array, half_width: float, first: int, together: bool = True) ->
         reached = np.broadcast_to(reached.max(axis=-1, keepdims=True), reached.shape)
     taken = np.arange(1, d.shape[1] + 1)[:, None] <= reached[:, None, :]
     found = two_stage_contrasts(np.where(taken, d, np.nan), first)
-    return np.abs(found.log_ratio), half_widths(found, ALPHA), reached.astype(float)
+    half = np.maximum(*(half_widths(one, ALPHA) for one in found))
+    return np.abs(found[0].log_ratio), half, reached.astype(float)
 
 
 def spread_stopped(noise: str, values: Array, half_width: float, first: int, together: bool = True) -> Stopped:
-    """Judge tables of log values [tables, most, k] as `precision.stop: spread` does."""
+    """Judge tables of log values [tables, most, k] as `launches: auto` does."""
     distance, half, blocks = by_spread(log_ratios(values), half_width, first, together)
     false = (distance > half).any(axis=-1)
-    return _stopped(noise, values, half_width, first, false, false, half, blocks)
-
-
-def interval_stopped(noise: str, values: Array, half_width: float, first: int) -> Stopped:
-    """Judge tables of log values [tables, most, k] as `precision.stop: interval` does: each pair by itself."""
-    d = np.moveaxis(log_ratios(values), -1, 1)
-    rule = dataclasses.replace(RULE, half_width=half_width, min_pairs=first, max_pairs=d.shape[-1])
-    pairs, middle, p_values = auto_comparisons(d.reshape(-1, d.shape[-1]), rule)
-    half = np.empty(len(pairs))
-    for number in np.unique(pairs):
-        found = ratio_interval(d.reshape(-1, d.shape[-1])[pairs == number, :number], rule.level)
-        half[pairs == number] = np.log(found.high / found.ratio)
-    shape = d.shape[:2]
-    false = (holm(p_values.reshape(shape)) < ALPHA).any(axis=-1)
-    missed = (np.abs(middle) > half).reshape(shape).any(axis=-1)
-    return _stopped(noise, values, half_width, first, false, missed, half.reshape(shape), pairs.reshape(shape))
-
-
-def _stopped(
-    noise: str,
-    values: Array,
-    half_width: float,
-    first: int,
-    false: NDArray[np.bool_],
-    missed: NDArray[np.bool_],
-    half: Array,
-    blocks: Array,
-) -> Stopped:
     wide = half > math.log1p(half_width) * (1 + 1e-9)
     return Stopped(
         noise=noise,
@@ -144,19 +107,17 @@ def _stopped(
         half_width=half_width,
         first=first,
         false=Share(count=int(false.sum()), of=len(false)),
-        covered=Share(count=int((~missed).sum()), of=len(missed)),
+        covered=Share(count=int((~false).sum()), of=len(false)),
         # The baseline is launched as often as whatever goes on longest.
-        blocks=float(np.asarray(blocks).max(axis=-1).mean()),
+        blocks=float(blocks.max(axis=-1).mean()),
         cut=Share(count=int(wide.any(axis=-1).sum()), of=len(wide)),
     )
 
 
 def simulate(tables: int, seed: int) -> Stopping:
     """Return normal noise with all sizes of tables and half widths, and each other noise with three configurations."""
-    found = Stopping(
-        seed=seed, tables=tables, confidence=SETTINGS.confidence, most=MOST, spread=[], apart=[], interval=[]
-    )
-    for number, (noise, draw) in enumerate(TABLE_NOISES.items()):
+    found = Stopping(seed=seed, tables=tables, confidence=SETTINGS.confidence, most=MOST, spread=[], apart=[])
+    for number, (noise, draw) in enumerate(NOISES.items()):
         for k in CONFIGURATIONS if noise == "normal" else (3,):
             values = with_spread(draw(np.random.default_rng([seed, number, k]), tables, MOST, k), SPREAD)
             for half_width in HALF_WIDTHS if noise == "normal" else HALF_WIDTHS[1:2]:
@@ -168,8 +129,6 @@ def _add(found: Stopping, noise: str, values: Array, half_width: float) -> None:
     for first in FIRST if values.shape[-1] > 2 else FIRST[1:]:
         found.spread.append(spread_stopped(noise, values, half_width, first))
         found.apart.append(spread_stopped(noise, values, half_width, first, together=False))
-    if np.isfinite(values).all():
-        found.interval.append(interval_stopped(noise, values, half_width, FIRST[0]))
 
 
 def main() -> None:
@@ -179,7 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: %(default)s)")
     arguments = parser.parse_args()
     result = simulate(arguments.tables, arguments.seed)
-    for rule in ("spread", "apart", "interval"):
+    for rule in ("spread", "apart"):
         for one in getattr(result, rule):
             shares = f"false {one.false}, all covered {one.covered}, {one.blocks:.1f} blocks, cut {one.cut.value:.2f}"
             print(f"{rule}, {one.noise}, k {one.configurations}, {one.half_width:.0%}, first {one.first}: {shares}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kept import SETTINGS, Share
-from markdown_parts import percent, table
+from markdown_parts import bold_above, percent, table
 from stopping import ALONE, FIRST, SPREAD, Stopped, Stopping
 
 NORMAL = "normal"
@@ -21,7 +21,7 @@ def stopping(result: Stopping) -> str:
     listed = "\n".join(f"- {noise}: {_worst([one for one in above if one.noise == noise])}" for noise in named)
     broken = [
         one
-        for rule in (result.spread, result.apart, result.interval)
+        for rule in (result.spread, result.apart)
         for one in rule
         if one.noise == NORMAL and one.false.interval[0] > 1 - result.confidence
     ]
@@ -34,12 +34,8 @@ finding, tables whose intervals all hold the truth, both in per cent, and the me
 
 {result.tables:,} simulated tables in each cell, seed {result.seed}. {said}
 
-- `spread` is the default: the first blocks say how many there are to be (Stein). Its intervals hold together, for all
-  configurations of a table. With two configurations it misses as often as it may; with more it misses a little less,
-  because a configuration whose own launches scatter more has a wider interval.
-- `interval` looks after each launch, from {FIRST[0]} on (Pocock). Its intervals hold at all looks, each for itself.
-  Findings are judged with Holm's method. It misses less often than it may, because it stops for the width and not for
-  what it finds.
+- The first blocks say how many there are to be (Stein 1945). Each interval is the wider one of two: with the spread of
+  the first blocks, and with that of all. The intervals of a table hold together.
 - **A longer first stage needs fewer blocks in all** where many are needed, because the spread is then better known.
   Raise `min_launches` where a run is going to be long anyway. A single comparison has a first stage of at least
   {ALONE}.
@@ -52,27 +48,24 @@ above:
 
 {_noises(result)}
 
-Surely above {percent(1 - SETTINGS.confidence, 0)}, by the spread of the first blocks:
+Surely above {percent(1 - SETTINGS.confidence, 0)}:
 
 {listed or "- none"}
 
-The first stage is short, so it does not know of modes and delays that it has not met, and more blocks do not widen
-its intervals. `interval` sees them, if they come before it stops.
+A spread that changes after the first blocks is in the intervals, because they are never narrower than all blocks say.
 
-Not shown: a run that somebody ends, or asks for more precision, because of what a difference looks like. `interval` is
-made for that; `spread` is not."""
+Not shown: a run that somebody ends, or asks for more precision, because of what a difference looks like."""
 
 
 def _normal(result: Stopping) -> str:
     rows = []
-    normal = [one for one in result.spread + result.interval if one.noise == NORMAL]
+    normal = [one for one in result.spread if one.noise == NORMAL]
     for k in sorted({one.configurations for one in normal}):
         for half_width in sorted({one.half_width for one in normal}):
             of = [one for one in result.spread if _is(one, NORMAL, k, half_width)]
             cells = [_cell(next((one for one in of if one.first == first), None)) for first in FIRST]
-            looked = next((one for one in result.interval if _is(one, NORMAL, k, half_width)), None)
-            rows.append([k, percent(half_width, 0), *cells, _cell(looked)])
-    return table(["configurations", "half width", *(f"`spread`, first {n}" for n in FIRST), "`interval`"], rows)
+            rows.append([k, percent(half_width, 0), *cells])
+    return table(["configurations", "half width", *(f"first stage {n}" for n in FIRST)], rows)
 
 
 def _is(one: Stopped, noise: str, k: int, half_width: float) -> bool:
@@ -82,7 +75,7 @@ def _is(one: Stopped, noise: str, k: int, half_width: float) -> bool:
 def _cell(one: Stopped | None) -> str:
     if one is None:
         return ""
-    return f"{_points(one.false)} ({_points(one.covered)}), {one.blocks:.1f}"
+    return f"{bold_above(one.false)} ({_points(one.covered)}), {one.blocks:.1f}"
 
 
 def _points(share: Share) -> str:
@@ -113,9 +106,8 @@ def _noises(result: Stopping) -> str:
     for noise in dict.fromkeys(one.noise for one in result.spread):
         of = [one for one in result.spread if _is(one, noise, 3, half_width)]
         cells = [_cell(next((one for one in of if one.first == first), None)) for first in FIRST]
-        looked = next((one for one in result.interval if _is(one, noise, 3, half_width)), None)
-        rows.append([noise, *cells, _cell(looked)])
-    return table(["noise", *(f"`spread`, first {n}" for n in FIRST), "`interval`"], rows)
+        rows.append([noise, *cells])
+    return table(["noise", *(f"first stage {n}" for n in FIRST)], rows)
 
 
 def _worst(of: list[Stopped]) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from cycle_claims import NOWHERE, CycleClaims
 from interval_coverage import Coverage
-from kept import SETTINGS, Share
+from kept import Share
 from markdown_parts import percent, table
 from predecessor import FirstPass, Predecessor
-from stopping import RULE
 
 
 def coverage(result: Coverage) -> str:
@@ -28,9 +27,6 @@ def coverage(result: Coverage) -> str:
                 f"- {noise}: {_ranges(below)} pairs; at worst {least}, {lacking:.1f} percentage points too few"
             )
     listed = "\n".join(short) or "- none"
-    wanted = sorted({cell.wanted for cell in result.stopped})
-    found = {(cell.noise, cell.wanted): f"{100 * cell.covered.value:.1f} ({cell.pairs})" for cell in result.stopped}
-    stops = [[noise, *(found[noise, w] for w in wanted)] for noise in dict.fromkeys(c.noise for c in result.stopped)]
     apart = [["covered", *(_cell(cell.covered) for cell in result.apart)]]
     return f"""\
 {table(["noise, pairs:", *counts], rows)}
@@ -42,20 +38,13 @@ Surely covered less often than {percent(result.confidence, 0)}:
 
 {listed}
 
-`launches: auto` with `stop: interval`, {RULE.min_pairs} to {RULE.max_pairs} launches, stopping where
-the half width is what was asked for, here as a multiple of the spread of a log ratio; in each cell the share of
-intervals that hold the truth, and the launches that it took on average. The intervals hold at all looks at once, so one
-that is looked at only when it stops covers more:
-
-{table(["noise, half width / spread:", *wanted], stops)}
-
 Sides that did not take turns, normal noise, as many launches of each (Welch's interval):
 
 {table(["launches:", *(cell.pairs for cell in result.apart)], apart)}
 
 Where launches of one side depend on each other from pair to pair, or one side alone is skewed, more launches do not
-help. A drift of the machine does no harm, since launches take turns in a random order. From 3 to 12 pairs one can't
-tell which noise they have.
+help. A drift of the machine does no harm, since launches take turns in a random order. From 3 to 12 pairs nobody can
+see which noise they have.
 
 Not shown: noise of kinds that are not in the table."""
 
@@ -101,31 +90,28 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def predecessor(result: Predecessor) -> str:
-    """Return what single runs can claim, how many launches each claim needs, and what a first pass shows."""
+    """Return what single runs can claim, and what a first pass shows."""
     rows = [
         [
             one.name,
             f"{percent(one.sd, 2)} [{percent(one.sd_low, 2)}, {percent(one.sd_high, 2)}]",
             one.freedom,
             f"{one.claimable:.3f}x [{one.claimable_low:.3f}, {one.claimable_high:.3f}]",
-            *(pairs or "very many" for pairs in one.pairs),
         ]
         for one in result.sources
     ]
     header = ["spread from", "launch to launch", "degrees of freedom", "least ratio of single runs"]
     return f"""\
-{table([*header, *(f"{claim:.2f}x needs" for claim in result.claims)], rows)}
+{table(header, rows)}
 
 - Least ratio of single runs: by how much two runs, one a side, must differ to be 95 % sure of any difference, were the
   spread known: exp(1.96 √2 spread). In brackets, for the ends of the spread's own interval.
-- The last columns: launches of each side that this project takes to find a difference of that size with a chance of
-  {percent(SETTINGS.power, 0)}, were the spread the same.
-- Few degrees of freedom make the spread itself uncertain. A single run has none: it can't know what its claim rests on.
+- Few degrees of freedom make the spread itself uncertain. A single run has none: nothing shows what its claim rests on.
 
 {_first_passes(result.first_passes)}
 
 Not shown: the spread on the NPUs that the predecessor ran on, since nothing was measured there. So this does not say
-that its speed-ups were wrong; it says what a single run can't know."""
+that its speed-ups were wrong; it says what a single run does not show."""
 
 
 def _first_passes(passes: Sequence[FirstPass]) -> str:

@@ -9,14 +9,12 @@ import pytest
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.stats.blocks import contrasts, critical_value
-from rollout_bench.analysis.stats.intervals import ratio_interval
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config import Precision
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.summary import summarise
 
@@ -85,17 +83,6 @@ def test_a_launch_that_is_not_valid_costs_its_own_pair_alone(tmp_path: Path) -> 
     found = comparisons(tmp_path, make_plan(specs), *records)[1:]
     assert [len(c.pairs) for c in found] == [2, 3]
     assert all(c.p_value is not None for c in found)
-
-
-def test_with_a_look_after_each_launch_each_comparison_is_judged_by_its_own_pairs(tmp_path: Path) -> None:
-    specs = [make_spec(quant=q) for q in ("bf16", "w8a8", "w8a16")]
-    auto = Precision(half_width=0.01, min_launches=3, max_launches=3, stop="interval")
-    records = [*launches(specs[0], 100, 101, 102), *launches(specs[1], 110, 111, 113)]
-    records += launches(specs[2], 100, 120, 140)
-    plan = make_plan(specs).model_copy(update={"precision": auto})
-    _, found, _ = comparisons(tmp_path, plan, *records)
-    alone = ratio_interval(np.log([1.1, 111 / 101, 113 / 102]), 0.95)
-    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
 
 
 def test_any_axis_can_be_the_baseline(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_every_key_of_the_default_config_is_in_the_reference():
     assert {key for key in keys(config) if key not in reference_keys()} == set()
 
 
-@pytest.mark.parametrize("page", WRITTEN, ids=name)
+@pytest.mark.parametrize("page", [page for page in WRITTEN if page.name != "CHANGELOG.md"], ids=name)
 def test_every_config_key_that_is_named_by_its_path_exists(page: Path):
     tops = {key.split(".")[0] for key in reference_keys()}
     paths = set(re.findall(r"`(\w+(?:\.[\w<>.-]+)+)`", prose(page)))

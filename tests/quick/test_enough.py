@@ -1,150 +1,289 @@
-"""`launches: auto` on records, looking at the interval after each launch: how many are wanted, and what is told."""
+"""`launches: auto` on records: the first stage, what it asks for, and what is told."""
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from scipy import stats
+from synthetic_records import make_block, make_failure, make_plan, make_record, make_spec, save
 
+from rollout_bench.analysis.stats.blocks import critical_value
 from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Flag
-from rollout_bench.plan.config import ComparisonSettings, Precision
-from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.plan.config import Precision
+from rollout_bench.plan.planfile import PlanFile, read_plan
 from rollout_bench.report.summary import summarise
 
-BASE, NARROW, WIDE = make_spec(quant="bf16"), make_spec(quant="w8a8"), make_spec(quant="w8a16")
-NOISE = [0.0, 0.001, -0.001, 0.0005, -0.0005, 0.001, 0.0, -0.001]
+BASE, ONE, TWO = make_spec(quant="bf16"), make_spec(quant="w8a8"), make_spec(quant="w8a16")
+NOISE = np.array([0.3, -1.1, 0.9, 0.2, -0.6, 1.2, 0.1, -1.4, 0.7, -0.2, 0.5, -0.9])
+"""Of the launches of `ONE`, those of `TWO` have it backwards."""
 INVALID = Flag(code="token_count", severity="invalid", sentence="16 tokens, 32 were asked for.")
+BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 
 
-def plan(*specs, half_width: float = 0.01, least: int = 3, most: int = 8, stop: str = "interval") -> PlanFile:
-    precision = Precision(half_width=half_width, min_launches=least, max_launches=most, stop=stop)
-    return make_plan(specs or (BASE, NARROW, WIDE), most).model_copy(update={"precision": precision})
+def plan(*specs, half_width: float = 0.02, least: int = 3, most: int = 12) -> PlanFile:
+    precision = Precision(half_width=half_width, min_launches=least, max_launches=most)
+    return make_plan(specs or (BASE, ONE, TWO), most).model_copy(update={"precision": precision})
 
 
-def put(results: Path, spec, launches: range, factor: float, spread: float, flags: tuple[Flag, ...] = ()) -> None:
+def put(results: Path, spec, launches, factor: float = 1.0, spread: float = 0.0, **more) -> None:
+    noise = NOISE[::-1] if spec is TWO else NOISE
     for launch in launches:
-        rate = 400 * factor * (1 + spread * NOISE[launch])
-        save(results, make_record(spec, launch, [rate] * 3, flags=flags))
+        record = make_record(spec, launch, [400 * factor * math.exp(spread * noise[launch])] * 3, **more)
+        save(results, record)
+
+
+def put_block(results: Path, launch: int, *specs) -> None:
+    """Put the records of one block of three rounds."""
+    rates = []
+    for number, spec in enumerate(specs):
+        noise = (NOISE[::-1] if spec is TWO else NOISE) * (number > 0)
+        rates.append([400 * math.exp(noise[launch] * (0.025 if spec is TWO else 0.001))] * 3)
+    save(results, *make_block(specs, launch, rates))
 
 
 def wanted(results: Path, selected: PlanFile) -> dict[str, int | None]:
     return {e.quant: e.planned for e in collect(results, selected).experiments}
 
 
-def test_nothing_measured_asks_for_the_least(tmp_path: Path):
+def compared(results: Path, selected: PlanFile) -> dict[str, Comparison]:
+    return {row.experiment.quant: row.comparison for row in rows_of(collect(results, selected))}
+
+
+def told(results: Path, selected: PlanFile) -> str:
+    return " ".join(summarise(collect(results, selected)).markdown.replace("\\", "").split())
+
+
+def asked(*series: np.ndarray, half_width: float = 0.02) -> list[int]:
+    """Return the blocks that the first stage of whole blocks asks for, reckoned another way: residuals by hand."""
+    d = np.stack(series, axis=-1)
+    m, k = len(d), d.shape[1] + 1
+    y = np.concatenate([np.zeros((m, 1)), d], axis=1)
+    residuals = y - y.mean(axis=0) - y.mean(axis=1, keepdims=True) + y.mean()
+    pooled = 2 * (residuals**2).sum() / ((m - 1) * (k - 1))
+    critical = stats.t.ppf(0.975, m - 1) if k == 2 else critical_value(k - 1, (m - 1) * (k - 1), 0.05)
+    own = d.var(axis=0, ddof=1)
+    # Of two, one is compared with the other; above this it is judged by its own spread.
+    more = (k == 3) & (own > stats.f.ppf(0.9, m - 1, m - 1) * own[::-1])
+    alone = np.where(more, stats.t.ppf(1 - 0.05 / 2 / (k - 1), m - 1) * np.sqrt(own), 0)
+    reach = np.maximum(critical * np.sqrt(np.maximum(pooled, own)), alone)
+    return [math.ceil((each / math.log1p(half_width)) ** 2) for each in reach]
+
+
+def test_nothing_measured_asks_for_the_first_stage_which_is_longer_for_a_single_comparison(tmp_path: Path):
     (tmp_path / "offline").mkdir()
     assert wanted(tmp_path, plan()) == {"bf16": 3, "w8a8": 3, "w8a16": 3}
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
+    assert wanted(tmp_path, plan(BASE, ONE, most=3)) == {"bf16": 3, "w8a8": 3}
+    assert wanted(tmp_path, plan(ONE)) == {"w8a8": 3}
 
 
-def test_a_narrow_comparison_stops_and_a_wide_one_goes_on_with_its_baseline(tmp_path: Path):
-    put(tmp_path, BASE, range(3), 1.0, 0.0)
-    put(tmp_path, NARROW, range(3), 1.2, 1.0)
-    put(tmp_path, WIDE, range(3), 0.9, 40.0)
-    assert wanted(tmp_path, plan()) == {"bf16": 4, "w8a8": 3, "w8a16": 4}
-    collection = collect(tmp_path, plan())
-    assert {e.quant: e.missing for e in collection.experiments} == {"bf16": (3,), "w8a8": (), "w8a16": (3,)}
+def test_the_spread_of_the_first_stage_asks_for_all_further_launches_at_once(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(4), 1.2, 0.015)
+    (number,) = asked(0.015 * NOISE[:4])
+    assert 4 < number < 12
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": number, "w8a8": number}
+    missing = {e.missing for e in collect(tmp_path, plan(BASE, ONE)).experiments}
+    assert missing == {tuple(range(4, number))}
 
 
-def test_the_limit_ends_it_and_the_summary_says_that_the_precision_was_not_reached(tmp_path: Path):
-    put(tmp_path, BASE, range(8), 1.0, 0.0)
-    put(tmp_path, NARROW, range(3), 1.2, 1.0)
-    put(tmp_path, WIDE, range(8), 0.9, 40.0)
-    assert wanted(tmp_path, plan()) == {"bf16": 8, "w8a8": 3, "w8a16": 8}
-    text = " ".join(summarise(collect(tmp_path, plan())).text.split())
-    assert text.startswith("19 of 19 planned launches measured")
-    assert "w8a16 small: the limit of 8 launches was reached before the precision" in text
-    assert "w8a8 small: the limit" not in text
-    assert "w8a8 small: 5 launches of its baseline's" not in text
+def test_each_has_its_own_number_and_the_baseline_the_most(tmp_path: Path):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(3), 1.2, 0.001)
+    put(tmp_path, TWO, range(3), 0.9, 0.025)
+    one, two = asked(0.001 * NOISE[:3], 0.025 * NOISE[::-1][:3])
+    assert 3 < one < two < 48
+    assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": one, "w8a16": two}
 
 
-def test_more_precision_wants_more_and_keeps_what_is_there(tmp_path: Path):
-    put(tmp_path, BASE, range(5), 1.0, 0.0)
-    put(tmp_path, WIDE, range(5), 0.9, 12.0)
-    loose, strict = plan(BASE, WIDE, half_width=0.1), plan(BASE, WIDE, half_width=0.005)
-    assert wanted(tmp_path, loose) == {"bf16": 3, "w8a16": 3}
-    assert collect(tmp_path, loose).beyond_planned == 4
-    assert wanted(tmp_path, strict) == {"bf16": 6, "w8a16": 6}
-    assert {e.missing for e in collect(tmp_path, strict).experiments} == {(5,)}
+def test_those_that_ran_in_blocks_with_their_baseline_are_wanted_equally_often(tmp_path: Path):
+    for launch in range(3):
+        put_block(tmp_path, launch, BASE, ONE, TWO)
+    one, two = asked(0.001 * NOISE[:3], 0.025 * NOISE[::-1][:3])
+    assert 3 < one < two < 48
+    assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": two, "w8a16": two}
+    save(tmp_path, make_failure(ONE, one))
+    assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": two, "w8a16": two}
 
 
-def test_a_deleted_record_is_wanted_again_before_any_further_one(tmp_path: Path):
-    put(tmp_path, BASE, range(5), 1.0, 0.0)
-    put(tmp_path, WIDE, range(5), 0.9, 40.0)
-    next((tmp_path / "offline").glob("*_w8a16_*/launch-1.json")).unlink()
-    experiments = collect(tmp_path, plan(BASE, WIDE)).experiments
-    assert {e.quant: (e.planned, e.missing) for e in experiments} == {"bf16": (3, ()), "w8a16": (3, (1,))}
+def test_one_that_fails_in_a_block_is_not_wanted_in_all_further_ones(tmp_path: Path):
+    put_block(tmp_path, 0, BASE, ONE, TWO)
+    save(tmp_path, *(make_failure(ONE, launch) for launch in (1, 2)))
+    for launch in range(1, 4):
+        put_block(tmp_path, launch, BASE, TWO)
+    (number,) = asked(0.025 * NOISE[::-1][:4])
+    assert 4 < number < 12
+    assert wanted(tmp_path, plan()) == {"bf16": number, "w8a8": 3, "w8a16": number}
 
 
-def test_a_launch_that_failed_is_waited_for(tmp_path: Path):
-    put(tmp_path, BASE, range(3), 1.0, 0.0)
-    put(tmp_path, WIDE, range(2), 0.9, 40.0)
-    save(tmp_path, make_failure(WIDE, 2))
-    collection = collect(tmp_path, plan(BASE, WIDE))
-    assert {e.quant: e.planned for e in collection.experiments} == {"bf16": 3, "w8a16": 3}
-    assert not collection.complete
+@pytest.mark.parametrize("factor", [0.2, 0.999, 1.3, 5.0])
+def test_how_quick_a_quant_is_changes_no_number_of_launches(tmp_path: Path, factor: float):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(3), factor, 0.01)
+    put(tmp_path, TWO, range(3), 0.9, 0.005)
+    one, two = asked(0.01 * NOISE[:3], 0.005 * NOISE[::-1][:3])
+    assert wanted(tmp_path, plan()) == {"bf16": max(one, two), "w8a8": one, "w8a16": two}
 
 
-def test_a_baseline_whose_launch_failed_is_not_taken_for_the_limit(tmp_path: Path):
-    put(tmp_path, BASE, range(3), 1.0, 0.0)
-    save(tmp_path, make_failure(BASE, 3))
-    put(tmp_path, WIDE, range(4), 0.9, 40.0)
-    assert wanted(tmp_path, plan(BASE, WIDE)) == {"bf16": 4, "w8a16": 4}
-    assert "was reached before the precision" not in summarise(collect(tmp_path, plan(BASE, WIDE))).text
+def test_launches_after_the_first_stage_change_no_number_and_widen_an_interval_that_was_too_narrow(tmp_path: Path):
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    for results, spread in ((calm, 0.0), (wild, 0.05)):
+        put(results, BASE, range(12))
+        put(results, ONE, range(4), 1.2, 0.015)
+        put(results, ONE, range(4, 12), 1.2, spread)
+    (number,) = asked(0.015 * NOISE[:4])
+    for results in (calm, wild):
+        assert wanted(results, plan(BASE, ONE)) == {"bf16": number, "w8a8": number}
+        assert collect(results, plan(BASE, ONE)).beyond_planned == 2 * (12 - number)
+    one, other = (compared(results, plan(BASE, ONE))["w8a8"] for results in (calm, wild))
+    half = stats.t.ppf(0.975, 3) * np.std(0.015 * NOISE[:4], ddof=1) / math.sqrt(number)
+    assert math.log(one.high / one.speedup) == pytest.approx(half)
+    t = math.log(one.speedup) / half * stats.t.ppf(0.975, 3)
+    assert one.p_value == pytest.approx(2 * stats.t.sf(t, 3))
+    assert one.high / one.speedup <= 1.02
+    later = np.concatenate([0.015 * NOISE[:4], 0.05 * NOISE[4:number]])
+    fixed = stats.ttest_1samp(later + math.log(1.2), 0)
+    assert other.low == pytest.approx(math.exp(fixed.confidence_interval(0.95).low))
+    assert other.p_value >= fixed.pvalue
 
 
-def test_an_invalid_launch_is_made_up_for_by_another(tmp_path: Path):
-    put(tmp_path, BASE, range(4), 1.0, 0.0)
-    put(tmp_path, NARROW, range(1), 1.2, 1.0, flags=(INVALID,))
-    put(tmp_path, NARROW, range(1, 3), 1.2, 1.0)
-    assert wanted(tmp_path, plan(BASE, NARROW)) == {"bf16": 4, "w8a8": 4}
-    put(tmp_path, NARROW, range(3, 4), 1.2, 1.0)
-    assert wanted(tmp_path, plan(BASE, NARROW)) == {"bf16": 4, "w8a8": 4}
+def test_a_limit_that_comes_first_is_told_with_what_it_gives(tmp_path: Path):
+    put(tmp_path, BASE, range(6))
+    put(tmp_path, ONE, range(6), 1.2, 0.015)
+    (number,) = asked(0.015 * NOISE[:4], half_width=0.01)
+    half = math.expm1(stats.t.ppf(0.975, 3) * np.std(0.015 * NOISE[:4], ddof=1) / math.sqrt(6))
+    text = told(tmp_path, plan(BASE, ONE, half_width=0.01, most=6))
+    assert "12 of 12 planned launches measured" in text
+    assert (
+        f"w8a8 small: the first 4 pairs scatter by 1.3 %: ±1 % would take {number} pairs; "
+        f"max_launches: 6 gives ±{100 * half:.1f} %." in text
+    )
+
+
+def test_the_summary_says_what_the_first_stage_asked_for_and_whether_it_is_done(tmp_path: Path):
+    (number,) = asked(0.015 * NOISE[:4])
+    put(tmp_path, BASE, range(number))
+    put(tmp_path, ONE, range(number - 1), 1.2, 0.015)
+    scatters = "w8a8 small: the first 4 pairs scatter by 1.3 %: "
+    assert f"{scatters}{number} pairs for ±2 %; {number - 1} used so far." in told(tmp_path, plan(BASE, ONE))
+    put(tmp_path, ONE, range(number - 1, number), 1.2, 0.015)
+    assert f"{scatters}{number} pairs for ±2 %; done." in told(tmp_path, plan(BASE, ONE))
+    assert f"{scatters}enough for ±50 %." in told(tmp_path, plan(BASE, ONE, half_width=0.5))
+    text = told(tmp_path, plan(BASE, ONE))
+    assert "at most 12" in text
+    assert "Stein 1945" in text
+
+
+def test_only_what_was_interleaved_is_said_to_have_blocks(tmp_path: Path):
+    for launch in range(4):
+        put_block(tmp_path, launch, BASE, ONE)
+    text = told(tmp_path, plan(BASE, ONE))
+    assert "the spread of the first 3 blocks (4 or more" in text
+    assert "the first 4 blocks scatter" in text
+    put(tmp_path / "alone", BASE, range(4))
+    put(tmp_path / "alone", ONE, range(4), 1.2, 0.015)
+    text = told(tmp_path / "alone", plan(BASE, ONE))
+    assert "the spread of the first 3 pairs of launches (4 or more" in text
+    assert "block" not in text.partition("launches: auto")[2].partition("Stein")[0]
+
+
+def test_nothing_is_told_of_a_first_stage_that_is_not_whole(tmp_path: Path):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(3), 1.2, 0.015)
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
+    assert "scatter by" not in told(tmp_path, plan(BASE, ONE))
+
+
+def test_more_precision_keeps_the_first_stage_and_wants_more(tmp_path: Path):
+    put(tmp_path, BASE, range(6))
+    put(tmp_path, ONE, range(6), 1.2, 0.015)
+    assert wanted(tmp_path, plan(BASE, ONE, half_width=0.5)) == {"bf16": 4, "w8a8": 4}
+    numbers = {h: asked(0.015 * NOISE[:4], half_width=h)[0] for h in (0.02, 0.018)}
+    assert numbers[0.02] < numbers[0.018] < 12
+    for half_width, number in numbers.items():
+        assert wanted(tmp_path, plan(BASE, ONE, half_width=half_width)) == {"bf16": number, "w8a8": number}
+
+
+def test_a_deleted_record_of_the_first_stage_is_wanted_again_before_any_further_one(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(4), 1.2, 0.015)
+    next((tmp_path / "offline").glob("*_w8a8_*/launch-1.json")).unlink()
+    experiments = collect(tmp_path, plan(BASE, ONE)).experiments
+    assert {e.quant: (e.planned, e.missing) for e in experiments} == {"bf16": (4, ()), "w8a8": (4, (1,))}
+
+
+def test_a_launch_of_the_first_stage_that_is_invalid_is_made_up_for_by_the_next_one(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(1), 1.2, 0.015, flags=(BUSY,))
+    put(tmp_path, ONE, range(1, 4), 1.2, 0.015)
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 5, "w8a8": 5}
+    put(tmp_path, BASE, range(4, 5))
+    put(tmp_path, ONE, range(4, 5), 1.2, 0.015)
+    (number,) = asked(0.015 * NOISE[1:5])
+    assert 4 < number < 11
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": number + 1, "w8a8": number + 1}
+
+
+def test_launches_of_the_second_stage_that_the_machine_spoilt_are_made_up_for_up_to_the_limit(tmp_path: Path):
+    (number,) = asked(0.015 * NOISE[:4])
+    put(tmp_path, BASE, range(number))
+    put(tmp_path, ONE, range(4), 1.2, 0.015)
+    put(tmp_path, ONE, range(4, number), 1.2, 0.015, flags=(BUSY,))
+    again = number + number - 4
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": min(again, 12), "w8a8": min(again, 12)}
+    assert wanted(tmp_path, plan(BASE, ONE, most=number)) == {"bf16": number, "w8a8": number}
 
 
 def test_nothing_is_launched_again_that_can_not_count(tmp_path: Path):
-    put(tmp_path, BASE, range(3), 1.0, 0.0)
-    put(tmp_path, NARROW, range(3), 1.2, 40.0, flags=(INVALID,))
-    assert wanted(tmp_path, plan(BASE, NARROW)) == {"bf16": 3, "w8a8": 3}
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(4), 1.2, 0.015, flags=(INVALID,))
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
 
 
-def test_launches_that_the_machine_spoilt_are_made_up_for(tmp_path: Path):
-    busy = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
-    put(tmp_path, BASE, range(3), 1.0, 0.0)
-    put(tmp_path, NARROW, range(3), 1.2, 40.0, flags=(busy,))
-    assert wanted(tmp_path, plan(BASE, NARROW)) == {"bf16": 4, "w8a8": 4}
+def test_a_launch_of_the_first_stage_that_failed_is_waited_for(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    put(tmp_path, ONE, range(3), 1.2, 0.015)
+    save(tmp_path, make_failure(ONE, 3))
+    collection = collect(tmp_path, plan(BASE, ONE))
+    assert {e.quant: e.planned for e in collection.experiments} == {"bf16": 4, "w8a8": 4}
+    assert not collection.complete
 
 
-def test_without_its_baseline_an_experiment_is_launched_the_least_times(tmp_path: Path):
-    put(tmp_path, NARROW, range(3), 1.2, 40.0)
-    assert wanted(tmp_path, plan(NARROW)) == {"w8a8": 3}
+def test_a_quant_that_can_not_start_keeps_no_other_from_its_second_stage(tmp_path: Path):
+    put(tmp_path, BASE, range(4))
+    save(tmp_path, *(make_failure(ONE, launch) for launch in range(3)))
+    put(tmp_path, TWO, range(3), 0.9, 0.02)
+    # alone with its baseline it has a first stage of four
+    assert wanted(tmp_path, plan()) == {"bf16": 4, "w8a8": 3, "w8a16": 4}
+    put(tmp_path, TWO, range(3, 4), 0.9, 0.02)
+    (number,) = asked(0.02 * NOISE[::-1][:4])
+    assert 4 < number < 12
+    assert wanted(tmp_path, plan()) == {"bf16": number, "w8a8": 3, "w8a16": number}
 
 
-def test_the_interval_of_a_run_that_looked_often_is_wider_and_its_p_value_larger(tmp_path: Path):
-    put(tmp_path, BASE, range(8), 1.0, 0.0)
-    put(tmp_path, WIDE, range(8), 1.02, 15.0)
-    fixed = rows_of(collect(tmp_path, make_plan([BASE, WIDE], 8)))[1].comparison
-    auto = rows_of(collect(tmp_path, plan(BASE, WIDE, half_width=0.0001)))[1].comparison
-    assert fixed.pairs == auto.pairs
-    assert fixed.p_value is not None
-    assert auto.p_value is not None
-    assert auto.p_value > 1.5 * fixed.p_value
-    assert auto.low is not None
-    assert fixed.low is not None
-    assert auto.low < fixed.low
-    assert auto.minimal_detectable_difference > 1.1 * fixed.minimal_detectable_difference
+def test_while_a_neighbour_is_still_in_its_first_stage_no_more_than_one_further_launch_is_wanted(tmp_path: Path):
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(2), 1.2, 0.02)
+    put(tmp_path, TWO, range(3), 0.9, 0.02)
+    assert wanted(tmp_path, plan()) == {"bf16": 4, "w8a8": 3, "w8a16": 4}
+    save(tmp_path, make_failure(ONE, 2))
+    assert wanted(tmp_path, plan())["w8a16"] == 12
 
 
-@pytest.mark.parametrize("confidence", [0.95, 0.99])
-def test_the_summary_says_which_rule_ended_the_launching(tmp_path: Path, confidence: float):
-    put(tmp_path, BASE, range(3), 1.0, 0.0)
-    put(tmp_path, NARROW, range(3), 1.2, 1.0)
-    selected = plan(BASE, NARROW, half_width=0.02).model_copy(
-        update={"comparison": ComparisonSettings(confidence=confidence)}
-    )
-    text = " ".join(summarise(collect(tmp_path, selected)).markdown.split())
-    assert "no further than 2 % from it, at least 3 and at most 8 times" in text
-    assert f"hold together at {100 * confidence:g} %" in text
-    assert "Pocock 1977" in text
+@pytest.mark.parametrize("more", [{}, {"stop": "spread", "race": False}, {"stop": "interval", "race": True}])
+def test_plans_of_earlier_versions_are_read_whatever_ended_their_launches(tmp_path: Path, more: dict[str, object]):
+    file = tmp_path / "plan.json"
+    content = json.loads(plan().model_dump_json())
+    content["precision"] |= more
+    file.write_text(json.dumps(content | {"schema_version": 10}))
+    assert read_plan(file).precision == plan().precision
+    put(tmp_path, BASE, range(3))
+    put(tmp_path, ONE, range(3), 1.2, 0.015)
+    assert "w8a8" in told(tmp_path, read_plan(file))

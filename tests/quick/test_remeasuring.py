@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from planned import merged_with
@@ -101,73 +100,42 @@ def test_a_record_that_can_not_be_read_is_left_to_the_summary() -> None:
     assert all(stem == "launch-1" for _, stem in names(asked(plan)))
 
 
-RACE = """
+AUTO = """
 launches: auto
 remeasure: invalid
-precision: {half_width: 0.001, min_launches: 3, max_launches: 8, stop: interval, race: true}
+precision: {half_width: 0.02, min_launches: 3, max_launches: 8}
 """
 NOISE = [0.0, 0.012, -0.012, 0.006, -0.006, 0.012]
-FASTER = {"bf16": 1.0, "w8a8": 1.3, "w8a16": 0.5}
 
 
-def measure(launch: ScheduledLaunch, faster: dict[str, float] = FASTER, flags: tuple[Flag, ...] = ()) -> None:
-    quant = launch.experiment.spec.quant.name
-    noise = NOISE[launch.index] * (1 if quant == "bf16" else -1)
-    rates = [400 * faster[quant] * (1 + noise)] * 3
+def measure(launch: ScheduledLaunch, noise: float = 1.0, flags: tuple[Flag, ...] = ()) -> None:
+    sign = 1 if launch.experiment.spec.quant.name == "bf16" else -1
+    rates = [400 * (1 + sign * noise * NOISE[launch.index])] * 3
     save(Path("results"), make_record(launch.experiment.spec, launch.index, rates, flags=flags))
 
 
 @pytest.fixture
-def race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
-    """Blocks of a race, with nothing measured yet; a run that begins in the test ends with it."""
+def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
+    """Blocks of `launches: auto`, with nothing measured yet; a run that begins in the test ends with it."""
     monkeypatch.chdir(tmp_path)
-    config, matrix = matrix_of(RACE)
+    config, matrix = matrix_of(AUTO)
     yield schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False))
     for lock in snakefile._held:
         lock.release()
     snakefile._held.clear()
 
 
-def asked_of_jobs(race: Schedule, index: int) -> set[str]:
-    """Return the records that the job of block `index` is told to write."""
-    (block,) = (block for block in race.blocks.values() if block.index == index)
-    mode, experiment, launch = Path(block.mark).parts[-3:]
-    wildcards = SimpleNamespace(mode=mode, experiment=experiment, launch=launch.removeprefix("launch-"))
-    words = snakefile.block_arguments(race, on_cluster=False, wildcards=wildcards)
-    return {json.loads(word)["out"] for word in words if word.startswith("{")}
-
-
-def begin(race: Schedule) -> None:
-    race.again.update(snakefile._measured_again(race))
-    snakefile.begin(race, race.outputs_for(r for r in snakefile.next_round(race) if r in race.by_record))
-
-
-def test_the_record_of_what_has_lost_a_race_stays_where_the_others_of_its_block_are_measured_again(
-    race: Schedule,
-) -> None:
-    for launch in race.launches:
-        spoilt = launch.experiment.spec.quant.name == "w8a8" and launch.index == 4
-        if launch.index < 6:  # w8a16 has lost after 3, and was measured before it was a race
-            measure(launch, flags=(INVALID,) if spoilt else ())
-    begin(race)
-    assert names({launch.record for launch in race.launches if launch.index < 6} & set(race.missing_now())) == {
-        ("bf16", "launch-4"),
-        ("w8a8", "launch-4"),
-    }
-    assert names(asked_of_jobs(race, 4)) == {("bf16", "launch-4"), ("w8a8", "launch-4")}
-
-
-def test_what_was_moved_aside_is_measured_again_although_a_race_ends_for_it_in_the_same_run(race: Schedule) -> None:
-    close = {**FASTER, "w8a16": 1.31}
-    for launch in race.launches:
+def test_what_was_moved_aside_is_measured_again_although_fewer_launches_are_wanted_since(auto: Schedule) -> None:
+    for launch in auto.launches:
         if launch.index < 6:
             spoilt = launch.experiment.spec.quant.name == "w8a8" and launch.index in (1, 5)
-            measure(launch, close, flags=(INVALID,) if spoilt else ())
-    begin(race)
-    moved = {launch.record for launch in race.launches if launch.index in (1, 5)}
-    assert moved.isdisjoint(path for path in race.by_record if Path(path).exists())
-    for launch in race.launches:
-        if launch.index < 5:  # the block of launches 1 was measured again, and now w8a16 has lost
-            measure(launch)
-    assert asked_of_jobs(race, 5) == {record for record in moved if record.endswith("-5.json")}
-    assert set(snakefile.next_round(race)) >= {record for record in moved if record.endswith("-5.json")}
+            measure(launch, flags=(INVALID,) if spoilt else ())
+    auto.again.update(snakefile._measured_again(auto))
+    snakefile.begin(auto, auto.outputs_for(r for r in snakefile.next_round(auto) if r in auto.by_record))
+    moved = {launch.record for launch in auto.launches if launch.index in (1, 5)}
+    assert moved.isdisjoint(path for path in auto.by_record if Path(path).exists())
+    for launch in auto.launches:
+        if launch.index < 5:  # the block of launches 1 was measured again, and now few are enough
+            measure(launch, noise=0.01)
+    assert max(snakefile._wanted(auto).values()) < 6
+    assert set(snakefile.next_round(auto)) >= {record for record in moved if record.endswith("-5.json")}

@@ -216,8 +216,7 @@ def test_entries_are_compared_in_words_by_how_long_a_step_takes(tmp_path: Path, 
     assert factor == pytest.approx(1.0796, abs=0.001)  # 1 / the mean ratio of the rates
     assert 1.03 < low < factor < high < 1.13
     assert re.match(
-        r"No difference between vLLM's server and LLM.generate\(\) was found: through vLLM's server a step takes "
-        r"0.99\dx \[.*\] as long, and a difference of .* % or more would have been found.$|"
+        r"Inconclusive: through vLLM's server a step takes 0.99\dx \[.*\] as long as through LLM.generate\(\).$|"
         r"Through vLLM's server a step takes .* too small to matter.$",
         alike,
     ), alike

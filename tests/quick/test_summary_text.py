@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from rollout_bench.plan.planfile import PlanFile, Skipped
 from rollout_bench.report.headings import ENGINE, FLAGS, THROUGHPUT, speedup_columns
 from rollout_bench.report.rendering import WIDTH
 from rollout_bench.report.summary import Summary, summarise
-from rollout_bench.report.verdicts import WORTHWHILE
 
 INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower and slower.")
@@ -131,8 +129,8 @@ def test_a_cell_has_effect_mark_size_and_interval(tmp_path: Path) -> None:
     records += [*launches(W8A16, 4020, 4022, 4021.9, 4024), *launches(specs[3], 4500), make_record(specs[4], 3)]
     cells = speedup_cells(summary(tmp_path, make_plan(specs, 4), *records))
     assert cells["bf16"] == "(baseline)"
-    assert cells["w8a8"] == "1.012x ~ (no difference found; 5.5 % would be) [0.994, 1.031]"
-    assert cells["w8a16"] == "1.005x ~ (no difference found; 4.4 % would be) [0.990, 1.020]"
+    assert cells["w8a8"] == "1.012x ~ (inconclusive) [0.994, 1.031]"
+    assert cells["w8a16"] == "1.005x ~ (inconclusive) [0.990, 1.020]"
     assert cells["fp8"] == "1.125x ? (needs 1 more launch)"
     assert cells["int4"] == "0.102x ? (needs 1 more launch)"
 
@@ -144,7 +142,7 @@ def test_a_comparison_that_went_wrong_is_a_question_mark_with_its_reason(tmp_pat
 
 
 def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> None:
-    strict = ComparisonSettings(confidence=0.99, relevant_difference=0.025, power=0.9)
+    strict = ComparisonSettings(confidence=0.99, relevant_difference=0.025)
     plan = make_plan([BF16, W8A8], 4, comparison=strict)
     records = [*launches(BF16, 4000, 4001, 4002, 4003), *launches(W8A8, 4000, 4090, 4010)]
     made = summary(tmp_path, plan, *records)
@@ -155,8 +153,7 @@ def test_the_foot_names_the_method_and_defines_its_numbers(tmp_path: Path) -> No
         "the p value of the same model is below 0.01 after Holm's adjustment for all baselines in the same table",
         "the speed-up differs from 1 by at least 2.5 % (a factor of 1.025 or more, either way)",
         "in at most 1 % of cases",
-        "would have been found with a probability of 90 %",
-        "99 % of such ranges contain the true size. ~ (too noisy to tell): the range reaches 100 % or more.",
+        "3 starts that look alike miss a mode that 30 % of starts are in, in 37 % of runs",
         "1 launch of its baseline's not used because no valid launch of the other side has the same index; 3 pairs",
         "the 99 % confidence interval of this speed-up.",
     ):
@@ -173,46 +170,12 @@ def foot(tmp_path: Path, base: list[float], other: list[float], **settings: floa
 NOISE = [1.0, 1.02, 0.99, 1.03, 0.98, 1.01, 0.97, 1.0]
 
 
-@pytest.mark.parametrize("count", [5, 6, 8])
-def test_how_many_launches_it_would_take_is_told_from_six_on_as_a_range(tmp_path: Path, count: int) -> None:
-    text = foot(tmp_path, [100.0] * count, [100.2 * noise for noise in NOISE[:count]])
-    told = re.search(r"to find a difference of 1 % would take about (\d+) to (\d+) launches of each side", text)
-    assert (told is not None) == (count >= 6)
-    assert told is None or int(told[1]) < 60 < int(told[2])
-
-
-def test_what_is_too_noisy_to_tell_is_called_so(tmp_path: Path) -> None:
-    assert "~ (too noisy to tell) [" in foot(tmp_path, [100.0, 100.0], [100.0, 105.0])
-
-
-@pytest.mark.parametrize("times", [1, 4, 25])
-def test_no_number_of_launches_is_told_that_nobody_would_make(tmp_path: Path, times: float) -> None:
-    text = foot(tmp_path, [100.0] * 8, [100.0 * (1 + times * (noise - 1)) for noise in NOISE])
-    told = re.findall(r"([\d,]+) launches of each side", text)
-    assert bool(told) == (times < 25)
-    assert max((int(number.replace(",", "")) for number in told), default=0) <= WORTHWHILE
-
-
 @pytest.mark.parametrize("count", [3, 7, 8])
 def test_a_difference_that_few_pairs_found_is_shown_pair_by_pair(tmp_path: Path, count: int) -> None:
     text = foot(tmp_path, [100.0] * count, [150.0 * noise for noise in NOISE[:count]])
     assert "1.500x ^" in text or "^ [" in text
-    assert ("Differences found in fewer than 8 pairs" in text) == (count < 8)
+    assert ("Found with fewer than 8 blocks or pairs" in text) == (count < 8)
     assert ("small 1.500x, 1.530x, 1.485x" in text) == (count < 8)
-
-
-def test_a_difference_that_such_runs_often_miss_is_said_to_look_too_large(tmp_path: Path) -> None:
-    text = foot(tmp_path, [100.0] * 4, [101.5 * noise for noise in (1.0, 1.01, 0.99, 1.01)])
-    told = re.search(
-        r"w8a8 small: the true difference may well be smaller. If it were half as large, (\d+) % of such runs would "
-        r"find it, and it would then look (\d\.\d) times as large",
-        text,
-    )
-    assert told is not None
-    assert 10 < int(told[1]) < 30
-    assert 1.3 < float(told[2]) < 2
-    clear = foot(tmp_path / "clear", [100.0] * 4, [150.0 * noise for noise in (1.0, 1.01, 0.99, 1.01)])
-    assert "may well be smaller" not in clear
 
 
 def test_means_whose_ratio_is_not_the_speed_up_are_said_to_be_so(tmp_path: Path) -> None:
@@ -231,7 +194,6 @@ def test_each_metric_has_a_column_in_the_table_and_columns_in_the_csv(tmp_path: 
         assert float(row[f"{prefix}speedup"]) == pytest.approx(1.2045, rel=0.001)
         assert float(row[f"{prefix}speedup_low"]) < 1.2 < float(row[f"{prefix}speedup_high"])
         assert 0 < float(row[f"{prefix}p_adjusted"]) < 0.05
-        assert 0 < float(row[f"{prefix}minimal_detectable_difference"]) < 0.1
         assert (row[f"{prefix}pairs"], row[f"{prefix}verdict"]) == ("3", "faster")
 
 

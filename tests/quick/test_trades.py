@@ -110,7 +110,7 @@ def test_what_is_faster_and_drifts_is_named_with_both_and_so_is_what_it_costs(tm
     assert " No difference in right answers found: 79.5 [76.9, 82.0] % of 1000 problems, bf16 80.0 [" in first
     assert first.endswith("choose it where training corrects for that, else stay with bf16.")
     assert second.startswith("w8a16 is 0.700x [0.6")
-    assert "surely slower; no drift beyond the floor found: mean |d| 0.00" in second
+    assert "significantly slower; no drift beyond the floor found: mean |d| 0.00" in second
 
 
 def test_what_is_faster_and_free_of_drift_is_to_be_chosen_before_what_is_faster_still(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_what_drifts_with_another_batch_or_on_its_own_tokens_alone_is_no_free_ch
 
 def test_where_nothing_is_faster_the_reference_stays(tmp_path: Path) -> None:
     first, second = said(measured(tmp_path, {"bf16": BF16, "w8a8": Made(900.0, 20 * FLOOR, 600)}))
-    assert first == "Stay with bf16: nothing here is surely faster."
+    assert first == "Stay with bf16: nothing here is significantly faster."
     assert second.startswith("w8a8 is 0.900x [0.")
     assert (
         " The share of right answers differs: 60.0 [56.9, 63.1] % of 1000 problems, bf16 80.0 [77.4, 82.4] %." in second

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
 from rollout_bench.analysis.stats.intervals import (
     degrees_of_freedom,
-    detectable_difference,
-    launches_needed,
-    noncentrality,
     welch_interval,
 )
-from rollout_bench.analysis.stats.power import MAX_PAIRS
 
 LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=9).filter(lambda logs: np.std(logs) > 1e-3)
 SPREADS = st.floats(1e-4, 0.1)
@@ -94,53 +90,3 @@ def test_intervals_cover_a_known_truth_as_often_as_they_promise(launches: int, o
     a, b = sides(launches, others, spread)
     found = welch_interval(a + np.log(1.16), b, 0.95)
     assert ((found.low <= 1.16) & (found.high >= 1.16)).mean() == pytest.approx(0.95, abs=0.008)
-
-
-@pytest.mark.parametrize(
-    ("launches", "others", "spread"), [(2, 2, 1), (2, 6, 1), (3, 3, 1), (3, 3, 5), (3, 12, 0.3), (6, 6, 2), (12, 12, 4)]
-)
-@pytest.mark.parametrize(("level", "power"), [(0.05, 0.8), (0.05 / 6, 0.8), (0.05, 0.95)])
-def test_the_detectable_difference_is_detected_as_often_as_promised(
-    launches: int, others: int, spread: float, level: float, power: float
-) -> None:
-    a, b = sides(launches, others, spread)
-    difference = detectable_difference(0.02, launches, 0.02 * spread, others, level, power)
-    for truth in (1 + difference, 1 / (1 + difference)):
-        found = welch_interval(a + np.log(truth), b, 0.95).p_value < level
-        assert found.mean() == pytest.approx(power, abs=0.01)
-
-
-@settings(max_examples=3 * settings.default.max_examples // 10)
-@given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
-def test_less_is_detectable_with_a_stricter_level_more_power_or_more_noise(
-    sd: float, launches: int, other: float, others: int, level: float, power: float
-) -> None:
-    here = detectable_difference(sd, launches, other, others, level, power)
-    assert detectable_difference(1.1 * sd, launches, 1.1 * other, others, level, power) > here
-    assert detectable_difference(sd, launches + 1, other, others + 1, level, power) < here
-    assert detectable_difference(sd, launches, other, others, level / 2, power) > here
-    assert detectable_difference(sd, launches, other, others, level, power + 0.005) > here
-    assert detectable_difference(other, others, sd, launches, level, power) == pytest.approx(here)
-
-
-@settings(max_examples=3 * settings.default.max_examples // 10)
-@given(SPREADS, LAUNCHES, SPREADS, LAUNCHES, LEVELS, st.floats(0.7, 0.99))
-def test_what_is_just_not_significant_is_smaller_than_what_would_have_been_detected(
-    sd: float, launches: int, other: float, others: int, level: float, power: float
-) -> None:
-    critical = stats.t.ppf(1 - level / 2, degrees_of_freedom(sd, launches, other, others))
-    assert noncentrality(sd, launches, other, others, level, power) > critical
-
-
-@settings(max_examples=3 * settings.default.max_examples // 10)
-@given(SPREADS, SPREADS, st.floats(0.005, 0.5), LEVELS)
-def test_the_launches_needed_are_the_fewest_that_do(sd: float, other: float, difference: float, level: float) -> None:
-    needed = launches_needed(sd, other, difference, level, 0.8)
-    assert needed is not None
-    assert detectable_difference(sd, needed, other, needed, level, 0.8) <= difference
-    assert needed == 2 or detectable_difference(sd, needed - 1, other, needed - 1, level, 0.8) > difference
-
-
-def test_a_difference_that_no_number_of_launches_finds_has_no_number() -> None:
-    assert launches_needed(1.0, 1.0, 1e-6, 0.05, 0.8) is None
-    assert detectable_difference(1.0, MAX_PAIRS, 1.0, MAX_PAIRS, 0.05, 0.8) > 1e-6

@@ -77,7 +77,7 @@ def test_the_noise_that_breaks_a_promise_is_counted_and_the_worst_is_named(tmp_p
         Cell(noise=noise, pairs=3, covered=Share(count=count, of=1000))
         for noise, count in (("normal", 950), ("odd", 700), ("odder", 600))
     ]
-    result = Coverage(seed=1, repetitions=1000, truth=1.05, confidence=0.95, cells=cells, stopped=[], apart=[])
+    result = Coverage(seed=1, repetitions=1000, truth=1.05, confidence=0.95, cells=cells, apart=[])
     keep("coverage", result, tmp_path)
     text = outcomes(tmp_path, [])
     assert "**Yes under 1 of 3 kinds of noise**" in text

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -558,7 +558,7 @@ def block_pattern() -> str:
 
 def block_records(plan: Schedule, wildcards: Any) -> str:
     """Return the records that a block's job is to write, a line for each."""
-    launches = _still_wanted(plan, _block(plan, wildcards).launches)
+    launches = _block(plan, wildcards).launches
     missing = [x.record for x in launches if x.record in plan.again or not Path(x.record).exists()]
     return "".join(f"\n    {record}" for record in missing)
 
@@ -566,12 +566,11 @@ def block_records(plan: Schedule, wildcards: Any) -> str:
 def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """Return arguments of run_block.py that say what is measured, in which order, and how many at once.
 
-    What failed in an earlier block of this run for a reason of its own would fail again, so it is left out; and what
-    has lost a race.
+    What failed in an earlier block of this run for a reason of its own would fail again, so it is left out.
     """
     block = _block(plan, wildcards)
     members = []
-    for launch in _still_wanted(plan, _worth_trying(block) if _held or on_cluster else block.launches):
+    for launch in _worth_trying(block) if _held or on_cluster else block.launches:
         record, e = Path(launch.record), launch.experiment
         member = {
             "spec": str(record.with_name("spec.json")),
@@ -584,22 +583,6 @@ def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[st
         members += ["--member", json.dumps(member)]
     chosen = ["--order-seed", plan.order_seed, "--at-once", block.group.at_once, "--start", block.group.started]
     return [*members, *map(str, chosen)]
-
-
-def _still_wanted(plan: Schedule, launches: Sequence[ScheduledLaunch]) -> Sequence[ScheduledLaunch]:
-    """Return those of a block's `launches` that no race has ended; the baseline is of all of it.
-
-    What was moved aside in this run is measured, although the race may have ended for it since.
-    """
-    if plan.config.launches != "auto" or not plan.config.precision.race:
-        return launches
-    try:
-        wanted = _wanted(plan)
-    except UserError:  # a record was damaged while the run goes on: the summary tells
-        return launches
-    moved = moved_since(PLAN_FILE)
-    racing = [x for x in launches if x.index < wanted[x.experiment.name] or x.record in moved]
-    return racing if len(racing) > 1 else launches  # all were lost since this block was asked for
 
 
 def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:

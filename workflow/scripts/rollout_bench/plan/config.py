@@ -178,9 +178,6 @@ class ComparisonSettings(Strict):
     relevant_difference: Annotated[Number, Field(ge=0, le=1)] = Field(
         0.01, description="Speed-ups closer to 1 than this fraction are never called ^ or v, however sure they are."
     )
-    power: Annotated[Number, Field(ge=0.7, le=0.9999)] = Field(
-        0.8, description="Chance to find a difference of the size that a ~ names, were it there."
-    )
     metrics: OfflineMetrics = Field(
         ["output_tokens_per_s"],
         description=(
@@ -237,37 +234,18 @@ class Precision(Strict):
     min_launches: Annotated[AutoCount, Field(ge=2)] = Field(
         3,
         description=(
-            "Launches of each experiment at the least: the first stage of stop: spread, which has 4 at the least where "
-            "only one experiment is compared with the baseline."
+            "Launches of each experiment at the least: the first stage, whose spread says how many there are to be. It "
+            "has 4 at the least where only one experiment is compared with the baseline."
         ),
     )
     max_launches: Annotated[AutoCount, Field(ge=2)] = Field(
         12, description="Launches of each experiment at most, invalid ones included."
-    )
-    stop: Literal["spread", "interval"] = Field(
-        "spread",
-        description=(
-            "spread: the spread of the first min_launches says how many are needed, and the interval is made with it "
-            "(Stein 1945). interval: the interval is looked at after every launch (Pocock 1977); it then holds "
-            "whatever ends the run, also somebody who likes what the difference looks like, and is wider."
-        ),
-    )
-
-    race: bool = Field(
-        False,
-        description=(
-            "With stop: interval. What is surely not the best of all that has the same baseline gets no further "
-            "launch: its interval, which holds at all looks together, lies below that of another one."
-        ),
     )
 
     @model_validator(mode="after")
     def _in_order(self) -> Precision:
         if self.max_launches < self.min_launches:
             raise ValueError(f"max_launches {self.max_launches} is below min_launches {self.min_launches}")
-        if self.race and self.stop != "interval":
-            # The interval of stop: spread holds where nothing but the spread of the first launches ends them.
-            raise ValueError("race: true takes stop: interval, whose intervals hold whatever ends the launches")
         return self
 
 
@@ -472,8 +450,8 @@ class Config(Strict):
     precision: Precision = Field(
         Precision(),
         description=(
-            "What launches: auto goes on to. Raised later, it adds to the launches that are there; to ask for more "
-            "because of what the difference looked like needs stop: interval."
+            "What launches: auto goes on to. Raised later, it adds to the launches that are there. Choose it before "
+            "you look at the result: to ask for more because of what a difference looked like finds false ones."
         ),
     )
     warmup_iterations: WarmupIterations = 1

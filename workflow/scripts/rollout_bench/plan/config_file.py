@@ -31,7 +31,13 @@ _OTHER_NAMES = {
 }
 """What people call platforms, metrics and formats, where the nearest spelling would mislead (gpu is nearer to cpu)."""
 
-_REMOVED = {("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came"}
+_AUTO = "the spread of the first launches says how many there are to be; to end a run early, set half_width wider"
+_REMOVED = {
+    ("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came",
+    ("precision", "stop"): _AUTO,
+    ("precision", "race"): _AUTO,
+    ("comparison", "power"): "each interval says how large a difference may be",
+}
 """What to do in place of keys that earlier versions had."""
 
 
@@ -146,7 +152,7 @@ def _told(error: ErrorDetails) -> UserError:
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
     if error["loc"] in _REMOVED:
-        return UserError(f"config: {where}: was removed", f"delete it, and {_REMOVED[error['loc']]}")
+        return UserError(f"config: {where}: was removed", f"delete it: {_REMOVED[error['loc']]}")
     if error["type"] == "extra_forbidden":
         return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
     if error["type"] == "missing":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict
@@ -25,7 +25,11 @@ PLAN_SCHEMA_VERSION: Literal[11] = 11
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
-of an experiment, 9 no `prices`, 10 neither `differing` nor `known` of a launch."""
+of an experiment, 9 no `prices`, 10 neither `differing` nor `known` of a launch; up to 10 `precision` and `comparison`
+had more keys, which are not read."""
+
+_REMOVED = {"stop", "race", "power"}
+"""Keys of `precision` and `comparison` in plans of earlier versions."""
 
 Known = Literal["measured", "guess", "least"]
 
@@ -185,6 +189,11 @@ class PlanFile(Strict):
     )
     guess: str | None = Field(None, description="What a guess of the time goes by, in one line; shown by plan alone.")
     files: list[str] = Field([], description="Configs that were laid over the default one.")
+
+    @field_validator("precision", "comparison", mode="before")
+    @classmethod
+    def _without_what_was_removed(cls, value: object) -> object:
+        return {key: value[key] for key in value.keys() - _REMOVED} if isinstance(value, dict) else value
 
 
 def read_plan(path: Path) -> PlanFile:

@@ -622,10 +622,8 @@ def _compared_with(spec: Spec, config: Config) -> tuple[str, ...]:
 def in_torn_blocks(plan: Schedule) -> set[str]:
     """Return records of blocks that lack others: measured now, these would be no pair with those that are there.
 
-    What has failed is no reason to measure the others again, and what has lost a race is not lacking.
+    What has failed is no reason to measure the others again.
     """
-    if plan.config.launches == "auto" and plan.config.precision.race:
-        return set()
     found: set[str] = set()
     for group in plan.interleaving.groups:
         members = {(experiment.spec.mode, experiment.name) for experiment in group.members}

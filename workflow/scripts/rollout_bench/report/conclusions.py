@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.headings import on_unnamed_endpoint
@@ -37,15 +39,15 @@ class Conclusion:
         better: names with ratio and interval, the best first.
         worse: the same of those that are worse, the worst last.
         small: those whose difference is real and too small to matter.
-        undetected: names with the size that would have been found.
-        noisy: those of which nothing can be told.
+        undetected: names with ratio and interval, of which neither is known.
         unknown: names with the reason why there is no verdict.
         best: the best one, where there are three or more; empty where nobody can say.
         all_judged: whether all that is compared could be the best.
-        ties: those that can't be told from it.
+        ties: those that are not distinguishable from it.
         also: what its engines differ in besides what is compared, by the names of those that do.
         doubts: what is wrong with its launches.
-        next: what to do, with the command; empty where nothing is left to do.
+        next: what to do; empty where nothing is left to do.
+        command: what does it; empty where no command does.
     """
 
     title: str
@@ -56,7 +58,6 @@ class Conclusion:
     worse: Sequence[str]
     small: Sequence[str]
     undetected: Sequence[str]
-    noisy: Sequence[str]
     unknown: Sequence[str]
     best: str
     all_judged: bool
@@ -64,6 +65,7 @@ class Conclusion:
     also: Mapping[str, Sequence[str]]
     doubts: Sequence[str]
     next: str
+    command: str
 
 
 def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, object]:
@@ -76,8 +78,6 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         _conclusion(base, _by_told_metric(others), own, collection, len(groups) > 1)
         for (base, others), own in zip(groups[:MOST], beside, strict=False)
     ]
-    # where each launch is looked at, an interval holds at all looks, and for its own comparison alone
-    looks = collection.precision is not None and collection.precision.stop == "interval"
     compared = [row for base, others in groups for row in (base, *others) if row is not None]
     told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
     if any(row.experiment.place not in told and (row.launches or row.experiment.failures) for row in lacking):
@@ -88,7 +88,7 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         "unnamed": bool(rows) and not found and all(map(on_unnamed_endpoint, rows)),
         "more": max(0, len(groups) - MOST),
         "confidence": collection.comparison.confidence,
-        "together": collection.earlier is None and not looks,
+        "together": collection.earlier is None,
         "through": name,
         # against a baseline of one setting a trend is that of the table's own column
         "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
@@ -114,6 +114,7 @@ def _would_be_beside(row: Row, base: Row | None, collection: Collection) -> bool
 
 def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
     """Return what is in doubt and what to do next, where no launch can be compared."""
+    step, command = _next(rows, [], collection)
     return Conclusion(
         title="",
         metric="",
@@ -123,14 +124,14 @@ def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
         worse=[],
         small=[],
         undetected=[],
-        noisy=[],
         unknown=[f"{row.label} ({_why(row)})" for row in rows if _is_refused(row)],
         best="",
         all_judged=False,
         ties=[],
         also={},
         doubts=list(_doubts(rows)),
-        next=_next(rows, [], collection),
+        next=step,
+        command=command,
     )
 
 
@@ -169,6 +170,7 @@ def _conclusion(
     stands = standing(base, others, settings, stop) if base is not None else None
     metric = METRICS[next(iter(others[0].comparisons))]
     other = others[0].against.other
+    step, command = _next(everyone, undetected, collection)
     return Conclusion(
         title=_in_common(everyone, axes) if several_groups else "",
         metric=metric.header.removesuffix(" ms"),
@@ -177,19 +179,15 @@ def _conclusion(
         better=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better],
         worse=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse],
         small=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in by_verdict.get("irrelevant", ())],
-        undetected=[
-            f"{_side(row, axes)} {_ratio(row.comparison)} (one of {percent(size)} or more would have been found)"
-            for row in undetected
-            if (size := row.comparison.detectable) is not None and not row.comparison.too_noisy
-        ],
-        noisy=[_side(row, axes) for row in undetected if row.comparison.too_noisy],
+        undetected=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in undetected],
         unknown=[f"{_side(row, axes)} ({_why(row)})" for row in (*by_verdict.get("unknown", ()), *lacking)],
         best="" if stands is None else _side(stands.best, axes),
         all_judged=stands is not None and stands.complete and not lacking,
         ties=[] if stands is None else [_side(row, axes) for row in stands.ties],
         also=_also(others, axes),
         doubts=list(_doubts(everyone)),
-        next=_next(everyone, undetected, collection),
+        next=step,
+        command=command,
     )
 
 
@@ -263,46 +261,43 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
         yield f"a few slow passes carry the difference of {some([row.label for row in few])}"
 
 
-def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> str:
-    """Return the next step that brings most; the first that applies."""
+def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
+    """Return the next step that brings most, the first that applies, and its command."""
     if any(row.experiment.damaged for row in rows):
-        command = _command("remeasure=invalid", collection)
-        return f"delete what is named under Damaged, then measure it again with what it is compared with: {command}"
+        step = "delete what is named under Damaged, then measure it again with what it is compared with"
+        return step, _command("remeasure=invalid", collection)
     failures = [failure for row in rows for failure in row.experiment.failures if failure.category not in LASTING]
     if failures or any(row.experiment.missing for row in rows):
         look = "look under Failed, then " if failures else ""
-        return f"{look}run the same command again, which measures what is missing"
+        return f"{look}run the same command again, which measures what is missing", ""
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     invalid = [own for own in codes if own and not LASTING.intersection(own)]
     if invalid:
         busy = any("cpu_shared" in own for own in invalid)
         command = _command("remeasure=invalid" + (" wait_for_quiet_s=600" if busy else ""), collection)
-        return f"look under Flags, then measure what is invalid again: {command}"
+        return "look under Flags, then measure what is invalid again", command
     if any(not launch.paired for row in rows for launch in row.launches):
-        return f"measure again, together, what is no fair pair: {_command('remeasure=invalid', collection)}"
+        return "measure again, together, what is no fair pair", _command("remeasure=invalid", collection)
     if collection.precision is not None:
-        return ""
+        return "", ""
     launches = max(len(row.launches) for row in rows)
     lacking = [row for row in rows if row.comparison.verdict == "unknown" and not row.comparison.reason]
     if any(row.comparison.launches_missing for row in lacking):
         command = _command(f"launches={max(launches, MIN_PAIRS) + 1}", collection)
-        return f"measure at least {MIN_PAIRS + 1} launches: {command}"
-    if undetected and all(row.comparison.too_noisy for row in undetected):
-        quiet = " wait_for_quiet_s=600" if rows[0].experiment.platform == "cpu" else ""
-        command = _command(f"launches={2 * launches}{quiet}", collection)
-        if launches <= MIN_PAIRS:
-            return (
-                f"{several(launches, 'launch')} of each side can tell large differences only; measure more: {command}"
-            )
-        return f"end what else runs on the machine, then measure more launches: {command}"
-    if undetected:
-        command = _command(f"launches={4 * launches}", collection)
-        level = 1 - collection.comparison.confidence
-        return (
-            f"four times the launches find a difference half as large; asked a second time, false findings are up to "
-            f"{plain_percent(2 * level)} in place of {plain_percent(level)}: {command}"
-        )
-    return ""
+        return f"measure at least {MIN_PAIRS + 1} launches", command
+    widths = [width for row in undetected if (width := row.comparison.half_width) is not None]
+    if not widths:
+        return "", ""
+    half = math.expm1(max(widths) / 2)
+    step = (
+        f"up to four times the launches, {4 * launches}, would narrow the intervals to about ±{percent(half)}. It is a"
+        " further look at the same launches: with n looks, false findings are up to n times"
+        f" {plain_percent(1 - collection.comparison.confidence)}"
+    )
+    if collection.earlier is not None or MODES[rows[0].experiment.mode].launches == "least":
+        return step, _command(f"launches={4 * launches}", collection)
+    rule = f"half_width: {min(1.0, half):.2g}, min_launches: {launches}, max_launches: {4 * launches}"
+    return step, _command(f"launches=auto 'precision={{{rule}}}'", collection)
 
 
 def _command(change: str, collection: Collection) -> str:

@@ -215,7 +215,6 @@ def _csv(rows: Sequence[Row]) -> str:
             "speedup_low": comparison.low,
             "speedup_high": comparison.high,
             "p_adjusted": comparison.p_adjusted,
-            "minimal_detectable_difference": comparison.minimal_detectable_difference,
             "verdict": comparison.verdict,
             "reason": comparison.reason or None,
             "differences": "; ".join(map(str, row.against.differences)) or None,

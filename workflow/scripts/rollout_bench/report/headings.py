@@ -18,7 +18,7 @@ from rollout_bench.contracts.metrics import ENERGY, METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import devices_of_rate, set_apart
-from rollout_bench.core.numbers import MISSING, count, number, percent, plain_percent, ratio, several
+from rollout_bench.core.numbers import MISSING, count, number, plain_percent, ratio, several
 from rollout_bench.plan.config import ComparisonSettings
 
 UNKNOWN = "unknown"
@@ -139,13 +139,11 @@ def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonS
 
 
 def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
-    """Return the mark, with the size that would have been found beside a ~ and what is missing beside a ?."""
+    """Return the mark, with what a ~ means and what is missing beside a ?."""
     assert comparison.verdict is not None
     mark = MARKS[comparison.verdict]
-    if comparison.verdict == "undetected" and comparison.detectable is not None:
-        if comparison.too_noisy:
-            return f"{mark} (too noisy to tell)"
-        return f"{mark} (no difference found; {percent(comparison.detectable)} would be)"
+    if comparison.verdict == "undetected":
+        return f"{mark} (inconclusive)"
     if comparison.verdict == "irrelevant":
         relevant = settings.relevant_difference
         ends = (comparison.low, comparison.high)

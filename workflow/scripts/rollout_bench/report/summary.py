@@ -32,7 +32,7 @@ SPANNING = (
 """What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""
 
 ELSEWHERE = (
-    "Launches: valid/measured/planned. ^ faster, v slower, ~ no difference found, ? no verdict. "
+    "Launches: valid/measured/planned. ^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. "
     "The files summary.md and summary.html {}say what each column is and how verdicts are reached."
 )
 """What the terminal has in place of definitions, with place for the figures that the files show."""

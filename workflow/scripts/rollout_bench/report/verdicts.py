@@ -1,16 +1,20 @@
-"""The foot of a summary on its verdicts: the method, what was not used, and what more launches would show."""
+"""The foot of a summary on its verdicts: the method, and what was not used."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rollout_bench.analysis.stats.blocks import Worth
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.stats.sequential import StoppingRule
 from rollout_bench.analysis.stats.two_stages import ALONE, FirstStage
-from rollout_bench.analysis.timed.comparison import FEW_PAIRS, FOUND, MIN_PAIRS, TOO_NOISY, Comparison
+from rollout_bench.analysis.timed.comparison import (
+    FEW_PAIRS,
+    FOUND,
+    MIN_PAIRS,
+    MODE_SHARE,
+    Comparison,
+    missed_modes,
+)
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.pairs import WAYS, Way
 from rollout_bench.analysis.timed.partners import Difference, Group
@@ -19,9 +23,6 @@ from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.numbers import ratio
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.report.designs import in_groups
-
-WORTHWHILE = 500
-"""Launches of each side above which a number of them helps nobody."""
 
 
 def verdict_values(
@@ -36,29 +37,25 @@ def verdict_values(
         apart: whether the sides of the comparisons did not take turns.
     """
     compared = list(_each(rows))
-    stages, precision = (precision, None) if precision and precision.stop == "spread" else (None, precision)
+    starts = min((min(each.launches_used) for _, _, each in compared if each.low is not None), default=0)
     return {
         "settings": settings,
-        "precision": precision,
-        "stages": stages,
+        "stages": precision,
         "alone": ALONE,
-        "asked": [] if stages is None else list(_asked(rows)),
+        "asked": [] if precision is None else list(_asked(rows)),
         "apart": apart,
         "min_pairs": MIN_PAIRS,
         "few_pairs": FEW_PAIRS,
-        "too_noisy": TOO_NOISY,
-        "worthwhile": WORTHWHILE,
-        "look_percent": None if precision is None else f"{100 * _level(settings, precision):.4g}",
-        "too_wide": [] if precision is None else list(_too_wide(rows, precision)),
+        "starts": starts,
+        "mode_share": MODE_SHARE,
+        "missed": missed_modes(MODE_SHARE, starts),
         "differing": differing(rows),
         "compared": sum(row.against.other is not None for row in rows),
         "found_by_few": [
-            (f"{row.name}{of}", each.ways == {"rounds"}, [each.pairs[launch] for launch in sorted(each.pairs)])
+            (f"{row.name}{of}", [each.pairs[launch] for launch in sorted(each.pairs)])
             for row, of, each in compared
             if each.verdict in FOUND and 0 < len(each.pairs) < FEW_PAIRS
         ],
-        "often_missed": list(_often_missed(rows)),
-        "lacking": list(_lacking(rows)),
         "unpaired": [
             (f"{row.name}{of}", each) for row, of, each in compared if each.unpaired or each.baseline_unpaired
         ],
@@ -78,26 +75,6 @@ def verdict_values(
             (f"{row.name}{of}", each.speedup, each.of_totals) for row, of, each in compared if each.carried_by_few
         ],
     }
-
-
-def _level(settings: ComparisonSettings, precision: Precision) -> float:
-    """Return the confidence of the interval at each look."""
-    least, most = precision.min_launches, precision.max_launches
-    return StoppingRule(precision.half_width, least, most, settings.confidence).level
-
-
-def _too_wide(rows: Sequence[Row], precision: Precision) -> Iterator[tuple[str, float]]:
-    """Yield names and half-widths of experiments whose last launch came before the precision."""
-    for row in rows:
-        comparison = row.comparison
-        experiment = row.experiment
-        if comparison.high is None or comparison.speedup is None or experiment.planned != precision.max_launches:
-            continue
-        if experiment.missing or experiment.failures:
-            continue
-        half_width = comparison.high / comparison.speedup - 1
-        if half_width > precision.half_width:
-            yield row.name, half_width
 
 
 def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, Way, FirstStage, int, float]]:
@@ -120,38 +97,6 @@ def differing(
             if difference.group in groups:
                 found.setdefault(difference, []).append(row.name)
     return {str(difference): names for difference, names in found.items()}
-
-
-def _often_missed(rows: Sequence[Row]) -> Iterator[tuple[str, Worth]]:
-    """Yield names of differences that so few launches would often miss, and what finding half of one is worth."""
-    for row, metric, comparison in _each(rows):
-        half, size = comparison.worth_of_half, comparison.minimal_detectable_difference
-        if comparison.verdict not in FOUND or half is None or size is None or comparison.speedup is None:
-            continue
-        if max(comparison.speedup, 1 / comparison.speedup) - 1 < size:
-            yield f"{row.name}{metric}", half
-
-
-def _lacking(rows: Sequence[Row]) -> Iterator[tuple[str, int, Comparison]]:
-    """For each ~ its name, how many loads have one, and the comparison that takes the fewest launches.
-
-    Only where there are launches enough to tell how many it takes, and where the machine is not too noisy to tell
-    anything.
-    """
-    found: dict[str, list[Comparison]] = {}
-    for row, metric, comparison in _each(rows):
-        if comparison.verdict != "undetected" or comparison.too_noisy:
-            continue
-        if comparison.launches_for_relevant is not None:
-            found.setdefault(f"{row.whole_name}{metric}", []).append(comparison)
-    for name, comparisons in found.items():
-        # Of the loads of a sweep the one that takes fewest: a line for each would hide the rest.
-        yield name, len(comparisons), min(comparisons, key=_fewest)
-
-
-def _fewest(comparison: Comparison) -> float:
-    least = comparison.launches_for_relevant[0] if comparison.launches_for_relevant else None
-    return math.inf if least is None else least
 
 
 def _other_means(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int]]:

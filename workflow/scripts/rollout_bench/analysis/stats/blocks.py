@@ -17,8 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-from rollout_bench.analysis.stats.power import MAX_PAIRS, as_fraction, fewest, noncentrality_beyond
-
 Array = NDArray[np.float64]
 
 BALANCED = 0.5
@@ -29,9 +27,6 @@ _SCALES = 64
 
 _BASELINES = np.linspace(-8.5, 8.5, 40)
 """Points at which the noise that comparisons share is integrated over, in standard deviations."""
-
-_KNOWN = 10**6
-"""Degrees of freedom with which a spread is as good as known."""
 
 _NEGLIGIBLE = 1e-15
 """Chance of an estimated spread beyond the points of the integral, on either side."""
@@ -250,85 +245,3 @@ def step_down(p_values: ArrayLike, groups: ArrayLike) -> Array:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.array(left) * p[order]))
     return adjusted
-
-
-@dataclass(frozen=True)
-class Detectable:
-    """The smallest difference that is found with a given chance, as a fraction: 0.042 stands for 4.2 %.
-
-    It depends on the spread, which is itself only estimated: `low` and `high` are what the ends of the spread's
-    interval give. `spreads` are these ends, as standard deviations of a pair's log ratio.
-    """
-
-    size: float
-    low: float
-    high: float
-    spreads: tuple[float, float]
-
-
-def detectable(found: Contrasts, place: int, critical: float, power: float, confidence: float) -> Detectable:
-    """Return the difference that configuration `place` of one table must have to be found with chance `power`.
-
-    exp(lambda se) - 1, with lambda from `power.noncentrality_beyond` at the `critical` value. The interval of the
-    spread at `confidence` is s sqrt(nu / chi^2_nu); its lower end is of the pooled spread, as the guard only ever
-    raises the standard error.
-    """
-    freedom, pairs = int(found.freedom), int(found.pairs[place])
-    error, pooled = float(found.error[place]), float(found.pooled_error[place])
-    tail = (1 - confidence) / 2
-    narrow, wide = (float(np.sqrt(freedom / 2 / special.gammainccinv(freedom / 2, p))) for p in (tail, 1 - tail))
-    errors_off = noncentrality_beyond(critical, freedom, power)
-    ends = pooled * narrow, error * wide
-    return Detectable(
-        size=as_fraction(errors_off * error),
-        low=as_fraction(errors_off * ends[0]),
-        high=as_fraction(errors_off * ends[1]),
-        spreads=(ends[0] * float(np.sqrt(pairs)), ends[1] * float(np.sqrt(pairs))),
-    )
-
-
-def blocks_needed(spread: float, comparisons: int, difference: float, level: float, power: float) -> int | None:
-    """Return the fewest blocks that find `difference` > 0 (a fraction) with chance `power`, None where too many.
-
-    `spread` is the standard deviation of a pair's log ratio, `level` that of all `comparisons` with one baseline.
-    """
-
-    def errors_off(freedom: int) -> float:
-        # From hundreds on two digits are as good: the point changes by less than 0.001, and few are computed.
-        freedom = freedom if freedom < 100 else int(float(f"{freedom:.2g}"))
-        return noncentrality_beyond(critical_value(comparisons, freedom, level), freedom, power)
-
-    def enough(blocks: int) -> bool:
-        return as_fraction(errors_off((blocks - 1) * comparisons) * spread / np.sqrt(blocks)) <= difference
-
-    # Were the spread known it would take so many, and never fewer.
-    known = (errors_off(_KNOWN) * spread / np.log1p(difference)) ** 2
-    return fewest(enough, max(2, int(min(known, MAX_PAIRS))))
-
-
-@dataclass(frozen=True)
-class Worth:
-    """What a difference that was found is worth: how often it is found, and how it then looks.
-
-    `power` is the chance to find it, `wrong_sign` the share of what is found that points the wrong way (type S error),
-    `exaggeration` the mean size of what is found over the true size (type M error).
-    """
-
-    power: float
-    wrong_sign: float
-    exaggeration: float
-
-
-def worth(errors_off: float, critical: float, freedom: int) -> Worth:
-    """Return what is found of a true difference of `errors_off` > 0 standard errors at `critical`.
-
-    Gelman and Carlin, "Beyond power calculations", Perspectives on Psychological Science 9, 2014, with the spread
-    estimated with `freedom` degrees of freedom.
-    """
-    scales, weights = _scales(freedom)
-    edge = critical * scales
-    right, wrong = special.ndtr(errors_off - edge), special.ndtr(-errors_off - edge)
-    density = [np.exp(-((edge - side * errors_off) ** 2) / 2) / np.sqrt(2 * np.pi) for side in (1, -1)]
-    size = errors_off * (right - wrong) + density[0] + density[1]
-    power = float(weights @ (right + wrong))
-    return Worth(power, float(weights @ wrong) / power, float(weights @ size) / (power * errors_off))

@@ -5,16 +5,12 @@ Pure functions on arrays.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
-
-from rollout_bench.analysis.stats.power import as_fraction, fewest, least_above
 
 Array = NDArray[np.float64]
 
@@ -58,37 +54,6 @@ def pooled_cv_percent(groups: Sequence[ArrayLike]) -> float | None:
     """
     inside = [cv for cv in map(cv_percent, groups) if cv is not None]
     return float(np.sqrt(np.mean(np.square(inside)))) if inside else None
-
-
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Holm's adjusted p values of families [..., m], in the order of the input.
-
-    With the family sorted, p(1) <= ... <= p(m): adjusted(i) = max over j <= i of min(1, (m - j + 1) p(j)).
-    To reject what is at most alpha keeps the chance of even one false rejection in the family at most alpha,
-    whatever depends on what: comparisons with one baseline do. (Holm, "A simple sequentially rejective
-    multiple test procedure", Scandinavian Journal of Statistics 6, 1979, 65-70.)
-
-    Raises:
-        ValueError: a value that is not between 0 and 1, NaN included.
-    """
-    p = np.asarray(p_values, dtype=float)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("a p value is not between 0 and 1")
-    m = p.shape[-1]
-    order = np.argsort(p, axis=-1, kind="stable")
-    stepped = np.minimum(1.0, np.arange(m, 0, -1) * np.take_along_axis(p, order, axis=-1))
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, np.maximum.accumulate(stepped, axis=-1), axis=-1)
-    return adjusted
-
-
-def strictest_level(alpha: float, comparisons: int) -> float:
-    """Return the level that Holm asks of the smallest p value in a family of `comparisons` >= 1: alpha / comparisons.
-
-    The others are held to milder ones, up to alpha for the largest, so what can be detected at this level
-    can be detected wherever a comparison ends up in the order.
-    """
-    return alpha / comparisons
 
 
 NO_SPREAD = 1e-9
@@ -147,10 +112,6 @@ def ratio_interval(log_ratios: ArrayLike, confidence: float) -> RatioInterval:
         p_value=2 * special.stdtr(n - 1, -np.abs(middle) / error),
         log_sd=deviation,
     )
-
-
-_MIDDLES = (np.arange(100) + 0.5) / 100
-"""Middles of equally likely intervals."""
 
 
 @dataclass(frozen=True)
@@ -220,53 +181,6 @@ def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, bas
     own = 1 / (share**2 / (launches - 1) + (1 - share) ** 2 / (baseline_launches - 1))
     freedom: Array = np.minimum(own, 2 * (min(launches, baseline_launches) - 1))
     return freedom
-
-
-def detectable_difference(
-    sd: float, launches: int, baseline_sd: float, baseline_launches: int, level: float, power: float
-) -> float:
-    """Return the least difference that is found with `power`, as a fraction.
-
-    0.042 stands for a ratio of 1.042 or 1 / 1.042.
-
-    exp(lambda e) - 1, with e as in `welch_interval`, its standard deviations taken as known, and lambda from
-    `noncentrality`. At least two launches on each side.
-    """
-    error = math.sqrt(sd**2 / launches + baseline_sd**2 / baseline_launches)
-    found = noncentrality(sd, launches, baseline_sd, baseline_launches, level, power)
-    return as_fraction(found * error)
-
-
-@lru_cache(maxsize=4096)
-def noncentrality(
-    sd: float, launches: int, baseline_sd: float, baseline_launches: int, level: float, power: float
-) -> float:
-    """Difference of log means, in standard errors e, that `welch_interval` finds at `level` with `power`.
-
-    Which part B of all squared deviations comes from the first side is Beta((n - 1) / 2, (k - 1) / 2) distributed, and
-    settles the degrees of freedom; given B, Welch's t is but for a factor a noncentral t with n + k - 2 degrees of
-    freedom: a normal value over the root of W / (n + k - 2), W chi-squared. The chance to reject is the mean over B
-    and W, here over equally likely values of each (Moser, Stevens and Watts, "The two-sample t test versus
-    Satterthwaite's approximate F test", Communications in Statistics - Theory and Methods 18, 1989). A single
-    noncentral t with the degrees of freedom of `sd` and `baseline_sd` promises too much: with 3 launches of each side
-    and a level of 0.05 / 6, what it says is found in 80 % of cases is found in 57 %.
-    The chance to reject on the wrong side is left out, as in `power.noncentrality`.
-    """
-    n, k = launches, baseline_launches
-    root = np.sqrt(special.gammaincinv((n + k - 2) / 2, _MIDDLES) / ((n + k - 2) / 2))
-    part = special.betaincinv((n - 1) / 2, (k - 1) / 2, _MIDDLES)
-    s, r = sd * np.sqrt(part * (n + k - 2) / (n - 1)), baseline_sd * np.sqrt((1 - part) * (n + k - 2) / (k - 1))
-    critical = special.stdtrit(degrees_of_freedom(s, n, r, k), 1 - level / 2)
-    critical *= np.sqrt((s**2 / n + r**2 / k) / (sd**2 / n + baseline_sd**2 / k))
-    return least_above(np.outer(critical, root), power)
-
-
-def launches_needed(sd: float, baseline_sd: float, difference: float, level: float, power: float) -> int | None:
-    """Return the least number of launches, as many of each side, that detects `difference` > 0.
-
-    None where even `power.MAX_PAIRS` are too few.
-    """
-    return fewest(lambda n: detectable_difference(sd, n, baseline_sd, n, level, power) <= difference)
 
 
 def share_interval(count: int, total: int, confidence: float) -> tuple[float, float]:

@@ -2,24 +2,27 @@
 
 Stein, "A two-sample test for a linear hypothesis whose power is independent of the variance", Annals of Mathematical
 Statistics 16, 1945. The first stage gives the spread, its degrees of freedom and, with the critical value of
-`stats.blocks`, the number of blocks at which the interval is as narrow as it is wanted. The interval after all blocks
-is then made with the spread of the first stage alone. Of normal noise the spread of the first blocks is independent of
-all means, so the number of blocks is, too, and the interval covers the truth as often as it says, whatever the true
-spread is and wherever a limit ends the second stage. To estimate the spread anew from all blocks would be wrong: where
-it comes out small by luck the second stage is short, and the luck stays in.
+`stats.blocks`, the number of blocks at which the interval is as narrow as it is wanted. Of normal noise the spread of
+the first blocks is independent of all means, so the number of blocks is, too, and the interval that is made with it
+covers the truth as often as it says, whatever the true spread is and wherever a limit ends the second stage. To use the
+spread of all blocks in its place would be wrong: where that of the first ones comes out small by luck the second stage
+is short, and the luck stays in.
+
+A machine that is quiet during the first stage and not later would leave an interval that is too narrow. So the interval
+is the wider one of two: with the spread of the first stage, and with that of all blocks as if their number had been
+fixed. It covers at least as much as the first, and holds where the spread changes.
 
 What this does not cover: ending the run, or asking for more, because of what the difference looks like.
-`stats.sequential` is for that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollout_bench.analysis.stats.blocks import Array, Contrasts, contrasts, half_widths
+from rollout_bench.analysis.stats.blocks import Contrasts, contrasts, half_widths
 
 ALONE = 4
 """Blocks of the first stage where only one configuration is compared with the baseline, at the least: three would leave
@@ -59,21 +62,23 @@ class TwoStages:
         """Return how many blocks the first stage has where so many configurations are compared."""
         return min(self.max_blocks, max(self.min_blocks, ALONE if comparisons == 1 else 2))
 
-    def of(self, log_ratios: ArrayLike) -> tuple[Contrasts, list[FirstStage | None]]:
+    def of(self, log_ratios: ArrayLike) -> tuple[tuple[Contrasts, Contrasts], list[FirstStage | None]]:
         """Return the contrasts of one table of `log_ratios` [m, k - 1], and what the first stage said of each.
 
-        None for a configuration that has fewer pairs than the first stage takes.
+        The contrasts are those of `two_stage_contrasts`. None for a configuration that has fewer pairs than the first
+        stage takes.
         """
         d = np.asarray(log_ratios, dtype=float)
         first = self.first(int((np.isfinite(d).sum(axis=0) >= 2).sum()))
         found = two_stage_contrasts(d, first)
-        if not found.comparisons:
+        stage = found[0]
+        if not stage.comparisons:
             return found, [None] * d.shape[-1]
-        reach = half_widths(found, 1 - self.confidence) * np.sqrt(found.pairs)
-        needed = blocks_asked(reach, 1.0, self.half_width)
+        spread = stage.error * np.sqrt(stage.pairs)
+        needed = blocks_asked(half_widths(stage, 1 - self.confidence) * np.sqrt(stage.pairs), 1.0, self.half_width)
         return found, [
-            FirstStage(first, float(found.spread[place]), int(needed[place])) if pairs >= first else None
-            for place, pairs in enumerate(found.pairs)
+            FirstStage(first, float(spread[place]), int(needed[place])) if pairs >= first else None
+            for place, pairs in enumerate(stage.pairs)
         ]
 
     def within(self, needed: int, comparisons: int) -> int:
@@ -81,25 +86,14 @@ class TwoStages:
         return min(self.max_blocks, max(self.first(comparisons), needed))
 
 
-@dataclass(frozen=True)
-class StagedContrasts(Contrasts):
-    """Contrasts whose errors come from the first stage alone.
+def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> tuple[Contrasts, Contrasts]:
+    """Return two estimates, with the spread of the first `first` pairs of each configuration, and of all blocks.
 
-    `first` [..., k - 1] are the pairs of the first stage, `spread` [..., k - 1] is the standard deviation of a pair's
-    log ratio that it gives: sqrt(max(2 s^2, s_j^2)).
-    """
-
-    first: NDArray[np.int_]
-    spread: Array
-
-
-def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> StagedContrasts:
-    """Estimate as `blocks.contrasts` does, with the spread of the first `first` pairs of each configuration.
-
-    From `log_ratios` [..., m, k - 1] in the order of launches, NaN where a block has no pair of a configuration. The
-    first stage of a configuration are its own first pairs: a launch that failed or is invalid is made up for by the
-    next one, and no configuration waits for another. Spread, degrees of freedom and correlation are those of
-    `contrasts` over these pairs; d_j is the mean of all n_j pairs, and its error sqrt(max(2 s^2, s_j^2) / n_j).
+    An interval is the wider one of both, and a p value the larger one. From `log_ratios` [..., m, k - 1] in the order
+    of launches, NaN where a block has no pair of a configuration. The first stage of a configuration are its own first
+    pairs: a launch that failed or is invalid is made up for by the next one, and no configuration waits for another.
+    In the first estimate, spread, degrees of freedom and correlation are those of `contrasts` over these pairs; d_j is
+    the mean of all n_j pairs, and its error sqrt(max(2 s^2, s_j^2) / n_j). The second is that of `contrasts`.
 
     Raises:
         ValueError: fewer than two dimensions.
@@ -110,19 +104,15 @@ def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> StagedContrasts:
     pairs = np.where(stage.pairs > 0, there.sum(axis=-2), 0)
     longer = np.sqrt(stage.pairs / np.maximum(pairs, 1))
     mean = np.where(there, d, 0.0).sum(axis=-2) / np.maximum(pairs, 1)
-    return StagedContrasts(
+    of_first = replace(
+        stage,
         log_ratio=np.where(pairs > 0, mean, np.nan),
         error=stage.error * longer,
         pooled_error=stage.pooled_error * longer,
         pairs=pairs,
-        freedom=stage.freedom,
-        comparisons=stage.comparisons,
-        correlation=stage.correlation,
         own_error=stage.own_error * longer,
-        own_freedom=stage.own_freedom,
-        first=stage.pairs,
-        spread=stage.error * np.sqrt(stage.pairs),
     )
+    return of_first, contrasts(d)
 
 
 def blocks_asked(spread: ArrayLike, critical: ArrayLike, half_width: float) -> NDArray[np.int_]:

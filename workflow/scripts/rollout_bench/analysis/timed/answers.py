@@ -14,8 +14,6 @@ from rollout_bench.analysis.stats.best import may_be_best, surely_better
 from rollout_bench.analysis.stats.blocks import Array, Contrasts, contrasts
 from rollout_bench.analysis.stats.front import may_be_on_front, on_front
 from rollout_bench.analysis.stats.intervals import NO_SPREAD, mean
-from rollout_bench.analysis.stats.sequential import Looks
-from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.comparison import Stop, log_ratios
 from rollout_bench.analysis.timed.launches import fell_behind, values_of
 from rollout_bench.analysis.timed.rows import Row
@@ -72,23 +70,26 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
     """Return how configurations stand that are compared with `baseline` pair by pair; None where nobody can say.
 
     So it is with fewer than `FEWEST` that are, and where pairs are of different ways. `stop` says what the number of
-    launches depended on, as in `comparison.judge`: at looks each is held to a stricter level, and in two stages the
-    spread is that of the first.
+    launches depended on, as in `comparison.judge`.
     """
     judged = [row for row in others if row.comparison.p_value is not None and not row.comparison.sides]
     if len(judged) + 1 < FEWEST or len({row.comparison.ways for row in judged}) > 1:
         return None
     logs = log_ratios([row.comparison for row in judged])
-    found = _contrasts(logs, stop)
-    if not np.isfinite(found.error).all():
+    estimates = _estimates(logs, stop)
+    if not all(np.isfinite(found.error).all() for found in estimates):
         return None
-    may_be = may_be_best(
-        logs,
-        spread=float(found.pooled_error[0]) * math.sqrt(int(found.pairs[0]) / 2),
-        freedom=int(found.freedom),
-        level=_level(1 - settings.confidence, stop),
-        correlation=float(found.correlation),
-    )
+    by_each = [
+        may_be_best(
+            logs,
+            spread=float(found.pooled_error[0]) * math.sqrt(int(found.pairs[0]) / 2),
+            freedom=int(found.freedom),
+            level=1 - settings.confidence,
+            correlation=float(found.correlation),
+        )
+        for found in estimates
+    ]
+    may_be = [any(each) for each in zip(*by_each, strict=True)]
     means = [0.0, *np.nanmean(logs, axis=0)]
     everyone = [baseline, *judged]
     order = sorted(range(len(everyone)), key=lambda place: (not may_be[place], -means[place]))
@@ -107,14 +108,9 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
     )
 
 
-def _contrasts(logs: Array, stop: Stop) -> Contrasts:
-    """Return what blocks of log ratios tell; in two stages the first one says how much they scatter."""
-    return stop.of(logs)[0] if isinstance(stop, TwoStages) else contrasts(logs)
-
-
-def _level(level: float, stop: Stop) -> float:
-    """Return what each look is held to, so that all together are held to `level`."""
-    return stop.each(level) if isinstance(stop, Looks) else level
+def _estimates(logs: Array, stop: Stop) -> Sequence[Contrasts]:
+    """Return what blocks of log ratios tell; in two stages what is claimed must hold by both estimates."""
+    return [contrasts(logs)] if stop is None else stop.of(logs)[0]
 
 
 @dataclass(frozen=True)
@@ -312,10 +308,12 @@ def _by_launch(rows: Sequence[Row], metric: MetricName, values: Sequence[Sequenc
 
 def _surely_better(logs: Array, level: float, stop: Stop) -> NDArray[np.bool_]:
     """Return whether one row surely is better than another [rows, rows]; nothing is sure without a spread."""
-    found = _contrasts(logs[:, 1:] - logs[:, :1], stop)
-    spreads = (found.pooled_error * np.sqrt(found.pairs / 2))[found.pairs > 0]
-    if not spreads.size or int(found.freedom) < 1 or float(spreads[0]) < NO_SPREAD:
-        return np.zeros((logs.shape[1], logs.shape[1]), dtype=bool)
-    return surely_better(
-        logs, float(spreads[0]), int(found.freedom), _level(level, stop), correlation=float(found.correlation)
-    )
+    better = np.ones((logs.shape[1], logs.shape[1]), dtype=bool)
+    for found in _estimates(logs[:, 1:] - logs[:, :1], stop):
+        spreads = (found.pooled_error * np.sqrt(found.pairs / 2))[found.pairs > 0]
+        if not spreads.size or int(found.freedom) < 1 or float(spreads[0]) < NO_SPREAD:
+            return np.zeros_like(better)
+        better &= surely_better(
+            logs, float(spreads[0]), int(found.freedom), level, correlation=float(found.correlation)
+        )
+    return better

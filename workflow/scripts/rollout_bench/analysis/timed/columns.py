@@ -58,9 +58,6 @@ _ALL: dict[str, str] = {
     "speedup_high": "Float64",
     "speedup_of_totals": "Float64",
     "p_adjusted": "Float64",
-    "minimal_detectable_difference": "Float64",
-    "minimal_detectable_difference_low": "Float64",
-    "minimal_detectable_difference_high": "Float64",
     "pairs": "Int64",
     "baseline_launches": "Int64",
     "verdict": "string",
@@ -195,16 +192,12 @@ def price_line(row: Row, prices: Mapping[str, float]) -> dict[str, object]:
 
 def _compared(comparison: Comparison) -> dict[str, object]:
     nothing = comparison.is_baseline or comparison.verdict is None
-    low, high = comparison.detectable_range or (None, None)
     return {
         "speedup": comparison.speedup,
         "speedup_low": comparison.low,
         "speedup_high": comparison.high,
         "speedup_of_totals": comparison.of_totals,
         "p_adjusted": comparison.p_adjusted,
-        "minimal_detectable_difference": comparison.minimal_detectable_difference,
-        "minimal_detectable_difference_low": low,
-        "minimal_detectable_difference_high": high,
         "pairs": None if nothing or comparison.sides else len(comparison.pairs),
         "baseline_launches": None if nothing else comparison.launches_used[1],
         "verdict": "baseline" if comparison.is_baseline else comparison.verdict,

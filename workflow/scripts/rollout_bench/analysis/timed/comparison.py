@@ -12,27 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollout_bench.analysis.stats.blocks import (
     Contrasts,
-    Worth,
-    blocks_needed,
     contrasts,
-    detectable,
     half_widths,
     p_value,
     step_down,
-    worth,
 )
 from rollout_bench.analysis.stats.intervals import (
     NO_SPREAD,
     Array,
-    detectable_difference,
-    launches_needed,
     mean,
     ratio_interval,
     standard_deviation,
-    strictest_level,
     welch_interval,
 )
-from rollout_bench.analysis.stats.sequential import Looks
 from rollout_bench.analysis.stats.two_stages import FirstStage, TwoStages
 from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.pairs import (
@@ -64,21 +56,23 @@ MIN_PAIRS = 2
 FEW_PAIRS = 8
 """Pairs below which a mode that an engine chooses at its start may not have shown: then the single pairs are told."""
 
-TELLING = 6
-"""Launches from which on their spread is known well enough to say how many a difference takes, roughly."""
+MODE_SHARE = 0.3
+"""Share of starts in a mode for which a summary says how likely so few starts miss it."""
 
-TOO_NOISY = 1.0
-"""Where it can't be excluded that a difference so large (a fraction) would have been missed, nothing can be told."""
+
+def missed_modes(share: float, starts: int) -> float:
+    """Return the chance that all `starts` are in one mode, where a `share` of starts is in the other: p^m + (1 - p)^m.
+
+    No test of what they show can miss it less often (Bahadur and Savage, Annals of Mathematical Statistics 27, 1956).
+    """
+    return share**starts + (1 - share) ** starts
+
 
 Values = Mapping[int, float]
 """A metric by launch index."""
 
-Range = tuple[int | None, int | None]
-"""The least and the most number of launches that may be needed; None for more than are worth it."""
-
-Stop = Looks | TwoStages | None
-"""What the number of launches depended on: on the interval, at so many looks; on the spread of the first; on nothing
-that was seen."""
+Stop = TwoStages | None
+"""What the number of launches depended on: on the spread of the first ones, or on nothing that was seen."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +96,9 @@ class Comparison:
     index that both sides have; `low` and `high` are its interval, which holds together with those of all that is
     compared with the same baseline in the same way. Where the sides did not take turns there are no pairs but `sides`,
     its own and the baseline's, and `speedup` is the ratio of their values.
-    `p_value` is that of "no difference" among all that is compared with the same baseline, over all looks that may be
-    taken, `p_adjusted` the same among all comparisons of the table.
-    `minimal_detectable_difference` says what could be found (a fraction), `detectable_range` how uncertain that is, and
-    `launches_for_relevant` how many launches of each side the relevant difference takes, None where too few tell.
-    `worth_of_half` says what it would be worth to find a true difference of half that size, None where there is no sign
-    of any. `first_stage` says what the first launches told of how many there are to be, None where their spread does
+    `p_value` is that of "no difference" among all that is compared with the same baseline, `p_adjusted` the same among
+    all comparisons of the table.
+    `first_stage` says what the first launches told of how many there are to be, None where their spread does
     not decide that. `unpaired` and
     `baseline_unpaired` count launches that were not used since the other side has none of their index. `is_baseline`
     marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for
@@ -123,10 +114,6 @@ class Comparison:
     high: float | None = None
     p_value: float | None = None
     p_adjusted: float | None = None
-    minimal_detectable_difference: float | None = None
-    detectable_range: tuple[float, float] | None = None
-    launches_for_relevant: Range | None = None
-    worth_of_half: Worth | None = None
     first_stage: FirstStage | None = None
     pairs: Values = field(default_factory=dict)
     sides: tuple[Side, Side] | None = None
@@ -165,19 +152,6 @@ class Comparison:
         return len(self.pairs), len(self.pairs)
 
     @property
-    def detectable(self) -> float | None:
-        """The size (a fraction) from which on a difference would have been found; None where nobody can say.
-
-        That is the larger end of `detectable_range`: the spread of few launches may be far too small by chance.
-        """
-        return self.minimal_detectable_difference if self.detectable_range is None else self.detectable_range[1]
-
-    @property
-    def too_noisy(self) -> bool:
-        """Whether even a difference as large as `TOO_NOISY` might have been missed."""
-        return self.detectable is not None and self.detectable >= TOO_NOISY
-
-    @property
     def launches_missing(self) -> int:
         """Launches that a verdict still lacks: of both sides, where they are paired, else of the smaller one."""
         return max(0, MIN_PAIRS - min(self.launches_used))
@@ -192,8 +166,8 @@ def compare(
 ) -> Comparison:
     """Compare values by launch index with those of the baseline (same unit), as yet without a verdict.
 
-    `stop` says what the number of pairs depended on. Where it is looks, the interval holds at all of them together; of
-    two stages `judge` makes the interval. A difference is only called by `judge`. Values
+    `stop` says what the number of pairs depended on; of two stages `judge` makes the interval. A difference is only
+    called by `judge`. Values
     that are zero, negative or not finite make the whole comparison unknown, since what went wrong in one
     launch may have touched others.
     """
@@ -258,18 +232,12 @@ def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence
     if len(both) < MIN_PAIRS:
         return comparison
     # What decides how many pairs there are may differ no less than all of them.
-    deciding = logs[: stop.min_blocks] if isinstance(stop, TwoStages) else logs
+    deciding = logs if stop is None else logs[: stop.min_blocks]
     if standard_deviation(deciding) < NO_SPREAD:
         which = "all" if len(deciding) == len(logs) else f"the first {len(deciding)}"
         return replace(comparison, reason=f"{which} pairs have the very same ratio, as copies of one launch would")
-    looks = Looks(min(stop.first, len(both)), stop.last) if isinstance(stop, Looks) else None
-    interval = ratio_interval(logs, confidence if looks is None else 1 - looks.each(1 - confidence))
-    return replace(
-        comparison,
-        low=float(interval.low),
-        high=float(interval.high),
-        p_value=float(interval.p_value) if looks is None else looks.overall(float(interval.p_value)),
-    )
+    interval = ratio_interval(logs, confidence)
+    return replace(comparison, low=float(interval.low), high=float(interval.high), p_value=float(interval.p_value))
 
 
 def compare_apart(values: Values, baseline: Values, confidence: float, higher_is_better: bool = True) -> Comparison:
@@ -327,33 +295,28 @@ def _side(logs: Sequence[float]) -> Side:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Comparisons with one baseline, judged together: what their pairs tell, a place for each."""
+    """Comparisons with one baseline, judged together: what their pairs tell, a place for each.
 
-    found: Contrasts
+    `estimates` are one, or those of `two_stage_contrasts`: what is claimed holds by each of them.
+    """
+
+    estimates: Sequence[Contrasts]
     first_stages: Sequence[FirstStage | None]
-
-    def critical(self, place: int, level: float) -> float:
-        """Return what the |t| of one of them must exceed, for all of them together."""
-        return float(half_widths(self.found, level)[place] / self.found.error[place])
-
-    def t(self, place: int) -> float:
-        """Return how many standard errors one of them is off no difference, either way."""
-        return abs(float(self.found.log_ratio[place] / self.found.error[place]))
 
     def with_interval(self, place: int, comparison: Comparison, confidence: float) -> Comparison:
         """Return one of them with the interval and the p value that it has among the others."""
-        found, middle = self.found, float(self.found.log_ratio[place])
-        half = float(half_widths(found, 1 - confidence)[place])
+        middle = float(self.estimates[0].log_ratio[place])
+        half = max(float(half_widths(found, 1 - confidence)[place]) for found in self.estimates)
         with np.errstate(over="ignore"):
             low, high = np.exp(middle - half), np.exp(middle + half)
-        first, p = self.first_stages[place], p_value(found, place)
+        first, p = self.first_stages[place], max(p_value(found, place) for found in self.estimates)
         return replace(comparison, low=float(low), high=float(high), p_value=p, first_stage=first)
 
 
 def _blocks(comparisons: Sequence[Comparison], stages: TwoStages | None) -> _Blocks:
     """Return what the pairs of `comparisons` tell, with the spread of all blocks or, in stages, of the first ones."""
     if stages is None:
-        return _Blocks(contrasts(log_ratios(comparisons)), [None] * len(comparisons))
+        return _Blocks([contrasts(log_ratios(comparisons))], [None] * len(comparisons))
     return _Blocks(*stages.of(log_ratios(comparisons)))
 
 
@@ -367,34 +330,21 @@ def judge(
 
     `baselines` says what each is compared with: those of one baseline whose pairs are of one way are judged as blocks,
     with one spread and one critical value (`stats.blocks`); None where each has its own. The chance of a false finding
-    is shared by all, by `blocks.step_down`. `stop` as in `compare`: with looks each comparison is judged by its own
-    pairs, with two stages by the spread of the first.
+    is shared by all, by `blocks.step_down`. `stop` as in `compare`.
     """
-    looks = stop if isinstance(stop, Looks) else None
-    stages = stop if isinstance(stop, TwoStages) else None
     tables: dict[Hashable, list[int]] = {}
     for number, comparison in enumerate(family):
         if comparison.p_value is not None:
-            alone = baselines is None or looks is not None or comparison.sides is not None
+            alone = baselines is None or comparison.sides is not None
             table = (number,) if alone or baselines is None else (baselines[number], comparison.ways)
             tables.setdefault(table, []).append(number)
-    if not tables:
-        return list(family)
-    level = strictest_level(1 - settings.confidence, len(tables))
-    level = level if looks is None else looks.each(level)
-    judged, p_values = list(family), []
+    judged, p_values = list(family), list[float]()
     for numbers in tables.values():
-        together = None if family[numbers[0]].sides else _blocks([family[n] for n in numbers], stages)
-        for place, number in enumerate(numbers):
-            comparison = family[number]
-            if together is not None:
-                if len(numbers) > 1 or stages is not None:
-                    comparison = together.with_interval(place, comparison, settings.confidence)
-                comparison = _with_sizes(comparison, together, place, level, settings)
-            else:
-                comparison = _with_sizes_apart(comparison, level, settings)
-            judged[number] = comparison
-            p_values.append(comparison.p_value or 0.0)
+        if family[numbers[0]].sides is None and (len(numbers) > 1 or stop is not None):
+            together = _blocks([family[number] for number in numbers], stop)
+            for place, number in enumerate(numbers):
+                judged[number] = together.with_interval(place, family[number], settings.confidence)
+        p_values += [judged[number].p_value or 0.0 for number in numbers]
     order = [number for numbers in tables.values() for number in numbers]
     labels = [table for table, numbers in enumerate(tables.values()) for _ in numbers]
     for number, p_adjusted in zip(order, step_down(p_values, labels), strict=True):
@@ -411,48 +361,6 @@ def log_ratios(comparisons: Sequence[Comparison]) -> Array:
 def _judged(comparison: Comparison, p_adjusted: float, settings: ComparisonSettings) -> Comparison:
     assert comparison.speedup is not None
     return replace(comparison, p_adjusted=p_adjusted, verdict=verdict(comparison.speedup, p_adjusted, settings))
-
-
-def _with_sizes_apart(comparison: Comparison, level: float, settings: ComparisonSettings) -> Comparison:
-    """Return `comparison` of two sides with what is found at `level` and the launches the relevant difference takes."""
-    assert comparison.sides is not None
-    own, other = comparison.sides
-    assert own.log_sd is not None
-    assert other.log_sd is not None
-    relevant, power = settings.relevant_difference, settings.power
-    needed: Range | None = None
-    if relevant and min(own.launches, other.launches) >= TELLING:
-        needed = (launches_needed(own.log_sd, other.log_sd, relevant, level, power),) * 2
-    return replace(
-        comparison,
-        minimal_detectable_difference=detectable_difference(
-            own.log_sd, own.launches, other.log_sd, other.launches, level, power
-        ),
-        launches_for_relevant=needed,
-    )
-
-
-def _with_sizes(
-    comparison: Comparison, together: _Blocks, place: int, level: float, settings: ComparisonSettings
-) -> Comparison:
-    """Return `comparison` with what is found at `level`, the launches the relevant difference takes, and its worth."""
-    found, critical, relevant = together.found, together.critical(place, level), settings.relevant_difference
-    size = detectable(found, place, critical, settings.power, settings.confidence)
-    needed: Range | None = None
-    if relevant and len(comparison.pairs) >= TELLING:
-        least, most = (
-            blocks_needed(spread, int(found.comparisons), relevant, level, settings.power) for spread in size.spreads
-        )
-        needed = least, most
-    assert comparison.p_value is not None
-    sign = comparison.p_value < 1 - settings.confidence
-    return replace(
-        comparison,
-        minimal_detectable_difference=size.size,
-        detectable_range=(size.low, size.high),
-        launches_for_relevant=needed,
-        worth_of_half=worth(together.t(place) / 2, critical, int(found.freedom)) if sign else None,
-    )
 
 
 def verdict(speedup: float, p_adjusted: float, settings: ComparisonSettings) -> Verdict:

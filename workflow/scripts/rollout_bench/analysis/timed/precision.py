@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rollout_bench.analysis.stats.intervals import NO_SPREAD, Array, standard_deviation, t_interval
-from rollout_bench.analysis.stats.sequential import Looks, StoppingRule
+from rollout_bench.analysis.stats.intervals import Array
 from rollout_bench.analysis.stats.two_stages import TwoStages
-from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Stop, compare_launches
+from rollout_bench.analysis.timed.comparison import MIN_PAIRS, compare_launches
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
 from rollout_bench.analysis.timed.pairs import Way, marked_unfair, round_s
@@ -38,14 +36,8 @@ Wanted = dict[int, int]
 """Launches that are wanted, by the `id` of what is launched."""
 
 
-def stop_of(precision: Precision, confidence: float) -> Stop:
+def stop_of(precision: Precision, confidence: float) -> TwoStages:
     """Return what `precision` lets the number of launches depend on."""
-    if precision.stop == "spread":
-        return _stages(precision, confidence)
-    return Looks(precision.min_launches, precision.max_launches)
-
-
-def _stages(precision: Precision, confidence: float) -> TwoStages:
     return TwoStages(precision.half_width, precision.min_launches, precision.max_launches, confidence)
 
 
@@ -57,10 +49,10 @@ def with_enough(
 ) -> tuple[TimedExperiment, ...]:
     """Return `experiments` cut down to the launches that are wanted now, given the records that are there.
 
-    How many the first metric of each comparison wants, `_by_spread` or `_by_interval` says. Of a sweep the load counts
-    that wants most. The baseline is wanted as often as anything compared with it, what ran in blocks with it as often
-    as the others, and what is compared with nothing as often as the least. Records beyond are left out, although they
-    are there: which launches count is for the rule to say, not for what somebody measured besides.
+    How many the first metric of each comparison wants, `_by_spread` says. Of a sweep the load counts that wants most.
+    The baseline is wanted as often as anything compared with it, what ran in blocks with it as often as the others, and
+    what is compared with nothing as often as the least. Records beyond are left out, although they are there: which
+    launches count is for the rule to say, not for what somebody measured besides.
     """
     parts = split(experiments)
     index = index_by_names(parts)
@@ -70,12 +62,8 @@ def with_enough(
         for part in parts
         if (other := _partner(part, index, baseline)) is not None and _in_all_launches(part) and _in_all_launches(other)
     ]
-    if precision.stop == "spread":
-        wanted = _by_spread(parts, compared, baseline, _stages(precision, comparison.confidence))
-    else:
-        wanted = _by_interval(parts, compared, precision, comparison.confidence)
-    if not precision.race:  # there a block goes on without what has lost
-        _even_out(wanted, compared)
+    wanted = _by_spread(parts, compared, baseline, stop_of(precision, comparison.confidence))
+    _even_out(wanted, compared)
     return tuple(_first(experiment, wanted[id(experiment)]) for experiment in experiments)
 
 
@@ -184,59 +172,6 @@ def _table_name(part: TimedExperiment, baseline: Mapping[str, str]) -> tuple[str
 def _raise(wanted: Wanted, each: _Compared, launches: int) -> None:
     for side in each.sides:
         wanted[id(side)] = max(wanted[id(side)], launches)
-
-
-def _by_interval(
-    parts: Iterable[TimedExperiment], compared: Sequence[_Compared], precision: Precision, confidence: float
-) -> Wanted:
-    """Return launches that are wanted where the interval is looked at after each (`stats.sequential`).
-
-    One more until it is narrow enough; while one of the launches up to then is missing on either side, no further one.
-    """
-    rule = StoppingRule(precision.half_width, precision.min_launches, precision.max_launches, confidence)
-    wanted = {id(part.whole): rule.min_pairs for part in parts}
-    lost = _lost(compared, rule) if precision.race else {}
-    for each in compared:
-        _raise(wanted, each, min(_looked_at(each, rule), lost.get(id(each), rule.max_pairs)))
-    return wanted
-
-
-def _lost(compared: Iterable[_Compared], rule: StoppingRule) -> dict[int, int]:
-    """Return by `id` after how many launches comparisons are surely not those of the best one.
-
-    That is once the interval of one lies below that of another with the same baseline, or below the baseline itself.
-    The intervals hold together, at all looks and for all that has one baseline (`rule.each`, Bonferroni), so the best
-    one is lost with a chance of at most 1 - confidence; and each goes on to hold where its launches end for it.
-    """
-    tables: dict[object, list[_Compared]] = defaultdict(list)
-    for each in compared:
-        tables[each.other.place, each.metric, each.ways].append(each)
-    lost: dict[int, int] = {}
-    for table in tables.values():
-        level = rule.looks.each((1 - rule.confidence) / len(table))
-        lows: dict[int, float] = {}  # of one whose launches ended earlier the last
-        for launches in range(rule.min_pairs, rule.max_pairs):
-            complete = [each for each in table if id(each) not in lost and each.there.issuperset(range(launches))]
-            ends = {id(each): _ends(each.pairs(launches), level) for each in complete}
-            lows |= {name: low for name, (low, _) in ends.items()}
-            best = max(0.0, *lows.values()) if lows else 0.0
-            lost |= {name: launches for name, (_, high) in ends.items() if high < best}
-    return lost
-
-
-def _ends(logs: Sequence[float], level: float) -> tuple[float, float]:
-    """Return the t interval of the mean of `logs`; all there is of fewer than two, or of copies."""
-    if len(logs) < MIN_PAIRS or standard_deviation(logs) < NO_SPREAD:
-        return -math.inf, math.inf
-    return t_interval(logs, 1 - level) or (-math.inf, math.inf)
-
-
-def _looked_at(each: _Compared, rule: StoppingRule) -> int:
-    for launches in range(rule.min_pairs, rule.max_pairs):
-        logs = each.pairs(launches)
-        if not each.there.issuperset(range(launches)) or (rule.narrow(logs)[-1] if logs else each.in_vain(launches)):
-            return launches
-    return rule.max_pairs
 
 
 def _even_out(wanted: Wanted, compared: Sequence[_Compared]) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.balance import Replicated, replicated
-from rollout_bench.analysis.timed.comparison import MARKS, TOO_NOISY, Comparison
+from rollout_bench.analysis.timed.comparison import MARKS, Comparison
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
@@ -333,11 +333,9 @@ def _notes(
     notes = [
         f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval"
         f"{', taken alone' if apart else ''}. "
-        "^ faster, v slower (held over the table); ~ (none found): no difference was found, and the summary says which "
-        f"would have been; ? too few {'launches' if apart else 'pairs'} or no valid ones."
+        "^ faster, v slower (held over the table); ~ inconclusive: the band says how large the difference may be; "
+        f"? too few {'launches' if apart else 'pairs'} or no valid ones."
     ]
-    if any(row.comparison.verdict == "undetected" and row.comparison.too_noisy for row in compared):
-        notes.append(f"~ (too noisy): a difference of {plain_percent(TOO_NOISY)} might have been missed.")
     if any(row.comparison.verdict == "irrelevant" for row in compared):
         notes.append(f"~ (real): found, but below {plain_percent(settings.relevant_difference)}.")
     if any(_is_cut(row.comparison, limits) for row in compared):
@@ -354,7 +352,7 @@ def _label(comparison: Comparison, settings: ComparisonSettings) -> str:
     if comparison.verdict == "irrelevant":
         text = f"{MARKS['irrelevant']} (real)"
     elif comparison.verdict == "undetected":
-        text = f"{MARKS['undetected']} ({'too noisy' if comparison.too_noisy else 'none found'})"
+        text = f"{MARKS['undetected']} inconclusive"
     else:
         text = verdict_text(comparison, settings)
     return f"{ratio(comparison.speedup)}x {text}"

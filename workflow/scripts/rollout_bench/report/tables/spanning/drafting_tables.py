@@ -80,7 +80,6 @@ class Speculation:
         other: what it is compared with, which decodes without; empty where there is nothing of that kind.
         speed: its output tok/s over the other's, with its interval as tables have it.
         verdict: on that.
-        too_noisy: whether nothing can be told.
     """
 
     name: str
@@ -90,7 +89,6 @@ class Speculation:
     other: str
     speed: str
     verdict: Verdict | None
-    too_noisy: bool
 
 
 @dataclass(frozen=True)
@@ -318,7 +316,6 @@ def _speculation(row: Row, done: Drafting) -> Speculation:
         if compared and comparison is not None and comparison.speedup is not None
         else "",
         verdict=comparison.verdict if compared and comparison is not None else None,
-        too_noisy=compared and comparison is not None and comparison.too_noisy,
     )
 
 

@@ -53,7 +53,6 @@ class Thrift:
         own: what sentences call it.
         other: the same of the baseline.
         verdict: on its energy; None where nothing can be compared.
-        too_noisy: whether nothing can be told.
         share: its energy for a token over the baseline's.
         ends: of the interval of `share`; empty without one.
         joules: for a token, its own and the baseline's.
@@ -66,7 +65,6 @@ class Thrift:
     own: str
     other: str
     verdict: Verdict | None
-    too_noisy: bool
     share: float
     ends: tuple[float, ...]
     joules: tuple[float, float]
@@ -194,7 +192,6 @@ def _thrifts(findings: Findings) -> Iterator[Thrift]:
             own=row.label,
             other=base.label,
             verdict=found.verdict,
-            too_noisy=found.too_noisy,
             share=1 / found.speedup,
             ends=tuple(1 / end for end in (found.high, found.low) if end),
             joules=(_mean(_ENERGY, row), _mean(_ENERGY, base)),
