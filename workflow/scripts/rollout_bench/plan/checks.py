@@ -499,11 +499,6 @@ def _check_colocated_memory(spec: Spec) -> None:
 
 def _check_placed_here(spec: Spec) -> None:
     shares = 1 if spec.placement is None else len(spec.placement.generating)
-    if spec.placement is not None and spec.platform == "ascend":
-        raise UserError(
-            f"config: modes: {spec.mode} needs NPUs that send each other weights, which is not built yet",
-            f"leave {spec.mode} out of modes on ascend",
-        )
     if spec.platform == "cpu" and shares > 1 and not _memory_is_shared_out(spec, shares):
         share = spec.engine.args.get("gpu_memory_utilization", USUAL_UTILIZATION)
         what = "engines" if tensor_parallel_size(spec) == 1 else "shards of engines"

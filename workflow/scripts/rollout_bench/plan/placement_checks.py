@@ -125,6 +125,11 @@ def check_engines(spec: Spec) -> None:
     """
     if spec.placement is None:
         return
+    if spec.platform == "ascend":
+        raise UserError(
+            f"config: modes: {spec.mode} needs NPUs that send each other weights, which is not built yet",
+            f"leave {spec.mode} out of modes on ascend",
+        )
     if spec.placement.sleep and spec.platform not in SLEEPS_ON:
         raise UserError(
             f"config: placement.sleep: {spec.placement.sleep}: vLLM can't put an engine to sleep on {spec.platform}",

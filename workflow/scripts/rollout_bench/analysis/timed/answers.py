@@ -205,8 +205,8 @@ def trends(lines: Sequence[Swept]) -> list[Trend]:
 
 
 TRADED = ("tpot_s", "ttft_s", "e2el_s")
-"""What throughput is held against where the config compares by nothing else, the first that launches have. Not start-up: what
-starts first in a block may pay for the caches of all."""
+"""What throughput is held against where the config compares by nothing else, the first that launches have.
+Not start-up: what starts first in a block may pay for the caches of all."""
 
 Standpoint = Literal["front", "close", "behind"]
 """front: no other configuration dominates it by its means; close: none surely is better in both metrics; behind: one
