@@ -99,6 +99,19 @@ def test_lengths_on_the_page_are_those_around_the_measured_one() -> None:
     assert PAGE.count("At which lengths it pays is inconclusive (measured: 256).") == 2
 
 
+def test_level_2_has_ratios_of_its_first_launches_and_no_verdict_because_each_side_had_a_gpu_of_its_own() -> None:
+    sides = [launches(model="qwen3-8b", quant=quant, sleep="2", update="ipc", launch=0) for quant in ("bf16", "fp8")]
+    (bf16,), (fp8,) = sides
+    generation, transition = (fmean(bf16[name]) / fmean(fp8[name]) for name in ("elapsed_s", "transition_s"))
+    whole = sum(fmean(bf16[name]) for name in ("elapsed_s", "transition_s"))
+    whole /= sum(fmean(fp8[name]) for name in ("elapsed_s", "transition_s"))
+    level_2 = PAGE.partition("## Level 2: nothing is kept")[2].partition("\n## ")[0]
+    found = [float(number) for number in re.findall(r"([\d.]+)x \? \(needs 1 more launch\)", level_2)]
+    assert found == pytest.approx([whole, transition, generation], abs=6e-4)
+    assert "x ^" not in level_2
+    assert "- No verdict: fp8 (" in level_2
+
+
 def test_the_page_has_such_numbers() -> None:
     found = [(model, sleep, quant) for model, quant, sleep, *_ in steps()]
     of_level_1 = [(model, "1", quant) for model in ("qwen3-8b", "qwen3-1.7b") for quant in ("bf16", "fp8", "w8a8")]

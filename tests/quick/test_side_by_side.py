@@ -141,6 +141,29 @@ def test_another_index_begins_with_another_device_however_many_groups_there_are(
         assert len(set(begins)) == len(begins) == 4
 
 
+@pytest.mark.parametrize("devices", [2, 3, 4, 8])
+def test_models_that_are_compared_swap_devices_over_their_launches(
+    monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
+    """Of any number of launches no device has one side more than once more often: else their pairs would not count."""
+    found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(devices)]
+    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: found)
+    plan = on_gpus()
+    side = SideBySide(plan, Workflow(), on_cluster=False)
+    launches = sorted(plan.launches, key=lambda launch: launch.index)
+    model = {launch.experiment.name: launch.experiment.spec.model.name for launch in launches}
+    (name_a, *_), (name_b, *_) = ([name for name, of in model.items() if of == wanted] for wanted in ("a", "b"))
+    uneven: Counter[int] = Counter()
+    for index in range(4):
+        (own,), (theirs,) = (
+            [each for each in launches if (each.experiment.name, each.index) == (name, index)]
+            for name in (name_a, name_b)
+        )
+        uneven[side.first(own)] += 1
+        uneven[side.first(theirs)] -= 1
+        assert max(map(abs, uneven.values())) <= 1
+
+
 def refused(plan: Schedule) -> str | None:
     """Return the two lines that say that this machine has too few devices; None where it may have enough."""
     try:

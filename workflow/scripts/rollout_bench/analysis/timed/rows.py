@@ -52,15 +52,16 @@ STARTED_TOGETHER = "the engines of a block started all at once, so start-up time
 OTHER_ENDS = "entries of a rollout differ in when a sequence counts as complete"
 """Why there is no verdict on the times of sequences that reached their engines through different entries."""
 
+NOT_SWAPPED = "make no fair pair: the baseline's ran on other devices, and the sides did not swap them"
+
 UNPAIRED = {
-    (
-        "not_interleaved",
-    ): "were not measured in one block with the baseline's; the flag not_interleaved says what to do",
-    ("not_in_turn",): "did not take turns with the baseline's; raise launches, and the further ones do",
-    ("other_device", "other_node"): "ran on another device than the baseline's, and the sides did not swap devices",
-    ("other_neighbours",): "ran beside other launches where the baseline's ran alone, or the other way round",
+    "not_interleaved": "were not measured in one block with the baseline's; the flag not_interleaved says what to do",
+    "not_in_turn": "did not take turns with the baseline's; raise launches, and the further ones do",
+    "other_device": NOT_SWAPPED,
+    "other_node": NOT_SWAPPED,
+    "other_neighbours": "make no fair pair: one side ran beside other launches, and too seldom the other",
 }
-"""Flags -> why launches that have one of them are no pair."""
+"""Flag -> why launches that have it are no pair."""
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 """The launches of each experiment, by its place."""
@@ -280,8 +281,8 @@ def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
     out = [launch for launch in valid if not launch.paired]
     if not out:
         return ""
-    for codes, said in UNPAIRED.items():
-        found = [launch for launch in out if any(flag.code in codes for flag in launch.flags)]
+    for code, said in UNPAIRED.items():
+        found = [launch for launch in out if any(flag.code == code for flag in launch.flags)]
         if len(found) == len(out):
             return f"{len(out)} of its {len(valid)} launches {said}"
     return f"{len(out)} of its {len(valid)} launches are no pair with the baseline's; their flags say why"
