@@ -11,6 +11,7 @@ from contender import Cannot, hold, no_waiting
 from launching import tiny_spec
 
 from rollout_bench.contracts.spec import RolloutSpec
+from rollout_bench.measure.launch.attempt import Assignment
 from rollout_bench.measure.machine import inventory, leases
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.leases import Wanted
@@ -51,6 +52,17 @@ def test_launches_side_by_side_get_devices_of_their_own_and_name_each_other(gpus
         assert placement.neighbours == ["offline/tiny-00000000/launch-2"]
     with leased(wanted(0)) as alone:
         assert alone.neighbours() == []
+
+
+def test_two_sides_that_are_started_together_by_hand_swap_devices_from_launch_to_launch(gpus: list[Device]):
+    del gpus[2:]
+    places = []
+    for index in range(3):
+        with leased(wanted(index)) as one, leased(wanted(index)) as other:
+            places.append((one.placement([]).devices, other.placement([]).devices))
+    assert places == [(["GPU-0"], ["GPU-1"]), (["GPU-1"], ["GPU-0"]), (["GPU-0"], ["GPU-1"])]
+    here = Path("results/offline/tiny-00000000/launch-1.json")
+    assert Assignment(spec=tiny_spec(), model="", launch=1, out=here, log=here).wanted.first == 1
 
 
 def test_each_replica_is_told_its_own_linked_devices(gpus: list[Device]):
