@@ -22,6 +22,7 @@ from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import OFFLINE, ONLINE
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.plan.quants import confounders
 
 
 @dataclass(frozen=True)
@@ -82,29 +83,25 @@ def _pair(offline: Row, online: Row, rows: Sequence[Row], confidence: float) -> 
     return ModePair(offline, online, compare_apart(own, theirs, confidence), settings)
 
 
+CALLED = {"args": "engine_args", "variables": "engine.environment", "multiprocess": "engine.multiprocess"}
+"""What a config calls the facts of `confounders`."""
+
+
 def other_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
     """Yield what of the settings of two engines differs, besides what each mode needs, as (name, of one, of the other).
 
     Of what nobody set vLLM has other defaults for a server than for `LLM`, which are told as the engine resolved them.
     """
-    records = (one, other)
-    sides = [
-        {"engine.multiprocess": record.spec.engine.multiprocess}
-        | {f"engine_args.{name}": value for name, value in record.spec.engine.args.items()}
-        | {f"engine.environment.{name}": value for name, value in record.spec.engine.environment.items()}
-        for record in records
-    ]
-    known = [
+    for fact, values in confounders(one.spec, other.spec).items():
+        place, dot, name = fact.partition(".")
+        yield f"{CALLED[place]}{dot}{name}", *values
+    own, theirs = (
         {name: value for name, value in record.engine.resolved.items() if name not in record.spec.engine.args}
-        for record in records
-    ]
-    for name in sorted(known[0].keys() & known[1].keys() - {EXECUTOR}):
-        for side, resolved in zip(sides, known, strict=True):
-            side[f"vLLM's own {name}"] = resolved[name]
-    for name in dict.fromkeys([*sides[0], *sides[1]]):
-        values = [str(side.get(name, "not set")) for side in sides]
-        if values[0] != values[1]:
-            yield name, values[0], values[1]
+        for record in (one, other)
+    )
+    for name in sorted(own.keys() & theirs.keys() - {EXECUTOR}):
+        if own[name] != theirs[name]:
+            yield f"vLLM's own {name}", str(own[name]), str(theirs[name])
 
 
 @dataclass(frozen=True)
