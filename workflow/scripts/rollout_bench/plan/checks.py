@@ -49,6 +49,9 @@ MOST = {
 }
 """Engine arguments that are counts, and numbers far beyond what any engine could be started with."""
 
+BLOCK, SMALL_BLOCKS = 16, (1, 8)
+"""Tokens of a block of the KV cache that attention kernels take multiples of; some take these (vLLM 0.32, read)."""
+
 MOST_OF_ANY = (1 << 63) - 1
 """No argument is a number of more than 64 bits."""
 
@@ -297,6 +300,8 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     if isinstance(value, int) and abs(value) > MOST.get(name, MOST_OF_ANY):
         most = MOST.get(name, MOST_OF_ANY)
         raise UserError(f"config: {where}: is more than any engine takes", f"give a whole number up to {most:,}")
+    if name == "block_size" and value not in SMALL_BLOCKS and value % BLOCK:
+        raise UserError(f"config: {where}: no attention has blocks of {value} tokens", f"give a multiple of {BLOCK}")
     if name == "gpu_memory_utilization" and (
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
     ):
@@ -321,11 +326,11 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         )
     unknown = unknown_part(engine.folder, name, value) if engine.folder is not None else None
     if unknown is not None:
-        place, last = f"{where}.{'.'.join(unknown.place)}", unknown.place[-1]
         what = "has no such key there" if unknown.value is None else f"does not take {unknown.value!r} there"
+        word = unknown.place[-1] if unknown.value is None else str(unknown.value)
         raise UserError(
-            f"config: {place}: {engine.name} {engine.version} {what}",
-            did_you_mean(last if unknown.value is None else str(unknown.value), unknown.known),
+            f"config: {'.'.join((where, *unknown.place))}: {engine.name} {engine.version} {what}",
+            f"write {unknown.words}" if unknown.words else did_you_mean(word, unknown.known),
         )
 
 

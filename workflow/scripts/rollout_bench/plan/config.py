@@ -473,7 +473,7 @@ class Config(Strict):
             "reads them. For the command line: --config remeasure=invalid."
         ),
     )
-    timeout_s: Seconds = Field(
+    timeout_s: Annotated[Seconds, Field(ge=1)] = Field(
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
     timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")

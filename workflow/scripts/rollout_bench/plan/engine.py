@@ -10,10 +10,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import operator
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,10 @@ ANYTHING = Accepted(anything=True)
 
 @dataclass(frozen=True)
 class _Declared:
-    """A field of a class: its annotation, in which module, and whether values are looked at as they are given."""
+    """A field of a class: annotation and default, in which module, and whether values are looked at as given."""
 
     annotation: ast.expr
+    default: ast.expr | None
     path: Path
     as_given: bool
 
@@ -216,6 +218,12 @@ def default_of(folder: Path, argument: str) -> object:
 
     It does as a constant, or as the constant of a class that holds a part of the config.
     """
+    value = _default(folder, argument)
+    return value.value if isinstance(value, ast.Constant) else UNKNOWN
+
+
+def _default(folder: Path, argument: str) -> ast.expr | None:
+    """Return what stands for the default of `argument`, in EngineArgs or in the class that it names there."""
     path = folder / "engine" / "arg_utils.py"
     item = _field(_module(path).classes.get("EngineArgs"), argument)
     value = None if item is None else item.value
@@ -223,7 +231,7 @@ def default_of(folder: Path, argument: str) -> object:
         there = _defined(value.value.id, path, folder, DEEPEST)
         item = None if there is None else _field(_module(there[1]).classes.get(there[0]), value.attr)
         value = None if item is None else item.value
-    return value.value if isinstance(value, ast.Constant) else UNKNOWN
+    return value
 
 
 def _field(of: ast.ClassDef | None, name: str) -> ast.AnnAssign | None:
@@ -241,22 +249,27 @@ class UnknownPart:
         place: where it stands in the argument.
         known: what is known there: keys, or values.
         value: the value, where that is none of those known; None where it is the key.
+        words: what to write, where what is known has no names.
     """
 
     place: tuple[str, ...]
     known: frozenset[str]
     value: object = None
+    words: str = ""
 
 
 def unknown_part(folder: Path, argument: str, value: object) -> UnknownPart | None:
     """Return the first part of `value` that is not in the class which vLLM makes of this argument of its EngineArgs.
 
-    That is a key that the class lacks, or a value that is none of those that the class names. None where there is none,
-    and where the source does not spell out what there may be.
+    That is a key that the class lacks, a value that is none of those that the class names, or a number out of its
+    bounds. None where there is none, and where the source does not spell out what there may be.
     """
     path = folder / "engine" / "arg_utils.py"
     arguments = _module(path).classes.get("EngineArgs")
     item = _field(arguments, argument)
+    bounds = _broken_bounds(value, _default(folder, argument))
+    if bounds:
+        return UnknownPart((), frozenset(), value, bounds)
     if arguments is None or item is None or not isinstance(value, dict):
         return None
     return _unknown_in(value, _made_of(arguments, argument) or item.annotation, path, folder)
@@ -282,10 +295,54 @@ def _unknown_in(value: object, annotation: ast.expr, path: Path, folder: Path) -
         takes = _of(one.annotation, one.path, folder, DEEPEST) if one.as_given else ANYTHING
         if takes.choices and not takes.types and not takes.takes(inner):
             return UnknownPart((key,), frozenset(map(str, takes.choices)), inner)
-        found = _unknown_in(inner, one.annotation, one.path, folder)
+        found = _wrong_value(inner, one, folder) or _unknown_in(inner, one.annotation, one.path, folder)
         if found is not None:
-            return UnknownPart((key, *found.place), found.known, found.value)
+            return replace(found, place=(key, *found.place))
     return None
+
+
+def _wrong_value(value: object, one: _Declared, folder: Path) -> UnknownPart | None:
+    """Return what is wrong with a number out of bounds, a part of a list, or a value that an enumeration lacks."""
+    kind = _class_of(one.annotation, one.path, folder, DEEPEST)
+    if kind is not None and "IntEnum" in map(_last, kind[0].bases) and type(value) in (int, str):
+        items = (each for each in kind[0].body if isinstance(each, ast.Assign) and isinstance(each.value, ast.Constant))
+        named = {
+            ast.unparse(each.targets[0]): each.value.value for each in items if isinstance(each.value, ast.Constant)
+        }
+        if value not in named.values() and str(value).upper() not in named:
+            return UnknownPart((), frozenset(map(str, {*named, *named.values()})), value)
+    if not one.as_given:
+        return None
+    bounds = _broken_bounds(value, one.default)
+    if bounds:
+        return UnknownPart((), frozenset(), value, bounds)
+    sides = one.annotation
+    if isinstance(sides, ast.Subscript) and _last(sides.value) == "list" and isinstance(value, list):
+        takes = _of(sides.slice, one.path, folder, DEEPEST)
+        for number, each in enumerate(value):
+            if not takes.takes(each):
+                return UnknownPart((str(number),), frozenset(), each, takes.words)
+    return None
+
+
+_BOUNDS: dict[str | None, tuple[Callable[[float, float], bool], str]] = {
+    "gt": (operator.gt, "above"),
+    "ge": (operator.ge, "from"),
+    "lt": (operator.lt, "below"),
+    "le": (operator.le, "up to"),
+}
+"""What pydantic calls them."""
+
+
+def _broken_bounds(value: object, default: ast.expr | None) -> str:
+    """Return in words the bounds of `Field(gt=0)` that a number does not keep; empty where it keeps them."""
+    if type(value) not in (int, float) or not isinstance(default, ast.Call) or _last(default.func) != "Field":
+        return ""
+    said = [(each.arg, each.value) for each in default.keywords if each.arg in _BOUNDS]
+    limits = [(_BOUNDS[name], ast.literal_eval(limit)) for name, limit in said]
+    if all(keeps(value, limit) for (keeps, _), limit in limits):
+        return ""
+    return f"a number {' and '.join(f'{word} {limit}' for (_, word), limit in limits)}"
 
 
 def _class_of(annotation: ast.expr, path: Path, folder: Path, deep: int) -> tuple[ast.ClassDef, Path] | None:
@@ -322,7 +379,7 @@ def _fields(of: ast.ClassDef, path: Path, folder: Path, deep: int) -> dict[str, 
     for item in of.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id[0] != "_":
             as_given = not {item.target.id, "*"} & converted
-            found[item.target.id] = _Declared(item.annotation, path, as_given)
+            found[item.target.id] = _Declared(item.annotation, item.value, path, as_given)
     return found
 
 

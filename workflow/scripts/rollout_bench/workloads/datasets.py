@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.load import DatasetFormat
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, near_miss
 
 ASKING = ("human", "user")
 ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
@@ -103,10 +103,28 @@ class _DamagedError(Exception):
     """What is wrong with a file, without its name."""
 
 
+TRACE_KEYS = (
+    ("prompt_tokens", "input_length"),
+    ("output_tokens", "output_length"),
+    ("arrival_s", "timestamp"),
+    ("prompt_group",),
+)
+"""Keys of a line that say something, ours and Mooncake's name for the same; others say nothing here."""
+
+
+def _check_spelling(where: str, row: dict[str, Any]) -> None:
+    lacking = [name for names in TRACE_KEYS if not row.keys() & set(names) for name in names]
+    for key in row.keys() - {name for names in TRACE_KEYS for name in names} if lacking else ():
+        meant = near_miss(key, lacking)
+        if meant is not None:
+            raise _DamagedError(f"{where}: has no {meant}, but {_short(key)}, which says nothing")
+
+
 def _trace(text: str) -> Iterator[Entry]:
     prompts: dict[int, int] = {}
     for where, line in _lines(text):
         row = _object(where, line)
+        _check_spelling(where, row)
         group, prompt = row.get("prompt_group"), _tokens(where, row, "prompt_tokens", "input_length")
         if group is not None:
             if type(group) is not int or not 0 <= group < 1 << 31:
@@ -141,7 +159,7 @@ def _prompts(text: str) -> Iterator[Entry]:
 
 def _sharegpt(text: str) -> Iterator[Entry]:
     try:
-        conversations = json.loads(text)
+        conversations = json.loads(text, object_pairs_hook=_no_key_twice)
     except ValueError as error:
         raise _DamagedError(f"is no JSON: {error}") from None
     if not isinstance(conversations, list):
@@ -183,9 +201,17 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
             yield f"line {number}", line.rstrip("\r")
 
 
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key {_short(twice)} stands twice")
+    return found
+
+
 def _object(where: str, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_no_key_twice)
     except ValueError as error:
         raise _DamagedError(f"{where}: is no JSON: {error}") from None
     if not isinstance(row, dict):
