@@ -219,13 +219,11 @@ def plan_workflow(
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
             check_devices(config, matrix)
         device, device_bytes = smallest_gpu() if matrix.platform == "cuda" and not on_cluster else (None, None)
-        limits = assumed(matrix.platform, config.bounds_device or device)
-        there = limits.memory_bytes if device_bytes is None and limits.source == "published" else device_bytes
+        limits = assumed(matrix.platform, config.bounds_device or device, device_bytes)
         if measured_here or (is_main and matrix.platform != "cpu"):
-            check_fits(matrix.experiments, there, f"one {device or limits.device}")
-        memory = MachineMemory(on_cluster, _places_on_cpu(config), there)
-        design = kept_design(PLAN_FILE)
-        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=design)
+            check_fits(matrix.experiments, limits.memory_bytes, f"one {device or limits.device}")
+        memory = MachineMemory(on_cluster, _places_on_cpu(config), limits.memory_bytes)
+        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=kept_design(PLAN_FILE))
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
         plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
         if is_main:

@@ -336,10 +336,17 @@ _BOUNDS: dict[str | None, tuple[Callable[[float, float], bool], str]] = {
 
 def _broken_bounds(value: object, default: ast.expr | None) -> str:
     """Return in words the bounds of `Field(gt=0)` that a number does not keep; empty where it keeps them."""
-    if type(value) not in (int, float) or not isinstance(default, ast.Call) or _last(default.func) != "Field":
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not isinstance(default, ast.Call)
+        or _last(default.func) != "Field"
+    ):
         return ""
-    said = [(each.arg, each.value) for each in default.keywords if each.arg in _BOUNDS]
-    limits = [(_BOUNDS[name], ast.literal_eval(limit)) for name, limit in said]
+    limits = []
+    for each in default.keywords:
+        with contextlib.suppress(ValueError):  # a bound that has a name is let through
+            limits += [(_BOUNDS[each.arg], ast.literal_eval(each.value))] if each.arg in _BOUNDS else []
     if all(keeps(value, limit) for (keeps, _), limit in limits):
         return ""
     return f"a number {' and '.join(f'{word} {limit}' for (_, word), limit in limits)}"

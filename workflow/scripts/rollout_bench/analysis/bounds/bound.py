@@ -25,7 +25,7 @@ from rollout_bench.analysis.bounds.cost import (
     step_costs,
     weight_bytes,
 )
-from rollout_bench.analysis.bounds.limits import DeviceLimits, Least, Total, least, total
+from rollout_bench.analysis.bounds.limits import ANY_PROCESSOR, DeviceLimits, Least, Total, least, total
 from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec, placed_engines, replicas
@@ -269,8 +269,9 @@ def least_times(experiments: Iterable[Experiment], limits: DeviceLimits) -> Leas
         pass_s = None if passes is None else least_pass_s(e.spec, e.model_path, e.dataset_path, limits)
         if passes is not None and pass_s is not None:
             found[e.name] = passes * pass_s
-    which = ", the fastest that is known: name yours as bounds_device" if limits.memory_bytes else ""
-    return LeastTimes(found, f"one {limits.device}{which if limits.source == 'assumed' else ''}")
+    which = ", the fastest that is known: name yours as bounds_device"
+    unnamed = limits.source == "assumed" and limits is not ANY_PROCESSOR
+    return LeastTimes(found, f"one {limits.device}{which if unnamed else ''}")
 
 
 def bound_of(costs: _Costs, sequences: Sequence[Lengths], spec: Spec, limits: DeviceLimits) -> ExperimentBound:

@@ -196,11 +196,20 @@ ANY_PROCESSOR = DeviceLimits("server, however fast", "assumed", 2 * TERA, dict.f
 """More than the processors of any server of today have together: two with 0.85 TB/s, and 128 AMX units, each."""
 
 
-def assumed(platform: str, device: str | None = None) -> DeviceLimits:
-    """Return the limits of `device` where it is known, else of the fastest one of a platform: nothing is faster."""
+def assumed(platform: str, device: str | None = None, memory_bytes: float | None = None) -> DeviceLimits:
+    """Return the limits of `device` where it is known, else of the fastest one of a platform: nothing is faster.
+
+    Args:
+        platform: of the device.
+        device: its name, None where nobody knows it.
+        memory_bytes: its memory, where that was looked up.
+    """
     peak = find_peak(device) if device else None
     if peak is not None:
-        return published(peak)
+        found = published(peak)
+        return found if memory_bytes is None else replace(found, memory_bytes=memory_bytes)
     there = [peak for peak in PEAKS if peak.platform == platform]
     fastest = max(there, key=lambda peak: peak.bytes_per_s, default=None)
-    return ANY_PROCESSOR if fastest is None else replace(published(fastest), source="assumed")
+    if fastest is None:
+        return ANY_PROCESSOR
+    return replace(published(fastest), source="assumed", memory_bytes=memory_bytes)
