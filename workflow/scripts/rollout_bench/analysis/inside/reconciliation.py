@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from rollout_bench.analysis.inside.breakdown import Breakdown, Change, batches_differ, breakdowns, changes
+from rollout_bench.analysis.inside.breakdown import Breakdown, Change, breakdowns, changes
 from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, Part, ProfiledExperiment
 from rollout_bench.analysis.stats.intervals import NO_SPREAD, cv_percent, mean
 from rollout_bench.contracts.inside import Phase
-from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.numbers import brief
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -219,7 +218,7 @@ class Reconciliation:
 
     `ratio` is predicted over measured with its interval. `verdict` is apart where the interval excludes 1 and the two
     are further apart than the relevant difference; unknown where one is missing, and `reason` says which. `reasons`
-    are likely ones for being apart, each with its evidence.
+    are what the steps show of why they are apart.
     """
 
     own: ProfiledExperiment
@@ -366,41 +365,12 @@ def _over_phases(parts: Mapping[tuple[Phase, Part], float]) -> dict[Part, float]
 SUM_OFF = 0.05
 """Steps of a pass that add up to its measured time but for less than this fraction say nothing."""
 
-OTHER_BATCH = 0.10
-"""Tokens of a step, or those that attention looks back at, may differ by this fraction from those of the pass."""
 
-WAITS = 0.3
-"""Share of a step in which the device waits from which on the host has a say in its duration."""
-
-
-MOST = 6
-"""Reasons that are told."""
-
-
-def reasons(
-    found: Reconciliation, of_own: Mapping[Phase, Breakdown], of_baseline: Mapping[Phase, Breakdown]
-) -> tuple[str, ...]:
-    """Likely reasons for predicted and measured being apart, each with its evidence.
-
-    None where they agree, and none where nothing speaks for one.
-    """
+def reasons(found: Reconciliation) -> tuple[str, ...]:
+    """Return what the steps themselves show of why predicted and measured are apart; empty where they agree."""
     if found.verdict != "apart":
         return ()
-    sides = [(found.own, of_own), (found.baseline, of_baseline)]
-    told = dict.fromkeys(
-        [
-            *_with_profiler(found),
-            *_sums(found),
-            *(text for side, of in sides for text in _batch(side, of)),
-            *_batches(found, of_own, of_baseline),
-            *(text for side, of in sides for text in _host_bound(side, of)),
-            *(text for side, of in sides for text in _unsteady_reason(side, of)),
-            *(text for side, _ in sides for text in _doubts(side)),
-            *_stand_ins(found),
-            *_server(found),
-        ]
-    )
-    return _first(list(told))
+    return (*_with_profiler(found), *_sums(found))
 
 
 def _with_profiler(found: Reconciliation) -> Iterator[str]:
@@ -431,81 +401,6 @@ def _sums(found: Reconciliation) -> Iterator[str]:
             yield f"{much}: time outside steps, slower steps in the pass, or too few steps counted"
         else:
             yield f"{much}: slower steps in the profile's launch, or too many steps counted"
-
-
-def _batch(side: ProfiledExperiment, of: Mapping[Phase, Breakdown]) -> Iterator[str]:
-    if side.measured is None:
-        return
-    for phase, breakdown in of.items():
-        sample, tokens = breakdown.sample, side.measured.tokens.get(phase)
-        if sample is None:
-            continue
-        if tokens and sample.tokens and _apart(sample.tokens, tokens, OTHER_BATCH):
-            yield (
-                f"another batch: {phase} steps of {side.quant} were profiled with {brief(sample.tokens)} tokens, those "
-                f"of the pass have {brief(tokens)} in the mean"
-            )
-        context, passed = sample.context_tokens, side.measured.context_tokens
-        if phase == "decode" and context and passed and _apart(context, passed, OTHER_BATCH):
-            yield (
-                f"another context: attention of {side.quant} looked back at {brief(context)} tokens in the timed "
-                f"decode steps, at {brief(passed)} in those of the pass in the mean"
-            )
-
-
-def _batches(
-    found: Reconciliation, of_own: Mapping[Phase, Breakdown], of_baseline: Mapping[Phase, Breakdown]
-) -> Iterator[str]:
-    for phase in of_own:
-        differ = batches_differ(of_own[phase], of_baseline[phase]) if phase in of_baseline else None
-        if differ:
-            yield (
-                f"another batch: {phase} steps were profiled with {brief(differ[0])} tokens for {found.own.quant}, "
-                f"with {brief(differ[1])} for {found.baseline.quant}"
-            )
-
-
-def _host_bound(side: ProfiledExperiment, of: Mapping[Phase, Breakdown]) -> Iterator[str]:
-    for phase, breakdown in of.items():
-        if breakdown.share(HOST_GAP) >= WAITS:
-            yield (
-                f"host-bound: the device waits in {100 * breakdown.share(HOST_GAP):.0f} % of a {phase} step of "
-                f"{side.quant}, and what the host does is not the same in a profile as in a pass"
-            )
-
-
-def _unsteady_reason(side: ProfiledExperiment, of: Mapping[Phase, Breakdown]) -> Iterator[str]:
-    for phase, breakdown in of.items():
-        cv = cv_percent(breakdown.sample.unprofiled_s) if breakdown.sample else None
-        if cv is not None and cv >= UNSTEADY_PERCENT:
-            yield f"unsteady steps: {phase} steps of {side.quant} vary by {cv:.0f} % without the profiler"
-
-
-def _doubts(side: ProfiledExperiment) -> Iterator[str]:
-    for flag in side.record.validity:
-        yield f"a doubt about the profile of {side.quant}: {flag.sentence.rstrip('.')}"
-
-
-def _stand_ins(found: Reconciliation) -> Iterator[str]:
-    assert found.prediction is not None
-    for phase, stand_in in found.prediction.taken_for.items():
-        yield f"{phase} steps are not profiled and were taken as {stand_in} steps"
-
-
-def _server(found: Reconciliation) -> Iterator[str]:
-    if found.own.measured is not None and mode_of(found.own.measured.mode).has_loads:
-        yield "online: requests come and go through a server, which is in the measured pass and not in the steps"
-
-
-def _apart(one: float, other: float, fraction: float) -> bool:
-    return abs(math.log(one / other)) > math.log1p(fraction)
-
-
-def _first(told: Sequence[str]) -> tuple[str, ...]:
-    """Return the first of them, of which nobody reads more, and how many there are besides."""
-    if len(told) <= MOST:
-        return tuple(told)
-    return (*told[:MOST], f"{len(told) - MOST} further doubts, of which the table of steps shows most")
 
 
 @dataclass(frozen=True, eq=False)
@@ -548,7 +443,7 @@ def profile_report(
         if baseline is not None and baseline is not own:
             sides = phases[own.place], phases[baseline.place]
             reconciled = reconcile(own, baseline, *sides, settings)
-            found.append(replace(reconciled, reasons=reasons(reconciled, *sides)))
+            found.append(replace(reconciled, reasons=reasons(reconciled)))
     uncompared: list[tuple[ProfiledExperiment | LeftOut, str]] = [
         (own, f"{left.quant}: {left.reason}")
         for own in profiled
