@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from launching import tiny_spec
+from planned import REPOSITORY, merged_with
 
 from rollout_bench.contracts.inside import Step
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Iteration, SequenceRow, WeightBytes
@@ -16,6 +17,8 @@ from rollout_bench.measure.launch.preflight import missing
 from rollout_bench.measure.launch.progress import Progress, duration, rate
 from rollout_bench.measure.machine.device_memory import wait_until_released
 from rollout_bench.measure.machine.host import relevant_variables
+from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
+from rollout_bench.plan.config_file import read_config
 from rollout_bench.workloads.requests import Source
 
 SPEC = tiny_spec()
@@ -228,3 +231,14 @@ def test_a_garbled_plan_gives_progress_without_totals(
 def test_rates_and_durations_are_short() -> None:
     assert [rate(x) for x in (87.4, 1900, 23456)] == ["87", "1.9k", "23.5k"]
     assert [duration(x) for x in (0, 3, 42, 130, 9000)] == ["0 s", "10 s", "40 s", "2 min", "2.5 h"]
+
+
+def test_a_variable_of_the_shell_that_no_engine_is_given_is_named_unless_the_config_gives_it():
+    shell = {"OMP_NUM_THREADS": "1", "VLLM_X": "1"}
+    first, second = dropped_variables(read_config(merged_with("{}")), shell)
+    assert first.startswith("OMP_NUM_THREADS of your shell: given to no engine")
+    assert "engine: {environment: {OMP_NUM_THREADS: '1'}}" in second
+    given = read_config(merged_with("engine: {environment: {OMP_NUM_THREADS: '1'}}"))
+    assert list(dropped_variables(given, shell)) == []
+    rules = [(REPOSITORY / "workflow" / "rules" / name).read_text() for name in ("launch.smk", "block.smk")]
+    assert all(f"-u {name}" in rule for rule in rules for name in THREAD_VARIABLES)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,10 +13,13 @@ import filelock
 import stand_in
 from workspace import TINY, Workspace
 
+from rollout_bench.commands import workflow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import read_record, sequences_path
+from rollout_bench.core import interrupts
 
 DEADLINE_S = 120.0
+CALL = Path(workflow.__file__).with_name("snakemake_call.py")
 
 
 def test_a_run_that_is_asked_to_end_keeps_whole_records_and_the_next_measures_only_what_is_left(tmp_path: Path):
@@ -39,6 +45,24 @@ def test_a_run_that_is_asked_to_end_keeps_whole_records_and_the_next_measures_on
     done = workspace.snakemake("--cores", "1", "results/summary.md")
     assert done.returncode == 0, done.stdout
     assert len(workspace.records) == len(stand_in.starts(workspace.path)) == 12, "a launch was measured twice"
+
+
+def test_ctrl_c_while_planning_is_one_line_and_in_a_run_ends_with_the_status_of_an_interrupt(tmp_path: Path):
+    engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
+    workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
+    plan = subprocess.Popen([sys.executable, "-P", CALL, "plan"], cwd=workspace.path, stderr=subprocess.PIPE, text=True)
+    while "site-packages" not in Path(f"/proc/{plan.pid}/maps").read_text():  # it imports Snakemake
+        assert plan.poll() is None
+    plan.send_signal(signal.SIGINT)
+    assert plan.communicate(timeout=DEADLINE_S)[1] == "interrupted: nothing was started\n"
+    assert plan.returncode == interrupts.INTERRUPTED
+    run, began = workspace.start("--cores", "1", "results/summary.md"), time.monotonic()
+    while not stand_in.starts(workspace.path):
+        assert run.poll() is None, workspace.output
+        assert time.monotonic() - began < DEADLINE_S
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
 
 
 def test_a_clone_that_shares_the_results_of_one_that_runs_is_refused_and_told_what_helps(tmp_path: Path):

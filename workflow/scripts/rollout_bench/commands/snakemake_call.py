@@ -20,7 +20,8 @@ def _end(*_: object) -> None:
     os._exit(130)
 
 
-signal.signal(signal.SIGINT, _end)  # before Snakemake, whose import takes a second; the Snakefile ends it
+if __name__ == "__main__":  # before Snakemake, whose import takes a second; the Snakefile ends it
+    signal.signal(signal.SIGINT, _end)
 
 from snakemake.cli import args_to_api, parse_args  # noqa: E402
 from snakemake.common import NOTHING_TO_BE_DONE_MSG  # noqa: E402
