@@ -121,7 +121,7 @@ def test_launches_of_other_files_than_the_newest_are_no_part_of_its_number(tmp_p
 def test_records_of_earlier_versions_disagree_by_what_the_engine_said_of_the_model(tmp_path: Path) -> None:
     found = invalid(tmp_path, loaded(0, None), loaded(1, None, layers_bytes=2**20), loaded(2, None, layers_bytes=2**20))
     assert list(found) == [0]
-    assert "bytes of its weights" in found[0]
+    assert "bytes of linear layers: 268,435,456 bfloat16, in launch 2 1,048,576 bfloat16" in found[0]
 
 
 def test_the_files_of_a_record_are_found_without_reading_the_rest(tmp_path: Path) -> None:

@@ -59,7 +59,10 @@ def _judged_by(record: Launched, newest_first: Sequence[Launched]) -> Launched:
         words = "is another file" if len(others) == 1 else "are other files"
         doubts.append(f"{first_few(others)} {words} in launch {newest.launch}")
     newest = newest_first[0]
-    doubts += [f"the {facts} are others in launch {newest.launch}" for facts in _other_facts(record, newest)]
+    if record.environment.device_model == newest.environment.device_model:  # another may hold a model in another way
+        theirs = _facts(newest)
+        differing = [(name, own) for name, own in _facts(record).items() if theirs.get(name, own) != own]
+        doubts += [f"{name}: {own}, in launch {newest.launch} {theirs[name]}" for name, own in differing]
     if not doubts:
         return record
     sentence = f"It loaded another model than a newer launch: {'; '.join(doubts)}. So it is no part of the same number."
@@ -67,14 +70,15 @@ def _judged_by(record: Launched, newest_first: Sequence[Launched]) -> Launched:
     return record.model_copy(update={"validity": [*record.validity, flag]})
 
 
-def _other_facts(one: Launched, other: Launched) -> list[str]:
-    """Return what the engine said of its model that is not the same; another device may hold a model in another way."""
-    if one.environment.device_model != other.environment.device_model:
-        return []
-    facts = ((each.engine.weights_bytes_by_dtype, each.engine.kv_cache) for each in (one, other))
-    names = "bytes of its weights", "layers or bytes of its KV cache"
-    pairs = zip(names, *facts, strict=True)
-    return [name for name, own, others in pairs if None not in (own, others) and own != others]
+def _facts(record: Launched) -> dict[str, str]:
+    """Return in words what the engine said of its weights and of its KV cache, as far as somebody knows."""
+    weights, cache = record.engine.weights_bytes_by_dtype, record.engine.kv_cache
+    found: dict[str, Mapping[str, int]] = {}
+    if weights is not None:
+        found |= {"bytes of linear layers": weights.linear, "bytes of other weights": weights.other}
+    if cache is not None:
+        found |= {"layers of the KV cache": cache.layers, "bytes that it takes": {"a token": cache.bytes_per_token}}
+    return {name: " + ".join(f"{n:,} {of}" for of, n in sorted(amounts.items())) for name, amounts in found.items()}
 
 
 @dataclass(frozen=True)
