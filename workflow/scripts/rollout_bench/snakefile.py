@@ -242,12 +242,10 @@ def _measured_again(plan: Schedule) -> set[str]:
     Raises:
         UserError: called with --touch, which would move records and measure none, or for a part of what is compared.
     """
-    others = measured_with_other_files(plan)
-    doubtful = set() if plan.config.remeasure is None else _doubtful(plan)
-    for word in sys.argv[1:] if others or plan.config.remeasure is not None else ():
+    again = measured_again(plan, measured_with_other_files(plan) | _doubtful(plan))
+    for word in sys.argv[1:] if again else ():
         if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations too; no other option begins so
             raise UserError(f"{word.partition('=')[0]}: does not go with measuring launches again", "leave it out")
-    again = measured_again(plan, doubtful | others)
     if plan.config.launches != "auto" or not again:
         return again
     wanted = _wanted(plan)
@@ -259,7 +257,7 @@ def _doubtful(plan: Schedule) -> set[str]:
 
     A launch that took no turns with its partner is too: no verdict comes of it, whatever it measured.
     """
-    if not RESULTS.is_dir():
+    if plan.config.remeasure is None or not RESULTS.is_dir():
         return set()
     every = plan.config.remeasure == "flagged"
     collection = collect(RESULTS, plan.plan_file(estimate=False))
