@@ -33,7 +33,7 @@ The row that starts with "measured" cuts tables out of the same 24 rounds again 
 {result.tables:,} independent tables, and over 12 of 24 rounds the launches of a side differ little from that side's own
 mean.
 
-Surely above {percent(1 - result.confidence, 0)}, with two to four configurations:
+Significantly above {percent(1 - result.confidence, 0)}, with two to four configurations:
 
 {above or "- none"}
 

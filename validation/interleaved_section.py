@@ -57,4 +57,4 @@ def _above(cells: Sequence[Judged]) -> str:
     for noise in dict.fromkeys(cell.noise for cell in above):
         worst = max((cell for cell in above if cell.noise == noise), key=lambda cell: cell.false.value)
         lines.append(f"- {noise}: {worst.false} in {worst.blocks} blocks")
-    return "Surely above:\n\n" + "\n".join(lines) if lines else "None is surely above."
+    return "Significantly above:\n\n" + "\n".join(lines) if lines else "None is significantly above."

@@ -23,7 +23,7 @@ def modes(result: Modes) -> str:
 
 {result.tables:,} simulated tables in each cell, seed {result.seed}; {percent(result.share, 0)} of the baseline's starts
 are slow. The last row is p^m + (1 - p)^m, the chance that all of m starts are in the same mode: a test that sees
-nothing but these starts cannot do better (Bahadur and Savage 1956). Bold: surely above 5 %.
+nothing but these starts cannot do better (Bahadur and Savage 1956). Bold: significantly above 5 %.
 
 **The quieter the machine, the worse**, because nothing but the mode scatters, and it did not show. More iterations do
 not help; more starts do. So a summary says for its own number of starts how often they miss such a mode.

@@ -25,7 +25,7 @@ def stopping(result: Stopping) -> str:
         for one in rule
         if one.noise == NORMAL and one.false.interval[0] > 1 - result.confidence
     ]
-    said = "Surely ABOVE the promise for some." if broken else "None is surely above the promise."
+    said = "ABOVE the promise for some." if broken else "None is significantly above the promise."
     return f"""\
 Launches spread by {percent(SPREAD, 0)}, at most {result.most} blocks, normal noise. In each cell: tables with a false
 finding, tables whose intervals all hold the truth, both in per cent, and the mean number of blocks.
@@ -48,7 +48,7 @@ above:
 
 {_noises(result)}
 
-Surely above {percent(1 - SETTINGS.confidence, 0)}:
+Significantly above {percent(1 - SETTINGS.confidence, 0)}:
 
 {listed or "- none"}
 

@@ -115,7 +115,7 @@ def test_more_experiments_ask_for_more_certainty(tmp_path: Path) -> None:
         [r for s in (BF16, *specs) for r in launches(s, [x * 1.025 for x in close])],
     )
     assert cell(alone)[6] == "^"
-    assert cell(many)[6:8] == ["~", "(no"]
+    assert cell(many)[6:8] == ["~", "(inconclusive)"]
     assert math.isclose(float(cell(alone)[5][:-1]), float(cell(many)[5][:-1]))
 
 

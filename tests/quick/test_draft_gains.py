@@ -75,8 +75,8 @@ def first_sentence(made: Summary) -> str:
         ({64: 0.8, 1: 0.7}, ("drafting costs more than it saves at every number measured, 1 (0.70", "to 64 (0.80")),
         ({1: 1.5, 8: 1.3}, ("drafting pays at every number measured, 1 (1.50", "to 8 (1.30")),
         ({1: 0.9, 8: 1.3, 64: 0.9}, ("drafting pays at 8 (1.30", "costs more than it saves at 1 (0.90", "64 (0.90")),
-        ({1: 1.5, 8: 1.0003}, ("drafting pays up to 1 (1.50", "; no difference that matters is sure at 8.")),
-        ({1: 1.0001, 8: 1.0003}, ("at once: no difference that matters is sure at 1 and 8.",)),
+        ({1: 1.5, 8: 1.0003}, ("drafting pays up to 1 (1.50", "; inconclusive at 8.")),
+        ({1: 1.0001, 8: 1.0003}, ("at once: inconclusive at 1 and 8.",)),
     ],
 )
 def test_the_first_sentence_says_up_to_how_many_sequences_it_pays(
