@@ -17,6 +17,7 @@ import modes
 import numpy as np
 import online_clients
 import online_fidelity
+import percentile_coverage
 import power
 import predecessor
 import pytest
@@ -294,6 +295,7 @@ def test_a_page_of_small_results_has_every_section(tmp_path: Path) -> None:
     keep("cycle_claims", cycle_claims.simulate(10, 1), tmp_path)
     keep("false_verdicts", false_verdict_shares.analyse(launches, 100, 1, sets=2), tmp_path)
     keep("power", power.analyse(launches, 100, 1), tmp_path)
+    keep("percentile_coverage", percentile_coverage.simulate(50, 1), tmp_path)
     keep("fidelity", fidelity.Fidelity(place=PLACE, model="m", load=load, drawn=False, rounds=rounds), tmp_path)
     times = {"default": 1.0, "few": 2.0, "eager": 1.5}
     swept = sweep_fidelity.SweepFidelity(
