@@ -98,7 +98,7 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
         "w8a8": _W8A8,
         "w8a16": _quant("compressed-tensors-w8a16", "int32", "uint8", "int8", method="(?i)w8a16|wna16"),
         "fp8": _CUDA_FP8,
-        # a scale for each 128 x 128 weights, as verl and DeepSeek have them; read in vLLM 0.23 and 0.32, not run
+        # a scale for each 128 x 128 weights, as verl and DeepSeek have them
         "fp8-block": _quant(
             "bf16", "float8_e4m3fn", "float8_e4m3fnuz", method="(?i)fp8.*block", quantization="fp8_per_block"
         ),

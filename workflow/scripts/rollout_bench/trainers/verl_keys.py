@@ -83,7 +83,7 @@ _KEYS = (
     honoured(
         f"{ROLLOUT}quantization", maybe_text, None,
         "quants: fp8 is fp8-block there, with a scale for each 128 x 128 weights as verl's has, which vLLM makes itself"
-        " where verl patches its loader. It has not run on a GPU yet; vLLM's own fp8, a scale for each tensor, has",
+        " where verl patches its loader",
     ),
     argument(f"{ROLLOUT}tensor_model_parallel_size", whole, 2, "tensor_parallel_size"),
     argument(f"{ROLLOUT}pipeline_model_parallel_size", _one, 1, "pipeline_parallel_size"),
