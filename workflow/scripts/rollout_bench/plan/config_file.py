@@ -32,7 +32,7 @@ _OTHER_NAMES = {
 """What people call platforms, metrics and formats, where the nearest spelling would mislead (gpu is nearer to cpu)."""
 
 _AUTO = "the spread of the first launches says how many there are to be; to end a run early, set half_width wider"
-_REMOVED = {
+_REMOVED: dict[tuple[int | str, ...], str] = {
     ("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came",
     ("precision", "stop"): _AUTO,
     ("precision", "race"): _AUTO,
