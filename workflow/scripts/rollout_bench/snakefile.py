@@ -33,7 +33,6 @@ from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
 from rollout_bench.measure.machine.gpus import smallest_gpu
-from rollout_bench.measure.machine.rapl import may_know_energy
 from rollout_bench.plan.checks import check_timeouts, check_weights, dropped_variables
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
@@ -463,7 +462,7 @@ def figures(plan: Schedule) -> list[str]:
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     timed = [spec for spec in specs if mode_of(spec.mode).generates]
     there = (plan.config.comparison, bool(plan.config.slo.named), any(replicas(spec) > 1 for spec in specs))
-    energy = any(may_know_energy(spec.platform) for spec in timed)
+    energy = any(spec.platform in ("cuda", "ascend") for spec in timed)
     return list(names_of_specs({spec.mode for spec in specs}, timed, *there, has_energy=energy))
 
 

@@ -29,7 +29,6 @@ from rollout_bench.measure.machine.host import Reading, between, read_host
 from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.npus import Npus
 from rollout_bench.measure.machine.power_samples import PowerSampler, Sampled
-from rollout_bench.measure.machine.rapl import Rapl
 
 SWAP_BYTES = 1 << 20
 """Swapped bytes that are a doubt: some pages are always moved; a megabyte a launch is more than that."""
@@ -255,7 +254,7 @@ class Surroundings:
         self._lease = lease
         self._pauses = pauses or Pauses()
         self._mates = mates
-        self._devices: Sequence[Devices | Npus | Rapl] = []  # of each replica; of a CPU those of the whole machine
+        self._devices: Sequence[Devices | Npus] = []  # of each replica; of a CPU none
         self._samplers: Sequence[PowerSampler] = []  # of each of them
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
@@ -271,8 +270,6 @@ class Surroundings:
             self._devices = [Devices(each, variables) for variables in self._environments]
         elif self._platform == "ascend":
             self._devices = [Npus(each, variables) for variables in self._environments]
-        elif self._platform == "cpu":
-            self._devices = [Rapl()]
         self._samplers = [PowerSampler(each.watts, each.sample_s) for each in self._devices]
 
     def before(self) -> None:
@@ -316,6 +313,8 @@ class Surroundings:
 
         Of the devices of another's server nobody asks.
         """
+        if self._platform == "cpu":
+            return "the energy of a CPU is not read"
         read = [it.devices for it in iterations if not it.warmup]
         if not self._devices or (all(read) and all(use.energy_j is not None for uses in read for use in uses or ())):
             return None

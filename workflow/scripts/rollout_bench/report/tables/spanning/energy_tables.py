@@ -29,7 +29,7 @@ MOST = 6
 SOURCE = Column(
     "energy from",
     "Where the energy is from. counter: the device's own; sampled: its power, read about ten times a second (of an NPU "
-    "every other second) and integrated; RAPL: the kernel's counters of a processor and its memory.",
+    "every other second) and integrated.",
     lambda line: line["energy_from"] or MISSING,
     words=True,
     known="energy_from",
@@ -116,8 +116,6 @@ def energy_from(row: Row) -> str:
     uses = [
         use for launch in row.used for iteration in launch.passes for use in iteration.devices or () if use.energy_j
     ]
-    if row.experiment.platform == "cpu" and uses:
-        return f"RAPL ({uses[0].device})"
     return " and ".join(sorted({use.energy_source or "counter" for use in uses}))
 
 
