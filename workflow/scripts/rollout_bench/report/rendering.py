@@ -64,7 +64,7 @@ def terminal(
 def csv_text(frame: pd.DataFrame) -> str:
     """Return a table as CSV; a text that a spreadsheet would run as a formula has an apostrophe before it."""
     quoted = {
-        name: column.map(lambda cell: f"'{cell}" if _runs(cell) else cell)
+        str(name): column.map(lambda cell: f"'{cell}" if _runs(cell) else cell)
         for name, column in frame.items()
         if any(map(_runs, column))
     }
