@@ -18,7 +18,7 @@ from rollout_bench.analysis.timed.comparison import Comparison, compare_launches
 from rollout_bench.analysis.timed.launches import LaunchMeasures, measure, parts_of
 from rollout_bench.analysis.timed.pairs import Pair, pair_of, trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.record import DeviceUse, Record
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.differences import compare_folders
 from rollout_bench.report.figures.timed_figures import iterations_figure
@@ -133,6 +133,27 @@ def test_times_mirror_rates_and_start_up_times_are_of_launches() -> None:
     assert rate.of_totals == pytest.approx(times[0] / times[1])
     assert step.of_totals == pytest.approx(rate.of_totals)
     assert start.of_totals is None
+
+
+def test_energy_is_compared_round_by_round_and_a_round_that_others_disturbed_is_trimmed() -> None:
+    def with_energy(record: Record, joules: list[float]) -> LaunchMeasures:
+        uses = [
+            [DeviceUse(device="0", thermal_share=None, power_share=None, energy_j=joule, window_s=1.0)]
+            for joule in joules
+        ]
+        own = [i for i in record.iterations if not i.warmup]
+        counted = [i.model_copy(update={"devices": use}) for i, use in zip(own, uses, strict=True)]
+        return measure(record.model_copy(update={"iterations": counted}))
+
+    baseline, other = make_block([BF16, W8A8], 3, [[100] * 5, [100] * 5])
+    theirs = with_energy(baseline, [200.0, 400.0, 100.0, 200.0, 200.0])
+    sides = [with_energy(other, [100.0, 200.0, 50.0, 900.0, 100.0])], [theirs]
+    for metric in ("energy_j_per_token", "tokens_per_s_per_w", "device_power_w"):
+        found = compare_launches(*sides, metric, 0.95)
+        assert (found.ways, found.speedup) == ({"rounds"}, pytest.approx(2.0))
+        assert found.of_totals == pytest.approx(1100 / 1350)
+    nothing = [with_energy(other, [0.0, 1.0, 1.0, 1.0, 1.0])], [theirs]
+    assert "has no energy" in compare_launches(*nothing, "device_power_w", 0.95).reason
 
 
 def test_a_pass_that_generated_nothing_makes_the_comparison_unknown() -> None:
@@ -338,7 +359,9 @@ def test_start_up_times_of_engines_that_started_together_are_no_ones(tmp_path: P
     assert "[1] the engines of a block started all at once, so start-up times tell of no single one." in text
     assert {line["startup_s"] for line in csv.DictReader(io.StringIO(made.csv))} == {""}
     in_turn = made_of(tmp_path / "in turn", *blocks(), metrics=(RATE, "startup_s"))
-    assert "start-up s: no pass has it, so the launches' own values are compared." in flat(in_turn.markdown)
+    assert "start-up s: the values of whole launches are compared, and not round by round or pass by pass." in flat(
+        in_turn.markdown
+    )
     assert {line["startup_s"] for line in csv.DictReader(io.StringIO(in_turn.csv))} == {"11.0"}
 
 

@@ -37,8 +37,9 @@ class Metric:
         definition: at the foot of the summary and in the reference.
         better: which way; neither where no verdict is wanted.
         value: of a record with at least one measured iteration, None where it can't tell.
-        of_passes: of measured iterations, in place of `value`: of all of a launch, or of single ones, which rounds of
-            interleaved engines are compared by. Without both it is read from the rows of a side file.
+        of_passes: of measured iterations: of all of a launch, in place of `value` where that is None, or of single
+            ones, which rounds of interleaved engines are compared by. Without both it is read from the rows of a side
+            file.
         of_sequences: whether these are the times of sequences, of which `Anatomy` in analysis/stats/anatomy.py has the
             metric by its name. Else they are of requests to a server: `Service` in analysis/timed/service.py has it.
         part: field of a pass that it is read from, where only passes of one mode have that; else empty.
@@ -158,26 +159,40 @@ def _devices_read(record: Record) -> list[DeviceUse] | None:
     read = [it.devices for it in measured]
     if not all(read) or any(use.energy_j is None for uses in read for use in uses or ()):
         return None
-    return [use for uses in read for use in uses or ()]
+    return _uses(measured)
 
 
-def _energy_per_token_j(record: Record) -> float | None:
-    """Return joules of all devices per output token of measured iterations."""
-    uses = _devices_read(record)
-    tokens = sum(iteration.output_tokens for iteration in record.iterations if not iteration.warmup)
-    return None if uses is None or not tokens else sum(use.energy_j or 0 for use in uses) / tokens
+def _uses(passes: Sequence[Iteration]) -> list[DeviceUse]:
+    return [use for each in passes for use in each.devices or ()]
 
 
-def _tokens_per_j(record: Record) -> float | None:
+def _where_read(of_passes: Callable[[Sequence[Iteration]], float]) -> Callable[[Record], float | None]:
+    """Return what reads a launch as `of_passes` does, where the energy of all of its passes is known."""
+
+    def value(record: Record) -> float | None:
+        if _devices_read(record) is None:
+            return None
+        return of_passes([iteration for iteration in record.iterations if not iteration.warmup]) or None
+
+    return value
+
+
+def _energy_per_token_j(passes: Sequence[Iteration]) -> float:
+    """Return joules of all devices per output token; 0 where there is none."""
+    tokens = sum(each.output_tokens for each in passes)
+    return sum(use.energy_j or 0 for use in _uses(passes)) / tokens if tokens else 0.0
+
+
+def _tokens_per_j(passes: Sequence[Iteration]) -> float:
     """Return the inverse: output tokens per joule, which is the same as per second and watt."""
-    per_token_j = _energy_per_token_j(record)
-    return 1 / per_token_j if per_token_j else None
+    per_token_j = _energy_per_token_j(passes)
+    return 1 / per_token_j if per_token_j else 0.0
 
 
-def _power_w(record: Record) -> float | None:
+def _power_w(passes: Sequence[Iteration]) -> float:
     """Return the mean power of a device in watts: joules over seconds between readings."""
-    uses = _devices_read(record)
-    return None if uses is None else sum(u.energy_j or 0 for u in uses) / sum(u.window_s or 0 for u in uses)
+    uses = _uses(passes)
+    return sum(use.energy_j or 0 for use in uses) / sum(use.window_s or 0 for use in uses)
 
 
 def _share_of_limit(record: Record) -> float | None:
@@ -347,7 +362,8 @@ _ALL = (
         "of the devices included and the host not; of a CPU its packages and memory, whoever used them. Cycles and "
         "placements have none: around their passes devices were read together with proofs.",
         better="lower",
-        value=_energy_per_token_j,
+        value=_where_read(_energy_per_token_j),
+        of_passes=_energy_per_token_j,
         speedup="energy gain",
         words=("Thriftier", "Hungrier"),
         group=ENERGY,
@@ -359,7 +375,8 @@ _ALL = (
         header="tok/s per W",
         definition="Output tokens per second and watt, which is tokens per joule: the inverse of J per token.",
         better="higher",
-        value=_tokens_per_j,
+        value=_where_read(_tokens_per_j),
+        of_passes=_tokens_per_j,
         speedup="gain of tok/s per W",
         words=("Thriftier", "Hungrier"),
         group=ENERGY,
@@ -371,7 +388,8 @@ _ALL = (
         header="W per device",
         definition="Mean power of a device meanwhile.",
         better="lower",
-        value=_power_w,
+        value=_where_read(_power_w),
+        of_passes=_power_w,
         speedup="power ratio",
         words=("Less power", "More power"),
         group=ENERGY,

@@ -37,7 +37,7 @@ from rollout_bench.analysis.timed.pairs import (
     typical,
     typical_value,
 )
-from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.metrics import ENERGY, METRICS, MetricName
 from rollout_bench.contracts.record import Flag
 from rollout_bench.core.numbers import brief
 from rollout_bench.plan.config import ComparisonSettings
@@ -200,7 +200,8 @@ def compare_launches(
     both = partners(*sides)
     idle = [launch for launch, pair in both.items() if any(has_idle_pass(metric, side) for side in pair)]
     if idle:
-        reason = f"in launch {idle[0]} a pass, its own or its baseline's, generated nothing"
+        lacks = "has no energy" if METRICS[metric].group == ENERGY else "generated nothing"
+        reason = f"in launch {idle[0]} a pass, its own or its baseline's, {lacks}"
         return Comparison(verdict="unknown", reason=reason)
     better = 1 if METRICS[metric].better == "higher" else -1
     there = {launch: pair for launch, sides_of in both.items() if (pair := pair_of(metric, *sides_of)) is not None}
