@@ -11,6 +11,10 @@ SHOWN = (3, 6)
 """Configurations in the tables that are shown; with two, both methods are Student's paired t test."""
 
 
+SCATTERING = ("the baseline spreads four times as much", "one quantization spreads four times as much", "normal")
+"""Noises for which the guard alone and what is done now are shown."""
+
+
 def block_tables(result: BlockTables) -> str:
     """Write false verdicts and coverage by noise, then width and missing launches."""
     cells = {(cell.noise, cell.configurations, cell.blocks): cell for cell in result.simulated}
@@ -33,7 +37,7 @@ The row that starts with "measured" cuts tables out of the same 24 rounds again 
 {result.tables:,} independent tables, and over 12 of 24 rounds the launches of a side differ little from that side's own
 mean.
 
-Significantly above {percent(1 - result.confidence, 0)}, with two to four configurations:
+Significantly above {percent(1 - result.confidence, 0)} (bold in the tables), with two to six configurations:
 
 {above or "- none"}
 
@@ -43,8 +47,13 @@ starts (autotuning, placement on cores, sizes of captured graphs). **Three or fo
 often](#what-of-modes-that-an-engine-chooses-at-its-start)). So the summary lists the single pairs of each difference
 that fewer than eight pairs found. One spread for the whole table
 makes this worse with three or four rounds, because the spread of the others stands in for a mode that did not show,
-and changes little from six on. A configuration that visibly scatters more than the others is judged by its own spread
-(the guard).
+and changes little from six on.
+
+A configuration that scatters more than the others is judged by its own spread (the guard). Where this is visible, it is
+also judged by its own degrees of freedom, and all are where it is the baseline, from four configurations on. Per cent
+of tables with a false difference, with the guard alone → now:
+
+{_own(cells)}
 
 How small a difference is found, as a multiple of what the same launches showed with each pair judged alone (normal
 noise, a chance of {percent(FOUND, 0)}, the cost of the guard included):
@@ -71,6 +80,19 @@ def _cell(cell: Simulated | None) -> str:
     if cell is None:
         return ""
     return f"{_points(cell.paired_false)} → {bold_above(cell.false)} ({_points(cell.covered)})"
+
+
+def _own(cells: dict[tuple[str, int, int], Simulated]) -> str:
+    rows = [
+        [f"{noise}; {k} configurations", *(_change(cells.get((noise, k, m))) for m in BLOCKS)]
+        for noise in SCATTERING
+        for k in (2, *SHOWN)
+    ]
+    return table(["rounds:", *BLOCKS], rows)
+
+
+def _change(cell: Simulated | None) -> str:
+    return "" if cell is None else f"{_points(cell.shared_false)} → {bold_above(cell.false)}"
 
 
 def _points(share: Share) -> str:

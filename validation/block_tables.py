@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 
 import numpy as np
 from kept import SETTINGS, Share, keep, kept
@@ -28,7 +29,8 @@ class Simulated(Strict):
     """Tables of `configurations` in `blocks` blocks under one noise, nothing of which differs.
 
     `false` counts tables with some p below 0.05, `covered` intervals of the configuration whose intervals hold the
-    truth least often, once each pair judged alone with Holm's method (`paired_`), and by one model of all blocks.
+    truth least often, once each pair judged alone with Holm's method (`paired_`), and by one model of all blocks;
+    `shared_false` is by that model where no side is judged by its own degrees of freedom.
     `smaller` is the size that the first comparison finds in 80 % of tables (as a logarithm), pooled over paired.
     """
 
@@ -37,6 +39,7 @@ class Simulated(Strict):
     blocks: int
     paired_false: Share
     false: Share
+    shared_false: Share
     paired_covered: Share
     covered: Share
     smaller: float
@@ -100,12 +103,14 @@ def simulated(noise: str, values: Array) -> Simulated:
     strict = special.stdtrit(freedom, 1 - ALPHA / (k - 1) / 2) * error
     pooled = contrasts(d)
     half = half_widths(pooled, ALPHA)
+    shared = half_widths(replace(pooled, own_error=np.zeros_like(pooled.error)), ALPHA)
     return Simulated(
         noise=noise,
         configurations=k,
         blocks=m,
         paired_false=_share(p.min(axis=-1) * (k - 1) < ALPHA),
         false=_share((np.abs(pooled.log_ratio) > half).any(axis=-1)),
+        shared_false=_share((np.abs(pooled.log_ratio) > shared).any(axis=-1)),
         paired_covered=_worst(np.abs(mean), alone),
         covered=_worst(np.abs(pooled.log_ratio), half),
         smaller=_found_by_most(mean, half) / _found_by_most(mean, strict),
