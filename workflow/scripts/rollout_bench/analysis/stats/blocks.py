@@ -114,9 +114,9 @@ def _scatters_more(d: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
     baseline the variance of its distance from the mean of the others takes the place of s_j^2, and with k = 3 too few
     are left to tell.
     """
-    judged = there.any(axis=-2)
+    judged = np.asarray(there.any(axis=-2))
     k = judged.sum(axis=-1)[..., None] + 1
-    whole = (there | ~judged[..., None, :]).all(axis=-1)
+    whole = np.asarray((there | ~judged[..., None, :]).all(axis=-1))
     m = np.maximum(whole.sum(axis=-1), 2)[..., None]
     sides = np.concatenate([np.ones_like(judged[..., :1]), judged], axis=-1)[..., None, :] & whole[..., None]
     y = np.where(sides, np.concatenate([np.zeros_like(d[..., :1]), d], axis=-1), 0.0)
