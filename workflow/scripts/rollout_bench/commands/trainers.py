@@ -13,6 +13,7 @@ from typing import Any
 
 from rollout_bench.analysis.bounds.bound import least_pass_s
 from rollout_bench.analysis.bounds.limits import known_peak, published
+from rollout_bench.contracts.modes import CYCLE, ROLLOUT
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import number
@@ -177,8 +178,8 @@ def _in_time(made: MadeConfig, config: Config) -> MadeConfig:
     passes = min(max(math.ceil(COUNTED_S / pass_s), FEWEST), FEWEST_BY_AUTO)
     timeout_s = min(math.ceil((START_S + (1 + passes) * pass_s) / 100) * 100, LONGEST_S)
     fewer: dict[str, Any] = {} if passes == FEWEST_BY_AUTO else {"iterations": passes}
-    if fewer and "replicas" not in made.config["rollout"]:
-        fewer["cycle"] = {"repeats": passes}
+    if fewer and "replicas" not in made.config[ROLLOUT.settings]:
+        fewer[CYCLE.settings] = {"repeats": passes}
     said = (
         why,
         f"So a launch counts {passes} passes{'' if fewer else ' or more'} after its warm-up (iterations), and may take"
@@ -203,7 +204,7 @@ def _tokens_in_turn(made: MadeConfig) -> int:
     """Return how many tokens an engine generates one after the other in a pass, if all answers are the longest."""
     load = made.config["workload_settings"][made.config["workloads"][0]]
     longest = max((line["output_tokens"] for line in made.trace), default=load.get("output_tokens", 0))
-    engines = made.config["rollout"].get("replicas", 1)
+    engines = made.config[ROLLOUT.settings].get("replicas", 1)
     sequences = math.ceil(load["prompts"] * load["samples_per_prompt"] / engines)
     return int(longest * math.ceil(sequences / load["engine_args"].get("max_num_seqs", sequences)))
 
