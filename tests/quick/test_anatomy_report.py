@@ -111,7 +111,7 @@ def test_equal_lengths_show_nothing_new_but_where_a_tail_or_a_verdict_is_of_them
         made = summary(tmp_path / str(number))
         assert bool(table(made)) == shown
         assert ("anatomy.csv" in made.tables) == shown
-        assert ("anatomy.png" in made.markdown) is False  # whether there is a figure is known before
+        assert ("anatomy.svg" in made.markdown) is False  # whether there is a figure is known before
     assert table(summary(tmp_path / "0", spec, metrics=["t90_s"], launches=1))
 
 

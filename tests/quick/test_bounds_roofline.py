@@ -73,14 +73,14 @@ def test_every_phase_has_a_panel_and_every_class_a_marker():
     classes, quants = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
     assert classes == ["qkv", "o", "gate_up", "down", "lm_head", "attention"]
     assert quants == ["bf16", "w8a8"]
-    assert len(image(figure, "png")) > 10_000
+    assert len(image(figure)) > 10_000
 
 
 def test_without_limits_there_are_points_and_no_roof():
     figure = roofline_figure(points(), None, STYLES, "", "")
     assert not [line for axes in figure.axes for line in axes.lines if len(line.get_xdata()) == 2]
     assert "The machine's limits" in " ".join(text.get_text() for text in figure.texts)
-    assert image(figure, "svg")
+    assert image(figure)
 
 
 def test_without_points_the_figure_says_so():

@@ -321,9 +321,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     first = figure_files(collection)
     with mpl.rc_context({"font.size": 30, "axes.linewidth": 5, "svg.hashsalt": None}):
         assert figure_files(collection) == first
-    assert sorted(first) == sorted(
-        f"{name}.{kind}" for name in ("throughput", "speedup", "iterations") for kind in ("svg", "png")
-    )
+    assert sorted(first) == ["iterations.svg", "speedup.svg", "throughput.svg"]
 
 
 def test_a_name_is_shortened_only_where_it_does_not_fit_and_keeps_both_ends() -> None:

@@ -23,7 +23,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_record
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figure_names import names_of
-from rollout_bench.report.figures import save
+from rollout_bench.report.figures.save import figure_files
 from rollout_bench.report.summary import Summary, summarise
 
 BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
@@ -191,11 +191,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Make:
                     spoilt = launch == 0 or case in (quant, "all")
                     put(results, spec, launch, factor if spoilt else None)
         collection = replace(collect(results, None), slo=Slo(ttft_ms=100))
-        with pytest.MonkeyPatch.context() as patch:  # no PNG, which takes as long again
-            image = save.image
-            patch.setattr(save, "image", lambda figure, kind: image(figure, kind) if kind == "svg" else b"")
-            drawn = save.figure_files(collection, FIGURES, read_servers(results, collection), results=results)
-        figures = {name.removesuffix(".svg"): rounded(data) for name, data in drawn.items() if name.endswith("svg")}
+        drawn = figure_files(collection, FIGURES, read_servers(results, collection), results=results)
+        figures = {name.removesuffix(".svg"): rounded(data) for name, data in drawn.items()}
         return Report(summarise(collection, pool_sequences(results, collection)), figures)
 
     return make

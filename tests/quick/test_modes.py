@@ -144,7 +144,7 @@ def test_a_further_mode_adds_its_part_and_its_figure_by_its_entries(monkeypatch:
     assert "## Messages: cpu, model m, workload w\n\n| quant | bytes |" in summary.markdown
     assert "## Messages\n\n- They were sent." in summary.markdown
     assert summary.tables == {"messages.csv": "step,bytes\n0,12\n1,13\n"}
-    assert set(figure_files(collection, ["messages"])) == {"messages.svg", "messages.png"}
+    assert set(figure_files(collection, ["messages"])) == {"messages.svg"}
 
 
 def literals(path: Path) -> set[str]:

@@ -107,7 +107,7 @@ def test_every_figure_that_is_named_is_written_though_there_is_no_data(tmp_path:
     names = save_figures(tmp_path / "results", collection, tmp_path / "figures", NAMES)
     assert names == list(NAMES)
     written = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert written == {f"{name}.{kind}" for name in NAMES for kind in ("svg", "png")}
+    assert written == {f"{name}.svg" for name in NAMES}
     assert "Nothing is measured online yet." in words_of_all(figures(tmp_path / "results", collection)["latency"])
 
 
@@ -198,4 +198,4 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     names = ("latency", "server", "sweep", "goodput")
     first = figure_files(collection, names, samples)
     assert figure_files(collection, names, samples) == first
-    assert sorted(first) == sorted(f"{name}.{kind}" for name in names for kind in ("svg", "png"))
+    assert sorted(first) == sorted(f"{name}.svg" for name in names)

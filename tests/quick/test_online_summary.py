@@ -139,8 +139,8 @@ def test_a_sweep_has_its_tables_and_each_launch_costs_once(tmp_path: Path) -> No
     assert [line["quant"] for line in cells(made, "What a launch costs: online")] == ["bf16", "w8a8"]
     assert {line["workload"] for line in rows(made)} == {"small @ 4 req/s", "small @ 40 req/s"}
     assert {(line["request_rate"], line["concurrency"]) for line in rows(made)} == {("4.0", ""), ("40.0", "")}
-    assert "](figures/sweep.png)" in made.markdown
-    assert "](figures/latency.png)" in made.markdown
+    assert "](figures/sweep.svg)" in made.markdown
+    assert "](figures/latency.svg)" in made.markdown
 
 
 def test_the_start_of_a_server_is_one_part_whatever_the_client_imported_meanwhile(tmp_path: Path) -> None:

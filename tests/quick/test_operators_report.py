@@ -201,4 +201,4 @@ def test_labels_of_the_figure_do_not_overlap(quants: int) -> None:
 
 
 def test_the_same_records_make_the_same_figure() -> None:
-    assert image(operators_figure(runs(), "here", ""), "svg") == image(operators_figure(runs(), "here", ""), "svg")
+    assert image(operators_figure(runs(), "here", "")) == image(operators_figure(runs(), "here", ""))

@@ -98,7 +98,7 @@ def test_no_figure_of_which_no_launch_is_valid_is_shown_though_files_of_all_are_
     }[valid]
     collection = replace(collect(tmp_path, None), baseline={"quant": "bf16"})
     summary = summarise(collection, figures=True)
-    assert set(re.findall(r"figures/(\w+)\.png", summary.markdown)) == shown - {"iterations"}
+    assert set(re.findall(r"figures/(\w+)\.svg", summary.markdown)) == shown - {"iterations"}
     before = {"speedup": b"<svg/>", "latency": b"<svg/>"}  # as an earlier state had them
     (tmp_path / "summary.html").write_text(with_pictures(summary.html, before))
     names = ["throughput", "speedup", "iterations", "latency"]

@@ -120,9 +120,9 @@ def test_the_figure_has_a_mark_for_each_replica_of_each_measured_iteration(tmp_p
     axes, *_ = replicas_figure(rows_of(collection), "", "").axes
     marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() != "--"]
     assert marks == [(launch * 2 + n, one.end_s) for launch in (0, 1) for n in (0, 1) for one in parts(STEPS[n + 1])]
-    assert "replicas.png" in figure_files(collection)
+    assert "replicas.svg" in figure_files(collection)
     save(tmp_path / "other", make_record())
-    assert "replicas.png" not in figure_files(collect(tmp_path / "other", None))
+    assert "replicas.svg" not in figure_files(collect(tmp_path / "other", None))
 
 
 def parts(iteration: Iteration) -> list[ReplicaPass]:

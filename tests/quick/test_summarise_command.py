@@ -152,7 +152,7 @@ def test_figures_are_drawn_by_hand(project: Path) -> None:
     done = run("plot.py", "results", "--all", cwd=project)
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (project / "results" / "figures").iterdir())
-    assert names == sorted(f"{n}.{k}" for n in ("iterations", "speedup", "throughput") for k in ("png", "svg"))
+    assert names == ["iterations.svg", "speedup.svg", "throughput.svg"]
 
 
 @pytest.mark.parametrize("script", ["summarise.py", "plot.py"])

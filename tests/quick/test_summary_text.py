@@ -334,7 +334,7 @@ def test_the_csv_has_full_precision_and_one_row_per_experiment(tmp_path: Path) -
 
 def test_figures_are_linked_only_when_asked_for(tmp_path: Path) -> None:
     plan = make_plan([BF16], launches=1)
-    assert "](figures/throughput.png)" in summary(tmp_path, plan, make_record(BF16), figures=True).markdown
+    assert "](figures/throughput.svg)" in summary(tmp_path, plan, make_record(BF16), figures=True).markdown
     assert "figures/" not in summary(tmp_path, plan).markdown
 
 

@@ -89,9 +89,9 @@ def test_the_kept_summary_is_a_target_too_and_is_made_again_where_a_file_of_it_i
 
 def test_figures_resolve_from_where_a_summary_lies_and_are_those_of_its_own_config(measured: Workspace):
     ran(measured, *BOTH)
-    own = sorted((kept(measured, "both") / "figures").glob("*.png"))
+    own = sorted((kept(measured, "both") / "figures").glob("*.svg"))
     assert len(own) == 3
-    assert sorted(path.name for path in (measured.path / "results" / "figures").glob("*.png")) == [p.name for p in own]
+    assert sorted(path.name for path in (measured.path / "results" / "figures").glob("*.svg")) == [p.name for p in own]
     for folder in (measured.path / "results", kept(measured, "both")):
         links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (folder / "summary.md").read_text())
         assert links

@@ -38,7 +38,7 @@ rule summary:
 
 
 rule figures:
-    """Draw the figures, as SVG and PNG: throughput, speed-ups, iterations; of online experiments latencies and more."""
+    """Draw the figures, as SVG: throughput, speed-ups, iterations; of online experiments latencies and more."""
     input:
         rules.summary.output.state,
         code=snakefile.newest_source("analysis", "report", "plot.py"),
@@ -47,8 +47,7 @@ rule figures:
             report(f"{KEPT}/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")
             for name in FIGURES
         ],
-        png=[f"{KEPT}/figures/{name}.png" for name in FIGURES],
-        last=expand("results/figures/{name}.{kind}", name=FIGURES, kind=["svg", "png"]),
+        last=expand("results/figures/{name}.svg", name=FIGURES),
     log:
         "logs/figures.log",
     localrule: True

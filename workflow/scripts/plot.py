@@ -1,4 +1,4 @@
-"""Draw the figures from the records in a results folder, as SVG and PNG, and put them into its summary.html."""
+"""Draw the figures from the records in a results folder, as SVG, and put them into its summary.html."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def main() -> int:
     out: Path = arguments.out or arguments.results / "figures"
     page = None if arguments.out else arguments.results / "summary.html"
     names = save_figures(results, collection, out, arguments.figures or (), page, arguments.also)
-    drawn = f"{', '.join(str(out / name) for name in names)} (.svg, .png)"
-    print(drawn if names else "no launch is valid, so there is no figure")
+    print(
+        ", ".join(str(out / f"{name}.svg") for name in names) if names else "no launch is valid, so there is no figure"
+    )
     return tell(collection.damaged)
 
 

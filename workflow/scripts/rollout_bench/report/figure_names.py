@@ -29,7 +29,7 @@ class Drawing:
     """One figure.
 
     Attributes:
-        name: of its files, <name>.svg and <name>.png.
+        name: of its file, <name>.svg.
         function: module:function that draws it. Arguments: the values of `of`, then where it was measured, then what to
             warn of.
         of: attributes of `parts.Findings` that it is drawn from.

@@ -172,7 +172,7 @@ def markdown(
     parts += [f"## {escaped(view.title)}\n\n{markdown_table(view)}" for view in tables.tables]
     if figures:
         shown = [drawing for name, drawing in DRAWINGS.items() if name in figures and drawing.title]
-        parts += ["\n".join(f"![{drawing.title}]({quote(folder)}/{drawing.name}.png)" for drawing in shown)]
+        parts += ["\n".join(f"![{drawing.title}]({quote(folder)}/{drawing.name}.svg)" for drawing in shown)]
     parts += map(markdown_section, sections)
     # what records of earlier versions quote was not made printable when it was written
     return printable("\n\n".join(parts) + "\n", sys.maxsize)

@@ -1,4 +1,4 @@
-"""All figures of a results folder, as SVG and PNG."""
+"""All figures of a results folder, as SVG."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def figure_files(
     files = {}
     with settings():
         for name in names or figure_names(findings.rows, collection):
-            figure = _drawn(name, findings)
-            for kind in ("svg", "png"):
-                files[f"{name}.{kind}"] = image(figure, kind)
+            files[f"{name}.svg"] = image(_drawn(name, findings))
     return files
 
 
@@ -88,11 +86,7 @@ def save_figures(
     looked = look(results, collection, rows_of(collection))
     files = figure_files(collection, names, read_servers(results, collection), looked, results)
     # one that only says why there is nothing to show is a file, which was asked for, but nothing for a reader's page
-    drawn = {
-        name.removesuffix(".svg"): content if has_panels(content) else b""
-        for name, content in files.items()
-        if name.endswith(".svg")
-    }
+    drawn = {name.removesuffix(".svg"): content if has_panels(content) else b"" for name, content in files.items()}
     places = [(folder, page)]
     if also is not None:
         places.append((also / "figures", also / "summary.html"))
@@ -101,4 +95,4 @@ def save_figures(
             write_whole(place / name, content)
         if shown_in is not None and shown_in.is_file():
             write_whole(shown_in, with_pictures(shown_in.read_text(), drawn).encode())
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in files))
+    return list(drawn)

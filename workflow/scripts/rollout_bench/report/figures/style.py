@@ -26,9 +26,6 @@ SIZE_IN = (13.333, 7.5)
 WIDTH = 72 * SIZE_IN[0]
 """The same width in points, as the size of text is given."""
 
-DPI = 150
-"""Of the PNG: 2000 x 1125 pixels."""
-
 RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 15,
@@ -216,11 +213,10 @@ def limits(means: Sequence[float], ends: Sequence[float]) -> tuple[float, float]
     return max(0.0, low - margin), high + margin
 
 
-def image(figure: Figure, kind: str) -> bytes:
-    """Return `figure` as svg or png, without a date or a version in it."""
+def image(figure: Figure) -> bytes:
+    """Return `figure` as SVG, without a date or a version in it."""
     buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
