@@ -21,6 +21,7 @@ from rollout_bench.analysis.timed.collection import collect, read_servers
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, named
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figure_names import DRAWINGS
 from rollout_bench.report.figures.style import settings
@@ -55,7 +56,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Three:
 
 
 def findings(results: Path) -> Findings:
-    collection = replace(collect(results, None), slo=Slo(ttft_ms=100))
+    comparison = ComparisonSettings(metrics=["output_tokens_per_s", "startup_s"])
+    collection = replace(collect(results, None), slo=Slo(ttft_ms=100), comparison=comparison)
     assert collection.damaged == []
     looked = look(results, collection, rows_of(collection))
     assert looked.problems == ()

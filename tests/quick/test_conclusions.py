@@ -51,7 +51,7 @@ def test_an_inconclusive_comparison_has_its_interval_and_a_next_step_that_says_w
     ]
     told = re.fullmatch(r"Inconclusive against bf16 \(output tok/s\): w8a8 1.00\dx \[(.*), (.*)\]\.", lines[0])
     assert told is not None, lines
-    assert lines[1].startswith("Next: up to four times the launches, 16, would narrow the intervals to about ±")
+    assert lines[1].startswith("Next: up to four times the launches, 16, would narrow the intervals to about ")
     assert lines[1].endswith("with n looks, false findings are up to n times 5 %:")
     command = re.fullmatch(
         r"snakemake --config launches=auto 'precision={half_width: (.*), min_launches: 4, max_launches: 16}'", lines[2]

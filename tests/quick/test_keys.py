@@ -34,6 +34,9 @@ NUMBERS = {"cuda.yaml": 5, "ascend.yaml": 5, "diagnostic.yaml": 1}
 ONLY_ON = {"cycle-cuda.yaml": "cuda"}
 """Configs of what other platforms refuse."""
 
+PLACED = {"placement.yaml", "placement-cuda.yaml", "trl.yaml", "trl-cuda.yaml", "trl-cuda-14b.yaml"}
+"""Configs of placements, which are refused on ascend."""
+
 CONFIGS = {"config.yaml": "{}"} | {path.name: path.read_text() for path in (REPOSITORY / "configs").glob("*.yaml")}
 CALLS = CONFIGS | {
     f"{name}, every mode": yaml.safe_dump(yaml.safe_load(text) | yaml.safe_load(EVERY_MODE))
@@ -64,6 +67,8 @@ def test_every_config_names_the_experiments_that_it_named_before_if_it_asks_for_
 @pytest.mark.parametrize("platform", ENGINES)
 def test_every_config_names_the_same_experiments_tomorrow(platform: str):
     calls = {name: text for name, text in CALLS.items() if ONLY_ON.get(name.partition(",")[0], platform) == platform}
+    if platform == "ascend":
+        calls = {name: text for name, text in calls.items() if name not in PLACED}
     assert {name: folders(platform, overlay) for name, overlay in calls.items()} == PINNED_AUTO[platform]
 
 
