@@ -6,15 +6,17 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_records import make_block, make_plan, make_record, make_spec, save
+from synthetic_records import make_block, make_plan, make_record, make_sequences, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison, compare_launches
+from rollout_bench.analysis.timed.latencies import pass_times_of
 from rollout_bench.analysis.timed.launches import LaunchMeasures, measure, parts_of
 from rollout_bench.analysis.timed.pairs import Pair, pair_of, trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
@@ -154,6 +156,35 @@ def test_energy_is_compared_round_by_round_and_a_round_that_others_disturbed_is_
         assert found.of_totals == pytest.approx(1100 / 1350)
     nothing = [with_energy(other, [0.0, 1.0, 1.0, 1.0, 1.0])], [theirs]
     assert "has no energy" in compare_launches(*nothing, "device_power_w", 0.95).reason
+
+
+def test_times_of_sequences_are_compared_round_by_round_and_whole_where_a_pass_of_any_launch_has_no_value() -> None:
+    def with_times(record: Record, ends_s: Sequence[float], tail_s: Sequence[float]) -> LaunchMeasures:
+        rows = make_sequences(record)
+        ends = {
+            i.index: (end_s, end_s + tail)
+            for i, end_s, tail in zip((i for i in record.iterations if not i.warmup), ends_s, tail_s, strict=True)
+        }
+        timed = [
+            r.model_copy(update={"last_token_s": ends[r.iteration][r.prompt == r.sample == 0]})
+            for r in rows
+            if r.iteration
+        ]
+        return measure(record, times=pass_times_of(record, timed))
+
+    other_ends, ends, tails = [1.0, 2.0, 0.5, 40.0, 1.0], [2.0, 4.0, 1.0, 2.0, 2.0], [0.5] * 5
+    sides: list[list[LaunchMeasures]] = [[], []]
+    for launch in range(2):
+        baseline, other = make_block([BF16, W8A8], launch, [[100] * 5, [100] * 5])
+        sides[0].append(with_times(other, other_ends, tails if launch else [0.0, *tails[1:]]))
+        sides[1].append(with_times(baseline, ends, tails))
+    t90 = compare_launches(*sides, "t90_s", 0.95)
+    assert (t90.ways, t90.speedup, t90.of_totals) == ({"rounds"}, pytest.approx(2.0), pytest.approx(11 / 44.5))
+    tail = compare_launches(*sides, "tail_s", 0.95)
+    assert (tail.ways, tail.of_totals) == ({"launches"}, None)
+    assert tail.pairs == {0: pytest.approx(1.25), 1: pytest.approx(1.0)}
+    sides[0][1] = replace(sides[0][1], anatomies={})
+    assert compare_launches(*sides, "t90_s", 0.95).ways == {"launches"}
 
 
 def test_a_pass_that_generated_nothing_makes_the_comparison_unknown() -> None:

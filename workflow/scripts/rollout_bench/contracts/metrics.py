@@ -90,6 +90,11 @@ class Metric:
         return self.value is None and self.of_passes is None
 
     @property
+    def in_passes(self) -> bool:
+        """Whether single passes have it, in the record or in a side file, and not only launches."""
+        return self.of_passes is not None or self.of_sequences
+
+    @property
     def key(self) -> str:
         """The only key of `comparison` that may name it; empty where each of them may."""
         return ONLINE_METRICS if self.of_requests else _KEYS[self.part]

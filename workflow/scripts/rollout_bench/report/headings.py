@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def _launches(line: Line) -> str:
 
 
 def speedup_columns(
-    settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False, typical: bool = False
+    settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False, typical: Collection[MetricName] = ()
 ) -> tuple[Column, ...]:
     """Return the column of each metric that is compared in `mode`.
 
@@ -109,15 +109,17 @@ def speedup_columns(
         settings: of the comparison.
         mode: of the table.
         apart: whether the sides did not take turns.
-        typical: whether typical passes are compared, of metrics that a pass has, instead of launches' values.
+        typical: metrics of which typical passes are compared, instead of launches' values.
     """
     return tuple(_speedup_column(metric, settings, apart, typical) for metric in settings.metrics_of(mode))
 
 
-def _speedup_column(metric: MetricName, settings: ComparisonSettings, apart: bool, typical: bool) -> Column:
+def _speedup_column(
+    metric: MetricName, settings: ComparisonSettings, apart: bool, typical: Collection[MetricName]
+) -> Column:
     of = METRICS[metric]
     ratio_of = "Its {} / the baseline's" if of.better == "higher" else "The baseline's {} / its own"
-    how = _RATIO_APART if apart else _RATIO_OF_TYPICAL if typical and of.of_passes else _RATIO_OF_PAIRS
+    how = _RATIO_APART if apart else _RATIO_OF_TYPICAL if metric in typical else _RATIO_OF_PAIRS
     return Column(
         of.speedup,
         f"{ratio_of.format(of.header)}, above 1 being better, {how} Then the verdict, and in brackets "

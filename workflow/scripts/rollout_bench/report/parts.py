@@ -19,7 +19,7 @@ from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences
 from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, mode_pairs, saturations
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.metrics import METRICS_KEYS
+from rollout_bench.contracts.metrics import METRICS_KEYS, MetricName
 from rollout_bench.contracts.modes import Mode, mode_of
 from rollout_bench.contracts.record import ServerSample
 from rollout_bench.plan.config import ComparisonSettings
@@ -149,10 +149,10 @@ class Findings:
         """Whether the sides of comparisons did not take turns."""
         return self.collection.earlier is not None
 
-    def typical(self, mode: Mode) -> bool:
-        """Return whether comparisons of `mode` are of typical passes, not of launches' values."""
+    def typical(self, mode: Mode) -> frozenset[MetricName]:
+        """Return by what experiments of `mode` are compared pass by pass, not by launches' values."""
         rows = [row for row in self.rows if mode_of(row.experiment.mode) is mode]
-        return any(comparison.of_passes for row in rows for comparison in row.comparisons.values())
+        return frozenset(metric for row in rows for metric, found in row.comparisons.items() if found.of_passes)
 
     @property
     def footnotes(self) -> tuple[str, ...]:

@@ -62,7 +62,12 @@ def verdict_values(
         "other_means": list(_other_means(rows)),
         "typical_means": list(_typical_means(rows)),
         "ways": sorted(
-            {way for _, metric, each in _with_metric(rows) if METRICS[metric].of_passes for way in each.ways}
+            {
+                way
+                for _, metric, each in _with_metric(rows)
+                if each.of_passes or METRICS[metric].of_passes
+                for way in each.ways
+            }
         ),
         "never_of_passes": _never_of_passes(rows),
         "grouped": any(
@@ -128,11 +133,12 @@ def _typical_means(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
 
 
 def _never_of_passes(rows: Sequence[Row]) -> list[str]:
-    """Return the headers of compared metrics that no pass has, where others are compared by passes."""
+    """Return the headers of metrics of which whole launches are compared, where others are compared by passes."""
     compared = [(metric, comparison) for _, metric, comparison in _with_metric(rows) if comparison.ways]
     if not any(comparison.of_passes for _, comparison in compared):
         return []
-    return list(dict.fromkeys(METRICS[metric].header for metric, _ in compared if METRICS[metric].of_passes is None))
+    whole = (metric for metric, each in compared if METRICS[metric].of_passes is None and not each.of_passes)
+    return list(dict.fromkeys(METRICS[metric].header for metric in whole))
 
 
 def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[int]]]]:

@@ -191,7 +191,8 @@ def compare_launches(
 ) -> Comparison:
     """As `compare`, in `metric` of launches that are valid and took turns, each pair as `pairs.pair_of` has it.
 
-    Only pairs of one way count: those that `pairs.of_one_way` chooses.
+    Only pairs of one way count: those that `pairs.of_one_way` chooses. By times of sequences whole launches are
+    compared where a pass of any of them has no value: to leave such launches out would choose by what is compared.
     """
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
     wrong = _wrong(*(values_of(metric, side) for side in sides))
@@ -199,12 +200,13 @@ def compare_launches(
         return wrong
     both = partners(*sides)
     idle = [launch for launch, pair in both.items() if any(has_idle_pass(metric, side) for side in pair)]
-    if idle:
+    if idle and not METRICS[metric].of_sequences:
         lacks = "has no energy" if METRICS[metric].group == ENERGY else "generated nothing"
         reason = f"in launch {idle[0]} a pass, its own or its baseline's, {lacks}"
         return Comparison(verdict="unknown", reason=reason)
     better = 1 if METRICS[metric].better == "higher" else -1
-    there = {launch: pair for launch, sides_of in both.items() if (pair := pair_of(metric, *sides_of)) is not None}
+    told = {launch: pair_of(metric, *sides_of, whole=bool(idle)) for launch, sides_of in both.items()}
+    there = {launch: pair for launch, pair in told.items() if pair is not None}
     found = of_one_way(there, MIN_PAIRS)
     ways = frozenset(pair.way for pair in found.values())
     totals = ratio_of_totals(metric, [both[launch] for launch in found]) if ways - {"launches"} else None
@@ -269,9 +271,7 @@ def compare_launches_apart(
     """
     of = METRICS[metric]
     values, baseline = values_of(metric, own), values_of(metric, theirs)
-    alike = of.of_passes is not None and all(
-        typical(launch) and not has_idle_pass(metric, launch) for launch in (*own, *theirs)
-    )
+    alike = of.in_passes and all(typical(launch) and not has_idle_pass(metric, launch) for launch in (*own, *theirs))
     if alike:
         values, baseline = ({each.launch: typical_value(metric, each) for each in side} for side in (own, theirs))
     compared = compare_apart(values, baseline, confidence, of.better == "higher")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of, mean_anatomy
+from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of, mean_anatomy
 from rollout_bench.analysis.timed.experiments import invalid_codes
 from rollout_bench.analysis.timed.service import Requests, Service, service_of
 from rollout_bench.contracts.load import KEPT_UP
@@ -27,7 +27,8 @@ class LaunchMeasures:
     not tell. `paired` is False where it is no fair pair with its partner in the baseline.
     `passes` are the measured iterations, `block` is the id of the block in which they were interleaved with those of
     other engines, None outside of one, and `automatic` says whether `iterations: auto` fixed how many there are.
-    `kv_cache` is None where nobody could look into it.
+    `kv_cache` is None where nobody could look into it. `anatomies` has the passes whose sequences' times are known, by
+    their index.
     """
 
     launch: int
@@ -44,6 +45,7 @@ class LaunchMeasures:
     block: str | None = None
     automatic: bool = False
     kv_cache: CacheFacts | None = None
+    anatomies: Mapping[int, Anatomy] = field(default_factory=dict)
 
     @property
     def output_tokens_per_s(self) -> float:
@@ -66,7 +68,8 @@ def measure(
     """
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     service = None if requests is None else service_of(requests, measured, slo)
-    anatomy = mean_anatomy(list(map(anatomy_of, times))) if times else None
+    anatomies = {each.index: anatomy_of(each) for each in times}
+    anatomy = mean_anatomy(list(anatomies.values())) if times else None
     of_rows = {name: value for found in (service, anatomy) if found for name, value in vars(found).items()}
     tokens = record.engine.kv_cache_tokens
     sequence_tokens = sum(record.spec.workload.longest_pair)
@@ -89,6 +92,7 @@ def measure(
         block=None if record.block is None else record.block.id,
         automatic=record.spec.measuring.iterations == "auto",
         kv_cache=record.engine.kv_cache,
+        anatomies=anatomies,
     )
 
 

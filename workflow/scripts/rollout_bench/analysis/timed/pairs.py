@@ -58,14 +58,15 @@ def trimmed_mean(values: Sequence[float]) -> float:
     return mean(sorted(values)[out : len(values) - out])
 
 
-def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures) -> Pair | None:
+def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whole: bool = False) -> Pair | None:
     """Return what launch `own` tells against its partner `other`, which both have `metric`.
 
     - In one block: the trimmed mean over the rounds that both have of the log ratio of their passes. What slows all
       engines in a round is in both passes and so not in the ratio.
     - Not in a block, both with at least `MIN_PASSES` passes and `iterations: auto`: the difference of the trimmed means
       of their passes' logarithms.
-    - Otherwise, and where a pass has no value of the metric: the log ratio of the launches' values.
+    - Otherwise, where only launches have the metric, and where they are to be compared as a `whole`: the log ratio of
+      the launches' values.
 
     None where a block's launches share no round.
 
@@ -73,7 +74,7 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures) -> P
         ValueError: a pass or a launch has a value that is not above zero.
     """
     same_block = own.block is not None and own.block == other.block
-    if METRICS[metric].of_passes is None:
+    if whole or not METRICS[metric].in_passes:
         return Pair(math.log(own.values[metric]) - math.log(other.values[metric]), "launches")
     if same_block:
         mine, theirs = by_round(metric, own), by_round(metric, other)
@@ -113,23 +114,25 @@ def by_round(metric: MetricName, launch: LaunchMeasures) -> dict[int, float]:
 
 
 def has_idle_pass(metric: MetricName, launch: LaunchMeasures) -> bool:
-    """Return whether some pass of `launch` has a value of `metric` that has no logarithm: nothing was generated."""
-    of_passes = METRICS[metric].of_passes
-    return of_passes is not None and any(not of_passes([each]) > 0 for each in launch.passes)
+    """Return whether some pass of `launch` has no value of `metric` that has a logarithm.
+
+    As where nothing was generated, where the times of its sequences are not known, or where a tail is 0 s long.
+    """
+    return METRICS[metric].in_passes and any(not _over(metric, [(launch, each)]) > 0 for each in launch.passes)
 
 
 def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, LaunchMeasures]]) -> float | None:
     """Return own over the baseline's value of `metric`, over all passes of `pairs` (own, baseline's) together.
 
     Of a throughput that is the ratio of the total times per token, where every second counts, also those of passes that
-    a typical ratio leaves out. Of launches of one block it is over the rounds that both have. None where a pass has no
-    value of the metric.
+    a typical ratio leaves out. Of launches of one block it is over the rounds that both have. None without any, and
+    where only launches have the metric.
     """
-    of_passes, sides = METRICS[metric].of_passes, [_passes(*launches) for launches in pairs]
-    if of_passes is None or not sides:
+    sides = [(launches, _passes(*launches)) for launches in pairs]
+    if not METRICS[metric].in_passes or not sides:
         return None
-    own, theirs = ([each for passes in sides for each in passes[side]] for side in (0, 1))
-    return of_passes(own) / of_passes(theirs)
+    own, theirs = ([(both[side], each) for both, passes in sides for each in passes[side]] for side in (0, 1))
+    return _over(metric, own) / _over(metric, theirs)
 
 
 def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Iteration], Sequence[Iteration]]:
@@ -151,9 +154,15 @@ def partners(
 
 
 def _logs(metric: MetricName, launch: LaunchMeasures) -> list[float]:
+    return [math.log(_over(metric, [(launch, each)])) for each in launch.passes]
+
+
+def _over(metric: MetricName, passes: Sequence[tuple[LaunchMeasures, Iteration]]) -> float:
+    """Return `metric` over `passes`, each beside its launch; a pass without times of its sequences counts as 0."""
     of_passes = METRICS[metric].of_passes
-    assert of_passes is not None
-    return [math.log(of_passes([each])) for each in launch.passes]
+    if of_passes is None:
+        return mean([getattr(launch.anatomies.get(each.index), metric, None) or 0.0 for launch, each in passes])
+    return of_passes([each for _, each in passes])
 
 
 SLACK_S = 600.0

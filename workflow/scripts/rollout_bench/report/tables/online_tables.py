@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -90,7 +90,7 @@ LATENCIES = metric_columns("latencies")
 
 
 def split_speedups(
-    settings: ComparisonSettings, apart: bool, typical: bool
+    settings: ComparisonSettings, apart: bool, typical: Collection[MetricName]
 ) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
     """Return the columns of what is compared: that of throughput, and those of all else."""
     metrics = settings.online_metrics
