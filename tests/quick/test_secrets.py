@@ -73,6 +73,7 @@ def test_a_secret_of_a_type_that_the_engine_never_takes_is_not_repeated_either()
         "engine_args: {hf_token: true, max_num_batched_tokens: 4096, long_prefill_token_threshold: 64}",
         "engine_args: {tokenizer: Qwen/Qwen3-0.6B, tokenizer_mode: auto, skip_tokenizer_init: false}",
         "{quants: [bf16], engine_args: {hf_overrides: {num_key_value_heads: 2}}}",
+        "model_base: checkpoints/global-step-1000",
     ],
 )
 def test_settings_that_only_sound_like_secrets_are_taken(overlay: str):

@@ -23,8 +23,8 @@ _COUNTS = {"tokens", "threshold"}
 
 _LOOKS_SECRET = re.compile(
     r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|^sk-|^hf_[a-z0-9]{16})|://(?!git@)[^/@\s]+@|-----BEGIN [A-Z ]*PRIVATE KEY"
-    r"|\b(gh[opusr]_\w{8}|github_pat_\w{8}|gl[a-z]{2,4}-[\w-]{8}|xox[a-z]-\w{8}|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.|npm_\w{30}"
-    r"|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}|AIza[\w-]{30})"
+    r"|\b(gh[opusr]_\w{8}|github_pat_\w{8}|gl(pat|[dfr]t|cbt|ptt|imt|agent|oas|soat|ffct)-[\w-]{8}|xox[a-z]-\w{8}"
+    r"|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.|npm_\w{30}|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}|AIza[\w-]{30})"
 )
 """Values that are secrets whatever they are called: of an Authorization header, the keys that hubs, forges and clouds
 hand out (with fewer letters than detect-secrets wants of them), a user or a password in an address."""
