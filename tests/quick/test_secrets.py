@@ -80,6 +80,19 @@ def test_settings_that_only_sound_like_secrets_are_taken(overlay: str):
     assert planned(overlay.replace(": no,", ": 'false',")).experiments
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("eos_token", "</s>"),
+        ("prompt", "What is key=5?"),
+        ("note", "group_by_token=yes, tokens=4k"),
+        ("command", "vllm serve m --return-tokens-as-token-ids --port 8000"),
+    ],
+)
+def test_what_is_said_of_tokens_is_no_secret(name: str, value: str):
+    assert not may_be_secret(name, value)
+
+
 def test_a_record_of_before_that_holds_a_secret_can_still_be_read():
     spec = make_spec()
     engine = spec.engine.model_copy(update={"environment": {"HF_TOKEN": "hush"}})

@@ -21,6 +21,9 @@ _SECRET_WORD = re.compile(
 _COUNTS = {"tokens", "threshold"}
 """Words of names that count tokens, where a number is no secret."""
 
+_SPECIAL = {"bos", "eos", "pad", "unk", "mask", "stop"}
+"""Words of names of a tokenizer's special tokens."""
+
 _LOOKS_SECRET = re.compile(
     r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|^sk-|^hf_[a-z0-9]{16})|://(?!git@)[^/@\s]+@|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|\b(gh[opusr]_\w{8}|github_pat_\w{8}|gl(pat|[dfr]t|cbt|ptt|imt|agent|oas|soat|ffct)-[\w-]{8}|xox[a-z]-\w{8}"
@@ -29,8 +32,10 @@ _LOOKS_SECRET = re.compile(
 """Values that are secrets whatever they are called: of an Authorization header, the keys that hubs, forges and clouds
 hand out (with fewer letters than detect-secrets wants of them), a user or a password in an address."""
 
-_NAMED_INSIDE = re.compile(r"(?:(?<!\S)--?([\w.-]+)[=\s]\s*|\b([A-Za-z_]\w*)=)(?!\$)([^\s&,;]+)")
-"""Names and values within a text: options of a command, variables before it, the query of an address."""
+_NAMED_INSIDE = re.compile(r"(?:(?<!\S)--?([\w.-]+)[=\s]\s*|\b([A-Za-z_]\w*)=)(?![$-])([^\s&,;]{4,})")
+"""Names and values within a text: options of a command, variables before it, the query of an address.
+
+What begins with - is the next option, and what is shorter (`tokens=4k`) is too short for a secret."""
 
 _SWITCH = re.compile(r"[01]?|true|false", re.IGNORECASE)
 
@@ -57,10 +62,12 @@ def _named_secret(name: str, value: str) -> bool:
     secret = secret_words(name)
     if not secret:
         return False
-    is_count = secret <= {"token", "tokens"} and bool(_COUNTS & set(_words(name))) and value.isdecimal()
+    of_text = secret <= {"token", "tokens"}
+    is_count = of_text and bool(_COUNTS & set(_words(name))) and value.isdecimal()
+    is_special = of_text and bool(_SPECIAL & set(_words(name)))
     is_ours = name == "key" and re.fullmatch(r"[0-9a-f]{8}", value) is not None  # what experiments are called by
     is_path = _words(name)[-1] in ("path", "dir", "base", "file") and value.startswith("/")
-    return not is_count and not is_ours and not is_path and _SWITCH.fullmatch(value) is None
+    return not (is_count or is_special or is_ours or is_path) and _SWITCH.fullmatch(value) is None
 
 
 def without_secrets(

@@ -140,7 +140,8 @@ def _views(findings: Findings) -> Iterator[View]:
 
 def _columns(findings: Findings, mode: Mode) -> tuple[Column, ...]:
     settings = findings.energy_settings
-    columns = dict(zip(ENERGY_COMPARED, speedup_columns(settings, mode.name, findings.apart), strict=True))
+    speedups = speedup_columns(settings, mode.name, findings.apart, findings.typical(mode))
+    columns = dict(zip(ENERGY_COMPARED, speedups, strict=True))
     dearer = Column(
         "price gain",
         "The baseline's price of 1M tokens / its own, above 1 being better: the speed-up of tok/s per device, since "
