@@ -59,7 +59,7 @@ def _described() -> Iterator[None]:
         yield
 
 
-def described(figure: Figure, _: str) -> bytes:
+def described(figure: Figure) -> bytes:
     """Return texts of a figure, a line for each, then the limits of its axes, lines, areas and points."""
     drawn: list[object] = [" ".join(text.get_text().split()) for text in figure.findobj(Text)]  # type: ignore[attr-defined]
     drawn += [(*axes.get_xlim(), *axes.get_ylim()) for axes in figure.axes]
