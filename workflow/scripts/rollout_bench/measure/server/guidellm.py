@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.record import ClientUse
+from rollout_bench.measure.server import guidellm_command
 from rollout_bench.measure.server.harness_process import busiest_share, caller_environment, run_command
 from rollout_bench.measure.server.paced import LoadEnd
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
@@ -33,42 +34,6 @@ MOST_PROCESSES = 10
 
 HAND_OUT_PER_S = 500
 """So many requests a second pass through guidellm's queue to its processes on two cores, with room to spare."""
-
-AGAIN = "ROLLOUT_BENCH_ROWS_AGAIN"
-"""Variable of the command's environment under which its data set begins again after its end."""
-
-COMMAND = f"""\
-import os
-from guidellm.cli import cli
-from guidellm.data.loaders.torch import DatasetsIterator
-from guidellm.scheduler.worker_group import WorkerProcessGroup
-
-until_told_to_end = WorkerProcessGroup.request_updates
-
-async def to_the_last(group):
-    async for update in until_told_to_end(group):
-        yield update
-    await group.messaging.receive_task
-    received = group.messaging.buffer_receive_queue
-    while received.qsize():
-        yield received.get_nowait()
-
-WorkerProcessGroup.request_updates = to_the_last
-once = DatasetsIterator.__iter__
-
-def again(self):
-    while True:
-        yield from once(self)
-
-if "{AGAIN}" in os.environ:
-    DatasetsIterator.__iter__ = again
-cli()
-"""
-"""guidellm's command, which reads what has come of requests to the last, and may go through its data set again.
-
-In guidellm 0.8.1 the loop that reads it ends where nothing came for 0.1 s and an event is set. The event is set before
-the last update is handed to the loop: where threads are held up, this update is lost, or all that wait.
-"""
 
 STATUS = re.compile(r"^HTTPStatusError\W+\w+ \w+ '(\d{3}) ")
 MOST_PROMPT_TOKENS = 10**8
@@ -148,8 +113,11 @@ def prepare(
             folder = Path(name)
             (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in plan.rows))
             (folder / "run.json").write_text(json.dumps({"spec": _settings(target, folder, plan)}))
-            line = [sys.executable, "-c", COMMAND, "run", "--config", str(folder / "run.json"), "--disable-console"]
-            environment = _environment(folder, target, most) | ({} if plan.users is None else {AGAIN: "1"})
+            line = [sys.executable, "-m", guidellm_command.__name__, "run", "--disable-console"]
+            line += ["--config", str(folder / "run.json")]
+            environment = _environment(folder, target, most)
+            if plan.users is not None:
+                environment[guidellm_command.AGAIN] = "1"
             used = run_command(line, folder, environment, "report.json", "guidellm")
             report = json.loads((folder / "report.json").read_text())
         # guidellm takes times from the wall clock. Where that was set in the meantime they are worthless.
