@@ -18,7 +18,7 @@ from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.record import DeviceUse, Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.files import write_whole
@@ -265,3 +265,28 @@ def test_the_plan_and_its_fingerprint_have_the_baseline(baseline: str) -> None:
     assert plans[0].baseline == {"quant": "bf16"}
     assert plans[1].baseline == {k: v for k, v in yaml.safe_load(baseline).items() if v}
     assert plans[0].fingerprint != plans[1].fingerprint
+
+
+@pytest.mark.parametrize("read", [(), (1, 2)])
+def test_earlier_launches_of_which_some_have_no_energy_are_compared_by_typical_passes(
+    tmp_path: Path, read: Sequence[int]
+) -> None:
+    spec = make_spec(iterations="auto")
+
+    def measured(rates: Sequence[float], read: Sequence[int]) -> list[Record]:
+        made = [make_record(spec, launch, [rate] * 4 + [rate / 2]) for launch, rate in enumerate(rates)]
+        use = DeviceUse(device="GPU-0", energy_j=40, window_s=1)
+        return [
+            each.model_copy(
+                update={"iterations": [one.model_copy(update={"devices": [use]}) for one in each.iterations]}
+            )
+            if each.launch in read
+            else each
+            for each in made
+        ]
+
+    save(tmp_path / "old" / "results", *measured(OLD, read))
+    save(tmp_path / "results", *measured(NEW, (0, 1, 2)))
+    made = summary(tmp_path / "results", planned([spec], results=str(tmp_path / "old" / "results")))
+    assert "1.191x ^" in made.text
+    assert "(means" not in made.text  # a row has one side's

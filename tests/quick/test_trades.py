@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from synthetic_drifts import drift_record, drift_rows, drift_spec, save_drift
 from synthetic_inside import INVALID
@@ -22,7 +24,7 @@ from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import write_scores
 from rollout_bench.report.figure_names import figure_names
-from rollout_bench.report.figures.inside.trade_figures import trade_figure
+from rollout_bench.report.figures.inside.trade_figures import NO_WHISKER, trade_figure
 from rollout_bench.report.figures.save import figure_files
 from rollout_bench.report.figures.style import has_panels
 from rollout_bench.report.parts import Findings
@@ -255,6 +257,23 @@ def test_the_picture_has_bf16_as_a_point_of_its_own_beside_a_reference_in_float3
     texts = [text.get_text() for text in axes.texts]
     assert [text for text in texts if text.startswith("bf16")] == ["bf16, 80.0 % right"]
     assert "trade" in figure_names(found.rows, found.collection)
+
+
+@pytest.mark.parametrize(("high", "said"), [(math.inf, True), (0.01, False)])
+def test_the_picture_ends_no_whisker_where_the_interval_has_no_end(tmp_path: Path, high: float, said: bool) -> None:
+    found = measured(tmp_path, {"bf16": BF16, "w8a8": W8A8})
+    (each,) = found.drawn_trade_offs
+    (one,) = each.drifting
+    assert one.drifted is not None
+    size = Bounded(0.005, 0.001, high)
+    drifted = replace(one.drifted, found=replace(one.drifted.found, size=size))
+    drawn = replace(each, others=(replace(one, drifted=drifted),))
+    figure = trade_figure([drawn], found.collection.comparison, "", "")
+    (axes,) = figure.axes
+    ends = [list(np.asarray(line.get_xdata())) for line in axes.lines]
+    assert ([0.005, 0.005] if said else [0.001, high]) in ends
+    assert [0.001, 0.005] not in ends
+    assert (NO_WHISKER in " ".join(text.get_text() for text in reversed(figure.texts))) is said
 
 
 def test_where_bf16_itself_was_not_scored_against_float32_the_summary_says_so(tmp_path: Path) -> None:

@@ -290,8 +290,8 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
         return "", ""
     half = math.expm1(max(widths) / 2)
     step = (
-        f"up to four times the launches, {4 * launches}, would narrow the intervals to about {percent(half)} on each"
-        " side. It is a further look at the same launches: with n looks, false findings are up to n times"
+        f"up to four times the launches, {4 * launches}, would narrow the intervals to about {percent(half)} or less on"
+        " each side. It is a further look at the same launches: with n looks, false findings are up to n times"
         f" {plain_percent(1 - collection.comparison.confidence)}"
     )
     if collection.earlier is not None or MODES[rows[0].experiment.mode].launches == "least":

@@ -106,30 +106,30 @@ def differing(
 
 def _other_means(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int]]:
     """Yield names whose means are not those of their pairs: how many pairs, and launches of both sides."""
-    by_place = {row.experiment.place: row for row in rows}
-    for row in rows:
-        baseline = by_place.get(row.against.other.place) if row.against.other else None
-        for metric, comparison in row.comparisons.items():
-            if baseline is None or not comparison.pairs:
-                continue
-            own, theirs = (len(values_of(metric, side.used)) for side in (row, baseline))
-            if max(own, theirs) > len(comparison.pairs):
-                of = f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else ""
-                yield f"{row.name}{of}", len(comparison.pairs), own, theirs
+    for name, metric, comparison, sides in _with_baseline(rows):
+        own, theirs = (len(values_of(metric, side.used)) for side in sides)
+        if comparison.pairs and max(own, theirs) > len(comparison.pairs):
+            yield name, len(comparison.pairs), own, theirs
 
 
 def _typical_means(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
     """Yield names of typical speed-ups that the means of a row do not show, with the ratio of the means."""
+    for name, metric, comparison, sides in _with_baseline(rows):
+        if not comparison.of_passes or comparison.speedup is None:
+            continue
+        own, theirs = (mean(list(values_of(metric, side.used).values())) for side in sides)
+        means = own / theirs if METRICS[metric].better == "higher" else theirs / own
+        if ratio(means) != ratio(comparison.speedup):
+            yield name, means, comparison.speedup
+
+
+def _with_baseline(rows: Sequence[Row]) -> Iterator[tuple[str, MetricName, Comparison, tuple[Row, Row]]]:
+    """Yield what is compared with one of `rows`, with both; earlier results have the same names, and are no rows."""
     by_place = {row.experiment.place: row for row in rows}
     for row, metric, comparison in _with_metric(rows):
         baseline = by_place.get(row.against.other.place) if row.against.other else None
-        if baseline is None or not comparison.of_passes or comparison.speedup is None:
-            continue
-        own, theirs = (mean(list(values_of(metric, side.used).values())) for side in (row, baseline))
-        means = own / theirs if METRICS[metric].better == "higher" else theirs / own
-        if ratio(means) != ratio(comparison.speedup):
-            of = f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else ""
-            yield f"{row.name}{of}", means, comparison.speedup
+        if baseline is not None and baseline is not row:
+            yield f"{row.name}{_of(row, metric)}", metric, comparison, (row, baseline)
 
 
 def _never_of_passes(rows: Sequence[Row]) -> list[str]:
@@ -190,6 +190,9 @@ def _with_metric(rows: Sequence[Row]) -> Iterator[tuple[Row, MetricName, Compari
 
 
 def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Comparison]]:
-    for row in rows:
-        for metric, comparison in row.comparisons.items():
-            yield row, f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else "", comparison
+    for row, metric, comparison in _with_metric(rows):
+        yield row, _of(row, metric), comparison
+
+
+def _of(row: Row, metric: MetricName) -> str:
+    return f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else ""

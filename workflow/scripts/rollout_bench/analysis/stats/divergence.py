@@ -47,11 +47,16 @@ SEED = 20
 
 @dataclass(frozen=True)
 class Bounded:
-    """A value with its interval, whose ends are NaN where it is not known."""
+    """A value with its interval, whose ends are NaN where it is not known; `high` is infinite where there is no end."""
 
     value: float
     low: float
     high: float
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether both ends of the interval are numbers."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
 
 @dataclass(frozen=True)

@@ -270,10 +270,12 @@ def compare_launches_apart(
     By typical passes where every launch of both sides has them (`pairs.typical`), else by the launches' values.
     """
     of = METRICS[metric]
-    values, baseline = values_of(metric, own), values_of(metric, theirs)
-    alike = of.in_passes and all(typical(launch) and not has_idle_pass(metric, launch) for launch in (*own, *theirs))
-    if alike:
-        values, baseline = ({each.launch: typical_value(metric, each) for each in side} for side in (own, theirs))
+    sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
+    alike = of.in_passes and all(typical(one) and not has_idle_pass(metric, one) for side in sides for one in side)
+    values, baseline = (
+        {each.launch: typical_value(metric, each) for each in side} if alike else values_of(metric, side)
+        for side in sides
+    )
     compared = compare_apart(values, baseline, confidence, of.better == "higher")
     return replace(compared, ways=frozenset({"passes" if alike else "launches"})) if compared.sides else compared
 

@@ -243,7 +243,7 @@ def _comparison(
         sides = [(collection.earlier.of, experiment), (collection.earlier.name, against.other)]
         alone = {name: {_alone(record) for record in side.records if record.valid} for name, side in sides}
         found = compare_launches_apart(valid, wanted, metric, confidence)
-        if len(set().union(*alone.values())) == 1:
+        if not found.sides or len(set().union(*alone.values())) == 1:
             return found
         beside = " and ".join(name for name, kinds in alone.items() if False in kinds)
         reason = (

@@ -10,6 +10,8 @@ from rollout_bench.report.tables.drift_tables import scored_text
 
 TITLE = "Drift from the reference"
 
+NO_BAR = "Where there is no bar, the interval is unbounded or not known."
+
 MOST = 20
 """Lines that a slide has room for."""
 
@@ -24,6 +26,7 @@ def drift_figure(report: DriftReport, where: str, alarm: str) -> Figure:
     notes = [
         "d: log probability of a token less the reference's. Bars: intervals over sequences. Grey: the "
         "reference against itself; dashed: its floor.",
+        "" if all(one.found.size.has_ends for one in shown) else NO_BAR,
         f"Not shown for want of room: {left_out} of {len(report.drifted)}." if left_out else "",
         where,
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
@@ -32,6 +31,8 @@ MAX_PANELS = 3
 SPREAD = 8.0
 """Of the drifts in a panel: from there on its axis is logarithmic."""
 
+NO_WHISKER = "Where drift has no whisker, its interval is unbounded or not known."
+
 SIZE = 14
 """Points of the type of labels."""
 
@@ -49,6 +50,7 @@ def trade_figure(trade_offs: Sequence[TradeOff], settings: ComparisonSettings, w
         f"{_names(one.reference.label for one in shown)}, which samples the tokens. Whiskers: "
         f"{plain_percent(settings.confidence)} intervals, of speed-ups together, of drift over sequences, taken alone. "
         "Grey band: drift of that against itself, the floor. Beside a name: problems answered rightly.",
+        "" if all(map(_has_whisker, shown)) else NO_WHISKER,
         f"Not shown for want of room: {len(trade_offs) - len(shown)} of {len(trade_offs)}."
         if len(trade_offs) > len(shown)
         else "",
@@ -76,11 +78,14 @@ def _names(labels: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(labels))
 
 
+def _has_whisker(each: TradeOff) -> bool:
+    return all(one.drifted is None or one.drifted.found.size.has_ends for one in each.drifting)
+
+
 def _drift(one: Trade) -> tuple[float, float, float]:
     assert one.drifted is not None, "of others than the reference"
     size = one.drifted.found.size
-    low, high = (end if math.isfinite(end) else size.value for end in (size.low, size.high))
-    return size.value, low, high
+    return (size.value, size.low, size.high) if size.has_ends else (size.value, size.value, size.value)
 
 
 def _speed(one: Trade) -> tuple[float, float, float]:
