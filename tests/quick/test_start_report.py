@@ -130,14 +130,6 @@ def test_the_times_of_a_warm_launcher_begin_with_the_word() -> None:
     assert report["time"]["start"] == pytest.approx(launched)
 
 
-def test_how_fast_the_one_token_came_is_no_reason_to_doubt_a_launch(tmp_path: Path) -> None:
-    launches(tmp_path, COLD_SPEC, COLD)
-    slow = start_record(COLD_SPEC, 3)
-    slow = slow.model_copy(update={"iterations": [slow.iterations[0].model_copy(update={"elapsed_s": 50.0})]})
-    save(tmp_path, slow)
-    assert "outlier_launch" not in summary(tmp_path, COLD_SPEC).markdown
-
-
 def test_an_invalid_launch_is_in_no_number(tmp_path: Path) -> None:
     launches(tmp_path, COLD_SPEC, COLD)
     flag = Flag(code="pages_not_as_asked", severity="invalid", sentence="They were in memory.")

@@ -73,7 +73,7 @@ HOST_LIMITS = (
     ),
 )
 """Limits for shares of the time of all measured iterations together. On accelerators none makes a launch invalid: the
-host's cores only feed the device, and the effect shows in the times themselves (`not_steady`, `outlier_launch`)."""
+host's cores only feed the device, and the effect shows in the times themselves (`not_steady`)."""
 
 
 @dataclass(frozen=True)

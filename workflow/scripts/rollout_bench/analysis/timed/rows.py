@@ -13,7 +13,6 @@ from rollout_bench.analysis.timed.comparison import (
     compare_launches,
     compare_launches_apart,
     judge,
-    marked,
 )
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
 from rollout_bench.analysis.timed.launches import (
@@ -38,7 +37,6 @@ from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
-from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Entry, behind_server, single_times
 from rollout_bench.plan.serving import Slo
@@ -170,13 +168,10 @@ def rows_of(collection: Collection) -> list[Row]:
 
 
 def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
-    found = {
+    return {
         e.place: tuple(measure(r, e.requests.get(r.launch), slo, e.pass_times.get(r.launch, ())) for r in e.records)
         for e in experiments
     }
-    # of a launch without repeated passes the rate of tokens is nothing that it was launched for
-    repeated = {e.place for e in experiments if mode_of(e.mode).passes != "none"}
-    return {place: marked(launches) if place in repeated else launches for place, launches in found.items()}
 
 
 def _marked(
