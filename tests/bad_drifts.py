@@ -41,18 +41,11 @@ BAD_DRIFTS = [
         "drift.reference.dtype: w8a8 is quantized, so float32 would not make it exact",
         "reference: {quant: bf16, dtype: float32}",
     ),
-    Bad("drift_also_by_another", _drift("reference: {also_by: sglang}"), "drift.reference.also_by", "transformers"),
     Bad(
-        "drift_also_by_of_another_layout",
-        _drift("reference: {quant: w8a8, also_by: transformers}", "quants: [w8a8]"),
-        "transformers does not load what w8a8 does, because of weights_format: compressed-tensors-w8a8",
-        "leave also_by out",
-    ),
-    Bad(
-        "drift_also_by_of_what_the_engine_quantizes",
-        _drift("reference: {quant: w8a16, also_by: transformers}", "quants: [w8a16]"),
-        "transformers does not load what w8a16 does, because of hf_overrides and quantization",
-        "leave also_by out",
+        "drift_scored_also_by_another_program",
+        _drift("reference: {also_by: transformers}"),
+        "config: drift.reference.also_by: was removed",
+        "dtype: float32",
     ),
     Bad(
         "drift_reference_exact_with_a_quantized_cache",

@@ -149,12 +149,6 @@ def test_a_reference_in_float32_scores_what_the_quant_samples_that_it_is_made_of
     assert scorer.drift.sampler == found["bf16 default"].experiment()
 
 
-def test_transformers_is_asked_by_the_reference_where_it_scores_and_by_no_other():
-    found = specs("quants: [bf16, w8a8], drift: {own_tokens: true, reference: {also_by: transformers}}")
-    asked = {name: spec.drift.also_by for name, spec in found.items() if spec.drift is not None}
-    assert asked == {"bf16 default": "transformers", "w8a8 default": None, "bf16 scores-w8a8": "transformers"}
-
-
 def _parts(launch):
     return launch.record, launch.experiment, launch.index
 

@@ -130,9 +130,6 @@ def test_models_that_the_project_trained_have_their_accuracy_beside(results: Pat
     assert "accuracy" not in summary(results).markdown
     for spec, right in ((BF16, 290), (W8A8, 240)):
         rows = drift_rows(spec, 0, FLOOR)
-        if spec is BF16:
-            by = {"batch": None, "by": "transformers"}
-            rows += [row.model_copy(update=by) for row in rows if row.batch == 1]
         record = drift_record(spec, 0, rows).model_copy(update={"judged": 300, "right": right})
         write_scores(results / "drift" / spec.experiment() / "launch-0.json", record, rows)
     found = summary(results)
@@ -141,7 +138,6 @@ def test_models_that_the_project_trained_have_their_accuracy_beside(results: Pat
     lines = list(csv.DictReader(io.StringIO(found.tables["drift.csv"])))
     assert [(line["right"], line["judged"]) for line in lines if line["quant"] == "w8a8"] == [("240", "300")] * 2
     assert {line["right"] for line in lines if line["quant"] == "w8a16"} == {""}
-    assert [line["right"] for line in lines if line["scored_by"] == "transformers"] == [""]  # it answers nothing
 
 
 def test_an_invalid_first_launch_of_the_reference_leaves_its_others(results: Path):

@@ -212,7 +212,9 @@ class ScoredRow(Strict):
     batch: int | None = absent(
         "Sequences that were scored at once. Null: the engine generated it, or `by` scored it.", gt=0
     )
-    by: Literal["transformers"] | None = absent("What scored it. Null: the engine.")
+    by: Literal["transformers"] | None = absent(
+        "What scored it in place of the engine, in records of earlier versions; no summary reads it. Null: the engine."
+    )
     sequence: int = Field(ge=0, description="Its number, from 0.")
     logprobs: list[float] = Field(
         min_length=1, description="Of each token the log of its probability at temperature 1, natural."

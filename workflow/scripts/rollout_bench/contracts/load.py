@@ -398,11 +398,6 @@ class DriftReference(Strict):
         description="float32: an engine of its own that computes in float32, which the plan lists as a setting of that "
         "quant. Null: the quant itself.",
     )
-    also_by: Literal["transformers"] | None = Field(
-        None,
-        description="transformers: its tokens are also scored by transformers in float32 on the CPU, with the same "
-        "weights. Null: by vLLM only.",
-    )
 
 
 class DriftSettings(Strict):
@@ -442,7 +437,7 @@ class DriftSpec(Strict):
     )
     own_tokens: bool | None = absent("True: its first launch samples tokens of its own, besides. Null: it does not.")
     also_by: Literal["transformers"] | None = absent(
-        "What scores the tokens of its first launch besides, in float32 on the CPU. Null: nothing does."
+        "What scored the tokens of its first launch besides, which earlier versions could ask for. Null: nothing did."
     )
     sampler: str | None = absent(
         "Folder of another experiment, whose own tokens the reference scores here instead. Null: it scores its own."

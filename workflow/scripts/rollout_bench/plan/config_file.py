@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -32,13 +33,14 @@ _OTHER_NAMES = {
 """What people call platforms, metrics and formats, where the nearest spelling would mislead (gpu is nearer to cpu)."""
 
 _AUTO = "the spread of the first launches says how many there are to be; to end a run early, set half_width wider"
-_REMOVED: dict[tuple[int | str, ...], str] = {
-    ("diagnose",): "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came",
-    ("precision", "stop"): _AUTO,
-    ("precision", "race"): _AUTO,
-    ("comparison", "power"): "each interval says how large a difference may be",
+_REMOVED = {
+    "diagnose": "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came",
+    "precision.stop": _AUTO,
+    "precision.race": _AUTO,
+    "comparison.power": "each interval says how large a difference may be",
+    "drift.reference.also_by": "the reference itself is exact with drift.reference.dtype: float32",
 }
-"""What to do in place of keys that earlier versions had."""
+"""What to do in place of keys that earlier versions had; `*` stands for any name."""
 
 
 def check_folder(folder: Path) -> None:
@@ -151,8 +153,9 @@ def _told(error: ErrorDetails) -> UserError:
     parts = error["loc"][:1] if error["loc"][:1] in (("launches",), ("iterations",)) else _without_tags(error["loc"])
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
-    if error["loc"] in _REMOVED:
-        return UserError(f"config: {where}: was removed", f"delete it: {_REMOVED[error['loc']]}")
+    for key, instead in _REMOVED.items():
+        if fnmatchcase(where, key):
+            return UserError(f"config: {where}: was removed", f"delete it: {instead}")
     if error["type"] == "extra_forbidden":
         return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
     if error["type"] == "missing":

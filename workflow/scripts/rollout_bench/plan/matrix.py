@@ -14,7 +14,7 @@ from typing import Any
 from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.load import DriftReference, DriftSettings, longest
+from rollout_bench.contracts.load import DriftSettings, longest
 from rollout_bench.contracts.modes import CYCLE, DRIFT, MODES, ONLINE, PLACEMENT, STARTUP
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
@@ -274,7 +274,7 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
     """
     quant, dtype = drift.reference.quant, drift.reference.dtype
     sampling = [e for e in experiments if e.spec.drift and e.spec.quant.name == quant and e.spec.setting is None]
-    references = {(e.spec.model.name, e.spec.workload.name): _reference(e, drift.reference) for e in sampling}
+    references = {(e.spec.model.name, e.spec.workload.name): e if dtype is None else _exact(e, dtype) for e in sampling}
     found = []
     for one in experiments:
         spec, reference = one.spec, references.get((one.spec.model.name, one.spec.workload.name))
@@ -301,29 +301,6 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
                 "call the setting something else",
             )
     return found
-
-
-def _reference(one: Experiment, settings: DriftReference) -> Experiment:
-    """Return `one` as the reference that `settings` want.
-
-    Raises:
-        UserError: these weights can't be made exact, or transformers can't load them.
-    """
-    spec = one.spec
-    if settings.dtype is not None:
-        one = _exact(one, settings.dtype)
-    if settings.also_by is None:
-        return one
-    unlike: list[str] = [name for name in ("hf_overrides", "quantization") if name in spec.engine.args]
-    unlike += ["load_format: dummy"] if spec.load_format == "dummy" else []
-    unlike += [f"weights_format: {spec.quant.weights_format}"] if spec.quant.weights_format != "bf16" else []
-    if unlike:
-        raise UserError(
-            f"config: drift.reference.also_by: {settings.also_by} does not load what {spec.quant.name} does, because "
-            f"of {' and '.join(unlike)}",
-            "leave also_by out, or have a reference without that, such as bf16",
-        )
-    return _in_drift(one, also_by=settings.also_by)
 
 
 def _exact(reference: Experiment, dtype: str) -> Experiment:

@@ -23,11 +23,11 @@ from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import record_path, scores_path
 from rollout_bench.core.errors import UserError
 
-How = tuple[int | None, str | None]
-"""How sequences were scored: how many at once, and by what other than the engine."""
+How = int | None
+"""How many sequences the engine scored at once."""
 
-GENERATED: How = (None, None)
-"""By the engine, while it generated them."""
+GENERATED: How = None
+"""What it gave them while it generated them."""
 
 Scores = Mapping[How, Sequence[ScoredRow]]
 """How -> the rows of all sequences, in their order."""
@@ -48,13 +48,12 @@ class Drifted:
     Attributes:
         chosen: the experiment.
         reference: the experiment that it is held against.
-        batch: sequences that were scored at once; None: what the reference gave them while it generated, or `by` did.
+        batch: sequences that were scored at once; None: what the reference gave them while it generated.
         launches: the launches that scored: of the reference the first valid one alone, or all others.
         found: how far.
         log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
         elsewhere: whether it is the reference in other launches than the one that all is held against.
         own: whether the experiment has sampled the tokens, and the reference scored them: else it is the reverse.
-        by: what has scored them in place of the engine, such as transformers; None: the engine.
         beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
             same reference; None for the reference itself, and where there is no floor.
     """
@@ -67,7 +66,6 @@ class Drifted:
     log_ratios: tuple[Array, ...]
     elsewhere: bool = False
     own: bool = False
-    by: str | None = None
     beyond: Bounded | None = None
 
     @property
@@ -77,13 +75,10 @@ class Drifted:
 
     @property
     def accuracy(self) -> tuple[int, int] | None:
-        """How many problems its first launch answered rightly, of how many; None where nobody can say.
-
-        That is of a model that the project did not train, and where something other than the engine has scored.
-        """
+        """How many problems its first launch answered rightly, of how many; None of a model not trained here."""
         record = next(each for each in self.chosen.experiment.records if each.launch == self.launches[0])
         assert isinstance(record, Drift), "records are read by their mode"
-        if self.by is not None or record.right is None or record.judged is None:
+        if record.right is None or record.judged is None:
             return None
         return record.right, record.judged
 
@@ -170,10 +165,10 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLa
         except UserError as error:
             problems.append(str(error).replace("\n", "; "))
             continue
-        hows = dict.fromkeys((row.batch, row.by) for row in rows)
+        rows = [row for row in rows if row.by is None]  # what else earlier versions had score
         scores: dict[How, list[ScoredRow]] = {
-            how: sorted((row for row in rows if (row.batch, row.by) == how), key=lambda row: row.sequence)
-            for how in hows
+            how: sorted((row for row in rows if row.batch == how), key=lambda row: row.sequence)
+            for how in dict.fromkeys(row.batch for row in rows)
         }
         found[record.launch] = DriftLaunch(record, scores)
     unknown = dict.fromkeys(launch.record.routing_unknown for launch in found.values())
@@ -191,7 +186,7 @@ def _drifted(
     """Yield how far each of `own` is from the first launch of the `reference`, batch by batch."""
     base_index = min(launches[reference.place])
     base = launches[reference.place][base_index]
-    first = (_settings(reference).batch_sizes[0], None)
+    first = _settings(reference).batch_sizes[0]
     for each in own:
         sampled = f"launch {base_index} of {reference.experiment.experiment}"
         same = _of_tokens(base.record.tokens_sha256, sampled, each.place, launches[each.place], problems)
@@ -207,7 +202,7 @@ def _drifted(
                 scored = [rows for index in indices if (rows := same[index].scores.get(how)) is not None]
                 found, ratios = _held_against(base.scores[first], scored, confidence)
                 elsewhere = each.place == reference.place and indices != [base_index]
-                yield Drifted(each, reference, how[0], tuple(indices), found, ratios, elsewhere, by=how[1])
+                yield Drifted(each, reference, how, tuple(indices), found, ratios, elsewhere)
 
 
 def _on_own_tokens(
@@ -249,7 +244,7 @@ def _on_own_tokens(
                 rows = [kept for index in indices if (kept := scored[index].scores.get(how)) is not None]
                 found, ratios = _held_against(base.scores[GENERATED], rows, confidence)
                 elsewhere = itself and indices != [0]
-                yield Drifted(each, reference, how[0], tuple(indices), found, ratios, elsewhere, own=True, by=how[1])
+                yield Drifted(each, reference, how, tuple(indices), found, ratios, elsewhere, own=True)
 
 
 def _of_tokens(
@@ -323,10 +318,8 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
 
 
 def _floor(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:
-    """Return the largest difference of the reference of `one` from itself, in its direction and by what scored it."""
+    """Return the largest difference of the reference of `one` from itself, in its direction."""
     alike = (
-        each
-        for each in drifted
-        if each.is_floor and (each.reference.place, each.own, each.by) == (one.reference.place, one.own, one.by)
+        each for each in drifted if each.is_floor and (each.reference.place, each.own) == (one.reference.place, one.own)
     )
     return max(alike, key=lambda each: each.found.size.value, default=None)

@@ -15,7 +15,6 @@ from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
 from rollout_bench.measure.drift.routing import EXTENSION, RoutingNotes
-from rollout_bench.measure.drift.transformers_scores import scored_by_transformers
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     AnswersJudged,
@@ -82,12 +81,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 routing_unknown=routing.unknown,
             )
         )
-    if settings.also_by is not None and job.launch == 0:
-        wait()
-        continued = [(one.prompt_token_ids, one.token_ids) for one in sequences]
-        rows = scored_by_transformers(job.model, job.spec.engine.args, continued)
-        tell(IterationEnds())
-        tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
     if job.spec.model.trained is not None and settings.sampler is None:
         lengths = LENGTHS[job.spec.model.trained.get("problems")]
         asked_for = problems(lengths.judged, job.spec.workload.seed, lengths)

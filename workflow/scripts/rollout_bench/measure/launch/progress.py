@@ -104,8 +104,8 @@ class Progress:
 
     def scored(self, rows: Sequence[ScoredRow]) -> None:
         """Say that a pass is over in which sequences were sampled or scored."""
-        batch, by = rows[0].batch, rows[0].by
-        what = f"scored by {by}" if by is not None else "sampled" if batch is None else f"scored {batch} at once"
+        batch = rows[0].batch
+        what = "sampled" if batch is None else f"scored {batch} at once"
         self._say(f"{several(len(rows), 'sequence')} {what}")
 
     def round(self, index: int) -> None:

@@ -39,9 +39,7 @@ def excess_text(one: Drifted) -> str:
 
 
 def scored_text(one: Drifted) -> str:
-    """Return how its tokens were scored: `1 at once`, `1 at once, other launches`, `by transformers, float32`."""
-    if one.by is not None:
-        return f"by {one.by}, float32"
+    """Return how its tokens were scored: `1 at once`, `1 at once, other launches`."""
     how = "while generating" if one.batch is None else f"{one.batch} at once"
     return f"{how}, other launches" if one.elsewhere else how
 
@@ -60,8 +58,7 @@ SIZE = (
     Column(
         "scored",
         "How many sequences were scored at once; of the reference also what it gave its tokens while it generated "
-        "them, what its other launches give them, and what transformers gives them in float32. All is held against its "
-        "first one, with the smallest batch.",
+        "them, and what its other launches give them. All is held against its first one, with the smallest batch.",
         lambda line: scored_text(line["one"]),
         words=True,
     ),
@@ -77,9 +74,9 @@ SIZE = (
     Column(
         "verdict",
         "drifts: the mean |d| is larger than that of the reference against itself, its floor, which is the largest of "
-        "the table's lines (reference) that the same program scored, but for the one while generating. The interval of "
-        "the difference, by a bootstrap of whole sequences, holds together for all with the same reference. no floor: "
-        "the reference was scored with one batch in one launch.",
+        "the table's lines (reference), but for the one while generating. The interval of the difference, by a "
+        "bootstrap of whole sequences, holds together for all with the same reference. no floor: the reference was "
+        "scored with one batch in one launch.",
         lambda line: verdict_text(line["one"]),
         words=True,
     ),
@@ -171,12 +168,10 @@ def drift_part(findings: Findings) -> SummaryPart:
         [(one, batches, report.floor_of(one)) for one, batches in farthest(each)]
         for each in (report.drifted, report.own)
     )
-    checked = [(one, _in_float32(one)) for one in report.drifted if one.by is not None]
     said = sections(
         DRIFT.name,
         told=told,
         own=own,
-        checked=checked,
         alone=not told,
         bounded=bounded_text,
         excess=excess_text,
@@ -205,7 +200,7 @@ def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
     """
     grouped: dict[str, list[Drifted]] = {}
     for one in drifted:
-        if not one.of_reference and one.by is None:
+        if not one.of_reference:
             grouped.setdefault(one.chosen.place, []).append(one)
     for each in grouped.values():
         one = max(each, key=lambda other: (bool(other.drifts), other.found.size.value))
@@ -251,10 +246,6 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
             yield view("Drift on own tokens, weights and choices: ", platform, WEIGHTS, own)
 
 
-def _in_float32(one: Drifted) -> bool:
-    return one.chosen.experiment.records[0].spec.engine.args.get("dtype") == "float32"
-
-
 def _share(value: Bounded | None) -> str | None:
     return None if value is None else bounded_text(value, 100)
 
@@ -288,7 +279,6 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 "key": experiment.key,
                 "reference_key": one.reference.experiment.key,
                 "tokens_of": "own" if one.own else "reference",
-                "scored_by": one.by or "engine",
                 "batch": one.batch,
                 "launches": " ".join(map(str, one.launches)),
                 "sequences": found.sequences,
