@@ -149,7 +149,7 @@ def make_profiled(
     events = make_events(phases, m=tokens)
     counted: Mapping[Phase, float] = steps or {"prefill": 1.0, "decode": 31.0}
     adds_up_s = sum(n * sum(phases.get(p, {}).values()) / 1e6 / overhead for p, n in counted.items())
-    of_pass = MeasuredPass("offline", elapsed_s or adds_up_s, counted, {p: float(TOKENS[p]) for p in counted}, 32 * 80)
+    of_pass = MeasuredPass(elapsed_s or adds_up_s, counted)
     comparison = None
     if speedup is not None:
         comparison = Comparison(speedup=speedup[0], low=speedup[1], high=speedup[2], verdict="faster")

@@ -1,4 +1,4 @@
-"""Reconciliation: agreement where intervals meet, and a difference with the reason that speaks for itself."""
+"""Reconciliation: agreement where intervals meet, and a reason where nothing can be compared."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from synthetic_profiles import BF16, W8A8, make_profiled
+from synthetic_profiles import W8A8, make_profiled
 
-from rollout_bench.analysis.inside.profiles import ProfiledExperiment
 from rollout_bench.analysis.inside.reconciliation import Reconciliation, profile_report
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.plan.config import ComparisonSettings
@@ -32,8 +31,8 @@ def test_the_prediction_is_that_of_the_steps_without_the_profiler() -> None:
     found = reconciled(overhead=1.5, of_baseline={"overhead": 1.1})
     assert found.prediction is not None
     assert found.prediction.speedup == pytest.approx(TRUE * 1.5 / 1.1)
-    assert found.prediction.traces_alone == pytest.approx(TRUE)
     assert found.prediction.baseline_s == pytest.approx(1.43 / 1.1)
+    assert found.prediction.own_s == pytest.approx(1.175 / 1.5)
 
 
 def test_the_prediction_has_the_interval_of_its_steps_scatter() -> None:
@@ -47,19 +46,10 @@ def test_the_prediction_has_the_interval_of_its_steps_scatter() -> None:
     assert (single.speedup, single.low, single.high) == (pytest.approx(TRUE), None, None)
 
 
-def test_parts_of_the_pass_add_up_to_what_it_saves() -> None:
-    found = reconciled().prediction
-    assert found is not None
-    assert sum(change.saved for change in found.changes) == pytest.approx(found.baseline_s - found.own_s)
-    linear = sum(change.saved for change in found.changes if change.part[0] == "linear")
-    assert linear == pytest.approx((0.13 + 31 * 0.007) / 1.25)
-
-
 def test_what_was_measured_as_predicted_agrees() -> None:
     found = reconciled()
     assert found.verdict == "agree"
     assert found.ratio == pytest.approx(1)
-    assert found.reasons == ()
 
 
 def test_a_wide_measured_interval_agrees_with_much() -> None:
@@ -110,46 +100,3 @@ def test_mixed_steps_are_taken_as_prefill_where_only_that_is_profiled() -> None:
     assert found.prediction.taken_for == {"mixed": "prefill"}
     assert found.prediction.speedup == pytest.approx((4 * 0.5 + 31 * 0.03) / (4 * 0.4 + 31 * 0.025))
     assert found.verdict == "apart"
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"elapsed_s": 1.5}, "the steps of w8a8 add up to 0.94 s where a pass takes 1.5 s: time outside steps"),
-        ({"of_baseline": {"elapsed_s": 0.8}},
-         "the steps of bf16 add up to 1.14 s where a pass takes 0.8 s: slower steps in the profile's launch"),
-        ({"of_baseline": {"elapsed_s": 1.5}}, None),  # too few steps of the baseline would lower the prediction
-    ],
-)  # fmt: skip
-def test_a_difference_comes_with_the_reason_that_speaks_for_itself(change: dict[str, Any], said: str | None) -> None:
-    found = reconciled(0.5, width=0.001, **change)
-    assert found.verdict == "apart"
-    if said is None:
-        assert found.reasons == ()
-    else:
-        assert any(reason.startswith(said) for reason in found.reasons), found.reasons
-
-
-def test_no_reason_is_made_up() -> None:
-    found = reconciled(TRUE * 0.9)
-    assert found.verdict == "apart"
-    assert found.reasons == ()
-
-
-def test_a_side_is_only_blamed_where_it_moves_the_prediction_the_right_way() -> None:
-    blamed = reconciled(TRUE * 0.8, width=0.001, elapsed_s=1.3)
-    assert ["w8a8 add up" in reason for reason in blamed.reasons] == [True]
-    assert reconciled(TRUE * 1.2, width=0.001, elapsed_s=1.3).reasons == ()
-
-
-def test_steps_that_nobody_timed_without_the_profiler_are_named() -> None:
-    def untimed(profiled: ProfiledExperiment) -> ProfiledExperiment:
-        steps = [step for step in profiled.record.steps if step.profiled]
-        return replace(profiled, record=profiled.record.model_copy(update={"steps": steps}))
-
-    own = make_profiled("w8a8", W8A8, baseline="bf16", speedup=(2, 1.99, 2.01), overhead=1.0)
-    baseline = make_profiled(phases=BF16, overhead=1.0)
-    (found,) = profile_report([untimed(baseline), untimed(own)], SETTINGS).reconciliations
-    assert found.prediction is not None
-    assert found.prediction.with_profiler == ("prefill", "decode")
-    assert [reason for reason in found.reasons if reason.startswith("profiler overhead")]

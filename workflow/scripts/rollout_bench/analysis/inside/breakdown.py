@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,7 +34,6 @@ class Breakdown:
 
     `parts` is what was traced: their sum is `total_us`, the step's duration `traced_us` but for rounding. `calls`
     counts operators. `scaled` are the parts without the profiler, their sum is the unprofiled step time.
-    `linear_tokens` is the mean M of the linear layers, None where shapes are not traced.
     """
 
     phase: Phase
@@ -45,7 +43,6 @@ class Breakdown:
     scaled: Mapping[Part, float]
     traced_us: float
     sample: StepSample | None
-    linear_tokens: float | None
 
     @property
     def total_us(self) -> float:
@@ -89,8 +86,6 @@ def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, 
     events = profiled.events[profiled.events["phase"] == phase]
     device = device_rows(events)
     whole = events[events["where"] == "step"]
-    linear = device[device["category"] == "linear"]
-    tokens = linear["tokens"].dropna() if "tokens" in linear else linear["self_us"].iloc[:0]
     return Breakdown(
         phase=phase,
         steps=steps,
@@ -99,7 +94,6 @@ def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, 
         scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.device_has_a_clock),
         traced_us=float(whole["duration_us"].mean()) if len(whole) else sum(parts.values()),
         sample=sample,
-        linear_tokens=float(tokens.mean()) if len(tokens) else None,
     )
 
 
@@ -141,10 +135,6 @@ def place(part: Part) -> tuple[int, int, str]:
         ROLES.index(role) if role in ROLES else len(ROLES),
         role,
     )
-
-
-SAME_BATCH = 0.05
-"""Rows of linear layers may differ by this fraction before two profiles count as of different batches."""
 
 
 @dataclass(frozen=True)
@@ -195,16 +185,6 @@ def other_shapes(own: ProfiledExperiment, baseline: ProfiledExperiment) -> list[
 def shape_of(linear: LinearShape) -> tuple[int, int, int]:
     """K, N and how many."""
     return linear.in_features, linear.out_features, linear.layers
-
-
-def batches_differ(own: Breakdown, baseline: Breakdown) -> tuple[float, float] | None:
-    """Return mean rows of the linear layers in both, or tokens of a step, where they differ by over `SAME_BATCH`."""
-    sides = own.linear_tokens, baseline.linear_tokens
-    if None in sides and own.sample and baseline.sample:
-        sides = own.sample.tokens, baseline.sample.tokens
-    if sides[0] and sides[1] and abs(math.log(sides[0] / sides[1])) > math.log1p(SAME_BATCH):
-        return sides[0], sides[1]
-    return None
 
 
 BY = ["name", "category", "role", "shapes"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -61,16 +61,11 @@ Part = tuple[str, str]
 class MeasuredPass:
     """What a pass was like where it was measured, without any profiler.
 
-    `elapsed_s` is its mean duration in seconds. `steps` are the engine's steps in it by phase, `tokens` those computed
-    in a step of the phase in the mean, `context_tokens` the tokens that attention looked back at in a decode step in
-    the mean, over all its sequences, None where nobody knows.
+    `elapsed_s` is its mean duration in seconds. `steps` are the engine's steps in it by phase.
     """
 
-    mode: str
     elapsed_s: float
     steps: Mapping[Phase, float]
-    tokens: Mapping[Phase, float] = field(default_factory=dict)
-    context_tokens: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +123,12 @@ class LeftOut:
 class StepSample:
     """The steps of one phase as the launch timed them: seconds, in order, without and with the profiler.
 
-    `tokens`, `sequences` and `context_tokens` are means over those without, or over all where there are none.
+    `tokens` is the mean over those without, or over all where there are none.
     """
 
     unprofiled_s: tuple[float, ...]
     profiled_s: tuple[float, ...]
     tokens: float
-    sequences: float
-    context_tokens: float | None
 
     @property
     def overhead(self) -> float | None:
@@ -160,23 +153,11 @@ def step_samples(steps: Sequence[Step]) -> dict[Phase, StepSample]:
 def _sample(steps: Sequence[Step]) -> StepSample:
     unprofiled = [step for step in steps if not step.profiled]
     shown = unprofiled or steps
-    contexts = [step.context_tokens for step in shown if step.context_tokens is not None]
     return StepSample(
         unprofiled_s=tuple(step.elapsed_s for step in unprofiled),
         profiled_s=tuple(step.elapsed_s for step in steps if step.profiled),
         tokens=mean([step.tokens for step in shown]),
-        sequences=mean([step.sequences for step in shown]),
-        context_tokens=mean(contexts) if contexts else None,
     )
-
-
-@dataclass(frozen=True)
-class PassSteps:
-    """Steps of a pass by phase, tokens of one in the mean, and the mean context of a decode step with its tokens."""
-
-    steps: Mapping[Phase, float]
-    tokens: Mapping[Phase, float]
-    context_tokens: float | None
 
 
 def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = ()) -> MeasuredPass | None:
@@ -207,7 +188,7 @@ def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = 
     limits = [first.sequences, engine.resolved.get("max_num_seqs"), first.point and first.point.concurrency]
     if engine.kv_cache_tokens is not None:
         limits.append(engine.kv_cache_tokens // max(row.prompt_tokens + row.output_tokens for row in rows))
-    found = pass_steps(
+    tokens = pass_steps(
         [row.prompt_tokens for row in rows],
         [max(1, row.output_tokens) for row in rows],
         batched_tokens,
@@ -215,11 +196,8 @@ def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = 
         [row.cached_prompt_tokens or 0 for row in rows],
     )
     return MeasuredPass(
-        mode=OFFLINE.name if first.point is None else ONLINE.name,
         elapsed_s=mean([iteration.elapsed_s for iteration in iterations]),
-        steps=found.steps,
-        tokens=found.tokens,
-        context_tokens=found.context_tokens,
+        steps={phase: len(of_steps) for phase, of_steps in tokens.items()},
     )
 
 
@@ -242,8 +220,8 @@ def pass_steps(
     batched_tokens: int,
     at_once: int,
     cached: Sequence[int] = (),
-) -> PassSteps:
-    """Return steps that a pass takes whose requests are all there at its beginning.
+) -> dict[Phase, list[int]]:
+    """Return the tokens of each step that a pass takes whose requests are all there at its beginning.
 
     As vLLM's scheduler does with chunked prefill: sequences that run come first, one token each, or what is left of
     their prompt; what remains of `batched_tokens` goes to waiting ones in order, as long as no more than `at_once` run.
@@ -260,21 +238,16 @@ def pass_steps(
     if not (batched_tokens > 0 and at_once > 0):
         raise ValueError("a step takes at least one token of one sequence")
     known = cached or [0] * len(prompts)
-    # [prompt tokens to compute, output tokens to come, context so far]
-    waiting = deque(
-        [max(1, prompt - hit), output, min(hit, prompt - 1)]
-        for prompt, hit, output in zip(prompts, known, outputs, strict=True)
-    )
+    # [prompt tokens to compute, output tokens to come]
+    waiting = deque([max(1, prompt - hit), output] for prompt, hit, output in zip(prompts, known, outputs, strict=True))
     running: list[list[int]] = []
     tokens: dict[Phase, list[int]] = {phase: [] for phase in PHASES}
-    contexts: list[int] = []
     while waiting or running:
-        budget, prompted, decoded, context = batched_tokens, 0, 0, 0
+        budget, prompted, decoded = batched_tokens, 0, 0
         for sequence in running:
             share = min(budget, sequence[0] or 1)
             prompted += share if sequence[0] else 0
             decoded += 0 if sequence[0] else share
-            context += sequence[2] + share
             budget -= share
             _advance(sequence, share)
         while waiting and budget and len(running) < at_once:
@@ -286,20 +259,13 @@ def pass_steps(
         running = [sequence for sequence in running if sequence[1] > 0]
         phase: Phase = "decode" if not prompted else "mixed" if decoded else "prefill"
         tokens[phase].append(prompted + decoded)
-        if phase == "decode":
-            contexts.append(context)
-    return PassSteps(
-        steps={phase: float(len(found)) for phase, found in tokens.items() if found},
-        tokens={phase: sum(found) / len(found) for phase, found in tokens.items() if found},
-        context_tokens=sum(contexts) / len(contexts) if contexts else None,
-    )
+    return {phase: found for phase, found in tokens.items() if found}
 
 
 def _advance(sequence: list[int], share: int) -> None:
     """Compute `share` tokens of a sequence; the last of its prompt, and each one after it, give a new token."""
     prompt = sequence[0]
     sequence[0] = max(0, prompt - share)
-    sequence[2] += share
     if share and sequence[0] == 0:
         sequence[1] -= 1
 

@@ -1,51 +1,22 @@
-"""What steps predict for a pass against what was measured end to end, and reasons where the two are apart."""
+"""What steps predict for a pass against what was measured end to end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from rollout_bench.analysis.inside.breakdown import Breakdown, Change, breakdowns, changes
+from rollout_bench.analysis.inside.breakdown import Breakdown, breakdowns, changes
 from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, Part, ProfiledExperiment
 from rollout_bench.analysis.stats.intervals import NO_SPREAD, cv_percent, mean
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.numbers import brief
 from rollout_bench.plan.config import ComparisonSettings
-
-Key = TypeVar("Key", bound=Hashable)
-
-
-def amdahl(parts: Mapping[Key, float], speedups: Mapping[Key, float], added: float = 0.0) -> float:
-    """Return the speed-up of a whole of `parts` >= 0 with a sum above 0, in any one unit, when each becomes faster.
-
-    With T_i the time of part i and s_i its speed-up, 1 where `speedups` lacks it: sum T_i / (sum T_i / s_i + added)
-    (Amdahl, "Validity of the single processor approach to achieving large scale computing capabilities", AFIPS 1967,
-    there for two parts). `added` is the time of parts that the whole did not have. A part that goes has s_i = inf.
-
-    Raises:
-        ValueError: nothing is left of the whole.
-    """
-    left = sum(time / speedups.get(part, 1.0) for part, time in parts.items()) + added
-    if left <= 0:
-        raise ValueError("nothing is left of the whole")
-    return sum(parts.values()) / left
-
-
-def predicted(baseline: Mapping[Key, float], own: Mapping[Key, float]) -> float:
-    """Return `amdahl` from both sides' times of the same parts.
-
-    What only `own` has is added, what only `baseline` has goes.
-
-    Since the speed-ups are those of the same times this is the ratio of both sums: the parts say where it comes from.
-    """
-    speedups = {part: time / own[part] if own.get(part) else math.inf for part, time in baseline.items() if time > 0}
-    return amdahl(baseline, speedups, sum(time for part, time in own.items() if not baseline.get(part)))
 
 
 @dataclass(frozen=True)
@@ -192,24 +163,19 @@ Breakdowns = Mapping[Phase, Breakdown]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The speed-up of the pass that the parts add up to; `low` and `high` its interval, None without any scatter.
+    """The speed-up of the pass that the steps add up to; `low` and `high` its interval, None without any scatter.
 
-    `traces_alone` is what the traced steps say without their unprofiled times as weight. `baseline_s` and `own_s` are
-    the steps of a pass in seconds, `changes` its parts in seconds. `taken_for` are phases in place of which others
-    were taken, `missing` those of the pass that are not profiled and are left out; `with_profiler` the phases that
-    nobody timed without the profiler.
+    `baseline_s` and `own_s` are the steps of a pass in seconds. `taken_for` are phases in place of which others were
+    taken, `missing` those of the pass that are not profiled and are left out.
     """
 
     speedup: float
     low: float | None
     high: float | None
-    traces_alone: float
     baseline_s: float
     own_s: float
-    changes: tuple[Change, ...]
     taken_for: Mapping[Phase, Phase]
     missing: tuple[Phase, ...]
-    with_profiler: tuple[Phase, ...]
 
 
 @dataclass(frozen=True)
@@ -217,8 +183,7 @@ class Reconciliation:
     """`prediction` beside what was measured.
 
     `ratio` is predicted over measured with its interval. `verdict` is apart where the interval excludes 1 and the two
-    are further apart than the relevant difference; unknown where one is missing, and `reason` says which. `reasons`
-    are what the steps show of why they are apart.
+    are further apart than the relevant difference; unknown where one is missing, and `reason` says which.
     """
 
     own: ProfiledExperiment
@@ -229,7 +194,6 @@ class Reconciliation:
     high: float | None = None
     verdict: Literal["agree", "apart", "unknown"] = "unknown"
     reason: str = ""
-    reasons: tuple[str, ...] = ()
 
     @property
     def unmeasured(self) -> bool:
@@ -260,22 +224,16 @@ def predict(
             used[phase] = stand_in
     if not used:
         return None
-    sides = [(baseline.measured.steps, of_baseline), (own.measured.steps, of_own)]
-    parts = [_pass_parts(steps, of, used) for steps, of in sides]
-    traced = [_traced(steps, of, used) for steps, of in sides]
-    sums = [_sum(steps, of, used) for steps, of in sides]
+    sums = [_sum(baseline.measured.steps, of_baseline, used), _sum(own.measured.steps, of_own, used)]
     interval = ratio_interval(sums[0], sums[1], confidence)
     return Prediction(
-        speedup=predicted(parts[0], parts[1]),
+        speedup=sums[0].total / sums[1].total,
         low=interval[0] if interval else None,
         high=interval[1] if interval else None,
-        traces_alone=traced[0] / traced[1],
-        baseline_s=sum(parts[0].values()),
-        own_s=sum(parts[1].values()),
-        changes=tuple(changes(_over_phases(parts[0]), _over_phases(parts[1]))),
+        baseline_s=sums[0].total,
+        own_s=sums[1].total,
         taken_for={phase: stand_in for phase, stand_in in used.items() if phase != stand_in},
         missing=tuple(phase for phase in wanted if phase not in used),
-        with_profiler=tuple(p for p in both if not all(_timed(of[p]) for _, of in sides)),
     )
 
 
@@ -286,7 +244,7 @@ def reconcile(
     of_baseline: Breakdowns,
     settings: ComparisonSettings,
 ) -> Reconciliation:
-    """Compare the prediction with what was measured, as yet without reasons for a difference.
+    """Compare the prediction with what was measured.
 
     Each side's interval is taken as known: that of the prediction knows of one launch alone, and where the steps have
     no scatter the measured one stands alone.
@@ -327,25 +285,6 @@ def _why_no_prediction(own: ProfiledExperiment, baseline: ProfiledExperiment) ->
     return "no phase of the pass is profiled in both"
 
 
-def _timed(breakdown: Breakdown) -> bool:
-    return breakdown.sample is not None and bool(breakdown.sample.unprofiled_s)
-
-
-def _pass_parts(
-    steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phase]
-) -> dict[tuple[Phase, Part], float]:
-    """Return seconds of each part in each phase of a pass."""
-    return {
-        (phase, part): steps.get(phase, 0.0) * us / 1e6
-        for phase, stand_in in used.items()
-        for part, us in of[stand_in].scaled.items()
-    }
-
-
-def _traced(steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phase]) -> float:
-    return sum(steps.get(phase, 0.0) * of[stand_in].traced_us for phase, stand_in in used.items())
-
-
 def _sum(steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phase]) -> Sum:
     # A phase that stands in for another is one sample with both numbers of steps.
     numbers: dict[Phase, float] = {}
@@ -353,54 +292,6 @@ def _sum(steps: Mapping[Phase, float], of: Breakdowns, used: Mapping[Phase, Phas
         numbers[stand_in] = numbers.get(stand_in, 0.0) + steps.get(phase, 0.0)
     samples = [(number, of[phase].sample) for phase, number in numbers.items()]
     return pass_time([(n, sample.unprofiled_s or sample.profiled_s) for n, sample in samples if sample is not None])
-
-
-def _over_phases(parts: Mapping[tuple[Phase, Part], float]) -> dict[Part, float]:
-    sums: dict[Part, float] = {}
-    for (_, part), seconds in parts.items():
-        sums[part] = sums.get(part, 0.0) + seconds
-    return sums
-
-
-SUM_OFF = 0.05
-"""Steps of a pass that add up to its measured time but for less than this fraction say nothing."""
-
-
-def reasons(found: Reconciliation) -> tuple[str, ...]:
-    """Return what the steps themselves show of why predicted and measured are apart; empty where they agree."""
-    if found.verdict != "apart":
-        return ()
-    return (*_with_profiler(found), *_sums(found))
-
-
-def _with_profiler(found: Reconciliation) -> Iterator[str]:
-    # Overheads that are known and differ change what the traces alone say, not the prediction: no reason here.
-    assert found.prediction is not None
-    for phase in found.prediction.with_profiler:
-        yield f"profiler overhead: nobody timed {phase} steps without the profiler, so it is part of the prediction"
-
-
-def _sums(found: Reconciliation) -> Iterator[str]:
-    """Yield which side's steps do not add up to its pass, of those that move the prediction the way that it is off."""
-    prediction, ratio = found.prediction, found.ratio
-    own, baseline = found.own.measured, found.baseline.measured
-    assert prediction is not None
-    assert ratio is not None
-    assert own is not None
-    assert baseline is not None
-    # predicted / measured = (baseline's steps / its pass) / (own steps / own pass), if both were measured alike
-    for side, steps_s, pass_s, way in (
-        (found.own, prediction.own_s, own.elapsed_s, -1),
-        (found.baseline, prediction.baseline_s, baseline.elapsed_s, 1),
-    ):
-        off = math.log(steps_s / pass_s)
-        if abs(off) < math.log1p(SUM_OFF) or way * off * math.log(ratio) < 0:
-            continue
-        much = f"the steps of {side.quant} add up to {brief(steps_s, 3)} s where a pass takes {brief(pass_s, 3)} s"
-        if off < 0:
-            yield f"{much}: time outside steps, slower steps in the pass, or too few steps counted"
-        else:
-            yield f"{much}: slower steps in the profile's launch, or too many steps counted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -441,9 +332,7 @@ def profile_report(
     for own in profiled:
         baseline = by_place.get(own.baseline or "")
         if baseline is not None and baseline is not own:
-            sides = phases[own.place], phases[baseline.place]
-            reconciled = reconcile(own, baseline, *sides, settings)
-            found.append(replace(reconciled, reasons=reasons(reconciled)))
+            found.append(reconcile(own, baseline, phases[own.place], phases[baseline.place], settings))
     uncompared: list[tuple[ProfiledExperiment | LeftOut, str]] = [
         (own, f"{left.quant}: {left.reason}")
         for own in profiled

@@ -25,7 +25,6 @@ from rollout_bench.analysis.inside.profiles import (
     LINEAR,
     OTHER,
     PHASES,
-    QUANTIZE,
     LeftOut,
     Part,
     ProfiledExperiment,
@@ -35,7 +34,6 @@ from rollout_bench.analysis.inside.reconciliation import (
     HOST_BOUND,
     TRACE_OFF,
     UNKNOWN,
-    Prediction,
     ProfileReport,
     Reconciliation,
     agreement,
@@ -289,15 +287,9 @@ def _verdict_cell(pair: Reconciliation) -> str:
 
 RECONCILED = (
     Column(
-        "traces alone",
-        "The speed-up of a pass from the traced durations of steps, profiler overhead included: not to be relied on.",
-        _pair(lambda pair: MISSING if pair.prediction is None else f"{ratio(pair.prediction.traces_alone)}x"),
-    ),
-    Column(
         "predicted",
-        "The speed-up of a pass that the parts of its steps add up to (Amdahl's law), each at its time without the "
-        "profiler, times the steps of a pass; in brackets the interval from the scatter of the timed steps, "
-        "which knows of one launch; none where a phase has a single one.",
+        "The speed-up that the steps of a pass add up to, at their times without the profiler; in brackets the "
+        "interval from the scatter of the timed steps, which knows of one launch; none where a phase has a single one.",
         _pair(_predicted),
         words=True,
     ),
@@ -315,8 +307,8 @@ RECONCILED = (
     ),
     Column(
         "verdict",
-        "APART: that interval does not hold 1, and they differ by more than the relevant difference; the notes say "
-        "why, if anything tells. A wide interval agrees with much.",
+        "APART: that interval does not hold 1, and they differ by more than the relevant difference. A wide "
+        "interval agrees with much.",
         _pair(_verdict_cell),
         words=True,
     ),
@@ -536,12 +528,6 @@ TRACES, DEFINITIONS = "Traces", "Definitions, profile"
 _UNKNOWN_NAMES = 5
 """Operators that no rule knows which a note names."""
 
-_CAUSES = 5
-"""Categories that a note on what is saved names."""
-
-_TELL = 0.02
-"""By how much the traces alone may be off the prediction before a note says why."""
-
 
 def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section]:
     """Return the sections below the tables of `profile_views`, without those that have nothing to say."""
@@ -549,7 +535,14 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
         return []
     found = sections(
         PROFILE.name,
-        pairs=[_values_of_pair(report, pair) for pair in report.reconciliations],
+        pairs=[
+            {
+                "name": f"{title_of(pair.own, pair.own.quant)} over {pair.baseline.quant}",
+                "pair": pair,
+                "shapes": other_shapes(pair.own, pair.baseline),
+            }
+            for pair in report.reconciliations
+        ],
         uncompared=[(title_of(own, own.quant), reason) for own, reason in report.uncompared],
         profiles=[_values_of_profile(report, each) for each in report.profiled],
         named_operators=_UNKNOWN_NAMES,
@@ -557,57 +550,6 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
     )
     links = tuple((f"Traces of {title_of(each, each.quant)}", each.traces) for each in report.profiled)
     return [replace(section, links=links) if section.heading == TRACES else section for section in found]
-
-
-def _values_of_pair(report: ProfileReport, pair: Reconciliation) -> dict[str, Any]:
-    """Return what the template asks for of the profiles of a quant and of its baseline."""
-    values: dict[str, Any] = {"name": f"{title_of(pair.own, pair.own.quant)} over {pair.baseline.quant}", "pair": pair}
-    if pair.prediction is not None:
-        by_saved = _saved_by_category(pair.prediction)
-        kernels = [by_saved.get(category, 0.0) for category in (LINEAR, QUANTIZE)]
-        both = {LINEAR, QUANTIZE} <= {change.part[0] for change in pair.prediction.changes}
-        values |= {
-            "saved": _largest(by_saved),
-            "kernels_s": sum(kernels) if both else None,
-            "slowed": _slowed(report, pair, pair.prediction),
-            "shapes": other_shapes(pair.own, pair.baseline),
-        }
-    return values
-
-
-def _saved_by_category(prediction: Prediction) -> dict[str, float]:
-    """Return seconds that a pass saves in each category, without those that save nothing."""
-    by_category: dict[str, Change] = {}
-    for change in prediction.changes:
-        sums = by_category.get(change.part[0], Change(change.part, 0.0, 0.0))
-        by_category[change.part[0]] = Change(change.part, sums.baseline + change.baseline, sums.own + change.own)
-    return {category: saved(change) for category, change in by_category.items() if saved(change)}
-
-
-def _largest(by_saved: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Return the categories that save or cost most, and all others together."""
-    ordered = sorted(by_saved.items(), key=lambda item: -abs(item[1]))
-    rest = sum(seconds for _, seconds in ordered[_CAUSES:])
-    largest = [(category_word(category), seconds) for category, seconds in ordered[:_CAUSES]]
-    return [*largest, ("all else", rest)] if rest else largest
-
-
-def _slowed(report: ProfileReport, pair: Reconciliation, prediction: Prediction) -> list[tuple[Phase, float, float]]:
-    """By what factor the profiler makes steps of each phase longer, where traces alone would predict something else."""
-    off = prediction.traces_alone / prediction.speedup
-    if max(off, 1 / off) < 1 + _TELL:
-        return []
-    return [
-        (phase, own, baseline)
-        for phase in report.of(pair.own)
-        for own, baseline in ((_overhead(report, pair.own, phase), _overhead(report, pair.baseline, phase)),)
-        if own is not None and baseline is not None
-    ]
-
-
-def _overhead(report: ProfileReport, profiled: ProfiledExperiment, phase: Phase) -> float | None:
-    breakdown = report.of(profiled).get(phase)
-    return breakdown.sample.overhead if breakdown is not None and breakdown.sample is not None else None
 
 
 def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> dict[str, Any]:
