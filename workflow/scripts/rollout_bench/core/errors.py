@@ -34,6 +34,11 @@ def printable(text: str, most: int = 300) -> str:
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
+def shown(value: object) -> str:
+    """Return a value as messages show it."""
+    return printable(repr(value), 60)
+
+
 def _visible(found: re.Match[str]) -> str:
     return found[0] if found[0].isprintable() else found[0].encode("unicode_escape").decode()
 

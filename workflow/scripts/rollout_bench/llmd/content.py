@@ -2,89 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.readers import Reader, count, positive
 
 _Value = TypeVar("_Value")
 
-Reader = Callable[[Any], _Value]
-"""Returns a value as what it has to be, or raises `ValueError` with what is wanted instead."""
-
 NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
 """Values under which a key that can't be honoured changes nothing."""
-
-
-def number(value: Any) -> float:
-    """Return a number."""
-    if isinstance(value, bool):
-        raise ValueError("a number")
-    try:
-        found = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("a number") from None
-    if not math.isfinite(found):
-        raise ValueError("a number")
-    return found
-
-
-def positive(value: Any) -> float:
-    """Return a number above 0."""
-    try:
-        found = number(value)
-    except ValueError:
-        found = 0.0
-    if found <= 0:
-        raise ValueError("a number above 0")
-    return found
-
-
-def not_negative(value: Any) -> float:
-    """Return a number from 0 up."""
-    try:
-        found = number(value)
-    except ValueError:
-        found = -1.0
-    if found < 0:
-        raise ValueError("a number from 0 up")
-    return found
-
-
-def count(value: Any) -> int:
-    """Return a whole number from 1 up."""
-    found = index(value, "a whole number from 1 up")
-    if found < 1:
-        raise ValueError("a whole number from 1 up")
-    return found
-
-
-def index(value: Any, wanted: str = "a whole number from 0 up") -> int:
-    """Return a whole number from 0 up."""
-    try:
-        found = number(value)
-    except ValueError:
-        found = -1.0
-    if found < 0 or found != int(found):
-        raise ValueError(wanted)
-    return int(found)
-
-
-def switch(value: Any) -> bool:
-    """Return true or false."""
-    words = {"true": True, "false": False, "yes": True, "no": False}
-    found = words.get(str(value).lower())
-    if found is None:
-        raise ValueError("true or false")
-    return found
-
-
-def text(value: Any) -> str:
-    """Return a text that is not empty."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
-    return value.strip()
 
 
 def whole_or_list(value: Any) -> list[int]:
@@ -171,7 +98,7 @@ class Keys:
             return reader(value)
         except ValueError as error:
             raise self.error(
-                key, f"{_short(value)} is not {error}", "correct it in the profile, or in overrides"
+                key, f"{shown(value)} is not {error}", "correct it in the profile, or in overrides"
             ) from None
 
     def maybe(self, key: str, reader: Reader[_Value]) -> _Value | None:
@@ -189,7 +116,7 @@ class Keys:
         self._ask(key)
         value = self._left.pop(key, None)
         if value is not None and not isinstance(value, Mapping):
-            raise self.error(key, f"{_short(value)} is not a mapping", "write keys below it")
+            raise self.error(key, f"{shown(value)} is not a mapping", "write keys below it")
         inner = Keys(value or {}, self.where, self.at(key), self.asked)
         self._inner.append(inner)
         return inner
@@ -199,7 +126,7 @@ class Keys:
         self._ask(key)
         value = self._left.pop(key, None)
         if value is not None and (not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value)):
-            raise self.error(key, f"{_short(value)} is not a list of mappings", "write a list whose entries have keys")
+            raise self.error(key, f"{shown(value)} is not a list of mappings", "write a list whose entries have keys")
         inner = [
             Keys(one, self.where, f"{self.at(key)}[{number}]", self.asked) for number, one in enumerate(value or [])
         ]
@@ -231,7 +158,7 @@ class Keys:
         for key in keys:
             value = self._left.pop(key, None)
             if value not in NOTHING and value not in unless:
-                raise self.error(key, f"{_short(value)}: {reason}", self.instead(key))
+                raise self.error(key, f"{shown(value)}: {reason}", self.instead(key))
 
     def instead(self, key: str) -> str:
         """Return what to do about a key that can't be honoured."""
@@ -244,8 +171,3 @@ class Keys:
             raise UserError(f"{self.where}: {self.at(key)}: there is no such key", did_you_mean(key, self._known))
         for inner in self._inner:
             inner.finish()
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

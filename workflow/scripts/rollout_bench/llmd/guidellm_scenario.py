@@ -6,18 +6,8 @@ from copy import deepcopy
 from typing import Any
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.llmd.content import (
-    Keys,
-    count,
-    index,
-    not_negative,
-    one_of,
-    positive,
-    rate_or_list,
-    switch,
-    text,
-    whole_or_list,
-)
+from rollout_bench.core.readers import count, index, not_negative, positive, switch, text
+from rollout_bench.llmd.content import Keys, one_of, rate_or_list, whole_or_list
 from rollout_bench.llmd.meaning import (
     HeldLoad,
     Meaning,

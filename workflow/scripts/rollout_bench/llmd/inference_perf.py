@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rollout_bench.llmd.content import Keys, count, index, not_negative, one_of, positive, switch, text
+from rollout_bench.core.readers import count, index, not_negative, positive, switch, text
+from rollout_bench.llmd.content import Keys, one_of
 from rollout_bench.llmd.meaning import (
     HeldLoad,
     Meaning,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollout_bench.contracts.modes import ONLINE
-from rollout_bench.llmd.content import Keys, text
+from rollout_bench.core.readers import text
+from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
 
 EXPECTED_STEP_S = 0.01

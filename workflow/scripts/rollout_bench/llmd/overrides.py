@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
 
 _PART = re.compile(r"[^.\[\]]+")
 
@@ -34,7 +34,7 @@ def parsed(overrides: Any, where: str) -> dict[str, Any]:
         if any(not equals or not key.strip() for key, equals, _ in pairs):
             quotes = "; in {} a key that has [ is quoted, or is written load.stages.0.rate" if "[" in overrides else ""
             raise UserError(
-                f"{where}: {_short(overrides)} are no overrides", f"write {{KEY: VALUE}}, or KEY=VALUE,...{quotes}"
+                f"{where}: {shown(overrides)} are no overrides", f"write {{KEY: VALUE}}, or KEY=VALUE,...{quotes}"
             )
         names = [key.strip() for key, _, _ in pairs]
         for name in names:
@@ -42,7 +42,7 @@ def parsed(overrides: Any, where: str) -> dict[str, Any]:
                 raise UserError(f"{where}.{name}: stands {names.count(name)} times", "write it once")
         overrides = {key.strip(): value.strip() for key, _, value in pairs}
     if not isinstance(overrides, Mapping):
-        raise UserError(f"{where}: {_short(overrides)} are no overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
+        raise UserError(f"{where}: {shown(overrides)} are no overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
     return {str(key): _value(str(key), value, where) for key, value in overrides.items()}
 
 
@@ -52,7 +52,7 @@ def _value(key: str, value: Any, where: str) -> Any:
     try:
         return yaml.safe_load(value) if value else value
     except (yaml.YAMLError, ValueError):
-        raise UserError(f"{where}.{key}: {_short(value)} can't be read", "write it as in a YAML file") from None
+        raise UserError(f"{where}.{key}: {shown(value)} can't be read", "write it as in a YAML file") from None
 
 
 def laid_over(
@@ -159,8 +159,3 @@ def _set(content: dict[str, Any], place: Place, value: Any, key: str, where: str
 
 def _dotted(place: Place) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any
 
-from rollout_bench.llmd.content import Keys, count, index, not_negative, number, one_of, positive, switch, text
+from rollout_bench.core.readers import count, index, not_negative, number, positive, switch, text
+from rollout_bench.llmd.content import Keys, one_of
 from rollout_bench.llmd.meaning import (
     HeldLoad,
     Meaning,

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.load import DISTRIBUTIONS
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
 from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.llmd.profiled import with_profiles
@@ -161,7 +161,7 @@ def _told(error: ErrorDetails) -> UserError:
     if error["type"] == "missing":
         return UserError(f"config: {where}: is missing", "set it in config.yaml, or lay a config over it that does")
     if error["type"] == "union_tag_invalid":
-        said = f"{_short(error['ctx']['tag'])} is not known" if error["ctx"]["tag"] else "is missing"
+        said = f"{shown(error['ctx']['tag'])} is not known" if error["ctx"]["tag"] else "is missing"
         return UserError(f"config: {where}.distribution: {said}", did_you_mean(error["ctx"]["tag"], DISTRIBUTIONS))
     if error["loc"][-1] == "api_key_env":
         return UserError(
@@ -172,18 +172,18 @@ def _told(error: ErrorDetails) -> UserError:
         return UserError(f"config: {where} is no name of a variable", "use letters, digits and '_', no digit first")
     if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
         return UserError(
-            f"config: {where}: {_short(value)} can't be a name",
+            f"config: {where}: {shown(value)} can't be a name",
             "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
         )
     if error["type"] == "literal_error":
         return UserError(
-            f"config: {where}: {_short(value)} is not known",
+            f"config: {where}: {shown(value)} is not known",
             did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
         )
     if error["type"] == "model_type":
         short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if error["loc"] == ("profile",) else ""
         return UserError(
-            f"config: {where}: {'null' if value is None else _short(value)} is no mapping",
+            f"config: {where}: {'null' if value is None else shown(value)} is no mapping",
             f"{short}write keys below it, or leave it out: {_see_reference(where)}",
         )
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -195,8 +195,8 @@ def _told(error: ErrorDetails) -> UserError:
         return UserError(f"config: {where}: {message}", _see_reference(where))
     is_variable = parts[:2] == ("engine", "environment")
     is_secret = "headers" in parts or (is_variable and secret_words(str(parts[-1])))
-    shown = "what stands there" if is_secret else _short(value)
-    return UserError(f"config: {where}: {shown} {message}", _see_reference(where))
+    what = "what stands there" if is_secret else shown(value)
+    return UserError(f"config: {where}: {what} {message}", _see_reference(where))
 
 
 def _instead(location: tuple[int | str, ...]) -> str:
@@ -228,11 +228,6 @@ def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 def _see_reference(where: str) -> str:
     return f"docs/reference/config.md says what {where.split('.')[0]} takes"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _choices(error: ErrorDetails) -> list[str]:

@@ -6,13 +6,13 @@ A key is in exactly one of these groups. A trainer that learns to do more moves 
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError, did_you_mean, shown
+from rollout_bench.core.readers import Reader, count, finite
 
 
 class Influence(Enum):
@@ -24,81 +24,12 @@ class Influence(Enum):
     UNKNOWN = "unknown"
 
 
-Reader = Callable[[Any], Any]
-"""Returns a value as what it has to be, or raises `ValueError` with what is wanted instead."""
-
-
-def whole(value: Any) -> int:
-    """Return a whole number from 1 up."""
-    number = _number(value)
-    if number is None or number != int(number) or number < 1:
-        raise ValueError("a whole number from 1 up")
-    return int(number)
-
-
-def maybe_whole(value: Any) -> int | None:
-    """Return a whole number from 1 up, or None."""
-    return None if value is None else whole(value)
-
-
-def index(value: Any) -> int:
-    """Return a whole number from 0 up."""
-    return 0 if value is None or _number(value) == 0 else whole(value)
-
-
 def top_k(value: Any) -> int:
     """Return how many candidates are kept; -1, which trainers also write as 0 or null, keeps all."""
-    number = _number(value)
-    if value is not None and (number is None or number != int(number) or number < -1):
+    found = finite(-1 if value is None else value)
+    if found is None or not found.is_integer() or found < -1:
         raise ValueError("a whole number from 1 up, or -1 for all")
-    return int(number or -1)
-
-
-def number(value: Any) -> float:
-    """Return a number."""
-    found = _number(value)
-    if found is None:
-        raise ValueError("a number")
-    return found
-
-
-def share(value: Any) -> float:
-    """Return a number above 0 and up to 1."""
-    found = _number(value)
-    if found is None or not 0 < found <= 1:
-        raise ValueError("a number above 0 and up to 1")
-    return found
-
-
-def maybe_share(value: Any) -> float | None:
-    """Return a number above 0 and up to 1, or None."""
-    return None if value is None else share(value)
-
-
-def switch(value: Any) -> bool:
-    """Return true or false, written as YAML or as Python has them."""
-    words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-    found = words.get(str(value).lower())
-    if found is None:
-        raise ValueError("true or false")
-    return found
-
-
-def text(value: Any) -> str:
-    """Return a text that is not empty."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
-    return value.strip()
-
-
-def maybe_text(value: Any) -> str | None:
-    """Return a text that is not empty, or None."""
-    return None if value is None else text(value)
-
-
-def maybe_switch(value: Any) -> bool | None:
-    """Return true, false or None."""
-    return None if value is None else switch(value)
+    return int(found or -1)
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -114,17 +45,7 @@ def numbers(value: Any) -> list[int] | None:
         return None
     if not isinstance(value, list):
         raise ValueError("a list of whole numbers")
-    return [whole(one) for one in value]
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        found = float(value)  # text too: YAML 1.1 has 1e-1 as one, and so have command lines
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
+    return [count(one) for one in value]
 
 
 @dataclass(frozen=True)
@@ -144,7 +65,7 @@ class TrainerKey:
     path: str
     influence: Influence
     says: str
-    reader: Reader | None = None
+    reader: Reader[Any] | None = None
     default: Any = None
     argument: str | None = None
     off: tuple[Any, ...] = ()
@@ -154,18 +75,18 @@ class TrainerKey:
         return Influence.NEUTRAL if self.influence is Influence.UNSUPPORTED and value in self.off else self.influence
 
 
-def honoured(path: str, reader: Reader, default: Any, says: str) -> TrainerKey:
+def honoured(path: str, reader: Reader[Any], default: Any, says: str) -> TrainerKey:
     """Return a key that the config has."""
     return TrainerKey(path, Influence.HONOURED, says, reader, default)
 
 
-def argument(path: str, reader: Reader, default: Any, name: str | None = None) -> TrainerKey:
+def argument(path: str, reader: Reader[Any], default: Any, name: str | None = None) -> TrainerKey:
     """Return a key that becomes the engine argument `name`, by default that of its own last part."""
     name = name or path.rpartition(".")[2]
     return TrainerKey(path, Influence.HONOURED, f"engine argument {name}", reader, default, name)
 
 
-def unsupported(path: str, reader: Reader | None, default: Any, off: tuple[Any, ...], says: str) -> TrainerKey:
+def unsupported(path: str, reader: Reader[Any] | None, default: Any, off: tuple[Any, ...], says: str) -> TrainerKey:
     """Return a key that the config can't have, and under which values that is no matter."""
     return TrainerKey(path, Influence.UNSUPPORTED, says, reader, default, off=off)
 
@@ -266,8 +187,7 @@ def read(key: TrainerKey, value: Any, where: str) -> Any:
     try:
         return key.reader(value)
     except ValueError as error:
-        shown = repr(value)
         raise UserError(
-            f"{where}: {key.path}: {shown if len(shown) <= 60 else shown[:57] + '...'} is not {error}",
+            f"{where}: {key.path}: {shown(value)} is not {error}",
             f"correct it there, or add {key.path}=VALUE to the command",
         ) from None

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from rollout_bench.core.readers import count, index, maybe, number, share, switch, text
 from rollout_bench.trainers.keys import (
     Influence,
     KeyRegistry,
     TrainerKey,
     argument,
     honoured,
-    index,
     mapping,
-    maybe_share,
-    maybe_text,
-    maybe_whole,
     neutral,
-    number,
     numbers,
-    share,
-    switch,
-    text,
     top_k,
     unsupported,
-    whole,
 )
 
 ROLLOUT = "actor_rollout_ref.rollout."
@@ -43,33 +35,37 @@ _EARLIER = {
 """Version -> what it has where nothing is written, as far as 0.9 has something else."""
 
 
+def _index(value: Any) -> int:
+    return 0 if value is None else index(value)
+
+
 def _one(value: Any) -> int:
     """Return 1, of what verl 0.8 and 0.9 refuse anything else."""
-    if whole(value) != 1:
+    if count(value) != 1:
         raise ValueError("1: verl's vLLM rollout has no other")
     return 1
 
 
 _KEYS = (
     # the step
-    honoured("trainer.n_gpus_per_node", whole, None, "devices of a node: with nnodes what gives rollout.replicas"),
-    honoured("trainer.nnodes", whole, 1, "nodes: with n_gpus_per_node what gives rollout.replicas"),
+    honoured("trainer.n_gpus_per_node", count, None, "devices of a node: with nnodes what gives rollout.replicas"),
+    honoured("trainer.nnodes", count, 1, "nodes: with n_gpus_per_node what gives rollout.replicas"),
     honoured("trainer.device", text, "cuda", "platform"),
     honoured(
-        f"{ROLLOUT}nnodes", index, 0,
+        f"{ROLLOUT}nnodes", _index, 0,
         "nodes of engines that stand apart (separate_async); those of the training, which help at times, are left out",
     ),
-    honoured(f"{ROLLOUT}n_gpus_per_node", whole, None, "devices of each of these nodes"),
-    honoured("rollout.nnodes", index, 1, "nodes of engines that stand apart, in the recipes that have this section"),
-    honoured("rollout.n_gpus_per_node", whole, 8, "devices of each of these nodes"),
-    honoured("data.train_batch_size", whole, 1024, "prompts of a step"),
-    honoured("data.gen_batch_size", maybe_whole, None, "prompts of a step where use_v1 is false; else of a fetch only"),
+    honoured(f"{ROLLOUT}n_gpus_per_node", count, None, "devices of each of these nodes"),
+    honoured("rollout.nnodes", _index, 1, "nodes of engines that stand apart, in the recipes that have this section"),
+    honoured("rollout.n_gpus_per_node", count, 8, "devices of each of these nodes"),
+    honoured("data.train_batch_size", count, 1024, "prompts of a step"),
+    honoured("data.gen_batch_size", maybe(count), None, "prompts of a step where use_v1 is false; else of a fetch"),
     honoured("trainer.use_v1", switch, True, "whether gen_batch_size says how many prompts a step has"),
-    honoured(f"{ROLLOUT}n", whole, 1, "samples of each prompt; each is a request of its own"),
-    honoured("data.max_prompt_length", whole, 512, "prompt_tokens, where rollout.prompt_length says nothing else"),
-    honoured("data.max_response_length", whole, 512, "output_tokens, where rollout.response_length says nothing else"),
-    honoured(f"{ROLLOUT}prompt_length", whole, None, "prompt_tokens: each prompt is as long as the longest may be"),
-    honoured(f"{ROLLOUT}response_length", whole, None, "output_tokens: each answer is as long as the longest may be"),
+    honoured(f"{ROLLOUT}n", count, 1, "samples of each prompt; each is a request of its own"),
+    honoured("data.max_prompt_length", count, 512, "prompt_tokens, where rollout.prompt_length says nothing else"),
+    honoured("data.max_response_length", count, 512, "output_tokens, where rollout.response_length says nothing else"),
+    honoured(f"{ROLLOUT}prompt_length", count, None, "prompt_tokens: each prompt is as long as the longest may be"),
+    honoured(f"{ROLLOUT}response_length", count, None, "output_tokens: each answer is as long as the longest may be"),
     honoured(f"{ROLLOUT}temperature", number, 1.0, "temperature"),
     honoured(f"{ROLLOUT}top_p", share, 1.0, "top_p"),
     honoured(f"{ROLLOUT}top_k", top_k, -1, "top_k"),
@@ -81,22 +77,22 @@ _KEYS = (
     honoured(f"{ROLLOUT}name", text, "vllm", "the engine, which has to be vllm"),
     honoured(f"{ROLLOUT}dtype", text, "bfloat16", "engine argument dtype, and what the quant is called"),
     honoured(
-        f"{ROLLOUT}quantization", maybe_text, None,
+        f"{ROLLOUT}quantization", maybe(text), None,
         "quants: fp8 is fp8-block there, with a scale for each 128 x 128 weights as verl's has, which vLLM makes itself"
         " where verl patches its loader",
     ),
-    argument(f"{ROLLOUT}tensor_model_parallel_size", whole, 2, "tensor_parallel_size"),
+    argument(f"{ROLLOUT}tensor_model_parallel_size", count, 2, "tensor_parallel_size"),
     argument(f"{ROLLOUT}pipeline_model_parallel_size", _one, 1, "pipeline_parallel_size"),
     argument(f"{ROLLOUT}gpu_memory_utilization", share, 0.5),
-    argument(f"{ROLLOUT}max_num_seqs", whole, 256),
-    argument(f"{ROLLOUT}max_num_batched_tokens", whole, 8192),
+    argument(f"{ROLLOUT}max_num_seqs", count, 256),
+    argument(f"{ROLLOUT}max_num_batched_tokens", count, 8192),
     argument(f"{ROLLOUT}enforce_eager", switch, False),
     argument(f"{ROLLOUT}enable_chunked_prefill", switch, True),
     argument(f"{ROLLOUT}enable_prefix_caching", switch, True),
-    argument(f"{ROLLOUT}logprobs_mode", maybe_text, "processed_logprobs"),
-    argument(f"{ROLLOUT}scheduling_policy", maybe_text, "fcfs"),
+    argument(f"{ROLLOUT}logprobs_mode", maybe(text), "processed_logprobs"),
+    argument(f"{ROLLOUT}scheduling_policy", maybe(text), "fcfs"),
     honoured(
-        f"{ROLLOUT}max_model_len", maybe_whole, None,
+        f"{ROLLOUT}max_model_len", maybe(count), None,
         "engine argument max_model_len; null: here the longest prompt and answer, in verl what the model allows",
     ),
     honoured(f"{ROLLOUT}cudagraph_capture_sizes", numbers, None, "engine argument compilation_config"),
@@ -112,16 +108,16 @@ _KEYS = (
         " rollout.over_sample is something else: prompts that are sent beyond those of the step",
     ),
     unsupported(
-        f"{ROLLOUT}data_parallel_size", whole, 1, (1,),
+        f"{ROLLOUT}data_parallel_size", count, 1, (1,),
         "each rank is an engine of its own behind the router; experts that lie on several ranks are not measured",
     ),
-    unsupported(f"{ROLLOUT}expert_parallel_size", whole, 1, (1,), "experts are divided as without expert parallelism"),
+    unsupported(f"{ROLLOUT}expert_parallel_size", count, 1, (1,), "experts are divided as without expert parallelism"),
     unsupported(
         f"{ROLLOUT}multi_turn.enable", switch, False, (False,),
         "one turn is measured, and no tool is called; verl's router keeps the turns of a sample on one engine",
     ),
     unsupported(
-        f"{ROLLOUT}agent.num_workers", whole, 8, (),
+        f"{ROLLOUT}agent.num_workers", count, 8, (),
         "sequences reach the router prompt after prompt, and not as so many processes send them at once",
     ),
     unsupported(
@@ -153,8 +149,8 @@ _KEYS = (
     unsupported("skip.rollout.enable", switch, False, (False,), "all is generated, and no dump taken"),
     unsupported("skip.async_rollout.enable", switch, False, (False,), "all is generated, and no dump taken"),
     unsupported("skip.rollout_tq.enable", switch, False, (False,), "all is generated, and no dump taken"),
-    unsupported(f"{MODEL}lora_rank", index, 0, (0,), "the base model is measured, without an adapter"),
-    unsupported(f"{MODEL}lora.rank", index, 0, (0,), "the base model is measured, without an adapter"),
+    unsupported(f"{MODEL}lora_rank", _index, 0, (0,), "the base model is measured, without an adapter"),
+    unsupported(f"{MODEL}lora.rank", _index, 0, (0,), "the base model is measured, without an adapter"),
     *(
         unsupported(f"{section}.qat.enable", switch, False, (False,), "the checkpoint is measured as it is")
         for section in (
@@ -162,7 +158,7 @@ _KEYS = (
         )
     ),
     unsupported(
-        f"{ROLLOUT}standalone_gpu_memory_utilization", maybe_share, None, (None,),
+        f"{ROLLOUT}standalone_gpu_memory_utilization", maybe(share), None, (None,),
         "engines that stand apart in a fully asynchronous training are measured with gpu_memory_utilization",
     ),
     unsupported(

@@ -1,0 +1,62 @@
+"""Readers of values that others wrote: trainers' settings, workload profiles, command lines.
+
+A reader returns a value as what it has to be, or raises `ValueError` with what is wanted instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Value = TypeVar("_Value")
+
+Reader = Callable[[Any], _Value]
+
+
+def finite(value: Any) -> float | None:
+    """Return a number; None for all else. Texts count too: YAML 1.1 has 1e-1 as one, and so have command lines."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _numbers(wanted: str, keeps: Callable[[float], bool], kind: Callable[[float], _Value]) -> Reader[_Value]:
+    def reader(value: Any) -> _Value:
+        found = finite(value)
+        if found is None or not keeps(found):
+            raise ValueError(wanted)
+        return kind(found)
+
+    return reader
+
+
+number = _numbers("a number", lambda found: True, float)
+positive = _numbers("a number above 0", lambda found: found > 0, float)
+not_negative = _numbers("a number from 0 up", lambda found: found >= 0, float)
+share = _numbers("a number above 0 and up to 1", lambda found: 0 < found <= 1, float)
+count = _numbers("a whole number from 1 up", lambda found: found >= 1 and found.is_integer(), int)
+index = _numbers("a whole number from 0 up", lambda found: found >= 0 and found.is_integer(), int)
+
+
+def maybe(reader: Reader[_Value]) -> Reader[_Value | None]:
+    """Return a reader that lets null be None."""
+    return lambda value: None if value is None else reader(value)
+
+
+def switch(value: Any) -> bool:
+    """Return true or false, written as YAML or as Python has them."""
+    words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+    found = words.get(str(value).lower())
+    if found is None:
+        raise ValueError("true or false")
+    return found
+
+
+def text(value: Any) -> str:
+    """Return a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text")
+    return value.strip()
