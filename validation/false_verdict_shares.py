@@ -12,7 +12,7 @@ from noise import Array
 from repeats import FIRST, SECOND, Launches
 
 from rollout_bench.analysis.stats.blocks import step_down
-from rollout_bench.analysis.stats.intervals import pooled_cv_percent, ratio_interval
+from rollout_bench.analysis.stats.intervals import pooled_cv_percent, ratio_interval, standard_deviation
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.metrics import MetricName
 
@@ -82,11 +82,11 @@ def analyse(launches: Launches, tables: int, seed: int, sets: int = 100) -> Fals
         ratio=float(whole.ratio),
         low=float(whole.low),
         high=float(whole.high),
-        log_sd=float(whole.log_sd),
+        log_sd=standard_deviation(logs),
         launch_cv_percent=pooled_cv_percent(inside) or 0.0,
         correlation=float((neighbours[0] * neighbours[1]).mean() / (logs - logs.mean()).var()),
         neighbours=neighbours.shape[-1],
-        simulated=_simulate(logs, float(whole.log_sd), tables, seed, sets),
+        simulated=_simulate(logs, standard_deviation(logs), tables, seed, sets),
     )
 
 

@@ -13,7 +13,7 @@ from noise import Array
 from repeats import BASE, FIRST, SECOND, Launches
 from scipy import stats
 
-from rollout_bench.analysis.stats.intervals import ratio_interval
+from rollout_bench.analysis.stats.intervals import ratio_interval, standard_deviation
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.metrics import MetricName
 
@@ -78,7 +78,7 @@ def _difference(launches: Launches, workload: str, size: int, repetitions: int, 
     judged = [one for pair in sides for one in comparisons(launches, METRIC, *pair, size) if one.p_adjusted is not None]
     logs = np.concatenate([log_ratios(launches, METRIC, *pair) for pair in sides])
     whole = ratio_interval(logs, SETTINGS.confidence)
-    middle, log_sd = float(logs.mean()), float(whole.log_sd)
+    middle, log_sd = float(logs.mean()), standard_deviation(logs)
     normal = middle + log_sd * rng.normal(size=(repetitions, size))
     drawn = middle + resampled(rng, logs - middle, repetitions, size) if logs.size > size else None
     return Difference(

@@ -22,7 +22,7 @@ from rollout_bench.analysis.stats.blocks import (
     p_value,
     step_down,
 )
-from rollout_bench.analysis.stats.intervals import Array, ratio_interval
+from rollout_bench.analysis.stats.intervals import Array, ratio_interval, standard_deviation
 
 TRIALS = 20_000
 LOGS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=12).filter(lambda logs: np.std(logs) > 1e-3)
@@ -85,7 +85,7 @@ def test_one_comparison_is_the_paired_t_test(logs: list[float], confidence: floa
     one, t = contrasts(np.array(logs)[:, None]), ratio_interval(logs, confidence)
     critical = critical_value(1, int(one.freedom), 1 - confidence)
     assert one.log_ratio[0] == pytest.approx(np.log(t.ratio), abs=1e-12)
-    assert one.error[0] == one.pooled_error[0] == pytest.approx(float(t.log_sd) / np.sqrt(len(logs)))
+    assert one.error[0] == one.pooled_error[0] == pytest.approx(standard_deviation(logs) / np.sqrt(len(logs)))
     assert one.log_ratio[0] + critical * one.error[0] == pytest.approx(np.log(t.high), abs=1e-9)
     p = adjusted_p(abs(float(one.log_ratio[0] / one.error[0])), 1, int(one.freedom))
     assert p == pytest.approx(float(t.p_value), rel=1e-6, abs=1e-15)

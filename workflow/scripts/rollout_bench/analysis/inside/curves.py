@@ -87,8 +87,8 @@ def speedup(own: Curve, baseline: Curve, confidence: float) -> Estimate:
 
     Baseline's time over its own.
 
-    Launches that both have, two or more, are compared in pairs (`paired.ratio_interval`), others as two sides
-    (`unpaired.welch_interval`). Where a side has one launch, the interval is over rounds: the bootstrap of `seconds`,
+    Launches that both have, two or more, are compared in pairs (`ratio_interval`), others as two sides
+    (`welch_interval`). Where a side has one launch, the interval is over rounds: the bootstrap of `seconds`,
     of both sides apart.
 
     Raises:

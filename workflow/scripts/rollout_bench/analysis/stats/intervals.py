@@ -62,17 +62,17 @@ NO_SPREAD = 1e-9
 
 @dataclass(frozen=True)
 class RatioInterval:
-    """What pairs tell of a ratio, each field with the shape of the input but for its last axis; no units.
+    """What launches tell of a ratio, each field with the shape of the input but for its last axis; no units.
 
-    `ratio` lies between `low` and `high`. `p_value` is two-sided, for the hypothesis that the ratio is 1.
-    `log_sd` is the sample standard deviation of the log ratios (n - 1).
+    `ratio` lies between `low` and `high`. `p_value` is two-sided, for the hypothesis that the ratio is 1. `freedom`
+    are the degrees of freedom of both.
     """
 
     ratio: Array
     low: Array
     high: Array
     p_value: Array
-    log_sd: Array
+    freedom: Array | int
 
 
 def ratio_interval(log_ratios: ArrayLike, confidence: float) -> RatioInterval:
@@ -92,44 +92,11 @@ def ratio_interval(log_ratios: ArrayLike, confidence: float) -> RatioInterval:
         ValueError: fewer than two pairs, a value that is not finite, or ratios that do not differ at all
             (standard deviation below `NO_SPREAD`), of which nothing can be inferred.
     """
-    d = np.asarray(log_ratios, dtype=float)
-    if d.ndim < 1 or d.shape[-1] < 2:
-        raise ValueError("an interval needs two pairs")
-    if not np.isfinite(d).all():
-        raise ValueError("a log ratio is not finite")
-    n = d.shape[-1]
-    middle, deviation = d.mean(axis=-1), d.std(axis=-1, ddof=1)
-    if (deviation < NO_SPREAD).any():
-        raise ValueError("the ratios do not differ at all")
-    error = deviation / np.sqrt(n)
-    half = special.stdtrit(n - 1, 0.5 + confidence / 2) * error
-    with np.errstate(over="ignore"):
-        low, high = np.exp(middle - half), np.exp(middle + half)
-    return RatioInterval(
-        ratio=np.exp(middle),
-        low=low,
-        high=high,
-        p_value=2 * special.stdtr(n - 1, -np.abs(middle) / error),
-        log_sd=deviation,
-    )
+    middle, deviation, n = _moments(log_ratios)
+    return _t_interval(middle, deviation / np.sqrt(n), n - 1, confidence)
 
 
-@dataclass(frozen=True)
-class WelchInterval:
-    """What two sides tell of their ratio, each field with the shape of the input but for its last axis; no units.
-
-    `ratio` lies between `low` and `high`. `p_value` is two-sided, for the hypothesis that the ratio is 1. `freedom`
-    are the degrees of freedom of both.
-    """
-
-    ratio: Array
-    low: Array
-    high: Array
-    p_value: Array
-    freedom: Array
-
-
-def welch_interval(logs: ArrayLike, baseline_logs: ArrayLike, confidence: float) -> WelchInterval:
+def welch_interval(logs: ArrayLike, baseline_logs: ArrayLike, confidence: float) -> RatioInterval:
     """Ratio of the geometric means of two sides, its t interval at `confidence`, and the p value of "it is 1".
 
     With x_i = ln(a_i), i = 1..n, and y_j = ln(b_j), j = 1..k, along the last axes, m the difference of their means,
@@ -137,34 +104,34 @@ def welch_interval(logs: ArrayLike, baseline_logs: ArrayLike, confidence: float)
     interval exp(m -+ t(1 - (1 - confidence) / 2; f) e), p = 2 P(T(f) > |m| / e).
     This is Welch's t interval of the logarithms ("The generalization of Student's problem when several different
     population variances are involved", Biometrika 34, 1947), which takes them as independent and about normal, and
-    does not ask that both sides scatter alike. Each value is one launch, as in `paired.ratio_interval`; unlike there
+    does not ask that both sides scatter alike. Each value is one launch, as in `ratio_interval`; unlike there
     nothing took turns, so what drifts between the sides is not taken out: it is part of the ratio.
 
     Raises:
-        ValueError: fewer than two launches on a side, a value that is not finite, or launches of a side that do not
-            differ at all (standard deviation below `NO_SPREAD`), of which nothing can be inferred.
+        ValueError: as `ratio_interval`, of either side.
     """
-    x, y = np.asarray(logs, dtype=float), np.asarray(baseline_logs, dtype=float)
-    if min(x.ndim, y.ndim) < 1 or min(x.shape[-1], y.shape[-1]) < 2:
-        raise ValueError("an interval needs two launches of each side")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+    (own, s, n), (other, r, k) = _moments(logs), _moments(baseline_logs)
+    return _t_interval(own - other, np.sqrt(s**2 / n + r**2 / k), degrees_of_freedom(s, n, r, k), confidence)
+
+
+def _moments(logs: ArrayLike) -> tuple[Array, Array, int]:
+    values = np.asarray(logs, dtype=float)
+    if values.ndim < 1 or values.shape[-1] < 2:
+        raise ValueError("an interval needs two launches of a side, or two pairs")
+    if not np.isfinite(values).all():
         raise ValueError("a logarithm is not finite")
-    s, r = x.std(axis=-1, ddof=1), y.std(axis=-1, ddof=1)
-    if (s < NO_SPREAD).any() or (r < NO_SPREAD).any():
-        raise ValueError("the launches of a side do not differ at all")
-    n, k = x.shape[-1], y.shape[-1]
-    middle, error = x.mean(axis=-1) - y.mean(axis=-1), np.sqrt(s**2 / n + r**2 / k)
-    freedom = degrees_of_freedom(s, n, r, k)
+    deviation = np.asarray(values.std(axis=-1, ddof=1))
+    if (deviation < NO_SPREAD).any():
+        raise ValueError("the launches of a side, or the ratios, do not differ at all")
+    return np.asarray(values.mean(axis=-1)), deviation, values.shape[-1]
+
+
+def _t_interval(middle: Array, error: Array, freedom: Array | int, confidence: float) -> RatioInterval:
     half = special.stdtrit(freedom, 0.5 + confidence / 2) * error
     with np.errstate(over="ignore"):
         low, high = np.exp(middle - half), np.exp(middle + half)
-    return WelchInterval(
-        ratio=np.exp(middle),
-        low=low,
-        high=high,
-        p_value=2 * special.stdtr(freedom, -np.abs(middle) / error),
-        freedom=freedom,
-    )
+    p_value = 2 * special.stdtr(freedom, -np.abs(middle) / error)
+    return RatioInterval(ratio=np.exp(middle), low=low, high=high, p_value=p_value, freedom=freedom)
 
 
 def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, baseline_launches: int) -> Array:
