@@ -304,7 +304,6 @@ Harness = Annotated[
 
 
 def _by_default(value: str | None) -> str | None:
-    """Return a choice that is absent where it is the usual one."""
     return None if value in ("cut", "completions") else value
 
 

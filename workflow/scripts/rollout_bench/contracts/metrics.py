@@ -110,8 +110,6 @@ class Metric:
 
 
 def _rate(amount: Callable[[Iteration], int]) -> Callable[[Sequence[Iteration]], float]:
-    """Return what passes had of `amount`, divided by the sum of their elapsed times."""
-
     def of_passes(passes: Sequence[Iteration]) -> float:
         return sum(map(amount, passes)) / sum(iteration.elapsed_s for iteration in passes)
 
@@ -122,7 +120,6 @@ _output_rate = _rate(lambda iteration: iteration.output_tokens)
 
 
 def _per_device(record: Record) -> float:
-    """Return output tokens per second of the measured iterations, for each device."""
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     return _output_rate(measured) / devices_of_rate(record.spec)
 
@@ -183,7 +180,6 @@ def _where_read(of_passes: Callable[[Sequence[Iteration]], float]) -> Callable[[
 
 
 def _energy_per_token_j(passes: Sequence[Iteration]) -> float:
-    """Return joules of all devices per output token; 0 where there is none."""
     tokens = sum(each.output_tokens for each in passes)
     return sum(use.energy_j or 0 for use in _uses(passes)) / tokens if tokens else 0.0
 
@@ -201,7 +197,6 @@ def _power_w(passes: Sequence[Iteration]) -> float:
 
 
 def _share_of_limit(record: Record) -> float | None:
-    """Return that of the power limits that were in force."""
     uses = _devices_read(record)
     if uses is None or any(not use.power_limit_w for use in uses):
         return None

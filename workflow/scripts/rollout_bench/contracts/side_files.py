@@ -140,7 +140,6 @@ def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
 
 
 def _routed_by(routers: Routers | None, experts: Sequence[str], tokens: int) -> bool:
-    """Return whether `experts` are as many as `routers` choose for so many tokens."""
     if routers is None or len(experts) != routers.layers:
         return False
     padding = "=" * (-2 * routers.per_token * tokens % 3)
@@ -190,7 +189,6 @@ def _check_written_with(path: Path, record: Record | Messages | Drift) -> None:
 
 
 def _batches(path: Path, most: int, line_bytes: int) -> Iterator[list[bytes]]:
-    """Yield the lines of a side file, some at a time."""
     number, size, lines = 1, 0, []
     try:
         with gzip.open(path, "rb") as file:
@@ -212,7 +210,6 @@ def _batches(path: Path, most: int, line_bytes: int) -> Iterator[list[bytes]]:
 
 
 def _validated(lines: list[bytes], rows: TypeAdapter[list[_Row]], row: type[_Row], before: int) -> list[_Row]:
-    """Return the rows that `lines` hold, which `before` others precede in their file."""
     try:
         return rows.validate_json(b"[" + b",".join(lines) + b"]")
     except ValidationError:

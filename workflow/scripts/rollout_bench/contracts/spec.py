@@ -41,6 +41,7 @@ from rollout_bench.contracts.load import (
 from rollout_bench.contracts.placed_steps import PlacementSpec
 from rollout_bench.contracts.starts import StartupSpec
 from rollout_bench.core.files import read_model
+from rollout_bench.core.mappings import grouped
 
 Category = Literal[
     "linear",
@@ -580,9 +581,7 @@ def set_in(spec: Spec) -> dict[str, Any]:
 
 def differing(specs: Iterable[Spec]) -> list[str]:
     """Return the names in which settings of one mode, platform, model, quant and workload differ."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for spec in specs:
-        groups.setdefault(_without_setting(spec), []).append(set_in(spec))
+    groups = grouped((_without_setting(spec), set_in(spec)) for spec in specs)
     found: dict[str, None] = {}
     for settings in groups.values():
         for name in dict.fromkeys(name for setting in settings for name in setting):

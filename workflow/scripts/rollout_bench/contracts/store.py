@@ -194,7 +194,6 @@ def _read(path: Path, model: type[_Launched]) -> _Launched:
 
 
 def _impossible(record: Launched) -> str:
-    """Return which field of `record` holds what no launch can have measured; empty where none does."""
     if record.wall_s > LONGEST_S:
         return f"wall_s: is {record.wall_s:.3g} s, and no launch lasts a year"
     for name, seconds in record.timed_s.items():

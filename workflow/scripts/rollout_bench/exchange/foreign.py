@@ -231,7 +231,6 @@ def _name(report: BenchmarkReport) -> str:
 
 
 def _read_report(path: Path, model: str | None) -> tuple[ForeignResult, list[str]]:
-    """Return the report at `path`, and what of it is left out, and why."""
     remedy = "give a Benchmark Report of llm-d, as YAML or JSON"
     if path.is_dir():
         raise UserError(f"{path}: is a folder", f"name the reports: {path}/*.yaml")
@@ -258,7 +257,6 @@ def _in_words(content: Any) -> Any:
 
 
 def _check_comparable(report: BenchmarkReport, name: str, model: str | None) -> None:
-    """Raise `UserError` where `report` lacks what a comparison needs: a load, a model, a throughput."""
     if report.scenario is None or report.scenario.load is None:
         raise UserError(
             f"{name}: scenario.load: is missing", "only the same load can be compared: have the report say what it was"
@@ -280,7 +278,6 @@ def _check_comparable(report: BenchmarkReport, name: str, model: str | None) -> 
 
 
 def _file_name(uid: str) -> str:
-    """Return what the file of a run is called: its uid where that is a name for a file, else a hash of it."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", uid):
         return uid
     return hashlib.sha256(uid.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -281,7 +281,6 @@ def _stated(values: Iterable[float | None], units: str) -> dict[str, Any] | None
 
 
 def _told(entries: Mapping[str, tuple[Iterable[float | None], str]]) -> dict[str, Any]:
-    """Return a statistic for each of `entries`, name -> (values, units), that has a value."""
     stated = {name: _stated(values, units) for name, (values, units) in entries.items()}
     return {name: found for name, found in stated.items() if found is not None}
 
@@ -305,7 +304,6 @@ def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
 
 
 def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
-    """Return what passes took, with what followed or stood beside generation, and what was generated in vain."""
     passes = [iteration for launch in launches for iteration in launch.passes]
     routed = [i.router for i in passes if i.router is not None]
     wasted = [i.surplus for i in passes if i.surplus is not None]

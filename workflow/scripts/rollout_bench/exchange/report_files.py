@@ -210,7 +210,6 @@ def _name_of(results: Path) -> str:
 
 
 def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[TimedExperiment]]]:
-    """Return what was launched, each with its loads."""
     found: dict[str, tuple[TimedExperiment, list[TimedExperiment]]] = {}
     for part in collection.experiments:
         found.setdefault(part.whole.place, (part.whole, []))[1].append(part)
@@ -220,7 +219,6 @@ def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[T
 def _with_side_files(
     results: Path, record: Record
 ) -> tuple[tuple[tuple[SequenceRow, ...] | None, tuple[ServerSample, ...]], list[UserError]]:
-    """Return the rows and samples of a launch, and why some are not among them."""
     path = record_path(results, record.spec.mode, record.experiment, record.launch)
     rows: tuple[SequenceRow, ...] | None = None
     samples: tuple[ServerSample, ...] = ()
@@ -245,7 +243,6 @@ def _of_part(
 
 
 def _left_out(collection: Collection) -> Iterator[str]:
-    """Yield a line for each launch that is no result, and for each experiment of which a report could say nothing."""
     for experiment in collection.launched:
         place = f"{experiment.mode}/{experiment.experiment}"
         if not mode_of(experiment.mode).generates:

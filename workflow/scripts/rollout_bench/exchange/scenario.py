@@ -148,7 +148,6 @@ def _experts(spec: Spec, tp: int) -> int:
 
 
 def _others(spec: Spec) -> list[StackComponent]:
-    """Return what stands beside the engine: a rollout's router, a trainer."""
     found = []
     if spec.rollout is not None and spec.rollout.router is not None:
         found.append(_own("router", {"policy": spec.rollout.router, "entry": spec.rollout.entry}))
@@ -253,5 +252,4 @@ def _prefix(spec: Spec) -> PrefixGroups | None:
 
 
 def _hash(config: Mapping[str, Any]) -> str:
-    """Return a hash of a configuration, in hex."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()

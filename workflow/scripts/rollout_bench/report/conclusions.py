@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from rollout_bench.analysis.cycles.proofs import LASTING
 from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
-from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, Verdict
+from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
@@ -18,6 +18,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import MODES
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.headings import on_unnamed_endpoint
@@ -96,12 +97,10 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
 
 
 def _is_refused(row: Row) -> bool:
-    """Return whether `row` could not be compared with its baseline for what its launches ran on or in."""
     return row.against.other is None and row.comparison.verdict == "unknown"
 
 
 def _would_be_beside(row: Row, base: Row | None, collection: Collection) -> bool:
-    """Return whether `row`, which has nothing to compare, would be compared with `base` if it had."""
     if base is None:
         return False
     own, theirs = row.experiment, base.experiment
@@ -113,7 +112,6 @@ def _would_be_beside(row: Row, base: Row | None, collection: Collection) -> bool
 
 
 def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
-    """Return what is in doubt and what to do next, where no launch can be compared."""
     step, command = _next(rows, [], collection)
     return Conclusion(
         title="",
@@ -146,7 +144,6 @@ def _by_told_metric(others: Sequence[Row]) -> list[Row]:
 
 
 def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
-    """Return what is compared, whether it surely changes, and value and speed-up at both ends."""
     line = trend.line
     ends = [(f"{value:,.6g}", _ratio(row.comparison)) for value, row in trend.ends]
     return f"{line.label} ({line.model} {line.workload})", trend.sure, ends
@@ -160,9 +157,7 @@ def _conclusion(
     named = [] if base is None else [base]
     everyone = [*named, *others, *lacking]
     axes = _told_apart_by(everyone, collection.baseline)
-    by_verdict: dict[Verdict, list[Row]] = {}
-    for row in others:
-        by_verdict.setdefault(row.comparison.verdict or "unknown", []).append(row)
+    by_verdict = grouped((row.comparison.verdict or "unknown", row) for row in others)
     better = sorted(by_verdict.get("faster", ()), key=_speedup, reverse=True)
     worse = sorted(by_verdict.get("slower", ()), key=_speedup, reverse=True)
     undetected = by_verdict.get("undetected", [])
@@ -192,24 +187,20 @@ def _conclusion(
 
 
 def _also(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[str]]:
-    """Return what engines of `rows` are told that their baselines' are not, besides what is compared -> which ones."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        told = {d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}
-        if told:
-            found.setdefault(words_of(told), []).append(_side(row, axes))
-    return found
+    told = (
+        ({d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}, row)
+        for row in rows
+    )
+    return grouped((words_of(facts), _side(row, axes)) for facts, row in told if facts)
 
 
 def _told_apart_by(rows: Sequence[Row], baseline: Iterable[str]) -> tuple[str, ...]:
-    """Return the axes of the baseline on which `rows` have several names; all of its axes where there is none."""
     axes = tuple(axis for axis in AXES if axis in baseline)
     told = tuple(axis for axis in axes if len({getattr(row.experiment.whole, axis) for row in rows}) > 1)
     return told or axes
 
 
 def _side(row: Row, axes: Sequence[str]) -> str:
-    """Return what tells a row from those that it is compared with: its names on the baseline's axes."""
     names = {axis: row.quant_label if axis == "quant" else getattr(row.experiment.whole, axis) for axis in axes}
     if len(names) > 1 and names.get("setting") == DEFAULT_SETTING:
         del names["setting"]
@@ -217,7 +208,6 @@ def _side(row: Row, axes: Sequence[str]) -> str:
 
 
 def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
-    """Return the names that all of `rows` have, besides those on `axes`."""
     first = rows[0].experiment
     names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
     return ", ".join([" ".join(name for name in names if name != DEFAULT_SETTING), first.mode, first.platform])
@@ -228,14 +218,12 @@ def _speedup(row: Row) -> float:
 
 
 def _ratio(comparison: Comparison) -> str:
-    """Return a speed-up with its interval."""
     assert comparison.speedup is not None
     ends = [ratio(end) for end in (comparison.low, comparison.high) if end is not None]
     return f"{ratio(comparison.speedup)}x" + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def _why(row: Row) -> str:
-    """Return why there is no verdict."""
     comparison = row.comparison
     reason = why_not_measured(row.experiment) or comparison.reason
     if reason:
@@ -262,7 +250,6 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
-    """Return the next step that brings most, the first that applies, and its command."""
     if any(row.experiment.damaged for row in rows):
         step = "delete what is named under Damaged, then measure it again with what it is compared with"
         return step, _command("remeasure=invalid", collection)

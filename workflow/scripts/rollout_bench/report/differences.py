@@ -98,7 +98,6 @@ def compare_folders(
 
 
 def _measured(folder: Path, collection: Collection) -> tuple[TimedExperiment, ...]:
-    """Return the experiments of `collection`, which was read from `folder`, that there are records of."""
     experiments = tuple(e for e in collection.experiments if e.records)
     if not experiments and collection.damaged:
         raise collection.damaged[0]
@@ -126,7 +125,6 @@ def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExper
 
 
 def _tables(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[Views, tuple[str, ...]]:
-    """Return a table for each mode and platform, and what its columns mean."""
     lines, footnotes = lines_of(table(rows), rows)
     for line, row in zip(lines, rows, strict=True):
         line["launches"] = _launches(row)
@@ -137,7 +135,6 @@ def _tables(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[Views, t
 
 
 def _launches(row: Row) -> tuple[int, int]:
-    """Return valid launches of A and of B."""
     other = row.against.other
     return len(valid_records(other)) if other else 0, len(valid_records(row.experiment))
 
@@ -177,7 +174,6 @@ def _side(name: str, side: Collection) -> Iterator[str]:
 
 
 def _subject(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield what of engine and machine differs, and so is what the speed-ups are about."""
     found = [difference for row in rows for difference in row.against.differences]
     groups: list[Group] = [group for group in ("engine", "machine") if any(d.group == group for d in found)]
     if not any(row.against.other for row in rows):
@@ -198,7 +194,6 @@ def _differing(rows: Sequence[Row], groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    """One line for each experiment and metric; a number that does not exist is empty."""
     lines = [
         {
             "mode": row.experiment.mode,

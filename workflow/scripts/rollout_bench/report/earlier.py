@@ -74,7 +74,6 @@ def _of_folder(
 
 
 def _of_engine(results: Path, collection: Collection, version: str) -> Earlier:
-    """Return the experiments with the names of the selected ones that `version` of the engine measured."""
     unselected = collect_unselected(results, collection)
     measured = [e for e in (*unselected.launched, *collection.launched) if e.records]
     earlier = Earlier(

@@ -21,6 +21,7 @@ from rollout_bench.contracts.axes import label_of, title_of, with_setting
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusion_values
 from rollout_bench.report.designs import design_values
@@ -254,15 +255,16 @@ def _flags_of_others(collection: Collection) -> Iterator[tuple[str, str, Flag]]:
 
 
 def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for skip in collection.skipped:
-        name = f"{skip.model} {with_setting(skip.quant, skip.setting)} {skip.workload} ({skip.mode})"
-        grouped.setdefault((skip.reason, skip.remedy), []).append(name)
-    return grouped
+    return grouped(
+        (
+            (skip.reason, skip.remedy),
+            f"{skip.model} {with_setting(skip.quant, skip.setting)} {skip.workload} ({skip.mode})",
+        )
+        for skip in collection.skipped
+    )
 
 
 def _invalid(collection: Collection) -> dict[str, int]:
-    """Return codes of flags -> how many timed launches are invalid because of them."""
     codes = Counter(
         ", ".join(invalid_codes(record.validity))
         for experiment in launched(collection.experiments)
@@ -273,13 +275,12 @@ def _invalid(collection: Collection) -> dict[str, int]:
 
 
 def _without_percentiles(findings: Findings) -> list[tuple[str, str]]:
-    """Return experiments that lack percentiles, and why."""
-    found: dict[str, list[str]] = {}
-    for row, pooled, distributions in zip(findings.rows, findings.sequences, findings.latencies, strict=False):
-        if mode_of(row.experiment.mode).passes == "none":  # nothing is repeated that could have one
-            continue
-        for reason in (*pooled.reasons, *_too_few(row, distributions)):
-            found.setdefault(reason, []).append(row.name)
+    found = grouped(
+        (reason, row.name)
+        for row, pooled, distributions in zip(findings.rows, findings.sequences, findings.latencies, strict=False)
+        if mode_of(row.experiment.mode).passes != "none"  # else nothing is repeated that could have one
+        for reason in (*pooled.reasons, *_too_few(row, distributions))
+    )
     return [(some(names), reason) for reason, names in found.items()]
 
 

@@ -70,7 +70,6 @@ def config_page() -> str:
 
 
 def _modes() -> str:
-    """Return what each mode measures, and where to read on."""
     lines = ["", "## Modes", "", "| mode | what it measures | how to use it | example |", "|---|---|---|---|"]
     for mode in MODES.values():
         lines.append(f"| `{mode.name}` | {mode.title} | [{mode.page}](../{mode.page}) | `{mode.example}` |")

@@ -101,7 +101,6 @@ def _terminal_table(view: View) -> str:
 
 
 def _width(text: str) -> int:
-    """Of the longest line but the title."""
     return max(map(len, text.splitlines()[1:]))
 
 

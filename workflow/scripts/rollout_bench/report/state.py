@@ -117,7 +117,6 @@ def _files(found: ResultsListing) -> dict[str, dict[str, list[int]]]:
 
 
 def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
-    """Of the earlier results that the baseline names: their files, and the summary that says which are selected."""
     folder = None if plan is None else earlier_folder(results, plan.baseline)
     if folder is None:
         return None
@@ -130,7 +129,6 @@ def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
 
 
 def _essence(plan: Any) -> Any:
-    """Return the parts of a plan that a summary shows."""
     if not isinstance(plan, dict):
         return plan
     names = ("baseline", "comparison", "precision", "slo", "prices", "operator_rules", "experiments", "skipped")

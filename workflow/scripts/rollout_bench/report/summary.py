@@ -148,7 +148,6 @@ def summarise(
 
 
 def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
-    """Yield `sections` without the items that are among `defined`, which they are added to."""
     for section in sections:
         items = tuple(item for item in section.items if item not in defined)
         defined.update(items)
@@ -157,7 +156,6 @@ def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
 
 
 def _timed_parts(findings: Findings) -> list[SummaryPart]:
-    """Return the notes that every summary has, and what each timed mode adds, in the order of measuring."""
     modes = dict.fromkeys(mode_of(experiment.mode) for experiment in findings.collection.experiments)
     return [foot(findings), *(_part(mode.tables, findings) for mode in modes)]
 

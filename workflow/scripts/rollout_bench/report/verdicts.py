@@ -17,9 +17,10 @@ from rollout_bench.analysis.timed.comparison import (
 )
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.pairs import WAYS, Way
-from rollout_bench.analysis.timed.partners import Difference, Group
+from rollout_bench.analysis.timed.partners import Group
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import ratio
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.report.designs import in_groups
@@ -96,12 +97,8 @@ def differing(
     rows: Sequence[Row], groups: Sequence[Group] = ("engine", "machine", "circumstance")
 ) -> dict[str, list[str]]:
     """Return each fact of `groups` in which rows differ from what they are compared with, and which rows do."""
-    found: dict[Difference, list[str]] = {}
-    for row in rows:
-        for difference in row.against.differences:
-            if difference.group in groups:
-                found.setdefault(difference, []).append(row.name)
-    return {str(difference): names for difference, names in found.items()}
+    found = ((each, row.name) for row in rows for each in row.against.differences if each.group in groups)
+    return {str(difference): names for difference, names in grouped(found).items()}
 
 
 def _other_means(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int]]:
@@ -149,9 +146,7 @@ def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[
     for row in rows:
         told = set()
         for comparison in row.comparisons.values():
-            left_out: dict[Way, list[int]] = {}
-            for launch, way in sorted(comparison.other_way.items()):
-                left_out.setdefault(way, []).append(launch)
+            left_out = grouped((way, launch) for launch, way in sorted(comparison.other_way.items()))
             if left_out and str(left_out) not in told:
                 told.add(str(left_out))
                 (way,) = comparison.ways

@@ -116,7 +116,6 @@ def mean_decode(steps: Sequence[AlikeSteps]) -> Batch | None:
 
 
 def _pairs(tokens: float, cached: float) -> float:
-    """Return pairs of a computed token and one that it looks at, itself among them."""
     return tokens * cached + tokens * (tokens + 1) / 2
 
 
@@ -367,7 +366,6 @@ def _hub_models() -> list[dict[str, Any]]:
 
 
 def _in_hub_cache(model: str) -> Path | None:
-    """Return the config.json of a model that was downloaded from the hub before."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:

@@ -125,7 +125,6 @@ def _written(config: Mapping[str, Any], model: Coding) -> Coding | None:
 
 
 def _with_scales(bits: int, group_size: object) -> float:
-    """Return bits of a weight with its part of the scale of its group."""
     return bits + 16 / group_size if isinstance(group_size, int) and group_size > 0 else bits
 
 

@@ -225,7 +225,6 @@ class _Model:
         )
 
     def _counted(self, record: Launched, coding: Coding) -> Coding:
-        """Return `coding` with as many bits as the loaded weights of linear layers had."""
         weights = record.engine.weights_bytes_by_dtype
         if weights is None or not weights.linear:
             return coding

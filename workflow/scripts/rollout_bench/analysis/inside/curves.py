@@ -137,7 +137,6 @@ def summed(curves: Mapping[object, Curve], times: Mapping[object, int]) -> Curve
 
 
 def _rounds_of(curve: Curve, launch: int | None) -> Array:
-    """Return the rounds of `launch`, or of the first one."""
     return curve.rounds[min(curve.rounds) if launch is None else launch]
 
 
@@ -360,7 +359,6 @@ def _named(shapes: Sequence[LinearShape]) -> dict[str, LinearShape]:
 
 
 def _curve(records: Sequence[Operators], shape: LinearShape) -> Curve | None:
-    """Return the times of one shape."""
     return curve_of(
         {
             record.launch: {

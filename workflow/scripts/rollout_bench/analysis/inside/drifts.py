@@ -22,6 +22,7 @@ from rollout_bench.contracts.modes import DRIFT
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import record_path, scores_path
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
 
 How = int | None
 """How many sequences the engine scored at once."""
@@ -120,12 +121,9 @@ def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> 
     problems: list[str] = []
     launches = {each.place: _read(results, each, problems) for each in measured}
     by_folder = {each.experiment.experiment: each for each in measured}
-    grouped: dict[str, list[Chosen]] = {}
-    for each in measured:
-        grouped.setdefault(_reference_of(each), []).append(each)
     drifted: list[Drifted] = []
     sampled: list[Drifted] = []
-    for folder, own in grouped.items():
+    for folder, own in grouped((_reference_of(each), each) for each in measured).items():
         reference = by_folder.get(folder)
         if reference is None or not launches[reference.place]:
             problems.append(f"{folder}: has no valid launch, so nothing is held against it; measure it again")
@@ -150,7 +148,6 @@ def _settings(each: Chosen) -> DriftSpec:
 
 
 def _reference_of(each: Chosen) -> str:
-    """Return the folder of the experiment that `each` is held against, which may be itself."""
     return _settings(each).reference or each.experiment.experiment
 
 
@@ -183,7 +180,6 @@ def _drifted(
     confidence: float,
     problems: list[str],
 ) -> Iterator[Drifted]:
-    """Yield how far each of `own` is from the first launch of the `reference`, batch by batch."""
     base_index = min(launches[reference.place])
     base = launches[reference.place][base_index]
     first = _settings(reference).batch_sizes[0]

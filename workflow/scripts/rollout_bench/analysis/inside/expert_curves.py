@@ -88,7 +88,6 @@ def _points(run: OperatorsRun, key: Key) -> dict[int, ExpertPoint]:
 
 
 def _curves(run: OperatorsRun) -> Iterator[tuple[Key, Curve]]:
-    """Yield the times of each key that all launches have."""
     for key in dict.fromkeys(key_of(point) for point in run.launches[0].experts or ()):
         curve = curve_of(
             {

@@ -185,7 +185,6 @@ Contents = Sequence[Sequence[MessageContent]]
 
 
 def _parts(contents: Contents) -> dict[str, float]:
-    """Return the bytes of each field that messages have."""
     names = dict.fromkeys(part for step in contents for content in step for part in content.fields)
     return {
         name: median(sum(content.fields.get(name, 0) for content in step) for step in contents if step)

@@ -359,7 +359,6 @@ def _profiled(
 
 
 def _is_quantized(record: Profile) -> bool:
-    """Return whether weights of its linear layers are held in another type than they are computed in."""
     held = record.engine.weights_bytes_by_dtype
     return held is not None and any(dtype not in ("bfloat16", "float16", "float32") for dtype in held.linear)
 

@@ -202,7 +202,6 @@ def _by_size(launches: Iterable[LaunchMeasures]) -> dict[int, dict[int, DecodeSt
 
 
 def _paces(launches: Mapping[int, DecodeSteps]) -> dict[int, float]:
-    """Return the output tokens per second of one sequence, by launch index."""
     return {
         launch: steps.output_tokens / steps.sequences * steps.steps / max(steps.elapsed_s, SHORTEST_S)
         for launch, steps in launches.items()

@@ -320,12 +320,10 @@ class _Drawn:
         return _bounded(value, grid[reached.argmax(axis=1)], self._confidence)
 
     def _of_each(self, values: Array) -> Array:
-        """Return the sum of `values` [tokens] in each sequence."""
         sums: Array = np.add.reduceat(values, np.cumsum(self._counts) - self._counts)
         return sums
 
     def _sums(self, values: Array) -> Array:
-        """Return the sum of `values` [tokens] in each sample [REPLICATES]."""
         return self._times @ self._of_each(values)
 
 

@@ -32,6 +32,7 @@ from rollout_bench.contracts.spec import (
     swept_number,
     word_of,
 )
+from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import ComparisonSettings
 
 FEWEST = 3
@@ -59,10 +60,7 @@ def compared_rows(rows: Iterable[Row]) -> list[tuple[Row | None, list[Row]]]:
     """
     rows = list(rows)
     by_place = {row.experiment.place: row for row in rows}
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.against.other is not None:
-            groups.setdefault(row.against.other.place, []).append(row)
+    groups = grouped((row.against.other.place, row) for row in rows if row.against.other is not None)
     return [(by_place.get(place), others) for place, others in groups.items()]
 
 
@@ -249,11 +247,11 @@ def fronts(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop = None)
 
     A throughput that the load sets is no configuration's own, so such rows are left out.
     """
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row.used and not _set_by_load(row):
-            work = same_work(row.experiment.records[0].spec)
-            groups.setdefault((*work, row.experiment.workload), []).append(row)  # each load of a sweep by itself
+    groups = grouped(
+        ((*same_work(row.experiment.records[0].spec), row.experiment.workload), row)  # each load of a sweep by itself
+        for row in rows
+        if row.used and not _set_by_load(row)
+    )
     found = (_front(group, settings, stop) for group in groups.values())
     return [front for front in found if front is not None]
 
@@ -264,7 +262,6 @@ def _set_by_load(row: Row) -> bool:
 
 
 def _front(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop) -> Front | None:
-    """Return the front of `rows` in throughput and the first other metric that enough of them have; None without."""
     own = rows[0].experiment
     for metric in dict.fromkeys((*settings.metrics_of(own.mode), *TRADED)):
         there = [row for row in rows if values_of(metric, row.used)]

@@ -144,7 +144,6 @@ def _shared(launches: Sequence[Sequence[ReplicaPass]]) -> dict[str, float | None
 
 
 def _ran(passes: Sequence[tuple[Iteration, list[ReplicaPass]]], replica: int) -> float:
-    """Share of the steps' time in which the replica ran."""
     return sum(parts[replica].elapsed_s for _, parts in passes) / sum(step.elapsed_s for step, _ in passes)
 
 

@@ -38,6 +38,7 @@ from rollout_bench.contracts.store import (
     server_path,
 )
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 
@@ -211,7 +212,6 @@ def _planned(
 
 
 def _became(results: Path, records: Iterable[FoundFile], failures: Iterable[FoundFile]) -> dict[str, tuple[Any, ...]]:
-    """Return what became of the launches of one experiment: its records, failures and damaged files."""
     read, damaged = _read(results, records)
     settled = {record.launch for record in read} | {each.launch for each in damaged}
     unsettled, unreadable = _read_failures(results, failures, settled)
@@ -266,10 +266,7 @@ def _spec(path: Path) -> Spec | None:
 
 
 def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[FoundFile]]:
-    grouped: dict[tuple[str, str], list[FoundFile]] = {}
-    for file in files:
-        grouped.setdefault((file.mode, file.experiment), []).append(file)
-    return grouped
+    return grouped(((file.mode, file.experiment), file) for file in files)
 
 
 def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ...], tuple[Damaged, ...]]:
@@ -305,10 +302,7 @@ def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
     A record that was renumbered no longer hashes to its checksum. Of records of earlier versions, which have none,
     nobody can say which is the copy, so none of them counts.
     """
-    by_origin: dict[object, list[Launched]] = {}
-    for record in records:
-        by_origin.setdefault(record.origin, []).append(record)
-    for same in by_origin.values():
+    for same in grouped((record.origin, record) for record in records).values():
         if len(same) == 1:
             continue
         protected = [record for record in same if record.sha256 is not None]
@@ -324,7 +318,6 @@ def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
 def _read_failures(
     results: Path, files: Iterable[FoundFile], settled: set[int]
 ) -> tuple[tuple[Failure, ...], tuple[Damaged, ...]]:
-    """Return the failures in `files` of launches that are not `settled`, and those that can't be read."""
     failures: list[Failure] = []
     damaged: list[Damaged] = []
     for file in files:

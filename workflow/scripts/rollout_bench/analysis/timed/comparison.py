@@ -220,7 +220,6 @@ def compare_launches(
 
 
 def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence: float, stop: Stop) -> Comparison:
-    """Return `comparison` with what its pairs tell, whose log ratios `by_launch` has in the order of launches."""
     both, logs = list(by_launch), list(by_launch.values())
     comparison = replace(
         comparison,
@@ -278,7 +277,6 @@ def compare_launches_apart(
 
 
 def _wrong(values: Values, baseline: Values) -> Comparison | None:
-    """Say why nothing can be compared; None where it can."""
     if not values or not baseline:
         return Comparison(reason="not measured" if not values else "its baseline is not measured")
     for side, whose in ((values, "it has"), (baseline, "its baseline has")):
@@ -314,7 +312,6 @@ class _Blocks:
 
 
 def _blocks(comparisons: Sequence[Comparison], stages: TwoStages | None) -> _Blocks:
-    """Return what the pairs of `comparisons` tell, with the spread of all blocks or, in stages, of the first ones."""
     if stages is None:
         return _Blocks([contrasts(log_ratios(comparisons))], [None] * len(comparisons))
     return _Blocks(*stages.of(log_ratios(comparisons)))

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, LostTime, lost_time
 from rollout_bench.contracts.record import Flag, HostUse, Record
+from rollout_bench.core.mappings import grouped
 
 Which = tuple[str, int]
 """A launch: the key of its experiment and its index."""
@@ -97,10 +98,11 @@ def with_blocks_decided(
     `mates` are records of the same blocks that are not selected: what is read of a block does not depend on which of
     its launches a summary is of.
     """
-    blocks: dict[str, list[Record]] = {}
-    for record in itertools.chain(*(experiment.records for experiment in experiments), mates):
-        if record.block is not None and is_decided_whole(record):
-            blocks.setdefault(record.block.id, []).append(record)
+    blocks = grouped(
+        (record.block.id, record)
+        for record in itertools.chain(*(experiment.records for experiment in experiments), mates)
+        if record.block is not None and is_decided_whole(record)
+    )
     decided = {
         _which(record): flags
         for records in blocks.values()
@@ -121,7 +123,6 @@ def _judged(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) -> I
 
 
 def _flags(records: Sequence[Record]) -> list[list[Flag]]:
-    """Return the flags of each of `records`, which are of one block."""
     found = [list(record.validity) for record in records]
     for limit in HOST_LIMITS:
         loss = _loss(limit, records)

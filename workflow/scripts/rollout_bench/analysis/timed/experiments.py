@@ -71,7 +71,6 @@ def _judged_by(record: Launched, newest_first: Sequence[Launched]) -> Launched:
 
 
 def _facts(record: Launched) -> dict[str, str]:
-    """Return in words what the engine said of its weights and of its KV cache, as far as somebody knows."""
     weights, cache = record.engine.weights_bytes_by_dtype, record.engine.kv_cache
     found: dict[str, Mapping[str, int]] = {}
     if weights is not None:

@@ -25,6 +25,7 @@ from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
 
 MEASURES = ("e2el_s", "ttft_s", "output_tokens")
 """What is pooled: seconds from the beginning of the iteration until a sequence was complete, seconds until its first
@@ -80,7 +81,6 @@ def _of_requests(experiment: TimedExperiment) -> PooledSequences:
 
 
 def _without(experiment: TimedExperiment) -> PooledSequences:
-    """Return those of an experiment without a valid launch: none, and why, where it was measured."""
     reason = no_valid_launch(experiment.records)
     return PooledSequences({}, {}, (reason,) if reason else ())
 
@@ -132,10 +132,7 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
     if workload.turns is not None:
         return ()
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
-    by_pass: dict[int, list[SequenceRow]] = {}
-    for row in rows:
-        if not row.failed:
-            by_pass.setdefault(row.iteration, []).append(row)
+    by_pass = grouped((row.iteration, row) for row in rows if not row.failed)
     found = []
     for iteration in record.iterations:
         for_a_time = iteration.point is not None and iteration.point.duration_s is not None

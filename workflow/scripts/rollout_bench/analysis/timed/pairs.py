@@ -213,7 +213,6 @@ def marked_out_of_turn(
 
 
 def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[int, str]:
-    """Return the launches of `experiment` whose partner in `other` is not of the same block: what to say of each."""
     blocks, their_blocks = ({record.launch: record.block for record in side.records} for side in (experiment, other))
     sentences = {}
     for launch in blocks.keys() & their_blocks.keys():

@@ -13,6 +13,7 @@ from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.record import Environment, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.config import EARLIER_AXES
 from rollout_bench.plan.quants import NOT_SET, confounders, sizes_set
@@ -35,10 +36,7 @@ def is_baseline(experiment: TimedExperiment, baseline: Mapping[str, str]) -> boo
 
 def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Place, list[TimedExperiment]]:
     """Return `experiments` by what `find_baseline` looks for first."""
-    index: dict[Place, list[TimedExperiment]] = {}
-    for experiment in experiments:
-        index.setdefault(_place(experiment), []).append(experiment)
-    return index
+    return grouped((_place(experiment), experiment) for experiment in experiments)
 
 
 def find_baseline(
@@ -246,7 +244,6 @@ def _of_pair(fact: str, record: Record) -> object:
 
 
 def _asked(record: Record) -> list[int]:
-    """Return how the launch was to be spread over devices."""
     return [record.spec.engine.args.get(name, 1) for name in _PARALLEL]
 
 
@@ -334,7 +331,6 @@ def _confounders(
     index: Mapping[Place, Sequence[TimedExperiment]],
     baseline: Mapping[str, str],
 ) -> tuple[Difference, ...]:
-    """Return what the engines of both differ in besides what is compared."""
     as_set = index.get(_place(experiment, {"setting": baseline["setting"]}), ()) if "setting" in baseline else ()
     own, theirs = (valid_records(side)[0] for side in (experiment, other))
     setting = next((_spec(each) for each in as_set if each.records), None)
@@ -433,10 +429,11 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
     """
     across = _across(experiments, earlier.experiments)
     found = [_counterpart(experiment, earlier, across) for experiment in experiments]
-    tables: dict[tuple[str, str], list[int]] = {}
-    for number, (experiment, against) in enumerate(zip(experiments, found, strict=True)):
-        if against.other is not None:
-            tables.setdefault((experiment.mode, experiment.platform), []).append(number)
+    tables = grouped(
+        ((experiment.mode, experiment.platform), number)
+        for number, (experiment, against) in enumerate(zip(experiments, found, strict=True))
+        if against.other is not None
+    )
     for numbers in tables.values():
         refused = (
             _mixed([other for number in numbers if (other := found[number].other)], earlier.name)
@@ -512,9 +509,7 @@ def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
     for fact in dict.fromkeys(fact for _, facts in launches for fact in facts):
         if fact.partition(".")[0] not in ONE_IN_A_SIDE:
             continue
-        by_value: dict[str, list[str]] = {}
-        for launch, facts in launches:
-            by_value.setdefault(facts.get(fact, NOT_SET), []).append(launch)
+        by_value = grouped((facts.get(fact, NOT_SET), launch) for launch, facts in launches)
         if len(by_value) > 1:
             told = "; ".join(f"{value} ({first_few(found)})" for value, found in by_value.items())
             return UserError(

@@ -165,7 +165,6 @@ def _log_ratios(table: Sequence[_Compared]) -> Array:
 
 
 def _table_name(part: TimedExperiment, baseline: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what an experiment has in common with its baseline and with all that is compared with it."""
     return (part.mode, part.point_label, *(getattr(part.whole, axis) for axis in AXES if axis not in baseline))
 
 
@@ -262,7 +261,6 @@ def _spoilt(launches: Iterable[LaunchMeasures]) -> frozenset[int]:
 
 
 def _first(experiment: TimedExperiment, launches: int) -> TimedExperiment:
-    """Return `experiment` with its first `launches` alone."""
     return replace(
         experiment,
         planned=launches,

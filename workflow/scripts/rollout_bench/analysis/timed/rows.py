@@ -177,7 +177,6 @@ def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
 def _marked(
     measured: Measured, experiments: Sequence[TimedExperiment], found: Sequence[Counterpart]
 ) -> dict[str, tuple[LaunchMeasures, ...]]:
-    """Flag launches in `measured` that are no fair pair with their partners."""
     marked_so = dict(measured)
     for platform in dict.fromkeys(e.platform for e in experiments):
         table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
@@ -255,24 +254,20 @@ def _comparison(
 
 
 def _alone(record: Record) -> bool:
-    """Return whether no other engine of a block was alive beside this one."""
     return record.block is None or record.block.at_once == 1
 
 
 def _entry(experiment: TimedExperiment) -> Entry | None:
-    """Return the entry of a measured rollout; None where it is none."""
     rollout = experiment.records[0].spec.rollout
     return None if rollout is None else rollout.entry
 
 
 def _together(experiment: TimedExperiment, other: TimedExperiment) -> bool:
-    """Return whether some launch of either started at the same time as others of its block."""
     records = (*experiment.records, *other.records)
     return any(record.block is not None and record.block.started == "together" for record in records)
 
 
 def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
-    """Return what to say of those of `valid` that are no fair pair with their partners; empty where all are."""
     out = [launch for launch in valid if not launch.paired]
     if not out:
         return ""
@@ -301,7 +296,6 @@ def _point(experiment: TimedExperiment) -> LoadPoint | None:
 
 
 def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Collection) -> str:
-    """Return why launches, its own or its baseline's, have no value of `metric`."""
     load = experiment.records[0].spec.load
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"

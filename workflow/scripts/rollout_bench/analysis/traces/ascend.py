@@ -83,7 +83,6 @@ def read_ascend(
 
 
 def _whole(time: str) -> int:
-    """Return the whole microseconds of a time, 0 if it is none."""
     digits = time.partition(".")[0]
     return int(digits) if digits.isdigit() else 0
 
@@ -181,7 +180,6 @@ def _rows(
 
 
 def _disagreements(raw: RawEvents, kernels: Indices, details: pd.DataFrame, folder: Path, trace: str) -> list[str]:
-    """Return sentences on where the profiler's own sums are not those of its kernels."""
     start, duration = raw.array("start")[kernels], raw.array("duration")[kernels]
     said = []
     statistic = totals_by_type(folder)

@@ -248,7 +248,6 @@ def _by_shapes(shapes: str, layout: Layout, known: dict[tuple[int, int], set[Rol
 
 
 def _dims(shapes: str) -> list[list[int]]:
-    """Return the dimensions of each input that has two or more."""
     try:
         content = json.loads(shapes) if shapes else []
     except ValueError:

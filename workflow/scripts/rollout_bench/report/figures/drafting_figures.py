@@ -72,7 +72,6 @@ def drafting_figure(
 
 
 def _name(course: GainCourse, courses: Sequence[GainCourse]) -> str:
-    """Return what tells a course from the others of the figure."""
     own = course.row.experiment
     several = {one.row.experiment.model for one in courses}, {one.row.experiment.mode for one in courses}
     words = [name for name, of in zip((own.model, own.mode), several, strict=True) if len(of) > 1]

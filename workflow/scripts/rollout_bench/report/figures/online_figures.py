@@ -237,7 +237,6 @@ def _draw_sweep(axes: Axes, swept: Sequence[Row], measure: str, style: QuantStyl
 
 
 def _values(row: Row, measure: str) -> list[float]:
-    """Return the measure in milliseconds, of each launch that has it."""
     return [1000 * value for value in values_of(measure, row.used).values()]
 
 

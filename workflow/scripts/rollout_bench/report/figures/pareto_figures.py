@@ -96,7 +96,6 @@ def _answer(front: Front, shown: Sequence[Front]) -> str:
 
 
 def _name(front: Front, shown: Sequence[Front]) -> str:
-    """Return the model and the workload, and besides what tells a front from the others."""
     settings = {point.row.experiment.setting for point in front.points}
     names = [front.model, front.workload, *(sorted(settings - {DEFAULT_SETTING}) if len(settings) == 1 else [])]
     names += [front.mode] if len({other.mode for other in shown}) > 1 else []

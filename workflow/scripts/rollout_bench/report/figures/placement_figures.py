@@ -92,7 +92,6 @@ def placement_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
 
 
 def _draw(axes: Axes, rank: RankStep, step: PlacedStep, size: float) -> None:
-    """Draw one lane, and beside its end for which share of the step the device waits."""
     for span in rank.spans:
         axes.broken_barh(
             [(span.began_s, span.elapsed_s)], (rank.rank - 0.36, 0.72), facecolors=COLOURS[piece_of(span.activity)],

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.record import Iteration, ServerSample
 from rollout_bench.contracts.spec import says_cache_use
+from rollout_bench.core.mappings import grouped
 from rollout_bench.report.figures.online_figures import LEAST, Samples
 from rollout_bench.report.figures.style import (
     QUIET,
@@ -77,10 +78,11 @@ def typical_looks(row: Row, samples: Samples) -> tuple[Iteration, Looks] | None:
     for record in row.experiment.records:
         said = samples.get((row.experiment.whole.place, record.launch), ()) if record.launch in used else ()
         for step in record.iterations:
-            looks: dict[int, list[ServerSample]] = {}
-            for sample in said:
-                if sample.iteration == step.index and sample.kv_cache_use is not None:
-                    looks.setdefault(sample.replica or 0, []).append(sample)
+            looks = grouped(
+                (sample.replica or 0, sample)
+                for sample in said
+                if sample.iteration == step.index and sample.kv_cache_use is not None
+            )
             if not step.warmup and max(map(len, looks.values()), default=0) >= LEAST:
                 found.append((step, looks))
     found.sort(key=lambda each: each[0].elapsed_s)

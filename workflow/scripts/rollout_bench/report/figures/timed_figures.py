@@ -174,12 +174,10 @@ def _stretch(row: Row, launch: LaunchMeasures) -> tuple[int, str]:
 
 
 def _have_blocks_in_common(rows: Sequence[Row]) -> bool:
-    """Return whether some of the launches that count took turns in a block."""
     return max(Counter(_stretch(row, launch) for row in rows for launch in row.used).values(), default=0) > 1
 
 
 def _notes_on_blocks(rows: Sequence[Row]) -> list[str]:
-    """Return what lines side by side and above one another are, where launches were interleaved."""
     alone = any(launch.block is None for row in rows for launch in row.used)
     of_rounds = any("rounds" in row.comparison.ways for row in rows)
     return [
@@ -318,7 +316,6 @@ def speedup_figure(
 
 
 def _metric(rows: Sequence[Row]) -> MetricName:
-    """Return the metric that most of `rows` have a speed-up in, the first of several."""
     return max(rows[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in rows))
 
 
@@ -380,7 +377,6 @@ def _is_cut(comparison: Comparison, limits: SpeedupAxis) -> bool:
 
 
 def _limits(comparisons: Sequence[Comparison]) -> SpeedupAxis:
-    """Speed-ups, pairs and 1 in view, intervals as far as `BEYOND` allows."""
     speedups = [c.speedup for c in comparisons if c.speedup is not None]
     pairs = [1.0, *speedups, *(ratio for c in comparisons for ratio in c.pairs.values())]
     ends = [end for c in comparisons for end in (c.low, c.high) if end is not None]

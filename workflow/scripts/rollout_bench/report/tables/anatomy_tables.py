@@ -35,8 +35,6 @@ STANDS: Mapping[str, str] = {"faster": "faster", "slower": "slower"}
 
 
 def _of(name: str, digits: int = 3, factor: float = 1) -> Callable[[Line], str]:
-    """Return the cell of a field of `Anatomy`."""
-
     def cell(line: Line) -> str:
         found: Anatomy | None = line["anatomy"]
         value: float | None = None if found is None else getattr(found, name)
@@ -197,7 +195,6 @@ def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, st
 
 
 def _said(comparison: Comparison) -> str:
-    """Return what a verdict says in words; empty where there is none."""
     if comparison.verdict in (None, "unknown"):
         return ""
     return STANDS.get(comparison.verdict or "", "no difference")

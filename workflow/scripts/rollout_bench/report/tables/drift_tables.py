@@ -198,11 +198,7 @@ def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
 
     A sentence has room for one batch: `32 at once (less with 1)`, and `1 or 32 at once` where all are as far.
     """
-    grouped: dict[str, list[Drifted]] = {}
-    for one in drifted:
-        if not one.of_reference:
-            grouped.setdefault(one.chosen.place, []).append(one)
-    for each in grouped.values():
+    for each in grouped((one.chosen.place, one) for one in drifted if not one.of_reference).values():
         one = max(each, key=lambda other: (bool(other.drifts), other.found.size.value))
         alike: dict[bool, list[str]] = {True: [], False: []}
         for other in each:

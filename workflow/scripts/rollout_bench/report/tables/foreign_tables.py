@@ -168,7 +168,6 @@ def _side(folder: Path, everything: bool) -> tuple[list[Entrant], list[UserError
 
 
 def _table(metric: MetricName, couples: Sequence[Couple], footnotes: dict[str, int], asked: bool) -> View | None:
-    """Return the table of one metric; None where no line has a value, unless it was asked for."""
     of = METRICS[metric]
     columns = [
         *(Column(header, "", _unused, words=True) for header in ("A", "B", "foreign")),
@@ -211,7 +210,6 @@ def _ratio(couple: Couple, metric: MetricName, footnotes: dict[str, int]) -> str
 
 
 def _definitions(metrics: Sequence[MetricName]) -> tuple[str, ...]:
-    """Return what the columns mean."""
     return (
         "foreign: which side was imported with rollout-bench import; the other side was measured by rollout-bench. An "
         "imported launch of ours whose experiment was imported, too, is left out.",
@@ -235,7 +233,6 @@ def _told(entrant: Entrant) -> str:
 
 
 def _only(entrant: Entrant, others: Sequence[Entrant], side: str) -> str:
-    """Return what a result that stands alone is called, and in what the nearest of the other side differs."""
     nearest = min((load_differences(entrant, other) for other in others), key=len)
     remedy = "; import with --model where only the names differ" if nearest[0].startswith("model ") else ""
     return f"{_told(entrant)}: the nearest in {side} differs in {first_few(nearest)}{remedy}"
@@ -254,7 +251,6 @@ def _differing(couple: Couple) -> list[str]:
 
 
 def _csv(couples: Sequence[Couple], metrics: Sequence[MetricName]) -> str:
-    """One line for each line of the tables and each metric; a number that does not exist is empty."""
     lines = []
     for couple in couples:
         sides: dict[str, object] = {}

@@ -170,7 +170,6 @@ LAW = (
 
 
 def _steps(header: str, definition: str, cell: Callable[[Exchange], int | None]) -> tuple[Column, Column]:
-    """Return the column of the issue's steps and that of today's."""
     return (
         Column(f"{header} 2024", f"{definition}, in issue 6241.", lambda line: _whole(cell(line["then"]))),
         Column(f"{header} today", f"{definition}, here.", lambda line: _whole(cell(line["now"]))),

@@ -16,6 +16,7 @@ from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts.axes import names_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ONLINE, mode_of
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
 from rollout_bench.core.saturation import LONG
 from rollout_bench.plan.config import ComparisonSettings
@@ -171,7 +172,6 @@ def online_part(findings: Findings) -> SummaryPart:
 
 
 def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence[Row]) -> Iterator[View]:
-    """Yield the tables of one platform; `lines` belong to `rows`."""
     settings = findings.collection.comparison
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
     rates, latencies = split_speedups(settings, findings.apart, findings.typical(ONLINE))
@@ -218,7 +218,6 @@ def _costs(line: Line, others: bool) -> Line:
 
 
 def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
-    """Yield a line for each load of each sweep, those of one experiment together."""
     swept = [row for row in rows if row.experiment.part is not None]
     for experiment in dict.fromkeys(row.experiment.experiment for row in swept):
         for row in (row for row in swept if row.experiment.experiment == experiment):
@@ -271,7 +270,6 @@ TURNS = (
 
 
 def _turns(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
-    """Yield a line for each load of conversations that had later turns."""
     for row in rows:
         services = [launch.service for launch in row.used if launch.service is not None]
         both = [(each.first_turns, each.later_turns) for each in services]
@@ -322,7 +320,6 @@ SENDING = (
 
 
 def _sending(rows: Sequence[Row]) -> Iterator[Line]:
-    """Yield a line for each load that several processes sent."""
     for row in rows:
         load = row.experiment.records[0].spec.load if row.experiment.records else None
         if load is None or load.generators is None:
@@ -418,7 +415,6 @@ LATE_S = 0.005
 
 
 def _values(findings: Findings) -> dict[str, Any]:
-    """Return what templates/online.md.j2 asks for."""
     rows, pairs = findings.rows, findings.pairs
     online = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.launches]
     services = [(row, [launch.service for launch in row.used if launch.service]) for row in online]
@@ -463,18 +459,15 @@ def _late(services: Iterable[tuple[Row, Sequence[Service]]]) -> Iterator[tuple[s
 
 def _limited(pairs: Sequence[ModePair]) -> dict[int, list[str]]:
     """Concurrency of a load -> the pairs from whose throughput it takes."""
-    by_limit: dict[int, list[str]] = {}
-    for pair in pairs:
-        point = pair.online.experiment.records[0].iterations[0].point
-        if pair.ratio is not None and point is not None and point.concurrency is not None:
-            by_limit.setdefault(point.concurrency, []).append(pair.online.name)
-    return by_limit
+    return grouped(
+        (point.concurrency, pair.online.name)
+        for pair in pairs
+        if pair.ratio is not None
+        and (point := pair.online.experiment.records[0].iterations[0].point) is not None
+        and point.concurrency is not None
+    )
 
 
 def _other_settings(pairs: Sequence[ModePair]) -> dict[tuple[str, str, str], list[str]]:
     """Return a setting, its value offline and online -> the pairs that differ in it besides the mode."""
-    by_setting: dict[tuple[str, str, str], list[str]] = {}
-    for pair in pairs:
-        for setting in pair.settings:
-            by_setting.setdefault(setting, []).append(pair.online.name)
-    return by_setting
+    return grouped((setting, pair.online.name) for pair in pairs for setting in pair.settings)

@@ -275,7 +275,6 @@ def ratio_text(value: Value | None) -> str:
 
 
 def _value_at(estimate: Estimate, tokens: Sequence[int], wanted: int) -> Value | None:
-    """Return what `estimate` says at `wanted` tokens; None where that was not measured."""
     return at(estimate, tokens.index(wanted)) if wanted in tokens else None
 
 

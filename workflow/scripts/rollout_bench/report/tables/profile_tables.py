@@ -553,7 +553,6 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
 
 
 def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> dict[str, Any]:
-    """Return what the template asks for of one profile."""
     return {
         "name": title_of(profiled, profiled.quant),
         "phases": [

@@ -11,6 +11,7 @@ from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.metrics import MetricName
 from rollout_bench.contracts.modes import ROLLOUT
 from rollout_bench.contracts.spec import Spec, lengths_differ
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.report.contrasts import Contrast, contrast, engine_settings
 from rollout_bench.report.headings import Column, Line, metric_columns, speedup_columns, view
@@ -131,10 +132,7 @@ def value_of(row: Row, key: Key) -> str:
 
 def contrasted(rows: Sequence[Row], key: Key) -> list[list[Row]]:
     """Return the groups of measured rows that differ in `key` alone, and do."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.used:
-            groups.setdefault(_but(row.experiment.records[0].spec, key), []).append(row)
+    groups = grouped((_but(row.experiment.records[0].spec, key), row) for row in rows if row.used)
     return [group for group in groups.values() if len({value_of(row, key) for row in group}) > 1]
 
 
@@ -207,7 +205,6 @@ def _value(spec: Spec, key: Key) -> str:
 
 
 def _but(spec: Spec, key: Key) -> str:
-    """Return `spec` without its value of `key`, and without the name of its setting."""
     assert spec.rollout is not None, "a rollout has one"
     same = spec.model_copy(update={"setting": None, ROLLOUT.settings: spec.rollout.model_copy(update={key: None})})
     return same.model_dump_json(warnings=False)

@@ -95,7 +95,6 @@ def _draw(axes: Axes, runs: Sequence[OperatorsRun], name: str, styles: dict[str,
 
 
 def _scale(axes: Axes) -> None:
-    """Label the vertical axis, which all panels share."""
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(FixedLocator(_ratios(*axes.get_ylim())))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
@@ -123,7 +122,6 @@ def _title(panel: Panel, panels: Sequence[Panel], run: OperatorsRun) -> str:
 
 
 def _same(panels: Sequence[Panel]) -> str:
-    """Return the model and workload, where all panels are of one."""
     named = [
         f"{what} {panels[0][place]}"
         for place, what in ((1, "model"), (2, "workload"))

@@ -183,7 +183,6 @@ def _legend_of_classes(figure: Figure, points: Sequence[Point]) -> None:
 
 
 def _roofs(limits: DeviceLimits, points: Sequence[Point]) -> dict[str, float]:
-    """Return data type -> its rate, of those that points compute in."""
     used = {point.dtype for point in points}
     return {dtype: rate for dtype, rate in limits.flops_per_s.items() if dtype in used}
 

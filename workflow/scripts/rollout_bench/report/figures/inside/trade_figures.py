@@ -97,7 +97,6 @@ def _speed(one: Trade) -> tuple[float, float, float]:
 
 
 def _frame(axes: Axes, each: TradeOff) -> None:
-    """Set the axes of a panel, and draw the line of the baseline's speed, and the floor of the reference."""
     drifts = [_drift(one) for one in each.drifting]
     floor = 0.0 if each.floor is None else each.floor.found.size.value
     means = [mean for mean, _, _ in drifts]

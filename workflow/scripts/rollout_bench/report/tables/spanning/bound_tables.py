@@ -205,7 +205,6 @@ def _partner(
     bounds: Mapping[str, ExperimentBound | str],
     quant: str,
 ) -> ExperimentBound | str | None:
-    """Return the bound of the baseline's quant for the same model, workload and mode."""
     mine = experiment.spec
     return next(
         (

@@ -268,7 +268,6 @@ def _gain_lines(course: GainCourse) -> Iterator[Line]:
 
 
 def _saved_gains(course: GainCourse) -> Iterator[Line]:
-    """Yield the lines of drafting_gains.csv."""
     for gain, line in zip(course.gains, _gain_lines(course), strict=True):
         comparison = line.pop("comparison")
         line |= {"over": course.over, "sequences_low": gain.low, "sequences_high": gain.high}
@@ -320,7 +319,6 @@ def _speculation(row: Row, done: Drafting) -> Speculation:
 
 
 def _saved(found: Sequence[tuple[Row, Drafting]]) -> Iterator[Line]:
-    """Yield a line of drafting.csv for each experiment, with a column for each position."""
     for row, done in found:
         line = _line(row, done)
         by_position = line.pop("by_position")

@@ -14,6 +14,7 @@ from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import ENERGY, METRICS, MetricName
 from rollout_bench.contracts.modes import MODES, Mode, mode_of
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, first_few, number, ratio
 from rollout_bench.report.headings import ENERGY_USED, Column, Line, View, interval_text, speedup_columns, view
 from rollout_bench.report.parts import ENERGY_COMPARED, Findings, SummaryPart
@@ -100,7 +101,6 @@ def energy_part(findings: Findings) -> SummaryPart:
 
 
 def _asked(findings: Findings) -> bool:
-    """Return whether the config compares something by its energy."""
     settings = findings.collection.comparison
     modes = {row.experiment.mode for row in findings.rows}
     return any(METRICS[metric].group == ENERGY for mode in modes for metric in settings.metrics_of(mode))
@@ -211,18 +211,17 @@ def _speed(comparison: Comparison) -> str:
 
 
 def _unknown(findings: Findings) -> Iterator[tuple[str, str]]:
-    """Yield each reason why the energy of launches is not known, after the experiments that it is of."""
-    reasons: dict[str, list[str]] = {}
     rows = [row for row in findings.rows if _repeats(row)]
-    for row in rows:
-        for reason in dict.fromkeys(record.no_energy for record in row.experiment.records if record.no_energy):
-            reasons.setdefault(reason, []).append(row.name)
-    for reason, names in reasons.items():
+    reasons = (
+        (reason, row.name)
+        for row in rows
+        for reason in dict.fromkeys(record.no_energy for record in row.experiment.records if record.no_energy)
+    )
+    for reason, names in grouped(reasons).items():
         yield "" if len(names) == len(rows) else first_few(names, 3), reason
 
 
 def _frame(findings: Findings) -> pd.DataFrame:
-    """Return energy.csv: a line for each experiment whose energy is known, with verdicts whatever the config names."""
     lines = []
     for row in findings.energy_rows:
         if not (_repeats(row) and values_of(_ENERGY, row.used)):
