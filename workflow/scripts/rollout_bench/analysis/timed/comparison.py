@@ -76,13 +76,11 @@ Stop = TwoStages | None
 class Side:
     """One side of a comparison of launches that did not take turns.
 
-    `value` is the geometric mean of its launches, in the metric's unit; `log_sd` the sample standard deviation of
-    their logarithms, None for a single launch.
+    `value` is the geometric mean of its launches, in the metric's unit.
     """
 
     launches: int
     value: float
-    log_sd: float | None
 
 
 @dataclass(frozen=True)
@@ -288,7 +286,7 @@ def _wrong(values: Values, baseline: Values) -> Comparison | None:
 
 
 def _side(logs: Sequence[float]) -> Side:
-    return Side(len(logs), math.exp(mean(logs)), standard_deviation(logs) if len(logs) > 1 else None)
+    return Side(len(logs), math.exp(mean(logs)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rollout_bench.analysis.stats.intervals import share_interval
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.modes import DRIFT
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, count, number
 from rollout_bench.report.headings import LAUNCHES, Column, Line, View, view
 from rollout_bench.report.parts import Findings, SummaryPart
