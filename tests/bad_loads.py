@@ -301,12 +301,6 @@ BAD_LOADS = [
         "demo.online.duration_s: guidellm needs 7 s until it surely sends the first request",
         "leave duration_s out",
     ),
-    Bad(
-        "search_for_a_time",
-        _with("modes: [online]", _demo("{online: {request_rate: 1, duration_s: 4, saturation: auto}}")),
-        "demo.online.saturation: doubles the rate",
-        "set pool",
-    ),
     *(
         Bad(
             f"{name}_of_vllm_bench",
@@ -318,7 +312,6 @@ BAD_LOADS = [
             ("duration_s", "concurrency: 2, duration_s: 9", "sends a number of requests"),
             ("generators", "concurrency: 2, generators: 2", "starts its own processes"),
             ("request_timeout_s", "request_timeout_s: 3", "gives up no request"),
-            ("saturation", "request_rate: 1, saturation: auto", "draws the times of its requests itself"),
             ("stream", "stream: false", "asks for streams only"),
         )
     ),

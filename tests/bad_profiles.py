@@ -118,7 +118,7 @@ BAD_PROFILES = [
     Bad("pictures", _prefix("{data.shared_prefix.multimodal: {image: {}}}"), "no model that takes pictures", "null"),
     Bad("image_use_case", _of("inference-perf", "use_case_image_classification"), "data.multimodal", "null"),
     Bad("api_key", _perf("{server.api_key: abc}"), "server.api_key", "server.api_key: null"),
-    Bad("sweep", _perf("{load.sweep: {type: linear}}"), "load.sweep", "null"),
+    Bad("sweep", _perf("{load.sweep: {type: linear}}"), "write those to try as load.stages", "null"),
     Bad("mode_of_guidellm", _guide("{spec.profile.kind: sweep}"), "spec.profile.kind: 'sweep'", "overrides"),
     Bad(
         "streams_of_throughput",

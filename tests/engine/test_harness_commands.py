@@ -68,8 +68,7 @@ def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
     text = None if loaded.token_ids else PromptText(str(model))
     at = dataclasses.replace(opened, target=target, text=text)
     sending, source = Sending(loaded), source_of(job, opened.vocabulary)
-    done, _ = _Load(job, at, sending, source, lambda event: None, lambda: None).send(loaded.points[0], 0, False)
-    return done
+    return _Load(job, at, sending, source, lambda event: None, lambda: None).send(loaded.points[0], 0, False)
 
 
 def test_the_command_sends_what_we_would_and_its_report_agrees_with_the_server(served: tuple[Opened, Path]) -> None:

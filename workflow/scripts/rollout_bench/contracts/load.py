@@ -321,12 +321,6 @@ Api = Annotated[Literal["completions", "chat"] | None, AfterValidator(_by_defaul
 class Traffic(Strict):
     """How requests arrive at a server, at one load or at several, as far as config and spec say the same."""
 
-    saturation: Literal["auto"] | None = Field(
-        None,
-        description=(
-            "auto: a sweep that begins at request_rate and doubles it until the server can't keep up: the knee."
-        ),
-    )
     burstiness: Burstiness = Field(
         1.0,
         description=(
@@ -359,8 +353,13 @@ class Traffic(Strict):
 class LoadSpec(Traffic):
     """How requests arrive at a server, and who sends them."""
 
-    points: tuple[LoadPoint, ...] = Field(
-        min_length=1, description="Loads that a launch measures one after the other; of a search the first one."
+    points: tuple[LoadPoint, ...] = Field(min_length=1, description="Loads that a launch measures one after the other.")
+    saturation: Literal["auto"] | None = Field(
+        None,
+        description=(
+            "auto: the rate of the first load was doubled until the server no longer kept up, which earlier versions "
+            "could be asked for. Null: only the points are measured."
+        ),
     )
     token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
     harness: Harness

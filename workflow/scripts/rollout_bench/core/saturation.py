@@ -1,4 +1,4 @@
-"""Whether a server keeps up with the rate at which requests arrive: one rule for searches and for summaries."""
+"""Whether a server keeps up with the rate at which requests arrive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 
 CHANCE = 3.0
-"""Standard deviations that may be chance: a search looks at ten rates, and is not to end for one that was unlucky."""
+"""Standard deviations that may be chance: of the ten rates of a sweep none is to be too much for being unlucky."""
 
 LONG = 0.4
 """Mean E2EL over the time in which requests arrive, from which on a pass is too short to see whether a server keeps

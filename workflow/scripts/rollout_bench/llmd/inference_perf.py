@@ -54,7 +54,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     if kind in LATER:
         raise load.error("type", f"{kind}: {LATER[kind]}", f"known: {', '.join(LOADS)}")
     load.refuse("adapters (LoRA) are not loaded here", "lora_traffic_split")
-    load.refuse("write load.stages, or saturation: auto in online", "sweep")
+    load.refuse("rates are not searched for here: write those to try as load.stages", "sweep")
     load.refuse("times of a trace are a data set here: {format: trace} and request_rate: trace", "trace")
     load.refuse("a launch is ended by timeouts, and not by breakers", "circuit_breakers")
     keys.refuse("a launch is ended by timeouts, and not by breakers", "circuit_breakers")

@@ -34,6 +34,7 @@ _OTHER_NAMES = {
 
 _AUTO = "the spread of the first launches says how many there are to be; to end a run early, set half_width wider"
 _REMOVED = {
+    "*.online.saturation": "a sweep of given rates, request_rates: [1, 2, 4, 8], says at which the server saturates",
     "diagnose": "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came",
     "precision.stop": _AUTO,
     "precision.race": _AUTO,

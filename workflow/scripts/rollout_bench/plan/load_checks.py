@@ -312,12 +312,6 @@ def _check_supply(where: str, load: WorkloadSettings) -> None:
             "lower generators, or raise prompts",
         )
     for point in load.online.points:
-        if load.online.saturation is not None and point.duration_s is not None:
-            raise UserError(
-                f"{where}.online.saturation: doubles the rate as long as the server keeps up: for a duration_s no"
-                " number of prompts is enough, and they would come again",
-                "leave duration_s out, or set pool if they are to come again",
-            )
         due = point.due_requests
         if due is not None and due > drawn:
             key = "duration_s" if point.requests is None else "requests"

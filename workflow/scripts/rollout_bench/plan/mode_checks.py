@@ -650,8 +650,6 @@ def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
             yield "duration_s", "sends a number of requests, whatever time that takes"
         if harness == "vllm-bench" and point.request_rate == "trace":
             yield "request_rate", "draws the times of its requests itself, and takes no trace of ours"
-    if harness == "vllm-bench" and online.saturation is not None:
-        yield "saturation", "draws the times of its requests itself, so its rates are not on our grid"
     if harness == "vllm-bench" and not online.stream:
         yield "stream", "asks for streams only"
 

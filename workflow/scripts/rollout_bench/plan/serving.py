@@ -75,7 +75,7 @@ class OnlineLoad(Traffic, Pacing):
 
     @property
     def points(self) -> tuple[LoadPoint, ...]:
-        """The loads that are measured one after the other; of a search the first one."""
+        """The loads that are measured one after the other."""
         if self.stages is not None:
             return tuple(stage.to(LoadPoint, stage=number) for number, stage in enumerate(self.stages, 1))
         if self.concurrencies is not None:
@@ -93,11 +93,7 @@ class OnlineLoad(Traffic, Pacing):
 
     @model_validator(mode="after")
     def _one_sweep(self) -> OnlineLoad:
-        sweeps = [
-            name
-            for name in ("concurrencies", "request_rates", "stages", "saturation")
-            if getattr(self, name) is not None
-        ]
+        sweeps = [name for name in ("concurrencies", "request_rates", "stages") if getattr(self, name) is not None]
         if len(sweeps) > 1:
             raise ValueError(f"has {' and '.join(sweeps)}, but sweeps over one of them: keep one")
         if self.stages is not None and self.to(Pacing) != Pacing():
@@ -109,10 +105,6 @@ class OnlineLoad(Traffic, Pacing):
             raise ValueError("has concurrency and concurrencies: keep one")
         if self.request_rates is not None and self.request_rate != "inf":
             raise ValueError("has request_rate and request_rates: keep one")
-        if self.saturation is not None and not isinstance(self.request_rate, float):
-            raise ValueError(
-                "saturation: auto begins at request_rate: give it a number that the server can surely bear"
-            )
         if self.burstiness != 1.0 and all(not isinstance(point.request_rate, float) for point in self.points):
             raise ValueError(
                 "burstiness shapes arrivals at a request_rate, and there is none: give one, or leave it out"

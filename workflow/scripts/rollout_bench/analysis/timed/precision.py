@@ -196,7 +196,7 @@ def _in_company(block: Block | None) -> bool:
 def _in_all_launches(part: TimedExperiment) -> bool:
     """Return whether every valid launch came to this load.
 
-    Of one that a search finds now and then, no more are asked for.
+    Of one that a search of an earlier version found now and then, no more are asked for.
     """
     return len(valid_records(part)) == len(valid_records(part.whole))
 

@@ -27,7 +27,7 @@ from rollout_bench.measure.launch.protocol import (
 from rollout_bench.measure.launch.steadiness import Series, comparable_s
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import server_metrics
-from rollout_bench.measure.server.dispatch import Points, Sending
+from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Said, ServingFailed, Target
 from rollout_bench.workloads.requests import Request, Source, moved, sent_of
@@ -149,30 +149,24 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         )
     )
     passes = _Load(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
-    points = Points(load)
     index = 0
-    for number, point in enumerate(points):
+    for number, point in enumerate(load.points):
         if number:
             time.sleep(load.cool_down_s)
         series = Series(spec.measuring, index, may_extend=not job.in_block)
-        counted: list[LoadPass] = []
         while not series.complete:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
-            done, sent = passes.send(point, series.index, warmup)
+            done = passes.send(point, series.index, warmup)
             tell(done.model_copy(update={"wanted": series.wanted}))
-            if not warmup:
-                counted.append(sent)
             slow = series.take(
                 comparable_s(spec.workload, done.iteration),
                 job.timeout_s - (time.perf_counter() - began),
             )
             if slow is not None:
                 tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
-                del counted[: len(series.dropped)]
         index = series.index
-        points.measured(counted)
     tell(PhaseBegins(phase="stopping"))
     opened.stop()
 
@@ -194,8 +188,8 @@ class _Load:
     sent: dict[str, int] = field(default_factory=dict)
     """Requests that the last pass of a load sent, without later turns, by its label."""
 
-    def send(self, point: LoadPoint, index: int, warmup: bool) -> tuple[IterationDone, LoadPass]:
-        """One pass: what to tell of it, and the pass itself."""
+    def send(self, point: LoadPoint, index: int, warmup: bool) -> IterationDone:
+        """Send one pass; return what to tell of it."""
         spec, opened = self.job.spec, self.opened
         # of a closed loop by time only the pass before tells how many it takes
         loop = point.duration_s is not None and point.request_rate == "inf"
@@ -247,7 +241,7 @@ class _Load:
         hits = _hit_flags(asked, iteration, rows if certain else _without_hits(rows), done.said)
         flags += hits if certain else _warnings(hits)
         samples = [] if sampler is None else sampler.samples(index, done.began_s)
-        return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples), done
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
 
 
 def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:

@@ -1,57 +1,13 @@
-"""How the requests of a pass are sent: which loads, when each request is due, and by which harness."""
+"""How the requests of a pass are sent: when each is due, and by which harness."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from rollout_bench.contracts.load import KEPT_UP, LoadPoint, LoadSpec, TalkTurns
-from rollout_bench.core.saturation import Arrivals, kept_up
+from rollout_bench.contracts.load import LoadPoint, LoadSpec, TalkTurns
 from rollout_bench.measure.server import guidellm, paced, talks, vllm_bench, vllm_command
 from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
-
-MOST_DOUBLINGS = 16
-
-
-class Points:
-    """The points of one launch, in the order they are measured.
-
-    A search doubles the rate until the server no longer keeps up, then measures the rate between the last two: half
-    way on the logarithmic scale. Rates are therefore on one grid for every quantization, and can be compared.
-    """
-
-    def __init__(self, load: LoadSpec) -> None:
-        self._load = load
-        self._kept_up = True
-
-    def __iter__(self) -> Iterator[LoadPoint]:
-        if self._load.saturation is None:
-            yield from self._load.points
-            return
-        point = self._load.points[0]
-        rate = float(point.request_rate)
-        for _ in range(MOST_DOUBLINGS):
-            yield point.model_copy(update={"request_rate": rate})
-            if not self._kept_up:
-                yield point.model_copy(update={"request_rate": float(f"{rate / 2**0.5:.4g}")})
-                return
-            rate *= 2
-
-    def measured(self, passes: Sequence[LoadPass]) -> None:
-        """Take the passes of the point that came last; one that can't tell ends a search, too."""
-        rates = kept_up([_arrivals(done) for done in passes])
-        self._kept_up = rates is not None and rates[1] >= KEPT_UP
-
-
-def _arrivals(done: LoadPass) -> Arrivals:
-    due = [outcome.due_s for outcome in done.outcomes if outcome.due_s is not None]
-    cut = [outcome for outcome in done.outcomes if outcome.cut_s is not None]
-    good = [o for o in done.outcomes if o.error is None and o.pieces_s and o.cut_s is None]
-    ends = np.array([outcome.pieces_s[-1] for outcome in good])
-    sent = np.array([outcome.sent_s for outcome in good], dtype=float)
-    return Arrivals(np.array(due), ends - sent, ends, done.elapsed_s, len(cut))
 
 
 class Sending:
