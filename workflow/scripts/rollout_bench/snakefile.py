@@ -359,7 +359,6 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
 
 
 def _only_looks() -> bool:
-    """Return whether this call makes nothing that a run makes."""
     return bool(_rules) and READING.issuperset(_rules)
 
 
@@ -408,7 +407,6 @@ def _end_run(plan: Schedule, scripts: Path) -> None:
 
 
 def _clean() -> None:
-    """Remove what stands for nothing once the run is over."""
     for folder in (ROUNDS, LOGS_OF_ROUNDS, MARKS):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -453,7 +451,6 @@ def _tell_replaced(plan: Schedule) -> None:
 
 
 def _is_stale(plan: Schedule) -> bool:
-    """Return whether the summary is of something else, as that in results/ may be, or was made before it changed."""
     return is_stale(RESULTS, plan.plan_file(estimate=False), RESULTS, kept_folder(plan))
 
 
@@ -607,7 +604,6 @@ def block_priority(plan: Schedule, wildcards: Any) -> int:
 
 
 def _checkpoints(launches: Iterable[ScheduledLaunch]) -> list[str]:
-    """Return folders of the checkpoints that `launches` load and that are built here, each once."""
     checkpoints = (launch.experiment.checkpoint for launch in launches)
     return list(dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint))
 

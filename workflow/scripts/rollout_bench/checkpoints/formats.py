@@ -418,7 +418,6 @@ def tokenizer_files(vocabulary: int, longest: int) -> dict[str, dict[str, Any]]:
 
 
 def _words(count: int) -> list[str]:
-    """Return `count` different words with the space before them, which byte-level BPE writes as a G with a dot."""
     length = next(length for length in range(1, 10) if len(LETTERS) ** length >= count)
     return ["\u0120" + _word(number, length) for number in range(count)]
 

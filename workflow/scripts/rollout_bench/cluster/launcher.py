@@ -62,7 +62,6 @@ def launcher(launches: Sequence[ScheduledLaunch], config: Config, merged: Mappin
 
 
 def _lasting(config: Config, launches: int) -> Config:
-    """Return `config` with the limits of a pod that measures so many launches, of which each may have to wait."""
     wait_s = config.wait_for_quiet_s
     return for_block(config, launches, 1).model_copy(
         update={"wait_for_quiet_s": None if wait_s is None else launches * wait_s}

@@ -276,7 +276,6 @@ def _names(folder: Path) -> set[str]:
 
 
 def _copy_beside(source: Path, file: FoundFile, copies: Path, done: Collected) -> None:
-    """Copy what lies beside a record and belongs to it."""
     for path in _beside(source / "results" / file.path):
         _copy(source, path, copies / path.relative_to(source), done)
 

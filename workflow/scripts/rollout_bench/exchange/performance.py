@@ -358,7 +358,6 @@ def _startup(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
-    """Return what each second of a start went to, phases and rest, which are the whole until the first token."""
     phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
     return {
         "phases": _told({name: ([course.own_s(name) for course in courses], "s") for name in phases}),

@@ -176,7 +176,6 @@ def readings(config: Mapping[str, Any]) -> list[str]:
 
 
 def _flow(value: Any) -> str:
-    """Return a value as YAML in one line."""
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True).strip()
 
 

@@ -193,7 +193,6 @@ def _file(keys: Keys, meaning: Meaning, name: str) -> None:
 
 
 def _between(prefix: int, length: int, ratio: float) -> int | dict[str, Any]:
-    """Return lengths as vLLM draws them round `length`, behind a prefix that all share."""
     low, high = math.floor(length * (1 - ratio)), math.ceil(length * (1 + ratio))
     return uniform(prefix + max(low, 1), prefix + max(high, 1))
 

@@ -543,7 +543,6 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
 
 
 def _trainers(spec: Spec) -> str:
-    """Return words for a device that a launch needs and no engine argument asks for."""
     return ", one of them for the trainer of update nccl" if trainers_devices(spec) else ""
 
 

@@ -217,7 +217,6 @@ def interleaving(
 
 
 def _fits_no_more(group: BlockGroup, fit: Fit) -> UserError:
-    """Return what to say of a group that was interleaved before."""
     return UserError(
         f"config: interleave: auto: {group.name}: its launches were measured interleaved so far,"
         f" {group.at_once} engines alive at once; now {fit.limit}",

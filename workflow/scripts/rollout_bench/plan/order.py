@@ -73,5 +73,4 @@ def block_orders(seed: int, launch: int, names: Sequence[str], group: int, round
 
 
 def _shuffled(things: Iterable[Thing], key: str) -> list[Thing]:
-    """`things` in an order that `key` alone decides, on every machine and in every version of Python."""
     return sorted(things, key=lambda thing: hashlib.sha256(f"{key} {thing}".encode()).digest())

@@ -68,7 +68,6 @@ def _quant(weights_format: str, *linear_dtypes: str, method: str = "", moe: bool
 
 
 def _with_fp8_cache(quant: Quant, name: str) -> Quant:
-    """Return `quant`, which is called `name`, with a KV cache of one byte a value."""
     args = {**quant.engine_args, CACHE_ARGUMENT: "fp8"}
     return quant.model_copy(update={"engine_args": args, "kv_cache_dtype": "fp8", "weights_of": name})
 
@@ -266,7 +265,6 @@ def _told(spec: Spec) -> dict[str, str]:
 
 
 def _makes_quant(fact: str, spec: Spec) -> bool:
-    """Return whether an engine of `spec` has its quantization by being told this."""
     argument, quant = fact.removeprefix("args."), spec.quant
     return (
         argument == "quantization"

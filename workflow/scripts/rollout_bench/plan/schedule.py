@@ -614,7 +614,6 @@ def _changed_line(model: Path, records: Mapping[str, list[str]]) -> str:
 
 
 def _compared_with(spec: Spec, config: Config) -> tuple[str, ...]:
-    """Return the names that an experiment shares with all that it is compared with."""
     names = {"mode": spec.mode, **spec.axes}
     return tuple(name for of, name in names.items() if of not in config.baseline.named)
 

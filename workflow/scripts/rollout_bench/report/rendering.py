@@ -127,7 +127,6 @@ def _rendered(view: View, speedup: int, name: int) -> str:
 
 
 def _a_line_each(setting: str) -> str:
-    """Return a sweep's combination, or what a setting sets, with a line for each of its parts."""
     return setting.replace("+", "\n+").replace(", ", ",\n")
 
 

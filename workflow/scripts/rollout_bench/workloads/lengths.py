@@ -108,7 +108,6 @@ def _edges(length: Normal | LogNormal) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=4)
 def _zipf_table(exponent: float, lengths: int) -> array[float]:
-    """Sum of k^-exponent for k from 1 up to 1, 2, ... `lengths`."""
     return array("d", itertools.accumulate(k**-exponent for k in range(1, lengths + 1)))
 
 

@@ -521,6 +521,5 @@ def sharing(requests: Iterable[Request]) -> Sharing:
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two prompts begin with together."""
     return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
                 min(len(first), len(second)))  # fmt: skip

@@ -314,7 +314,6 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
 
 
 def _floor(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:
-    """Return the largest difference of the reference of `one` from itself, in its direction."""
     alike = (
         each for each in drifted if each.is_floor and (each.reference.place, each.own) == (one.reference.place, one.own)
     )

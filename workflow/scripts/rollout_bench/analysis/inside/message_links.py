@@ -211,6 +211,5 @@ def _difference_s(content: MessageContent) -> float | None:
 
 
 def _median(contents: Contents, value: Callable[[MessageContent], float | None]) -> float | None:
-    """Return the median over steps of the sum over their messages, of those that have a value."""
     sums = [sum(known) for step in contents if (known := [v for content in step if (v := value(content)) is not None])]
     return median(sums) if sums else None

@@ -218,6 +218,5 @@ def crossing(steps: Sequence[StepShare]) -> Crossing:
 
 
 def _line(x: Array, y: Array) -> tuple[float, float]:
-    """Return p and q of y = p + q x, by least squares of the deviations over `y` > 0."""
     (p, q), *_ = np.linalg.lstsq(np.column_stack([1 / y, x / y]), np.ones_like(y), rcond=None)
     return float(p), float(q)

@@ -160,7 +160,6 @@ def _names(experiment: Selected[Launched], quant: str) -> Names:
 
 
 def _reach(names: Names, what: What, bounds: Sequence[Bound], each: float) -> Reach:
-    """Return the mean over launches, of which each has `each` passes or steps."""
     return Reach(
         *names,
         what=what,

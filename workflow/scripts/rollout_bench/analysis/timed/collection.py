@@ -195,7 +195,6 @@ def collect_unselected(results: Path, collection: Collection) -> Collection:
 
 
 def _names(experiment: str) -> str:
-    """Return the part of an experiment's folder name that says model, quant, workload and setting."""
     return experiment.rpartition("-")[0]
 
 

@@ -94,7 +94,6 @@ SENDER = {"harness", "harness_version"}
 
 
 def _arrivals(spec: Spec) -> object:
-    """Return what of a load all of its points share and what they measure depends on."""
     return spec.load and spec.load.model_dump(exclude={"points", "saturation", "cool_down_s", *SENDER})
 
 

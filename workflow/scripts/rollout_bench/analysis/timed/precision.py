@@ -252,7 +252,6 @@ def _deciding(
 
 
 def _spoilt(launches: Iterable[LaunchMeasures]) -> frozenset[int]:
-    """Return launches that are invalid on either side for a reason that further ones will have too."""
     return frozenset(
         launch.launch
         for launch in launches

@@ -351,7 +351,6 @@ def cost_line(row: Row) -> dict[str, object]:
 
 
 def _reported(records: list[Record], part: str) -> float | None:
-    """Mean over the launches whose log had it."""
     told = [record.startup.reported[part] for record in records if part in record.startup.reported]
     return mean(told) if told else None
 

@@ -413,7 +413,6 @@ def _blocks(events: pd.DataFrame, order: Numbers) -> Numbers:
 
 
 def _stretches(numbers: Numbers) -> list[tuple[int, int]]:
-    """First and last, exclusive, of each stretch of equal numbers."""
     edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
     return list(itertools.pairwise(edges)) if len(numbers) else []
 

@@ -257,7 +257,6 @@ class Scorer:
 
     @staticmethod
     def _name(number: int) -> str:
-        """Return how the engine is told to call a request."""
         return f"scored-{number}"
 
     def _run(self, requests: Sequence[tuple[list[int], Any]]) -> Iterator[Any]:

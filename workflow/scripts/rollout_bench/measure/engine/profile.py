@@ -346,7 +346,6 @@ class _Passes:
 
 
 def _window(most_tokens: int, phase: Phase, count: int) -> dict[str, int]:
-    """vLLM's words for `count` steps from the first, or half-way through the longest answer, of `most_tokens`."""
     return {"delay_iterations": 0 if phase == "prefill" else most_tokens // 2, "max_iterations": count}
 
 

@@ -275,7 +275,6 @@ class Transfer:
             self.trainer.order(Next())
 
     def _received(self) -> Sent:
-        """Have the engine receive what the trainer broadcasts meanwhile."""
         self._ask("rollout_bench_receive", {"info": self._info})
         return self.trainer.told(Sent)
 

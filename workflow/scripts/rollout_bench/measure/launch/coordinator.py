@@ -184,7 +184,6 @@ class Coordinator:
                 self._tell_if_killed(position, launched)
 
     def _reap(self, launched: _Launched) -> None:
-        """Take the exit status of a launch whose process and guardian are gone."""
         launched.line.close()
         launched.status = os.waitstatus_to_exitcode(os.waitpid(launched.pid, 0)[1])
 

@@ -160,7 +160,6 @@ def read_log(text: str) -> dict[str, float]:
 
 
 def _seconds(begin: str, end: str) -> float:
-    """Return seconds between two times of the log, which has no years."""
     first, last = (datetime.strptime(f"2000-{time}", "%Y-%m-%d %H:%M:%S") for time in (begin, end))
     return max(0.0, (last - first).total_seconds())
 

@@ -409,7 +409,6 @@ class EngineLaunch:
             raise self._impossible(error) from None
 
     def _impossible(self, error: UserError) -> LaunchFailed:
-        """Return that the router can't make its requests, under the category that an engine's own requests have."""
         known = diagnose(f"UserError: {error}", "")
         return LaunchFailed(self._replicas[0].phase, replace(known, cause=error.problem, fix=error.remedy))
 

@@ -440,6 +440,5 @@ def engine_pass(shards: Sequence[StepOver], release: float) -> IterationDone:
 
 
 def _rebased(step: RankStep, release: float) -> RankStep:
-    """Return a rank's step with its spans in seconds after the release."""
     spans = [span.model_copy(update={"began_s": span.began_s - release}) for span in step.spans]
     return step.model_copy(update={"spans": spans})

@@ -81,7 +81,6 @@ class Bench:
         self._scratch: Any = None
 
     def _shapes_of(self, model: Any) -> Sequence[tuple[Any, list[Any]]]:
-        """Return shapes, which have `in_features`, and the modules of each."""
         return linears_by_shape(model)
 
     def _what_a_step_evicts(self, model: Any) -> list[int]:
@@ -261,7 +260,6 @@ def last_level_cache_bytes(root: Path = Path("/sys/devices/system/cpu")) -> int:
 
 
 def _size(text: str) -> int:
-    """Return bytes of `32768K` or `32M`."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     return int(text[:-1]) * units[text[-1]] if text[-1:] in units else int(text)
 

@@ -215,7 +215,6 @@ def _by_several(parts: Sequence[Part]) -> Callable[[], LoadPass]:
 
 
 def _worst(clients: Sequence[ClientUse]) -> ClientUse:
-    """Return what sending cost the process that it cost most, of each kind."""
     dumped = [client.model_dump(exclude_none=True) for client in clients]
     return ClientUse(**{name: max(each.get(name, 0.0) for each in dumped) for name in dumped[0]})
 

@@ -83,7 +83,6 @@ def _panel(row: Row) -> tuple[str, str, str, str]:
 
 
 def _points(row: Row) -> list[tuple[float, float]]:
-    """Return mean power and tokens per second, both of a device, of each launch whose energy is known."""
     values = [launch.values for launch in row.used if PER_W in launch.values and POWER in launch.values]
     return [(each[POWER], each[PER_W] * each[POWER]) for each in values]
 

@@ -130,7 +130,6 @@ def anatomy_views(findings: Findings, title: str, rows: Sequence[Row]) -> Iterat
 
 
 def _steps(rows: Sequence[Row]) -> list[Row]:
-    """Return those of `rows` that were measured and whose requests are there when a pass begins, as in a step."""
     measured = [row for row in rows if row.launches]
     return [row for row in measured if not at_a_rate(row.experiment.records[0].iterations[0].point)]
 

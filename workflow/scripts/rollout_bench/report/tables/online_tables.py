@@ -458,7 +458,6 @@ def _late(services: Iterable[tuple[Row, Sequence[Service]]]) -> Iterator[tuple[s
 
 
 def _limited(pairs: Sequence[ModePair]) -> dict[int, list[str]]:
-    """Concurrency of a load -> the pairs from whose throughput it takes."""
     return grouped(
         (point.concurrency, pair.online.name)
         for pair in pairs
@@ -469,5 +468,4 @@ def _limited(pairs: Sequence[ModePair]) -> dict[int, list[str]]:
 
 
 def _other_settings(pairs: Sequence[ModePair]) -> dict[tuple[str, str, str], list[str]]:
-    """Return a setting, its value offline and online -> the pairs that differ in it besides the mode."""
     return grouped((setting, pair.online.name) for pair in pairs for setting in pair.settings)

@@ -328,7 +328,6 @@ def alone(
 
 
 def _group(experiment: TimedExperiment) -> str:
-    """Return what placements have in common that are compared."""
     return " ".join(getattr(experiment, axis) for axis in AXES if axis != "setting")
 
 

@@ -138,7 +138,6 @@ def _loading(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _largest(costs: StartCosts) -> str:
-    """Return the three phases that take longest, with their seconds and shares."""
     told = [f"{PHASES[name][0]} ({number(s, 3)} s, {number(100 * share, 2)} %)" for name, s, share in costs.largest[:3]]
     return " and ".join([*([", ".join(told[:-1])] if told[1:] else []), told[-1]])
 

@@ -107,7 +107,6 @@ def _asked(findings: Findings) -> bool:
 
 
 def _repeats(row: Row) -> bool:
-    """Return whether its mode runs the workload for its own sake, not to see an engine start."""
     return mode_of(row.experiment.mode).passes != "none"
 
 
