@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 1011,
     "llmd": 1248,
     "measure": 13016,
-    "plan": 3223,
+    "plan": 3213,
     "report": 5802,
     "scripts": 635,
     "snakefile": 451,

@@ -12,6 +12,7 @@ from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas, replicas_key, trainers_devices
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment, Matrix
 
@@ -145,11 +146,11 @@ def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
     baseline = config.baseline.named
     if config.baseline.earlier is not None:
         return []
-    cells: dict[tuple[str, ...], list[Experiment]] = {}
-    for experiment in matrix.experiments:
-        if mode_of(experiment.spec.mode).interleaves:
-            cell = tuple(name for of, name in _names(experiment.spec).items() if of not in baseline)
-            cells.setdefault(cell, []).append(experiment)
+    cells = grouped(
+        (tuple(name for of, name in _names(experiment.spec).items() if of not in baseline), experiment)
+        for experiment in matrix.experiments
+        if mode_of(experiment.spec.mode).interleaves
+    )
     found = []
     for members in cells.values():
         first = [e for e in members if all(e.spec.axes[axis] == value for axis, value in baseline.items())]

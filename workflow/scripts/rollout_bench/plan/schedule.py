@@ -20,6 +20,7 @@ from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.model_files import NAMING, differing_files, files_in_record, model_files
 from rollout_bench.core.numbers import first_few, several
 from rollout_bench.llmd.profiled import readings, rendered
@@ -247,10 +248,7 @@ class Schedule:
     @cached_property
     def by_cell(self) -> dict[Cell, list[PlannedExperiment]]:
         """Cell of the matrix -> its experiments: one, as a rule."""
-        found: dict[Cell, list[PlannedExperiment]] = {}
-        for experiment in self.experiments:
-            found.setdefault(cell_of(experiment), []).append(experiment)
-        return found
+        return grouped((cell_of(experiment), experiment) for experiment in self.experiments)
 
     def shown_file(self, again: list[str]) -> PlanFile:
         """Return the plan as `snakemake plan` shows it, with records that are measured `again` and profiles as read."""
@@ -569,14 +567,11 @@ def measured_again(plan: Schedule, doubtful: Container[str]) -> set[str]:
     taken turns with them, and be no pair.
     """
     there = present(launch.record for launch in plan.launches)
-    compared: dict[tuple[int, tuple[str, ...]], list[str]] = {}
-    groups = []
-    for launch in plan.launches:
-        group = launch.index, _compared_with(launch.experiment.spec, plan.config)
-        compared.setdefault(group, []).append(launch.record)
-        if launch.record in doubtful:
-            groups.append(group)
-    return {record for group in groups for record in compared[group]} & there
+    groups = grouped(
+        ((launch.index, _compared_with(launch.experiment.spec, plan.config)), launch.record) for launch in plan.launches
+    )
+    in_doubt = (records for records in groups.values() if any(record in doubtful for record in records))
+    return {record for records in in_doubt for record in records} & there
 
 
 def measured_with_other_files(plan: Schedule) -> set[str]:
