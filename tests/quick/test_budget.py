@@ -14,7 +14,7 @@ BUDGET = {
     "cluster": 1045,
     "commands": 825,
     "contracts": 2216,
-    "core": 755,
+    "core": 759,
     "exchange": 1011,
     "llmd": 1248,
     "measure": 13016,
@@ -24,7 +24,7 @@ BUDGET = {
     "snakefile": 451,
     "trainers": 1003,
     "workloads": 536,
-    "tests": 33370,
+    "tests": 33386,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -72,6 +72,28 @@ def test_a_draft_counts_as_a_part_of_what_is_loaded_and_a_method_without_a_model
     assert both == alone | {f"speculative_config.model/{name}": word for name, word in alone.items()}
 
 
+def test_one_file_that_cannot_be_read_hides_no_other_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = model_files(str(model), {})
+    (model / "loop.safetensors").symlink_to("loop.safetensors")
+    assert model_files(str(model), {}) == before
+    opened = Path.open
+
+    def refuse(path: Path, *args: object, **named: object) -> object:
+        if path.name == SHARD:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert model_files(str(model), {}) == before | {SHARD: "Permission denied"}
+
+
+def test_a_file_of_weights_is_a_model_too_and_a_config_of_its_own_a_part(model: Path) -> None:
+    shard = model / SHARD
+    assert model_files(str(shard), {}) == {SHARD: model_files(str(model), {})[SHARD]}
+    found = model_files(str(shard), {"hf_config_path": str(model)})
+    assert "hf_config_path/config.json" in found
+
+
 def test_a_model_of_the_hub_is_its_commit_in_the_cache(tmp_path: Path) -> None:
     kept = tmp_path / "models--owner--name"
     (kept / "refs").mkdir(parents=True)

@@ -118,7 +118,26 @@ def test_no_secret_is_among_the_variables_that_a_record_keeps():
     assert "hush" not in str(relevant_variables(secrets))
 
 
-@pytest.mark.parametrize("value", ["Bearer hush", "token hush", "sk-hush", "https://me:hush@host/path"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer hush",
+        "token hush",
+        "sk-proj-hush-hushhushhushhush",
+        "curl -H 'Authorization: Bearer abc' http://host",
+        "curl -H x-api-key:abc http://host",
+        "use hf_hushhushhushhush for it",
+        "key nvapi-hush_hushhushhush",
+        "gsk_hushhushhushhush",
+        "r8_hushhushhushhush",
+        "dckr_pat_hushhush",
+        "ya29.hushhush",
+        "eyJhbGciOiJI.eyJzdWIiOiIxMjM0NTY3",
+        "https://store/model?sig=hush",
+        "https://store/model?X-Amz-Signature=hush",
+        "https://me:hush@host/path",
+    ],
+)
 def test_what_looks_like_a_secret_is_one_whatever_it_is_called(value: str):
     assert may_be_secret("X-Team", value)
 
@@ -135,6 +154,14 @@ def test_what_looks_like_a_secret_is_one_whatever_it_is_called(value: str):
         ("APIKEY", "abc"),
         ("AWS_SECRET_ACCESS_KEY", "abc"),
         ("DB_PASSWORD", "12"),
+        ("AUTHORIZATION", "abc"),
+        ("DB_PASS", "abc"),
+        ("PGPASS", "abc"),
+        ("AWS_CREDS", "abc"),
+        ("HFTOKEN", "abc"),
+        ("OPENAIKEY", "abc"),
+        ("SIGNATURE", "abc"),
+        ("image_key", "4711-hush"),
     ],
 )
 def test_a_name_that_holds_a_secret_is_known_by_its_words(name: str, value: str):
@@ -153,6 +180,14 @@ def test_a_name_that_holds_a_secret_is_known_by_its_words(name: str, value: str)
         ("command", "vllm serve m --max-num-batched-tokens 2048 --tokenizer m"),
         ("KEYWORD", "abc"),
         ("AUTHOR", "me"),
+        ("COMPASS", "abc"),
+        ("max_num_batched_tokens", "auto"),
+        ("max_tokens", "4k"),
+        ("think_start_token", "<think>"),
+        ("command", "python -m verl data.prompt_key=prompt reward_fn_key=data_source"),
+        ("sort_key", "length"),
+        ("model", "sk-learn-7b"),
+        ("model", "eyJoker-model.v2"),
         ("tokenizer", "abc"),
         ("max_num_batched_tokens", "2048"),
         ("long_prefill_token_threshold", "64"),

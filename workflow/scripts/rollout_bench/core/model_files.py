@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf", "*.index.json")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
 """Files that are weights, or say where they are."""
 
 SETTINGS = ("config.json", "params.json", "generation_config.json", "*quant*.json", "*.py")
@@ -23,7 +22,7 @@ SETTINGS = ("config.json", "params.json", "generation_config.json", "*quant*.jso
 TOKENIZER = ("tokenizer*", "*token*.json", "vocab.*", "merges.txt", "chat_template*", "*.model", "*.tiktoken")
 """Files of its tokenizer."""
 
-NAMING = ("revision", "download_dir", "speculative_config", "tokenizer")
+NAMING = ("revision", "download_dir", "speculative_config", "tokenizer", "hf_config_path")
 """Arguments of the engine that say which files it loads."""
 
 REVISION = "revision"
@@ -43,10 +42,10 @@ def model_files(model: str, args: Mapping[str, Any], *, weights: bool = True) ->
     """Return what each file is that an engine loads: name -> its size and the first half of a SHA-256.
 
     Of a file of weights that is over its header and a few samples, so that 140 GB take milliseconds. Files of a draft
-    model and of a tokenizer of its own have the argument that names them before theirs.
+    model, of a tokenizer and of a config of its own have the argument that names them before theirs.
 
     Args:
-        model: folder, or id on the hub.
+        model: folder, file of weights, or id on the hub.
         args: the engine's arguments.
         weights: whether it reads weights.
     """
@@ -54,6 +53,7 @@ def model_files(model: str, args: Mapping[str, Any], *, weights: bool = True) ->
     others = {
         "speculative_config.model": drafts.get("model") if isinstance(drafts, Mapping) else None,
         "tokenizer": args.get("tokenizer"),
+        "hf_config_path": args.get("hf_config_path"),
     }
     found = _files(model, str(args.get("revision") or "main"), args.get("download_dir"), weights)
     for argument, other in others.items():
@@ -87,34 +87,39 @@ _FIELD = b'"model_files": '
 
 
 def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[str, str]:
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
+    path = Path(model).expanduser()
+    if path.is_file():
+        return {path.name: _word(path)} if weights else {}
+    if not path.is_dir():
         commit = _commit(model, revision, cache)
         return {} if commit is None else {REVISION: commit}
     patterns = (*SETTINGS, *TOKENIZER, *(WEIGHTS if weights else ()))
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file())
-        wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
-        return {name: _word(folder / name) for name in wanted if weights or not fnmatch(name, WEIGHTS[-1])}
-    except OSError:  # the engine says what is wrong with them
+        files = sorted(file for file in path.iterdir() if any(fnmatch(file.name, wanted) for wanted in patterns))
+    except OSError:  # the engine says what is wrong with it
         return {}
+    return {
+        file.name: _word(file) for file in files if file.is_file() and (weights or not fnmatch(file.name, WEIGHTS[-1]))
+    }
 
 
 def _word(path: Path) -> str:
     """Return the size of a file and the first half of a hash over it, or over parts of a large one."""
-    size = path.stat().st_size
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        if size <= WHOLE:
-            digest.update(file.read())
-        else:
-            header = int.from_bytes(file.read(8), "little") + 8 if path.suffix == ".safetensors" else 0
-            file.seek(0)
-            digest.update(file.read(min(max(header, SAMPLE), LONGEST_HEADER)))
-            for place in (size // 2, size - SAMPLE):
-                file.seek(place)
-                digest.update(file.read(SAMPLE))
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= WHOLE:
+                digest.update(file.read())
+            else:
+                header = int.from_bytes(file.read(8), "little") + 8 if path.suffix == ".safetensors" else 0
+                file.seek(0)
+                digest.update(file.read(min(max(header, SAMPLE), LONGEST_HEADER)))
+                for place in (size // 2, size - SAMPLE):
+                    file.seek(place)
+                    digest.update(file.read(SAMPLE))
+    except OSError as error:  # the engine says more; what the other files are is still known
+        return error.strerror or "unreadable"
     return f"{size} {digest.hexdigest()[:32]}"
 
 

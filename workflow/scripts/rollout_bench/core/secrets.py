@@ -13,8 +13,9 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 """The words of a name, however they are joined: HF_TOKEN, X-Api-Key, accessToken."""
 
 _SECRET_WORD = re.compile(
-    r"\w*(passw|pwd|passphrase|secret|cookie|credential)\w*|auth(?!or)\w*"
-    r"|(api|access|private|auth)?keys?|(api|access|auth)?tokens?|pat|pw|jwt|bearer"
+    r"\w*(passw|pwd|passphrase|secret|cookie|credential)\w*|auth(?!or(?!iz))\w*"
+    r"|(api|access|private|auth|(open)?ai)?keys?|(api|access|auth|hf|hub|git(hub|lab)?)?tokens?"
+    r"|(pg|db)?pass|creds?|pat|pw|jwt|bearer|sig(nature)?"
 )
 """Words that name secrets; no part of a longer word is meant: a monkey is no key, tiktoken and a tokenizer no token."""
 
@@ -24,10 +25,15 @@ _COUNTS = {"tokens", "threshold"}
 _SPECIAL = {"bos", "eos", "pad", "unk", "mask", "stop"}
 """Words of names of a tokenizer's special tokens."""
 
+_COLUMNS = {"prompt", "response", "reward", "image", "video", "messages", "tools", "label", "sort"}
+"""Words of names of settings that say by which key a trainer finds something: verl's `data.prompt_key`."""
+
 _LOOKS_SECRET = re.compile(
-    r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|^sk-|^hf_[a-z0-9]{16})|://(?!git@)[^/@\s]+@|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|\b(authorization|api-key)[\"']?\s*[:=]\s*[\"']?(?!\$)\S)"
+    r"|://(?!git@)[^/@\s]+@|-----BEGIN [A-Z ]*PRIVATE KEY|(?<![\w-])sk-[\w-]*[A-Za-z0-9]{16}"
     r"|\b(gh[opusr]_\w{8}|github_pat_\w{8}|gl(pat|[dfr]t|cbt|ptt|imt|agent|oas|soat|ffct)-[\w-]{8}|xox[a-z]-\w{8}"
-    r"|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.|npm_\w{30}|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}|AIza[\w-]{30})"
+    r"|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.[\w-]{16}|npm_\w{30}|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}"
+    r"|AIza[\w-]{30}|hf_[A-Za-z0-9]{16}|nvapi-[\w-]{16}|gsk_\w{16}|r8_\w{16}|dckr_pat_[\w-]{8}|ya29\.[\w-]{8})"
 )
 """Values that are secrets whatever they are called: of an Authorization header, the keys that hubs, forges and clouds
 hand out (with fewer letters than detect-secrets wants of them), a user or a password in an address."""
@@ -63,11 +69,12 @@ def _named_secret(name: str, value: str) -> bool:
     if not secret:
         return False
     of_text = secret <= {"token", "tokens"}
-    is_count = of_text and bool(_COUNTS & set(_words(name))) and value.isdecimal()
-    is_special = of_text and bool(_SPECIAL & set(_words(name)))
+    is_count = of_text and bool(_COUNTS & set(_words(name))) and re.fullmatch(r"(?i)\d+[km]?|auto", value) is not None
+    is_special = of_text and (bool(_SPECIAL & set(_words(name))) or re.fullmatch(r"<\S+>", value) is not None)
+    is_column = secret == {"key"} and bool(_COLUMNS & set(_words(name))) and value.isidentifier()
     is_ours = name == "key" and re.fullmatch(r"[0-9a-f]{8}", value) is not None  # what experiments are called by
     is_path = _words(name)[-1] in ("path", "dir", "base", "file") and value.startswith("/")
-    return not (is_count or is_special or is_ours or is_path) and _SWITCH.fullmatch(value) is None
+    return not (is_count or is_special or is_column or is_ours or is_path) and _SWITCH.fullmatch(value) is None
 
 
 def without_secrets(
