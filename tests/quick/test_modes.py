@@ -44,6 +44,7 @@ from rollout_bench.report.summary import summarise
 PACKAGE = REPOSITORY / "workflow" / "scripts" / "rollout_bench"
 
 OTHER_MEANINGS = {
+    "core/secrets.py": {"messages"},  # of a trainer's key for them
     "llmd/guidellm_scenario.py": {"profile"},  # a section of guidellm's scenarios
     "llmd/profiled.py": {"online", "profile"},  # keys of a workload
     "llmd/vllm_benchmark.py": {"profile"},  # an option of vLLM's benchmark
