@@ -3,7 +3,7 @@
 
 A process of its own multiplies small matrices and waits for each product, as a decode step waits for its tokens, so
 that anything that holds up the driver shows. Meanwhile this one samples power as a launch's supervisor does, or not.
-Needs torch and pynvml, which come with vLLM for CUDA: PYTHONPATH=workflow/scripts python benchmarks/power_sampling.py
+Needs torch and pynvml, which come with vLLM for CUDA: PYTHONPATH=src python benchmarks/power_sampling.py
 """
 
 from __future__ import annotations

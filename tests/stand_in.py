@@ -200,7 +200,7 @@ def measure(folder: Path, measure_s: float, arguments: dict[str, str], block: li
 
 def files_loaded(model: str, args: dict) -> dict[str, str]:
     """Return what a launch says of its model's files; the package's own module for it needs no other."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
     from rollout_bench.core.model_files import model_files
 
     return model_files(model, args, weights=args.get("load_format") != "dummy")

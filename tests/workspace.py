@@ -19,7 +19,7 @@ import yaml
 from launching import QUICKLY
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PARTS = ("Snakefile", "config.yaml", "environment.yml", "configs", "profiles", "workflow", "requirements")
+PARTS = ("Snakefile", "config.yaml", "environment.yml", "configs", "profiles", "src", "workflow", "requirements")
 
 TINY = {
     "models": ["tiny"],
@@ -161,7 +161,7 @@ class Workspace:
         """
         from synthetic_records import make_record, make_sequences
 
-        engine = self.path / "workflow" / "scripts" / "rollout_bench" / "measure" / "engine"
+        engine = self.path / "src" / "rollout_bench" / "measure" / "engine"
         shutil.copy(Path(__file__).with_name("made_engine.py"), engine / "offline.py")
         record = make_record(rates=[1e5] * 3, warmup_rates=[1e5])  # passes that fit into a launch of this engine
         made, model = self.path / "made", self.path / "models" / "tiny"

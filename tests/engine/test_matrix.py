@@ -109,8 +109,8 @@ def test_reordering_lists_and_keys_measures_nothing(measured: Workspace):
 
 
 def test_changing_how_tables_and_figures_are_made_measures_nothing(measured: Workspace):
-    for part in ("summarise.py", "rollout_bench/analysis/stats/intervals.py"):
-        path = measured.path / "workflow/scripts" / part
+    for part in ("workflow/scripts/summarise.py", "src/rollout_bench/analysis/stats/intervals.py"):
+        path = measured.path / part
         path.write_text(path.read_text() + "\n# changed\n")
     assert measured.planned() == {"summary": 1, "figures": 1, "all": 1}
 

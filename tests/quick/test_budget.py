@@ -1,4 +1,4 @@
-"""The package stays as small as it is: each room has so many statements at most, and so have the tests."""
+"""The package stays as small as it is: each room has so many statements at most, and so have the tests. Docstrings do not count."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 BUDGET = {
-    "analysis": 8001,
-    "checkpoints": 944,
-    "cluster": 1045,
-    "commands": 825,
-    "contracts": 2216,
-    "core": 759,
-    "exchange": 1011,
-    "llmd": 1248,
-    "measure": 13016,
-    "plan": 3213,
-    "report": 5802,
-    "scripts": 635,
-    "snakefile": 451,
-    "trainers": 1003,
-    "workloads": 536,
-    "tests": 33386,
+    "analysis": 7213,
+    "checkpoints": 859,
+    "cluster": 945,
+    "commands": 769,
+    "contracts": 1948,
+    "core": 668,
+    "exchange": 922,
+    "llmd": 1153,
+    "measure": 11715,
+    "plan": 2945,
+    "report": 5414,
+    "scripts": 599,
+    "snakefile": 405,
+    "trainers": 903,
+    "workloads": 486,
+    "tests": 32303,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
@@ -33,21 +33,26 @@ They rise only with what an issue asks for, by what that needs. Statements, sinc
 
 
 def room(path: Path) -> str:
-    """Return what a Python file below workflow/ is counted with."""
-    below = path.relative_to(ROOT / "workflow" / "scripts").parts
-    if below[0] != "rollout_bench":
+    """Return what a Python file of src/ or workflow/ is counted with."""
+    if not path.is_relative_to(ROOT / "src"):
         return "scripts"
-    return below[1] if len(below) > 2 else "snakefile"
+    below = path.relative_to(ROOT / "src" / "rollout_bench").parts
+    return below[0] if len(below) > 1 else "snakefile"
+
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def statements(path: Path) -> int:
-    """Return how many statements a Python file has."""
-    return sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(path.read_text())))
+    """Return how many statements a Python file has, docstrings left out."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    docstrings = sum(isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None for node in nodes)
+    return sum(isinstance(node, ast.stmt) for node in nodes) - docstrings
 
 
 def test_every_room_keeps_to_its_budget():
     found: Counter[str] = Counter()
-    for path in (ROOT / "workflow").rglob("*.py"):
+    for path in (*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow").rglob("*.py")):
         found[room(path)] += statements(path)
     found["tests"] = sum(statements(path) for path in (ROOT / "tests").rglob("*.py"))
     assert {name: count for name, count in found.items() if count > BUDGET.get(name, 0)} == {}

@@ -18,6 +18,7 @@ from rollout_bench import __version__
 from rollout_bench.__main__ import COMMANDS, main
 from rollout_bench.commands import collect
 
+SOURCES = REPOSITORY / "src"
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
 WORKFLOW = ("run", "plan", "check")
 """What calls Snakemake."""
@@ -30,7 +31,7 @@ SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW + O
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rollout_bench", *arguments]
-    return subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])
@@ -81,7 +82,7 @@ def test_help_loads_no_heavy_library() -> None:
         "import sys; from rollout_bench.__main__ import parser; parser().format_help(); "
         "print([m for m in ('pydantic', 'jinja2', 'pandas', 'numpy', 'rich', 'vllm', 'torch') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=SOURCES, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -104,7 +105,7 @@ def uv(*arguments: str | Path) -> None:
 
 def test_the_package_is_linked_without_an_index_and_leaves_no_file_in_the_clone(tmp_path: Path) -> None:
     clone, environment = tmp_path / "a clone", tmp_path / "environment"
-    shutil.copytree(SCRIPTS, clone / "workflow" / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(SOURCES, clone / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(REPOSITORY / name, clone)
     before = sorted(clone.rglob("*"))
@@ -113,7 +114,7 @@ def test_the_package_is_linked_without_an_index_and_leaves_no_file_in_the_clone(
     assert sorted(clone.rglob("*")) == before
     done = version_printed(environment, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"rollout-bench {__version__}\n", "")
-    shutil.rmtree(clone / "workflow")
+    shutil.rmtree(clone / "src")
     done = version_printed(environment, tmp_path)
     assert "No module named 'rollout_bench'" in done.stderr, "the package is this clone's, not a copy"
 
@@ -122,8 +123,8 @@ def test_an_installed_package_has_the_version_and_every_file(tmp_path: Path) -> 
     uv("build", "--wheel", "--out-dir", tmp_path, REPOSITORY)
     with zipfile.ZipFile(tmp_path / f"rollout_bench-{__version__}-py3-none-any.whl") as wheel:
         packed = {name for name in wheel.namelist() if ".dist-info/" not in name and not name.endswith("/")}
-    files = {path for path in (SCRIPTS / "rollout_bench").rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
-    assert packed == {path.relative_to(SCRIPTS).as_posix() for path in files}
+    files = {path for path in (SOURCES / "rollout_bench").rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
+    assert packed == {path.relative_to(SOURCES).as_posix() for path in files}
 
 
 @pytest.mark.parametrize(

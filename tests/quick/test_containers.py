@@ -29,7 +29,7 @@ def copied(platform: str) -> set[str]:
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_an_image_holds_what_a_workspace_of_the_tests_holds(platform: str):
-    early = {source for source in copied(platform) if source.startswith("workflow/")}
+    early = {source for source in copied(platform) if source.startswith(("src/", "workflow/"))}
     assert copied(platform) - early - {"containers/ascend-python", "pyproject.toml"} == {*PARTS, "LICENSE"}
 
 

@@ -15,7 +15,7 @@ from rollout_bench.measure.machine import host, quiet
 from rollout_bench.measure.machine.host import Reading, between, culprit, kernel_thread
 from rollout_bench.measure.machine.quiet import User
 
-SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+SOURCES = Path(__file__).parents[2] / "src"
 
 OF_THE_KERNEL, OF_A_USER = 0x208040, 0x400000
 """Flags of a task."""
@@ -85,7 +85,7 @@ def test_only_the_snakemake_that_started_the_launch_is_called_the_workflow_s_own
     starts.write_text(
         f"import subprocess, sys\nsys.exit(subprocess.run([sys.executable, '-c', {ASKS!r}], check=False).returncode)\n"
     )
-    paths = [str(SCRIPTS), os.environ.get("PYTHONPATH", "")]
+    paths = [str(SOURCES), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, str(starts)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},

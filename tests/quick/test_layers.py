@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+SOURCES = Path(__file__).parents[2] / "src"
+SCRIPTS = SOURCES.parent / "workflow" / "scripts"
 OURS = "rollout_bench"
-PACKAGE = SCRIPTS / OURS
+PACKAGE = SOURCES / OURS
 
 ANALYSIS = {"pandas", "scipy", "matplotlib", "rich", "snakemake", "tabulate"}
 ENGINE = {"vllm", "torch", "torchao", "transformers", "safetensors"}
@@ -56,7 +57,7 @@ def imported_by(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = path.relative_to(SCRIPTS).with_suffix("").parts[: -node.level] if node.level else ()
+            package = path.relative_to(SOURCES).with_suffix("").parts[: -node.level] if node.level else ()
             base = ".".join([*package, *([node.module] if node.module else [])])
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names
@@ -65,7 +66,7 @@ def imported_by(path: Path) -> set[str]:
 @functools.cache
 def file_of(module: str) -> Path | None:
     """Return the file of one of our modules."""
-    path = SCRIPTS / Path(*module.split("."))
+    path = SOURCES / Path(*module.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
@@ -186,7 +187,8 @@ def test_shares_of_the_limit_are_computed_without_engine_and_without_tables():
 
 def test_records_are_read_by_the_mode_that_measured_them():
     of_one_mode = re.compile(r"\bread_(record|profile|operators)\b")
-    readers = {path.name for path in SCRIPTS.rglob("*.py") if of_one_mode.search(path.read_text())}
+    files = [*SOURCES.rglob("*.py"), *SCRIPTS.rglob("*.py")]
+    readers = {path.name for path in files if of_one_mode.search(path.read_text())}
     assert readers <= {"store.py"}, "call read_launched, or complete records of other modes count as damaged"
 
 

@@ -32,7 +32,7 @@ from rollout_bench.report.summary import summarise
 from rollout_bench.report.tables.online_tables import LATENCIES, SERVICE
 
 TESTS = Path(__file__).parents[1]
-SCRIPTS = TESTS.parent / "workflow" / "scripts"
+SOURCES = TESTS.parent / "src"
 KEYS = {
     "metrics": "",
     "online_metrics": "requests to a server",
@@ -225,11 +225,11 @@ print(json.dumps([made.csv, made.markdown, pages]))
 
 
 def test_one_entry_adds_a_metric_to_config_tables_files_verdicts_and_reference(tmp_path: Path) -> None:
-    scripts = tmp_path / "scripts"
-    shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    registry = scripts / "rollout_bench" / "contracts" / "metrics.py"
+    sources = tmp_path / "src"
+    shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))
+    registry = sources / "rollout_bench" / "contracts" / "metrics.py"
     registry.write_text(registry.read_text().replace(")\n\nMETRICS = {", ADDED))
-    paths = [str(scripts), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    paths = [str(sources), str(TESTS), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "results")],
         capture_output=True,

@@ -41,7 +41,7 @@ from rollout_bench.report.prose import Section
 from rollout_bench.report.reference import MODELS
 from rollout_bench.report.summary import summarise
 
-PACKAGE = REPOSITORY / "workflow" / "scripts" / "rollout_bench"
+PACKAGE = REPOSITORY / "src" / "rollout_bench"
 
 OTHER_MEANINGS = {
     "core/secrets.py": {"messages"},  # of a trainer's key for them

@@ -28,7 +28,7 @@ from rollout_bench.report.tables.profile_tables import (
 from rollout_bench.report.tables.profile_tables import RECONCILED as RECONCILED_COLUMNS
 from rollout_bench.report.tables.profile_tables import TIMED as TIMED_COLUMNS
 
-SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts" / "rollout_bench"
+SCRIPTS = Path(__file__).parents[2] / "src" / "rollout_bench"
 
 STEPS, TIMED, ROLES, RECONCILED, OPERATORS = (
     "Where a step's time goes", "Steps, timed and traced", "Speed-up by role", "Predicted against measured",

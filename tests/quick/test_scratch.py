@@ -22,7 +22,7 @@ from rollout_bench.measure.machine import scratch
 from rollout_bench.measure.machine.leases import Wanted, lease
 
 HERE = Path(__file__).parent
-PATHS = os.pathsep.join(map(str, [HERE, HERE.parent, HERE.parents[1] / "workflow" / "scripts"]))
+PATHS = os.pathsep.join(map(str, [HERE, HERE.parent, HERE.parents[1] / "src"]))
 
 PROGRAM = """
 import os, sys

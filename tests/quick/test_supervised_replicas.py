@@ -23,7 +23,7 @@ from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 
 TESTS = Path(stand_in_worker.__file__).parent
-PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent / "workflow" / "scripts")])
+PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from rollout_bench.measure.routing.router import Router
 from rollout_bench.workloads.requests import Request, Source
 
 TESTS = Path(stand_in_replica.__file__).parent
-PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent / "workflow" / "scripts")])
+PATHS = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
 
 
 @pytest.fixture

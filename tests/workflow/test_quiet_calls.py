@@ -45,7 +45,7 @@ def workspace(folder: Path, **changes: object) -> Workspace:
 
 def call(space: Workspace, *words: str) -> subprocess.CompletedProcess[str]:
     """Run `rollout-bench` of the workspace, in it."""
-    paths = [str(space.path / "workflow" / "scripts"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(space.path / "src"), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
         [sys.executable, "-m", "rollout_bench", *words],
         cwd=space.path,

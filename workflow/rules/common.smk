@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from rollout_bench.core import interrupts
 

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+import _src  # noqa: F401 (puts src/ on the path)
 from pydantic import ValidationError
 
 from rollout_bench.checkpoints.build import WeightsSource, build_checkpoint, model_in

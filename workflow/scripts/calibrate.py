@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from typing import Literal, cast
 
+import _src  # noqa: F401 (puts src/ on the path)
+
 from rollout_bench.contracts.inside import MachineLimits
 from rollout_bench.core.errors import run_command
 from rollout_bench.measure.machine.calibration import import_torch, limits_of_this_machine, platform_of

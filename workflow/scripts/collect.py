@@ -1,5 +1,7 @@
 """The command of rollout_bench/commands/collect.py, for any Python: nothing need be installed."""
 
+import _src  # noqa: F401 (puts src/ on the path)
+
 from rollout_bench.commands.collect import main
 from rollout_bench.core.errors import run_command
 

@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+import _src  # noqa: F401 (puts src/ on the path)
+
 from rollout_bench.cluster.manifest_files import CLAIM, COLLECTOR, SPECS, manifests, put
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.plan.config import Config

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import _src  # noqa: F401 (puts src/ on the path)
+
 from rollout_bench.__main__ import COMMANDS
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.report.reference import commands_page, config_page, metrics_page, records_page, schemas
@@ -44,7 +46,7 @@ def made() -> Iterator[tuple[Path, str]]:
     yield reference / "records.md", records_page()
     helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
     helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in COMMANDS}
-    scripts = [path for path in sorted(SCRIPTS.glob("*.py")) if "import main" not in path.read_text()]
+    scripts = [path for path in sorted(SCRIPTS.glob("[!_]*.py")) if "import main" not in path.read_text()]
     helps |= {path.name: _help_of(str(path)) for path in scripts}
     yield reference / "commands.md", commands_page(helps, _rules())
 
@@ -52,7 +54,7 @@ def made() -> Iterator[tuple[Path, str]]:
 def _help_of(*command: str) -> str:
     done = subprocess.run(
         [sys.executable, *command, "--help"],
-        cwd=SCRIPTS,
+        cwd=REPOSITORY / "src",
         capture_output=True,
         text=True,
         check=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import _src  # noqa: F401 (puts src/ on the path)
+
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import run_command, tell
 from rollout_bench.report.earlier import collect_with_earlier

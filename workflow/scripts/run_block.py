@@ -22,6 +22,7 @@ from typing import get_args
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import _src  # noqa: F401 (puts src/ on the path)
 from pydantic import ValidationError
 
 from rollout_bench.cluster import slurm

@@ -15,6 +15,8 @@ from pathlib import Path
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import _src  # noqa: F401 (puts src/ on the path)
+
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
 from rollout_bench.contracts.spec import read_spec

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import NoReturn
 
+import _src  # noqa: F401 (puts src/ on the path)
 from pydantic import ValidationError
 
 from rollout_bench.checkpoints.build import build_checkpoint

@@ -15,7 +15,7 @@ from rollout_bench.core.yaml_files import mapping_in, read_text
 HOME = Path("configs") / "llm-d"
 """Where a profile that is named without a folder is looked for, in a folder of its harness."""
 
-CLONE = Path(__file__).parents[4]
+CLONE = Path(__file__).parents[3]
 """The clone that this package belongs to: its profiles are found wherever snakemake runs."""
 
 ENDINGS = ("", ".yaml.in", ".yaml", ".yml", ".in")

@@ -61,9 +61,9 @@ def _image(value: str) -> str:
 
 _CONTAINERS_OWN = (
     "/bin", "/data", "/dev/shm", "/etc/rollout-bench", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin",
-    "/opt/rollout-bench/workflow/scripts", "/scratch", "/sys", "/tmp", "/usr/bin", "/usr/include",
-    "/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/bin", "/usr/local/lib",
-    "/usr/libexec", "/usr/sbin", "/usr/share", "/var/lib", "/var/run", "/var/tmp",
+    "/opt/rollout-bench/src", "/opt/rollout-bench/workflow/scripts", "/scratch", "/sys", "/tmp", "/usr/bin",
+    "/usr/include", "/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/bin",
+    "/usr/local/lib", "/usr/libexec", "/usr/sbin", "/usr/share", "/var/lib", "/var/run", "/var/tmp",
 )  # fmt: skip
 """Folders of the image's system and of ours, which a mount at the same place, or above it, would hide."""
 

@@ -138,7 +138,8 @@ def _matrix(config: Config, python: str | None, peak: Peak | None) -> Matrix:
 
 def _measured(matrix: Matrix, python: str) -> MachineLimits:
     """Return the limits of this machine, as `calibrate.py` in the engine's Python says."""
-    command = [python, str(Path(__file__).parents[2] / "calibrate.py"), "--json", "--platform", matrix.platform]
+    calibrate = Path(__file__).parents[3] / "workflow" / "scripts" / "calibrate.py"
+    command = [python, str(calibrate), "--json", "--platform", matrix.platform]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         print(done.stderr, end="", file=sys.stderr)

@@ -618,8 +618,9 @@ def newest_source(*parts: str) -> str:
 
     An input for what they derive.
     """
-    scripts = Path(__file__).parents[1]
-    files = [path for part in parts for path in (scripts / "rollout_bench" / part).rglob("*")]
+    package = Path(__file__).parent
+    scripts = package.parents[1] / "workflow" / "scripts"
+    files = [path for part in parts for path in (package / part).rglob("*")]
     sources = [path for path in files if path.suffix in (".py", ".j2")]
     sources += [scripts / part for part in parts if part.endswith(".py")]
     return str(max(sources, key=lambda path: path.stat().st_mtime_ns))
