@@ -1,6 +1,6 @@
 """What a Benchmark Report 0.2.1 permits, in our own words: names, kinds and units, and what is wrong with one.
 
-Written from reading llm-d-benchmark's schema; nothing of ours that writes or reads reports is used. What 0.2.1 has and
+Written from reading llm-d-benchmark's schema; nothing of ours that writes reports is used. What 0.2.1 has and
 no report of ours does is not described.
 """
 

@@ -1,8 +1,6 @@
 """Compare two results folders: two engines, two machines, or two times of measuring the same experiments.
 
 Speed-ups are those of B over A. Nothing took turns, so whatever drifted between them is part of the difference.
-Foreign results, which `rollout-bench import` made of reports, are set beside others of their model and load, without a
-verdict.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -23,9 +20,6 @@ from rollout_bench.contracts.metrics import (
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import folder_named, write_whole
 from rollout_bench.plan.config import ComparisonSettings
-
-if TYPE_CHECKING:
-    from rollout_bench.report.differences import Compared
 
 OPTIONS = {
     "metrics": "metric",
@@ -86,30 +80,14 @@ def main() -> int:
     arguments = parser().parse_args()
     asked = settings(arguments)
     # Not at the top: --help need not wait for scipy and pandas.
-    from rollout_bench.exchange.foreign import has_foreign
+    from rollout_bench.report.differences import compare_folders
 
-    if has_foreign(arguments.a) or has_foreign(arguments.b):
-        made = _beside_foreign(arguments)
-    else:
-        from rollout_bench.report.differences import compare_folders
-
-        made = compare_folders(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
+    made = compare_folders(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
     print(made.text, end="")
     return tell(made.damaged)
-
-
-def _beside_foreign(arguments: argparse.Namespace) -> Compared:
-    """Set foreign results beside others; raise `UserError` for an option that asks for a verdict on them."""
-    from rollout_bench.report.tables.foreign_tables import compare_foreign
-
-    for option in ("differ", "confidence", "relevant-difference"):
-        value = getattr(arguments, option.replace("-", "_"))
-        if value not in (None, []):
-            raise UserError(f"--{option}: foreign results are given no verdict", "leave it out")
-    return compare_foreign(arguments.a, arguments.b, arguments.metric or (), arguments.all)
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:

@@ -30,7 +30,7 @@ class _NoKeyTwice(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_text(path: Path, what: str, remedy: str, where: str | None = None, most_bytes: int = _MOST_BYTES) -> str:
+def read_text(path: Path, what: str, remedy: str, where: str | None = None) -> str:
     """Return the text of a file.
 
     Args:
@@ -38,19 +38,18 @@ def read_text(path: Path, what: str, remedy: str, where: str | None = None, most
         what: what it should be.
         remedy: what to do about one that is damaged.
         where: what to do about one that is not there; the same by default.
-        most_bytes: what it holds at most.
 
     Raises:
         UserError: naming the file, where it is not there, too large, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
-            held = file.read(most_bytes + 1)
+            held = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {problem}", where or remedy) from None
-    if len(held) > most_bytes:
-        raise UserError(f"{path}: is larger than {most_bytes >> 20} MiB, which no {what} is", remedy)
+    if len(held) > _MOST_BYTES:
+        raise UserError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, which no {what} is", remedy)
     try:
         return held.decode()
     except UnicodeDecodeError as error:
@@ -65,7 +64,6 @@ def read_mapping(
     remedy: str,
     where: str | None = None,
     example: str = "",
-    most_bytes: int = _MOST_BYTES,
     twice: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return the YAML in a file, which must have keys at its top.
@@ -76,13 +74,12 @@ def read_mapping(
         remedy: what to do about one that is damaged.
         where: what to do about one that is not there; the same by default.
         example: keys that it may have.
-        most_bytes: what it holds at most.
         twice: takes the keys that stand twice, of which the last one holds; None: such a key is an error.
 
     Raises:
         UserError: naming the file and, for a syntax error, line and column.
     """
-    return mapping_in(read_text(path, what, remedy, where, most_bytes), path, what, remedy, example, twice)
+    return mapping_in(read_text(path, what, remedy, where), path, what, remedy, example, twice)
 
 
 def mapping_in(

@@ -89,18 +89,6 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
     return Exported(reports, tuple(_left_out(collection)), tuple(unread))
 
 
-def experiment_reports(results: Path, experiments: Sequence[TimedExperiment]) -> list[BenchmarkReport]:
-    """Return a report of each of `experiments`, which were read from `results` and have a valid launch."""
-    found = []
-    for part in experiments:
-        valid = [record for record in part.records if record.valid]
-        whole = {record.launch: record for record in part.whole.records}
-        launches = [_of_part(part, record, _with_side_files(results, whole[record.launch])[0]) for record in valid]
-        if launches:
-            found.append(report_of_launches(launches, part, "all"))
-    return found
-
-
 def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment, scope: str) -> BenchmarkReport:
     """Return the report of `launches` [n >= 1] of `part`: of one of them, whose number is the `scope`, or of all.
 

@@ -45,11 +45,6 @@ def collect_two(
     return _of_folder(a, b, comparison, everything), _of_folder(b, None, comparison, everything)
 
 
-def collect_side(folder: Path, comparison: ComparisonSettings, everything: bool = False) -> Collection:
-    """Read one side of a comparison, as `collect_two` does."""
-    return _of_folder(folder, None, comparison, everything)
-
-
 def _earlier(results: Path, collection: Collection) -> Earlier | None:
     folder = earlier_folder(results, collection.baseline)
     if folder is not None:

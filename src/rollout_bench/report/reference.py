@@ -15,7 +15,6 @@ from rollout_bench.contracts.metrics import METRICS, Metric
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.exchange.foreign import ForeignResult
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.planfile import PlanFile
 
@@ -28,7 +27,6 @@ MODELS: dict[str, type[BaseModel]] = {
     "message": MessageRow,
     "score": ScoredRow,
     "failure": Failure,
-    "foreign": ForeignResult,
     "plan": PlanFile,
     "limits": MachineLimits,
 }
@@ -93,7 +91,6 @@ def records_page() -> str:
         ("The side file of messages mode: `launch-<i>.messages.jsonl.gz`, one line per message", MessageRow),
         ("The side file of drift mode: `launch-<i>.scores.jsonl.gz`, one line per sequence and batch", ScoredRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
-        ("A foreign result: `<folder>/foreign/<uid>.json`, made by `rollout-bench import`", ForeignResult),
         ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),
     ]
     text = "# Records\n\n" + _MADE + "Schemas of all files are in `workflow/schemas/`.\n"
