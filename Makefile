@@ -48,9 +48,8 @@ format: setup ## format the code
 docs: setup ## make the reference pages from the schemas and the commands' --help
 	@$(IN_VENV) python workflow/scripts/make_reference.py
 
-bench: setup ## time the workflow's own overhead (dry run, summary), then how long a verdict takes
-	@$(IN_VENV) python benchmarks/run.py
-	@$(IN_VENV) python benchmarks/verdict_time.py
+bench: setup ## time how long a verdict takes
+	@$(IN_VENV) python studies/verdict_time.py
 
 pins: setup ## resolve requirements/*.in into *.txt and environment*.yml
 	@$(IN_VENV) python workflow/scripts/pin_requirements.py

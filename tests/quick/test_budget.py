@@ -24,7 +24,7 @@ BUDGET = {
     "snakefile": 405,
     "trainers": 903,
     "workloads": 486,
-    "tests": 32004,
+    "tests": 30698,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -67,7 +67,7 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
     degrees of freedom than s, so where it is visible that one side scatters more, `half_widths` asks `own_error`, too.
 
     A block with a missing launch keeps its other pairs. Leaving out whole blocks would cost more than it gains:
-    validation/block_tables.py has both, and least squares. Configurations with fewer than two pairs take no part.
+    studies/block_tables.py has both, and least squares. Configurations with fewer than two pairs take no part.
 
     `correlation` is that of two estimates, n_jl / (2 sqrt(m_j m_l)) with n_jl shared blocks: the least one in the
     table, which errs on the safe side, and `BALANCED` where nothing is missing.

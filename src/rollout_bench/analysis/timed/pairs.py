@@ -168,7 +168,7 @@ def _over(metric: MetricName, passes: Sequence[tuple[LaunchMeasures, Iteration]]
 SLACK_S = 600.0
 """Seconds by which two launches of one round may be further apart than the launches between them take: for waiting
 until devices are free, for building weights. That is longer than what the machine does lasts: on two cores, launches
-four minutes apart had nothing left in common (validation/results/launches.json). Such a pair is right on average, since
+four minutes apart had nothing left in common (studies/results/launches.json). Such a pair is right on average, since
 the order inside a round is balanced, but gains nothing over any other pair; to leave it out would lose a pair more."""
 
 

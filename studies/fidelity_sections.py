@@ -1,0 +1,76 @@
+"""What docs/validation.md says about vLLM's own benchmark of throughput: beside launches, and on one engine."""
+
+from __future__ import annotations
+
+from fidelity import BARE, OURS, OURS_AGAIN, THEIRS, Fidelity
+from markdown_parts import percent, table
+
+CRITERIA = (0.02, 0.005)
+"""How far two ways to time the same may lie apart: what is promised, then half of a relevant difference."""
+
+
+def against(low: float, high: float, limit: float) -> str:
+    """Return whether an interval of a ratio shows that it is within `limit` of 1, shows that it is not, or neither."""
+    if low >= 1 - limit and high <= 1 + limit:
+        return "held"
+    if high < 1 - limit or low > 1 + limit:
+        return "FAILED"
+    return "not decided"
+
+
+def _in_words(title: str, low: float, high: float) -> str:
+    """Return a sentence for each of `CRITERIA`."""
+    found = [(percent(limit, 1 if limit < 0.01 else 0), against(low, high, limit)) for limit in CRITERIA]
+    words = {
+        "held": "the whole interval lies within {} of 1: held",
+        "FAILED": "the two are MORE than {} apart: FAILED",
+        "not decided": "the interval reaches further than {} from 1: not decided",
+    }
+    return f"- {title}: {'; '.join(words[said].format(limit) for limit, said in found)}."
+
+
+def fidelity(result: Fidelity) -> str:
+    """Return the ratios of throughputs, each with an interval, and every round."""
+    load, rounds = result.load, result.rounds
+    compared = [
+        ("rollout-bench / vLLM's benchmark", result.ratio(OURS, THEIRS)),
+        ("rollout-bench / its worker without supervisor and guardian", result.ratio(OURS_AGAIN, BARE)),
+    ]
+    rows = [
+        [title, f"{ratio.ratio:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"]
+        for title, ratio in compared
+        if ratio is not None
+    ]
+    if not rows:
+        return "Not run often enough: two rounds are the least."
+    said = "\n".join(_in_words(title, float(one.low), float(one.high)) for title, one in compared if one is not None)
+    arms = list(dict.fromkeys(arm for one in rounds for arm in one.passes_s))
+    seconds = [
+        [one.index, *(f"{one.passes_s[arm]:.3f}" if arm in one.passes_s else "" for arm in arms)] for one in rounds
+    ]
+    order = (
+        "The order of the arms is drawn for each round, and no launch is in two rows of the first table."
+        if result.drawn
+        else "The order of the arms rotated: it was measured before orders were drawn."
+    )
+    return f"""\
+{table(["throughput of", "ratio"], rows)}
+
+{said}
+
+{len(rounds)} rounds of {result.model} in bf16, {load["prompts"]} prompts of {load["prompt_tokens"]} tokens with
+{load["samples_per_prompt"]} samples of {load["output_tokens"]} tokens each, a request for each sequence, no text made,
+after a warm-up of the same size. {order}
+
+Seconds of each pass:
+
+{table(["round", *arms], seconds)}
+
+What still differs: vLLM's benchmark shows a progress bar while it is timed; rollout-bench empties the prefix cache and
+collects garbage before, and reads the host's counters before and after. What the command `vllm bench throughput` does
+besides and was left out here: it makes its own prompts as text, tokenizes them while it is timed, and sends one request
+of n samples for each prompt.
+
+Not shown: an accelerator, the engine core as a process of its own, `--async-engine`.
+
+Measured on {result.place}."""
