@@ -20,7 +20,7 @@ BAD_CYCLES = [
         "cycle_repeats_at_the_top",
         "repeats: 5",
         "config: repeats: there is no such key",
-        "write it below cycle or placement or operators",
+        "write it below cycle or placement",
     ),
     Bad("cycle_empty", "{modes: [cycle], cycle: null}", "cycle: null is no mapping", "docs/reference"),
     Bad("cycle_a_list", "{modes: [cycle], cycle: [reload]}", "cycle: ['reload'] is no mapping", "docs/reference"),

@@ -1,4 +1,4 @@
-"""A results folder with two quants, each timed offline, profiled, and its linear layers timed alone."""
+"""A results folder with two quants, each timed offline and profiled."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import synthetic_operators
 import synthetic_profiles
-from synthetic_operators import Kernel, make_operators, make_operators_spec
 from synthetic_profiles import make_events, make_profile, make_steps
 from synthetic_records import make_record, make_sequences, make_spec
 
 from rollout_bench.analysis.inside.profiles import READER
 from rollout_bench.analysis.traces.events import write_events
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.contracts.inside import LIMITS_SCHEMA_VERSION, MachineLimits, Operators, Phase, Profile
+from rollout_bench.contracts.inside import LIMITS_SCHEMA_VERSION, MachineLimits, Phase, Profile
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import ProfileSettings, Spec
 from rollout_bench.contracts.store import operators_path, record_path, write_launched, write_record
 
-MODES, QUANTS = ("offline", "profile", "operators"), ("bf16", "w8a8")
+MODES, QUANTS = ("offline", "profile"), ("bf16", "w8a8")
 
 INVALID = Flag(
     code="cpu_shared", severity="invalid", sentence="45.2 % of its cores' time other processes used (limit 25 %)"
@@ -44,15 +42,11 @@ def save_launch(
     quantized = quant != "bf16"
     if mode == "offline":
         elapsed = (180.0 + launch, 184.0, 189.0) if not quantized else (225.0, 231.0 + launch, 234.0)
-        record: Record | Profile | Operators = make_record(
+        record: Record | Profile = make_record(
             _sized(make_spec(quant=quant)), launch, [rate / slow for rate in elapsed], flags=flags
         )
-    elif mode == "profile":
-        record = _profile(quant, launch, slow, flags)
     else:
-        usual = synthetic_operators.W8A8 if quantized else synthetic_operators.BF16
-        kernel = Kernel(slow * usual.call_s, slow * usual.token_s)
-        record = make_operators(_sized(make_operators_spec(quant=quant)), launch, kernel, flags=flags)
+        record = _profile(quant, launch, slow, flags)
     resolved = {"max_num_batched_tokens": 4096, "max_num_seqs": 64, "dtype": "bfloat16"}
     engine = record.engine.model_copy(update={"resolved": record.engine.resolved | resolved})
     # a launch takes longer than what is timed in it

@@ -93,12 +93,6 @@ def test_a_second_call_measures_nothing_and_reads_no_trace_again(measured: Works
     assert len(tables) == 2
 
 
-def test_a_rule_of_one_s_own_changes_tables_and_measures_nothing(measured: Workspace):
-    jobs = measured.planned(*CALL, "--config", "operator_rules=[{match: 'rms_norm', category: other}]")
-    assert "launch" not in jobs
-    assert "summary" in jobs
-
-
 def test_a_torn_trace_keeps_back_nothing_but_its_own_profile(measured: Workspace, tmp_path: Path):
     results = shutil.copytree(measured.path / "results", tmp_path / "results")
     (folder,) = results.glob("profile/*_w8a8_*")

@@ -164,8 +164,8 @@ def test_progress_says_of_how_many_once_that_is_known(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("overlay", "expected"),
     [
-        ("{}", {"offline": "auto", "online": 5, "profile": 1, "operators": 1, "messages": 1}),
-        ("{iterations: 4}", {"offline": 4, "online": 4, "profile": 1, "operators": 1, "messages": 1}),
+        ("{}", {"offline": "auto", "online": 5, "profile": 1, "messages": 1}),
+        ("{iterations: 4}", {"offline": 4, "online": 4, "profile": 1, "messages": 1}),
     ],
 )
 def test_auto_is_a_number_for_each_load_and_where_passes_are_not_repeated(overlay: str, expected: dict[str, Any]):

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from permitted_report import PERCENTILES, problems, without_units
 from synthetic_cycles import cycle_record
+from synthetic_messages import make_messages, make_messages_spec
 from synthetic_online import Server, make_online, make_online_spec, save_online
-from synthetic_operators import make_operators, make_operators_spec
 from synthetic_placements import placed_record, placed_spec
 from synthetic_records import (
     LOAD,
@@ -38,7 +38,7 @@ from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import DeviceUse, Flag, Record
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.store import record_path, write_launched, write_record
+from rollout_bench.contracts.store import record_path, write_messages, write_record
 from rollout_bench.core.errors import LEFT_OUT_STATUS
 from rollout_bench.exchange.performance import statistics_of
 
@@ -243,14 +243,14 @@ def test_launches_that_are_no_results_are_named_and_not_written(tmp_path: Path) 
     spec = make_spec()
     records = [make_record(spec, 0, flags=[WARNED]), make_record(spec, 1, flags=[INVALID])]
     save(tmp_path / "results", *records, make_failure(spec, 2))
-    alone = make_operators(make_operators_spec())
-    write_launched(record_path(tmp_path / "results", "operators", alone.experiment, 0), alone)
+    alone, rows = make_messages(make_messages_spec())
+    write_messages(record_path(tmp_path / "results", "messages", alone.experiment, 0), alone, rows)
     done = exported(tmp_path)
     assert done.returncode == 0
     place = f"offline/{spec.experiment()}"
     assert f"{place} launch 1: not exported: invalid (token_count)" in done.stderr
     assert f"{place} launch 2: not exported: failed (no_kv_cache_memory: no memory is left" in done.stderr
-    assert "a Benchmark Report has no place for mode operators" in done.stderr
+    assert "a Benchmark Report has no place for mode messages" in done.stderr
     found = reports(tmp_path)
     assert set(found) == {"offline/launch-0.yaml", "offline/experiment.yaml"}
     assert found["offline/experiment.yaml"]["results"]["observability"]["validity"] == {

@@ -31,10 +31,10 @@ def requests(replica: int, replicas: int, workload: WorkloadSpec = LOAD, dataset
 
 
 def test_replicas_are_part_of_the_key_and_of_no_mode_that_looks_into_one_engine() -> None:
-    overlay = "{{modes: [offline, profile, operators], quants: [bf16], engine_args: {args}}}"
+    overlay = "{{modes: [offline, profile, drift], quants: [bf16], engine_args: {args}}}"
     alone = planned(overlay.format(args="{}")).experiments
     both = planned(overlay.format(args="{data_parallel_size: 2}")).experiments
-    assert [e.spec.mode for e in both] == ["offline", "profile", "operators"]
+    assert [e.spec.mode for e in both] == ["offline", "profile", "drift"]
     assert [e.spec.engine.args.get("data_parallel_size") for e in both] == [2, None, None]
     assert [a.name == b.name for a, b in zip(alone, both, strict=True)] == [False, True, True]
 

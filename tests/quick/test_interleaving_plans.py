@@ -55,7 +55,7 @@ model_settings: {a: {synthetic: {preset: qwen3-90m}}, b: {synthetic: {preset: qw
 
 def test_offline_and_rollout_alone_interleave():
     assert [mode.name for mode in MODES.values() if mode.interleaves] == ["offline", "rollout"]
-    assert found("modes: [online, profile, operators]\ninterleave: true") == Interleaving()
+    assert found("modes: [online, profile, drift]\ninterleave: true") == Interleaving()
 
 
 def test_a_group_is_what_agrees_in_all_but_the_axis_of_the_baseline_which_comes_first():

@@ -1,4 +1,4 @@
-"""What an invalid launch measured is in no table and no figure of profile and operators mode, which say so."""
+"""What an invalid launch measured is in no table and no figure of profile mode, which says so."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from synthetic_inside import INVALID, MODES, QUANTS, save_launch
 from rollout_bench.analysis.inside.overview import look
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.modes import OPERATORS, PROFILE
+from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.report.figures import save
 from rollout_bench.report.summary import summarise
 
 ALL = tuple(product(MODES, QUANTS))
 """Every experiment, by mode and quant."""
 
-FIGURES = (*PROFILE.figures, *OPERATORS.figures)
+FIGURES = PROFILE.figures
 
 TABLES = {
     "Where a step's time goes", "Steps, timed and traced", "Speed-up by role", "Predicted against measured",
-    "Operators that take most", "How far from the machine's limit", "Linear layers, break-even",
-    "Linear layers, at the batch in use", "Linear layers of a step", "Linear layers and the whole pass",
+    "Operators that take most", "How far from the machine's limit",
 }  # fmt: skip
 
-OF_PROFILES = {table for table in TABLES if "layers" not in table and "limit" not in table}
+OF_PROFILES = {table for table in TABLES if "limit" not in table}
 
 OF_TIMED = ("Throughput", "Rates, start-up", "What a launch costs", "Time until", "Tokens generated", "Definitions")
 """Beginnings of headings of what offline mode says for itself."""
@@ -104,7 +103,7 @@ def shown(results: Path) -> dict[str, str]:
 
 
 def inside(found: dict[str, str]) -> dict[str, str]:
-    """Return what of it is of profile and operators mode alone."""
+    """Return what of it is of profile mode alone."""
     return {
         name: text
         for name, text in found.items()
@@ -146,7 +145,6 @@ def test_what_a_valid_launch_measured_is_shown(tmp_path: Path, sound: dict[str, 
     of_mode = {
         "offline": {"How far from the machine's limit", "Predicted against measured"},
         "profile": OF_PROFILES | set(PROFILE.figures) | {"profile.csv", "How far from the machine's limit"},
-        "operators": {kind for kind in TABLES if kind.startswith("Linear")} | set(OPERATORS.figures),
     }[mode]
     assert differ >= of_mode
 
@@ -200,13 +198,6 @@ def test_a_profile_without_a_valid_launch_has_empty_lines_that_say_why(
     assert "Nothing is compared" in found["roles"]
     defined = [text for name, text in found.items() if name.startswith("Definitions")]
     assert sum(text.count("empty because: Why cells of the line are empty.") for text in defined) == 1
-    of_step = table(found, "Linear layers of a step")
-    assert [line["profiled ms"] == "-" for line in of_step] == [line["quant"] == quant for line in of_step]
-    if quant == "bf16":
-        assert "predicted decode step" not in of_step[1]
-        assert of_step[1]["empty because"] == f"profile of bf16: {REASON}"
-    else:
-        assert of_step[1]["empty because"] == f"profile of w8a8: {REASON}"
 
 
 def test_profiles_of_which_none_is_valid_have_no_tables_and_figures_that_say_why(tmp_path: Path) -> None:
@@ -221,31 +212,6 @@ def test_profiles_of_which_none_is_valid_have_no_tables_and_figures_that_say_why
 
 
 @pytest.mark.parametrize("quant", QUANTS)
-def test_an_operators_launch_that_is_not_valid_is_compared_with_nothing(
-    tmp_path: Path, sound: dict[str, str], quant: str
-) -> None:
-    found = shown(measured(tmp_path, [("operators", quant)]))
-    (other,) = {*QUANTS} - {quant}
-    assert table(found, "Linear layers, break-even") == []
-    for kind in ("Linear layers, at the batch in use", "Linear layers of a step", "Linear layers and the whole pass"):
-        *lines, last = table(found, kind)
-        assert last.pop("quant") == quant
-        assert last.pop("empty because") == REASON
-        assert last.pop("launches", "0/1") == "0/1"
-        assert set(last.values()) == {"-"}
-        for line, usual in zip(lines, [each for each in table(sound, kind) if each["quant"] == other], strict=True):
-            for header in ("us per call", "decode ms", "profiled ms", "linear s", "of the pass %"):
-                assert line.get(header) == usual.get(header)
-            if quant == "bf16":
-                assert line["empty because"] == f"bf16: {REASON}"
-                assert {line.get(header, "-") for header in ("speed-up", "decode speed-up", "predicted")} == {"-"}
-            else:
-                assert line["empty because"] == "-"
-    assert f"{quant} small (operators), {REASON}." in found[OPERATORS.name]
-    assert "No speed-up can be given" in found[OPERATORS.name] if quant == "bf16" else True
-
-
-@pytest.mark.parametrize("quant", QUANTS)
 def test_an_offline_launch_that_is_not_valid_is_no_measure_of_anything(tmp_path: Path, quant: str) -> None:
     found = shown(measured(tmp_path, [("offline", quant)]))
     assert table(found, "Predicted against measured") == []
@@ -257,8 +223,3 @@ def test_an_offline_launch_that_is_not_valid_is_no_measure_of_anything(tmp_path:
     ]
     assert limit.pop("empty because") == REASON
     assert set(limit.values()) == {quant, "offline pass", "-"}
-    bf16, w8a8 = table(found, "Linear layers and the whole pass")
-    reasons = {"bf16": (f"offline: {REASON}", f"bf16 offline: {REASON}"), "w8a8": ("-", f"offline: {REASON}")}[quant]
-    assert (bf16["empty because"], w8a8["empty because"]) == reasons
-    assert (w8a8["predicted"], w8a8["measured"]) == ("-", "-")
-    assert (bf16["linear s"] == "-", w8a8["linear s"] == "-") == (quant == "bf16", quant == "w8a8")

@@ -22,7 +22,7 @@ ENGINES = {
     "cuda": InstalledEngine("vllm", "0.32.0", {}, frozenset(), "python3"),
     "ascend": InstalledEngine("vllm", "0.32.0", {"vllm-ascend": "0.32.0"}, frozenset(), "python3"),
 }
-EVERY_MODE = "{modes: [offline, online, profile, operators], rollout: {}}"
+EVERY_MODE = "{modes: [offline, online, profile], rollout: {}}"
 Pins = dict[str, dict[str, list[str]]]
 """Platform -> config, its own modes or every mode -> folders of its experiments below results/, in their order."""
 

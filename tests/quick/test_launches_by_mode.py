@@ -20,12 +20,12 @@ def config_of(overlay: str) -> Config:
 
 
 def test_each_mode_has_the_number_that_it_is_given_and_another_the_default() -> None:
-    config = config_of("{modes: [offline, profile, operators], launches: {offline: 5, profile: 1}}")
+    config = config_of("{modes: [offline, profile, drift], launches: {offline: 5, profile: 1}}")
     assert [config.launches_of(mode) for mode in config.modes] == [5, 1, DEFAULT_LAUNCHES]
     assert config.most_launches == 5
     plan = schedule(config, expand(config, ENGINE))
     counts = {e.spec.mode: sum(x.experiment is e for x in plan.launches) for e in plan.matrix.experiments}
-    assert counts == {"offline": 5, "profile": 1, "operators": DEFAULT_LAUNCHES}
+    assert counts == {"offline": 5, "profile": 1, "drift": DEFAULT_LAUNCHES}
 
 
 def test_numbers_of_the_command_line_are_text() -> None:
@@ -34,9 +34,9 @@ def test_numbers_of_the_command_line_are_text() -> None:
 
 
 def test_one_number_is_of_every_mode_but_a_profile() -> None:
-    config = config_of("{modes: [offline, profile, operators], launches: 2}")
+    config = config_of("{modes: [offline, profile, drift], launches: 2}")
     assert [config.launches_of(mode) for mode in config.modes] == [2, 1, 2]
-    auto = config_of("{modes: [offline, profile, operators], launches: auto}")
+    auto = config_of("{modes: [offline, profile, drift], launches: auto}")
     assert [auto.launches_of(mode) for mode in auto.modes] == [12, 1, 3]
 
 

@@ -186,7 +186,7 @@ def test_shares_of_the_limit_are_computed_without_engine_and_without_tables():
 
 
 def test_records_are_read_by_the_mode_that_measured_them():
-    of_one_mode = re.compile(r"\bread_(record|profile|operators)\b")
+    of_one_mode = re.compile(r"\bread_(record|profile)\b")
     files = [*SOURCES.rglob("*.py"), *SCRIPTS.rglob("*.py")]
     readers = {path.name for path in files if of_one_mode.search(path.read_text())}
     assert readers <= {"store.py"}, "call read_launched, or complete records of other modes count as damaged"

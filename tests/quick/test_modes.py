@@ -21,7 +21,7 @@ from rollout_bench.analysis.timed.experiments import Collection, Selected
 from rollout_bench.contracts.modes import (
     MESSAGE_ROWS,
     MODES,
-    OPERATORS,
+    PROFILE,
     SCORE_ROWS,
     SEQUENCES,
     SERVER,
@@ -54,7 +54,7 @@ OTHER_MEANINGS = {
     "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "measure/server/vllm_command.py": {"messages"},  # those of a chat
     "plan/config_file.py": {"online", "profile"},  # keys of a workload
-    "report/figure_names.py": {"cycle", "placement", "startup", "operators", "messages", "drift"},  # figures
+    "report/figure_names.py": {"cycle", "placement", "startup", "messages", "drift"},  # figures
     "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
     "trainers/verl.py": {"rollout"},  # a section of verl's settings
 }
@@ -136,7 +136,7 @@ def test_a_further_mode_adds_its_part_and_its_figure_by_its_entries(monkeypatch:
         )
 
     made.part, made.draw = part, lambda experiments, where, alarm: new_figure("Messages", [where], alarm)  # type: ignore[attr-defined]
-    mode = replace(OPERATORS, name="made", tables="made_mode:part", figures=("messages",))
+    mode = replace(PROFILE, name="made", tables="made_mode:part", figures=("messages",))
     monkeypatch.setitem(MODES, "made", mode)
     monkeypatch.setitem(DRAWINGS, "messages", Drawing("messages", "made_mode:draw", ("collection.others",)))
     experiment: Selected[Launched] = Selected("made", "e", "key", "cpu", "m", "bf16", "w", None, (), (), ())

@@ -12,7 +12,6 @@ from rollout_bench.analysis.traces.categories import CATEGORIES, categorise, pla
 from rollout_bench.analysis.traces.events import COLUMNS, empty_events
 from rollout_bench.analysis.traces.trace_steps import step_times, unknown
 from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.core.errors import UserError
 
 
 def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:
@@ -130,34 +129,6 @@ def test_a_name_tells_the_category(platform: str, category: str, name: str):
 def test_every_category_of_a_rule_is_one_of_those_that_the_summary_knows():
     assert set(rule_sets()) == {"cpu", "cuda", "ascend"}
     assert len(CATEGORIES) == 13
-
-
-def test_a_users_rule_comes_first():
-    rule = {"match": "^nvjet", "category": "attention"}
-    frame = categorise(table([{"name": "nvjet_x"}]), LINEARS, [rule], "cuda")
-    assert frame["category"].tolist() == ["other", "attention"]
-
-
-def test_a_users_rule_gives_a_role():
-    rule = {"match": "my_gate", "category": "linear", "role": "router"}
-    frame = categorise(table([{"name": "my_gate_kernel"}]), LINEARS, [rule], "cuda")
-    assert frame["role"].tolist() == ["", "router"]
-
-
-@pytest.mark.parametrize(
-    ("rule", "said"),
-    [
-        ({"match": "(", "category": "linear"}, "match: .*regular expression"),
-        ({"match": "x", "category": "lineal"}, "category"),
-        ({"match": "x"}, "category"),
-        ({"match": "x", "category": "linear", "rôle": "o"}, "rôle"),
-        ("x", "rule 1"),
-    ],
-)
-def test_a_users_rule_that_is_none_is_an_error_of_two_lines(rule: Any, said: str):
-    with pytest.raises(UserError, match=said) as error:
-        categorise(table([{"name": "x"}]), LINEARS, [rule], "cuda")
-    assert len(str(error.value).splitlines()) == 2
 
 
 def test_what_an_operator_calls_is_for_the_same():

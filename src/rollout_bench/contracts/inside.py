@@ -1,11 +1,10 @@
-"""Records of launches that look into the engine: profiles, linear layers alone, probabilities, limits of a machine.
+"""Records of launches that look into the engine: profiles, probabilities, limits of a machine.
 
 There is no throughput in it, by design: a profiled engine is slower than it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -107,92 +106,6 @@ class Profile(Launched):
     def timed_s(self) -> dict[str, float]:
         """Start-up and every step."""
         return super().timed_s | {f"steps.{number}.elapsed_s": step.elapsed_s for number, step in enumerate(self.steps)}
-
-
-class OperatorPoint(Strict):
-    """The linear layers of one shape, called with so many tokens: a value for each round, those of all points alike."""
-
-    role: Role = Field(description="What the layers do.")
-    in_features: int = Field(gt=0, description="K: features that go in.")
-    out_features: int = Field(gt=0, description="N: features that come out.")
-    tokens: int = Field(gt=0, description="M: tokens in a call.")
-    calls: int = Field(gt=0, description="Calls that each value is the mean of: passes over all layers of the shape.")
-    through: Literal["calls", "graph"] = Field(
-        description="calls: each from Python, as without graphs; graph: a pass captured once and replayed."
-    )
-    warmup_seconds_per_call: list[float] = Field(description="Of the rounds that are recorded and never counted.")
-    seconds_per_call: list[float] = Field(min_length=1, description="Of each round that counts.")
-
-
-ExpertRouting = Literal["uniform", "recorded", "skewed"]
-"""How tokens choose experts: each expert as many; as routers of the model chose for real tokens; a seeded draw."""
-
-
-class ExpertShape(Strict):
-    """The experts of some layers of a mixture on one rank, as the engine holds them."""
-
-    hidden_size: int = Field(gt=0, description="Features that go into an expert, and come out of it.")
-    intermediate_size: int = Field(gt=0, description="Width of an expert, cut by tensor parallelism as it runs.")
-    experts: int = Field(gt=0, description="E: experts in a layer.")
-    per_token: int = Field(gt=0, description="k: experts that see each token.")
-    layers: int = Field(gt=0, description="Layers that have such experts.")
-    gated: bool = Field(description="Whether an expert has a gate: three matrices, and not two.")
-    method: str = Field(description="Class of the engine that calls their kernel.")
-
-    @property
-    def token_flops(self) -> float:
-        """Operations for each token that a layer is called with."""
-        return 2.0 * (3 if self.gated else 2) * self.hidden_size * self.intermediate_size * self.per_token
-
-
-class ExpertPoint(ExpertShape):
-    """The experts of one shape, called with so many tokens that choose in one way: a value for each round."""
-
-    routing: ExpertRouting = Field(
-        description=(
-            "uniform: each expert gets as many tokens; recorded: as routers of the model chose for tokens of the "
-            "workload's prompts; skewed: a seeded draw in which few experts get most, where nothing was recorded."
-        )
-    )
-    tokens: int = Field(gt=0, description="Tokens in a call of a layer: each goes to `per_token` experts.")
-    hit: float = Field(gt=0, description="Experts of a layer that get a token, mean over layers.")
-    busiest: float = Field(gt=0, description="Tokens of the expert of a layer that gets most, mean over layers.")
-    weight_bytes: float = Field(ge=0, description="Bytes of the weights of a layer's experts that are hit, mean.")
-    calls: int = Field(gt=0, description="Calls that each value is the mean of: passes over all layers of the shape.")
-    through: Literal["calls", "graph"] = Field(description="As of linear layers.")
-    warmup_seconds_per_call: list[float] = Field(description="Of the rounds that are recorded and never counted.")
-    seconds_per_call: list[float] = Field(min_length=1, description="Of each round that counts: of a layer's experts.")
-
-
-class Operators(Launched):
-    """What one operators launch measured."""
-
-    linears: list[LinearShape] = Field(min_length=1, description="The linear layers of one rank by shape.")
-    decode_batch: int = Field(gt=0, description="Sequences that decode at once under the workload, if all do.")
-    threads: int = Field(gt=0, description="Threads of torch in the worker.")
-    evicted_bytes: int = Field(
-        ge=0, description="Bytes read and written before each pass at most, so that the weights come from memory."
-    )
-    host: list[HostUse] = Field([], description="What else the machine did during each round that counts.")
-    devices: list[DeviceUse] = Field([], description="What each device said of itself about each such round.")
-    points: list[OperatorPoint] = Field(min_length=1, description="By shape, and then by tokens.")
-    experts: list[ExpertPoint] | None = absent(
-        "Experts by shape, routing and tokens. Null for a dense model, where they could not be timed, and in records "
-        "of earlier versions.",
-        min_length=1,
-    )
-
-    @property
-    def timed_s(self) -> dict[str, float]:
-        """Start-up and every call."""
-        timed: dict[str, Sequence[OperatorPoint | ExpertPoint]] = {"points": self.points, "experts": self.experts or ()}
-        calls = {
-            f"{name}.{number}.seconds_per_call.{place}": seconds
-            for name, points in timed.items()
-            for number, point in enumerate(points)
-            for place, seconds in enumerate(point.seconds_per_call)
-        }
-        return super().timed_s | calls
 
 
 class Routers(Strict):

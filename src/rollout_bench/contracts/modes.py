@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from rollout_bench.contracts.inside import Drift, Operators, Profile
+from rollout_bench.contracts.inside import Drift, Profile
 from rollout_bench.contracts.messages import Messages
 from rollout_bench.contracts.metrics import (
     CYCLE_METRICS,
@@ -237,25 +237,6 @@ PROFILE = Mode(
     page="how-to/profile.md",
     example="configs/profile.yaml",
 )
-OPERATORS = Mode(
-    name="operators",
-    title="the linear layers alone",
-    worker=f"{_WORKERS}.operators:measure",
-    record=Operators,
-    side_files=(),
-    generates=False,
-    has_loads=False,
-    passes="none",
-    launches="least",
-    data_parallel="one",
-    interleaves=False,
-    metrics=OFFLINE_METRICS,
-    settings="operators",
-    tables=f"{_TABLES}.operator_tables:operators_part",
-    figures=("operators",),
-    page="how-to/operators.md",
-    example="configs/operators.yaml",
-)
 MESSAGES = Mode(
     name="messages",
     title="what front end, engine core and workers send one another",
@@ -295,10 +276,7 @@ DRIFT = Mode(
     example="configs/drift.yaml",
 )
 
-MODES = {
-    mode.name: mode
-    for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, OPERATORS, MESSAGES, DRIFT)
-}
+MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, MESSAGES, DRIFT)}
 """Name -> mode, in the order in which they are listed everywhere."""
 
 

@@ -22,7 +22,6 @@ from rollout_bench.contracts.fields import (
     Index,
     Number,
     Passes,
-    Pattern,
     Strict,
     absent,
     brackets,
@@ -63,19 +62,9 @@ Category = Literal[
 Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
 """What a linear layer does in the model."""
 
-TOKENS_OF_A_CALL = tuple(1 << power for power in range(11))
-"""1, 2, 4, ... 1024: what linear layers are called with."""
 
 LARGEST_DEFAULT = 1024
 """vLLM's max_num_seqs where nothing is said, at most: it depends on the device."""
-
-
-class OperatorRule(Strict):
-    """What an operator is for that the built-in rules do not know, or take for something else."""
-
-    match: Pattern = Field(description="Regular expression that is found in the operator's or kernel's name.")
-    category: Category = Field(description="What its time counts as.")
-    role: Role | None = Field(None, description="What a linear layer does in the model; told from shapes otherwise.")
 
 
 class ProfileSettings(Strict):
@@ -106,32 +95,6 @@ class ProfileSettings(Strict):
 
 def _rising(values: list[int]) -> list[int]:
     return sorted(set(values))  # their order is no setting
-
-
-class OperatorsSettings(Strict):
-    """How linear layers are timed alone."""
-
-    tokens: Annotated[
-        list[Annotated[Count, Field(le=65536)]],
-        BeforeValidator(brackets),
-        AfterValidator(_rising),
-        Field(max_length=64),
-    ] = Field(
-        list(TOKENS_OF_A_CALL),
-        description=("Tokens in a call (M). The sequences that decode at once under the workload are added."),
-    )
-    repeats: Annotated[Count, Field(ge=3, le=10_000)] = Field(
-        20, description="Rounds that count, at least; each times every point once, in an order of its own."
-    )
-    warmup_rounds: Annotated[Index, Field(le=1000)] = Field(2, description="Rounds that are recorded but not counted.")
-    min_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
-        0.02,
-        description="Seconds that each point is timed for over all rounds, at least: short calls are made more often.",
-    )
-
-    def with_batch(self, batch: int) -> OperatorsSettings:
-        """Return the same with `batch` among the tokens, as a spec has it."""
-        return self.model_copy(update={"tokens": sorted({*self.tokens, batch})})
 
 
 MessageFormat = Literal["pickle5", "msgpack"]
@@ -438,7 +401,6 @@ class Spec(Strict):
     load: LoadSpec | None = absent("How requests arrive at a server. Null offline.")
     endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
     profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
-    operators: OperatorsSettings | None = absent("How linear layers are timed alone. Null in other modes.")
     messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
     drift: DriftSpec | None = absent("Which tokens are scored. Null in other modes.")
     rollout: RolloutSpec | None = absent("How the step of a rollout is generated. Null in other modes.")

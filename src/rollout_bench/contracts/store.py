@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from rollout_bench.contracts.inside import Drift, Operators, Profile, ScoredRow
+from rollout_bench.contracts.inside import Drift, Profile, ScoredRow
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
 from rollout_bench.contracts.modes import MESSAGE_ROWS, SCORE_ROWS, SEQUENCES, SERVER, TRACES, mode_of
@@ -225,11 +225,6 @@ def _uncountable(content: Any, name: str = "") -> str | None:
 def read_profile(path: Path) -> Profile:
     """Read and validates the record of a profile launch, as `read_record` does."""
     return _read(path, Profile)
-
-
-def read_operators(path: Path) -> Operators:
-    """Read and validates the record of an operators launch, as `read_record` does."""
-    return _read(path, Operators)
 
 
 def read_drift(path: Path) -> Drift:

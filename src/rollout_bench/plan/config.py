@@ -52,8 +52,6 @@ from rollout_bench.contracts.spec import (
     Isolation,
     Iterations,
     MessagesSettings,
-    OperatorRule,
-    OperatorsSettings,
     ProfileSettings,
     RolloutSettings,
     WarmupIterations,
@@ -493,9 +491,6 @@ class Config(Strict):
             "workload profile of llm-d-benchmark, measured alone."
         ),
     )
-    operators: OperatorsSettings = Field(
-        OperatorsSettings(), description="What launches in mode operators time: the linear layers' own kernels."
-    )
     messages: MessagesSettings = Field(
         MessagesSettings(), description="What launches in mode messages look at: what engine and workers send."
     )
@@ -513,9 +508,6 @@ class Config(Strict):
     )
     startup: StartupSettings = Field(
         StartupSettings(), description="What engines find that launches in mode startup start: caches, pages, weights."
-    )
-    operator_rules: list[OperatorRule] = Field(
-        [], description="What operators of profiles are for, tried before the built-in rules. Measures nothing anew."
     )
     slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
     prices: Prices = Field(
@@ -585,7 +577,7 @@ class Config(Strict):
 
         A profile is one look, and compared step by step.
 
-        What precision `launches: auto` goes for is that of generating; linear layers alone get the least launches.
+        What precision `launches: auto` goes for is that of generating; modes that look inside get the least.
         """
         wanted = MODES[mode].launches
         if wanted == "one":

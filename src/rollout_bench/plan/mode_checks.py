@@ -18,12 +18,10 @@ from rollout_bench.contracts.spec import (
     EngineSpec,
     MeasuringSpec,
     ModelSpec,
-    OperatorsSettings,
     Platform,
     QuantSpec,
     RolloutSpec,
     Spec,
-    decode_batch,
 )
 from rollout_bench.contracts.starts import StartupSettings, StartupSpec
 from rollout_bench.core import message_places
@@ -203,10 +201,7 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
         return {MODES[mode].settings: _start_of(config.startup)}
     if mode == DRIFT.name:
         return {MODES[mode].settings: config.drift.to(DriftSpec, reference=None, own_tokens=None)}
-    settings, load = getattr(config, MODES[mode].settings), config.workload_settings[workload]
-    if isinstance(settings, OperatorsSettings):
-        settings = settings.with_batch(decode_batch(load.prompts, load.samples_per_prompt, args))
-    return {MODES[mode].settings: settings}
+    return {MODES[mode].settings: getattr(config, MODES[mode].settings)}
 
 
 CANT_ABORT = {

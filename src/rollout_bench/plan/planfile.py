@@ -14,7 +14,6 @@ from pydantic import Field, field_validator
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.spec import OperatorRule
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
 from rollout_bench.core.numbers import number
@@ -23,7 +22,7 @@ from rollout_bench.plan.serving import Slo
 
 PLAN_SCHEMA_VERSION: Literal[11] = 11
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
-`precision` nor `weights`, 3 no `slo`, 4 no `operator_rules`, 5 no `order_seed`, 6
+`precision` nor `weights`, 3 no `slo`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
 of an experiment, 9 no `prices`, 10 neither `differing` nor `known` of a launch; up to 10 `precision` and `comparison`
 had more keys, which are not read."""
@@ -163,7 +162,6 @@ class PlanFile(Strict):
     )
     slo: Slo = Field(Slo(), description="What a request must keep to count as good.")
     prices: Prices = Field({}, description="What an hour of a device costs, by a part of its name.")
-    operator_rules: list[OperatorRule] = Field([], description="What operators of profiles are for, tried first.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
     interleaved: list[InterleavedGroup] = Field(

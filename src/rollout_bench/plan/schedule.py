@@ -281,7 +281,6 @@ class Schedule:
             "precision": None if precision is None else precision.model_dump(),
             "slo": self.config.slo.model_dump(),
             **({"prices": self.config.prices} if self.config.prices else {}),
-            "operator_rules": [rule.model_dump() for rule in self.config.operator_rules],
         }
         return PlanFile(
             schema_version=PLAN_SCHEMA_VERSION,
@@ -293,7 +292,6 @@ class Schedule:
             order_seed=self.order_seed,
             slo=self.config.slo,
             prices=self.config.prices,
-            operator_rules=self.config.operator_rules,
             experiments=self.experiments,
             skipped=self.matrix.skipped,
             interleaved=[

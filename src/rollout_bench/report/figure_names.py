@@ -149,12 +149,6 @@ DRAWINGS = {
         Drawing("timeline", f"{_PROFILE}:timeline_figure", ("inside.profiles",)),
         Drawing("roofline", f"{_FIGURES}.inside.roofline:profile_roofline", ("inside",), title="Roofline"),
         Drawing(
-            "operators",
-            f"{_FIGURES}.inside.operator_figures:operators_figure",
-            ("inside.runs",),
-            title="Break-even of linear layers",
-        ),
-        Drawing(
             "messages",
             f"{_FIGURES}.inside.message_figures:messages_figure",
             ("inside.messages",),

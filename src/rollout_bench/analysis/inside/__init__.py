@@ -1,1 +1,1 @@
-"""Launches that look into the engine: profiles and linear layers alone."""
+"""Launches that look into the engine: profiles, messages and drift."""

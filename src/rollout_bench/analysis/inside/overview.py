@@ -10,12 +10,9 @@ from typing import Literal
 from rollout_bench.analysis.bounds.architecture import Architecture
 from rollout_bench.analysis.bounds.bound import architecture_of
 from rollout_bench.analysis.bounds.reached import Bound, same_machine, share_of_limit, step_bound
-from rollout_bench.analysis.inside.curves import OperatorsRun, runs_of
 from rollout_bench.analysis.inside.drifts import DriftReport, drift_report
 from rollout_bench.analysis.inside.message_links import MessagesRun, message_runs
-from rollout_bench.analysis.inside.predictions import PredictedPass, PredictedStep, passes_of, steps_of
-from rollout_bench.analysis.inside.predictions import ProfiledStep as ProfiledLinears
-from rollout_bench.analysis.inside.profiles import LINEAR, QUANTIZE, read_profiled
+from rollout_bench.analysis.inside.profiles import read_profiled
 from rollout_bench.analysis.inside.reconciliation import ProfileReport, profile_report
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import Chosen, Collection, Selected, chosen, no_valid_launch
@@ -181,9 +178,6 @@ class Looked:
     """
 
     profiles: ProfileReport = field(default_factory=lambda: profile_report((), ComparisonSettings()))
-    runs: tuple[OperatorsRun, ...] = ()
-    steps: tuple[PredictedStep, ...] = ()
-    passes: tuple[PredictedPass, ...] = ()
     reaches: tuple[Reach, ...] = ()
     limits: tuple[MachineLimits, ...] = ()
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
@@ -203,8 +197,6 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
     inside = chosen(collection.others)
     read = read_profiled(results, inside, collection, rows)
     profiles = profile_report(read.profiled, settings, read.left_out)
-    runs = runs_of(inside, collection.baseline, settings.confidence)
-    steps = steps_of(runs, _decode_linears(profiles))
     limits = machine_limits(inside)
     messages, damaged = message_runs(results, inside)
     earlier = collection.earlier
@@ -214,9 +206,6 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         damaged += damaged_before
     return Looked(
         profiles=profiles,
-        runs=tuple(runs),
-        steps=tuple(steps),
-        passes=tuple(passes_of(steps, rows)),
         reaches=tuple(reaches_of(results, inside, limits, collection, rows)),
         limits=tuple(limits),
         architectures=dict(_architectures(inside, collection)),
@@ -235,19 +224,3 @@ def _architectures(inside: Sequence[Chosen], collection: Collection) -> Iterator
             found = architecture_in(collection, each.experiment)
             if not isinstance(found, str):
                 yield each.place, found
-
-
-def _decode_linears(report: ProfileReport) -> dict[tuple[str, str, str, str], ProfiledLinears | str]:
-    """Of each profile that has decode steps: how long they are, and their linear layers with what quantizing costs.
-
-    Of a profile without a valid launch instead why.
-    """
-    found: dict[tuple[str, str, str, str], ProfiledLinears | str] = {
-        (*table_of(each), each.quant): each.reason for each in report.left_out
-    }
-    for each in report.profiled:
-        breakdown = report.of(each).get("decode")
-        if breakdown is not None:
-            linear_us = breakdown.of_category(LINEAR) + breakdown.of_category(QUANTIZE)
-            found[*each.table, each.quant] = ProfiledLinears(breakdown.step_us / 1e6, linear_us / 1e6)
-    return found

@@ -330,12 +330,10 @@ def _profiled(
     path = record_path(results, experiment.mode, experiment.experiment, record.launch)
     raw, warnings = events_of(path, record)
     platform = record.spec.platform
-    rules = [rule.model_dump(exclude_none=True) for rule in collection.operator_rules]
     raw = of_their_windows(raw, record)
     events = categorise(
         raw,
         record.linears,
-        rules,
         platform=None if platform == "unknown" else platform,
         quantized=_is_quantized(record),
     )

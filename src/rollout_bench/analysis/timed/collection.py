@@ -146,7 +146,6 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),
         not_selected=sum(wanted is None for _, wanted in places),
         others=others,
-        operator_rules=tuple(plan.operator_rules),
         weights={planned.experiment: planned.weights for planned in plan.experiments if planned.weights},
         files=tuple(plan.files),
     )

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from rollout_bench.contracts.axes import DEFAULT_SETTING, Table, label_of, names_of, table_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
-from rollout_bench.contracts.spec import OperatorRule
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import differing_files
 from rollout_bench.core.numbers import first_few
@@ -197,9 +196,9 @@ class Collection:
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
     is not among the experiments. `slo` is what a request must keep to count as good, `prices` what an hour of a device
-    costs, by a part of its name. `others` are the experiments that look into the engine instead of timing it: profiles,
-    whose operators `operator_rules` tell of. `weights`
-    has the folder of the weights of each experiment that reads some, `files` the configs that a call was given.
+    costs, by a part of its name. `others` are the experiments that look into the engine instead of timing it.
+    `weights` has the folder of the weights of each experiment that reads some, `files` the configs that a call was
+    given.
     """
 
     experiments: tuple[TimedExperiment, ...]
@@ -214,7 +213,6 @@ class Collection:
     slo: Slo = field(default_factory=Slo)
     prices: Mapping[str, float] = field(default_factory=dict)
     others: tuple[Selected[Launched], ...] = ()
-    operator_rules: tuple[OperatorRule, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from rollout_bench.analysis.traces.events import BETWEEN, DEVICE, OUTSIDE, STEP
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.spec import Category, Role
-from rollout_bench.core.errors import UserError
 
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
@@ -91,28 +90,6 @@ def rule_sets() -> dict[str, RuleSet]:
     """Return the built-in rules by platform."""
     content: dict[str, Any] = yaml.safe_load(RULES_FILE.read_text())
     return {platform: RuleSet.model_validate(part) for platform, part in content.items()}
-
-
-def user_rules(rules: Sequence[Rule | Mapping[str, Any]]) -> list[Rule]:
-    """Return a user's rules: mappings with match and category, and role, path or dtypes where wanted.
-
-    Raises:
-        UserError: a rule is none.
-    """
-    checked = []
-    for number, rule in enumerate(rules, start=1):
-        try:
-            checked.append(rule if isinstance(rule, Rule) else Rule.model_validate(dict(rule)))
-        except (ValidationError, TypeError, ValueError) as error:
-            what = str(error)
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise UserError(
-                f"rule {number} for operators: {what}",
-                f"a rule is match: a regular expression, and category: one of {', '.join(CATEGORIES)}",
-            ) from None
-    return checked
 
 
 CYCLE: Final[tuple[Role, ...]] = ("qkv", "o", "gate_up", "down")
@@ -301,7 +278,6 @@ _ASCEND = re.compile(r"(^|> )aclnn|^[hH]com")
 def categorise(
     events: pd.DataFrame,
     linears: Sequence[LinearShape],
-    extra_rules: Sequence[Rule | Mapping[str, Any]] = (),
     platform: Platform | None = None,
     quantized: bool = True,
 ) -> pd.DataFrame:
@@ -310,24 +286,19 @@ def categorise(
     Args:
         events: an events table.
         linears: the linear layers of one rank, which tell roles by their shapes.
-        extra_rules: a user's rules, tried before the built-in ones.
         platform: whose rules apply; None to tell by the names of the device's rows.
         quantized: whether linear layers hold quantized weights, whose products may get their scale afterwards.
 
     Returns:
         The table with the columns `category`, `role` ("" where none) and `tokens` (M of a matrix multiplication,
         missing where it is unknown). Rows of steps have the category "other".
-
-    Raises:
-        UserError: one of `extra_rules` is no rule.
     """
     chosen = rule_sets()[platform or platform_of(events)]
     chosen = chosen if quantized else chosen.model_copy(update={"rescale": None})
-    rules = [*user_rules(extra_rules), *chosen.rules]
-    rule = _rule_of(events, rules)
+    rule = _rule_of(events, chosen.rules)
     where = np.asarray(events["where"].astype("str"))
     rule[where == STEP] = -1
-    of_rule = np.array([CATEGORIES.index(r.category) for r in rules] + [OTHER], dtype=np.int64)
+    of_rule = np.array([CATEGORIES.index(r.category) for r in chosen.rules] + [OTHER], dtype=np.int64)
     category = of_rule[rule]
     # Only the device's rows have neighbours that matter: the host's are launches.
     device = np.flatnonzero(where == DEVICE)
@@ -335,7 +306,7 @@ def categorise(
     category[order] = _runs(events, order, category[order], rule[order], chosen)
     role, tokens = np.zeros(len(events), dtype=np.int64), np.full(len(events), -1, dtype=np.int64)
     linear = order[category[order] == LINEAR]
-    found = roles_of(_linears(events, linear, rule, rules), linears)
+    found = roles_of(_linears(events, linear, rule, chosen.rules), linears)
     role[linear] = [ROLES.index(r) for r, _ in found]
     tokens[linear] = [m for _, m in found]
     result = events.copy()

@@ -108,15 +108,6 @@ class Progress:
         what = "sampled" if batch is None else f"scored {batch} at once"
         self._say(f"{several(len(rows), 'sequence')} {what}")
 
-    def round(self, index: int) -> None:
-        """Say that a round of a sweep is over, the `index`-th from 0, and about how many are left."""
-        settings = self.spec.operators
-        assert settings is not None, "rounds are of operators mode"
-        warmup = settings.warmup_rounds
-        what = f"warm-up round {index + 1}/{warmup}"
-        counted = index + 1 - warmup
-        self._say(what if index < warmup else f"round {counted}/{max(counted, settings.repeats)}")
-
     def warmup_extended(self, more: int) -> None:
         """Say that so many of the iterations that counted were warm-up after all."""
         self._warmup += more

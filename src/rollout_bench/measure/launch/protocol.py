@@ -11,10 +11,8 @@ from pydantic import Field, TypeAdapter
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import (
-    ExpertPoint,
     LinearShape,
     MachineLimits,
-    OperatorPoint,
     Routers,
     ScoredRow,
     Step,
@@ -117,25 +115,6 @@ class Linears(Strict):
     linears: list[LinearShape]
 
 
-class RoundDone(Strict):
-    """Every point of a sweep was timed once more."""
-
-    event: Literal["round"] = "round"
-    round: int = Field(description="Its number, those that don't count included, from 0.")
-    counts: bool
-
-
-class PointsTimed(Strict):
-    """All rounds of a sweep are over."""
-
-    event: Literal["points"] = "points"
-    points: list[OperatorPoint]
-    experts: list[ExpertPoint] | None = None
-    threads: int = Field(description="Threads of torch in the worker.")
-    evicted_bytes: int = Field(description="Bytes that went through the caches before each pass at most.")
-    flags: list[Flag]
-
-
 class MessagesSeen(Strict):
     """A pass is over whose messages were looked at."""
 
@@ -227,8 +206,6 @@ Event = (
     | StepsDone
     | Linears
     | LimitsKnown
-    | RoundDone
-    | PointsTimed
     | MessagesSeen
     | MessageFacts
     | SequencesScored

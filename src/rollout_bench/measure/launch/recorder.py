@@ -13,7 +13,6 @@ from rollout_bench.contracts.inside import (
     Drift,
     LinearShape,
     MachineLimits,
-    Operators,
     Profile,
     Routers,
     ScoredRow,
@@ -36,7 +35,7 @@ from rollout_bench.contracts.record import (
     ServerSample,
     Startup,
 )
-from rollout_bench.contracts.spec import MeasuringSpec, Spec, decode_batch, tensor_parallel_size
+from rollout_bench.contracts.spec import MeasuringSpec, Spec, tensor_parallel_size
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.contracts.store import (
     messages_path,
@@ -75,9 +74,7 @@ from rollout_bench.measure.launch.protocol import (
     MessageFacts,
     MessagesSeen,
     PhaseBegins,
-    PointsTimed,
     Ready,
-    RoundDone,
     SequencesScored,
     StartSeen,
     StepsDone,
@@ -399,38 +396,6 @@ class InsideCollecting(Collecting):
         }
 
 
-class OperatorsCollecting(InsideCollecting):
-    """Collects what an operators launch timed; its arguments are those of `Collecting`."""
-
-    _timed: PointsTimed | None = None
-
-    def take(self, event: Event) -> None:
-        """Take one event."""
-        super().take(event)
-        if isinstance(event, RoundDone):
-            self.read_surroundings(counts=event.counts)
-            self.progress.round(event.round)
-        elif isinstance(event, PointsTimed):
-            self.flags += event.flags
-            self._timed = event
-
-    def write(self, log: str, path: Path) -> None:
-        """Write the record to `path`; `log` is the engine's output."""
-        assert self._timed is not None, "the engine was done before it had timed anything"
-        common, workload = self.looked_inside(log), self.spec.workload
-        resolved = common["engine"].resolved
-        record = Operators(
-            **common,
-            linears=self._linears,
-            decode_batch=decode_batch(workload.prompts, workload.samples_per_prompt, resolved),
-            threads=self._timed.threads,
-            evicted_bytes=self._timed.evicted_bytes,
-            points=self._timed.points,
-            experts=self._timed.experts,
-        )
-        write_launched(path, record)
-
-
 class ProfileCollecting(InsideCollecting):
     """Collects the steps and traces of a profile launch; its arguments are those of `Collecting`, and
 
@@ -573,7 +538,7 @@ class DriftCollecting(Collecting):
         write_scores(path, record, self._rows)
 
 
-Collector = Measurement | ProfileCollecting | OperatorsCollecting | MessagesCollecting | DriftCollecting
+Collector = Measurement | ProfileCollecting | MessagesCollecting | DriftCollecting
 
 
 def collector(
@@ -584,8 +549,6 @@ def collector(
         return ProfileCollecting(spec, launch, progress, surroundings, traces)
     if spec.startup is not None:
         return StartCollecting(spec, launch, progress, surroundings)
-    if spec.operators is not None:
-        return OperatorsCollecting(spec, launch, progress, surroundings)
     if spec.messages is not None:
         return MessagesCollecting(spec, launch, progress, surroundings)
     if spec.drift is not None:

@@ -47,7 +47,6 @@ from rollout_bench.measure.launch.protocol import (
     MessagesSeen,
     PhaseBegins,
     Ready,
-    RoundDone,
     SequencesScored,
     StepsDone,
     go,
@@ -381,7 +380,7 @@ class EngineLaunch:
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
             self._ready_router(event)
-        elif isinstance(event, IterationDone | StepsDone | RoundDone | MessagesSeen | SequencesScored | AnswersJudged):
+        elif isinstance(event, IterationDone | StepsDone | MessagesSeen | SequencesScored | AnswersJudged):
             self._step = None
         if isinstance(event, IterationBegins):
             self._come_to_pass(event, listen)
