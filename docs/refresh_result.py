@@ -19,7 +19,6 @@ IMAGES = Path(__file__).resolve().parent / "images"
 
 FIGURES = {
     "speedup": "Speed-ups over the default: a diamond for the ratio, a band for its interval",
-    "trade": "Speed-up of each quantization over its drift from the reference, both with intervals",
     "drift": "Drift of each quantization from the reference, and the reference's own floor",
     "settings": "Throughput over the number that settings go through, a line for each of the others",
     "energy": "Throughput over power: a point for each configuration, lines of equal tokens per joule",
@@ -37,7 +36,6 @@ FIGURES = {
 
 ANSWERS = (
     "Conclusion",
-    "Speed against drift: which to choose",
     "Drift: is it still",
     "Energy\n",
     "Speculative decoding\n",
@@ -54,8 +52,6 @@ ANSWERS = (
 SECTIONS = (
     *ANSWERS,
     "How it was measured",
-    "What the choice rests on",
-    "Speed, drift and accuracy: ",
     "Drift: ",
     "Drift, weights and choices: ",
     "Drift on own tokens: ",

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 BUDGET = {
-    "analysis": 6750,
+    "analysis": 6627,
     "checkpoints": 859,
     "cluster": 945,
     "commands": 732,
@@ -19,12 +19,12 @@ BUDGET = {
     "llmd": 1153,
     "measure": 11239,
     "plan": 2938,
-    "report": 5030,
+    "report": 4851,
     "scripts": 599,
     "snakefile": 405,
     "trainers": 903,
     "workloads": 486,
-    "tests": 29824,
+    "tests": 29612,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

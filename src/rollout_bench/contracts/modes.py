@@ -271,7 +271,7 @@ DRIFT = Mode(
     metrics=OFFLINE_METRICS,
     settings="drift",
     tables=f"{_TABLES}.drift_tables:drift_part",
-    figures=("drift", "trade"),
+    figures=("drift",),
     page="how-to/drift.md",
     example="configs/drift.yaml",
 )

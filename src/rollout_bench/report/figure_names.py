@@ -10,10 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from rollout_bench.contracts.axes import names_of as names_of_axes
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.metrics import SAME_AS_THROUGHPUT
-from rollout_bench.contracts.modes import DRIFT, MODES, OFFLINE, mode_of
+from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.spec import Spec, have_front, lengths_differ, says_cache_use, swept_number
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ class Drawing:
         "cache_use",
         "energy",
         "drafts",
-        "trades",
     ] = ""
     title: str = ""
 
@@ -137,13 +135,6 @@ DRAWINGS = {
             "cache_use",
             "KV cache in use, over a step",
         ),
-        Drawing(
-            "trade",
-            f"{_FIGURES}.inside.trade_figures:trade_figure",
-            ("drawn_trade_offs", _COMPARISON),
-            "trades",
-            "Speed against drift",
-        ),
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
         Drawing("roles", f"{_PROFILE}:roles_figure", ("inside.profiles",), title="Speed-up by role"),
         Drawing("timeline", f"{_PROFILE}:timeline_figure", ("inside.profiles",)),
@@ -186,7 +177,6 @@ def names_of(
     has_cache_use: bool = False,
     has_energy: bool = False,
     has_drafts: bool = False,
-    has_trades: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -202,7 +192,6 @@ def names_of(
         has_cache_use: where engines say how full their KV caches are while a step goes on.
         has_energy: where the energy of launches is known; before anything is measured, where it may be.
         has_drafts: where an engine decodes speculatively.
-        has_trades: where both the speed and the drift of an experiment are known.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -218,7 +207,6 @@ def names_of(
         "cache_use": has_cache_use,
         "energy": has_energy,
         "drafts": has_drafts,
-        "trades": has_trades,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -233,12 +221,8 @@ def names_of_specs(
     *,
     has_energy: bool,
     has_comparisons: bool = True,
-    has_trades: bool | None = None,
 ) -> tuple[str, ...]:
-    """As `names_of`, with what the specs `timed` tell, which are of modes that generate.
-
-    Where nobody says whether there are trades, there may be where anything is timed.
-    """
+    """As `names_of`, with what the specs `timed` tell, which are of modes that generate."""
     same = set(SAME_AS_THROUGHPUT)
     return names_of(
         modes,
@@ -252,7 +236,6 @@ def names_of_specs(
         has_cache_use=any(map(says_cache_use, timed)),
         has_energy=has_energy,
         has_drafts=any(spec.engine.args.get("speculative_config") for spec in timed),
-        has_trades=bool(timed) if has_trades is None else has_trades,
     )
 
 
@@ -272,18 +255,4 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
         has_replicas=any(row.experiment.has_replicas for row in rows),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),
         has_energy=any("energy_j_per_token" in launch.values for row in rows for launch in row.used),
-        has_trades=_has_trades(rows, collection),
-    )
-
-
-def _has_trades(rows: Sequence[Row], collection: Collected) -> bool:
-    """Return whether something that was compared was also scored, so that it may be set beside the drift."""
-    scored = {
-        names_of_axes(one)
-        for one in collection.others
-        if one.mode == DRIFT.name and any(record.valid for record in one.records)
-    }
-    return any(
-        names_of_axes(row.experiment) in scored and any(one.speedup is not None for one in row.comparisons.values())
-        for row in rows
     )

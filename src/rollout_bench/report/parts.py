@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from rollout_bench.analysis.inside.overview import Looked
-from rollout_bench.analysis.inside.trades import TradeOff, trade_offs
 from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of, mean_anatomy
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
@@ -94,16 +93,6 @@ class Findings:
     def drawn(self) -> list[Row]:
         """The rows as figures name them, which have less room than tables."""
         return self._shortly[0]
-
-    @cached_property
-    def trade_offs(self) -> list[TradeOff]:
-        """What of `rows` is known to be faster or slower than a reference, and how far it drifts from it."""
-        return trade_offs(self.rows, self.inside.drift, self.collection.comparison.confidence)
-
-    @cached_property
-    def drawn_trade_offs(self) -> list[TradeOff]:
-        """The same as figures name it."""
-        return trade_offs(self.drawn, self.inside.drift, self.collection.comparison.confidence)
 
     @cached_property
     def energy_rows(self) -> list[Row]:

@@ -161,17 +161,6 @@ def share_interval(count: int, total: int, confidence: float) -> tuple[float, fl
     return float(found.low), float(found.high)
 
 
-def same_share_p(count: int, total: int, other_count: int, other_total: int) -> float:
-    """Return how likely shares would be as far apart as these, or further, if both sides had the same chance.
-
-    Fisher's exact test (R. A. Fisher, J. R. Stat. Soc. 85, 1922), both sides; never too small.
-    """
-    from scipy import stats  # as above
-
-    table = np.array([[count, total - count], [other_count, other_total - other_count]])
-    return float(stats.fisher_exact(table).pvalue)
-
-
 def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float] | None:
     """Student's interval of the mean of `values` [n], in their unit; None for fewer than two."""
     array = np.asarray(values, dtype=float)
