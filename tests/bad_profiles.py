@@ -66,7 +66,7 @@ BAD_PROFILES = [
         "name_unlike_any",
         _of("guidellm", "xyz"),
         "no profile xyz",
-        "it holds: multi-turn.yaml.in, sanity_concurrent.yaml.in",
+        "it holds: sanity_concurrent.yaml.in",
     ),
     Bad("file_missing", _of("guidellm", "./no/such.yaml"), "no/such.yaml", "give its path"),
     Bad("torn", _of("inference-perf", "torn.yaml.in"), "torn.yaml.in: line", "mend the profile"),

@@ -81,6 +81,8 @@ def _random(keys: str) -> str:
     return "data.type=random " + " ".join(f"data.{end}" for end in ends)
 
 
+_REPLAY = "data.type=conversation_replay data.conversation_replay.num_conversations=4"
+_REPLAYED = "data.type: conversation_replay: conversations are not sent here"
 _FIVE, _FOUR = "min max mean std_dev total_count", "min max mean std_dev"
 
 
@@ -88,15 +90,6 @@ def _prefix(more: str = "") -> str:
     keys = {"num_groups": 4, "num_prompts_per_group": 8, "system_prompt_len": 64, "question_len": 16, "output_len": 8}
     below = " ".join(f"data.shared_prefix.{key}={value}" for key, value in keys.items())
     return f"data.type=shared_prefix {below} {more}"
-
-
-def _conversations(more: str, top: str = "data") -> str:
-    parts = ("dynamic_system_prompt_len", "turns_per_conversation", "input_tokens_per_turn", "output_tokens_per_turn")
-    below = f"{top}.conversation_replay"
-    keys = [f"{below}.{key}=4" for key in ("seed", "num_conversations", "shared_system_prompt_len")]
-    for part in (*parts, "tool_call_latency_sec"):
-        keys += [f"{below}.{part}.type=lognormal", *(f"{below}.{part}.{key}=2" for key in _FOUR.split())]
-    return f"{top}.type=conversation_replay {' '.join(keys)} {more}"
 
 
 def _perf(name: str, load: str, data: str, refused: str = "", api: str = _ASKED, server: str = f"{_EOS} {_M}") -> Shape:
@@ -129,7 +122,8 @@ INFERENCE_PERF = [
     _perf(
         "agentic_code_generation",
         _users(5, "load.num_workers=8 load.worker_max_concurrency=50"),
-        _conversations("data.conversation_replay.max_model_len=512"),
+        _REPLAY,
+        _REPLAYED,
         server=_SERVER,
     ),
     _perf(
@@ -169,7 +163,8 @@ INFERENCE_PERF = [
     _perf(
         "guide_p2p-kv-cache-sharing_1",
         _users(1, "load.num_workers=8 load.worker_max_concurrency=50 load.request_timeout=180"),
-        _conversations("data.conversation_replay.max_model_len=512"),
+        _REPLAY,
+        _REPLAYED,
     ),
     *(
         _perf(
@@ -191,7 +186,7 @@ INFERENCE_PERF = [
     _perf(
         "guide_predicted-latency-routing_1",
         _users(1, "load.num_workers=6 load.request_timeout=300.0"),
-        _conversations("", "tokenizer.data"),
+        _REPLAY.replace("data.", "tokenizer.data."),
         "tokenizer.data: there is no such key",
     ),
     _perf("guide_tiered-prefix-cache_1", _rates("poisson", 8, "load.interval=60.0"), _prefix(_QUIET)),
@@ -199,7 +194,8 @@ INFERENCE_PERF = [
     _perf(
         "interactive-chat",
         _users(5, "load.num_workers=1"),
-        _conversations(""),
+        _REPLAY,
+        _REPLAYED,
         server=_SERVER,
     ),
     _sessions(
@@ -216,6 +212,7 @@ INFERENCE_PERF = [
         "shared_prefix_multi_turn_chat",
         _rates("constant", 4, "load.num_workers=2 load.worker_max_concurrency=10"),
         _prefix("data.shared_prefix.enable_multi_turn_chat=true"),
+        "data.shared_prefix.enable_multi_turn_chat",
         server=f"{_EOS} {_T}",
     ),
     _perf("shared_prefix_synthetic", _rates("constant", 7), _prefix(), server=f"{_EOS} {_T}"),
@@ -281,6 +278,7 @@ GUIDELLM = [
         f"{_FIXED} spec.data[0].turns=5 spec.data[0].prefix_buckets[0].prefix_tokens=100 "
         "spec.data[0].prefix_buckets[0].prefix_count=16 spec.constraints[0].kind=max_requests "
         f"{_streams(4, 8, more='count')}",
+        "spec.data[0].turns: 5: conversations are not sent here",
         asks=_CHATS,
     ),
     _guide("sanity_concurrent", "spec.profile.kind=concurrent spec.profile.streams=2", f"{_FIXED} {_SECONDS}"),

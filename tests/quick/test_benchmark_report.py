@@ -429,14 +429,6 @@ def test_lengths_are_told_in_the_words_that_reports_have(tmp_path: Path, length:
     assert standard_load(the_report(tmp_path, "offline/launch-0.yaml"))["output_seq_len"] == told
 
 
-def test_conversations_are_told_as_such_with_the_prompts_that_they_had(tmp_path: Path) -> None:
-    spec = with_workload(make_online_spec(), turns={"count": 4})
-    save_online(tmp_path / "results", make_online(spec))
-    load = standard_load(the_report(tmp_path, "online/launch-0.yaml"))
-    assert load["multi_turn"] == {"enabled": True, "max_turns": {"distribution": "fixed", "value": 4}}
-    assert load["input_seq_len"]["distribution"] == "other"
-
-
 def test_lengths_that_nobody_enforced_and_data_sets_are_told_as_such(tmp_path: Path) -> None:
     dataset = {"format": "sharegpt", "sha256": "0" * 64}
     spec = with_workload(make_spec(), ignore_eos=False, dataset=dataset, shared_prefix={"tokens": 8, "groups": 3})

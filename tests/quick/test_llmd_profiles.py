@@ -58,7 +58,6 @@ def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
     "name",
     [
         *("guide_optimized-baseline_1", "guide_kimi-k3-h100_1", "sanity_random", "shared_prefix_synthetic_heavy"),
-        *("agentic_code_generation", "interactive-chat", "shared_prefix_multi_turn_chat", "multi-turn"),
     ],
 )
 def test_what_is_read_can_be_planned(name: str, tmp_path: Path):
@@ -138,84 +137,14 @@ def test_stages_are_sent_to_their_end_and_scenarios_are_cut():
     assert guide.online == {"concurrency": 2, "duration_s": 30}
 
 
-def test_turns_of_guidellm_are_conversations_whose_requests_are_counted():
-    found = meaning("guidellm", "multi-turn")
-    assert found.workload["turns"] == {"count": 3, "prompt_tokens": 32, "output_tokens": 16}
-    assert (found.workload["prompt_tokens"], found.workload["shared_prefix"]) == (160, {"tokens": 128, "groups": 4})
-    stages = [{"concurrency": 1, "requests": 12}, {"concurrency": 2, "requests": 24}]
-    assert found.online == {"api": "chat", "stages": stages}
-    assert (
-        found.workload["prompts"] == 10
-    )  # 24 requests begin 8, and two more where both users are in the middle of one
-    more = {"first_prompt_tokens": 64, "first_output_tokens": 4, "delay": 0.5, "delay_stdev": 0.1, "delay_max": 0.8}
-    paused = meaning("guidellm", "multi-turn", {f"spec.data[0].{key}": value for key, value in more.items()})
-    assert (paused.workload["prompt_tokens"], paused.workload["output_tokens"]) == (192, 4)
-    pause = {"distribution": "normal", "mean": 500, "std": 100, "low": 1, "high": 800, "outside": "clip"}
-    assert paused.workload["turns"]["think_ms"] == pause
-    one = {"spec.data[0].turns": 1, "benchmarks": [{"profile.streams": 1, "constraints[0].count": 12}]}
-    single = meaning("guidellm", "multi-turn", one)
-    assert "turns" not in single.workload
-    assert (single.workload["prompts"], single.online) == (12, {"api": "chat", "concurrency": 1})
-
-
-REPLAYED = {
-    "seed": 7,
-    "num_conversations": 3,
-    "shared_system_prompt_len": 100,
-    "turns_per_conversation": {"type": "fixed", "mean": 4, "min": 4, "max": 4},
-    "dynamic_system_prompt_len": {"type": "uniform", "min": 20, "max": 900},
-    "input_tokens_per_turn": {"type": "lognormal", "min": 10, "max": 50, "mean": 20, "std_dev": 10},
-    "output_tokens_per_turn": {"type": "normal", "min": 8, "max": 32, "mean": 16, "std_dev": 4},
-    "tool_call_latency_sec": {"type": "uniform", "min": 1, "max": 3},
-}
-
-
-def replayed(tmp_path: Path, **changes: Any) -> Meaning:
-    """Return what conversations of inference-perf mean."""
-    load = {"type": "concurrent", "stages": [{"num_requests": 24, "concurrency_level": 2}]}
-    data = {"type": "conversation_replay", "conversation_replay": {**REPLAYED, **changes}}
-    (tmp_path / "replayed.yaml").write_text(yaml.safe_dump({"load": load, "api": {"streaming": True}, "data": data}))
-    return meaning("inference-perf", tmp_path / "replayed.yaml")
-
-
-def test_conversations_of_inference_perf_go_on_in_rounds_and_begin_again(tmp_path: Path):
-    found = replayed(tmp_path)
-    turns = found.workload["turns"]
-    assert (found.workload["prompts"], found.workload["pool"], turns["active"]) == (3, 3, 3)
-    assert found.online == {"requests": 24, "concurrency": 2}
-    assert found.workload["shared_prefix"] == {"tokens": 100}
-    first = found.workload["prompt_tokens"]
-    assert (first["shift"], first["low"], first["high"]) == (100, 110, 150)
-    assert first["median"] == turns["prompt_tokens"]["median"]
-    assert turns["count"] == 4
-    assert turns["lead_tokens"] == {"distribution": "uniform", "low": 20, "high": 900}
-    assert turns["think_ms"] == {"distribution": "uniform", "low": 1000, "high": 3000}
-    assert "context_tokens" not in turns
-
-
-def test_max_model_len_bounds_what_a_conversation_keeps_and_its_system_prompt(tmp_path: Path):
-    found = replayed(tmp_path, max_model_len=700)
-    turns = found.workload["turns"]
-    assert turns["context_tokens"] == 500
-    assert turns["lead_tokens"]["high"] == 500 - 100 - 2 * 50 - 32
-    assert any("dynamic_system_prompt_len" in note for note in found.notes)
-    with pytest.raises(UserError, match=r"conversation_replay\.max_model_len: has no room"):
-        replayed(tmp_path, max_model_len=400)
-
-
-def test_chats_of_shared_prefixes_last_as_long_as_the_longest_stage():
-    path = "shared_prefix_synthetic_short"
-    changes = {"data.shared_prefix.enable_multi_turn_chat": True, "num_groups": 2, "num_prompts_per_group": 3}
-    found = meaning("inference-perf", path, changes)
-    stages = meaning("inference-perf", path).online
-    requests = round(stages["request_rate"] * stages["duration_s"])
-    assert found.workload["turns"] == {
-        "count": -(-requests // 6),
-        "prompt_tokens": found.workload["prompt_tokens"],
-        "output_tokens": found.workload["output_tokens"],
-        "active": 6,
-    }
-    assert (found.workload["prompts"], found.workload["pool"]) == (6, 6)
+def test_benchmarks_of_guidellm_that_count_requests_are_stages(tmp_path: Path):
+    content = yaml.safe_load((PROFILES[0].parents[1] / "guidellm" / "sanity_concurrent.yaml.in").read_text())
+    content["spec"]["constraints"] = [{"kind": "max_requests", "count": 12}]
+    content["benchmarks"] = [{"profile.streams": users, "constraints[0].count": 12 * users} for users in (1, 2)]
+    (tmp_path / "counted.yaml").write_text(yaml.safe_dump(content))
+    found = meaning("guidellm", tmp_path / "counted.yaml")
+    assert found.online["stages"] == [{"concurrency": 1, "requests": 12}, {"concurrency": 2, "requests": 24}]
+    assert found.workload["prompts"] == 24
 
 
 def test_stages_that_rise_are_a_sweep_and_others_stay_stages():

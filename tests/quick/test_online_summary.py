@@ -275,35 +275,6 @@ def test_a_load_of_several_processes_says_how_well_they_kept_its_schedule(tmp_pa
     assert "What sent the requests" not in summary(tmp_path, BF16).markdown
 
 
-def test_first_and_later_turns_have_a_table_and_the_notes_begin_with_the_answer(tmp_path: Path) -> None:
-    content = BF16.model_dump()
-    content["workload"]["turns"] = {"count": 4}
-    spec = Spec.model_validate(content)
-    for launch in range(3):
-        record, found = make_online(spec, launch)
-        turned = []
-        for number, row in enumerate(found):
-            turn = number % 4
-            sent_s, first_s = row.sent_s or 0.0, row.first_token_s or 0.0
-            first_s = first_s if turn else 2 * first_s - sent_s
-            tokens = {"prompt_tokens": 100 + 50 * turn, "cached_prompt_tokens": 75 * min(turn, 1)}
-            turned.append(
-                row.model_copy(update={"conversation": number // 4, "turn": turn, "first_token_s": first_s, **tokens})
-            )
-        save_online(tmp_path, (record, turned))
-    made = summary(tmp_path, spec)
-    (line,) = cells(made, "First and later turns: online, cpu")
-    assert re.match(r"0\.\d+x \[0\.\d+, 0\.\d+\]$", line["later / first"])
-    assert float(line["later TTFT ms"].split()[0]) < float(line["first TTFT ms"].split()[0])
-    assert line["prompt first / later"] == "100 / 200"
-    assert line["cached % first / later"] == "0 / 37.5"
-    said = words(made.markdown.split("## Online")[1].replace("\\", ""))
-    assert f"a later turn's first token comes after {line['later / first']} as long as the first turn's" in said
-    assert "of which the prefix cache had 37.5 % against 0 %." in said
-    measured(tmp_path / "other", BF16)
-    assert "First and later turns" not in summary(tmp_path / "other", BF16).markdown
-
-
 def test_one_load_that_two_harnesses_send_is_compared(tmp_path: Path) -> None:
     one = make_online_spec()
     assert one.load is not None

@@ -636,10 +636,6 @@ class SequenceRow(Strict):
     )
     status: int | None = absent("HTTP status. Null where there was no answer.")
     error: str | None = absent("Why the request failed. Null where it did not.")
-    conversation: int | None = absent(
-        "Which of the pass's conversations it belongs to, as they began. Null where a prompt is all there is.", ge=0
-    )
-    turn: int | None = absent("Which request of its conversation it is, from 0. Null as above.", ge=0)
     generator: int | None = absent("The process that sent it. Null where there is one.", ge=0)
     cut_s: float | None = absent(
         "When it was cut, because the time of the load was over: it neither failed nor is complete. Null otherwise."

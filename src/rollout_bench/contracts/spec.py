@@ -34,7 +34,6 @@ from rollout_bench.contracts.load import (
     Length,
     LoadSpec,
     SharedPrefix,
-    SomeTurns,
     longest,
 )
 from rollout_bench.contracts.placed_steps import PlacementSpec
@@ -321,10 +320,6 @@ class Workload(Strict):
         "Distinct prompts that are drawn once, the same in each pass and launch: requests take them in order, and from "
         "the first again. Null: each pass has prompts of its own."
     )
-    turns: SomeTurns = absent(
-        "Requests of a conversation, where each prompt begins one: a number, or {count: 4, think_ms: 500}. Mode online "
-        "alone sends conversations. Null: one."
-    )
 
 
 class WorkloadSpec(Workload):
@@ -336,10 +331,7 @@ class WorkloadSpec(Workload):
     @property
     def longest_pair(self) -> tuple[int, int]:
         """Prompt and output tokens of its longest sequence, at most."""
-        pair = longest(self.prompt_tokens), longest(self.output_tokens)
-        if self.turns is None:
-            return pair
-        return self.turns.longest_pair(pair, 0 if self.shared_prefix is None else self.shared_prefix.tokens)
+        return longest(self.prompt_tokens), longest(self.output_tokens)
 
 
 class EngineSpec(Strict):
@@ -641,7 +633,7 @@ def lengths_differ(spec: Spec) -> bool:
     workload = spec.workload
     fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
     at_once = spec.load is None or any(point.request_rate == "inf" for point in spec.load.points)
-    return single_times(spec) and at_once and not fixed and workload.turns is None
+    return single_times(spec) and at_once and not fixed
 
 
 def says_cache_use(spec: Spec) -> bool:

@@ -158,13 +158,6 @@ class PrefixGroups(ReportPart):
     num_prefixes: Annotated[int, Field(ge=1)]
 
 
-class ReportTurns(ReportPart):
-    """Conversations."""
-
-    enabled: bool = True
-    max_turns: SequenceLength | None = None
-
-
 class StandardLoad(ReportPart):
     """What was sent, in the words that all tools share."""
 
@@ -176,7 +169,6 @@ class StandardLoad(ReportPart):
     input_seq_len: SequenceLength
     output_seq_len: SequenceLength | None = None
     prefix: PrefixGroups | None = None
-    multi_turn: ReportTurns | None = None
     rate_qps: Annotated[float, Field(gt=0)] | None = None
     concurrency: Annotated[int, Field(ge=1)] | None = None
 

@@ -23,7 +23,6 @@ from rollout_bench.exchange.benchmark_report import (
     Parallelism,
     PrefixGroups,
     ReportLoad,
-    ReportTurns,
     Scenario,
     SequenceLength,
     ServedModel,
@@ -172,9 +171,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
     sent = max((i.requests for i in record.iterations if not i.warmup), default=1)
     harness = OWN_TOOL if spec.load is None else TOOLS.get(spec.load.harness, spec.load.harness)
     own_version = record.environment.git_commit or UNKNOWN
-    turns = workload.turns
-    # of a data set, and of conversations, whose prompts grow, only what was measured says how long they are
-    measured = workload.dataset is not None or turns is not None
+    measured = workload.dataset is not None  # of a data set only that says how long they are
     config: dict[str, Any] = {
         "n": workload.samples_per_prompt,
         "seed": workload.seed,
@@ -208,7 +205,6 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
             if workload.ignore_eos
             else None,
             prefix=_prefix(spec),
-            multi_turn=None if turns is None else ReportTurns(max_turns=_length(turns.count, False, None)),
             rate_qps=point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
             concurrency=_concurrency(point, sent),
         ),

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.readers import count, index, not_negative, positive, switch, text
+from rollout_bench.core.readers import count, index, positive, switch, text
 from rollout_bench.llmd.content import Keys, one_of, rate_or_list, whole_or_list
 from rollout_bench.llmd.meaning import (
     HeldLoad,
@@ -189,17 +189,13 @@ def _data(spec: Keys, meaning: Meaning) -> None:
     if kind != "synthetic_text":
         what = "pictures, sound and films are not sent here" if kind in MULTIMODAL else "is not read here"
         raise keys.error("kind", f"{kind}: {what}", "known: synthetic_text; or make a trace of it for dataset")
-    turns = keys.take("turns", count, 1)
+    keys.refuse("conversations are not sent here", "turns", unless=(1,))
     keys.refuse("tools are not called here", "tool_call_turns", "tools", "server_tool_call_turns")
     keys.neutral(*(f"tool_response_tokens{end}" for end in ("", "_stdev", "_min", "_max")))
     keys.refuse("conversations do not branch here", "branches")
     prefix, groups = _prefix(keys)
     load["samples_per_prompt"] = 1
     prompt, output = _lengths(keys, "prompt_tokens"), _lengths(keys, "output_tokens")
-    if turns > 1:
-        further = {"prompt_tokens": prompt, "output_tokens": output}
-        prompt, output = _first(keys, "first_prompt_tokens", prompt), _first(keys, "first_output_tokens", output)
-        load["turns"] = {"count": turns, **further, **_delay(keys, meaning)}
     for name in ("first_prompt_tokens", "first_output_tokens", "delay"):  # of conversations of several turns
         keys.neutral(*(f"{name}{end}" for end in ENDS))
     load["prompt_tokens"] = behind(prefix, prompt)
@@ -212,26 +208,6 @@ MULTIMODAL = ("synthetic_image", "synthetic_video", "synthetic_audio")
 
 
 ENDS = ("", "_stdev", "_min", "_max")
-
-
-def _first(keys: Keys, name: str, usual: int | dict[str, Any]) -> int | dict[str, Any]:
-    """Return the lengths of first turns, which are those of all where the profile says nothing else."""
-    return _lengths(keys, name) if name in keys else usual
-
-
-def _delay(keys: Keys, meaning: Meaning) -> dict[str, Any]:
-    """Return the pause between the turns of a conversation."""
-    if "delay" not in keys:
-        return {}
-    mean, std = keys.needed("delay", positive), keys.take("delay_stdev", positive, 0.0)
-    low = keys.take("delay_min", not_negative, max(0.0, mean - SPREAD * std))
-    high = keys.take("delay_max", positive, mean + SPREAD * std)
-    low_ms, high_ms = max(1, round(1000 * low)), round(1000 * high)
-    if low_ms > high_ms:
-        raise keys.error("delay_min", f"{low:g} is above {high:g}", "set delay_max too")
-    if std or low_ms != high_ms:
-        meaning.notes.append("data.delay: drawn for each turn here, and by guidellm once for each conversation")
-    return {"think_ms": bounded(low_ms, high_ms, 1000 * mean, 1000 * std) if std else uniform(low_ms, high_ms)}
 
 
 def _lengths(keys: Keys, name: str) -> int | dict[str, Any]:

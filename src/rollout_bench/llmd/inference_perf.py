@@ -25,8 +25,9 @@ LATER = {
     "trace_replay": "times of a trace are a data set here: {format: trace} and request_rate: trace",
     "trace_session_replay": "sessions of recorded traces are not replayed here",
 }
-DATA = ("random", "synthetic", "shared_prefix", "shareGPT", "conversation_replay")
+DATA = ("random", "synthetic", "shared_prefix", "shareGPT")
 OTHER_DATA = {
+    "conversation_replay": "conversations are not sent here",
     "otel_trace_replay": "recorded sessions are not replayed here",
     "weka_trace_replay": "recorded sessions are not replayed here",
     "visionarena": "pictures are not sent here",
@@ -157,16 +158,12 @@ def _data(keys: Keys, meaning: Meaning, requests: int) -> None:
     keys.refuse("a trace is a data set here: {format: trace}", "trace")
     keys.neutral("corpus_file_path")  # what the words are, not how many
     load = meaning.workload
-    sections = {name: name for name in ("shared_prefix", "conversation_replay")}
     for name in ("shared_prefix", "otel_trace_replay", "weka_trace_replay", "conversation_replay"):
-        if name != sections.get(kind):
+        if name != kind:
             keys.refuse(f"belongs to another type than {kind}", name)
-    if kind in sections:
-        keys.refuse(f"belongs to another type than {kind}", "input_distribution", "output_distribution", "path")
     if kind == "shared_prefix":
+        keys.refuse(f"belongs to another type than {kind}", "input_distribution", "output_distribution", "path")
         _shared_prefix(keys.section("shared_prefix"), meaning, requests)
-    elif kind == "conversation_replay":
-        _conversation_replay(keys.section("conversation_replay"), meaning)
     elif kind == "shareGPT":
         _conversations(keys, meaning)
     else:
@@ -197,86 +194,13 @@ def _conversations(keys: Keys, meaning: Meaning) -> None:
         meaning.workload[ours] = own.take("max", count, 1024)
 
 
-DEFAULT_MODEL_LEN = 225_000
-"""What inference-perf takes for max_model_len where nothing is written."""
-
-KEPT_FREE = 200
-"""Tokens of max_model_len that inference-perf keeps free."""
-
-IN_ROUNDS = (
-    "requests take the conversations in turn and wait for the answer before, as inference-perf does, but not by worker"
-)
-
-
-def _conversation_replay(keys: Keys, meaning: Meaning) -> None:
-    """Write conversations into `meaning`: so many, of which each begins again once it has ended."""
-    load = meaning.workload
-    load["seed"] = keys.take("seed", index, 42)
-    many = keys.take("num_conversations", count, 200)
-    shared = keys.take("shared_system_prompt_len", index, 8359)
-    most = keys.take("max_model_len", count, DEFAULT_MODEL_LEN) - KEPT_FREE
-    lead = _drawn(keys, "dynamic_system_prompt_len", 0)
-    new, output = _drawn(keys, "input_tokens_per_turn", 512), _drawn(keys, "output_tokens_per_turn", 256)
-    turns = _drawn(keys, "turns_per_conversation", 10)
-    think = _drawn(keys, "tool_call_latency_sec", 0)
-    room = most - shared - 2 * _longest(new) - _longest(output)
-    if room < 1:
-        raise keys.error(
-            "max_model_len",
-            f"has no room for a system prompt of {shared} tokens, two questions and an answer",
-            "raise it, or lower the lengths",
-        )
-    if _longest(lead) > room:
-        meaning.notes.append(
-            f"data.conversation_replay.dynamic_system_prompt_len: at most {room} tokens, so that a question and its "
-            "answer fit into max_model_len; inference-perf cuts its end"
-        )
-        lead = min(lead, room) if isinstance(lead, int) else {**lead, "high": room, "low": min(lead["low"], room)}
-    whole = shared + _longest(lead) + _longest(turns) * (_longest(new) + _longest(output))
-    load["prompt_tokens"] = behind(shared, new)
-    load["output_tokens"] = output
-    if shared:
-        load["shared_prefix"] = {"tokens": shared}
-    load["pool"] = many
-    load["turns"] = {
-        "count": turns,
-        **({"lead_tokens": lead} if lead else {}),
-        "prompt_tokens": new,
-        "output_tokens": output,
-        **({"think_ms": _thousandfold(think)} if think else {}),
-        "active": many,
-        **({"context_tokens": most} if whole > most else {}),
-    }
-    meaning.notes.append(f"data.type: conversation_replay: {IN_ROUNDS}")
-
-
-def _drawn(keys: Keys, name: str, default: int) -> int | dict[str, Any]:
-    """Return a distribution; the default where none is written."""
-    if keys.peek(name) is not None:
-        return _lengths(keys.section(name), shifts=False)
-    keys.neutral(name)
-    return default
-
-
-def _longest(length: int | dict[str, Any]) -> int:
-    return length if isinstance(length, int) else int(length["high"])
-
-
-def _thousandfold(length: int | dict[str, Any]) -> int | dict[str, Any]:
-    """Return seconds as milliseconds."""
-    if isinstance(length, int):
-        return 1000 * length
-    scaled = ("low", "high", "mean", "std", "median")
-    return {key: 1000 * value if key in scaled else value for key, value in length.items()}
-
-
 def _shared_prefix(keys: Keys, meaning: Meaning, requests: int) -> None:
     load = meaning.workload
     groups = keys.take("num_unique_system_prompts", count, 0) or keys.take("num_groups", count, 10)
     each = keys.take("num_users_per_system_prompt", count, 0) or keys.take("num_prompts_per_group", count, 10)
     keys.neutral("num_groups", "num_prompts_per_group")
     keys.refuse(NO_PICTURES, "multimodal")
-    chats = keys.take("enable_multi_turn_chat", switch, False)
+    keys.refuse("conversations are not sent here", "enable_multi_turn_chat")
     if isinstance(keys.peek("system_prompt_len"), dict):
         raise keys.error("system_prompt_len", "is a distribution: shared prefixes have one length", "write a number")
     prefix = keys.take("system_prompt_len", count, 100)
@@ -288,14 +212,6 @@ def _shared_prefix(keys: Keys, meaning: Meaning, requests: int) -> None:
     load["prompt_tokens"] = behind(prefix, question)
     load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
     load["pool"] = groups * each
-    if chats:
-        users = groups * each
-        further = {"prompt_tokens": load["prompt_tokens"], "output_tokens": load["output_tokens"]}
-        load["turns"] = {"count": max(2, math.ceil(requests / users)), **further, "active": users}
-        meaning.notes.append(
-            f"data.shared_prefix.enable_multi_turn_chat: {IN_ROUNDS}; each request repeats the system prompt, as there,"
-            " where the first one of the first stage has it twice"
-        )
 
 
 def _inline(keys: Keys, name: str, legacy: str, default: int) -> int | dict[str, Any]:

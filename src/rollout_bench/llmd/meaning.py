@@ -106,19 +106,13 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad], *, waits: bool) -> No
         _middle({**meaning.otherwise, **meaning.workload}[key]) for key in ("prompt_tokens", "output_tokens")
     )
     counts = [stage.sent(prompt, output) for stage in stages]
-    turns = meaning.workload.get("turns")
-    if turns is not None:
-        counts = [_conversations(stage, count, turns) for stage, count in zip(stages, counts, strict=True)]
     meaning.workload["prompts"] = max(counts)
-    if turns is not None or all(stage.requests is None for stage in stages):
+    if all(stage.requests is None for stage in stages):
         groups = meaning.workload.get("shared_prefix", {}).get("groups", 1)
         meaning.workload["prompts"] = max(groups, *counts)
     if all(stage.requests is None and stage.rate is None for stage in stages):
         meaning.otherwise["prompts"] = meaning.workload.pop("prompts")  # how many these take depends on the server
     by_number = {stage.requests for stage in stages}
-    if turns is not None and len(by_number) == 1 and (number := by_number.pop()) is not None:
-        meaning.online["requests"] = number  # of conversations prompts are not what is counted
-        by_number = {None}
     if len(stages) == 1:
         meaning.online |= stages[0].point
     elif len(by_number) > 1:
@@ -130,15 +124,6 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad], *, waits: bool) -> No
         meaning.online["stages"] = [stage.point for stage in stages]
     if waits and any(stage.duration_s is not None for stage in stages):
         meaning.online["at_end"] = "wait"
-
-
-def _conversations(stage: HeldLoad, requests: int, turns: dict[str, Any]) -> int:
-    """Return how many conversations a stage of so many requests begins, at most where none of them pauses."""
-    if "active" in turns:
-        return int(turns["active"])
-    fewest = turns["count"] if isinstance(turns["count"], int) else turns["count"]["low"]
-    open_at_once = min(stage.concurrency or requests, requests)
-    return math.ceil((requests + open_at_once * (fewest - 1)) / fewest)
 
 
 def _sweep(stages: Sequence[HeldLoad]) -> dict[str, Any] | None:

@@ -126,10 +126,7 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     _check_prefix(where, load, facts)
     _check_samples(where, load)
     _check_arrivals(where, load, facts)
-    _check_turns(where, load, pair)
     _check_supply(where, load)
-    if load.turns is not None:
-        pair = load.turns.longest_pair(pair, 0 if load.shared_prefix is None else load.shared_prefix.tokens)
     dataset = facts and load.dataset and load.dataset.to(DatasetSpec, sha256=facts.sha256)
     spec = load.to(WorkloadSpec, name=name, prompt_tokens=prompt_tokens, output_tokens=output_tokens, dataset=dataset)
     return CheckedLoad(spec, pair, load.dataset.path if load.dataset else None)
@@ -220,14 +217,8 @@ def _check_texts(where: str, load: WorkloadSettings, facts: DatasetFacts) -> Non
         )
 
 
-TURN_LENGTHS = ("count", "lead_tokens", "prompt_tokens", "output_tokens", "think_ms")
-
-
 def _check_bounds(where: str, load: WorkloadSettings) -> None:
     lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
-    if (turns := load.turns) is not None:
-        found = {key: getattr(turns, key) for key in TURN_LENGTHS}
-        lengths |= {f"turns.{key}": length for key, length in found.items() if length is not None}
     for key, length in lengths.items():
         if not isinstance(length, int) and share_within(length) < LEAST_WITHIN:
             raise UserError(
@@ -267,45 +258,11 @@ def _check_samples(where: str, load: WorkloadSettings) -> None:
         )
 
 
-def _check_turns(where: str, load: WorkloadSettings, first: tuple[int, int]) -> None:
-    """Raise `UserError` where conversations can't be made of the workload."""
-    turns = load.turns
-    if turns is None:
-        return
-    if load.dataset is not None:
-        raise UserError(
-            f"{where}.turns: has no meaning beside a data set, whose prompts are single requests here",
-            "leave turns out, or dataset",
-        )
-    if load.online.generators is not None:
-        raise UserError(
-            f"{where}.online.generators: {load.online.generators}: conversations are sent by one process",
-            "leave generators out, or turns",
-        )
-    begun = load.prompts * load.samples_per_prompt
-    if turns.active is not None and turns.active > begun:
-        raise UserError(
-            f"{where}.turns.active: {turns.active} conversations at once are more than the {begun} of a pass",
-            f"set active to {begun} or fewer, or prompts to more",
-        )
-    prefix = 0 if load.shared_prefix is None else load.shared_prefix.tokens
-    new, output = turns.further(first, prefix)
-    begins = first[0] + turns.longest_lead
-    needed = max(begins + first[1], begins + new + output)
-    if turns.context_tokens is not None and turns.context_tokens < needed:
-        raise UserError(
-            f"{where}.turns.context_tokens: {turns.context_tokens} have no room for the first prompt, what is asked "
-            f"after it, and the answer: {needed} tokens",
-            f"set it to {needed} or more, or leave it out: then all that was said is kept",
-        )
-
-
 def _check_supply(where: str, load: WorkloadSettings) -> None:
     """Raise `UserError` where more requests are due in the time of a load than are drawn for a pass."""
     if load.pool is not None:
         return
-    each = 1 if load.turns is None else longest(load.turns.count)
-    drawn = load.prompts * load.samples_per_prompt * each
+    drawn = load.prompts * load.samples_per_prompt
     if (load.online.generators or 1) > drawn:
         raise UserError(
             f"{where}.online.generators: {load.online.generators} share {drawn} requests, so some would send nothing",
@@ -316,12 +273,10 @@ def _check_supply(where: str, load: WorkloadSettings) -> None:
         if due is not None and due > drawn:
             key = "duration_s" if point.requests is None else "requests"
             per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
-            per += f" x {each} turns" if each > 1 else ""
             raise UserError(
                 f"{where}.online.{key}: {point.label} are {due} requests, and {load.prompts} prompts{per} are"
                 f" {drawn}: prompts would come again",
-                f"set prompts to {math.ceil(due / load.samples_per_prompt / each)} or more, or pool if they are to come"
-                " again",
+                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more, or pool if they are to come again",
             )
 
 

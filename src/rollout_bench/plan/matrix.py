@@ -501,11 +501,7 @@ def _further_room(config: Config, mode: str, workload: str) -> int:
         return max(0, config.drift.tokens - longest(settings.output_tokens)) + 1
     if not MODES[mode].has_loads or not settings.online.as_text:
         return 0
-    lead = answers = messages = 0
-    if (turns := settings.turns) is not None:  # answers come back as text, and are made tokens of again
-        lead, messages = turns.longest_lead, longest(turns.count) - 1
-        answers = messages * longest(turns.output_tokens or settings.output_tokens)
-    return (longest(settings.prompt_tokens) + lead) // 4 + 32 + 32 * messages + answers
+    return longest(settings.prompt_tokens) // 4 + 32
 
 
 def _room_of_problems(config: Config, mode: str, model: ModelSettings) -> int:

@@ -495,7 +495,6 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
 
 def check_online(config: Config, engine: InstalledEngine) -> None:
     """Raise `UserError` where online mode can't be had as the config wants it."""
-    _check_turns(config)
     if ONLINE.name not in config.modes:
         if config.endpoints and not config.models:
             raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
@@ -574,18 +573,6 @@ ROOM_S = 300
 """Seconds of a launch besides its loads that the message of a `timeout_s` too short leaves: to start, and to end."""
 
 
-def _check_turns(config: Config) -> None:
-    """Raise `UserError` where conversations are to be measured in a mode that sends none."""
-    others = [mode for mode in config.modes if mode != ONLINE.name]
-    for name in config.workloads:
-        if others and config.workload_settings[name].turns is not None:
-            raise UserError(
-                f"config: workload_settings.{name}.turns: conversations are sent to a server, and modes has"
-                f" {', '.join(others)}",
-                "set modes: [online], or leave turns out",
-            )
-
-
 LATE_S, LATE_REQUESTS, HAND_OUT_PER_S = 2.0, 20, 500
 """How late guidellm is ready at most, in seconds and for so many requests a second, and after how many of a rate it has
 sent the first one at the latest."""
@@ -602,11 +589,6 @@ def check_can_be_sent(config: Config, name: str) -> None:
     if config.harness == "vllm":
         return
     command = COMMANDS[config.harness]
-    if load.turns is not None:
-        raise UserError(
-            f"{where}.turns: {command} is handed single requests here",
-            "set harness: vllm (rollout-bench itself sends conversations), or leave turns out",
-        )
     if config.harness == "guidellm" and load.online.api == "chat":
         raise UserError(
             f"{where}.online.api: chat: guidellm is told here to ask for completions only",

@@ -411,7 +411,7 @@ def _scaled_s(spec: Spec, record: Record) -> float | None:
     beside_s = statistics.mean(besides_s)
     tokens = sum(one.output_tokens for one in record.iterations)
     sequences = sum(one.sequences for one in record.iterations)
-    if not tokens or not sequences or load.turns is not None or measured.turns is not None:
+    if not tokens or not sequences:
         return None
     if load.dataset is None and isinstance(load.output_tokens, int):
         each = float(load.output_tokens)

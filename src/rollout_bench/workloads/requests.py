@@ -82,9 +82,6 @@ def prompts(
     label = part.label(workload, launch, iteration)
     if lengths is None:
         lengths = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
-        if workload.turns is not None and workload.turns.lead_tokens is not None:
-            leads = drawn(workload.turns.lead_tokens, f"{label}/lead_tokens", workload.prompts)
-            lengths = [length + lead for length, lead in zip(lengths, leads, strict=True)]
     beginnings = prefixes(workload, vocabulary, launch, iteration, part)
     own = [length - len(beginnings[0]) for length in lengths]
     for (_, length), count in Counter((i % len(beginnings), length) for i, length in enumerate(own)).items():
@@ -200,35 +197,6 @@ def _log_gamma_draw(shape: float, uniform: Iterator[float]) -> float:
 
 
 @dataclass(frozen=True)
-class FurtherTurns:
-    """What follows the first request of a conversation; token ids are made when they are asked for.
-
-    Attributes:
-        vocabulary: size of the model's vocabulary.
-        label: what the draws of token ids depend on.
-        prompt_tokens: new tokens of each further request.
-        output_tokens: how many tokens to generate for each.
-        think_ms: for how long each waits after the answer before it.
-        by: how far token ids are moved, as in `shifted`.
-    """
-
-    vocabulary: int
-    label: str
-    prompt_tokens: list[int]
-    output_tokens: list[int]
-    think_ms: list[int]
-    by: int = 0
-
-    def __len__(self) -> int:
-        return len(self.prompt_tokens)
-
-    def token_ids(self, number: int) -> list[int]:
-        """Return the new token ids of the further request `number`, from 0."""
-        drawn_ids = _ids(self.vocabulary, f"{self.label}/{number}", self.prompt_tokens[number])
-        return shifted(drawn_ids, self.vocabulary, self.by) if self.by else drawn_ids
-
-
-@dataclass(frozen=True)
 class Request:
     """One sequence that is to be generated.
 
@@ -238,9 +206,6 @@ class Request:
         prompt_token_ids: the prompt.
         output_tokens: how many tokens to generate, at most where the workload does not ignore the end of text.
         arrival_s: when it arrives, in seconds after the iteration begins, where a trace says so.
-        further: what follows in the conversation that it begins; None where it is all there is.
-        turn: which request of a conversation it is, from 0; None as above.
-        sent_tokens: tokens of its prompt with all that was said before; None where that is nothing.
     """
 
     prompt: int
@@ -248,26 +213,11 @@ class Request:
     prompt_token_ids: list[int]
     output_tokens: int
     arrival_s: float | None = None
-    further: FurtherTurns | None = None
-    turn: int | None = None
-    sent_tokens: int | None = None
-
-    @property
-    def asked_tokens(self) -> int:
-        """Tokens of its prompt, with all that was said before."""
-        return len(self.prompt_token_ids) if self.sent_tokens is None else self.sent_tokens
 
 
 def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
     """Return the same requests with other token ids, which share with each other what they shared before."""
-    return [
-        replace(
-            one,
-            prompt_token_ids=shifted(one.prompt_token_ids, vocabulary, by),
-            further=None if one.further is None else replace(one.further, by=by),
-        )
-        for one in asked
-    ]
+    return [replace(one, prompt_token_ids=shifted(one.prompt_token_ids, vocabulary, by)) for one in asked]
 
 
 def sent_of(asked: Sequence[Request], sent: Sequence[tuple[int, int]]) -> list[Request]:
@@ -280,29 +230,6 @@ def sent_of(asked: Sequence[Request], sent: Sequence[tuple[int, int]]) -> list[R
         replace(asked[number], sample=asked[number].sample + turn * samples[asked[number].prompt])
         for number, turn in sent
     ]
-
-
-def further_turns(workload: WorkloadSpec, vocabulary: int, first: Request, label: str) -> FurtherTurns:
-    """Return what follows the `first` request of a conversation.
-
-    Args:
-        workload: how many turns there are, and how long they are.
-        vocabulary: size of the model's vocabulary.
-        first: the request that begins the conversation.
-        label: what the draws depend on, besides its prompt and sample.
-    """
-    turns = workload.turns
-    assert turns is not None, "called for conversations"
-    own = f"{label}/turns/{first.prompt}/{first.sample if workload.pool is None else 0}"
-    count = drawn(turns.count, f"{own}/count", 1)[0] - 1
-    prefix = 0 if workload.shared_prefix is None else workload.shared_prefix.tokens
-    if turns.prompt_tokens is None:
-        new = [tokens - prefix for tokens in drawn(workload.prompt_tokens, f"{own}/prompt_tokens", count)]
-    else:
-        new = drawn(turns.prompt_tokens, f"{own}/prompt_tokens", count)
-    outputs = drawn(turns.output_tokens or workload.output_tokens, f"{own}/output_tokens", count)
-    think_ms = [0] * count if turns.think_ms is None else drawn(turns.think_ms, f"{own}/think_ms", count)
-    return FurtherTurns(vocabulary, own, new, outputs, think_ms)
 
 
 class Source:
@@ -344,7 +271,7 @@ class Source:
             self._tokenizer = load_tokenizer(model, trust_remote_code)
 
     def requests(self, launch: int, iteration: int, least: int = 0) -> list[Request]:
-        """One request for each sequence, the samples of a prompt one after the other; of a conversation the first one.
+        """One request for each sequence, the samples of a prompt one after the other.
 
         Where prompts are drawn, `least` requests at least: the workload's own, and further ones of the same kind.
 
@@ -356,15 +283,6 @@ class Source:
         Raises:
             UserError: the vocabulary is too small for so many distinct prompts, or for the data set's token ids.
         """
-        asked = self._firsts(launch, iteration, least)
-        if self._workload.turns is None:
-            return asked
-        # of a pool the whole conversation comes again
-        pooled = self._workload.pool is not None
-        label = pool_label(self._workload) if pooled else self._part.label(self._workload, launch, iteration)
-        return [replace(one, further=further_turns(self._workload, self._vocabulary, one, label)) for one in asked]
-
-    def _firsts(self, launch: int, iteration: int, least: int) -> list[Request]:
         workload, samples = self._workload, self._workload.samples_per_prompt
         if least > workload.prompts * samples and workload.dataset is None and workload.pool is None:
             workload = workload.model_copy(update={"prompts": math.ceil(least / samples)})

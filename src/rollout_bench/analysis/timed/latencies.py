@@ -125,12 +125,9 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
 
     A sequence begins to run when the engine first schedules it; behind a server, where only its client's times are
     known, when it is sent. One that failed is left out. One that the step did not need occupied its engine until it was
-    aborted, or the step was over. A load for a time has no last sequence that anybody waits for, and is left out; so
-    are conversations, whose later requests are not there when a pass begins.
+    aborted, or the step was over. A load for a time has no last sequence that anybody waits for, and is left out.
     """
     workload = record.spec.workload
-    if workload.turns is not None:
-        return ()
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
     by_pass = grouped((row.iteration, row) for row in rows if not row.failed)
     found = []

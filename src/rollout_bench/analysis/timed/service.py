@@ -27,29 +27,11 @@ LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s")
 
 
 @dataclass(frozen=True)
-class TurnsOfRequests:
-    """Of requests of conversations an array [n] for each field.
-
-    Which request of its conversation each is, from 0, its prompt's tokens, and how many of them came from the prefix
-    cache, NaN where the server does not say.
-    """
-
-    turn: Indices
-    prompt_tokens: Indices
-    cached_tokens: Array
-
-    def kept(self, keep: NDArray[np.bool_]) -> TurnsOfRequests:
-        """Return those of the requests to `keep` [n]."""
-        return TurnsOfRequests(self.turn[keep], self.prompt_tokens[keep], self.cached_tokens[keep])
-
-
-@dataclass(frozen=True)
 class Requests:
     """The requests in the measured iterations of one launch, an array [n] for each field but the last three.
 
     Times are seconds after the request's iteration began, NaN where there is none. `gaps_s` [g] are the times from
     one piece of an answer to the next, of succeeded requests, `gap_of` [g] the position of the request each is of.
-    `turns` says of conversations which request of its own each is.
     `cut_s` is when a request was cut, because the time of its load was over: it neither failed nor succeeded.
     """
 
@@ -63,7 +45,6 @@ class Requests:
     cut_s: Array
     gaps_s: Array
     gap_of: Indices
-    turns: TurnsOfRequests | None = None
 
     @cached_property
     def good(self) -> NDArray[np.bool_]:
@@ -126,7 +107,6 @@ class Requests:
             cut_s=self.cut_s[keep],
             gaps_s=self.gaps_s[gaps],
             gap_of=position[self.gap_of[gaps]],
-            turns=None if self.turns is None else self.turns.kept(keep),
         )
 
 
@@ -147,17 +127,6 @@ def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
         cut_s=np.array([row.cut_s for row in rows], dtype=float),
         gaps_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
         gap_of=np.repeat(np.arange(len(rows)), lengths) if rows else np.empty(0, dtype=np.int64),
-        turns=_turns_of(rows),
-    )
-
-
-def _turns_of(rows: Sequence[SequenceRow]) -> TurnsOfRequests | None:
-    if not any(row.turn is not None for row in rows):
-        return None
-    return TurnsOfRequests(
-        turn=np.array([row.turn or 0 for row in rows], dtype=np.int64),
-        prompt_tokens=np.array([row.prompt_tokens for row in rows], dtype=np.int64),
-        cached_tokens=np.array([row.cached_prompt_tokens for row in rows], dtype=float),
     )
 
 
@@ -211,7 +180,7 @@ class Service:
     at once. `offered_requests_per_s` is the rate at which requests were due, `kept_up_share` the share of it that came
     back, which is only the least that it can be where a pass was `too_short`.
     `send_delay_s` is how much later than due they were sent, `sent_requests_per_s` the rate at which they were.
-    `tokens_per_piece` is 1 where each token came alone. `first_turns` and `later_turns` are those of conversations.
+    `tokens_per_piece` is 1 where each token came alone.
     """
 
     requests: int
@@ -233,37 +202,6 @@ class Service:
     send_delay_most_s: float | None
     tokens_per_piece: float | None
     sent_requests_per_s: float | None = None
-    first_turns: TurnService | None = None
-    later_turns: TurnService | None = None
-
-
-@dataclass(frozen=True)
-class TurnService:
-    """Requests that begin a conversation, or all that go on with one: means over those that succeeded.
-
-    `cached_share` is the part of their prompts' tokens that came from the prefix cache; None where nothing tells.
-    """
-
-    requests: int
-    ttft_s: float | None
-    prompt_tokens: float
-    cached_share: float | None
-
-
-def _turn_service(requests: Requests, later: bool) -> TurnService | None:
-    if (turns := requests.turns) is None:
-        return None
-    chosen = requests.good & ((turns.turn > 0) == later)
-    if not chosen.any():
-        return None
-    ttft_s, cached, prompts = requests.ttft_s[chosen], turns.cached_tokens[chosen], turns.prompt_tokens[chosen]
-    told = np.isfinite(cached)
-    return TurnService(
-        requests=int(chosen.sum()),
-        ttft_s=_mean(ttft_s[np.isfinite(ttft_s)]),
-        prompt_tokens=float(prompts.mean()),
-        cached_share=float(cached[told].sum() / prompts[told].sum()) if told.any() else None,
-    )
 
 
 def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
@@ -297,8 +235,6 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         send_delay_most_s=float(delays.max()) if delays.size else None,
         tokens_per_piece=_tokens_per_piece(requests),
         sent_requests_per_s=_mean(np.array(list(_sent_rates(requests, iterations)))),
-        first_turns=_turn_service(requests, later=False),
-        later_turns=_turn_service(requests, later=True),
     )
 
 

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from rollout_bench.contracts.load import LoadPoint
@@ -29,7 +29,7 @@ from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Said, ServingFailed, Target
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
 from rollout_bench.workloads.requests import Request, Source, moved, sent_of
 
 
@@ -68,15 +68,12 @@ def rows_of(requests: Sequence[Request], done: LoadPass, index: int) -> list[Seq
             done.began_s,
             index,
             None if done.generators is None else done.generators[place],
-            None if done.said is None else done.said[place],
         )
         for place, (request, outcome) in enumerate(zip(requests, done.outcomes, strict=True))
     ]
 
 
-def _row(
-    request: Request, outcome: RequestOutcome, began_s: float, index: int, generator: int | None, said: Said | None
-) -> SequenceRow:
+def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int, generator: int | None) -> SequenceRow:
     def since(moment: float | None) -> float | None:
         return None if moment is None else round(moment - began_s, 6)
 
@@ -87,8 +84,7 @@ def _row(
         iteration=index,
         prompt=request.prompt,
         sample=request.sample,
-        prompt_tokens=request.asked_tokens if outcome.prompt_tokens is None else outcome.prompt_tokens,
-        cached_prompt_tokens=None if said is None else outcome.cached_tokens,
+        prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
         output_tokens=0 if cut and not outcome.counted else outcome.output_tokens,  # pieces are not counted tokens
         finish_reason=outcome.finish_reason,
         first_token_s=since(pieces[0]) if pieces and outcome.streamed else None,
@@ -100,8 +96,6 @@ def _row(
         status=outcome.status,
         error=outcome.error,
         generator=generator,
-        conversation=None if said is None else said.conversation,
-        turn=request.turn,
         cut_s=since(outcome.cut_s),
     )
 
@@ -121,11 +115,10 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
-    sending = Sending(load, spec.workload.turns)  # imports vLLM, while the server does too
+    sending = Sending(load)  # imports vLLM, while the server does too
     import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
     opened = opening()
-    _check_turns(spec, opened)
     init_s = time.perf_counter() - start - import_s
     environment = read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables)
     if spec.endpoint is not None:
@@ -186,7 +179,7 @@ class _Load:
     tell: Tell
     wait: Wait
     sent: dict[str, int] = field(default_factory=dict)
-    """Requests that the last pass of a load sent, without later turns, by its label."""
+    """Requests that the last pass of a load sent, by its label."""
 
     def send(self, point: LoadPoint, index: int, warmup: bool) -> IterationDone:
         """Send one pass; return what to tell of it."""
@@ -211,8 +204,7 @@ class _Load:
             round_trip_s = opened.connection.round_trip_s()
         sampler = server_metrics.Sampler(opened.connection.metrics) if before else None
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
-        text = None if opened.text is None else opened.text.of
-        send = self.sending.prepare(asked, prompts, point, opened.target, label, text)
+        send = self.sending.prepare(asked, prompts, point, opened.target, label)
         self.wait()
         if sampler is not None:
             sampler.start()
@@ -223,10 +215,8 @@ class _Load:
         opened.check()
         if done.sent is not None:
             asked = sent_of(asked, done.sent)
-        if done.said is not None:
-            asked = said_of(asked, done.said)
         rows = rows_of(asked, done, index)
-        self.sent[point.label] = sum(not row.turn for row in rows)
+        self.sent[point.label] = len(rows)
         with opened.between_passes():  # a server that is killed ends a moment after all its requests have
             _check_some_succeeded(rows, opened.target)
         use = drafting = None
@@ -238,7 +228,7 @@ class _Load:
         flags = _token_flags(spec, asked, iteration, rows)
         # others may use theirs meanwhile; and what a chat template puts in front of each prompt is cached, too
         certain = spec.endpoint is None and spec.load is not None and spec.load.api is None
-        hits = _hit_flags(asked, iteration, rows if certain else _without_hits(rows), done.said)
+        hits = prefix_cache_flags(asked, iteration, rows if certain else _without_hits(rows))
         flags += hits if certain else _warnings(hits)
         samples = [] if sampler is None else sampler.samples(index, done.began_s)
         return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
@@ -253,44 +243,8 @@ def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, row
     return flags if exact else _warnings(flags)
 
 
-def said_of(asked: Sequence[Request], said: Sequence[Said]) -> list[Request]:
-    """Return the requests of conversations as they were sent, of those that began each."""
-    return [
-        replace(first, turn=each.turn, sent_tokens=each.prompt_tokens, output_tokens=each.output_tokens, further=None)
-        for first, each in zip(asked, said, strict=True)
-    ]
-
-
-def _hit_flags(
-    asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow], said: Sequence[Said] | None
-) -> list[Flag]:
-    """Return doubts about what came from the prefix cache.
-
-    A later turn may find what its conversation said before; where the whole conversation came before, all of it.
-    """
-    if said is None:
-        return prefix_cache_flags(asked, iteration, rows)
-    begun = [(request, row) for request, row in zip(asked, rows, strict=True) if not request.turn]
-    known = sum(
-        each.prompt_tokens if request.sample else each.known_tokens
-        for request, each in zip(asked, said, strict=True)
-        if request.turn
-    )
-    return prefix_cache_flags([request for request, _ in begun], iteration, [row for _, row in begun], known)
-
-
 def _without_hits(rows: Sequence[SequenceRow]) -> list[SequenceRow]:
     return [row.model_copy(update={"cached_prompt_tokens": None}) for row in rows]
-
-
-def _check_turns(spec: Spec, opened: Opened) -> None:
-    """Raise `ServingFailed` where answers come without what the next request of a conversation repeats."""
-    if spec.workload.turns is not None and opened.text is None and not opened.served.counts_tokens:
-        raise ServingFailed(
-            "request_refused",
-            "the server returns no token ids, which the next request of a conversation repeats",
-            "set prompts_as: text or api: chat in online, or leave turns out",
-        )
 
 
 def _warnings(flags: Sequence[Flag]) -> list[Flag]:

@@ -233,9 +233,9 @@ def reuse_flags(spec: Spec, rows: Iterable[SequenceRow], engine: EngineFacts) ->
     ):
         return []
     samples = workload.samples_per_prompt
-    firsts = [row for row in rows if not row.turn]
-    sent = Counter(row.iteration for row in firsts)
-    again = Counter(row.iteration for row in firsts if row.sample >= samples)
+    rows = list(rows)
+    sent = Counter(row.iteration for row in rows)
+    again = Counter(row.iteration for row in rows if row.sample >= samples)
     most, index = max(((sent[index], index) for index in again), default=(0, 0))
     if most <= workload.prompts * samples or engine.resolved.get("enable_prefix_caching") is False:
         return []
@@ -409,13 +409,13 @@ def token_flags(
     workload: WorkloadSpec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]
 ) -> list[Flag]:
     """Return a flag if `iteration` brought back other tokens than were `asked` for."""
-    wanted = {(request.prompt, request.sample, request.turn): request for request in asked}
+    wanted = {(request.prompt, request.sample): request for request in asked}
     problems = []
     if len(rows) != len(asked):
         problems.append(f"{len(rows)} sequences instead of {len(asked)}")
-    named = [(row, (row.prompt, row.sample, row.turn)) for row in rows]
+    named = [(row, (row.prompt, row.sample)) for row in rows]
     pairs = [(row, wanted[name]) for row, name in named if name in wanted]
-    prompts = [(row.prompt_tokens, request.asked_tokens) for row, request in pairs]
+    prompts = [(row.prompt_tokens, len(request.prompt_token_ids)) for row, request in pairs]
     if wrong := [pair for pair in prompts if pair[0] != pair[1]]:
         problems.append(f"{len(wrong)} sequences with other prompts than asked, {wrong[0][0]} tokens instead of"
                         f" {wrong[0][1]}")  # fmt: skip
@@ -429,21 +429,19 @@ def token_flags(
     return [_invalid("token_count", f"Iteration {iteration.index} brought {'; '.join(problems)}.")]
 
 
-def prefix_cache_flags(
-    asked: Sequence[Request], iteration: Iteration, rows: Iterable[SequenceRow], further: int = 0
-) -> list[Flag]:
+def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
     """Return a flag if prompt tokens came from the prefix cache that nothing in `iteration` can have put there.
 
     The first sample of a prompt finds nothing of it in a cache that was reset, but what other prompts begin with too;
-    its siblings may find all. `further` tokens may be found besides.
+    its siblings may find all.
     """
     shared = sharing(asked)
-    if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared.tokens + further:
+    if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared.tokens:
         return [
             _invalid(
                 "cross_iteration_prefix_hits",
                 f"Iteration {iteration.index} took {iteration.cached_prompt_tokens} prompt tokens from the prefix "
-                f"cache; its sequences can share {shared.tokens + further} at most.",
+                f"cache; its sequences can share {shared.tokens} at most.",
             )
         ]
     cached: dict[int, list[int]] = defaultdict(list)

@@ -60,8 +60,6 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     if iteration.placed is not None:
         return iteration.placed.elapsed_s
     lengths = [workload.output_tokens, workload.prompt_tokens]
-    if (turns := workload.turns) is not None:
-        lengths += [each for each in (turns.count, turns.prompt_tokens, turns.output_tokens) if each is not None]
     fixed = all(isinstance(length, int) for length in lengths)
     at_a_rate = iteration.point is not None and iteration.point.request_rate != "inf"
     for_a_time = iteration.point is not None and iteration.point.duration_s is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rollout_bench.contracts.load import LoadPoint, LoadSpec, TalkTurns
-from rollout_bench.measure.server import guidellm, paced, talks, vllm_bench, vllm_command
+from rollout_bench.contracts.load import LoadPoint, LoadSpec
+from rollout_bench.measure.server import guidellm, paced, vllm_bench, vllm_command
 from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
@@ -17,13 +17,11 @@ class Sending:
 
     Args:
         load: which harness, and how arrivals are spread.
-        turns: how conversations go on, where requests begin some.
     """
 
-    def __init__(self, load: LoadSpec, turns: TalkTurns | None = None) -> None:
+    def __init__(self, load: LoadSpec) -> None:
         self._load = load
-        self._turns = turns
-        paced_here = turns is not None or all(self._paced_here(point) for point in load.points)
+        paced_here = all(self._paced_here(point) for point in load.points)
         if load.harness == "vllm" and not paced_here:
             import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
 
@@ -38,14 +36,11 @@ class Sending:
         point: LoadPoint,
         target: Target,
         label: str,
-        text: talks.AsText | None = None,
     ) -> Callable[[], LoadPass]:
         """Make all that one pass needs; what is returned sends it.
 
-        `label` seeds when requests are due, `text` makes text of token ids where prompts travel as text.
+        `label` seeds when requests are due.
         """
-        if self._turns is not None:
-            return self._prepare_talks(self._turns, requests, prompts, point, target, label, text)
         load = self._load
         if load.harness == "vllm-bench":
             rate = None if isinstance(point.request_rate, str) else point.request_rate
@@ -62,24 +57,6 @@ class Sending:
         if load.harness == "guidellm":
             return guidellm.prepare(requests, prompts, due_s, point.concurrency, target, ending)
         return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending, load.generators or 1)
-
-    def _prepare_talks(
-        self,
-        turns: TalkTurns,
-        requests: Sequence[Request],
-        prompts: Sequence[list[int] | str],
-        point: LoadPoint,
-        target: Target,
-        label: str,
-        text: talks.AsText | None,
-    ) -> Callable[[], LoadPass]:
-        every = len(requests) + sum(len(request.further or ()) for request in requests)
-        due_s = self._due_s(every, requests, point, label)
-        if due_s is None and point.concurrency is None:
-            due_s = [0.0] * (point.requests or every)
-        wait, limit_s = self._load.at_end == "wait", self._load.request_timeout_s
-        ending = paced.LoadEnd(point.duration_s, wait, point.requests, timeout_s=limit_s)
-        return talks.prepare(requests, prompts, turns, text, due_s, point.concurrency, target, ending)
 
     def _due_s(self, every: int, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
         if point.request_rate == "inf":

@@ -153,14 +153,9 @@ def prepare(
 
 def send_part(part: Part, began_s: float | None = None) -> tuple[SentPart, ClientUse]:
     """Send a part, from `began_s` of the monotonic clock on; return what came of it and what that cost."""
-    return measured(PartSender(part, began_s))
-
-
-def measured(sender: PartSender) -> tuple[SentPart, ClientUse]:
-    """Have `sender` send; return what came of it and what that cost."""
     before, cpu_before = time.monotonic(), time.process_time()
     with no_collection():
-        done = asyncio.run(sender.run())
+        done = asyncio.run(PartSender(part, began_s).run())
     cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
     return done, ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
 
@@ -375,15 +370,13 @@ class PartSender:
         self._done.outcomes.append(RequestOutcome(due_s=due_s, streamed=self._part.target.stream))
         return len(self._done.outcomes) - 1
 
-    async def _send(
-        self, place: int, session: aiohttp.ClientSession, question: Question, kept: list[bytes] | None = None
-    ) -> None:
+    async def _send(self, place: int, session: aiohttp.ClientSession, question: Question) -> None:
         target, outcome = self._part.target, self._done.outcomes[place]
         headers = {**self._headers, "X-Request-Id": f"{self._name}-{place}"}
         timeout_s = self._part.ending.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                await send(session, self._url, headers, question, target.stream, outcome, kept)
+                await send(session, self._url, headers, question, target.stream, outcome)
         except TimeoutError:
             outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()
 

@@ -387,8 +387,6 @@ class Opened:
 
 def open_own(spec: Spec, model: str, **more: Any) -> Callable[[], Opened]:
     """Start a server, with `more` arguments of the engine; what is returned waits until it is ready."""
-    if spec.workload.turns is not None:
-        more = {"enable_prompt_tokens_details": True, **more}  # says what of each prompt came from the prefix cache
     server = Server(spec, model, more)
     return lambda: _own(spec, model, server)
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ SHORTEST_SECRET = 6
 """Letters of a header's word that may be a secret; shorter ones, as `true`, stand in too many texts."""
 
 
-Prompt = list[int] | str | list[dict[str, str]]
+Prompt = list[int] | str
 """A prompt as token ids, as text, or as the messages of a chat."""
 
 
@@ -110,7 +110,6 @@ class RequestOutcome:
         ended_s: when its answer ended or it failed.
         streamed: whether the pieces came one by one.
         cut_s: when it was cut, since the time of the load was over; None where it was not.
-        cached_tokens: prompt tokens from the prefix cache, as the server says; None where it does not.
         every_piece: whether `pieces_s` are those of every piece, though nobody tells how many tokens each had.
     """
 
@@ -127,27 +126,7 @@ class RequestOutcome:
     ended_s: float | None = None
     streamed: bool = False
     cut_s: float | None = None
-    cached_tokens: int | None = None
     every_piece: bool = False
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a request of a conversation asked.
-
-    Attributes:
-        conversation: which of the pass's conversations it belongs to, as they began.
-        turn: which request of it, from 0.
-        prompt_tokens: tokens of its prompt; of one that travels as text, as they were before.
-        output_tokens: how many tokens it asked for.
-        known_tokens: how many of its prompt's an earlier request of its conversation had, or got for an answer.
-    """
-
-    conversation: int
-    turn: int
-    prompt_tokens: int
-    output_tokens: int
-    known_tokens: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +141,6 @@ class LoadPass:
         sent: where not all were sent once: for each outcome, which request it is of, from 0, and how often that had
             been sent before.
         generators: where several processes sent them: for each outcome, which one did.
-        said: of conversations: for each outcome, what it asked.
     """
 
     began_s: float
@@ -171,7 +149,6 @@ class LoadPass:
     client: ClientUse
     sent: list[tuple[int, int]] | None = None
     generators: list[int] | None = None
-    said: list[Said] | None = None
 
 
 class ServingFailed(Exception):  # noqa: N818 (an outcome)
@@ -351,12 +328,8 @@ async def send(
     question: Question,
     stream: bool,
     outcome: RequestOutcome,
-    kept: list[bytes] | None = None,
 ) -> None:
-    """Send `question` and fill `outcome` with what comes back; no failure of the server or the network is raised.
-
-    `kept` gets the events of the answer, or all of one that is not streamed, for `answer_of`.
-    """
+    """Send `question` and fill `outcome` with what comes back; no failure of the server or the network is raised."""
     outcome.streamed = stream
     try:
         async with session.post(
@@ -365,14 +338,12 @@ async def send(
             outcome.status = response.status
             await check_head(response.status, response.reason, response.headers, response.content.iter_any())
             if stream:
-                await _read_stream(response.content, question, outcome, kept)
+                await _read_stream(response.content, question, outcome)
             else:
                 content = await beginning(response.content.iter_any(), question.answer_bytes)
                 if len(content) > question.answer_bytes:
                     raise too_long(question.answer_bytes)
                 read_whole(content, question, outcome)
-                if kept is not None:
-                    kept.append(content)
     except Unusable as error:
         outcome.error = str(error)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -386,12 +357,10 @@ class Answer:
     Args:
         question: what was asked.
         outcome: what is known of the request so far.
-        kept: gets its events.
     """
 
-    def __init__(self, question: Question, outcome: RequestOutcome, kept: list[bytes] | None = None) -> None:
+    def __init__(self, question: Question, outcome: RequestOutcome) -> None:
         self._question = question
-        self._kept = kept
         self._most = question.output_tokens
         self._outcome = outcome
         self._last = b"{}"
@@ -410,8 +379,6 @@ class Answer:
             self._ended = True
             return False
         self._last = event
-        if self._kept is not None:
-            self._kept.append(event)
         self._ended = _take(event, now_s, self._outcome) or self._ended
         if self._outcome.output_tokens > self._most and self._outcome.counted:
             raise Unusable(_too_many(self._outcome.output_tokens, self._most))
@@ -428,12 +395,10 @@ class Answer:
         _check(self._question, outcome)
 
 
-async def _read_stream(
-    content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome, kept: list[bytes] | None
-) -> None:
+async def _read_stream(content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome) -> None:
     waiting = bytearray()  # the beginning of a line whose end has not come
     left = question.answer_bytes
-    answer = Answer(question, outcome, kept)
+    answer = Answer(question, outcome)
     async for data in content.iter_any():
         now = time.monotonic()
         left -= len(data)
@@ -530,37 +495,12 @@ def _count_claimed(answer: Any, question: Question, outcome: RequestOutcome) -> 
     if outcome.error is not None:
         return
     prompt, claimed = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    if type(cached) is int and 0 <= cached <= question.prompt_tokens:
-        outcome.cached_tokens = cached
     if outcome.prompt_tokens is None and type(prompt) is int:
         outcome.prompt_tokens = prompt
     if type(claimed) is int and not outcome.counted:
         outcome.output_tokens = claimed
     elif type(claimed) is int and claimed != outcome.output_tokens:
         outcome.error = f"{outcome.output_tokens} tokens came and the server says {claimed}"
-
-
-WORDS = re.compile(rb'"(?:text|content)":\s*("(?:[^"\\]|\\.)*")')
-
-
-def answer_of(kept: Sequence[bytes]) -> tuple[list[int] | None, str]:
-    """Return token ids and text of an answer, of the events that `send` kept; None for ids that are not all there."""
-    ids: list[int] = []
-    words, every = [], True
-    for event in kept:
-        text = WORDS.search(event)
-        found = text[1] if text is not None else b'""'
-        words.append(str(parsed(found) or ""))
-        at = event.find(TOKEN_IDS)
-        end = event.find(b"]", at)
-        listed_ids = parsed(event[at + len(TOKEN_IDS) : end + 1]) if 0 <= at < end else None
-        if isinstance(listed_ids, list) and all(type(number) is int for number in listed_ids):
-            ids += listed_ids
-        elif words[-1]:
-            every = False
-    return (ids if ids and every else None), "".join(words)
 
 
 def listed(event: bytes, key: bytes) -> int | None:

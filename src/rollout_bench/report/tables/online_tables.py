@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -179,8 +178,6 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
     yield from anatomy_views(findings, title, rows)
     yield view("Latency, means: ", title, (*LATENCIES, *latencies), lines)
     yield view("Latency, percentiles in ms: ", title, percentile_columns(), lines)
-    if turns := list(_turns(rows, settings.confidence)):
-        yield view("First and later turns: ", title, TURNS, turns)
     if swept := list(_sweep(rows, settings.confidence)):
         yield view("Latency over the sweep: ", title, _sweep_columns(), swept)
     if sending := list(_sending(rows)):
@@ -244,58 +241,6 @@ def _sweep_columns() -> tuple[Column, ...]:
         *means,
         *metric_columns("service"),
     )
-
-
-TURNS = (
-    with_interval("first_ttft_s", "first TTFT ms", "Mean TTFT of requests that begin a conversation."),
-    with_interval("later_ttft_s", "later TTFT ms", "Mean TTFT of all that go on with one."),
-    Column(
-        "later / first",
-        "The second over the first, geometric mean over launches, with its interval: below 1 later turns are faster.",
-        lambda line: line["ratio"],
-        words=True,
-    ),
-    Column(
-        "prompt first / later",
-        "Tokens of such a prompt, on average.",
-        lambda line: f"{number(line['first_prompt_tokens'], 3)} / {number(line['later_prompt_tokens'], 3)}",
-    ),
-    Column(
-        "cached % first / later",
-        "Share of the prompts' tokens that came from the prefix cache, as the server says.",
-        lambda line: f"{number(line['first_cached'], 3)} / {number(line['later_cached'], 3)}",
-    ),
-)
-"""What later turns of conversations have from those before."""
-
-
-def _turns(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
-    for row in rows:
-        services = [launch.service for launch in row.used if launch.service is not None]
-        both = [(each.first_turns, each.later_turns) for each in services]
-        pairs = [(first, later) for first, later in both if first is not None and later is not None]
-        if not pairs:
-            continue
-        sides = {"first": [first for first, _ in pairs], "later": [later for _, later in pairs]}
-        line: Line = {**row.axes, "workload": row.experiment.workload, "empty_because": row.empty_because}
-        for side, found in sides.items():
-            times = [each.ttft_s for each in found if each.ttft_s is not None]
-            cached = [100 * each.cached_share for each in found if each.cached_share is not None]
-            line[f"{side}_ttft_s"] = (mean(times), t_interval(times, confidence)) if times else None
-            line[f"{side}_prompt_tokens"] = mean([each.prompt_tokens for each in found])
-            line[f"{side}_cached"] = mean(cached) if cached else None
-        logs = [math.log(later.ttft_s / first.ttft_s) for first, later in pairs if first.ttft_s and later.ttft_s]
-        line["times_as_long"] = math.exp(mean(logs)) if logs else None
-        line["ratio"] = _times_as_long(logs, confidence)
-        yield line
-
-
-def _times_as_long(logs: Sequence[float], confidence: float) -> str:
-    if not logs:
-        return MISSING
-    interval = t_interval(logs, confidence)
-    ends = "" if interval is None else " [{}, {}]".format(*(ratio(math.exp(end)) for end in interval))
-    return f"{ratio(math.exp(mean(logs)))}x{ends}"
 
 
 SENDING = (
@@ -433,12 +378,6 @@ def _values(findings: Findings) -> dict[str, Any]:
             and max(known) > PIECES
         ],
         "late": list(_late(services)),
-        "turns": [
-            (row.name, line)
-            for row in online
-            for line in _turns([row], findings.collection.comparison.confidence)
-            if line["times_as_long"] is not None
-        ],
         "pairs": len(pairs),
         "limited": _limited(pairs),
         "apart": [pair.online.name for pair in pairs if pair.ratio and pair.ratio.sides],
