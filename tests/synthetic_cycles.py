@@ -45,7 +45,6 @@ def cycle_spec(
         sleep=sleep,
         wake=None if sleep == "none" else "split",
         update=update,
-        bucket_mb=2048 if update == "in_process" else None,
         unchanged=True if unchanged else None,
     )
     return spec.model_copy(update={"mode": "cycle", "cycle": cycle, "setting": setting})
@@ -84,8 +83,7 @@ def _transition(spec: Spec, one: Iteration, seconds: float, *, last: bool) -> Tr
     )
     parts, began = [], 0.0
     for name, share in shares.items():
-        told = 0.9 * share * seconds if name == "sleep" else None
-        parts.append(TransitionPart(name=name, began_s=began, elapsed_s=share * seconds, logged_s=told))
+        parts.append(TransitionPart(name=name, began_s=began, elapsed_s=share * seconds))
         began += share * seconds
     handed_over = spec.cycle.update == "in_process"
     quantized = handed_over and spec.quant.name != "bf16"
@@ -112,7 +110,6 @@ def _transition(spec: Spec, one: Iteration, seconds: float, *, last: bool) -> Tr
             )
             for when in ("before", "asleep", "after")
         ],
-        ballast_bytes=54 * GIB if asleep else None,
         loaded=_proof(had, changed=changes and one.index > 0),
         proof=_proof(weights, changed=changes) if last else None,
     )

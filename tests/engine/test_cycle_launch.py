@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 from launching import SETTINGS, Launching, tiny_spec
-from leaky_worker import LEAK_MB
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
@@ -47,7 +46,7 @@ QUANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """Name -> the quantization, and its engine arguments."""
 
-FINDINGS = {"output_changed", "update_without_effect", "memory_grows"}
+FINDINGS = {"output_changed", "update_without_effect"}
 
 
 def cycle_spec(quant: str = "bf16", tied: bool = False, repeats: int = 3, **more: Any) -> Spec:
@@ -56,7 +55,7 @@ def cycle_spec(quant: str = "bf16", tied: bool = False, repeats: int = 3, **more
     args = {"max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True, **args}
     worker, environment = more.pop("worker", None), more.pop("environment", {})
     if worker is not None:
-        args["worker_extension_cls"] = f"leaky_worker.{worker}"
+        args["worker_extension_cls"] = f"stalled_worker.{worker}"
     engine = {
         "args": args,
         "multiprocess": more.pop("multiprocess", False),
@@ -64,7 +63,7 @@ def cycle_spec(quant: str = "bf16", tied: bool = False, repeats: int = 3, **more
     }
     spec = tiny_spec(quant=settings, engine=engine, measuring={"iterations": repeats})
     shape = SyntheticModel(preset="qwen3-tiny", tie_word_embeddings=tied).resolve().model_dump(mode="json")
-    cycle = {"sleep": "none", "update": "in_process", "bucket_mb": 1, **more}
+    cycle = {"sleep": "none", "update": "in_process", **more}
     cycle = {name: value for name, value in cycle.items() if value is not None}
     whole = {
         **spec.model_dump(mode="json"),
@@ -92,10 +91,9 @@ def _workers_are_found() -> Iterator[None]:
 
 SPECS: dict[str, Callable[[], Spec]] = {
     "bf16": lambda: cycle_spec(multiprocess=True),
-    "w8a16 reload": lambda: cycle_spec("w8a16", update="reload", bucket_mb=None),
+    "w8a16 reload": lambda: cycle_spec("w8a16", update="reload"),
     "w8a8": lambda: cycle_spec("w8a8"),
     "tied": lambda: cycle_spec("float32", tied=True),
-    "leaky": lambda: cycle_spec(worker="LeakyWorker", repeats=8, unchanged=True),
 }
 
 
@@ -205,12 +203,6 @@ def test_a_tied_head_that_keeps_its_packed_weights_is_found(launch: Callable[[st
     _, *proofs = proofs_of(launch("tied"))
     assert [proof.trained - proof.changed_trained for proof in proofs] == [1] * 4
     assert "update_without_effect" in findings(launch("tied"))
-
-
-def test_a_leak_is_found_and_measured(launch: Callable[[str], Launching]):
-    found = findings(launch("leaky"))
-    assert set(found) == {"memory_grows"}
-    assert f"Memory of the host grew by {LEAK_MB}." in found["memory_grows"]
 
 
 @pytest.mark.parametrize("victim", ["engine", "supervisor"])

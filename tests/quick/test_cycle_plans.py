@@ -11,7 +11,7 @@ from planned import REPOSITORY, planned
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import CYCLE
-from rollout_bench.contracts.spec import Spec, devices_needed, devices_of_rate, devices_per_replica
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.matrix import Matrix
 
 BASE = "modes: [cycle], quants: [bf16], platform: cuda"
@@ -57,24 +57,10 @@ def test_a_cycle_without_warm_up_needs_no_number_of_iterations() -> None:
 
 
 def test_what_sleep_alone_needs_is_no_part_of_a_key_without_it() -> None:
-    awake = "cycle: {sleep: [none, 2], wake: together, trainer_gb: 40}"
+    awake = "cycle: {sleep: [none, 2], wake: together}"
     first, second = specs(awake)
-    assert cycle_of(first) == {"sleep": "none", "update": "in_process", "bucket_mb": 2048}
-    assert (cycle_of(second)["wake"], cycle_of(second)["trainer_gb"]) == ("together", 40)
-
-
-def test_buckets_are_of_updates_in_the_process_alone() -> None:
-    assert cycle_of(only("cycle: {bucket_mb: 512}"))["bucket_mb"] == 512
-    assert "bucket_mb" not in cycle_of(only("cycle: {bucket_mb: 512, update: [reload]}"))
-
-
-def test_a_launch_with_nccl_takes_a_device_for_its_trainer_and_counts_its_tokens_on_the_engines_alone() -> None:
-    found = specs("cycle: {update: [in_process, ipc, nccl]}")
-    assert [cycle_of(spec)["bucket_mb"] for spec in found] == [2048] * 3
-    assert [devices_needed(spec) for spec in found] == [devices_per_replica(spec) for spec in found] == [1, 1, 2]
-    assert [devices_of_rate(spec) for spec in found] == [1, 1, 1]
-    matrix = planned(f"{{{BASE}, cycle: {{update: [nccl]}}, engine_args: {{tensor_parallel_size: 2}}}}")
-    assert [devices_needed(e.spec) for e in matrix.experiments] == [3]
+    assert cycle_of(first) == {"sleep": "none", "update": "in_process"}
+    assert cycle_of(second)["wake"] == "together"
 
 
 def test_updates_to_the_same_weights_are_another_experiment() -> None:
@@ -163,8 +149,6 @@ def test_the_default_is_measured_where_it_is_the_baseline() -> None:
 def test_a_setting_may_change_any_key_of_a_cycle() -> None:
     together = "settings: [default, together], setting_settings: {together: {cycle: {wake: together}}}"
     assert [cycle_of(spec)["wake"] for spec in specs(together)] == ["split", "together"]
-    buckets = specs("sweep: {cycle.bucket_mb: [512, 2048]}")
-    assert [(spec.setting, cycle_of(spec)["bucket_mb"]) for spec in buckets] == [(None, 2048), ("bucket-mb-512", 512)]
     asked = "settings: [default, as-usual], setting_settings: {as-usual: {cycle: {sleep: null}}}, cycle: {wake: split}"
     assert [cycle_of(spec)["sleep"] for spec in specs(asked)] == ["2"]
     repeats = specs("sweep: {cycle.repeats: [3]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,12 +47,11 @@ class RecordedEngine:
 
     vocabulary = 9
 
-    def __init__(self, unfinished: int = 0, ballast_error: str = "") -> None:
+    def __init__(self, unfinished: int = 0) -> None:
         self.llm = self.llm_engine = self
         self.calls: list[str] = []
         self.weights: Weights = "first"
         self.unfinished = unfinished
-        self.ballast_error = ballast_error
         self.noting_s = 0.0
 
     def iterate(self, asked: list[Any], index: int, wait: Callable[[], None]) -> Generated:
@@ -97,8 +96,6 @@ class RecordedEngine:
         if name == "noting_s":
             return [0.0, self.noting_s]
         self.calls.append(f"{name} {kwargs}" if kwargs else name)
-        if name == "ballast" and self.ballast_error:
-            raise RuntimeError(self.ballast_error)
         CLOCK.sleep(PAUSE_S)
         return [7, 7]
 
@@ -108,7 +105,6 @@ class RecordedUpdates:
 
     def __init__(self, engine: RecordedEngine, held_bytes: int = 0) -> None:
         self.engine, self.held_bytes = engine, held_bytes
-        self.apart: Collection[int] = ()
 
     def prepare(self) -> None:
         """Do nothing."""
@@ -128,12 +124,9 @@ class RecordedUpdates:
 def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple[list[str], dict[str, Any]]:
     """Return what an engine was asked for, and what came of the transition."""
     engine = engine or RecordedEngine()
-    spec = CycleSpec(update="in_process", bucket_mb=1, **settings)
+    spec = CycleSpec(update="in_process", **settings)
     transitions = Transitions(engine, spec, RecordedUpdates(engine))  # type: ignore[arg-type]
     return engine.calls, transitions.go("second", CLOCK.monotonic(), engine.prove)
-
-
-BALLAST = ["ballast {'size': None}", "drop_ballast"]
 
 
 @pytest.mark.parametrize(
@@ -146,12 +139,12 @@ BALLAST = ["ballast {'size': None}", "drop_ballast"]
         ),
         (
             {"sleep": "2", "wake": "split"},
-            ["prove", "stage second", "sleep 2", *BALLAST, "wake weights", "update second", "reset", "wake kv_cache"],
+            ["prove", "stage second", "sleep 2", "wake weights", "update second", "reset", "wake kv_cache"],
             ["drain", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache"],
         ),
         (
             {"sleep": "1", "wake": "together"},
-            ["prove", "stage second", "sleep 1", *BALLAST, "wake all", "update second", "reset"],
+            ["prove", "stage second", "sleep 1", "wake all", "update second", "reset"],
             ["drain", "sleep", "wake", "update", "reset_prefix_cache"],
         ),
     ],
@@ -165,9 +158,8 @@ def test_parts_come_in_the_order_of_verl_and_nothing_else_is_timed(
     assert [part.name for part in seen["parts"]] == parts
     assert seen["elapsed_s"] == pytest.approx(sum(part.elapsed_s for part in seen["parts"]))
     others_s = sum(part.elapsed_s for part in seen["parts"] if part.name != "update")
-    assert others_s == pytest.approx(0.0, abs=1e-9)  # the proof and the ballast took their time outside of all parts
+    assert others_s == pytest.approx(0.0, abs=1e-9)  # the proof took its time outside of all parts
     assert seen["loaded"].weights == "first"
-    assert seen["ballast_bytes"] == (7 if settings["sleep"] != "none" else None)
     assert [look.when for look in seen["memory"]] == ["before", "asleep", "after"]
     assert {look.device_free_bytes for look in seen["memory"]} == {80}
 
@@ -186,14 +178,9 @@ def test_the_trainer_brings_its_weights_into_place_before_anything_of_the_update
     assert pause.began_s - (drain.began_s + drain.elapsed_s) >= 3.999 * PAUSE_S  # proving and staging take two each
 
 
-def test_the_ballast_is_as_large_as_the_trainer_is_said_to_be():
-    asked, _ = gone_through(sleep="1", trainer_gb=1.5)
-    assert "ballast {'size': 1500000000}" in asked
-
-
 def test_the_trainers_own_tensors_are_no_memory_of_the_engine():
     engine = RecordedEngine()
-    spec = CycleSpec(sleep="none", update="in_process", bucket_mb=1)
+    spec = CycleSpec(sleep="none", update="in_process")
     updates = [RecordedUpdates(engine, size) for size in (0, 10**7)]
     seen = [Transitions(engine, spec, each).go("first", 0.0, engine.prove) for each in updates]  # type: ignore[arg-type]
     held = [each["memory"][0].host_bytes for each in seen]
@@ -212,20 +199,6 @@ def test_requests_that_never_end_are_a_failure_in_two_lines(monkeypatch: pytest.
     with pytest.raises(ServingFailed, match=r"still under way 0\.05 s after") as caught:
         gone_through(RecordedEngine(unfinished=10**6), sleep="none")
     assert caught.value.category == "not_drained"
-
-
-def test_a_trainer_that_does_not_fit_is_a_failure_in_two_lines():
-    with pytest.raises(
-        ServingFailed, match=r"asleep at level 1 the engine leaves no room for a trainer of 70 GB \(trainer_gb\)"
-    ) as caught:
-        gone_through(RecordedEngine(ballast_error="CUDA out of memory. Tried"), sleep="1", trainer_gb=70.0)
-    assert caught.value.category == "ballast_out_of_memory"
-    assert "trainer_gb" in caught.value.fix
-
-
-def test_other_errors_of_the_ballast_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="unspecified launch failure"):
-        gone_through(RecordedEngine(ballast_error="unspecified launch failure"), sleep="1")
 
 
 def test_the_first_requests_after_an_update_are_timed_and_its_proof_comes_after_them(monkeypatch: pytest.MonkeyPatch):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,23 +13,9 @@ from safetensors.torch import load_file
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.measure.engine import weight_updates
 from rollout_bench.measure.engine.cycle import check_engine
-from rollout_bench.measure.engine.weight_updates import InProcess, Reload, Transfer
+from rollout_bench.measure.engine.weight_updates import InProcess, Reload
 from rollout_bench.measure.server.stream import ServingFailed
-from rollout_bench.measure.transfer.transfer_words import (
-    Bucket,
-    Made,
-    Meet,
-    Met,
-    Next,
-    Send,
-    Sent,
-    Stage,
-    Staged,
-    TrainerJob,
-)
-from rollout_bench.measure.transfer.weight_sets import announced
 
 SHAPE = SyntheticModel(preset="qwen3-tiny", num_hidden_layers=1).resolve()
 
@@ -54,7 +38,7 @@ def spec_of(synthetic: bool = True, weights_format: str = "bf16", **cycle: Any) 
     spec = tiny_spec(quant={"weights_format": weights_format}).model_dump(mode="json")
     named = {"name": "tiny", "weights": None if synthetic else "tiny"}
     named["synthetic"] = SHAPE.model_dump(mode="json") if synthetic else None  # type: ignore[assignment]
-    settings = {"sleep": "none", "update": "in_process", "bucket_mb": 3, **cycle}
+    settings = {"sleep": "none", "update": "in_process", **cycle}
     return Spec.model_validate_json(json.dumps({**spec, "mode": "cycle", "model": named, "cycle": settings}))
 
 
@@ -118,7 +102,7 @@ def test_trainers_tensors_are_made_on_each_rank_and_the_slowest_is_told():
     what = {"shape": SHAPE.model_dump(), "weights_format": "compressed-tensors-w8a8", "second": True}
     assert llm.asked == [
         ("rollout_bench_trainer", what),
-        ("rollout_bench_update", {"weights": "second", "bucket_bytes": 3_000_000}),
+        ("rollout_bench_update", {"weights": "second"}),
     ]
 
 
@@ -147,93 +131,6 @@ def test_a_format_that_vllm_refuses_is_not_updatable_in_its_own_words(method: ty
 def test_other_exceptions_of_an_update_stay_crashes():
     with pytest.raises(RuntimeError, match="size of tensor a"):
         Reload(Called(error=RuntimeError("The size of tensor a (3) must match")), spec_of(), "m").apply("first")
-
-
-RANK = {"device": 0, "init_fields": [], "update_fields": ["names", "packed", "packed_buffer_size_bytes"]}
-"""What a rank of vLLM 0.23 says of its weight transfer; newer ones want the same beforehand."""
-
-
-class RecordedTrainer:
-    """Notes what it is told, and answers as the trainer's process does."""
-
-    def __init__(self, job: TrainerJob) -> None:
-        self.job = job
-        self.process = SimpleNamespace(pid=5)
-        self.orders: list[Any] = []
-        self.answers: list[Any] = [Made()]
-
-    def order(self, order: Any) -> None:
-        self.orders.append(order)
-        sent = Sent(transfer_s=0.5, quantize_s=None, size_bytes=7, buckets=2)
-        buckets = [BUCKET, BUCKET] if self.job.method == "ipc" else []
-        answers: dict[type, list[Any]] = {Stage: [Staged()], Meet: [Met()], Send: [*buckets, sent]}
-        self.answers += answers.get(type(order), [])
-
-    def told(self, *kinds: type) -> Any:
-        word = self.answers.pop(0)
-        assert isinstance(word, kinds)
-        return word
-
-    def in_engine(self) -> Any:
-        return contextlib.nullcontext()
-
-
-BUCKET = Bucket(names=["a"], dtype_names=["int8"], shapes=[[2]], tensor_sizes=[2], handles="aGk=")
-
-
-def transferred(monkeypatch: pytest.MonkeyPatch, rank: dict[str, Any], **more: Any) -> tuple[Called, RecordedTrainer]:
-    """Return what engine and trainer were asked for in preparing, and in an update to the second weights."""
-    monkeypatch.setattr(weight_updates, "TrainerLink", RecordedTrainer)
-    llm = Called([rank])
-    updates = Transfer(llm, spec_of(**more), "m")
-    assert list(updates.apart) == []
-    updates.prepare()
-    updates.stage("second")
-    took = updates.apply("second")
-    assert took == {"transfer_s": 0.5, "quantize_s": None, "size_bytes": 7, "buckets": 2}
-    assert list(updates.apart) == [5]
-    trainer = updates.trainer
-    assert isinstance(trainer, RecordedTrainer)
-    return llm, trainer
-
-
-def test_with_ipc_the_engine_reads_each_bucket_before_the_trainer_fills_the_next(monkeypatch: pytest.MonkeyPatch):
-    llm, trainer = transferred(monkeypatch, RANK, update="ipc", weights_format="compressed-tensors-w8a8")
-    assert (trainer.job.devices, trainer.job.second) == (["cuda:0"], True)
-    assert (trainer.job.weights_format, trainer.job.bucket_bytes) == ("compressed-tensors-w8a8", 3_000_000)
-    assert trainer.orders == [Stage(weights="first"), Stage(weights="second"), Send(), Next(), Next()]
-    bucket = {"names": ["a"], "dtype_names": ["int8"], "shapes": [[2]], "tensor_sizes": [2], "packed": True}
-    received = ("rollout_bench_receive", {"info": bucket, "handles": "aGk="})
-    assert llm.asked == [
-        ("rollout_bench_target", {}),
-        ("rollout_bench_meet", {"info": {}}),
-        ("rollout_bench_begin_transfer", {}),
-        received,
-        received,
-        ("rollout_bench_end_transfer", {}),
-    ]
-
-
-@pytest.mark.parametrize("newer", [False, True], ids=["0.23", "0.32"])
-def test_with_nccl_engine_and_trainer_meet_and_the_trainer_has_the_device_after_the_engines(
-    monkeypatch: pytest.MonkeyPatch, newer: bool
-):
-    names = ["packed", "packed_buffer_size_bytes", "packed_num_buffers"]
-    packed = {"packed": True, "packed_buffer_size_bytes": 3_000_000, "packed_num_buffers": 2}
-    rank = {"device": 0, "init_fields": names if newer else [], "update_fields": [] if newer else names}
-    llm, trainer = transferred(monkeypatch, rank, update="nccl", unchanged=True)
-    assert (trainer.job.devices, trainer.job.second) == (["cuda:1"], False)
-    _, meet, *_ = trainer.orders
-    where = {"master_address": "127.0.0.1", "master_port": meet.port, "rank_offset": 1, "world_size": 2}
-    assert (meet.address, meet.members) == ("127.0.0.1", 2)
-    _, met, begun, (_, received), ended = llm.asked
-    assert met == ("rollout_bench_meet", {"info": {**where, **(packed if newer else {})}})
-    assert received == {"info": {**announced(SHAPE, "bf16"), **({} if newer else packed)}}
-    assert [begun[0], ended[0]] == ["rollout_bench_begin_transfer", "rollout_bench_end_transfer"]
-
-
-def test_the_trainers_process_has_no_named_weights():
-    assert failure_of(Transfer(Called(), spec_of(synthetic=False, update="ipc"), "m"), "prepare")[0] == "not_updatable"
 
 
 def test_a_vllm_without_sleep_is_said_before_anything_is_measured():

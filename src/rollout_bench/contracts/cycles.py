@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.fields import Count, Number, Strict, absent, brackets, no_duplicates
+from rollout_bench.contracts.fields import Count, Strict, absent, brackets, no_duplicates
 
 
 def _level(value: Any) -> Any:
@@ -25,13 +25,11 @@ both are given back."""
 Wake = Literal["split", "together"]
 """split: weights first, and the KV cache once they are new, as verl does; together: all at once, before the update."""
 
-UpdateMethod = Literal["reload", "in_process", "ipc", "nccl"]
+UpdateMethod = Literal["reload", "in_process"]
 """How new weights reach the engine.
 
 reload: vLLM reads a checkpoint of the engine's own format from disk. in_process: tensors of the trainer, bf16, are
-handed over in the engine's process, bucket by bucket, and quantized there where the engine's format needs it. ipc and
-nccl: the trainer is a process of its own, which quantizes where the engine's format needs it and gives its weights to
-the engine through vLLM's weight transfer: on the engine's devices by CUDA IPC, or from a device of its own by NCCL.
+handed over in the engine's process, bucket by bucket, and quantized there where the engine's format needs it.
 """
 
 
@@ -72,26 +70,14 @@ class CycleSettings(Strict):
         ["in_process"],
         description=(
             "How new weights reach the engine: in_process (the trainer's bf16 tensors, in buckets), reload (vLLM reads "
-            "a checkpoint of its own format), ipc (a trainer's process on the engine's devices hands them over by CUDA "
-            "IPC), nccl (a trainer's process sends them from a device of its own, which each launch takes besides). "
-            "Several are settings that are compared: update-reload. ipc and nccl are for cuda."
+            "a checkpoint of its own format). Several are settings that are compared: update-reload."
         ),
-    )
-    bucket_mb: Annotated[Count, Field(le=1_000_000)] = Field(
-        2048, description="Megabytes (10^6 bytes) of weights that are handed over at once: verl's bucket."
     )
     change: bool = Field(
         True,
         description=(
             "Update to other weights and back, in turn, which proves that updates have an effect. false: to the same "
             "weights each time."
-        ),
-    )
-    trainer_gb: Annotated[Number, Field(gt=0, le=10_000)] | None = Field(
-        None,
-        description=(
-            "Gigabytes of device memory that a ballast takes while the engine sleeps, as a trainer would. Null: nine "
-            "tenths of what is free then. Without sleep there is none."
         ),
     )
 
@@ -102,9 +88,7 @@ class CycleSpec(Strict):
     sleep: SleepLevel = Field(description="How deeply the engine sleeps.")
     wake: Wake | None = absent("In what order it wakes. Null without sleep.")
     update: UpdateMethod = Field(description="How new weights reach the engine.")
-    bucket_mb: int | None = absent("Megabytes of weights that are handed over at once. Null where vLLM reads them.")
     unchanged: Literal[True] | None = absent("Updates are to the same weights. Null: to other ones and back, in turn.")
-    trainer_gb: float | None = absent("Gigabytes of the ballast. Null: nine tenths of what is free, or none.")
 
 
 PartName = Literal[
@@ -133,7 +117,6 @@ class TransitionPart(Strict):
         description="When, in seconds after the pass's last token was back; after drain proving comes in between.",
     )
     elapsed_s: float = Field(ge=0, description="How long it took, in seconds.")
-    logged_s: float | None = absent("What vLLM's own log says that it took, in seconds. Null where it says nothing.")
 
 
 class WeightUpdate(Strict):
@@ -141,9 +124,7 @@ class WeightUpdate(Strict):
 
     weights: Weights = Field(description="Which weights they are.")
     transfer_s: float | None = absent(
-        "Copying the trainer's tensors to the engine's device, in seconds; with ipc, which has them there, into the "
-        "buckets that the engine reads. Null where vLLM reads them itself, and with nccl, where sending and loading "
-        "overlap.",
+        "Copying the trainer's tensors to the engine's device, in seconds. Null where vLLM reads them itself.",
         ge=0,
     )
     quantize_s: float | None = absent(
@@ -152,8 +133,7 @@ class WeightUpdate(Strict):
     load_s: float = Field(
         ge=0,
         description=(
-            "The rest, in seconds: vLLM puts weights into their places, repacks, and quantizes where it does; with "
-            "nccl the sending too."
+            "The rest, in seconds: vLLM puts weights into their places, repacks, and quantizes where it does."
         ),
     )
     size_bytes: int | None = absent("Bytes of the trainer's tensors. Null where vLLM reads them itself.", ge=0)
@@ -164,7 +144,7 @@ class MemoryLook(Strict):
     """What the engine held at one moment of a transition."""
 
     when: Literal["before", "asleep", "after"] = Field(
-        description="before: when the pass was over; asleep: paused or asleep, before the ballast; after: at the end."
+        description="before: when the pass was over; asleep: paused or asleep; after: at the end."
     )
     device_free_bytes: int | None = absent("Free memory of the worker's device that has least. Null on cpu.", ge=0)
     host_bytes: int = Field(
@@ -226,13 +206,10 @@ class WeightProof(Strict):
 class Transition(Strict):
     """From the last token of a pass until the engine could generate again, with new weights."""
 
-    elapsed_s: float = Field(
-        gt=0, description="The sum of its parts, in seconds: neither proving nor holding the ballast is one of them."
-    )
+    elapsed_s: float = Field(gt=0, description="The sum of its parts, in seconds: proving is none of them.")
     parts: list[TransitionPart] = Field(min_length=1, description="In their order.")
     update: WeightUpdate = Field(description="What became of the weights.")
     memory: list[MemoryLook] = Field(min_length=1, description="In their order.")
-    ballast_bytes: int | None = absent("Device memory that a trainer's stand-in took meanwhile. Null: none.", ge=0)
     loaded: WeightProof | None = absent(
         "What the weights were that the pass generated with, read once the engine was drained. Null in records of "
         "earlier versions but for the first pass."

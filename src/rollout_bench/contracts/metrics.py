@@ -152,7 +152,7 @@ def _startup_s(record: Record) -> float | None:
 def _devices_read(record: Record) -> list[DeviceUse] | None:
     """Return what devices told around measured iterations; None unless the energy of each is known.
 
-    Of a cycle and a placement it is not: their readings surround ballast and proofs, too, so a third of what they have
+    Of a cycle and a placement it is not: their readings surround proofs, too, so a third of what they have
     may be of measuring.
     """
     measured = [it for it in record.iterations if not it.warmup]

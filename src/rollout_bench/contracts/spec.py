@@ -471,7 +471,7 @@ def replicas_key(spec: Spec) -> str:
 
 
 def devices_per_replica(spec: Spec) -> int:
-    """Return devices of one engine, and of the trainer that has one of its own.
+    """Return devices of one engine.
 
     Tensor_parallel_size x pipeline_parallel_size; on cpu one block of cores holds it all. A placement shares its
     devices out itself.
@@ -480,12 +480,7 @@ def devices_per_replica(spec: Spec) -> int:
         return spec.placement.devices
     if spec.platform == "cpu":
         return 1
-    return _of(spec, "tensor_parallel_size") * _of(spec, "pipeline_parallel_size") + trainers_devices(spec)
-
-
-def trainers_devices(spec: Spec) -> int:
-    """Return devices of a launch that only its trainer's process has: they come after those of the engine."""
-    return int(spec.cycle is not None and spec.cycle.update == "nccl")
+    return _of(spec, "tensor_parallel_size") * _of(spec, "pipeline_parallel_size")
 
 
 def tensor_parallel_size(spec: Spec) -> int:
@@ -508,10 +503,9 @@ def devices_needed(spec: Spec) -> int:
 def devices_of_rate(spec: Spec) -> int:
     """Return by how many devices its tokens per second are divided: on a CPU all engines share the one machine.
 
-    Of another's server nobody knows more than that it is one. What only a stand-in for a trainer has, nobody generates
-    on.
+    Of another's server nobody knows more than that it is one.
     """
-    return 1 if spec.platform == "cpu" else max(1, devices_needed(spec) - trainers_devices(spec))
+    return 1 if spec.platform == "cpu" else max(1, devices_needed(spec))
 
 
 def _of(spec: Spec, argument: str) -> int:

@@ -46,9 +46,6 @@ _FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
 OWNED_BY_ENGINES: Final = ("vllm", "sglang", "llamacpp")
 """Engines that call themselves the owner of the model in /v1/models; elsewhere it is a person or a company."""
 
-WITH_TRAINER: Final = ("ipc", "nccl")
-"""Updates of mode cycle that come from a trainer's process."""
-
 
 def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> Scenario:
     """Return what was measured under one load.
@@ -152,8 +149,6 @@ def _others(spec: Spec) -> list[StackComponent]:
         found.append(_own("router", {"policy": spec.rollout.router, "entry": spec.rollout.entry}))
     if spec.placement is not None:
         found.append(_own("trainer", spec.placement.model_dump(mode="json")))
-    elif spec.cycle is not None and spec.cycle.update in WITH_TRAINER:
-        found.append(_own("trainer", spec.cycle.model_dump(mode="json")))
     return found
 
 

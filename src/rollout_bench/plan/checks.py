@@ -21,7 +21,6 @@ from rollout_bench.contracts.spec import (
     replicas,
     replicas_key,
     tensor_parallel_size,
-    trainers_devices,
 )
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
@@ -408,8 +407,7 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             each, key = devices_needed(spec), f"{PLACEMENT.settings}.devices"
         needed = f"{count} replicas x {each} = {devices_needed(spec)}" if count > 1 else str(each)
         raise UserError(
-            f"config: devices: a launch of {model} needs {needed} devices at once{_trainers(spec)}, more than "
-            f"{config.devices}",
+            f"config: devices: a launch of {model} needs {needed} devices at once, more than {config.devices}",
             f"raise devices, or lower {key if count > 1 or spec.placement is not None else 'tensor_parallel_size'}",
         )
     _check_colocated_memory(spec)
@@ -526,24 +524,18 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         sizes = {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
         if spec.placement is not None:
             sizes = {f"{PLACEMENT.settings}.devices": spec.placement.devices}
-        needed = math.prod(sizes.values()) + trainers_devices(spec)
+        needed = math.prod(sizes.values())
         if spec.endpoint is None and needed > there:
             largest = max(sizes, key=lambda name: sizes[name])
             where, remedy = largest, f"lower {largest}"
-            if trainers_devices(spec) and sizes[largest] == 1:
-                where, remedy = "cycle.update", "take another cycle.update"
             if spec.rollout is not None and replicas(spec) > 1:  # fewer engines would have more to do each
                 where = replicas_key(spec)
                 remedy = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
             raise UserError(
                 f"config: {where}: a launch of {spec.model.name} needs {needed} "
-                f"{'cores' if spec.platform == 'cpu' else 'devices'}{_trainers(spec)}, and there are {there} here",
+                f"{'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
                 f"{remedy}, or plan for the cluster that has them (--profile profiles/slurm)",
             )
-
-
-def _trainers(spec: Spec) -> str:
-    return ", one of them for the trainer of update nccl" if trainers_devices(spec) else ""
 
 
 def _memory_is_shared_out(spec: Spec, count: int) -> bool:

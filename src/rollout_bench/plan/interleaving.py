@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas, replicas_key, trainers_devices
+from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas, replicas_key
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import Config
@@ -269,10 +269,7 @@ def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
     if any(replicas(spec) > 1 for spec in specs):
         return "an engine of several replicas takes no turns", f"leave {replicas_key(specs[0])} out"
     if len({devices_per_replica(spec) for spec in specs}) > 1:
-        remedy = "give all of them the same tensor_parallel_size"
-        if any(trainers_devices(spec) for spec in specs):
-            remedy += "; update nccl takes a device more than other updates"
-        return "they need different numbers of devices", remedy
+        return "they need different numbers of devices", "give all of them the same tensor_parallel_size"
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel, UpdateMethod
+from rollout_bench.contracts.cycles import CycleSettings, CycleSpec, SleepLevel
 from rollout_bench.contracts.load import DriftSpec, EndpointSpec, LoadPoint, LoadSpec, longest
 from rollout_bench.contracts.modes import CYCLE, DRIFT, MESSAGES, MODES, ONLINE, PLACEMENT, PROFILE, ROLLOUT, STARTUP
 from rollout_bench.contracts.placed_steps import PlacementSpec
@@ -115,9 +115,7 @@ def _cycle_on(platform: Platform, cycle: CycleSettings) -> CycleSpec:
         sleep=sleep,
         wake=cycle.wake if asleep else None,
         update=update,
-        bucket_mb=None if update == "reload" else cycle.bucket_mb,
         unchanged=None if cycle.change else True,
-        trainer_gb=cycle.trainer_gb if asleep else None,
     )
 
 
@@ -239,10 +237,6 @@ def check_rollout(config: Config) -> None:
             )
 
 
-TRANSFERS: dict[UpdateMethod, str] = {"ipc": "CUDA IPC", "nccl": "NCCL"}
-"""Updates through vLLM's weight transfer, and what carries them: both are for CUDA."""
-
-
 def check_cycle(configs: Collection[Config], platform: Platform) -> None:
     """Raise `UserError` where engines can't sleep or be updated as the config wants it, or what it says is of no use.
 
@@ -250,19 +244,6 @@ def check_cycle(configs: Collection[Config], platform: Platform) -> None:
         configs: the config under each setting of mode cycle; none where that is not selected.
         platform: where it is planned for.
     """
-    for update in dict.fromkeys(update for config in configs for update in config.cycle.update):
-        if update in TRANSFERS and platform != "cuda":
-            raise UserError(
-                f"config: cycle.update: {update}: vLLM's weight transfer by {TRANSFERS[update]} needs platform cuda, "
-                f"and this is {platform}",
-                "set cycle.update: [in_process], or reload",
-            )
-        if update == "nccl" and any(config.engine.multiprocess is False for config in configs):
-            raise UserError(
-                "config: engine.multiprocess: with cycle.update: nccl the engine needs a process of its own, or one"
-                " whose trainer fails would wait for ever",
-                "set it to null, so that each platform has its default, or take cycle.update: [ipc]",
-            )
     levels = {level for config in configs for level in sleeps_in(config.cycle, platform)}
     deep = sorted(levels - {"none"})
     if deep and platform not in USUAL_SLEEP:
@@ -271,12 +252,11 @@ def check_cycle(configs: Collection[Config], platform: Platform) -> None:
             "set cycle.sleep: [none]: the engine pauses, gets new weights and resumes, with all its memory",
         )
     for config in configs if not deep else ():
-        for key, said in (("wake", config.cycle.wake == "together"), ("trainer_gb", config.cycle.trainer_gb)):
-            if said:
-                raise UserError(
-                    f"config: cycle.{key}: is {getattr(config.cycle, key)}, and no engine sleeps: cycle.sleep is none",
-                    "leave it out" + (", or set cycle.sleep: [2]" if platform in USUAL_SLEEP else ""),
-                )
+        if config.cycle.wake == "together":
+            raise UserError(
+                "config: cycle.wake: is together, and no engine sleeps: cycle.sleep is none",
+                "leave it out" + (", or set cycle.sleep: [2]" if platform in USUAL_SLEEP else ""),
+            )
 
 
 WITHOUT_WEIGHTS = ("ngram", "suffix")
@@ -296,7 +276,7 @@ def check_updatable(spec: Spec) -> None:
     if args.get("weight_transfer_config") is not None:
         raise UserError(
             f"config: weight_transfer_config: is set by rollout-bench itself in mode {spec.mode}",
-            f"leave it out{': cycle.update: ipc and nccl need it; or' if spec.cycle else ', or'} {leave}",
+            f"leave it out, or {leave}",
         )
     drafts = args.get("speculative_config")
     if drafts is not None and (not isinstance(drafts, dict) or drafts.get("method") not in WITHOUT_WEIGHTS):
@@ -327,12 +307,6 @@ def not_updatable(spec: Spec) -> tuple[str, str] | None:
         return (
             f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
             "set cycle.change: false, or cycle.update: [in_process]",
-        )
-    if spec.cycle.update in TRANSFERS:
-        return (
-            f"{model} has named weights, and the trainer's process of cycle.update: {spec.cycle.update} makes those of"
-            " synthetic models alone",
-            "set cycle.update: [in_process], or measure a synthetic model of that shape",
         )
     if spec.quant.weights_format != "bf16":
         return (

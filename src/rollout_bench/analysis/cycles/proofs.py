@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from rollout_bench.analysis.timed.rows import Row
 
-MEMORY_GROWS = "memory_grows"
-"""Code of the flag of launches that need more memory with every step; they are valid, and counted."""
-
 WRONG_WEIGHTS = ("output_changed", "update_without_effect", "weights_differ")
 """Codes of the flags of launches whose weights failed a proof."""
 
@@ -40,7 +37,7 @@ class Unfit:
 def unfit(row: Row) -> Iterator[Unfit]:
     """Yield what launches of `row` failed by."""
     tried = len(row.launches) + len(row.experiment.failures)
-    for code in (*WRONG_WEIGHTS, MEMORY_GROWS):
+    for code in WRONG_WEIGHTS:
         seen = [next((flag.sentence for flag in launch.flags if flag.code == code), "") for launch in row.launches]
         if any(seen):
             yield Unfit(code, sum(map(bool, seen)), tried, next(filter(None, seen)))

@@ -58,7 +58,6 @@ class MemoryCosts:
     host_before: float | None
     host_asleep: float | None
     host_after: float | None
-    ballast: float | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,6 @@ class StepCosts:
     Attributes:
         launches: of each valid launch.
         parts: seconds of each part of the transition that there is, in their order.
-        logged: what vLLM's own log says of them, where it says something.
         update: where that part's time goes.
         memory: what is held meanwhile.
         updates: transitions of these launches, warm-up included: each was proven.
@@ -77,7 +75,6 @@ class StepCosts:
 
     launches: tuple[LaunchSteps, ...]
     parts: Mapping[PartName, float]
-    logged: Mapping[PartName, float]
     update: UpdateCosts
     memory: MemoryCosts
     updates: int
@@ -139,7 +136,6 @@ def costs_of(records: Sequence[Record]) -> StepCosts | None:
     return StepCosts(
         launches=tuple(_of_launch(record, steps) for record, steps in launches),
         parts=each_part(_part_s),
-        logged=each_part(_logged_s),
         update=UpdateCosts(
             transfer_s=over(lambda transition: transition.update.transfer_s),
             quantize_s=over(lambda transition: transition.update.quantize_s),
@@ -153,7 +149,6 @@ def costs_of(records: Sequence[Record]) -> StepCosts | None:
                 for short, field in (("device_free", "device_free_bytes"), ("host", "host_bytes"))
                 for when in ("before", "asleep", "after")
             },
-            ballast=over(lambda transition: transition.ballast_bytes),
         ),
         updates=sum(one.transition is not None for record, _ in launches for one in record.iterations),
         changing=any(record.spec.cycle is None or not record.spec.cycle.unchanged for record, _ in launches),
@@ -177,14 +172,6 @@ def _part_s(name: PartName) -> Callable[[Transition], float | None]:
     return lambda transition: transition.part_s(name) if any(part.name == name for part in transition.parts) else None
 
 
-def _logged_s(name: PartName) -> Callable[[Transition], float | None]:
-    def told(transition: Transition) -> float | None:
-        known = [p.logged_s for p in transition.parts if p.name == name and p.logged_s is not None]
-        return sum(known) if known else None
-
-    return told
-
-
 def _looked(memory: Sequence[MemoryLook], when: str, field: str) -> float | None:
     return next((getattr(look, field) for look in memory if look.when == when), None)
 
@@ -201,7 +188,6 @@ def cost_table(rows: Sequence[Row]) -> pd.DataFrame:
             | {"launches_valid": len(row.used)}
             | {name: found and getattr(found, name) for name in numbers}
             | {f"{part}_s": found and found.parts.get(part) for part in get_args(PartName)}
-            | {f"{part}_logged_s": found and found.logged.get(part) for part in get_args(PartName)}
             | {f"update_{field.name}": found and getattr(found.update, field.name) for field in fields(UpdateCosts)}
             | {f"{field.name}_bytes": found and getattr(found.memory, field.name) for field in fields(MemoryCosts)}
         )

@@ -21,7 +21,7 @@ from rollout_bench.contracts.cycles import (
 )
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
-from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates, transfer_arguments
+from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, PhaseBegins, Tell, Wait
 from rollout_bench.measure.launch.steadiness import Series, comparable_s
@@ -36,8 +36,6 @@ DRAIN_S, POLL_S = 60.0, 0.001
 PROMPTS, PROMPT_TOKENS, TOKENS, SEED = 2, 16, 8, 20260101
 """The greedy probe: prompts, random token ids in each, tokens generated of each, and the seed of the ids."""
 
-GIGABYTE = 10**9
-
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: tell each event, and wait for the word before each iteration.
@@ -48,7 +46,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     began = time.perf_counter()
     spec = job.spec
     assert spec.cycle is not None, "specs of this mode have it"
-    more = {"worker_extension_cls": EXTENSION, **transfer_arguments(spec)}
+    more = {"worker_extension_cls": EXTENSION}
     if "worker_extension_cls" in spec.engine.args:
         more["worker_extension_cls"] = spec.engine.args["worker_extension_cls"]
     sleeps = {} if spec.cycle.sleep == "none" else {"enable_sleep_mode": True}
@@ -117,7 +115,6 @@ class Transitions:
         self._parts: list[TransitionPart] = []
         self._memory: list[MemoryLook] = []
         self._update: WeightUpdate | None = None
-        self._ballast: int | None = None
 
     def go(self, weights: Weights, ended: float, prove: Callable[[], WeightProof]) -> dict[str, Any]:
         """Go through one transition to `weights`; return the fields of `Transition` but for `proof`.
@@ -127,7 +124,7 @@ class Transitions:
             ended: when the pass's last token was back, on the monotonic clock, in seconds.
             prove: returns what the weights are that the pass had; called once the engine is drained, and not timed.
         """
-        self._ended, self._parts, self._memory, self._ballast = ended, [], [], None
+        self._ended, self._parts, self._memory = ended, [], []
         self._look("before")
         self._timed("drain", self._drain)
         loaded = prove()
@@ -141,7 +138,6 @@ class Transitions:
             level = int(self._settings.sleep)
             self._timed("sleep", lambda: self._llm.sleep(level=level))
             self._look("asleep")
-            self._hold_ballast()
             if self._settings.wake == "together":
                 self._timed("wake", self._llm.wake_up)
                 self._renew(weights)
@@ -156,7 +152,6 @@ class Transitions:
             "parts": self._parts,
             "update": self._update,
             "memory": self._memory,
-            "ballast_bytes": self._ballast,
             "loaded": loaded,
         }
 
@@ -192,28 +187,10 @@ class Transitions:
                 )
             time.sleep(POLL_S)
 
-    def _hold_ballast(self) -> None:
-        """Take the memory that a trainer would have meanwhile, and give it back."""
-        gigabytes = self._settings.trainer_gb
-        size = None if gigabytes is None else round(gigabytes * GIGABYTE)
-        try:
-            held = self._llm.collective_rpc("rollout_bench_ballast", kwargs={"size": size})
-        except Exception as error:  # as vLLM hands it on: any type
-            if "out of memory" not in str(error).lower():
-                raise
-            raise ServingFailed(
-                "ballast_out_of_memory",
-                f"asleep at level {self._settings.sleep} the engine leaves no room for a trainer of "
-                + ("nine tenths of what is free" if gigabytes is None else f"{gigabytes:g} GB (trainer_gb)"),
-                "set a smaller trainer_gb, or a deeper sleep",
-            ) from error
-        self._llm.collective_rpc("rollout_bench_drop_ballast")
-        self._ballast = int(min(held))
-
     def _look(self, when: Any) -> None:
         told = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
         free = min(told, default=None)
-        host = max(0, held_with_children(self._updates.apart) - self._updates.held_bytes)
+        host = max(0, held_with_children() - self._updates.held_bytes)
         self._memory.append(MemoryLook(when=when, device_free_bytes=free, host_bytes=host))
 
 

@@ -1,12 +1,11 @@
-"""New weights for the engine, by each `UpdateMethod`: through vLLM's own `reload_weights`, or its weight transfer."""
+"""New weights for the engine, by each `UpdateMethod`: through vLLM's own `reload_weights`."""
 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape
@@ -14,23 +13,6 @@ from rollout_bench.contracts.cycles import CycleSpec, UpdateMethod, Weights
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.server.stream import ServingFailed
-from rollout_bench.measure.transfer.senders import BUFFERS
-from rollout_bench.measure.transfer.trainer_link import TrainerLink
-from rollout_bench.measure.transfer.transfer_words import (
-    Bucket,
-    Made,
-    Meet,
-    Met,
-    Next,
-    Send,
-    Sent,
-    Stage,
-    Staged,
-    TrainerJob,
-)
-from rollout_bench.measure.transfer.weight_sets import announced
-
-MEGABYTE = 10**6
 
 REFUSALS = re.compile(
     r"NotImplementedError|\bnot (?:yet )?support|\bunsupported\b|can ?not be (?:reloaded|updated)|Model reloading with",
@@ -48,10 +30,6 @@ class WeightUpdates(Protocol):
 
     held_bytes: int
     """Bytes of the trainer's tensors in the memory of the engine's processes on the host, of all ranks."""
-
-    @property
-    def apart(self) -> Collection[int]:
-        """Ids of processes that are the trainer's, and none of the engine's."""
 
     def prepare(self) -> None:
         """Make both sets of weights; nobody times it.
@@ -82,8 +60,6 @@ class Reload:
 
     def __init__(self, llm: Any, spec: Spec, model: str) -> None:
         self._llm, self._spec = llm, spec
-        # `-second` was built without other norms by earlier versions
-        self.apart: Collection[int] = ()
         self._folders: dict[Weights, str] = {"first": model, "second": f"{model.rstrip('/')}-other"}
         self.held_bytes = 0
 
@@ -126,7 +102,6 @@ class InProcess:
     def __init__(self, llm: Any, spec: Spec, model: str) -> None:
         self._llm, self._spec = llm, spec
         self.held_bytes = 0
-        self.apart: Collection[int] = ()
 
     def prepare(self) -> None:
         """Make the trainer's tensors on each rank."""
@@ -151,181 +126,15 @@ class InProcess:
 
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Hand the trainer's tensors over; what the slowest rank needed is what is told."""
-        bucket_bytes = (_settings(self._spec).bucket_mb or 1) * MEGABYTE
-        how = {"weights": weights, "bucket_bytes": bucket_bytes}
-        ranks = _told_refusals(self._llm, self._spec, "rollout_bench_update", how)
+        ranks = _told_refusals(self._llm, self._spec, "rollout_bench_update", {"weights": weights})
         slowest: dict[str, Any] = max(ranks, key=lambda rank: rank["transfer_s"] + rank["quantize_s"])
         quantizes = self._spec.quant.weights_format != "bf16"
         return slowest if quantizes else {**slowest, "quantize_s": None}
 
 
-LOCALHOST = "127.0.0.1"
-"""Where trainer and engine are."""
-
-TARGET = "rollout_bench.measure.probes.transfer_target.TransferTarget"
-"""What vLLM mixes into its workers, so that they get weights from a trainer's process."""
-
-TRANSFERS = ("ipc", "nccl")
-"""Methods of `CycleSpec.update` that are engines of vLLM's weight transfer."""
-
-CALLS = ("init_weight_transfer_engine", "start_weight_update", "update_weights", "finish_weight_update")
-"""Of vLLM's `LLM`: the weight transfer that 0.23 and 0.32 have."""
-
-
-PACKED = {"packed": True, "packed_num_buffers": BUFFERS}
-"""How buckets are made, as engine and trainer both have to know it with nccl."""
-
-
-class Transfer:
-    """The trainer is a process of its own, which gives its weights to the engine through vLLM's weight transfer.
-
-    It starts once the engine is loaded, so that the engine finds its device free. With ipc it has the engine's own
-    devices, with nccl the one after them.
-
-    Args:
-        llm: vLLM's.
-        spec: what is measured.
-        model: folder of the first weights, or hub id.
-    """
-
-    def __init__(self, llm: Any, spec: Spec, model: str) -> None:
-        self._llm, self._spec = llm, spec
-        self._trainer: TrainerLink | None = None
-        self.held_bytes = 0
-        self._info: dict[str, Any] = {}
-
-    @property
-    def apart(self) -> Collection[int]:
-        """The trainer's process: to walk through all of its memory takes seconds."""
-        return () if self._trainer is None else (self._trainer.process.pid,)
-
-    @property
-    def trainer(self) -> TrainerLink:
-        """The trainer's process."""
-        assert self._trainer is not None, "preparing starts it"
-        return self._trainer
-
-    def prepare(self) -> None:
-        """Start the trainer, which makes both sets of weights, and have engine and trainer meet."""
-        spec, settings = self._spec, _settings(self._spec)
-        if spec.model.synthetic is None:
-            raise ServingFailed(
-                "not_updatable",
-                f"model {spec.model.name} has named weights, and the trainer's process of update: {settings.update} "
-                "makes those of synthetic models alone",
-                "take update: in_process",
-            )
-        shape = ResolvedShape(**spec.model.synthetic)
-        targets = self._llm.collective_rpc("rollout_bench_target")
-        engines = sorted({int(target["device"]) for target in targets})
-        ipc = settings.update == "ipc"
-        wire: dict[str, Any] = {"packed": True} if ipc else {**PACKED, "packed_buffer_size_bytes": self._bucket_bytes}
-        job = TrainerJob(
-            method=cast("Literal['ipc', 'nccl']", settings.update),
-            shape=spec.model.synthetic,
-            weights_format=spec.quant.weights_format,
-            second=not settings.unchanged,
-            devices=[f"cuda:{device}" for device in engines] if ipc else [f"cuda:{engines[-1] + 1}"],
-            bucket_bytes=self._bucket_bytes,
-        )
-        self._trainer = TrainerLink(job)
-        self._trainer.told(Made)
-        self.stage("first")
-        # how buckets are made is said beforehand by newer versions of vLLM, in each update by 0.23
-        beforehand, each = (
-            {name: value for name, value in wire.items() if name in targets[0][fields]}
-            for fields in ("init_fields", "update_fields")
-        )
-        self._info = {**each, **({} if ipc else announced(shape, spec.quant.weights_format))}
-        if not ipc:
-            port = free_port()
-            self.trainer.order(Meet(address=LOCALHOST, port=port, members=len(targets) + 1))
-            beforehand |= {
-                "master_address": LOCALHOST,
-                "master_port": port,
-                "rank_offset": 1,
-                "world_size": len(targets) + 1,
-            }
-        self._ask("rollout_bench_meet", {"info": beforehand})
-        if not ipc:
-            self.trainer.told(Met)
-
-    def stage(self, weights: Weights) -> None:
-        """Have the trainer bring these weights to its devices."""
-        self.trainer.order(Stage(weights=weights))
-        self.trainer.told(Staged)
-
-    def apply(self, weights: Weights) -> dict[str, Any]:
-        """Have the trainer send what is staged, and the engine load it."""
-        self._ask("rollout_bench_begin_transfer")
-        self.trainer.order(Send())
-        sent = self._received_in_buckets() if _settings(self._spec).update == "ipc" else self._received()
-        self._ask("rollout_bench_end_transfer")
-        return sent.model_dump(exclude={"event"})
-
-    def _received_in_buckets(self) -> Sent:
-        """Have the engine read bucket by bucket, each while the trainer waits."""
-        while True:
-            word = self.trainer.told(Bucket, Sent)
-            if isinstance(word, Sent):
-                return word
-            assert isinstance(word, Bucket)
-            info = {**self._info, **word.model_dump(exclude={"event", "handles"})}
-            self._ask("rollout_bench_receive", {"info": info, "handles": word.handles})
-            self.trainer.order(Next())
-
-    def _received(self) -> Sent:
-        self._ask("rollout_bench_receive", {"info": self._info})
-        return self.trainer.told(Sent)
-
-    def _ask(self, method: str, arguments: dict[str, Any] | None = None) -> None:
-        with self.trainer.in_engine():
-            _told_refusals(self._llm, self._spec, method, arguments or {})
-
-    @property
-    def _bucket_bytes(self) -> int:
-        return (_settings(self._spec).bucket_mb or 1) * MEGABYTE
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def transfer_arguments(spec: Spec) -> dict[str, Any]:
-    """Return the engine arguments that a weight transfer needs; none for other updates.
-
-    Raises:
-        ServingFailed: this vLLM has no weight transfer, or another one.
-    """
-    update = _settings(spec).update
-    if update not in TRANSFERS:
-        return {}
-    try:
-        from vllm import LLM
-        from vllm.config.weight_transfer import WeightTransferConfig
-
-        lacking = next((name for name in CALLS if not hasattr(LLM, name)), None)
-    except ImportError:
-        lacking = "weight transfer"
-    if lacking is not None:
-        raise ServingFailed(
-            "engine_lacks_cycle",
-            f"{spec.engine.name} {spec.engine.version} has no LLM.{lacking}, which update: {update} needs".replace(
-                "LLM.weight transfer", "weight transfer"
-            ),
-            "use vLLM 0.23, or 0.32, or take update: in_process",
-        )
-    return {"weight_transfer_config": WeightTransferConfig(backend=update), "worker_extension_cls": TARGET}
-
-
-METHODS: Mapping[UpdateMethod, type[Reload] | type[InProcess] | type[Transfer]] = {
+METHODS: Mapping[UpdateMethod, type[Reload] | type[InProcess]] = {
     "reload": Reload,
     "in_process": InProcess,
-    "ipc": Transfer,
-    "nccl": Transfer,
 }
 """Each method of `CycleSpec.update`."""
 
@@ -339,11 +148,7 @@ def _told_refusals(llm: Any, spec: Spec, method: str, arguments: dict[str, Any])
     """Return what each rank returned; raise `ServingFailed` where vLLM says that it can't update this format."""
     try:
         answers: list[Any] = llm.collective_rpc(method, kwargs=arguments)
-    except ServingFailed:  # of the trainer, which failed meanwhile
-        raise
     except Exception as error:  # of the worker, as vLLM hands it on: any type
-        if isinstance(error.__cause__, ServingFailed):  # of the trainer, where the engine has no process of its own
-            raise error.__cause__ from None
         said = f"{type(error).__name__}: {error}"
         if not REFUSALS.search(said) or DEVICE_ERROR in said:
             raise

@@ -7,16 +7,15 @@ import math
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from rollout_bench.contracts.cycles import Transition, TransitionPart, WeightProof
+from rollout_bench.contracts.cycles import Transition, WeightProof
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.placed_steps import PlacedStep
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
 from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, word_of
-from rollout_bench.measure.launch.steadiness import drift, quantile
 from rollout_bench.workloads.requests import Request, sharing
 
 
@@ -462,8 +461,7 @@ def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Ite
 def cycle_flags(passes: Sequence[Iteration]) -> list[Flag]:
     """Return what speaks against the transitions of a launch's passes, warm-up first."""
     transitions = [each.transition for each in passes if each.transition is not None]
-    counted = [each.transition for each in passes if each.transition is not None and not each.warmup]
-    return [*output_changed(transitions), *update_without_effect(transitions), *memory_grows(counted)]
+    return [*output_changed(transitions), *update_without_effect(transitions)]
 
 
 def _proofs(transitions: Sequence[Transition]) -> list[tuple[str, WeightProof]]:
@@ -569,94 +567,6 @@ def _step_flags(index: int, placed: PlacedStep, shards: int) -> list[Flag]:
         )
         flags.append(_invalid("weights_differ", f"{when}, {what}."))
     return flags
-
-
-GROWTH_BYTES = 10**6
-"""Growth a repeat that is worth a warning: a hundred steps then take 100 MB."""
-
-CONFIDENCE = 0.95
-"""Of the interval that a slope has."""
-
-
-def memory_grows(transitions: Sequence[Transition]) -> list[Flag]:
-    """Return a warning for memory that grows from repeat to repeat while the engine is paused or asleep.
-
-    It is the host's or the device's, and grows by more than `GROWTH_BYTES` a repeat, with an interval that excludes
-    none, and in both halves: what is allocated once is no leak. `transitions` are those that count.
-    """
-    looks = [look for each in transitions for look in each.memory if look.when == "asleep"]
-    taken = {
-        "the host": [float(look.host_bytes) for look in looks],
-        "the device": [-float(look.device_free_bytes) for look in looks if look.device_free_bytes is not None],
-    }
-    flags = []
-    for where, values in taken.items():
-        if len(values) < LEAST_HALVES:
-            continue
-        slope, low, high = growth(values)
-        half = (len(values) + 1) // 2
-        in_halves = min(growth(values[:half])[0], growth(values[-half:])[0])
-        if low > 0 and min(slope, in_halves) > GROWTH_BYTES:
-            sentence = (
-                f"Memory of {where} grew by {slope / 1e6:.1f} MB a repeat while the engine was paused or asleep "
-                f"({100 * CONFIDENCE:.0f} % interval {low / 1e6:.1f} to {high / 1e6:.1f} MB, {len(values)} repeats)."
-            )
-            flags.append(Flag(code="memory_grows", severity="warning", sentence=sentence))
-    return flags
-
-
-LEAST_LOOKS = 3
-"""Repeats from which on a slope has an interval."""
-
-LEAST_HALVES = 4
-"""Repeats from which on each half has a slope of its own."""
-
-
-def growth(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the slope of the least-squares line through `values` [n >= 2] per step, and its interval.
-
-    Interval: slope +- t s / sqrt(Sxx), with s^2 the residual mean square on n - 2 degrees of freedom and Sxx =
-    n (n^2 - 1) / 12 (Draper, Smith, Applied Regression Analysis, section 1.4). Of two values it is unlimited.
-    """
-    n = len(values)
-    if n < LEAST_LOOKS:
-        return values[1] - values[0], -math.inf, math.inf
-    slope, _ = drift(values)
-    mean, spread = statistics.fmean(values), n * (n * n - 1) / 12
-    residual = sum((value - mean - slope * (i - (n - 1) / 2)) ** 2 for i, value in enumerate(values))
-    reach = quantile(1 - CONFIDENCE, n - 2) * math.sqrt(residual / (n - 2) / spread)
-    return slope, slope - reach, slope + reach
-
-
-PART_LINES = {"fall asleep": ("sleep",), "wake up": ("wake", "wake_weights", "wake_kv_cache")}
-"""What vLLM's executor logs that it took to do -> the parts of a transition that it did in."""
-
-
-def with_logged(passes: Sequence[Iteration], log: str) -> list[Iteration]:
-    """Return `passes` whose parts have what vLLM logged of them, in order, where it logged as many as there were."""
-    said: dict[str, Iterator[str]] = {}
-    for words, names in PART_LINES.items():
-        times = re.findall(rf"It took ([0-9.]+) seconds to {words}", log)
-        parts = sum(part.name in names for each in passes if each.transition for part in each.transition.parts)
-        if len(times) == parts:
-            said |= dict.fromkeys(names, iter(times))
-    return [
-        each
-        if each.transition is None
-        else each.model_copy(
-            update={
-                "transition": each.transition.model_copy(
-                    update={"parts": [_with_logged(part, said) for part in each.transition.parts]}
-                )
-            }
-        )
-        for each in passes
-    ]
-
-
-def _with_logged(part: TransitionPart, said: Mapping[str, Iterator[str]]) -> TransitionPart:
-    times = said.get(part.name)
-    return part if times is None else part.model_copy(update={"logged_s": float(next(times))})
 
 
 def _length_as_asked(workload: WorkloadSpec, tokens: int, asked: int) -> bool:

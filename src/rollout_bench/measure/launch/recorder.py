@@ -58,7 +58,6 @@ from rollout_bench.measure.launch.flags import (
     placement_flags,
     read_log,
     reuse_flags,
-    with_logged,
 )
 from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
@@ -223,7 +222,7 @@ class Measurement(Collecting):
         launched = self.launched(log)
         record = Record(
             **launched,
-            iterations=with_logged(self._iterations, log),
+            iterations=self._iterations,
             validity=[*self.flags, *self._doubts(launched["engine"], log)],
             sequences_file=sequences_path(path).name,
             server_file=server_path(path).name if SERVER in MODES[self.spec.mode].side_files else None,

@@ -223,17 +223,6 @@ def two_sided_p(t: float, freedom: int) -> float:
     return max(0.0, 1 - inside)
 
 
-def quantile(p: float, freedom: int) -> float:
-    """Return the t >= 0 with `two_sided_p(t, freedom)` = `p`, 0 < p < 1, by bisection."""
-    low, high = 0.0, 1.0
-    while two_sided_p(high, freedom) > p:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if two_sided_p(middle, freedom) > p else (low, middle)
-    return high
-
-
 def _squares(values: Sequence[float]) -> float:
     mean = fmean(values)
     return sum((value - mean) ** 2 for value in values)

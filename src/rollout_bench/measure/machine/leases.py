@@ -43,7 +43,6 @@ from rollout_bench.contracts.spec import (
     devices_per_replica,
     replicas,
     replicas_key,
-    trainers_devices,
 )
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import first_few
@@ -429,8 +428,6 @@ def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
         for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
         if (value := int(spec.engine.args.get(name) or 1)) > 1
     )
-    if trainers_devices(spec):
-        asks = f"{asks or 'engine 1'} + trainer 1"
     variable = VARIABLES.get(spec.platform, "")
     found = f"{visible} {'is' if visible == 1 else 'are'} visible here"
     if variable in os.environ:

@@ -1,4 +1,4 @@
-"""What stands for the trainer inside vLLM's worker: its weights, and the memory that it takes while the engine sleeps.
+"""What stands for the trainer inside vLLM's worker: its weights.
 
 The trainer's tensors are bf16, lie in the host's memory, and have the names of a checkpoint. Each rank holds the whole
 model, as every rank of verl does once it has gathered the parameters of all; vLLM's loaders take each rank's part.
@@ -17,6 +17,9 @@ from rollout_bench.contracts.cycles import Weights
 from rollout_bench.measure.probes.weight_proofs import WeightProofs
 from rollout_bench.measure.transfer.weight_sets import Encoder, Named, drawn, specs_of, synchronize
 
+BUCKET_BYTES = 2048 * 10**6
+"""Bytes of weights that are handed over at once: verl's bucket."""
+
 
 class HandOver(TypedDict):
     """What handing an update over took on one rank: seconds; bytes of the trainer's tensors; buckets."""
@@ -28,7 +31,7 @@ class HandOver(TypedDict):
 
 
 class TrainerStandIn(WeightProofs):
-    """Proofs, the trainer's weights and its memory: what vLLM mixes into its worker for a cycle."""
+    """Proofs and the trainer's weights: what vLLM mixes into its worker for a cycle."""
 
     reload_weights: Any  # the worker's own
     device: Any
@@ -59,11 +62,11 @@ class TrainerStandIn(WeightProofs):
                 self._sets["second"] = drawn(specs, model.other_weights())
         return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
 
-    def rollout_bench_update(self, weights: Weights, bucket_bytes: int) -> HandOver:
-        """Hand the trainer's weights over to vLLM, in buckets of so many bytes; return what that took."""
+    def rollout_bench_update(self, weights: Weights) -> HandOver:
+        """Hand the trainer's weights over to vLLM, in buckets of `BUCKET_BYTES`; return what that took."""
         took = HandOver(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
         self._encoder.elapsed_s = 0.0
-        self._reload(weights_iterator=self._handed_over(weights, bucket_bytes, took))
+        self._reload(weights_iterator=self._handed_over(weights, took))
         took["quantize_s"] = self._encoder.elapsed_s
         return took
 
@@ -79,9 +82,9 @@ class TrainerStandIn(WeightProofs):
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         synchronize(self.device)
 
-    def _handed_over(self, weights: Weights, bucket_bytes: int, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
+    def _handed_over(self, weights: Weights, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield what a checkpoint of the engine's format has, from copies on the engine's device; fill `took`."""
-        for bucket in buckets(self._sets[weights], bucket_bytes):
+        for bucket in buckets(self._sets[weights], BUCKET_BYTES):
             synchronize(self.device)  # what vLLM did with the bucket before is no part of this
             began = time.monotonic()
             copies = [(name, tensor.to(self.device, copy=True)) for name, tensor in bucket]
@@ -106,18 +109,6 @@ class TrainerStandIn(WeightProofs):
             return None
         synchronize(self.device)
         return int(getattr(torch, self.device.type).mem_get_info(self.device)[0])
-
-    def rollout_bench_ballast(self, size: int | None) -> int:
-        """Take `size` bytes of this rank's device, or nine tenths of what is free; return how many were taken."""
-        free = self.rollout_bench_device_free() or 0
-        wanted = free * 9 // 10 if size is None else size
-        self._ballast: torch.Tensor | None = torch.empty(wanted, dtype=torch.uint8, device=self.device)
-        return wanted
-
-    def rollout_bench_drop_ballast(self) -> None:
-        """Give the ballast's memory back to the device."""
-        self._ballast = None
-        getattr(torch, self.device.type).empty_cache()
 
 
 def rolled(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 
-from rollout_bench.checkpoints.formats import TensorSpec, WeightsFormat, stored_tensors, tensors
+from rollout_bench.checkpoints.formats import TensorSpec, WeightsFormat, tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.checkpoints.weights import TORCH_DTYPES, encode, random_weights
+from rollout_bench.checkpoints.weights import encode, random_weights
 
 Named = list[tuple[str, torch.Tensor]]
 """Tensors by their names in a checkpoint, in its order."""
@@ -56,27 +56,6 @@ class Encoder:
         self._wait()
         self.elapsed_s += time.monotonic() - began
         return stored
-
-
-def announced(model: ResolvedShape, weights_format: str) -> dict[str, list[Any]]:
-    """Return names, types (as torch calls them) and shapes of all that a format stores for a model, in order."""
-    stored = [item for spec in tensors(model) for item in stored_tensors(spec, cast("WeightsFormat", weights_format))]
-    return {
-        "names": [item.name for item in stored],
-        "dtype_names": [type_name(TORCH_DTYPES[item.dtype]) for item in stored],
-        "shapes": [list(item.shape) for item in stored],
-    }
-
-
-def largest_stored_bytes(model: ResolvedShape, weights_format: str) -> int:
-    """Return the bytes of the largest tensor that a format stores for a model."""
-    chosen = cast("WeightsFormat", weights_format)
-    return max(item.size_bytes for spec in tensors(model) for item in stored_tensors(spec, chosen))
-
-
-def type_name(dtype: torch.dtype) -> str:
-    """Return a type's name as vLLM's weight transfer wants it: bfloat16."""
-    return str(dtype).removeprefix("torch.")
 
 
 def synchronize(device: torch.device) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.cycles.net_gains import NetGain, TokenRange, net_gain
-from rollout_bench.analysis.cycles.proofs import MEMORY_GROWS, unfit
+from rollout_bench.analysis.cycles.proofs import unfit
 from rollout_bench.analysis.cycles.step_costs import StepCosts, cost_table, costs_of, step_costs
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
@@ -50,10 +50,7 @@ def _costs(cell: Callable[[StepCosts], str]) -> Callable[[Line], str]:
 
 def _part(name: PartName) -> Callable[[StepCosts], str]:
     def cell(costs: StepCosts) -> str:
-        if name not in costs.parts:
-            return MISSING
-        logged = f" ({_ms(costs.logged[name])})" if name in costs.logged else ""
-        return _ms(costs.parts[name]) + logged
+        return _ms(costs.parts.get(name))
 
     return cell
 
@@ -120,7 +117,6 @@ MEMORY = (
         _memory("device_free_asleep"),
     ),
     Column("device free after GiB", "The same at the end of the transition.", _memory("device_free_after")),
-    Column("ballast GiB", "What a stand-in for the trainer took meanwhile.", _memory("ballast")),
     Column(
         "host GiB",
         "Memory of the engine's processes on the host when generation was over, pages that they share counted once.",
@@ -222,11 +218,7 @@ def cycle_part(findings: Findings) -> SummaryPart:
             decisions=decided,
             alone=list(alone(every, costs, decided)),
             confidence=findings.collection.comparison.confidence,
-            proven=[
-                (_short(row, every), found)
-                for row in every
-                if (found := costs[row.experiment.place]) and MEMORY_GROWS not in {each.code for each in unfit(row)}
-            ],
+            proven=[(_short(row, every), found) for row in every if (found := costs[row.experiment.place])],
             unfit=[(_short(row, every), found) for row in every for found in unfit(row)],
             most=MOST,
         ),
