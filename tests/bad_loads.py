@@ -211,7 +211,7 @@ BAD_LOADS = [
         "too_few_prompts_for_the_requests",
         _demo("{prompts: 9, samples_per_prompt: 1, online: {concurrency: 2, requests: 64}}"),
         "online.requests: 2 at once for 64 requests are 64 requests, and 9 prompts are 9",
-        "set prompts to 64 or more, or pool",
+        "set prompts to 64 or more",
     ),
     Bad(
         "time_and_number",
@@ -259,15 +259,6 @@ BAD_LOADS = [
         "demo.online.api: chat: guidellm is told here to ask for completions",
         "leave api out",
     ),
-    Bad("pool_zero", _demo("{pool: 0}"), "demo.pool: 0", "reference"),
-    Bad("pool_of_a_file", _file("prompts", "prompts.txt", "prompts: 8, pool: 8"), "demo.pool: has no", "leave pool"),
-    Bad(
-        "more_groups_than_the_pool",
-        _demo("{prompts: 8, pool: 4, shared_prefix: {tokens: 4, groups: 5}}"),
-        "groups: 5 are more than the 4 prompts",
-        "to 4",
-    ),
-    Bad("outside_unknown", _demo("{output_tokens: {LOG, high: 9, outside: cut}}"), "outside: 'cut'", "clip"),
     Bad("stages_empty", _demo("{online: {stages: []}}"), "demo.online.stages: is an empty list", "reference"),
     Bad("stage_a_number", _demo("{online: {stages: [4]}}"), "demo.online.stages.0: 4", "reference"),
     Bad("stage_misspelt", _demo("{online: {stages: [{rate: 4}]}}"), "stages.0.rate", "request_rate"),
@@ -322,10 +313,4 @@ BAD_LOADS = [
         "set it to text",
     ),
     Bad("arrivals_not_said", _traced("online: {request_rate: trace}"), "does not say when requests", "add arrival_s"),
-    Bad(
-        "shift_above_low",
-        _demo("{prompt_tokens: {distribution: lognormal, median: 8, sigma: 1, shift: 9, high: 64}}"),
-        "low 1 is no more than shift 9",
-        "reference",
-    ),
 ]

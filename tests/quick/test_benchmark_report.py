@@ -418,10 +418,6 @@ def test_energy_is_told_where_devices_count_it(tmp_path: Path) -> None:
             {"distribution": "lognormal", "median": 20, "sigma": 1, "low": 4, "high": 256},
             {"distribution": "other", "value": 32.0, "min": 4, "max": 256},
         ),
-        (
-            {"distribution": "zipf", "exponent": 1.5, "low": 4, "high": 256},
-            {"distribution": "other", "value": 32.0, "min": 4, "max": 256},
-        ),
     ],
 )
 def test_lengths_are_told_in_the_words_that_reports_have(tmp_path: Path, length: Any, told: Any) -> None:

@@ -125,7 +125,6 @@ def test_an_output_may_end_early_where_the_flags_do_not_say_otherwise(tmp_path: 
 def test_the_overrides_of_the_guide_change_both_distributions():
     changed = meaning("inference-perf", "sanity_random", {"min": 20, "total_count": 200})
     assert changed.workload["prompt_tokens"]["low"] == changed.workload["output_tokens"]["low"] == 20
-    assert changed.workload["pool"] == 200
     assert meaning("inference-perf", "sanity_random", "min=20,total_count=200") == changed
     assert meaning("inference-perf", "sanity_random", {"min": "20", "total_count": "200"}) == changed
 
@@ -166,10 +165,10 @@ def test_benchmarks_of_a_scenario_are_its_stages(tmp_path: Path):
     assert {stage["duration_s"] for stage in stages} == {20}
 
 
-def test_shared_prefixes_have_their_groups_and_a_pool_of_prompts():
+def test_shared_prefixes_have_their_groups():
     found = meaning("inference-perf", "shared_prefix_synthetic_short").workload
     assert found["shared_prefix"] == {"tokens": 2048, "groups": 32}
-    assert (found["prompt_tokens"], found["output_tokens"], found["pool"]) == (2304, 256, 1024)
+    assert (found["prompt_tokens"], found["output_tokens"]) == (2304, 256)
 
 
 def test_values_of_the_environment_fill_tokens_and_those_in_comments_need_none(

@@ -41,7 +41,7 @@ def test_a_wrong_load_is_told_in_two_lines(bad: Bad):
 
 
 def test_max_model_len_is_the_longest_that_can_be_drawn():
-    spread = "{distribution: zipf, exponent: 1, high: 200}"
+    spread = "{distribution: uniform, high: 200}"
     experiment = first(f"workload_settings: {{demo: {{output_tokens: {spread}}}}}")
     assert experiment.spec.engine.args["max_model_len"] == 264
 

@@ -28,8 +28,8 @@ KEPT_UP = 0.95
 
 
 class _Bounded(Strict):
-    low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again, or as outside says.")
-    high: Tokens = Field(description="The longest; what is drawn above it is drawn again, or as outside says.")
+    low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again.")
+    high: Tokens = Field(description="The longest; what is drawn above it is drawn again.")
 
     @model_validator(mode="after")
     def _order(self) -> _Bounded:
@@ -50,9 +50,6 @@ class Normal(_Bounded):
     distribution: Literal["normal"] = Field(description="Which distribution it is.")
     mean: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Mean, before the bounds cut it.")
     std: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Standard deviation, before the bounds cut it.")
-    outside: Literal["clip"] | None = absent(
-        "clip: what is drawn below low or above high becomes that bound. Null: it is drawn again."
-    )
 
 
 class LogNormal(_Bounded):
@@ -63,23 +60,6 @@ class LogNormal(_Bounded):
     sigma: Annotated[Number, Field(gt=0, le=10)] = Field(
         description="Standard deviation of the natural logarithm: 1 has one length in six beyond 2.7 times the median."
     )
-    outside: Literal["clip"] | None = absent(
-        "clip: what is drawn below low or above high becomes that bound. Null: it is drawn again."
-    )
-    shift: Tokens | None = absent("Added to what is drawn; low and high hold for the sum. Null: nothing.")
-
-    @model_validator(mode="after")
-    def _above_shift(self) -> LogNormal:
-        if self.shift is not None and self.low <= self.shift:
-            raise ValueError(f"low {self.low} is no more than shift {self.shift}, to which more than 0 is added")
-        return self
-
-
-class Zipf(_Bounded):
-    """The k-th shortest length is k^-exponent times as likely as the shortest."""
-
-    distribution: Literal["zipf"] = Field(description="Which distribution it is.")
-    exponent: Annotated[Number, Field(gt=0, le=20)] = Field(description="How fast long ones get rare; 1 to 2 is usual.")
 
 
 def _kind(value: Any) -> str:
@@ -92,14 +72,13 @@ Length = Annotated[
     Annotated[Tokens, Tag("fixed")]
     | Annotated[Uniform, Tag("uniform")]
     | Annotated[Normal, Tag("normal")]
-    | Annotated[LogNormal, Tag("lognormal")]
-    | Annotated[Zipf, Tag("zipf")],
+    | Annotated[LogNormal, Tag("lognormal")],
     Discriminator(_kind),
 ]
 """A number of tokens, or how it is distributed."""
 
 
-DISTRIBUTIONS = ("uniform", "normal", "lognormal", "zipf")
+DISTRIBUTIONS = ("uniform", "normal", "lognormal")
 """What a length can be but a number."""
 
 

@@ -280,7 +280,7 @@ class Workload(Strict):
     prompt_tokens: Length = Field(
         512,
         description=(
-            "Tokens in each prompt: a number, or {distribution: uniform|normal|lognormal|zipf, ...}. With prompts "
+            "Tokens in each prompt: a number, or {distribution: uniform|normal|lognormal, ...}. With prompts "
             "from a data set: the most of each that count. A trace has its own."
         ),
     )
@@ -316,10 +316,6 @@ class Workload(Strict):
         ),
     )
     shared_prefix: SharedPrefix | None = absent("Tokens that prompts begin with together.")
-    pool: Count | None = absent(
-        "Distinct prompts that are drawn once, the same in each pass and launch: requests take them in order, and from "
-        "the first again. Null: each pass has prompts of its own."
-    )
 
 
 class WorkloadSpec(Workload):

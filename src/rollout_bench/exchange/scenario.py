@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rollout_bench.contracts.load import Length, LoadPoint, LogNormal, Normal, Uniform
+from rollout_bench.contracts.load import Length, LoadPoint, Normal, Uniform
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size
@@ -226,8 +226,7 @@ def _length(length: Length, measured: bool, mean: float | None) -> SequenceLengt
         return SequenceLength(distribution="gaussian", value=length.mean, std_dev=length.std, **bounds)
     if isinstance(length, Uniform):
         return SequenceLength(distribution="uniform", value=(length.low + length.high) / 2, **bounds)
-    middle = length.median if isinstance(length, LogNormal) else float(length.low)
-    return SequenceLength(distribution="other", value=middle if mean is None else mean, **bounds)
+    return SequenceLength(distribution="other", value=length.median if mean is None else mean, **bounds)
 
 
 def _prefix(spec: Spec) -> PrefixGroups | None:

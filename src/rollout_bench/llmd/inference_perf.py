@@ -168,17 +168,13 @@ def _data(keys: Keys, meaning: Meaning, requests: int) -> None:
         _conversations(keys, meaning)
     else:
         keys.refuse(f"type: {kind} takes no file", "path")
-        pools = []
         for theirs, ours in (("input_distribution", "prompt_tokens"), ("output_distribution", "output_tokens")):
             if theirs not in keys:
                 raise keys.error(
                     theirs, "is missing", f"write {{min: 10, max: 100, mean: 50, std_dev: 10}} below {theirs}"
                 )
             own = keys.section(theirs)
-            pools.append(own.take("total_count", count, 0))
             load[ours] = _lengths(own, shifts=True)
-        if pools[0]:
-            load["pool"] = max(pools[0], requests)  # inference-perf raises it to what a stage needs
 
 
 def _conversations(keys: Keys, meaning: Meaning) -> None:
@@ -205,13 +201,20 @@ def _shared_prefix(keys: Keys, meaning: Meaning, requests: int) -> None:
         raise keys.error("system_prompt_len", "is a distribution: shared prefixes have one length", "write a number")
     prefix = keys.take("system_prompt_len", count, 100)
     question = _inline(keys, "question_len", "question_distribution", 50)
+    if isinstance(question, dict) and question["distribution"] == "lognormal":
+        raise keys.error(
+            "question_len", "lognormal: begins behind the shared prefix, and no distribution here does", "write normal"
+        )
     load["output_tokens"] = _inline(keys, "output_len", "output_distribution", 50)
     seed = keys.take("seed", index, -1)
     if seed >= 0:
         load["seed"] = seed
     load["prompt_tokens"] = behind(prefix, question)
     load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
-    load["pool"] = groups * each
+    if requests > groups * each:
+        meaning.notes.append(
+            f"data.shared_prefix: {requests} requests have as many questions; inference-perf asks {groups * each} again"
+        )
 
 
 def _inline(keys: Keys, name: str, legacy: str, default: int) -> int | dict[str, Any]:
@@ -264,4 +267,4 @@ def _lengths(keys: Keys, *, shifts: bool) -> int | dict[str, Any]:
     sigma = math.sqrt(math.log(1 + (std / mean) ** 2))
     median = mean / math.exp(sigma**2 / 2)
     spread = {"distribution": "lognormal", "median": round(median, 6), "sigma": round(sigma, 6)}
-    return {**spread, "low": low, "high": high, "outside": "clip"}
+    return {**spread, "low": low, "high": high}

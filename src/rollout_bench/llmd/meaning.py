@@ -158,7 +158,7 @@ def _middle(length: Any) -> float:
 
 
 def bounded(low: int, high: int, mean: float, std: float) -> int | dict[str, Any]:
-    """Return lengths round a mean whose outliers are put on the bounds, as harnesses have them."""
+    """Return lengths round a mean, within bounds."""
     if low == high or std == 0:
         return min(max(round(mean), low), high)
     return {
@@ -167,7 +167,6 @@ def bounded(low: int, high: int, mean: float, std: float) -> int | dict[str, Any
         "std": _plain(std),
         "low": low,
         "high": high,
-        "outside": "clip",
     }
 
 
@@ -180,8 +179,6 @@ def behind(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
     """Return the lengths of whole prompts whose own part, behind a shared prefix, has these."""
     if isinstance(length, int):
         return prefix + length
-    if length["distribution"] == "lognormal" and prefix:
-        return {**length, "low": length["low"] + prefix, "high": length["high"] + prefix, "shift": prefix}
     return {key: value + prefix if key in ("low", "high", "mean") else value for key, value in length.items()}
 
 

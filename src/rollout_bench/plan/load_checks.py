@@ -118,11 +118,6 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     elif facts is not None:
         _check_texts(where, load, facts)
     _check_bounds(where, load)
-    if load.pool is not None and facts is not None:
-        raise UserError(
-            f"{where}.pool: has no meaning beside a data set, whose prompts are taken in order",
-            "leave pool out, or dataset",
-        )
     _check_prefix(where, load, facts)
     _check_samples(where, load)
     _check_arrivals(where, load, facts)
@@ -242,11 +237,10 @@ def _check_prefix(where: str, load: WorkloadSettings, facts: DatasetFacts | None
             f"{where}.shared_prefix.tokens: {shared.tokens} leave nothing of {whose}, {shortest}",
             f"set it to {shortest - 1} or fewer, or make prompts longer" if shortest > 1 else "make prompts longer",
         )
-    distinct = load.pool or load.prompts
-    if shared.groups > distinct:
+    if shared.groups > load.prompts:
         raise UserError(
-            f"{where}.shared_prefix.groups: {shared.groups} are more than the {distinct} prompts",
-            f"set groups to {distinct} or fewer",
+            f"{where}.shared_prefix.groups: {shared.groups} are more than the {load.prompts} prompts",
+            f"set groups to {load.prompts} or fewer",
         )
 
 
@@ -260,8 +254,6 @@ def _check_samples(where: str, load: WorkloadSettings) -> None:
 
 def _check_supply(where: str, load: WorkloadSettings) -> None:
     """Raise `UserError` where more requests are due in the time of a load than are drawn for a pass."""
-    if load.pool is not None:
-        return
     drawn = load.prompts * load.samples_per_prompt
     if (load.online.generators or 1) > drawn:
         raise UserError(
@@ -276,7 +268,7 @@ def _check_supply(where: str, load: WorkloadSettings) -> None:
             raise UserError(
                 f"{where}.online.{key}: {point.label} are {due} requests, and {load.prompts} prompts{per} are"
                 f" {drawn}: prompts would come again",
-                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more, or pool if they are to come again",
+                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more",
             )
 
 

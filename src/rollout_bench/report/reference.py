@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rollout_bench.contracts.inside import MachineLimits, ScoredRow
-from rollout_bench.contracts.load import LogNormal, Normal, Uniform, Zipf
+from rollout_bench.contracts.load import LogNormal, Normal, Uniform
 from rollout_bench.contracts.messages import MessageRow
 from rollout_bench.contracts.metrics import METRICS, Metric
 from rollout_bench.contracts.modes import MODES
@@ -31,7 +31,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "limits": MachineLimits,
 }
 
-LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal, Zipf)
+LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal)
 
 _MADE = "<!-- Made by `make docs` from the code; changes here are lost. -->\n\n"
 

@@ -7,17 +7,15 @@ has a part in it, which could move one draw in 10^12 by one token.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import math
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import NormalDist
 
-from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform, Zipf, longest
+from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform, longest
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.workloads.datasets import Entry, prompt_numbers, read_dataset
 
@@ -63,9 +61,6 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
         return [length] * count
     if isinstance(length, Uniform):
         return [length.low + number % (length.high - length.low + 1) for number in integers(label, count)]
-    if isinstance(length, Zipf):
-        table = _zipf_table(length.exponent, length.high - length.low + 1)
-        return [length.low + bisect_left(table, share * table[-1]) for share in shares(label, count)]
     return [_bell(length, share) for share in shares(label, count)]
 
 
@@ -74,7 +69,7 @@ def share_within(length: Length) -> float:
 
     The chance that a length needs no second draw.
     """
-    if isinstance(length, Normal | LogNormal) and length.outside is None:
+    if isinstance(length, Normal | LogNormal):
         below, above = (STANDARD.cdf(edge) for edge in _edges(length))
         return above - below
     return 1.0
@@ -84,16 +79,15 @@ def _bell(length: Normal | LogNormal, share: float) -> int:
     """Return the length at `share` of the distribution between the bounds.
 
     Rounded lengths from low to high are those whose value lies from low - 1/2 to high + 1/2, so that is where the
-    distribution is cut: the same as drawing again whatever falls outside, without ever drawing again. Where that is
-    clipped, it is not cut.
+    distribution is cut: the same as drawing again whatever falls outside, without ever drawing again.
     """
-    below, above = (0.0, 1.0) if length.outside == "clip" else (STANDARD.cdf(edge) for edge in _edges(length))
+    below, above = (STANDARD.cdf(edge) for edge in _edges(length))
     # Held off 0 and 1, where there is no inverse and rounding could lead.
     z = STANDARD.inv_cdf(min(max(below + share * (above - below), 1e-300), 1 - 2**-53))
     if isinstance(length, Normal):
         value = length.mean + z * length.std
     else:
-        value = (length.shift or 0) + math.exp(math.log(length.median) + z * length.sigma)
+        value = math.exp(math.log(length.median) + z * length.sigma)
     return min(max(math.floor(value + 0.5), length.low), length.high)
 
 
@@ -102,18 +96,8 @@ def _edges(length: Normal | LogNormal) -> tuple[float, float]:
     low, high = length.low - 0.5, length.high + 0.5
     if isinstance(length, Normal):
         return (low - length.mean) / length.std, (high - length.mean) / length.std
-    middle, shift = math.log(length.median), length.shift or 0
-    return (math.log(low - shift) - middle) / length.sigma, (math.log(high - shift) - middle) / length.sigma
-
-
-@functools.lru_cache(maxsize=4)
-def _zipf_table(exponent: float, lengths: int) -> array[float]:
-    return array("d", itertools.accumulate(k**-exponent for k in range(1, lengths + 1)))
-
-
-def pool_label(workload: WorkloadSpec) -> str:
-    """Return what the draws of a pool depend on."""
-    return f"{workload.seed}/pool"
+    middle = math.log(length.median)
+    return (math.log(low) - middle) / length.sigma, (math.log(high) - middle) / length.sigma
 
 
 class UnknownSizesError(Exception):
@@ -135,11 +119,6 @@ def sizes(workload: WorkloadSpec, launch: int, iteration: int, dataset: str | No
     """
     label, samples = f"{workload.seed}/{launch}/{iteration}", workload.samples_per_prompt
     outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
-    if workload.pool is not None:
-        pool = drawn(workload.prompt_tokens, f"{pool_label(workload)}/prompt_tokens", workload.pool)
-        first = workload.prompts * iteration
-        places = [(first + number // samples) % workload.pool for number in range(len(outputs))]
-        return [(pool[place], output, place) for place, output in zip(places, outputs, strict=True)]
     if workload.dataset is None:
         prompts = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
         return [(prompts[number // samples], output, number // samples) for number, output in enumerate(outputs)]

@@ -16,7 +16,7 @@ from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.workloads.datasets import Entry, prompt_numbers, read_dataset
-from rollout_bench.workloads.lengths import STANDARD, drawn, integers, pool_label, stream
+from rollout_bench.workloads.lengths import STANDARD, drawn, integers, stream
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,6 @@ class ReplicaPart:
 
 WHOLE = ReplicaPart()
 """The part of an engine that is alone."""
-
-
-class _PoolPart(ReplicaPart):
-    """What a pool is drawn for: every pass of every launch."""
-
-    def label(self, workload: WorkloadSpec, launch: int, iteration: int) -> str:
-        return pool_label(workload)
 
 
 MARGIN = 32
@@ -261,7 +254,6 @@ class Source:
         self._vocabulary = vocabulary
         self._entries: list[Entry] = []
         self._tokenizer: Any = None
-        self._pool: list[list[int]] = []
         if workload.dataset is None:
             return
         if dataset is None:
@@ -284,12 +276,10 @@ class Source:
             UserError: the vocabulary is too small for so many distinct prompts, or for the data set's token ids.
         """
         workload, samples = self._workload, self._workload.samples_per_prompt
-        if least > workload.prompts * samples and workload.dataset is None and workload.pool is None:
+        if least > workload.prompts * samples and workload.dataset is None:
             workload = workload.model_copy(update={"prompts": math.ceil(least / samples)})
         label = self._part.label(workload, launch, iteration)
         outputs = drawn(workload.output_tokens, f"{label}/output_tokens", workload.prompts * samples)
-        if workload.pool is not None:
-            return self._pooled(workload.pool, outputs, iteration)
         if workload.dataset is None:
             token_ids = prompts(workload, self._vocabulary, launch, iteration, part=self._part)
             return [
@@ -316,20 +306,6 @@ class Source:
             for number, place in enumerate(places)
             for sample in range(samples)
         ]  # fmt: skip
-
-    def _pooled(self, count: int, outputs: Sequence[int], iteration: int) -> list[Request]:
-        """Return requests of a pool: each replica and iteration goes on where the one before stopped."""
-        workload = self._workload
-        if not self._pool:
-            whole = workload.model_copy(update={"prompts": count})
-            self._pool = prompts(whole, self._vocabulary, 0, 0, part=_PoolPart())
-        first = workload.prompts * (self._part.replicas * iteration + self._part.replica)
-        samples: dict[int, Iterator[int]] = defaultdict(itertools.count)
-        places = [(first + number // workload.samples_per_prompt) % count for number in range(len(outputs))]
-        return [
-            Request(place, next(samples[place]), self._pool[place], tokens)
-            for place, tokens in zip(places, outputs, strict=True)
-        ]
 
     def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
         """Return prompts of a trace: entries of one group have the same."""

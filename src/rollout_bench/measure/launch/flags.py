@@ -225,11 +225,7 @@ def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
 def reuse_flags(spec: Spec, rows: Iterable[SequenceRow], engine: EngineFacts) -> list[Flag]:
     """Return a flag where a load for a time sent prompts again, and a prefix cache may have had them."""
     workload = spec.workload
-    if (
-        spec.load is None
-        or workload.pool is not None
-        or (workload.dataset is not None and workload.dataset.format == "trace")
-    ):
+    if spec.load is None or (workload.dataset is not None and workload.dataset.format == "trace"):
         return []
     samples = workload.samples_per_prompt
     rows = list(rows)
