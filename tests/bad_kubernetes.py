@@ -93,12 +93,6 @@ BAD_WHEN_WRITTEN = [
         "hub:<owner>/<name>",
     ),
     Bad(
-        "trained_in_each_pod",
-        "{models: [own], quants: [bf16], model_settings: {own: {trained: {}}}}",
-        "model_settings.own.trained: each pod would train a model of its own",
-        "train it on one machine",
-    ),
-    Bad(
         "weights_elsewhere",
         "{models: [own], quants: [bf16], model_settings: {own: {weights: {bf16: /mnt/own}}},"
         " kubernetes: {models_claim: weights}}",

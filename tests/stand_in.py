@@ -226,7 +226,7 @@ def main() -> int:
     arguments = {a.partition("=")[0]: a.partition("=")[2] or b for a, b in zip(words, [*words, ""][1:], strict=True)}
     if name == "installed.py":
         look()
-    elif name in ("build_checkpoint.py", "train_model.py"):
+    elif name == "build_checkpoint.py":
         out = Path(arguments["--out"])
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").write_text("{}")

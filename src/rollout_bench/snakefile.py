@@ -608,9 +608,9 @@ def _checkpoints(launches: Iterable[ScheduledLaunch]) -> list[str]:
     return list(dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint))
 
 
-def checkpoint_pattern(plan: Schedule, name: str = "synthetic/{checkpoint}") -> str:
+def checkpoint_pattern(plan: Schedule) -> str:
     """Return where checkpoints are built, with wildcards for their name."""
-    return str(Path(plan.config.model_base) / name)
+    return str(Path(plan.config.model_base) / "synthetic/{checkpoint}")
 
 
 def newest_source(*parts: str) -> str:

@@ -16,12 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rollout_bench.checkpoints.build import build_checkpoint, model_in
-from rollout_bench.checkpoints.problems import SHORT, is_right, problems
+from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.checkpoints.training import TrainedWeights, logits
-from rollout_bench.checkpoints.training_settings import TrainedModel
-from rollout_bench.checkpoints.weights import StoredWeights
 from rollout_bench.plan.quants import BUILT_IN
 
 # One process starts every engine in turn: importing vLLM costs more than all of the tiny engines.
@@ -42,12 +38,10 @@ for name, arguments in json.loads(sys.argv[1]).items():
     gc.freeze()  # or collecting garbage, as a start does twice, goes through all that is imported
     fixed = {"dtype": "bfloat16", "max_model_len": 128, "max_num_seqs": 4, "enforce_eager": True}
     fixed["kv_cache_memory_bytes"] = 1 << 26
-    asked = arguments.pop("asked", [[7 * i + 1, 2, 3] for i in range(4)])
-    tokens = arguments.pop("tokens", 8)
     census = "rollout_bench.measure.probes.census.WeightCensus"
     llm = LLM(skip_tokenizer_init=True, worker_extension_cls=census, **fixed, **arguments)
-    sampling = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, logprobs=1, detokenize=False)
-    prompts = [{"prompt_token_ids": ids} for ids in asked]
+    sampling = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, logprobs=1, detokenize=False)
+    prompts = [{"prompt_token_ids": [7 * i + 1, 2, 3]} for i in range(4)]
     outputs = [request.outputs[0] for request in llm.generate(prompts, sampling, use_tqdm=False)]
     results[name] = {
         "model_class": type(llm.apply_model(lambda model: model)[0]).__name__,
@@ -76,12 +70,9 @@ LOADABLE = (
 CACHES = ("fp8", "fp8_e5m2") if "avx512f" in Path("/proc/cpuinfo").read_text() else ()
 """Data types of a KV cache of one byte a value, where vLLM has them."""
 
-ASKED = problems(48, 7)
-"""Of a trained model."""
-
 
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory, trained: dict[str, Path]) -> dict[str, dict[str, Any]]:
+def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     directory = tmp_path_factory.mktemp("checkpoints")
     engines: dict[str, dict[str, object]] = {}
     for preset, weights_format in LOADABLE:
@@ -97,22 +88,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory, trained: dict[str, Path]
     engines["fp8-channel"] = {"model": str(directory / "qwen3-tiny" / "bf16"), **channels}
     for dtype in CACHES:
         engines[dtype] = {"model": str(directory / "qwen3-tiny" / "bf16"), "kv_cache_dtype": dtype}
-    for weights_format, folder in trained.items():
-        asked = [list(problem.prompt_ids) for problem in ASKED]
-        engines[f"trained {weights_format}"] = {"model": str(folder), "asked": asked, "tokens": SHORT.longest_answer}
     return run_engines(engines, directory)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return a model that is trained for some seconds, in two formats."""
-    training = TrainedModel(preset="bytes-tiny").resolve()
-    folder = tmp_path_factory.mktemp("trained")
-    folders = {name: folder / name for name in ("bf16", "compressed-tensors-w8a8")}
-    first, second = folders.values()
-    build_checkpoint(training.shape, "bf16", first, source=TrainedWeights(training, print))
-    build_checkpoint(training.shape, second.name, second, source=StoredWeights(first, model_in(first)[1]))
-    return folders
 
 
 def dequantized(checkpoints: Path, destination: Path) -> Path:
@@ -201,28 +177,6 @@ def test_an_8_bit_cache_is_half_as_large_and_holds_the_same_model(
     assert small["logprobs"] != bf16["logprobs"]
 
 
-def test_a_trained_model_answers_in_the_engine_as_where_it_was_trained(
-    trained: dict[str, Path], generated: dict[str, dict[str, Any]]
-) -> None:
-    exact = {name: weight.float() for name, weight in load_file(trained["bf16"] / "model.safetensors").items()}
-    shape = model_in(trained["bf16"])[0]
-    found = generated["trained bf16"]
-    for problem, tokens, said in zip(ASKED, found["tokens"], found["logprobs"], strict=True):
-        ids = torch.tensor([[*problem.prompt_ids, *tokens]])
-        begin = len(problem.prompt_ids) - 1
-        expected = logits(exact, shape, ids)[0, begin:-1].log_softmax(dim=-1)
-        taken = expected[torch.arange(len(tokens)), torch.tensor(tokens)]
-        # the engine computes in bf16: it may take the second of two that are as likely
-        assert bool((expected.max(dim=-1).values - taken < 0.1).all()), problem.text
-        assert taken.tolist() == pytest.approx(said, abs=0.1), problem.text
-
-
-def test_the_engine_gives_right_answers_after_a_training_of_seconds(generated: dict[str, dict[str, Any]]) -> None:
-    for name in ("trained bf16", "trained compressed-tensors-w8a8"):
-        answers = zip(ASKED, generated[name]["tokens"], strict=True)
-        assert sum(is_right(problem, tokens) for problem, tokens in answers) > len(ASKED) / 10
-
-
 VNNI = re.search(r"\bavx(512)?_vnni\b", Path("/proc/cpuinfo").read_text()) is not None
 
 
@@ -236,7 +190,7 @@ def test_w8a8_is_the_same_model_as_bf16(preset: str, generated: dict[str, dict[s
         assert a[0] == pytest.approx(b[0], abs=0.3)
 
 
-@pytest.mark.parametrize("name", ["qwen3-tiny compressed-tensors-w8a8", "trained compressed-tensors-w8a8", "dummy"])
+@pytest.mark.parametrize("name", ["qwen3-tiny compressed-tensors-w8a8", "dummy"])
 def test_int8_checkpoints_run_int8_linear_layers(name: str, generated: dict[str, dict[str, Any]]) -> None:
     assert "CompressedTensorsLinearMethod" in generated[name]["methods"]
     assert "UnquantizedLinearMethod" not in generated[name]["methods"]

@@ -127,9 +127,7 @@ def test_an_installed_package_has_the_version_and_every_file(tmp_path: Path) -> 
     assert packed == {path.relative_to(SOURCES).as_posix() for path in files}
 
 
-@pytest.mark.parametrize(
-    "script", ["run_launch.py", "run_block.py", "build_checkpoint.py", "train_model.py", "check.py", "calibrate.py"]
-)
+@pytest.mark.parametrize("script", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py", "calibrate.py"])
 def test_what_runs_in_an_engines_python_needs_nothing_installed(tmp_path: Path, script: str) -> None:
     bare = tmp_path / "engine"
     venv.create(bare, symlinks=True)

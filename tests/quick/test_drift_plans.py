@@ -66,17 +66,6 @@ def test_there_is_room_for_what_is_sampled_and_one_token_more():
     assert found["bf16 default"].engine.args["max_model_len"] == 20 + 4 + 1
 
 
-@pytest.mark.parametrize(("preset", "problem", "answer"), [("bytes-tiny", 15, 13), ("bytes-long", 27, 25)])
-def test_there_is_room_for_whole_answers_of_a_model_that_the_project_trained(preset: str, problem: int, answer: int):
-    trained = f"models: [m], model_settings: {{m: {{trained: {{preset: {preset}}}}}}}, quants: [bf16]"
-    small = "workload_settings: {demo: {prompt_tokens: 8, output_tokens: 2}}"
-    assert specs(f"{trained}, {small}")["bf16 default"].engine.args["max_model_len"] == problem + answer
-    many = specs(f"{trained}, {small}, drift: {{tokens: 40}}")
-    assert many["bf16 default"].engine.args["max_model_len"] == problem + 40 + 1
-    large = specs(f"{trained}, workload_settings: {{demo: {{prompt_tokens: 60, output_tokens: 8}}}}")
-    assert large["bf16 default"].engine.args["max_model_len"] == 60 + 8 + 1
-
-
 def test_every_launch_needs_the_one_that_samples():
     config = read_config(merged_with(f"{{{SMALL}, quants: [bf16, w8a8], launches: 2}}"))
     plan = schedule(config, expand(config, probe_engine(None)))

@@ -126,20 +126,6 @@ def test_without_a_second_batch_or_launch_there_is_no_floor_and_no_verdict(tmp_p
     assert "| no floor |" in found.markdown
 
 
-def test_models_that_the_project_trained_have_their_accuracy_beside(results: Path):
-    assert "accuracy" not in summary(results).markdown
-    for spec, right in ((BF16, 290), (W8A8, 240)):
-        rows = drift_rows(spec, 0, FLOOR)
-        record = drift_record(spec, 0, rows).model_copy(update={"judged": 300, "right": right})
-        write_scores(results / "drift" / spec.experiment() / "launch-0.json", record, rows)
-    found = summary(results)
-    assert "| accuracy % |" in found.markdown
-    assert "| 80.0 [75.0, 84.4] |".replace("[", "\\[").replace("]", "\\]") in found.markdown
-    lines = list(csv.DictReader(io.StringIO(found.tables["drift.csv"])))
-    assert [(line["right"], line["judged"]) for line in lines if line["quant"] == "w8a8"] == [("240", "300")] * 2
-    assert {line["right"] for line in lines if line["quant"] == "w8a16"} == {""}
-
-
 def test_an_invalid_first_launch_of_the_reference_leaves_its_others(results: Path):
     save_drift(results, BF16, 0, 5.0, flags=[INVALID])
     found = report(results)

@@ -156,7 +156,7 @@ def test_a_folder_can_be_overlooked_and_a_module_be_read():
 
 
 @pytest.mark.parametrize(
-    "command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "train_model.py", "check.py", "calibrate.py"]
+    "command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py", "calibrate.py"]
 )
 def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()

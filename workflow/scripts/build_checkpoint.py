@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build a checkpoint in one weight format: a real architecture with random weights, or a model of train_model.py.
+"""Build a checkpoint in one weight format: a real architecture with random weights.
 
 Needs only the engine's Python: torch, pydantic and the standard library.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import _src  # noqa: F401 (puts src/ on the path)
 from pydantic import ValidationError
 
-from rollout_bench.checkpoints.build import WeightsSource, build_checkpoint, model_in
+from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import FORMATS
 from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel, wrong_field
 from rollout_bench.core.errors import UserError, run_command
@@ -23,21 +23,10 @@ from rollout_bench.core.errors import UserError, run_command
 def main() -> int:
     """Parse, build, and say what happened."""
     options = _parser().parse_args()
-    if options.source is None:
-        shape = read_shape(options.shape)
-        built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only)
-    else:
-        shape, trained = model_in(options.source)
-        source = _stored(options.source, trained)
-        built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only, source=source)
+    shape = read_shape(options.shape)
+    built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only)
     print(f"built {options.out}" if built else f"{options.out} is already there and whole; left alone")
     return 0
-
-
-def _stored(folder: Path, trained: dict[str, Any]) -> WeightsSource:
-    from rollout_bench.checkpoints.weights import StoredWeights  # torch, which --help needs not
-
-    return StoredWeights(folder, trained)
 
 
 def read_shape(text: str) -> ResolvedShape:
@@ -63,13 +52,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
+    parser.add_argument(
         "--shape",
+        required=True,
         metavar="JSON|PRESET",
         help=f"a preset ({', '.join(PRESETS)}) or a JSON object of the fields under `synthetic:` in the config",
     )
-    which.add_argument("--source", type=Path, metavar="DIR", help="the bf16 checkpoint that train_model.py made")
     parser.add_argument("--format", required=True, help=f"weight format: {', '.join(FORMATS)}")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="directory to make; a whole one is left alone"

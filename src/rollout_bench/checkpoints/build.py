@@ -7,14 +7,13 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from rollout_bench.checkpoints.formats import (
     BUILDER_VERSION,
-    TensorSpec,
     WeightsFormat,
     check_format,
     checkpoint_bytes,
@@ -27,25 +26,8 @@ from rollout_bench.checkpoints.formats import (
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.core.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
 MANIFEST = "synthetic.json"
 """Says what a directory was built from and how long each file is; written last."""
-
-
-class WeightsSource(Protocol):
-    """Where the bf16 weights of a checkpoint come from, if they are not random."""
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What they are, for the manifest."""
-
-    def prepare(self) -> Mapping[str, object]:
-        """Make the weights, and return further files of the directory: name -> JSON content."""
-
-    def weight(self, spec: TensorSpec) -> torch.Tensor:
-        """Return one bf16 tensor of the model."""
 
 
 def build_checkpoint(
@@ -54,7 +36,6 @@ def build_checkpoint(
     destination: Path,
     *,
     config_only: bool = False,
-    source: WeightsSource | None = None,
 ) -> bool:
     """Build a checkpoint directory that vLLM loads.
 
@@ -67,7 +48,6 @@ def build_checkpoint(
         weights_format: one of `formats.FORMATS`.
         destination: the directory to make; its parents are made too.
         config_only: leave the weights out, for `load_format: dummy`.
-        source: where the weights come from; None: they are random, of the shape's seed.
 
     Returns:
         Whether it was built; False when the same checkpoint was already there.
@@ -80,38 +60,16 @@ def build_checkpoint(
         checked = check_format(shape, weights_format)
     except ValueError as error:
         raise UserError(str(error), "choose another format for this model, or another model") from error
-    identity = {**_identity(shape, checked, config_only), **(source.identity if source else {})}
+    identity = _identity(shape, checked, config_only)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _lock(destination):
             if _is_whole(destination, identity):
                 return False
-            _build(shape, checked, destination, identity, config_only, source)
+            _build(shape, checked, destination, identity, config_only)
     except OSError as error:
         raise _disk_error(error, destination) from error
     return True
-
-
-def model_in(directory: Path) -> tuple[ResolvedShape, dict[str, Any]]:
-    """Return the shape of a bf16 checkpoint that was built here, and how it was trained.
-
-    Raises:
-        UserError: no such checkpoint stands there, or it is damaged.
-    """
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        shape = ResolvedShape.model_validate(manifest["shape"])
-        trained = manifest["trained"]
-        damaged = [name for name, size in manifest["file_bytes"].items() if _size_bytes(directory / name) != size]
-        exact = manifest["weights_format"] == "bf16"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        exact, damaged = False, []
-    if not exact or damaged:
-        raise UserError(
-            f"{directory} is no whole bf16 checkpoint that train_model.py made",
-            "name the folder that it made, or delete what is there and train the model again",
-        )
-    return shape, trained
 
 
 def _build(
@@ -120,24 +78,22 @@ def _build(
     destination: Path,
     identity: dict[str, Any],
     config_only: bool,
-    source: WeightsSource | None,
 ) -> None:
     # The lock makes one fixed name safe, so the remains of a killed build are found and removed.
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _check_space(shape, weights_format, destination.parent, config_only)
-        files = source.prepare() if source else {}
         partial.mkdir()
         _write_json(partial / "config.json", hf_config(shape, weights_format))
         description = modelslim_description(shape, weights_format)
         if description is not None:
             _write_json(partial / "quant_model_description.json", description)
         tokenizer = tokenizer_files(shape.vocab_size, shape.max_position_embeddings)
-        for name, content in {**tokenizer, **files}.items():
+        for name, content in tokenizer.items():
             _write_json(partial / name, content)
         if not config_only:
-            _write_weights(partial, shape, weights_format, source)
+            _write_weights(partial, shape, weights_format)
         sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
         _write_json(partial / MANIFEST, {**identity, "file_bytes": sizes})
         _fsync_directory(partial)
@@ -148,14 +104,12 @@ def _build(
         raise
 
 
-def _write_weights(
-    directory: Path, shape: ResolvedShape, weights_format: WeightsFormat, source: WeightsSource | None
-) -> None:
+def _write_weights(directory: Path, shape: ResolvedShape, weights_format: WeightsFormat) -> None:
     # Importing torch takes seconds, and a refused build or a whole destination needs none of it.
     from rollout_bench.checkpoints.weights import write_shards
 
     shards = plan_shards(shape, weights_format)
-    write_shards(directory, shape, weights_format, shards, source.weight if source else None)
+    write_shards(directory, shape, weights_format, shards)
     if len(shards) > 1:
         name, index = shard_index(shards, weights_format)
         _write_json(directory / name, index)

@@ -7,17 +7,14 @@ safetensors' own save_file needs a whole file in memory; the format is a length,
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from rollout_bench.checkpoints.formats import (
     GROUP,
@@ -31,7 +28,6 @@ from rollout_bench.checkpoints.formats import (
     stored_tensors,
 )
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.checkpoints.training_settings import TRAINING_FILE
 
 CHUNK_ELEMENTS = 1 << 22
 """Values drawn at a time in float32 (16 MiB), so that a large embedding needs no float32 copy of itself."""
@@ -178,36 +174,11 @@ def _standard_deviation(spec: TensorSpec, num_hidden_layers: int) -> float:
     return deviation
 
 
-class StoredWeights:
-    """Weights that a bf16 checkpoint holds.
-
-    Args:
-        folder: the checkpoint, whole.
-        trained: what it was trained with.
-    """
-
-    def __init__(self, folder: Path, trained: dict[str, Any]) -> None:
-        self.identity: dict[str, Any] = {"trained": trained}
-        self._folder = folder
-        self._weights: dict[str, torch.Tensor] = {}
-
-    def prepare(self) -> dict[str, object]:
-        """Read the weights, and return what says how they were trained, by the name of its file."""
-        for path in sorted(self._folder.glob("*.safetensors")):
-            self._weights.update(load_file(path))
-        return {TRAINING_FILE: json.loads((self._folder / TRAINING_FILE).read_text(encoding="utf-8"))}
-
-    def weight(self, spec: TensorSpec) -> torch.Tensor:
-        """Return one bf16 tensor of the model."""
-        return self._weights[spec.name]
-
-
 def write_shards(
     directory: Path,
     shape: ResolvedShape,
     weights_format: WeightsFormat,
     shards: Sequence[Shard],
-    weight: Callable[[TensorSpec], torch.Tensor] | None = None,
 ) -> None:
     """Write the safetensors files of a checkpoint and fsync them.
 
@@ -216,24 +187,21 @@ def write_shards(
         shape: the model.
         weights_format: how its weights are stored.
         shards: which of them each file holds.
-        weight: gives each bf16 tensor; None: they are random.
 
     Raises:
         OSError: a file could not be written, for instance because the disk is full.
     """
     for shard in shards:
         stored = [item for spec in shard.specs for item in stored_tensors(spec, weights_format)]
-        _write_file(directory / shard.name, stored, _shard_values(shard, shape, weights_format, weight))
+        _write_file(directory / shard.name, stored, _shard_values(shard, shape, weights_format))
 
 
 def _shard_values(
     shard: Shard,
     shape: ResolvedShape,
     weights_format: WeightsFormat,
-    weight: Callable[[TensorSpec], torch.Tensor] | None,
 ) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
-    exact = random_weights(shard.specs, shape) if weight is None else map(weight, shard.specs)
-    for spec, tensor in zip(shard.specs, exact, strict=True):
+    for spec, tensor in zip(shard.specs, random_weights(shard.specs, shape), strict=True):
         yield from encode(spec, tensor, weights_format)
 
 

@@ -62,11 +62,6 @@ def model_in_pod(experiment: Experiment, settings: KubernetesSettings) -> str:
         UserError: the weights are in a folder that no pod has.
     """
     name, weights = experiment.spec.model.name, experiment.spec.model.weights or ""
-    if experiment.spec.model.trained is not None:
-        raise UserError(
-            f"config: model_settings.{name}.trained: each pod would train a model of its own",
-            "train it on one machine, copy it to the pods' models_claim, and name its folders under weights",
-        )
     if experiment.checkpoint is not None:
         return f"{SCRATCH}/models/{PurePosixPath(experiment.checkpoint.folder).name}"
     if experiment.spec.endpoint is not None or weights.startswith("hub:"):

@@ -157,10 +157,6 @@ class Drift(Launched):
         "The same SHA-256 of tokens of its own that it sampled besides. Null where it sampled none.",
         pattern="^[0-9a-f]{64}$",
     )
-    judged: int | None = absent(
-        "Problems with one right answer that it was asked, greedily. Null for a model that was not trained here.", gt=0
-    )
-    right: int | None = absent("How many of them it answered rightly. Null as above.", ge=0)
     routers: Routers | None = absent("Of whose choices rows have some. Null where none does.")
     routing_unknown: str | None = absent("Why rows of a mixture lack what its routers chose. Null where they don't.")
     scores_file: str = Field(description="Name of the side file beside this one: a row for each sequence and batch.")

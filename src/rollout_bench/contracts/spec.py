@@ -224,14 +224,6 @@ class ModelSpec(Strict):
     synthetic: dict[str, Any] | None = Field(
         None, description="The full shape of a synthetic model. Null where weights are named."
     )
-    trained: dict[str, Any] | None = absent(
-        "The shape of a model that the project trained, and what it was trained with: all that its weights depend on."
-    )
-
-    @property
-    def shape(self) -> dict[str, Any] | None:
-        """The full shape of a model that is built here; None where weights are named."""
-        return self.trained["shape"] if self.trained is not None else self.synthetic
 
 
 class Quantization(Strict):

@@ -212,12 +212,10 @@ def check_names(config: Config) -> None:
                     f"config: model_settings.{model}.weights: quant '{quant}' is not defined",
                     did_you_mean(quant, quants),
                 )
-        given = {"weights": settings.weights, "synthetic": settings.synthetic, "trained": settings.trained}
-        both = [name for name, value in given.items() if value not in (None, {})]
-        if len(both) > 1:
+        if settings.weights and settings.synthetic is not None:
             raise UserError(
-                f"config: model_settings.{model}: has both {' and '.join(both)}",
-                "keep one: weights that exist, a shape to build, or a model to train",
+                f"config: model_settings.{model}: has both weights and synthetic",
+                "keep one: weights that exist, or a shape to build",
             )
     values: dict[str, Collection[str]] = {
         "quant": quants,
@@ -349,13 +347,12 @@ def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dic
             f" = {wanted} are more than max_model_len {limit} of {model}",
             f"raise max_model_len to {wanted}, or shorten the workload",
         )
-    positions = (source.shape or {}).get("max_position_embeddings")
+    positions = (source.synthetic or {}).get("max_position_embeddings")
     if positions is not None and wanted > positions:
-        remedy = f"set max_position_embeddings to {wanted} or more, or shorten the workload"
         raise UserError(
-            f"config: model_settings.{model}.{'synthetic' if source.trained is None else 'trained'}: workload"
-            f" {workload} needs {wanted} positions, the model has {positions}",
-            remedy if source.trained is None else "shorten the workload",
+            f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions, the model has"
+            f" {positions}",
+            f"set max_position_embeddings to {wanted} or more, or shorten the workload",
         )
 
 
@@ -477,7 +474,7 @@ def check_effects(spec: Spec, model: Path) -> None:
 def _is_dense(spec: Spec, model: Path) -> bool:
     """Return whether the model is known to have no experts."""
     try:
-        shape = spec.model.shape or json.loads((model / "config.json").read_bytes())
+        shape = spec.model.synthetic or json.loads((model / "config.json").read_bytes())
     except (OSError, ValueError):
         return False
     said = flat(shape) if isinstance(shape, dict) else ()

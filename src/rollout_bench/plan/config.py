@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.checkpoints.training_settings import TrainedModel
 from rollout_bench.contracts.cycles import CycleSettings
 from rollout_bench.contracts.fields import (
     Args,
@@ -296,13 +295,6 @@ class ModelSettings(Strict):
     )
     synthetic: SyntheticModel | None = Field(
         None, description="Build the weights instead: random values in a real architecture, in every quant."
-    )
-    trained: TrainedModel | None = Field(
-        None,
-        description=(
-            "Train a small model instead, on problems whose answers can be checked, and make every quant of it. {}: "
-            "the default one."
-        ),
     )
     engine_args: EngineArgs = Field(
         {}, description="This model's own arguments; they win over all others but a setting's."

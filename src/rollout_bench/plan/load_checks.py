@@ -141,8 +141,8 @@ def check_tokenizer(
         return
     facts = dataset_facts(Path(load.dataset_path), load.spec.dataset.format)
     where = f"config: workload_settings.{name}.dataset"
-    if model.shape is not None:
-        vocabulary = int(model.shape["vocab_size"])
+    if model.synthetic is not None:
+        vocabulary = int(model.synthetic["vocab_size"])
     if vocabulary is not None and facts.largest_id >= vocabulary:
         raise UserError(
             f"{where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
@@ -150,7 +150,7 @@ def check_tokenizer(
         )
     if not facts.has_text:
         return
-    if model.shape is not None:
+    if model.synthetic is not None:
         if vocabulary is not None and vocabulary < SMALLEST_VOCABULARY:
             raise UserError(
                 f"{where}: is text, and {model.name} with {vocabulary} token ids is too small for a tokenizer",

@@ -86,9 +86,6 @@ from rollout_bench.plan.quants import (
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
-TRAINED = "trained"
-"""Folder below model_base that models are trained in."""
-
 SCORES = "scores"
 """Part of the setting's name under which the reference scores tokens that another quant has sampled."""
 
@@ -105,24 +102,16 @@ class Checkpoint:
         weights_format: its layout.
         config_only: True where dummy weights are loaded and only the config is needed.
         folder: where it is built, below model_base.
-        trained: the whole training of a model that is not random.
-        source: the bf16 checkpoint that its weights are taken from, where they are trained and quantized.
     """
 
     shape: dict[str, Any]
     weights_format: str
     config_only: bool
     folder: str
-    trained: dict[str, Any] | None = None
-    source: str | None = None
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments that say what is made: of train_model.py for trained weights in bf16, else build_checkpoint.py."""
-        if self.source is not None:
-            return ["--source", self.source, "--format", self.weights_format]
-        if self.trained is not None:
-            return ["--trained", json.dumps(self.trained)]
+        """Arguments of build_checkpoint.py that say what is made."""
         arguments = ["--shape", json.dumps(self.shape), "--format", self.weights_format]
         return [*arguments, "--config-only"] if self.config_only else arguments
 
@@ -412,9 +401,7 @@ def _experiment(
     load = checked_load(workload, config.workload_settings[workload])
     args: dict[str, Any] = {
         **DEFAULT_ARGS,
-        "max_model_len": max(
-            sum(load.longest) + _further_room(config, mode, workload), _room_of_problems(config, mode, settings)
-        ),
+        "max_model_len": sum(load.longest) + _further_room(config, mode, workload),
         **config.workload_settings[workload].engine_args,
         **config.engine_args,
         **scheme.engine_args,
@@ -426,7 +413,7 @@ def _experiment(
         return other
     check_lengths(model, workload, load.longest, args, source)
     if mode == DRIFT.name:
-        check_drift_room(model, config.drift.tokens, _room_of_problems(config, mode, settings), args, source)
+        check_drift_room(model, config.drift.tokens, args, source)
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
     own = settings_of(mode, config, workload, args, platform)
@@ -504,14 +491,6 @@ def _further_room(config: Config, mode: str, workload: str) -> int:
     return longest(settings.prompt_tokens) // 4 + 32
 
 
-def _room_of_problems(config: Config, mode: str, model: ModelSettings) -> int:
-    """Return tokens of the longest sequence of the problems that drift mode asks a model which the project trained."""
-    if mode != DRIFT.name or model.trained is None:
-        return 0
-    asked = model.trained.resolve().lengths
-    return asked.longest_prompt + max(config.drift.tokens + 1, asked.longest_answer)
-
-
 def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:
     model, quant, served_by, spec_of_endpoint = endpoint_parts(name, endpoint)
     load = checked_load(workload, config.workload_settings[workload])
@@ -532,17 +511,13 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
 
 
 def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec | tuple[str, str] | None:
-    training = None if settings.trained is None else settings.trained.resolve()
-    if training is not None:
-        made = training.shape
-    elif settings.synthetic is not None:
-        made = settings.synthetic.resolve()
-    else:
+    if settings.synthetic is None:
         lenders = [quant, scheme.weights_of]
         if scheme.weights_format == "bf16":  # quantized by the engine while it loads
             lenders.append("bf16")
         named = next((found for name in lenders if name and (found := settings.weights.get(name))), None)
         return None if named is None else ModelSpec(name=model, weights=named, synthetic=None)
+    made = settings.synthetic.resolve()
     shape = made.model_dump(mode="json")
     if shape.get("num_experts") and not scheme.moe:
         return (
@@ -551,22 +526,17 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
         )
     if scheme.weights_format == "own":
         return (
-            f"{model} is {'synthetic' if training is None else 'trained'} and {quant} names no weights_format",
+            f"{model} is synthetic and {quant} names no weights_format",
             f"set quant_settings.{quant}.weights_format",
         )
     try:
         check_format(made, scheme.weights_format)
     except ValueError as error:
-        kind = "synthetic" if training is None else "trained"
-        return str(error), f"leave {quant} out of quants for {model}, or change the sizes in its {kind}"
-    if training is not None:
-        return ModelSpec(name=model, weights=None, synthetic=None, trained=training.model_dump(mode="json"))
+        return str(error), f"leave {quant} out of quants for {model}, or change the sizes in its synthetic"
     return ModelSpec(name=model, weights=None, synthetic=shape)
 
 
 def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
-    if spec.model.trained is not None:
-        return _trained_checkpoint(config, spec, spec.model.trained)
     if spec.model.synthetic is None:
         return None
     config_only = spec.load_format == "dummy"
@@ -575,20 +545,6 @@ def _checkpoint(config: Config, spec: Spec) -> Checkpoint | None:
     layout = spec.quant.weights_format + ("-dummy" if config_only else "")
     folder = Path(config.model_base) / "synthetic" / f"{spec.model.synthetic['architecture']}-{digest}-{layout}"
     return Checkpoint(spec.model.synthetic, spec.quant.weights_format, config_only, str(folder))
-
-
-def _trained_checkpoint(config: Config, spec: Spec, training: dict[str, Any]) -> Checkpoint:
-    if spec.load_format == "dummy":
-        raise UserError(
-            f"config: load_format: dummy weights are random, and {spec.model.name} is a trained model",
-            "leave load_format out, or measure a synthetic model",
-        )
-    settings = f"{json.dumps(training, sort_keys=True)} {BUILDER_VERSION}"
-    stem = f"{training['shape']['architecture']}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
-    folder = Path(config.model_base) / TRAINED
-    layout = spec.quant.weights_format
-    source = None if layout == "bf16" else str(folder / f"{stem}-bf16")
-    return Checkpoint(training["shape"], layout, False, str(folder / f"{stem}-{layout}"), training, source)
 
 
 def _located(config: Config, weights: str) -> str:

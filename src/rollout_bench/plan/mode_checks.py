@@ -399,28 +399,21 @@ def check_drift(config: Config) -> None:
         )
 
 
-def check_drift_room(model: str, tokens: int, problems: int, args: dict[str, Any], source: ModelSpec) -> None:
-    """Raise `UserError` where sequences of drift mode are longer than the model, or its problems than the engine takes.
+def check_drift_room(model: str, tokens: int, args: dict[str, Any], source: ModelSpec) -> None:
+    """Raise `UserError` where sequences of drift mode are longer than the model takes.
 
     Args:
         model: its name.
         tokens: that are sampled after each prompt.
-        problems: tokens of the longest problem and what follows; 0 where it is asked none.
         args: of the engine.
         source: the model.
     """
-    limit, positions = args["max_model_len"], (source.shape or {}).get("max_position_embeddings")
+    limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
     if isinstance(limit, int) and positions is not None and limit > positions:
         raise UserError(
             f"config: drift.tokens: with {tokens} tokens after a prompt max_model_len is {limit}, and {model} has"
             f" {positions} positions",
             f"lower drift.tokens, or set max_model_len to {positions} at most",
-        )
-    if isinstance(limit, int) and limit < problems:
-        raise UserError(
-            f"config: max_model_len: {limit} leaves no room for a problem that {model} is asked and what follows,"
-            f" {problems} tokens",
-            f"raise it to {problems}, or leave it out",
         )
 
 

@@ -7,7 +7,7 @@ import json
 import secrets
 import statistics
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -215,14 +215,8 @@ class Schedule:
 
     @cached_property
     def _checkpoints(self) -> dict[str, Checkpoint]:
-        """Folder -> the checkpoint to build there, and those that others are made from."""
-        needed = [e.checkpoint for e in self.matrix.experiments if e.checkpoint]
-        sources = [
-            replace(one, weights_format="bf16", folder=one.source, source=None)
-            for one in needed
-            if one.source is not None
-        ]
-        return {one.folder: one for one in [*sources, *needed]}
+        """Folder -> the checkpoint to build there."""
+        return {e.checkpoint.folder: e.checkpoint for e in self.matrix.experiments if e.checkpoint}
 
     @cached_property
     def experiments(self) -> list[PlannedExperiment]:

@@ -325,9 +325,9 @@ def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
 
 
 def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
-    if spec.model.shape is not None:
+    if spec.model.synthetic is not None:
         try:
-            return hf_config(ResolvedShape.model_validate(spec.model.shape), "bf16")
+            return hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
         except ValueError:
             raise UnknownArchitectureError("the shape of its model is not whole") from None
     folder = Path(model_path).expanduser()

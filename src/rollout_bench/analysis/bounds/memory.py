@@ -66,7 +66,7 @@ def weights_held(spec: Spec, model_path: str) -> float:
     Raises:
         MemoryUnknownError: neither tells.
     """
-    if spec.model.shape is None and is_local(model_path):
+    if spec.model.synthetic is None and is_local(model_path):
         try:
             files = [path for path in Path(model_path).expanduser().iterdir() if path.suffix in WEIGHT_FILES]
             if files:

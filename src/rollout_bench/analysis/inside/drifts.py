@@ -75,15 +75,6 @@ class Drifted:
         return title_of(self.chosen.experiment, self.chosen.label)
 
     @property
-    def accuracy(self) -> tuple[int, int] | None:
-        """How many problems its first launch answered rightly, of how many; None of a model not trained here."""
-        record = next(each for each in self.chosen.experiment.records if each.launch == self.launches[0])
-        assert isinstance(record, Drift), "records are read by their mode"
-        if record.right is None or record.judged is None:
-            return None
-        return record.right, record.judged
-
-    @property
     def of_reference(self) -> bool:
         """Whether it is the reference against itself."""
         return self.chosen.place == self.reference.place

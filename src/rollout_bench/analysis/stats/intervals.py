@@ -150,17 +150,6 @@ def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, bas
     return freedom
 
 
-def share_interval(count: int, total: int, confidence: float) -> tuple[float, float]:
-    """Return the interval of the chance of what came about in `count` of `total` >= 1 independent cases.
-
-    Never too short (C. J. Clopper and E. S. Pearson, Biometrika 26, 1934).
-    """
-    from scipy import stats  # takes a second, and few summaries need it
-
-    found = stats.binomtest(count, total).proportion_ci(confidence, "exact")
-    return float(found.low), float(found.high)
-
-
 def t_interval(values: Sequence[float] | np.ndarray, confidence: float) -> tuple[float, float] | None:
     """Student's interval of the mean of `values` [n], in their unit; None for fewer than two."""
     array = np.asarray(values, dtype=float)

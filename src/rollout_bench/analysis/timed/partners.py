@@ -169,7 +169,6 @@ def load_facts(record: Record) -> dict[str, str]:
         "workload": spec.workload.model_dump(exclude={"name"}),
         "measuring": spec.measuring,
         "synthetic": spec.model.synthetic or {},
-        "trained": spec.model.trained or {},
     }
     if spec.load is not None:
         # A point is compared with the same point; which others were measured besides does not matter.
@@ -358,7 +357,7 @@ def _other_step(own: Spec, other: Spec) -> str:
 
 
 def _other_model(own: Record, other: Record) -> str:
-    shapes = [dict(flat(record.spec.model.shape or {})) for record in (own, other)]
+    shapes = [dict(flat(record.spec.model.synthetic or {})) for record in (own, other)]
     sides = [
         {**(shape if all(shapes) else {}), **sizes_set(record.spec)}
         for shape, record in zip(shapes, (own, other), strict=True)

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.checkpoints.problems import END, LENGTHS, is_right, problems
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
 from rollout_bench.measure.drift.routing import EXTENSION, RoutingNotes
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
-    AnswersJudged,
     IterationEnds,
     Job,
     PhaseBegins,
@@ -60,7 +58,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     own = job.reference is not None
     sequences: list[Continued] = []
     if not own or (settings.own_tokens and job.launch == 0):
-        asked = asked_in(job, scorer.vocabulary, settings.prompts)
+        asked = prompts_of(source_of(job, scorer.vocabulary), settings.prompts)
         first_seed = job.spec.workload.seed * SEEDS + (OWN_SEEDS if own else 0)
         sampled = scorer.sample(asked, settings.tokens, first_seed, job.spec.workload.ignore_eos)
         tell(IterationEnds())
@@ -81,21 +79,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 routing_unknown=routing.unknown,
             )
         )
-    if job.spec.model.trained is not None and settings.sampler is None:
-        lengths = LENGTHS[job.spec.model.trained.get("problems")]
-        asked_for = problems(lengths.judged, job.spec.workload.seed, lengths)
-        answers = scorer.answer([list(one.prompt_ids) for one in asked_for], lengths.longest_answer)
-        tell(IterationEnds())
-        right = sum(map(is_right, asked_for, answers))
-        tell(AnswersJudged(judged=len(asked_for), right=right))
-
-
-def asked_in(job: Job, vocabulary: int, count: int) -> list[list[int]]:
-    """Return `count` prompts: of a model that the project trained problems, else those of the workload."""
-    if job.spec.model.trained is not None:
-        lengths = LENGTHS[job.spec.model.trained.get("problems")]
-        return [list(one.prompt_ids) for one in problems(count, job.spec.workload.seed, lengths)]
-    return prompts_of(source_of(job, vocabulary), count)
 
 
 def prompts_of(source: Source, count: int) -> list[list[int]]:
@@ -190,29 +173,6 @@ class Scorer:
                 )
             )
         return rows
-
-    def answer(self, prompts: Sequence[list[int]], longest: int) -> list[list[int]]:
-        """Return the tokens that the engine finds likeliest after each prompt, up to END, and `longest` of them.
-
-        Raises:
-            ServingFailed: there is no room for all of an answer, which would then count as wrong.
-        """
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        wanted, room = max(map(len, prompts)) + longest, int(self._config.max_model_len)
-        if wanted > room:
-            cause = f"a problem and its answer have up to {wanted} tokens, and max_model_len is {room}"
-            raise ServingFailed("no_room", cause, f"raise max_model_len to {wanted}, or leave it out")
-        greedy = SamplingParams(
-            temperature=0.0,
-            max_tokens=longest,
-            stop_token_ids=[END],
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        self._wait()
-        return [list(output.outputs[0].token_ids) for output in self._run([(one, greedy) for one in prompts])]
 
     def score(self, sequences: Sequence[Continued], batch: int, routed: bool = False) -> list[ScoredRow]:
         """Return a row for each of `sequences`, of which the engine gets `batch` at once.

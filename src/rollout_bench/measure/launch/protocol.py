@@ -146,14 +146,6 @@ class SequencesScored(Strict):
     routing_unknown: str | None = Field(None, description="Why rows of a mixture lack what its routers chose.")
 
 
-class AnswersJudged(Strict):
-    """A model that the project trained has answered problems that have one right answer."""
-
-    event: Literal["judged"] = "judged"
-    judged: int
-    right: int
-
-
 class StartSeen(Strict):
     """An engine has started and generated a token. Times are on the machine's monotonic clock, in seconds."""
 
@@ -209,7 +201,6 @@ Event = (
     | MessagesSeen
     | MessageFacts
     | SequencesScored
-    | AnswersJudged
     | StartSeen
     | WarmupExtended
     | Failed

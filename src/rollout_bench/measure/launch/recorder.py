@@ -62,7 +62,6 @@ from rollout_bench.measure.launch.flags import (
 from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
-    AnswersJudged,
     Done,
     Event,
     IterationBegins,
@@ -492,7 +491,6 @@ class DriftCollecting(Collecting):
         self._rows: list[ScoredRow] = []
         self._sha256 = ""
         self._own_sha256: str | None = None
-        self._judged: AnswersJudged | None = None
         self._routers: Routers | None = None
         self._routing_unknown: str | None = None
 
@@ -512,9 +510,6 @@ class DriftCollecting(Collecting):
             else:
                 self._sha256 = event.tokens_sha256
             self.progress.scored(event.rows)
-        elif isinstance(event, AnswersJudged):
-            self.surroundings.meanwhile()
-            self._judged = event
 
     def write(self, log: str, path: Path) -> None:
         """Write the record to `path`, and its side file beside it; `log` is the engine's output."""
@@ -526,8 +521,6 @@ class DriftCollecting(Collecting):
             tokens_sha256=self._sha256,
             own_tokens_sha256=self._own_sha256,
             scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
-            judged=None if self._judged is None else self._judged.judged,
-            right=None if self._judged is None else self._judged.right,
             routers=self._routers,
             routing_unknown=self._routing_unknown,
             scores_file=scores_path(path).name,

@@ -37,7 +37,6 @@ from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.guardian import Guardian
 from rollout_bench.measure.launch.passes import passes_of
 from rollout_bench.measure.launch.protocol import (
-    AnswersJudged,
     Done,
     Event,
     Failed,
@@ -380,7 +379,7 @@ class EngineLaunch:
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
             self._ready_router(event)
-        elif isinstance(event, IterationDone | StepsDone | MessagesSeen | SequencesScored | AnswersJudged):
+        elif isinstance(event, IterationDone | StepsDone | MessagesSeen | SequencesScored):
             self._step = None
         if isinstance(event, IterationBegins):
             self._come_to_pass(event, listen)

@@ -9,7 +9,6 @@ import pandas as pd
 
 from rollout_bench.analysis.inside.drifts import Drifted, DriftReport
 from rollout_bench.analysis.stats.divergence import CLIP, NEAR, Bounded, Divergence
-from rollout_bench.analysis.stats.intervals import share_interval
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.modes import DRIFT
@@ -80,13 +79,6 @@ SIZE = (
         "scored with one batch in one launch.",
         lambda line: verdict_text(line["one"]),
         words=True,
-    ),
-    Column(
-        "accuracy %",
-        "Share of problems with one right answer that the first of the line's launches answered rightly, greedily, in "
-        "percent, with its interval (Clopper and Pearson). Of models that the project trained.",
-        lambda line: line["accuracy"] or MISSING,
-        known="accuracy",
     ),
     _of("mean d", "Mean of d.", lambda found: number(found.mean, 3)),
     _of("sd d", "Standard deviation of d.", lambda found: bounded_text(found.sd)),
@@ -213,7 +205,6 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
         [one.chosen.experiment.platform for one in (*report.drifted, *report.own)]
         + [each.experiment.platform for each in left_out]
     )
-    confidence = findings.collection.comparison.confidence
     for platform in platforms:
         lines, own = (
             [
@@ -221,7 +212,6 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
                     **_names(one.chosen),
                     **findings.launches.get(one.chosen.place, {}),
                     "one": one,
-                    "accuracy": None if one.own else _accuracy(one, confidence),
                     "other_experts": _share(one.found.other_experts),
                     "other_sets": _share(one.found.other_sets),
                 }
@@ -247,14 +237,6 @@ def _share(value: Bounded | None) -> str | None:
     return None if value is None else bounded_text(value, 100)
 
 
-def _accuracy(one: Drifted, confidence: float) -> str | None:
-    if one.accuracy is None:
-        return None
-    low, high = share_interval(*one.accuracy, confidence)
-    right, judged = one.accuracy
-    return bounded_text(Bounded(right / judged, low, high), 100)
-
-
 def _names(each: Chosen) -> Line:
     _, model, workload = table_of(each.experiment)
     return {"model": model, "workload": workload, "quant": each.label}
@@ -265,7 +247,6 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
     lines = []
     for one in (*report.drifted, *report.own):
         experiment, found, beyond = one.chosen.experiment, one.found, one.beyond
-        accuracy = None if one.own else one.accuracy
         lines.append(
             {
                 "platform": experiment.platform,
@@ -297,11 +278,9 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 **_ends("other_sets", found.other_sets, "_share"),
                 **_ends("beyond_floor", beyond, "_nats"),
                 "drifts": one.drifts,
-                "right": None if accuracy is None else accuracy[0],
-                "judged": None if accuracy is None else accuracy[1],
             }
         )
-    return pd.DataFrame(lines).astype({"batch": "Int64", "right": "Int64", "judged": "Int64"})
+    return pd.DataFrame(lines).astype({"batch": "Int64"})
 
 
 def _ends(name: str, value: Bounded | None, unit: str) -> dict[str, float | None]:
