@@ -15,7 +15,6 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/plan.smk"
-include: "workflow/rules/bounds.smk"
 include: "workflow/rules/checkpoint.smk"
 include: "workflow/rules/launch.smk"
 include: "workflow/rules/block.smk"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import planned
 import pytest
 
-from rollout_bench.analysis.bounds.memory import MachineMemory
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.fit.memory import MachineMemory
 from rollout_bench.plan.interleaving import MemoryUnknownError, interleaving
 from rollout_bench.plan.matrix import Experiment, Matrix, expand
 

@@ -13,7 +13,7 @@ from synthetic_records import make_record, make_sequences, make_spec
 from rollout_bench.analysis.inside.profiles import READER
 from rollout_bench.analysis.traces.events import write_events
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.contracts.inside import LIMITS_SCHEMA_VERSION, MachineLimits, Phase, Profile
+from rollout_bench.contracts.inside import Phase, Profile
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import ProfileSettings, Spec
 from rollout_bench.contracts.store import operators_path, record_path, write_launched, write_record
@@ -73,21 +73,8 @@ def _profile(quant: str, launch: int, slow: float, flags: Sequence[Flag]) -> Pro
     content = _sized(make_spec(quant=quant)).model_dump() | {"mode": "profile", "profile": ProfileSettings()}
     spec = Spec.model_validate(content)
     record = make_profile(quant, make_steps(_parts(quant, slow)), flags)
-    limits = MachineLimits.model_validate(
-        {
-            "schema_version": LIMITS_SCHEMA_VERSION,
-            "device_model": record.environment.device_model,
-            "cpu_model": record.environment.cpu_model,
-            "cpu_cores": record.environment.cpu_cores,
-            "torch_version": record.environment.torch_version,
-            "memory_bandwidth_bytes_per_s": 20e9 / slow,
-            "flops_per_s": {"bfloat16": 1e12 / slow, "int8": 2e12 / slow},
-            "samples": [{"test": "copy", "dtype": "float32", "work": 20e9, "elapsed_s": slow}],
-            "measured_at": "2025-01-01T00:00:00+00:00",
-        }
-    )
     named = {"launch": launch, "traces_folder": f"launch-{launch}.traces"}
-    return record.model_copy(update={"spec": spec, "key": spec.key(), "limits": limits, **named})
+    return record.model_copy(update={"spec": spec, "key": spec.key(), **named})
 
 
 def _parts(quant: str, slow: float) -> Mapping[Phase, Mapping[tuple[str, str], float]]:

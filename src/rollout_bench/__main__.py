@@ -22,7 +22,6 @@ COMMANDS = {
     "summarise": ("summarise.main", "make the tables of a results folder, wherever it was copied"),
     "compare": ("compare.main", "compare two results folders"),
     "export": ("export.main", "write results as llm-d's Benchmark Reports"),
-    "bounds": ("bounds.main", "print the least time that each experiment of a config can take"),
     "collect": ("collect.main", "bring records home from where they were measured"),
     "from-verl": ("trainers.from_verl", "make a config of the rollout that verl's settings describe"),
     "from-trl": ("trainers.from_trl", "make a config of the rollout that TRL's settings describe"),

@@ -16,9 +16,6 @@ from typing import Any, NoReturn
 
 import filelock
 
-from rollout_bench.analysis.bounds.bound import least_times
-from rollout_bench.analysis.bounds.limits import assumed
-from rollout_bench.analysis.bounds.memory import MachineMemory, check_fits
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.cluster import ownership
@@ -33,10 +30,11 @@ from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
 from rollout_bench.measure.machine.gpus import smallest_gpu
-from rollout_bench.plan.checks import check_timeouts, check_weights, dropped_variables
+from rollout_bench.plan.checks import check_weights, dropped_variables
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.fit.memory import MachineMemory, check_fits
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlannedExperiment, is_plan, write_plan
@@ -218,18 +216,14 @@ def plan_workflow(
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
             check_devices(config, matrix)
         device, device_bytes = smallest_gpu() if matrix.platform == "cuda" and not on_cluster else (None, None)
-        limits = assumed(matrix.platform, config.bounds_device or device, device_bytes)
         if measured_here or (is_main and matrix.platform != "cpu"):
-            check_fits(matrix.experiments, limits.memory_bytes, f"one {device or limits.device}")
-        memory = MachineMemory(on_cluster, _places_on_cpu(config), limits.memory_bytes)
+            check_fits(matrix.experiments, device_bytes, f"one {device}")
+        memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=kept_design(PLAN_FILE))
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
         plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
         if is_main:
             plan.again.update(_measured_again(plan))
-            missing = {launch.experiment.name: launch.experiment for launch in map(plan.launch_of, plan.missing_now())}
-            plan = replace(plan, least=least_times(missing.values(), limits))
-            check_timeouts(config, {name: e.spec for name, e in missing.items()}, plan.least)
         return plan, engine
     except UserError as error:
         stop(error)

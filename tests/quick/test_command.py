@@ -68,7 +68,7 @@ def test_the_exit_status_is_that_of_the_sub_command(status: int, monkeypatch: py
 
 
 def test_an_error_of_a_sub_command_is_told_as_its_own(tmp_path: Path) -> None:
-    assert run("bounds", "--device").returncode == 2
+    assert run("summarise", "--device").returncode == 2
     done = run("summarise", str(tmp_path / "nowhere"), "--all")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 2
@@ -127,7 +127,7 @@ def test_an_installed_package_has_the_version_and_every_file(tmp_path: Path) -> 
     assert packed == {path.relative_to(SOURCES).as_posix() for path in files}
 
 
-@pytest.mark.parametrize("script", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py", "calibrate.py"])
+@pytest.mark.parametrize("script", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py"])
 def test_what_runs_in_an_engines_python_needs_nothing_installed(tmp_path: Path, script: str) -> None:
     bare = tmp_path / "engine"
     venv.create(bare, symlinks=True)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rooms import matrix_of
 from synthetic_records import make_record
 
-from rollout_bench.analysis.bounds.bound import least_times
-from rollout_bench.analysis.bounds.limits import assumed, known_peak, published
 from rollout_bench.contracts.cycles import Transition
 from rollout_bench.contracts.store import write_launched
-from rollout_bench.core.errors import UserError
-from rollout_bench.plan.checks import FIRST_GUESS_S, check_timeouts
+from rollout_bench.plan.checks import FIRST_GUESS_S
 from rollout_bench.plan.planfile import TimeCost
 from rollout_bench.plan.schedule import Schedule, schedule
 
@@ -125,39 +120,3 @@ def test_the_cost_of_launches_counts_the_devices_of_each() -> None:
     cost = plan.cost_of([launch.record for launch in plan.launches])
     assert cost == TimeCost(seconds=2 * FIRST_GUESS_S["cpu"], device_seconds=4 * FIRST_GUESS_S["cpu"], guessed=True)
     assert {e.devices for e in plan.plan_file().experiments} == {2}
-
-
-STEP_OF_VERL = """
-platform: cuda
-modes: [rollout]
-models: [m]
-workloads: [step]
-model_settings: {m: {weights: {bf16: "hub:Qwen/Qwen3-8B"}}}
-workload_settings: {step: {prompts: 1024, samples_per_prompt: 8, prompt_tokens: 1024, output_tokens: 4096}}
-engine_args: {tensor_parallel_size: 2, max_num_seqs: 512}
-rollout: {replicas: 4}
-"""
-
-
-def test_what_was_never_measured_takes_no_less_than_its_passes_do() -> None:
-    plan = plan_of(STEP_OF_VERL, "[bf16, fp8]")
-    limits = published(known_peak("H100"))
-    plan = replace(plan, least=least_times(plan.matrix.experiments, limits))
-    cost = plan.cost_of(plan.missing)
-    assert 9 < cost.seconds / 3600 < 10  # six launches of nine passes, of which each takes 591 to 611 s
-    assert 72 < cost.device_seconds / 3600 < 80
-    assert str(cost).startswith("at least 9.")
-    assert {launch.known for launch in plan.plan_file().launches} == {"least"}
-    assert "on one H100" in str(plan.shown_file([]).guess)
-
-
-def test_passes_that_time_out_in_any_case_are_refused_with_a_time_that_does() -> None:
-    config, matrix = matrix_of(f"quants: [bf16]\ntimeout_s: 900\n{STEP_OF_VERL}")
-    specs = {e.name: e.spec for e in matrix.experiments}
-    least = least_times(matrix.experiments, assumed("cuda"))
-    with pytest.raises(UserError, match=r"900 s, and the 9 passes .* need at least 2,2\d\d s on one B200") as raised:
-        check_timeouts(config, specs, least)
-    (wanted,) = re.findall(r"set timeout_s to (\d+)", raised.value.remedy)
-    check_timeouts(config.model_copy(update={"timeout_s": int(wanted)}), specs, least)
-    early = STEP_OF_VERL.replace("prompts: 1024", "ignore_eos: false, prompts: 1024")
-    assert not least_times(matrix_of(f"quants: [bf16]\n{early}")[1].experiments, assumed("cuda")).seconds

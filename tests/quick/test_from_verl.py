@@ -15,14 +15,11 @@ from bad_trainers import BAD_VERL, ROLLOUT, VERL, BadTrainer
 from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset, planned
 
-from rollout_bench.analysis.bounds.bound import least_pass_s
-from rollout_bench.analysis.bounds.limits import known_peak, published
 from rollout_bench.commands import trainers
 from rollout_bench.commands.trainers import START_S
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import number
 from rollout_bench.measure.routing.policies import Balancer
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.trainers.keys import Influence
@@ -251,17 +248,10 @@ def test_a_launch_may_take_what_the_passes_of_long_answers_need(made: Made, part
     short, long = (made(f"data.max_response_length={tokens} {part}") for tokens in (256, 16384))
     assert "iterations" not in short
     assert long.get("cycle") == ({"repeats": long["iterations"]} if part else None)
-    one, room_s = made.experiment(), long["timeout_s"] - START_S
-    fast_s, slow_s = (
-        least_pass_s(one.spec, one.model_path, None, published(known_peak(name))) for name in ("H100", "A100 80GB")
-    )
-    assert fast_s is not None
-    assert slow_s is not None
-    assert 2 * fast_s < room_s / (1 + long["iterations"]) < 10 * fast_s
-    assert f"A pass needs {number(slow_s, 2)} s at the least on A100 80GB" in made.account
+    assert short["timeout_s"] < long["timeout_s"]
 
 
-def test_of_a_model_of_unknown_sizes_the_time_is_said_to_be_guessed(made: Made):
+def test_the_time_of_a_pass_is_said_to_be_guessed(made: Made):
     config = made("actor_rollout_ref.model.path=a/b data.max_response_length=16384")
     assert (config["iterations"], config["timeout_s"]) == (3, START_S + math.ceil(4 * 0.1 * 16384 / 100) * 100)
     assert "Nothing is known of the time of a pass; guessed, with 0.1 s a token: 1,638 s." in made.account

@@ -15,8 +15,15 @@ from kubernetes_manifests import check_no_blocks
 from rooms import Rooms, matrix_of, two_lines
 from synthetic_records import make_record
 
-from rollout_bench.analysis.bounds import memory as bounds
-from rollout_bench.analysis.bounds.memory import (
+from rollout_bench.cluster import slurm
+from rollout_bench.commands.plan import interleaved_lines
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.record import Block
+from rollout_bench.contracts.store import write_launched
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.fit import memory
+from rollout_bench.plan.fit.memory import (
     GIB,
     OWN_BYTES,
     MachineMemory,
@@ -24,14 +31,6 @@ from rollout_bench.analysis.bounds.memory import (
     weights_held,
     working_bytes,
 )
-from rollout_bench.cluster import slurm
-from rollout_bench.commands.bounds import fit_lines
-from rollout_bench.commands.plan import interleaved_lines
-from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.record import Block
-from rollout_bench.contracts.store import write_launched
-from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.interleaving import Interleaving, comparisons, fitting, interleaving
 from rollout_bench.plan.matrix import Matrix
 from rollout_bench.plan.schedule import Schedule, schedule
@@ -184,7 +183,7 @@ def test_engines_start_together_only_where_none_sizes_its_cache_by_what_is_free(
 
 
 def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv(bounds.KV_SPACE, raising=False)
+    monkeypatch.delenv(memory.KV_SPACE, raising=False)
     _, matrix = matrix_of()
     taken = {e.spec.quant.name: MachineMemory().taken(e) for e in matrix.experiments}
     weights = {e.spec.quant.name: weights_held(e.spec, e.model_path) for e in matrix.experiments}
@@ -197,11 +196,11 @@ def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.
 def test_the_variable_for_the_cache_wins_over_the_argument_and_without_both_the_engine_takes_its_share():
     overlay = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\n"
     _, matrix = matrix_of()
-    assert cpu_cache_bytes(matrix.experiments[0].spec, {bounds.KV_SPACE: "3"}) == 3 * GIB
+    assert cpu_cache_bytes(matrix.experiments[0].spec, {memory.KV_SPACE: "3"}) == 3 * GIB
     assert cpu_cache_bytes(matrix.experiments[0].spec, {}) == 268435456
     _, open_ended = matrix_of(overlay)
-    assert MachineMemory().taken(open_ended.experiments[0]) == pytest.approx(0.92 * bounds.machine_bytes())
-    _, told = matrix_of(overlay + f"engine: {{environment: {{{bounds.KV_SPACE}: '2'}}}}")
+    assert MachineMemory().taken(open_ended.experiments[0]) == pytest.approx(0.92 * memory.machine_bytes())
+    _, told = matrix_of(overlay + f"engine: {{environment: {{{memory.KV_SPACE}: '2'}}}}")
     assert cpu_cache_bytes(told.experiments[0].spec, {}) == 2 * GIB
 
 
@@ -217,11 +216,12 @@ def test_on_accelerators_the_shares_of_a_device_are_added_up_and_the_remedy_name
         assert group.at_once == at_once
 
 
-def test_bounds_says_how_many_engines_fit_and_what_limits_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bounds, "available_bytes", lambda: 4 * GIB)
-    (line,) = fit_lines(*matrix_of())
-    assert line.startswith("interleaved, offline cpu qwen3-90m demo: bf16, w8a16, w8a8: 2 of 3 engines fit at once: ")
-    assert line.endswith("and there is 3.6 GiB of memory.")
+def test_it_is_known_how_many_engines_fit_and_what_limits_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 4 * GIB)
+    (comparison,) = comparisons(*matrix_of())
+    fit = fitting(comparison, "cpu", MachineMemory())
+    assert fit.at_once == 2
+    assert fit.limit.endswith("and there is 3.6 GiB of memory")
 
 
 def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
@@ -231,9 +231,9 @@ def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
         "memory.stat": "anon 1\ninactive_file 200",
     }.items():
         (tmp_path / name).write_text(text + "\n")
-    assert bounds.available_bytes(tmp_path) == 2000
+    assert memory.available_bytes(tmp_path) == 2000
     (tmp_path / "memory.max").write_text("max\n")
-    assert bounds.available_bytes(tmp_path) > GIB // 8
+    assert memory.available_bytes(tmp_path) > GIB // 8
 
 
 @given(

@@ -30,10 +30,8 @@ FIGURES = PROFILE.figures
 
 TABLES = {
     "Where a step's time goes", "Steps, timed and traced", "Speed-up by role", "Predicted against measured",
-    "Operators that take most", "How far from the machine's limit",
+    "Operators that take most",
 }  # fmt: skip
-
-OF_PROFILES = {table for table in TABLES if "limit" not in table}
 
 OF_TIMED = ("Throughput", "Rates, start-up", "What a launch costs", "Time until", "Tokens generated", "Definitions")
 """Beginnings of headings of what offline mode says for itself."""
@@ -143,8 +141,8 @@ def test_what_a_valid_launch_measured_is_shown(tmp_path: Path, sound: dict[str, 
     found = inside(shown(measured(tmp_path, slow=[(mode, "w8a8")])))
     differ = {kind_of(name) for name, text in found.items() if inside(sound).get(name) != text}
     of_mode = {
-        "offline": {"How far from the machine's limit", "Predicted against measured"},
-        "profile": OF_PROFILES | set(PROFILE.figures) | {"profile.csv", "How far from the machine's limit"},
+        "offline": {"Predicted against measured"},
+        "profile": TABLES | set(PROFILE.figures) | {"profile.csv"},
     }[mode]
     assert differ >= of_mode
 
@@ -189,8 +187,6 @@ def test_a_profile_without_a_valid_launch_has_empty_lines_that_say_why(
     assert table(found, "Speed-up by role") == table(found, "Predicted against measured") == []
     assert "qwen3-90m w8a8 small: predicted and measured are not compared: " in found["Predicted and measured"]
     assert REASON in found["Predicted and measured"]
-    steps = table(found, "How far from the machine's limit")
-    assert [line["empty because"] for line in steps if line["pass or step"] == "profile step"] == [REASON]
     assert quant not in found["profile.csv"]
     assert found["No valid launch"].strip().startswith(f"- qwen3-90m {quant} small (profile): {REASON}.")
     for name in PROFILE.figures:
@@ -202,7 +198,7 @@ def test_a_profile_without_a_valid_launch_has_empty_lines_that_say_why(
 
 def test_profiles_of_which_none_is_valid_have_no_tables_and_figures_that_say_why(tmp_path: Path) -> None:
     found = shown(measured(tmp_path, [("profile", quant) for quant in QUANTS]))
-    for kind in (*OF_PROFILES, "How far from the machine's limit"):
+    for kind in TABLES:
         assert table(found, kind) == []
     assert found["profile.csv"].count("\n") == 1
     assert found["No valid launch"].count(REASON) == 2
@@ -216,10 +212,3 @@ def test_an_offline_launch_that_is_not_valid_is_no_measure_of_anything(tmp_path:
     found = shown(measured(tmp_path, [("offline", quant)]))
     assert table(found, "Predicted against measured") == []
     assert f"are not compared: {quant}, offline: {REASON}." in found["Predicted and measured"]
-    (limit,) = [
-        line
-        for line in table(found, "How far from the machine's limit")
-        if (line["quant"], line["pass or step"]) == (quant, "offline pass")
-    ]
-    assert limit.pop("empty because") == REASON
-    assert set(limit.values()) == {quant, "offline pass", "-"}

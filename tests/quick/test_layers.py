@@ -155,9 +155,7 @@ def test_a_folder_can_be_overlooked_and_a_module_be_read():
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
-@pytest.mark.parametrize(
-    "command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py", "calibrate.py"]
-)
+@pytest.mark.parametrize("command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py"])
 def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
 
@@ -167,7 +165,7 @@ def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():
         assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
 
 
-ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "bounds.py", "read_trace.py"]
+ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "read_trace.py"]
 
 
 @pytest.mark.parametrize("command", ANALYSING)
@@ -179,10 +177,6 @@ def test_a_command_of_the_analysis_needs_no_engine(command: str):
 def test_trainers_settings_are_read_by_their_own_commands_alone(command: str):
     assert needs(SCRIPTS / command) & {"omegaconf"} == set()
     assert "omegaconf" in needs(PACKAGE / "commands" / "trainers.py")
-
-
-def test_shares_of_the_limit_are_computed_without_engine_and_without_tables():
-    assert needs(PACKAGE / "analysis" / "bounds" / "reached.py") & (ENGINE | ANALYSIS | {"psutil"}) == set()
 
 
 def test_records_are_read_by_the_mode_that_measured_them():

@@ -68,8 +68,8 @@ def test_no_value_of_a_config_is_run_by_the_shell_of_a_rule(tmp_path: Path):
     for path in workspace.records:
         engine = json.loads((workspace.path / "results" / path).read_text())["spec"]["engine"]
         assert engine["environment"]["NOTE"] == engine["args"]["hf_overrides"]["note"] == HOSTILE
-    workspace.overlay({"kubernetes": {"image": "b:1", "models_claim": "w"}, "bounds_device": "H200", "launches": 2})
-    done = workspace.snakemake("bounds", "plan", "check", "kubernetes_manifests", "--cores", "1")
+    workspace.overlay({"kubernetes": {"image": "b:1", "models_claim": "w"}, "launches": 2})
+    done = workspace.snakemake("plan", "check", "kubernetes_manifests", "--cores", "1")
     assert done.returncode == 0, done.stdout
     assert not [str(found) for found in tmp_path.rglob("*PWNED-[a-d]")]
 

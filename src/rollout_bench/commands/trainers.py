@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.analysis.bounds.bound import least_pass_s
-from rollout_bench.analysis.bounds.limits import known_peak, published
 from rollout_bench.contracts.modes import CYCLE, ROLLOUT
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
@@ -21,8 +19,6 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.checks import FEWEST_BY_AUTO
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.matrix import expand
 from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.launch_commands import launched
 from rollout_bench.trainers.rollout_dumps import RolloutDumps
@@ -152,14 +148,8 @@ def _write(made: MadeConfig, trace: Path | None = None) -> int:
     return 0
 
 
-SLOW_DEVICES = {"cuda": "A100 80GB", "ascend": "Ascend 910C die"}
-"""Platform -> a device that most are faster than: what it needs at the least is a measure for all."""
-
-SLOWER = 3
-"""By how much a pass is guessed to be slower than its bound there: one H200 reached 0.62 of its own."""
-
 TOKEN_S = {"cpu": 1.0, "cuda": 0.1, "ascend": 0.1}
-"""Platform -> seconds that the next token of all running sequences is guessed to take, of models of unknown sizes."""
+"""Platform -> seconds that the next token of all running sequences is guessed to take."""
 
 START_S, COUNTED_S, FEWEST, LONGEST_S = 1800, 1800, 3, 1_000_000
 """Seconds to start an engine; that passes which count take together, but at least so many; and of any time-out."""
@@ -167,14 +157,9 @@ START_S, COUNTED_S, FEWEST, LONGEST_S = 1800, 1800, 3, 1_000_000
 
 def _in_time(made: MadeConfig, config: Config) -> MadeConfig:
     """Return the config with a number of passes and a time-out that fit its load, and what they go by."""
-    least_s, device = _least_pass_s(config)
-    if least_s is not None:
-        pass_s = SLOWER * least_s
-        why = f"A pass needs {number(least_s, 2)} s at the least on {device}; guessed: {number(pass_s, 2)} s."
-    else:
-        token_s = TOKEN_S[config.platform]
-        pass_s = token_s * _tokens_in_turn(made)
-        why = f"Nothing is known of the time of a pass; guessed, with {token_s} s a token: {number(pass_s, 2)} s."
+    token_s = TOKEN_S[config.platform]
+    pass_s = token_s * _tokens_in_turn(made)
+    why = f"Nothing is known of the time of a pass; guessed, with {token_s} s a token: {number(pass_s, 2)} s."
     passes = min(max(math.ceil(COUNTED_S / pass_s), FEWEST), FEWEST_BY_AUTO)
     timeout_s = min(math.ceil((START_S + (1 + passes) * pass_s) / 100) * 100, LONGEST_S)
     fewer: dict[str, Any] = {} if passes == FEWEST_BY_AUTO else {"iterations": passes}
@@ -186,18 +171,6 @@ def _in_time(made: MadeConfig, config: Config) -> MadeConfig:
         f" {timeout_s:,} s (timeout_s), {START_S:,} s of them to start.",
     )
     return replace(made, head=(*made.head, *said), config={**made.config, **fewer, "timeout_s": timeout_s})
-
-
-def _least_pass_s(config: Config) -> tuple[float | None, str]:
-    """Return the least seconds of a pass on a slow device, None where they are not known, and the device."""
-    device = SLOW_DEVICES.get(config.platform)
-    if device is None:
-        return None, ""
-    try:
-        one = expand(config, InstalledEngine("vllm", "unknown", {}, frozenset(), sys.executable)).experiments[0]
-    except UserError:  # it is told where the config is planned
-        return None, device
-    return least_pass_s(one.spec, one.model_path, one.dataset_path, published(known_peak(device))), device
 
 
 def _tokens_in_turn(made: MadeConfig) -> int:

@@ -233,7 +233,7 @@ PROFILE = Mode(
     metrics=OFFLINE_METRICS,
     settings="profile",
     tables=f"{_TABLES}.profile_tables:profile_part",
-    figures=("steps", "roles", "timeline", "roofline"),
+    figures=("steps", "roles", "timeline"),
     page="how-to/profile.md",
     example="configs/profile.yaml",
 )

@@ -83,7 +83,7 @@ class ProfileSettings(Strict):
         ),
     )
     record_shapes: bool = Field(
-        True, description="Trace the shapes of operators' inputs: roles of linear layers and the roofline need them."
+        True, description="Trace the shapes of operators' inputs: roles of linear layers need them."
     )
     with_stack: bool = Field(False, description="Trace Python's call stacks, too: much larger and slower.")
     profile_memory: bool = Field(False, description="Trace allocations, too.")

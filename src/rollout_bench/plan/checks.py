@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT, STARTUP, mode_of
+from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT, STARTUP
 from rollout_bench.contracts.spec import (
     ModelSpec,
     Platform,
@@ -24,11 +24,9 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.core.files import did_you_mean_folder
-from rollout_bench.core.numbers import number
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted, unknown_part
-from rollout_bench.plan.planfile import LeastTimes
 from rollout_bench.plan.quants import known_quants
 
 OWN_ARGS = frozenset(
@@ -548,40 +546,3 @@ FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
 
 FEWEST_BY_AUTO = 8
 """Passes that `iterations: auto` comes to at the least: `FEWEST` of measure.launch.passes."""
-
-
-def least_passes(spec: Spec) -> int | None:
-    """Return how many passes a launch makes at the least; None where they have no least time of their own."""
-    if spec.load is not None or not spec.workload.ignore_eos or not mode_of(spec.mode).generates:
-        return None
-    counted = spec.measuring.iterations
-    return spec.measuring.warmup_iterations + (FEWEST_BY_AUTO if counted == "auto" else counted)
-
-
-def check_timeouts(config: Config, specs: Mapping[str, Spec], least: LeastTimes) -> None:
-    """Raise `UserError` where the passes of a launch can't be made in the time that it has.
-
-    Args:
-        config: what allows the time.
-        specs: the experiments, by their folder names.
-        least: what their passes take at the least.
-    """
-    for name, least_s in least.seconds.items():
-        if least_s < config.timeout_s:
-            continue
-        spec = specs[name]
-        wanted_s = math.ceil((FIRST_GUESS_S[spec.platform] + SLOWER * least_s) / 100) * 100
-        raise UserError(
-            f"config: timeout_s: allows a launch {config.timeout_s:g} s, and the {least_passes(spec):,} passes of"
-            f" {spec.title} need at least {number(least_s, 3)} s on {least.device}",
-            f"set timeout_s to {wanted_s} or so, or lower {_repeats_key(spec)}, or ask for less in a pass",
-        )
-
-
-SLOWER = 2
-"""By how much an engine is slower than its bound: one H200 reached 0.62 of it (docs/explanation/bounds.md)."""
-
-
-def _repeats_key(spec: Spec) -> str:
-    own = mode_of(spec.mode).settings
-    return f"{own}.repeats" if spec.cycle or spec.placement else "iterations"

@@ -516,13 +516,6 @@ class Config(Strict):
             "empty then."
         ),
     )
-    bounds_device: Text | None = Field(
-        None,
-        description=(
-            "Device whose published limits `snakemake bounds` computes with: H200, A100 80GB, L4, ... Null: this "
-            "machine, measured. Measures nothing anew."
-        ),
-    )
     baseline: Baseline = Field(
         Baseline(quant="bf16"),
         description=(

@@ -5,8 +5,8 @@ The workflow writes it, the summary and the figures read it. Only the standard l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ had more keys, which are not read."""
 _REMOVED = {"stop", "race", "power"}
 """Keys of `precision` and `comparison` in plans of earlier versions."""
 
-Known = Literal["measured", "guess", "least"]
+Known = Literal["measured", "guess"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class TimeCost:
             seconds=sum(launch.expected_s for launch, _ in every),
             device_seconds=sum(launch.expected_s * devices for launch, devices in every),
             guessed=bool(known - {"measured"}),
-            least=least or "least" in known,
+            least=least,
         )
 
     def __str__(self) -> str:
@@ -73,19 +73,6 @@ LONG_MIN = 120
 """Minutes from which on people count in hours."""
 
 
-@dataclass(frozen=True)
-class LeastTimes:
-    """The least time that the passes of a launch can take.
-
-    Attributes:
-        seconds: of a launch of each experiment, by the experiment's folder name; none where nobody knows.
-        device: whose limits they follow from, in words.
-    """
-
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    device: str = ""
-
-
 class PlannedLaunch(Strict):
     """One launch that is selected."""
 
@@ -93,10 +80,7 @@ class PlannedLaunch(Strict):
     expected_s: float = Field(description="How long it is expected to take, in seconds.")
     known: Known = Field(
         "measured",
-        description=(
-            "How that is known: measured, by launches that are alike; guess; or least, where the minimum time of its "
-            "passes is longer than such a guess."
-        ),
+        description=("How that is known: measured, by launches that are alike; or guess."),
     )
 
 

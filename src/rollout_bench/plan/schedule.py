@@ -34,7 +34,6 @@ from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
     InterleavedGroup,
     Known,
-    LeastTimes,
     PlanFile,
     PlannedExperiment,
     PlannedLaunch,
@@ -125,8 +124,6 @@ class Schedule:
     """A line for each model whose files are others than some of these records were measured with."""
     files: tuple[str, ...] = ()
     """Configs that are laid over the default one."""
-    least: LeastTimes = field(default_factory=LeastTimes)
-    """What launches take at the least."""
 
     @cached_property
     def missing(self) -> list[str]:
@@ -259,9 +256,7 @@ class Schedule:
             return None
         platform = self.matrix.platform
         usual = f"a guess where nothing like it was measured: {FIRST_GUESS_S[platform]:g} s for a launch on {platform}"
-        if "least" not in known:
-            return f"{usual}, or what others took"
-        return f"{usual}, and the minimum time of its passes on {self.least.device}"
+        return f"{usual}, or what others took"
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
@@ -313,8 +308,10 @@ class Schedule:
         """Return the same, and how it is known.
 
         As its own did; else as one of the same model and quant did, which starts as long and generates as fast; else as
-        long as its loads are held; else as the others did, but no less than its passes take at the least. One of a
-        block was alive for as long as the whole block took, so it took the part of that which falls to one of them.
+        long as its loads are held; else as the others did.
+
+        One of a block was alive for as long as the whole block took, so it took the part of that which falls to one of
+        them.
         """
         known: dict[str, float] = {}
         missing = set(self.missing)
@@ -341,12 +338,9 @@ class Schedule:
         for experiment in self.matrix.experiments:
             if experiment.name in known:
                 continue
-            held_s, least_s = _held_s(experiment.spec), self.least.seconds.get(experiment.name, 0.0)
+            held_s = _held_s(experiment.spec)
             usual_s = statistics.mean(known.values()) if known and not held_s else first_s + held_s
-            if least_s > usual_s:
-                found[experiment.name] = (first_s + least_s, "least")
-            else:
-                found[experiment.name] = (usual_s, "guess")
+            found[experiment.name] = (usual_s, "guess")
         return {e.name: (round(found[e.name][0], 1), found[e.name][1]) for e in self.matrix.experiments}
 
     def cost_of(self, records: Iterable[str]) -> TimeCost:

@@ -138,7 +138,6 @@ DRAWINGS = {
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
         Drawing("roles", f"{_PROFILE}:roles_figure", ("inside.profiles",), title="Speed-up by role"),
         Drawing("timeline", f"{_PROFILE}:timeline_figure", ("inside.profiles",)),
-        Drawing("roofline", f"{_FIGURES}.inside.roofline:profile_roofline", ("inside",), title="Roofline"),
         Drawing(
             "messages",
             f"{_FIGURES}.inside.message_figures:messages_figure",

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rollout_bench.contracts.inside import MachineLimits, ScoredRow
+from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform
 from rollout_bench.contracts.messages import MessageRow
 from rollout_bench.contracts.metrics import METRICS, Metric
@@ -28,7 +28,6 @@ MODELS: dict[str, type[BaseModel]] = {
     "score": ScoredRow,
     "failure": Failure,
     "plan": PlanFile,
-    "limits": MachineLimits,
 }
 
 LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal)
@@ -91,7 +90,6 @@ def records_page() -> str:
         ("The side file of messages mode: `launch-<i>.messages.jsonl.gz`, one line per message", MessageRow),
         ("The side file of drift mode: `launch-<i>.scores.jsonl.gz`, one line per sequence and batch", ScoredRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
-        ("Measured limits of a machine: `rollout-bench/limits/*.json` in the user's cache folder", MachineLimits),
     ]
     text = "# Records\n\n" + _MADE + "Schemas of all files are in `workflow/schemas/`.\n"
     return text + "".join(f"\n## {title}\n\n{_table(model)}" for title, model in parts)

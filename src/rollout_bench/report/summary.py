@@ -26,7 +26,6 @@ SPANNING = (
     f"{_TABLES}.spanning.replica_tables:replica_part",
     f"{_TABLES}.spanning.energy_tables:energy_part",
     f"{_TABLES}.spanning.drafting_tables:drafting_part",
-    f"{_TABLES}.spanning.bound_tables:reach_part",
 )
 """What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""
 

@@ -16,8 +16,7 @@ from typing import Any
 
 from rollout_bench.contracts.inside import Phase, Step, TraceFile
 from rollout_bench.contracts.record import SequenceRow
-from rollout_bench.contracts.spec import Platform, ProfileSettings
-from rollout_bench.core.errors import UserError
+from rollout_bench.contracts.spec import ProfileSettings
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.engine.steps import Following, Stepping, Windows
 from rollout_bench.measure.engine.vllm import loaded, source_of
@@ -26,7 +25,6 @@ from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
     Job,
-    LimitsKnown,
     Linears,
     PhaseBegins,
     Ready,
@@ -34,7 +32,6 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.machine.calibration import limits_of_this_machine
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, open_own
@@ -219,15 +216,6 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
                 raise ServingFailed("no_steps", cause, "set profile.phase to prefill, or ask for more output_tokens")
             tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
     traces.close()
-    tell_limits(spec.platform, tell)
-
-
-def tell_limits(platform: Platform, tell: Tell) -> None:
-    """Tell what this machine can do at most; a profile is worth having without it."""
-    try:
-        tell(LimitsKnown(limits=limits_of_this_machine(platform, say=print)))
-    except (UserError, RuntimeError) as error:
-        print(f"the machine's limits are not known: {error}")
 
 
 def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
@@ -272,7 +260,6 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
             steps = [] if profiled else decode_steps(rows)
             tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
     traces.close()
-    tell_limits(spec.platform, tell)  # the server is idle, and its end has a limit of its own
     tell(PhaseBegins(phase="stopping"))
     opened.stop()
 

@@ -12,7 +12,6 @@ from pydantic import Field, TypeAdapter
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import (
     LinearShape,
-    MachineLimits,
     Routers,
     ScoredRow,
     Step,
@@ -159,13 +158,6 @@ class StartSeen(Strict):
     cache_files: int
 
 
-class LimitsKnown(Strict):
-    """What this machine can do at most."""
-
-    event: Literal["limits"] = "limits"
-    limits: MachineLimits
-
-
 class WarmupExtended(Strict):
     """The first of the iterations that counted so far, of one load, belong to the warm-up; as many more are to come."""
 
@@ -197,7 +189,6 @@ Event = (
     | IterationDone
     | StepsDone
     | Linears
-    | LimitsKnown
     | MessagesSeen
     | MessageFacts
     | SequencesScored

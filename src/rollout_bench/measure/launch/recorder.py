@@ -12,7 +12,6 @@ from typing import Any
 from rollout_bench.contracts.inside import (
     Drift,
     LinearShape,
-    MachineLimits,
     Profile,
     Routers,
     ScoredRow,
@@ -67,7 +66,6 @@ from rollout_bench.measure.launch.protocol import (
     IterationBegins,
     IterationDone,
     IterationEnds,
-    LimitsKnown,
     Linears,
     MessageFacts,
     MessagesSeen,
@@ -404,7 +402,6 @@ class ProfileCollecting(InsideCollecting):
     def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path) -> None:
         super().__init__(spec, launch, progress, surroundings)
         self._folder = traces
-        self._limits: MachineLimits | None = None
         self._steps: list[Step] = []
         self._traces: list[TraceFile] = []
         self._truncated: list[str] = []
@@ -412,9 +409,7 @@ class ProfileCollecting(InsideCollecting):
     def take(self, event: Event) -> None:
         """Take one event."""
         super().take(event)
-        if isinstance(event, LimitsKnown):
-            self._limits = event.limits
-        elif isinstance(event, IterationDone):
+        if isinstance(event, IterationDone):
             self.progress.iteration(event.iteration, event.wanted)
         elif isinstance(event, StepsDone) and (event.steps or event.traces):
             self.read_surroundings()
@@ -430,7 +425,6 @@ class ProfileCollecting(InsideCollecting):
         record = Profile(
             **self.looked_inside(log),
             linears=self._linears,
-            limits=self._limits,
             steps=self._steps,
             traces=self._traces,
             traces_folder=folder.name,

@@ -9,18 +9,21 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.analysis.bounds.architecture import (
-    Architecture,
-    UnknownArchitectureError,
-    architecture_from,
-    linear_shapes,
-)
-from rollout_bench.analysis.bounds.bound import model_config
-from rollout_bench.analysis.bounds.cost import NOT_QUANTIZED, Coding, cache_value_bytes, coding_of
 from rollout_bench.contracts.spec import Platform, Spec, is_local, tensor_parallel_size
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import number
 from rollout_bench.plan.checks import USUAL_UTILIZATION
+from rollout_bench.plan.fit.architecture import (
+    NOT_QUANTIZED,
+    Architecture,
+    Coding,
+    UnknownArchitectureError,
+    architecture_from,
+    cache_value_bytes,
+    coding_of,
+    linear_shapes,
+    model_config,
+)
 from rollout_bench.plan.interleaving import MemoryUnknownError
 from rollout_bench.plan.matrix import Experiment
 

@@ -1,1 +1,0 @@
-"""The least time that a machine needs for a workload."""

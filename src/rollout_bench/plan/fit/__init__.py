@@ -1,0 +1,1 @@
+"""Whether engines fit into the memory that is there."""
