@@ -21,8 +21,6 @@ BAD_STARTS = [
     Bad("startup_cache_without_brackets", _start("caches: cold"), "write [cold]", "docs/reference"),
     Bad("startup_no_cache", _start("caches: []"), "startup.caches: is an empty list", "docs/reference"),
     Bad("startup_cache_twice", _start("caches: [cold, cold]"), "names 'cold' more than once", "docs/reference"),
-    Bad("startup_pages_unknown", _start("pages: [lukewarm]"), "startup.pages.0: 'lukewarm'", "did you mean 'warm'?"),
-    Bad("startup_no_pages", _start("pages: []"), "startup.pages: is an empty list", "docs/reference"),
     Bad("startup_format_unknown", _start("load_formats: [pickle]"), "'pickle' is not known", "known: auto, dummy"),
     Bad(
         "startup_format_misspelt",

@@ -11,7 +11,6 @@ from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.starts import (
     CacheState,
-    PageState,
     PhaseName,
     StartCourse,
     StartFormat,
@@ -23,12 +22,11 @@ from rollout_bench.contracts.starts import (
 def start_spec(
     caches: CacheState = "cold",
     loads: StartFormat = "auto",
-    pages: PageState | None = "warm",
     setting: str | None = None,
     entry: Literal["server"] | None = None,
 ) -> Spec:
     """Return the spec of a start."""
-    startup = StartupSpec(caches=caches, pages=pages, load_formats=loads, entries=entry)
+    startup = StartupSpec(caches=caches, load_formats=loads, entries=entry)
     named = setting or f"caches-{caches}"
     return make_spec(iterations=1).model_copy(update={"mode": "startup", "startup": startup, "setting": named})
 
@@ -56,8 +54,7 @@ def start_record(
         rest_s=rest_s,
         until_token_s=at + rest_s,
         after_s=after_s,
-        weights_bytes=None if spec.startup is None or spec.startup.pages is None else 10**9,
-        resident_share=1.0,
+        weights_bytes=None if spec.startup is None or spec.startup.load_formats == "dummy" else 10**9,
         cache_files=0,
     )
     imported = phases.get("import", 1.0)

@@ -634,12 +634,6 @@ def dataset_arguments(plan: Schedule, record: str) -> list[str]:
     return [] if path is None else [f"--dataset={path}"]
 
 
-def quiet_arguments(plan: Schedule) -> list[str]:
-    """Return arguments of a measuring command that say how long it waits for others to leave the cores alone."""
-    limit_s = plan.config.wait_for_quiet_s
-    return [] if limit_s is None else ["--wait-for-quiet-s", f"{limit_s:g}"]
-
-
 def model_arguments(plan: Schedule) -> list[str]:
     """Return arguments of check.py: where the weights of each model and quant are to be found."""
     pairs: dict[str, str] = {}

@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
-    startup = {"caches": "cold", "pages": "cold", "load_formats": "auto"}
+    startup = {"caches": "cold", "load_formats": "auto"}
     return start(tmp_path_factory.mktemp("cold"), model, startup, eager=False)
 
 
@@ -65,7 +65,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
-    startup = {"caches": "cold", "pages": "warm", "load_formats": "auto", "entries": "server"}
+    startup = {"caches": "cold", "load_formats": "auto", "entries": "server"}
     return start(tmp_path_factory.mktemp("served"), model, startup, eager=True)
 
 
@@ -101,8 +101,6 @@ def test_it_generates_one_token_and_names_what_it_read(cold: Launching, model: P
     assert (iteration.sequences, iteration.output_tokens, iteration.warmup) == (1, 1, False)
     course = course_of(record)
     assert course.weights_bytes == sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    kept = course.resident_share is None or course.resident_share > 0.01  # a file system that keeps its pages
-    assert bool({"pages_not_as_asked", "pages_unknown"} & {flag.code for flag in record.validity}) == kept
 
 
 def test_the_engine_alone_logs_for_debugging_and_paths_of_the_launch_are_no_surroundings(cold: Launching) -> None:

@@ -93,7 +93,7 @@ def test_doubts_are_told_with_what_to_do(tmp_path: Path) -> None:
     lines = conclusion(tmp_path, [BF16, W8A8], found)
     assert "In doubt: 1 of 8 launches invalid and left out of all numbers (cpu_shared 1)." in lines
     assert lines[-2].endswith("measure what is invalid again:")
-    assert lines[-1].replace("\\", "") == "snakemake --config remeasure=invalid wait_for_quiet_s=600"
+    assert lines[-1].replace("\\", "") == "snakemake --config remeasure=invalid"
 
 
 def test_what_is_missing_is_the_next_step(tmp_path: Path) -> None:

@@ -303,7 +303,6 @@ ENDPOINTS = """
 modes: [online]
 workloads: [asked]
 launches: 3
-wait_for_quiet_s: 60
 engine: {python: /home/me/venv/bin/python}
 endpoints:
   theirs: {url: "http://theirs.models:8000/v1", model: a, api_key_env: THEIR_KEY}
@@ -340,7 +339,7 @@ def test_one_job_measures_all_endpoints_and_nothing_else(models: str, version: s
     ]
     assert container(job)["envFrom"] == [{"secretRef": {"name": "hub-token"}}]
     assert set(container(job)["resources"]["limits"]) == {"cpu", "memory"}
-    assert pod["activeDeadlineSeconds"] == 6 * (1000 + 60) + 300
+    assert pod["activeDeadlineSeconds"] == 6 * 1000 + 300
     assert inner["engine"]["python"] is None
     of_endpoints = [record for record in plan.missing if plan.by_record[record][1].experiment.spec.endpoint is not None]
     fewer = manifests(plan, of_endpoints[:1], merged)

@@ -1,4 +1,4 @@
-"""A busy machine is told of before anything is measured: who uses it, and how long it is waited for."""
+"""A busy machine is told of before anything is measured: who uses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from rollout_bench.measure.machine import quiet
-from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import Reading
-from rollout_bench.measure.machine.quiet import BUSY, User, use_between, wait_until_quiet
+from rollout_bench.measure.machine.quiet import User, tell_users, use_between
 
 BURNING = "import os\nfor _ in range(os.cpu_count() - 1):\n    if os.fork() == 0: break\nwhile True: pass"
 
@@ -54,7 +52,7 @@ def burning() -> Iterator[int]:
 
 def test_who_uses_the_cores_is_named_with_pid_user_and_command(burning: int) -> None:
     said: list[str] = []
-    wait_until_quiet(None, time.sleep, said.append)
+    tell_users(time.sleep, said.append)
     (line,) = said
     assert line.startswith("others use ")
     assert "\n" not in line
@@ -62,25 +60,3 @@ def test_who_uses_the_cores_is_named_with_pid_user_and_command(burning: int) -> 
     assert f"{psutil.Process().username()}: " in line
     named = str(User(burning, "python", 0.5))
     assert named.startswith(f"python (pid {burning}, 50 %, {psutil.Process().username()}: ")
-
-
-@pytest.mark.usefixtures("burning")
-def test_a_machine_that_stays_busy_ends_the_launch_before_it_begins() -> None:
-    said: list[str] = []
-    with pytest.raises(DeviceError, match=f"more than {100 * BUSY:.0f} % would make") as raised:
-        wait_until_quiet(3.0, time.sleep, said.append)
-    assert raised.value.category == "machine_busy"
-    assert "raise wait_for_quiet_s" in raised.value.remedy
-    assert said[0].endswith("waiting up to 3 s")
-
-
-def test_it_goes_on_as_soon_as_the_machine_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    busy = [reading(0, 0, 0, {}), reading(1, 90, 0, {})]
-    readings = [*busy, *busy, reading(0, 0, 0, {}), reading(1, 10, 0, {})]
-    monkeypatch.setattr(quiet, "read_host", lambda *_: readings.pop(0))
-    said: list[str] = []
-    waited: list[float] = []
-    wait_until_quiet(60.0, waited.append, said.append)
-    assert readings == []
-    assert len(said) == 1
-    assert sum(waited) == pytest.approx(3 * quiet.LOOK_S + 2 * quiet.AGAIN_S, rel=0.01)

@@ -1,4 +1,4 @@
-"""Starts are planned with every combination of caches, pages and load formats, each an experiment of its own."""
+"""Starts are planned with every combination of caches and load formats, each an experiment of its own."""
 
 from __future__ import annotations
 
@@ -39,14 +39,6 @@ def test_a_start_is_of_one_prompt_and_one_token_whatever_the_workload() -> None:
         assert (spec.measuring.warmup_iterations, spec.measuring.iterations) == (0, 1)
 
 
-def test_weights_that_are_made_up_have_no_pages() -> None:
-    matrix = planned(f"{{{BASE}, startup: {{caches: [cold], pages: [cold, warm], load_formats: [auto, dummy]}}}}")
-    found = [e.spec.startup for e in matrix.experiments if e.spec.startup is not None]
-    assert [(one.load_formats, one.pages) for one in found] == [("auto", "cold"), ("dummy", None), ("auto", "warm")]
-    (twin,) = matrix.skipped
-    assert twin.reason == "it is the same as under pages-cold+load-formats-dummy"
-
-
 def test_a_warm_launcher_is_one_more_value_and_none_leaves_keys_as_they_were() -> None:
     first, second = specs("startup: {caches: [cold], launchers: [none, warm]}")
     assert [spec.setting for spec in (first, second)] == ["launchers-none", "launchers-warm"]
@@ -84,7 +76,7 @@ def test_warm_caches_are_shared_by_all_starts_that_compile_alike(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in preflight.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    starts = [start_spec("warm"), start_spec("warm", "auto", "cold", "other"), start_spec("warm", "dummy", None)]
+    starts = [start_spec("warm"), start_spec("warm", "auto", "other"), start_spec("warm", "dummy")]
     folders = [warm_folder(spec, engine_environment(spec, "m/m")) for spec in starts]
     assert folders[0] is not None
     assert folders[0] == folders[1] != folders[2]
@@ -96,7 +88,7 @@ def test_warm_caches_are_shared_by_all_starts_that_compile_alike(
 
 def test_a_server_and_an_llm_have_warm_caches_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = [start_spec("warm"), start_spec("warm", entry="server"), start_spec("warm", "dummy", None, entry="server")]
+    found = [start_spec("warm"), start_spec("warm", entry="server"), start_spec("warm", "dummy", entry="server")]
     folders = [warm_folder(spec, engine_environment(spec, "m/m")) for spec in found]
     assert len(set(folders)) == 3
 
@@ -156,9 +148,8 @@ def test_its_config_has_each_combination_once_and_as_many_launches_as_it_says() 
     text = (REPOSITORY / STARTUP.example).read_text()
     experiments = planned(text).experiments
     starts = [e.spec.startup for e in experiments if e.spec.startup is not None]
-    assert {(one.caches, one.pages, one.load_formats) for one in starts} == {
-        *((caches, pages, "auto") for caches in ("cold", "warm") for pages in ("cold", "warm")),
-        *((caches, None, "dummy") for caches in ("cold", "warm")),
+    assert {(one.caches, one.load_formats) for one in starts} == {
+        (caches, loads) for caches in ("cold", "warm") for loads in ("auto", "dummy")
     }
     assert f"{len(experiments) * yaml.safe_load(text)['launches']} launches" in text
     assert all(e.spec.engine.args["enforce_eager"] is False for e in experiments)

@@ -132,7 +132,7 @@ def test_the_times_of_a_warm_launcher_begin_with_the_word() -> None:
 
 def test_an_invalid_launch_is_in_no_number(tmp_path: Path) -> None:
     launches(tmp_path, COLD_SPEC, COLD)
-    flag = Flag(code="pages_not_as_asked", severity="invalid", sentence="They were in memory.")
+    flag = Flag(code="caches_not_as_asked", severity="invalid", sentence="They were cold.")
     save(tmp_path, start_record(COLD_SPEC, 3, {"import": 500.0}, flags=[flag]))
     (row,) = rows_of(collect(tmp_path, make_plan([COLD_SPEC], 4, baseline=BASELINE)))
     found = start_costs(row)

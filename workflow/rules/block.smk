@@ -35,7 +35,6 @@ rule block:
         limits=matrix.config.timeouts.model_dump_json(),
         progress=snakefile.PLAN_FILE,
         placing=side_by_side.arguments,
-        quiet=snakefile.quiet_arguments(matrix),
     message:
         "measures, in turn:{params.records}"
     shell:
@@ -47,6 +46,5 @@ rule block:
         " --limits {params.limits:q}"
         " --progress {params.progress:q}"
         " {params.placing:q}"
-        " {params.quiet:q}"
         " --attempt {resources.attempt}"
         " --die-with-parent $PPID"

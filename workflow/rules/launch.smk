@@ -32,7 +32,6 @@ rule launch:
         limits=matrix.config.timeouts.model_dump_json(),
         progress=snakefile.PLAN_FILE,
         placing=side_by_side.arguments,
-        quiet=snakefile.quiet_arguments(matrix),
     shell:
         # Snakemake's thread variables would bind the engine to as many threads as this job has
         "exec env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS -u GOTO_NUM_THREADS"
@@ -47,6 +46,5 @@ rule launch:
         " --limits {params.limits:q}"
         " --progress {params.progress:q}"
         " {params.placing:q}"
-        " {params.quiet:q}"
         " --attempt {resources.attempt}"
         " --die-with-parent $PPID"

@@ -133,7 +133,7 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
         for number, assignment in enumerate(assignments):
             try:
                 if in_workflow(assignment.out):
-                    longest_s = assignment.timeout_s * len(assignments) + (assignment.wait_for_quiet_s or 0)
+                    longest_s = assignment.timeout_s * len(assignments)
                     out = assignment.out.absolute()
                     claims.enter_context(claimed(out, assignment.log, longest_s, tell_of_dead))
                 if assignment.outcome.is_settled(assignment.attempt):
@@ -214,7 +214,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
     )
     try:
         with lease(first.wanted, partial(pause, signals), first.reporting().phase) as held:
-            first.wait_until_quiet(signals)
+            first.tell_users(signals)
             began = time.monotonic()
             assignments = [replace(assignment, began=began) for assignment in assignments]
             return Coordinator(assignments, held, rotation, signals, slurm.word_on_own_job).run()

@@ -69,7 +69,7 @@ def main() -> int:
         if assignment.spec.platform == "ascend":
             slurm.see_granted_npus()
         out = arguments.out.absolute()
-        longest_s = arguments.timeout_s + (arguments.wait_for_quiet_s or 0)
+        longest_s = arguments.timeout_s
         claim = claimed(out, arguments.log, longest_s, tell_of_dead)
         with claim if in_workflow(out) else contextlib.nullcontext():
             return attempt(assignment, signals, slurm.word_on_own_job)

@@ -55,17 +55,10 @@ def launcher(launches: Sequence[ScheduledLaunch], config: Config, merged: Mappin
     mount = {"name": "config", "mountPath": SPEC, "readOnly": True}
     measuring = looked_into(container(CONTAINER, command, config, spec, mounts=[mount]), config)
     volume = {"name": "config", "configMap": {"name": name}}
-    template = pod(measuring, _lasting(config, len(launches)), spec, volumes=[volume])
+    template = pod(measuring, for_block(config, len(launches), 1), spec, volumes=[volume])
     about = {"name": name, "namespace": settings.namespace, "labels": LABELS}
     mounted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "immutable": True, "data": {_FILE: text}}
     return mounted, job_of(name, template, config, {})
-
-
-def _lasting(config: Config, launches: int) -> Config:
-    wait_s = config.wait_for_quiet_s
-    return for_block(config, launches, 1).model_copy(
-        update={"wait_for_quiet_s": None if wait_s is None else launches * wait_s}
-    )
 
 
 def _for_endpoints(merged: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def pod(
         volumes: volumes beside those that every pod has.
     """
     settings = config.kubernetes
-    runtime_s = math.ceil(config.timeout_s + (config.wait_for_quiet_s or 0)) + _MARGIN_S
+    runtime_s = math.ceil(config.timeout_s) + _MARGIN_S
     parts: Parts = {
         **cautious(settings),
         "activeDeadlineSeconds": runtime_s if config.cluster.runtime_min is None else 60 * config.cluster.runtime_min,
@@ -355,7 +355,6 @@ def _measuring(launch: ScheduledLaunch, config: Config) -> list[str]:
         f"--log={log_in_pod(launch.record)}",
         f"--timeout-s={config.timeout_s:g}",
         f"--limits={config.timeouts.model_dump_json()}",
-        *([] if config.wait_for_quiet_s is None else [f"--wait-for-quiet-s={config.wait_for_quiet_s:g}"]),
         f"--isolation={config.isolation or usual_isolation(launch.experiment.spec.platform)}",
         "--attempt=1",  # a Job that is applied again keeps what it measured
     ]

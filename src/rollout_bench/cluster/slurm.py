@@ -337,7 +337,7 @@ def runtime_min(plan: Schedule, launches: int = 1) -> int:
         launches: that the job measures in turn.
     """
     stated = plan.config.cluster.runtime_min
-    each_s = plan.config.timeout_s + (plan.config.wait_for_quiet_s or 0)
+    each_s = plan.config.timeout_s
     return launches * stated if stated else math.ceil(launches * each_s / 60) + SPARE_MIN
 
 

@@ -43,7 +43,6 @@ NODE_FAULTS = frozenset(
         "device_broken",
         "device_memory_taken",
         "disk_full",
-        "machine_busy",
         "no_platform",
         "node_failure",
         "port_or_ipc",

@@ -11,8 +11,6 @@ from rollout_bench.contracts.fields import Strict, absent, brackets, no_duplicat
 CacheState = Literal["cold", "warm"]
 """cold: vLLM, Inductor and Triton find an empty folder; warm: one that an earlier start of the engine has filled."""
 
-PageState = Literal["cold", "warm"]
-"""cold: no page of the weight files is in memory when the engine starts; warm: all of them are."""
 
 StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "tensorizer"]
 """How vLLM loads weights, by its own names; dummy makes them up and reads none."""
@@ -34,14 +32,6 @@ class StartupSettings(Strict):
             "Compile caches: cold (an empty folder of the launch's own) and warm (filled by a start of the same engine,"
             " which the first launch that finds none makes beforehand). Several are settings that are compared: "
             "caches-cold, caches-warm."
-        ),
-    )
-    pages: Annotated[list[PageState], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
-        ["warm"],
-        description=(
-            "Pages of the weight files in the machine's memory: cold (dropped) and warm (read beforehand). Where that "
-            "is not so after all, the launch is flagged. Several are settings that are compared: pages-cold. dummy "
-            "reads no weights, and has none."
         ),
     )
     load_formats: Annotated[list[StartFormat], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
@@ -74,7 +64,6 @@ class StartupSpec(Strict):
     """What an engine finds when it starts."""
 
     caches: CacheState = Field(description="Its compile caches.")
-    pages: PageState | None = absent("Pages of the weight files in memory. Null where no weights are read.")
     load_formats: StartFormat = Field(description="How weights are loaded.")
     launchers: Literal["warm"] | None = absent("warm: a process has imported the engine before the start begins.")
     entries: Literal["server"] | None = absent("server: vllm serve is started, and asked over HTTP.")
@@ -124,15 +113,7 @@ class StartCourse(Strict):
         ge=0,
     )
     weights_bytes: int | None = absent("Size of the weight files. Null where none are read, or where they are unknown.")
-    resident_share: float | None = absent(
-        "Share of the weight files' pages that were in memory when the engine's process started. Null where none are "
-        "read, or where the system does not say.",
-        ge=0,
-        le=1,
-    )
     cache_files: int | None = absent("Files in the compile caches when the engine's process started.", ge=0)
-    graphs_compiled: int | None = absent("Of some earlier records. It does not tell warm caches from cold ones.", ge=0)
-    graphs_loaded: int | None = absent("Of some earlier records. It does not tell warm caches from cold ones.", ge=0)
 
     def phase(self, name: PhaseName) -> StartPhase | None:
         """Return the phase `name`; None where there was none."""

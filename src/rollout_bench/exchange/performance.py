@@ -366,7 +366,6 @@ def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
                 "rest": ([course.rest_s for course in courses], "s"),
                 "until_first_token": ([course.until_token_s for course in courses], "s"),
                 "weights": ([course.weights_bytes for course in courses], "bytes"),
-                "resident_share": ([course.resident_share for course in courses], "fraction"),
             }
         ),
     }

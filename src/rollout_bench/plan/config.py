@@ -467,14 +467,6 @@ class Config(Strict):
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
     timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")
-    wait_for_quiet_s: Annotated[Number, Field(ge=0, le=1_000_000)] | None = Field(
-        None,
-        description=(
-            "On cpu: how long a launch waits, before it starts the engine, until other processes use less of the cores "
-            "than would make it invalid; if they still do, it has failed (machine_busy). Null: it says who does, and "
-            "goes on."
-        ),
-    )
     harness: Harness = "vllm"
     profile: ProfileSettings = Field(
         ProfileSettings(),
@@ -499,7 +491,7 @@ class Config(Strict):
         PlacementSettings(), description="Where launches in mode placement have their engines and their trainer."
     )
     startup: StartupSettings = Field(
-        StartupSettings(), description="What engines find that launches in mode startup start: caches, pages, weights."
+        StartupSettings(), description="What engines find that launches in mode startup start: caches, weights."
     )
     slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
     prices: Prices = Field(

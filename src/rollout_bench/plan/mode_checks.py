@@ -122,10 +122,9 @@ def _cycle_on(platform: Platform, cycle: CycleSettings) -> CycleSpec:
 def _start_of(startup: StartupSettings) -> StartupSpec:
     """Return what a spec says of a start; of lists the first value, where no setting has said which."""
     loads = startup.load_formats[0]
-    pages = None if loads in NO_WEIGHTS_NEEDED else startup.pages[0]
     launcher = None if startup.launchers[0] == "none" else startup.launchers[0]
     entry = None if startup.entries[0] == "llm" else startup.entries[0]
-    return StartupSpec(caches=startup.caches[0], pages=pages, load_formats=loads, launchers=launcher, entries=entry)
+    return StartupSpec(caches=startup.caches[0], load_formats=loads, launchers=launcher, entries=entry)
 
 
 NO_TENSORIZER: dict[Platform, str] = {

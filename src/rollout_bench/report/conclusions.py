@@ -260,9 +260,7 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     invalid = [own for own in codes if own and not LASTING.intersection(own)]
     if invalid:
-        busy = any("cpu_shared" in own for own in invalid)
-        command = _command("remeasure=invalid" + (" wait_for_quiet_s=600" if busy else ""), collection)
-        return "look under Flags, then measure what is invalid again", command
+        return "look under Flags, then measure what is invalid again", _command("remeasure=invalid", collection)
     if any(not launch.paired for row in rows for launch in row.launches):
         return "measure again, together, what is no fair pair", _command("remeasure=invalid", collection)
     if collection.precision is not None:

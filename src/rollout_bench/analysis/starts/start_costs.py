@@ -35,7 +35,6 @@ class StartCosts:
         startup_s: importing the engine and constructing it, in seconds.
         weights_bytes: size of the weight files; None where none are read.
         reading_s: what vLLM's log says that reading them took, without repacking; else the phase of weights.
-        resident_share: of their pages in memory before the start; None where nobody says.
         cache_files: files in the compile caches before the start; None where nobody looked.
     """
 
@@ -46,7 +45,6 @@ class StartCosts:
     startup_s: float
     weights_bytes: int | None
     reading_s: float | None
-    resident_share: float | None
     cache_files: float | None
 
     @property
@@ -93,7 +91,6 @@ def costs_of_starts(records: Sequence[Record]) -> StartCosts | None:
                 began_s=mean([phase.began_s for phase in found]),
                 ended_s=mean([phase.ended_s for phase in found]),
             )
-    resident = [course.resident_share for course in courses if course.resident_share is not None]
     logged = [s for record, _ in there if (s := record.startup.reported.get("weights_load_s"))]
     files = [course.cache_files for course in courses if course.cache_files is not None]
     return StartCosts(
@@ -104,7 +101,6 @@ def costs_of_starts(records: Sequence[Record]) -> StartCosts | None:
         startup_s=mean([record.startup.import_s + record.startup.init_s for record, _ in there]),
         weights_bytes=next((c.weights_bytes for c in courses if c.weights_bytes is not None), None),
         reading_s=mean(logged) if logged else phases["weights"].own_s if "weights" in phases else None,
-        resident_share=mean(resident) if resident else None,
         cache_files=mean(files) if files else None,
     )
 
@@ -117,6 +113,6 @@ def start_table(rows: Sequence[Row]) -> pd.DataFrame:
         found = start_costs(row)
         for launch, course in found.launches if found is not None else ():
             own = {f"{name}_s": course.own_s(name) for name in get_args(PhaseName)}
-            kept = course.model_dump(exclude={"phases", "graphs_compiled", "graphs_loaded"}, exclude_none=False)
+            kept = course.model_dump(exclude={"phases"}, exclude_none=False)
             lines.append(names | {"launch": launch} | own | kept)
     return pd.DataFrame(lines)

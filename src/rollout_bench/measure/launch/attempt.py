@@ -38,10 +38,10 @@ from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.launch.turns import Turns
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
-from rollout_bench.measure.machine.quiet import wait_until_quiet
+from rollout_bench.measure.machine.quiet import tell_users
 from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.measure.routing.router import Router
-from rollout_bench.measure.starts.weight_pages import prepare_pages
+from rollout_bench.measure.starts.weight_files import read_weights
 from rollout_bench.workloads.requests import Source
 
 WORKER = "rollout_bench.measure.engine.worker"
@@ -93,13 +93,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="device to take if it is free, counted round among the visible ones, from 0 (default: as --launch)",
     )
     parser.add_argument(
-        "--wait-for-quiet-s",
-        type=float,
-        metavar="SECONDS",
-        help="on cpu: how long to wait until others no longer use the cores, and fail if they still do "
-        "(default: say who does, and go on)",
-    )
-    parser.add_argument(
         "--attempt",
         type=int,
         metavar="N",
@@ -122,7 +115,7 @@ def _limits(text: str) -> Timeouts:
         raise argparse.ArgumentTypeError(f"{text!r}: {error.errors()[0]['msg']}") from None
 
 
-COMMON = ("timeout_s", "limits", "progress", "isolation", "devices", "first_device", "wait_for_quiet_s", "attempt")
+COMMON = ("timeout_s", "limits", "progress", "isolation", "devices", "first_device", "attempt")
 """Those of the common arguments that an assignment has."""
 
 
@@ -143,7 +136,6 @@ class Assignment:
         isolation: what may run beside it; None for what is usual.
         devices: devices that launches of its workflow hold at most; None for all.
         first_device: device to begin with; None for one that its index says.
-        wait_for_quiet_s: how long to wait, on cpu, until others don't use the cores; None for not at all.
         attempt: which try it is, from 1; None where a record that is there is to be measured again.
         mates: records of the launches in the same block.
         began: when the block began, on the monotonic clock; None: now.
@@ -161,7 +153,6 @@ class Assignment:
     isolation: Isolation | None = None
     devices: int | None = None
     first_device: int | None = None
-    wait_for_quiet_s: float | None = None
     attempt: int | None = None
     mates: frozenset[Path] = frozenset()
     began: float | None = None
@@ -188,15 +179,14 @@ class Assignment:
         """Return what is to come of it."""
         return LaunchOutcome(self.spec, self.launch, self.out.absolute(), self.log)
 
-    def wait_until_quiet(self, signals: int) -> None:
-        """Wait until others don't use the cores, where that is what the engine computes on.
+    def tell_users(self, signals: int) -> None:
+        """Say who else uses the cores, where these are what the engine computes on.
 
         Raises:
-            DeviceError: they still do after `wait_for_quiet_s`.
             Interrupted: a signal came.
         """
         if self.spec.platform == "cpu":
-            wait_until_quiet(self.wait_for_quiet_s, partial(pause, signals), self.reporting().phase)
+            tell_users(partial(pause, signals), self.reporting().phase)
 
     def reporting(self) -> Progress:
         """Return what prints its progress, from now on."""
@@ -221,8 +211,6 @@ class Assignment:
         check_dataset_given(self.spec, self.dataset)
         if self.devices is not None and self.devices < 1:
             raise UserError(f"--devices {self.devices} is no number of devices", "give a whole number above 0")
-        if self.wait_for_quiet_s is not None and not 0 <= self.wait_for_quiet_s < 1e8:
-            raise UserError(f"--wait-for-quiet-s {self.wait_for_quiet_s:g} is no time", "give a number of seconds")
         if not 0 < self.timeout_s < 1e8:
             raise UserError(f"--timeout-s {self.timeout_s:g} is no time", "give a number of seconds above 0")
 
@@ -305,7 +293,7 @@ def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
     try:
         waiting = assignment.reporting()
         with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
-            assignment.wait_until_quiet(signals)
+            assignment.tell_users(signals)
             _run(assignment, signals, held, None)
     except DeviceError as error:
         assignment.log.write_text(f"{error}\n")
@@ -373,7 +361,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
     environment = engine_environment(spec, assignment.loaded)
     timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
     files = _model_files(assignment)
-    pages = prepare_pages(spec, assignment.loaded)
+    weights_bytes = read_weights(spec, assignment.loaded)
     reference = reference_path(assignment.out.absolute(), spec)
     with folder_for_traces(spec, assignment.out) as traces:
         launch = EngineLaunch(
@@ -402,7 +390,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
         surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)
         collecting = collector(spec, assignment.launch, progress, surroundings, traces)
         if isinstance(collecting, StartCollecting):
-            collecting.pages = pages
+            collecting.weights_bytes = weights_bytes
         launch.run(collecting.take)
         # which commit the hub has now is known once the engine has asked for it
         collecting.model_files = files if is_local(assignment.loaded) else _model_files(assignment)

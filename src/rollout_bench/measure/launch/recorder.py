@@ -88,7 +88,6 @@ from rollout_bench.measure.machine.readings import (
     neighbour_flags,
 )
 from rollout_bench.measure.starts.start_phases import StartSpan, cache_flags, shared_out
-from rollout_bench.measure.starts.weight_pages import WeightPages, page_flags
 
 
 def clock() -> str:
@@ -315,8 +314,8 @@ def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> li
 class StartCollecting(Measurement):
     """Collects what a start took; its arguments are those of `Collecting`."""
 
-    pages: WeightPages | None = None
-    """The weight files when the engine was about to start, where that is known."""
+    weights_bytes: int | None = None
+    """Size of the weight files, where that is known."""
 
     _seen: StartSeen | None = None
 
@@ -334,11 +333,10 @@ class StartCollecting(Measurement):
     def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
         startup = self.spec.startup
         assert startup is not None, "specs of this mode have it"
-        flags = [*page_flags(startup.pages, self.pages), *cache_flags(startup.caches, self._course())]
-        return [*super()._doubts(facts, log), *flags]
+        return [*super()._doubts(facts, log), *cache_flags(startup.caches, self._course())]
 
     def _course(self) -> StartCourse:
-        seen, pages = self._seen, self.pages
+        seen = self._seen
         assert seen is not None, "the engine was done before it had told of its start"
         spans = [StartSpan(name=name, began=began, ended=ended) for name, began, ended in seen.spans]
         process = StartSpan(name="process", began=self._began, ended=seen.imports)
@@ -349,8 +347,7 @@ class StartCollecting(Measurement):
             rest_s=rest_s,
             until_token_s=seen.token - began,
             after_s=None if seen.began is None else max(0.0, began - self._began),
-            weights_bytes=None if pages is None else pages.size,
-            resident_share=None if pages is None else pages.resident_share,
+            weights_bytes=self.weights_bytes,
             cache_files=seen.cache_files,
         )
 

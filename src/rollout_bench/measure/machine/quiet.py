@@ -1,4 +1,4 @@
-"""Whether others use the machine as a launch begins: who they are, and waiting until they don't.
+"""Whether others use the machine as a launch begins, and who they are.
 
 A launch on a busy machine takes its minutes and is then invalid. Whoever is told beforehand can do something about it.
 """
@@ -15,14 +15,10 @@ import psutil
 
 from rollout_bench.contracts.host_limits import HOST_LIMITS
 from rollout_bench.core.errors import printable
-from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import Reading, kernel_thread, read_host
 
 LOOK_S = 0.3
 """How long the machine is looked at: a core's time is counted in hundredths of a second."""
-
-AGAIN_S = 2.0
-"""From one look to the next while it is waited for."""
 
 NAMED = 3
 """Of those who use it, the busiest are named."""
@@ -99,34 +95,13 @@ def used_now(pause: Callable[[float], None] = time.sleep) -> Use | None:
     return None if before is None or after is None else use_between(before, after)
 
 
-def wait_until_quiet(limit_s: float | None, pause: Callable[[float], None], say: Callable[[str], None]) -> None:
-    """Say who uses the machine, if others do so much that a launch would be invalid, and wait until they don't.
+def tell_users(pause: Callable[[float], None], say: Callable[[str], None]) -> None:
+    """Say who uses the machine, if others do so much that a launch would be invalid.
 
     Args:
-        limit_s: how long to wait, in seconds; None: not at all, the launch begins all the same.
         pause: waits for so many seconds.
         say: tells the user.
-
-    Raises:
-        DeviceError: others still use it after `limit_s`.
     """
-    began, told = time.monotonic(), False
-    while True:
-        use = used_now(pause)
-        if use is None or use.share <= BUSY:
-            return
-        waited_s = time.monotonic() - began
-        if limit_s is not None and waited_s >= limit_s:
-            raise DeviceError(
-                "machine_busy",
-                f"{use}; more than {100 * BUSY:.0f} % would make the launch invalid",
-                "end what runs there, or raise wait_for_quiet_s",
-            )
-        if not told:
-            told = True
-            goes_on = "; it goes on, and with wait_for_quiet_s: 600 it would wait for them"
-            wait = goes_on if limit_s is None else f", waiting up to {limit_s:g} s"
-            say(f"{use}{wait}")
-        if limit_s is None:
-            return
-        pause(min(AGAIN_S, max(0.0, limit_s - waited_s)))
+    use = used_now(pause)
+    if use is not None and use.share > BUSY:
+        say(str(use))

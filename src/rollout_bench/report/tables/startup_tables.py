@@ -82,11 +82,6 @@ FOUND = (
         _costs(lambda costs: number(costs.loading_bytes_per_s and costs.loading_bytes_per_s / 1e9, 3)),
     ),
     Column(
-        "pages in memory %",
-        "Share of the weight files' pages that were in memory when the engine's process started.",
-        _costs(lambda costs: number(None if costs.resident_share is None else 100 * costs.resident_share, 3)),
-    ),
-    Column(
         "cache files",
         "Files in the compile caches when the engine's process started.",
         _costs(lambda costs: MISSING if costs.cache_files is None else brief(costs.cache_files)),
