@@ -22,7 +22,6 @@ FIGURES = {
     "drift": "Drift of each quantization from the reference, and the reference's own floor",
     "settings": "Throughput over the number that settings go through, a line for each of the others",
     "energy": "Throughput over power: a point for each configuration, lines of equal tokens per joule",
-    "pareto": "Throughput against start-up time: a point for each setting, steps along the Pareto front",
     "anatomy": "Running sequences over time in the median step, a line for each setting; t50, t90 and the end marked",
     "kv_cache": "Share of each engine's KV cache that is in use, over the median step",
     "cycle": "Seconds of a step: generation and each part of the transition, a bar for each configuration",

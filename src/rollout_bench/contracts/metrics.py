@@ -576,5 +576,3 @@ PlacementMetrics = Annotated[Metrics, AfterValidator(_fit_for(PLACEMENT_METRICS)
 StartupMetrics = Annotated[Metrics, AfterValidator(_fit_for(STARTUP_METRICS))]
 """The same of starts."""
 
-SAME_AS_THROUGHPUT = ("output_tokens_per_s", "output_tokens_per_s_per_device", "step_time_s")
-"""Metrics that say the same of configurations that do the same work: nothing can be traded between them."""

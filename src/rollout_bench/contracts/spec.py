@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -583,25 +582,6 @@ def number_of(spec: Spec, name: str) -> float | None:
     """Return the number `name` under a setting; None where it is none, or where the engine's default is meant."""
     value = set_in(spec).get(name)
     return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-
-
-FEWEST_ON_FRONT = 3
-"""Configurations under one load from which on it is asked which of them are on a Pareto front."""
-
-
-def same_work(spec: Spec) -> tuple[str, ...]:
-    """Return what configurations that do the same work have in common: mode, platform, model and load.
-
-    An over-sampled step keeps other sequences: those that are complete first.
-    """
-    arrivals = "" if spec.load is None else spec.load.model_dump_json()
-    over_sample = "" if spec.rollout is None else str(spec.rollout.over_sample or "")
-    return spec.mode, spec.platform, spec.model.name, spec.workload.model_dump_json(), arrivals, over_sample
-
-
-def have_front(specs: Iterable[Spec]) -> bool:
-    """Return whether enough of `specs`, which are of modes that generate, do the same work for a Pareto front."""
-    return max(Counter(map(same_work, specs)).values(), default=0) >= FEWEST_ON_FRONT
 
 
 def single_times(spec: Spec) -> bool:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
-from rollout_bench.contracts.metrics import SAME_AS_THROUGHPUT
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import Spec, have_front, lengths_differ, says_cache_use, swept_number
+from rollout_bench.contracts.spec import Spec, lengths_differ, says_cache_use, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -47,7 +46,6 @@ class Drawing:
         "limits",
         "replicas",
         "settings",
-        "front",
         "lengths",
         "cache_use",
         "energy",
@@ -107,13 +105,6 @@ DRAWINGS = {
             "Throughput over a setting",
         ),
         Drawing(
-            "pareto",
-            f"{_FIGURES}.pareto_figures:pareto_figure",
-            ("drawn", _COMPARISON, "collection.precision"),
-            "front",
-            "Throughput against another metric",
-        ),
-        Drawing(
             "energy",
             f"{_FIGURES}.energy_figures:energy_figure",
             ("drawn", _COMPARISON),
@@ -170,7 +161,6 @@ def names_of(
     has_limits: bool,
     has_replicas: bool = False,
     goes_through: str | None = None,
-    has_front: bool = False,
     has_lengths: bool = False,
     has_comparisons: bool = True,
     has_cache_use: bool = False,
@@ -185,7 +175,6 @@ def names_of(
         has_limits: where `slo` has one.
         has_replicas: where an experiment has several.
         goes_through: the number that settings go through, where they do.
-        has_front: where enough configurations do the same work for a Pareto front of them.
         has_lengths: where sequences of a pass differ in length, and have times of their own.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
         has_cache_use: where engines say how full their KV caches are while a step goes on.
@@ -201,7 +190,6 @@ def names_of(
         "limits": bool(online) and has_limits,
         "replicas": has_replicas,
         "settings": goes_through is not None,
-        "front": has_front,
         "lengths": has_lengths,
         "cache_use": has_cache_use,
         "energy": has_energy,
@@ -214,7 +202,6 @@ def names_of(
 def names_of_specs(
     modes: Collection[str],
     timed: Sequence[Spec],
-    comparison: ComparisonSettings,
     has_limits: bool,
     has_replicas: bool,
     *,
@@ -222,14 +209,12 @@ def names_of_specs(
     has_comparisons: bool = True,
 ) -> tuple[str, ...]:
     """As `names_of`, with what the specs `timed` tell, which are of modes that generate."""
-    same = set(SAME_AS_THROUGHPUT)
     return names_of(
         modes,
         [spec.load for spec in timed],
         has_limits=has_limits,
         has_replicas=has_replicas,
         goes_through=swept_number(timed),
-        has_front=have_front(spec for spec in timed if spec.load or set(comparison.metrics_of(spec.mode)) - same),
         has_comparisons=has_comparisons,
         has_lengths=any(map(lengths_differ, timed)),
         has_cache_use=any(map(says_cache_use, timed)),
@@ -249,7 +234,6 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
     return names_of_specs(
         modes,
         every,
-        collection.comparison,
         has_limits=bool(collection.slo.named),
         has_replicas=any(row.experiment.has_replicas for row in rows),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),

@@ -1,33 +1,23 @@
-"""What several rows say together: the best one, trends over a number that settings go through, and Pareto fronts."""
+"""What several rows say together: the best one, and trends over a number that settings go through."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rollout_bench.analysis.stats.best import may_be_best, surely_better
+from rollout_bench.analysis.stats.best import may_be_best
 from rollout_bench.analysis.stats.blocks import Array, Contrasts, contrasts
-from rollout_bench.analysis.stats.front import may_be_on_front, on_front
-from rollout_bench.analysis.stats.intervals import NO_SPREAD, mean
 from rollout_bench.analysis.timed.comparison import Stop, log_ratios
-from rollout_bench.analysis.timed.launches import fell_behind, values_of
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
-from rollout_bench.contracts.metrics import METRICS, SAME_AS_THROUGHPUT, MetricName
 from rollout_bench.contracts.spec import (
-    FEWEST_ON_FRONT,
     Spec,
-    devices_of_rate,
     differing,
     number_of,
     said_by_name,
-    same_work,
     set_in,
     swept_number,
     word_of,
@@ -200,117 +190,3 @@ def trends(lines: Sequence[Swept]) -> list[Trend]:
         assert other.high is not None
         found.append(Trend(line, (first, last), one.high < other.low or other.high < one.low))
     return found
-
-
-TRADED = ("tpot_s", "ttft_s", "e2el_s")
-"""What throughput is held against where the config compares by nothing else, the first that launches have.
-Not start-up: what starts first in a block may pay for the caches of all."""
-
-Standpoint = Literal["front", "close", "behind"]
-"""front: no other configuration dominates it by its means; close: none surely is better in both metrics; behind: one
-surely is."""
-
-
-@dataclass(frozen=True)
-class FrontPoint:
-    """One configuration by two metrics, of each of its valid launches that has both.
-
-    `rates` are output tokens per second and device, `values` the other metric in its unit.
-    """
-
-    row: Row
-    devices: int
-    rates: tuple[float, ...]
-    values: tuple[float, ...]
-    place: Standpoint
-
-
-@dataclass(frozen=True)
-class Front:
-    """Configurations that do the same work, by output tokens per second and device and by another metric."""
-
-    mode: str
-    platform: str
-    model: str
-    workload: str
-    metric: MetricName
-    points: tuple[FrontPoint, ...]
-
-    def named(self, place: Standpoint) -> list[str]:
-        """Return the labels of those that stand there, the fastest first."""
-        there = [point for point in self.points if point.place == place]
-        return [point.row.label for point in sorted(there, key=lambda point: -mean(point.rates))]
-
-
-def fronts(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> list[Front]:
-    """Return a front for each work that enough of `rows` do; `stop` as in `standing`.
-
-    A throughput that the load sets is no configuration's own, so such rows are left out.
-    """
-    groups = grouped(
-        ((*same_work(row.experiment.records[0].spec), row.experiment.workload), row)  # each load of a sweep by itself
-        for row in rows
-        if row.used and not _set_by_load(row)
-    )
-    found = (_front(group, settings, stop) for group in groups.values())
-    return [front for front in found if front is not None]
-
-
-def _set_by_load(row: Row) -> bool:
-    point = row.experiment.records[0].iterations[0].point
-    return at_a_rate(point) and not fell_behind(row.used)
-
-
-def _front(rows: Sequence[Row], settings: ComparisonSettings, stop: Stop) -> Front | None:
-    own = rows[0].experiment
-    for metric in dict.fromkeys((*settings.metrics_of(own.mode), *TRADED)):
-        there = [row for row in rows if values_of(metric, row.used)]
-        if metric not in SAME_AS_THROUGHPUT and len(there) >= FEWEST_ON_FRONT:
-            points = tuple(_points(there, metric, settings, stop))
-            return Front(own.mode, own.platform, own.model, own.workload, metric, points)
-    return None
-
-
-def _points(rows: Sequence[Row], metric: MetricName, settings: ComparisonSettings, stop: Stop) -> Iterator[FrontPoint]:
-    devices = [devices_of_rate(row.experiment.records[0].spec) for row in rows]
-    launches = [[launch for launch in row.used if metric in launch.values] for row in rows]
-    rates = [[one.output_tokens_per_s / count for one in own] for own, count in zip(launches, devices, strict=True)]
-    values = [[one.values[metric] for one in own] for own in launches]
-    better = 1 if METRICS[metric].better == "higher" else -1
-    front = on_front([(mean(rate), better * mean(value)) for rate, value in zip(rates, values, strict=True)])
-    sides = (_by_launch(rows, metric, rates, 1), _by_launch(rows, metric, values, better))
-    may_be = may_be_on_front([_surely_better(side, (1 - settings.confidence) / len(sides), stop) for side in sides])
-    for place, row in enumerate(rows):
-        stands: Standpoint = "front" if front[place] else "close" if may_be[place] else "behind"
-        yield FrontPoint(row, devices[place], tuple(rates[place]), tuple(values[place]), stands)
-
-
-def _by_launch(rows: Sequence[Row], metric: MetricName, values: Sequence[Sequence[float]], better: int) -> Array:
-    """Return the logarithms of `values`, above is better, of launches that took turns: [launch indices, rows].
-
-    NaN where a row has no such launch.
-    """
-    found = [
-        {
-            launch.launch: better * math.log(value)
-            for launch, value in zip((one for one in row.used if metric in one.values), own, strict=True)
-            if launch.paired and value > 0
-        }
-        for row, own in zip(rows, values, strict=True)
-    ]
-    places = sorted({launch for own in found for launch in own})
-    logs = [own.get(launch, math.nan) for launch in places for own in found]
-    return np.array(logs, dtype=float).reshape(len(places), len(rows))
-
-
-def _surely_better(logs: Array, level: float, stop: Stop) -> NDArray[np.bool_]:
-    """Return whether one row surely is better than another [rows, rows]; nothing is sure without a spread."""
-    better = np.ones((logs.shape[1], logs.shape[1]), dtype=bool)
-    for found in _estimates(logs[:, 1:] - logs[:, :1], stop):
-        spreads = (found.pooled_error * np.sqrt(found.pairs / 2))[found.pairs > 0]
-        if not spreads.size or int(found.freedom) < 1 or float(spreads[0]) < NO_SPREAD:
-            return np.zeros_like(better)
-        better &= surely_better(
-            logs, float(spreads[0]), int(found.freedom), level, correlation=float(found.correlation)
-        )
-    return better
