@@ -128,23 +128,6 @@ def test_each_entry_knows_what_was_drafted_and_what_was_accepted(
         assert len(done.accepted_by_position) == 3
 
 
-def test_an_engine_that_is_asked_after_each_step_tells_its_decode_steps_by_their_sequences(
-    of_entry: dict[str, tuple[Record, Rows]],
-) -> None:
-    for iteration in of_entry["async"][0].iterations:
-        (part,) = iteration.replicas or []
-        steps = part.decoding or []
-        assert iteration.drafting is not None
-        assert [each.at_most for each in steps] == sorted({each.at_most for each in steps})
-        assert all(each.at_most / 2 < each.sequences / each.steps <= each.at_most <= 8 for each in steps)
-        # the first token of each sequence comes with its prompt; so may others of those that began before
-        assert 8 * 8 < sum(each.output_tokens for each in steps) <= 8 * 15
-        assert sum(each.accepted_tokens or 0 for each in steps) <= iteration.drafting.accepted_tokens
-        assert 0 < sum(each.elapsed_s for each in steps) < iteration.elapsed_s
-    of_server = of_entry["server"][0].iterations
-    assert all(part.decoding is None for iteration in of_server for part in iteration.replicas or ())
-
-
 def test_all_entries_generate_the_same_tokens_where_sampling_is_greedy(
     of_entry: dict[str, tuple[Record, Rows]],
 ) -> None:

@@ -575,4 +575,3 @@ PlacementMetrics = Annotated[Metrics, AfterValidator(_fit_for(PLACEMENT_METRICS)
 
 StartupMetrics = Annotated[Metrics, AfterValidator(_fit_for(STARTUP_METRICS))]
 """The same of starts."""
-

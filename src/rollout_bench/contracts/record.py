@@ -176,37 +176,6 @@ class Block(Strict):
     )
 
 
-class DecodeSteps(Strict):
-    """The steps of a pass in which an engine decoded about as many sequences at once.
-
-    Steps that computed prompts are in none. A step lasts from one answer of the engine's core to the next.
-    """
-
-    at_most: int = Field(
-        ge=1, description="Sequences that they decoded, at most: 1, 2, 4, 8, ...; each more than half of it."
-    )
-    steps: int = Field(ge=1, description="How many they are.")
-    elapsed_s: float = Field(ge=0, description="The time that they took together, in seconds.")
-    sequences: int = Field(ge=1, description="Sequences of each, summed.")
-    output_tokens: int = Field(ge=0, description="Tokens that they gave.")
-    draft_tokens: int | None = absent("Tokens that were drafted for them. Null where the engine drafts none.", ge=0)
-    accepted_tokens: int | None = absent("Of these, accepted. Null as above.", ge=0)
-
-    @classmethod
-    def together(cls, parts: Sequence[DecodeSteps]) -> DecodeSteps:
-        """Return the sums of `parts`, one or more, of as many sequences."""
-        drafted = [part for part in parts if part.draft_tokens is not None]
-        return cls(
-            at_most=parts[0].at_most,
-            steps=sum(part.steps for part in parts),
-            elapsed_s=sum(part.elapsed_s for part in parts),
-            sequences=sum(part.sequences for part in parts),
-            output_tokens=sum(part.output_tokens for part in parts),
-            draft_tokens=sum(part.draft_tokens or 0 for part in drafted) if drafted else None,
-            accepted_tokens=sum(part.accepted_tokens or 0 for part in drafted) if drafted else None,
-        )
-
-
 class ReplicaPass(Strict):
     """One replica's part of an iteration."""
 
@@ -231,9 +200,6 @@ class ReplicaPass(Strict):
     preemptions: int | None = absent("Preemptions. Null where the record has them otherwise, or nobody knows.", ge=0)
     peak_running: int | None = absent("Most sequences that its engine ran at once. Null where it does not say.", ge=0)
     kv_cache_peak: float | None = absent("Largest share of its KV cache in use. Null where it does not say.", ge=0)
-    decoding: list[DecodeSteps] | None = absent(
-        "Its decode steps by how many sequences each had, from the fewest. Null where it is not asked after each step."
-    )
 
     @property
     def end_s(self) -> float:

@@ -61,10 +61,6 @@ Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "o
 """What a linear layer does in the model."""
 
 
-LARGEST_DEFAULT = 1024
-"""vLLM's max_num_seqs where nothing is said, at most: it depends on the device."""
-
-
 class ProfileSettings(Strict):
     """What a profile launch traces."""
 
@@ -188,12 +184,6 @@ class RolloutSpec(Strict):
         """Return how many prompts are sent where a step needs `prompts`."""
         further = round(prompts * (self.over_sample or 0.0), 9)  # 100 * 0.07 is a little more than 7
         return prompts + math.ceil(further)
-
-
-def decode_batch(prompts: int, samples_per_prompt: int, args: dict[str, Any]) -> int:
-    """Return sequences that decode at once: all of a pass, as far as `max_num_seqs` in the engine's `args` allows."""
-    limit = args.get("max_num_seqs")
-    return min(prompts * samples_per_prompt, limit if isinstance(limit, int) else LARGEST_DEFAULT)
 
 
 MEASUREMENT_VERSION = 1

@@ -17,7 +17,6 @@ from rollout_bench.contracts.spec import Spec, lengths_differ, says_cache_use, s
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
     from rollout_bench.analysis.timed.rows import Row
-    from rollout_bench.plan.config import ComparisonSettings
 
 _FIGURES = "rollout_bench.report.figures"
 
@@ -49,7 +48,6 @@ class Drawing:
         "lengths",
         "cache_use",
         "energy",
-        "drafts",
     ] = ""
     title: str = ""
 
@@ -111,13 +109,6 @@ DRAWINGS = {
             "energy",
             "Throughput over power",
         ),
-        Drawing(
-            "drafting",
-            f"{_FIGURES}.drafting_figures:drafting_figure",
-            ("drawn", _COMPARISON, "collection.precision"),
-            "drafts",
-            "Where speculative decoding pays",
-        ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("drawn",), "replicas", "When replicas were done"),
         Drawing(
             "kv_cache",
@@ -165,7 +156,6 @@ def names_of(
     has_comparisons: bool = True,
     has_cache_use: bool = False,
     has_energy: bool = False,
-    has_drafts: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -179,7 +169,6 @@ def names_of(
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
         has_cache_use: where engines say how full their KV caches are while a step goes on.
         has_energy: where the energy of launches is known; before anything is measured, where it may be.
-        has_drafts: where an engine decodes speculatively.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -193,7 +182,6 @@ def names_of(
         "lengths": has_lengths,
         "cache_use": has_cache_use,
         "energy": has_energy,
-        "drafts": has_drafts,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -219,7 +207,6 @@ def names_of_specs(
         has_lengths=any(map(lengths_differ, timed)),
         has_cache_use=any(map(says_cache_use, timed)),
         has_energy=has_energy,
-        has_drafts=any(spec.engine.args.get("speculative_config") for spec in timed),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.record import DecodeSteps, Drafting, ServerSample
+from rollout_bench.contracts.record import Drafting, ServerSample
 from rollout_bench.measure.engine.vllm import (
     LoadedEngine,
     arguments,
@@ -101,8 +101,6 @@ class EngineLooks:
         self.drafting: Drafting | None = None
         """What was drafted; None where nothing was."""
         self._looks: list[tuple[float, Any]] = []
-        self._decoding: dict[int, DecodeSteps] = {}
-        self._answered: float | None = None
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """Take what vLLM says."""
@@ -118,31 +116,6 @@ class EngineLooks:
         drafted = _drafted(scheduler_stats)
         if drafted is not None:
             self.drafting = drafted if self.drafting is None else Drafting.together([self.drafting, drafted])
-        if iteration_stats is not None and self._answered is not None:
-            self._count(now - self._answered, scheduler_stats.num_running_reqs, iteration_stats, drafted)
-        self._answered = now
-
-    def _count(self, elapsed_s: float, running: int, stats: Any, drafted: Drafting | None) -> None:
-        """Count a step of `elapsed_s` seconds, after which `running` sequences are left, unless it computed prompts."""
-        sequences = len(stats.inter_token_latencies_iter)  # one for each that gave tokens and had given some before
-        if stats.time_to_first_tokens_iter or not sequences or sequences < running:
-            return  # a prompt was computed, or a part of one
-        at_most = 1 << (sequences - 1).bit_length()
-        before = self._decoding.get(at_most)
-        step = DecodeSteps(
-            at_most=at_most,
-            steps=1,
-            elapsed_s=elapsed_s,
-            sequences=sequences,
-            output_tokens=stats.num_generation_tokens,
-            draft_tokens=None if drafted is None else drafted.draft_tokens,
-            accepted_tokens=None if drafted is None else drafted.accepted_tokens,
-        )
-        self._decoding[at_most] = step if before is None else DecodeSteps.together([before, step])
-
-    def decoding(self) -> list[DecodeSteps]:
-        """Return the decode steps of the pass, by how many sequences each had, from the fewest."""
-        return [steps for _, steps in sorted(self._decoding.items())]
 
     def samples(self, iteration: int, began: float) -> list[ServerSample]:
         """Return what was kept, in seconds after `began` of the monotonic clock."""

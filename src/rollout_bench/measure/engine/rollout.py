@@ -164,7 +164,6 @@ def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, wa
         preemptions=entry.preemptions(),
         peak_running=most_at_once(rows.values()) if looks is None else looks.peak_running,
         kv_cache_peak=None if looks is None else round(looks.kv_cache_peak, 6),
-        decoding=None if looks is None else looks.decoding(),
     )
     iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
     asked = {number: request_of(word) for number, word in share.words.items()}

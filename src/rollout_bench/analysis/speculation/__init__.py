@@ -1,1 +1,0 @@
-"""Launches that decode speculatively: what drafting is worth, over the batch and in the tail of a step."""
