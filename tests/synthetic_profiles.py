@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 from synthetic_records import make_record, make_spec
 
-from rollout_bench.analysis.inside.profiles import HOST_GAP, MeasuredPass, Part, ProfiledExperiment
-from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.inside.profiles import HOST_GAP, Part, ProfiledExperiment
 from rollout_bench.contracts.inside import Phase, Profile
 from rollout_bench.contracts.record import Flag
 
@@ -139,20 +138,10 @@ def make_profiled(
     overhead: float = 1.25,
     scatter: Sequence[float] = (0.99, 1.0, 1.01),
     tokens: Mapping[Phase, int] = TOKENS,
-    steps: Mapping[Phase, float] | None = None,
-    measured: bool = True,
-    elapsed_s: float | None = None,
-    speedup: tuple[float, float, float] | None = None,
     flags: Sequence[Flag] = (),
 ) -> ProfiledExperiment:
-    """Return a profiled experiment whose pass takes 1 prefill and 31 decode steps, and as long as these add up to."""
+    """Return a profiled experiment whose steps are made of `phases`."""
     events = make_events(phases, m=tokens)
-    counted: Mapping[Phase, float] = steps or {"prefill": 1.0, "decode": 31.0}
-    adds_up_s = sum(n * sum(phases.get(p, {}).values()) / 1e6 / overhead for p, n in counted.items())
-    of_pass = MeasuredPass(elapsed_s or adds_up_s, counted)
-    comparison = None
-    if speedup is not None:
-        comparison = Comparison(speedup=speedup[0], low=speedup[1], high=speedup[2], verdict="faster")
     return ProfiledExperiment(
         platform=platform,
         model=model,
@@ -163,8 +152,6 @@ def make_profiled(
         record=make_profile(quant, make_steps(phases, overhead=overhead, scatter=scatter, tokens=tokens), flags),
         events=events,
         times=make_times(events),
-        measured=of_pass if measured else None,
-        comparison=comparison,
         traces=f"profile/{model}_{quant}_{workload}-00000000/launch-0.traces/",
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 BUDGET = {
-    "analysis": 5433,
+    "analysis": 5191,
     "checkpoints": 523,
     "cluster": 940,
     "commands": 617,
@@ -19,12 +19,12 @@ BUDGET = {
     "llmd": 1070,
     "measure": 10027,
     "plan": 3201,
-    "report": 4380,
+    "report": 4222,
     "scripts": 511,
     "snakefile": 396,
     "trainers": 903,
     "workloads": 389,
-    "tests": 27394,
+    "tests": 27105,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

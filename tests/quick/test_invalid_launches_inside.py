@@ -29,8 +29,7 @@ ALL = tuple(product(MODES, QUANTS))
 FIGURES = PROFILE.figures
 
 TABLES = {
-    "Where a step's time goes", "Steps, timed and traced", "Speed-up by role", "Predicted against measured",
-    "Operators that take most",
+    "Where a step's time goes", "Steps, timed and traced", "Speed-up by role",
 }  # fmt: skip
 
 OF_TIMED = ("Throughput", "Rates, start-up", "What a launch costs", "Time until", "Tokens generated", "Definitions")
@@ -135,16 +134,11 @@ def test_every_table_and_figure_is_there_where_all_launches_are_valid(sound: dic
         assert "empty because" not in table(sound, kind)[0]
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_a_valid_launch_measured_is_shown(tmp_path: Path, sound: dict[str, str], mode: str) -> None:
+def test_what_a_valid_launch_measured_is_shown(tmp_path: Path, sound: dict[str, str]) -> None:
     """Without this the tests below would hold of tables that show nothing at all."""
-    found = inside(shown(measured(tmp_path, slow=[(mode, "w8a8")])))
+    found = inside(shown(measured(tmp_path, slow=[("profile", "w8a8")])))
     differ = {kind_of(name) for name, text in found.items() if inside(sound).get(name) != text}
-    of_mode = {
-        "offline": {"Predicted against measured"},
-        "profile": TABLES | set(PROFILE.figures) | {"profile.csv"},
-    }[mode]
-    assert differ >= of_mode
+    assert differ >= TABLES | set(PROFILE.figures) | {"profile.csv"}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +169,7 @@ def test_a_profile_without_a_valid_launch_has_empty_lines_that_say_why(
 ) -> None:
     found = shown(measured(tmp_path, [("profile", quant)]))
     (other,) = {*QUANTS} - {quant}
-    for kind in ("Where a step's time goes", "Steps, timed and traced", "Operators that take most"):
+    for kind in ("Where a step's time goes", "Steps, timed and traced"):
         *lines, last = table(found, kind)
         assert last.pop("quant") == quant
         assert last.pop("empty because") == REASON
@@ -184,14 +178,11 @@ def test_a_profile_without_a_valid_launch_has_empty_lines_that_say_why(
         usual = [line | {"empty because": "-"} for line in table(sound, kind) if line["quant"] == other]
         # Only w8a8 has the column of quantizing.
         assert lines == [{name: cell for name, cell in line.items() if name in lines[0]} for line in usual]
-    assert table(found, "Speed-up by role") == table(found, "Predicted against measured") == []
-    assert "qwen3-90m w8a8 small: predicted and measured are not compared: " in found["Predicted and measured"]
-    assert REASON in found["Predicted and measured"]
+    assert table(found, "Speed-up by role") == []
     assert quant not in found["profile.csv"]
     assert found["No valid launch"].strip().startswith(f"- qwen3-90m {quant} small (profile): {REASON}.")
     for name in PROFILE.figures:
         assert f"Left out: qwen3-90m {quant} small (profile), {REASON}." in found[name]
-    assert "Nothing is compared" in found["roles"]
     defined = [text for name, text in found.items() if name.startswith("Definitions")]
     assert sum(text.count("empty because: Why cells of the line are empty.") for text in defined) == 1
 
@@ -205,10 +196,3 @@ def test_profiles_of_which_none_is_valid_have_no_tables_and_figures_that_say_why
     for name in PROFILE.figures:
         assert "There is no valid" in found[name]
         assert REASON in found[name]
-
-
-@pytest.mark.parametrize("quant", QUANTS)
-def test_an_offline_launch_that_is_not_valid_is_no_measure_of_anything(tmp_path: Path, quant: str) -> None:
-    found = shown(measured(tmp_path, [("offline", quant)]))
-    assert table(found, "Predicted against measured") == []
-    assert f"are not compared: {quant}, offline: {REASON}." in found["Predicted and measured"]

@@ -1,4 +1,4 @@
-"""Breakdown of a step: sums that were worked out on paper, scaled to steps without the profiler; doubts; passes."""
+"""Breakdown of a step: sums that were worked out on paper, scaled to steps without the profiler; doubts."""
 
 from __future__ import annotations
 
@@ -8,23 +8,16 @@ import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from synthetic_profiles import BF16, W8A8, make_events, make_profiled, make_times
-from synthetic_records import make_record
+from synthetic_profiles import BF16, make_events, make_profiled, make_times
 
 from rollout_bench.analysis.inside.breakdown import (
-    CELLS,
     Breakdown,
     breakdowns,
-    operators,
-    other_shapes,
-    painted,
-    time_line,
     unknown,
     unprofiled,
 )
-from rollout_bench.analysis.inside.profiles import HOST_GAP, Part, ProfiledExperiment, measured_pass, pass_steps
-from rollout_bench.analysis.inside.reconciliation import agreement, bound, doubts
-from rollout_bench.contracts.record import Flag, SequenceRow
+from rollout_bench.analysis.inside.profile_report import agreement, bound, doubts
+from rollout_bench.analysis.inside.profiles import HOST_GAP, Part
 
 GAP = (HOST_GAP, "")
 
@@ -90,19 +83,6 @@ def test_scaled_parts_always_add_up_to_the_step(parts: dict[Part, float], step_u
     assert unprofiled(parts, None, clock) == parts
 
 
-def test_operators_are_told_apart_by_shape_and_sorted_by_time() -> None:
-    profiled = make_profiled()
-    found = operators(profiled, breakdowns(profiled)["decode"])
-    assert [(o.name, o.us, o.calls) for o in found[:2]] == [
-        ("linear_gate_up_kernel", 13_000, 1), ("linear_qkv_kernel", 5_000, 1),
-    ]  # fmt: skip
-    assert found[0].shapes == "[[32, 768], [768, 4096], []]"
-    assert found[0].share == pytest.approx(13 / 30)
-    other = profiled.events.assign(shapes="[[1]]").assign(trace="more")
-    twice = replace(profiled, events=pd.concat([profiled.events, other]))
-    assert len(operators(twice, breakdowns(profiled)["decode"])) == 2 * len(found)
-
-
 def test_a_sound_profile_leaves_no_doubt() -> None:
     for breakdown in breakdowns(make_profiled()).values():
         assert codes(breakdown) == []
@@ -114,7 +94,7 @@ def test_above_a_tenth_of_unknown_operators_is_a_doubt_that_names_them(us: float
     profiled = make_profiled(phases={"decode": {**BF16["decode"], ("other", ""): us}})
     breakdown = breakdowns(profiled)["decode"]
     assert codes(breakdown) == doubted
-    assert [(o.name, o.us) for o in unknown(profiled, breakdown)] == [("other_kernel", us)]
+    assert unknown(profiled, breakdown) == [("other_kernel", pytest.approx(us / (30_000 + us)))]
 
 
 def test_a_trace_that_lacks_part_of_the_steps_is_a_doubt() -> None:
@@ -139,114 +119,3 @@ def test_steps_that_nobody_timed_and_unsteady_ones_are_doubts() -> None:
 def test_what_sets_the_pace_is_told_by_how_long_the_device_waits(gap_us: float, by: str) -> None:
     profiled = make_profiled(phases={"decode": {**BF16["decode"], GAP: gap_us}})
     assert bound(breakdowns(profiled)["decode"]) == by
-
-
-def test_profiles_of_other_layers_are_noticed() -> None:
-    own, baseline = make_profiled("w8a8", W8A8), make_profiled()
-    assert other_shapes(own, baseline) == []
-    fewer = [linear for linear in own.record.linears if linear.role != "down"]
-    assert other_shapes(replace(own, record=own.record.model_copy(update={"linears": fewer})), baseline) == ["down"]
-
-
-def _device(*rows: tuple[float, float, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["start_us", "duration_us", "category"])
-
-
-def test_a_time_line_shows_inner_operators_and_gaps() -> None:
-    line = painted(_device((100, 60, "other"), (120, 20, "linear"), (180, 20, "norm")), 100, 120)
-    assert [(round(begin), round(us), category) for begin, us, category in line.segments] == [
-        (0, 20, "other"), (20, 20, "linear"), (40, 20, "other"), (60, 20, HOST_GAP), (80, 20, "norm"),
-        (100, 20, HOST_GAP),
-    ]  # fmt: skip
-    overlapping = painted(_device((0, 30, "linear"), (10, 60, "norm"), (80, 20, "other"), (80, 10, "linear")), 0, 100)
-    assert [(round(begin), category) for begin, _, category in overlapping.segments] == [
-        (0, "linear"), (10, "norm"), (70, HOST_GAP), (80, "linear"), (90, "other"),
-    ]  # fmt: skip
-
-
-@given(
-    st.lists(
-        st.tuples(st.floats(-50, 150), st.floats(0, 100), st.sampled_from(["linear", "norm", "a new one"])), max_size=20
-    )
-)
-def test_a_time_line_has_no_gaps_and_stays_small(rows: list[tuple[float, float, str]]) -> None:
-    line = painted(_device(*rows), 0, 100)
-    at = 0.0
-    for begin, us, _ in line.segments:
-        assert begin == pytest.approx(at, abs=1e-6)
-        at = begin + us
-    assert at == pytest.approx(100)
-    assert len(line.segments) <= CELLS
-
-
-def test_the_time_line_is_that_of_the_median_step_of_a_rank() -> None:
-    lengths = [make_events({"decode": {("norm", ""): us}}, steps=1) for us in (30.0, 10.0, 20.0, 5.0)]
-    traces = [events.assign(trace=f"{place}", rank=place // 3) for place, events in enumerate(lengths)]
-    median = time_line(replace(make_profiled(), events=pd.concat(traces)), "decode")
-    assert median is not None
-    assert median.duration_us == 20
-    assert time_line(make_profiled(), "mixed") is None
-    line = time_line(make_profiled(), "decode")
-    assert line is not None
-    assert line.duration_us == pytest.approx(30_000)
-    assert line.segments[0][2] == "linear"
-    assert line.segments[-1] == (pytest.approx(25_000, abs=30), pytest.approx(5_000, abs=30), HOST_GAP)
-
-
-def test_steps_of_a_pass_follow_the_scheduler() -> None:
-    found = pass_steps([64] * 32, [32] * 32, batched_tokens=2048, at_once=256)
-    assert found == {"prefill": [2048], "decode": [32] * 31}
-
-
-def test_prompts_beyond_one_step_make_mixed_steps_and_too_many_sequences_wait() -> None:
-    found = pass_steps([100] * 4, [3] * 4, batched_tokens=200, at_once=4)
-    # 2 prompts; 2 tokens and 1.98 prompts; 3 tokens (2 of them their last) and 2 of a prompt; then the last ones
-    assert found["prefill"] == [200]
-    assert found["mixed"] == [200, 5]
-    waves = pass_steps([10] * 4, [5] * 4, batched_tokens=1000, at_once=2)
-    assert {phase: len(tokens) for phase, tokens in waves.items()} == {"prefill": 2, "decode": 8}
-    assert pass_steps([64] * 2, [1, 1], 1000, 8, cached=[0, 60]) == {"prefill": [68]}
-
-
-def test_a_measured_pass_follows_from_records_and_the_engines_settings() -> None:
-    record = make_record(rates=(100.0, 400.0))
-    assert measured_pass([record]) is None  # max_num_batched_tokens is unknown
-    settings = {**record.engine.resolved, "max_num_batched_tokens": 4096, "max_num_seqs": 16}
-    engine = record.engine.model_copy(update={"resolved": settings})
-    told = record.model_copy(update={"engine": engine})
-    found = measured_pass([told])
-    assert found is not None
-    assert found.elapsed_s == pytest.approx((1024 / 100 + 1024 / 400) / 2)
-    assert found.steps == {"prefill": 2, "decode": 62}
-    small = told.model_copy(update={"engine": engine.model_copy(update={"kv_cache_tokens": 8 * 96})})
-    of_small = measured_pass([small])
-    assert of_small is not None
-    assert of_small.steps["decode"] == 4 * 31
-    rows = [
-        SequenceRow(iteration=1, prompt=0, sample=0, prompt_tokens=64, output_tokens=n, finish_reason=None)
-        for n in (1, 40)
-    ]
-    longest = measured_pass([told], rows)
-    assert longest is not None
-    assert longest.steps["decode"] == 39
-    invalid = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
-    assert measured_pass([told.model_copy(update={"validity": [invalid]})]) is None
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=8),
-    st.integers(8, 64),
-    st.integers(1, 8),
-)
-def test_a_pass_computes_every_token_once(sequences: list[tuple[int, int]], budget: int, at_once: int) -> None:
-    prompts, outputs = zip(*sequences, strict=True)
-    found = pass_steps(prompts, outputs, budget, at_once)
-    steps = [tokens for of_phase in found.values() for tokens in of_phase]
-    assert sum(steps) == sum(prompts) + sum(outputs) - len(outputs)
-    assert all(tokens <= budget for tokens in steps)
-
-
-def test_make_profiled_is_what_it_says() -> None:
-    profiled: ProfiledExperiment = make_profiled()
-    assert profiled.measured is not None
-    assert profiled.measured.elapsed_s == pytest.approx((0.5 + 31 * 0.03) / 1.25)

@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 from synthetic_profiles import BF16, W8A8, Parts, make_profiled
 
+from rollout_bench.analysis.inside.profile_report import COLUMNS, ProfileReport, profile_report, profile_table
 from rollout_bench.analysis.inside.profiles import CATEGORIES, ProfiledExperiment
-from rollout_bench.analysis.inside.reconciliation import COLUMNS, ProfileReport, profile_report, profile_table
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.numbers import MISSING
-from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import View, Views
 from rollout_bench.report.page import page
 from rollout_bench.report.rendering import WIDTH, markdown, terminal
@@ -23,17 +22,12 @@ from rollout_bench.report.tables.profile_tables import (
     operator_word,
     profile_notes,
     profile_views,
-    shapes_word,
 )
-from rollout_bench.report.tables.profile_tables import RECONCILED as RECONCILED_COLUMNS
 from rollout_bench.report.tables.profile_tables import TIMED as TIMED_COLUMNS
 
 SCRIPTS = Path(__file__).parents[2] / "src" / "rollout_bench"
 
-STEPS, TIMED, ROLES, RECONCILED, OPERATORS = (
-    "Where a step's time goes", "Steps, timed and traced", "Speed-up by role", "Predicted against measured",
-    "Operators that take most",
-)  # fmt: skip
+STEPS, TIMED, ROLES = "Where a step's time goes", "Steps, timed and traced", "Speed-up by role"
 
 EVERYTHING: dict[Phase, Parts] = {
     phase: {**parts, **{(category, ""): 1500.0 for category in CATEGORIES if (category, "") not in parts}}
@@ -42,11 +36,11 @@ EVERYTHING: dict[Phase, Parts] = {
 
 
 def reported(*profiled: ProfiledExperiment) -> ProfileReport:
-    return profile_report(profiled or (make_profiled(), quantized()), ComparisonSettings())
+    return profile_report(profiled or (make_profiled(), quantized()))
 
 
-def quantized(speedup: tuple[float, float, float] | None = (1.21, 1.18, 1.24)) -> ProfiledExperiment:
-    return make_profiled("w8a8", W8A8, baseline="bf16", speedup=speedup)
+def quantized() -> ProfiledExperiment:
+    return make_profiled("w8a8", W8A8, baseline="bf16")
 
 
 def table(report: ProfileReport, title: str) -> View:
@@ -107,51 +101,18 @@ def test_small_parts_share_a_line() -> None:
     assert by_part["rest"]["decode ms"] == "0.0240"
 
 
-def test_predicted_and_measured_stand_side_by_side() -> None:
-    (line,) = lines(table(reported(), RECONCILED))
-    assert line["predicted"].startswith("1.217x [1.199, 1.2")
-    assert line["measured"] == "1.210x [1.180, 1.240]"
-    assert line["verdict"] == "agree"
-    (line,) = lines(table(reported(make_profiled(), quantized((1.5, 1.49, 1.51))), RECONCILED))
-    assert line["verdict"] == "APART"
-    (line,) = lines(table(reported(make_profiled(), quantized(None)), RECONCILED))
-    assert (line["measured"], line["predicted / measured"], line["verdict"]) == (MISSING,) * 3
-
-
 def test_without_a_baseline_there_is_nothing_on_differences() -> None:
     titles = [view.title for view in profile_views(reported(make_profiled()))]
-    assert [title.partition(":")[0].partition(",")[0] for title in titles] == [STEPS, "Steps", OPERATORS]
+    assert [title.partition(":")[0].partition(",")[0] for title in titles] == [STEPS, "Steps"]
     assert profile_views(reported(*[])) != []
-    nothing = profile_report([], ComparisonSettings())
+    nothing = profile_report([])
     assert profile_views(nothing) == []
     assert profile_notes(nothing, []) == []
 
 
 def test_every_platform_has_its_own_tables() -> None:
     views = profile_views(reported(make_profiled(), make_profiled(platform="cuda")))
-    assert [view.title.partition(": ")[2].split(",")[1] for view in views] == [" cpu"] * 3 + [" cuda"] * 3
-
-
-def test_operators_have_shapes_and_roles() -> None:
-    first = lines(table(reported(), OPERATORS))[0]
-    assert first == {
-        "quant": "bf16", "phase": "prefill", "operator": "linear_gate_up_kernel", "part": "linear gate_up",
-        "shapes": "2048x768, 768x4096", "calls": "1.00", "us/step": "310,000", "share %": "62",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("shapes", "shown"),
-    [
-        ("", ""),
-        ("[[32, 768], [], [[1, 2]]]", "32x768"),
-        ("not JSON", "not JSON"),
-        ("3", "3"),
-        ("[[2048, 1280], [2048, 768], [2048, 1], [1, 1280]]", "2048x1280, 2048x768, ..."),
-    ],
-)
-def test_shapes_are_short_and_whatever_is_no_list_of_them_is_shown_as_it_is(shapes: str, shown: str) -> None:
-    assert shapes_word(shapes) == shown
+    assert [view.title.partition(": ")[2].split(",")[1] for view in views] == [" cpu"] * 2 + [" cuda"] * 2
 
 
 def test_long_names_of_kernels_keep_both_ends() -> None:
@@ -164,31 +125,15 @@ def test_long_names_of_kernels_keep_both_ends() -> None:
 def test_tables_fit_into_a_terminal() -> None:
     long = {phase: {**parts, ("linear", "lm_head"): 9_999_999.0} for phase, parts in EVERYTHING.items()}
     mixed: dict[Phase, Parts] = {**long, "mixed": long["prefill"]}
-    report = reported(
-        make_profiled(phases=mixed), make_profiled("w8a8-dynamic", mixed, baseline="bf16", speedup=(1.2, 1.1, 1.3))
-    )
+    report = reported(make_profiled(phases=mixed), make_profiled("w8a8-dynamic", mixed, baseline="bf16"))
     text = terminal("x", Views(tuple(profile_views(report)), ()), profile_notes(report, profile_views(report)))
     assert "mixed" in text
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
-def test_the_notes_say_what_steps_add_up_to_and_what_passes_take() -> None:
-    told = items(reported(), "Predicted and measured")
-    assert "qwen3-90m w8a8 small over bf16: the sum of its steps agrees with what was measured" in told
-    assert (
-        "the steps of a pass add up to 1.14 s for bf16, where a pass takes 1.14 s, and to 0.940 s for w8a8, where one "
-        "takes 0.940 s."
-    ) in told
-
-
-def test_a_difference_is_told_with_its_numbers() -> None:
-    slow = replace(quantized((1.5, 1.49, 1.51)), warnings=("3 events have no end",))
-    assert slow.measured is not None
-    slow = replace(slow, measured=replace(slow.measured, elapsed_s=2.5))
-    told = items(reported(make_profiled(), slow), "Predicted and measured")
-    assert "differs from what was measured, 23 % apart" in told
-    assert "to 0.940 s for w8a8, where one takes 2.50 s." in told
-    assert "qwen3-90m w8a8 small: 3 events have no end." in items(reported(slow), "Flags of profiles")
+def test_what_reading_a_trace_had_to_say_is_told() -> None:
+    doubtful = replace(quantized(), warnings=("3 events have no end",))
+    assert "qwen3-90m w8a8 small: 3 events have no end." in items(reported(doubtful), "Flags of profiles")
 
 
 def test_unknown_operators_are_named() -> None:
@@ -207,8 +152,6 @@ def test_every_column_is_defined_once() -> None:
     for header in (
         "profiler overhead",
         "in trace %",
-        "predicted / measured",
-        "us/step",
         "device waits",
     ):
         assert definitions.count(f"{header}: ") == 1
@@ -226,8 +169,8 @@ def test_traces_are_linked_where_links_can_be() -> None:
 
 def test_the_how_to_explains_every_column_and_flag() -> None:
     page_text = (Path(__file__).parents[2] / "docs" / "how-to" / "profile.md").read_text()
-    assert [c.header for c in (*TIMED_COLUMNS[4:], *RECONCILED_COLUMNS) if f"{c.header}" not in page_text] == []
-    checks = (SCRIPTS / "analysis" / "inside" / "reconciliation.py").read_text()
+    assert [c.header for c in TIMED_COLUMNS[4:] if f"{c.header}" not in page_text] == []
+    checks = (SCRIPTS / "analysis" / "inside" / "profile_report.py").read_text()
     codes = re.findall(r'ProfileFlag\(\s*"(\w+)"', checks)
     assert len(codes) == 4
     assert [code for code in codes if f"`{code}`" not in page_text] == []

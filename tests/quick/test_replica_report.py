@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import make_record, make_spec, save
 
-from rollout_bench.analysis.inside.profiles import measured_pass
 from rollout_bench.analysis.timed.balance import imbalance, replicated
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
@@ -98,14 +97,6 @@ def test_replicas_have_a_table_and_files_of_their_own(tmp_path: Path) -> None:
     assert (told["replicas"], told["iteration_elapsed_s"]) == ("2", "4.0")
     assert len(made.tables["replicas.csv"].splitlines()) == 3
     assert "Definitions, replicas" in made.markdown
-
-
-def test_the_steps_of_a_pass_of_several_engines_are_not_known() -> None:
-    record = replicated_record()
-    engine = record.engine.model_copy(update={"resolved": {"max_num_batched_tokens": 4096}})
-    alone = [i.model_copy(update={"replicas": None}) for i in STEPS]
-    assert measured_pass([record.model_copy(update={"engine": engine})]) is None
-    assert measured_pass([record.model_copy(update={"engine": engine, "iterations": alone})]) is not None
 
 
 def test_nothing_is_said_of_replicas_where_there_are_none(tmp_path: Path) -> None:

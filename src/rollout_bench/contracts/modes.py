@@ -229,7 +229,7 @@ PROFILE = Mode(
     metrics=OFFLINE_METRICS,
     settings="profile",
     tables=f"{_TABLES}.profile_tables:profile_part",
-    figures=("steps", "roles", "timeline"),
+    figures=("steps",),
     page="how-to/profile.md",
     example="configs/profile.yaml",
 )

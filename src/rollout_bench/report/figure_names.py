@@ -118,8 +118,6 @@ DRAWINGS = {
             "KV cache in use, over a step",
         ),
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
-        Drawing("roles", f"{_PROFILE}:roles_figure", ("inside.profiles",), title="Speed-up by role"),
-        Drawing("timeline", f"{_PROFILE}:timeline_figure", ("inside.profiles",)),
         Drawing(
             "messages",
             f"{_FIGURES}.inside.message_figures:messages_figure",

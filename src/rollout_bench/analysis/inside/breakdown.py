@@ -1,12 +1,10 @@
-"""Where the time of a step goes: categories, changes by a quant, operators that take most, the time line."""
+"""Where the time of a step goes: categories, and changes by a quant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 
 from rollout_bench.analysis.inside.profiles import (
@@ -22,7 +20,7 @@ from rollout_bench.analysis.inside.profiles import (
     StepSample,
     step_samples,
 )
-from rollout_bench.contracts.inside import LinearShape, Phase
+from rollout_bench.contracts.inside import Phase
 
 STEP = ["trace", "rank", "step"]
 """What tells steps apart."""
@@ -176,110 +174,10 @@ def linear_with_quantize(found: list[Change]) -> Change:
     return together(found, (LINEAR, QUANTIZE), (LINEAR, "with quantize"))
 
 
-def other_shapes(own: ProfiledExperiment, baseline: ProfiledExperiment) -> list[str]:
-    """Return the roles whose layers are not the same in both, which no speed-up by role compares."""
-    sides = [{linear.role: shape_of(linear) for linear in side.record.linears} for side in (own, baseline)]
-    return [role for role in sorted({*sides[0], *sides[1]}) if sides[0].get(role) != sides[1].get(role)]
-
-
-def shape_of(linear: LinearShape) -> tuple[int, int, int]:
-    """K, N and how many."""
-    return linear.in_features, linear.out_features, linear.layers
-
-
-BY = ["name", "category", "role", "shapes"]
-
-
-@dataclass(frozen=True)
-class Operator:
-    """All calls of one operator with the same shapes: `calls` and traced microseconds `us` of one step in the mean.
-
-    `share` is that of the traced step, from 0 to 1; `shapes` those of its inputs as JSON, empty where not traced.
-    """
-
-    name: str
-    category: str
-    role: str
-    shapes: str
-    calls: float
-    us: float
-    share: float
-
-
-def operators(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[Operator]:
-    """Return the operators of a phase, those that take most first."""
+def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
+    """Return the names of category `other` in a phase with their shares of the traced step, the largest first."""
     rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
-    return _grouped(rows, breakdown)
-
-
-def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[Operator]:
-    """Return the names in a phase that are of category `other`, whatever their shapes, those that take most first."""
-    rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
-    return _grouped(rows[rows["category"] == OTHER].assign(role="", shapes=""), breakdown)
-
-
-def _grouped(rows: pd.DataFrame, breakdown: Breakdown) -> list[Operator]:
-    sums = rows.groupby(BY, observed=True)["self_us"].agg(["sum", "size"])
-    total = breakdown.total_us
-    found = []
-    for (name, category, role, shapes), traced_us, size in zip(
-        sums.index.to_list(), sums["sum"], sums["size"], strict=True
-    ):
-        us, calls = float(traced_us) / breakdown.steps, float(size) / breakdown.steps
-        found.append(Operator(name, category, role, shapes, calls, us, us / total if total else 0.0))
-    return sorted(found, key=lambda operator: (-operator.us, operator.name, operator.shapes))
-
-
-CELLS = 1200
-"""Of one time line: more than a figure can show."""
-
-_FINE = 16
-"""Moments looked at in each cell."""
-
-
-@dataclass(frozen=True)
-class TimeLine:
-    """One step of `duration_us`; `segments` are (begin, duration, category) in microseconds, in order, without gaps."""
-
-    duration_us: float
-    segments: tuple[tuple[float, float, str], ...]
-
-
-def time_line(profiled: ProfiledExperiment, phase: Phase, rank: int = 0) -> TimeLine | None:
-    """Return that of the traced step of `phase` whose duration is the median one; None where there is none."""
-    events = profiled.events
-    own = events[(events["phase"] == phase) & (events["rank"] == rank)]
-    steps = own[(own["where"] == "step") & (own["duration_us"] > 0)].sort_values("duration_us", kind="stable")
-    if steps.empty:
-        return None
-    step = steps.iloc[(len(steps) - 1) // 2]
-    device = own[(own["where"] == "device") & (own["trace"] == step["trace"]) & (own["step"] == step["step"])]
-    return painted(device, float(step["start_us"]), float(step["duration_us"]))
-
-
-def painted(device: pd.DataFrame, start_us: float, duration_us: float) -> TimeLine:
-    """Return the time line of device rows [n] with start_us, duration_us and category, from `start_us` on.
-
-    An operator covers those that enclose it, a later one an earlier one; each of `CELLS` equal cells shows what covers
-    most of it.
-    """
-    moments = CELLS * _FINE
-    gap = CATEGORIES.index(HOST_GAP)
-    codes = {category: place for place, category in enumerate(CATEGORIES)}
-    line = np.full(moments, gap, dtype=np.int8)
-    ordered = device.assign(_length=-device["duration_us"]).sort_values(["start_us", "_length"], kind="stable")
-    begins = (ordered["start_us"].to_numpy(dtype=float) - start_us) / duration_us * moments
-    ends = begins + ordered["duration_us"].to_numpy(dtype=float) / duration_us * moments
-    places = [codes.get(category, codes[OTHER]) for category in ordered["category"]]
-    firsts = np.clip(np.rint(begins), 0, moments).astype(int)
-    lasts = np.clip(np.rint(ends), 0, moments).astype(int)
-    for first, last, code in zip(firsts.tolist(), lasts.tolist(), places, strict=True):
-        line[first:last] = code
-    counts = np.stack([(line == code).reshape(CELLS, _FINE).sum(axis=1) for code in range(len(CATEGORIES))])
-    cells = counts.argmax(axis=0)
-    edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), CELLS]
-    width = duration_us / CELLS
-    return TimeLine(
-        duration_us,
-        tuple((first * width, (last - first) * width, CATEGORIES[cells[first]]) for first, last in pairwise(edges)),
-    )
+    sums = rows[rows["category"] == OTHER].groupby("name", observed=True)["self_us"].sum()
+    total = breakdown.total_us * breakdown.steps
+    found = [(str(name), float(us) / total if total else 0.0) for name, us in sums.items()]
+    return sorted(found, key=lambda each: (-each[1], each[0]))

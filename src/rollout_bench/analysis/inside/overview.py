@@ -8,11 +8,10 @@ from pathlib import Path
 
 from rollout_bench.analysis.inside.drifts import DriftReport, drift_report
 from rollout_bench.analysis.inside.message_links import MessagesRun, message_runs
+from rollout_bench.analysis.inside.profile_report import ProfileReport, profile_report
 from rollout_bench.analysis.inside.profiles import read_profiled
-from rollout_bench.analysis.inside.reconciliation import ProfileReport, profile_report
 from rollout_bench.analysis.timed.experiments import Chosen, Collection, chosen
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.plan.config import ComparisonSettings
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Looked:
     whoever else needs them, `messages_before` the messages of the earlier results that the baseline names.
     """
 
-    profiles: ProfileReport = field(default_factory=lambda: profile_report((), ComparisonSettings()))
+    profiles: ProfileReport = field(default_factory=lambda: profile_report(()))
     problems: tuple[str, ...] = ()
     messages: tuple[MessagesRun, ...] = ()
     messages_before: tuple[MessagesRun, ...] = ()
@@ -39,8 +38,8 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         return Looked(rows=tuple(rows))
     settings = collection.comparison
     inside = chosen(collection.others)
-    read = read_profiled(results, inside, collection, rows)
-    profiles = profile_report(read.profiled, settings, read.left_out)
+    read = read_profiled(results, inside, collection)
+    profiles = profile_report(read.profiled, read.left_out)
     messages, damaged = message_runs(results, inside)
     earlier = collection.earlier
     before: list[MessagesRun] = []

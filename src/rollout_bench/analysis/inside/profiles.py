@@ -1,8 +1,8 @@
-"""Profiled experiments: records and traces read, and how many steps a pass takes."""
+"""Profiled experiments: records and traces read."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.timed.comparison import Comparison
-from rollout_bench.analysis.timed.experiments import Chosen, Collection, Selected, no_valid_launch
-from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.analysis.timed.service import at_a_rate
+from rollout_bench.analysis.timed.experiments import Chosen, Collection, Selected
 from rollout_bench.analysis.traces.categories import categorise
 from rollout_bench.analysis.traces.events import read_events, write_events
 from rollout_bench.analysis.traces.trace import read_traces
 from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.axes import Table, names_of, table_of
 from rollout_bench.contracts.inside import Phase, Profile, Step
-from rollout_bench.contracts.metrics import MetricName
-from rollout_bench.contracts.modes import OFFLINE, ONLINE, PROFILE
-from rollout_bench.contracts.record import Iteration, Launched, Record, SequenceRow
-from rollout_bench.contracts.side_files import known_sequences
-from rollout_bench.contracts.store import operators_path, record_path, sequences_path, traces_path
+from rollout_bench.contracts.modes import PROFILE
+from rollout_bench.contracts.record import Launched, Record
+from rollout_bench.contracts.store import operators_path, record_path, traces_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 
@@ -57,27 +52,14 @@ Part = tuple[str, str]
 """Category and role, which is empty but for linear layers."""
 
 
-@dataclass(frozen=True)
-class MeasuredPass:
-    """What a pass was like where it was measured, without any profiler.
-
-    `elapsed_s` is its mean duration in seconds. `steps` are the engine's steps in it by phase.
-    """
-
-    elapsed_s: float
-    steps: Mapping[Phase, float]
-
-
 @dataclass(frozen=True, eq=False)
 class ProfiledExperiment:
     """One profiled experiment.
 
     `place` is unique, `quant` the label that tables show. `baseline` is the place of what it is compared with, None
     where it is a baseline itself or has none. `events` are categorised, `times` what `step_times` makes of them, in
-    microseconds. `measured` and `comparison` are those of the experiment of the same model, quant and workload that
-    was measured: its pass, and its throughput over that of the baseline. Where it was and has no valid launch,
-    `unmeasured` says so. `traces` is the folder of the traces relative to the summary, `warnings` what reading and
-    categorising had to say.
+    microseconds. `traces` is the folder of the traces relative to the summary, `warnings` what reading and categorising
+    had to say.
     """
 
     platform: str
@@ -89,9 +71,6 @@ class ProfiledExperiment:
     events: pd.DataFrame
     times: pd.DataFrame
     baseline: str | None = None
-    measured: MeasuredPass | None = None
-    comparison: Comparison | None = None
-    unmeasured: str = ""
     traces: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -160,120 +139,8 @@ def _sample(steps: Sequence[Step]) -> StepSample:
     )
 
 
-def measured_pass(records: Sequence[Record], sequences: Sequence[SequenceRow] = ()) -> MeasuredPass | None:
-    """Return the mean pass of valid launches of one experiment, its steps by `pass_steps`.
-
-    None where they can't be told.
-
-    Nobody counts the engine's steps where throughput is measured; they follow from the engine's settings. They do not
-    where requests arrive at a rate, nor where several replicas make the pass, nor where the engine's
-    `max_num_batched_tokens` is unknown.
-
-    Args:
-        records: the launches, offline or online.
-        sequences: those of one iteration; without them all count as alike, which makes the decode steps of sequences
-            of different lengths too few.
-    """
-    counted = [record for record in records if record.valid]
-    iterations = [iteration for record in counted for iteration in record.iterations if not iteration.warmup]
-    if not iterations:
-        return None
-    first, engine = iterations[0], counted[0].engine
-    batched_tokens = engine.resolved.get("max_num_batched_tokens")
-    if first.point is not None and first.point.duration_s is not None:
-        return None
-    if at_a_rate(first.point) or first.replicas or not isinstance(batched_tokens, int) or not first.sequences:
-        return None
-    rows = sequences or [_mean_sequence(first)] * first.sequences
-    limits = [first.sequences, engine.resolved.get("max_num_seqs"), first.point and first.point.concurrency]
-    if engine.kv_cache_tokens is not None:
-        limits.append(engine.kv_cache_tokens // max(row.prompt_tokens + row.output_tokens for row in rows))
-    tokens = pass_steps(
-        [row.prompt_tokens for row in rows],
-        [max(1, row.output_tokens) for row in rows],
-        batched_tokens,
-        max(1, min(limit for limit in limits if isinstance(limit, int))),
-        [row.cached_prompt_tokens or 0 for row in rows],
-    )
-    return MeasuredPass(
-        elapsed_s=mean([iteration.elapsed_s for iteration in iterations]),
-        steps={phase: len(of_steps) for phase, of_steps in tokens.items()},
-    )
-
-
-def _mean_sequence(iteration: Iteration) -> SequenceRow:
-    amount = iteration.sequences
-    return SequenceRow(
-        iteration=iteration.index,
-        prompt=0,
-        sample=0,
-        prompt_tokens=round(iteration.prompt_tokens / amount),
-        cached_prompt_tokens=round((iteration.cached_prompt_tokens or 0) / amount),
-        output_tokens=round(iteration.output_tokens / amount),
-        finish_reason=None,
-    )
-
-
-def pass_steps(
-    prompts: Sequence[int],
-    outputs: Sequence[int],
-    batched_tokens: int,
-    at_once: int,
-    cached: Sequence[int] = (),
-) -> dict[Phase, list[int]]:
-    """Return the tokens of each step that a pass takes whose requests are all there at its beginning.
-
-    As vLLM's scheduler does with chunked prefill: sequences that run come first, one token each, or what is left of
-    their prompt; what remains of `batched_tokens` goes to waiting ones in order, as long as no more than `at_once` run.
-    The step that ends a prompt gives the first token. Preemption, speculation and a KV cache that runs full are left
-    out.
-
-    Args:
-        prompts: tokens of each sequence's prompt.
-        outputs: tokens generated for each, at least 1.
-        batched_tokens: most tokens of one step (max_num_batched_tokens).
-        at_once: most sequences that run (max_num_seqs, or what the KV cache holds).
-        cached: tokens of each prompt that came from the prefix cache; none where empty.
-    """
-    if not (batched_tokens > 0 and at_once > 0):
-        raise ValueError("a step takes at least one token of one sequence")
-    known = cached or [0] * len(prompts)
-    # [prompt tokens to compute, output tokens to come]
-    waiting = deque([max(1, prompt - hit), output] for prompt, hit, output in zip(prompts, known, outputs, strict=True))
-    running: list[list[int]] = []
-    tokens: dict[Phase, list[int]] = {phase: [] for phase in PHASES}
-    while waiting or running:
-        budget, prompted, decoded = batched_tokens, 0, 0
-        for sequence in running:
-            share = min(budget, sequence[0] or 1)
-            prompted += share if sequence[0] else 0
-            decoded += 0 if sequence[0] else share
-            budget -= share
-            _advance(sequence, share)
-        while waiting and budget and len(running) < at_once:
-            sequence = waiting.popleft()
-            share = min(budget, sequence[0])
-            prompted, budget = prompted + share, budget - share
-            _advance(sequence, share)
-            running.append(sequence)
-        running = [sequence for sequence in running if sequence[1] > 0]
-        phase: Phase = "decode" if not prompted else "mixed" if decoded else "prefill"
-        tokens[phase].append(prompted + decoded)
-    return {phase: found for phase, found in tokens.items() if found}
-
-
-def _advance(sequence: list[int], share: int) -> None:
-    """Compute `share` tokens of a sequence; the last of its prompt, and each one after it, give a new token."""
-    prompt = sequence[0]
-    sequence[0] = max(0, prompt - share)
-    if share and sequence[0] == 0:
-        sequence[1] -= 1
-
-
 READER = "read by version 1"
 """Raised when traces are read in another way; tables of earlier versions are then made again."""
-
-THROUGHPUT: MetricName = "output_tokens_per_s"
 
 
 @dataclass(frozen=True)
@@ -288,8 +155,8 @@ class Read:
     problems: tuple[str, ...] = ()
 
 
-def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collection, rows: Sequence[Row]) -> Read:
-    """Return the profiles among `inside`, of `collection`, read from `results` and summarised in `rows`."""
+def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collection) -> Read:
+    """Return the profiles among `inside`, of `collection`, read from `results`."""
     of_profiles = [each for each in inside if each.experiment.mode == PROFILE.name]
     named = Counter(names_of(each.experiment) for each in of_profiles)
     places = {names: each.place for each in of_profiles if named[names := names_of(each.experiment)] == 1}
@@ -297,7 +164,7 @@ def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collectio
     for each in of_profiles:
         if not each.reason:
             try:
-                found.append(_profiled(results, each, places, collection, rows))
+                found.append(_profiled(results, each, places, collection))
             except UserError as error:
                 problems.append(f"{error.problem}; {error.remedy}")
     left_out = [
@@ -322,7 +189,6 @@ def _profiled(
     each: Chosen,
     places: Mapping[tuple[str, ...], str],
     collection: Collection,
-    rows: Sequence[Row],
 ) -> ProfiledExperiment:
     experiment = each.experiment
     record = experiment.records[0]
@@ -337,7 +203,6 @@ def _profiled(
         platform=None if platform == "unknown" else platform,
         quantized=_is_quantized(record),
     )
-    row, unmeasured = _timed(experiment, rows)
     return ProfiledExperiment(
         platform=experiment.platform,
         model=experiment.model,
@@ -348,9 +213,6 @@ def _profiled(
         events=events,
         times=step_times(events),
         baseline=_baseline(experiment, places, collection),
-        measured=None if row is None else _measured(results, row),
-        comparison=None if row is None else row.comparisons.get(THROUGHPUT),
-        unmeasured=unmeasured,
         traces=str(traces_path(path).relative_to(results)),
         warnings=tuple(warnings),
     )
@@ -402,32 +264,6 @@ def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
     return events, warnings
 
 
-def _timed(experiment: Selected[Launched], rows: Sequence[Row]) -> tuple[Row | None, str]:
-    """Return the experiment that was timed of the same names: offline, or else online with all requests at once.
-
-    Where it has no valid launch, instead of it why: a pass of another mode beside the other side's would not compare.
-    """
-    named = [row for row in rows if names_of(row.experiment) == names_of(experiment) and row.launches]
-    offline = [row for row in named if row.experiment.mode == OFFLINE.name]
-    online = [row for row in named if row.experiment.mode == ONLINE.name and _at_once(row.experiment.records[0])]
-    found = offline or online
-    if len(found) != 1:  # of several nobody can say which the profile belongs to
-        return None, ""
-    (row,) = found
-    return (row, "") if row.valid else (None, f"{row.experiment.mode}: {no_valid_launch(row.experiment.records)}")
-
-
 def _at_once(record: Record) -> bool:
     point = record.iterations[0].point
     return point is not None and point.concurrency is None and point.request_rate == "inf"
-
-
-def _measured(results: Path, row: Row) -> MeasuredPass | None:
-    """Return the pass of a timed experiment: how long it took, and the steps that its sequences make."""
-    experiment = row.experiment.whole
-    valid = [record for record in row.experiment.records if record.valid]
-    path = record_path(results, experiment.mode, experiment.experiment, valid[0].launch)
-    first = next(iteration.index for iteration in valid[0].iterations if not iteration.warmup)
-    whole = next(record for record in experiment.records if record.launch == valid[0].launch)
-    sequences = known_sequences(sequences_path(path), whole)
-    return measured_pass(valid, [row for row in sequences if row.iteration == first and not row.failed])

@@ -1,8 +1,7 @@
-"""The tables of profile mode and their foot: where a step's time goes, changes, predicted against measured."""
+"""The tables of profile mode and their foot: where a step's time goes, and changes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,14 +9,22 @@ from typing import Any
 from rollout_bench.analysis.inside.breakdown import (
     Breakdown,
     Change,
-    Operator,
     changes,
     linear_with_quantize,
-    operators,
-    other_shapes,
     place,
     together,
     unknown,
+)
+from rollout_bench.analysis.inside.profile_report import (
+    DEVICE_BOUND,
+    HOST_BOUND,
+    TRACE_OFF,
+    UNKNOWN,
+    ProfileReport,
+    agreement,
+    bound,
+    doubts,
+    profile_table,
 )
 from rollout_bench.analysis.inside.profiles import (
     CATEGORIES,
@@ -29,24 +36,12 @@ from rollout_bench.analysis.inside.profiles import (
     Part,
     ProfiledExperiment,
 )
-from rollout_bench.analysis.inside.reconciliation import (
-    DEVICE_BOUND,
-    HOST_BOUND,
-    TRACE_OFF,
-    UNKNOWN,
-    ProfileReport,
-    Reconciliation,
-    agreement,
-    bound,
-    doubts,
-    profile_table,
-)
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
-from rollout_bench.report.headings import LAUNCHES, Column, Line, View, interval_text, told, view
+from rollout_bench.report.headings import LAUNCHES, Column, Line, View, told, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, sections
 
@@ -56,8 +51,8 @@ CATEGORY_WORDS = {"kv_cache": "KV cache", "memory_copy": "memory copy", HOST_GAP
 REST = "rest"
 """What is too small for a column or a line of its own."""
 
-_NAME, _SHAPES = 44, 28
-"""Characters of an operator's name and of its shapes that a table shows."""
+_NAME = 44
+"""Characters of an operator's name that a note shows."""
 
 
 def category_word(category: str) -> str:
@@ -79,20 +74,6 @@ def role_word(part: Part) -> str:
 def operator_word(name: str) -> str:
     """Return the name of an operator or kernel, its middle left out where it is long, as names of templates are."""
     return cut(" ".join(name.removeprefix("void ").split()), _NAME)
-
-
-def shapes_word(shapes: str) -> str:
-    """`32x768, 768x4096` of JSON such as `[[32, 768], [768, 4096], []]`: without scalars, and what is too long."""
-    try:
-        found = json.loads(shapes) if shapes else []
-    except ValueError:
-        return cut(shapes, _SHAPES)
-    if not isinstance(found, list):
-        return cut(shapes, _SHAPES)
-    flat = ["x".join(map(str, s)) for s in found if isinstance(s, list) and s and not isinstance(s[0], list)]
-    while len(flat) > 1 and len(", ".join(flat)) > _SHAPES:
-        flat = [*flat[:-2], "..."] if flat[-1] == "..." else [*flat[:-1], "..."]
-    return cut(", ".join(flat), _SHAPES)
 
 
 def cut(text: str, characters: int) -> str:
@@ -202,19 +183,6 @@ TIMED = (
     ),
 )
 
-OPERATORS = (
-    PHASE,
-    Column("operator", "Name of the operator on a CPU, of the kernel on a device.", _text("operator"), words=True),
-    Column("part", "Its category, and the role of a linear layer.", _text("part"), words=True),
-    Column("shapes", "Shapes of its inputs, as far as they are traced.", _text("shapes"), words=True),
-    Column("calls", "Calls in a step, mean.", _number("calls", 3)),
-    Column(
-        "us/step",
-        "Microseconds in a traced step, mean, without operators that it calls.",
-        _number("us", 3),
-    ),
-    Column("share %", "Of the traced step.", _number("share", 2, 100)),
-)
 
 PART = Column(
     "part",
@@ -260,69 +228,11 @@ def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
     )
 
 
-def _pair(cell: Callable[[Reconciliation], str]) -> Callable[[Line], str]:
-    return lambda line: cell(line["pair"])
-
-
-def _with_ends(value: float, low: float | None, high: float | None) -> str:
-    ends = "" if low is None or high is None else f" [{ratio(low)}, {ratio(high)}]"
-    return f"{ratio(value)}x{ends}"
-
-
-def _predicted(pair: Reconciliation) -> str:
-    found = pair.prediction
-    return MISSING if found is None else _with_ends(found.speedup, found.low, found.high)
-
-
-def _measured(pair: Reconciliation) -> str:
-    found = pair.own.comparison
-    return MISSING if found is None or found.speedup is None else f"{ratio(found.speedup)}x{interval_text(found)}"
-
-
-def _verdict_cell(pair: Reconciliation) -> str:
-    if pair.verdict == "unknown":
-        return MISSING
-    return "agree" if pair.verdict == "agree" else "APART"
-
-
-RECONCILED = (
-    Column(
-        "predicted",
-        "The speed-up that the steps of a pass add up to, at their times without the profiler; in brackets the "
-        "interval from the scatter of the timed steps, which knows of one launch; none where a phase has a single one.",
-        _pair(_predicted),
-        words=True,
-    ),
-    Column(
-        "measured",
-        "The speed-up in output tok/s end to end, as in the table of throughput.",
-        _pair(_measured),
-        words=True,
-    ),
-    Column(
-        "predicted / measured",
-        "Their ratio, in brackets its interval from both (Zou and Donner, 2008), or from the measured one alone.",
-        _pair(lambda pair: MISSING if pair.ratio is None else _with_ends(pair.ratio, pair.low, pair.high)),
-        words=True,
-    ),
-    Column(
-        "verdict",
-        "APART: that interval does not hold 1, and they differ by more than the relevant difference. A wide "
-        "interval agrees with much.",
-        _pair(_verdict_cell),
-        words=True,
-    ),
-)
-
-
 MOST_CATEGORIES = 6
 """Columns of categories that a table has room for, beside the time that the device waits and the rest."""
 
 SMALL = 0.01
 """A part below this share of every step has no column and no line of its own."""
-
-MOST_OPERATORS = 5
-"""Of each phase that are shown."""
 
 
 def profile_part(findings: Findings) -> SummaryPart:
@@ -349,7 +259,7 @@ def profile_views(report: ProfileReport, launches: Mapping[str, Line] | None = N
     tables: list[View] = []
     for platform in dict.fromkeys(each.platform for each in report.profiled):
         own = [each for each in report.profiled if each.platform == platform]
-        pairs = [found for found in report.reconciliations if found.own.platform == platform]
+        pairs = [(found, baseline) for found, baseline in report.pairs if found.platform == platform]
         title = f"profile, {platform}"
         without = [
             _names(each, each.reason) | launches.get(each.place, {})
@@ -358,8 +268,7 @@ def profile_views(report: ProfileReport, launches: Mapping[str, Line] | None = N
         ]
         uncompared = [_names(each, reason) for each, reason in report.uncompared if each.platform == platform]
         tables += [*_steps(title, report, own, without, launches), *_timed(title, report, own, without)]
-        tables += [*_changes(title, report, pairs, uncompared), *_reconciled_rows(title, pairs, uncompared)]
-        tables += _operators(title, report, own, without)
+        tables += _changes(title, report, pairs, uncompared)
     return tables
 
 
@@ -442,17 +351,20 @@ def _timed(
 
 
 def _changes(
-    title: str, report: ProfileReport, pairs: Sequence[Reconciliation], without: Sequence[Line]
+    title: str,
+    report: ProfileReport,
+    pairs: Sequence[tuple[ProfiledExperiment, ProfiledExperiment]],
+    without: Sequence[Line],
 ) -> Iterator[View]:
     """One line for each part that takes some share of a step in either; their last one is the whole step."""
     lines: list[Line] = []
-    for pair in pairs:
-        sides = report.of(pair.own), report.of(pair.baseline)
+    for own, baseline in pairs:
+        sides = report.of(own), report.of(baseline)
         phases = [phase for phase in PHASES if all(phase in side for side in sides)]
         found = {phase: changes(sides[1][phase].scaled, sides[0][phase].scaled) for phase in phases}
         steps = {phase: sides[1][phase].step_us for phase in phases}
         for word, by in _lines_of(found, steps):
-            lines.append(_names(pair.own) | {"part": word, "changes": by})
+            lines.append(_names(own) | {"part": word, "changes": by})
     phases = [phase for phase in PHASES if any(phase in line["changes"] for line in lines)]
     if phases:
         columns = [column for phase in phases for column in change_columns(phase)]
@@ -493,35 +405,6 @@ def _sum(found: Sequence[Change]) -> Change:
     return Change((REST, ""), sum(change.baseline for change in found), sum(change.own for change in found))
 
 
-def _reconciled_rows(title: str, pairs: Sequence[Reconciliation], without: Sequence[Line]) -> Iterator[View]:
-    lines = [_names(pair.own, pair.reason if pair.unmeasured else "") | {"pair": pair} for pair in pairs]
-    if lines:
-        yield view("Predicted against measured: ", title, RECONCILED, lines, without)
-
-
-def _operators(
-    title: str, report: ProfileReport, profiled: Sequence[ProfiledExperiment], without: Sequence[Line]
-) -> Iterator[View]:
-    lines = [
-        _names(each) | {"phase": breakdown.phase} | _operator(operator)
-        for each, breakdown in by_phase(report, profiled)
-        for operator in operators(each, breakdown)[:MOST_OPERATORS]
-    ]
-    if lines:
-        yield view("Operators that take most: ", title, OPERATORS, lines, without)
-
-
-def _operator(operator: Operator) -> Line:
-    return {
-        "operator": operator_word(operator.name),
-        "part": part_word((operator.category, operator.role)),
-        "shapes": shapes_word(operator.shapes) or MISSING,
-        "calls": operator.calls,
-        "us": operator.us,
-        "share": operator.share,
-    }
-
-
 TRACES, DEFINITIONS = "Traces", "Definitions, profile"
 """Headings of the section that links the traces, and of what columns mean."""
 
@@ -535,15 +418,6 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
         return []
     found = sections(
         PROFILE.name,
-        pairs=[
-            {
-                "name": f"{title_of(pair.own, pair.own.quant)} over {pair.baseline.quant}",
-                "pair": pair,
-                "shapes": other_shapes(pair.own, pair.baseline),
-            }
-            for pair in report.reconciliations
-        ],
-        uncompared=[(title_of(own, own.quant), reason) for own, reason in report.uncompared],
         profiles=[_values_of_profile(report, each) for each in report.profiled],
         named_operators=_UNKNOWN_NAMES,
         columns=list(_defined(tables)),
@@ -567,7 +441,7 @@ def _unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[s
     """Return operators that no rule knows, with their share of the step in percent, where all of them take much."""
     if breakdown.traced_share(OTHER) <= UNKNOWN:
         return []
-    return [(operator_word(each.name), 100 * each.share) for each in unknown(profiled, breakdown)]
+    return [(operator_word(name), 100 * share) for name, share in unknown(profiled, breakdown)]
 
 
 def _defined(tables: Sequence[View]) -> Iterator[Column]:

@@ -1,0 +1,190 @@
+"""Profiles side by side: their phases, what is doubtful about them, and a table of every part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rollout_bench.analysis.inside.breakdown import Breakdown, breakdowns, changes
+from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, Part, ProfiledExperiment
+from rollout_bench.analysis.stats.intervals import cv_percent, mean
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.core.numbers import brief
+
+UNKNOWN = 0.10
+"""Share of a step that `other` may take."""
+
+TRACE_OFF = 0.10
+"""Fraction by which the steps of a trace may differ from the same steps as they were timed."""
+
+DEVICE_BOUND, HOST_BOUND = 0.2, 0.5
+"""The device waits for less than this share of a step: it sets the pace. For more than the other: the host does."""
+
+UNSTEADY_PERCENT = 15.0
+"""Coefficient of variation of unprofiled steps from which on they are unsteady."""
+
+
+@dataclass(frozen=True)
+class ProfileFlag:
+    """One doubt: `code` for a column of flags, and a sentence with what was seen."""
+
+    code: str
+    sentence: str
+
+
+def doubts(breakdown: Breakdown) -> list[ProfileFlag]:
+    """Everything that is doubtful about one phase of a profile."""
+    return [*_other(breakdown), *_trace(breakdown), *_untimed(breakdown), *_unsteady_flag(breakdown)]
+
+
+def agreement(breakdown: Breakdown) -> float | None:
+    """Return the duration of a step in the trace over that of a profiled step as it was timed; None where none was."""
+    if breakdown.sample is None or not breakdown.sample.profiled_s:
+        return None
+    return breakdown.traced_us / (1e6 * mean(breakdown.sample.profiled_s))
+
+
+def bound(breakdown: Breakdown) -> str:
+    """Return what sets the pace of a step: device, host, or both."""
+    waits = breakdown.share(HOST_GAP)
+    return "device" if waits < DEVICE_BOUND else "host" if waits > HOST_BOUND else "both"
+
+
+def _other(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    share = breakdown.traced_share(OTHER)
+    if share > UNKNOWN:
+        yield ProfileFlag(
+            "other",
+            f"{100 * share:.0f} % of the step are operators that no rule knows, over {100 * UNKNOWN:.0f} %",
+        )
+
+
+def _trace(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    ratio = agreement(breakdown)
+    if ratio is not None and abs(math.log(ratio)) > math.log1p(TRACE_OFF):
+        assert breakdown.sample is not None
+        yield ProfileFlag(
+            "trace_time",
+            f"a step takes {brief(breakdown.traced_us / 1000)} ms in the trace, "
+            f"{brief(1000 * mean(breakdown.sample.profiled_s))} ms as it was timed: "
+            + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps"),
+        )
+
+
+def _untimed(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    if breakdown.sample is None or not breakdown.sample.unprofiled_s:
+        yield ProfileFlag("untimed", "no step was timed without the profiler: its overhead is unknown and in all times")
+
+
+def _unsteady_flag(breakdown: Breakdown) -> Iterator[ProfileFlag]:
+    cv = cv_percent(breakdown.sample.unprofiled_s) if breakdown.sample else None
+    if cv is not None and cv >= UNSTEADY_PERCENT:
+        yield ProfileFlag("unsteady", f"steps vary by {cv:.0f} % without the profiler")
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileReport:
+    """`profiled` in order, the phases of each by its place, and each that has a baseline with it, as `pairs`.
+
+    `left_out` are those without a valid launch. `uncompared` are those that have a baseline and are in no pair, since
+    they are left out themselves or their baseline is, each with the reason.
+    """
+
+    profiled: tuple[ProfiledExperiment, ...]
+    phases: Mapping[str, Mapping[Phase, Breakdown]]
+    pairs: tuple[tuple[ProfiledExperiment, ProfiledExperiment], ...]
+    left_out: tuple[LeftOut, ...] = ()
+    uncompared: tuple[tuple[ProfiledExperiment | LeftOut, str], ...] = ()
+
+    def of(self, profiled: ProfiledExperiment) -> Mapping[Phase, Breakdown]:
+        """Return the phases of one of them."""
+        return self.phases[profiled.place]
+
+
+def profile_report(profiled: Sequence[ProfiledExperiment], left_out: Sequence[LeftOut] = ()) -> ProfileReport:
+    """Return analyses `profiled`; what one is compared with must be among them, or it is not compared."""
+    by_place = {each.place: each for each in profiled}
+    without = {each.place: each for each in left_out}
+    if len(by_place | without) < len(profiled) + len(left_out):
+        raise ValueError("two profiles have the same place")
+    phases = {each.place: breakdowns(each) for each in profiled}
+    found = []
+    for own in profiled:
+        baseline = by_place.get(own.baseline or "")
+        if baseline is not None and baseline is not own:
+            found.append((own, baseline))
+    uncompared: list[tuple[ProfiledExperiment | LeftOut, str]] = [
+        (own, f"{left.quant}: {left.reason}")
+        for own in profiled
+        if (left := without.get(own.baseline or "")) is not None
+    ]
+    uncompared += [(each, each.reason) for each in left_out if each.baseline in by_place | without]
+    return ProfileReport(tuple(profiled), phases, tuple(found), tuple(left_out), tuple(uncompared))
+
+
+COLUMNS = (
+    "platform",
+    "model",
+    "workload",
+    "quant",
+    "phase",
+    "category",
+    "role",
+    "step_us",
+    "us",
+    "share",
+    "traced_us",
+    "calls",
+    "speedup",
+    "saved_us",
+)
+"""`us` of a part and `step_us` of all are without the profiler, `traced_us` with it; `share` is us / step_us. `calls`
+are those of a step. `speedup` and `saved_us` compare `us` with the baseline's, empty where there is none."""
+
+
+def profile_table(report: ProfileReport) -> pd.DataFrame:
+    """Return a row for each part of each phase of each profile, also for parts that only its baseline has.
+
+    See `COLUMNS`.
+    """
+    baselines = {own.place: baseline for own, baseline in report.pairs}
+    rows = [
+        row
+        for each in report.profiled
+        for phase in report.of(each)
+        for row in _rows(report, each, phase, baselines.get(each.place))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _rows(
+    report: ProfileReport, own: ProfiledExperiment, phase: Phase, baseline: ProfiledExperiment | None
+) -> list[tuple[object, ...]]:
+    breakdown = report.of(own)[phase]
+    other = None if baseline is None else report.of(baseline).get(phase)
+    compared = {} if other is None else {c.part: c for c in changes(other.scaled, breakdown.scaled)}
+    parts: list[Part] = list(compared) or list(breakdown.scaled)
+    rows: list[tuple[object, ...]] = []
+    for part in parts:
+        change, us = compared.get(part), breakdown.scaled.get(part, 0.0)
+        rows.append(
+            (
+                own.platform,
+                own.model,
+                own.workload,
+                own.quant,
+                phase,
+                *part,
+                breakdown.step_us,
+                us,
+                us / breakdown.step_us if breakdown.step_us else None,
+                breakdown.parts.get(part, 0.0),
+                breakdown.calls.get(part, 0.0),
+                change.speedup if change else None,
+                change.saved if change else None,
+            )
+        )
+    return rows
