@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,11 @@ class Aim:
 
 
 def ours(aim: Aim) -> Callable[[int], Seen]:
-    """Return what `harness: vllm` does with its requests."""
-    import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
+    """Return what rollout-bench does with its requests."""
+    from rollout_bench.measure.server.paced import LoadEnd, prepare
 
-    from rollout_bench.measure.server.vllm_bench import prepare
-
-    return lambda index: _sent(aim, index, prepare)
+    once = partial(prepare, ending=LoadEnd(requests=aim.load.requests))
+    return lambda index: _sent(aim, index, once)
 
 
 def bench(aim: Aim) -> Callable[[int], Seen]:

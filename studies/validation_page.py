@@ -178,7 +178,7 @@ def page(results: Path = RESULTS) -> str:
             section(
                 "Do other clients see the same latencies?",
                 ["python studies/online_fidelity.py"],
-                "`vllm bench serve`, called as one types it, against rollout-bench's `harness: vllm`: in turn,"
+                "`vllm bench serve`, called as one types it, against rollout-bench's own sender: in turn,"
                 " on one server that was started by hand, each in a process of its own.",
                 body(RESULT, OnlineFidelity, online_fidelity),
             ),

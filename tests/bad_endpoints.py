@@ -138,7 +138,7 @@ BAD_ONLINE = [
     Bad("mode_misspelt", "modes: [onlin]", "mode 'onlin' is not defined", "did you mean 'online'?"),
     Bad("mode_of_vllm", "modes: [serve]", "mode 'serve' is not defined", "known: cycle, drift, messages, offline"),
     Bad("harness_misspelt", "harness: guidelm", "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
-    Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, vllm, vllm-bench"),
+    Bad("harness_unknown", "harness: wrk", "harness: 'wrk' is not known", "known: guidellm, rollout-bench, vllm-bench"),
     Bad(
         "harness_of_text",
         "{modes: [online], harness: guidellm}",

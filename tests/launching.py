@@ -99,8 +99,7 @@ ONLINE = {
     "cool_down_s": 0.1,
     "stream": True,
     "token_ids": True,
-    "harness": "vllm",
-    "harness_version": "0.32.0",
+    "harness": "rollout-bench",
 }
 
 PACED_HERE = {"request_timeout_s": 600}

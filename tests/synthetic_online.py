@@ -52,8 +52,7 @@ def make_online_spec(
         "cool_down_s": 1.0,
         "stream": True,
         "token_ids": True,
-        "harness": "vllm",
-        "harness_version": "0.32.0",
+        "harness": "rollout-bench",
     } | load
     return Spec.model_validate(content)
 

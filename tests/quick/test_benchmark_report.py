@@ -111,7 +111,7 @@ def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
     for stage, point in enumerate((FAST, SLOW)):
         report = by_stage[stage]
         assert standard_load(report)["stage"] == stage
-        assert standard_load(report)["tool"] == "vllm-benchmark"
+        assert standard_load(report)["tool"] == "rollout-bench"
         passes = [each for each in record.iterations if each.point == point and not each.warmup]
         indices = {each.index for each in passes}
         own = [row for row in rows if row.iteration in indices]

@@ -17,14 +17,14 @@ BUDGET = {
     "core": 668,
     "exchange": 567,
     "llmd": 1070,
-    "measure": 10027,
-    "plan": 3201,
+    "measure": 9816,
+    "plan": 3190,
     "report": 4222,
     "scripts": 511,
     "snakefile": 396,
     "trainers": 903,
     "workloads": 389,
-    "tests": 27105,
+    "tests": 26666,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

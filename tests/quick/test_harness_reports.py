@@ -5,7 +5,9 @@ Both reports are what the real commands wrote of a stub, without what is not rea
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,9 @@ import pytest
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.measure.engine.online import iteration_of, rows_of
-from rollout_bench.measure.server import guidellm, vllm_command
-from rollout_bench.measure.server.paced import LoadEnd
+from rollout_bench.measure.server import commands, guidellm, vllm_command
 from rollout_bench.measure.server.stream import ServingFailed, Target
-from rollout_bench.workloads.requests import Request, sent_of
+from rollout_bench.workloads.requests import Request
 
 TARGET = Target("http://127.0.0.1:1/v1", "stub", {"Authorization": "Bearer sk-hidden-key"}, True, True, {})
 
@@ -50,21 +51,22 @@ VLLM: dict[str, Any] = {
 BEGAN = 1795402280.2841144
 GUIDELLM: dict[str, list[tuple[Any, ...]]] = {
     "successful": [
-        (0, "completed", 0.4248216, 0.4681919, 0.5071294, 0.5075808, 4, 3, 4),
         (1, "completed", 0.4282727, 0.474987, 0.5146537, 0.5198927, 4, 3, 4),
+        (0, "completed", 0.4248216, 0.4681919, 0.5071294, 0.5075808, 4, 3, 4),
         (2, "completed", 0.5111556, 0.55474, 0.5842948, 0.5894141, 4, 3, 4),
-        (0, "completed", 0.5383859, 0.584513, 0.6129482, 0.613436, 4, 3, 4),
     ],
     "errored": [(3, "errored", 0.5237358, None, None, None, 0, None, None)],
-    "incomplete": [
-        (1, "cancelled", 0.6921322, 0.734311, 0.734311, None, 1, None, None),
-        (2, "cancelled", 0.7001803, None, None, None, 0, None, None),
-    ],
+    "incomplete": [],
 }
 
 
 def asked(count: int = 4, tokens: int = 4) -> list[Request]:
     return [Request(i, 0, [1, 2, 3], tokens) for i in range(count)]
+
+
+def load(count: int = 4, tokens: int = 4, rate: float | None = None, users: int | None = None) -> commands.Load:
+    requests = asked(count, tokens)
+    return commands.Load(requests, ["a"] * count, None, rate, "constant", users, 11)
 
 
 def guidellm_report() -> dict[str, Any]:
@@ -97,7 +99,7 @@ def guidellm_report() -> dict[str, Any]:
 
 
 def test_vllm_s_report_has_the_same_throughput_and_latencies_by_our_definitions():
-    done = vllm_command.read_report(VLLM, asked(), TARGET)
+    done = vllm_command.read_report(VLLM, load(), TARGET, 0.0)
     rows = rows_of(asked(), done, 0)
     iteration = iteration_of(0, False, LoadPoint(request_rate=20.0, concurrency=2), done, rows, None)
     assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
@@ -118,7 +120,7 @@ def test_vllm_s_report_has_the_same_throughput_and_latencies_by_our_definitions(
 
 def test_an_answer_of_several_tokens_a_piece_keeps_its_gaps_and_a_wrong_count_is_a_failure():
     report = {**VLLM, "output_lens": [8, 4, 9, 0], "errors": ["", "", "", "Traceback:\n  x\nOSError: sk-hidden-key"]}
-    rows = rows_of(asked(4, 8), vllm_command.read_report(report, asked(4, 8), TARGET), 0)
+    rows = rows_of(asked(4, 8), vllm_command.read_report(report, load(4, 8), TARGET, 0.0), 0)
     assert (rows[0].output_tokens, len(rows[0].gaps_us or [])) == (8, 3)
     assert "9 output tokens are reported, where 8 were asked" in (rows[2].error or "")
     assert rows[3].error == "OSError: ***"
@@ -126,27 +128,27 @@ def test_an_answer_of_several_tokens_a_piece_keeps_its_gaps_and_a_wrong_count_is
 
 def test_an_older_vllm_that_does_not_tell_how_long_requests_waited_is_read():
     report = {name: value for name, value in VLLM.items() if name != "queue_times"}
-    done = vllm_command.read_report(report, asked(), TARGET)
+    done = vllm_command.read_report(report, load(), TARGET, 0.0)
     assert {outcome.due_s for outcome in done.outcomes} == {None}
     assert done.began_s == VLLM["start_times"][0]
 
 
 def test_what_waits_for_an_earlier_one_to_end_is_not_late():
-    done = vllm_command.read_report({**VLLM, "request_rate": "inf"}, asked(), TARGET)
+    done = vllm_command.read_report({**VLLM, "request_rate": "inf"}, load(), TARGET, 0.0)
     assert {outcome.due_s for outcome in done.outcomes} == {None}
     assert done.began_s == VLLM["start_times"][0]
 
 
 def test_a_report_of_other_requests_is_none():
     with pytest.raises(ServingFailed, match="vllm bench serve reports 4 of 5 requests"):
-        vllm_command.read_report(VLLM, asked(5), TARGET)
+        vllm_command.read_report(VLLM, load(5), TARGET, 0.0)
 
 
 def test_the_command_line_has_the_load_and_no_key():
     target = Target(
         "https://h/api/v1", "m", TARGET.headers, False, True, {"top_k": 5, "return_token_ids": True}, True, "t"
     )
-    line = vllm_command.arguments(Path("/x"), 7, 2.5, "constant", 3, target, 11)
+    line = vllm_command.arguments(Path("/x"), load(7, rate=2.5, users=3), target)
     assert line[:2] == ["bench", "serve"]
     given = dict(word[2:].split("=", 1) for word in line[2:] if "=" in word)
     assert given.items() >= {
@@ -163,47 +165,38 @@ def test_the_command_line_has_the_load_and_no_key():
     assert json.loads(given["extra-body"]) == {"top_k": 5}
     assert "--insecure" in line
     assert "sk-hidden-key" not in " ".join(line)
-    at_once = vllm_command.arguments(Path("/x"), 7, None, 1.0, None, TARGET, 11)
+    at_once = vllm_command.arguments(Path("/x"), load(7), TARGET)
     assert not any(word.startswith(("--request-rate", "--burstiness", "--max-conc", "--insecure")) for word in at_once)
 
 
-def test_guidellm_s_users_are_read_in_the_order_in_which_they_asked_and_what_was_cut_is_incomplete():
-    plan = guidellm.plan_of(asked(), ["a"] * 4, None, 2, LoadEnd(0.3))
-    assert (plan.profile, plan.constraints) == (
-        {"kind": "concurrent", "streams": 2},
-        [{"kind": "max_duration", "seconds": 0.3}],
-    )
-    done = guidellm.read_report(guidellm_report(), asked(), TARGET, plan, 1_000_000_000.0)
-    assert done.sent == [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (2, 1)]
-    rows = rows_of(sent_of(asked(), done.sent), done, 0)
-    point = LoadPoint(concurrency=2, duration_s=0.3)
-    iteration = iteration_of(0, False, point, done, rows, None)
-    assert (iteration.sequences, iteration.failed, iteration.incomplete) == (4, 1, 2)
-    assert iteration.elapsed_s == pytest.approx(0.3)
-    assert iteration.output_tokens == 4 * 4 + 1  # of one that was cut a token had come
+def ahead_s() -> float:
+    return time.time() - time.monotonic()
+
+
+def test_guidellm_s_report_is_read_in_the_order_of_the_requests():
+    done = guidellm.read_report(guidellm_report(), load(users=2), TARGET, ahead_s())
+    rows = rows_of(asked(), done, 0)
+    iteration = iteration_of(0, False, LoadPoint(concurrency=2), done, rows, None)
+    assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
     assert rows[0].sent_s == 0.0
     assert rows[0].first_token_s == pytest.approx(0.0433703, abs=1e-5)
+    assert rows[1].last_token_s == pytest.approx(0.0898321, abs=1e-5)
     assert rows[3].status == 429
 
 
-def test_guidellm_sends_what_is_due_and_cuts_it_where_it_was_not_sent():
-    due_s = [0.5, 1.5, 2.0]
-    plan = guidellm.plan_of(asked(), ["a"] * 4, due_s, 1, LoadEnd(3.0))
-    assert plan.constraints == [{"kind": "max_requests", "count": 3}, {"kind": "max_duration", "seconds": 2.5}]
-    report = guidellm_report()
-    kinds = report["benchmarks"][0]["requests"]
-    kinds["successful"], kinds["errored"], kinds["incomplete"] = kinds["successful"][:2], [], []
-    done = guidellm.read_report(report, asked(), TARGET, plan, 1_000_000_000.0)
-    assert [outcome.cut_s is not None for outcome in done.outcomes] == [False, False, True]
-    assert [outcome.due_s for outcome in done.outcomes] == pytest.approx([done.began_s + due for due in due_s])
-    with pytest.raises(ServingFailed, match="not ready to send any before"):
-        guidellm.plan_of(asked(), ["a"] * 4, [0.5], None, LoadEnd(1.0))
+def test_guidellm_sends_what_is_due_after_its_processes_have_it(tmp_path: Path):
+    given = dataclasses.replace(load(), due_s=[0.5, 1.5, 2.0, 2.5])
+    line, environment = guidellm.command(tmp_path, given, TARGET)
+    assert "sk-hidden-key" not in " ".join(line) + (tmp_path / "run.json").read_text()
+    assert "sk-hidden-key" in environment.values()
+    rows = [json.loads(row) for row in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    assert [row["relative_timestamp"] for row in rows] == pytest.approx([1.508, 2.508, 3.008, 3.508])
+    done = guidellm.read_report(guidellm_report(), given, TARGET, ahead_s())
+    assert [outcome.due_s for outcome in done.outcomes] == pytest.approx([done.began_s + due for due in given.due_s])
 
 
-def test_guidellm_goes_through_requests_again_until_so_many_are_sent():
-    plan = guidellm.plan_of(asked(), ["a"] * 4, None, 2, LoadEnd(None, False, 7))
-    assert plan.constraints == [{"kind": "max_requests", "count": 7}]
-    report = guidellm_report()
-    report["benchmarks"][0]["requests"] |= {"successful": [], "errored": []}
-    with pytest.raises(ServingFailed, match="guidellm reports 2 of 7 requests"):
-        guidellm.read_report(report, asked(), TARGET, plan, 0.0)
+def test_a_report_of_guidellm_s_that_can_t_be_used_is_none():
+    with pytest.raises(ServingFailed, match="guidellm reports 4 of 7 requests"):
+        guidellm.read_report(guidellm_report(), load(7), TARGET, ahead_s())
+    with pytest.raises(ServingFailed, match="the wall clock was set"):
+        guidellm.read_report(guidellm_report(), load(), TARGET, ahead_s() - 5)

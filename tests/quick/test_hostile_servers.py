@@ -11,8 +11,9 @@ import pytest
 from hostile_server import FIRST_KIND, KINDS, hostile_server
 
 from rollout_bench.measure.engine.online import rows_of
+from rollout_bench.measure.server import commands, guidellm
+from rollout_bench.measure.server.paced import questions
 from rollout_bench.measure.server.stream import LoadPass, Question, RequestOutcome, Target, open_session, send
-from rollout_bench.measure.server.vllm_bench import questions
 from rollout_bench.workloads.requests import Request
 
 KEY, API_KEY = "sk-never/to-be-seen-0815", "x-api-key-never-to-be-seen"
@@ -48,7 +49,7 @@ def target(url: str, stream: bool = True) -> Target:
 
 
 def sent_by_us(to: Target, asked: list[Question]) -> list[RequestOutcome]:
-    """Return what becomes of `asked`, sent one after the other as the harness `vllm` does."""
+    """Return what becomes of `asked`, sent one after the other as we do."""
     outcomes = [RequestOutcome() for _ in asked]
 
     async def run() -> None:
@@ -62,9 +63,9 @@ def sent_by_us(to: Target, asked: list[Question]) -> list[RequestOutcome]:
 
 
 def sent_by_guidellm(to: Target, asked: list[Request]) -> LoadPass:
-    from rollout_bench.measure.server.guidellm import prepare
-
-    return prepare(asked, [" ".join(map(str, request.prompt_token_ids)) for request in asked], None, 1, to)()
+    texts = [" ".join(map(str, request.prompt_token_ids)) for request in asked]
+    load = commands.Load(asked, texts, None, None, 1.0, 1, 0)
+    return commands.prepare(guidellm, load, [(number, 0) for number in range(len(asked))], to)()
 
 
 def requests(kinds: list[str | None]) -> list[Request]:
@@ -112,8 +113,8 @@ def test_guidellm_s_requests_end_with_an_error_of_one_short_line_each(capfd: Any
         "redirect_get": "302 Moved",
         "deep_error": "500 No",
         "deep_json": "RecursionError",
-        "negative_usage": "-7 output tokens, where 8 were asked for",
-        "claims_many": "1000000000000 output tokens, where 8 were asked for",
+        "negative_usage": "-7 output tokens are reported, where 8 were asked for",
+        "claims_many": "1000000000000 output tokens are reported, where 8 were asked for",
         "gzip_error": "500 No",
         "escapes": "500 No",
         "echo": "429 No",

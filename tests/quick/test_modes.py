@@ -51,7 +51,6 @@ OTHER_MEANINGS = {
     "measure/launch/recorder.py": {"placement", "startup"},  # fields of a record: where it ran, and how it started
     "measure/server/guidellm.py": {"profile"},  # guidellm's word for how requests arrive
     "measure/server/stream.py": {"messages"},  # what a chat is made of
-    "measure/server/vllm_bench.py": {"profile"},  # an argument of vLLM's benchmark
     "measure/server/vllm_command.py": {"messages"},  # those of a chat
     "plan/config_file.py": {"online", "profile"},  # keys of a workload
     "report/figure_names.py": {"cycle", "placement", "startup", "messages", "drift"},  # figures

@@ -205,12 +205,11 @@ def _burstiness(value: Any) -> Any:
 Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
 
 Harness = Annotated[
-    Literal["vllm", "guidellm", "vllm-bench"],
+    Literal["rollout-bench", "guidellm", "vllm-bench"],
     Field(
         description=(
-            "What sends the requests of online launches: vllm, our own function through the Python entry point of "
-            "`vllm bench serve`; vllm-bench, the command `vllm bench serve` itself; guidellm, its own command. Both "
-            "commands need prompts_as: text."
+            "What sends the requests of online launches: rollout-bench itself, or a command, which needs prompts_as: "
+            "text: vllm-bench, `vllm bench serve`; guidellm, `guidellm run`."
         )
     ),
 ]
@@ -276,7 +275,7 @@ class LoadSpec(Traffic):
     )
     token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
     harness: Harness
-    harness_version: str = Field(description="Version of the package that provides it.")
+    harness_version: str | None = absent("Version of the package that provides it. Null: rollout-bench itself.")
 
 
 class EndpointSpec(Strict):

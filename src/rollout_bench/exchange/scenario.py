@@ -35,7 +35,7 @@ ENGINE: Final = "engine"
 
 OWN_TOOL: Final = "rollout-bench"
 
-TOOLS: Final = {"vllm": "vllm-benchmark", "vllm-bench": "vllm-benchmark"}
+TOOLS: Final = {"vllm-bench": "vllm-benchmark"}
 """Harness -> what llm-d calls it, where that is another name."""
 
 UNKNOWN: Final = "unknown"
@@ -190,7 +190,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         metadata=LoadMetadata(cfg_id=_hash(config), description=workload.name),
         standardized=StandardLoad(
             tool=harness,
-            tool_version=own_version if spec.load is None else spec.load.harness_version,
+            tool_version=(spec.load and spec.load.harness_version) or own_version,
             parallelism=1 if spec.load is None else spec.load.generators or 1,
             source="sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
             stage=stage,

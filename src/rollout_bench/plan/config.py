@@ -467,7 +467,7 @@ class Config(Strict):
         1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
     )
     timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")
-    harness: Harness = "vllm"
+    harness: Harness = "rollout-bench"
     profile: ProfileSettings = Field(
         ProfileSettings(),
         description=(

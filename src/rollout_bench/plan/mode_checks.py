@@ -62,9 +62,7 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
         return load_spec(config, workload, engine)
     if mode != PROFILE.name or config.profile.through != "server":
         return None
-    return LoadSpec(
-        points=(LoadPoint(),), cool_down_s=0.0, token_ids=True, harness="vllm", harness_version=engine.version
-    )
+    return LoadSpec(points=(LoadPoint(),), cool_down_s=0.0, token_ids=True, harness="rollout-bench")
 
 
 ITERATIONS_OF_A_LOAD = 5
@@ -455,7 +453,7 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
         points=load.points,
         token_ids=not load.as_text,
         harness=config.harness,
-        harness_version=engine.harnesses.get(config.harness, engine.version),
+        harness_version={"vllm-bench": engine.version, **engine.harnesses}.get(config.harness),
     )
 
 
@@ -473,7 +471,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
     if config.harness == "guidellm" and config.harness not in engine.harnesses:
         raise UserError(
             f"config: harness: {config.harness} is not installed in {engine.python}",
-            f"install it there (requirements/{config.harness}.in has the version), or set harness: vllm",
+            f"install it there (requirements/{config.harness}.in has the version), or set harness: rollout-bench",
         )
     # what can't be sent under another setting is left out for it alone
     if len(config.setting_settings) != 1 or DEFAULT_SETTING in config.setting_settings:
@@ -482,17 +480,17 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             check_time(config, name)
     labels: dict[tuple[str, str], str] = {}
     for name, endpoint in config.endpoints.items():
-        if config.harness != "vllm" and endpoint.headers:
+        if config.harness in COMMANDS and endpoint.headers:
             would = f"{COMMANDS[config.harness]} would write them, secrets included,"
             place = {"guidellm": "into its report", "vllm-bench": "on its command line"}[config.harness]
             raise UserError(
                 f"config: endpoints.{name}.headers: {would} {place}",
-                "leave them out (the key of api_key_env is kept out of it), or set harness: vllm",
+                "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
             )
         if config.harness == "vllm-bench" and endpoint.tokenizer is None:
             raise UserError(
                 f"config: endpoints.{name}.tokenizer: vllm bench serve needs one, to count tokens, and there is none",
-                "name the folder or hub id of the model's tokenizer, or set harness: vllm",
+                "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
             )
         named = endpoint.tokenizer or ""
         folder = Path(named).expanduser()
@@ -539,11 +537,6 @@ ROOM_S = 300
 """Seconds of a launch besides its loads that the message of a `timeout_s` too short leaves: to start, and to end."""
 
 
-LATE_S, LATE_REQUESTS, HAND_OUT_PER_S = 2.0, 20, 500
-"""How late guidellm is ready at most, in seconds and for so many requests a second, and after how many of a rate it has
-sent the first one at the latest."""
-
-
 def check_can_be_sent(config: Config, name: str) -> None:
     """Raise `UserError` where the load of a workload can't be sent as it is described."""
     load, where = config.workload_settings[name], f"config: workload_settings.{name}"
@@ -552,21 +545,21 @@ def check_can_be_sent(config: Config, name: str) -> None:
             f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
         )
-    if config.harness == "vllm":
+    if config.harness not in COMMANDS:
         return
     command = COMMANDS[config.harness]
     if config.harness == "guidellm" and load.online.api == "chat":
         raise UserError(
             f"{where}.online.api: chat: guidellm is told here to ask for completions only",
-            "set harness: vllm, or leave api out",
+            "set harness: rollout-bench, or leave api out",
         )
     if not load.online.as_text:
         raise UserError(
             f"{where}.online.prompts_as: token_ids: {command} sends prompts as text only",
-            "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: vllm",
+            "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: rollout-bench",
         )
     for key, why in _unsendable(config.harness, load.online):
-        raise UserError(f"{where}.online.{key}: {command} {why}", f"set harness: vllm, or leave {key} out")
+        raise UserError(f"{where}.online.{key}: {command} {why}", f"set harness: rollout-bench, or leave {key} out")
 
 
 COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
@@ -580,16 +573,7 @@ def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
     if online.request_timeout_s is not None:
         yield "request_timeout_s", "gives up no request before its answer has ended"
     for point in online.points:
-        in_turn = point.duration_s is not None and point.request_rate == "inf"
-        if harness == "guidellm" and in_turn and online.at_end == "wait":
-            yield "at_end", "cuts what is under way when its time is over"
-        if harness == "guidellm" and online.at_end != "wait" and isinstance(point.request_rate, float):
-            late_s = LATE_S + (point.due_requests or 0) / HAND_OUT_PER_S
-            late_s += (1 if online.burstiness == "constant" else LATE_REQUESTS) / point.request_rate
-            if point.duration_s is not None and point.duration_s < late_s:
-                why = f"needs {late_s:.0f} s until it surely sends the first request, and could cut none in time"
-                yield "duration_s", why
-        if harness == "vllm-bench" and point.duration_s is not None:
+        if point.duration_s is not None:
             yield "duration_s", "sends a number of requests, whatever time that takes"
         if harness == "vllm-bench" and point.request_rate == "trace":
             yield "request_rate", "draws the times of its requests itself, and takes no trace of ours"

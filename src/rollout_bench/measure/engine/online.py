@@ -115,7 +115,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
-    sending = Sending(load)  # imports vLLM, while the server does too
+    sending = Sending(load)
     import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
     opened = opening()

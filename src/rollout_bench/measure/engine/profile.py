@@ -233,7 +233,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     opening = open_own(spec, job.model, profiler_config=profiler_config(settings, traces.written))
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
-    sending = Sending(load)  # imports vLLM, while the server does too
+    sending = Sending(load)
     import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
     opened = opening()

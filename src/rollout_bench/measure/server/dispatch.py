@@ -1,33 +1,28 @@
-"""How the requests of a pass are sent: when each is due, and by which harness."""
+"""How the requests of a pass are sent: when each is due, and by whom."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 
 from rollout_bench.contracts.load import LoadPoint, LoadSpec
-from rollout_bench.measure.server import guidellm, paced, vllm_bench, vllm_command
+from rollout_bench.measure.server import commands, guidellm, paced, vllm_command
 from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
+HARNESSES: dict[str, commands.Harness] = {"vllm-bench": vllm_command, "guidellm": guidellm}
+"""Load generators of others, by their names in the config."""
+
 
 class Sending:
-    """Sends passes. Making one imports the harness, which takes seconds.
-
-    What vLLM's benchmark can't send is paced here: for a time, some requests again, with a limit for each.
+    """Sends passes.
 
     Args:
-        load: which harness, and how arrivals are spread.
+        load: who sends, and how arrivals are spread.
     """
 
     def __init__(self, load: LoadSpec) -> None:
         self._load = load
-        paced_here = all(self._paced_here(point) for point in load.points)
-        if load.harness == "vllm" and not paced_here:
-            import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no pass)
-
-    def _paced_here(self, point: LoadPoint) -> bool:
-        further = (point.duration_s, point.requests, self._load.request_timeout_s, self._load.generators)
-        return any(value is not None for value in further)
 
     def prepare(
         self,
@@ -41,21 +36,19 @@ class Sending:
 
         `label` seeds when requests are due.
         """
-        load = self._load
-        if load.harness == "vllm-bench":
+        load, due_s = self._load, self._due_s(len(requests), requests, point, label)
+        if load.harness in HARNESSES:
             rate = None if isinstance(point.request_rate, str) else point.request_rate
-            how = (rate, load.burstiness, point.concurrency, target, label, point.requests)
-            return vllm_command.prepare(requests, prompts, *how)
-        due_s = self._due_s(len(requests), requests, point, label)
-        if not self._paced_here(point):
-            prepare = guidellm.prepare if load.harness == "guidellm" else vllm_bench.prepare
-            return prepare(requests, prompts, due_s, point.concurrency, target)
-        count = point.requests or (None if point.duration_s is not None else len(requests))
-        ending = paced.LoadEnd(point.duration_s, load.at_end == "wait", count, timeout_s=load.request_timeout_s)
+            count = len(due_s) if due_s is not None else point.requests or len(requests)
+            sent = [divmod(number, len(requests))[::-1] for number in range(count)]
+            asked, texts = [requests[place] for place, _ in sent], [str(prompts[place]) for place, _ in sent]
+            seed = zlib.crc32(label.encode())
+            given = commands.Load(asked, texts, due_s, rate, load.burstiness, point.concurrency, seed)
+            return commands.prepare(HARNESSES[load.harness], given, sent, target)
+        count_due = point.requests or (None if point.duration_s is not None else len(requests))
+        ending = paced.LoadEnd(point.duration_s, load.at_end == "wait", count_due, timeout_s=load.request_timeout_s)
         if due_s is None and point.concurrency is None:
-            due_s = [0.0] * (count or len(requests))
-        if load.harness == "guidellm":
-            return guidellm.prepare(requests, prompts, due_s, point.concurrency, target, ending)
+            due_s = [0.0] * (count_due or len(requests))
         return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending, load.generators or 1)
 
     def _due_s(self, every: int, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:

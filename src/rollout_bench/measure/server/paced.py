@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
+import json
 import multiprocessing.connection
 import pickle
+import resource
 import secrets
 import signal
 import subprocess
@@ -25,7 +28,9 @@ import aiohttp
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.server.stream import (
+    TEMPLATE_TOKENS,
     LoadPass,
+    Prompt,
     Question,
     RequestOutcome,
     ServingFailed,
@@ -33,11 +38,56 @@ from rollout_bench.measure.server.stream import (
     open_session,
     send,
 )
-from rollout_bench.measure.server.vllm_bench import LOOK_S, no_collection, open_files, questions, watch
 from rollout_bench.workloads.requests import Request
+
+LOOK_S = 0.01
+"""How often the event loop is asked whether it is late."""
 
 FAILED_PAUSE_S = 0.05
 """So long a user waits whose request failed: a server that refuses all at once would else be asked without end."""
+
+
+def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[Question]:
+    """Return what is sent for each request, made before the pass so that making it costs nothing in it."""
+    return [
+        _question_of(prompt, request.output_tokens, target) for request, prompt in zip(requests, prompts, strict=True)
+    ]
+
+
+def _question_of(prompt: Prompt, output_tokens: int, target: Target) -> Question:
+    """Return what is sent to have `prompt` answered with so many tokens."""
+    how: dict[str, Any] = {"stream": target.stream}
+    if target.stream:
+        how["stream_options"] = {"include_usage": True}
+    parts = 1 if isinstance(prompt, str) else len(prompt)
+    added = TEMPLATE_TOKENS * parts if target.chat else 0
+    return Question(json.dumps({**target.asking(prompt, output_tokens), **how}).encode(), output_tokens, added)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold back the garbage collector: over thousands of open answers a collection takes longer than a token."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def _watch(late: list[float]) -> None:
+    """Note by how much the event loop is late each time: so late may any answer be seen, too."""
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            slept = time.monotonic()
+            await asyncio.sleep(LOOK_S)
+            late.append(max(0.0, time.monotonic() - slept - LOOK_S))
+
+
+def _open_files() -> None:
+    """Allow as many open files as allowed: each request is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @dataclass(frozen=True)
@@ -147,14 +197,14 @@ def prepare(
         done, client = send_part(part)
         return LoadPass(done.began_s, max(done.ended_s - done.began_s, 1e-9), done.outcomes, client, done.sent)
 
-    open_files()
+    _open_files()
     return run
 
 
 def send_part(part: Part, began_s: float | None = None) -> tuple[SentPart, ClientUse]:
     """Send a part, from `began_s` of the monotonic clock on; return what came of it and what that cost."""
     before, cpu_before = time.monotonic(), time.process_time()
-    with no_collection():
+    with _no_collection():
         done = asyncio.run(PartSender(part, began_s).run())
     cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
     return done, ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
@@ -268,7 +318,7 @@ def _read(number: int, processes: Sequence[subprocess.Popen[bytes]]) -> Any:
 def main() -> None:
     """Send a part that comes through standard input, once the moment to begin does."""
     told = sys.stdout.buffer
-    open_files()
+    _open_files()
     part = pickle.load(sys.stdin.buffer)
     pickle.dump("ready", told)
     told.flush()
@@ -294,7 +344,7 @@ class PartSender:
 
     async def run(self) -> SentPart:
         """Return what came of it."""
-        watcher = asyncio.create_task(watch(self._done.late_s))
+        watcher = asyncio.create_task(_watch(self._done.late_s))
         try:
             async with open_session(self._part.target.verify_tls) as session:
                 # not before: what came until now took a while

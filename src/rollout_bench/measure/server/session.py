@@ -415,8 +415,7 @@ def served_alone(spec: Spec) -> Spec:
         cool_down_s=0.0,
         stream=False,
         token_ids=True,
-        harness="vllm",
-        harness_version=spec.engine.version,
+        harness="rollout-bench",
     )
     return spec.model_copy(update={"load": load})
 
