@@ -17,7 +17,6 @@ from pathlib import Path
 from rollout_bench.contracts.spec import Isolation
 from rollout_bench.measure.machine.device import Device
 from rollout_bench.measure.machine.leases import Claim, Claims, Held
-from rollout_bench.measure.machine.links import Links
 
 
 class Cannot(Exception):  # noqa: N818 (an outcome)
@@ -54,7 +53,7 @@ def hold(
         holds=[],
     )
     said = [] if said is None else said
-    with Claims(folder).taken(claim, devices, (1, wanted, Links()), pause, said.append) as got:
+    with Claims(folder).taken(claim, devices, (1, wanted), pause, said.append) as got:
         yield got
 
 

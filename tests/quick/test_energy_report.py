@@ -40,7 +40,6 @@ def measured(
     results: Path,
     found: Mapping[str, tuple[float, float]],
     platform: str = "cuda",
-    source: str | None = None,
     prices: Mapping[str, float] | None = None,
     metrics: tuple[str, ...] = ("output_tokens_per_s",),
 ) -> Collection:
@@ -56,7 +55,6 @@ def measured(
                 energy_j=joules * off,
                 window_s=window_s,
                 power_limit_w=700,
-                energy_source=source,
             )
             record = make_record(spec, launch, [rate * off] * 3, environment={"device_model": "NVIDIA H200"})
             passes = [iteration.model_copy(update={"devices": [use]}) for iteration in record.iterations]
@@ -118,14 +116,6 @@ def test_prices_stand_beside_with_the_verdict_of_throughput_per_device(tmp_path:
     assert shown["bf16"]["price of 1M tokens"] == "1.000"
     assert shown["w8a8"]["price of 1M tokens"] == "0.8000"
     assert shown["w8a8"]["price gain"].startswith("1.250x ^ [")
-
-
-@pytest.mark.parametrize(
-    ("platform", "source", "words"),
-    [("cuda", "sampled", "sampled"), ("cuda", None, "counter"), ("cpu", "counter", "counter")],
-)
-def test_where_energy_is_from_is_told(platform: str, source: str | None, words: str, tmp_path: Path) -> None:
-    assert cells(measured(tmp_path, FOUND, platform, source))["w8a8"]["energy from"] == words
 
 
 def test_the_file_has_a_line_for_each_configuration_with_ratios_and_verdicts(tmp_path: Path) -> None:

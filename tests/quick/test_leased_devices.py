@@ -22,7 +22,6 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Device]:
     """Return a node with four GPUs, nothing restricted."""
     found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: found)
-    monkeypatch.setattr(leases, "links_of", lambda platform: leases.Links({(0, 1): "NV4", (2, 3): "NV4"}))
     monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return found
@@ -48,7 +47,7 @@ def test_launches_side_by_side_get_devices_of_their_own_and_name_each_other(gpus
         assert one.neighbours() == ["offline/tiny-00000000/launch-2", "offline/tiny-00000000/launch-3"]
         placement = one.placement(one.neighbours()[:1])
         assert (placement.devices, placement.visible) == (["GPU-1"], ["1"])
-        assert (placement.isolation, placement.links) == ("per_device", None)
+        assert placement.isolation == "per_device"
         assert placement.neighbours == ["offline/tiny-00000000/launch-2"]
     with leased(wanted(0)) as alone:
         assert alone.neighbours() == []
@@ -65,10 +64,9 @@ def test_two_sides_that_are_started_together_by_hand_swap_devices_from_launch_to
     assert Assignment(spec=tiny_spec(), model="", launch=1, out=here, log=here).wanted.first == 1
 
 
-def test_each_replica_is_told_its_own_linked_devices(gpus: list[Device]):
+def test_each_replica_is_told_its_own_devices(gpus: list[Device]):
     with leased(wanted(tensor_parallel_size=2, data_parallel_size=2)) as held:
         assert [e["CUDA_VISIBLE_DEVICES"] for e in held.environments({})] == ["0,1", "2,3"]
-        assert held.placement([]).links == "NV4"
         assert held.placement([]).devices == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
 
 

@@ -139,7 +139,6 @@ class Placement(Strict):
             "<mode>/<experiment>/launch-<i>, or of another workflow."
         )
     )
-    links: str | None = absent("How the devices are connected: NVLink, PCIe, HCCS. Null for one, or where unknown.")
     job: str | None = absent("Id of the scheduler's job: Slurm's, or the pod's name. Null outside of a scheduler.")
 
 
@@ -368,10 +367,6 @@ class HostUse(Strict):
     load_1m: float | None = Field(None, ge=0, description="Load average of the last minute, afterwards.")
 
 
-EnergySource = Literal["counter", "sampled"]
-"""Where the energy of a device is from: a counter of its own, or samples of its power."""
-
-
 class DeviceUse(Strict):
     """What a device said of itself about one iteration, read just before and just after it."""
 
@@ -386,24 +381,13 @@ class DeviceUse(Strict):
     power_limit_default_w: float | None = Field(None, description="Power limit that it comes with, in watts.")
     temperature_c: int | None = Field(None, description="Temperature afterwards, in degrees Celsius.")
     window_s: float | None = absent(
-        "Time between the two readings, in seconds; of sampled energy the time that was sampled. Null where energy_j "
-        "is.",
+        "Time between the two readings, in seconds. Null where energy_j is.",
         gt=0,
     )
     energy_j: float | None = absent(
-        "Energy that it took between them, memory included, in joules; energy_source says from where. Null where that "
-        "is not known.",
+        "Energy that it took between them by its own counter, memory included, in joules. Null where it has none.",
         ge=0,
     )
-    energy_source: EnergySource | None = absent(
-        "Where energy_j is from: counter, its own, or sampled, the integral of its power. Null where energy_j is, and "
-        "in earlier records, which have counters only."
-    )
-    sampled_j: float | None = absent(
-        "Integral of the power that was sampled between them, in joules. Null where fewer than two samples were taken.",
-        ge=0,
-    )
-    power_samples: int | None = absent("How many samples that were. Null where none was.", ge=1)
     other_processes: int | None = Field(
         None, description="Processes outside this launch that held memory of it. Null where that cannot be told."
     )

@@ -83,7 +83,6 @@ from rollout_bench.measure.machine.readings import (
     device_flags,
     doubts_about_devices,
     doubts_about_host,
-    energy_flags,
     host_flags,
     neighbour_flags,
 )
@@ -245,7 +244,6 @@ class Measurement(Collecting):
             *batch_flags(self.spec, [row for row in self._sequences if row.iteration in counted], facts),
             *([] if self.spec.endpoint is not None else host_flags(self.spec.platform, measured)),
             *device_flags(measured),
-            *energy_flags(measured),
             *apart_flags(measured),
             *warmup_flags(self._extensions),
             *few_flags(self.spec, self._iterations),

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.record import DeviceUse, EnergySource
+from rollout_bench.contracts.record import DeviceUse
 from rollout_bench.core.processes import printed_by
 from rollout_bench.measure.machine.device import Device
-from rollout_bench.measure.machine.power_samples import Sampled
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -77,9 +76,6 @@ def _by_tool(text: str) -> dict[int, str]:
 POWER, THERMAL = 0, 1
 """NVML_PERF_POLICY_POWER and NVML_PERF_POLICY_THERMAL."""
 
-INSTANT = 186
-"""NVML_FI_DEV_POWER_INSTANT: power of the moment, in milliwatts."""
-
 
 @dataclass(frozen=True)
 class DeviceReading:
@@ -99,17 +95,11 @@ class DeviceReading:
 class Devices:
     """The devices of a launch; none where there is no NVML.
 
-    Attributes:
-        sample_s: pause between two samples of their power. The sensor of recent GPUs has a new value ten times a
-            second (Yang, Adamek and Armour, "Part-time power measurements", arXiv:2312.02741, 2023).
-
     Args:
         count: how many devices the engine uses: the first of those that `CUDA_VISIBLE_DEVICES` names.
         variables: the engine's environment.
         nvml: the pynvml module (package nvidia-ml-py, which vLLM installs on CUDA).
     """
-
-    sample_s = 0.1
 
     def __init__(self, count: int, variables: Mapping[str, str], nvml: Any = None) -> None:
         self._handles: list[Any] = []
@@ -127,27 +117,12 @@ class Devices:
         """Return a reading of each device."""
         return [self._read(self._uuid(place), handle) for place, handle in enumerate(self._handles)]
 
-    def watts(self) -> dict[str, float]:
-        """Return the power of each device that tells it, by UUID: of the moment, else the driver's mean over a second.
-
-        nvmlDeviceGetPowerUsage is such a mean from Ampere on, so the field of the moment is asked first.
-        """
-        found = {self._uuid(place): self._milliwatts(handle) for place, handle in enumerate(self._handles)}
-        return {uuid: power / 1000 for uuid, power in found.items() if power is not None}
-
     @property
     def why_no_energy(self) -> str:
         """Why the energy of a device can't be known, where that is so."""
         if not self._handles:
             return "NVML is not there, or does not know the GPUs that the launch uses"
-        return "NVML gives neither energy nor power of its GPUs"
-
-    def _milliwatts(self, handle: Any) -> float | None:
-        told = self._ask("nvmlDeviceGetFieldValues", handle, [INSTANT])
-        if told is not None and told[0].nvmlReturn == 0:
-            return float(told[0].value.uiVal)
-        usage = self._ask("nvmlDeviceGetPowerUsage", handle)
-        return None if usage is None else float(usage)
+        return "NVML does not count the energy of its GPUs"
 
     def _uuid(self, place: int) -> str:
         """Return the name of a device, asked for once."""
@@ -191,10 +166,9 @@ class Devices:
             return None
 
 
-def used(before: DeviceReading, after: DeviceReading, ours: set[int], sampled: Sampled | None = None) -> DeviceUse:
+def used(before: DeviceReading, after: DeviceReading, ours: set[int]) -> DeviceUse:
     """Return what happened to a device between two readings; `ours` are the pids of the launch.
 
-    Where it has no counter of its energy, what was `sampled` of its power between them tells it, and for how long.
     In a container NVML may name the host's pids. Then none of ours is among them, though the engine holds memory, and
     who the others are cannot be told.
     """
@@ -203,11 +177,6 @@ def used(before: DeviceReading, after: DeviceReading, ours: set[int], sampled: S
     energy_j = None
     if before.energy_j is not None and after.energy_j is not None and after.energy_j > before.energy_j:
         energy_j = after.energy_j - before.energy_j  # counted since the driver was loaded; no pass takes nothing
-    sampled_j = None if sampled is None else sampled.energy_j
-    source: EnergySource | None = None if energy_j is None else "counter"
-    counted_s = window_s
-    if energy_j is None and sampled is not None and sampled_j is not None:
-        energy_j, source, counted_s = sampled_j, "sampled", sampled.ended - sampled.began
     known = bool(ours & (before.holders.keys() | after.holders.keys()))
     return DeviceUse(
         device=after.device,
@@ -216,11 +185,8 @@ def used(before: DeviceReading, after: DeviceReading, ours: set[int], sampled: S
         power_limit_w=after.limit_w,
         power_limit_default_w=after.default_limit_w,
         temperature_c=after.temperature_c,
-        window_s=counted_s if energy_j is not None else None,
+        window_s=window_s if energy_j is not None else None,
         energy_j=energy_j,
-        energy_source=source,
-        sampled_j=sampled_j,
-        power_samples=None if sampled is None else len(sampled.samples) or None,
         other_processes=len(others) if known else None,
         other_memory_bytes=sum(others.values()) if known else None,
     )

@@ -50,7 +50,6 @@ from rollout_bench.core.processes import node_name, scheduler_job
 from rollout_bench.measure.machine import device_memory, inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.inventory import VARIABLES, usual_isolation, visible_devices
-from rollout_bench.measure.machine.links import Links, choose, link_kinds, links_of, turned
 from rollout_bench.measure.machine.scratch import Say, end_left_behind
 
 VARIABLE = "ROLLOUT_BENCH_LEASES"
@@ -70,8 +69,8 @@ Shown = Annotated[str, AfterValidator(lambda text: printable(" ".join(text.split
 Pause = Callable[[float], None]
 """Waits so many seconds, or raises if this process is to end."""
 
-Shape = tuple[int, int, Links]
-"""Groups, devices of each, and how devices are linked."""
+Shape = tuple[int, int]
+"""Groups, and devices of each."""
 
 PAUSE_S = (0.02, 0.5)
 """Shortest and longest time between two looks at whether the devices are free."""
@@ -229,7 +228,7 @@ class Claims:
             others = [file.claim for file in found if file.alive]
             held = {part for other in others for part in other.holds}
             free = [device for device in devices if held.isdisjoint(device.parts)]
-            groups = None if any(claim.excludes(other) for other in others) else choose(free, *shape)
+            groups = None if any(claim.excludes(other) for other in others) else grouped(free, *shape)
             if groups is None:
                 wanted = claim.model_copy(update={"holds": _parts(devices)})
                 return [other for other in others if wanted.excludes(other)]
@@ -308,12 +307,24 @@ class Wanted:
     first: int = 0
 
 
+def grouped(free: Sequence[Device], groups: int, size: int) -> list[list[Device]] | None:
+    """Return `groups` groups of `size` devices out of `free`, in their order; None where there are too few."""
+    if groups * size > len(free):
+        return None
+    return [list(free[number * size : (number + 1) * size]) for number in range(groups)]
+
+
+def turned(devices: Sequence[Device], first: int) -> list[Device]:
+    """Return `devices` in their order, beginning with number `first`, counted round."""
+    start = first % len(devices) if devices else 0
+    return [*devices[start:], *devices[:start]]
+
+
 @dataclass(frozen=True)
 class Lease:
     """Devices that are held, one group for each replica; groups of none where nobody knows which there are."""
 
     platform: Platform
-    links: Links
     waited_s: float
     everything: bool
     """Whether one replica holds all devices in their order, so that it need not be told which."""
@@ -351,7 +362,6 @@ class Lease:
             isolation=self.held.claim.isolation,
             waited_s=round(self.waited_s, 3),
             neighbours=list(neighbours),
-            links=link_kinds(self.links, [[device.number for device in group] for group in self.held.groups]),
             job=scheduler_job(),
         )
 
@@ -383,8 +393,7 @@ def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
     spec = wanted.spec
     there = visible_devices(spec.platform, wanted.devices or devices_needed(spec))
     _check(wanted, there)
-    devices = turned(there or [], wanted.first)
-    links = links_of(spec.platform) if len(devices) > 1 else Links()
+    devices = turned(there or [], wanted.first * devices_needed(spec))
     claim = Claim(
         name="/".join([*wanted.record.parts[-3:-1], wanted.record.stem]),
         results=str(wanted.record.absolute().parent.parent.parent),
@@ -394,13 +403,13 @@ def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
         holds=[],
     )
     claims = Claims(Path(os.environ.get(VARIABLE) or DEFAULT))
-    shape = replicas(spec), devices_per_replica(spec) if devices else 0, links
+    shape = replicas(spec), devices_per_replica(spec) if devices else 0
     began, affinity = time.monotonic(), os.sched_getaffinity(0)
     with claims.taken(claim, devices, shape, pause, say) as held:
         if end_left_behind(say) or held.left_over:
             device_memory.wait_until_free(spec.platform, list(chain(*held.groups)), pause)
         everything = _is_everything(held.groups, there or [])
-        leased = Lease(spec.platform, links, time.monotonic() - began, everything, held, claims)
+        leased = Lease(spec.platform, time.monotonic() - began, everything, held, claims)
         if pinned := [block for block in leased.cores if block]:
             os.sched_setaffinity(0, set().union(*pinned))
         try:

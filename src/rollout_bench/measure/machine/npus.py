@@ -73,25 +73,14 @@ def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
     return holders
 
 
-def watts_by_npu(text: str) -> dict[int, float]:
-    """Return number of each NPU -> its power in watts, where `npu-smi info` printed some."""
-    found = [match for line in text.splitlines() if (match := _DEVICE.match(line)) is not None]
-    return {int(match[1]): float(match[2]) for match in found if match[2][0].isdigit()}
-
-
 class Npus:
     """The devices of a launch; none where there is no npu-smi.
-
-    Attributes:
-        sample_s: pause between two samples of power: a call takes as long, and some time of a core.
 
     Args:
         count: how many devices the engine uses: the first of those that `ASCEND_RT_VISIBLE_DEVICES` names.
         variables: the engine's environment.
         ask: returns what `npu-smi info` prints.
     """
-
-    sample_s = 1.0
 
     def __init__(self, count: int, variables: Mapping[str, str], ask: Callable[[], str] = npu_smi) -> None:
         named = [name.strip() for name in variables.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -119,15 +108,10 @@ class Npus:
             if number in temperatures
         ]
 
-    def watts(self) -> dict[str, float]:
-        """Return the power of each device that npu-smi tells it of, in watts, by the name that `read` has for it."""
-        powers = watts_by_npu(self._ask())
-        return {_name(number): powers[number] for number in self._numbers if number in powers}
-
     @property
     def why_no_energy(self) -> str:
         """Why the energy of a device can't be known, where that is so."""
-        return "npu-smi is not there, or prints no power of the NPUs that the launch uses"
+        return "npu-smi does not count the energy of its NPUs"
 
 
 def _name(number: int) -> str:

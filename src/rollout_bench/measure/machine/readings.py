@@ -8,7 +8,6 @@ monotonic clock; the clock that counts on tells.
 
 A look reads one small file of each process and takes 0.03 ms for each (measured): 0.02 % of a core for three of them.
 
-Power is sampled by a thread of the supervisor, which has nothing else to do during a pass.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from rollout_bench.measure.machine.gpus import DeviceReading, Devices, used
 from rollout_bench.measure.machine.host import Reading, between, read_host
 from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.npus import Npus
-from rollout_bench.measure.machine.power_samples import PowerSampler, Sampled
 
 SWAP_BYTES = 1 << 20
 """Swapped bytes that are a doubt: some pages are always moved; a megabyte a launch is more than that."""
@@ -38,10 +36,6 @@ THERMAL_SHARE = 0.01
 
 POWER_SHARE = 0.1
 """Share of the time with a clock lowered to keep to the power limit that is a doubt."""
-
-ENERGY_SHARE, ENOUGH_SAMPLES = 0.03, 30
-"""By how much the counter of a device's energy and the integral of its sampled power may differ, and from how many
-samples on that is asked: with fewer the ends of passes, which no sample meets, matter more."""
 
 DEVICE_MEMORY_BYTES = 1 << 28
 """Memory of the device held by others that is a doubt: an empty context of a monitor holds less."""
@@ -66,25 +60,6 @@ def device_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     return doubts_about_devices(
         [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
     )
-
-
-def energy_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a doubt where a device's counter and its sampled power tell of different energies, over measured ones."""
-    both: dict[str, list[DeviceUse]] = {}
-    for use in (use for it in iterations if not it.warmup for use in it.devices or ()):
-        if use.energy_source == "counter" and use.energy_j and use.sampled_j is not None:
-            both.setdefault(use.device, []).append(use)
-    doubts = []
-    for device, uses in both.items():
-        counted, sampled = sum(use.energy_j or 0 for use in uses), sum(use.sampled_j or 0 for use in uses)
-        apart, samples = sampled / counted - 1, sum(use.power_samples or 0 for use in uses)
-        if samples >= ENOUGH_SAMPLES and abs(apart) > ENERGY_SHARE:
-            sentence = (
-                f"The counter of {device} says {counted:.4g} J for the measured iterations, and its power, sampled "
-                f"{samples} times, comes to {sampled:.4g} J: {100 * apart:+.1f} % (limit {100 * ENERGY_SHARE:.0f} %)."
-            )
-            doubts.append((abs(apart), Flag(code="energy_unsure", severity="warning", sentence=sentence)))
-    return [max(doubts, key=lambda doubt: doubt[0])[1]] if doubts else []
 
 
 def neighbour_flags(placement: Placement | None) -> list[Flag]:
@@ -255,11 +230,9 @@ class Surroundings:
         self._pauses = pauses or Pauses()
         self._mates = mates
         self._devices: Sequence[Devices | Npus] = []  # of each replica; of a CPU none
-        self._samplers: Sequence[PowerSampler] = []  # of each of them
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
         self._after: tuple[Reading | None, list[DeviceReading]] | None = None
-        self._sampled: dict[str, Sampled] = {}
         self._seen = Seen()
         self._seen_of: list[Seen] = []  # of each pass
 
@@ -270,20 +243,16 @@ class Surroundings:
             self._devices = [Devices(each, variables) for variables in self._environments]
         elif self._platform == "ascend":
             self._devices = [Npus(each, variables) for variables in self._environments]
-        self._samplers = [PowerSampler(each.watts, each.sample_s) for each in self._devices]
 
     def before(self) -> None:
         """Read all once the engine waits for the word; the host comes last, nearest to the iteration."""
         self._seen = Seen(self._read_neighbours())
         self._pauses.begin(members_of(self._processes()[0]))
         self._devices_before = self._read_devices()
-        for sampler in self._samplers:
-            sampler.begin()
         self._host_before = read_host(*self._processes())
 
     def ends(self) -> None:
         """Read all again, as soon as the pass is over."""
-        self._sampled = {device: found for each in self._samplers for device, found in each.end().items()}
         self._after = (read_host(*self._processes()), self._read_devices())
         self._seen.held_up = self._pauses.end()
         self._seen.neighbours |= self._read_neighbours()
@@ -306,7 +275,7 @@ class Surroundings:
         ours |= self._mates() if devices and self._mates is not None else set()
         pairs = list(zip(self._devices_before, devices, strict=False))
         use = between(self._host_before, host) if self._host_before and host else None
-        return use, [used(before, after, ours, self._sampled.get(after.device)) for before, after in pairs]
+        return use, [used(before, after, ours) for before, after in pairs]
 
     def why_no_energy(self, iterations: Sequence[Iteration]) -> str | None:
         """Return why nobody knows the energy of a measured one of `iterations`; None where it is known of all.
@@ -318,9 +287,6 @@ class Surroundings:
         read = [it.devices for it in iterations if not it.warmup]
         if not self._devices or (all(read) and all(use.energy_j is not None for uses in read for use in uses or ())):
             return None
-        samples = any(use.power_samples for uses in read for use in uses or ())
-        if samples:
-            return "iterations are too short for samples of power, and there is no counter of energy"
         return next(filter(None, (each.why_no_energy for each in self._devices)), None)
 
     def placement(self, counted: Collection[int] | None) -> Placement | None:

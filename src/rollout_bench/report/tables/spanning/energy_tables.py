@@ -115,7 +115,7 @@ def energy_from(row: Row) -> str:
     uses = [
         use for launch in row.used for iteration in launch.passes for use in iteration.devices or () if use.energy_j
     ]
-    return " and ".join(sorted({use.energy_source or "counter" for use in uses}))
+    return "counter" if uses else ""
 
 
 def _views(findings: Findings) -> Iterator[View]:
