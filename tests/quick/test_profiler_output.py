@@ -12,7 +12,7 @@ from launching import tiny_spec
 
 from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.contracts.spec import ProfileSettings
-from rollout_bench.measure.engine.profile import MIB, Traces, check_whole, decode_steps, fitting_steps
+from rollout_bench.measure.engine.profile import Traces, check_whole, decode_steps
 from rollout_bench.measure.launch.recorder import folder_for_traces
 from rollout_bench.measure.server.stream import ServingFailed
 
@@ -76,31 +76,6 @@ def test_a_profiler_that_wrote_nothing_is_a_failure(tmp_path: Path):
     with pytest.raises(ServingFailed) as raised:
         Traces(tmp_path).take("decode")
     assert raised.value.category == "no_trace"
-
-
-@pytest.mark.parametrize(("size_mib", "steps"), [(0.1, 8), (1.0, 5), (5.0, 1)])
-def test_the_size_limit_shortens_the_window(tmp_path: Path, size_mib: float, steps: int):
-    traces = Traces(tmp_path)
-
-    def one() -> None:
-        (traces.written / "rank0.1.pt.trace.json.gz").write_bytes(bytes(int(size_mib * MIB)))
-
-    settings = ProfileSettings(steps=8, phase="both", max_trace_mib=10)
-    count, truncated = fitting_steps(one, traces, "decode", settings)
-    assert count == steps
-    assert (truncated is None) == (steps == 8)
-    assert list(traces.written.iterdir()) == []
-
-
-def test_a_step_too_large_for_the_limit_is_a_failure(tmp_path: Path):
-    traces = Traces(tmp_path)
-    path = traces.written / "rank0.1.pt.trace.json.gz"
-    with pytest.raises(ServingFailed) as raised:
-        fitting_steps(
-            lambda: path.write_bytes(bytes(2 * MIB)), traces, "decode", ProfileSettings(phase="decode", max_trace_mib=1)
-        )
-    assert raised.value.category == "trace_too_large"
-    assert "max_trace_mib" in raised.value.fix
 
 
 def test_what_a_killed_launch_left_is_gone_before_the_next_one_begins(tmp_path: Path):

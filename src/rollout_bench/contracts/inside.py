@@ -61,7 +61,6 @@ class Profile(Launched):
     devices: list[DeviceUse] = Field([], description="What each device said of itself about each window.")
     traces: list[TraceFile] = Field(min_length=1, description="What the profiler wrote.")
     traces_folder: str = Field(description="Name of the folder beside this file that holds them.")
-    truncated: str | None = absent("Why the window ended before its last step: the trace had reached its size limit.")
 
     @property
     def timed_s(self) -> dict[str, float]:

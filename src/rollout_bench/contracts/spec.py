@@ -77,14 +77,6 @@ class ProfileSettings(Strict):
             "engine: through LLM, step by step; server: through vLLM's server, /start_profile and /stop_profile."
         ),
     )
-    record_shapes: bool = Field(
-        True, description="Trace the shapes of operators' inputs: roles of linear layers need them."
-    )
-    with_stack: bool = Field(False, description="Trace Python's call stacks, too: much larger and slower.")
-    profile_memory: bool = Field(False, description="Trace allocations, too.")
-    max_trace_mib: Annotated[Count, Field(le=100_000)] = Field(
-        256, description="MiB of compressed trace after which the window ends early."
-    )
 
 
 def _rising(values: list[int]) -> list[int]:

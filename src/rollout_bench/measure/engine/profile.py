@@ -10,7 +10,6 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,6 @@ STEP = re.compile(rb"execute_(context|new)_\d+")
 
 RANK = re.compile(r"(?:global_)?rank[-_]?(\d+)")
 
-MIB = 1 << 20
-
 ENDING = ".pt.trace.json"
 """How torch's profiler ends the names of its files; .gz follows."""
 
@@ -52,14 +49,14 @@ ASCEND = "_ascend_pt"
 """How torch_npu's profiler ends the names of its folders."""
 
 
-def profiler_config(settings: ProfileSettings, folder: Path) -> dict[str, Any]:
+def profiler_config(folder: Path) -> dict[str, Any]:
     """vLLM's `profiler_config` for traces in `folder`."""
     return {
         "profiler": "torch",
         "torch_profiler_dir": str(folder),
-        "torch_profiler_record_shapes": settings.record_shapes,
-        "torch_profiler_with_stack": settings.with_stack,
-        "torch_profiler_with_memory": settings.profile_memory,
+        "torch_profiler_record_shapes": True,
+        "torch_profiler_with_stack": False,
+        "torch_profiler_with_memory": False,
         "torch_profiler_use_gzip": True,
         # Else its table of all operators is made at each stop, which takes longer than the steps.
         "torch_profiler_dump_cuda_time_total": False,
@@ -109,14 +106,10 @@ class Traces:
             kept.append(TraceFile(name=name, phase=phase, rank=rank, source=source, size_bytes=size))
         return kept
 
-    def drop(self) -> int:
-        """Remove what the profiler wrote since the last call; its size in bytes."""
-        size = 0
+    def drop(self) -> None:
+        """Remove what the profiler wrote since the last call, of its first step: that one is slow besides."""
         for path in self.written.iterdir():
-            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-            size += sum(file.stat().st_size for file in files if not file.name.endswith(".txt"))
             path.unlink() if path.is_file() else shutil.rmtree(path)
-        return size
 
     def close(self) -> None:
         """Remove what else the profiler wrote."""
@@ -126,32 +119,6 @@ class Traces:
 def phases(settings: ProfileSettings) -> tuple[Phase, ...]:
     """Return the phases that are traced, each in windows of its own."""
     return ("prefill", "decode") if settings.phase == "both" else (settings.phase,)
-
-
-def fitting_steps(
-    trace_one: Callable[[], object], traces: Traces, phase: Phase, settings: ProfileSettings
-) -> tuple[int, str | None]:
-    """Return how many steps of `phase` the size limit allows, and why fewer than wanted if so.
-
-    Has `trace_one` trace one step and throws its trace away. The profiler's first step is slow besides, so this is its
-    warm-up.
-
-    Raises:
-        ServingFailed: the trace of one step is too large.
-    """
-    trace_one()
-    size = traces.drop()
-    each = settings.max_trace_mib / len(phases(settings))
-    fits = int(each * MIB / size) if size else settings.steps
-    if fits < 1:
-        raise ServingFailed(
-            "trace_too_large",
-            f"the trace of one {phase} step takes {size / MIB:.0f} MiB, and {each:.0f} are allowed",
-            "raise profile.max_trace_mib, or set with_stack and profile_memory to false",
-        )
-    if fits >= settings.steps:
-        return settings.steps, None
-    return fits, f"{fits} {phase} steps instead of {settings.steps}: the trace of one takes {size / MIB:.1f} MiB."
 
 
 def check_whole(path: Path) -> None:
@@ -170,7 +137,7 @@ def check_whole(path: Path) -> None:
         raise ServingFailed("empty_trace", f"the trace {path.name} holds no step of the engine", _SMALLER)
 
 
-_SMALLER = "free some space in the results folder; with fewer profile.steps and with_stack: false a trace is smaller"
+_SMALLER = "free some space in the results folder; with fewer profile.steps a trace is smaller"
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -192,7 +159,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     assert settings is not None, "a profile's spec says what is traced"
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
-    engine = loaded(job, tell, profiler_config=profiler_config(settings, traces.written))
+    engine = loaded(job, tell, profiler_config=profiler_config(traces.written))
     tell(Linears(linears=engine.linears()))
     source = source_of(job, engine.vocabulary)
     tell(PhaseBegins(phase="warmup"))
@@ -204,17 +171,18 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     tell(PhaseBegins(phase="measuring"))
     for phase in phases(settings):
         wait()
-        count, truncated = fitting_steps(partial(windows.steps, phase, 1, engine), traces, phase, settings)
+        windows.steps(phase, 1, engine)
+        traces.drop()
         tell(IterationEnds())
         tell(StepsDone(steps=[]))
         for profiled in (False, True, False):
             wait()
-            steps = windows.steps(phase, count, engine if profiled else None)
+            steps = windows.steps(phase, settings.steps, engine if profiled else None)
             tell(IterationEnds())
             if not steps:
                 cause = f"the workload has no {phase} steps to trace"
                 raise ServingFailed("no_steps", cause, "set profile.phase to prefill, or ask for more output_tokens")
-            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
+            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
     traces.close()
 
 
@@ -230,7 +198,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     assert job.traces is not None, "a profile's job says where traces go"
     variables = dict(os.environ)
     traces = Traces(Path(job.traces))
-    opening = open_own(spec, job.model, profiler_config=profiler_config(settings, traces.written))
+    opening = open_own(spec, job.model, profiler_config=profiler_config(traces.written))
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
     sending = Sending(load)
@@ -254,11 +222,12 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
         passes.warm_up()
     tell(PhaseBegins(phase="measuring"))
     for phase in phases(settings):
-        count, truncated = fitting_steps(partial(passes.traced, phase, 1), traces, phase, settings)
+        passes.traced(phase, 1)
+        traces.drop()
         for profiled in (False, True, False):
-            rows = passes.traced(phase, count) if profiled else passes.plain()
+            rows = passes.traced(phase, settings.steps) if profiled else passes.plain()
             steps = [] if profiled else decode_steps(rows)
-            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else [], truncated=truncated))
+            tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
     traces.close()
     tell(PhaseBegins(phase="stopping"))
     opened.stop()

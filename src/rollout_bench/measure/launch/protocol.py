@@ -104,7 +104,6 @@ class StepsDone(Strict):
     event: Literal["steps"] = "steps"
     steps: list[Step]
     traces: list[TraceFile] = Field([], description="What the profiler wrote of them.")
-    truncated: str | None = Field(None, description="Why there are fewer than were to be traced.")
 
 
 class Linears(Strict):

@@ -399,7 +399,6 @@ class ProfileCollecting(InsideCollecting):
         self._folder = traces
         self._steps: list[Step] = []
         self._traces: list[TraceFile] = []
-        self._truncated: list[str] = []
 
     def take(self, event: Event) -> None:
         """Take one event."""
@@ -410,8 +409,6 @@ class ProfileCollecting(InsideCollecting):
             self.read_surroundings()
             self._steps += event.steps
             self._traces += event.traces
-            if event.truncated and event.traces:
-                self._truncated.append(event.truncated)
             self.progress.steps(event.steps)
 
     def write(self, log: str, path: Path) -> None:
@@ -423,7 +420,6 @@ class ProfileCollecting(InsideCollecting):
             steps=self._steps,
             traces=self._traces,
             traces_folder=folder.name,
-            truncated=" ".join(self._truncated) or None,
         )
         if folder.exists():  # of a record that was deleted
             shutil.rmtree(folder)
