@@ -21,7 +21,6 @@ FIGURES = {
     "speedup": "Speed-ups over the default: a diamond for the ratio, a band for its interval",
     "drift": "Drift of each quantization from the reference, and the reference's own floor",
     "settings": "Throughput over the number that settings go through, a line for each of the others",
-    "energy": "Throughput over power: a point for each configuration, lines of equal tokens per joule",
     "anatomy": "Running sequences over time in the median step, a line for each setting; t50, t90 and the end marked",
     "kv_cache": "Share of each engine's KV cache that is in use, over the median step",
     "cycle": "Seconds of a step: generation and each part of the transition, a bar for each configuration",
@@ -35,7 +34,6 @@ FIGURES = {
 ANSWERS = (
     "Conclusion",
     "Drift: is it still",
-    "Energy\n",
     "What messages cost today",
     "Entry points\n",
     "Router\n",

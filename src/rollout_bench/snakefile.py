@@ -453,8 +453,7 @@ def figures(plan: Schedule) -> list[str]:
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     timed = [spec for spec in specs if mode_of(spec.mode).generates]
     there = (bool(plan.config.slo.named), any(replicas(spec) > 1 for spec in specs))
-    energy = any(spec.platform in ("cuda", "ascend") for spec in timed)
-    return list(names_of_specs({spec.mode for spec in specs}, timed, *there, has_energy=energy))
+    return list(names_of_specs({spec.mode for spec in specs}, timed, *there))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

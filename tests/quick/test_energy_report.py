@@ -1,10 +1,10 @@
-"""What a summary says of energy: a sentence, a table with verdicts, a file, a figure; and why it is not known."""
+"""What a summary says of energy: a table with verdicts, a file; and why it is not known."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +16,8 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.metrics import ENERGY, METRICS
-from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import DeviceUse
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.figure_names import DRAWINGS, figure_names
-from rollout_bench.report.figures.energy_figures import energy_figure
-from rollout_bench.report.figures.save import figure_files
-from rollout_bench.report.figures.style import has_panels, settings
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import summarise
 
@@ -30,17 +25,10 @@ LAUNCHES = 5
 TOKENS = 32 * 32
 
 
-@pytest.fixture(autouse=True)
-def _style() -> Iterator[None]:
-    with settings():
-        yield
-
-
 def measured(
     results: Path,
     found: Mapping[str, tuple[float, float]],
     platform: str = "cuda",
-    prices: Mapping[str, float] | None = None,
     metrics: tuple[str, ...] = ("output_tokens_per_s",),
 ) -> Collection:
     """Save launches of each quant with tok/s and joules for a pass, which launches change by a thousandth."""
@@ -60,7 +48,7 @@ def measured(
             passes = [iteration.model_copy(update={"devices": [use]}) for iteration in record.iterations]
             save(results, record.model_copy(update={"iterations": passes}))
     plan = make_plan(specs, LAUNCHES, comparison=ComparisonSettings(metrics=list(metrics)))
-    return collect(results, plan.model_copy(update={"prices": dict(prices or {})}))
+    return collect(results, plan)
 
 
 FOUND = {"bf16": (1000.0, 40.0), "w8a8": (1250.0, 23.6)}
@@ -73,25 +61,6 @@ def cells(results: Collection) -> dict[str, dict[str, str]]:
     return {line[0]: dict(zip(headers, line, strict=True)) for line in view.cells}
 
 
-def test_a_sentence_says_first_who_takes_less_energy_and_at_what_speed(tmp_path: Path) -> None:
-    made = summarise(measured(tmp_path, FOUND))
-    (section,) = [section for section in made.answers if section.heading == "Energy"]
-    (item,) = section.items
-    assert item.startswith("w8a8 takes 0.590x [0.5")
-    assert "the energy of bf16 for an output token (0.0230 J and 0.0391 J), which is significantly less;" in item
-    assert "it generates 1.250x [1.2" in item
-    assert item.endswith("at 28.8 W a device in place of 39.1 W.")
-
-
-def test_more_energy_is_called_more_and_a_difference_that_is_none_is_called_none(tmp_path: Path) -> None:
-    hungry = summarise(measured(tmp_path / "hungry", FOUND | {"w8a8": (900.0, 60.0)}))
-    assert "which is significantly more" in hungry.markdown
-    twins = summarise(measured(tmp_path / "twins", FOUND | {"w8a8": (1000.5, 40.01)}))
-    assert any(
-        words in twins.markdown for words in ("which is inconclusive", "a real difference, but too small to matter")
-    )
-
-
 def test_the_table_has_verdicts_whatever_the_config_compares(tmp_path: Path) -> None:
     shown = cells(measured(tmp_path, FOUND))
     assert list(shown["w8a8"]) == [
@@ -102,20 +71,12 @@ def test_the_table_has_verdicts_whatever_the_config_compares(tmp_path: Path) -> 
         "W per device",
         "power ratio",
         "of limit %",
-        "energy from",
     ]
     assert shown["bf16"]["energy gain"] == "(baseline)"
     assert shown["w8a8"]["energy gain"].startswith("1.695x ^ [")
     assert shown["w8a8"]["power ratio"].startswith("1.356x ^ [")
     assert shown["w8a8"]["tok/s per W"] == "43.39"
-    assert (shown["w8a8"]["of limit %"], shown["w8a8"]["energy from"]) == ("4.12", "counter")
-
-
-def test_prices_stand_beside_with_the_verdict_of_throughput_per_device(tmp_path: Path) -> None:
-    shown = cells(measured(tmp_path, FOUND, prices={"H200": 3.6}))
-    assert shown["bf16"]["price of 1M tokens"] == "1.000"
-    assert shown["w8a8"]["price of 1M tokens"] == "0.8000"
-    assert shown["w8a8"]["price gain"].startswith("1.250x ^ [")
+    assert shown["w8a8"]["of limit %"] == "4.12"
 
 
 def test_the_file_has_a_line_for_each_configuration_with_ratios_and_verdicts(tmp_path: Path) -> None:
@@ -129,8 +90,9 @@ def test_the_file_has_a_line_for_each_configuration_with_ratios_and_verdicts(tmp
 
 def test_comparing_energy_changes_no_other_verdict(tmp_path: Path) -> None:
     found = measured(tmp_path, FOUND)
-    with_energy = {row.label: row.comparisons["output_tokens_per_s"] for row in Findings(found).energy_rows}
-    assert with_energy == {row.label: row.comparisons["output_tokens_per_s"] for row in rows_of(found)}
+    before = {row.label: row.comparisons for row in rows_of(found)}
+    assert all("energy_j_per_token" in row.comparisons for row in Findings(found).energy_rows)
+    assert {row.label: row.comparisons for row in rows_of(found)} == before
 
 
 def test_tokens_per_watt_have_the_verdict_of_energy(tmp_path: Path) -> None:
@@ -140,43 +102,20 @@ def test_tokens_per_watt_have_the_verdict_of_energy(tmp_path: Path) -> None:
     assert (energy.verdict, energy.speedup) == (per_w.verdict, pytest.approx(per_w.speedup))
 
 
-def test_the_figure_has_a_point_for_each_configuration_and_lines_of_equal_thrift(tmp_path: Path) -> None:
-    found = measured(tmp_path, FOUND | {"fp8": (1300.0, 41.0)})
-    assert "energy" in figure_names(rows_of(found), found)
-    figure = energy_figure(Findings(found).drawn, found.comparison, "One H200.", "")
-    (axes,) = figure.axes
-    points = [line for line in axes.lines if line.get_marker() not in ("None", "")]
-    assert [round(float(line.get_ydata()[0])) for line in points] == [1000, 1250, 1300]
-    assert [round(float(line.get_xdata()[0]), 1) for line in points] == [39.1, 28.8, 52.1]
-    assert any("tok/J" in text.get_text() for text in axes.texts)
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    assert 0 <= left < 28.8 < 52.1 < right
-    assert 0 <= bottom < 1000 < 1300 < top
-    for line, text in zip([each for each in axes.lines if each.get_linestyle() == ":"], axes.texts, strict=True):
-        per_joule = float(text.get_text().removesuffix(" tok/J"))
-        assert [y / x for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)] == pytest.approx(
-            [per_joule] * 2
-        )
-    assert has_panels(figure_files(found, ["energy"])["energy.svg"])
-
-
-def test_without_energy_there_is_no_table_no_figure_and_the_reason_once(tmp_path: Path) -> None:
+def test_without_energy_there_is_no_table_and_the_reason_once(tmp_path: Path) -> None:
     for launch in range(2):
         for quant in ("bf16", "w8a8"):
             record = make_record(make_spec(quant=quant), launch)
             save(tmp_path, record.model_copy(update={"no_energy": "/sys/class/powercap has no counters"}))
     found = collect(tmp_path, None)
-    made = summarise(found, figures=True)
+    made = summarise(found)
     assert not [view for view in made.views.tables if view.title.startswith("Energy")]
     assert "energy.csv" not in made.tables
-    assert "energy" not in figure_names(rows_of(found), found)
     (section,) = [section for section in made.sections if section.heading == "Energy that is not known"]
     assert section.items == ("/sys/class/powercap has no counters.",)
     assert "powercap" not in made.text  # nobody asked for it
     asked = replace(found, comparison=ComparisonSettings(metrics=["output_tokens_per_s", "energy_j_per_token"]))
     assert "/sys/class/powercap has no counters." in summarise(asked).text
-    drawn = figure_files(found, ["energy"])["energy.svg"]
-    assert not has_panels(drawn)
 
 
 def test_an_experiment_whose_energy_is_not_known_is_named_beside_those_whose_is(tmp_path: Path) -> None:
@@ -193,13 +132,6 @@ def test_records_of_earlier_versions_say_nothing_of_energy(tmp_path: Path) -> No
     save(tmp_path, make_record())
     made = summarise(collect(tmp_path, None))
     assert "nergy" not in made.markdown
-
-
-def test_every_mode_that_does_nothing_else_than_repeat_its_workload_has_the_figure() -> None:
-    has = {mode.name for mode in MODES.values() if "energy" in mode.figures}
-    repeating = {mode.name for mode in MODES.values() if mode.generates and mode.passes == "repeated"}
-    assert has == repeating - {"cycle", "placement"}
-    assert DRAWINGS["energy"].needs == "energy"
 
 
 def test_what_was_read_around_generation_transition_and_proofs_is_no_energy_of_tokens() -> None:

@@ -18,14 +18,13 @@ from pydantic import ValidationError
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.columns import COLUMNS, OF_PARTS, PRICE, SEQUENCE_COLUMNS
+from rollout_bench.analysis.timed.columns import COLUMNS, OF_PARTS, SEQUENCE_COLUMNS
 from rollout_bench.analysis.timed.rows import SERVICE_COLUMNS, rows_of
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts import metrics
 from rollout_bench.contracts.metrics import COMPARED, METRICS, Metric
 from rollout_bench.contracts.record import DeviceUse
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.headings import ENERGY_USED, ENGINE, THROUGHPUT, metric_columns, speedup_columns
 from rollout_bench.report.reference import config_page
 from rollout_bench.report.summary import summarise
@@ -96,27 +95,6 @@ def test_no_column_tells_of_energy_where_no_device_counts_it(tmp_path: Path) -> 
     made = summarise(collect(tmp_path, None), figures=False)
     assert not [view for view in made.views.tables if view.title.startswith("Energy")]
     assert "energy" not in made.csv
-
-
-def test_a_million_output_tokens_cost_the_device_hours_that_they_take(tmp_path: Path) -> None:
-    spec = make_spec()
-    for launch in range(2):
-        save(tmp_path, make_record(spec, launch, rates=[1000.0], environment={"device_model": "NVIDIA H200 NVL"}))
-    plan = make_plan([spec], 2)
-
-    def price(**prices: float) -> str | None:
-        made = summarise(collect(tmp_path, plan.model_copy(update={"prices": prices})), figures=False)
-        (row,) = csv.DictReader(io.StringIO(made.csv))
-        assert ("price of 1M tokens" in made.markdown) == (PRICE in row)
-        return row.get(PRICE)
-
-    assert price() is price(H100=3.0) is None
-    assert price(H20=1.0) is price(**{"00": 1.0}) is price(VIDIA=1.0) is None  # cut out of a number or a word
-    assert float(price(h200=3.6) or 0) == pytest.approx(1.0)
-    assert float(price(H200=3.6, **{"H200 NVL": 7.2}) or 0) == pytest.approx(2.0)
-    earlier = {**json.loads(plan.model_dump_json()), "schema_version": 9}
-    del earlier["prices"]
-    assert PlanFile.model_validate(earlier).prices == {}
 
 
 @EACH

@@ -94,7 +94,6 @@ def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) 
     assert names_of({"offline"}, [None], has_limits=True) == timed
     assert names_of({"offline", "online"}, [None, closed.load], has_limits=False) == (*timed, "latency", "server")
     there = {"has_limits": True, "has_replicas": True, "has_lengths": True, "has_cache_use": True}
-    there |= {"has_energy": True, "has_drafts": True}
     every = names_of(MODES, [BF16.load], goes_through="max_num_seqs", **there)
     assert every == NAMES
     searched = make_online_spec(points=SWEEP[:1], saturation="auto").load

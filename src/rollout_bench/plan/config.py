@@ -155,9 +155,6 @@ class Baseline(Strict):
         return self
 
 
-Prices = dict[Text, Annotated[Number, Field(gt=0)]]
-"""A part of a device's name -> price of an hour of it."""
-
 Doubt = Literal["invalid", "flagged"]
 """Which launches are in doubt: those that take part in no number, or all that have a flag."""
 
@@ -494,13 +491,6 @@ class Config(Strict):
         StartupSettings(), description="What engines find that launches in mode startup start: caches, weights."
     )
     slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
-    prices: Prices = Field(
-        {},
-        description=(
-            "What an hour of a device costs, by a part of its name, in a currency of your choice: {H200: 3.5}; H20 is "
-            "no part of H200. The summary then has the price of a million output tokens. Measures nothing anew."
-        ),
-    )
     endpoints: dict[Name, Endpoint] = Field(
         {},
         description=(

@@ -17,14 +17,14 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
 from rollout_bench.core.numbers import number
-from rollout_bench.plan.config import ComparisonSettings, Precision, Prices
+from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
 PLAN_SCHEMA_VERSION: Literal[11] = 11
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
-of an experiment, 9 no `prices`, 10 neither `differing` nor `known` of a launch; up to 10 `precision` and `comparison`
+of an experiment, 10 neither `differing` nor `known` of a launch; up to 10 `precision` and `comparison`
 had more keys, which are not read."""
 
 _REMOVED = {"stop", "race", "power"}
@@ -145,7 +145,6 @@ class PlanFile(Strict):
         None, description="Draws the order of launches within each round; null in plans whose order was fixed."
     )
     slo: Slo = Field(Slo(), description="What a request must keep to count as good.")
-    prices: Prices = Field({}, description="What an hour of a device costs, by a part of its name.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
     skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
     interleaved: list[InterleavedGroup] = Field(

@@ -269,7 +269,6 @@ class Schedule:
             "comparison": self.config.comparison.model_dump(),
             "precision": None if precision is None else precision.model_dump(),
             "slo": self.config.slo.model_dump(),
-            **({"prices": self.config.prices} if self.config.prices else {}),
         }
         return PlanFile(
             schema_version=PLAN_SCHEMA_VERSION,
@@ -280,7 +279,6 @@ class Schedule:
             precision=precision,
             order_seed=self.order_seed,
             slo=self.config.slo,
-            prices=self.config.prices,
             experiments=self.experiments,
             skipped=self.matrix.skipped,
             interleaved=[

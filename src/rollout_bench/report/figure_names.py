@@ -47,7 +47,6 @@ class Drawing:
         "settings",
         "lengths",
         "cache_use",
-        "energy",
     ] = ""
     title: str = ""
 
@@ -102,13 +101,6 @@ DRAWINGS = {
             "settings",
             "Throughput over a setting",
         ),
-        Drawing(
-            "energy",
-            f"{_FIGURES}.energy_figures:energy_figure",
-            ("drawn", _COMPARISON),
-            "energy",
-            "Throughput over power",
-        ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("drawn",), "replicas", "When replicas were done"),
         Drawing(
             "kv_cache",
@@ -153,7 +145,6 @@ def names_of(
     has_lengths: bool = False,
     has_comparisons: bool = True,
     has_cache_use: bool = False,
-    has_energy: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -166,7 +157,6 @@ def names_of(
         has_lengths: where sequences of a pass differ in length, and have times of their own.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
         has_cache_use: where engines say how full their KV caches are while a step goes on.
-        has_energy: where the energy of launches is known; before anything is measured, where it may be.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -179,7 +169,6 @@ def names_of(
         "settings": goes_through is not None,
         "lengths": has_lengths,
         "cache_use": has_cache_use,
-        "energy": has_energy,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -191,7 +180,6 @@ def names_of_specs(
     has_limits: bool,
     has_replicas: bool,
     *,
-    has_energy: bool,
     has_comparisons: bool = True,
 ) -> tuple[str, ...]:
     """As `names_of`, with what the specs `timed` tell, which are of modes that generate."""
@@ -204,7 +192,6 @@ def names_of_specs(
         has_comparisons=has_comparisons,
         has_lengths=any(map(lengths_differ, timed)),
         has_cache_use=any(map(says_cache_use, timed)),
-        has_energy=has_energy,
     )
 
 
@@ -222,5 +209,4 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
         has_limits=bool(collection.slo.named),
         has_replicas=any(row.experiment.has_replicas for row in rows),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),
-        has_energy=any("energy_j_per_token" in launch.values for row in rows for launch in row.used),
     )

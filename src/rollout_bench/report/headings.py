@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from rollout_bench.analysis.timed.columns import PRICE
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
 from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
@@ -221,13 +220,6 @@ RATES = (
         _PER_DEVICE.definition,
         _number(_PER_DEVICE.heads, _PER_DEVICE.digits),
         known="several_devices",
-    ),
-    Column(
-        "price of 1M tokens",
-        "Of a million output tokens, generation alone: the price of a device-hour in `prices`, times the devices that "
-        "a launch takes, over its output tok/s.",
-        _number(PRICE),
-        known=PRICE,
     ),
 )
 """What the first table begins with, offline and online; per device only where a launch takes several."""

@@ -25,14 +25,8 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
 from rollout_bench.report.prose import Section
 
-ENERGY_COMPARED = (
-    "output_tokens_per_s",
-    "output_tokens_per_s_per_device",
-    "energy_j_per_token",
-    "device_power_w",
-)
-"""What the part on energy compares. Tokens per second and watt are the inverse of the third, so have its verdict, and
-the price of a token is that of the second, where both sides pay as much for a device."""
+ENERGY_COMPARED = ("energy_j_per_token", "device_power_w")
+"""What the part on energy compares. Tokens per second and watt are the inverse of the first, so have its verdict."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ class Findings:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A line for each of `rows`, as in summary.csv."""
-        return table(self.rows, self.latencies, self.collection.prices)
+        return table(self.rows, self.latencies)
 
     @cached_property
     def drawn(self) -> list[Row]:
@@ -96,7 +90,7 @@ class Findings:
 
     @cached_property
     def energy_rows(self) -> list[Row]:
-        """`rows`, compared in what energy and devices cost, whatever the config compares; empty where none is known.
+        """`rows`, compared in the energy that they take, whatever the config compares; empty where none is known.
 
         Each metric is judged by itself, so these comparisons change no other.
         """

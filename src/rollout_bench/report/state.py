@@ -131,7 +131,7 @@ def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
 def _essence(plan: Any) -> Any:
     if not isinstance(plan, dict):
         return plan
-    names = ("baseline", "comparison", "precision", "slo", "prices", "experiments", "skipped")
+    names = ("baseline", "comparison", "precision", "slo", "experiments", "skipped")
     parts = {name: plan.get(name) for name in names}
     # Where weights lie, and how many devices a launch takes, is no part of any result.
     left_out = {"weights": None, "devices": None}

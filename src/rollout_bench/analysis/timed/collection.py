@@ -140,7 +140,6 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
         comparison=comparison,
         precision=plan.precision,
         slo=plan.slo,
-        prices=plan.prices,
         skipped=tuple(plan.skipped),
         planned=True,
         beyond_planned=sum(wanted is not None and launch >= wanted for launch, wanted in places),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from rollout_bench.analysis.stats.intervals import cv_percent, mean, pooled_cv_percent
+from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
 from rollout_bench.analysis.timed.balance import REPLICA_COLUMNS, replica_line, replicated
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.latencies import LATENCY_COLUMNS, REQUEST_COLUMNS, Distribution, latency_line
@@ -25,13 +24,10 @@ from rollout_bench.analysis.timed.rows import (
 )
 from rollout_bench.contracts.metrics import ENERGY, METRICS
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.spec import devices_of_rate
 
 MAIN_METRIC = "output_tokens_per_s"
 """The metric whose comparison needs no prefix."""
 
-PRICE = "price_per_million_output_tokens"
-"""Column of what is there only where a config has prices."""
 
 _ALL: dict[str, str] = {
     "mode": "string",
@@ -68,7 +64,6 @@ _ALL: dict[str, str] = {
     "kv_cache_sequences": "Int64",
     "workload_sequences": "Int64",
     "weights_bytes": "Int64",
-    PRICE: "Float64",
     **COST_COLUMNS,
     **LATENCY_COLUMNS,
     "flags": "string",
@@ -86,7 +81,7 @@ OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group ==
 OF_CACHE = ("kv_cache_dtype", "kv_cache_bytes_per_token")
 """Columns of what engines hold that could be looked into."""
 
-_OPTIONAL = (*IN_BLOCKS, OF_SERVERS, *OF_PARTS, *OF_CACHE, PRICE)
+_OPTIONAL = (*IN_BLOCKS, OF_SERVERS, *OF_PARTS, *OF_CACHE)
 
 COLUMNS = {name: kind for name, kind in _ALL.items() if name not in _OPTIONAL}
 """Columns of the table in order, with their types; the same names head summary.csv.
@@ -98,13 +93,10 @@ something has them, `IN_BLOCKS` and `OF_PARTS` stand among them.
 """
 
 
-def table(
-    rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = (), prices: Mapping[str, float] | None = None
-) -> pd.DataFrame:
+def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
     """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero.
 
     `latencies` has the distributions of each row's sequences by measure; empty where the sequences were not read.
-    `prices` has what an hour of a device costs, by a part of its name.
     """
     others = {
         f"{metric}_{column}": _ALL[column]
@@ -118,7 +110,7 @@ def table(
     of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if has_loads else {}
     of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}
     columns = _ALL | of_requests | (REPLICA_COLUMNS if of_replicas else {}) | of_sequences | others
-    lines = [_line(row) | of_replicas.get(row.experiment.place, {}) | price_line(row, prices or {}) for row in rows]
+    lines = [_line(row) | of_replicas.get(row.experiment.place, {}) for row in rows]
     columns = {
         name: kind
         for name, kind in columns.items()
@@ -164,30 +156,6 @@ def _line(row: Row) -> dict[str, object]:
         **(_asked(row) | load_line(row) if row.launches else {}),
         **(_measured(row) | cost_line(row) | service_line(row) if row.used else {}),
     }
-
-
-def _is_part_of(device: str, part: str) -> bool:
-    """Return whether a device's name has that part, without cutting through a number or a word: H20 is no H200."""
-    before = r"(?<![0-9])" if part[:1].isdigit() else r"(?<![a-z])" if part[:1].isalpha() else ""
-    after = r"(?![0-9])" if part[-1:].isdigit() else r"(?![a-z])" if part[-1:].isalpha() else ""
-    return re.search(f"{before}{re.escape(part)}{after}", device) is not None
-
-
-def price_line(row: Row, prices: Mapping[str, float]) -> dict[str, object]:
-    """Return what a million output tokens cost, from the price of a device-hour; nothing where that is unknown.
-
-    Of several prices the one with the longest part of the device's name holds.
-    """
-    if not row.used:
-        return {}
-    record = next(record for record in row.experiment.records if record.valid)
-    device = record.environment.device_model.lower()
-    fitting = [part for part in prices if _is_part_of(device, part.lower())]
-    if not fitting:
-        return {}
-    per_hour = prices[max(fitting, key=len)] * devices_of_rate(record.spec)
-    rate = mean([launch.output_tokens_per_s for launch in row.used])
-    return {PRICE: 1e6 * per_hour / (3600 * rate)} if rate else {}
 
 
 def _compared(comparison: Comparison) -> dict[str, object]:

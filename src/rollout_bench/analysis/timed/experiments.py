@@ -195,10 +195,9 @@ class Collection:
     `precision` says when an experiment has launches enough, None where their number is fixed.
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
     `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
-    is not among the experiments. `slo` is what a request must keep to count as good, `prices` what an hour of a device
-    costs, by a part of its name. `others` are the experiments that look into the engine instead of timing it.
-    `weights` has the folder of the weights of each experiment that reads some, `files` the configs that a call was
-    given.
+    is not among the experiments. `slo` is what a request must keep to count as good. `others` are the experiments that
+    look into the engine instead of timing it. `weights` has the folder of the weights of each experiment that reads
+    some, `files` the configs that a call was given.
     """
 
     experiments: tuple[TimedExperiment, ...]
@@ -211,7 +210,6 @@ class Collection:
     not_selected: int
     earlier: Earlier | None = None
     slo: Slo = field(default_factory=Slo)
-    prices: Mapping[str, float] = field(default_factory=dict)
     others: tuple[Selected[Launched], ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()

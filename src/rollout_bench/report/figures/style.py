@@ -200,19 +200,6 @@ def title_panel(axes: Axes, title: str, across: int) -> None:
     axes.set_title(shorten(title, room, 14), loc="left", fontsize=14)
 
 
-BEYOND = 0.5
-"""How far whiskers may stretch an axis: half as much again, on each side, as the points span."""
-
-
-def limits(means: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
-    """Return an axis that has all points in view, and their whiskers as far as `BEYOND` allows."""
-    width = max(max(means) - min(means), 0.05 * max(means))
-    low = max(min([*means, *ends]), min(means) - BEYOND * width, 0.0)
-    high = min(max([*means, *ends]), max(means) + BEYOND * width)
-    margin = 0.08 * width
-    return max(0.0, low - margin), high + margin
-
-
 def image(figure: Figure) -> bytes:
     """Return `figure` as SVG, without a date or a version in it."""
     buffer = io.BytesIO()
