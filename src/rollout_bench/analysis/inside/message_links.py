@@ -103,6 +103,16 @@ class LinkUse:
     difference_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What goes to the workers and back in a step, in bytes; distances to the step before, None in the first."""
+
+    input_bytes: int
+    output_bytes: int
+    input_distance: int | None
+    output_distance: int | None
+
+
 def message_runs(results: Path, inside: Sequence[Chosen]) -> tuple[list[MessagesRun], list[str]]:
     """Return the runs of those of `inside` that are of messages mode, and what is wrong with side files."""
     runs, problems = [], []
@@ -160,6 +170,13 @@ def link_uses(run: MessagesRun) -> Iterator[LinkUse]:
                 )
 
 
+def exchanges(run: MessagesRun, batch: int) -> Iterator[Exchange]:
+    """Yield each step of the first launch's pass for contents at `batch`: sums over the step's messages."""
+    for _, rows in run.launches[0].steps("contents", batch):
+        there, back = (of_link(link, rows) for link in ENGINE_LINKS)
+        yield Exchange(_bytes(there), _bytes(back), _distance(there), _distance(back))
+
+
 def answering(rows: Sequence[MessageRow]) -> frozenset[int]:
     """Return the workers that answer the core in a step, of whose messages `rows` are all."""
     return frozenset(row.rank for row in rows if row.link == "workers_to_core" and row.rank is not None)
@@ -173,6 +190,15 @@ def of_link(link: Link, rows: Sequence[MessageRow]) -> list[MessageRow]:
 def sent_bytes(row: MessageRow) -> int | None:
     """Return the bytes of a message whose content was looked at."""
     return None if row.content is None else row.content.inline_bytes + row.content.out_of_band_bytes
+
+
+def _bytes(rows: Sequence[MessageRow]) -> int:
+    return sum(sent_bytes(row) or 0 for row in rows)
+
+
+def _distance(rows: Sequence[MessageRow]) -> int | None:
+    known = [row.content.distance for row in rows if row.content is not None and row.content.distance is not None]
+    return sum(known) if known else None
 
 
 def _coding_s(row: MessageRow, ranks: frozenset[int]) -> float:

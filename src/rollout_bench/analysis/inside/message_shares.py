@@ -1,14 +1,10 @@
-"""How much of a decode step messages take, by launch and batch, and at which batch that would be 5 %."""
+"""How much of a decode step messages take, by launch and batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from statistics import median
-from typing import Literal
-
-import numpy as np
 
 from rollout_bench.analysis.inside.message_links import (
     ENGINE_LINKS,
@@ -17,20 +13,8 @@ from rollout_bench.analysis.inside.message_links import (
     MessagesRun,
     answering,
 )
-from rollout_bench.analysis.stats.intervals import Array, mean, t_interval
+from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.contracts.messages import Link, MessageRow
-
-MATTERS = 0.05
-"""Share of a step from which on messages matter: the issue's own limit."""
-
-REACH = 4
-"""Up to how many times the largest batch measured a law is believed."""
-
-MOST_LOG = 50.0
-"""Of the end of an interval: more overflows, and is beyond any batch."""
-
-ROUGH = 0.2
-"""A law that misses a measured share by more than this part of it is not believed."""
 
 
 @dataclass(frozen=True)
@@ -80,30 +64,6 @@ class StepShare:
         return Estimated(mean(values), None if ends[0] is None else max(0.0, ends[0]), ends[1])
 
 
-Kind = Literal["rises", "falls", "above", "below", "unclear", "rough", "few"]
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """At which batch messages take `MATTERS` of a decode step.
-
-    Attributes:
-        kind: rises, falls: there, with more above or below it; above, below: at all batches up to `until`; unclear:
-            launches disagree; rough: the law misses what was measured; few: less than three batches.
-        until: the largest batch that the law is believed for.
-        batch: geometric mean over launches; `low` and `high` its interval, None for a single launch.
-        miss: the largest part of a measured share that the law misses; `miss_batch` is where.
-    """
-
-    kind: Kind
-    until: int
-    batch: float | None = None
-    low: float | None = None
-    high: float | None = None
-    miss: float = 0.0
-    miss_batch: int = 0
-
-
 @dataclass(frozen=True)
 class RunShares:
     """The shares of one experiment, by batch."""
@@ -111,23 +71,10 @@ class RunShares:
     run: MessagesRun
     steps: tuple[StepShare, ...]
 
-    @cached_property
-    def crossing(self) -> Crossing:
-        """At which batch messages would take `MATTERS` of a step."""
-        return crossing(self.steps)
-
     @property
     def largest(self) -> StepShare:
         """The batch at which messages take most of a step."""
         return max(self.steps, key=lambda step: step.estimated("engine").value)
-
-    @property
-    def matters(self) -> Literal["yes", "no", "open"]:
-        """Whether the interval of the largest share lies above or below `MATTERS`; open without an interval."""
-        found = self.largest.estimated("engine")
-        if found.low is not None and found.low >= MATTERS:
-            return "yes"
-        return "no" if found.high is not None and found.high < MATTERS else "open"
 
 
 def run_shares(runs: Sequence[MessagesRun], confidence: float) -> list[RunShares]:
@@ -171,52 +118,3 @@ def _busy_s(rows: Sequence[MessageRow], links: Sequence[Link], ranks: frozenset[
 
 def _over(taken_s: Sequence[float], elapsed_s: Sequence[float]) -> float:
     return median(taken / elapsed for taken, elapsed in zip(taken_s, elapsed_s, strict=True))
-
-
-def crossing(steps: Sequence[StepShare]) -> Crossing:
-    """Return at which batch messages would take `MATTERS` of a decode step.
-
-    Both times are fitted in each launch as p + q x batch, by least squares of relative deviations; their ratio is
-    solved for `MATTERS` from batch 1 to `REACH` times the largest one. Each launch gives one value.
-    """
-    until = REACH * max(step.batch for step in steps)
-    launches = sorted(
-        launch
-        for launch in set.intersection(*(set(step.launches) for step in steps))
-        if all(step.launches[launch].engine_s > 0 for step in steps)
-    )
-    if len(steps) < 3 or not launches:
-        return Crossing("few", until)
-    kinds: list[Kind] = []
-    places, misses = [], []
-    batches = np.array([step.batch for step in steps], dtype=float)
-    for launch in launches:
-        messages_s = np.array([step.launches[launch].engine_s for step in steps])
-        step_s = np.array([step.launches[launch].step_s for step in steps])
-        a, b = _line(batches, messages_s)
-        c, d = _line(batches, step_s)
-        misses.append(np.abs((a + b * batches) / (c + d * batches) / (messages_s / step_s) - 1))
-        # above zero where messages take more than MATTERS
-        first, last = ((a + b * batch) - MATTERS * (c + d * batch) for batch in (1, until))
-        if first * last >= 0:
-            kinds.append("above" if min(first, last) >= 0 else "below")
-        else:
-            kinds.append("rises" if last > 0 else "falls")
-            places.append((MATTERS * c - a) / (b - MATTERS * d))
-    miss = np.mean(misses, axis=0)
-    found = Crossing(kinds[0], until, miss=float(miss.max()), miss_batch=int(batches[miss.argmax()]))
-    if found.miss > ROUGH:
-        return replace(found, kind="rough")
-    if len(set(kinds)) > 1:
-        return replace(found, kind="unclear")
-    if not places:
-        return found
-    logs = np.log(places)
-    ends = t_interval(logs, steps[0].confidence)
-    low, high = (None, None) if ends is None else (float(np.exp(min(end, MOST_LOG))) for end in ends)
-    return replace(found, batch=float(np.exp(logs.mean())), low=low, high=high)
-
-
-def _line(x: Array, y: Array) -> tuple[float, float]:
-    (p, q), *_ = np.linalg.lstsq(np.column_stack([1 / y, x / y]), np.ones_like(y), rcond=None)
-    return float(p), float(q)

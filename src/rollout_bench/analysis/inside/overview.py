@@ -20,13 +20,12 @@ class Looked:
 
     `problems` say of profiles that can't be read why, and what to do. `left_out` are the experiments without a valid
     launch, of which nothing else is made from anything that they measured. `rows` are the timed experiments, for
-    whoever else needs them, `messages_before` the messages of the earlier results that the baseline names.
+    whoever else needs them.
     """
 
     profiles: ProfileReport = field(default_factory=lambda: profile_report(()))
     problems: tuple[str, ...] = ()
     messages: tuple[MessagesRun, ...] = ()
-    messages_before: tuple[MessagesRun, ...] = ()
     drift: DriftReport = field(default_factory=DriftReport)
     left_out: tuple[Chosen, ...] = ()
     rows: tuple[Row, ...] = ()
@@ -41,16 +40,10 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
     read = read_profiled(results, inside, collection)
     profiles = profile_report(read.profiled, read.left_out)
     messages, damaged = message_runs(results, inside)
-    earlier = collection.earlier
-    before: list[MessagesRun] = []
-    if earlier is not None and earlier.folder is not None:
-        before, damaged_before = message_runs(earlier.folder, chosen(earlier.others))
-        damaged += damaged_before
     return Looked(
         profiles=profiles,
         problems=(*read.problems, *damaged),
         messages=tuple(messages),
-        messages_before=tuple(before),
         drift=drift_report(results, inside, settings.confidence),
         left_out=tuple(each for each in inside if each.reason),
         rows=tuple(rows),

@@ -9,13 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from rollout_bench.analysis.inside.message_links import MessagesRun, sent_bytes
-from rollout_bench.analysis.inside.message_shares import MATTERS, RunShares, run_shares
+from rollout_bench.analysis.inside.message_shares import RunShares, run_shares
 from rollout_bench.contracts.messages import Link
-from rollout_bench.core.numbers import plain_percent
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.figures.style import (
-    HALO,
-    QUIET,
     WIDTH,
     QuantStyle,
     keys,
@@ -120,11 +117,6 @@ def shares_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure
     styles = label_styles(labels)
     for label, each in zip(labels, shown, strict=True):
         _draw_shares(axes, each, styles[label])
-    axes.axhline(100 * MATTERS, color=QUIET, linestyle="--", linewidth=1.5)
-    axes.annotate(
-        plain_percent(MATTERS), (1, 100 * MATTERS), xycoords=("axes fraction", "data"), ha="right", va="center",
-        color=QUIET, bbox=HALO,
-    )  # fmt: skip
     batches = sorted({step.batch for each in shown for step in each.steps})
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator([float(batch) for batch in batches]))
