@@ -49,7 +49,6 @@ SECTIONS = (
     "How it was measured",
     "Drift: ",
     "Drift, weights and choices: ",
-    "Drift on own tokens: ",
     "What a step costs: ",
     "Lengths at which it pays: ",
     "Parts of a transition: ",

@@ -83,7 +83,7 @@ both sides have them.
 
 **Real engines.** {_floors(result)}
 An engine that repeats itself exactly can't be mistaken for one that drifts. These runs show nothing about a floor that
-is not 0. Lines `while generating` of the reference's own tokens are no floor, and are not counted.
+is not 0. Lines `while generating` are no floor, and are not counted.
 
 How it was simulated:
 
@@ -179,5 +179,5 @@ def _floors(result: DriftVerdicts) -> str:
     pages = " and ".join(f"[{page}](results/{page}.md)" for page in PAGES)
     return (
         f"{nothing} of {lines} lines that a floor is taken from have a mean |d| of exactly 0 ({pages}):\n"
-        "with another batch, in other launches, and from generating to scoring."
+        "with another batch and in other launches."
     )

@@ -33,19 +33,12 @@ BAD_DRIFTS = [
         "reference: {quant: w8a8}",
     ),
     Bad("drift_reference_a_name", _drift("reference: bf16"), "drift.reference: 'bf16' is no mapping", "docs/reference"),
-    Bad("drift_own_tokens_a_word", _drift("own_tokens: some"), "drift.own_tokens", "docs/reference"),
     Bad("drift_reference_dtype", _drift("reference: {dtype: float64}"), "drift.reference.dtype", "float32"),
     Bad(
         "drift_reference_quantized_and_exact",
         _drift("reference: {quant: w8a8, dtype: float32}", "quants: [bf16, w8a8]"),
         "drift.reference.dtype: w8a8 is quantized, so float32 would not make it exact",
         "reference: {quant: bf16, dtype: float32}",
-    ),
-    Bad(
-        "drift_scored_also_by_another_program",
-        _drift("reference: {also_by: transformers}"),
-        "config: drift.reference.also_by: was removed",
-        "dtype: float32",
     ),
     Bad(
         "drift_reference_exact_with_a_quantized_cache",

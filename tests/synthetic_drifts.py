@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from synthetic_records import make_record, make_spec
 
 from rollout_bench.contracts.inside import Drift, ScoredRow
@@ -24,20 +23,6 @@ def drift_spec(quant: str = "bf16", *, batches: tuple[int, ...] = (1, 8), worklo
     if quant != "bf16":
         settings["reference"] = drift_spec(batches=batches, workload=workload).experiment()
     return Spec.model_validate(content | {"mode": "drift", "drift": settings})
-
-
-def own_spec(quant: str) -> Spec:
-    """Return a spec of what scores the tokens of the reference, and samples some of its own."""
-    content = drift_spec(quant).model_dump()
-    return Spec.model_validate(content | {"drift": content["drift"] | {"own_tokens": True}})
-
-
-def scorer_spec(sampler: Spec) -> Spec:
-    """Return a spec of the reference, which scores what `sampler` has sampled."""
-    reference = drift_spec()
-    content, folder = reference.model_dump(), {"reference": reference.experiment(), "sampler": sampler.experiment()}
-    setting = f"scores-{sampler.quant.name}"
-    return Spec.model_validate(content | {"drift": content["drift"] | folder, "setting": setting})
 
 
 def drift_rows(spec: Spec, launch: int, noise: float, seed: int = 0) -> list[ScoredRow]:
@@ -91,17 +76,3 @@ def save_rows(
     write_scores(path, drift_record(spec, launch, rows, flags).model_copy(update=more), rows)
     assert scores_path(path).exists()
     return path
-
-
-def rows_of(batch: int | None, logprobs: NDArray[np.float64], token_ids: NDArray[np.int64]) -> list[ScoredRow]:
-    """Return rows that say so of tokens [sequences, tokens]: with a batch they were scored, without one generated."""
-    rows = [
-        ScoredRow(batch=batch, sequence=number, logprobs=line.tolist(), first=[7] * len(line))
-        for number, line in enumerate(logprobs)
-    ]
-    if batch is not None:
-        return rows
-    return [
-        row.model_copy(update={"prompt_token_ids": [1, 2, row.sequence], "token_ids": token_ids[row.sequence].tolist()})
-        for row in rows
-    ]

@@ -77,42 +77,6 @@ def test_every_launch_needs_the_one_that_samples():
     assert all(path is None or str(path) == first for path in map(_reference, plan.launches))
 
 
-OWN = "quants: [bf16, w8a8], drift: {own_tokens: true}"
-
-
-def test_own_tokens_change_no_key_of_the_reference_and_add_an_experiment_that_scores_them():
-    before, found = specs("quants: [bf16, w8a8], drift: {}"), specs(OWN)
-    assert list(found) == ["bf16 default", "w8a8 default", "bf16 scores-w8a8"]
-    assert found["bf16 default"] == before["bf16 default"]
-    sampler, scorer = found["w8a8 default"], found["bf16 scores-w8a8"]
-    assert sampler.drift is not None
-    assert sampler.drift.own_tokens is True
-    assert sampler.key() != before["w8a8 default"].key()
-    assert scorer.drift is not None
-    assert (scorer.drift.sampler, scorer.drift.own_tokens) == (sampler.experiment(), None)
-    assert scorer.drift.reference == found["bf16 default"].experiment()
-    assert scorer.engine == found["bf16 default"].engine
-
-
-def test_under_a_setting_the_scorer_is_named_after_both():
-    cached = "settings: [default, cached], setting_settings: {cached: {engine_args: {kv_cache_dtype: fp8}}}"
-    assert list(specs(f"quants: [bf16], {cached}, drift: {{own_tokens: true}}")) == [
-        "bf16 default", "bf16 cached", "bf16 scores-bf16-cached",
-    ]  # fmt: skip
-
-
-def test_own_tokens_are_scored_once_after_they_were_sampled():
-    config = read_config(merged_with(f"{{{SMALL}, {OWN}, launches: 2}}"))
-    plan = schedule(config, expand(config, probe_engine(None)))
-    launches = {(e.spec.quant.name, e.spec.axes["setting"], i): r for r, e, i in map(_parts, plan.launches)}
-    first, sampling = launches["bf16", "default", 0], launches["w8a8", "default", 0]
-    needed = {launch.record: launch.needed for launch in plan.launches}
-    assert needed[launches["bf16", "scores-w8a8", 0]] == [sampling]
-    assert needed[sampling] == needed[launches["w8a8", "default", 1]] == [first]
-    assert ("bf16", "scores-w8a8", 1) not in launches
-    assert [each.launches for each in plan.experiments] == [2, 2, 1]
-
-
 EXACT = "quants: [w8a8, bf16], drift: {reference: {dtype: float32}}"
 
 
@@ -127,19 +91,6 @@ def test_a_reference_in_float32_is_an_experiment_of_its_own_that_all_are_held_ag
         drift = found[name].drift
         assert drift is not None
         assert drift.reference == reference.experiment()
-
-
-def test_a_reference_in_float32_scores_what_the_quant_samples_that_it_is_made_of():
-    found = specs("quants: [bf16], drift: {own_tokens: true, reference: {dtype: float32}}")
-    assert list(found) == ["bf16 float32", "bf16 default", "bf16 float32-scores-bf16"]
-    scorer = found["bf16 float32-scores-bf16"]
-    assert scorer.engine == found["bf16 float32"].engine
-    assert scorer.drift is not None
-    assert scorer.drift.sampler == found["bf16 default"].experiment()
-
-
-def _parts(launch):
-    return launch.record, launch.experiment, launch.index
 
 
 def _reference(launch) -> Path | None:

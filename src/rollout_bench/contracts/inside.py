@@ -5,7 +5,7 @@ There is no throughput in it, by design: a profiled engine is slower than it is.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -68,36 +68,15 @@ class Profile(Launched):
         return super().timed_s | {f"steps.{number}.elapsed_s": step.elapsed_s for number, step in enumerate(self.steps)}
 
 
-class Routers(Strict):
-    """The routers of a mixture of experts."""
-
-    layers: int = Field(gt=0, le=10_000, description="How many there are: layers that are mixtures.")
-    per_token: int = Field(gt=0, le=10_000, description="Experts that each of them chooses for a token.")
-
-    def packed_length(self, tokens: int) -> int:
-        """Return how many characters the experts of so many tokens take in a layer."""
-        return 4 * -(-2 * self.per_token * tokens // 3)
-
-
 class ScoredRow(Strict):
     """One sequence with the probabilities that an engine gave its tokens: a line of the side file."""
 
-    batch: int | None = absent(
-        "Sequences that were scored at once. Null: the engine generated it, or `by` scored it.", gt=0
-    )
-    by: Literal["transformers"] | None = absent(
-        "What scored it in place of the engine, in records of earlier versions; no summary reads it. Null: the engine."
-    )
+    batch: int | None = absent("Sequences that were scored at once. Null: the engine generated it.", gt=0)
     sequence: int = Field(ge=0, description="Its number, from 0.")
     logprobs: list[float] = Field(
         min_length=1, description="Of each token the log of its probability at temperature 1, natural."
     )
     first: list[int] = Field(min_length=1, description="In the place of each token the one that was likeliest.")
-    experts: list[Annotated[str, Field(pattern="^[A-Za-z0-9+/]*={0,2}$")]] | None = absent(
-        "For each layer that is a mixture which experts its router chose in the places that give each token its "
-        "probability: base64 of tokens x experts per token, 16-bit numbers, the lowest byte first, those of a token in "
-        "ascending order. Null of a dense model, while generating, and where that is not known."
-    )
     prompt_token_ids: list[int] | None = absent("Its prompt. Null where the reference has it.")
     token_ids: list[int] | None = absent("Its tokens after the prompt. Null where the reference has them.")
 
@@ -113,12 +92,6 @@ class Drift(Launched):
         ),
     )
     scored_tokens: int = Field(gt=0, description="Tokens that were scored with each batch, those of prompts left out.")
-    own_tokens_sha256: str | None = absent(
-        "The same SHA-256 of tokens of its own that it sampled besides. Null where it sampled none.",
-        pattern="^[0-9a-f]{64}$",
-    )
-    routers: Routers | None = absent("Of whose choices rows have some. Null where none does.")
-    routing_unknown: str | None = absent("Why rows of a mixture lack what its routers chose. Null where they don't.")
     scores_file: str = Field(description="Name of the side file beside this one: a row for each sequence and batch.")
     scores: int = Field(gt=0, description="Rows in it.")
     side_files_sha256: dict[str, str] = Field(description="SHA-256 of the side file by its name.")

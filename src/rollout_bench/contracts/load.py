@@ -328,11 +328,6 @@ class DriftSettings(Strict):
         AfterValidator(lambda values: sorted(set(values))),
         Field(max_length=16),
     ] = Field([1, 64], description="Sequences that are scored at once: all of them are, with each of these numbers.")
-    own_tokens: bool = Field(
-        False,
-        description="true: each of the others also samples tokens of its own, and a further launch of the reference "
-        "scores them: the direction of training.",
-    )
 
 
 class DriftSpec(Strict):
@@ -344,11 +339,4 @@ class DriftSpec(Strict):
     reference: str | None = absent(
         "Folder of the experiment whose first launch sampled the tokens, which ends in the key of its spec. Null in the"
         " reference itself."
-    )
-    own_tokens: bool | None = absent("True: its first launch samples tokens of its own, besides. Null: it does not.")
-    also_by: Literal["transformers"] | None = absent(
-        "What scored the tokens of its first launch besides, which earlier versions could ask for. Null: nothing did."
-    )
-    sampler: str | None = absent(
-        "Folder of another experiment, whose own tokens the reference scores here instead. Null: it scores its own."
     )

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.inside import Drift, Routers, ScoredRow
+from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow, ServerSample
@@ -120,8 +120,7 @@ def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
     assert drift is not None, "records of this mode have it"
     with _needed_by_its_record():
         tokens = max(drift.tokens, int(record.engine.resolved.get("max_model_len") or 0))
-        routed = 0 if record.routers is None else record.routers.layers * (record.routers.packed_length(tokens) + 3)
-        rows = _read(path, _SCORES, ScoredRow, record.scores, LINE_BYTES + SCORE_BYTES * tokens + routed)
+        rows = _read(path, _SCORES, ScoredRow, record.scores, LINE_BYTES + SCORE_BYTES * tokens)
         if len(rows) != record.scores:
             raise UserError(f"{path}: has {len(rows)} of {record.scores} rows", REMEDY)
         _check_written_with(path, record)
@@ -129,24 +128,12 @@ def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
             of_tokens = len(row.logprobs) if row.token_ids is None else len(row.token_ids)
             if not len(row.logprobs) == len(row.first) == of_tokens:
                 raise UserError(f"{path}: line {number}: has not as many probabilities as tokens", REMEDY)
-            if row.experts is not None and not _routed_by(record.routers, row.experts, of_tokens):
-                raise UserError(f"{path}: line {number}: has not as many experts as its routers chose", REMEDY)
         for batch in drift.batch_sizes:
             scored = sum(len(row.logprobs) for row in rows if row.batch == batch)
             if scored != record.scored_tokens:
                 problem = f"has {scored} tokens scored {batch} at once, and the record {record.scored_tokens}"
                 raise UserError(f"{path}: {problem}", REMEDY)
     return rows
-
-
-def _routed_by(routers: Routers | None, experts: Sequence[str], tokens: int) -> bool:
-    if routers is None or len(experts) != routers.layers:
-        return False
-    padding = "=" * (-2 * routers.per_token * tokens % 3)
-    return all(
-        len(each) == routers.packed_length(tokens) and each.count("=") == len(padding) and each.endswith(padding)
-        for each in experts
-    )
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def reference_path(record: Path, spec: Spec) -> Path | None:
     """Return the record of the launch that samples what that of `record` scores; None where it samples itself."""
     if spec.drift is None:
         return None
-    sampler = spec.drift.sampler or spec.drift.reference or spec.experiment()
+    sampler = spec.drift.reference or spec.experiment()
     found = record_path(record.parents[2], spec.mode, sampler, 0)
     return None if found == record else found
 

@@ -39,7 +39,6 @@ _REMOVED = {
     "precision.stop": _AUTO,
     "precision.race": _AUTO,
     "comparison.power": "each interval says how large a difference may be",
-    "drift.reference.also_by": "the reference itself is exact with drift.reference.dtype: float32",
 }
 """What to do in place of keys that earlier versions had; `*` stands for any name."""
 

@@ -86,9 +86,6 @@ from rollout_bench.plan.quants import (
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
-SCORES = "scores"
-"""Part of the setting's name under which the reference scores tokens that another quant has sampled."""
-
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Spelled out although vLLM's defaults are the same, since results depend on them."""
 
@@ -259,7 +256,7 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
     """Return `experiments`, of which those of drift mode now name the one whose tokens they score.
 
     That is the reference's quant under the default setting, of the same model and workload. Those without one go to
-    `skipped`. Where the others sample tokens of their own, each is followed by one in which the reference scores them.
+    `skipped`.
     """
     quant, dtype = drift.reference.quant, drift.reference.dtype
     sampling = [e for e in experiments if e.spec.drift and e.spec.quant.name == quant and e.spec.setting is None]
@@ -274,8 +271,7 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
                 found.append(reference)
                 if dtype is None:
                     continue
-            other = _in_drift(one, reference=reference.name, own_tokens=drift.own_tokens or None)
-            found += [other, _scorer(reference, other)] if drift.own_tokens else [other]
+            found.append(_in_drift(one, reference=reference.name))
         else:
             reason = f"the reference of drift, {quant} under the default setting, is not measured"
             remedy = f"have {spec.model.name} measured with {quant}, and no settings selected without default"
@@ -314,13 +310,6 @@ def _exact(reference: Experiment, dtype: str) -> Experiment:
     engine = spec.engine.model_copy(update={"args": {**spec.engine.args, "dtype": dtype}})
     quant = spec.quant.model_copy(update={"linear_dtypes": (dtype,)})
     return _with_spec(reference, engine=engine, quant=quant, setting=dtype)
-
-
-def _scorer(reference: Experiment, other: Experiment) -> Experiment:
-    """Return the experiment in which the reference scores what `other` samples, named as a setting of the former."""
-    words = (reference.spec.setting, SCORES, other.spec.quant.name, other.spec.setting)
-    scorer = _in_drift(reference, reference=reference.name, sampler=other.name)
-    return _with_spec(scorer, setting="-".join(filter(None, words)))
 
 
 def _in_drift(one: Experiment, **fields: Any) -> Experiment:

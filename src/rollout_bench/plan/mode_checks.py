@@ -195,7 +195,7 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
     if mode == STARTUP.name:
         return {MODES[mode].settings: _start_of(config.startup)}
     if mode == DRIFT.name:
-        return {MODES[mode].settings: config.drift.to(DriftSpec, reference=None, own_tokens=None)}
+        return {MODES[mode].settings: config.drift.to(DriftSpec, reference=None)}
     return {MODES[mode].settings: getattr(config, MODES[mode].settings)}
 
 

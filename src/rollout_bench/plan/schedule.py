@@ -224,7 +224,7 @@ class Schedule:
                 experiment=e.name,
                 key=e.spec.key(),
                 **e.spec.axes,
-                launches=_launches_of(self.config, e),
+                launches=self.config.launches_of(e.spec.mode),
                 weights=_weights_folder(e),
                 devices=devices_needed(e.spec),
             )
@@ -453,15 +453,9 @@ def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: 
         ScheduledLaunch(experiment, index, str(record_path(RESULTS, experiment.spec.mode, experiment.name, index)))
         for index, places in enumerate(round_orders(by_place, config.most_launches, order_seed))
         for experiment in map(by_place.__getitem__, places)
-        if index < _launches_of(config, experiment)
+        if index < config.launches_of(experiment.spec.mode)
     ]
     return Schedule(config, matrix, launches, order_seed, interleaving or Interleaving())
-
-
-def _launches_of(config: Config, experiment: Experiment) -> int:
-    """Return how often an experiment is launched at most: once where it scores what another samples once."""
-    drift = experiment.spec.drift
-    return 1 if drift is not None and drift.sampler is not None else config.launches_of(experiment.spec.mode)
 
 
 def kept_order_seed(plan: Path) -> int | None:

@@ -1,19 +1,17 @@
 """What drift launches say: how far each experiment is from the reference, and the reference from itself.
 
-In both directions d is the log probability that a token has from who scores it, less the one from who sampled it.
+d is the log probability that a token has from who scores it, less the one from the reference, which sampled it.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess, rerouted
+from rollout_bench.analysis.stats.divergence import Array, Bounded, Divergence, divergence, excess
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Drift, ScoredRow
@@ -54,7 +52,6 @@ class Drifted:
         found: how far.
         log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
         elsewhere: whether it is the reference in other launches than the one that all is held against.
-        own: whether the experiment has sampled the tokens, and the reference scored them: else it is the reverse.
         beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
             same reference; None for the reference itself, and where there is no floor.
     """
@@ -66,7 +63,6 @@ class Drifted:
     found: Divergence
     log_ratios: tuple[Array, ...]
     elsewhere: bool = False
-    own: bool = False
     beyond: Bounded | None = None
 
     @property
@@ -82,7 +78,7 @@ class Drifted:
     @property
     def is_floor(self) -> bool:
         """Whether the floor may be taken from it: the reference scored another time, or otherwise batched."""
-        return self.of_reference and (self.own or self.batch is not None)
+        return self.of_reference and self.batch is not None
 
     @property
     def drifts(self) -> bool | None:
@@ -92,18 +88,14 @@ class Drifted:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """All that was scored, by reference, the reference first; `problems` say what could not be compared, and why.
-
-    `drifted` are of the reference's tokens, `own` of tokens that each experiment sampled itself.
-    """
+    """All that was scored, by reference, the reference first; `problems` say what could not be compared, and why."""
 
     drifted: tuple[Drifted, ...] = ()
-    own: tuple[Drifted, ...] = ()
     problems: tuple[str, ...] = ()
 
     def floor_of(self, one: Drifted) -> Drifted | None:
         """Return the largest difference of the reference of `one` from itself; None where it was scored only once."""
-        return _floor(one, (*self.drifted, *self.own))
+        return _floor(one, self.drifted)
 
 
 def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
@@ -113,23 +105,15 @@ def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> 
     launches = {each.place: _read(results, each, problems) for each in measured}
     by_folder = {each.experiment.experiment: each for each in measured}
     drifted: list[Drifted] = []
-    sampled: list[Drifted] = []
     for folder, own in grouped((_reference_of(each), each) for each in measured).items():
         reference = by_folder.get(folder)
         if reference is None or not launches[reference.place]:
             problems.append(f"{folder}: has no valid launch, so nothing is held against it; measure it again")
             continue
         own = sorted(own, key=lambda each: each.place != reference.place)
-        others = [each for each in own if _settings(each).sampler is None]
-        scorers = {sampler: each for each in own if (sampler := _settings(each).sampler) is not None}
-        sampling = [each for each in others if _settings(each).own_tokens]
-        found = list(_drifted(reference, others, launches, confidence, problems))
-        if sampling:
-            found += _on_own_tokens(reference, [reference, *sampling], scorers, launches, confidence, problems)
-        found = with_verdicts(found, confidence)
-        drifted += [each for each in found if not each.own]
-        sampled += [each for each in found if each.own]
-    return DriftReport(tuple(drifted), tuple(sampled), tuple(problems))
+        found = list(_drifted(reference, own, launches, confidence, problems))
+        drifted += with_verdicts(found, confidence)
+    return DriftReport(tuple(drifted), tuple(problems))
 
 
 def _settings(each: Chosen) -> DriftSpec:
@@ -153,14 +137,11 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLa
         except UserError as error:
             problems.append(str(error).replace("\n", "; "))
             continue
-        rows = [row for row in rows if row.by is None]  # what else earlier versions had score
         scores: dict[How, list[ScoredRow]] = {
             how: sorted((row for row in rows if row.batch == how), key=lambda row: row.sequence)
             for how in dict.fromkeys(row.batch for row in rows)
         }
         found[record.launch] = DriftLaunch(record, scores)
-    unknown = dict.fromkeys(launch.record.routing_unknown for launch in found.values())
-    problems += [f"{each.place}: it is not known which experts routers chose: {why}" for why in unknown if why]
     return found
 
 
@@ -184,54 +165,10 @@ def _drifted(
             for how in dict.fromkeys(how for index in indices for how in same[index].scores):
                 if each.place == reference.place and indices == [base_index] and how == first:
                     continue  # what all else is held against
-                if each.place != reference.place and how == GENERATED:
-                    continue  # tokens of its own
                 scored = [rows for index in indices if (rows := same[index].scores.get(how)) is not None]
                 found, ratios = _held_against(base.scores[first], scored, confidence)
                 elsewhere = each.place == reference.place and indices != [base_index]
                 yield Drifted(each, reference, how, tuple(indices), found, ratios, elsewhere)
-
-
-def _on_own_tokens(
-    reference: Chosen,
-    own: Sequence[Chosen],
-    scorers: Mapping[str, Chosen],
-    launches: Mapping[str, Mapping[int, DriftLaunch]],
-    confidence: float,
-    problems: list[str],
-) -> Iterator[Drifted]:
-    """Yield how far the `reference` is from each of `own` on the tokens that this one sampled, batch by batch.
-
-    Of the reference that is what it gave its tokens while it generated them, and what it gives them when it scores.
-
-    Args:
-        reference: the experiment that scores.
-        own: those that sample, the reference among them.
-        scorers: folder of the one that samples -> experiment in which the reference scores its tokens.
-        launches: of each experiment, by its place and their index.
-        confidence: of each interval.
-        problems: gets what can't be compared.
-    """
-    for each in own:
-        itself = each.place == reference.place
-        scorer = each if itself else scorers.get(each.experiment.experiment)
-        base = launches[each.place].get(0)
-        if scorer is None or not launches[scorer.place]:
-            problems.append(f"{each.place}: no valid launch of the reference has scored the tokens that it sampled")
-            continue
-        if base is None:
-            problems.append(f"{each.place}: launch 0 sampled tokens and is not valid; measure it again")
-            continue
-        sha256 = base.record.tokens_sha256 if itself else base.record.own_tokens_sha256
-        sampled = f"launch 0 of {each.experiment.experiment}"
-        scored = _of_tokens(sha256, sampled, scorer.place, launches[scorer.place], problems)
-        apart = [[0], [index for index in scored if index != 0]] if itself else [list(scored)]
-        for indices in filter(None, apart):
-            for how in dict.fromkeys(how for index in indices for how in scored[index].scores if how != GENERATED):
-                rows = [kept for index in indices if (kept := scored[index].scores.get(how)) is not None]
-                found, ratios = _held_against(base.scores[GENERATED], rows, confidence)
-                elsewhere = itself and indices != [0]
-                yield Drifted(each, reference, how, tuple(indices), found, ratios, elsewhere, own=True)
 
 
 def _of_tokens(
@@ -262,30 +199,7 @@ def _held_against(
         np.concatenate([np.equal(row.first, p.first) for row in rows])
         for p, *rows in zip(sampled, *scored, strict=True)
     ]
-    return divergence(ratios, confidence, choices, len(scored), _routed(sampled, scored)), ratios
-
-
-def _routed(sampled: Sequence[ScoredRow], scored: Sequence[Sequence[ScoredRow]]) -> list[tuple[Array, Array]] | None:
-    """Return what `rerouted` says of the tokens of each sequence; None where rows don't have their experts."""
-    found = []
-    for p, *rows in zip(sampled, *scored, strict=True):
-        base, others = experts_of(p), [experts_of(row) for row in rows]
-        apart = [
-            rerouted(one, base) for one in others if base is not None and one is not None and one.shape == base.shape
-        ]
-        if len(apart) != len(others):
-            return None
-        experts, sets = zip(*apart, strict=True)
-        found.append((np.concatenate(experts), np.concatenate(sets)))
-    return found
-
-
-def experts_of(row: ScoredRow) -> NDArray[np.uint16] | None:
-    """Return the experts of a row that was read [layers, tokens, experts per token]; None where it has none."""
-    if row.experts is None:
-        return None
-    layers = [np.frombuffer(base64.b64decode(layer), "<u2") for layer in row.experts]
-    return np.stack(layers).reshape(len(layers), len(row.logprobs), -1)
+    return divergence(ratios, confidence, choices, len(scored)), ratios
 
 
 def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
@@ -305,7 +219,5 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
 
 
 def _floor(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:
-    alike = (
-        each for each in drifted if each.is_floor and (each.reference.place, each.own) == (one.reference.place, one.own)
-    )
+    alike = (each for each in drifted if each.is_floor and each.reference.place == one.reference.place)
     return max(alike, key=lambda each: each.found.size.value, default=None)

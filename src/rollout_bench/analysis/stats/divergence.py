@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -81,9 +80,6 @@ class Divergence:
             sequences say little of how large the rarest weights are, and 90 % intervals missed in 32 of 100 tries.
         agreement: share of tokens in whose place both find the same token likeliest; None where that is not known.
         perplexity_ratio: of the tokens under q over that under p: e^k1, of which `LARGEST` is the most.
-        other_experts: share of the experts that routers of a mixture chose which those of p did not choose in the same
-            place; None where that is not known.
-        other_sets: share of tokens and layers where the experts that are chosen are not all the same; None likewise.
     """
 
     sequences: int
@@ -101,8 +97,6 @@ class Divergence:
     sequence_ess: float
     agreement: Bounded | None
     perplexity_ratio: Bounded
-    other_experts: Bounded | None = None
-    other_sets: Bounded | None = None
 
 
 def divergence(
@@ -110,7 +104,6 @@ def divergence(
     confidence: float,
     same_first: Sequence[ArrayLike] | None = None,
     times: int = 1,
-    routed: Sequence[tuple[Array, Array]] | None = None,
 ) -> Divergence:
     """Return how far q is from p.
 
@@ -125,7 +118,6 @@ def divergence(
         confidence: of each interval, taken alone.
         same_first: for each sequence and token whether both find the same token likeliest [n_i].
         times: how often q gave each sequence its probabilities: so many parts of each n_i follow one another.
-        routed: for each sequence what `rerouted` returns of its tokens [n_i].
 
     Raises:
         ValueError: there is no sequence, one has no token, a value is not finite, or there are no such parts.
@@ -141,7 +133,6 @@ def divergence(
     drawn = _Drawn(each, confidence)
     k1 = drawn.mean(-d)
     agreed = None if same_first is None else np.concatenate([np.asarray(x, dtype=float) for x in same_first])
-    experts, sets = ([one[which] for one in routed or ()] for which in (0, 1))
     return Divergence(
         sequences=len(each),
         tokens=d.size,
@@ -158,8 +149,6 @@ def divergence(
         sequence_ess=effective_share([part.sum() for values in each for part in np.split(values, times)]),
         agreement=None if agreed is None else drawn.mean(agreed),
         perplexity_ratio=Bounded(*(math.exp(min(end, LARGEST)) for end in (k1.value, k1.low, k1.high))),
-        other_experts=drawn.mean(np.concatenate(experts)) if experts else None,
-        other_sets=drawn.mean(np.concatenate(sets)) if sets else None,
     )
 
 
@@ -193,21 +182,6 @@ def mean_size(log_ratios: Sequence[ArrayLike], confidence: float) -> Bounded:
 
 def _sizes(log_ratios: Sequence[ArrayLike]) -> Array:
     return np.array([np.abs(np.asarray(values, dtype=float)).mean() for values in log_ratios])
-
-
-def rerouted(chosen: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]]) -> tuple[Array, Array]:
-    """Return how far the routing of tokens is from that of a reference.
-
-    Args:
-        chosen: experts [layers, tokens, experts per token], in any order, none twice for a token and layer.
-        reference: the same of the reference.
-
-    Returns:
-        For each token the share of its experts that the reference did not choose, and the share of layers where these
-        are not all the same.
-    """
-    other = ~(chosen[..., :, None] == reference[..., None, :]).any(axis=-1)
-    return other.mean(axis=(0, 2)), other.any(axis=-1).mean(axis=0)
 
 
 def effective_share(log_weights: ArrayLike) -> float:

@@ -13,7 +13,6 @@ from typing import Any
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
-from rollout_bench.measure.drift.routing import EXTENSION, RoutingNotes
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     IterationEnds,
@@ -33,9 +32,6 @@ LOGPROBS_MODE = "raw_logprobs"
 SEEDS = 1 << 20
 """Seeds of requests that belong to one seed of a workload."""
 
-OWN_SEEDS = SEEDS // 2
-"""The first of these with which others than the reference sample: with its seeds they would say what it says."""
-
 
 @dataclass(frozen=True)
 class Continued:
@@ -53,32 +49,20 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """
     settings = job.spec.drift
     assert settings is not None, "the spec is of drift mode"
-    scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE, worker_extension_cls=EXTENSION), wait)
+    scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE), wait)
     tell(PhaseBegins(phase="measuring"))
-    own = job.reference is not None
-    sequences: list[Continued] = []
-    if not own or (settings.own_tokens and job.launch == 0):
-        asked = prompts_of(source_of(job, scorer.vocabulary), settings.prompts)
-        first_seed = job.spec.workload.seed * SEEDS + (OWN_SEEDS if own else 0)
-        sampled = scorer.sample(asked, settings.tokens, first_seed, job.spec.workload.ignore_eos)
-        tell(IterationEnds())
-        sequences = [Continued(row.prompt_token_ids or [], row.token_ids or []) for row in sampled]
-        tell(SequencesScored(rows=sampled, tokens_sha256=digest(sequences), own=own))
     if job.reference is not None:
         sequences = sampled_by(Path(job.reference))
-    for batch in settings.batch_sizes:
-        # a quantization's own tokens are held against what it gave them while it generated, where nothing is noted
-        rows = scorer.score(sequences, batch, routed=settings.sampler is None)
+    else:
+        asked = prompts_of(source_of(job, scorer.vocabulary), settings.prompts)
+        sampled = scorer.sample(asked, settings.tokens, job.spec.workload.seed * SEEDS, job.spec.workload.ignore_eos)
         tell(IterationEnds())
-        routing = scorer.routing
-        tell(
-            SequencesScored(
-                rows=rows,
-                tokens_sha256=digest(sequences),
-                routers=routing.routers,
-                routing_unknown=routing.unknown,
-            )
-        )
+        sequences = [Continued(row.prompt_token_ids or [], row.token_ids or []) for row in sampled]
+        tell(SequencesScored(rows=sampled, tokens_sha256=digest(sequences)))
+    for batch in settings.batch_sizes:
+        rows = scorer.score(sequences, batch)
+        tell(IterationEnds())
+        tell(SequencesScored(rows=rows, tokens_sha256=digest(sequences)))
 
 
 def prompts_of(source: Source, count: int) -> list[list[int]]:
@@ -121,7 +105,6 @@ class Scorer:
         self._config: Any = engine.llm.llm_engine.vllm_config.model_config
         self._asked = 0
         self.vocabulary = engine.vocabulary
-        self.routing = RoutingNotes(engine)
 
     def sample(self, prompts: Sequence[list[int]], tokens: int, first_seed: int, ignore_eos: bool) -> list[ScoredRow]:
         """Return a row for each prompt, continued at temperature 1 by so many `tokens`, at most.
@@ -174,12 +157,11 @@ class Scorer:
             )
         return rows
 
-    def score(self, sequences: Sequence[Continued], batch: int, routed: bool = False) -> list[ScoredRow]:
+    def score(self, sequences: Sequence[Continued], batch: int) -> list[ScoredRow]:
         """Return a row for each of `sequences`, of which the engine gets `batch` at once.
 
         Their probabilities are those of prompts, which vLLM computes in one go, chunked where they are longer than a
         step has room for; it looks up no prefix for such a request. One token is generated, and thrown away.
-        With `routed` rows of a mixture also have the experts that its routers chose, where the engine tells.
 
         Raises:
             ServingFailed: the engine's answer lacks what was asked for.
@@ -195,24 +177,15 @@ class Scorer:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        if routed:
-            self.routing.begin()
         self._wait()
         rows = []
         for begin in range(0, len(sequences), batch):
             asked = sequences[begin : begin + batch]
-            places = {
-                self._name(number): (len(one.prompt_token_ids) - 1, len(one.prompt_token_ids + one.token_ids) - 1)
-                for number, one in enumerate(asked, self._asked)
-            }
             outputs = self._run([(one.prompt_token_ids + one.token_ids, sampling) for one in asked])
-            experts = self.routing.taken(places)
-            for number, (one, output, name) in enumerate(zip(asked, outputs, places, strict=True), begin):
+            for number, (one, output) in enumerate(zip(asked, outputs, strict=True), begin):
                 said = list(output.prompt_logprobs or ())[len(one.prompt_token_ids) :]
                 logprobs, first = read_choices(said, one.token_ids)
-                row = ScoredRow(batch=batch, sequence=number, logprobs=logprobs, first=first, experts=experts.get(name))
-                rows.append(row)
-        self.routing.end()
+                rows.append(ScoredRow(batch=batch, sequence=number, logprobs=logprobs, first=first))
         return rows
 
     @staticmethod

@@ -12,7 +12,6 @@ from pydantic import Field, TypeAdapter
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import (
     LinearShape,
-    Routers,
     ScoredRow,
     Step,
     TraceFile,
@@ -139,9 +138,6 @@ class SequencesScored(Strict):
     event: Literal["scored"] = "scored"
     rows: list[ScoredRow]
     tokens_sha256: str
-    own: bool = Field(False, description="Whether they are tokens of its own, which it samples besides.")
-    routers: Routers | None = Field(None, description="Of whose choices rows have some. Null where none does.")
-    routing_unknown: str | None = Field(None, description="Why rows of a mixture lack what its routers chose.")
 
 
 class StartSeen(Strict):

@@ -13,7 +13,6 @@ from rollout_bench.contracts.inside import (
     Drift,
     LinearShape,
     Profile,
-    Routers,
     ScoredRow,
     Step,
     TraceFile,
@@ -475,9 +474,6 @@ class DriftCollecting(Collecting):
         super().__init__(spec, launch, progress, surroundings)
         self._rows: list[ScoredRow] = []
         self._sha256 = ""
-        self._own_sha256: str | None = None
-        self._routers: Routers | None = None
-        self._routing_unknown: str | None = None
 
     def take(self, event: Event) -> None:
         """Take one event."""
@@ -488,12 +484,7 @@ class DriftCollecting(Collecting):
         elif isinstance(event, SequencesScored):
             self.surroundings.meanwhile()
             self._rows += event.rows
-            self._routers = event.routers or self._routers
-            self._routing_unknown = event.routing_unknown or self._routing_unknown
-            if event.own:
-                self._own_sha256 = event.tokens_sha256
-            else:
-                self._sha256 = event.tokens_sha256
+            self._sha256 = event.tokens_sha256
             self.progress.scored(event.rows)
 
     def write(self, log: str, path: Path) -> None:
@@ -504,10 +495,7 @@ class DriftCollecting(Collecting):
             **self.launched(log),
             validity=[*self.flags, *fallback_flags(log)],
             tokens_sha256=self._sha256,
-            own_tokens_sha256=self._own_sha256,
             scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
-            routers=self._routers,
-            routing_unknown=self._routing_unknown,
             scores_file=scores_path(path).name,
             scores=len(self._rows),
             side_files_sha256={},

@@ -65,8 +65,8 @@ SIZE = (
     _of(
         "mean |d|",
         "Mean over tokens of |d|, d being the log probability of a token less the one that the reference gave it, in "
-        "nats; on own tokens the one that the reference gives less the one with which the quant sampled it. Each "
-        "sequence counts alike; in all other columns each token does. In brackets the interval over sequences, for "
+        "nats. Each sequence counts alike; in all other columns each token does. In brackets the interval over "
+        "sequences, for "
         "which a sequence is taken to be zero or lognormal; not known where fewer than two sequences differ, and "
         "unbounded above a thousand times the mean.",
         lambda found: bounded_text(found.size),
@@ -86,8 +86,7 @@ SIZE = (
     _of("max |d|", "The largest.", lambda found: number(found.largest, 3)),
     _of(
         "KL k1",
-        "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It may come out below 0. "
-        "On own tokens of KL(quant || reference).",
+        "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It may come out below 0.",
         lambda found: bounded_text(found.k1),
     ),
     _of(
@@ -102,8 +101,7 @@ WEIGHTS = (
     SIZE[1],
     _of(
         f"outside [{NEAR[0]:g}, {NEAR[1]:g}] %",
-        "Share of tokens whose ratio of probabilities e^d, the quant's over the reference's, is outside, in percent; "
-        "on own tokens the reference's over the quant's, the weight that corrects a gradient.",
+        "Share of tokens whose ratio of probabilities e^d, the quant's over the reference's, is outside, in percent.",
         lambda found: bounded_text(found.outside, 100),
     ),
     _of(
@@ -126,19 +124,6 @@ WEIGHTS = (
         "Share of tokens in whose place both find the same token likeliest.",
         lambda found: MISSING if found.agreement is None else bounded_text(found.agreement, 100, 4),
     ),
-    Column(
-        "other experts %",
-        "Share of the experts that routers of a mixture chose which the reference's did not choose in the same place, "
-        "over all tokens and layers, in percent.",
-        lambda line: line["other_experts"] or MISSING,
-        known="other_experts",
-    ),
-    Column(
-        "other sets %",
-        "Share of tokens and layers where the chosen experts are not all those of the reference, in percent.",
-        lambda line: line["other_sets"] or MISSING,
-        known="other_sets",
-    ),
     _of(
         "perplexity ratio",
         "Perplexity of the tokens under who scores them over that under who sampled them.",
@@ -157,14 +142,10 @@ def drift_part(findings: Findings) -> SummaryPart:
     warnings = [Section("Drift that can't be told", report.problems)] if report.problems else []
     if not report.drifted:
         return SummaryPart(tables=tables, warnings=warnings)
-    told, own = (
-        [(one, batches, report.floor_of(one)) for one, batches in farthest(each)]
-        for each in (report.drifted, report.own)
-    )
+    told = [(one, batches, report.floor_of(one)) for one, batches in farthest(report.drifted)]
     said = sections(
         DRIFT.name,
         told=told,
-        own=own,
         alone=not told,
         bounded=bounded_text,
         excess=excess_text,
@@ -202,24 +183,14 @@ def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
 
 def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) -> Iterator[View]:
     platforms = dict.fromkeys(
-        [one.chosen.experiment.platform for one in (*report.drifted, *report.own)]
-        + [each.experiment.platform for each in left_out]
+        [one.chosen.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
     )
     for platform in platforms:
-        lines, own = (
-            [
-                {
-                    **_names(one.chosen),
-                    **findings.launches.get(one.chosen.place, {}),
-                    "one": one,
-                    "other_experts": _share(one.found.other_experts),
-                    "other_sets": _share(one.found.other_sets),
-                }
-                for one in each
-                if one.chosen.experiment.platform == platform
-            ]
-            for each in (report.drifted, report.own)
-        )
+        lines: list[Line] = [
+            {**_names(one.chosen), **findings.launches.get(one.chosen.place, {}), "one": one}
+            for one in report.drifted
+            if one.chosen.experiment.platform == platform
+        ]
         without = [
             {**_names(each), **findings.launches.get(each.place, {}), "empty_because": each.reason}
             for each in left_out
@@ -228,13 +199,6 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
         yield view("Drift: ", platform, SIZE, lines, without)
         if lines:
             yield view("Drift, weights and choices: ", platform, WEIGHTS, lines)
-        if own:
-            yield view("Drift on own tokens: ", platform, SIZE, own)
-            yield view("Drift on own tokens, weights and choices: ", platform, WEIGHTS, own)
-
-
-def _share(value: Bounded | None) -> str | None:
-    return None if value is None else bounded_text(value, 100)
 
 
 def _names(each: Chosen) -> Line:
@@ -245,7 +209,7 @@ def _names(each: Chosen) -> Line:
 def drift_table(report: DriftReport) -> pd.DataFrame:
     """Return a line for each experiment and batch; the columns end in their units."""
     lines = []
-    for one in (*report.drifted, *report.own):
+    for one in report.drifted:
         experiment, found, beyond = one.chosen.experiment, one.found, one.beyond
         lines.append(
             {
@@ -256,7 +220,6 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 "setting": experiment.setting,
                 "key": experiment.key,
                 "reference_key": one.reference.experiment.key,
-                "tokens_of": "own" if one.own else "reference",
                 "batch": one.batch,
                 "launches": " ".join(map(str, one.launches)),
                 "sequences": found.sequences,
@@ -274,8 +237,6 @@ def drift_table(report: DriftReport) -> pd.DataFrame:
                 "sequence_ess_share": found.sequence_ess,
                 **_ends("same_first_choice", found.agreement, "_share"),
                 **_ends("perplexity_ratio", found.perplexity_ratio, ""),
-                **_ends("other_experts", found.other_experts, "_share"),
-                **_ends("other_sets", found.other_sets, "_share"),
                 **_ends("beyond_floor", beyond, "_nats"),
                 "drifts": one.drifts,
             }
