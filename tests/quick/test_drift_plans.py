@@ -37,7 +37,7 @@ def test_all_but_the_reference_name_its_folder():
 def test_another_reference_is_another_experiment_of_what_scores_its_tokens_alone():
     few, many = specs("quants: [bf16, w8a8]"), specs("quants: [bf16, w8a8], drift: {tokens: 5}")
     assert few["w8a8 default"].key() != many["w8a8 default"].key()
-    turned = specs("quants: [bf16, w8a8], drift: {reference: {quant: w8a8}}")
+    turned = specs("quants: [bf16, w8a8], drift: {reference: w8a8}")
     assert turned["bf16 default"].drift is not None
     assert turned["bf16 default"].drift.reference == turned["w8a8 default"].experiment()
 
@@ -75,22 +75,6 @@ def test_every_launch_needs_the_one_that_samples():
     assert first.endswith("launch-0.json")
     assert [others for record, others in needed.items() if record != first] == [[first]] * 3
     assert all(path is None or str(path) == first for path in map(_reference, plan.launches))
-
-
-EXACT = "quants: [w8a8, bf16], drift: {reference: {dtype: float32}}"
-
-
-def test_a_reference_in_float32_is_an_experiment_of_its_own_that_all_are_held_against():
-    before, found = specs("quants: [w8a8, bf16], drift: {}"), specs(EXACT)
-    assert list(found) == ["w8a8 default", "bf16 float32", "bf16 default"]
-    reference, plain = found["bf16 float32"], before["bf16 default"]
-    assert reference.engine.args == {**plain.engine.args, "dtype": "float32"}
-    assert reference.quant.linear_dtypes == ("float32",)  # what proves it
-    assert reference.drift == plain.drift
-    for name in ("w8a8 default", "bf16 default"):
-        drift = found[name].drift
-        assert drift is not None
-        assert drift.reference == reference.experiment()
 
 
 def _reference(launch) -> Path | None:

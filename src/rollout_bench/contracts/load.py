@@ -299,17 +299,6 @@ class EndpointSpec(Strict):
     )
 
 
-class DriftReference(Strict):
-    """What samples the tokens that all others of drift mode score."""
-
-    quant: Name = Field("bf16", description="Its quantization; its setting is the default one.")
-    dtype: Literal["float32"] | None = Field(
-        None,
-        description="float32: an engine of its own that computes in float32, which the plan lists as a setting of that "
-        "quant. Null: the quant itself.",
-    )
-
-
 class DriftSettings(Strict):
     """Which tokens launches in mode drift score, and how many sequences at once."""
 
@@ -319,8 +308,10 @@ class DriftSettings(Strict):
     tokens: Annotated[Count, Field(le=65_536)] = Field(
         128, description="Tokens that it samples after each prompt, at most: fewer where max_model_len has no room."
     )
-    reference: DriftReference = Field(
-        DriftReference(), description="What samples the tokens, and what the others' probabilities are held against."
+    reference: Name = Field(
+        "bf16",
+        description="The quantization that samples the tokens, under the default setting, and that the others' "
+        "probabilities are held against.",
     )
     batch_sizes: Annotated[
         list[Annotated[Count, Field(le=65_536)]],

@@ -72,7 +72,6 @@ from rollout_bench.plan.mode_checks import (
 from rollout_bench.plan.placement_checks import check_engines, check_placement, not_placed
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.quants import (
-    CACHE_ARGUMENT,
     NOT_SET,
     Quant,
     confounders,
@@ -258,58 +257,23 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
     That is the reference's quant under the default setting, of the same model and workload. Those without one go to
     `skipped`.
     """
-    quant, dtype = drift.reference.quant, drift.reference.dtype
+    quant = drift.reference
     sampling = [e for e in experiments if e.spec.drift and e.spec.quant.name == quant and e.spec.setting is None]
-    references = {(e.spec.model.name, e.spec.workload.name): e if dtype is None else _exact(e, dtype) for e in sampling}
+    references = {(e.spec.model.name, e.spec.workload.name): e for e in sampling}
     found = []
     for one in experiments:
         spec, reference = one.spec, references.get((one.spec.model.name, one.spec.workload.name))
         if spec.drift is None:
             found.append(one)
         elif reference is not None:
-            if one in sampling:
-                found.append(reference)
-                if dtype is None:
-                    continue
-            found.append(_in_drift(one, reference=reference.name))
+            found.append(one if one in sampling else _in_drift(one, reference=reference.name))
         else:
             reason = f"the reference of drift, {quant} under the default setting, is not measured"
             remedy = f"have {spec.model.name} measured with {quant}, and no settings selected without default"
             names = {"model": spec.model.name, "quant": spec.quant.name, "workload": spec.workload.name}
             setting = spec.axes["setting"]
             skipped.append(Skipped(mode=spec.mode, **names, setting=setting, reason=reason, remedy=remedy))
-    taken: dict[tuple[str, ...], Experiment] = {}
-    for one in found:
-        if one.spec.drift is not None and taken.setdefault(tuple(one.spec.axes.values()), one) is not one:
-            raise UserError(
-                f"config: setting_settings.{one.spec.setting}: drift mode calls launches of its reference so",
-                "call the setting something else",
-            )
     return found
-
-
-def _exact(reference: Experiment, dtype: str) -> Experiment:
-    """Return `reference` as an engine that computes in `dtype`: a setting of that name.
-
-    Raises:
-        UserError: its weights or its cache are quantized, so they don't become exact.
-    """
-    spec = reference.spec
-    cache = spec.engine.args.get(CACHE_ARGUMENT, "auto")
-    if cache not in ("auto", dtype):
-        raise UserError(
-            f"config: drift.reference.dtype: {CACHE_ARGUMENT} is {cache}, so {dtype} would not make"
-            f" {spec.quant.name} exact",
-            f"leave {CACHE_ARGUMENT} out of engine_args, and name it in a setting or a quant that is held against it",
-        )
-    if spec.quant.linear_dtypes != ("bfloat16",) or spec.quant.kv_cache_dtype is not None:
-        raise UserError(
-            f"config: drift.reference.dtype: {spec.quant.name} is quantized, so {dtype} would not make it exact",
-            "name a reference that is not quantized: drift: {reference: {quant: bf16, dtype: float32}}",
-        )
-    engine = spec.engine.model_copy(update={"args": {**spec.engine.args, "dtype": dtype}})
-    quant = spec.quant.model_copy(update={"linear_dtypes": (dtype,)})
-    return _with_spec(reference, engine=engine, quant=quant, setting=dtype)
 
 
 def _in_drift(one: Experiment, **fields: Any) -> Experiment:

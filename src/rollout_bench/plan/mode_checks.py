@@ -383,10 +383,10 @@ def check_drift(config: Config) -> None:
     if DRIFT.name not in config.modes:
         return
     drift = config.drift
-    if drift.reference.quant not in config.quants:
+    if drift.reference not in config.quants:
         raise UserError(
-            f"config: drift.reference.quant: {drift.reference.quant} samples the tokens, and is not among quants",
-            f"add it to quants, or name another: drift: {{reference: {{quant: {config.quants[0]}}}}}",
+            f"config: drift.reference: {drift.reference} samples the tokens, and is not among quants",
+            f"add it to quants, or name another: drift: {{reference: {config.quants[0]}}}",
         )
     if drift.batch_sizes[-1] > drift.prompts:
         raise UserError(

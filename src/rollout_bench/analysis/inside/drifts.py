@@ -23,10 +23,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 
 How = int | None
-"""How many sequences the engine scored at once."""
-
-GENERATED: How = None
-"""What it gave them while it generated them."""
+"""How many sequences the engine scored at once; None: what it gave them while it generated them."""
 
 Scores = Mapping[How, Sequence[ScoredRow]]
 """How -> the rows of all sequences, in their order."""
