@@ -244,24 +244,6 @@ BAD_PLACEMENTS = [
         "lower placement.devices, or raise prompts",
     ),
     Bad(
-        "placement_entry_over_http",
-        _placed("entry: server"),
-        "placement.entry: 'server' is not known",
-        "known: async, llm",
-    ),
-    Bad(
-        "placement_entry_of_colocated",
-        _placed("where: [colocated], entry: async"),
-        "placement.entry: is async, and colocated devices all generate and train",
-        "leave it out, or add server to placement.where",
-    ),
-    Bad(
-        "placement_entry_sharded",
-        _placed("where: [server], devices: 3, generators: 2, entry: async", "engine_args: {tensor_parallel_size: 2}"),
-        "placement.entry: async: AsyncLLM starts the workers of an engine itself",
-        "set it to llm, or tensor_parallel_size to 1",
-    ),
-    Bad(
         "placement_metric_of_others",
         "comparison: {metrics: [placed_step_s]}",
         "'placed_step_s' is of placements: name it in placement_metrics",

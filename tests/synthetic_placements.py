@@ -34,7 +34,6 @@ def placed_spec(
     args: Mapping[str, Any] | None = None,
     train_s: float | None = None,
     micro_batch: int = 4,
-    bucket_mb: int = 2048,
 ) -> Spec:
     """Return a spec: colocated, or so many of the devices only generate; its setting is named after that."""
     where = "colocated" if generators is None else "server"
@@ -46,7 +45,6 @@ def placed_spec(
         sleep=sleep,
         micro_batch=None if train_s else micro_batch,
         train_s=train_s,
-        bucket_mb=bucket_mb,
     )
     spec = make_spec(workload=workload, args=args)
     name = setting or f"{'overlap-1+' if overlap else ''}{f'sleep-{sleep}+' if sleep else ''}where-{where}"

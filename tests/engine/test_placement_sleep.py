@@ -27,7 +27,7 @@ pytestmark = [
 
 def asleep_spec(level: str, args: dict[str, Any] | None = None, **placement: Any) -> Spec:
     """Return a spec with dummy weights, whose engines sleep at `level`."""
-    settings = {"where": "colocated", "devices": 2, "micro_batch": 3, "bucket_mb": 1, "sleep": level, **placement}
+    settings = {"where": "colocated", "devices": 2, "micro_batch": 3, "sleep": level, **placement}
     spec = tiny_spec(engine={"args": {**SETTINGS["engine"]["args"], **(args or {})}}, measuring={"iterations": 1})
     return spec.model_copy(update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)})
 

@@ -9,16 +9,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 BUDGET = {
-    "analysis": 4951,
+    "analysis": 4949,
     "checkpoints": 523,
     "cluster": 940,
     "commands": 617,
-    "contracts": 1734,
+    "contracts": 1730,
     "core": 668,
     "exchange": 567,
     "llmd": 1070,
-    "measure": 9442,
-    "plan": 3158,
+    "measure": 9397,
+    "plan": 3155,
     "report": 4024,
     "scripts": 511,
     "snakefile": 395,

@@ -278,11 +278,10 @@ def test_engine_settings_in_which_both_differ_besides_are_named(tmp_path: Path) 
 
 
 def test_what_two_placements_do_at_once_is_named_beside_their_verdict(tmp_path: Path) -> None:
-    coarse = placed_spec(1, micro_batch=8, bucket_mb=100)
+    coarse = placed_spec(1, micro_batch=8)
     (told,) = said(measured(tmp_path, COLOCATED, coarse), DECISION)
     assert (
         "Besides, placement.micro_batch is 8 with 1 of 2 devices only generating and 4 with engine and trainer "
-        "colocated; placement.bucket_mb is 100 with 1 of 2 devices only generating and 2048 with engine and trainer "
         "colocated. What this contributes to the difference is not known."
     ) in told
 

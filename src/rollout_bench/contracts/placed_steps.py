@@ -40,14 +40,6 @@ class PlacementSettings(Strict):
     generators: Annotated[Count, Field(le=63)] | None = Field(
         None, description="With where: server, how many of the devices generate. Null: half of them."
     )
-    entry: Literal["llm", "async"] = Field(
-        "llm",
-        description=(
-            "With where: server, how sequences reach an engine: llm, all of a step in one LLM.generate(), in the "
-            "rank's own process; async, a request each to an AsyncLLM, whose core is a process of its own and takes "
-            "the weights there."
-        ),
-    )
     overlap: Overlap = Field(
         0,
         description=(
@@ -77,9 +69,6 @@ class PlacementSettings(Strict):
             "known. Null: really train on every generated sequence, in torch, a model of the same shape."
         ),
     )
-    bucket_mb: Annotated[Count, Field(le=1_000_000)] = Field(
-        2048, description="Megabytes (10^6 bytes) of weights that travel at once."
-    )
 
 
 class PlacementSpec(Strict):
@@ -88,12 +77,10 @@ class PlacementSpec(Strict):
     where: Where = Field(description="colocated or server.")
     devices: int = Field(description="Devices that share a step.")
     generators: int | None = absent("How many of them generate. Null where all do.")
-    entry: Literal["async"] | None = absent("AsyncLLM on devices of its own. Null: LLM.generate().")
     overlap: Literal[1] | None = absent("Steps that generation is ahead of training. Null: none.")
     sleep: Literal["1", "2"] | None = absent("How deeply an engine sleeps while its device trains. Null: not at all.")
     micro_batch: int | None = absent("Sequences in a forward pass. Null where nothing is trained.")
     train_s: float | None = absent("Seconds that training is taken to last, over all that train. Null: it is done.")
-    bucket_mb: int = Field(description="Megabytes of weights that travel at once.")
 
     @property
     def generating(self) -> range:

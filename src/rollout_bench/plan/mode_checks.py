@@ -44,10 +44,10 @@ def multiprocess_by_default(
 
     On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
     Where it is not, front end and core send each other nothing. Engines of a placement live in the process of their
-    rank, but behind an AsyncLLM.
+    rank.
     """
     if placement is not None:
-        return placement.entry == "async"
+        return False
     if startup is not None and startup.entries is not None:
         return True
     return platform != "cpu" or load is not None or mode in (MESSAGES.name, ROLLOUT.name)

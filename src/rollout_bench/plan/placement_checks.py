@@ -54,12 +54,10 @@ def placement_spec(settings: PlacementSettings) -> PlacementSpec:
         where=where,
         devices=settings.devices,
         generators=generators if where == SERVER else None,
-        entry="async" if where == SERVER and settings.entry == "async" else None,
         overlap=1 if where == SERVER and settings.overlap else None,
         sleep=None if where == SERVER or settings.sleep == "none" else settings.sleep,
         micro_batch=None if settings.train_s is not None else settings.micro_batch,
         train_s=settings.train_s,
-        bucket_mb=settings.bucket_mb,
     )
 
 
@@ -109,8 +107,7 @@ def check_placement(configs: Collection[Config]) -> None:
 
 
 def _check_colocated(settings: PlacementSettings) -> None:
-    served = settings.entry if settings.entry != "llm" else None
-    for key, value in (("generators", settings.generators), ("entry", served), ("overlap", settings.overlap)):
+    for key, value in (("generators", settings.generators), ("overlap", settings.overlap)):
         if value:
             raise UserError(
                 f"config: placement.{key}: is {value}, and colocated devices all generate and train, in turn",
@@ -136,12 +133,6 @@ def check_engines(spec: Spec) -> None:
             "set it to none: colocated engines keep their memory while the trainer works",
         )
     placement, size = spec.placement, tensor_parallel_size(spec)
-    if placement.entry and size > 1:
-        raise UserError(
-            f"config: placement.entry: {placement.entry}: AsyncLLM starts the workers of an engine itself, and with "
-            f"tensor_parallel_size {size} each device of a placement has a rank",
-            "set it to llm, or tensor_parallel_size to 1",
-        )
     generating, training = len(placement.generating), len(placement.training)
     if generating % size:
         raise UserError(

@@ -212,10 +212,8 @@ def unlike_work(own: Spec, other: Spec) -> tuple[str, str, str] | None:
 
 def batching(own: PlacementSpec, other: PlacementSpec) -> Iterator[tuple[str, str, str]]:
     """Yield in how much of the same work two placements do at once they differ, as (name, own, the other's)."""
-    for name in ("micro_batch", "bucket_mb"):
-        mine, theirs = getattr(own, name), getattr(other, name)
-        if mine != theirs:
-            yield f"placement.{name}", str(mine), str(theirs)
+    if own.micro_batch != other.micro_batch:
+        yield "placement.micro_batch", str(own.micro_batch), str(other.micro_batch)
 
 
 def _work(spec: Spec) -> dict[str, object]:

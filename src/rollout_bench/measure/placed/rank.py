@@ -6,7 +6,7 @@ another is slower in it: nobody can tell the two apart.
 
 A colocated rank's engine takes the weights from the trainer in its own process, and may sleep until then. Of separate
 ones the first rank that trains sends them to the workers of all engines, bucket by bucket, and these load each as it
-comes: in the rank's process, or behind an AsyncLLM in the core's.
+comes.
 
 With tensor parallel several ranks are one engine: each has vLLM's whole front end and scheduler, gets the same requests
 and comes to the same tokens, in lockstep. What comes of an engine is told by each of its ranks; the controller holds
@@ -40,7 +40,16 @@ from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, pr
 from rollout_bench.measure.launch.protocol import Event, IterationDone, PhaseBegins, Ready
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.placed.agreement import agreement
-from rollout_bench.measure.placed.shares import MEGABYTE, Taken, Trajectory, buckets, in_order, packed, share, unpacked
+from rollout_bench.measure.placed.shares import (
+    BUCKET_BYTES,
+    Taken,
+    Trajectory,
+    buckets,
+    in_order,
+    packed,
+    share,
+    unpacked,
+)
 from rollout_bench.measure.placed.words import (
     RankFailed,
     RankJob,
@@ -56,7 +65,6 @@ from rollout_bench.workloads.requests import Request
 if TYPE_CHECKING:
     import torch
 
-    from rollout_bench.measure.engine.vllm import LoadedEngine
     from rollout_bench.measure.placed.groups import RankGroup
     from rollout_bench.measure.placed.trainer import Trainer
 
@@ -122,7 +130,6 @@ class GeneratingRank:
 
     def __init__(self, job: RankJob, tell: TellController) -> None:
         from rollout_bench.measure.engine.vllm import loaded, source_of
-        from rollout_bench.measure.placed.async_engine import loaded_waiting
 
         self._launch = job.job.launch
         self._spec = job.job.spec
@@ -136,14 +143,10 @@ class GeneratingRank:
             tell(event)
 
         assert self._spec.placement is not None, "a placement has its settings"
-        self.engine: LoadedEngine
-        if self._spec.placement.entry == "async":
-            self.engine = loaded_waiting(job.job, tell_start, worker_extension_cls=TAKER)
-        else:
-            sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
-            self.engine = loaded(
-                job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
-            )
+        sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
+        self.engine = loaded(
+            job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
+        )
         from rollout_bench.measure.engine.cycle import Proofs  # after the engine, whose import is timed
 
         self._proofs = Proofs(self.engine, norms=False)
@@ -322,14 +325,12 @@ class PlacedRank:
         from rollout_bench.measure.placed.sleep import EngineSleep
 
         self._spec, self._placement = spec, placement
-        here = spec.platform != "cpu" and not (self._generator is not None and placement.entry == "async")
-        self._device = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if here else "cpu")
+        self._device = torch.device("cpu" if spec.platform == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
         self._sleep = None
         if self._generator is not None and placement.sleep is not None:
             self._sleep = EngineSleep(self._generator.engine.llm, int(placement.sleep), self._device)
             self._sleep.fall_asleep()  # so that the trainer has room to be made, as in TRL
         self._trainer = _trainer(job, self._device) if job.rank in placement.training else None
-        self._most_bytes = placement.bucket_mb * MEGABYTE
         self._colocated = placement.generators is None
         everyone = range(placement.devices)
         self._everyone = self._group(job, "everyone", everyone)
@@ -349,7 +350,7 @@ class PlacedRank:
         self._parts = self._manifest()
         sizes = sizes_of_parts(self._parts)
         self._bytes = sum(size for _, size in sizes)
-        self._last_bucket = buckets(sizes, self._most_bytes)[-1].start if sizes else 0
+        self._last_bucket = buckets(sizes, BUCKET_BYTES)[-1].start if sizes else 0
         self._pending: list[Trajectory] = []
         if placement.overlap:  # there is nothing to train on in the warm-up, and what training does first is slow
             self._rehearse(_made_up(spec.workload))
@@ -455,7 +456,7 @@ class PlacedRank:
         if trainers.size > 1:
             trainers.barrier()
             with notes.doing("reduce"):
-                trainers.add_up(gradients, self._most_bytes)
+                trainers.add_up(gradients, BUCKET_BYTES)
         with notes.doing("optimize"):
             trainer.optimize()
         return loss
@@ -467,7 +468,7 @@ class PlacedRank:
             return
         trainer.train(self._share(trajectories), sum(len(one.output_token_ids) for one in trajectories))
         if trainers.size > 1:
-            trainers.add_up(trainer.gradients(), self._most_bytes)
+            trainers.add_up(trainer.gradients(), BUCKET_BYTES)
         trainer.forget()
 
     def _fall_asleep(self, notes: Notes) -> AsleepMemory | None:
@@ -511,9 +512,9 @@ class PlacedRank:
             if generator is None:
                 assert self._weights is not None
                 assert trainer is not None
-                self._weights.send([tensor for _, tensor in trainer.weights()], self._most_bytes)
+                self._weights.send([tensor for _, tensor in trainer.weights()], BUCKET_BYTES)
             elif group is not None:
-                generator.receive(self._parts, self._most_bytes)
+                generator.receive(self._parts, BUCKET_BYTES)
             else:
                 assert trainer is not None
                 generator.take(iter(trainer.weights()))

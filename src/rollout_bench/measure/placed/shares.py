@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-MEGABYTE = 1_000_000
+BUCKET_BYTES = 2_048_000_000
+"""Weights that travel at once, as verl's bucket has it."""
 
 
 @dataclass(frozen=True)
