@@ -13,7 +13,7 @@ from synthetic_messages import make_messages, make_messages_spec
 from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_placements import placed_record, placed_spec
 from synthetic_records import in_two, make_record, make_sequences, make_spec
-from synthetic_rollouts import make_looks, rollout_spec, shared_out
+from synthetic_rollouts import rollout_spec, shared_out
 from synthetic_starts import COLD, start_record, start_spec
 
 from rollout_bench.contracts.load import LoadPoint
@@ -56,7 +56,7 @@ def save_every_mode(results: Path, launch: int, *, absurd: bool = False, flags: 
         shared = rollout_spec(quant, "shared", engines=2)
         record = shared_out(_timed(shared, launch, speed, 20 + (quant != "bf16"), flags))
         path = record_path(results, shared.mode, shared.experiment(), launch)
-        write_record(path, record, make_sequences(record), make_looks(record))
+        write_record(path, record, make_sequences(record))
         whole = cycle_spec(quant, workload="whole")
         record = cycled(_timed(whole, launch, speed, 30 + (quant != "bf16"), flags), (0.5 + 0.01 * launch) / speed)
         write_record(record_path(results, whole.mode, whole.experiment(), launch), record, make_sequences(record))

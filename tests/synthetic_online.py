@@ -12,7 +12,7 @@ import numpy as np
 from synthetic_records import OUTPUT_TOKENS, PROMPT_TOKENS, make_record, make_spec
 
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import Flag, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.record import Flag, Record, SequenceRow
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import record_path, write_record
 
@@ -95,35 +95,15 @@ def make_online(
             rows += found
     offline = make_record(spec, launch, flags=flags).model_dump()
     wall_s = 60.0 + sum(float(each["elapsed_s"]) for each in passes)
-    record = Record.model_validate(
-        offline | {"iterations": passes, "wall_s": wall_s, "server_file": f"launch-{launch}.server.jsonl.gz"}
-    )
+    record = Record.model_validate(offline | {"iterations": passes, "wall_s": wall_s})
     return record, rows
-
-
-def make_samples(record: Record, rows: Sequence[SequenceRow], every_s: float = 0.1) -> list[ServerSample]:
-    """Return what the server says of itself meanwhile: requests that have their first token run, the others wait."""
-    samples = []
-    for iteration in record.iterations:
-        own = [row for row in rows if row.iteration == iteration.index and not row.failed]
-        for number in range(int(iteration.elapsed_s / every_s) + 1):
-            at_s = number * every_s
-            there = [row for row in own if (row.sent_s or 0) <= at_s < (row.last_token_s or 0)]
-            running = sum((row.first_token_s or 0) <= at_s for row in there)
-            samples.append(
-                ServerSample(
-                    iteration=iteration.index, at_s=at_s, running=running, waiting=len(there) - running,
-                    kv_cache_use=running / 100,
-                )
-            )  # fmt: skip
-    return samples
 
 
 def save_online(results: Path, *launches: tuple[Record, list[SequenceRow]]) -> None:
     """Write launches where the workflow would."""
     for record, rows in launches:
         path = record_path(results, record.spec.mode, record.spec.experiment(), record.launch)
-        write_record(path, record, rows, make_samples(record, rows))
+        write_record(path, record, rows)
 
 
 def _pass(

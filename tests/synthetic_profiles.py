@@ -109,7 +109,7 @@ def make_steps(
 def make_profile(quant: str = "bf16", steps: Sequence[Mapping[str, Any]] = (), flags: Sequence[Flag] = ()) -> Profile:
     """Return a record of a profile launch with these steps."""
     launched = make_record(make_spec(quant=quant), flags=flags).model_dump(mode="json")
-    for field in ("iterations", "sequences_file", "server_file"):
+    for field in ("iterations", "sequences_file"):
         launched.pop(field, None)
     return Profile.model_validate(
         {

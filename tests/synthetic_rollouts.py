@@ -12,7 +12,6 @@ from rollout_bench.contracts.record import (
     Record,
     ReplicaPass,
     RouterUse,
-    ServerSample,
     Surplus,
 )
 from rollout_bench.contracts.spec import Entry, RolloutSpec, RouterPolicy, Spec, replicas
@@ -43,9 +42,7 @@ def rollout_record(spec: Spec | None = None, launch: int = 0, rates: Sequence[fl
 def shared_out(record: Record) -> Record:
     """Return `record` as that of a rollout, of whose engines the first takes the whole step and the others half."""
     iterations = [_shared_out(one, record.spec) for one in record.iterations]
-    return record.model_copy(
-        update={"iterations": iterations, "server_file": f"launch-{record.launch}.server.jsonl.gz"}
-    )
+    return record.model_copy(update={"iterations": iterations})
 
 
 def _shared_out(one: Iteration, spec: Spec) -> Iteration:
@@ -76,21 +73,3 @@ def _shared_out(one: Iteration, spec: Spec) -> Iteration:
         else None,
     }
     return one.model_copy(update=more)
-
-
-def make_looks(record: Record) -> list[ServerSample]:
-    """Return ten looks at each engine in each pass; engine r of n uses at most (r + 1) / n of its KV cache."""
-    engines = replicas(record.spec)
-    return [
-        ServerSample(
-            iteration=one.index,
-            at_s=one.elapsed_s * place / 10,
-            running=1,
-            waiting=0,
-            kv_cache_use=(place + 1) / 10 * (number + 1) / engines,
-            replica=number if engines > 1 else None,
-        )
-        for one in record.iterations
-        for number in range(engines)
-        for place in range(10)
-    ]

@@ -51,8 +51,7 @@ def test_each_mode_has_a_record_and_a_server_its_side_files(measured: Workspace)
     for path in found:
         names.setdefault(f"{path.parts[0]} {path.parts[1].split('_')[2].split('-')[0]}", []).append(path.name)
     offline = ["launch-0.json", "launch-0.sequences.jsonl.gz"]
-    online = [*offline, "launch-0.server.jsonl.gz"]
-    assert names == {"offline served": offline, "online served": online}
+    assert names == {"offline served": offline, "online served": offline}
 
 
 def test_the_summary_has_offline_beside_online(measured: Workspace):
@@ -75,7 +74,7 @@ def test_the_summary_has_a_row_for_each_load_of_the_sweep(measured: Workspace):
 
 def test_the_figures_of_both_modes_are_drawn(measured: Workspace):
     drawn = {path.stem for path in (measured.path / "results/figures").glob("*.svg")}
-    assert drawn == {"throughput", "speedup", "iterations", "latency", "server", "sweep", "goodput"}
+    assert drawn == {"throughput", "speedup", "iterations", "latency", "sweep", "goodput"}
 
 
 def test_a_second_call_measures_nothing(measured: Workspace):

@@ -9,11 +9,9 @@ import psutil
 import pytest
 from launching import Launching, online_spec, own_flags
 
-from rollout_bench.analysis.stats.anatomy import running
-from rollout_bench.analysis.timed.latencies import pass_times_of
 from rollout_bench.contracts.record import CacheFacts
-from rollout_bench.contracts.side_files import read_samples, read_sequences
-from rollout_bench.contracts.store import sequences_path, server_path
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import sequences_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
@@ -126,30 +124,6 @@ def test_the_server_s_own_counts_agree_with_the_client_s(done: tuple[Launching, 
         assert it.server.output_tokens == it.output_tokens
         assert it.server.prompt_tokens == it.prompt_tokens
         assert 0 < (it.server.ttft_mean_s or 0) < (it.server.e2el_mean_s or 0)
-    samples = read_samples(server_path(launch.out), launch.record())
-    assert {sample.iteration for sample in samples} == {it.index for it in launch.record().iterations}
-    assert max(sample.output_tokens or 0 for sample in samples) > 0
-
-
-def test_as_many_sequences_run_as_the_server_counts_at_the_same_time(done: tuple[Launching, dict[str, Any]]) -> None:
-    launch, _ = done
-    record = launch.record()
-    samples = read_samples(server_path(launch.out), record)
-    passes = pass_times_of(record, read_sequences(sequences_path(launch.out), record))
-    whole = {it.index for it in record.iterations if not it.warmup and it.incomplete is None}
-    assert {times.index for times in passes} == whole
-    compared = 0
-    for times in passes:
-        at_s, sequences = running(times.begins_s, times.ends_s)
-        for sample in (sample for sample in samples if sample.iteration == times.index):
-            # the server counts at its last step, and is asked by a process that may have to wait for a core
-            near = [sequences[place] for place in range(len(at_s) - 1)
-                    if at_s[place] <= sample.at_s + AROUND_S and sample.at_s - AROUND_S < at_s[place + 1]]  # fmt: skip
-            idle = sample.at_s - AROUND_S < at_s[0] or sample.at_s + AROUND_S >= at_s[-1]
-            under_way = (sample.running or 0) + (sample.waiting or 0)
-            assert min([*near, *([0] if idle else [])]) <= under_way <= max(near, default=0), (sample, near)
-            compared += 1
-    assert compared >= len(passes)
 
 
 def test_the_quantization_is_proven_from_the_weights_behind_the_server(done: tuple[Launching, dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from synthetic_inside import INVALID
 
 from rollout_bench.analysis.inside.overview import look
-from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, named
@@ -61,8 +61,7 @@ def findings(results: Path) -> Findings:
     assert collection.damaged == []
     looked = look(results, collection, rows_of(collection))
     assert looked.problems == ()
-    samples = read_servers(results, collection)
-    return Findings(collection, pool_sequences(results, collection), looked, samples, results)
+    return Findings(collection, pool_sequences(results, collection), looked, results)
 
 
 @pytest.fixture(autouse=True)

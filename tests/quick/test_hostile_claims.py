@@ -76,13 +76,13 @@ def test_what_no_launch_leaves_stays_and_is_named_in_one_line_each(claim: Path, 
     outside(claim, f"results/{LAUNCH}.traces", private)
     outside(claim, f"logs/{LAUNCH}.log", private / "hush")
     (claim / f"results/{LAUNCH}.sh").write_text("hush")
-    os.mkfifo(claim / f"results/{LAUNCH}.server.jsonl.gz")
+    os.mkfifo(claim / f"results/{LAUNCH}.scores.jsonl.gz")
     done = command(claim, str(claim))
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("left out: ")]
     assert [Path(line.split(": ")[1]).name for line in lines] == [
         "launch-0.extra",
-        "launch-0.server.jsonl.gz",
+        "launch-0.scores.jsonl.gz",
         "launch-0.sh",
         "launch-0.traces",
         "launch-0.log",
@@ -131,7 +131,7 @@ ODD_MEMBERS = [
     (f"results/{LAUNCH}.traces", {"type": tarfile.SYMTYPE, "linkname": "../../../.."}),
     (f"results/{LAUNCH}.traces/outside", {}),
     (f"results/{LAUNCH}.sequences.jsonl.gz", {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"}),
-    (f"results/{LAUNCH}.server.jsonl.gz", {"type": tarfile.FIFOTYPE}),
+    (f"results/{LAUNCH}.scores.jsonl.gz", {"type": tarfile.FIFOTYPE}),
 ]
 
 
@@ -139,7 +139,7 @@ def test_an_archive_can_only_write_the_plain_files_that_were_asked_for(tmp_path:
     into = tmp_path / "into"
     with tarfile.open(fileobj=packed((INSIDE, {}), *ODD_MEMBERS)) as tar:
         for member in tar:
-            _extract(tar, member, {INSIDE, f"results/{LAUNCH}.server.jsonl.gz"}, into)
+            _extract(tar, member, {INSIDE, f"results/{LAUNCH}.scores.jsonl.gz"}, into)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()] == [f"into/{INSIDE}"]
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_online import Server, make_online, make_online_spec, make_samples
+from synthetic_online import Server, make_online, make_online_spec
 from synthetic_records import in_two, make_record, make_sequences, make_spec
 
-from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag, Record, SequenceRow
@@ -89,8 +89,7 @@ def put(results: Path, spec: Spec, launch: int, factor: float | None) -> None:
     # not all of one length, or no percentile of lengths could be claimed; each iteration has as many tokens as before
     rows = [row.model_copy(update={"output_tokens": row.output_tokens + (3, 1, -1, -3)[row.sample]}) for row in rows]
     record, rows = _times(record, rows, factor or 1.0)
-    samples = make_samples(record, rows, 0.05 * (factor or 1.0)) if spec.load else None
-    write_record(record_path(results, spec.mode, spec.experiment(), launch), record, rows, samples)
+    write_record(record_path(results, spec.mode, spec.experiment(), launch), record, rows)
 
 
 def _times(record: Record, rows: Sequence[SequenceRow], factor: float) -> tuple[Record, list[SequenceRow]]:
@@ -191,7 +190,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Make:
                     spoilt = launch == 0 or case in (quant, "all")
                     put(results, spec, launch, factor if spoilt else None)
         collection = replace(collect(results, None), slo=Slo(ttft_ms=100))
-        drawn = figure_files(collection, FIGURES, read_servers(results, collection), results=results)
+        drawn = figure_files(collection, FIGURES, results=results)
         figures = {name.removesuffix(".svg"): rounded(data) for name, data in drawn.items()}
         return Report(summarise(collection, pool_sequences(results, collection)), figures)
 

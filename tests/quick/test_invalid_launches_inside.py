@@ -95,7 +95,7 @@ def shown(results: Path) -> dict[str, str]:
     parts = re.split(r"^#+ (.*)$", summary.markdown, flags=re.MULTILINE)
     found = dict(zip(parts[1::2], parts[2::2], strict=True))
     files = {"text": summary.text, "html": summary.html, "csv": summary.csv, **summary.tables}
-    drawn = save.figure_files(collection, FIGURES, None, looked)
+    drawn = save.figure_files(collection, FIGURES, looked)
     return found | files | {name: drawn[f"{name}.svg"].decode() for name in FIGURES}
 
 

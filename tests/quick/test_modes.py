@@ -24,7 +24,6 @@ from rollout_bench.contracts.modes import (
     PROFILE,
     SCORE_ROWS,
     SEQUENCES,
-    SERVER,
     TRACES,
     Mode,
     named,
@@ -79,7 +78,6 @@ class TestEachMode:
         assert mode.record in MODELS.values()
         names = {
             SEQUENCES: "sequences_file",
-            SERVER: "server_file",
             TRACES: "traces_folder",
             MESSAGE_ROWS: "messages_file",
             SCORE_ROWS: "scores_file",

@@ -14,16 +14,15 @@ from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.stats.intervals import ecdf
-from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import MODES, PROFILE
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.store import record_path, server_path
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figure_names import NAMES, figure_names, names_of
-from rollout_bench.report.figures.online_figures import goodput_figure, latency_figure, server_figure, sweep_figure
+from rollout_bench.report.figures.online_figures import goodput_figure, latency_figure, sweep_figure
 from rollout_bench.report.figures.save import figure_files, save_figures
 from rollout_bench.report.figures.style import settings
 from rollout_bench.report.figures.timed_figures import speedup_figure
@@ -55,7 +54,6 @@ def figures(results: Path, collection: Collection) -> dict[str, Figure]:
     rows, compared = rows_of(collection), collection.comparison
     return {
         "latency": latency_figure(rows, "here", ""),
-        "server": server_figure(rows, read_servers(results, collection), "here", ""),
         "sweep": sweep_figure(rows, compared, "here", ""),
         "goodput": goodput_figure(rows, collection.slo, compared, "here", ""),
         "speedup": speedup_figure(rows, collection.baseline, compared, "here", ""),
@@ -92,8 +90,7 @@ def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) 
         )
     timed = ("throughput", "speedup", "iterations")
     assert names_of({"offline"}, [None], has_limits=True) == timed
-    assert names_of({"offline", "online"}, [None, closed.load], has_limits=False) == (*timed, "latency", "server")
-    there = {"has_limits": True, "has_replicas": True, "has_lengths": True, "has_cache_use": True}
+    there = {"has_limits": True, "has_replicas": True, "has_lengths": True}
     every = names_of(MODES, [BF16.load], goes_through="max_num_seqs", **there)
     assert every == NAMES
     searched = make_online_spec(points=SWEEP[:1], saturation="auto").load
@@ -166,18 +163,6 @@ def test_goodput_is_a_bar_within_what_succeeded(tmp_path: Path) -> None:
     assert "slo has no limit" in words(goodput_figure([], Slo(), collection.comparison, "", ""))
 
 
-def test_what_the_server_told_is_drawn_over_the_pass(tmp_path: Path) -> None:
-    collection = collected(tmp_path, BF16)
-    figure = server_figure(rows_of(collection), read_servers(tmp_path, collection), "", "")
-    running, waiting = figure.axes[2].lines[0], figure.axes[5].lines[0]
-    assert max(running.get_ydata()) <= 8  # slots
-    assert max(waiting.get_ydata()) > 2
-    for launch in range(2):
-        server_path(record_path(tmp_path, "online", BF16.experiment(), launch)).unlink()
-    silent = server_figure(rows_of(collection), read_servers(tmp_path, collection), "", "")
-    assert "No server told" in words_of_all(silent)
-
-
 def test_of_a_sweep_the_speed_up_shows_the_heaviest_load(tmp_path: Path) -> None:
     figure = figures(tmp_path, collected(tmp_path, BF16, W8A8))["speedup"]
     assert len(figure.axes) == 1
@@ -193,8 +178,7 @@ def test_a_load_at_a_rate_shows_the_speed_up_of_the_first_token(tmp_path: Path) 
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     collection = collected(tmp_path, BF16)
-    samples = read_servers(tmp_path, collection)
-    names = ("latency", "server", "sweep", "goodput")
-    first = figure_files(collection, names, samples)
-    assert figure_files(collection, names, samples) == first
+    names = ("latency", "sweep", "goodput")
+    first = figure_files(collection, names)
+    assert figure_files(collection, names) == first
     assert sorted(first) == sorted(f"{name}.svg" for name in names)

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import assert_texts_are_apart
-from matplotlib.axes import Axes
 from synthetic_records import make_plan, make_sequences, save
-from synthetic_rollouts import make_looks, rollout_record, rollout_spec
+from synthetic_rollouts import rollout_record, rollout_spec
 
 from rollout_bench.analysis.timed.balance import routed
-from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.latencies import pass_times_of, pool_sequences
 from rollout_bench.analysis.timed.rows import OTHER_ENDS, rows_of
 from rollout_bench.contracts.record import Record, Surplus
@@ -23,9 +21,7 @@ from rollout_bench.contracts.spec import Entry, RouterPolicy, Spec
 from rollout_bench.contracts.store import record_path, write_record
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.figure_names import figure_names
 from rollout_bench.report.figures.anatomy_figures import anatomy_figure
-from rollout_bench.report.figures.rollout_figures import kv_cache_figure
 from rollout_bench.report.figures.style import settings
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.summary import Summary, summarise
@@ -389,37 +385,3 @@ def test_behind_a_server_of_a_rollout_sequences_wait_unseen_too(tmp_path: Path) 
         collection = collect(tmp_path / entry, None, ComparisonSettings(metrics=["t90_s"]))
         made = summarise(collection, results=tmp_path / entry)
         assert ("Behind a server a sequence counts as running" in made.markdown) == (entry == "server")
-
-
-def drawn(results: Path) -> list[Axes]:
-    collection = collect(results, None)
-    findings = Findings(collection, samples=read_servers(results, collection), results=results)
-    assert "kv_cache" in figure_names(findings.rows, collection)
-    with settings():
-        figure = kv_cache_figure(findings.drawn, findings.samples, "here", "")
-        assert_texts_are_apart(figure)
-    return figure.axes
-
-
-@pytest.mark.parametrize("engines", [1, 2])
-def test_the_kv_cache_of_each_engine_is_drawn_over_the_step_with_the_median_time(tmp_path: Path, engines: int) -> None:
-    spec = rollout_spec(router="sticky" if engines > 1 else None, engines=engines)
-    record = rollout_record(spec, rates=[128.0, 256.0, 512.0])
-    path = record_path(tmp_path, "rollout", spec.experiment(), 0)
-    write_record(path, record, make_sequences(record), make_looks(record))
-    (axes,) = drawn(tmp_path)
-    *lines, end = (np.asarray(line.get_xydata()) for line in axes.lines)
-    assert end[0, 0] == 4  # 1024 tokens at 256 tok/s
-    assert [line.max(axis=0).tolist() for line in lines] == [
-        [pytest.approx(3.6), pytest.approx(100 * (number + 1) / engines)] for number in range(engines)
-    ]
-
-
-def test_engines_that_are_not_looked_at_have_no_figure_and_what_is_asked_for_says_why(tmp_path: Path) -> None:
-    spec = rollout_spec(entry="llm")
-    save(tmp_path, rollout_record(spec))
-    collection = collect(tmp_path, None)
-    assert "kv_cache" not in figure_names(rows_of(collection), collection)
-    with settings():
-        figure = kv_cache_figure(rows_of(collection), {}, "here", "")
-    assert any("No engine was looked at." in text.get_text() for text in figure.texts)

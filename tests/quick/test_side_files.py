@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_online import make_online, make_online_spec, make_samples, save_online
+from synthetic_online import make_online, make_online_spec, save_online
 from synthetic_records import make_record, make_sequences, make_spec, save
 
-from rollout_bench.analysis.timed.collection import collect, read_servers
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.side_files import read_samples, read_sequences, write_rows
-from rollout_bench.contracts.store import read_record, record_path, sequences_path, server_path
+from rollout_bench.contracts.side_files import read_sequences, write_rows
+from rollout_bench.contracts.store import read_record, record_path, sequences_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.outcome import LaunchOutcome
 
@@ -70,15 +70,6 @@ def test_a_file_that_unpacks_to_far_more_than_it_should_takes_no_memory(
     tracemalloc.stop()
     assert problem.startswith(words)
     assert peak < 32 << 20
-
-
-def test_a_server_s_file_that_unpacks_to_far_more_takes_no_memory_either(tmp_path: Path) -> None:
-    launch = make_online(ONLINE)
-    save_online(tmp_path, launch)
-    path = server_path(at(tmp_path, mode="online"))
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) * 5000, compresslevel=1))
-    with pytest.raises(UserError, match="more than the"):
-        read_samples(path, earlier(launch[0]))
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n"])
@@ -136,23 +127,6 @@ def test_a_damaged_side_file_of_an_online_launch_takes_its_latencies_only(
     assert len(experiment.records) == 2
     assert list(experiment.requests) == [0]
     assert experiment.unread[0].startswith(f"launch 1 is not among them, {path}: ")
-
-
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"no gzip"), lambda path: path.unlink()])
-def test_a_damaged_file_of_a_server_s_metrics_is_as_good_as_none(
-    tmp_path: Path, damage: Callable[[Path], object]
-) -> None:
-    save_online(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
-    damage(server_path(at(tmp_path, 1, "online")))
-    collection = collect(tmp_path, None)
-    assert [launch for _, launch in read_servers(tmp_path, collection)] == [0]
-
-
-def test_a_server_s_file_of_another_launch_is_not_taken(tmp_path: Path) -> None:
-    launches = [make_online(ONLINE, launch) for launch in range(2)]
-    save_online(tmp_path, *launches)
-    write_rows(server_path(at(tmp_path, 1, "online")), make_samples(*launches[0]))
-    assert [launch for _, launch in read_servers(tmp_path, collect(tmp_path, None))] == [0]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -24,7 +24,7 @@ from rollout_bench.contracts.inside import Drift, Profile
 from rollout_bench.contracts.messages import Messages
 from rollout_bench.contracts.modes import MODES, TRACES
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.side_files import read_messages, read_samples, read_scores, read_sequences
+from rollout_bench.contracts.side_files import read_messages, read_scores, read_sequences
 from rollout_bench.contracts.store import (
     FAILURES,
     FoundFile,
@@ -35,7 +35,6 @@ from rollout_bench.contracts.store import (
     read_launched,
     scores_path,
     sequences_path,
-    server_path,
     traces_path,
 )
 from rollout_bench.core.errors import UserError
@@ -216,8 +215,6 @@ def _check_side_files(copied: Path, record: Record | Messages | Drift) -> None:
             read_messages(messages_path(copied), record)
             return
         read_sequences(sequences_path(copied), record)
-        if record.server_file is not None:
-            read_samples(server_path(copied), record)
     except UserError as error:
         raise UserError(error.problem, _AGAIN) from None
 

@@ -22,8 +22,8 @@ from rollout_bench.contracts.metrics import (
 )
 from rollout_bench.contracts.record import Launched, Record
 
-SEQUENCES, SERVER, TRACES = ".sequences.jsonl.gz", ".server.jsonl.gz", ".traces"
-"""How the names of what lies beside a record end: a row per sequence, the server's metrics, a folder of traces."""
+SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
+"""How the names of what lies beside a record end: a row per sequence, a folder of traces."""
 
 MESSAGE_ROWS = ".messages.jsonl.gz"
 """The same of a row per message."""
@@ -104,7 +104,7 @@ ONLINE = Mode(
     title="latency through an OpenAI-compatible server",
     worker=f"{_WORKERS}.online:measure",
     record=Record,
-    side_files=(SEQUENCES, SERVER),
+    side_files=(SEQUENCES,),
     generates=True,
     has_loads=True,
     passes="repeated",
@@ -121,7 +121,6 @@ ONLINE = Mode(
         "iterations",
         "anatomy",
         "latency",
-        "server",
         "sweep",
         "goodput",
     ),
@@ -133,7 +132,7 @@ ROLLOUT = Mode(
     title="the step of a rollout, shared out among engines by a router",
     worker=f"{_WORKERS}.rollout:measure",
     record=Record,
-    side_files=(SEQUENCES, SERVER),
+    side_files=(SEQUENCES,),
     generates=True,
     has_loads=False,
     passes="repeated",
@@ -150,7 +149,6 @@ ROLLOUT = Mode(
         "iterations",
         "anatomy",
         "replicas",
-        "kv_cache",
     ),
     page="how-to/rollout.md",
     example="configs/rollout.yaml",

@@ -103,23 +103,6 @@ class ServerUse(Strict):
     prefix_cache_hits: int | None = Field(None, ge=0, description="Of these, found.")
 
 
-class ServerSample(Strict):
-    """The server's metrics at one moment: a line of the side file. Counters are since the server began."""
-
-    iteration: int = Field(ge=0, description="Index of the iteration.")
-    at_s: float = Field(description="When, in seconds after the iteration began.")
-    running: float | None = Field(None, description="Requests being computed.")
-    waiting: float | None = Field(None, description="Requests waiting.")
-    kv_cache_use: float | None = Field(None, description="Share of the KV cache in use, 0 to 1.")
-    preemptions: float | None = Field(None, description="Preemptions so far.")
-    prefix_cache_queries: float | None = Field(None, description="Prompt tokens looked up so far.")
-    prefix_cache_hits: float | None = Field(None, description="Of these, found.")
-    queue_sum_s: float | None = Field(None, description="Time that requests waited so far, summed.")
-    queue_count: float | None = Field(None, description="Requests in that sum.")
-    output_tokens: float | None = Field(None, description="Tokens generated so far.")
-    replica: int | None = absent("The replica that it is of. Null where there is one.", ge=0)
-
-
 class Placement(Strict):
     """The node and devices that a launch held while its engine lived, and its neighbours."""
 
@@ -548,7 +531,6 @@ class Record(Launched):
 
     iterations: list[Iteration] = Field(min_length=1, description="Every pass in order, warm-up first.")
     sequences_file: str = Field(description="Name of the side file beside this one: one row per sequence.")
-    server_file: str | None = absent("Name of the side file with the server's metrics over time. Null offline.")
     no_energy: str | None = absent(
         "Why nobody knows the energy of some measured iteration. Null where it is known, and in earlier records."
     )

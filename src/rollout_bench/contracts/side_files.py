@@ -17,13 +17,12 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
-from rollout_bench.contracts.record import Iteration, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 
 _Row = TypeVar("_Row", bound=Strict)
 _ROWS = TypeAdapter(list[SequenceRow])
-_SAMPLES = TypeAdapter(list[ServerSample])
 _MESSAGES = TypeAdapter(list[MessageRow])
 _SCORES = TypeAdapter(list[ScoredRow])
 
@@ -37,9 +36,6 @@ TOKEN_BYTES = 32
 
 SCORE_BYTES = 64
 """The same of a token that is scored: four numbers."""
-
-SAMPLES_PER_S = 100
-"""How often a server is looked at, at most: far more often than is ever done."""
 
 BATCH_BYTES = 1 << 20
 """How much is validated in one call: of a million rows a call for each would take minutes."""
@@ -88,14 +84,6 @@ def known_sequences(path: Path, record: Record) -> list[SequenceRow]:
         return read_sequences(path, record)
     except UserError:
         return []
-
-
-def read_samples(path: Path, record: Record) -> list[ServerSample]:
-    """Return what the side file at `path`, which belongs to `record`, has of its server; raise as `read_sequences`."""
-    most = int(SAMPLES_PER_S * record.wall_s) + 2 * len(record.iterations)
-    samples = _read(path, _SAMPLES, ServerSample, most, LINE_BYTES)
-    _check_written_with(path, record)
-    return samples
 
 
 def read_messages(path: Path, record: Messages) -> list[MessageRow]:

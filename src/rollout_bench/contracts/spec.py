@@ -580,11 +580,6 @@ def lengths_differ(spec: Spec) -> bool:
     return single_times(spec) and at_once and not fixed
 
 
-def says_cache_use(spec: Spec) -> bool:
-    """Return whether the engines of `spec` say how full their KV caches are while the step of a rollout goes on."""
-    return spec.rollout is not None and spec.rollout.entry == "async"
-
-
 def behind_server(spec: Spec) -> bool:
     """Return whether requests go to a server, so that nobody else sees what its engine does.
 

@@ -18,8 +18,8 @@ from typing import Any, Final, TypeVar
 from rollout_bench.contracts.inside import Drift, Profile, ScoredRow
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
-from rollout_bench.contracts.modes import MESSAGE_ROWS, SCORE_ROWS, SEQUENCES, SERVER, TRACES, mode_of
-from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.modes import MESSAGE_ROWS, SCORE_ROWS, SEQUENCES, TRACES, mode_of
+from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow
 from rollout_bench.contracts.side_files import write_rows
 from rollout_bench.contracts.spec import MEASUREMENT_VERSION, Spec
 from rollout_bench.core.errors import UserError
@@ -82,11 +82,6 @@ def sequences_path(record: Path) -> Path:
     return record.with_suffix(SEQUENCES)
 
 
-def server_path(record: Path) -> Path:
-    """Return the side file of `record` with the server's metrics over time."""
-    return record.with_suffix(SERVER)
-
-
 def traces_path(record: Path) -> Path:
     """Return the folder of traces beside a profile's `record`."""
     return record.with_suffix(TRACES)
@@ -116,13 +111,9 @@ def operators_path(record: Path) -> Path:
     return record.with_suffix(".operators.csv.gz")
 
 
-def write_record(
-    path: Path, record: Record, sequences: Iterable[SequenceRow], samples: Iterable[ServerSample] = ()
-) -> None:
-    """Write the side files, then the record, each whole; a record therefore always has its side files."""
+def write_record(path: Path, record: Record, sequences: Iterable[SequenceRow]) -> None:
+    """Write the side file, then the record, each whole; a record therefore always has its side file."""
     sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
-    if record.server_file is not None:
-        sums[server_path(path).name] = write_rows(server_path(path), samples)
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 

@@ -258,10 +258,7 @@ class BenchmarkReport(ReportPart):
 class UsedResources(ReportPart):
     """What we write of a component's resources, below `observability.components`."""
 
-    kv_cache_usage: Statistics | None = None
     cache_hit_rate: Statistics | None = None
-    running_requests: Statistics | None = None
-    waiting_requests: Statistics | None = None
     preemptions: Statistics | None = None
     power_consumption: Statistics | None = None
 

@@ -17,7 +17,7 @@ from rollout_bench.analysis.timed.launches import parts_of
 from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow, ServerSample
+from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow
 from rollout_bench.contracts.spec import behind_server
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.benchmark_report import (
@@ -79,13 +79,11 @@ class MeasuredLaunch:
         record: with the iterations of this load alone.
         rows: of the sequences of these iterations; None where the side file does not tell.
         requests: the same as arrays, where they were sent to a server.
-        samples: what the server said of itself meanwhile.
     """
 
     record: Record
     rows: tuple[SequenceRow, ...] | None
     requests: Requests | None = None
-    samples: tuple[ServerSample, ...] = ()
 
     @property
     def passes(self) -> list[Iteration]:
@@ -372,15 +370,8 @@ def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
 
 
 def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:
-    """Return what engines said of their resources: moments of a server's metrics, or totals of passes."""
+    """Return what engines said of their resources: totals of passes."""
     passes = [iteration for launch in launches for iteration in launch.passes]
-    counted = [(n, iteration.index) for n, launch in enumerate(launches) for iteration in launch.passes]
-    samples = [s for n, launch in enumerate(launches) for s in launch.samples if (n, s.iteration) in set(counted)]
-
-    def moments(name: str, units: str) -> Statistics | None:
-        known = [value for sample in samples if (value := getattr(sample, name)) is not None]
-        return statistics_of(known, units)
-
     hits = [
         i.cached_prompt_tokens / i.prompt_tokens
         for i in passes
@@ -392,9 +383,6 @@ def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:
         power_consumption=_few(
             [u.energy_j / u.window_s for u in uses if u.energy_j is not None and u.window_s], "Watts"
         ),
-        kv_cache_usage=moments("kv_cache_use", "fraction"),
         cache_hit_rate=_few(hits, "fraction"),
-        running_requests=moments("running", "count"),
-        waiting_requests=moments("waiting", "count"),
         preemptions=_few(preempted, "count"),
     )

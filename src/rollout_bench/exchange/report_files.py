@@ -16,9 +16,9 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Record, SequenceRow, ServerSample
-from rollout_bench.contracts.side_files import read_samples, read_sequences
-from rollout_bench.contracts.store import record_path, sequences_path, server_path
+from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import several
@@ -75,10 +75,14 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
         measured = {}
         for record in whole.records:
             if record.valid:
-                measured[record.launch], problems = _with_side_files(results, record)
+                measured[record.launch], problems = _with_rows(results, record)
                 unread += problems
         for part in parts:
-            launches = [_of_part(part, record, measured[record.launch]) for record in part.records if record.valid]
+            launches = [
+                MeasuredLaunch(record, measured[record.launch], part.requests.get(record.launch))
+                for record in part.records
+                if record.valid
+            ]
             ending = "" if part.part is None else f".stage-{_stage(part)}"
             folder = f"{whole.mode}/{whole.experiment}"
             for launch in launches:
@@ -204,30 +208,12 @@ def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[T
     return list(found.values())
 
 
-def _with_side_files(
-    results: Path, record: Record
-) -> tuple[tuple[tuple[SequenceRow, ...] | None, tuple[ServerSample, ...]], list[UserError]]:
+def _with_rows(results: Path, record: Record) -> tuple[tuple[SequenceRow, ...] | None, list[UserError]]:
     path = record_path(results, record.spec.mode, record.experiment, record.launch)
-    rows: tuple[SequenceRow, ...] | None = None
-    samples: tuple[ServerSample, ...] = ()
-    problems = []
     try:
-        rows = tuple(read_sequences(sequences_path(path), record))
+        return tuple(read_sequences(sequences_path(path), record)), []
     except UserError as error:
-        problems.append(error)
-    if record.server_file is not None:
-        try:
-            samples = tuple(read_samples(server_path(path), record))
-        except UserError as error:
-            problems.append(error)
-    return (rows, samples), problems
-
-
-def _of_part(
-    part: TimedExperiment, record: Record, side: tuple[tuple[SequenceRow, ...] | None, tuple[ServerSample, ...]]
-) -> MeasuredLaunch:
-    rows, samples = side
-    return MeasuredLaunch(record, rows, part.requests.get(record.launch), samples)
+        return None, [error]
 
 
 def _left_out(collection: Collection) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import Spec, lengths_differ, says_cache_use, swept_number
+from rollout_bench.contracts.spec import Spec, lengths_differ, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -46,7 +46,6 @@ class Drawing:
         "replicas",
         "settings",
         "lengths",
-        "cache_use",
     ] = ""
     title: str = ""
 
@@ -91,7 +90,6 @@ DRAWINGS = {
             "Sequences that run, over a step",
         ),
         Drawing("latency", f"{_ONLINE}:latency_figure", ("drawn",), "loads", "Latency"),
-        Drawing("server", f"{_ONLINE}:server_figure", ("drawn", "samples"), "loads"),
         Drawing("sweep", f"{_ONLINE}:sweep_figure", ("drawn", _COMPARISON), "sweep", "Latency over the sweep"),
         Drawing("goodput", f"{_ONLINE}:goodput_figure", ("drawn", "collection.slo", _COMPARISON), "limits"),
         Drawing(
@@ -102,13 +100,6 @@ DRAWINGS = {
             "Throughput over a setting",
         ),
         Drawing("replicas", f"{_TIMED}:replicas_figure", ("drawn",), "replicas", "When replicas were done"),
-        Drawing(
-            "kv_cache",
-            f"{_FIGURES}.rollout_figures:kv_cache_figure",
-            ("drawn", "samples"),
-            "cache_use",
-            "KV cache in use, over a step",
-        ),
         Drawing("steps", f"{_PROFILE}:steps_figure", ("inside.profiles",), title="Where a step's time goes"),
         Drawing(
             "messages",
@@ -144,7 +135,6 @@ def names_of(
     goes_through: str | None = None,
     has_lengths: bool = False,
     has_comparisons: bool = True,
-    has_cache_use: bool = False,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
 
@@ -156,7 +146,6 @@ def names_of(
         goes_through: the number that settings go through, where they do.
         has_lengths: where sequences of a pass differ in length, and have times of their own.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
-        has_cache_use: where engines say how full their KV caches are while a step goes on.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -168,7 +157,6 @@ def names_of(
         "replicas": has_replicas,
         "settings": goes_through is not None,
         "lengths": has_lengths,
-        "cache_use": has_cache_use,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -191,7 +179,6 @@ def names_of_specs(
         goes_through=swept_number(timed),
         has_comparisons=has_comparisons,
         has_lengths=any(map(lengths_differ, timed)),
-        has_cache_use=any(map(says_cache_use, timed)),
     )
 
 

@@ -20,7 +20,6 @@ from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.metrics import METRICS_KEYS, MetricName
 from rollout_bench.contracts.modes import Mode, mode_of
-from rollout_bench.contracts.record import ServerSample
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
 from rollout_bench.report.prose import Section
@@ -37,14 +36,12 @@ class Findings:
         collection: the experiments with their records.
         sequences: of each timed experiment, in its order; without them there are no percentiles.
         inside: what was found inside the engine.
-        samples: metrics of the servers, by experiment and launch index; only figures show them.
         results: the folder that all of it was read from, for what a mode has to read itself; None where there is none.
     """
 
     collection: Collection
     sequences: Sequence[PooledSequences] = ()
     inside: Looked = field(default_factory=Looked)
-    samples: Mapping[tuple[str, int], Sequence[ServerSample]] = field(default_factory=dict)
     results: Path | None = None
 
     @cached_property

@@ -14,15 +14,14 @@ from rollout_bench.analysis.timed.experiments import (
     Damaged,
     Selected,
     TimedExperiment,
-    launched,
     with_one_model,
 )
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Failure, Launched, Record, ServerSample
-from rollout_bench.contracts.side_files import read_samples, read_sequences
+from rollout_bench.contracts.record import Failure, Launched, Record
+from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.contracts.store import (
     FAILURES,
@@ -35,7 +34,6 @@ from rollout_bench.contracts.store import (
     read_launched,
     record_path,
     sequences_path,
-    server_path,
 )
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
@@ -55,21 +53,6 @@ def with_sequences(
         return mode_of(mode).has_loads or any(METRICS[metric].of_sequences for metric in comparison.metrics_of(mode))
 
     return tuple(_with_sequences(results, e) if e.records and wanted(e.mode) else e for e in experiments)
-
-
-def read_servers(results: Path, collection: Collection) -> dict[tuple[str, int], list[ServerSample]]:
-    """Return what servers said of themselves, by the place of what was launched and launch index.
-
-    A launch whose side file is missing or damaged has none.
-    """
-    found = {}
-    for experiment in launched(collection.experiments):
-        for record in experiment.records:
-            path = server_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
-            if record.server_file is not None:
-                with contextlib.suppress(UserError):
-                    found[experiment.place, record.launch] = read_samples(path, record)
-    return found
 
 
 def _with_sequences(results: Path, experiment: TimedExperiment) -> TimedExperiment:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.record import Drafting, ServerSample
+from rollout_bench.contracts.record import Drafting
 from rollout_bench.measure.engine.vllm import (
     LoadedEngine,
     arguments,
@@ -27,9 +27,6 @@ from rollout_bench.measure.engine.vllm import (
 from rollout_bench.measure.launch.protocol import Job, Tell
 from rollout_bench.measure.probes.census import world_size
 from rollout_bench.measure.routing.exchange import Generate
-
-SAMPLE_S = 0.05
-"""Time between two looks at the engine that are kept."""
 
 ABORT_AGAIN_S = 0.002
 """Time after which an abort is said again: one that comes before the request has reached the engine is lost."""
@@ -100,7 +97,6 @@ class EngineLooks:
         self.kv_cache_peak = 0.0
         self.drafting: Drafting | None = None
         """What was drafted; None where nothing was."""
-        self._looks: list[tuple[float, Any]] = []
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
         """Take what vLLM says."""
@@ -110,25 +106,9 @@ class EngineLooks:
             return
         self.peak_running = max(self.peak_running, scheduler_stats.num_running_reqs)
         self.kv_cache_peak = max(self.kv_cache_peak, scheduler_stats.kv_cache_usage)
-        now = time.monotonic()
-        if not self._looks or now >= self._looks[-1][0] + SAMPLE_S:
-            self._looks.append((now, scheduler_stats))
         drafted = _drafted(scheduler_stats)
         if drafted is not None:
             self.drafting = drafted if self.drafting is None else Drafting.together([self.drafting, drafted])
-
-    def samples(self, iteration: int, began: float) -> list[ServerSample]:
-        """Return what was kept, in seconds after `began` of the monotonic clock."""
-        return [
-            ServerSample(
-                iteration=iteration,
-                at_s=round(at - began, 6),
-                running=stats.num_running_reqs,
-                waiting=stats.num_waiting_reqs,
-                kv_cache_use=stats.kv_cache_usage,
-            )
-            for at, stats in self._looks
-        ]
 
     def log_engine_initialized(self) -> None:
         """Do nothing."""

@@ -202,16 +202,11 @@ class _Load:
             opened.reset()
             before = opened.connection.metrics()
             round_trip_s = opened.connection.round_trip_s()
-        sampler = server_metrics.Sampler(opened.connection.metrics) if before else None
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
         send = self.sending.prepare(asked, prompts, point, opened.target, label)
         self.wait()
-        if sampler is not None:
-            sampler.start()
         done = send()
         self.tell(IterationEnds())
-        if sampler is not None:
-            sampler.stop()
         opened.check()
         if done.sent is not None:
             asked = sent_of(asked, done.sent)
@@ -230,8 +225,7 @@ class _Load:
         certain = spec.endpoint is None and spec.load is not None and spec.load.api is None
         hits = prefix_cache_flags(asked, iteration, rows if certain else _without_hits(rows))
         flags += hits if certain else _warnings(hits)
-        samples = [] if sampler is None else sampler.samples(index, done.began_s)
-        return IterationDone(iteration=iteration, sequences=rows, flags=flags, samples=samples)
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags)
 
 
 def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:

@@ -180,7 +180,6 @@ def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, wa
         iteration=iteration,
         sequences=list(rows.values()),
         flags=flags,
-        samples=[] if looks is None else looks.samples(index, began),
         began=began,
     )
 

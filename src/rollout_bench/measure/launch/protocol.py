@@ -24,7 +24,6 @@ from rollout_bench.contracts.record import (
     Iteration,
     ReplicaStart,
     SequenceRow,
-    ServerSample,
 )
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.starts import PhaseName
@@ -93,7 +92,6 @@ class IterationDone(Strict):
     sequences: list[SequenceRow]
     flags: list[Flag]
     wanted: int | None = Field(None, description="How many are to count. Null while iterations: auto has no number.")
-    samples: list[ServerSample] = Field([], description="The server's metrics meanwhile.")
     began: float | None = Field(None, description="When it began, on the machine's monotonic clock, in seconds.")
 
 

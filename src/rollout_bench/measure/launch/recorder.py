@@ -18,7 +18,6 @@ from rollout_bench.contracts.inside import (
     TraceFile,
 )
 from rollout_bench.contracts.messages import MessageRow, Messages, MessageStep, ProbeUse
-from rollout_bench.contracts.modes import MODES, SERVER
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
     Block,
@@ -30,7 +29,6 @@ from rollout_bench.contracts.record import (
     Placement,
     Record,
     SequenceRow,
-    ServerSample,
     Startup,
 )
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, tensor_parallel_size
@@ -39,7 +37,6 @@ from rollout_bench.contracts.store import (
     messages_path,
     scores_path,
     sequences_path,
-    server_path,
     traces_path,
     write_launched,
     write_messages,
@@ -189,7 +186,6 @@ class Measurement(Collecting):
         super().__init__(spec, launch, progress, surroundings)
         self._iterations: list[Iteration] = []
         self._sequences: list[SequenceRow] = []
-        self._samples: list[ServerSample] = []
         self._extensions: list[WarmupExtended] = []
 
     def take(self, event: Event) -> None:
@@ -198,7 +194,6 @@ class Measurement(Collecting):
         if isinstance(event, IterationDone):
             self._iterations.append(self.surroundings.after(event.iteration))
             self._sequences += event.sequences
-            self._samples += event.samples
             self.flags += event.flags
             self.progress.iteration(event.iteration, event.wanted)
         elif isinstance(event, WarmupExtended):
@@ -208,8 +203,8 @@ class Measurement(Collecting):
         """Return numbers of the iterations that count, from 0."""
         return {number for number, iteration in enumerate(self._iterations) if not iteration.warmup}
 
-    def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow], list[ServerSample]]:
-        """Return the record that is to lie at `path` with its side files, once all came.
+    def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow]]:
+        """Return the record that is to lie at `path` with its side file, once all came.
 
         `log` is the engine's output.
         """
@@ -219,13 +214,12 @@ class Measurement(Collecting):
             iterations=self._iterations,
             validity=[*self.flags, *self._doubts(launched["engine"], log)],
             sequences_file=sequences_path(path).name,
-            server_file=server_path(path).name if SERVER in MODES[self.spec.mode].side_files else None,
             no_energy=self.surroundings.why_no_energy(self._iterations),
         )
-        return record, self._sequences, self._samples
+        return record, self._sequences
 
     def write(self, log: str, path: Path) -> None:
-        """Write the record to `path`, and its side files beside it."""
+        """Write the record to `path`, and its side file beside it."""
         write_record(path, *self.record(log, path))
 
     def _extend_warmup(self, event: WarmupExtended) -> None:

@@ -18,7 +18,6 @@ from rollout_bench.contracts.record import (
     ReplicaPass,
     ReplicaStart,
     SequenceRow,
-    ServerSample,
 )
 from rollout_bench.contracts.spec import Platform
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Ready
@@ -61,7 +60,7 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
     moments = [done.began for done in passes if done.began is not None]
     assert len(moments) == len(passes), "a replica says when it began"
     release = min(moments)
-    parts, rows, samples, prompts = list[ReplicaPass](), list[SequenceRow](), list[ServerSample](), 0
+    parts, rows, prompts = list[ReplicaPass](), list[SequenceRow](), 0
     for replica, (done, began) in enumerate(zip(passes, moments, strict=True)):
         of = done.iteration
         offset_s = began - release
@@ -77,16 +76,13 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
             )
         ]
         rows += [_moved(row, replica, prompts, offset_s) for row in done.sequences]
-        samples += [sample.model_copy(update={"replica": replica}) for sample in done.samples]
         if of.replicas is None:
             prompts += max((row.prompt for row in done.sequences), default=-1) + 1
     first = passes[0].iteration
     drafting = Drafting.together([done.iteration.drafting for done in passes])
     iteration = made_of(first.index, first.warmup, parts).model_copy(update={"drafting": drafting})
     flags = _named(done.flags for done in passes)
-    return IterationDone(
-        iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted, samples=samples, began=release
-    )
+    return IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted, began=release)
 
 
 def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:

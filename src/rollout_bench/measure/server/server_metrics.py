@@ -1,34 +1,15 @@
-"""The server's own metrics, read before, after and while a pass goes on."""
+"""The server's own metrics, read before and after a pass."""
 
 from __future__ import annotations
 
-import contextlib
 import statistics
-import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rollout_bench.contracts.record import Drafting, ServerSample, ServerUse
-
-PERIOD_S = 0.5
-"""Time between two readings. One costs vLLM 5 to 30 ms of its front end's time, so at most a few percent."""
-
-GAUGES = {
-    "running": ("vllm:num_requests_running",),
-    "waiting": ("vllm:num_requests_waiting",),
-    "kv_cache_use": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
-    "preemptions": ("vllm:num_preemptions_total",),
-    "prefix_cache_queries": ("vllm:prefix_cache_queries_total",),
-    "prefix_cache_hits": ("vllm:prefix_cache_hits_total",),
-    "queue_sum_s": ("vllm:request_queue_time_seconds_sum",),
-    "queue_count": ("vllm:request_queue_time_seconds_count",),
-    "output_tokens": ("vllm:generation_tokens_total",),
-}
-"""Field of a sample -> the metric, under the names that versions of vLLM have given it."""
+from rollout_bench.contracts.record import Drafting, ServerUse
 
 MEANS = {
     "ttft_mean_s": ("vllm:time_to_first_token_seconds",),
@@ -57,9 +38,6 @@ DRAFTS = {
 
 BY_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 """The counter of accepted tokens that has a label for their position in a draft, from 0."""
-
-_SAMPLED = tuple(name + end for names in GAUGES.values() for name in names for end in "{ ")
-"""How the lines of /metrics begin that are needed while a pass goes on: a hundredth of them."""
 
 _MOST = 1e18
 """More than any count, and any time in seconds."""
@@ -96,50 +74,6 @@ def _families(text: str) -> list[Any]:
         return [family for family in text_string_to_metric_families(text) if family.name.startswith("vllm:")]
     except (ValueError, LookupError):
         return []
-
-
-class Sampler:
-    """Reads a server's metrics again and again, from a thread of its own.
-
-    Args:
-        read: returns the text of /metrics; raises OSError where it can't be had.
-    """
-
-    def __init__(self, read: Callable[[], str]) -> None:
-        self._read = read
-        self._texts: list[tuple[float, str]] = []  # parsed after the pass, whose arrivals this process stamps
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin; the first reading comes at once."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after a last reading."""
-        self._over.set()
-        self._thread.join()
-
-    def samples(self, iteration: int, began_s: float) -> list[ServerSample]:
-        """Return what was read, as it stood in seconds after `began_s` of the monotonic clock."""
-        found = []
-        for at_s, values in ((at_s, parse(text)) for at_s, text in self._texts):
-            named = {field: _first(values, names) for field, names in GAUGES.items()}
-            found.append(ServerSample(iteration=iteration, at_s=round(at_s - began_s, 6), **named))
-        return found
-
-    def _run(self) -> None:
-        following = time.monotonic()
-        while True:
-            over = self._over.is_set()
-            with contextlib.suppress(OSError):  # the pass itself tells what became of the server
-                at_s = time.monotonic()
-                lines = [line for line in self._read().split("\n") if line.startswith(_SAMPLED)]
-                self._texts.append((at_s, "\n".join(lines)))
-            if over:
-                return
-            following += PERIOD_S
-            self._over.wait(max(0.0, following - time.monotonic()))
 
 
 def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:

@@ -9,13 +9,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rollout_bench.analysis.inside.overview import Looked, look
-from rollout_bench.analysis.timed.collection import read_servers
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.core.files import write_whole
 from rollout_bench.report.figure_names import DRAWINGS, figure_names
-from rollout_bench.report.figures.online_figures import Samples
 from rollout_bench.report.figures.style import has_panels, image, settings
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
 from rollout_bench.report.page import with_pictures
@@ -25,7 +23,6 @@ from rollout_bench.report.parts import Findings
 def figure_files(
     collection: Collection,
     names: Sequence[str] = (),
-    samples: Samples | None = None,
     looked: Looked | None = None,
     results: Path | None = None,
 ) -> dict[str, bytes]:
@@ -34,11 +31,10 @@ def figure_files(
     Args:
         collection: what they show.
         names: of the figures; empty: of those that there is data for.
-        samples: metrics of the servers.
         looked: what was found inside the engine.
         results: the folder that all of it was read from.
     """
-    findings = Findings(collection, inside=looked or Looked(), samples=samples or {}, results=results)
+    findings = Findings(collection, inside=looked or Looked(), results=results)
     files = {}
     with settings():
         for name in names or figure_names(findings.rows, collection):
@@ -84,7 +80,7 @@ def save_figures(
         UserError: a side file is damaged; the message names file and line.
     """
     looked = look(results, collection, rows_of(collection))
-    files = figure_files(collection, names, read_servers(results, collection), looked, results)
+    files = figure_files(collection, names, looked, results)
     # one that only says why there is nothing to show is a file, which was asked for, but nothing for a reader's page
     drawn = {name.removesuffix(".svg"): content if has_panels(content) else b"" for name, content in files.items()}
     places = [(folder, page)]
