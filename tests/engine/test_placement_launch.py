@@ -193,7 +193,7 @@ def test_weights_that_are_stale_lost_or_in_the_place_of_others_are_found(
     trained = 2 * 7 + 2  # a norm near 1 has no neighbour in bf16 that a step would take it to
     assert (stale.not_received, stale.first) == (trained, "model.embed_tokens.weight")
     assert 0 < stale.not_loaded <= stale.not_received
-    assert 0 < short.not_loaded <= short.not_received < short.tensors
+    assert 0 < short.not_loaded <= short.not_received == short.tensors  # the bucket that got lost had all
     assert swapped.not_received == 0
     record = launch.record()
     assert not record.valid
