@@ -255,7 +255,6 @@ MACHINE_S = {
     "warmup_too_short",
     "warmup_extended",
     "generator_bound",
-    "server_client_gap",
     "sent_late",
 }
 """Codes of the flags that a machine with other work to do raises on any launch."""

@@ -17,7 +17,7 @@ BUDGET = {
     "core": 668,
     "exchange": 547,
     "llmd": 1070,
-    "measure": 9340,
+    "measure": 9318,
     "plan": 3155,
     "report": 3921,
     "scripts": 511,

@@ -172,8 +172,8 @@ BUSY_SHARE, FULL_SHARE = 0.8, 0.95
 LATE_MEDIAN_S, LATE_P99_S = 0.001, 0.005
 """How late the sending process may see an answer, at the median and 99 times in 100."""
 
-GAP_S, GAP_SHARE = 0.005, 0.1
-"""How much longer than the server a client may see a request take, besides the network: what HTTP itself costs."""
+LATE_SHARE = 0.1
+"""Share of a usual request by which one of a hundred may be seen late, where that is more."""
 
 
 def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -> list[Flag]:
@@ -187,7 +187,6 @@ def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -
         *cut_flags([row for found in of.values() for row in found]),
         *client_flags(iterations),
         *sent_late_flags([row for found in of.values() for row in found]),
-        *gap_flags([(iteration, of[iteration.index]) for iteration in iterations]),
         *preemption_flags(iterations),
     ]
 
@@ -273,46 +272,13 @@ def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     if not late_s or not answered_s:
         return []
     p99_s, usual_s = late_s[int(0.99 * (len(late_s) - 1))], statistics.median(answered_s)
-    if p99_s <= max(LATE_P99_S, GAP_SHARE * usual_s):
+    if p99_s <= max(LATE_P99_S, LATE_SHARE * usual_s):
         return []
     sentence = (
         f"One request in a hundred was sent {1e3 * p99_s:.1f} ms later than due, or more, where the median answer "
         f"begins after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
     )
     return [Flag(code="sent_late", severity="warning", sentence=sentence)]
-
-
-def gap_flags(passes: Sequence[tuple[Iteration, Sequence[SequenceRow]]]) -> list[Flag]:
-    """Flag requests that took longer at the client than the server's own histograms, and the network, say."""
-    found = [gap for iteration, rows in passes for gap in _gaps(iteration, rows)]
-    if not found:
-        return []
-    name, ours_s, theirs_s, network_s = max(found, key=lambda gap: gap[1] - gap[2])
-    sentence = (
-        f"The client saw a mean {name} of {1e3 * ours_s:.1f} ms where the server counts {1e3 * theirs_s:.1f} ms, and a "
-        f"round trip takes {1e3 * network_s:.1f} ms: the rest is HTTP's (the largest gap of {len(passes)} iterations)."
-    )
-    return [Flag(code="server_client_gap", severity="warning", sentence=sentence)]
-
-
-def _gaps(iteration: Iteration, rows: Sequence[SequenceRow]) -> list[tuple[str, float, float, float]]:
-    server = iteration.server
-    good = [row for row in rows if row.complete and row.sent_s is not None]
-    if server is None or not good or server.requests != len(good):
-        return []
-    network_s = server.round_trip_s or 0.0
-    gaps = []
-    for name, theirs_s, ends in (
-        ("TTFT", server.ttft_mean_s, [row.first_token_s for row in good]),
-        ("E2EL", server.e2el_mean_s, [row.last_token_s for row in good]),
-    ):
-        seen = [end - (row.sent_s or 0.0) for row, end in zip(good, ends, strict=True) if end is not None]
-        if theirs_s is None or len(seen) != len(good):
-            continue
-        ours_s = statistics.mean(seen)
-        if ours_s - theirs_s > network_s + max(GAP_S, GAP_SHARE * ours_s):
-            gaps.append((name, ours_s, theirs_s, network_s))
-    return gaps
 
 
 def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
