@@ -24,7 +24,7 @@ BUDGET = {
     "snakefile": 395,
     "trainers": 903,
     "workloads": 389,
-    "tests": 25646,
+    "tests": 25647,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

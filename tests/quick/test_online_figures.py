@@ -90,6 +90,7 @@ def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) 
         )
     timed = ("throughput", "speedup", "iterations")
     assert names_of({"offline"}, [None], has_limits=True) == timed
+    assert names_of({"offline", "online"}, [None, closed.load], has_limits=False) == (*timed, "latency")
     there = {"has_limits": True, "has_replicas": True, "has_lengths": True}
     every = names_of(MODES, [BF16.load], goes_through="max_num_seqs", **there)
     assert every == NAMES
