@@ -253,7 +253,6 @@ MACHINE_S = {
     "swapping",
     "not_steady",
     "warmup_too_short",
-    "warmup_extended",
     "generator_bound",
     "sent_late",
 }

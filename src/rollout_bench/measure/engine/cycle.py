@@ -24,7 +24,7 @@ from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, PhaseBegins, Tell, Wait
-from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.measure.server.stream import ServingFailed
 
@@ -43,7 +43,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     What an update brought is proven once the next pass has generated: the first requests that the woken engine gets
     are timed ones.
     """
-    began = time.perf_counter()
     spec = job.spec
     assert spec.cycle is not None, "specs of this mode have it"
     more = {"worker_extension_cls": EXTENSION}
@@ -59,7 +58,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     proofs = Proofs(engine, norms=True)
     weights: Weights = "first"
     # As many cycles as were asked for: which weights a pass has, and how often they changed, follows from its number.
-    series = Series(spec.measuring, may_extend=False)
+    series = Series(spec.measuring)
     last = False
     while not last:
         index = series.index
@@ -73,7 +72,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             weights = "second" if weights == "first" else "first"
         seen = transitions.go(weights, done.began + done.iteration.elapsed_s, prove)
         tell(IterationEnds())
-        series.take(comparable_s(spec.workload, done.iteration), job.timeout_s - (time.perf_counter() - began))
+        series.take()
         last = series.complete
         transition = Transition(**seen, proof=proofs.take(weights) if last else None)
         iteration, rows = done.iteration.model_copy(update={"transition": transition}), done.rows

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
-from rollout_bench.contracts.spec import replicas
 from rollout_bench.measure.engine.vllm import loaded, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import IterationDone, Job, PhaseBegins, Tell, Wait, WarmupExtended
-from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.launch.protocol import IterationDone, Job, PhaseBegins, Tell, Wait
+from rollout_bench.measure.launch.steadiness import Series
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: tell each event, and wait for the word before each iteration."""
-    began = time.perf_counter()
     spec = job.spec
     engine = loaded(job, tell)
     source = source_of(job, engine.vocabulary)
-    # Replicas have to make as many passes each, and one alone can't tell: only the steps of all show whether they are
-    # steady. The supervisor sees those, and flags them. So it is in a block, whose launches make their passes in turn.
-    series = Series(spec.measuring, may_extend=replicas(spec) == 1 and not job.in_block)
+    series = Series(spec.measuring)
     while not series.complete:
         index = series.index
         if series.phase_begins:
@@ -31,9 +25,4 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
         flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
         tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=series.wanted, began=done.began))
-        slow = series.take(
-            comparable_s(spec.workload, iteration),
-            job.timeout_s - (time.perf_counter() - began),
-        )
-        if slow is not None:
-            tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+        series.take()

@@ -22,9 +22,8 @@ from rollout_bench.measure.launch.protocol import (
     Ready,
     Tell,
     Wait,
-    WarmupExtended,
 )
-from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.dispatch import Sending
@@ -108,7 +107,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """
     spec, load = job.spec, job.spec.load
     assert load is not None, "an online spec has a load"
-    began = time.perf_counter()
     variables = dict(os.environ)
     if spec.endpoint is not None:
         open_endpoint(spec)  # so that one that is not there is told of at once
@@ -146,19 +144,14 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     for number, point in enumerate(load.points):
         if number:
             time.sleep(load.cool_down_s)
-        series = Series(spec.measuring, index, may_extend=not job.in_block)
+        series = Series(spec.measuring, index)
         while not series.complete:
             warmup = series.warming_up
             if series.phase_begins:
                 tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
             done = passes.send(point, series.index, warmup)
             tell(done.model_copy(update={"wanted": series.wanted}))
-            slow = series.take(
-                comparable_s(spec.workload, done.iteration),
-                job.timeout_s - (time.perf_counter() - began),
-            )
-            if slow is not None:
-                tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+            series.take()
         index = series.index
     tell(PhaseBegins(phase="stopping"))
     opened.stop()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rollout_bench.contracts.record import Flag, ReplicaPass, SequenceRow
-from rollout_bench.contracts.spec import WorkloadSpec, replicas
+from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.measure.engine.entries import EntryPoint, LlmEntry, Outcome, open_async
 from rollout_bench.measure.engine.vllm import loaded
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
@@ -24,10 +24,9 @@ from rollout_bench.measure.launch.protocol import (
     PhaseBegins,
     Tell,
     Wait,
-    WarmupExtended,
 )
 from rollout_bench.measure.launch.replicas import made_of
-from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.measure.routing.exchange import Abort, Ended, Generate, Handed, Over, heard, written
 from rollout_bench.workloads.requests import Request
 
@@ -48,13 +47,12 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
     assert job.line is not None, "a rollout has a router"
-    began = time.perf_counter()
-    spec, alone = job.spec, replicas(job.spec) == 1
+    spec = job.spec
     os.set_inheritable(job.line, False)
     line = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
     entry = await open_entry(job, tell)
     _KEPT.append(entry)
-    series = Series(spec.measuring, may_extend=alone and not job.in_block)
+    series = Series(spec.measuring)
     while not series.complete:
         index, warmup = series.index, series.warming_up
         if series.phase_begins:
@@ -68,9 +66,7 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
         tell(IterationEnds())
         done = told(share, entry, spec.workload, index, warmup)
         tell(done.model_copy(update={"wanted": series.wanted}))
-        slow = series.take(comparable_s(spec.workload, done.iteration), job.timeout_s - (time.perf_counter() - began))
-        if slow is not None:
-            tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+        series.take()
 
 
 async def open_entry(job: Job, tell: Tell) -> EntryPoint:

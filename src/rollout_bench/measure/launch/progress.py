@@ -108,11 +108,6 @@ class Progress:
         what = "sampled" if batch is None else f"scored {batch} at once"
         self._say(f"{several(len(rows), 'sequence')} {what}")
 
-    def warmup_extended(self, more: int) -> None:
-        """Say that so many of the iterations that counted were warm-up after all."""
-        self._warmup += more
-        self._say(f"warm-up was too short, {more} more to run")
-
     def _say(self, what: str) -> None:
         spec = self.spec
         place, left = self._place_and_left()

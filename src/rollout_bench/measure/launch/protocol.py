@@ -151,14 +151,6 @@ class StartSeen(Strict):
     cache_files: int
 
 
-class WarmupExtended(Strict):
-    """The first of the iterations that counted so far, of one load, belong to the warm-up; as many more are to come."""
-
-    event: Literal["warmup"] = "warmup"
-    iterations: list[int] = Field(description="Their indices.")
-    sentence: str = Field(description="The evidence.")
-
-
 class Failed(Strict):
     """The engine process gave up."""
 
@@ -186,7 +178,6 @@ Event = (
     | MessageFacts
     | SequencesScored
     | StartSeen
-    | WarmupExtended
     | Failed
     | Done
 )

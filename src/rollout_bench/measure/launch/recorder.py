@@ -70,7 +70,6 @@ from rollout_bench.measure.launch.protocol import (
     SequencesScored,
     StartSeen,
     StepsDone,
-    WarmupExtended,
 )
 from rollout_bench.measure.launch.replicas import apart_flags
 from rollout_bench.measure.launch.steadiness import comparable_times, judge
@@ -186,7 +185,6 @@ class Measurement(Collecting):
         super().__init__(spec, launch, progress, surroundings)
         self._iterations: list[Iteration] = []
         self._sequences: list[SequenceRow] = []
-        self._extensions: list[WarmupExtended] = []
 
     def take(self, event: Event) -> None:
         """Take one event."""
@@ -196,8 +194,6 @@ class Measurement(Collecting):
             self._sequences += event.sequences
             self.flags += event.flags
             self.progress.iteration(event.iteration, event.wanted)
-        elif isinstance(event, WarmupExtended):
-            self._extend_warmup(event)
 
     def counted(self) -> set[int]:
         """Return numbers of the iterations that count, from 0."""
@@ -222,13 +218,6 @@ class Measurement(Collecting):
         """Write the record to `path`, and its side file beside it."""
         write_record(path, *self.record(log, path))
 
-    def _extend_warmup(self, event: WarmupExtended) -> None:
-        """Count the first iterations that counted so far no longer."""
-        for position in event.iterations:
-            self._iterations[position] = self._iterations[position].model_copy(update={"warmup": True})
-        self._extensions.append(event)
-        self.progress.warmup_extended(len(event.iterations))
-
     def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
         """Return flags that only the whole launch can raise."""
         measured = [iteration for iteration in self._iterations if not iteration.warmup]
@@ -238,7 +227,6 @@ class Measurement(Collecting):
             *([] if self.spec.endpoint is not None else host_flags(self.spec.platform, measured)),
             *device_flags(measured),
             *apart_flags(measured),
-            *warmup_flags(self._extensions),
             *few_flags(self.spec, self._iterations),
             *(
                 flag
@@ -260,16 +248,6 @@ def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
     for iteration in iterations:
         grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
     return list(grouped.values())
-
-
-def warmup_flags(extensions: Sequence[WarmupExtended]) -> list[Flag]:
-    """Return a flag where the warm-up took longer than planned: what was seen each time, and what was done."""
-    if not extensions:
-        return []
-    more = sum(len(event.iterations) for event in extensions)
-    did = f"{more} more count as warm-up and as many were measured in addition."
-    sentence = " ".join([*(event.sentence for event in extensions), did])
-    return [Flag(code="warmup_extended", severity="warning", sentence=sentence)]
 
 
 def few_flags(spec: Spec, iterations: Sequence[Iteration]) -> list[Flag]:
@@ -298,7 +276,7 @@ def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> li
             f"warmup_iterations to {longer}."
         )
     elif doubt.more:
-        sentence += f" It would take {doubt.more} more of warm-up; the launch was not lengthened any further."
+        sentence += f" It would take {doubt.more} more of warm-up."
     return [Flag(code=doubt.code, severity="warning", sentence=sentence)]
 
 

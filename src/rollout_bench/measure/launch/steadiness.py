@@ -254,53 +254,39 @@ def _mean(values: Sequence[float]) -> str:
     return f"{fmean(values):.4g}"
 
 
-RESERVE = 2.0
-"""Times what further iterations should take that must be left of the launch's time limit."""
-
-
 class Series:
     """The iterations of a launch so far.
 
-    With a number of iterations the planned warm-up is the least. Once as many iterations count as are wanted, the
-    first of them go to the warm-up if they belong there, and as many more are run: at most `iterations` more, so that
-    the launch ends.
-
-    With `iterations: auto` the supervisor says how many are to count, before the first of them begins. The warm-up is
-    what was planned, since one that is lengthened by what is seen moves the mean: by 0.5 % where some passes are
-    delayed, by 2 % where passes get quicker.
+    The warm-up is what was planned: one that is lengthened by what is seen moves the mean, by 0.5 % where some passes
+    are delayed, by 2 % where passes get quicker. With `iterations: auto` the supervisor says how many are to count,
+    before the first of them begins.
 
     Args:
         measuring: how many iterations are planned.
         first: index of the first, where a launch has several series.
-        may_extend: whether the warm-up may become longer than planned; never with `iterations: auto`.
     """
 
-    def __init__(self, measuring: MeasuringSpec, first: int = 0, *, may_extend: bool = True) -> None:
-        self._measuring = measuring
+    def __init__(self, measuring: MeasuringSpec, first: int = 0) -> None:
         self.wanted = None if measuring.iterations == "auto" else measuring.iterations
         """How many iterations are to count; None while it is not known."""
-        self._left = (self.wanted or 0) if may_extend else 0
-        self._counted_s: list[float] = []
-        self._first = first
+        self._first, self._counts = first, first + measuring.warmup_iterations
         self.index = first
         """Index of the next iteration."""
-        self.dropped: list[int] = []
-        """Indices of those that went to the warm-up last."""
 
     @property
     def warming_up(self) -> bool:
-        """Whether the next iteration is one of the planned warm-up."""
-        return self.index < self._first + self._measuring.warmup_iterations
+        """Whether the next iteration is one of the warm-up."""
+        return self.index < self._counts
 
     @property
     def phase_begins(self) -> bool:
-        """Whether the next iteration is the first of the planned warm-up, or of those that may count."""
-        return self.index in (self._first, self._first + self._measuring.warmup_iterations)
+        """Whether the next iteration is the first of the warm-up, or of those that count."""
+        return self.index in (self._first, self._counts)
 
     @property
     def complete(self) -> bool:
         """Whether enough iterations count."""
-        return self.wanted is not None and len(self._counted_s) >= self.wanted
+        return self.wanted is not None and self.index >= self._counts + self.wanted
 
     def ordered(self, iterations: int | None) -> None:
         """Take what the order for the next iteration said: how many are to count, or nothing.
@@ -316,25 +302,6 @@ class Series:
         if self.wanted is None and not self.warming_up:
             raise RuntimeError("iterations: auto: the order for the first iteration that counts names no number")
 
-    def take(self, elapsed_s: float, left_s: float) -> Unsteadiness | None:
-        """Take the time of the next iteration; `left_s` is what the launch may still take, both in seconds.
-
-        Returns:
-            Why the first `more` of those that count so far go to the warm-up; None if none do, or if there is not time
-            enough to make up for them: a launch that is measured must not be lost for being lengthened.
-        """
-        warming_up = self.warming_up
+    def take(self) -> None:
+        """Take note that the next iteration is over."""
         self.index += 1
-        if warming_up:
-            return None
-        self._counted_s.append(elapsed_s)
-        doubt = judge(self._counted_s) if self.complete else None
-        if doubt is None or not 0 < doubt.more <= self._left:
-            return None
-        if RESERVE * doubt.more * max(self._counted_s) > left_s:
-            return None
-        counted = self.index - len(self._counted_s)
-        self.dropped = list(range(counted, counted + doubt.more))
-        del self._counted_s[: doubt.more]
-        self._left -= doubt.more
-        return doubt

@@ -38,10 +38,9 @@ from rollout_bench.measure.launch.protocol import (
     Ready,
     Tell,
     Wait,
-    WarmupExtended,
 )
 from rollout_bench.measure.launch.replicas import done_together, ready_together
-from rollout_bench.measure.launch.steadiness import Series, comparable_s
+from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.placed.words import (
     GO,
@@ -77,7 +76,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     Raises:
         ServingFailed: it can't be placed so, or a rank failed.
     """
-    began = time.perf_counter()
     spec = job.spec
     check(spec)
     with started(job) as ranks:
@@ -93,10 +91,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             tell(IterationEnds())
             done = together(over, spec)
             tell(done.model_copy(update={"wanted": series.wanted}))
-            left_s = job.timeout_s - (time.perf_counter() - began)
-            slow = series.take(comparable_s(spec.workload, done.iteration), left_s)
-            if slow is not None:
-                tell(WarmupExtended(iterations=series.dropped, sentence=slow.sentence))
+            series.take()
 
 
 def check(spec: Spec) -> None:
