@@ -178,7 +178,7 @@ def test_a_bad_name_and_a_misspelt_key_stop_snakemake_before_anything_runs(measu
     [
         ([], "default"),
         (["/a/online.yaml"], "online"),
-        (["configs/cuda.yaml", "configs/dummy-weights.yaml"], "cuda+dummy-weights"),
+        (["configs/cuda.yaml", "configs/online.yaml"], "cuda+online"),
         (["my_own.v2.yml"], "my_own.v2"),
         (["what {is} this?.yaml"], "what-is-this-"),
         ([".yaml"], "yaml"),
