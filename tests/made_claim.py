@@ -1,8 +1,7 @@
-"""A results claim as launches leave it, and collect.py run on it, through a stand-in for kubectl or without."""
+"""A results claim as launches leave it, and collect.py run on it."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,34 +34,12 @@ def at(folder: Path, spec=BF16, launch: int = 0) -> Path:
     return record_path(folder / "results", "offline", spec.experiment(), launch)
 
 
-KUBECTL = """#!/bin/bash
-# Stands in for kubectl: runs what `exec` is to run in a pod here, where the claim is a folder.
-echo "$*" >> "$CALLS"
-while [ "$1" != "--" ]; do shift; done
-shift
-exec "${@//\\/data/$CLAIM}"
-"""
-
-
-def command(claim: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run collect.py in the folder beside the claim, with only `path` before the usual ones."""
-    environment = os.environ | {"CLAIM": str(claim), "CALLS": str(claim.parent / "calls")}
-    if path is not None:
-        environment["PATH"] = f"{path}:{environment['PATH']}"
+def command(claim: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run collect.py in the folder beside the claim."""
     return subprocess.run(
         [sys.executable, REPOSITORY / "workflow/scripts/collect.py", *arguments],
         cwd=claim.parent,
-        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def make_kubectl(claim: Path) -> Path:
-    """Return a folder beside `claim` with the stand-in for kubectl."""
-    folder = claim.parent / "bin"
-    folder.mkdir()
-    (folder / "kubectl").write_text(KUBECTL)
-    (folder / "kubectl").chmod(0o755)
-    return folder

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 import pytest
-from made_claim import BF16, KUBECTL, W8A8, at, bring, command, make_claim, make_kubectl
+from made_claim import BF16, W8A8, at, bring, command, make_claim
 from synthetic_profiles import make_profile, make_steps
 from synthetic_records import make_failure, make_plan, make_record, save
 
 from rollout_bench.analysis.timed.collection import collect as read_all
-from rollout_bench.cluster.manifests import COLLECTOR_NAME
 from rollout_bench.cluster.retrieval import collect, launch_of
 from rollout_bench.contracts.modes import MODES, TRACES, Mode
 from rollout_bench.contracts.store import failure_path, record_path, sequences_path, traces_path, write_failure
@@ -25,11 +23,6 @@ from rollout_bench.report.summary import summarise
 @pytest.fixture
 def claim(tmp_path: Path) -> Path:
     return make_claim(tmp_path)
-
-
-@pytest.fixture
-def kubectl(claim: Path) -> Path:
-    return make_kubectl(claim)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -158,46 +151,6 @@ def test_half_a_file_of_a_launch_that_still_runs_is_left_out(claim: Path):
 def test_a_folder_without_results_is_an_error(tmp_path: Path):
     with pytest.raises(UserError, match="holds no folder results/"):
         collect(tmp_path, tmp_path / "home", tmp_path / "logs")
-
-
-def test_the_command_reads_a_claim_through_a_pod_and_copies_only_what_is_missing(claim: Path, kubectl: Path):
-    odd = claim / "results" / "offline" / BF16.experiment() / "launch-1.odd 'name'\n.txt"
-    odd.write_text("left out: no file of ours has a line break in its name")
-    first = command(claim, "--pod", "--namespace", "bench", path=kubectl)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout == "results: 2 records and 1 failures collected, 0 there already, 0 not taken\n"
-    calls = (claim.parent / "calls").read_text().splitlines()
-    assert [re.sub(" -- .*", "", call) for call in calls[:1]] == [f"--namespace bench exec {COLLECTOR_NAME}"]
-    assert sequences_path(at(claim.parent)).read_bytes() == sequences_path(at(claim)).read_bytes()
-    save(claim / "results", make_record(BF16, 2))
-    again = command(claim, "--pod", "other", path=kubectl)
-    assert again.stdout.startswith("results: 1 records and 0 failures collected")
-
-
-def test_an_archive_that_is_cut_off_brings_nothing(claim: Path, kubectl: Path):
-    cut_off = KUBECTL.replace('exec "${', 'if [ "$1" = tar ]; then "${').replace(
-        'CLAIM}"', 'CLAIM}" | head -c 700; exit 0; fi\nexec "${@//\\/data/$CLAIM}"'
-    )
-    (kubectl / "kubectl").write_text(cut_off)
-    done = command(claim, "--pod", path=kubectl)
-    assert done.returncode == 1
-    assert "what kubectl delivered is cut off" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
-    assert not list((claim.parent / "results").rglob("launch-*"))
-
-
-def test_a_pod_that_is_not_there_is_told_in_two_lines(claim: Path, kubectl: Path):
-    (kubectl / "kubectl").write_text('#!/bin/sh\necho "Error from server (NotFound): pods not found" >&2\nexit 1\n')
-    done = command(claim, "--pod", path=kubectl)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "kubectl exec failed: Error from server (NotFound): pods not found"
-    assert "kubectl apply -f results/manifests/collector" in done.stderr.splitlines()[1]
-
-
-def test_a_machine_without_kubectl_is_told_in_two_lines(claim: Path):
-    done = command(claim, "--pod", "--kubectl", "no-such-kubectl")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0].startswith("no-such-kubectl: does not run")
 
 
 def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):

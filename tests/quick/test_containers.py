@@ -11,7 +11,7 @@ import pytest
 from docs_pages import REPOSITORY
 from workspace import PARTS
 
-from rollout_bench.cluster.manifests import CODE
+from rollout_bench.cluster.kubernetes import HOME
 
 PLATFORMS = ["cpu", "cuda", "ascend"]
 
@@ -45,7 +45,7 @@ def test_the_builder_is_sent_what_is_copied_and_nothing_else(platform: str):
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_the_commands_lie_where_manifests_call_them(platform: str):
     (workdir,) = instructions(platform, "WORKDIR")
-    assert f"{workdir}/workflow/scripts" == CODE
+    assert workdir == HOME
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

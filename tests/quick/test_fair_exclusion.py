@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import exclusion
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -222,39 +220,3 @@ def test_a_launch_of_the_same_index_from_another_block_is_left_out(tmp_path: Pat
     save(tmp_path, *two)
     save(tmp_path, third.model_copy(update={"block": third.block and third.block.model_copy(update={"id": "f" * 16})}))
     assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
-
-
-UNLIKE = exclusion.Design(passes_s=(2.0, 0.5), rounds=8)
-
-
-def test_leaving_out_favours_nobody_in_interleaved_blocks() -> None:
-    blocks = exclusion.simulated(np.random.default_rng(7), 60_000, UNLIKE, 1.0, 5.0)
-    _, alone, _, _, _ = exclusion.left_out(blocks, exclusion.by_launch)
-    _, added, error, dropped, _ = exclusion.left_out(blocks, exclusion.by_block_and_alone)
-    assert alone > 0.005
-    assert abs(added) < 0.001 - 3 * error
-    assert dropped > 0.002
-
-
-def test_the_simulated_rule_is_the_one_that_decides() -> None:
-    drawn = exclusion.simulated(np.random.default_rng(3), 300, UNLIKE, 4.0, 20.0)
-    rounds = [[(time_s, float(lost))] for time_s, lost in zip(drawn.time_s.ravel(), drawn.lost.ravel(), strict=True)]
-    found = [
-        decided(launch("bf16", rounds[2 * number]), launch("w8a8", rounds[2 * number + 1]))[0].valid
-        for number in range(300)
-    ]
-    tick = 0.01 / drawn.time_s.min()
-    near = np.abs(drawn.pooled[:, 0] - exclusion.LIMIT.invalid) < 2 * tick
-    near |= (np.abs(drawn.lost - exclusion.LIMIT.alone) < 2 * tick).any(axis=1)
-    simulated = exclusion.by_block_and_alone(drawn)[:, 0]
-    assert 0.02 < 1 - simulated.mean() < 0.3
-    assert list(np.array(found)[~near]) == list(simulated[~near])
-
-
-def test_launches_one_after_the_other_are_not_pooled_since_the_longest_would_decide() -> None:
-    apart = exclusion.Design(passes_s=(7.0, 4.0, 5.0), rounds=0)
-    blocks = exclusion.simulated(np.random.default_rng(5), 60_000, apart, 20.0, 60.0)
-    _, alone, *_ = exclusion.left_out(blocks, exclusion.by_launch)
-    _, pooled, *_ = exclusion.left_out(blocks, exclusion.RULES[exclusion.BLOCK])
-    assert abs(alone) < 0.02
-    assert abs(pooled) > 0.04

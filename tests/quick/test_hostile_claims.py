@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
-from made_claim import BF16, W8A8, at, bring, command, make_claim, make_kubectl
+from made_claim import BF16, W8A8, at, bring, command, make_claim
 from synthetic_records import make_failure, make_record, save
 
-from rollout_bench.cluster.retrieval import _extract, launch_of
+from rollout_bench.cluster.retrieval import launch_of
 from rollout_bench.core.errors import UserError
 
 
 @pytest.fixture
 def claim(tmp_path: Path) -> Path:
     return make_claim(tmp_path)
-
-
-@pytest.fixture
-def kubectl(claim: Path) -> Path:
-    return make_kubectl(claim)
 
 
 def outside(claim: Path, path: str, target: Path | str) -> Path:
@@ -103,66 +96,16 @@ def test_a_log_behind_a_link_to_a_folder_stays(claim: Path, private: Path):
     assert not list((claim.parent / "logs" / "offline" / BF16.experiment()).glob("*"))
 
 
-def packed(*members: tuple[str, dict[str, object]]) -> io.BytesIO:
-    """Return an archive with members of these names, each with attributes of its own."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, attributes in members:
-            info = tarfile.TarInfo(name)
-            for attribute, value in attributes.items():
-                setattr(info, attribute, value)
-            tar.addfile(info)
-    archive.seek(0)
-    return archive
-
-
 INSIDE = f"results/{LAUNCH}.json"
-ODD_MEMBERS = [
-    ("../outside", {}),
-    ("results/../../outside", {}),
-    ("results/../../launch-0.json", {}),
-    ("/tmp/outside", {}),
-    ("other/inside", {}),
-    (".", {}),
-    ("", {}),
-    ("results", {}),
-    (f"{INSIDE}/launch-1.json", {}),
-    (f"results/offline/{'x' * 300}/launch-0.json", {}),
-    (f"results/{LAUNCH}.traces", {"type": tarfile.SYMTYPE, "linkname": "../../../.."}),
-    (f"results/{LAUNCH}.traces/outside", {}),
-    (f"results/{LAUNCH}.sequences.jsonl.gz", {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"}),
-    (f"results/{LAUNCH}.scores.jsonl.gz", {"type": tarfile.FIFOTYPE}),
-]
 
 
-def test_an_archive_can_only_write_the_plain_files_that_were_asked_for(tmp_path: Path):
-    into = tmp_path / "into"
-    with tarfile.open(fileobj=packed((INSIDE, {}), *ODD_MEMBERS)) as tar:
-        for member in tar:
-            _extract(tar, member, {INSIDE, f"results/{LAUNCH}.scores.jsonl.gz"}, into)
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()] == [f"into/{INSIDE}"]
+ODD_NAMES = [
+    "../outside", "results/../../outside", "results/../../launch-0.json", "/tmp/outside", "other/inside", ".", "",
+    "results", f"{INSIDE}/launch-1.json", f"results/offline/{'x' * 300}/launch-0.json",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name, attributes in ODD_MEMBERS if not attributes])
+@pytest.mark.parametrize("name", ODD_NAMES)
 def test_no_odd_name_is_asked_for(name: str):
     assert launch_of(INSIDE) == LAUNCH
-    assert launch_of(name) is None or name == f"results/{LAUNCH}.traces/outside"
-
-
-def test_a_pod_that_lists_and_sends_odd_names_is_told_in_two_lines_and_nothing_leaves_the_folder(
-    claim: Path, kubectl: Path
-):
-    """Put a file in place of a folder: both are names that launches leave, and one machine can't hold them both."""
-    there, below = "results/failures/e/launch-0.json", "results/failures/e/launch-0.json/launch-1.json"
-    names = [there, below, *(name for name, attributes in ODD_MEMBERS if not attributes)]
-    (kubectl / "list").write_bytes(b"\0".join(f"./{name}".encode() for name in names))
-    (kubectl / "tar").write_bytes(packed(*((name, {}) for name in names), *ODD_MEMBERS).getvalue())
-    script = '#!/bin/bash\ncase "$*" in *" tar "*) cat "${0%/*}/tar";; *) cat "${0%/*}/list";; esac\n'
-    (kubectl / "kubectl").write_text(script)
-    before = set(claim.parent.parent.rglob("*"))
-    done = command(claim, "--pod", path=kubectl)
-    assert done.returncode == 1
-    assert "launch-0.json" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
-    new = {path.relative_to(claim.parent) for path in set(claim.parent.parent.rglob("*")) - before}
-    assert new == {Path("results"), Path("results/.lock")}
+    assert launch_of(name) is None

@@ -11,7 +11,6 @@ import planned
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kubernetes_manifests import check_no_blocks
 from rooms import Rooms, matrix_of, two_lines
 from synthetic_records import make_record
 
@@ -330,11 +329,3 @@ def test_a_launch_of_a_block_is_expected_to_take_its_part_of_the_block(tmp_path:
     record = make_record(first.experiment.spec, first.index).model_copy(update={"wall_s": 90.0, "block": block})
     write_launched(Path(first.record), record)
     assert {launch.expected_s for launch in plan.plan_file().launches} == {30.0}
-
-
-def test_manifests_which_measure_one_launch_each_refuse_to_interleave_in_two_lines():
-    check_no_blocks(matrix_of()[0])
-    with pytest.raises(UserError) as error:
-        check_no_blocks(matrix_of("interleave: true")[0])
-    assert "a Job of its own" in error.value.problem
-    assert error.value.remedy.startswith("set interleave: false, or run snakemake in a pod")

@@ -42,7 +42,7 @@ def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(
     for weights, shape in (("first", SHAPE), ("second", SHAPE.other_weights())):
         build_checkpoint(shape, weights_format, tmp_path / weights)
         stored = load_file(tmp_path / weights / "model.safetensors")
-        took = worker.rollout_bench_update(weights, 10**6)  # type: ignore[arg-type]
+        took = worker.rollout_bench_update(weights)  # type: ignore[arg-type]
         assert worker.loaded.keys() == stored.keys()
         assert all(torch.equal(worker.loaded[name], stored[name]) for name in stored)
         assert took["size_bytes"] == one_set
@@ -53,11 +53,11 @@ def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(
 def test_the_engine_gets_copies_that_it_may_change():
     worker = Worker()
     worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16", second=False)
-    worker.rollout_bench_update("first", 10**6)
+    worker.rollout_bench_update("first")
     kept = {name: tensor.clone() for name, tensor in worker.loaded.items()}
     for tensor in worker.loaded.values():
         tensor.zero_()
-    worker.rollout_bench_update("first", 10**6)
+    worker.rollout_bench_update("first")
     assert all(torch.equal(worker.loaded[name], kept[name]) for name in kept)
 
 
@@ -76,7 +76,7 @@ def test_other_weights_of_a_synthetic_model_are_others_in_every_tensor():
     worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16", second=True)
     loaded = []
     for weights in ("first", "second"):
-        worker.rollout_bench_update(weights, 10**6)  # type: ignore[arg-type]
+        worker.rollout_bench_update(weights)  # type: ignore[arg-type]
         loaded.append(worker.loaded)
     first, second = loaded
     assert [name for name in first if torch.equal(first[name], second[name])] == []

@@ -1,18 +1,18 @@
-"""In: the merged config, and which records are there. Out: results/manifests/, to be applied with kubectl."""
+"""In: the merged config. Out: results/kubernetes.yaml, to be applied with kubectl."""
 
 import json
 
 
-rule kubernetes_manifests:
-    """Write a Kubernetes Job for each missing launch to results/manifests/, and remove those not wanted any more."""
+rule kubernetes_manifest:
+    """Write the Kubernetes Job that measures this config to results/kubernetes.yaml."""
     log:
-        "logs/kubernetes_manifests.log",
+        "logs/kubernetes_manifest.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        command=[sys.executable, SCRIPTS / "kubernetes_manifests.py"],
+        command=[sys.executable, SCRIPTS / "kubernetes_manifest.py"],
         config=lambda wildcards: json.dumps(config),
         python=engine.python,
     shell:
-        "printf %s {params.config:q} | {params.command:q} - --python {params.python:q} | tee {log:q}"
+        "printf %s {params.config:q} | {params.command:q} - --python {params.python:q} --out results/kubernetes.yaml | tee {log:q}"

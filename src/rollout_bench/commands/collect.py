@@ -1,4 +1,4 @@
-"""Bring records home from where they were measured: a cluster's volume, mounted or behind a pod, or any copy of it.
+"""Bring records home from where they were measured: a cluster's volume, or any copy of it.
 
 Each record is validated before it is put in place, whole, with what lies beside it and its log. One that is at home
 already is never replaced. Failures come home too. Asked again, it takes what is new. Links are not followed, and what
@@ -8,14 +8,11 @@ no launch leaves is left out.
 from __future__ import annotations
 
 import argparse
-import shlex
-import tempfile
 from pathlib import Path
 
 import filelock
 
-from rollout_bench.cluster.manifests import COLLECTOR_NAME
-from rollout_bench.cluster.retrieval import Collected, collect, fetch
+from rollout_bench.cluster.retrieval import collect
 from rollout_bench.core.errors import UserError
 
 
@@ -26,16 +23,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit status: 0 when every launch that is there was taken, 1 when one was not.",
     )
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("source", nargs="?", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/")
-    where.add_argument(
-        "--pod",
-        nargs="?",
-        const=COLLECTOR_NAME,
-        help="running pod that mounts the volume at /data (default: %(const)s)",
-    )
-    parser.add_argument("--namespace", help="its namespace (default: that of kubectl's context)")
-    parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="kubectl, or how it is called")
+    parser.add_argument("source", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="results at home (default: %(default)s)"
     )
@@ -46,13 +34,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Fetch where a pod is named, check, put in place, say what came."""
+    """Check, put in place, say what came."""
     arguments = parser().parse_args()
     results: Path = arguments.results
     try:
         results.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(results / ".lock", blocking=False):
-            done = _from_pod(arguments) if arguments.source is None else _from(arguments.source, arguments)
+            done = collect(arguments.source, results, arguments.logs)
     except filelock.Timeout:
         raise UserError(f"{results}: a workflow is running there", "collect when it has ended") from None
     except OSError as error:
@@ -65,15 +53,3 @@ def main() -> int:
         f" {done.present} there already, {len(done.refused)} not taken"
     )
     return 1 if done.refused else 0
-
-
-def _from(source: Path, arguments: argparse.Namespace) -> Collected:
-    return collect(source, arguments.results, arguments.logs)
-
-
-def _from_pod(arguments: argparse.Namespace) -> Collected:
-    namespace = [] if arguments.namespace is None else ["--namespace", arguments.namespace]
-    with tempfile.TemporaryDirectory(prefix="rollout-bench-collect-") as folder:
-        copy = Path(folder) / "claim"
-        fetch([*shlex.split(arguments.kubectl), *namespace], arguments.pod, arguments.results, copy)
-        return _from(copy, arguments)

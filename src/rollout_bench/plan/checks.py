@@ -154,24 +154,6 @@ def check_variables(config: Config) -> None:
                 )
 
 
-SET_IN_PODS = ("HOME", "LAUNCH", "ROLLOUT_BENCH_JOB", "ROLLOUT_BENCH_NODE")
-"""Environment variables that manifests set, besides those that the measuring command does."""
-
-
-def check_variables_of_pods(config: Config) -> None:
-    """Raise `UserError` for a variable of pods that something else sets, or that may be a secret."""
-    place = "config: kubernetes.environment"
-    for name in config.kubernetes.environment:
-        if name in (*OWN_VARIABLES, *INHERITED_VARIABLES, *SET_IN_PODS):
-            remedy = OWN_VARIABLES.get(name, "leave it out: manifest or image set it")
-            raise UserError(f"{place}.{name}: is not for a config to set", remedy)
-    for name in without_secrets(config.kubernetes.environment)[1]:
-        raise UserError(
-            f"{place}.{name}: may be a secret, and would stand in manifests",
-            "put it into a Secret, and name that in kubernetes.secrets",
-        )
-
-
 def check_no_secrets(config: Config) -> None:
     """Raise `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
     for place, settings in (*_environments(config), *engine_args_in(config)):

@@ -16,7 +16,6 @@ from rollout_bench.contracts.fields import (
     AutoCount,
     Count,
     Folder,
-    Index,
     Label,
     Launches,
     MaybeAuto,
@@ -81,13 +80,6 @@ class ClusterSettings(Strict):
     )
     launches_per_job: Count = Field(
         1, description="Launches of one experiment that share an allocation, one after the other, to wait for one."
-    )
-    retries: Annotated[Index, Field(le=10)] = Field(
-        1,
-        description=(
-            "How often the jobs of kubernetes_manifests try a launch again that was ended from outside, or "
-            "whose node was at fault. On Slurm the profile's retries count instead."
-        ),
     )
 
 

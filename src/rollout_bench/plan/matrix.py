@@ -38,7 +38,6 @@ from rollout_bench.plan.checks import (
     check_names,
     check_no_secrets,
     check_variables,
-    check_variables_of_pods,
     engine_args_in,
     workload_in,
 )
@@ -156,7 +155,6 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_no_secrets(config)
-    check_variables_of_pods(config)
     check_iterations(config)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     if config.endpoints:

@@ -1,0 +1,97 @@
+"""The manifest of a config: one Job with its devices, its config and its claims, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bad_comparing import Bad
+from bad_kubernetes import BAD_KUBERNETES
+from planned import merged_with
+
+from rollout_bench.cluster.kubernetes import manifest
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import read_config
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.matrix import expand
+
+ENGINE = InstalledEngine("vllm", "0.32.0", {}, frozenset(), "python3")
+
+
+def made(overlay: str) -> str:
+    merged = merged_with(overlay)
+    config = read_config(merged)
+    matrix = expand(config, ENGINE)
+    return manifest(matrix.experiments, matrix.platform, config, merged)
+
+
+def parts(overlay: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return all documents of the manifest, and the container that measures."""
+    documents = list(yaml.safe_load_all(made(overlay)))
+    return documents, documents[-1]["spec"]["template"]["spec"]["containers"][0]
+
+
+CUDA = "platform: cuda, quants: [bf16], engine_args: {tensor_parallel_size: 2}, kubernetes: {image: 'a:1'"
+
+
+def test_a_job_has_the_devices_cores_and_memory_of_the_largest_launch():
+    documents, container = parts(f"{{{CUDA}, cpus: 4, memory: 16Gi}}}}")
+    assert [one["kind"] for one in documents] == ["ConfigMap", "Job"]
+    wanted = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "2"}
+    assert container["resources"] == {"requests": wanted, "limits": wanted}
+    assert container["command"][0] == "snakemake"
+    assert container["envFrom"] == []
+
+
+def test_the_pod_reads_the_config_that_it_was_made_of_and_another_config_is_another_job():
+    documents, _ = parts(f"{{{CUDA}, models_claim: w}}}}")
+    inner = json.loads(documents[0]["data"]["config.json"])
+    assert (inner["platform"], inner["model_base"]) == ("cuda", "/models")
+    others, _ = parts(f"{{{CUDA}}}, launches: 5}}")
+    assert others[-1]["metadata"]["name"] != documents[-1]["metadata"]["name"]
+
+
+def test_a_claim_is_made_where_its_size_is_said_and_secrets_are_named_alone():
+    documents, container = parts(f"{{{CUDA}, claim_size: 50Gi, secrets: [hub, key]}}}}")
+    assert documents[0]["kind"] == "PersistentVolumeClaim"
+    assert documents[0]["spec"]["resources"] == {"requests": {"storage": "50Gi"}}
+    assert container["envFrom"] == [{"secretRef": {"name": "hub"}}, {"secretRef": {"name": "key"}}]
+
+
+def test_a_pod_that_is_to_be_looked_into_waits():
+    documents, container = parts(f"{{{CUDA}, debug: true}}}}")
+    assert container["command"] == ["sleep", "infinity"]
+    assert documents[-1]["spec"]["backoffLimit"] == 0
+
+
+def test_a_pod_has_no_token_of_the_cluster_and_no_right_that_it_needs_not():
+    documents, container = parts(f"{{{CUDA}}}}}")
+    pod = documents[-1]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_a_template_of_the_users_own_is_filled_in_and_what_is_wrong_with_it_is_said(tmp_path: Path):
+    own = tmp_path / "own.j2"
+    own.write_text("{{ namespace }} {{ image }}")
+    assert made(f"{{{CUDA}, namespace: bench, template: {own}}}}}") == "bench a:1"
+    own.write_text("{{ nmespace }}")
+    with pytest.raises(UserError, match="nmespace"):
+        made(f"{{{CUDA}, template: {own}}}}}")
+
+
+def test_without_an_image_it_is_said_which_to_name():
+    with pytest.raises(UserError, match=r"kubernetes\.image: is not set"):
+        made("{}")
+
+
+@pytest.mark.parametrize("bad", BAD_KUBERNETES, ids=lambda bad: bad.name)
+def test_wrong_settings_are_told_in_two_lines(bad: Bad):
+    with pytest.raises(UserError) as error:
+        read_config(merged_with(f"{{{bad.overlay}}}"))
+    assert bad.problem in error.value.problem
+    assert bad.remedy in error.value.remedy
