@@ -31,12 +31,6 @@ BAD_COMPARING = [
         "did you mean 'demo'?",
     ),
     Bad(
-        "unknown_baseline_platform",
-        "baseline: {quant: null, platform: cdua}",
-        "baseline.platform: platform 'cdua'",
-        "did you mean 'cuda'?",
-    ),
-    Bad(
         "sweep_one_key_twice",
         "sweep: {max_num_seqs: [8, 32], engine_args.max_num_seqs: [9, 16]}",
         "sweep.engine_args.max_num_seqs: is the same as sweep.max_num_seqs",
@@ -48,33 +42,6 @@ BAD_COMPARING = [
         "setting_settings: few: written, and not selected",
         "settings: [default, few]",
     ),
-    Bad(
-        "baseline_folder_missing",
-        "baseline: {quant: null, results: ../nowhere/results}",
-        "baseline.results: ../nowhere/results: does not exist",
-        "the one that holds offline/",
-    ),
-    Bad(
-        "baseline_folder_misspelt",
-        "baseline: {quant: null, results: workfow}",
-        "baseline.results: workfow: does not exist",
-        "did you mean 'workflow'?",
-    ),
-    Bad(
-        "baseline_folder_a_file",
-        "baseline: {quant: null, results: config.yaml}",
-        "baseline.results: config.yaml: is not a folder",
-        "->",
-    ),
-    Bad("baseline_folder_empty", "baseline: {quant: null, results: ''}", "baseline.results", "docs/reference"),
-    Bad(
-        "baseline_folder_and_quant",
-        "baseline: {results: docs}",
-        "names results, which stands alone, and other axes: write {quant: null, results: docs}",
-        "docs/reference",
-    ),
-    Bad("baseline_engine_no_version", "baseline: {quant: null, engine: vllm}", "'vllm' is no version", "docs/ref"),
-    Bad("baseline_engine_a_number", "baseline: {quant: null, engine: 0.23}", "put the version in quotes", "docs/ref"),
     Bad("baseline_quant_a_path", "baseline: {quant: ../bf16}", "'../bf16' can't be a name", "letters, digits"),
     Bad("baseline_a_word", "baseline: bf16", "baseline: 'bf16'", "docs/reference"),
     Bad("no_baseline_axis", "baseline: {quant: null}", "baseline: names no axis", "docs/reference"),
@@ -119,10 +86,4 @@ BAD_COMPARING = [
     Bad("precision_of_nothing", "precision: {half_width: 0}", "precision.half_width: 0", "docs/reference"),
     Bad("precision_misspelt", "precision: {half_widht: 0.1}", "half_widht", "did you mean 'half_width'?"),
     Bad("precision_backwards", "precision: {min_launches: 13}", "max_launches 12 is below", "docs/reference"),
-    Bad(
-        "precision_without_turns",
-        "{launches: auto, baseline: {quant: null, engine: 0.31.0}}",
-        "launches: auto can't know when it is enough against a baseline that takes no turns (engine)",
-        "give launches a number",
-    ),
 ]

@@ -7,6 +7,7 @@ import io
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import summarise
 from comparing import BF16, NEW, OLD, OTHER_ENGINE, W8A8, W8A16, cell, compared, launches, refused, run
 from synthetic_records import make_block, make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.record import DeviceUse, Flag, Record
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS
 from rollout_bench.plan.planfile import write_plan
@@ -50,6 +51,28 @@ def test_an_engine_that_had_others_beside_it_gets_no_verdict_against_one_that_ra
         tmp_path / "both", [block[0] for block in blocks], [record for block in blocks for record in block]
     )
     assert "alive beside them" not in again.flat
+
+
+@pytest.mark.parametrize("read", [(), (1, 2)])
+def test_launches_of_which_some_have_no_energy_are_compared_by_typical_passes(
+    tmp_path: Path, read: Sequence[int]
+) -> None:
+    spec = make_spec(iterations="auto")
+    use = DeviceUse(device="GPU-0", energy_j=40, window_s=1)
+
+    def measured(rates: Sequence[float], read: Sequence[int]) -> list[Record]:
+        made = [make_record(spec, launch, [rate] * 4 + [rate / 2]) for launch, rate in enumerate(rates)]
+        return [
+            each.model_copy(
+                update={"iterations": [one.model_copy(update={"devices": [use]}) for one in each.iterations]}
+            )
+            if each.launch in read
+            else each
+            for each in made
+        ]
+
+    done = compared(tmp_path, measured(OLD[:3], read), measured(NEW[:3], (0, 1, 2)))
+    assert "1.191x" in done.stdout
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

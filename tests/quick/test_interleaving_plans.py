@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-import planned
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.store import write_launched
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.fit import memory
 from rollout_bench.plan.fit.memory import (
     GIB,
@@ -31,7 +29,6 @@ from rollout_bench.plan.fit.memory import (
     working_bytes,
 )
 from rollout_bench.plan.interleaving import Interleaving, comparisons, fitting, interleaving
-from rollout_bench.plan.matrix import Matrix
 from rollout_bench.plan.schedule import Schedule, schedule
 
 
@@ -123,16 +120,6 @@ def test_what_to_leave_out_so_that_engines_interleave_has_the_name_that_it_has_i
 def test_engines_on_different_numbers_of_devices_take_no_turns():
     overlay = "quants: [bf16, fp8]\nquant_settings: {fp8: {engine_args: {tensor_parallel_size: 2}}}\ninterleave: true"
     assert "they need different numbers of devices" in two_lines(overlay, platform="cuda")[0]
-
-
-@pytest.mark.parametrize("earlier", ["results: ../earlier/results", 'engine: "0.23.0"'])
-def test_nothing_of_this_run_takes_turns_with_an_earlier_baseline(earlier: str):
-    overlay = f"baseline: {{quant: null, {earlier}}}\n"
-    config = read_config(planned.merged_with(overlay + "interleave: true"))
-    with pytest.raises(UserError, match="baseline"):
-        interleaving(config, Matrix("cpu", [], []), Rooms(), on_cluster=False)
-    automatic = read_config(planned.merged_with(overlay))
-    assert interleaving(automatic, matrix_of()[1], Rooms(), on_cluster=False) == Interleaving()
 
 
 def test_auto_wants_all_engines_to_fit_and_true_at_least_two():

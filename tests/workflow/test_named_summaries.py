@@ -11,15 +11,14 @@ import comparing
 import pytest
 import stand_in
 from comparing import BF16, NEW, OLD, W8A8, launches
-from synthetic_records import make_plan, make_record, save
+from synthetic_records import make_plan, save
 from workspace import Workspace
 
 from rollout_bench.commands import summarise
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import name_after, read_config
 from rollout_bench.plan.planfile import write_plan
-from rollout_bench.report.earlier import collect_with_earlier
-from rollout_bench.report.state import SUMMARIES, is_stale, results_of
+from rollout_bench.report.state import SUMMARIES, results_of
 
 BOTH, ALONE = ("--configfile", "both.yaml"), ("--configfile", "alone.yaml")
 """Two configs in one folder: two quants, and one of them."""
@@ -234,17 +233,3 @@ def test_a_results_folder_in_a_folder_of_that_name_is_a_results_folder(tmp_path:
     summarised(tmp_path, f"{SUMMARIES}/may")
     assert results_of(folder) == folder
     assert results_of(tmp_path / "results") == tmp_path / "results"
-
-
-def test_a_kept_summary_can_be_the_baseline_and_what_it_was_made_of_is_watched(two: Path):
-    old, results = two / "old" / "results", two / "new" / "results"
-    summarised(two, "old/results", "--plan", "plan.json", "--also", f"old/results/{SUMMARIES}/one")
-    plan = make_plan([BF16, W8A8], launches=4, baseline={"results": f"../old/results/{SUMMARIES}/one"})
-    earlier = collect_with_earlier(results, plan).earlier
-    assert earlier is not None
-    assert [experiment.quant for experiment in earlier.experiments] == ["bf16"]
-    write_plan(two / "compared.json", plan)
-    summarised(two, "new/results", "--plan", "compared.json")
-    assert not is_stale(results, plan)
-    save(old, make_record(BF16, 7))
-    assert is_stale(results, plan)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import _src  # noqa: F401 (puts src/ on the path)
 
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import run_command, tell
-from rollout_bench.report.earlier import collect_with_earlier
 from rollout_bench.report.figure_names import NAMES
 from rollout_bench.report.state import add_selection, chosen_plan, results_of
 
@@ -45,7 +45,7 @@ def main() -> int:
     """Read, draw, and only then write."""
     arguments = parser().parse_args()
     results = results_of(arguments.results)
-    collection = collect_with_earlier(results, chosen_plan(arguments))
+    collection = collect(results, chosen_plan(arguments))
     # Not at the top: --help and errors in the records need not wait for matplotlib.
     from rollout_bench.report.figures.save import save_figures
 

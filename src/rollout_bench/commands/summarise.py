@@ -7,9 +7,9 @@ import json
 import os
 from pathlib import Path
 
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.core.errors import tell
 from rollout_bench.core.files import write_whole
-from rollout_bench.report.earlier import collect_with_earlier
 from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, results_of, summary_state
 
 
@@ -43,7 +43,7 @@ def main() -> int:
     plan = chosen_plan(arguments)
     # First: what changes while the records are read makes the summary stale instead of wrong for good.
     state = summary_state(results, plan)
-    collection = collect_with_earlier(results, plan)
+    collection = collect(results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
     from rollout_bench.analysis.inside.overview import look
     from rollout_bench.analysis.timed.latencies import pool_sequences

@@ -149,18 +149,6 @@ def _place(value: str) -> str:
     return value  # as written: it becomes part of the spec, and a home folder would give each user keys of its own
 
 
-def _not_number(value: Any) -> Any:
-    if isinstance(value, int | float):
-        raise ValueError(f"is the number {value!r}, but a text is wanted: put the version in quotes")
-    return value
-
-
-def _version(value: str) -> str:
-    if not re.fullmatch(r"[0-9]+(\.[0-9A-Za-z]+)*([+-][0-9A-Za-z.]+)?", value):
-        raise ValueError(f"{value!r} is no version: write it as the records do, '0.23.0'")
-    return value
-
-
 def _compiles(value: str) -> str:
     try:
         re.compile(value)
@@ -209,7 +197,6 @@ Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
 Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Seconds = Annotated[Number, Field(gt=0, le=1_000_000)]
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_plain)]
-VersionText = Annotated[Text, BeforeValidator(_not_number), AfterValidator(_version)]
 Folder = Annotated[Text, AfterValidator(_home), AfterValidator(_no_braces)]
 Program = Annotated[Text, AfterValidator(_no_braces)]
 Weights = Annotated[Text, AfterValidator(_place)]

@@ -286,11 +286,6 @@ def check_results_folder(path: Path) -> None:
         raise UserError(f"{path}: holds no record of a launch", f"did you mean '{near}'?" if near else _FOLDER_REMEDY)
 
 
-def earlier_folder(results: Path, baseline: Mapping[str, str]) -> Path | None:
-    """Return the earlier results folder that `baseline` (axis -> value) names for those in `results`, if any."""
-    return results.parent / baseline["results"] if "results" in baseline else None
-
-
 def _sorted(files: Iterable[FoundFile]) -> list[FoundFile]:
     return sorted(files, key=lambda file: (file.mode, file.experiment, file.launch))
 

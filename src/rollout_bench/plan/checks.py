@@ -7,13 +7,12 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT, STARTUP
 from rollout_bench.contracts.spec import (
     ModelSpec,
-    Platform,
     Spec,
     WorkloadSpec,
     devices_needed,
@@ -201,7 +200,6 @@ def check_names(config: Config) -> None:
         "quant": quants,
         "model": {*config.model_settings, *(e.model_name or name for name, e in config.endpoints.items())},
         "workload": config.workload_settings,
-        "platform": get_args(Platform),
     }
     for axis, value in config.baseline.named.items():
         if axis in values and value not in values[axis]:
@@ -220,23 +218,6 @@ def _check_launches(config: Config) -> None:
                 f"config: launches.{mode}: is {launches}, and a {mode} is one look, compared step by step",
                 "set it to 1, or leave it out",
             )
-
-
-def check_earlier_baseline(config: Config) -> None:
-    """Raise `UserError` where the baseline is of earlier results that are not there, or that can take no turns."""
-    axis = config.baseline.earlier
-    if config.launches == "auto" and axis is not None:
-        raise UserError(
-            f"config: launches: auto can't know when it is enough against a baseline that takes no turns ({axis})",
-            "give launches a number",
-        )
-    folder = config.baseline.results
-    if folder is not None and not Path(folder).is_dir():
-        problem = "is not a folder" if Path(folder).exists() else "does not exist"
-        raise UserError(
-            f"config: baseline.results: {folder}: {problem}",
-            did_you_mean_folder(Path(folder)) or "name a results folder, the one that holds offline/",
-        )
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:

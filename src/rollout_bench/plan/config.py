@@ -31,7 +31,6 @@ from rollout_bench.contracts.fields import (
     Text,
     Variable,
     VariableText,
-    VersionText,
     Weights,
 )
 from rollout_bench.contracts.load import DriftSettings, Harness
@@ -86,9 +85,6 @@ class ClusterSettings(Strict):
 DEFAULT_LAUNCHES = 3
 """Of an experiment of which the config does not say how many."""
 
-EARLIER_AXES = ("results", "engine")
-"""Axes of a baseline whose launches did not take turns with those that are measured now."""
-
 
 class Baseline(Strict):
     """What all is compared with, by its name on one axis or several.
@@ -102,31 +98,11 @@ class Baseline(Strict):
     model: Name | None = Field(None, description="This model.")
     workload: Name | None = Field(None, description="This workload.")
     setting: Name | None = Field(None, description="This setting; default is what no setting changes.")
-    platform: Name | None = Field(None, description="This platform.")
-    results: Folder | None = Field(
-        None,
-        description=(
-            "The same experiment in an earlier results folder, relative to the one that holds results/. Its launches "
-            "did not take turns with these, so whatever changed meanwhile is part of the speed-up."
-        ),
-    )
-    engine: VersionText | None = Field(
-        None,
-        description=(
-            "The same experiment, measured with this version of the engine into the same results folder. Nothing took "
-            "turns here either."
-        ),
-    )
 
     @property
     def named(self) -> dict[str, str]:
         """Its axes with their values."""
         return self.model_dump(exclude_none=True)
-
-    @property
-    def earlier(self) -> str | None:
-        """The one of `EARLIER_AXES` that it names; None where both sides are measured now."""
-        return next((axis for axis in EARLIER_AXES if axis in self.named), None)
 
     @model_validator(mode="before")
     @classmethod
@@ -136,14 +112,8 @@ class Baseline(Strict):
 
     @model_validator(mode="after")
     def _some_axis(self) -> Baseline:
-        named = self.named
-        if not named:
+        if not self.named:
             raise ValueError("names no axis, but takes at least one: write {quant: bf16}")
-        if self.earlier is not None and len(named) > 1:
-            # The quant most likely comes from config.yaml, and the earlier side is what is wanted.
-            nulls = ", ".join(f"{axis}: null" for axis in named if axis != self.earlier)
-            example = f"{{{nulls}, {self.earlier}: {named[self.earlier]}}}"
-            raise ValueError(f"names {self.earlier}, which stands alone, and other axes: write {example}")
         return self
 
 
@@ -493,8 +463,8 @@ class Config(Strict):
     baseline: Baseline = Field(
         Baseline(quant="bf16"),
         description=(
-            "What speed-ups are relative to: one quant, model, workload, setting or platform, or earlier results. null "
-            "takes back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
+            "What speed-ups are relative to: one quant, model, workload or setting. null takes "
+            "back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
         ),
         json_schema_extra={"default": {"quant": "bf16"}},
     )

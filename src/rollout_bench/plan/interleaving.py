@@ -141,11 +141,9 @@ class Interleaving:
 def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
     """Return the experiments of modes that can interleave that are compared, two or more each, in the matrix's order.
 
-    They agree in all axes but those of the baseline. Nothing is compared inside of this run with an earlier baseline.
+    They agree in all axes but those of the baseline.
     """
     baseline = config.baseline.named
-    if config.baseline.earlier is not None:
-        return []
     cells = grouped(
         (tuple(name for of, name in _names(experiment.spec).items() if of not in baseline), experiment)
         for experiment in matrix.experiments
@@ -185,8 +183,6 @@ def interleaving(
     if config.interleave is False:
         return Interleaving()
     asked = config.interleave is True
-    if asked:
-        _check_baseline(config)
     compared = comparisons(config, matrix)
     refused = None if asked or not compared else _not_by_itself(matrix.platform, on_cluster)
     groups, reasons, unfit = [], [], []
@@ -239,16 +235,6 @@ def fitting(comparison: ComparedGroup, platform: Platform, memory: Memory) -> Fi
     if math.isinf(there):
         return Fit(at_once, f"{used}; how much there is, only the machine that measures can tell")
     return Fit(at_once, f"{used}, and there is {memory.words(platform, there)}")
-
-
-def _check_baseline(config: Config) -> None:
-    axis = config.baseline.earlier
-    if axis is not None and any(mode_of(mode).interleaves for mode in config.modes):
-        raise UserError(
-            f"config: interleave: baseline: {axis}: nothing of this run is compared with one another, so that nothing"
-            " can take turns",
-            f"name a quant, model or workload as the baseline, or {OFF}",
-        )
 
 
 def _not_by_itself(platform: Platform, on_cluster: bool) -> str | None:

@@ -29,7 +29,6 @@ from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.checks import (
     args_in,
     check_data_parallel,
-    check_earlier_baseline,
     check_effects,
     check_engine_args,
     check_lengths,
@@ -150,7 +149,6 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_names(config)
     own, chosen = config.setting_settings, config.settings is not None
     config = resolved(config, engine)
-    check_earlier_baseline(config)
     check_variables(config)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)

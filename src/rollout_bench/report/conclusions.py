@@ -71,15 +71,14 @@ class Conclusion:
 
 def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, object]:
     """Return what templates/conclusion.md.j2 asks for."""
-    # earlier results have the same names, and are not among the rows
-    groups = [(None if collection.earlier else base, others) for base, others in compared_rows(rows)]
+    groups = compared_rows(rows)
     lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
     beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
     found = [
         _conclusion(base, _by_told_metric(others), own, collection, len(groups) > 1)
         for (base, others), own in zip(groups[:MOST], beside, strict=False)
     ]
-    compared = [row for base, others in groups for row in (base, *others) if row is not None]
+    compared = [row for base, others in groups for row in (base, *others)]
     told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
     if any(row.experiment.place not in told and (row.launches or row.experiment.failures) for row in lacking):
         found.append(_without_numbers([row for row in rows if row.experiment.place not in told], collection))
@@ -89,7 +88,6 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         "unnamed": bool(rows) and not found and all(map(on_unnamed_endpoint, rows)),
         "more": max(0, len(groups) - MOST),
         "confidence": collection.comparison.confidence,
-        "together": collection.earlier is None,
         "through": name,
         # against a baseline of one setting a trend is that of the table's own column
         "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
@@ -100,9 +98,7 @@ def _is_refused(row: Row) -> bool:
     return row.against.other is None and row.comparison.verdict == "unknown"
 
 
-def _would_be_beside(row: Row, base: Row | None, collection: Collection) -> bool:
-    if base is None:
-        return False
+def _would_be_beside(row: Row, base: Row, collection: Collection) -> bool:
     own, theirs = row.experiment, base.experiment
     return (own.mode, own.platform, names_of(own, collection.baseline)) == (
         theirs.mode,
@@ -150,27 +146,25 @@ def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
 
 
 def _conclusion(
-    base: Row | None, others: Sequence[Row], lacking: Sequence[Row], collection: Collection, several_groups: bool
+    base: Row, others: Sequence[Row], lacking: Sequence[Row], collection: Collection, several_groups: bool
 ) -> Conclusion:
     """Return what `others` come to against `base`; `lacking` are those that would be compared, and have no number."""
     settings = collection.comparison
-    named = [] if base is None else [base]
-    everyone = [*named, *others, *lacking]
+    everyone = [base, *others, *lacking]
     axes = _told_apart_by(everyone, collection.baseline)
     by_verdict = grouped((row.comparison.verdict or "unknown", row) for row in others)
     better = sorted(by_verdict.get("faster", ()), key=_speedup, reverse=True)
     worse = sorted(by_verdict.get("slower", ()), key=_speedup, reverse=True)
     undetected = by_verdict.get("undetected", [])
     stop = None if collection.precision is None else stop_of(collection.precision, settings.confidence)
-    stands = standing(base, others, settings, stop) if base is not None else None
+    stands = standing(base, others, settings, stop)
     metric = METRICS[next(iter(others[0].comparisons))]
-    other = others[0].against.other
     step, command = _next(everyone, undetected, collection)
     return Conclusion(
         title=_in_common(everyone, axes) if several_groups else "",
         metric=metric.header.removesuffix(" ms"),
         words=metric.words,
-        baseline=collection.earlier.name if collection.earlier else _side(base, axes) if base else str(other),
+        baseline=_side(base, axes),
         better=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better],
         worse=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse],
         small=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in by_verdict.get("irrelevant", ())],
@@ -279,7 +273,7 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
         " each side. It is a further look at the same launches: with n looks, false findings are up to n times"
         f" {plain_percent(1 - collection.comparison.confidence)}"
     )
-    if collection.earlier is not None or MODES[rows[0].experiment.mode].launches == "least":
+    if MODES[rows[0].experiment.mode].launches == "least":
         return step, _command(f"launches={4 * launches}", collection)
     rule = f"half_width: {min(1.0, half):.2g}, min_launches: {launches}, max_launches: {4 * launches}"
     return step, _command(f"launches=auto 'precision={{{rule}}}'", collection)

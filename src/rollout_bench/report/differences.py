@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, first_few, number, several
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.earlier import collect_two
 from rollout_bench.report.headings import Column, Line, Views, lines_of, speedup_columns, tables_of, view
 from rollout_bench.report.notes import damage, side_lines
 from rollout_bench.report.prose import Section, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
+from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
 
 
@@ -51,7 +53,10 @@ def compare_folders(
         UserError: a folder holds no records or none that can be used, both are the same, they have nothing in common,
             or nothing of that may be compared.
     """
-    of_a, of_b = collect_two(a, b, settings, everything)
+    of_a = _of_folder(a, settings, everything)
+    if a.resolve() == b.resolve():
+        raise UserError(f"{a} and {b} are the same folder", "name two results folders, the earlier one first")
+    of_b = _of_folder(b, settings, everything)
     measured_a, measured_b = _measured(a, of_a), _measured(b, of_b)
     common = in_common(measured_b, measured_a)
     if not common:
@@ -60,7 +65,7 @@ def compare_folders(
     collection = replace(
         of_b,
         experiments=common,
-        baseline={"results": str(a)},
+        baseline={},
         comparison=settings,
         precision=None,
         earlier=Earlier(str(a), measured_a, of=str(b), differ=tuple(differ)),
@@ -95,6 +100,19 @@ def compare_folders(
         csv=_csv(rows),
         damaged=damaged,
     )
+
+
+def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -> Collection:
+    """Return what the summary in `folder` selects; all there is without a summary.
+
+    `folder` is a results folder, or that of a summary which is kept in one.
+
+    Raises:
+        UserError: it holds no record of a launch.
+    """
+    results = results_of(folder)
+    check_results_folder(results)
+    return collect(results, None if everything else plan_of_summary(folder), comparison)
 
 
 def _measured(folder: Path, collection: Collection) -> tuple[TimedExperiment, ...]:

@@ -191,7 +191,7 @@ def foot(findings: Findings) -> SummaryPart:
         "summary",
         without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.inside.left_out],
         footnotes=findings.footnotes,
-        damaged=[*collection.damaged, *collection.damaged_earlier],
+        damaged=collection.damaged,
         experiments=[(row.whole_name, row.experiment) for row in rows] + [(_name(e), e) for e in collection.others],
         flags=[*_flags(rows), *_flags_of_others(collection)],
         skipped=_grouped_skips(collection),
@@ -200,14 +200,13 @@ def foot(findings: Findings) -> SummaryPart:
         machines=list(machine_lines(collection.experiments)),
         records=len(records),
         unprotected=[f"{e.mode}/{e.experiment}/launch-{r.launch}" for e, r in records if r.sha256 is None],
-        earlier=list(_earlier(collection)),
         has_percentiles=any(findings.latencies),
         has_offline=False in has_loads,
         has_online=True in has_loads,
         certainty=plain_percent(CONFIDENCE),
         samples_needed={percentile: samples_needed(percentile / 100) for percentile in PERCENTILES},
         without_percentiles=_without_percentiles(findings),
-        **verdict_values(rows, collection.comparison, collection.precision, apart=findings.apart),
+        **verdict_values(rows, collection.comparison, collection.precision),
     )
     return SummaryPart(
         answers=[
@@ -222,11 +221,6 @@ def foot(findings: Findings) -> SummaryPart:
 def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
     """Return a line for each file that can't be used."""
     return tuple(f"{sentence(error.problem)} Fix: {sentence(error.remedy)}" for error in errors)
-
-
-def _earlier(collection: Collection) -> Iterator[str]:
-    if collection.earlier:
-        yield from side_lines(collection.earlier.experiments)
 
 
 def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:

@@ -124,11 +124,6 @@ class Findings:
         """What `headings.LAUNCHES` shows of each experiment that looks into the engine, by its place."""
         return {f"{other.mode}/{other.experiment}": launch_counts(other) for other in self.collection.others}
 
-    @property
-    def apart(self) -> bool:
-        """Whether the sides of comparisons did not take turns."""
-        return self.collection.earlier is not None
-
     def typical(self, mode: Mode) -> frozenset[MetricName]:
         """Return by what experiments of `mode` are compared pass by pass, not by launches' values."""
         rows = [row for row in self.rows if mode_of(row.experiment.mode) is mode]

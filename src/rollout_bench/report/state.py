@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.store import ResultsListing, earlier_folder, find_results
+from rollout_bench.contracts.store import ResultsListing, find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
 from rollout_bench.plan.planfile import PlanFile, read_plan
@@ -49,16 +49,15 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
         "schema_version": STATE_VERSION,
         "plan": None if plan is None else plan.model_dump(mode="json"),
         **_files(found),
-        "earlier": _earlier(results, plan),
     }
 
 
 def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
     """Return True when the summary in one of `places` (default: `results`) has to be made again.
 
-    That is when one of its files is missing, when a record, side file or failure came, went or changed since, there or
-    in the earlier results that the baseline names, when another plan is asked for, or while a record is damaged, so
-    that each run tells. How long launches are expected to take does not matter.
+    That is when one of its files is missing, when a record, side file or failure came, went or changed since, when
+    another plan is asked for, or while a record is damaged, so that each run tells. How long launches are expected to
+    take does not matter.
     """
     states = []
     for folder in places or (results,):
@@ -67,7 +66,7 @@ def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
             return True
         states.append(state)
     now = summary_state(results, plan)
-    parts = ("records", "sequences", "failures", "earlier")
+    parts = ("records", "sequences", "failures")
     return any(
         any(state.get(part) != now[part] for part in parts) or _essence(state.get("plan")) != _essence(now["plan"])
         for state in states
@@ -114,18 +113,6 @@ def _files(found: ResultsListing) -> dict[str, dict[str, list[int]]]:
         "sequences": {path: [file.size, file.mtime_ns] for path, file in found.sequences.items()},
         "failures": {path: [file.size, file.mtime_ns] for path, file in found.failures.items()},
     }
-
-
-def _earlier(results: Path, plan: PlanFile | None) -> dict[str, Any] | None:
-    folder = None if plan is None else earlier_folder(results, plan.baseline)
-    if folder is None:
-        return None
-    files = _files(find_results(results_of(folder)))
-    try:
-        stat = (folder / STATE_FILE).stat()
-    except OSError:
-        return files
-    return {**files, "summary": [stat.st_size, stat.st_mtime_ns]}
 
 
 def _essence(plan: Any) -> Any:

@@ -43,15 +43,12 @@ class Standing:
     complete: bool
 
 
-def compared_rows(rows: Iterable[Row]) -> list[tuple[Row | None, list[Row]]]:
-    """Return the baseline's row and the rows that are compared with it, for each baseline that some row has.
-
-    None stands for a baseline that is not among `rows`, as one of earlier results.
-    """
+def compared_rows(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
+    """Return the baseline's row and the rows that are compared with it, for each baseline that some row has."""
     rows = list(rows)
     by_place = {row.experiment.place: row for row in rows}
     groups = grouped((row.against.other.place, row) for row in rows if row.against.other is not None)
-    return [(by_place.get(place), others) for place, others in groups.items()]
+    return [(by_place[place], others) for place, others in groups.items()]
 
 
 def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> Standing | None:

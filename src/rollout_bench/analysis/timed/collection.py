@@ -162,23 +162,6 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
                 yield record
 
 
-def collect_unselected(results: Path, collection: Collection) -> Collection:
-    """Read what lies in `results` under the names of what `collection` has of them, and is not in it."""
-    selected = {(e.mode, e.experiment) for e in collection.launched}
-    names = {(mode, _names(experiment)) for mode, experiment in selected}
-    found = find_results(results).records.items()
-    records = {
-        path: file
-        for path, file in found
-        if (file.mode, file.experiment) not in selected and (file.mode, _names(file.experiment)) in names
-    }
-    return _collect_all(results, ResultsListing(records, {}, {}), collection.comparison)
-
-
-def _names(experiment: str) -> str:
-    return experiment.rpartition("-")[0]
-
-
 def _planned(
     results: Path, planned: PlannedExperiment, records: Sequence[FoundFile], failures: Sequence[FoundFile]
 ) -> dict[str, Any]:

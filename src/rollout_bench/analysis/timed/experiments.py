@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING, Table, label_of, names_of, table_of
@@ -169,23 +168,14 @@ def launched(experiments: Iterable[TimedExperiment]) -> list[TimedExperiment]:
 class Earlier:
     """Experiments that the selected ones are compared with though they did not take turns.
 
-    `name` and `of` are what messages call these and the selected ones, `engine` the version of all of these where
-    that is what was asked for. Of the groups engine and machine those in `differ` may differ; empty: any one of them.
-    Where there is nothing, `problem` says why. `others` are those that look into the engine; all lie in `folder`.
+    `name` and `of` are what messages call these and the selected ones. Of the groups engine and machine those in
+    `differ` may differ; empty: any one of them.
     """
 
     name: str
-    experiments: tuple[TimedExperiment, ...] = ()
-    others: tuple[Selected[Launched], ...] = ()
-    folder: Path | None = None
-    of: str = "what is selected"
-    engine: str = ""
+    experiments: tuple[TimedExperiment, ...]
+    of: str
     differ: tuple[str, ...] = ()
-    problem: str = ""
-
-    def is_own(self, experiment: Selected[Launched]) -> bool:
-        """Return whether `experiment`, which is measured, ran in the very engine that it is to be compared with."""
-        return bool(self.engine) and experiment.records[0].spec.engine.version == self.engine
 
 
 @dataclass(frozen=True)
@@ -194,8 +184,8 @@ class Collection:
 
     `precision` says when an experiment has launches enough, None where their number is fixed.
     `beyond_planned` counts records of selected experiments whose launch index is not planned,
-    `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where it
-    is not among the experiments. `slo` is what a request must keep to count as good. `others` are the experiments that
+    `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where two
+    folders are compared. `slo` is what a request must keep to count as good. `others` are the experiments that
     look into the engine instead of timing it. `weights` has the folder of the weights of each experiment that reads
     some, `files` the configs that a call was given.
     """
@@ -223,12 +213,6 @@ class Collection:
     def damaged(self) -> list[UserError]:
         """What is wrong with each file that can't be used."""
         return [damaged.error for experiment in self.launched for damaged in experiment.damaged]
-
-    @property
-    def damaged_earlier(self) -> list[UserError]:
-        """The same of the earlier results, which may be nobody's to mend."""
-        experiments = launched(self.earlier.experiments) if self.earlier else []
-        return [damaged.error for experiment in experiments for damaged in experiment.damaged]
 
     @property
     def complete(self) -> bool:

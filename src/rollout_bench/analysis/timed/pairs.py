@@ -245,26 +245,24 @@ def marked_unfair(
     out (`_even`). All that ran in another place have a flag; where a record does not say where it ran, nothing is said.
     """
     turned = marked_out_of_turn(launches, experiment, other, limit_s)
-    if experiment.platform == other.platform:  # else that they ran in different places is what is compared
-        own, theirs = ({record.launch: record for record in side.records} for side in (experiment, other))
-        places = {
-            number: (here, there)
-            for number in own.keys() & theirs.keys()
-            if (here := own[number].placement) is not None and (there := theirs[number].placement) is not None
-        }
-        counted = [e.launch for e in turned if e.paired and e.launch in places and e.valid and theirs[e.launch].valid]
-        uneven = {*counted} - {*_even({number: places[number] for number in sorted(counted)})}
-        turned = tuple(
-            replace(
-                each,
-                flags=(*each.flags, *place_flags(*places[each.launch])),
-                paired=each.paired and each.launch not in uneven,
-            )
-            if each.launch in places
-            else each
-            for each in turned
+    own, theirs = ({record.launch: record for record in side.records} for side in (experiment, other))
+    places = {
+        number: (here, there)
+        for number in own.keys() & theirs.keys()
+        if (here := own[number].placement) is not None and (there := theirs[number].placement) is not None
+    }
+    counted = [e.launch for e in turned if e.paired and e.launch in places and e.valid and theirs[e.launch].valid]
+    uneven = {*counted} - {*_even({number: places[number] for number in sorted(counted)})}
+    return tuple(
+        replace(
+            each,
+            flags=(*each.flags, *place_flags(*places[each.launch])),
+            paired=each.paired and each.launch not in uneven,
         )
-    return turned
+        if each.launch in places
+        else each
+        for each in turned
+    )
 
 
 def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:

@@ -15,7 +15,6 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few
-from rollout_bench.plan.config import EARLIER_AXES
 from rollout_bench.plan.quants import NOT_SET, confounders, sizes_set
 
 Place = tuple[str, ...]
@@ -25,8 +24,8 @@ Place = tuple[str, ...]
 def check_axes(baseline: Mapping[str, str]) -> None:
     """Raise `UserError` where `baseline` (axis -> name) names an axis that there is not."""
     for axis in baseline:
-        if axis not in (*AXES, *EARLIER_AXES):
-            raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, (*AXES, *EARLIER_AXES)))
+        if axis not in AXES:
+            raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, AXES))
 
 
 def is_baseline(experiment: TimedExperiment, baseline: Mapping[str, str]) -> bool:
@@ -45,8 +44,7 @@ def find_baseline(
     """Return the experiment that `experiment`, which must be measured, is compared with; or None and the reason.
 
     Same mode, platform, model, quant, workload and setting but for the baseline's axes, same workload settings
-    and same engine version (unless the platform is what is compared). Among several, the one with the
-    same engine arguments and iterations.
+    and same engine version. Among several, the one with the same engine arguments and iterations.
     """
     name = ", ".join(f"{axis} {value}" for axis, value in baseline.items())
     if not baseline:
@@ -63,12 +61,11 @@ def find_baseline(
         candidates = [other for other in candidates if _arrivals(_spec(other)) == _arrivals(spec)]
         if not candidates:
             return None, f"the baseline ({name}) is measured with other settings of the workload"
-    if "platform" not in baseline:
-        engines = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in candidates}
-        candidates = [other for other in candidates if _engine(_spec(other)) == _engine(spec)]
-        if not candidates:
-            found = ", ".join(sorted(engines))
-            return None, f"the baseline ({name}) is measured with another engine or plugin: {found}"
+    engines = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in candidates}
+    candidates = [other for other in candidates if _engine(_spec(other)) == _engine(spec)]
+    if not candidates:
+        found = ", ".join(sorted(engines))
+        return None, f"the baseline ({name}) is measured with another engine or plugin: {found}"
     if len(candidates) > 1:
         alike = [other for other in candidates if _settings(_spec(other)) == _settings(spec)]
         candidates = alike or candidates
@@ -305,13 +302,10 @@ def against_baseline(
     if reason:
         return _without(f"its baseline has {reason}")
     beside = _confounders(experiment, other, index, baseline)
-    between_platforms = "platform" in baseline
-    mixed = _mixed_engines(experiment, other, across=not between_platforms)
+    mixed = _mixed_engines(experiment, other)
     if mixed:
         reason = f"its launches or its baseline's ran in different engines: {mixed}"
         return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
-    if between_platforms:
-        return Counterpart(other, differences=beside)
     differing = pair_differences(valid_records(experiment), valid_records(other))
     for launch, difference in differing:
         if difference.fact != "hostname":
@@ -394,15 +388,10 @@ def _without_effect(own: Record, other: Record) -> str:
     return f"setting without effect: {first_few(found)}" if found else ""
 
 
-def _mixed_engines(one: TimedExperiment, other: TimedExperiment, across: bool) -> str:
-    """Return the engines that the valid launches found where they ran, if not all ran in one.
-
-    Across both sides or in each.
-    """
-    sides = [_engines(one), _engines(other)]
-    if across:
-        sides = [sides[0] | sides[1]]
-    return ", ".join(sorted(next((side for side in sides if len(side) > 1), set())))
+def _mixed_engines(one: TimedExperiment, other: TimedExperiment) -> str:
+    """Return the engines that the valid launches of both sides found where they ran, if not all ran in one."""
+    found = _engines(one) | _engines(other)
+    return ", ".join(sorted(found)) if len(found) > 1 else ""
 
 
 def _engines(experiment: TimedExperiment) -> set[str]:
@@ -452,11 +441,9 @@ def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExpe
 
 
 def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) -> Counterpart:
-    reason = why_not_measured(experiment) or earlier.problem
+    reason = why_not_measured(experiment)
     if reason:
         return _without(reason)
-    if earlier.is_own(experiment):
-        return Counterpart(instead=Comparison(is_baseline=True))
     names = _names_apart(experiment, across)
     candidates = [other for other in earlier.experiments if _names_apart(other, across) == names]
     if not candidates:

@@ -249,7 +249,6 @@ _IN_BLOCKS = "Diamond: geometric mean over blocks of the typical ratio of {} in 
 _OF_PASSES = (
     "Diamond: geometric mean of the ratios of typical {} of launches with the same index. Circle: one such pair."
 )
-_APART = "Diamond: ratio of the geometric means in {} of the launches of both sides, which did not take turns."
 
 
 @dataclass(frozen=True)
@@ -323,22 +322,19 @@ def _notes(
     compared: Sequence[Row], settings: ComparisonSettings, limits: SpeedupAxis, metrics: Mapping[Group, MetricName]
 ) -> list[str]:
     metric = ", ".join(dict.fromkeys(METRICS[metrics[group_of(row)]].header for row in compared))
-    apart = any(row.comparison.sides for row in compared)
     ways = {way for row in compared for way in row.comparison.ways}
     paired = _IN_BLOCKS if ways == {"rounds"} else _OF_PASSES if ways - {"launches"} else _IN_PAIRS
-    how, needed = (_APART, "launches of each side") if apart else (paired, "pairs of launches")
     notes = [
-        f"{how.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval"
-        f"{', taken alone' if apart else ''}. "
-        "^ faster, v slower (held over the table); ~ inconclusive: the band says how large the difference may be; "
-        f"? too few {'launches' if apart else 'pairs'} or no valid ones."
+        f"{paired.format(metric)} Band: {plain_percent(settings.confidence)} confidence interval"
+        ". ^ faster, v slower (held over the table); ~ inconclusive: the band says how large the difference may be; "
+        "? too few pairs or no valid ones."
     ]
     if any(row.comparison.verdict == "irrelevant" for row in compared):
         notes.append(f"~ (real): found, but below {plain_percent(settings.relevant_difference)}.")
     if any(_is_cut(row.comparison, limits) for row in compared):
         notes.append("Arrow: the interval goes on beyond the axis; the summary has its ends.")
     if all(row.comparison.low is None for row in compared):
-        notes.append(f"No interval: it takes two {needed} that differ.")
+        notes.append("No interval: it takes two pairs of launches that differ.")
     return notes
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rollout_bench.analysis.cycles.net_gains import NetGain, TokenRange, net_gain
 from rollout_bench.analysis.cycles.proofs import unfit
-from rollout_bench.analysis.cycles.step_costs import StepCosts, cost_table, costs_of, step_costs
+from rollout_bench.analysis.cycles.step_costs import StepCosts, cost_table, step_costs
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.cycles import PartName
@@ -178,7 +178,6 @@ class Decision:
         other: what the baseline's costs.
         gain: at which lengths it pays; None where too few launches tell, or steps are not the same work.
         unlike: whether the steps of the two are not the same work.
-        apart: whether the two did not take turns.
     """
 
     place: str
@@ -187,7 +186,6 @@ class Decision:
     other: StepCosts
     gain: NetGain | None
     unlike: bool
-    apart: bool
 
 
 def cycle_part(findings: Findings) -> SummaryPart:
@@ -240,11 +238,10 @@ def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iter
         other, own = row.against.other, costs[row.experiment.place]
         if other is None or own is None:
             continue
-        theirs = costs.get(other.place) if not findings.apart else costs_of([r for r in other.records if r.valid])
+        theirs = costs.get(other.place)
         if theirs is None:
             continue
         told = [axis for axis in AXES if getattr(row.experiment, axis) != getattr(other, axis)]
-        name = findings.collection.earlier.name if findings.collection.earlier else ""
         unlike = not _same_work(row.experiment.records[0].spec, other.records[0].spec, own, theirs)
         # the answers on all that has one baseline hold together
         confidence = 1 - (1 - settings.confidence) / beside[other.place]
@@ -255,14 +252,13 @@ def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iter
                 metric,
                 group=" ".join(getattr(row.experiment, axis) for axis in several if axis not in told),
                 own=" ".join(getattr(row.experiment, axis) for axis in told) or row.label,
-                other=" ".join([*(getattr(other, axis) for axis in told), name]).strip(),
+                other=" ".join(getattr(other, axis) for axis in told),
                 of_time=metric == WHOLE_STEP,
             ),
             costs=own,
             other=theirs,
             gain=None if unlike else net_gain(own, theirs, row.comparisons[metric], confidence),
             unlike=unlike,
-            apart=findings.apart,
         )
 
 

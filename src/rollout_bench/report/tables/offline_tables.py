@@ -53,7 +53,7 @@ def throughput_views(findings: Findings, mode: Mode) -> list[View]:
 def compared_columns(findings: Findings, mode: Mode, *, of_parts: bool) -> list[Column]:
     """Return the columns of speed-ups of `mode` in metrics that only its passes have, or in all others."""
     settings = findings.collection.comparison
-    columns = speedup_columns(settings, mode.name, findings.apart, findings.typical(mode))
+    columns = speedup_columns(settings, mode.name, typical=findings.typical(mode))
     metrics = settings.metrics_of(mode.name)
     return [column for metric, column in zip(metrics, columns, strict=True) if bool(METRICS[metric].part) == of_parts]
 

@@ -90,11 +90,11 @@ LATENCIES = metric_columns("latencies")
 
 
 def split_speedups(
-    settings: ComparisonSettings, apart: bool, typical: Collection[MetricName]
+    settings: ComparisonSettings, typical: Collection[MetricName]
 ) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
     """Return the columns of what is compared: that of throughput, and those of all else."""
     metrics = settings.online_metrics
-    speedups = speedup_columns(settings, ONLINE.name, apart, typical)
+    speedups = speedup_columns(settings, ONLINE.name, typical=typical)
     columns = dict(zip(metrics, speedups, strict=True))
     rates = tuple(column for metric, column in columns.items() if metric == THROUGHPUT_METRIC)
     return rates, tuple(column for metric, column in columns.items() if metric != THROUGHPUT_METRIC)
@@ -173,7 +173,7 @@ def online_part(findings: Findings) -> SummaryPart:
 def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence[Row]) -> Iterator[View]:
     settings = findings.collection.comparison
     flags = (FLAGS,) if any(line["flags"] for line in lines) else ()
-    rates, latencies = split_speedups(settings, findings.apart, findings.typical(ONLINE))
+    rates, latencies = split_speedups(settings, findings.typical(ONLINE))
     yield view("Throughput: ", title, (*SERVICE, *rates, *flags), lines)
     yield from anatomy_views(findings, title, rows)
     yield view("Latency, means: ", title, (*LATENCIES, *latencies), lines)

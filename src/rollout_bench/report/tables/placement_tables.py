@@ -12,7 +12,6 @@ from rollout_bench.analysis.cycles.placed_costs import (
     DeviceCosts,
     PlacedCosts,
     batching,
-    costs_of,
     placed_costs,
     placed_table,
     unlike_work,
@@ -267,7 +266,6 @@ def decisions(
         assert other is not None, "it is compared with something"
         if metric not in row.comparisons or unlike_work(row.experiment.records[0].spec, other.records[0].spec):
             continue
-        earlier = findings.collection.earlier.name if findings.collection.earlier else ""
         yield PlacementDecision(
             place=row.experiment.place,
             verdict=contrast(
@@ -275,7 +273,7 @@ def decisions(
                 metric,
                 group=_group(row.experiment),
                 own=names[row.experiment.place],
-                other=f"{names.get(other.place, placed(theirs.spec))} {earlier}".strip(),
+                other=names[other.place],
                 of_time=metric == WHOLE_STEP,
                 settings=(
                     *batching(own.spec, theirs.spec),
@@ -292,12 +290,12 @@ def unlike(
     findings: Findings, costs: Mapping[str, PlacedCosts | None], names: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str, str, str]]:
     """Yield names of placements that do other work than what they are compared with, what of it, and of both."""
-    for row, _, theirs in _compared(findings, costs):
+    for row, _, _ in _compared(findings, costs):
         other = row.against.other
         assert other is not None, "it is compared with something"
         found = unlike_work(row.experiment.records[0].spec, other.records[0].spec)
         if found is not None:
-            yield names[row.experiment.place], names.get(other.place, placed(theirs.spec)), *found
+            yield names[row.experiment.place], names[other.place], *found
 
 
 def _compared(
@@ -308,7 +306,7 @@ def _compared(
         other, own = row.against.other, costs[row.experiment.place]
         if row.experiment.mode != PLACEMENT.name or other is None or own is None:
             continue
-        theirs = costs.get(other.place) if not findings.apart else costs_of([r for r in other.records if r.valid])
+        theirs = costs.get(other.place)
         if theirs is not None:
             yield row, own, theirs
 

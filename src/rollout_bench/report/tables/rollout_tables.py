@@ -90,7 +90,7 @@ def rollout_part(findings: Findings) -> SummaryPart:
     tables, every = throughput_views(findings, ROLLOUT), []
     settings, typical = findings.collection.comparison, findings.typical(ROLLOUT)
     entry_columns = (ENTRY, *metric_columns("throughput")[:1], *metric_columns("step"))
-    entry_columns += speedup_columns(settings, apart=findings.apart, typical=typical)
+    entry_columns += speedup_columns(settings, typical=typical)
     for title, lines, rows in findings.tables_of(ROLLOUT):
         beside = {row.experiment.place for group in contrasted(rows, "entry") for row in group}
         entries = [

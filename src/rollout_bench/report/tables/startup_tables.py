@@ -96,7 +96,7 @@ def startup_part(findings: Findings) -> SummaryPart:
     tables = []
     rows = [row for row in findings.rows if row.experiment.mode == STARTUP.name]
     costs = {row.experiment.place: start_costs(row) for row in rows}
-    speedups = speedup_columns(findings.collection.comparison, STARTUP.name, findings.apart, findings.typical(STARTUP))
+    speedups = speedup_columns(findings.collection.comparison, STARTUP.name, typical=findings.typical(STARTUP))
     for title, lines, own in findings.tables_of(STARTUP):
         shown = [line | {"costs": costs[row.experiment.place]} for line, row in zip(lines, own, strict=True)]
         there = {name for line in shown if line["costs"] for name in line["costs"].phases}
@@ -147,12 +147,11 @@ def verdicts(findings: Findings, rows: Sequence[Row]) -> Iterator[Contrast]:
         if other is None or not row.used:
             continue
         told = [axis for axis in AXES if getattr(row.experiment, axis) != getattr(other, axis)]
-        name = findings.collection.earlier.name if findings.collection.earlier else ""
         yield contrast(
             row,
             metric,
             group=" ".join(getattr(row.experiment, axis) for axis in several if axis not in told),
             own=" ".join(getattr(row.experiment, axis) for axis in told) or row.label,
-            other=" ".join([*(getattr(other, axis) for axis in told), name]).strip(),
+            other=" ".join(getattr(other, axis) for axis in told),
             of_time=metric == OF_TIME,
         )

@@ -69,7 +69,7 @@ def _views(findings: Findings) -> Iterator[View]:
 
 def _columns(findings: Findings, mode: Mode) -> tuple[Column, ...]:
     settings = findings.energy_settings
-    speedups = speedup_columns(settings, mode.name, findings.apart, findings.typical(mode))
+    speedups = speedup_columns(settings, mode.name, typical=findings.typical(mode))
     columns = dict(zip(ENERGY_COMPARED, speedups, strict=True))
     return (_J_PER_TOKEN, columns[_ENERGY], _PER_W, _POWER, columns[_WATTS], _OF_LIMIT)
 
