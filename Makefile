@@ -45,7 +45,7 @@ format: setup ## format the code
 	$(IN_VENV) ruff format
 	$(IN_VENV) snakefmt Snakefile workflow/rules
 
-docs: setup ## make the reference pages from the schemas and the commands' --help
+docs: setup ## make the reference pages from the models and the commands' --help
 	@$(IN_VENV) python workflow/scripts/make_reference.py
 
 bench: setup ## time how long a verdict takes

@@ -187,7 +187,7 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.report.reference import config_page, metrics_page, schemas
+from rollout_bench.report.reference import config_page, config_schema, metrics_page
 from rollout_bench.report.summary import summarise
 
 results = Path(sys.argv[1])
@@ -197,7 +197,7 @@ specs = [make_spec(), make_spec(quant="w8a8"), make_online_spec(), make_online_s
 save(results, *(make_record(spec, launch) for spec in specs[:2] for launch in range(4)))
 save_online(results, *(make_online(spec, launch) for spec in specs[2:] for launch in range(4)))
 made = summarise(collect(results, make_plan(specs, 4, comparison=settings)), {})
-pages = [metrics_page(), config_page(), schemas()["config"], compare.parser().format_help()]
+pages = [metrics_page(), config_page(), config_schema(), compare.parser().format_help()]
 print(json.dumps([made.csv, made.markdown, pages]))
 """
 

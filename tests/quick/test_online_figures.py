@@ -112,11 +112,6 @@ def words_of_all(figure: Figure) -> str:
     return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())  # type: ignore[attr-defined]
 
 
-def test_every_figure_has_a_caption() -> None:
-    for name in NAMES:
-        assert (REPOSITORY / "workflow" / "report" / f"{name}.rst").read_text().strip()
-
-
 def test_the_share_of_requests_is_drawn_for_each_quant(tmp_path: Path) -> None:
     collection = collected(tmp_path, BF16, W8A8)
     figure = latency_figure(rows_of(collection), "", "")

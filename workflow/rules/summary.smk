@@ -44,7 +44,7 @@ rule figures:
         code=snakefile.newest_source("analysis", "report", "plot.py"),
     output:
         svg=[
-            report(f"{KEPT}/figures/{name}.svg", caption=f"../report/{name}.rst", category="Figures")
+            report(f"{KEPT}/figures/{name}.svg", caption="../report/figure.rst", category="Figures")
             for name in FIGURES
         ],
         last=expand("results/figures/{name}.svg", name=FIGURES),

@@ -1,4 +1,4 @@
-"""Make the JSON schemas and the reference pages from the code: config, records, commands, rules.
+"""Make the JSON schema and the reference pages from the code: config, records, commands, rules.
 
 With --check it changes nothing and exits with 1 where a file is not what it would make.
 """
@@ -15,7 +15,7 @@ import _src  # noqa: F401 (puts src/ on the path)
 
 from rollout_bench.__main__ import COMMANDS
 from rollout_bench.core.errors import UserError, run_command
-from rollout_bench.report.reference import commands_page, config_page, metrics_page, records_page, schemas
+from rollout_bench.report.reference import commands_page, config_page, config_schema, metrics_page, records_page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).resolve().parent
@@ -38,8 +38,7 @@ def main() -> int:
 
 def made() -> Iterator[tuple[Path, str]]:
     """Yield every generated file with the content it should have."""
-    for name, content in schemas().items():
-        yield REPOSITORY / "workflow" / "schemas" / f"{name}.schema.json", content
+    yield REPOSITORY / "workflow" / "schemas" / "config.schema.json", config_schema()
     reference = REPOSITORY / "docs" / "reference"
     yield reference / "config.md", config_page()
     yield reference / "metrics.md", metrics_page()

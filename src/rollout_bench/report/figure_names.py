@@ -1,7 +1,7 @@
 """The figures: what each is called, who draws it of what, and when there is data for it.
 
-A figure is an entry here, named by the modes that it shows, a function that draws it, and a caption in
-workflow/report/. Imported while the workflow is parsed, so the functions are only named.
+A figure is an entry here, named by the modes that it shows, and a function that draws it.
+Imported while the workflow is parsed, so the functions are only named.
 """
 
 from __future__ import annotations

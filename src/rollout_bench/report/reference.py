@@ -1,4 +1,4 @@
-"""Schemas and reference pages, derived from the models that check what users and engines write."""
+"""The config's schema and the reference pages, derived from the models that check what users and engines write."""
 
 from __future__ import annotations
 
@@ -14,36 +14,17 @@ from rollout_bench.contracts.messages import MessageRow
 from rollout_bench.contracts.metrics import METRICS, Metric
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
-from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.planfile import PlanFile
-
-MODELS: dict[str, type[BaseModel]] = {
-    "config": Config,
-    "spec": Spec,
-    "record": Record,
-    **{mode.name: mode.record for mode in MODES.values() if mode.record is not Record},
-    "sequence": SequenceRow,
-    "message": MessageRow,
-    "score": ScoredRow,
-    "failure": Failure,
-    "plan": PlanFile,
-}
 
 LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal)
 
 _MADE = "<!-- Made by `make docs` from the code; changes here are lost. -->\n\n"
 
 
-def schemas() -> dict[str, str]:
-    """Name -> JSON schema of everything that is read from a file."""
-    return {
-        name: json.dumps(
-            {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}, indent=2
-        )
-        + "\n"
-        for name, model in MODELS.items()
-    }
+def config_schema() -> str:
+    """Return the JSON schema of the config."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def config_page() -> str:
@@ -91,7 +72,7 @@ def records_page() -> str:
         ("The side file of drift mode: `launch-<i>.scores.jsonl.gz`, one line per sequence and batch", ScoredRow),
         ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
     ]
-    text = "# Records\n\n" + _MADE + "Schemas of all files are in `workflow/schemas/`.\n"
+    text = "# Records\n\n" + _MADE.rstrip() + "\n"
     return text + "".join(f"\n## {title}\n\n{_table(model)}" for title, model in parts)
 
 
