@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,13 +15,8 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import (
-    UNKNOWN,
     InstalledEngine,
-    UnknownPart,
-    accepted,
-    default_of,
     probe_engine,
-    unknown_part,
 )
 from rollout_bench.plan.interleaving import comparisons
 from rollout_bench.plan.matrix import expand
@@ -84,11 +78,6 @@ def test_the_setting_that_is_the_baseline_stays_where_two_are_the_same() -> None
     assert [s.setting for s in matrix.skipped] == ["default"]
 
 
-def test_a_value_that_is_the_engines_own_default_gives_the_key_of_the_spec_without_it() -> None:
-    matrix = planned(ONE + "sweep: {kv_cache_dtype: [auto, fp8]}")
-    assert [s.setting for s in matrix.skipped] == ["kv-cache-dtype-auto"]
-
-
 def test_what_can_not_be_under_one_setting_is_left_out_for_it_alone() -> None:
     matrix = planned(ONE + "sweep: {prompt_tokens: [16, 100000]}")
     assert [e.spec.axes["setting"] for e in matrix.experiments] == ["default", "prompt-tokens-16"]
@@ -135,86 +124,6 @@ def test_settings_of_a_sweep_are_as_many_as_its_combinations_and_differ(values: 
     changed = [under(found, name).model_settings["qwen3-90m"].engine_args for name in (found.settings or ())[1:]]
     assert [args["max_num_seqs"] for args in changed] == values
     assert all(args["enforce_eager"] is eager for args in changed)
-
-
-def test_values_are_held_against_what_the_installed_engine_declares() -> None:
-    folder = probe_engine(None).folder
-    assert folder is not None
-    assert accepted(folder, "max_num_seqs").takes(8)
-    assert not accepted(folder, "max_num_seqs").takes("8x")
-    assert not accepted(folder, "enforce_eager").takes(1)
-    assert accepted(folder, "gpu_memory_utilization").takes(1)
-    assert not accepted(folder, "kv_cache_dtype").takes("fp9")
-    assert accepted(folder, "compilation_config").takes({"mode": 3})
-    assert accepted(folder, "no_such_argument").anything
-    assert default_of(folder, "kv_cache_dtype") == "auto"
-    assert default_of(folder, "enforce_eager") is False
-    assert default_of(folder, "compilation_config") is UNKNOWN
-
-
-MAPPINGS = {
-    "compilation_config": {"mode": 3, "cudagraph_capture_sizes": [1], "pass_config": {"fuse_norm_quant": True}},
-    "speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4},
-    "kv_transfer_config": {"kv_connector": "X", "kv_connector_extra_config": {"anything": 1}},
-    "hf_overrides": {"anything": 1},
-    "override_generation_config": {"anything": 1},
-    "pooler_config": {"anything": 1},  # it moves earlier names before it looks
-    "limit_mm_per_prompt": {"image": 1},
-}
-
-
-@pytest.mark.parametrize("argument", MAPPINGS)
-def test_keys_that_the_engine_declares_or_does_not_spell_out_are_let_through(argument: str) -> None:
-    folder = probe_engine(None).folder
-    assert folder is not None
-    assert unknown_part(folder, argument, MAPPINGS[argument]) is None
-
-
-@pytest.mark.parametrize(
-    ("source", "known"),
-    [
-        ("@config\nclass Part(Base):\n    b: int = 0", {"a", "b"}),
-        ("@dataclass\nclass Part:\n    b: int = 0\n    _own: int = 0", {"b"}),
-        ("@config(config=ConfigDict(extra='allow'))\nclass Part:\n    b: int = 0", None),
-        ("class Part:\n    b: int = 0", None),
-        ("@config\nclass Part(Elsewhere):\n    b: int = 0", None),
-        ("@config\nclass Part:\n    b: int = 0\n    def __init__(self, **more): ...", None),
-        ("@config\nclass Part:\n    b: int = 0\n    @model_validator(mode='before')\n    def f(cls, given): ...", None),
-    ],
-)
-@pytest.mark.parametrize("annotation", ["Part", "Part | None", "'None | Part'", "Optional[Part]"])
-def test_a_class_may_be_given_the_keys_of_its_fields_unless_it_takes_others(
-    tmp_path: Path, source: str, known: set[str] | None, annotation: str
-) -> None:
-    folder = tmp_path / "vllm"
-    (folder / "engine").mkdir(parents=True)
-    (folder / "parts.py").write_text(f"@config\nclass Base:\n    a: int = 0\n{source}\n")
-    (folder / "engine" / "arg_utils.py").write_text(
-        f"from vllm.parts import Part\nclass EngineArgs:\n    part: {annotation} = None\n"
-    )
-    found = unknown_part(folder, "part", {"x": 1})
-    assert (found and found.known) == known
-    assert unknown_part(folder, "part", {"b": 1}) is None
-    assert unknown_part(folder, "part", 3) is None
-
-
-def test_a_value_is_held_against_those_that_a_class_names_unless_it_converts_it_first(tmp_path: Path) -> None:
-    folder = tmp_path / "vllm"
-    (folder / "engine").mkdir(parents=True)
-    part = """@config
-class Part:
-    kind: Literal["a", "b"] | None = None
-    backend: Literal["x_y"] = "x_y"
-    many: Literal["a"] | int = 0
-    @field_validator("backend", mode="before")
-    def lower(cls, given): ...
-    @field_validator("kind", mode="after")
-    def looked_at(cls, given): ...
-"""
-    (folder / "engine" / "arg_utils.py").write_text(f"{part}class EngineArgs:\n    part: Part = None\n")
-    assert unknown_part(folder, "part", {"kind": "c"}) == UnknownPart(("kind",), frozenset("ab"), "c")
-    for fine in ({"kind": "a"}, {"kind": None}, {"backend": "X-Y"}, {"many": 3}, {"many": "b"}):
-        assert unknown_part(folder, "part", fine) is None
 
 
 def test_a_typo_in_a_setting_is_an_error_though_what_can_not_be_is_only_left_out() -> None:

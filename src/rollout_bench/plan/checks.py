@@ -21,11 +21,11 @@ from rollout_bench.contracts.spec import (
     replicas_key,
     tensor_parallel_size,
 )
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.engine import ANYTHING, InstalledEngine, accepted, unknown_part
+from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.quants import known_quants
 
 OWN_ARGS = frozenset(
@@ -221,7 +221,7 @@ def _check_launches(config: Config) -> None:
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` for an argument that the engine does not know, or whose value it could never take."""
+    """Raise `UserError` for an argument that the engine does not know, or whose value no engine could take."""
     for place, args in engine_args_in(config):
         for name, value in args.items():
             check_engine_arg(engine, f"{place}.{name}", name, value)
@@ -253,6 +253,10 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         )
     if value is None:
         return
+    if name == "hf_token" and not isinstance(value, bool):
+        raise UserError(
+            f"config: {where}: is a secret", "export HF_TOKEN where you run snakemake: the engine inherits it"
+        )
     if name in MOST and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise UserError(f"config: {where}: {value!r} is no count", "give a whole number from 1 up")
     if isinstance(value, int) and abs(value) > MOST.get(name, MOST_OF_ANY):
@@ -273,23 +277,6 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             f"config: {where}: {value!r} can't be written as JSON",
             "put a text in quotes, dates and times too",
         ) from None
-    takes = accepted(engine.folder, name) if engine.folder is not None else ANYTHING
-    if not takes.takes(value):
-        near = near_miss(str(value), [str(choice) for choice in takes.choices])
-        shown = "what stands there" if may_be_secret(name, str(value)) else repr(value)
-        switch = takes.types == {bool} and not takes.choices
-        problem = "neither true nor false" if switch else f"nothing that {engine.name} {engine.version} takes"
-        raise UserError(
-            f"config: {where}: {shown} is {problem}", f"did you mean '{near}'?" if near else f"write {takes.words}"
-        )
-    unknown = unknown_part(engine.folder, name, value) if engine.folder is not None else None
-    if unknown is not None:
-        what = "has no such key there" if unknown.value is None else f"does not take {unknown.value!r} there"
-        word = unknown.place[-1] if unknown.value is None else str(unknown.value)
-        raise UserError(
-            f"config: {'.'.join((where, *unknown.place))}: {engine.name} {engine.version} {what}",
-            f"write {unknown.words}" if unknown.words else did_you_mean(word, unknown.known),
-        )
 
 
 def _deeper_than(levels: int, value: Any) -> bool:

@@ -40,8 +40,8 @@ from rollout_bench.plan.checks import (
     engine_args_in,
     workload_in,
 )
-from rollout_bench.plan.config import Config, ModelSettings, Setting
-from rollout_bench.plan.engine import InstalledEngine, default_of
+from rollout_bench.plan.config import Config, ModelSettings
+from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.mode_checks import (
     check_batches,
@@ -356,8 +356,6 @@ def _experiment(
         **scheme.engine_args,
         **settings.engine_args,
     }
-    if setting is not None:
-        args = _without_defaults(args, config.setting_settings[setting], engine)
     if (other := other_cache(quant, scheme, args)) is not None:
         return other
     check_lengths(model, workload, load.longest, args, source)
@@ -408,23 +406,6 @@ def _experiment(
     if untrained is not None:
         return untrained
     return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
-
-
-def _without_defaults(args: dict[str, Any], setting: Setting, engine: InstalledEngine) -> dict[str, Any]:
-    """Return `args` without those that a setting sets to vLLM's own default, as in specs that leave them out.
-
-    So one value of a sweep is what was measured before without it.
-    """
-    folder = engine.folder
-    if folder is None:
-        return args
-    spelled_out = (*DEFAULT_ARGS, "max_model_len")
-    usual = set()
-    for name, value in setting.engine_args.items():
-        default = default_of(folder, name)
-        if name not in spelled_out and type(default) is type(value) and default == value:
-            usual.add(name)
-    return {name: value for name, value in args.items() if name not in usual}
 
 
 def _further_room(config: Config, mode: str, workload: str) -> int:
