@@ -253,7 +253,7 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
         )
     if value is None:
         return
-    if name == "hf_token" and not isinstance(value, bool):
+    if name == "hf_token" and not isinstance(value, bool | str):
         raise UserError(
             f"config: {where}: is a secret", "export HF_TOKEN where you run snakemake: the engine inherits it"
         )
