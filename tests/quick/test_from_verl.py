@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 import sys
@@ -16,7 +15,6 @@ from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset, planned
 
 from rollout_bench.commands import trainers
-from rollout_bench.commands.trainers import START_S
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
@@ -241,20 +239,6 @@ def test_defaults_are_those_of_the_version_that_is_named(made: Made):
     earlier = made.workload("--verl 0.8")
     assert earlier["max_num_seqs"] == 1024
     assert made.experiment().spec.workload.logprobs is None
-
-
-@pytest.mark.parametrize("part", ["", "--one-engine"])
-def test_a_launch_may_take_what_the_passes_of_long_answers_need(made: Made, part: str):
-    short, long = (made(f"data.max_response_length={tokens} {part}") for tokens in (256, 16384))
-    assert "iterations" not in short
-    assert long.get("cycle") == ({"repeats": long["iterations"]} if part else None)
-    assert short["timeout_s"] < long["timeout_s"]
-
-
-def test_the_time_of_a_pass_is_said_to_be_guessed(made: Made):
-    config = made("actor_rollout_ref.model.path=a/b data.max_response_length=16384")
-    assert (config["iterations"], config["timeout_s"]) == (3, START_S + math.ceil(4 * 0.1 * 16384 / 100) * 100)
-    assert "Nothing is known of the time of a pass; guessed, with 0.1 s a token: 1,638 s." in made.account
 
 
 @pytest.mark.parametrize("mode", sorted(MODES.keys() - {"rollout", "placement", "startup"}))

@@ -67,7 +67,7 @@ def test_plan_prints_the_table_and_nothing_else_of_what_the_arguments_select(tmp
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["mode", "model", "quant"]
-    assert lines[-1].startswith("0 of 12 launches done, 12 to run, about 9 min; 0.15 device hours")
+    assert lines[-1].startswith("0 of 12 launches done, 12 to run, time unknown")
     (space.path / "mine.yaml").write_text("quants: [bf16]\n")
     fewer = call(space, "plan", "--configfile", "mine.yaml", "--config", "launches=2")
     assert "0 of 2 launches done" in fewer.stdout
@@ -81,7 +81,7 @@ def test_run_prints_what_is_ours_and_says_so_where_nothing_is_to_be_done(tmp_pat
     assert done.returncode == 0, done.stderr
     assert len(space.records) == 2
     assert chatter(done.stdout + done.stderr) == []
-    assert "2 launches to run: about 2 min; 0.025 device hours; a guess" in done.stderr.splitlines()
+    assert "2 launches to run: time unknown, since nothing was measured yet" in done.stderr.splitlines()
     assert "results/summary.md (.html, .csv, .txt): " in done.stdout
     assert "\nConclusion\n  - " in done.stdout
     again = call(space, "run", "--cores", "1")

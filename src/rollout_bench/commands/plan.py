@@ -20,8 +20,8 @@ from rollout_bench.contracts.postmortem import error_of, state_of
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.numbers import several
-from rollout_bench.plan.planfile import PlanFile, PlannedLaunch, TimeCost, read_plan
+from rollout_bench.core.numbers import MISSING, several
+from rollout_bench.plan.planfile import PlanFile, cost_in_words, read_plan
 
 
 def main() -> int:
@@ -61,8 +61,7 @@ def show(plan: PlanFile, results: Path) -> None:
         table.add_column(heading, overflow="fold")
     for heading in ("done", "failed", "missing", "minutes left"):
         table.add_column(heading, justify="right")
-    left_s: dict[str, float] = defaultdict(float)
-    left: list[tuple[PlannedLaunch, int]] = []
+    left: dict[str, list[tuple[float | None, int]]] = defaultdict(list)
     failures: list[str] = []
     done_total = 0
     launches = {launch.record: launch for launch in plan.launches}
@@ -78,8 +77,7 @@ def show(plan: PlanFile, results: Path) -> None:
                 done += 1
                 continue
             if planned in launches:
-                left_s[name] += launches[planned].expected_s
-                left.append((launches[planned], experiment.devices))
+                left[name].append((launches[planned].expected_s, experiment.devices))
             if state == "failed":
                 failed += 1
                 failures.append(_failure(record))
@@ -93,7 +91,7 @@ def show(plan: PlanFile, results: Path) -> None:
             f"{done}/{experiment.launches}",
             str(failed),
             str(experiment.launches - done - failed),
-            f"{left_s[name] / 60:.1f}",
+            _minutes(left[name]),
         )
     console.print(table)
     for skipped in plan.skipped:
@@ -135,14 +133,18 @@ def show(plan: PlanFile, results: Path) -> None:
             f"launches: auto: shown is what is wanted so far; more follow until each interval is within"
             f" {100 * wanted.half_width:g} %, {wanted.min_launches} to {wanted.max_launches} launches of each"
         )
-    if plan.guess is not None:
-        console.print(escape(plan.guess))
     missing = len(plan.launches) - done_total
+    every = [launch for launches_left in left.values() for launch in launches_left]
     console.print(
         f"{done_total} of {len(plan.launches)} launches done{f' ({invalid} invalid)' if invalid else ''},"
-        f" {missing} to run, {TimeCost.of(left, least=plan.precision is not None)};"
+        f" {missing} to run, {cost_in_words(every, least=plan.precision is not None)};"
         f" {len(plan.skipped)} combinations skipped"
     )
+
+
+def _minutes(left: Iterable[tuple[float | None, int]]) -> str:
+    seconds = [expected_s for expected_s, _ in left]
+    return MISSING if None in seconds else f"{sum(s for s in seconds if s is not None) / 60:.1f}"
 
 
 def invalid_launches(plan: PlanFile, launched: Iterable[Selected[Launched]]) -> int:

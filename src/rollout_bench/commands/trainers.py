@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from rollout_bench.contracts.modes import CYCLE, ROLLOUT
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
-from rollout_bench.core.numbers import number
 from rollout_bench.core.secrets import may_be_secret
-from rollout_bench.plan.checks import FEWEST_BY_AUTO
-from rollout_bench.plan.config import Config
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.launch_commands import launched
@@ -137,10 +131,10 @@ def from_trl() -> int:
 
 
 def _write(made: MadeConfig, trace: Path | None = None) -> int:
-    config = read_config(made.config)
+    read_config(made.config)  # raises what is wrong with it
     if trace is not None:
         _write_trace(trace, made)
-    made = _in_time(made, config)
+    made = replace(made, config={**made.config, "timeout_s": TIMEOUT_S})
     words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
     text = made.yaml(shlex.join(["rollout-bench", *words]))
     print(made.told, file=sys.stderr)
@@ -148,38 +142,8 @@ def _write(made: MadeConfig, trace: Path | None = None) -> int:
     return 0
 
 
-TOKEN_S = {"cpu": 1.0, "cuda": 0.1, "ascend": 0.1}
-"""Platform -> seconds that the next token of all running sequences is guessed to take."""
-
-START_S, COUNTED_S, FEWEST, LONGEST_S = 1800, 1800, 3, 1_000_000
-"""Seconds to start an engine; that passes which count take together, but at least so many; and of any time-out."""
-
-
-def _in_time(made: MadeConfig, config: Config) -> MadeConfig:
-    """Return the config with a number of passes and a time-out that fit its load, and what they go by."""
-    token_s = TOKEN_S[config.platform]
-    pass_s = token_s * _tokens_in_turn(made)
-    why = f"Nothing is known of the time of a pass; guessed, with {token_s} s a token: {number(pass_s, 2)} s."
-    passes = min(max(math.ceil(COUNTED_S / pass_s), FEWEST), FEWEST_BY_AUTO)
-    timeout_s = min(math.ceil((START_S + (1 + passes) * pass_s) / 100) * 100, LONGEST_S)
-    fewer: dict[str, Any] = {} if passes == FEWEST_BY_AUTO else {"iterations": passes}
-    if fewer and "replicas" not in made.config[ROLLOUT.settings]:
-        fewer[CYCLE.settings] = {"repeats": passes}
-    said = (
-        why,
-        f"So a launch counts {passes} passes{'' if fewer else ' or more'} after its warm-up (iterations), and may take"
-        f" {timeout_s:,} s (timeout_s), {START_S:,} s of them to start.",
-    )
-    return replace(made, head=(*made.head, *said), config={**made.config, **fewer, "timeout_s": timeout_s})
-
-
-def _tokens_in_turn(made: MadeConfig) -> int:
-    """Return how many tokens an engine generates one after the other in a pass, if all answers are the longest."""
-    load = made.config["workload_settings"][made.config["workloads"][0]]
-    longest = max((line["output_tokens"] for line in made.trace), default=load.get("output_tokens", 0))
-    engines = made.config[ROLLOUT.settings].get("replicas", 1)
-    sequences = math.ceil(load["prompts"] * load["samples_per_prompt"] / engines)
-    return int(longest * math.ceil(sequences / load["engine_args"].get("max_num_seqs", sequences)))
+TIMEOUT_S = 14_400
+"""Of a launch of a trainer's step, whose passes may take many minutes each."""
 
 
 def _without_secret(word: str) -> str:

@@ -489,10 +489,3 @@ def _memory_is_shared_out(spec: Spec, count: int) -> bool:
     if args.get("kv_cache_memory_bytes") is not None or "VLLM_CPU_KVCACHE_SPACE" in variables:
         return True
     return count * float(args.get("gpu_memory_utilization") or USUAL_UTILIZATION) < 1
-
-
-FIRST_GUESS_S = {"cpu": 45.0, "cuda": 150.0, "ascend": 180.0, "unknown": 60.0}
-"""Seconds a launch is expected to take where none was measured yet (facts of the first runs on each platform)."""
-
-FEWEST_BY_AUTO = 8
-"""Passes that `iterations: auto` comes to at the least: `FEWEST` of measure.launch.passes."""

@@ -6,7 +6,6 @@ The workflow writes it, the summary and the figures read it. Only the standard l
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,43 +29,22 @@ had more keys, which are not read."""
 _REMOVED = {"stop", "race", "power"}
 """Keys of `precision` and `comparison` in plans of earlier versions."""
 
-Known = Literal["measured", "guess"]
 
+def cost_in_words(launches: Iterable[tuple[float | None, int]], *, least: bool = False) -> str:
+    """Return what launches take one after the other, of which each has its seconds and the number of its devices.
 
-@dataclass(frozen=True)
-class TimeCost:
-    """What launches will take.
-
-    Attributes:
-        seconds: one after the other.
-        device_seconds: the same times the devices of each.
-        guessed: whether some of it is a guess.
-        least: whether it may well be more.
+    `least`: it may well be more.
     """
-
-    seconds: float
-    device_seconds: float
-    guessed: bool = False
-    least: bool = False
-
-    @classmethod
-    def of(cls, launches: Iterable[tuple[PlannedLaunch, int]], *, least: bool = False) -> TimeCost:
-        """Return what launches, each with its number of devices, take one after the other."""
-        every = list(launches)
-        known = {launch.known for launch, _ in every}
-        return cls(
-            seconds=sum(launch.expected_s for launch, _ in every),
-            device_seconds=sum(launch.expected_s * devices for launch, devices in every),
-            guessed=bool(known - {"measured"}),
-            least=least,
-        )
-
-    def __str__(self) -> str:
-        """Return it in words."""
-        minutes = self.seconds / 60
-        time = f"{minutes:.0f} min" if minutes < LONG_MIN else f"{number(minutes / 60, 2)} h"
-        hours = f"; {number(max(self.device_seconds / 3600, 0.01), 2)} device hours" if self.device_seconds else ""
-        return f"{'at least' if self.least else 'about'} {time}{hours}{'; a guess' if self.guessed else ''}"
+    seconds = device_seconds = 0.0
+    for expected_s, devices in launches:
+        if expected_s is None:
+            return "time unknown, since nothing was measured yet"
+        seconds += expected_s
+        device_seconds += expected_s * devices
+    minutes = seconds / 60
+    time = f"{minutes:.0f} min" if minutes < LONG_MIN else f"{number(minutes / 60, 2)} h"
+    hours = f"; {number(max(device_seconds / 3600, 0.01), 2)} device hours" if device_seconds else ""
+    return f"{'at least' if least else 'about'} {time}{hours}"
 
 
 LONG_MIN = 120
@@ -77,10 +55,8 @@ class PlannedLaunch(Strict):
     """One launch that is selected."""
 
     record: str = Field(description="Path of its record, relative to the folder that holds the results folder.")
-    expected_s: float = Field(description="How long it is expected to take, in seconds.")
-    known: Known = Field(
-        "measured",
-        description=("How that is known: measured, by launches that are alike; or guess."),
+    expected_s: float | None = Field(
+        None, description="How long it is expected to take, in seconds. Null: nothing was measured yet."
     )
 
 
@@ -168,7 +144,6 @@ class PlanFile(Strict):
     differing: list[str] = Field(
         [], description="What engines are told besides what is compared, one line each; shown by plan alone."
     )
-    guess: str | None = Field(None, description="What a guess of the time goes by, in one line; shown by plan alone.")
     files: list[str] = Field([], description="Configs that were laid over the default one.")
 
     @field_validator("precision", "comparison", mode="before")

@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.contracts.axes import names_of
-from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import state_of
-from rollout_bench.contracts.record import Launched, Record
+from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
@@ -25,7 +24,6 @@ from rollout_bench.core.model_files import NAMING, differing_files, files_in_rec
 from rollout_bench.core.numbers import first_few, several
 from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
-from rollout_bench.plan.checks import FEWEST_BY_AUTO, FIRST_GUESS_S
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
@@ -33,11 +31,10 @@ from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
     InterleavedGroup,
-    Known,
     PlanFile,
     PlannedExperiment,
     PlannedLaunch,
-    TimeCost,
+    cost_in_words,
     read_plan,
     write_plan,
 )
@@ -57,9 +54,6 @@ ASIDE = RESULTS / "aside"
 
 Cell = tuple[str, ...]
 """Mode, platform, model, quant and workload."""
-
-MOST_RELATIVES = 5
-"""Experiments of a model and quant that are looked at for how long another one takes."""
 
 
 @dataclass(frozen=True)
@@ -246,21 +240,11 @@ class Schedule:
         profiles = readings(self.config.model_dump(exclude_unset=True))
         differing = differing_lines(self.matrix, self.config.baseline.named)
         shown = {"again": again, "changed": self.changed, "profiles": profiles, "differing": differing}
-        return self.plan_file().model_copy(update={**shown, "guess": self._guess})
-
-    @property
-    def _guess(self) -> str | None:
-        """What the time of launches goes by that was not measured yet, in one line; None where all was."""
-        known = {self._expected[self.by_record[record][1].experiment.name][1] for record in self.missing_now()}
-        if not known - {"measured"}:
-            return None
-        platform = self.matrix.platform
-        usual = f"a guess where nothing like it was measured: {FIRST_GUESS_S[platform]:g} s for a launch on {platform}"
-        return f"{usual}, or what others took"
+        return self.plan_file().model_copy(update=shown)
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
         """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
-        expected = self._expected if estimate else {}
+        expected = self.expected_s if estimate else {}
         precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
             "experiments": [e.model_dump(exclude={"weights", "devices"}) for e in self.experiments],
@@ -292,24 +276,18 @@ class Schedule:
                 for group in self.interleaving.groups
             ],
             not_interleaved=list(self.interleaving.reasons),
-            launches=[_planned_launch(x, *expected.get(x.experiment.name, (0.0, "measured"))) for x in self.launches],
+            launches=[
+                PlannedLaunch(record=x.record, expected_s=expected.get(x.experiment.name)) for x in self.launches
+            ],
             files=list(self.files),
         )
 
-    @property
-    def expected_s(self) -> dict[str, float]:
-        """Seconds that a launch of each experiment is expected to take, by the experiment's folder name."""
-        return {name: seconds for name, (seconds, _) in self._expected.items()}
-
     @cached_property
-    def _expected(self) -> dict[str, tuple[float, Known]]:
-        """Return the same, and how it is known.
+    def expected_s(self) -> dict[str, float | None]:
+        """Seconds that a launch of each experiment is expected to take, by the experiment's folder name.
 
-        As its own did; else as one of the same model and quant did, which starts as long and generates as fast; else as
-        long as its loads are held; else as the others did.
-
-        One of a block was alive for as long as the whole block took, so it took the part of that which falls to one of
-        them.
+        As its own did, else the mean of those that are known; None where nothing is measured. One of a block was alive
+        for as long as the whole block took, so it took the part of that which falls to one of them.
         """
         known: dict[str, float] = {}
         missing = set(self.missing)
@@ -319,111 +297,22 @@ class Schedule:
                     record = read_launched(Path(launch.record), launch.experiment.spec.mode)
                 except UserError:
                     continue  # the summary tells of it; here it is only an estimate less
-                known[launch.experiment.name] = _own_part_s(record)
-        relatives: dict[tuple[str, str, str], list[Record]] = {}
-        for experiment in self.matrix.experiments:
-            spec = experiment.spec
-            if experiment.name in known or not mode_of(spec.mode).generates or mode_of(spec.mode).has_loads:
-                continue  # with loads, tokens per second are what the load asks for
-            names = spec.mode, spec.model.name, spec.quant.name
-            if names not in relatives:
-                relatives[names] = _relatives(*names)
-            seconds = next((s for record in relatives[names] if (s := _scaled_s(spec, record)) is not None), None)
-            if seconds is not None:
-                known[experiment.name] = seconds
-        first_s = FIRST_GUESS_S[self.matrix.platform]
-        found: dict[str, tuple[float, Known]] = {name: (seconds, "measured") for name, seconds in known.items()}
-        for experiment in self.matrix.experiments:
-            if experiment.name in known:
-                continue
-            held_s = _held_s(experiment.spec)
-            usual_s = statistics.mean(known.values()) if known and not held_s else first_s + held_s
-            found[experiment.name] = (usual_s, "guess")
-        return {e.name: (round(found[e.name][0], 1), found[e.name][1]) for e in self.matrix.experiments}
+                known[launch.experiment.name] = round(_own_part_s(record), 1)
+        usual_s = round(statistics.mean(known.values()), 1) if known else None
+        return {e.name: known.get(e.name, usual_s) for e in self.matrix.experiments}
 
-    def cost_of(self, records: Iterable[str]) -> TimeCost:
-        """Return what it will take to measure `records`."""
-        launches = [self.by_record[record][1] for record in records]
-        return TimeCost.of(
-            (
-                (_planned_launch(x, *self._expected[x.experiment.name]), devices_needed(x.experiment.spec))
-                for x in launches
-            ),
+    def cost_of(self, records: Iterable[str]) -> str:
+        """Return in words what it will take to measure `records`."""
+        experiments = [self.by_record[record][1].experiment for record in records]
+        return cost_in_words(
+            ((self.expected_s[e.name], devices_needed(e.spec)) for e in experiments),
             least=self.config.launches == "auto",
         )
-
-
-def _planned_launch(launch: ScheduledLaunch, expected_s: float, known: Known) -> PlannedLaunch:
-    return PlannedLaunch(record=launch.record, expected_s=expected_s, known=known)
 
 
 def _own_part_s(record: Launched) -> float:
     """Return the seconds that a launch took; of a block the part of one of its launches."""
     return record.wall_s / (1 if record.block is None else len(record.block.members))
-
-
-def _relatives(mode: str, model: str, quant: str) -> list[Record]:
-    """Return a record each of the experiments of a model and quant that were measured last, whatever their load."""
-    folders = sorted((RESULTS / mode).glob(f"{model}_{quant}_*"), key=_changed_s, reverse=True)
-    found = []
-    for path in (path for folder in folders[:MOST_RELATIVES] for path in sorted(folder.glob("launch-*.json"))[:1]):
-        try:
-            record = read_launched(path, mode)
-        except UserError:
-            continue  # as above
-        if isinstance(record, Record):
-            found.append(record)
-    return found
-
-
-def _changed_s(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:  # gone meanwhile
-        return 0.0
-
-
-def _scaled_s(spec: Spec, record: Record) -> float | None:
-    """Return seconds that a launch of `spec` takes that starts as long as that of `record` and generates as fast.
-
-    None where it loads something else, or where the lengths of its sequences are not known without drawing them.
-    """
-    other = record.spec
-    if (spec.platform, spec.model, spec.quant) != (other.platform, other.model, other.quant):
-        return None
-    load, measured = spec.workload, record.spec.workload
-    generating_s = sum(one.elapsed_s for one in record.iterations)
-    besides_s = [one.whole_s - one.elapsed_s for one in record.iterations]
-    beside_s = statistics.mean(besides_s)
-    tokens = sum(one.output_tokens for one in record.iterations)
-    sequences = sum(one.sequences for one in record.iterations)
-    if not tokens or not sequences:
-        return None
-    if load.dataset is None and isinstance(load.output_tokens, int):
-        each = float(load.output_tokens)
-    elif (load.output_tokens, load.dataset) == (measured.output_tokens, measured.dataset):
-        each = tokens / sequences
-    else:
-        return None
-    pass_s = load.prompts * load.samples_per_prompt * each * generating_s / tokens
-    wanted = spec.measuring.iterations
-    if wanted == "auto":  # as many as take a part of the start, whatever one takes
-        counted_s = sum(one.elapsed_s for one in record.iterations if not one.warmup)
-        counted_s = max(counted_s, FEWEST_BY_AUTO * pass_s)
-    else:
-        counted_s = wanted * (pass_s + beside_s)
-    others_s = _own_part_s(record) - generating_s - sum(besides_s)
-    starting_s = max(others_s, record.startup.import_s + record.startup.init_s)
-    return starting_s + spec.measuring.warmup_iterations * (pass_s + beside_s) + counted_s
-
-
-def _held_s(spec: Spec) -> float:
-    """Return seconds in which a launch holds its loads, and rests between them; 0 where they say no time."""
-    measuring = spec.measuring
-    if spec.load is None or measuring.iterations == "auto":
-        return 0.0
-    held_s = sum(point.least_s for point in spec.load.points) * (measuring.warmup_iterations + measuring.iterations)
-    return held_s and held_s + (len(spec.load.points) - 1) * spec.load.cool_down_s
 
 
 def _weights_folder(experiment: Experiment) -> str | None:

@@ -27,13 +27,15 @@ class Place:
     Attributes:
         launches: of the plan.
         missing: those that are neither measured nor failed in this run, this one left out.
-        expected_s: how long this launch is expected to take.
-        others_s: the same of all that are missing.
+        known: whether it is known how long launches take; else each of those below counts as one second.
+        expected_s: how long this launch is expected to take, with those in its block.
+        others_s: the same of all others that are missing.
         ends_by_precision: True where fewer launches than planned may turn out to be enough.
     """
 
     launches: int
     missing: int
+    known: bool
     expected_s: float
     others_s: float
     ends_by_precision: bool
@@ -47,7 +49,8 @@ class Progress:
         spec: what is measured.
         launch: index of the launch.
         record: where its record will lie.
-        plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds}, ...]}`; None: no totals.
+        plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds or null}, ...]}`; None: no
+            totals.
         mates: records of the launches in the same block, which take as long as this one.
         began: when the launch began, or its block, on the monotonic clock.
     """
@@ -117,14 +120,16 @@ class Progress:
 
     def _place_and_left(self) -> tuple[str, str]:
         place = self._place
-        own_left_s = self._own_left_s(place.expected_s if place else None)
+        own_left_s = self._own_left_s(place.expected_s if place and place.known else None)
         if place is None:
             return "", f"; about {duration(own_left_s)} left" if own_left_s else ""
         limit = "at most " if place.ends_by_precision else ""
+        shown = f"[{place.launches - place.missing}/{limit}{place.launches}] "
+        if own_left_s is None and not place.known:
+            return shown, ""
         elapsed_s = time.monotonic() - self.began
         scale = (elapsed_s + own_left_s) / place.expected_s if own_left_s is not None and self._durations else 1.0
-        left_s = (own_left_s or 0.0) + min(max(scale, 0.2), 5.0) * place.others_s
-        shown = f"[{place.launches - place.missing}/{limit}{place.launches}] "
+        left_s = (own_left_s or 0.0) + (min(max(scale, 0.2), 5.0) if place.known else scale) * place.others_s
         return shown, f"; {limit or 'about '}{duration(left_s)} left" if left_s > 0 else ""
 
     @cached_property
@@ -150,7 +155,8 @@ def place_in_plan(plan: Path, record: Path, mates: Collection[Path] = ()) -> Pla
     try:
         since = plan.stat().st_mtime
         content = json.loads(plan.read_bytes())
-        expected = {entry["record"]: max(float(entry["expected_s"]), 0.1) for entry in content["launches"]}
+        seconds = {entry["record"]: entry["expected_s"] for entry in content["launches"]}
+        expected = {path: 1.0 if s is None else max(float(s), 0.1) for path, s in seconds.items()}
         own_s = expected[str(record)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -161,6 +167,7 @@ def place_in_plan(plan: Path, record: Path, mates: Collection[Path] = ()) -> Pla
     return Place(
         launches=len(expected),
         missing=len(missing),
+        known=None not in seconds.values(),
         expected_s=own_s + sum(expected[path] for path in beside),
         others_s=sum(expected[path] for path in missing - beside),
         ends_by_precision=content.get("precision") is not None,
