@@ -21,7 +21,6 @@ from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.side_by_side import check_devices
-from rollout_bench.cluster.slurm import before_in_allocation
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
 from rollout_bench.contracts.spec import replicas
@@ -415,7 +414,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])  # it can't itself
     marks = {Path(one.record): Path(mark) for mark, block in plan.blocks.items() for one in block.launches}
     begun = [record for record in records if not _given_up(plan, str(record))]
-    ownership.tell_of_jobs(begun, _began_s, plan.config.cluster.launches_per_job, marks)
+    ownership.tell_of_jobs(begun, _began_s, marks)
     if all(state_of(path) == "missing" for path in records):
         return
     if not _is_stale(plan):  # no job failed, so that the summary was written
@@ -518,22 +517,18 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
         stop(error)
 
 
-def needed(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """Return what must be there before a launch.
-
-    The checkpoint that it loads, if it is built here, and who goes before it in its job.
-    """
+def needed(plan: Schedule, wildcards: Any) -> list[str]:
+    """Return what must be there before a launch: the checkpoint that it loads, if it is built here."""
     launch = _launch(plan, wildcards)
     if plan.is_in_block(launch.record) and not Path(launch.record).exists():
         problem = f"{launch.record}: is measured in turn with what it is compared with, in one job for all of them"
         stop(UserError(problem, "ask for results/summary.md, or for this one alone with --config interleave=false"))
-    return [*_checkpoints([launch]), *launch.needed, *before_in_allocation(plan, on_cluster, launch.record)]
+    return [*_checkpoints([launch]), *launch.needed]
 
 
-def needed_by_block(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """Return what must be there before a block: what its launches load, and the block before it in its job."""
-    block = _block(plan, wildcards)
-    return [*_checkpoints(block.launches), *before_in_allocation(plan, on_cluster, block.mark)]
+def needed_by_block(plan: Schedule, wildcards: Any) -> list[str]:
+    """Return what must be there before a block: what its launches load."""
+    return _checkpoints(_block(plan, wildcards).launches)
 
 
 def block_pattern() -> str:

@@ -15,9 +15,9 @@ from rollout_bench.contracts.store import read_record
 @pytest.mark.engine
 @pytest.mark.untimed
 def test_a_real_launch_goes_through_slurm(slurm: Slurm, tmp_path: Path):
-    overlay = {**TINY, "quants": ["bf16"], "isolation": None, "cluster": {"cpus_per_device": 2, "memory_mb": 6000}}
+    overlay = {**TINY, "quants": ["bf16"], "isolation": None, "cluster": {"cpus_per_device": 2}}
     workflow = OnSlurm(tmp_path / "workflow", slurm, overlay)
-    done = workflow.snakemake(*ON_SLURM, "results/summary.md")
+    done = workflow.snakemake(*ON_SLURM, "results/summary.md", "--default-resources", "mem_mb=6000", "disk_mb=0")
     assert done.returncode == 0, done.stdout
     (name,) = workflow.records
     record = read_record(workflow.path / "results" / name)

@@ -56,10 +56,12 @@ def test_launches_on_a_node_that_goes_down_run_again_once_it_is_back(slurm: Slur
 
 
 def test_a_launch_that_was_preempted_runs_again(slurm: Slurm, tmp_path: Path):
-    cluster = {"cpus_per_device": 8, "device_resource": "gpu", "partition": "batch"}
+    cluster = {"cpus_per_device": 8, "device_resource": "gpu"}
     overlay = {"quants": ["bf16"], "launches": 1, "cluster": cluster}
     workflow = OnSlurm(tmp_path / "workflow", slurm, overlay).with_made_engine({0: "hang"})
-    run = workflow.start(*ON_SLURM, "results/summary.md")
+    run = workflow.start(
+        *ON_SLURM, "results/summary.md", "--default-resources", "mem_mb=0", "disk_mb=0", "slurm_partition=batch"
+    )
     until("a launch that hangs", lambda: workflow.starts())
     workflow.behave({})
     urgent = ["--partition=urgent", "--cpus-per-task=8", "--nodes=2", "--output=/dev/null"]

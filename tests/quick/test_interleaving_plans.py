@@ -285,22 +285,15 @@ def test_the_plan_file_and_the_plan_command_say_what_is_interleaved_and_why_not(
     )
 
 
-def test_the_job_of_a_block_asks_slurm_for_the_time_of_all_and_the_memory_of_those_alive():
-    cluster = "interleave: true\ntimeout_s: 600\ncluster: {memory_mb: 1000, launches_per_job: 2}\n"
-    plan = plan_of(cluster, 2.5)
+def test_the_job_of_a_block_asks_slurm_for_the_time_of_all():
+    plan = plan_of("interleave: true\ntimeout_s: 600\n", 2.5)
     first = next(iter(plan.blocks.values()))
     baseline = first.launches[0]
     wildcards = SimpleNamespace(mode="offline", experiment=baseline.experiment.name, launch="0")
     asked = slurm.asked_for_block(plan, True)
     assert asked["runtime"](wildcards) == 3 * 10 + slurm.SPARE_MIN
-    assert asked["mem_mb"](wildcards) == 2000
     assert asked["cpus_per_task"](wildcards) == plan.config.cluster.cpus_per_device
     assert slurm.asked_for_block(plan, False) == {}
-    marks = [block.mark for block in plan.blocks.values()]
-    assert slurm.before_in_allocation(plan, True, marks[1]) == [marks[0]]
-    assert slurm.before_in_allocation(plan, True, marks[2]) == []
-    stated = plan_of("interleave: true\ncluster: {runtime_min: 7}")
-    assert slurm.asked_for_block(stated, True)["runtime"](wildcards) == 21
 
 
 def test_comparisons_are_of_modes_that_can_interleave():

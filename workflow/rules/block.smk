@@ -8,7 +8,7 @@ engines that did not fail have to stay. A block whose records are not all there 
 rule block:
     """Measure one launch of each of a comparison interleaved: engines alive together, passes in turn, a record each."""
     input:
-        lambda wildcards: ancient(snakefile.needed_by_block(matrix, ON_CLUSTER, wildcards)),
+        lambda wildcards: ancient(snakefile.needed_by_block(matrix, wildcards)),
     output:
         touch(snakefile.block_pattern()),
     log:
@@ -18,8 +18,6 @@ rule block:
         experiment="[^/]+",
         launch="[0-9]+",
     priority: lambda wildcards: snakefile.block_priority(matrix, wildcards)
-    group:
-        lambda wildcards: slurm.allocation(matrix, ON_CLUSTER, wildcards)
     conda:
         "../../environment.yml"
     threads: side_by_side.threads

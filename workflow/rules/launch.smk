@@ -4,7 +4,7 @@
 rule launch:
     """Measure one launch: start the engine once, do what the mode does, write the record."""
     input:
-        lambda wildcards: ancient(snakefile.needed(matrix, ON_CLUSTER, wildcards)),
+        lambda wildcards: ancient(snakefile.needed(matrix, wildcards)),
     output:
         kept("results/{mode}/{experiment}/launch-{launch}.json"),
     log:
@@ -14,8 +14,6 @@ rule launch:
         experiment="[^/]+",
         launch="[0-9]+",
     priority: lambda wildcards: snakefile.priority(matrix, wildcards)
-    group:
-        lambda wildcards: slurm.allocation(matrix, ON_CLUSTER, wildcards)
     conda:
         "../../environment.yml"
     threads: side_by_side.threads

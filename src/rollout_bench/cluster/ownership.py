@@ -246,7 +246,6 @@ def tell_of_dead(record: Path, claim: Owner) -> bool:
 def tell_of_jobs(
     records: Iterable[Path],
     since_s: float,
-    launches_per_job: int = 1,
     marks: Mapping[Path, Path] = MappingProxyType({}),
 ) -> list[Path]:
     """Write failures for `records` that neither exist nor failed and whose jobs have a log younger than `since_s`.
@@ -254,12 +253,11 @@ def tell_of_jobs(
     Args:
         records: of launches that may have had a job.
         since_s: seconds since 1970.
-        launches_per_job: how many launches share an allocation.
         marks: record -> what the job of its block was to leave, of those that are measured in blocks.
     """
     told = []
     for record in (record for record in records if state_of(record) == "missing"):
-        job_log = newest_log(record, since_s, launches_per_job, marks.get(record))
+        job_log = newest_log(record, since_s, marks.get(record))
         if job_log is None:
             continue
         job = job_log.stem
@@ -276,17 +274,14 @@ def tell_of_jobs(
     return told
 
 
-def newest_log(record: Path, since_s: float, launches_per_job: int = 1, mark: Path | None = None) -> Path | None:
+def newest_log(record: Path, since_s: float, mark: Path | None = None) -> Path | None:
     """Return the log of the job that was to write `record`, of those begun after `since_s` the last.
 
     That of a block is called by what it was to leave, its `mark`.
     """
     rule, output = ("launch", record) if mark is None else ("block", mark)
     mode, experiment, launch = output.parent.parent.name, output.parent.name, output.stem.removeprefix("launch-")
-    logs = [
-        *(JOB_LOGS / f"rule_{rule}" / f"{mode}_{experiment}_{launch}").glob("*.log"),
-        *JOB_LOGS.glob(f"group_{experiment}_{int(launch) // launches_per_job}_{rule}/*.log"),
-    ]
+    logs = (JOB_LOGS / f"rule_{rule}" / f"{mode}_{experiment}_{launch}").glob("*.log")
     recent = [log for log in logs if re.fullmatch(r"\d+", log.stem) and log.stat().st_mtime >= since_s]
     return max(recent, key=lambda log: int(log.stem), default=None)
 

@@ -5,21 +5,18 @@ On one machine nothing is asked, and no resource is named.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.postmortem import Cause, is_nodes_fault
+from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import devices_needed
-from rollout_bench.contracts.store import failure_path, read_failure, record_path
-from rollout_bench.core.errors import UserError
+from rollout_bench.contracts.store import record_path
 from rollout_bench.core.processes import printed_by
 from rollout_bench.measure.machine.inventory import usual_isolation
 from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledBlock, ScheduledLaunch, mark_of
@@ -47,10 +44,12 @@ CAUSES = {
     "TIMEOUT": Cause(
         "time_limit",
         "the job ran into its time limit",
-        "raise cluster.runtime_min; without it the limit is timeout_s and 5 minutes for each launch of a job",
+        "raise timeout_s: the limit is that and 5 minutes for each launch of a job",
     ),
     "OUT_OF_MEMORY": Cause(
-        "out_of_memory", "the job used more memory of the host than it asked for", "raise cluster.memory_mb"
+        "out_of_memory",
+        "the job used more memory of the host than it asked for",
+        "raise mem_mb in default-resources of the profile",
     ),
     "NODE_FAIL": Cause(
         "node_failure", "the node failed", "run the same command again; if it stays down, tell who runs the cluster"
@@ -58,7 +57,7 @@ CAUSES = {
     "PREEMPTED": Cause(
         "preempted",
         "a job of higher priority took the node",
-        "run the same command again, or choose another cluster.partition",
+        "run the same command again, or choose another slurm_partition in default-resources of the profile",
     ),
     "CANCELLED": Cause("cancelled", "somebody cancelled the job", "run the same command again"),
 }
@@ -175,16 +174,6 @@ def cancel(jobs: Sequence[str], folder: Path, limit_s: float) -> list[str]:
     return left
 
 
-@cache
-def other_nodes(nodes: frozenset[str], partition: str | None) -> bool:
-    """Return whether `partition`, or the default one, have nodes besides `nodes` that take jobs."""
-    wanted = ["--partition", partition] if partition else []
-    lines = printed_by("sinfo", "--noheader", "--Node", "--format=%N %P %t", *wanted).splitlines()
-    rows = [line.split() for line in lines if len(line.split()) == 3]
-    rows = [row for row in rows if wanted or row[1].endswith("*")]
-    return any(name not in nodes and not state.startswith(("down", "drain", "fail")) for name, _, state in rows)
-
-
 def granted_npus(variables: Mapping[str, str] = os.environ) -> list[int] | None:
     """Return numbers of the NPUs that Slurm granted this job on this node, in order; None where it does not say.
 
@@ -258,87 +247,44 @@ def asked_for_launch(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     def devices(wildcards: Any) -> str | None:
         return gres(plan, _launch(plan, wildcards))
 
-    def extra(wildcards: Any, attempt: int) -> str:
+    def extra(wildcards: Any) -> str:
         launch = _launch(plan, wildcards)
-        together = _together(plan, launch.record)  # what they ask for has to be the same
-        records = [one.record for output in together for one in plan.launches_at(output)]
-        in_order = f"--nice={min(plan.by_record[record][0] for record in records)}"  # submitted in no order
-        alone = ["--exclusive"] if _alone(plan, launch) else []
-        return " ".join([in_order, *alone, *excluded(records, attempt, cluster.partition)])
+        in_order = f"--nice={plan.by_record[launch.record][0]}"  # submitted in no order
+        return " ".join([in_order, *(["--exclusive"] if _alone(plan, launch) else [])])
 
-    return {**_usual(plan, runtime_min(plan)), "cpus_per_task": cpus, "gres": devices, "slurm_extra": extra}
+    return {"runtime": runtime_min(plan), "cpus_per_task": cpus, "gres": devices, "slurm_extra": extra}
 
 
 def asked_for_block(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     """Resource -> what a block asks of it; nothing on one machine.
 
-    Its launches take turns on the devices and cores of one. They need the time of all, and the memory of those that are
-    alive at once. The launch that wildcards name is the baseline's.
+    Its launches take turns on the devices and cores of one, and need the time of all. The launch that wildcards name is
+    the baseline's.
     """
     if not on_cluster:
         return {}
-    memory_mb = plan.config.cluster.memory_mb
 
     def runtime(wildcards: Any) -> int:
         return runtime_min(plan, len(_block(plan, wildcards).launches))
 
-    def memory(wildcards: Any) -> int:
-        return (memory_mb or 0) * _block(plan, wildcards).group.at_once
-
-    asked = {**asked_for_launch(plan, on_cluster), "runtime": runtime}
-    return asked if memory_mb is None else {**asked, "mem_mb": memory}
+    return {**asked_for_launch(plan, on_cluster), "runtime": runtime}
 
 
 def asked_for_building(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     """Resource -> what building a checkpoint asks of it: no device, which has better things to do."""
     if not on_cluster:
         return {}
-    return {**_usual(plan, BUILDING_MIN), "cpus_per_task": plan.config.cluster.cpus_per_device}
-
-
-def _usual(plan: Schedule, minutes: int) -> dict[str, Asked]:
-    cluster = plan.config.cluster
-    asked = {
-        "slurm_account": cluster.account,
-        "slurm_partition": cluster.partition,
-        "mem_mb": cluster.memory_mb,
-        "runtime": minutes,
-    }
-    return {name: value for name, value in asked.items() if value is not None}
-
-
-def allocation(plan: Schedule, on_cluster: bool, wildcards: Any) -> str | None:
-    """Name of the allocation that launches share, of Snakemake's group; None where each has its own."""
-    size = plan.config.cluster.launches_per_job
-    if not on_cluster or size == 1:
-        return None
-    return f"{wildcards.experiment}_{int(wildcards.launch) // size}"
-
-
-def before_in_allocation(plan: Schedule, on_cluster: bool, output: str) -> list[str]:
-    """Return what the job leaves that runs just before that of `output` in the same allocation; nothing for the first.
-
-    Launches that wait for one another are what makes Snakemake run a group one after the other, and add up its time.
-    """
-    size = plan.config.cluster.launches_per_job
-    if not on_cluster or size == 1:
-        return []
-    together = _together(plan, plan.launches_at(output)[0].record)
-    before = together[: together.index(output)]
-    missing = [other for other in before if any(not Path(one.record).exists() for one in plan.launches_at(other))]
-    return missing[-1:]
+    return {"runtime": BUILDING_MIN, "cpus_per_task": plan.config.cluster.cpus_per_device}
 
 
 def runtime_min(plan: Schedule, launches: int = 1) -> int:
-    """Time limit of a job in minutes: what the config says of a launch, or else what one may take, and some more.
+    """Time limit of a job in minutes: what its launches may take, and some more.
 
     Args:
         plan: what the config is of.
         launches: that the job measures in turn.
     """
-    stated = plan.config.cluster.runtime_min
-    each_s = plan.config.timeout_s
-    return launches * stated if stated else math.ceil(launches * each_s / 60) + SPARE_MIN
+    return math.ceil(launches * plan.config.timeout_s / 60) + SPARE_MIN
 
 
 def gres(plan: Schedule, launch: ScheduledLaunch) -> str | None:
@@ -346,25 +292,6 @@ def gres(plan: Schedule, launch: ScheduledLaunch) -> str | None:
     spec = launch.experiment.spec
     name = plan.config.cluster.device_resource or DEVICE_RESOURCES.get(spec.platform)
     return f"{name}:{devices_needed(spec)}" if name and devices_needed(spec) else None
-
-
-def excluded(records: Iterable[str], attempt: int, partition: str | None) -> list[str]:
-    """Return the option of sbatch that keeps another try off the nodes that failed, while there are others."""
-    nodes = set()
-    for path in [failure_path(Path(record)) for record in records] if attempt > 1 else []:
-        with contextlib.suppress(UserError):
-            failure = read_failure(path)
-            if failure.node is not None and is_nodes_fault(failure):
-                nodes.add(failure.node)
-    return [f"--exclude={','.join(sorted(nodes))}"] if nodes and other_nodes(frozenset(nodes), partition) else []
-
-
-def _together(plan: Schedule, record: str) -> list[str]:
-    """Return outputs of the jobs that share an allocation with that which measures `record`, in their order."""
-    size = plan.config.cluster.launches_per_job
-    first = plan.launch_of(record).index // size * size
-    beside = [str(Path(record).with_name(f"launch-{index}.json")) for index in range(first, first + size)]
-    return plan.outputs_for(one for one in beside if one in plan.by_record)
 
 
 def _alone(plan: Schedule, launch: ScheduledLaunch) -> bool:
