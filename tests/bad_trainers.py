@@ -243,9 +243,7 @@ max_prompt_length: 512
 max_completion_length: 256
 num_processes: 8
 """
-"""GRPO as somebody writes it, with how many processes there are, which a script would say."""
-
-TRL_SCRIPT = "accelerate launch --num_processes 8 grpo.py --config config.yaml"
+"""GRPO as somebody writes it, with how many processes there are."""
 
 BAD_TRL = [
     _run("server_a_number", "+server=5", "server: is no mapping", "write its keys below it, as TRL does"),
@@ -278,23 +276,10 @@ BAD_TRL = [
     _file("key_misspelt", TRL.replace("num_generations", "num_generatons"), "num_generatons", "'num_generations'"),
     _file("torn", TRL + "a: [", "no valid YAML", "give the YAML that TRL is started with"),
     _file("interpolation", TRL.replace("256", "${nothing}"), "can't be resolved", "max_completion_length=VALUE"),
-    _file("script_of_nothing", "echo hello", "starts 0 trainings", "accelerate launch"),
     _file(
         "file_of_another_trainer",
         "{model_name_or_path: a/b, learning_rate: 1.0e-5, per_device_train_batch_size: 2, packing: true}",
         "has no key that says how TRL generates",
         "--trainer rloo",
-    ),
-    _file("script_of_sft", "trl sft --model_name_or_path a/b --use_vllm", "starts the trainer sft", "--trainer grpo"),
-    _file(
-        "script_of_online_dpo",
-        "accelerate launch examples/dpo_online.py --use_vllm --max_new_tokens 53",
-        "starts the trainer dpo-online, and the steps of grpo and rloo are measured",
-        "--trainer grpo",
-    ),
-    _file("script_of_two", f"{TRL_SCRIPT}\n{TRL_SCRIPT}", "starts 2 trainings", "accelerate launch"),
-    _file("script_torn", f"{TRL_SCRIPT} --x 'a", "no closing quotation", "close its quotes"),
-    _file(
-        "script_without_its_yaml", TRL_SCRIPT.replace("config.", "none."), "none.yaml: there is no such file", "put it"
     ),
 ]

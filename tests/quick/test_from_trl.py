@@ -1,4 +1,4 @@
-"""TRL's settings, from YAML or from the commands that start it, become a config that can be planned."""
+"""TRL's settings, become a config that can be planned."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_trainers import BAD_TRL, TRL, TRL_SCRIPT, BadTrainer
+from bad_trainers import BAD_TRL, TRL, BadTrainer
 from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset, planned
 
 from rollout_bench.commands import trainers
 from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.keys import Influence
-from rollout_bench.trainers.launch_commands import flags, launched
 from rollout_bench.trainers.trl_keys import trl_registry
 
 SMALL = """
@@ -66,19 +65,17 @@ class Made:
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self.path, self._capsys, self._monkeypatch = path, capsys, monkeypatch
 
-    def __call__(self, arguments: str = "", content: str = TRL, script: str | None = None) -> dict[str, Any]:
+    def __call__(self, arguments: str = "", content: str = TRL) -> dict[str, Any]:
         (self.path / "config.yaml").write_text(content)
-        if script is not None:
-            (self.path / "run.sh").write_text(script)
-        file = self.path / ("config.yaml" if script is None else "run.sh")
-        self._monkeypatch.setattr(sys, "argv", ["rollout-bench from-trl", str(file), *shlex.split(arguments)])
+        words = ["rollout-bench from-trl", str(self.path / "config.yaml"), *shlex.split(arguments)]
+        self._monkeypatch.setattr(sys, "argv", words)
         assert trainers.from_trl() == 0
         self.text, self.account = self._capsys.readouterr()
         return dict(yaml.safe_load(self.text))
 
-    def planned(self, arguments: str = "", content: str = TRL, script: str | None = None) -> dict[str, Any]:
+    def planned(self, arguments: str = "", content: str = TRL) -> dict[str, Any]:
         """Return workload and engine arguments of the one experiment that the config comes to."""
-        self(arguments, content, script)
+        self(arguments, content)
         (experiment,) = planned(self.text).experiments
         spec = experiment.spec
         assert spec.rollout is not None
@@ -90,17 +87,8 @@ def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return Made(tmp_path, capsys, monkeypatch)
 
 
-SEVEN = r"""
-CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6 accelerate launch \
-    --config_file examples/accelerate_configs/deepspeed_zero3.yaml \
-    --num_processes=7 \
-    src/open_r1/grpo.py \
-    --config config.yaml
-"""
-
-
 def test_seven_colocated_engines_have_whole_groups_of_their_own_process(made: Made):
-    plan = made.planned(content=SMALL, script=SEVEN)
+    plan = made.planned("num_processes=7", SMALL)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["data_parallel_size"]) == (28, 16, 7)
     assert (plan["entry"], plan["router"], plan["logprobs"]) == ("llm", "sticky", 0)
     assert (plan["prompt_tokens"], plan["output_tokens"], plan["temperature"]) == (512, 2048, 0.7)
@@ -110,7 +98,7 @@ def test_seven_colocated_engines_have_whole_groups_of_their_own_process(made: Ma
 
 
 def test_one_engine_of_seven_has_its_own_process_s_groups(made: Made):
-    plan = made.planned("--one-engine", SMALL, SEVEN)
+    plan = made.planned("num_processes=7 --one-engine", SMALL)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["entry"]) == (4, 16, "llm")
     assert "data_parallel_size" not in plan
     assert "one engine, its part of 64 sequences, of 4 distinct prompts." in made.account
@@ -126,8 +114,7 @@ def test_processes_whose_sequences_end_inside_a_group_get_as_many_all_the_same(m
 
 
 def test_the_same_training_with_a_server_sends_whole_prompts_to_one_engine(made: Made):
-    script = "CUDA_VISIBLE_DEVICES=0 trl vllm-serve --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B &\n" + SEVEN
-    plan = made.planned(content=SMALL.replace("colocation: true", "colocation: false"), script=script)
+    plan = made.planned("num_processes=7", SMALL.replace("colocation: true", "colocation: false"))
     assert (plan["prompts"], plan["samples_per_prompt"], plan["entry"]) == (28, 16, "llm")
     assert "here each sample is a request of its own" in made.account
     assert plan["gpu_memory_utilization"] == 0.9
@@ -135,26 +122,18 @@ def test_the_same_training_with_a_server_sends_whole_prompts_to_one_engine(made:
 
 
 def test_generations_of_one_step_of_training_alone_are_asked_for_by_an_override(made: Made):
-    plan = made.planned("steps_per_generation=1", SMALL, SEVEN)
+    plan = made.planned("num_processes=7 steps_per_generation=1", SMALL)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["max_num_seqs"]) == (7, 16, 16)
 
 
 def test_tensor_parallelism_over_all_devices_is_one_engine(made: Made):
-    script = (
-        "CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 accelerate launch --config_file recipes/zero3.yaml"
-        " src/open_r1/grpo.py --config config.yaml"
-    )
-    plan = made.planned(content=LARGE, script=script)
+    plan = made.planned("num_processes=8", LARGE)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (8, 4, 8)
     assert (plan["max_model_len"], plan["max_num_seqs"]) == (1024, 32)
 
 
 def test_four_processes_and_a_server_beside_them(made: Made):
-    script = (
-        "CUDA_VISIBLE_DEVICES=0,1,2,3 trl vllm-serve --model Qwen/Qwen2.5-14B-Instruct\n"
-        "CUDA_VISIBLE_DEVICES=4,5,6,7 accelerate launch --num_processes=4 src/open_r1/grpo.py --config config.yaml"
-    )
-    plan = made.planned(content=LARGE.replace("vllm_tp: true\n", ""), script=script)
+    plan = made.planned("num_processes=4 vllm_mode=server", LARGE.replace("vllm_tp: true\n", ""))
     assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (4, 4, 1)
 
 
@@ -196,65 +175,18 @@ def test_a_server_s_engines_share_the_prompts(made: Made):
     assert (plan["prompts"], plan["samples_per_prompt"]) == (3, 8)
 
 
-def test_the_script_says_how_many_processes_there_are(tmp_path: Path):
-    (tmp_path / "config.yaml").write_text(TRL.replace("num_processes: 8\n", ""))
-    (tmp_path / "zero.yaml").write_text("num_processes: 6\n")
-    for command, processes in {
-        "accelerate launch --num_processes 5 --multi_gpu x.py --config config.yaml": 5,
-        "accelerate launch --config_file zero.yaml x.py --config config.yaml": 6,
-        "accelerate launch -m trl.scripts.grpo --config config.yaml": None,
-        "export CUDA_VISIBLE_DEVICES=0,1\naccelerate launch x.py --config config.yaml": 2,
-        "torchrun --nproc_per_node=4 --nnodes=2 x.py --config config.yaml": 8,
-        "python -m torch.distributed.run --nproc_per_node 8 x.py --config config.yaml": 8,
-        "CUDA_VISIBLE_DEVICES=0,1,2,3 python -m accelerate.commands.launch x.py --config config.yaml": 4,
-        "CUDA_VISIBLE_DEVICES=$GPUS accelerate launch x.py --config config.yaml": None,
-        "CUDA_VISIBLE_DEVICES=0,1 python3 x.py --config config.yaml": 1,
-        "trl grpo --accelerate_config zero.yaml --config config.yaml": 6,
-        "/opt/bin/trl vllm-serve --model a/b\npython3 x.py --config config.yaml": 1,
-        "cd there && nohup trl grpo --config config.yaml --num_processes 3 > log": 3,
-    }.items():
-        (tmp_path / "run.sh").write_text(f"#!/bin/bash\nset -e  # stop\necho 'begin'\n{command}\n")
-        content, _ = launched(tmp_path / "run.sh")
-        assert content.get("num_processes", "none") == (processes or "none"), command
-        assert content["num_generations"] == 8
-
-
-def test_a_script_of_which_nobody_knows_how_many_processes_it_starts_is_told(made: Made):
-    script = TRL_SCRIPT.replace("--num_processes 8", "")
-    with pytest.raises(UserError, match="num_processes: is missing"):
-        made(content=TRL.replace("num_processes: 8\n", ""), script=script)
-
-
-@pytest.mark.parametrize(
-    "command", ["trl rloo", "accelerate launch examples/rloo_vlm.py", "accelerate launch -m trl.scripts.rloo"]
-)
-def test_rloo_has_defaults_of_its_own_and_asks_for_no_log_probabilities(made: Made, command: str):
-    plan = made.planned("max_prompt_length=64 num_processes=8", script=f"{command} --model_name_or_path a/b --use_vllm")
+def test_rloo_has_defaults_of_its_own_and_asks_for_no_log_probabilities(made: Made):
+    plan = made.planned("--trainer rloo", TRL.replace("num_generations: 8\n", ""))
     assert (plan["prompts"], plan["samples_per_prompt"], plan["logprobs"]) == (32, 2, None)
     assert "A step of RLOO: 32 prompts, 2 of each" in made.account
 
 
-@pytest.mark.parametrize(
-    "command", ["trl grpo", "python train.py", "accelerate launch x/grpo_vlm.py", "torchrun gspo.py"]
-)
-def test_what_is_not_called_after_a_trainer_is_read_as_grpo_s(made: Made, command: str):
-    assert made.planned(script=f"{command} --config config.yaml")["samples_per_prompt"] == 8
-    assert made("--trainer rloo", TRL.replace("num_generations: 8\n", ""))["rollout"]["logprobs"] is False
-
-
 def test_of_a_key_that_stands_twice_the_last_one_holds_as_in_trl(made: Made):
-    plan = made.planned(content=f"num_generations: 2\ntemperature: 0.1\n{TRL}temperature: 0.3\n", script=TRL_SCRIPT)
+    plan = made.planned(content=f"num_generations: 2\ntemperature: 0.1\n{TRL}temperature: 0.3\n")
     assert (plan["samples_per_prompt"], plan["temperature"]) == (8, 0.3)
     assert (
         "warning: the last one holds, as TRL reads it, of keys that stand twice: num_generations, temp" in made.account
     )
-
-
-def test_flags_win_over_the_yaml_and_overrides_over_flags(made: Made):
-    script = TRL_SCRIPT + " --temperature 0.5 --top-p=0.8 --bf16 --reward_funcs a b"
-    plan = made.planned("top_p=0.7", script=script)
-    assert (plan["temperature"], plan["top_p"]) == (0.5, 0.7)
-    assert flags(shlex.split("--bf16 --reward_funcs a b --lr=1")) == {"bf16": True, "reward_funcs": ["a", "b"], "lr": 1}
 
 
 def test_keys_of_the_other_mode_are_not_honoured(made: Made):
@@ -290,7 +222,7 @@ def test_the_engines_have_nothing_of_the_other_mode_s_keys(made: Made, mode: str
 
 
 def test_a_name_that_is_a_date_is_a_text(made: Made):
-    assert made.planned(script=f"{TRL_SCRIPT} --run_name 2026-11-22")["prompts"] == 8
+    assert made.planned(content=f"{TRL}run_name: 2026-11-22\n")["prompts"] == 8
 
 
 def test_keys_of_one_s_own_script_are_named_as_unknown(made: Made):
@@ -309,10 +241,9 @@ def test_the_page_shows_what_its_command_prints(made: Made):
     page = REPOSITORY / "docs" / "how-to" / "train-with-trl.md"
     command, _ = commands(page, "rollout-bench")
     files = {block.text.partition("\n")[0]: block.text for block in blocks(page, "text")}
-    (made.path / "grpo.yaml").write_text(files["# grpo.yaml"])
-    assert command.words[1:3] == ("from-trl", "run.sh")
+    assert command.words[1:3] == ("from-trl", "grpo.yaml")
     assert command.words[-2:] == (">", "mine.yaml")
-    made(shlex.join(command.words[3:-2]), script=files["# run.sh"])
+    made(shlex.join(command.words[3:-2]), files["# grpo.yaml"])
     shown = "".join(line for line in made.text.splitlines(keepends=True) if not line.startswith("#"))
     assert [f"# mine.yaml\n{shown}"] == [block.text for block in blocks(page, "yaml")]
 
@@ -337,11 +268,8 @@ def test_no_two_wrong_runs_are_alike():
 
 @pytest.mark.parametrize("bad", BAD_TRL, ids=lambda bad: bad.name)
 def test_a_wrong_run_is_told_in_two_lines(made: Made, bad: BadTrainer):
-    is_script = bad.content is not None and bad.name.startswith("script")
     with pytest.raises(UserError) as raised:
-        made(
-            bad.arguments, TRL if is_script or bad.content is None else bad.content, bad.content if is_script else None
-        )
+        made(bad.arguments, TRL if bad.content is None else bad.content)
     problem, remedy = str(raised.value).split("\n")
     assert bad.problem in problem
     assert bad.remedy in remedy

@@ -14,7 +14,6 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.account import MadeConfig
-from rollout_bench.trainers.launch_commands import launched
 from rollout_bench.trainers.rollout_dumps import RolloutDumps
 from rollout_bench.trainers.trainer_file import TrainerFile, check_own, is_override, laid_over, read_yaml
 from rollout_bench.trainers.trl import trl_config
@@ -98,13 +97,13 @@ def trl_parser() -> argparse.ArgumentParser:
     """Return the command line of from-trl."""
     parser = _parser(
         "TRL",
-        "TRL's YAML, or a script with the command that starts the training",
+        "TRL's YAML",
         "laid over what the file says: num_processes=8, ~vllm_dtype",
     )
     parser.add_argument(
         "--trainer",
         choices=TRAINERS,
-        help="whose defaults hold where the file lacks a key (default: as the command in the file says, else grpo)",
+        help="whose defaults hold where the file lacks a key (default: grpo)",
     )
     return parser
 
@@ -112,19 +111,10 @@ def trl_parser() -> argparse.ArgumentParser:
 def from_trl() -> int:
     """Read, derive, and only then write."""
     arguments = trl_parser().parse_intermixed_args()
-    file, named = Path(arguments.file), None
-    if file.suffix in (".yaml", ".yml"):
-        content = read_yaml(file, "TRL", last_wins=True)
-    else:
-        content, named = launched(file)
-    trainer = arguments.trainer or named or "grpo"
-    if trainer not in TRAINERS:
-        raise UserError(
-            f"{file}: starts the trainer {trainer}, and the steps of {' and '.join(TRAINERS)} are measured here",
-            "give a command of theirs, or add --trainer grpo where it generates as GRPO does",
-        )
+    content = read_yaml(Path(arguments.file), "TRL", last_wins=True)
+    trainer = arguments.trainer or "grpo"
     registry = trl_registry(trainer)
-    if trainer not in (named, arguments.trainer):
+    if arguments.trainer is None:
         check_own(arguments.file, content, registry, "give settings of GRPO; or say whose they are: --trainer rloo")
     content = laid_over(content, arguments.overrides, registry)
     return _write(trl_config(TrainerFile.of(arguments.file, content, registry), arguments.one_engine, trainer))

@@ -123,7 +123,7 @@ _KEYS = (
               "cosine_min_value_wrong")),
     *neutral("read where transformers generates", "cache_implementation", "transformers_continuous_batching_config.*"),
     *neutral("environment variables of the training", "env.*"),
-    *neutral("accelerate's own file: of a script its num_processes is read", "accelerate_config"),
+    *neutral("accelerate's own file, which is not read", "accelerate_config"),
     *neutral(
         "training, not generation",
         *_words(
