@@ -53,7 +53,6 @@ BAD_COMPARING = [
     Bad("relevance_negative", "comparison: {relevant_difference: -0.01}", "relevant_difference: -0.01", "docs/ref"),
     Bad("relevance_in_percent", "comparison: {relevant_difference: 5}", "relevant_difference: 5", "docs/reference"),
     Bad("relevance_nan", "comparison: {relevant_difference: .nan}", "relevant_difference: nan", "docs/reference"),
-    Bad("power", "comparison: {power: 0.8}", "comparison.power: was removed", "each interval says"),
     Bad(
         "unknown_metric",
         "comparison: {metrics: [output_token_per_s]}",

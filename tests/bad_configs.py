@@ -15,14 +15,6 @@ BAD_OVERLAYS = [
     *BAD_DRIFTS,
     *BAD_STARTS,
     Bad("misspelt_top_key", "qants: [bf16]", "qants: there is no such key", "did you mean 'quants'?"),
-    Bad("removed_key", "diagnose: true", "config: diagnose: was removed", "snakemake check"),
-    Bad(
-        "removed_rule",
-        "precision: {stop: interval}",
-        "config: precision.stop: was removed",
-        "the spread of the first launches says how many there are to be",
-    ),
-    Bad("removed_race", "precision: {race: true}", "config: precision.race: was removed", "set half_width wider"),
     Bad("key_in_capitals", "Models: [qwen3-90m]", "Models: there is no such key", "'models'"),
     Bad(
         "misspelt_workload_key", "workload_settings: {demo: {prompt: 4}}", "workload_settings.demo.prompt:", "'prompts'"

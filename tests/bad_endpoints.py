@@ -111,7 +111,6 @@ BAD_ARRIVALS = [
     ),
     Bad("both_concurrencies", _online("concurrencies: [1], concurrency: 2"), "keep one", "docs/reference"),
     Bad("both_rates", _online("request_rates: [1], request_rate: 2"), "keep one", "docs/reference"),
-    Bad("search", _online("saturation: auto, request_rate: 1"), "online.saturation: was removed", "request_rates: [1"),
     Bad("bursts_of_nothing", _online("burstiness: 0.5"), "burstiness shapes arrivals at a request_rate", "docs/ref"),
     Bad("bursts_a_word", _online("burstiness: even, request_rate: 1"), "'even' is neither a number", "docs/reference"),
     Bad("bursts_zero", _online("burstiness: 0, request_rate: 1"), "online.burstiness: 0 should be", "docs/reference"),

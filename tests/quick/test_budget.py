@@ -9,22 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 BUDGET = {
-    "analysis": 4911,
+    "analysis": 4905,
     "checkpoints": 523,
     "cluster": 618,
     "commands": 571,
-    "contracts": 1691,
+    "contracts": 1672,
     "core": 668,
     "exchange": 547,
     "llmd": 1070,
     "measure": 9263,
-    "plan": 2731,
+    "plan": 2720,
     "report": 3863,
     "scripts": 486,
     "snakefile": 393,
     "trainers": 777,
     "workloads": 389,
-    "tests": 24651,
+    "tests": 24602,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -14,9 +14,15 @@ from synthetic_records import make_failure, make_plan, make_record, save
 from rollout_bench.analysis.timed.collection import collect as read_all
 from rollout_bench.cluster.retrieval import collect, launch_of
 from rollout_bench.contracts.modes import MODES, TRACES, Mode
-from rollout_bench.contracts.store import failure_path, record_path, sequences_path, traces_path, write_failure
+from rollout_bench.contracts.store import (
+    failure_path,
+    record_path,
+    sequences_path,
+    traces_path,
+    write_failure,
+    write_launched,
+)
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.files import write_json
 from rollout_bench.report.summary import summarise
 
 
@@ -94,7 +100,7 @@ def test_a_profile_comes_home_with_its_traces_in_place_of_those_of_a_launch_that
     spec = made.spec.model_copy(update={"mode": "profile"})
     profile = made.model_copy(update={"spec": spec, "key": spec.key()})
     there = record_path(claim / "results", "profile", profile.spec.experiment(), profile.launch)
-    write_json(there, profile)
+    write_launched(there, profile)
     for trace in profile.traces:
         deep = traces_path(there) / "of_npu" / "PROF_1" / "device.db"
         deep.parent.mkdir(parents=True, exist_ok=True)

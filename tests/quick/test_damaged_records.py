@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from synthetic_profiles import BF16 as PARTS_OF
 from synthetic_profiles import make_profile, make_steps
-from synthetic_records import SEQUENCES, make_block, make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import SEQUENCES, make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import TimedExperiment
@@ -29,8 +29,6 @@ from rollout_bench.contracts.store import (
 )
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import is_plan, read_plan, write_plan
-from rollout_bench.report.notes import foot
-from rollout_bench.report.parts import Findings
 from rollout_bench.report.state import STATE_FILE, plan_of_summary
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
@@ -48,11 +46,6 @@ def edit(path: Path, change: Change, *, hashed: bool = False) -> None:
     if hashed:
         content["sha256"] = checksum(content)
     path.write_text(json.dumps(content))
-
-
-def unprotected(path: Path) -> None:
-    """Make a record one of an earlier version."""
-    edit(path, lambda record: (record.pop("sha256"), record.pop("side_files_sha256")))
 
 
 def found(results: Path) -> TimedExperiment:
@@ -184,18 +177,6 @@ def test_an_edited_record_takes_no_part(results: Path, name: str) -> None:
     assert bf16.damaged[0].error.problem.startswith(f"{at(results)}: sha256: ")
 
 
-def test_a_record_of_a_block_has_a_checksum(results: Path) -> None:
-    save(results, *make_block([BF16, W8A8], 0, [[400.0] * 8] * 2))
-    unprotected(at(results))
-    assert found(results).damaged[0].error.problem.startswith(f"{at(results)}: sha256: is missing")
-
-
-def test_an_edited_spec_is_noticed_in_records_of_earlier_versions_too(results: Path) -> None:
-    unprotected(at(results))
-    edit(at(results), EDITS["spec"])
-    assert found(results).damaged[0].error.problem.startswith(f"{at(results)}: key: is {BF16.key()}")
-
-
 @pytest.mark.parametrize("severity", ["invalid", "warning"])
 def test_more_tokens_than_asked_are_read_where_the_launch_was_flagged_for_it(tmp_path: Path, severity: str) -> None:
     flag = Flag(code="token_count", severity=severity, sentence="40 tokens instead of 32.")
@@ -227,49 +208,11 @@ def test_a_renumbered_copy_takes_no_part_and_its_original_does(results: Path) ->
     assert [damaged.launch for damaged in bf16.damaged] == [1, 2]
 
 
-def test_of_copies_of_earlier_versions_none_counts_and_both_files_are_named(results: Path) -> None:
-    for launch in range(3):
-        unprotected(at(results, launch))
-    at(results, 2).write_bytes(at(results).read_bytes())
-    edit(at(results, 2), lambda record: record.update(launch=2))
-    bf16 = found(results)
-    assert [record.launch for record in bf16.records] == [1]
-    for launch, other in ((0, 2), (2, 0)):
-        error = next(damaged.error for damaged in bf16.damaged if damaged.launch == launch)
-        assert f"{at(results, launch)}: " in error.problem
-        assert str(at(results, other)) in error.problem
-        assert "delete the copy" in error.remedy
-
-
-def test_of_a_copy_without_checksum_and_its_original_the_original_counts(results: Path) -> None:
-    at(results, 2).write_bytes(at(results).read_bytes())
-    edit(at(results, 2), lambda record: record.update(launch=2))
-    unprotected(at(results, 2))
-    bf16 = found(results)
-    assert [record.launch for record in bf16.records] == [0, 1]
-    assert str(at(results)) in bf16.damaged[0].error.problem
-
-
 def test_launches_of_one_second_are_no_copies_where_their_times_differ(tmp_path: Path) -> None:
     at_once = [make_record(BF16, launch, [400.0 + launch] * 3) for launch in range(2)]
     save(tmp_path, *(each.model_copy(update={"started_at": at_once[0].started_at}) for each in at_once))
     (bf16,) = collect(tmp_path, None).experiments
     assert len(bf16.records) == 2
-
-
-def test_a_record_of_a_launch_that_read_the_next_one_s_weights_is_read(results: Path) -> None:
-    edit(at(results), lambda record: record["startup"].update(read_ahead_bytes=5), hashed=True)
-    assert read_record(at(results)).startup.read_ahead_bytes == 5
-
-
-def test_records_of_earlier_versions_are_read_and_counted_in_a_note(results: Path) -> None:
-    unprotected(at(results))
-    edit(at(results), lambda record: last(record).update(elapsed_s=last(record)["elapsed_s"] / 3))
-    collection = collect(results, make_plan([BF16, W8A8], launches=3))
-    assert collection.complete
-    sections = {section.heading: section.items for section in foot(Findings(collection)).sections}
-    assert [line for line in sections["Measured with"] if line.startswith("1 of 6 records without a checksum")]
-    assert "Damaged" not in sections
 
 
 def test_a_record_is_read_as_it_was_written_with_a_checksum_of_it_and_of_its_side_file(tmp_path: Path) -> None:
@@ -362,14 +305,6 @@ def test_thousands_of_records_are_read_within_seconds(tmp_path: Path) -> None:
     (experiment,) = collect(tmp_path, None).experiments
     assert time.process_time() - began < 5
     assert len(experiment.records) + len(experiment.damaged) == 1000
-
-
-def test_numbers_that_no_launch_has_are_damage_in_records_of_earlier_versions(results: Path) -> None:
-    unprotected(at(results))
-    content = json.loads(at(results).read_text())
-    content["iterations"][1]["requests"] = 10**400
-    at(results).write_text(json.dumps(content))
-    assert found(results).damaged[0].error.problem.startswith(f"{at(results)}: iterations.1.requests: ")
 
 
 def test_a_record_whose_checksum_was_taken_out_is_edited(results: Path) -> None:

@@ -215,11 +215,6 @@ class Startup(Strict):
         description="Constructing the engine until it takes requests, in seconds. Of a server: from then on, until it "
         "has answered.",
     )
-    read_ahead_bytes: int | None = Field(
-        None,
-        ge=0,
-        description="Bytes of the next launch's weights that earlier versions read meanwhile. Null otherwise.",
-    )
     reported: dict[str, float] = Field(
         {},
         description=(
@@ -501,7 +496,7 @@ class Launched(Strict):
     )
     validity: list[Flag] = Field(description="Doubts about the launch; empty if there are none.")
     sha256: str | None = absent(
-        "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null in earlier records.",
+        "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null until it is written.",
         pattern="^[0-9a-f]{64}$",
     )
 

@@ -78,14 +78,6 @@ def _rows_of(iteration: Iteration) -> int:
     return iteration.sequences + (iteration.failed or 0) + (iteration.incomplete or 0) + surplus
 
 
-def known_sequences(path: Path, record: Record) -> list[SequenceRow]:
-    """Return what `read_sequences` does; nothing where it raises, which the notes on percentiles tell."""
-    try:
-        return read_sequences(path, record)
-    except UserError:
-        return []
-
-
 def read_messages(path: Path, record: Messages) -> list[MessageRow]:
     """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
     with _needed_by_its_record():

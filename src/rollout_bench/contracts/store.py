@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from rollout_bench.contracts.inside import Drift, Profile, ScoredRow
+from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.messages import MessageRow, Messages
 from rollout_bench.contracts.modes import MESSAGE_ROWS, SCORE_ROWS, SEQUENCES, TRACES, mode_of
@@ -153,8 +153,7 @@ def read_record(path: Path) -> Record:
 
     Raises:
         UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, does
-            not validate, was edited (it does not hash to its checksum or, without one, its spec not to its key), or
-            holds what cannot be.
+            not validate, was edited (it does not hash to its checksum), or holds what cannot be.
     """
     return _read(path, Record)
 
@@ -162,16 +161,9 @@ def read_record(path: Path) -> Record:
 def _read(path: Path, model: type[_Launched]) -> _Launched:
     content = read_json(path, RECORD_REMEDY)
     record = validated(path, content, model, RECORD_REMEDY)
-    later = record.block is not None or (isinstance(record, Record) and record.side_files_sha256 is not None)
-    if record.sha256 is None and later:  # what has either field has always been written with a checksum
+    if record.sha256 is None:
         raise UserError(f"{path}: sha256: is missing: it was edited", RECORD_REMEDY)
-    if record.sha256 is None:  # of an earlier version: of its fields only the spec is protected, by the key
-        if record.spec.key() != record.key:
-            problem = f"is {record.key} but the spec in it hashes to {record.spec.key()}: it was edited"
-            raise UserError(f"{path}: key: {problem}", RECORD_REMEDY)
-        if (name := _uncountable({field: value for field, value in content.items() if field != "spec"})) is not None:
-            raise UserError(f"{path}: {name}: is more than any launch has: it was edited", RECORD_REMEDY)
-    elif record.sha256 != checksum(content):
+    if record.sha256 != checksum(content):
         raise UserError(f"{path}: sha256: the rest of the record does not hash to it: it was edited", RECORD_REMEDY)
     versions = {record.measurement_version, record.spec.measurement_version}
     if other := versions - {MEASUREMENT_VERSION}:
@@ -203,19 +195,6 @@ def _impossible(record: Launched) -> str:
             if by_rows and cached > own:  # else the engine counts, also what it computed twice
                 return f"iterations.{number}.cached_prompt_tokens: is {cached}, and all prompts have {own}"
     return ""
-
-
-def _uncountable(content: Any, name: str = "") -> str | None:
-    """Return the dotted name of a whole number in `content` that no 64 bits hold; None where there is none."""
-    if isinstance(content, int):
-        return name if abs(content) >= 1 << 63 else None
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    return next((found for key, value in items if (found := _uncountable(value, f"{name}.{key}".strip(".")))), None)
-
-
-def read_profile(path: Path) -> Profile:
-    """Read and validates the record of a profile launch, as `read_record` does."""
-    return _read(path, Profile)
 
 
 def read_drift(path: Path) -> Drift:

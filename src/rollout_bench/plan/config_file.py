@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -31,16 +30,6 @@ _OTHER_NAMES = {
     "safetensors": "auto",
 }
 """What people call platforms, metrics and formats, where the nearest spelling would mislead (gpu is nearer to cpu)."""
-
-_AUTO = "the spread of the first launches says how many there are to be; to end a run early, set half_width wider"
-_REMOVED = {
-    "*.online.saturation": "a sweep of given rates, request_rates: [1, 2, 4, 8], says at which the server saturates",
-    "diagnose": "use `snakemake check`; after a run `snakemake plan` prints how far each failed launch came",
-    "precision.stop": _AUTO,
-    "precision.race": _AUTO,
-    "comparison.power": "each interval says how large a difference may be",
-}
-"""What to do in place of keys that earlier versions had; `*` stands for any name."""
 
 
 def check_folder(folder: Path) -> None:
@@ -153,9 +142,6 @@ def _told(error: ErrorDetails) -> UserError:
     parts = error["loc"][:1] if error["loc"][:1] in (("launches",), ("iterations",)) else _without_tags(error["loc"])
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
-    for key, instead in _REMOVED.items():
-        if fnmatchcase(where, key):
-            return UserError(f"config: {where}: was removed", f"delete it: {instead}")
     if error["type"] == "extra_forbidden":
         return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
     if error["type"] == "missing":

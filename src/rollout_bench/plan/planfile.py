@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict
@@ -25,9 +25,6 @@ PLAN_SCHEMA_VERSION: Literal[11] = 11
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
 of an experiment, 10 neither `differing` nor `known` of a launch; up to 10 `precision` and `comparison`
 had more keys, which are not read."""
-
-_REMOVED = {"stop", "race", "power"}
-"""Keys of `precision` and `comparison` in plans of earlier versions."""
 
 
 def cost_in_words(launches: Iterable[tuple[float | None, int]], *, least: bool = False) -> str:
@@ -145,11 +142,6 @@ class PlanFile(Strict):
         [], description="What engines are told besides what is compared, one line each; shown by plan alone."
     )
     files: list[str] = Field([], description="Configs that were laid over the default one.")
-
-    @field_validator("precision", "comparison", mode="before")
-    @classmethod
-    def _without_what_was_removed(cls, value: object) -> object:
-        return {key: value[key] for key in value.keys() - _REMOVED} if isinstance(value, dict) else value
 
 
 def read_plan(path: Path) -> PlanFile:

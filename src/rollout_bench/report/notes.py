@@ -199,7 +199,6 @@ def foot(findings: Findings) -> SummaryPart:
         collection=collection,
         machines=list(machine_lines(collection.experiments)),
         records=len(records),
-        unprotected=[f"{e.mode}/{e.experiment}/launch-{r.launch}" for e, r in records if r.sha256 is None],
         has_percentiles=any(findings.latencies),
         has_offline=False in has_loads,
         has_online=True in has_loads,

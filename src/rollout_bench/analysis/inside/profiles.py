@@ -18,7 +18,7 @@ from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.axes import Table, names_of, table_of
 from rollout_bench.contracts.inside import Phase, Profile, Step
 from rollout_bench.contracts.modes import PROFILE
-from rollout_bench.contracts.record import Launched, Record
+from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import operators_path, record_path, traces_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
@@ -262,8 +262,3 @@ def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
     except UserError as error:
         warnings.append(f"the table of operators is not kept: {error.problem}")
     return events, warnings
-
-
-def _at_once(record: Record) -> bool:
-    point = record.iterations[0].point
-    return point is not None and point.concurrency is None and point.request_rate == "inf"

@@ -262,20 +262,16 @@ def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
 def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
     """Yield those of `records`, which are of one experiment, that are copies of another: one launch counts once.
 
-    A record that was renumbered no longer hashes to its checksum. Of records of earlier versions, which have none,
-    nobody can say which is the copy, so none of them counts.
+    Nobody can say which is the copy, so none of them counts.
     """
     for same in grouped((record.origin, record) for record in records).values():
         if len(same) == 1:
             continue
-        protected = [record for record in same if record.sha256 is not None]
-        original = protected[0] if len(protected) == 1 else None
         paths = [record_path(results, record.spec.mode, record.experiment, record.launch) for record in same]
         for record, path in zip(same, paths, strict=True):
-            if record is not original:
-                others = ", ".join(str(other) for other in paths if other != path)
-                problem = f"{path}: holds the same launch as {others}, with all its times"
-                yield Damaged(record.launch, UserError(problem, "delete the copy to have that launch measured"))
+            others = ", ".join(str(other) for other in paths if other != path)
+            problem = f"{path}: holds the same launch as {others}, with all its times"
+            yield Damaged(record.launch, UserError(problem, "delete the copy to have that launch measured"))
 
 
 def _read_failures(
