@@ -74,7 +74,6 @@ ASKS = (
     ("program", "called"),
     [
         ("snakemake", "this workflow's own snakemake"),
-        ("snakemake_call.py", "this workflow's own snakemake"),
         ("another", "snakemake (pid "),
     ],
 )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
 from types import SimpleNamespace
 
 import pytest
@@ -24,7 +22,7 @@ from rollout_bench.contracts.load import DatasetSpec
 from rollout_bench.contracts.spec import replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.engine.vllm import sequence_rows
-from rollout_bench.trainers.rollout_dumps import lognormal, read_dumps, statistics, trace
+from rollout_bench.trainers.rollout_dumps import read_dumps, trace
 from rollout_bench.trainers.step import StepPart, TrainerStep
 from rollout_bench.workloads.requests import Source, sharing
 
@@ -115,21 +113,6 @@ def test_a_damaged_group_is_told_in_two_lines(tmp_path: Path, line: dict[str, ob
         Source(workload(dataset=DatasetSpec(format="trace", sha256="0")), 4096, "m", path)
 
 
-def test_a_fitted_lognormal_has_the_median_and_sigma_of_lengths_that_were_cut():
-    bell = NormalDist(math.log(200), 0.8)
-    lengths = [min(round(math.exp(bell.inv_cdf((n + 0.5) / 2000))), 512) for n in range(2000)]
-    fitted = lognormal(lengths, 512)
-    assert fitted is not None
-    assert fitted == pytest.approx((200, 0.8), rel=0.02)
-    assert lognormal([5, 5, 6], 512) is None
-
-
-def test_statistics_say_how_many_were_cut(tmp_path: Path):
-    lines = statistics(read_dumps(dump(tmp_path / "d"), words, 10), 10)
-    assert lines[0] == "Lengths: 2 steps, 32 groups, 128 sequences."
-    assert "from 1 to 10; 53.1% have 10, the most there can be" in lines[2]
-
-
 @pytest.mark.parametrize(
     ("content", "problem", "remedy"),
     [
@@ -172,8 +155,7 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments)])
     for _ in range(2):  # the same content may be there already
         assert trainers.from_verl() == 0
-    text, account = capsys.readouterr()
-    assert "much like: output_tokens: {distribution: lognormal, median: " in account
+    text, _ = capsys.readouterr()
     (experiment,) = planned(text.split("# Made by")[-1].partition("\n")[2]).experiments
     assert (experiment.spec.workload.prompts, experiment.spec.workload.samples_per_prompt) == (64, 1)
     assert replicas(experiment.spec) == 4

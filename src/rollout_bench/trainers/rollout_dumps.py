@@ -7,11 +7,9 @@ prompt and its answer, both without special tokens.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median, quantiles
 from typing import Any
 
 from rollout_bench.core.errors import UserError
@@ -141,50 +139,6 @@ def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: boo
             for one in (step[place] for place in taken)
         ]
     return found
-
-
-def statistics(steps: Sequence[Sequence[DumpedSequence]], longest: int) -> tuple[str, ...]:
-    """Return what the lengths are like, a line each, and the lognormal distribution that is most like the answers'."""
-    every = [one for step in steps for one in step]
-    outputs = [one.output_tokens for one in every]
-    cut = sum(tokens >= longest for tokens in outputs)
-    lines = [
-        f"Lengths: {len(steps)} steps, {len({one.prompt for one in every})} groups, {len(every)} sequences.",
-        f"  prompt tokens: {_spread([one.prompt_tokens for one in every])}",
-        f"  output tokens: {_spread(outputs)}; {cut / len(outputs):.1%} have {longest}, the most there can be",
-    ]
-    fitted = lognormal(outputs, longest)
-    if fitted is not None:
-        middle, sigma = fitted
-        lines.append(
-            f"  much like: output_tokens: {{distribution: lognormal, median: {middle:.4g}, sigma: {sigma:.3g},"
-            f" high: {longest}}}"
-        )
-    return tuple(lines)
-
-
-def _spread(values: list[int]) -> str:
-    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
-    return (
-        f"mean {fmean(values):.0f}, median {median(values):.0f}, p90 {cuts[89]:.0f}, p99 {cuts[98]:.0f},"
-        f" from {min(values)} to {max(values)}"
-    )
-
-
-def lognormal(outputs: Sequence[int], longest: int) -> tuple[float, float] | None:
-    """Return median and sigma of the lognormal distribution of maximum likelihood; None where too few lengths differ.
-
-    An answer that has `longest` tokens was cut, so it counts as at least that long (right-censored).
-    """
-    import numpy as np  # slow to import, and only wanted with --lengths
-    from scipy import stats
-
-    whole = [math.log(tokens) for tokens in outputs if tokens < longest]
-    if len(set(whole)) < 3:
-        return None
-    cut = [math.log(longest)] * (len(outputs) - len(whole))
-    mean, sigma = stats.norm.fit(stats.CensoredData(uncensored=np.array(whole), right=np.array(cut)))
-    return math.exp(float(mean)), float(sigma)
 
 
 def counting(tokenizer: Any) -> Count:

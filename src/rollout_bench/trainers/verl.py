@@ -16,7 +16,6 @@ from rollout_bench.trainers.rollout_dumps import (
     RolloutDumps,
     counting,
     read_dumps,
-    statistics,
     trace,
 )
 from rollout_bench.trainers.step import TrainerStep, distinct_prompts
@@ -69,12 +68,11 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         lengths = part.workload(prompt_tokens) | {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
         engine_args.setdefault("max_model_len", prompt_tokens + output_tokens)
         lines: list[dict[str, int]] = []
-        said: tuple[str, ...] = ()
     else:
         dataset = {"format": "trace", "path": str(dumps.file)}
         lengths = {"prompts": part.sequences, "samples_per_prompt": 1, "dataset": dataset}
         steps = _dumped(settings, dumps, place, output_tokens)
-        lines, said = trace(steps, part, one_engine and step.engines > 1), statistics(steps, output_tokens)
+        lines = trace(steps, part, one_engine and step.engines > 1)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
     workload["engine_args"] = engine_args
     name, platform = model_name(path), _platform(settings)
@@ -93,10 +91,10 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         f"A step: {step.told} on {several(devices, 'device')}.",
         step.measured(one_engine),
         *_dealt(step, one_engine),
-        *(() if said else ("Each answer is generated to its full length, the longest that a step can take.",)),
+        *(() if lines else ("Each answer is generated to its full length, the longest that a step can take.",)),
         "Not measured here: verl's own processes, what lies between two steps, and training.",
     )
-    return MadeConfig((*head, *said), config, account(settings, _unread(settings)), tuple(lines))
+    return MadeConfig(head, config, account(settings, _unread(settings)), tuple(lines))
 
 
 def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:

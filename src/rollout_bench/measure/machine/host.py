@@ -174,15 +174,11 @@ def kernel_thread(pid: int, name: str, proc: Path = Path("/proc")) -> str | None
     return next((f"{stem}: {task}" for stem, task in THREADS.items() if name.startswith(stem)), name)
 
 
-SNAKEMAKES = frozenset({"snakemake", "snakemake_call.py"})
-"""What a command line of a Snakemake has: that of `rollout-bench run` is called by commands/snakemake_call.py."""
-
-
 def _is_our_snakemake(pid: int) -> bool:
     """Return whether `pid` is a Snakemake that started this process, or started what did."""
     with contextlib.suppress(psutil.Error):  # one that ends meanwhile
         return any(
-            parent.pid == pid and any(Path(word).name in SNAKEMAKES for word in parent.cmdline())
+            parent.pid == pid and any(Path(word).name == "snakemake" for word in parent.cmdline())
             for parent in psutil.Process().parents()
         )
     return False
