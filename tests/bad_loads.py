@@ -115,12 +115,6 @@ BAD_LOADS = [
         "traced.output_tokens: has no meaning beside a trace",
         "leave output_tokens out",
     ),
-    Bad(
-        "trace_over_sampled",
-        _with("modes: [rollout], rollout: {over_sample: 0.5}", _traced("seed: 0")[1:-1]),
-        "rollout.over_sample: further lines of workload traced, a trace, are the next step's",
-        "set it to 0, or draw the lengths",
-    ),
     Bad("trace_too_long", _traced("seed: 0", "long.jsonl"), "needs 90008 positions", "90008"),
     Bad(
         "trace_over_max_model_len",

@@ -137,7 +137,7 @@ BAD_VERL = [
     _run("checkpoint_of_no_one", "~actor_rollout_ref.model.path", "model.path: is missing", "model.path=FOLDER"),
     _run("checkpoint_no_id", "actor_rollout_ref.model.path='a b/c'", "neither a folder nor OWNER/NAME", "OWNER/NAME"),
     _run("another_engine", f"{ROLLOUT}.name=sglang", "'sglang' is not measured here", "rollout.name=vllm"),
-    _run("another_mode", f"+{ROLLOUT}.mode=sync", "'sync' is no mode of verl 0.8 or 0.9", "rollout.entry: llm"),
+    _run("another_mode", f"+{ROLLOUT}.mode=sync", "'sync' is no mode of verl 0.8 or 0.9", "mode=async"),
     _run("another_device", "trainer.device=gpu", "trainer.device: 'gpu' is not known", "known: cuda, npu, cpu"),
     _run("another_quantization", f"{ROLLOUT}.quantization=torchao", "'torchao' can't be taken over", "add-a-quant.md"),
     _run("another_dtype", f"{ROLLOUT}.dtype=float32", "'float32' is not measured here", "rollout.dtype"),

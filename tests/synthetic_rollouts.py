@@ -12,26 +12,22 @@ from rollout_bench.contracts.record import (
     Record,
     ReplicaPass,
     RouterUse,
-    Surplus,
 )
-from rollout_bench.contracts.spec import Entry, RolloutSpec, RouterPolicy, Spec, replicas
+from rollout_bench.contracts.spec import RolloutSpec, RouterPolicy, Spec, replicas
 
 
 def rollout_spec(
     quant: str = "bf16",
     workload: str = "small",
     *,
-    entry: Entry = "async",
     router: RouterPolicy | None = None,
     engines: int = 1,
-    surplus: bool = False,
 ) -> Spec:
-    """Return a spec with a setting for each entry but async, and for each router but least_in_flight."""
+    """Return a spec with a setting for each router but least_in_flight."""
     router = router or ("least_in_flight" if engines > 1 else None)
     spec = make_spec(quant=quant, workload=workload, args={"data_parallel_size": engines} if engines > 1 else {})
-    setting = "+".join(name for name in (entry, router) if name and name not in ("async", "least_in_flight")) or None
-    share = RolloutSpec(entry=entry, router=router, over_sample=0.5 if surplus else None)
-    return spec.model_copy(update={"mode": "rollout", "rollout": share, "setting": setting})
+    setting = None if router == "least_in_flight" else router
+    return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(router=router), "setting": setting})
 
 
 def rollout_record(spec: Spec | None = None, launch: int = 0, rates: Sequence[float] = (400.0, 410.0, 420.0)) -> Record:
@@ -68,8 +64,5 @@ def _shared_out(one: Iteration, spec: Spec) -> Iteration:
         "replicas": parts,
         "client": ClientUse(cpu_share=0.1, loop_delay_median_s=0.0001, loop_delay_p99_s=0.002),
         "router": RouterUse(decisions=100, decide_s=0.0005, decide_max_s=0.0001, handing_out_s=0.012),
-        "surplus": Surplus(sequences=2, output_tokens=one.output_tokens // 3, aborted=1, drain_s=0.03)
-        if spec.rollout and spec.rollout.over_sample
-        else None,
     }
     return one.model_copy(update=more)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -10,17 +9,14 @@ from typing import Any
 
 import pytest
 from launching import SETTINGS, Launching, own_flags, tiny_spec
-from running_blocks import RunningBlock
 
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.spec import RolloutSpec, Spec
-from rollout_bench.contracts.store import read_record, sequences_path
+from rollout_bench.contracts.store import sequences_path
 
 pytestmark = [pytest.mark.engine]
 two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each replica")
-
-ENTRIES = ["async", "llm", "server"]
 
 Rows = list[SequenceRow]
 
@@ -28,18 +24,17 @@ TAIL = {"distribution": "lognormal", "median": 40, "sigma": 1.0, "low": 4, "high
 
 
 def rollout_spec(replicas: int = 1, workload: dict[str, Any] | None = None, **more: Any) -> Spec:
-    """Return the spec of a rollout that runs in seconds; `more` is laid over its other parts, or is its entry.
+    """Return the spec of a rollout that runs in seconds; `more` is laid over its other parts.
 
     The worker of an engine is a process of its own, unless `worker_apart` is False: in the core's it starts sooner.
     """
     args = {**SETTINGS["engine"]["args"], "max_model_len": 512}
     if replicas > 1:
         args["data_parallel_size"] = replicas
-    rollout = {"entry": more.pop("entry", "async"), "over_sample": more.pop("over_sample", None)}
-    rollout["router"] = more.pop("router", "least_in_flight") if replicas > 1 else None
+    rollout = RolloutSpec(router="least_in_flight" if replicas > 1 else None)
     engine = {"args": args, "multiprocess": more.pop("worker_apart", True)}
     spec = tiny_spec(engine=engine, workload={"logprobs": 0, **(workload or {})}, **more)
-    return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec.model_validate(rollout)})
+    return spec.model_copy(update={"mode": "rollout", "rollout": rollout})
 
 
 def measured(folder: Path, spec: Spec) -> Launching:
@@ -59,44 +54,18 @@ def own(record: Record) -> list[str]:
 NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
 
 
-def greedy_spec(entry: str) -> Spec:
-    """Return the spec of a rollout whose tokens do not depend on chance, and some of which are drafted."""
-    # test_online_failures.py has servers whose worker is a process of its own
-    apart = entry != "server"
-    spec = rollout_spec(entry=entry, worker_apart=apart, workload={"temperature": 0.0}, measuring={"iterations": 3})
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Rows]:
+    """Return record and sequences of one engine whose tokens do not depend on chance, and some of which are drafted."""
+    spec = rollout_spec(workload={"temperature": 0.0}, measuring={"iterations": 3})
     args = {**spec.engine.args, "speculative_config": NGRAM}
-    return spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
+    spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
+    launch = measured(tmp_path_factory.mktemp("alone"), spec)
+    return launch.record(), rows_of(launch)
 
 
-class EntryBlock(RunningBlock):
-    """A block of rollouts, each through the entry that it is named by; all of one load."""
-
-    def _spec_of(self, name: str) -> Spec:
-        return greedy_spec(name)
-
-
-@pytest.fixture(scope="module")
-def in_turn(tmp_path_factory: pytest.TempPathFactory) -> EntryBlock:
-    """Return the block of two entries."""
-    # the server first: it is stopped while the other starts, for longer than it keeps an idle connection
-    made = EntryBlock(tmp_path_factory.mktemp("block"), names=("server", "async"))
-    made.start().wait_for(r"iteration 1/")
-    assert len([line for line in made.child_lines if line.startswith("VLLM::EngineCore")]) == 2
-    assert made.finish() == 0, made.said
-    return made
-
-
-@pytest.fixture(scope="module")
-def of_entry(in_turn: EntryBlock, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Record, Rows]]:
-    """Return record and sequences of each entry: of those of the block, and of the third, which is measured alone."""
-    outs = {**in_turn.outs, "llm": measured(tmp_path_factory.mktemp("llm"), greedy_spec("llm")).out}
-    records = {entry: read_record(out) for entry, out in outs.items()}
-    return {entry: (records[entry], read_sequences(sequences_path(outs[entry]), records[entry])) for entry in ENTRIES}
-
-
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_one_engine_generates_a_step_through_each_entry(entry: str, of_entry: dict[str, tuple[Record, Rows]]) -> None:
-    record, rows = of_entry[entry]
+def test_one_engine_generates_a_step(alone: tuple[Record, Rows]) -> None:
+    record, rows = alone
     assert [iteration.warmup for iteration in record.iterations] == [True, False, False, False]
     for iteration in record.iterations:
         assert (iteration.requests, iteration.sequences, iteration.output_tokens) == (8, 8, 8 * 16)
@@ -111,16 +80,13 @@ def test_one_engine_generates_a_step_through_each_entry(entry: str, of_entry: di
         assert part.preemptions == 0
         assert part.output_tokens == iteration.output_tokens
         assert 0.2 * iteration.elapsed_s < part.elapsed_s <= iteration.elapsed_s + 0.05  # the rest is the router's
-        if entry != "server":  # 128 of 130 tokens of each second sample
-            assert iteration.cached_prompt_tokens == 4 * 128
+        assert iteration.cached_prompt_tokens == 4 * 128  # of 130 tokens of each second sample
+    assert len({row.digest for row in rows}) == 4 * 4  # samples of one prompt are alike
     assert set(own(record)) <= {"engine_fallback"}  # vLLM can't schedule ahead with n-grams
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_each_entry_knows_what_was_drafted_and_what_was_accepted(
-    entry: str, of_entry: dict[str, tuple[Record, Rows]]
-) -> None:
-    for iteration in of_entry[entry][0].iterations:
+def test_the_engine_knows_what_was_drafted_and_what_was_accepted(alone: tuple[Record, Rows]) -> None:
+    for iteration in alone[0].iterations:
         done = iteration.drafting
         assert done is not None
         assert 0 < done.drafts <= done.draft_tokens <= 3 * done.drafts
@@ -128,51 +94,26 @@ def test_each_entry_knows_what_was_drafted_and_what_was_accepted(
         assert len(done.accepted_by_position) == 3
 
 
-def test_all_entries_generate_the_same_tokens_where_sampling_is_greedy(
-    of_entry: dict[str, tuple[Record, Rows]],
-) -> None:
-    found = {entry: [row.digest for row in rows] for entry, (_, rows) in of_entry.items()}
-    assert found["async"] == found["llm"] == found["server"]  # in turn or alone
-    assert len(set(found["async"])) == 4 * 4  # samples of one prompt are alike
-
-
-def test_engines_behind_different_entries_take_turns(in_turn: EntryBlock) -> None:
-    records = in_turn.records()
-    assert len({record.block.id for record in records.values() if record.block}) == 1
-    assert [[it.round for it in record.iterations] for record in records.values()] == [[None, 0, 1, 2]] * 2
-    assert in_turn.survivors() == []
-
-
 @two_cores
-def test_two_engines_share_a_step_and_what_it_does_not_need_is_counted_as_wasted(tmp_path: Path) -> None:
+def test_two_engines_share_a_step(tmp_path: Path) -> None:
     load = {"prompts": 6, "samples_per_prompt": 2, "output_tokens": TAIL}
-    launch = measured(tmp_path, rollout_spec(2, load, over_sample=0.5, worker_apart=False))
+    launch = measured(tmp_path, rollout_spec(2, load, worker_apart=False))
     record, rows = launch.record(), rows_of(launch)
     for iteration in record.iterations:
         of = [row for row in rows if row.iteration == iteration.index]
-        kept, dropped = [row for row in of if not row.dropped], [row for row in of if row.dropped]
-        assert (len({row.prompt for row in kept}), len(kept), len(of)) == (6, 12, 18)
-        assert {row.prompt for row in kept}.isdisjoint(row.prompt for row in dropped)
-        assert iteration.output_tokens == sum(row.output_tokens for row in kept)
-        assert iteration.surplus is not None
-        assert iteration.surplus.sequences == 6
-        assert iteration.surplus.output_tokens == sum(row.output_tokens for row in dropped)
-        # one may have ended by itself on the way
-        assert iteration.surplus.aborted >= sum(row.finish_reason == "abort" for row in of)
-        assert iteration.surplus.drain_s < 1
+        assert (len({row.prompt for row in of}), len(of)) == (6, 12)
+        assert iteration.output_tokens == sum(row.output_tokens for row in of)
         parts = iteration.replicas or []
         assert sum(part.requests for part in parts) == iteration.requests == 12
         for number, part in enumerate(parts):
             theirs = [row for row in of if row.replica == number]
-            assert part.requests == part.sequences == sum(not row.dropped for row in theirs)
+            assert part.requests == part.sequences == len(theirs)
             assert part.elapsed_s <= iteration.elapsed_s + 1e-6
             assert part.prompts == len({row.prompt for row in theirs})
             assert part.peak_running is not None
             assert 0 < part.peak_running <= 8
             assert part.kv_cache_peak is not None
-    assert any(iteration.surplus and iteration.surplus.aborted for iteration in record.iterations)
     assert own(record) == []
-    assert json.loads(launch.out.read_text())["spec"]["rollout"]["over_sample"] == 0.5
 
 
 @two_cores

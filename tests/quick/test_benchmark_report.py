@@ -83,7 +83,7 @@ def test_every_report_of_every_mode_that_generates_is_permitted_and_has_units(tm
     results = tmp_path / "results"
     save(results, *(make_record(launch=launch) for launch in range(2)), make_record(make_spec(quant="w8a8")))
     save_online(results, *(make_online(make_online_spec(points=[SLOW, FAST]), launch) for launch in range(2)))
-    routed = shared_out(rollout_record(rollout_spec(router="least_in_flight", engines=2, surplus=True)))
+    routed = shared_out(rollout_record(rollout_spec(router="least_in_flight", engines=2)))
     save(results, cycle_record())
     save(results, placed_record(placed_spec(1)))
     path = record_path(results, "rollout", routed.spec.experiment(), 0)
@@ -367,21 +367,6 @@ def test_engines_side_by_side_are_replicas_and_their_router_is_a_component(tmp_p
     save(tmp_path / "results", copies)
     (engine,) = the_report(tmp_path, "offline/launch-0.yaml")["scenario"]["stack"]
     assert (engine["standardized"]["replicas"], engine["native"]["args"]) == (2, {"data_parallel_size": 2})
-
-
-def test_what_a_step_did_not_need_counts_as_sent_and_what_was_aborted_as_incomplete(tmp_path: Path) -> None:
-    record = shared_out(rollout_record(rollout_spec(surplus=True)))
-    write_record(record_path(tmp_path / "results", "rollout", record.experiment, 0), record, [])
-    assert exported(tmp_path).returncode == LEFT_OUT_STATUS
-    report = reports(tmp_path)["rollout/launch-0.yaml"]
-    passes = [each for each in record.iterations if not each.warmup]
-    surplus = [each.surplus for each in passes if each.surplus is not None]
-    assert surplus
-    requests = aggregate(report)["requests"]
-    assert requests["total"] == sum(p.requests for p in passes) + sum(s.sequences for s in surplus)
-    assert requests["incomplete"] == sum(each.aborted for each in surplus)
-    told = report["results"]["observability"]["rollout_step"]["surplus_tokens"]
-    assert told["mean"] == pytest.approx(np.mean([each.output_tokens for each in surplus]))
 
 
 def test_energy_is_told_where_devices_count_it(tmp_path: Path) -> None:

@@ -85,33 +85,34 @@ def test_passes_and_what_prepares_them_never_overlap_and_records_say_the_rounds(
 
 
 class RolloutBlock(RunningBlock):
-    """A block of rollouts, each through the entry that it is named by."""
+    """A block of rollouts, each under the setting that it is named by."""
 
     def _spec_of(self, name: str) -> Spec:
-        rollout = RolloutSpec.model_validate({"entry": name})
-        return super()._spec_of(name).model_copy(update={"mode": "rollout", "rollout": rollout, "setting": name})
+        return super()._spec_of(name).model_copy(update={"mode": "rollout", "rollout": RolloutSpec(), "setting": name})
 
 
 @pytest.mark.parametrize("how", ["", "dies"])
 def test_each_engine_of_a_block_gets_its_steps_from_a_router_of_its_own(tmp_path: Path, leases: Path, how: str) -> None:
     made = RolloutBlock(
-        tmp_path / "block", command=STAND_IN, names=("async", "llm", "server"), changes={"measuring": {"iterations": 4}}
+        tmp_path / "block",
+        command=STAND_IN,
+        names=("first", "second", "third"),
+        changes={"measuring": {"iterations": 4}},
     )
-    made.behave(llm=how)
+    made.behave(second=how)
     assert made.start().finish() == (1 if how else 0), made.said
     records = made.records()
-    assert set(records) == {"async", "server", *(["llm"] if not how else [])}
-    for entry, record in records.items():
-        assert record.spec.rollout == RolloutSpec.model_validate({"entry": entry})
+    assert set(records) == {"first", "third", *(["second"] if not how else [])}
+    for name, record in records.items():
         assert [iteration.round for iteration in record.iterations] == [None, 0, 1, 2, 3]
         assert {iteration.router and iteration.router.decisions for iteration in record.iterations} == {8}
-        rows = read_sequences(sequences_path(made.outs[entry]), record)
+        rows = read_sequences(sequences_path(made.outs[name]), record)
         every = [(index, prompt, sample) for index in range(5) for prompt in range(4) for sample in range(2)]
         assert sorted((row.iteration, row.prompt, row.sample) for row in rows) == every
     spans = sorted((began, ended) for _, what, began, ended in made.worked() if not what.startswith("spun"))
     assert all(one[1] <= other[0] for one, other in pairwise(spans))
     if how:
-        assert "signal 9" in read_failure(failure_path(made.outs["llm"])).cause
+        assert "signal 9" in read_failure(failure_path(made.outs["second"])).cause
     check_all_over(made, leases)
 
 

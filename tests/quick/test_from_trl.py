@@ -90,7 +90,7 @@ def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 def test_seven_colocated_engines_have_whole_groups_of_their_own_process(made: Made):
     plan = made.planned("num_processes=7", SMALL)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["data_parallel_size"]) == (28, 16, 7)
-    assert (plan["entry"], plan["router"], plan["logprobs"]) == ("llm", "sticky", 0)
+    assert (plan["router"], plan["logprobs"]) == ("sticky", 0)
     assert (plan["prompt_tokens"], plan["output_tokens"], plan["temperature"]) == (512, 2048, 0.7)
     assert (plan["max_num_seqs"], plan["max_num_batched_tokens"]) == (64, 4096)
     assert (plan["gpu_memory_utilization"], plan["enable_prefix_caching"]) == (0.5, False)
@@ -99,7 +99,7 @@ def test_seven_colocated_engines_have_whole_groups_of_their_own_process(made: Ma
 
 def test_one_engine_of_seven_has_its_own_process_s_groups(made: Made):
     plan = made.planned("num_processes=7 --one-engine", SMALL)
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["entry"]) == (4, 16, "llm")
+    assert (plan["prompts"], plan["samples_per_prompt"]) == (4, 16)
     assert "data_parallel_size" not in plan
     assert "one engine, its part of 64 sequences, of 4 distinct prompts." in made.account
     assert "Left out: the other engines, and the wait for the slowest one." in made.account
@@ -115,8 +115,8 @@ def test_processes_whose_sequences_end_inside_a_group_get_as_many_all_the_same(m
 
 def test_the_same_training_with_a_server_sends_whole_prompts_to_one_engine(made: Made):
     plan = made.planned("num_processes=7", SMALL.replace("colocation: true", "colocation: false"))
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["entry"]) == (28, 16, "llm")
-    assert "here each sample is a request of its own" in made.account
+    assert (plan["prompts"], plan["samples_per_prompt"]) == (28, 16)
+    assert "here each is a request to AsyncLLM" in made.account
     assert plan["gpu_memory_utilization"] == 0.9
     assert "max_num_seqs" not in plan
 
@@ -166,7 +166,7 @@ def test_a_server_s_engines_share_the_prompts(made: Made):
     two = "vllm_mode=server +server.data_parallel_size=2 +server.tensor_parallel_size=2"
     plan = made.planned(two)
     assert (plan["prompts"], plan["data_parallel_size"], plan["tensor_parallel_size"]) == (8, 2, 2)
-    assert (plan["entry"], plan["router"]) == ("llm", "sticky")
+    assert plan["router"] == "sticky"
     plan = made.planned(f"{two} --one-engine")
     assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (4, 8, 2)
     three = "vllm_mode=server +server.data_parallel_size=3"

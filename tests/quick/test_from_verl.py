@@ -82,7 +82,7 @@ def test_the_whole_step_is_measured_by_all_engines_behind_verl_s_router(made: Ma
     assert "256 prompts, 8 of each, 2,048 sequences; 8 engines on 8 devices." in made.account
     spec = made.experiment().spec
     assert (spec.mode, replicas(spec), devices_needed(spec)) == ("rollout", 8, 8)
-    assert spec.rollout == RolloutSpec(entry="async", router="least_in_flight")
+    assert spec.rollout == RolloutSpec(router="least_in_flight")
     assert (spec.workload.prompts, spec.workload.samples_per_prompt, spec.workload.logprobs) == (256, 8, 0)
 
 
@@ -94,7 +94,7 @@ def test_one_engine_of_eight_gets_its_part_of_the_step_with_siblings_spread(made
     assert "one engine, its part of 256 sequences, of 168 distinct prompts." in made.account
     assert "Left out: the other engines, verl's router, and the wait for the slowest engine." in made.account
     spec = made.experiment().spec
-    assert (replicas(spec), spec.rollout, spec.workload.logprobs) == (1, RolloutSpec(entry="async"), 0)
+    assert (replicas(spec), spec.rollout, spec.workload.logprobs) == (1, RolloutSpec(), 0)
 
 
 def test_the_account_says_of_how_many_prompts_an_engine_sees_samples_here_and_in_verl(made: Made):
@@ -108,11 +108,11 @@ def test_the_account_says_of_how_many_prompts_an_engine_sees_samples_here_and_in
 
 @pytest.mark.parametrize(("prompts", "samples", "engines"), [(256, 8, 8), (12, 2, 8), (5, 8, 3), (6, 4, 4)])
 def test_as_many_prompts_as_are_said_reach_each_engine_in_turn(prompts: int, samples: int, engines: int):
-    balancer = Balancer("least_in_flight", engines, iter(()))
+    balancer = Balancer("least_in_flight", engines)
     met: list[set[int]] = [set() for _ in range(engines)]
     for prompt in range(prompts):
         for _ in range(samples):
-            met[balancer.choose(prompt, ())].add(prompt)
+            met[balancer.choose(prompt)].add(prompt)
     assert max(map(len, met)) == TrainerStep(prompts, samples, engines, "samples").met_in_turn
 
 

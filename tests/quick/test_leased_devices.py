@@ -111,7 +111,7 @@ def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_hav
         with pytest.raises(Cannot), leased(wanted(1)):
             pass
     step = wanted(data_parallel_size=2)
-    shared = replace(step, spec=step.spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(entry="llm")}))
+    shared = replace(step, spec=step.spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec()}))
     for want, key in ((step, "data_parallel_size"), (shared, "rollout.replicas")):
         with pytest.raises(DeviceError, match="no tool here lists the devices") as refused, leased(want):
             pass

@@ -12,7 +12,7 @@ from synthetic_records import make_record, make_spec, save
 from rollout_bench.analysis.timed.balance import imbalance, replicated
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import Iteration, Record, ReplicaPass, Surplus
+from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
 from rollout_bench.report.figures.save import figure_files
 from rollout_bench.report.figures.timed_figures import replicas_figure
 from rollout_bench.report.summary import Summary, summarise
@@ -63,18 +63,6 @@ def test_the_step_is_the_slowest_replica_s_and_the_rest_is_idle(tmp_path: Path) 
     assert found.whole.idle_share == pytest.approx(1 - 10.999 / 16)
     assert found.imbalance == pytest.approx(((4 / 3 - 1) + (3.999 / 2.4995 - 1)) / 2)
     assert found.start_spread_s == 0.002
-
-
-def test_no_replica_is_the_one_that_over_sampled_steps_wait_for(tmp_path: Path) -> None:
-    surplus = Surplus(sequences=4, output_tokens=90, aborted=4, drain_s=0.1)
-    record = replicated_record()
-    steps = [one.model_copy(update={"surplus": surplus}) for one in STEPS]
-    save(tmp_path, record.model_copy(update={"iterations": steps}))
-    (found,) = replicated(rows_of(collect(tmp_path, None)))
-    assert [one.slowest_share for one in found.each] == [None, None]
-    table = summarise(collect(tmp_path, None)).markdown.partition("## Replicas: offline, cpu")[2].partition("##")[0]
-    assert "idle %" in table
-    assert "slowest %" not in table
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=2, max_size=16))

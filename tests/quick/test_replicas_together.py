@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 from synthetic_records import make_record
 
-from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, Surplus
+from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
 from rollout_bench.measure.launch.replicas import Gathering, apart_flags, differing, done_together, ready_together
 from rollout_bench.measure.launch.steadiness import comparable_s, comparable_times
@@ -158,19 +158,6 @@ def test_steps_are_comparable_by_what_their_slowest_replica_had_to_do() -> None:
         told = [IterationDone(iteration=iteration(n / 100, n), sequences=[], flags=[], began=1.0) for n in (slow, fast)]
         steps.append(comparable_s(workload, done_together(told).iteration))
     assert steps[0] == pytest.approx(steps[1])
-
-
-def test_over_sampled_steps_are_comparable_by_what_they_kept_whichever_replica_kept_it() -> None:
-    drawn = {"distribution": "uniform", "low": 1, "high": 100}
-    workload = tiny_spec(workload={"output_tokens": drawn}).workload
-    surplus = Surplus(sequences=4, output_tokens=90, aborted=4, drain_s=0.1)
-    steps = []
-    for kept in ((200, 0), (0, 200), (120, 80)):
-        told = [IterationDone(iteration=iteration(2.0, n), sequences=[], flags=[], began=1.0) for n in kept]
-        step = done_together(told).iteration.model_copy(update={"surplus": surplus})
-        steps.append(comparable_s(workload, step))
-    assert steps == pytest.approx([steps[0]] * 3)
-    assert steps[0] == comparable_s(workload, iteration(2.0, 200))
 
 
 def test_comparable_times_are_those_of_their_passes_where_all_generated_as_much() -> None:

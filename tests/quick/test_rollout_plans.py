@@ -1,4 +1,4 @@
-"""Rollout experiments are planned with one number of engines, and with routers and entries as settings."""
+"""Rollout experiments are planned with one number of engines, and with routers as settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from planned import planned
 
-from rollout_bench.contracts.spec import RolloutSpec, Spec, devices_needed, replicas
+from rollout_bench.contracts.spec import Spec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
 
 BASE = "modes: [rollout], quants: [bf16], workloads: [demo]"
@@ -31,12 +31,12 @@ def test_replicas_are_the_engine_argument_that_everything_else_asks_for() -> Non
     said, argued = only("rollout: {replicas: 2}"), only("engine_args: {data_parallel_size: 2}")
     assert said == argued
     assert (replicas(said), devices_needed(said), said.engine.args["data_parallel_size"]) == (2, 2, 2)
-    assert rollout_of(said) == {"entry": "async", "router": "least_in_flight"}
+    assert rollout_of(said) == {"router": "least_in_flight"}
 
 
 def test_one_engine_is_what_an_experiment_without_replicas_has() -> None:
     assert only("rollout: {replicas: 1}") == only("engine_args: {}")
-    assert rollout_of(only("rollout: {replicas: 1, router: random}")) == {"entry": "async"}
+    assert rollout_of(only("rollout: {replicas: 1, router: sticky}")) == {}
 
 
 def test_what_several_engines_share_is_no_load_of_one() -> None:
@@ -75,27 +75,13 @@ def test_routers_are_settings(arms: str) -> None:
 
 
 def test_routers_of_one_engine_are_one_setting() -> None:
-    matrix = planned(f"{{{BASE}, sweep: {{rollout.router: [sticky, random]}}}}")
+    matrix = planned(f"{{{BASE}, sweep: {{rollout.router: [sticky, round_robin]}}}}")
     assert [e.spec.setting for e in matrix.experiments] == [None]
     assert {one.setting: one.reason for one in matrix.skipped} == {
         "router-sticky": "it is the same as under default",
-        "router-random": "it is the same as under default",
+        "router-round-robin": "it is the same as under default",
     }
 
 
-def test_entries_and_numbers_of_engines_can_be_swept() -> None:
-    entries = specs("sweep: {rollout.entry: [llm, server]}")
-    assert [rollout_of(spec)["entry"] for spec in entries] == ["async", "llm", "server"]
+def test_numbers_of_engines_can_be_swept() -> None:
     assert [replicas(spec) for spec in specs("sweep: {rollout.replicas: [2, 4]}")] == [1, 2, 4]
-
-
-def test_over_sampling_is_part_of_the_key_only_where_there_is_some() -> None:
-    assert only("rollout: {over_sample: 0}") == only("rollout: {}")
-    assert rollout_of(only("rollout: {over_sample: 0.5}"))["over_sample"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("prompts", "over_sample", "sent"), [(50, 0.1, 55), (100, 0.07, 107), (6, 0.5, 9), (5, 0.5, 8), (7, None, 7)]
-)
-def test_no_more_prompts_are_sent_than_the_share_says(prompts: int, over_sample: float | None, sent: int) -> None:
-    assert RolloutSpec(entry="async", over_sample=over_sample).sent(prompts) == sent

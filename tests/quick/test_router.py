@@ -16,30 +16,26 @@ from typing import Any
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.contracts.record import Iteration, SequenceRow
+from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import RolloutSpec, Spec
-from rollout_bench.measure.routing import router as routing
-from rollout_bench.measure.routing.exchange import Abort, Ended, Generate, Handed, Over, heard, written
+from rollout_bench.measure.routing.exchange import Ended, Generate, Over, heard, written
 from rollout_bench.measure.routing.router import Router
 from rollout_bench.workloads.requests import Source
 
 
 def rollout_spec(workload: dict[str, Any] | None = None, **rollout: Any) -> Spec:
     spec = tiny_spec(workload={"logprobs": 0, **(workload or {})})
-    return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(entry="async", **rollout)})
+    return spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(**rollout)})
 
 
 @dataclass
 class Partner:
-    """A replica: answers each sequence after `delay_s(prompt)`, and an abort at once unless it is deaf."""
+    """A replica: answers each sequence after `delay_s(prompt)`."""
 
     end: socket.socket
     delay_s: Callable[[int], float] = lambda prompt: 0.0
-    deaf: bool = False
     words: list[Generate] = field(default_factory=list)
-    aborted: list[int] = field(default_factory=list)
     over: Over | None = None
-    handed: bool = False
 
     def run(self) -> None:
         due: dict[int, float] = {}
@@ -55,34 +51,17 @@ class Partner:
                     self.take(heard(line), due)
             for number in [n for n, at in due.items() if at <= time.monotonic()]:
                 del due[number]
-                self.answer(number, "length", 5)
+                self.answer(number)
 
     def take(self, word: object, due: dict[int, float]) -> None:
         if isinstance(word, Generate):
             self.words.append(word)
             due[word.id] = time.monotonic() + self.delay_s(word.prompt)
-        elif isinstance(word, Handed):
-            self.handed = True
-        elif isinstance(word, Abort):
-            self.aborted += word.ids
-            for number in [] if self.deaf else [n for n in word.ids if n in due]:
-                del due[number]
-                self.answer(number, "abort", 2)
         elif isinstance(word, Over):
             self.over = word
 
-    def answer(self, number: int, reason: str, tokens: int) -> None:
-        self.end.sendall(written(Ended(id=number, token_ids=[7] * tokens, logprobs=None, finish_reason=reason)))
-
-    def rows(self) -> list[SequenceRow]:
-        assert self.over is not None
-        return [
-            SequenceRow(
-                iteration=0, prompt=w.prompt, sample=w.sample, prompt_tokens=1, output_tokens=5, finish_reason="length",
-                dropped=w.id in self.over.dropped or None,
-            )
-            for w in self.words
-        ]  # fmt: skip
+    def answer(self, number: int) -> None:
+        self.end.sendall(written(Ended(id=number, token_ids=[7] * 5, logprobs=None, finish_reason="length")))
 
 
 class Stage:
@@ -105,11 +84,9 @@ class Stage:
         for thread in self.threads:
             thread.join(120)
             assert not thread.is_alive()
-        rows = [row for partner in self.partners for row in partner.rows()]
-        counts = {"requests": len(rows), "sequences": len(rows), "prompt_tokens": 0, "output_tokens": 0}
-        iteration = Iteration(index=0, warmup=False, elapsed_s=1.0, **counts)
-        iteration, self.flags = self.router.completed(iteration, rows)
-        return iteration
+        words = sum(len(partner.words) for partner in self.partners)
+        counts = {"requests": words, "sequences": words, "prompt_tokens": 0, "output_tokens": 0}
+        return self.router.completed(Iteration(index=0, warmup=False, elapsed_s=1.0, **counts))
 
     def close(self) -> None:
         for partner in self.partners:
@@ -140,19 +117,17 @@ def test_every_sequence_goes_to_one_engine_with_its_tokens(stage: Callable[..., 
         (r.prompt, r.sample, r.prompt_token_ids, r.output_tokens) for r in asked
     ]
     assert [len(partner.words) for partner in one.partners] == [8, 7]
-    assert all(partner.handed and partner.over and not partner.over.dropped for partner in one.partners)
+    assert all(partner.over for partner in one.partners)
     assert step.router is not None
     assert step.router.decisions == 15
     assert 0 < step.router.handing_out_s < step.elapsed_s
     assert step.elapsed_s >= 0.2
-    assert step.surplus is None
     assert step.client is not None
     assert step.client.loop_delay_p99_s is not None
-    assert one.flags == []
 
 
 def test_the_next_step_has_other_prompts(stage: Callable[..., Stage]) -> None:
-    one = stage(rollout_spec(router="random"), 2)
+    one = stage(rollout_spec(router="round_robin"), 2)
     first = one.step()
     assert first.router is not None
     before = [word.prompt_token_ids for partner in one.partners for word in partner.words]
@@ -165,39 +140,6 @@ def test_the_next_step_has_other_prompts(stage: Callable[..., Stage]) -> None:
     after = [word.prompt_token_ids for partner in one.partners for word in partner.words]
     assert len(after) == len(before)
     assert all(prompt not in before for prompt in after)
-
-
-def slow_beyond(limit: int, fast_s: float = 0.05, slow_s: float = 100.0) -> Callable[[int], float]:
-    return lambda prompt: fast_s if prompt < limit else slow_s
-
-
-def test_once_enough_groups_are_complete_the_rest_is_aborted_and_wasted(stage: Callable[..., Stage]) -> None:
-    spec = rollout_spec({"prompts": 4, "samples_per_prompt": 2}, router="round_robin", over_sample=0.5)
-    one = stage(spec, 2, delay_s=slow_beyond(4))
-    step = one.step()
-    words = [word for partner in one.partners for word in partner.words]
-    assert len({word.prompt for word in words}) == 6
-    aborted = sorted(number for partner in one.partners for number in partner.aborted)
-    dropped = sorted(n for partner in one.partners for n in (partner.over.dropped if partner.over else ()))
-    assert aborted == dropped == sorted(word.id for word in words if word.prompt >= 4)
-    assert step.surplus is not None
-    assert (step.surplus.sequences, step.surplus.output_tokens, step.surplus.aborted) == (4, 20, 4)
-    assert step.elapsed_s < 60  # before the slow ones would have ended
-    assert 0 <= step.surplus.drain_s < 60
-    assert one.flags == []
-    for partner in one.partners:
-        assert partner.over is not None
-        assert partner.over.enough - partner.over.began == pytest.approx(step.elapsed_s)
-
-
-def test_a_group_that_is_complete_too_late_is_wasted_too(stage: Callable[..., Stage]) -> None:
-    spec = rollout_spec({"prompts": 1, "samples_per_prompt": 2}, router="round_robin", over_sample=1.0)
-    one = stage(spec, 1, delay_s=lambda prompt: 0.1 if prompt == 1 else 0.3)
-    step = one.step()
-    assert step.surplus is not None
-    assert step.surplus.sequences == 2
-    assert one.partners[0].over is not None
-    assert [one.partners[0].words[n].prompt for n in one.partners[0].over.dropped] == [0, 0]
 
 
 def traced(path: Path, groups: int) -> Path:
@@ -216,23 +158,11 @@ def test_a_router_sees_which_lines_of_a_trace_share_a_prompt(stage: Callable[...
         rollout_spec(of_trace(12), router="sticky"),
         2,
         dataset=traced(tmp_path / "t", 4),
-        delay_s=slow_beyond(0, slow_s=0.3),
+        delay_s=lambda prompt: 0.3,
     )
     one.step()
     prompts = [[word.prompt for word in partner.words] for partner in one.partners]
     assert prompts == [[0, 0, 0, 2, 2, 2], [1, 1, 1, 3, 3, 3]]
-
-
-def test_an_abort_that_is_not_honoured_is_a_flag(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "ABORT_S", 0.2)
-    spec = rollout_spec({"prompts": 4, "samples_per_prompt": 2}, router="round_robin", over_sample=0.25)
-    one = stage(spec, 2, delay_s=slow_beyond(4, slow_s=0.8), deaf=True)
-    step = one.step()
-    (flag,) = one.flags
-    assert (flag.code, flag.severity) == ("abort_not_honoured", "warning")
-    assert "2 of 2 aborted sequences went on for more than 0.2 s" in flag.sentence
-    assert step.surplus is not None
-    assert step.surplus.drain_s > 0.4
 
 
 def test_a_replica_that_is_gone_ends_the_router_without_a_word(stage: Callable[..., Stage]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
@@ -34,9 +34,8 @@ def step(
     ends_s: list[float],
     tokens: list[int] | None = None,
     each: int = 1,
-    needed: int | None = None,
 ) -> PassTimes:
-    """Return a pass of these sequences, `each` of them of one prompt; the step needs the first of them, or all."""
+    """Return a pass of these sequences, `each` of them of one prompt."""
     n = len(ends_s)
     return PassTimes(
         begins_s=np.array(begins_s, dtype=float),
@@ -44,7 +43,6 @@ def step(
         tokens=np.array(tokens or [8] * n),
         prompt=np.arange(n) // each,
         replica=np.zeros(n, dtype=np.int64),
-        needed=np.arange(n) < (n if needed is None else needed),
         index=1,
         elapsed_s=max(ends_s),
         limit=max(tokens or [8]),
@@ -162,18 +160,6 @@ def test_the_longest_sequence_has_its_own_speed_and_that_against_the_median() ->
     assert found.longest_speed == pytest.approx(8 / 6.5)  # of 5, 5, 10 and 8
     assert (found.length_mean, found.length_max, found.length_min, found.clip_ratio) == (27.5, 40, 10, 0.5)
     assert (found.gen_s, found.gen_ms_per_token) == (6, pytest.approx(6000 / 110))
-
-
-def test_what_a_step_does_not_need_occupies_its_engine_and_is_in_no_other_number() -> None:
-    begins, ends, tokens = [0.0, 0.0, 1.0, 2.0], [2.0, 4.0, 3.0, 4.0], [10, 20, 10, 10]
-    found, four = (anatomy_of(step(begins, ends, [*tokens[:3], 90], 2, needed)) for needed in (2, 4))
-    two = anatomy_of(step(begins[:2], ends[:2], tokens[:2], 2))
-    of_engine = {"fill_s", "drain_s", "most_running", "occupancy"}
-    for name in (field.name for field in fields(Anatomy)):
-        whole = four if name in of_engine else replace(two, clip_ratio=0.0)
-        assert getattr(found, name) == getattr(whole, name), name
-    assert (found.fill_s, found.most_running, found.occupancy) == (2, 3, pytest.approx(10 / 12))
-    assert (found.sequences, found.t50_s, found.longest_tokens, found.straggler_gap_s) == (2, 2, 20, 2)
 
 
 def test_what_takes_no_time_has_no_rate_and_no_occupancy() -> None:

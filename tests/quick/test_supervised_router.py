@@ -31,7 +31,7 @@ def signals() -> Iterator[int]:
 
 
 def rollout() -> Spec:
-    share = RolloutSpec(entry="async", router="round_robin")
+    share = RolloutSpec(router="round_robin")
     return tiny_spec(measuring={"warmup_iterations": 0}).model_copy(update={"mode": "rollout", "rollout": share})
 
 

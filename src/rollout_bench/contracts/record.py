@@ -76,17 +76,6 @@ class RouterUse(Strict):
     )
 
 
-class Surplus(Strict):
-    """What was generated beyond what the step needed, and aborted or thrown away."""
-
-    sequences: int = Field(ge=0, description="Sequences that the step did not need.")
-    output_tokens: int = Field(ge=0, description="Their tokens: wasted.")
-    aborted: int = Field(ge=0, description="Those of them that were under way when the step had enough.")
-    drain_s: float = Field(
-        ge=0, description="From when the step had enough until its engines had nothing left to do, in seconds."
-    )
-
-
 class ServerUse(Strict):
     """What the server's counters and histograms rose by in one pass; means are sums over counts."""
 
@@ -445,11 +434,10 @@ class Iteration(Strict):
     server: ServerUse | None = absent("What the server's own metrics say of the pass. Null where it has none.")
     replicas: list[ReplicaPass] | None = absent("The part of each replica. Null where there is one, but in rollouts.")
     drafting: Drafting | None = absent(
-        "What speculative decoding did, of an over-sampled step for what it dropped too. Null where the engine has "
-        "none, or nobody asks, as in placements; behind a server it is what the server's own counters say."
+        "What speculative decoding did. Null where the engine has none, or nobody asks, as in placements; behind a "
+        "server it is what the server's own counters say."
     )
     router: RouterUse | None = absent("What handing the sequences out took. Null where no router does it.")
-    surplus: Surplus | None = absent("What was generated beyond what the step needed. Null where nothing was.")
     placed: PlacedStep | None = absent("The whole step, and what each device did of it. Null but in placements.")
     transition: Transition | None = absent("What followed until the next pass could begin. Null but in cycles.")
 
@@ -550,7 +538,7 @@ class SequenceRow(Strict):
     prompt_tokens: int = Field(ge=0, description="Tokens of the prompt.")
     cached_prompt_tokens: int | None = Field(None, ge=0, description="Of these, taken from the prefix cache.")
     output_tokens: int = Field(ge=0, description="Tokens generated.")
-    finish_reason: str | None = Field(description="Why it ended: length, stop, abort.")
+    finish_reason: str | None = Field(description="Why it ended: length, stop.")
     queued_s: float | None = Field(None, description="Entered the engine's queue.")
     scheduled_s: float | None = Field(None, description="First scheduled.")
     first_token_s: float | None = Field(None, description="First token generated.")
@@ -572,7 +560,6 @@ class SequenceRow(Strict):
         "First 8 hex digits of SHA-256 over its tokens, as JSON without spaces. Null where they are not kept.",
         pattern="^[0-9a-f]{8}$",
     )
-    dropped: bool | None = absent("True: the step did not need it, so its tokens are wasted. Null otherwise.")
 
     @property
     def failed(self) -> bool:

@@ -63,7 +63,7 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
         raise UserError(f"{path}: has {len(rows)} of {expected} rows", REMEDY)
     tokens: Counter[int] = Counter()
     for row in rows:
-        if row.error is None and not row.dropped:
+        if row.error is None:
             tokens[row.iteration] += row.output_tokens
     for iteration in record.iterations:
         if tokens[iteration.index] != iteration.output_tokens:
@@ -74,8 +74,7 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
 
 
 def _rows_of(iteration: Iteration) -> int:
-    surplus = 0 if iteration.surplus is None else iteration.surplus.sequences
-    return iteration.sequences + (iteration.failed or 0) + (iteration.incomplete or 0) + surplus
+    return iteration.sequences + (iteration.failed or 0) + (iteration.incomplete or 0)
 
 
 def read_messages(path: Path, record: Messages) -> list[MessageRow]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -118,25 +117,13 @@ class MessagesSettings(Strict):
     )
 
 
-Entry = Literal["async", "llm", "server"]
-"""How a rollout's requests reach an engine: AsyncLLM, LLM.generate(), or vLLM's own server over HTTP."""
-
-RouterPolicy = Literal["least_in_flight", "round_robin", "sticky", "random", "prefix_aware"]
+RouterPolicy = Literal["least_in_flight", "round_robin", "sticky"]
 """How a router chooses the engine of a sequence."""
-
-OverSample = Annotated[Number, Field(ge=0, le=10)]
 
 
 class RolloutSettings(Strict):
     """How the step of a rollout is generated: by how many engines, and what hands its sequences out."""
 
-    entry: Entry = Field(
-        "async",
-        description=(
-            "async: one request per sequence to an AsyncLLM engine, as verl 0.9 sends them; llm: all of an engine's "
-            "sequences in one LLM.generate(); server: one HTTP request per sequence to vLLM's own server."
-        ),
-    )
     replicas: Annotated[Count, Field(le=1024)] | None = Field(
         None,
         description=(
@@ -148,34 +135,19 @@ class RolloutSettings(Strict):
         "least_in_flight",
         description=(
             "What chooses the engine of each sequence. least_in_flight: the engine with the fewest under way, as "
-            "verl's load balancer does; round_robin; sticky: where the first sample of its prompt went; random; "
-            "prefix_aware: where the longest beginning of its prompt went, unless that engine has far more to do."
+            "verl's load balancer does; round_robin; sticky: where the first sample of its prompt went."
         ),
     )
     logprobs: bool = Field(
         True,
         description="Have log probabilities of the sampled tokens returned, also where the workload asks for none.",
     )
-    over_sample: OverSample = Field(
-        0.0,
-        description=(
-            "Share of prompts that are sent beyond those that the step needs; the rest is aborted once enough of them "
-            "have all their samples. verl's over_sample_rate is the share of a step's requests that are aborted."
-        ),
-    )
 
 
 class RolloutSpec(Strict):
     """How the step of a rollout is generated. How many engines do it is an engine argument."""
 
-    entry: Entry = Field(description="How requests reach an engine: async, llm, server.")
     router: RouterPolicy | None = absent("What chooses the engine of each sequence. Null where there is one.")
-    over_sample: OverSample | None = absent("Share of prompts sent beyond those that the step needs. Null: none.")
-
-    def sent(self, prompts: int) -> int:
-        """Return how many prompts are sent where a step needs `prompts`."""
-        further = round(prompts * (self.over_sample or 0.0), 9)  # 100 * 0.07 is a little more than 7
-        return prompts + math.ceil(further)
 
 
 MEASUREMENT_VERSION = 1
@@ -586,4 +558,4 @@ def behind_server(spec: Spec) -> bool:
     That is when the engine first scheduled a sequence, and what its start goes to: its processes import and construct
     it. What is timed of a start besides is importing a client, meanwhile; mode startup looks into these processes.
     """
-    return spec.load is not None or (spec.rollout is not None and spec.rollout.entry == "server")
+    return spec.load is not None

@@ -94,7 +94,7 @@ class MeasuredLaunch:
     def counted(self) -> list[SequenceRow]:
         """The rows of sequences in them that came back and that the step needed."""
         indices = {iteration.index for iteration in self.passes}
-        return [r for r in self.rows or () if r.iteration in indices and not r.dropped and r.complete]
+        return [r for r in self.rows or () if r.iteration in indices and r.complete]
 
 
 def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
@@ -162,7 +162,6 @@ def mean_lengths(launches: Sequence[MeasuredLaunch]) -> dict[str, float]:
 
 def _requests(launches: Sequence[MeasuredLaunch]) -> AggregateRequests:
     passes = [iteration for launch in launches for iteration in launch.passes]
-    surplus = [iteration.surplus for iteration in passes if iteration.surplus is not None]
     known = all(launch.rows is not None for launch in launches)
     rows = [row for launch in launches for row in launch.counted]
     means = mean_lengths(launches)
@@ -172,9 +171,9 @@ def _requests(launches: Sequence[MeasuredLaunch]) -> AggregateRequests:
         only_mean = Statistics(units="count", mean=means[name]) if name in means else None
         lengths[f"{name}_length"] = of_rows or only_mean
     return AggregateRequests(
-        total=sum(i.requests for i in passes) + sum(each.sequences for each in surplus),
+        total=sum(i.requests for i in passes),
         failures=sum(i.failed or 0 for i in passes),
-        incomplete=sum(each.aborted for each in surplus) + sum(i.incomplete or 0 for i in passes),
+        incomplete=sum(i.incomplete or 0 for i in passes),
         **lengths,
     )
 
@@ -304,7 +303,6 @@ def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
 def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     passes = [iteration for launch in launches for iteration in launch.passes]
     routed = [i.router for i in passes if i.router is not None]
-    wasted = [i.surplus for i in passes if i.surplus is not None]
     return _told(
         {
             "generation": ([i.elapsed_s for i in passes], "s"),
@@ -312,8 +310,6 @@ def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
             "placed_step": ([i.placed.elapsed_s for i in passes if i.placed is not None], "s"),
             "whole_step": ([i.whole_s for i in passes], "s"),
             "routing": ([each.decide_s for each in routed], "s"),
-            "surplus_sequences": ([each.sequences for each in wasted], "count"),
-            "surplus_tokens": ([each.output_tokens for each in wasted], "count"),
         }
     )
 

@@ -146,7 +146,7 @@ def _experts(spec: Spec, tp: int) -> int:
 def _others(spec: Spec) -> list[StackComponent]:
     found = []
     if spec.rollout is not None and spec.rollout.router is not None:
-        found.append(_own("router", {"policy": spec.rollout.router, "entry": spec.rollout.entry}))
+        found.append(_own("router", {"policy": spec.rollout.router}))
     if spec.placement is not None:
         found.append(_own("trainer", spec.placement.model_dump(mode="json")))
     return found

@@ -432,7 +432,7 @@ class Config(Strict):
         DriftSettings(), description="What launches in mode drift score: tokens that a reference sampled."
     )
     rollout: RolloutSettings = Field(
-        RolloutSettings(), description="How launches in mode rollout generate a step: engines, router, over-sampling."
+        RolloutSettings(), description="How launches in mode rollout generate a step: engines and router."
     )
     cycle: CycleSettings = Field(
         CycleSettings(), description="What launches in mode cycle do between two generations: sleep, wake-up, update."

@@ -184,10 +184,7 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
         return {}
     if mode == ROLLOUT.name:
         rollout, several = config.rollout, (args.get(SIZE) or 1) > 1
-        shared = RolloutSpec(
-            entry=rollout.entry, router=rollout.router if several else None, over_sample=rollout.over_sample or None
-        )
-        return {MODES[mode].settings: shared}
+        return {MODES[mode].settings: RolloutSpec(router=rollout.router if several else None)}
     if mode == CYCLE.name:
         return {MODES[mode].settings: _cycle_on(platform, config.cycle)}
     if mode == PLACEMENT.name:
@@ -199,13 +196,6 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
     return {MODES[mode].settings: getattr(config, MODES[mode].settings)}
 
 
-CANT_ABORT = {
-    "llm": "LLM.generate() can't be told to leave sequences, so nothing can be aborted",
-    "server": "the server does not say what it had generated when a request is aborted, so waste can't be counted",
-}
-"""Entries of a rollout that can't send more than is needed, and why."""
-
-
 def check_rollout(config: Config) -> None:
     """Raise `UserError` where rollout mode can't be had as the config wants it."""
     if ROLLOUT.name not in config.modes:
@@ -215,18 +205,7 @@ def check_rollout(config: Config) -> None:
             "config: engine.multiprocess: the engines of a rollout have their core in a process of its own",
             "set it to null, so that each mode has its default, or leave rollout out of modes",
         )
-    if config.rollout.entry in CANT_ABORT and config.rollout.over_sample:
-        raise UserError(
-            f"config: rollout.over_sample: {CANT_ABORT[config.rollout.entry]}", "set rollout.entry to async"
-        )
     for name in config.workloads:
-        dataset = config.workload_settings[name].dataset
-        if config.rollout.over_sample and dataset is not None and dataset.format == "trace":
-            raise UserError(
-                f"config: rollout.over_sample: further lines of workload {name}, a trace, are the next step's, so "
-                "there are no more prompts to send",
-                "set it to 0, or draw the lengths: prompt_tokens and output_tokens instead of dataset",
-            )
         if config.workload_settings[name].requests == "per_prompt":
             raise UserError(
                 f"config: workload_settings.{name}.requests: per_prompt leaves a router no sequences to hand out",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rollout_bench.contracts.modes import ROLLOUT
-from rollout_bench.contracts.spec import Entry, RouterPolicy
+from rollout_bench.contracts.spec import RouterPolicy
 from rollout_bench.core.numbers import several
 
 Dealt = Literal["samples", "prompts", "runs"]
@@ -80,10 +80,10 @@ class TrainerStep:
             " add --one-engine."
         )
 
-    def rollout(self, entry: Entry, logprobs: bool, one_engine: bool) -> dict[str, Any]:
+    def rollout(self, logprobs: bool, one_engine: bool) -> dict[str, Any]:
         """Return the keys of a config that say how it is measured, or one engine's part of it."""
         shared = {} if one_engine else {"replicas": self.engines, "router": self.router}
-        return {"modes": [ROLLOUT.name], ROLLOUT.settings: {"entry": entry, **shared, "logprobs": logprobs}}
+        return {"modes": [ROLLOUT.name], ROLLOUT.settings: {**shared, "logprobs": logprobs}}
 
 
 def distinct_prompts(prompts: int, samples: int, engines: int) -> float:

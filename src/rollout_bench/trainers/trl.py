@@ -21,7 +21,7 @@ BESIDE = {
 }
 """Mode -> what of its generation can't be measured."""
 
-SERVER_REQUESTS = "TRL's server has one request for all samples of a prompt; here each sample is a request of its own."
+REQUESTS = "TRL has LLM.generate() take all of an engine's sequences at once; here each is a request to AsyncLLM."
 
 ARGUMENTS = {
     "colocate": {
@@ -84,8 +84,8 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
         "models": [name],
         "quants": [quant],
         "workloads": [WORKLOAD],
-        # both of TRL's modes call LLM.generate; GRPO asks for the sampled token's log probability, RLOO for none
-        **step.rollout("llm", trainer == "grpo", one_engine),
+        # GRPO asks for the sampled token's log probability, RLOO for none
+        **step.rollout(trainer == "grpo", one_engine),
         "model_settings": {name: {"weights": {quant: weights(path, key)}}},
         **quant_keys(quant),
         "workload_settings": {
@@ -112,18 +112,18 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
 
 def _dealt(step: TrainerStep, mode: str, one_engine: bool) -> tuple[str, ...]:
     """Return how sequences come to engines, a line each."""
-    alike = (SERVER_REQUESTS,) if mode == "server" and step.samples > 1 else ()
     if one_engine:
-        return (*alike, "Left out: the other engines, and the wait for the slowest one.")
+        return (REQUESTS, "Left out: the other engines, and the wait for the slowest one.")
     if step.engines == 1:
-        return alike
+        return (REQUESTS,)
     if step.router == "round_robin":
         return (
+            REQUESTS,
             f"Engines get as many sequences as in TRL, {step.share.sequences} each. There they are samples of"
             f" {several(step.share.distinct, 'prompt')} or one more; the router, round_robin, spreads them over"
             f" {step.met_in_turn}.",
         )
-    return (*alike, "The router, sticky, keeps the samples of a prompt on one engine, as TRL does.")
+    return (REQUESTS, "The router, sticky, keeps the samples of a prompt on one engine, as TRL does.")
 
 
 def _unread(settings: TrainerFile, mode: str) -> set[str]:

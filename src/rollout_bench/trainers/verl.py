@@ -81,7 +81,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         "models": [name],
         "quants": quants,
         "workloads": [WORKLOAD],
-        **step.rollout("async", settings.get(f"{ROLLOUT}calculate_log_probs"), one_engine),
+        **step.rollout(settings.get(f"{ROLLOUT}calculate_log_probs"), one_engine),
         **({"engine": {"environment": ENVIRONMENT[platform]}} if platform in ENVIRONMENT else {}),
         "model_settings": {name: {"weights": {quant: place}}},
         **quant_keys(quant),
@@ -136,7 +136,7 @@ def _check_engine(settings: TrainerFile) -> None:
     if mode != "async":
         raise UserError(
             f"{settings.name}: {ROLLOUT}mode: {mode!r} is no mode of verl 0.8 or 0.9",
-            f"add {ROLLOUT}mode=async; rollout.entry: llm in the config measures LLM.generate(), as before",
+            f"add {ROLLOUT}mode=async",
         )
 
 

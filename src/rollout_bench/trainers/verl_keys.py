@@ -71,7 +71,7 @@ _KEYS = (
     honoured(f"{ROLLOUT}top_k", top_k, -1, "top_k"),
     honoured(f"{ROLLOUT}calculate_log_probs", switch, True, "rollout.logprobs"),
     # the engine
-    honoured(f"{ROLLOUT}mode", text, "async", "rollout.entry"),
+    honoured(f"{ROLLOUT}mode", text, "async", "which has to be async: requests go to AsyncLLM engines"),
     honoured(f"{MODEL}path", text, None, "weights"),
     honoured(f"{MODEL}trust_remote_code", switch, False, "engine argument trust_remote_code"),
     honoured(f"{ROLLOUT}name", text, "vllm", "the engine, which has to be vllm"),
@@ -104,8 +104,7 @@ _KEYS = (
     ),
     unsupported(
         f"{ROLLOUT}over_sample_rate", number, 0.0, (0.0,),
-        "verl's vLLM rollout does not read it, so the step waits for all sequences. It would abort this share of them;"
-        " rollout.over_sample is something else: prompts that are sent beyond those of the step",
+        "verl's vLLM rollout does not read it, so the step waits for all sequences. It would abort this share of them",
     ),
     unsupported(
         f"{ROLLOUT}data_parallel_size", count, 1, (1,),

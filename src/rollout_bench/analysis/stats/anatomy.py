@@ -22,15 +22,12 @@ Whole = NDArray[np.int64]
 class PassTimes:
     """The sequences of one pass that came back, an array [n >= 1] for each field but the last three.
 
-    Those that are not needed end no later than the last one that is.
-
     Attributes:
         begins_s: when each began to run, in seconds after the pass began.
         ends_s: when its last token was there, on the same clock.
         tokens: that it generated.
         prompt: number of its prompt; the samples of a prompt are a group.
         replica: number of the engine that generated it.
-        needed: whether the step needed it; else it only occupied its engine.
         index: number of the pass in its launch.
         elapsed_s: what the record has as the time of the pass.
         limit: the most tokens that a sequence may have; None where each has its own.
@@ -41,7 +38,6 @@ class PassTimes:
     tokens: Whole
     prompt: Whole
     replica: Whole
-    needed: NDArray[np.bool_]
     index: int
     elapsed_s: float
     limit: int | None
@@ -54,7 +50,7 @@ class Anatomy:
     The numbers are of the sequences that the step needed. Fill, drain, most running and occupancy are of all that ran.
 
     Attributes:
-        sequences: that the step needed, and that came back.
+        sequences: that came back.
         makespan_s: until the last of them was complete, in seconds after the pass began, as all times here.
         t50_s: until half of them were, as `complete_s` counts.
         t90_s: the same of 90 %.
@@ -175,10 +171,7 @@ def straggler_gap_s(ends_s: ArrayLike, prompt: ArrayLike) -> float:
 
 def anatomy_of(times: PassTimes) -> Anatomy:
     """Return a pass in numbers."""
-    ran = times.begins_s, times.ends_s
-    begins, ends, tokens, prompt = (
-        each[times.needed] for each in (times.begins_s, times.ends_s, times.tokens, times.prompt)
-    )
+    begins, ends, tokens, prompt = times.begins_s, times.ends_s, times.tokens, times.prompt
     makespan_s, t90_s = float(ends.max()), complete_s(ends, 90)
     groups_s = group_ends_s(ends, prompt)[0]
     grouped = groups_s.size < ends.size
@@ -194,10 +187,10 @@ def anatomy_of(times: PassTimes) -> Anatomy:
         t99_s=complete_s(ends, 99),
         tail_s=makespan_s - t90_s,
         tail_share=_ratio(makespan_s - t90_s, makespan_s),
-        fill_s=float(times.begins_s.max()),
-        drain_s=drain_s(*ran),
-        most_running=int(running(*ran)[1].max()),
-        occupancy=occupancy(*ran),
+        fill_s=float(begins.max()),
+        drain_s=drain_s(begins, ends),
+        most_running=int(running(begins, ends)[1].max()),
+        occupancy=occupancy(begins, ends),
         group_p50_s=complete_s(groups_s, 50) if grouped else None,
         group_p90_s=complete_s(groups_s, 90) if grouped else None,
         straggler_gap_s=straggler_gap_s(ends, prompt) if grouped else None,

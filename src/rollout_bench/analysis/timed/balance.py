@@ -26,10 +26,9 @@ class Balance:
 
     Attributes:
         elapsed_s: its own time of an iteration; of all of them the step's.
-        output_tokens: that it generated in an iteration, of a rollout those that the step needed.
+        output_tokens: that it generated in an iteration.
         idle_share: share of the steps' time in which its devices waited for the slowest replica, or to be let go.
-        slowest_share: share of iterations in which it was the slowest. None where steps are over-sampled: replicas that
-            have something to do end together, once there is enough.
+        slowest_share: share of iterations in which it was the slowest.
         prompts: distinct prompts that it got of an iteration. None, as the next three, where a load is not shared.
         cached_share: share of its prompt tokens that came from its prefix cache.
         preemptions: in an iteration.
@@ -39,7 +38,7 @@ class Balance:
     elapsed_s: float
     output_tokens: float
     idle_share: float
-    slowest_share: float | None
+    slowest_share: float
     prompts: float | None = None
     cached_share: float | None = None
     preemptions: float | None = None
@@ -96,15 +95,13 @@ def replicated(rows: Sequence[Row]) -> list[Replicated]:
 
 
 def _of_launches(row: Row, launches: Sequence[Sequence[tuple[Iteration, list[ReplicaPass]]]]) -> Replicated:
-    count, over_sampled = len(launches[0][0][1]), launches[0][0][0].surplus is not None
+    count = len(launches[0][0][1])
     each = tuple(
         Balance(
             elapsed_s=mean([mean([parts[n].elapsed_s for _, parts in passes]) for passes in launches]),
             output_tokens=mean([mean([parts[n].output_tokens for _, parts in passes]) for passes in launches]),
             idle_share=mean([1 - _ran(passes, n) for passes in launches]),
-            slowest_share=None
-            if over_sampled
-            else mean([mean([_slowest(parts) == n for _, parts in passes]) for passes in launches]),
+            slowest_share=mean([mean([_slowest(parts) == n for _, parts in passes]) for passes in launches]),
             **_shared([[parts[n] for _, parts in passes] for passes in launches]),
         )
         for n in range(count)
@@ -197,9 +194,6 @@ class Routed:
         handing_out_s: from a step's beginning until its last sequence was handed out, in seconds.
         decide_s: time that choosing an engine took for a sequence, in seconds.
         loop_delay_p99_s: by how much the router was late, 99 % of the time; the worst launch.
-        wasted_share: share of the generated tokens that the step did not need.
-        aborted: sequences that were aborted in a step.
-        drain_s: from when the step had enough until its engines had nothing left to do, in seconds.
         preemptions: of all engines in a step.
         kv_cache_peak: largest share of a KV cache in use, of any engine and step.
     """
@@ -210,9 +204,6 @@ class Routed:
     handing_out_s: float | None
     decide_s: float | None
     loop_delay_p99_s: float | None
-    wasted_share: float | None
-    aborted: float | None
-    drain_s: float | None
     preemptions: float | None
     kv_cache_peak: float | None
 
@@ -242,9 +233,6 @@ def routed(row: Row) -> Routed | None:
         handing_out_s=over(_part("router", "handing_out_s")),
         decide_s=over(_decide_s),
         loop_delay_p99_s=worst(_part("client", "loop_delay_p99_s")),
-        wasted_share=over(_wasted_share),
-        aborted=over(_part("surplus", "aborted")),
-        drain_s=over(_part("surplus", "drain_s")),
         preemptions=over(lambda step: _preemptions(step.replicas or ())),
         kv_cache_peak=worst(_kv_cache_peak),
     )
@@ -278,13 +266,6 @@ def _kv_cache_peak(step: Iteration) -> float | None:
 
 def _cached_share(step: Iteration) -> float | None:
     return None if step.cached_prompt_tokens is None else step.cached_prompt_tokens / max(step.prompt_tokens, 1)
-
-
-def _wasted_share(step: Iteration) -> float | None:
-    if step.surplus is None:
-        return None
-    wasted = step.surplus.output_tokens
-    return wasted / max(wasted + step.output_tokens, 1)
 
 
 def routing_table(rows: Sequence[Row]) -> pd.DataFrame:

@@ -124,8 +124,8 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
     """Return the measured iterations of `record` as its side file's `rows` tell of them; none without all times.
 
     A sequence begins to run when the engine first schedules it; behind a server, where only its client's times are
-    known, when it is sent. One that failed is left out. One that the step did not need occupied its engine until it was
-    aborted, or the step was over. A load for a time has no last sequence that anybody waits for, and is left out.
+    known, when it is sent. One that failed is left out. A load for a time has no last sequence that anybody waits for,
+    and is left out.
     """
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
@@ -134,24 +134,17 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
     for iteration in record.iterations:
         for_a_time = iteration.point is not None and iteration.point.duration_s is not None
         own = [] if iteration.warmup or for_a_time else by_pass.get(iteration.index, [])
-        needed = [row for row in own if not row.dropped]
-        begins = [row.sent_s if row.scheduled_s is None else row.scheduled_s for row in needed]
-        ends = [row.last_token_s for row in needed]
+        begins = [row.sent_s if row.scheduled_s is None else row.scheduled_s for row in own]
+        ends = [row.last_token_s for row in own]
         if None in begins or None in ends:
             return ()
-        if needed:
-            over_s = max(end for end in ends if end is not None)
-            beside = [row for row in own if row.dropped and row.scheduled_s is not None and row.scheduled_s < over_s]
-            begins += [row.scheduled_s for row in beside]
-            ends += [over_s if row.last_token_s is None else min(row.last_token_s, over_s) for row in beside]
-            every = [*needed, *beside]
+        if own:
             one = PassTimes(
                 begins_s=np.array(begins, dtype=float),
                 ends_s=np.array(ends, dtype=float),
-                tokens=np.array([row.output_tokens for row in every], dtype=np.int64),
-                prompt=np.array([row.prompt for row in every], dtype=np.int64),
-                replica=np.array([row.replica or 0 for row in every], dtype=np.int64),
-                needed=np.arange(len(every)) < len(needed),
+                tokens=np.array([row.output_tokens for row in own], dtype=np.int64),
+                prompt=np.array([row.prompt for row in own], dtype=np.int64),
+                replica=np.array([row.replica or 0 for row in own], dtype=np.int64),
                 index=iteration.index,
                 elapsed_s=iteration.elapsed_s,
                 limit=None if own_limits else longest(workload.output_tokens),
@@ -162,7 +155,7 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
 
 def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:
     counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
-    return [row for row in rows if row.iteration in counted and not row.dropped]
+    return [row for row in rows if row.iteration in counted]
 
 
 def _sequence_columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:

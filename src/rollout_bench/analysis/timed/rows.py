@@ -38,7 +38,7 @@ from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Entry, behind_server, single_times
+from rollout_bench.contracts.spec import behind_server, single_times
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -47,7 +47,6 @@ SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept u
 STARTED_TOGETHER = "the engines of a block started all at once, so start-up times tell of no single one"
 """Why there is no start-up time."""
 
-OTHER_ENDS = "entries of a rollout differ in when a sequence counts as complete"
 """Why there is no verdict on the times of sequences that reached their engines through different entries."""
 
 NOT_SWAPPED = "make no fair pair: the baseline's ran on other devices, and the sides did not swap them"
@@ -230,8 +229,6 @@ def _comparison(
     unlike = no_comparison(valid_records(experiment)[0], valid_records(against.other)[0])
     if unlike:
         return Comparison(verdict="unknown", reason=unlike)
-    if of.of_sequences and len({_entry(experiment), _entry(against.other)}) > 1:
-        return Comparison(reason=OTHER_ENDS)
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
         sides = [(collection.earlier.of, experiment), (collection.earlier.name, against.other)]
@@ -255,11 +252,6 @@ def _comparison(
 
 def _alone(record: Record) -> bool:
     return record.block is None or record.block.at_once == 1
-
-
-def _entry(experiment: TimedExperiment) -> Entry | None:
-    rollout = experiment.records[0].spec.rollout
-    return None if rollout is None else rollout.entry
 
 
 def _together(experiment: TimedExperiment, other: TimedExperiment) -> bool:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 from rollout_bench.contracts.record import Flag, ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import WorkloadSpec
-from rollout_bench.measure.engine.entries import EntryPoint, LlmEntry, Outcome, open_async
-from rollout_bench.measure.engine.vllm import loaded
-from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.engine.entries import AsyncEntry, Outcome, open_async
+from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
@@ -27,13 +26,13 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.launch.steadiness import Series
-from rollout_bench.measure.routing.exchange import Abort, Ended, Generate, Handed, Over, heard, written
+from rollout_bench.measure.routing.exchange import Ended, Generate, Over, heard, written
 from rollout_bench.workloads.requests import Request
 
 LINE_BYTES = 1 << 27
 """The longest line that a router may send: a prompt of ten million tokens."""
 
-_KEPT: list[EntryPoint] = []
+_KEPT: list[AsyncEntry] = []
 """Engines of this process: to end one takes seconds, and whoever started the process does it."""
 
 SHORTEST_S = 1e-9
@@ -50,7 +49,7 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
     spec = job.spec
     os.set_inheritable(job.line, False)
     line = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
-    entry = await open_entry(job, tell)
+    entry = await open_async(job, tell)
     _KEPT.append(entry)
     series = Series(spec.measuring)
     while not series.complete:
@@ -60,25 +59,12 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
         await entry.reset()
         gc.collect()
         series.ordered(wait())  # holds up the event loop, which has nothing to do
-        if entry.looks is not None:
-            entry.looks.begin()
+        entry.looks.begin()
         share = await _share_of_step(entry, *line)
         tell(IterationEnds())
         done = told(share, entry, spec.workload, index, warmup)
         tell(done.model_copy(update={"wanted": series.wanted}))
         series.take()
-
-
-async def open_entry(job: Job, tell: Tell) -> EntryPoint:
-    """Return the entry that `job` wants, its engine loaded, of which all is told."""
-    assert job.spec.rollout is not None, "a rollout has an entry"
-    if job.spec.rollout.entry == "llm":
-        return LlmEntry(loaded(job, tell))
-    if job.spec.rollout.entry == "server":
-        from rollout_bench.measure.engine.server_entry import open_server  # what no other entry needs
-
-        return open_server(job, tell)
-    return await open_async(job, tell)
 
 
 @dataclass
@@ -95,10 +81,10 @@ class Share:
     words: dict[int, Generate] = field(default_factory=dict)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     back: dict[int, float] = field(default_factory=dict)
-    over: Over = field(default_factory=lambda: Over(began=0.0, enough=0.0, dropped=[]))
+    over: Over = field(default_factory=lambda: Over(began=0.0))
 
 
-async def _share_of_step(entry: EntryPoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Share:
+async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Share:
     """Generate what the router hands out until it says that the step is over."""
     share = Share()
 
@@ -119,10 +105,6 @@ async def _share_of_step(entry: EntryPoint, reader: asyncio.StreamReader, writer
             if isinstance(word, Generate):
                 share.words[word.id] = word
                 tasks.create_task(generate(word))
-            elif isinstance(word, Handed):
-                tasks.create_task(entry.handed())
-            elif isinstance(word, Abort):
-                tasks.create_task(entry.abort(word.ids))
             elif isinstance(word, Over):
                 share.over = word
                 return
@@ -136,41 +118,35 @@ async def _share_of_step(entry: EntryPoint, reader: asyncio.StreamReader, writer
     return share
 
 
-def told(share: Share, entry: EntryPoint, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
+def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
     """Return a replica's share of a step as it is told."""
-    began, dropped = share.over.began, set(share.over.dropped)
-    rows = {
-        number: row_of(word, share.outcomes[number], index, began, number in dropped)
-        for number, word in sorted(share.words.items())
-    }
-    kept = {number: row for number, row in rows.items() if number not in dropped}
-    # over-sampled, it generates until the step has enough: what it is to drop is back after that
-    ended = min(max(share.back.values(), default=began), share.over.enough)
-    cached = [row.cached_prompt_tokens for row in kept.values() if row.cached_prompt_tokens is not None]
-    looks = entry.looks
+    began, looks = share.over.began, entry.looks
+    rows = {number: row_of(word, share.outcomes[number], index, began) for number, word in sorted(share.words.items())}
+    ended = max(share.back.values(), default=began)
+    cached = [row.cached_prompt_tokens for row in rows.values() if row.cached_prompt_tokens is not None]
     part = ReplicaPass(
         start_offset_s=0.0,
         elapsed_s=max(ended - began, SHORTEST_S),
-        requests=len(kept),
-        sequences=len(kept),
-        prompt_tokens=sum(row.prompt_tokens for row in kept.values()),
-        cached_prompt_tokens=sum(cached) if len(cached) == len(kept) else None,
-        output_tokens=sum(row.output_tokens for row in kept.values()),
+        requests=len(rows),
+        sequences=len(rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows.values()),
+        cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else None,
+        output_tokens=sum(row.output_tokens for row in rows.values()),
         prompts=len({row.prompt for row in rows.values()}),
-        preemptions=entry.preemptions(),
-        peak_running=most_at_once(rows.values()) if looks is None else looks.peak_running,
-        kv_cache_peak=None if looks is None else round(looks.kv_cache_peak, 6),
+        preemptions=looks.preemptions,
+        peak_running=looks.peak_running,
+        kv_cache_peak=round(looks.kv_cache_peak, 6),
     )
     iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
-    asked = {number: request_of(word) for number, word in share.words.items()}
+    asked = [request_of(word) for _, word in sorted(share.words.items())]
     every = iteration.model_copy(
         update={"cached_prompt_tokens": sum(r.cached_prompt_tokens or 0 for r in rows.values())}
     )
     flags = [
-        *token_flags(workload, [asked[number] for number in kept], iteration, list(kept.values())),
-        *prefix_cache_flags(list(asked.values()), every, rows.values()),
-        *preempted_flags(index, part.preemptions or 0),
-        *logprob_flags(workload, index, [share.outcomes[number] for number in kept]),
+        *token_flags(workload, asked, iteration, list(rows.values())),
+        *prefix_cache_flags(asked, every, rows.values()),
+        *preempted_flags(index, looks.preemptions),
+        *logprob_flags(workload, index, [share.outcomes[number] for number in rows]),
     ]
     return IterationDone(
         iteration=iteration,
@@ -185,7 +161,7 @@ def request_of(word: Generate) -> Request:
     return Request(word.prompt, word.sample, word.prompt_token_ids, word.output_tokens)
 
 
-def row_of(word: Generate, outcome: Outcome, index: int, began: float, dropped: bool) -> SequenceRow:
+def row_of(word: Generate, outcome: Outcome, index: int, began: float) -> SequenceRow:
     """Return the row of a sequence, its times in seconds after the step began."""
 
     def since(moment: float | None) -> float | None:
@@ -203,9 +179,8 @@ def row_of(word: Generate, outcome: Outcome, index: int, began: float, dropped: 
         scheduled_s=since(outcome.scheduled),
         first_token_s=since(outcome.first_token),
         last_token_s=since(outcome.last_token),
-        sent_s=since(outcome.sent or word.sent),
+        sent_s=since(word.sent),
         digest=hashlib.sha256(json.dumps(outcome.token_ids, separators=(",", ":")).encode()).hexdigest()[:8],
-        dropped=dropped or None,
     )
 
 

@@ -66,9 +66,8 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     if (fixed and workload.dataset is None and not for_a_time) or at_a_rate or not iteration.output_tokens:
         return iteration.elapsed_s
     usual = longest(workload.output_tokens) * workload.prompts * workload.samples_per_prompt
-    # a step is as long as its slowest replica, and so is what that one had to do; over-sampled, all go on until the end
-    parts = [] if iteration.surplus else iteration.replicas or []
-    slowest = max(parts, key=lambda part: part.end_s, default=None)
+    # a step is as long as its slowest replica, and so is what that one had to do
+    slowest = max(iteration.replicas or [], key=lambda part: part.end_s, default=None)
     return iteration.elapsed_s * usual / max(1, (slowest or iteration).output_tokens)
 
 

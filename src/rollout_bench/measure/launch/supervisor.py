@@ -414,8 +414,7 @@ class EngineLaunch:
         """Return a pass with what the router knows of it, where there is one."""
         if self.router is None:
             return event
-        iteration, flags = self.router.completed(event.iteration, event.sequences)
-        return event.model_copy(update={"iteration": iteration, "flags": [*event.flags, *flags]})
+        return event.model_copy(update={"iteration": self.router.completed(event.iteration)})
 
     def _come_to_pass(self, event: IterationBegins, listen: Callable[[Event], None]) -> None:
         """Begin the next pass, for which all replicas are ready; in a block ask for the turn instead."""

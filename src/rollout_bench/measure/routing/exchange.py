@@ -1,7 +1,7 @@
 """What router and replicas say to each other, in JSON lines over a pair of sockets.
 
-router   -- generate, handed, abort, over -->  replica
-router   <-- ended --------------------------  replica
+router   -- generate, over -->  replica
+router   <-- ended -----------  replica
 
 A replica tells what it measured as every engine process does, on its pipe; here only sequences travel. All moments are
 on the monotonic clock, which is one for all processes of a machine.
@@ -28,26 +28,11 @@ class Generate(Strict):
     sent: float = Field(description="When it was handed out.")
 
 
-class Handed(Strict):
-    """All sequences of the step have been handed out."""
-
-    says: Literal["handed"] = "handed"
-
-
-class Abort(Strict):
-    """The step no longer needs these sequences."""
-
-    says: Literal["abort"] = "abort"
-    ids: list[int]
-
-
 class Over(Strict):
     """All sequences of the step have ended."""
 
     says: Literal["over"] = "over"
     began: float = Field(description="When the step began.")
-    enough: float = Field(description="When the step had all that it needed.")
-    dropped: list[int] = Field(description="Those of the replica's sequences that the step did not need.")
 
 
 class Ended(Strict):
@@ -62,7 +47,7 @@ class Ended(Strict):
     finish_reason: str | None
 
 
-Word = Generate | Handed | Abort | Over | Ended
+Word = Generate | Over | Ended
 _WORD: TypeAdapter[Word] = TypeAdapter(Annotated[Word, Field(discriminator="says")])
 
 

@@ -1,7 +1,7 @@
 """The router of a rollout: hands the sequences of each step out to the replicas, from a thread of its own.
 
 It takes the place of a trainer's load balancer: it chooses an engine for every sequence, sends the prompt's token ids
-there, and takes tokens and log probabilities back. The step is over once it has all that the step needs.
+there, and takes tokens and log probabilities back. The step is over once all have ended.
 """
 
 from __future__ import annotations
@@ -13,23 +13,17 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.record import ClientUse, Flag, Iteration, RouterUse, SequenceRow, Surplus
+from rollout_bench.contracts.record import ClientUse, Iteration, RouterUse
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
-from rollout_bench.core.numbers import several
-from rollout_bench.measure.routing.exchange import Abort, Ended, Generate, Handed, Over, Word, heard, written
+from rollout_bench.measure.routing.exchange import Ended, Generate, Over, Word, heard, written
 from rollout_bench.measure.routing.policies import Balancer
-from rollout_bench.workloads.lengths import stream
 from rollout_bench.workloads.requests import Request, Source
 
 LOOK_S = 0.005
 """How often the router looks how late it is: so late may it see any sequence's end, too."""
-
-ABORT_S = 1.0
-"""How long a sequence may go on after it was to be aborted: a step of the engine, and the way there and back."""
 
 READ_BYTES = 1 << 18
 
@@ -88,62 +82,21 @@ class RoutedStep:
     """One step as the router sees it. All moments are on the monotonic clock, in seconds.
 
     Args:
-        asked: the sequences that may be sent, group after group.
-        needed: how many groups the step needs.
+        asked: its sequences, group after group.
     """
 
     asked: Sequence[Request]
-    needed: int
     began: float = 0.0
     handed_out: float = 0.0
     """When the last sequence was handed out."""
-    enough: float | None = None
-    """When the last group that the step needs was complete; None until then."""
-    drained: float = 0.0
+    ended: float = 0.0
     """When nothing was under way any more."""
     engine_of: dict[int, int] = field(default_factory=dict)
     """Sequence -> the engine that has it, for all that were sent."""
     under_way: set[int] = field(default_factory=set)
-    aborted: frozenset[int] = frozenset()
-    """Sequences that were under way when there was enough."""
-    went_on: list[int] = field(default_factory=list)
-    """Those of them that ended later than `ABORT_S` after."""
-    kept: set[int] = field(default_factory=set)
-    """Prompts whose groups the step has."""
     decide_s: list[float] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
     cpu_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._left = Counter(request.prompt for request in self.asked)
-
-    def sent(self, number: int, engine: int) -> None:
-        """Take note that a sequence was handed to an engine."""
-        self.engine_of[number] = engine
-        self.under_way.add(number)
-
-    def ended(self, number: int, now: float) -> bool:
-        """Take note that a sequence ended; return whether the step has enough with it."""
-        self.under_way.discard(number)
-        if number in self.aborted and self.enough is not None and now - self.enough > ABORT_S:
-            self.went_on.append(number)
-        prompt = self.asked[number].prompt
-        self._left[prompt] -= 1
-        if self._left[prompt] or self.enough is not None:
-            return False
-        self.kept.add(prompt)
-        if len(self.kept) < self.needed:
-            return False
-        self.enough, self.aborted = now, frozenset(self.under_way)
-        return True
-
-    def dropped(self, engine: int) -> list[int]:
-        """Return the sequences of an engine that the step does not need."""
-        return [n for n, place in self.engine_of.items() if place == engine and self.asked[n].prompt not in self.kept]
-
-    def of_engine(self, engine: int, numbers: Collection[int]) -> list[int]:
-        """Return those of some sequences that an engine has."""
-        return sorted(number for number in numbers if self.engine_of[number] == engine)
 
 
 class Router:
@@ -163,7 +116,7 @@ class Router:
         self._lines: list[_Line] = []
         self._theirs: list[socket.socket] = []
         self._index = 0
-        self._step = RoutedStep((), 0)
+        self._step = RoutedStep(())
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.descriptor, self._wake = os.pipe2(os.O_CLOEXEC)
@@ -188,16 +141,12 @@ class Router:
         Raises:
             UserError: the data set can't be read, or there is no tokenizer for its text.
         """
-        workload = self._spec.workload
-        sent = workload.model_copy(update={"prompts": self._rollout.sent(workload.prompts)})
-        self._source = self._make(sent, vocabulary)
+        self._source = self._make(self._spec.workload, vocabulary)
 
     def prepare(self) -> None:
         """Make the sequences of the next step."""
         assert self._source is not None, "the engines were ready before"
-        asked, workload = self._source.requests(self._launch, self._index), self._spec.workload
-        needed = {request.prompt for request in asked[: workload.prompts * workload.samples_per_prompt]}
-        self._step = RoutedStep(asked, len(needed))
+        self._step = RoutedStep(self._source.requests(self._launch, self._index))
         gc.collect()
 
     def begin(self) -> None:
@@ -210,35 +159,25 @@ class Router:
         if self._failure is not None:
             raise self._failure
 
-    def completed(self, iteration: Iteration, rows: Sequence[SequenceRow]) -> tuple[Iteration, list[Flag]]:
-        """Return a pass that all replicas have told, with what the router knows of it, and flags."""
+    def completed(self, iteration: Iteration) -> Iteration:
+        """Return a pass that all replicas have told, with what the router knows of it."""
         assert self._thread is not None, "the router began the pass"
         self._thread.join()
         self.check()
         step = self._step
         self._index += 1
-        dropped = [row for row in rows if row.dropped]
-        iteration = iteration.model_copy(
+        return iteration.model_copy(
             update={
-                "elapsed_s": (step.enough or step.drained) - step.began,
-                "client": ClientUse.of(step.cpu_s / (step.drained - step.began), step.late_s, LOOK_S),
+                "elapsed_s": step.ended - step.began,
+                "client": ClientUse.of(step.cpu_s / (step.ended - step.began), step.late_s, LOOK_S),
                 "router": RouterUse(
                     decisions=len(step.decide_s),
                     decide_s=sum(step.decide_s),
                     decide_max_s=max(step.decide_s),
                     handing_out_s=step.handed_out - step.began,
                 ),
-                "surplus": None
-                if self._rollout.over_sample is None
-                else Surplus(
-                    sequences=len(dropped),
-                    output_tokens=sum(row.output_tokens for row in dropped),
-                    aborted=len(step.aborted),
-                    drain_s=step.drained - (step.enough or step.drained),
-                ),
             }
         )
-        return iteration, abort_flags(iteration.index, step)
 
     def close(self) -> None:
         """Give all descriptors back, once the replicas have ended."""
@@ -262,18 +201,16 @@ class Router:
             os.write(self._wake, b"!")
 
     def _hand_out(self, step: RoutedStep) -> None:
-        label = f"{self._spec.workload.seed}/{self._launch}/{self._index}/router"
-        balancer = Balancer(self._rollout.router or "least_in_flight", len(self._lines), stream(label))
+        balancer = Balancer(self._rollout.router or "least_in_flight", len(self._lines))
         cpu_s = time.thread_time()
         step.began = step.handed_out = time.monotonic()
         self._look = step.began + LOOK_S
         for number, request in enumerate(step.asked):
-            if step.enough is not None:
-                break
             before = time.perf_counter()
-            engine = balancer.choose(request.prompt, request.prompt_token_ids)
+            engine = balancer.choose(request.prompt)
             step.decide_s.append(time.perf_counter() - before)
-            step.sent(number, engine)
+            step.engine_of[number] = engine
+            step.under_way.add(number)
             step.handed_out = time.monotonic()
             self._lines[engine].say(
                 Generate(
@@ -286,14 +223,12 @@ class Router:
                 )
             )
             self._take(step, balancer, 0.0)
-        for line in self._lines:
-            line.say(Handed())
         while step.under_way:
             self._take(step, balancer, max(0.0, self._look - time.monotonic()))
-        step.drained = time.monotonic()
+        step.ended = time.monotonic()
         step.cpu_s = time.thread_time() - cpu_s
-        for engine, line in enumerate(self._lines):
-            line.say(Over(began=step.began, enough=step.enough or step.drained, dropped=step.dropped(engine)))
+        for line in self._lines:
+            line.say(Over(began=step.began))
         while any(line.waits for line in self._lines):
             for key, _ in self._poll.select():
                 key.data.flush()
@@ -307,25 +242,8 @@ class Router:
                 for word in key.data.heard():
                     assert isinstance(word, Ended), "replicas say nothing else"
                     balancer.ended(step.engine_of[word.id])
-                    if step.ended(word.id, time.monotonic()) and step.aborted:
-                        self._abort(step)
+                    step.under_way.discard(word.id)
         now = time.monotonic()
         if now >= self._look:
             step.late_s.append(now - self._look)
             self._look = now + LOOK_S
-
-    def _abort(self, step: RoutedStep) -> None:
-        for engine, line in enumerate(self._lines):
-            if ids := step.of_engine(engine, step.aborted):
-                line.say(Abort(ids=ids))
-
-
-def abort_flags(index: int, step: RoutedStep) -> list[Flag]:
-    """Return a flag where sequences went on though they were to be aborted."""
-    if not step.went_on or step.enough is None:
-        return []
-    sentence = (
-        f"Iteration {index}: {len(step.went_on)} of {several(len(step.aborted), 'aborted sequence')} went on for more "
-        f"than {ABORT_S:g} s; the engines were busy with what nobody needed for {step.drained - step.enough:.3g} s."
-    )
-    return [Flag(code="abort_not_honoured", severity="warning", sentence=sentence)]

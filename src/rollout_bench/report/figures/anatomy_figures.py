@@ -55,8 +55,6 @@ def anatomy_figure(rows: Sequence[Row], times: Times, where: str, alarm: str) ->
     ]
     if len(across) > len(groups):
         notes.append("Each replica has a panel, with marks of its own sequences.")
-    if not all(one.needed.all() for one in typical.values()):
-        notes.append("Marks leave out what the step did not need; lines have it until it was aborted.")
     if len(across) > ACROSS or len(models) > DOWN:
         notes.append(f"Not shown for want of room: some of {len(models) * len(across)} panels.")
     across, models = across[:ACROSS], models[:DOWN]
@@ -100,16 +98,13 @@ def _draw(axes: Axes, times: PassTimes, replica: int, style: QuantStyle) -> None
         return
     begins, ends = times.begins_s[own], times.ends_s[own]
     at_s, sequences = running(begins, ends)
-    needed = times.ends_s[own & times.needed]
     axes.step([at_s[0], *at_s], [0, *sequences], where="post", color=style.colour, linewidth=1.5)
-    if not needed.size:
-        return
     for percent, face, edge in (
         (50, "white", style.colour),
         (90, style.colour, style.colour),
         (100, style.colour, INK),
     ):
-        moment = complete_s(needed, percent)
+        moment = complete_s(ends, percent)
         left = int((begins < moment).sum() - (ends < moment).sum())  # just before: at the end itself none would run
         axes.plot(
             moment, left, style.marker, color=style.colour, markerfacecolor=face, markeredgecolor=edge,

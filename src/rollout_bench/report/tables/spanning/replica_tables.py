@@ -51,7 +51,7 @@ COLUMNS = (
     ),
     Column(
         "output tokens",
-        "Generated in an iteration, of a rollout those that the step needed; mean over iterations, then over launches.",
+        "Generated in an iteration; mean over iterations, then over launches.",
         _number("output_tokens"),
     ),
     Column(
@@ -61,8 +61,7 @@ COLUMNS = (
     ),
     Column(
         "slowest %",
-        "Share of the iterations in which the step waited for this replica. Not of over-sampled steps: all replicas "
-        "that have something to do end once there is enough.",
+        "Share of the iterations in which the step waited for this replica.",
         lambda line: MISSING if line["replica"] == ALL else _percent(line["balance"].slowest_share),
     ),
     Column(
