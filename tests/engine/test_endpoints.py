@@ -154,22 +154,22 @@ def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: A
 
 def test_a_stall_in_mid_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
     url = stub("--stall-after", "3", "--stall-share", "0.3")
-    launch = Launching(tmp_path / "run", at(url), ["--limits", '{"warmup_s": 3}'])
+    launch = Launching(tmp_path / "run", at(url), ["--timeout-s", "30"])
     assert launch.finish() == 1
     assert launch.survivors() == []
-    assert launch.failure().category == "warmup_timeout"
+    assert launch.failure().category == "timeout"
 
 
 def test_bytes_held_back_on_the_way_end_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
     with FaultProxy(int(stub("--itl-ms", "100").rpartition(":")[2])) as proxy:
-        launch = Launching(tmp_path / "run", at(proxy.url, MANY), ["--limits", '{"iteration_s": 4}'])
+        launch = Launching(tmp_path / "run", at(proxy.url, MANY), ["--timeout-s", "40"])
         launch.wait_for(": measuring")
         before = proxy.answered_bytes
         while proxy.answered_bytes < before + 8000:  # more than single requests take: it is in the middle of a pass
             time.sleep(0.02)
         proxy.hold()
         assert launch.finish() == 1
-    assert launch.failure().category == "iteration_timeout"
+    assert launch.failure().category == "timeout"
     assert launch.survivors() == []
 
 
@@ -238,7 +238,7 @@ def test_a_server_that_turns_hostile_in_mid_pass_fails_requests_and_gets_no_key_
     with hostile_server(*half, after=14) as server, hostile_server() as elsewhere:
         server.elsewhere = elsewhere.url
         spec = at(server.url, 6, BY_VLLM, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
-        launch = Launching(tmp_path / "some", spec, ["--limits", '{"iteration_s": 120}'])
+        launch = Launching(tmp_path / "some", spec)
         assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
     assert next(flag for flag in record.validity if flag.code == "requests_failed").severity == "invalid"
@@ -257,7 +257,7 @@ def test_a_server_that_redirects_in_mid_pass_ends_the_launch(tmp_path: Path, mon
     with hostile_server("redirect", after=14) as server, hostile_server() as elsewhere:
         server.elsewhere = elsewhere.url
         spec = at(server.url, load=BY_VLLM, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
-        launch = Launching(tmp_path / "all", spec, ["--limits", '{"iteration_s": 120}'])
+        launch = Launching(tmp_path / "all", spec)
         assert launch.finish() == 1
     assert launch.failure().category == "all_requests_failed"
     assert "307 Moved: it redirects to 127.0.0.1, and redirects are not followed" in launch.failure().cause

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rooms import matrix_of
 from workspace import TINY
 
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.mode_checks import ROOM_S
 from rollout_bench.plan.planfile import PlanFile, read_plan, write_plan
-from rollout_bench.plan.schedule import Schedule, order_seed, schedule
+from rollout_bench.plan.schedule import TIMEOUT_S, Schedule, order_seed, schedule
 
 
 def planned(**changes: object) -> Schedule:
@@ -76,3 +78,10 @@ def test_a_plan_from_before_it_named_folders_of_weights_is_read():
     for experiment in old["experiments"]:
         del experiment["weights"]
     assert {e.weights for e in PlanFile.model_validate(old).experiments} == {None}
+
+
+def test_the_limit_of_a_launch_follows_its_loads_where_the_config_names_none() -> None:
+    load = "modes: [online]\niterations: 5\nworkload_settings: {demo: {online: {concurrency: 2, duration_s: 600}}}"
+    assert schedule(*matrix_of("")).timeout_s == TIMEOUT_S
+    assert schedule(*matrix_of(load)).timeout_s == 6 * 660 + ROOM_S
+    assert schedule(*matrix_of(f"timeout_s: 9000\n{load}")).timeout_s == 9000

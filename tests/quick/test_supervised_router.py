@@ -11,7 +11,6 @@ import pytest
 import stand_in_replica
 from launching import tiny_spec
 
-from rollout_bench.contracts.postmortem import Timeouts
 from rollout_bench.contracts.spec import RolloutSpec, Spec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import members_of, signals_as_descriptor
@@ -49,7 +48,6 @@ def launch(
         log=folder / "launch.log",
         environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
         timeout_s=30.0,
-        limits=Timeouts(),
         signals=signals,
         router=Router(spec, 0, source),
     )

@@ -29,8 +29,7 @@ rule block:
         command=[engine.python, SCRIPTS / "run_block.py"],
         records=lambda wildcards: snakefile.block_records(matrix, wildcards),
         block=lambda wildcards: snakefile.block_arguments(matrix, ON_CLUSTER, wildcards),
-        timeout_s=matrix.config.timeout_s,
-        limits=matrix.config.timeouts.model_dump_json(),
+        timeout_s=matrix.timeout_s,
         progress=snakefile.PLAN_FILE,
         placing=side_by_side.arguments,
     message:
@@ -41,7 +40,6 @@ rule block:
         " -u NUMEXPR_NUM_THREADS -u VECLIB_MAXIMUM_THREADS {params.command:q}"
         " {params.block:q}"
         " --timeout-s {params.timeout_s}"
-        " --limits {params.limits:q}"
         " --progress {params.progress:q}"
         " {params.placing:q}"
         " --attempt {resources.attempt}"

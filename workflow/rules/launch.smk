@@ -26,8 +26,7 @@ rule launch:
         spec="results/{mode}/{experiment}/spec.json",
         model=lambda wildcards, output: matrix.launch_of(output[0]).experiment.model_path,
         dataset=lambda wildcards, output: snakefile.dataset_arguments(matrix, output[0]),
-        timeout_s=matrix.config.timeout_s,
-        limits=matrix.config.timeouts.model_dump_json(),
+        timeout_s=matrix.timeout_s,
         progress=snakefile.PLAN_FILE,
         placing=side_by_side.arguments,
     shell:
@@ -41,7 +40,6 @@ rule launch:
         " --out {output:q}"
         " --log {log:q}"
         " --timeout-s {params.timeout_s}"
-        " --limits {params.limits:q}"
         " --progress {params.progress:q}"
         " {params.placing:q}"
         " --attempt {resources.attempt}"

@@ -284,7 +284,7 @@ def runtime_min(plan: Schedule, launches: int = 1) -> int:
         plan: what the config is of.
         launches: that the job measures in turn.
     """
-    return math.ceil(launches * plan.config.timeout_s / 60) + SPARE_MIN
+    return math.ceil(launches * plan.timeout_s / 60) + SPARE_MIN
 
 
 def gres(plan: Schedule, launch: ScheduledLaunch) -> str | None:

@@ -14,23 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
-from rollout_bench.contracts.fields import Seconds, Strict
 from rollout_bench.contracts.record import SCHEMA_VERSION, Failure
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.core.errors import UserError
 
 State = Literal["measured", "failed", "missing"]
-
-
-class Timeouts(Strict):
-    """Limits for the parts of a launch, each with a failure of its own. Null: only timeout_s holds."""
-
-    start_s: Seconds | None = Field(None, description="Until the engine is ready; of a server, has answered a request.")
-    warmup_s: Seconds | None = Field(None, description="Each warm-up pass.")
-    iteration_s: Seconds | None = Field(None, description="Each pass that counts.")
-    stop_s: Seconds = Field(60.0, description="Until a server has ended after it was asked to.")
 
 
 NODE_STATUS = 75

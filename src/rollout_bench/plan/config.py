@@ -44,7 +44,6 @@ from rollout_bench.contracts.metrics import (
 )
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.placed_steps import PlacementSettings
-from rollout_bench.contracts.postmortem import Timeouts
 from rollout_bench.contracts.spec import (
     Isolation,
     Iterations,
@@ -413,10 +412,13 @@ class Config(Strict):
             "reads them. For the command line: --config remeasure=invalid."
         ),
     )
-    timeout_s: Annotated[Seconds, Field(ge=1)] = Field(
-        1800, description="Seconds after which a launch that has not finished is ended and counted as failed."
+    timeout_s: Annotated[Seconds, Field(ge=1)] | None = Field(
+        None,
+        description=(
+            "Seconds after which a launch that has not finished is ended and counted as failed. Null: 1800, or more "
+            "where loads are held for longer."
+        ),
     )
-    timeouts: Timeouts = Field(Timeouts(), description="Limits for the parts of a launch.")
     harness: Harness = "rollout-bench"
     profile: ProfileSettings = Field(
         ProfileSettings(),

@@ -489,31 +489,29 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
 
 
 def check_time(config: Config, name: str) -> None:
-    """Raise `UserError` where the loads of a workload are held for longer than a launch or a pass may take."""
+    """Raise `UserError` where the loads of a workload are held for longer than a launch may take."""
     points, measuring = config.workload_settings[name].online.points, measuring_of(config, ONLINE.name)
     assert measuring.iterations != "auto", "with loads it is a number"
     passes = measuring.warmup_iterations + measuring.iterations
     longest = max(points, key=lambda point: point.least_s)
     where = f"config: workload_settings.{name}.online"
-    for key, limit_s in (("iteration_s", config.timeouts.iteration_s), ("warmup_s", config.timeouts.warmup_s)):
-        begun = key == "iteration_s" or measuring.warmup_iterations
-        if limit_s is not None and begun and longest.least_s >= limit_s:
-            raise UserError(
-                f"{where}: {longest.label} takes {longest.least_s:g} s, and timeouts.{key} allows a pass {limit_s:g} s",
-                f"set timeouts.{key} to more than {longest.least_s:g}, or ask for less",
-            )
     whole_s = sum(point.least_s for point in points) * passes
-    if whole_s >= config.timeout_s:
+    if config.timeout_s is not None and whole_s >= config.timeout_s:
         loads = longest.label if len(points) == 1 else f"{len(points)} loads"
         raise UserError(
             f"{where}: {loads} in {passes} passes take {whole_s:g} s, and timeout_s allows a launch"
             f" {config.timeout_s:g} s",
-            f"set timeout_s to {math.ceil(whole_s * 11 / 10) + ROOM_S} or so, or lower iterations, or ask for less",
+            f"set timeout_s to {limit_for(whole_s)} or so, or lower iterations, or ask for less",
         )
 
 
 ROOM_S = 300
-"""Seconds of a launch besides its loads that the message of a `timeout_s` too short leaves: to start, and to end."""
+"""Seconds of a launch besides its loads: to start, and to end."""
+
+
+def limit_for(held_s: float) -> int:
+    """Return the time limit, in seconds, of a launch whose loads are held for `held_s`."""
+    return math.ceil(held_s * 11 / 10) + ROOM_S
 
 
 def check_can_be_sent(config: Config, name: str) -> None:

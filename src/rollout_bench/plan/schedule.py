@@ -27,6 +27,7 @@ from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
+from rollout_bench.plan.mode_checks import limit_for
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
@@ -51,6 +52,9 @@ anew that were there before (both were tried with 9.27).
 
 ASIDE = RESULTS / "aside"
 """Records that were measured again since, by the moment at which; nothing reads them."""
+
+TIMEOUT_S = 1800
+"""Seconds that a launch may take where the config says nothing."""
 
 Cell = tuple[str, ...]
 """Mode, platform, model, quant and workload."""
@@ -283,6 +287,12 @@ class Schedule:
         )
 
     @cached_property
+    def timeout_s(self) -> float:
+        """Seconds that a launch may take: what the config says, else `TIMEOUT_S`, or more where loads need it."""
+        needed_s = limit_for(max((_held_s(e.spec) for e in self.matrix.experiments), default=0.0))
+        return self.config.timeout_s or max(TIMEOUT_S, needed_s)
+
+    @cached_property
     def expected_s(self) -> dict[str, float | None]:
         """Seconds that a launch of each experiment is expected to take, by the experiment's folder name.
 
@@ -313,6 +323,15 @@ class Schedule:
 def _own_part_s(record: Launched) -> float:
     """Return the seconds that a launch took; of a block the part of one of its launches."""
     return record.wall_s / (1 if record.block is None else len(record.block.members))
+
+
+def _held_s(spec: Spec) -> float:
+    """Return seconds in which a launch holds its loads, and rests between them; 0 where they say no time."""
+    measuring = spec.measuring
+    if spec.load is None or measuring.iterations == "auto":
+        return 0.0
+    held_s = sum(point.least_s for point in spec.load.points) * (measuring.warmup_iterations + measuring.iterations)
+    return held_s and held_s + (len(spec.load.points) - 1) * spec.load.cool_down_s
 
 
 def _weights_folder(experiment: Experiment) -> str | None:

@@ -8,14 +8,12 @@ import re
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
 
-from pydantic import ValidationError
-
-from rollout_bench.contracts.postmortem import Cause, Timeouts
+from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, is_local
 from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
@@ -60,13 +58,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="limit for the whole launch; past it the launch has failed (default: %(default)g)",
     )
     parser.add_argument(
-        "--limits",
-        type=_limits,
-        default=Timeouts(),
-        metavar="JSON",
-        help='limits for its parts, each or none: {"start_s": S, "warmup_s": S, "iteration_s": S, "stop_s": S}',
-    )
-    parser.add_argument(
         "--progress",
         type=Path,
         metavar="FILE",
@@ -107,15 +98,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _limits(text: str) -> Timeouts:
-    """Read --limits; raise `argparse.ArgumentTypeError` where it is none."""
-    try:
-        return Timeouts.model_validate_json(text)
-    except ValidationError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error.errors()[0]['msg']}") from None
-
-
-COMMON = ("timeout_s", "limits", "progress", "isolation", "devices", "first_device", "attempt")
+COMMON = ("timeout_s", "progress", "isolation", "devices", "first_device", "attempt")
 """Those of the common arguments that an assignment has."""
 
 
@@ -131,7 +114,6 @@ class Assignment:
         log: takes the engine's output.
         dataset: the workload's data set, where it has one.
         timeout_s: limit for the whole launch in seconds; waiting for its turn in a block does not count.
-        limits: limits for its parts.
         progress: file with all launches of the plan.
         isolation: what may run beside it; None for what is usual.
         devices: devices that launches of its workflow hold at most; None for all.
@@ -148,7 +130,6 @@ class Assignment:
     log: Path
     dataset: Path | None = None
     timeout_s: float = 3600.0
-    limits: Timeouts = field(default_factory=Timeouts)
     progress: Path | None = None
     isolation: Isolation | None = None
     devices: int | None = None
@@ -328,7 +309,6 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
         job=Job(
             spec=spec, model=assignment.loaded, dataset=_dataset(assignment), launch=0, timeout_s=assignment.timeout_s
         ),
-        limits=assignment.limits,
         log=log,
         environments=held.environments(environment),
         timeout_s=assignment.timeout_s,
@@ -376,7 +356,6 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
                 reference=None if reference is None else str(reference),
                 in_block=turns is not None,
             ),
-            limits=assignment.limits,
             log=assignment.log,
             environments=held.environments(environment),
             timeout_s=timeout_s,

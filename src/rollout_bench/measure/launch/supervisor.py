@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rollout_bench.contracts.postmortem import Cause, Timeouts
+from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
     Group,
@@ -43,11 +43,8 @@ from rollout_bench.measure.launch.protocol import (
     IterationBegins,
     IterationDone,
     Job,
-    MessagesSeen,
     PhaseBegins,
     Ready,
-    SequencesScored,
-    StepsDone,
     go,
     parse,
 )
@@ -58,40 +55,8 @@ from rollout_bench.measure.machine.readings import Pauses
 from rollout_bench.measure.machine.scratch import scratch
 from rollout_bench.measure.routing.router import Router
 
-STARTS = ("starting", "importing", "initializing")
-"""Phases that together are the start."""
-
-_CATEGORIES = {
-    "start": ("start_timeout", "was not ready", "raise timeouts.start_s if the model is large or the machine slow"),
-    "warmup": ("warmup_timeout", "had not finished a warm-up pass", "raise timeouts.warmup_s, or send less"),
-    "measuring": ("iteration_timeout", "had not finished a pass", "raise timeouts.iteration_s, or send less"),
-    "stopping": ("stop_timeout", "had not ended", "raise timeouts.stop_s; what was measured before is not kept"),
-}
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """A part of a launch: when it has to be over, on the monotonic clock, and what it means if it is not."""
-
-    deadline: float
-    overrun: Cause
-
-
-def step_of(phase: str, limits: Timeouts, began: float) -> Deadline | None:
-    """Return the limit of what is done in `phase` and began at `began`; None where it has none of its own."""
-    name = "start" if phase in STARTS else phase
-    limit_s = {
-        "start": limits.start_s,
-        "warmup": limits.warmup_s,
-        "measuring": limits.iteration_s,
-        "stopping": limits.stop_s,
-    }.get(name)
-    if limit_s is None:
-        return None
-    category, what, fix = _CATEGORIES[name]
-    cause = f"the engine {what} after {limit_s:g} s"
-    return Deadline(began + limit_s, Cause(category, cause, f"read the end of the log for where it hung; {fix}"))
-
+STOP_S = 60.0
+"""Until a server has ended after it was asked to."""
 
 LOG_TAIL_BYTES = 400_000
 
@@ -252,7 +217,6 @@ class EngineLaunch:
         log: takes the output of replica 0's engine; those of the others go beside it.
         environments: the environment of each replica.
         timeout_s: limit for the whole launch in seconds.
-        limits: limits for its parts.
         signals: descriptor from `signals_as_descriptor`.
         cores: the cores that each replica may run on, None for all; all for all replicas where it is empty.
         keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
@@ -268,14 +232,13 @@ class EngineLaunch:
     log: Path
     environments: list[dict[str, str]]
     timeout_s: float
-    limits: Timeouts
     signals: int
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()
     pauses: Pauses = field(default_factory=Pauses)
     turns: Turns | None = None
     router: Router | None = None
-    _step: Deadline | None = None
+    _stop_by: float | None = None
     _began: float = field(default_factory=time.monotonic)
     _oom_kills_before: int = 0
     _replicas: list[Replica] = field(default_factory=list)
@@ -304,7 +267,6 @@ class EngineLaunch:
             Interrupted: a signal came.
         """
         self._oom_kills_before = _oom_kills()
-        self._step = step_of("starting", self.limits, self._began)
         for log in self.logs:
             log.write_bytes(b"")
         with self.log.open("ab") as log_file, scratch() as temporary:
@@ -371,16 +333,11 @@ class EngineLaunch:
 
     def _take(self, event: Event, listen: Callable[[Event], None]) -> None:
         """Take an event that all replicas have told."""
-        now = time.monotonic()
-        if isinstance(event, PhaseBegins) and event.phase in STARTS:
-            self._step = step_of(event.phase, self.limits, self._began)
-        elif isinstance(event, PhaseBegins):
-            self._step = step_of(event.phase, self.limits, now) if event.phase == "stopping" else None
+        if isinstance(event, PhaseBegins):
+            self._stop_by = time.monotonic() + STOP_S if event.phase == "stopping" else None
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
             self._ready_router(event)
-        elif isinstance(event, IterationDone | StepsDone | MessagesSeen | SequencesScored):
-            self._step = None
         if isinstance(event, IterationBegins):
             self._come_to_pass(event, listen)
             return
@@ -392,7 +349,7 @@ class EngineLaunch:
                 event = event.model_copy(update={"iteration": iteration})
         listen(event)
         if isinstance(event, Done) and self.turns is not None:
-            self._done, self._step = True, None
+            self._done = True
             self._stop_engine()
             self.turns.finish()
 
@@ -429,14 +386,12 @@ class EngineLaunch:
             self._begin_pass(event, listen, self._passes())
             return
         warming_up = self._replicas[0].phase == "warmup"
-        self._step = None
         self._stop_engine()
         self.turns.ask(
             Asks(warming_up=warming_up, start_s=self._start_s, pass_s=self._pass_s, left_s=max(0.0, self._left_s()))
         )
 
     def _begin_pass(self, event: IterationBegins, listen: Callable[[Event], None], passes: int | None) -> None:
-        self._step = step_of(self._replicas[0].phase, self.limits, time.monotonic())
         listen(event)
         self._order_all(go(passes))
         if self.router is not None:
@@ -502,8 +457,8 @@ class EngineLaunch:
         left = [when + PATIENCE_S - now for when, _ in bereft]
         if self.turns is None or not self.turns.waiting:
             left.append(self._left_s())
-        if self._step is not None:
-            left.append(self._step.deadline - now)
+        if self._stop_by is not None:
+            left.append(self._stop_by - now)
         left_s = min(left, default=LONGEST_S)
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
@@ -519,8 +474,10 @@ class EngineLaunch:
         raise self._failed(behind, self._overrun(self._replicas[behind[0]].phase))
 
     def _overrun(self, phase: str) -> Cause:
-        if self._step is not None and time.monotonic() >= self._step.deadline:
-            return self._step.overrun
+        if self._stop_by is not None and time.monotonic() >= self._stop_by:
+            cause = f"the engine had not ended after {STOP_S:g} s"
+            fix = "read the end of the log for where it hung; what it measured is not kept"
+            return Cause("stop_timeout", cause, fix)
         cause = f"the launch hung in phase {phase}: not done after {self.timeout_s:g} s"
         fix = "read the end of the log for where it hung; raise timeout_s if the machine is slow or the model large"
         return Cause("timeout", cause, fix)
