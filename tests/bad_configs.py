@@ -67,10 +67,10 @@ BAD_OVERLAYS = [
     Bad("unknown_format", "quant_settings: {w8a8: {weights_format: gptq}}", "weights_format: 'gptq'", "known:"),
     Bad("unknown_preset", "model_settings: {qwen3-90m: {synthetic: {preset: qwen3-9m}}}", "preset", "docs/reference"),
     Bad(
-        "unknown_architecture",
-        "model_settings: {qwen3-90m: {synthetic: {architecture: llama}}}",
-        "architecture: 'llama'",
-        "known:",
+        "unknown_size",
+        "model_settings: {qwen3-90m: {synthetic: {shape: {hiden_size: 64}}}}",
+        "shape has no size 'hiden_size'",
+        "docs/reference",
     ),
     Bad(
         "unknown_engine_arg", "engine_args: {max_num_seq: 4}", "engine_args.max_num_seq", "did you mean 'max_num_seqs'?"
@@ -413,20 +413,20 @@ BAD_OVERLAYS = [
     Bad("quant_of_other_platform", "{platform: cpu, quants: [fp8]}", "fp8 is not known on cpu", "quant_settings.fp8"),
     Bad(
         "head_dim_odd",
-        "model_settings: {qwen3-90m: {synthetic: {preset: qwen3-90m, num_key_value_heads: 5}}}",
+        "model_settings: {qwen3-90m: {synthetic: {preset: qwen3-90m, shape: {num_key_value_heads: 5}}}}",
         "num_key_value_heads",
         "docs/reference",
     ),
     Bad(
         "experts_without_moe",
-        "model_settings: {qwen3-90m: {synthetic: {num_experts: 4}}}",
+        "model_settings: {qwen3-90m: {synthetic: {shape: {num_experts: 4}}}}",
         "num_experts",
         "docs/reference",
     ),
     Bad(
         "layers_negative",
-        "model_settings: {qwen3-90m: {synthetic: {num_hidden_layers: -1}}}",
-        "num_hidden_layers: -1",
+        "model_settings: {qwen3-90m: {synthetic: {shape: {num_hidden_layers: -1}}}}",
+        "num_hidden_layers",
         "docs/reference",
     ),
     Bad("python_missing", "engine: {python: /nowhere/python}", "/nowhere/python does not run", "engine.python"),
@@ -458,7 +458,7 @@ BAD_OVERLAYS = [
     Bad("quant_in_4_bits_mistyped", "quants: [bf16, w4a6]", "quant 'w4a6' is not defined", "did you mean 'w4a16'?"),
     Bad(
         "inputs_no_multiple_of_a_group",
-        "{quants: [w4a16], model_settings: {qwen3-90m: {synthetic: {preset: qwen3-90m, intermediate_size: 2000}}}}",
+        "{quants: [w4a16], model_settings: {qwen3-90m: {synthetic: {shape: {intermediate_size: 2000}}}}}",
         "weights format compressed-tensors-w4a16 has a scale for each 128 inputs",
         "leave w4a16 out of quants for qwen3-90m",
     ),

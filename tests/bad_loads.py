@@ -143,7 +143,7 @@ BAD_LOADS = [
     Bad("ids_unknown", _file("prompts", "ids.jsonl"), "has token id 999999, qwen3-90m has", "tokenizer"),
     Bad(
         "no_tokenizer",
-        _with("model_settings: {qwen3-90m: {synthetic: {vocab_size: 200}}}", _file("prompts", "prompts.txt")),
+        _with("model_settings: {qwen3-90m: {synthetic: {shape: {vocab_size: 200}}}}", _file("prompts", "prompts.txt")),
         "qwen3-90m with 200 token ids is too small for a tokenizer",
         "vocab_size of 256",
     ),

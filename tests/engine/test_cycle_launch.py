@@ -16,7 +16,7 @@ import pytest
 from launching import SETTINGS, Launching, tiny_spec
 
 from rollout_bench.checkpoints.build import build_checkpoint
-from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
 from rollout_bench.contracts.cycles import Transition, WeightProof
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.quants import BUILT_IN
@@ -62,7 +62,7 @@ def cycle_spec(quant: str = "bf16", tied: bool = False, repeats: int = 3, **more
         "environment": {**SETTINGS["engine"]["environment"], **environment},
     }
     spec = tiny_spec(quant=settings, engine=engine, measuring={"iterations": repeats})
-    shape = SyntheticModel(preset="qwen3-tiny", tie_word_embeddings=tied).resolve().model_dump(mode="json")
+    shape = SyntheticModel(preset="qwen3-tiny", shape={"tie_word_embeddings": tied}).resolve().model_dump(mode="json")
     cycle = {"sleep": "none", "update": "in_process", **more}
     cycle = {name: value for name, value in cycle.items() if value is not None}
     whole = {
@@ -78,7 +78,7 @@ def launched(folder: Path, spec: Spec) -> Launching:
     assert spec.model.synthetic is not None
     model = folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
-    build_checkpoint(SyntheticModel(**spec.model.synthetic).resolve(), spec.quant.weights_format, model)
+    build_checkpoint(ResolvedShape(**spec.model.synthetic), spec.quant.weights_format, model)
     return Launching(folder, spec, model=model)
 
 

@@ -34,10 +34,12 @@ TINY_DRIFT = {
         "qwen3-30m": {
             "synthetic": {
                 "preset": "qwen3-90m",
-                "num_hidden_layers": 1,
-                "hidden_size": 128,
-                "intermediate_size": 256,
-                "vocab_size": 2048,
+                "shape": {
+                    "num_hidden_layers": 1,
+                    "hidden_size": 128,
+                    "intermediate_size": 256,
+                    "vocab_size": 2048,
+                },
             }
         }
     },

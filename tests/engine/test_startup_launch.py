@@ -19,10 +19,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
 SHAPE: dict[str, Any] = {
     "preset": "qwen3-90m",
-    "num_hidden_layers": 1,
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "vocab_size": 2048,
+    "shape": {"num_hidden_layers": 1, "hidden_size": 128, "intermediate_size": 256, "vocab_size": 2048},
 }
 
 

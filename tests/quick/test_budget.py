@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 BUDGET = {
     "analysis": 4883,
-    "checkpoints": 523,
+    "checkpoints": 494,
     "cluster": 618,
     "commands": 496,
     "contracts": 1646,
@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 8987,
     "plan": 2720,
     "report": 3832,
-    "scripts": 486,
+    "scripts": 488,
     "snakefile": 393,
     "trainers": 751,
     "workloads": 389,

@@ -77,6 +77,6 @@ def test_the_default_load_keeps_the_key_that_it_had():
 
 def test_tokens_given_as_ids_need_no_tokenizer():
     Path("ids.jsonl").write_text('{"prompt": [5, 9]}\n' * 8)
-    small = "model_settings: {qwen3-90m: {synthetic: {vocab_size: 200}}}"
+    small = "model_settings: {qwen3-90m: {synthetic: {shape: {vocab_size: 200}}}}"
     named = "workload_settings: {demo: {dataset: {format: prompts, path: ids.jsonl}}}"
     assert first(f"{{{small}, {named}}}").dataset_path == "ids.jsonl"

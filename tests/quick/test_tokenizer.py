@@ -22,7 +22,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from transformers import AutoTokenizer
 
     folder = tmp_path_factory.mktemp("built") / "m"
-    shape = SyntheticModel.model_validate({"preset": "qwen3-tiny", "vocab_size": VOCABULARY}).resolve()
+    shape = SyntheticModel.model_validate({"preset": "qwen3-tiny", "shape": {"vocab_size": VOCABULARY}}).resolve()
     build_checkpoint(shape, "bf16", folder, config_only=True)
     return AutoTokenizer.from_pretrained(folder)
 
@@ -52,6 +52,6 @@ def test_every_id_has_a_token_of_its_own(vocabulary: int):
 
 def test_a_vocabulary_too_small_for_all_bytes_has_none(tmp_path: Path):
     assert tokenizer_files(255, 64) == {}
-    shape = SyntheticModel.model_validate({"preset": "qwen3-tiny", "vocab_size": 255}).resolve()
+    shape = SyntheticModel.model_validate({"preset": "qwen3-tiny", "shape": {"vocab_size": 255}}).resolve()
     build_checkpoint(shape, "bf16", tmp_path / "m", config_only=True)
     assert "tokenizer.json" not in json.loads((tmp_path / "m" / "synthetic.json").read_text())["file_bytes"]

@@ -16,7 +16,9 @@ from rollout_bench.checkpoints.formats import parameters
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.measure.probes.trainer_stand_in import TrainerStandIn, buckets, rolled
 
-SHAPE = SyntheticModel(preset="qwen3-tiny", num_hidden_layers=1, tie_word_embeddings=False, seed=7).resolve()
+SHAPE = SyntheticModel(
+    preset="qwen3-tiny", shape={"num_hidden_layers": 1, "tie_word_embeddings": False}, seed=7
+).resolve()
 
 
 class Worker(TrainerStandIn):

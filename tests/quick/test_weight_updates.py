@@ -17,7 +17,7 @@ from rollout_bench.measure.engine.cycle import check_engine
 from rollout_bench.measure.engine.weight_updates import InProcess, Reload
 from rollout_bench.measure.server.stream import ServingFailed
 
-SHAPE = SyntheticModel(preset="qwen3-tiny", num_hidden_layers=1).resolve()
+SHAPE = SyntheticModel(preset="qwen3-tiny", shape={"num_hidden_layers": 1}).resolve()
 
 
 class Called:

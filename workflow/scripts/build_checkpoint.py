@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def read_shape(text: str) -> ResolvedShape:
-    """Read a preset's name or a JSON object of `synthetic:` fields.
+    """Read a preset's name, a JSON object of `synthetic:` fields, or one of a complete shape.
 
     Raises:
         UserError: neither, or a field is wrong.
@@ -38,6 +38,8 @@ def read_shape(text: str) -> ResolvedShape:
     remedy = f'give a preset ({", ".join(PRESETS)}) or a JSON object such as \'{{"preset": "qwen3-tiny", "seed": 1}}\''
     try:
         fields = json.loads(text) if text.lstrip().startswith("{") else {"preset": text}
+        if "preset" not in fields:
+            return ResolvedShape.model_validate(fields)
         return SyntheticModel.model_validate(fields).resolve()
     except json.JSONDecodeError as error:
         raise UserError(f"--shape is not valid JSON: {error}", remedy) from error
@@ -56,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         "--shape",
         required=True,
         metavar="JSON|PRESET",
-        help=f"a preset ({', '.join(PRESETS)}) or a JSON object of the fields under `synthetic:` in the config",
+        help=f"a preset ({', '.join(PRESETS)}) or a JSON object of the fields under `synthetic:` in the config, or of "
+        "a complete shape",
     )
     parser.add_argument("--format", required=True, help=f"weight format: {', '.join(FORMATS)}")
     parser.add_argument(

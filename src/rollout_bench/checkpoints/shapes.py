@@ -244,40 +244,19 @@ class ResolvedShape(BaseModel):
 
 
 class SyntheticModel(BaseModel):
-    """A model that the project builds itself: a preset, or an architecture with its sizes, or a preset with changes."""
+    """A model that the project builds itself: a preset, perhaps in other sizes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: str | None = Field(None, description="Named shape that supplies every field left out here.")
-    architecture: Architecture | None = Field(
-        None, description="Model architecture; taken from the preset when left out."
-    )
-    hidden_size: Width | None = Field(None, description="Width of the residual stream; a multiple of 16.")
-    intermediate_size: Width | None = Field(
-        None, description="Width of the dense MLP; a multiple of 16. Experts use moe_intermediate_size instead."
-    )
-    num_hidden_layers: Count | None = Field(None, description="Number of decoder layers.")
-    num_attention_heads: Count | None = Field(None, description="Number of query heads.")
-    num_key_value_heads: Count | None = Field(
-        None, description="Number of key and value heads; divides num_attention_heads, its default."
-    )
-    head_dim: Width | None = Field(
-        None, description="Width of one head, a multiple of 16 (vLLM on CPU: of 32); hidden_size / num_attention_heads."
-    )
-    vocab_size: Tokens | None = Field(None, description="Number of token ids.")
-    max_position_embeddings: Tokens | None = Field(
-        None, description="Longest sequence in tokens, prompt and output; 4096 without a preset."
-    )
-    tie_word_embeddings: bool | None = Field(
-        None, description="Whether the output head shares the embedding's weights; false without a preset."
-    )
-    rope_theta: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="Base of the rotary embedding's frequencies; 1000000 without a preset."
-    )
-    num_experts: Count | None = Field(None, description="Experts per layer; qwen3_moe only.")
-    num_experts_per_tok: Count | None = Field(None, description="Experts that see each token; qwen3_moe only.")
-    moe_intermediate_size: Width | None = Field(
-        None, description="Width of one expert's MLP, a multiple of 16; qwen3_moe only."
+    preset: str = Field(description="Named shape.")
+    shape: dict[str, FieldValue] = Field(
+        {},
+        description=(
+            "Sizes in which it differs from the preset, by the names of its config.json: num_hidden_layers, "
+            "hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim, vocab_size, "
+            "max_position_embeddings, tie_word_embeddings, rope_theta; with experts num_experts, num_experts_per_tok, "
+            "moe_intermediate_size. Widths are multiples of 16 (head_dim for vLLM on CPU: of 32)."
+        ),
     )
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(
         0, description="Seed of the random weights; the same seed gives the same model in every format."
@@ -289,17 +268,23 @@ class SyntheticModel(BaseModel):
         return self
 
     def resolve(self) -> ResolvedShape:
-        """Fill in what was left out and return the complete shape.
+        """Return the complete shape.
 
         Raises:
-            ValueError: one sentence that names the field: an unknown preset, a size that is missing without a preset,
-                or fields that contradict each other.
+            ValueError: one sentence that names the field: an unknown preset or size, or sizes that contradict each
+                other.
         """
-        given = {name: value for name, value in self.model_dump().items() if value is not None and name != "preset"}
-        fields: dict[str, Any] = {**_base(self.preset, given), **given}
-        fields.update({name: fields.get(name) for name in MOE_FIELDS})
-        check_shape(fields)
-        return ResolvedShape(**fields)
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset {self.preset!r} is unknown; {did_you_mean(self.preset, PRESETS)}")
+        base = {**dict.fromkeys(MOE_FIELDS), **PRESETS[self.preset]}
+        sizes = base.keys() - {"architecture"}
+        for name in self.shape:
+            if name not in sizes:
+                raise ValueError(f"shape has no size {name!r}; {did_you_mean(name, sizes)}")
+        try:
+            return ResolvedShape.model_validate({**base, **self.shape, "seed": self.seed})
+        except ValidationError as error:
+            raise ValueError(wrong_field(error, ResolvedShape)) from None
 
 
 def wrong_field(error: ValidationError, fields: type[BaseModel]) -> str:
@@ -342,40 +327,3 @@ def check_shape(fields: Mapping[str, Any]) -> None:
             f"num_experts_per_tok must be at most num_experts, and {fields['num_experts_per_tok']} is more than"
             f" {fields['num_experts']}"
         )
-
-
-def _base(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that `given` does not have to supply."""
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"preset {preset!r} is unknown; {did_you_mean(preset, PRESETS)}")
-        base = dict(PRESETS[preset])
-        if given.get("architecture", base["architecture"]) != base["architecture"]:
-            raise ValueError(
-                f"architecture {given['architecture']} contradicts preset {preset}, which is {base['architecture']}"
-            )
-        return base
-    if "architecture" not in given:
-        raise ValueError("preset or architecture is missing: a synthetic model needs one of the two")
-    required = ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
-    required += MOE_FIELDS if given["architecture"] == "qwen3_moe" else ["intermediate_size"]
-    for name in required:
-        if name not in given:
-            raise ValueError(f"{name} is missing: without a preset it has to be given")
-    return {
-        "intermediate_size": given.get("moe_intermediate_size"),
-        "num_key_value_heads": given["num_attention_heads"],
-        "head_dim": _default_head_dim(given),
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": False,
-        "rope_theta": 1_000_000.0,
-    }
-
-
-def _default_head_dim(given: Mapping[str, Any]) -> int:
-    hidden, heads = int(given["hidden_size"]), int(given["num_attention_heads"])
-    if hidden % heads and "head_dim" not in given:
-        raise ValueError(
-            f"head_dim is missing, and hidden_size {hidden} is not divisible by num_attention_heads {heads}"
-        )
-    return hidden // heads
