@@ -206,7 +206,6 @@ def plan_workflow(
         for file in given.configfiles:
             check_config_file(file)
         config = read_config(merged, given.config)
-        config = config.model_copy(update={"name": config.name or name_after(given.configfiles)})
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
         measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
@@ -427,7 +426,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 
 def kept_folder(plan: Schedule) -> Path:
     """Return the folder in which the last summary of this config is kept, with its figures."""
-    return RESULTS / SUMMARIES / (plan.config.name or name_after(()))
+    return RESULTS / SUMMARIES / name_after([Path(file) for file in plan.files])
 
 
 def _tell_replaced(plan: Schedule) -> None:
@@ -439,7 +438,7 @@ def _tell_replaced(plan: Schedule) -> None:
         return
     if not _only_looks() and plan.files and before is not None and before.files not in ([], list(plan.files)):
         problem = f"{kept}: is the summary of {', '.join(before.files)}, and this run replaces it"
-        remedy = "to keep both, give this config another name, as with --config name=...; records are shared as ever"
+        remedy = "to keep both, give this file another name; records are shared as ever"
         print(UserError(problem, remedy), file=sys.stderr, flush=True)
 
 

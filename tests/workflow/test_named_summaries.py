@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from synthetic_records import make_plan, save
 from workspace import Workspace
 
 from rollout_bench.commands import summarise
-from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config_file import name_after, read_config
+from rollout_bench.plan.config_file import name_after
 from rollout_bench.plan.planfile import write_plan
 from rollout_bench.report.state import SUMMARIES, results_of
 
@@ -103,24 +101,6 @@ def test_figures_resolve_from_where_a_summary_lies_and_are_those_of_its_own_conf
     assert "](figures/" not in text
 
 
-def test_a_name_on_the_command_line_or_in_a_file_wins_over_the_file_s(measured: Workspace):
-    ran(measured, "results/summary.md", "--config", "name=evening", *BOTH)
-    assert quants(kept(measured, "evening")) == ["bf16", "w8a8"]
-    (measured.path / "named.yaml").write_text("name: in_the_file\nquants: [bf16]\n")
-    ran(measured, "results/summary.md", "--configfile", "named.yaml")
-    assert quants(kept(measured, "in_the_file")) == ["bf16"]
-    assert not kept(measured, "named").exists()
-
-
-def test_a_name_changes_no_experiment_and_stands_in_no_plan(measured: Workspace):
-    ran(measured, "plan", *BOTH)
-    path = measured.path / "results" / "plan.json"
-    before = json.loads(path.read_text())
-    ran(measured, "plan", *BOTH, "--config", "name=evening")
-    assert json.loads(path.read_text()) == before
-    assert "evening" not in path.read_text()
-
-
 def test_a_run_says_so_where_it_replaces_the_summary_of_another_config_of_the_same_file_name(measured: Workspace):
     for folder, selected in (("a", "[bf16]"), ("b", "[bf16, w8a8]")):
         (measured.path / folder).mkdir()
@@ -128,9 +108,6 @@ def test_a_run_says_so_where_it_replaces_the_summary_of_another_config_of_the_sa
     replaced = "results/summaries/mine: is the summary of a/mine.yaml, and this run replaces it\n  -> to keep both,"
     assert "replaces it" not in ran(measured, "results/summary.md", "--configfile", "a/mine.yaml")
     assert "replaces it" not in ran(measured, "plan", "--configfile", "b/mine.yaml")
-    named = ran(measured, "results/summary.md", "--configfile", "b/mine.yaml", "--config", "name=b-mine")
-    assert "replaces it" not in named
-    assert (quants(kept(measured, "mine")), quants(kept(measured, "b-mine"))) == (["bf16"], ["bf16", "w8a8"])
     assert replaced in ran(measured, "results/summary.md", "--configfile", "b/mine.yaml")
     (measured.path / "results" / "summary.md").unlink()
     again = ran(measured, "results/summary.md", "--configfile", str(measured.path / "b" / "mine.yaml"))
@@ -148,30 +125,6 @@ def test_a_run_in_which_launches_fail_leaves_its_summary_in_both_places(tmp_path
     assert (kept(space, "both") / "figures" / "throughput.svg").is_file()
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", "-x", "two words", "x" * 61, "a{b}"])
-def test_what_can_be_no_folder_s_name_is_told_in_two_lines(name: str):
-    with pytest.raises(UserError) as error:
-        read_config({"models": ["m"], "quants": ["bf16"], "workloads": ["w"], "name": name})
-    problem, remedy = str(error.value).split("\n")
-    assert problem.startswith("config: name: ")
-    assert problem.endswith("can't be a name")
-    assert "it becomes part of a path" in remedy
-
-
-def test_a_bad_name_and_a_misspelt_key_stop_snakemake_before_anything_runs(measured: Workspace):
-    for given, problem, remedy in (
-        ("name=../elsewhere", "config: name: '../elsewhere' can't be a name", "letters, digits"),
-        ("nmae=evening", "config: nmae: there is no such key", "did you mean 'name'?"),
-    ):
-        done = measured.snakemake("-n", "--config", given)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stdout
-        before, _, after = done.stdout.partition(problem)
-        assert after.splitlines()[1].startswith("  -> "), done.stdout
-        assert remedy in after
-        assert "->" not in before
-
-
 @pytest.mark.parametrize(
     ("files", "name"),
     [
@@ -185,9 +138,8 @@ def test_a_bad_name_and_a_misspelt_key_stop_snakemake_before_anything_runs(measu
         (["x" * 300], "x" * 60),
     ],
 )
-def test_without_a_name_a_config_is_called_after_its_files(files: list[str], name: str):
+def test_a_config_is_called_after_its_files(files: list[str], name: str):
     assert name_after([Path(file) for file in files]) == name
-    assert read_config({"models": ["m"], "quants": ["bf16"], "workloads": ["w"], "name": name}).name == name
 
 
 @pytest.fixture

@@ -176,8 +176,6 @@ def _typed(value: Any) -> Any:
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
 """A name that becomes part of a path: letters, digits, `.`, `+`, `-`; no separator can escape results/."""
 
-Label = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=60)]
-"""What somebody calls what is theirs, as a file is called: it becomes the name of a folder."""
 
 Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(no_duplicates)]
 """A selection: at least one name, none twice."""

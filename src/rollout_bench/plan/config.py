@@ -16,7 +16,6 @@ from rollout_bench.contracts.fields import (
     AutoCount,
     Count,
     Folder,
-    Label,
     Launches,
     MaybeAuto,
     MaybeNames,
@@ -340,13 +339,6 @@ class Setting(Strict):
 class Config(Strict):
     """A whole config, all overlays merged."""
 
-    name: Label | None = Field(
-        None,
-        description=(
-            "What its summary is called: the last one and its figures are kept in results/summaries/<name>. It changes "
-            "no experiment. Null: as the files that are laid over config.yaml, joined by +; default without any."
-        ),
-    )
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
         "auto", description="Kind of device. auto: told from the vLLM that is installed."
     )

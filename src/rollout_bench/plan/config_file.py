@@ -118,7 +118,7 @@ def _at(content: Any, place: Sequence[Any]) -> Any:
 
 
 def name_after(files: Sequence[Path]) -> str:
-    """Return what a config is called that does not name itself: after `files`, which are laid over the default one.
+    """Return what a config is called: after `files`, which are laid over the default one.
 
     The same files have the same name, wherever they lie; without any it is `default`.
     """
