@@ -94,7 +94,6 @@ def tiny_spec(**changes: dict[str, Any]) -> Spec:
 
 ONLINE = {
     "points": [{"concurrency": None, "request_rate": "inf"}],
-    "saturation": None,
     "burstiness": 1.0,
     "cool_down_s": 0.1,
     "stream": True,

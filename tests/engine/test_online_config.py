@@ -54,14 +54,6 @@ def test_each_mode_has_a_record_and_a_server_its_side_files(measured: Workspace)
     assert names == {"offline served": offline, "online served": offline}
 
 
-def test_the_summary_has_offline_beside_online(measured: Workspace):
-    assert "2 of 2 planned launches measured" in summary(measured)
-    # no number is asked for: on a machine that does something else launches are not valid and have none
-    text = section(measured, "Offline and online")
-    rows = re.findall(r"^\| (.+?) \| bf16 \|", text, re.MULTILINE)
-    assert rows == ["served @ 1 at once", "served @ 4 at once"], summary(measured)
-
-
 def test_the_summary_has_a_row_for_each_load_of_the_sweep(measured: Workspace):
     loads = re.findall(r"^\| bf16 \| (.+?) \|", section(measured, "Latency over the sweep"), re.MULTILINE)
     assert loads == ["1 at once", "4 at once"]

@@ -9,22 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 BUDGET = {
-    "analysis": 4883,
+    "analysis": 4785,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 496,
-    "contracts": 1644,
+    "contracts": 1643,
     "core": 668,
     "exchange": 545,
     "llmd": 1070,
     "measure": 8987,
     "plan": 2719,
-    "report": 3832,
+    "report": 3803,
     "scripts": 488,
     "snakefile": 392,
     "trainers": 751,
     "workloads": 389,
-    "tests": 24174,
+    "tests": 24104,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -52,7 +52,6 @@ OTHER_MEANINGS = {
     "measure/server/vllm_command.py": {"messages"},  # those of a chat
     "plan/config_file.py": {"online", "profile"},  # keys of a workload
     "report/figure_names.py": {"cycle", "placement", "startup", "messages", "drift"},  # figures
-    "report/tables/online_tables.py": {"offline", "online"},  # fields of a line in the table that compares the two
     "trainers/verl.py": {"rollout"},  # a section of verl's settings
 }
 """Module -> names of modes that mean something else in it."""

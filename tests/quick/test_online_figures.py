@@ -94,8 +94,6 @@ def test_the_figures_that_are_declared_are_those_that_have_data(tmp_path: Path) 
     there = {"has_limits": True, "has_replicas": True, "has_lengths": True}
     every = names_of(MODES, [BF16.load], goes_through="max_num_seqs", **there)
     assert every == NAMES
-    searched = make_online_spec(points=SWEEP[:1], saturation="auto").load
-    assert names_of({"online"}, [searched], has_limits=False)[-1] == "sweep"
     assert names_of({"profile"}, [], has_limits=False) == PROFILE.figures
 
 

@@ -15,8 +15,6 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS
 from rollout_bench.analysis.timed.latencies import pool_sequences
-from rollout_bench.analysis.timed.mode_pairs import mode_pairs
-from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import COMPARED, METRICS, ONLINE_METRICS
 from rollout_bench.contracts.spec import Spec
@@ -135,7 +133,6 @@ def test_a_sweep_has_its_tables_and_each_launch_costs_once(tmp_path: Path) -> No
         ("bf16", "4 req/s"), ("bf16", "40 req/s"), ("w8a8", "4 req/s"), ("w8a8", "40 req/s"),
     ]  # fmt: skip
     assert "[" in swept[0]["TTFT ms"]
-    assert [line["saturates at req/s"] for line in cells(made, "Where it saturates: online")] == ["4.00", "4.00"]
     assert [line["quant"] for line in cells(made, "What a launch costs: online")] == ["bf16", "w8a8"]
     assert {line["workload"] for line in rows(made)} == {"small @ 4 req/s", "small @ 40 req/s"}
     assert {(line["request_rate"], line["concurrency"]) for line in rows(made)} == {("4.0", ""), ("40.0", "")}
@@ -160,43 +157,6 @@ def test_the_start_of_a_server_is_one_part_whatever_the_client_imported_meanwhil
     for row in by_mode.values():
         known = [float(row[part] or 0) for part in (*parts, "warmup_s", "measured_s", "other_s")]
         assert sum(known) == pytest.approx(float(row["launch_s"]))
-
-
-def test_offline_and_online_stand_side_by_side_with_what_else_differs(tmp_path: Path) -> None:
-    offline = make_spec()
-    measured(tmp_path, offline, BF16)
-    made = summary(tmp_path, offline, BF16)
-    (line,) = cells(made, "Offline and online")
-    assert line["offline tok/s"] == "709.0"
-    ratio = float(line["online / offline"].split("x")[0])
-    assert ratio == pytest.approx(float(line["online tok/s"]) / 709, rel=0.01)
-    assert line["online costs"].endswith(" %")
-    assert "The load allows 8 requests at once online" in words(made.text)
-    assert "also differ in engine.multiprocess, False offline and True online" in words(made.text)
-    (pair,) = mode_pairs(rows_of(collect(tmp_path, make_plan([offline, BF16]))), collect(tmp_path, None))
-    assert pair.ratio is not None
-    assert set(pair.ratio.pairs) == {0, 1, 2}
-
-
-def test_modes_that_did_not_take_turns_are_compared_as_a_whole(tmp_path: Path) -> None:
-    offline = make_spec()
-    measured(tmp_path, offline)
-    for launch in range(3):
-        record, sequences = make_online(BF16, launch)
-        save_online(tmp_path, (record.model_copy(update={"started_at": "2025-02-01T00:00:00Z"}), sequences))
-    collection = collect(tmp_path, make_plan([offline, BF16]))
-    (pair,) = mode_pairs(rows_of(collection), collection)
-    assert pair.ratio is not None
-    assert pair.ratio.sides is not None
-    assert "Not interleaved, so compared without pairs" in words(summary(tmp_path, offline, BF16).text)
-
-
-def test_a_load_at_a_rate_has_no_cost_of_a_server(tmp_path: Path) -> None:
-    offline, online = make_spec(), make_online_spec(points=SWEEP[:1])
-    measured(tmp_path, offline, online)
-    (line,) = cells(summary(tmp_path, offline, online), "Offline and online")
-    assert line["online / offline"] == "arrives at a rate"
-    assert "online costs" not in line
 
 
 def test_online_experiments_change_no_offline_table_and_no_column(tmp_path: Path) -> None:

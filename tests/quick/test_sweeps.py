@@ -16,7 +16,6 @@ from rollout_bench.analysis.timed import collection as collecting
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, launched
 from rollout_bench.analysis.timed.latencies import pool_sequences
-from rollout_bench.analysis.timed.mode_pairs import saturations
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
 from rollout_bench.contracts import side_files
@@ -146,32 +145,6 @@ def test_offline_experiments_are_not_split_and_keep_their_order(tmp_path: Path) 
     assert split(experiments) == experiments
 
 
-def test_the_knee_is_the_highest_rate_that_is_kept_up(tmp_path: Path) -> None:
-    found = saturations(rows_of(swept(tmp_path)), 0.95)
-    assert [set(each.kept.values()) for each in found] == [{16.0}, {16.0}]
-    assert [each.first_missed for each in found] == [40.0, 40.0]
-    bf16, w8a8 = found
-    assert bf16.delivered == pytest.approx(8 / 0.36, rel=0.2)  # 8 slots of 0.36 s, and the end of the pass
-    assert bf16.delivered is not None
-    assert w8a8.delivered is not None
-    assert bf16.delivered_interval is not None
-    assert bf16.delivered_interval[0] < bf16.delivered < bf16.delivered_interval[1]
-    assert w8a8.delivered > bf16.delivered
-
-
-def test_a_search_may_end_at_another_load_in_each_launch(tmp_path: Path) -> None:
-    start = [LoadPoint(request_rate=4.0)]
-    spec = make_online_spec(points=start, saturation="auto")
-    doubled = [LoadPoint(request_rate=4.0 * 2**n) for n in range(4)]
-    save_online(tmp_path, make_online(spec, 0, points=doubled), make_online(spec, 1, points=doubled[:3]))
-    rows = rows_of(collect(tmp_path, make_plan([spec], 2)))
-    assert [(row.experiment.workload, len(row.launches)) for row in rows] == [
-        ("small @ 4 req/s", 2), ("small @ 8 req/s", 2), ("small @ 16 req/s", 2), ("small @ 32 req/s", 1),
-    ]  # fmt: skip
-    (found,) = saturations(rows, 0.95)
-    assert found.kept == {0: 16.0, 1: 16.0}
-
-
 @pytest.mark.parametrize(("metrics", "wanted"), [(["tpot_s"], 4), (["ttft_s"], 12)])
 def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metrics: list[str], wanted: int) -> None:
     # Steps are even at every load; the time to first token depends on a queue at the heavier ones, and scatters.
@@ -184,16 +157,6 @@ def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metric
     experiments = collect(tmp_path, plan.model_copy(update={"precision": precision})).experiments
     assert {e.planned for e in experiments} == {wanted}
     assert {len(e.records) for e in experiments} == {wanted}
-
-
-def test_a_load_that_an_invalid_launch_did_not_come_to_still_wants_launches(tmp_path: Path) -> None:
-    points = [LoadPoint(request_rate=rate) for rate in (4.0, 40.0)]
-    specs = [make_online_spec(quant=quant, points=points[:1], saturation="auto") for quant in ("bf16", "w8a8")]
-    for spec in specs:
-        server = Server(noise=0.001, step_s=0.009 if spec.quant.name == "w8a8" else 0.01)
-        launches = [make_online(spec, launch, server, points=points) for launch in (0, 2, 3)]
-        save_online(tmp_path, *launches, make_online(spec, 1, server, points=points[:1], flags=[SPOILT]))
-    assert planned(tmp_path, specs, ["ttft_s"], 0.05) == {5}
 
 
 def test_an_invalid_launch_has_no_say_in_which_metric_decides(tmp_path: Path) -> None:

@@ -266,13 +266,6 @@ class LoadSpec(Traffic):
     """How requests arrive at a server, and who sends them."""
 
     points: tuple[LoadPoint, ...] = Field(min_length=1, description="Loads that a launch measures one after the other.")
-    saturation: Literal["auto"] | None = Field(
-        None,
-        description=(
-            "auto: the rate of the first load was doubled until the server no longer kept up, which earlier versions "
-            "could be asked for. Null: only the points are measured."
-        ),
-    )
     token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
     harness: Harness
     harness_version: str | None = absent("Version of the package that provides it. Null: rollout-bench itself.")

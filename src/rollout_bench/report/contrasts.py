@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rollout_bench.analysis.timed.comparison import Comparison
-from rollout_bench.analysis.timed.mode_pairs import other_settings
+from rollout_bench.analysis.timed.partners import EXECUTOR
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
 from rollout_bench.core.numbers import several
+from rollout_bench.plan.quants import confounders
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,24 @@ def contrast(
 def engine_settings(own: Record, theirs: Record) -> Iterator[tuple[str, str, str]]:
     """Yield what of the settings of two engines differs, without blocks: their number varies from start to start."""
     return (each for each in other_settings(own, theirs) if not each[0].endswith("num_gpu_blocks"))
+
+
+CALLED = {"args": "engine_args", "variables": "engine.environment", "multiprocess": "engine.multiprocess"}
+"""What a config calls the facts of `confounders`."""
+
+
+def other_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
+    """Yield the settings in which two engines differ, as (name, of one, of the other).
+
+    Of settings that nobody set, those that the engines resolved differently are told, too.
+    """
+    for fact, values in confounders(one.spec, other.spec).items():
+        place, dot, name = fact.partition(".")
+        yield f"{CALLED[place]}{dot}{name}", *values
+    own, theirs = (
+        {name: value for name, value in record.engine.resolved.items() if name not in record.spec.engine.args}
+        for record in (one, other)
+    )
+    for name in sorted(own.keys() & theirs.keys() - {EXECUTOR}):
+        if own[name] != theirs[name]:
+            yield f"vLLM's own {name}", str(own[name]), str(theirs[name])

@@ -152,7 +152,7 @@ def names_of(
         "": True,
         "comparisons": has_comparisons,
         "loads": bool(online),
-        "sweep": any(len(load.points) > 1 or load.saturation for load in online),
+        "sweep": any(len(load.points) > 1 for load in online),
         "limits": bool(online) and has_limits,
         "replicas": has_replicas,
         "settings": goes_through is not None,

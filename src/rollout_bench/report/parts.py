@@ -15,7 +15,6 @@ from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
-from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation, mode_pairs, saturations
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.metrics import METRICS_KEYS, MetricName
@@ -108,16 +107,6 @@ class Findings:
     @cached_property
     def _shortly(self) -> tuple[list[Row], str]:
         return shortly_named(self.rows)
-
-    @cached_property
-    def sweeps(self) -> list[Saturation]:
-        """Where the sweeps among `rows` saturate."""
-        return saturations(self.rows, self.collection.comparison.confidence)
-
-    @cached_property
-    def pairs(self) -> list[ModePair]:
-        """Those of `rows` that were measured offline and online."""
-        return mode_pairs(self.rows, self.collection)
 
     @cached_property
     def launches(self) -> dict[str, Line]:

@@ -22,7 +22,6 @@ from rollout_bench.report.rendering import csv_text, markdown, terminal
 _TABLES = "rollout_bench.report.tables"
 
 SPANNING = (
-    f"{_TABLES}.online_tables:modes_part",
     f"{_TABLES}.spanning.replica_tables:replica_part",
     f"{_TABLES}.spanning.energy_tables:energy_part",
     f"{_TABLES}.spanning.drafting_tables:drafting_part",

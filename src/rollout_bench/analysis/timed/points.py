@@ -15,8 +15,7 @@ from rollout_bench.contracts.record import Record
 def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
     """Return `experiments`, one for each load of those with several; quants under one load are neighbours.
 
-    An experiment with one load, or none, stays as it is. Searches of earlier versions ended at another load in each
-    launch; their loads have the launches that came to them.
+    An experiment with one load, or none, stays as it is.
     """
     found = [_parts(experiment) for experiment in experiments]
     if all(len(parts) == 1 for parts in found):

@@ -60,7 +60,7 @@ def with_enough(
     compared = [
         _compared(part, other, comparison, limit_s)
         for part in parts
-        if (other := _partner(part, index, baseline)) is not None and _in_all_launches(part) and _in_all_launches(other)
+        if (other := _partner(part, index, baseline)) is not None
     ]
     wanted = _by_spread(parts, compared, baseline, stop_of(precision, comparison.confidence))
     _even_out(wanted, compared)
@@ -191,14 +191,6 @@ def _even_out(wanted: Wanted, compared: Sequence[_Compared]) -> None:
 
 def _in_company(block: Block | None) -> bool:
     return block is not None and len(block.members) > 1
-
-
-def _in_all_launches(part: TimedExperiment) -> bool:
-    """Return whether every valid launch came to this load.
-
-    Of one that a search of an earlier version found now and then, no more are asked for.
-    """
-    return len(valid_records(part)) == len(valid_records(part.whole))
 
 
 def _partner(

@@ -1,4 +1,4 @@
-"""The tables of online experiments and their foot: service, latency, the sweep, offline beside online."""
+"""The tables of online experiments and their foot: service, latency, the sweep."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.launches import values_of
-from rollout_bench.analysis.timed.mode_pairs import ModePair, Saturation
 from rollout_bench.analysis.timed.rows import OF_SERVERS, Row, metrics_line
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts.axes import names_of
 from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ONLINE, mode_of
-from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
+from rollout_bench.core.numbers import MISSING, number, plain_percent
 from rollout_bench.core.saturation import LONG
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import (
@@ -30,7 +28,6 @@ from rollout_bench.report.headings import (
     Line,
     View,
     can_claim,
-    interval_text,
     latency_columns,
     metric_columns,
     speedup_columns,
@@ -158,7 +155,7 @@ SWEPT = ("ttft_s", "tpot_s", "e2el_s")
 
 
 def online_part(findings: Findings) -> SummaryPart:
-    """Return the tables of each platform, what the numbers mean, and where a server saturates or falls behind."""
+    """Return the tables of each platform, and what the numbers mean."""
     tables = [
         view for title, lines, rows in findings.tables_of(ONLINE) for view in _views(findings, title, lines, rows)
     ]
@@ -182,8 +179,6 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
         yield view("Latency over the sweep: ", title, _sweep_columns(), swept)
     if sending := list(_sending(rows)):
         yield view("What sent the requests: ", title, SENDING, sending)
-    if found := [each for each in findings.sweeps if each.rows[0] in rows]:
-        yield view("Where it saturates: ", title, SATURATION, list(map(_saturation, found)))
     if any(can_claim(line, "output_tokens") for line in lines):
         yield view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines)
     launched = _launched(lines, rows)
@@ -287,71 +282,6 @@ def _sending(rows: Sequence[Row]) -> Iterator[Line]:
         }
 
 
-SATURATION = (
-    Column("saturates at req/s", "", lambda line: line["kept"]),
-    Column("too much", "", lambda line: line["missed"]),
-    with_interval("delivered", "most answers/s", "", 1),
-)
-"""Defined in the notes, since they take more than a line."""
-
-
-def _saturation(found: Saturation) -> Line:
-    row = found.rows[0]
-    line: Line = {
-        **row.axes,
-        "workload": row.experiment.whole.workload,
-        "empty_because": row.empty_because,
-    }
-    if found.delivered is None:
-        return line | {"kept": MISSING, "missed": MISSING, "delivered": None}
-    low, high = min(found.kept.values()), max(found.kept.values())
-    assert row.experiment.part is not None
-    below = f"below {number(float(row.experiment.part.point.request_rate), 3)}"
-    ends = [below if rate == 0 else number(rate, 3) for rate in (low, high)]
-    return line | {
-        "kept": ends[0] if low == high else f"{ends[0]} to {ends[1]}",
-        "missed": "not reached" if found.first_missed is None else number(found.first_missed, 3),
-        "delivered": (found.delivered, found.delivered_interval),
-    }
-
-
-MODES = (
-    Column("offline tok/s", "", lambda line: number(line["offline"])),
-    Column("online tok/s", "", lambda line: number(line["online"])),
-    Column("online / offline", "", lambda line: line["ratio"], words=True),
-    Column("online costs", "", lambda line: line["costs"]),
-)
-"""Defined in the notes."""
-
-
-def modes_part(findings: Findings) -> SummaryPart:
-    """Return the table of offline and online throughput of each model, quant and workload that has both."""
-    if not findings.pairs:
-        return SummaryPart()
-    return SummaryPart(
-        tables=[view("Offline and online: ", "what a server costs", MODES, list(map(_modes, findings.pairs)))]
-    )
-
-
-def _modes(pair: ModePair) -> Line:
-    found = pair.ratio
-    text, costs = pair.reason or MISSING, MISSING
-    if found is not None and found.speedup is not None:
-        text = f"{ratio(found.speedup)}x{interval_text(found)}"
-        costs = f"{number(100 * (1 - found.speedup), 2)} %"
-    return {
-        **pair.online.axes,
-        "offline": _mean_rate(pair.offline),
-        "online": _mean_rate(pair.online),
-        "ratio": text,
-        "costs": costs,
-    }
-
-
-def _mean_rate(row: Row) -> float | None:
-    return mean([launch.output_tokens_per_s for launch in row.used]) if row.used else None
-
-
 PIECES = 1.01
 """Tokens per piece from which on it is told."""
 
@@ -360,7 +290,7 @@ LATE_S = 0.005
 
 
 def _values(findings: Findings) -> dict[str, Any]:
-    rows, pairs = findings.rows, findings.pairs
+    rows = findings.rows
     online = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.launches]
     services = [(row, [launch.service for launch in row.used if launch.service]) for row in online]
     return {
@@ -368,7 +298,6 @@ def _values(findings: Findings) -> dict[str, Any]:
         "confidence": plain_percent(findings.collection.comparison.confidence),
         "limits": findings.collection.slo.named,
         "swept": any(row.experiment.part for row in rows),
-        "saturations": findings.sweeps,
         "long": plain_percent(LONG),
         "too_short": [row.name for row, found in services if any(service.too_short for service in found)],
         "pieces": [
@@ -378,11 +307,6 @@ def _values(findings: Findings) -> dict[str, Any]:
             and max(known) > PIECES
         ],
         "late": list(_late(services)),
-        "pairs": len(pairs),
-        "limited": _limited(pairs),
-        "apart": [pair.online.name for pair in pairs if pair.ratio and pair.ratio.sides],
-        "compared": sum(pair.ratio is not None for pair in pairs),
-        "settings": _other_settings(pairs),
     }
 
 
@@ -394,17 +318,3 @@ def _late(services: Iterable[tuple[Row, Sequence[Service]]]) -> Iterator[tuple[s
             mean_ms = 1000 * max(service.send_delay_s or 0 for service in late)
             most_ms = 1000 * max(service.send_delay_most_s or 0 for service in late)
             yield row.name, len(late), mean_ms, most_ms
-
-
-def _limited(pairs: Sequence[ModePair]) -> dict[int, list[str]]:
-    return grouped(
-        (point.concurrency, pair.online.name)
-        for pair in pairs
-        if pair.ratio is not None
-        and (point := pair.online.experiment.records[0].iterations[0].point) is not None
-        and point.concurrency is not None
-    )
-
-
-def _other_settings(pairs: Sequence[ModePair]) -> dict[tuple[str, str, str], list[str]]:
-    return grouped((setting, pair.online.name) for pair in pairs for setting in pair.settings)
