@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     """Return the fenced blocks of a page in these languages."""
     text = page.read_text()
     fence = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-    found = [Block(page, text[: m.start()].count("\n") + 1, m[1], m[2]) for m in fence.finditer(text)]
+    found = [Block(page, text[: m.start()].count("\n") + 1, m[1], textwrap.dedent(m[2])) for m in fence.finditer(text)]
     return [block for block in found if block.language in languages]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,43 +107,3 @@ def test_sequences_that_lost_their_memory_and_were_computed_again_are_flagged(tm
     assert re.fullmatch(
         r"Iteration 1: \d+ preemptions; the KV cache does not hold all sequences at once\.", sentences[1]
     )
-
-
-def held_up_without_a_lease(folder: Path, leases: Path) -> tuple[Launching, str]:
-    """Return a launch whose engine was stopped for three seconds, and the lease that was removed."""
-    spec = tiny_spec(workload={"output_tokens": 100}, measuring={"warmup_iterations": 1, "iterations": 6})
-    launch = Launching(folder, spec)
-    launch.wait_for("iteration 4/6")  # past the half that could still be warm-up
-    engine = launch.computing()
-    engine.suspend()
-    time.sleep(3.0)
-    engine.resume()
-    (lease,) = leases.iterdir()
-    lease.unlink()
-    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
-    return launch, str(lease)
-
-
-def test_an_iteration_that_was_held_up_and_a_lease_that_was_removed_make_the_launch_invalid(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
-    for attempt in range(4):  # between two passes nothing is held up, and there it may be stopped now and then
-        launch, lease = held_up_without_a_lease(tmp_path / str(attempt), tmp_path / "leases")
-        record = launch.record()
-        slowest = max(record.iterations[1:], key=lambda iteration: iteration.elapsed_s)
-        if slowest.elapsed_s > 3.0 and len(record.iterations) == 7:  # and the warm-up was not extended
-            break
-    assert slowest.elapsed_s > 3.0
-    (flag,) = [flag for flag in record.validity if flag.code == "not_steady"]
-    assert f"Measured iteration {slowest.index} of 6 took {slowest.elapsed_s:.4g} s" in flag.sentence
-    assert flag.severity == "warning"
-    invalid = {flag.code: flag.sentence for flag in own_flags(record) if flag.severity == "invalid"}
-    assert invalid.keys() == {"paused", "lease_lost"}
-    paused = re.fullmatch(
-        r"During pass (\d+) a process of the engine was stopped for about ([\d.]+) s\.", invalid["paused"]
-    )
-    assert paused is not None
-    assert int(paused[1]) == slowest.index
-    assert 2.0 < float(paused[2]) < slowest.elapsed_s + 1
-    assert lease in invalid["lease_lost"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import httpx
@@ -70,9 +69,7 @@ def test_an_engine_that_hangs_in_a_pass_is_told_by_the_limit_of_its_launch(tmp_p
     launch.wait_for("iteration 1/")
     wait_for_a_pass(launch, tokens=4 * 2 * 110)
     launch.child("VLLM::EngineCore").suspend()
-    began = time.monotonic()
     assert launch.finish() == 1
-    assert time.monotonic() - began < 60
     assert launch.survivors() == []
     failure = launch.failure()
     assert failure.category == "timeout"

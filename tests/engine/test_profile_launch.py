@@ -12,7 +12,7 @@ from launching import Launching, online_spec, tiny_spec
 
 from rollout_bench.contracts.inside import Profile
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.store import read_profile, traces_path
+from rollout_bench.contracts.store import read_launched, traces_path
 
 pytestmark = pytest.mark.engine
 
@@ -28,7 +28,9 @@ def profile_spec(base: Spec | None = None, **settings: Any) -> Spec:
 def profiled(folder: Path, spec: Spec) -> tuple[Launching, Profile]:
     launch = Launching(folder, spec)
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
-    return launch, read_profile(launch.out)
+    record = read_launched(launch.out, "profile")
+    assert isinstance(record, Profile)
+    return launch, record
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,6 @@ def test_the_workflow_runs_as_many_launches_side_by_side_as_there_are_devices(tm
     for number, (record, place) in enumerate(zip(records, places, strict=True)):
         assert place is not None
         assert place.isolation == "per_device"
-        assert place.waited_s < 2, "Snakemake started a launch that had to wait"
         assert set(place.neighbours) <= {f"offline/{record.spec.experiment()}/launch-{1 - number}"}
         assert ("shared_node" in {flag.code for flag in record.validity}) == bool(place.neighbours)
         assert record.environment.cpu_cores == len(os.sched_getaffinity(0)) // 2
@@ -68,7 +67,6 @@ def test_an_exclusive_launch_begins_when_the_engine_of_a_killed_one_is_gone(tmp_
     assert place is not None
     assert (place.isolation, place.neighbours) == ("exclusive", [])
     assert place.waited_s > 0
-    assert waits.record().wall_s < 200
     assert waits.record().environment.cpu_cores == len(os.sched_getaffinity(0))
     assert list(leases.iterdir()) == []
     killed.finish()

@@ -24,7 +24,7 @@ BUDGET = {
     "snakefile": 392,
     "trainers": 751,
     "workloads": 389,
-    "tests": 24104,
+    "tests": 24066,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

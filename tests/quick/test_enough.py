@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.plan.config import Precision
-from rollout_bench.plan.planfile import PlanFile, read_plan
+from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.summary import summarise
 
 BASE, ONE, TWO = make_spec(quant="bf16"), make_spec(quant="w8a8"), make_spec(quant="w8a16")
@@ -275,15 +274,3 @@ def test_while_a_neighbour_is_still_in_its_first_stage_no_more_than_one_further_
     assert wanted(tmp_path, plan()) == {"bf16": 4, "w8a8": 3, "w8a16": 4}
     save(tmp_path, make_failure(ONE, 2))
     assert wanted(tmp_path, plan())["w8a16"] == 12
-
-
-@pytest.mark.parametrize("more", [{}, {"stop": "spread", "race": False}, {"stop": "interval", "race": True}])
-def test_plans_of_earlier_versions_are_read_whatever_ended_their_launches(tmp_path: Path, more: dict[str, object]):
-    file = tmp_path / "plan.json"
-    content = json.loads(plan().model_dump_json())
-    content["precision"] |= more
-    file.write_text(json.dumps(content | {"schema_version": 10}))
-    assert read_plan(file).precision == plan().precision
-    put(tmp_path, BASE, range(3))
-    put(tmp_path, ONE, range(3), 1.2, 0.015)
-    assert "w8a8" in told(tmp_path, read_plan(file))

@@ -174,7 +174,7 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
         Done(),
     ):
         collecting.take(event)
-    record, _, _ = collecting.record("", tmp_path / "launch-0.json")
+    record, _ = collecting.record("", tmp_path / "launch-0.json")
     (flag,) = (flag for flag in record.validity if flag.code == "caches_not_as_asked")
     assert flag.sentence.endswith("which had 44 files.")
     assert not record.valid

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import filelock
@@ -46,12 +48,19 @@ def test_a_run_that_is_asked_to_end_keeps_whole_records_and_the_next_measures_on
     assert len(workspace.records) == len(stand_in.starts(workspace.path)) == 12, "a launch was measured twice"
 
 
+def command_lines(processes: Iterable[psutil.Process]) -> Iterator[str]:
+    """Yield the command line of each process that has not ended."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            yield " ".join(process.cmdline())
+
+
 def test_ctrl_c_while_planning_is_one_line_and_in_a_run_ends_with_the_status_of_an_interrupt(tmp_path: Path):
     engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
     workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
     command = [sys.executable, "-m", "snakemake", "plan"]
     plan = subprocess.Popen(command, cwd=workspace.path, stderr=subprocess.PIPE, text=True)
-    while not any(str(tmp_path) in " ".join(child.cmdline()) for child in psutil.Process(plan.pid).children()):
+    while not any(str(tmp_path) in words for words in command_lines(psutil.Process(plan.pid).children())):
         assert plan.poll() is None  # it asks the engine's Python
     plan.send_signal(signal.SIGINT)
     assert plan.communicate(timeout=DEADLINE_S)[1].endswith("interrupted: nothing was started\n")
