@@ -180,7 +180,7 @@ def test_a_name_that_holds_a_secret_is_known_by_its_words(name: str, value: str)
         ("command", "vllm serve m --max-num-batched-tokens 2048 --tokenizer m"),
         ("KEYWORD", "abc"),
         ("AUTHOR", "me"),
-        ("COMPASS", "abc"),
+        ("BYPASS", "abc"),
         ("max_num_batched_tokens", "auto"),
         ("max_tokens", "4k"),
         ("think_start_token", "<think>"),
