@@ -215,31 +215,6 @@ BAD_LOADS = [
         "demo.online.request_timeout_s: guidellm gives up no request",
         "leave request_timeout_s out",
     ),
-    Bad(
-        "more_generators_than_requests",
-        _demo("{online: {concurrency: 8, requests: 2, generators: 3}}"),
-        "demo.online: has 3 generators for 2 requests: some would send nothing",
-        "reference",
-    ),
-    Bad(
-        "more_generators_than_prompts",
-        _demo("{prompts: 1, samples_per_prompt: 2, online: {request_rate: 4, generators: 3}}"),
-        "demo.online.generators: 3 share 2 requests, so some would send nothing",
-        "lower generators",
-    ),
-    Bad("generators_none", _demo("{online: {generators: 0}}"), "online.generators: 0", "reference"),
-    Bad(
-        "more_generators_than_users",
-        _demo("{online: {concurrency: 2, generators: 3}}"),
-        "demo.online: has 3 generators for a concurrency of 2: each sends one request at once at least",
-        "reference",
-    ),
-    Bad(
-        "generators_of_guidellm",
-        _with("modes: [online], harness: guidellm", _demo("{online: {generators: 2, prompts_as: text}}")),
-        "demo.online.generators: guidellm starts its own processes",
-        "leave generators out",
-    ),
     Bad("api_unknown", _demo("{online: {api: responses}}"), "online.api: 'responses' is not known", "chat"),
     Bad(
         "chat_through_guidellm",
@@ -279,7 +254,6 @@ BAD_LOADS = [
         )
         for name, load, why in (
             ("duration_s", "concurrency: 2, duration_s: 9", "sends a number of requests"),
-            ("generators", "concurrency: 2, generators: 2", "starts its own processes"),
             ("request_timeout_s", "request_timeout_s: 3", "gives up no request"),
             ("stream", "stream: false", "asks for streams only"),
         )

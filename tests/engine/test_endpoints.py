@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from fault_proxy import FaultProxy
 from hostile_server import KINDS, hostile_server
@@ -171,36 +169,6 @@ def test_bytes_held_back_on_the_way_end_the_launch_in_bounded_time(tmp_path: Pat
         assert launch.finish() == 1
     assert launch.failure().category == "timeout"
     assert launch.survivors() == []
-
-
-def test_a_generator_that_is_killed_in_a_pass_ends_the_launch_in_two_lines_that_name_it(
-    tmp_path: Path, stub: Any
-) -> None:
-    spec = at(stub("--itl-ms", "100"), MANY)
-    shared = spec.model_copy(update={"load": spec.load.model_copy(update={"generators": 2})})
-    launch = Launching(tmp_path / "run", shared)
-    launch.wait_for("iteration 1/")
-    # Those of an iteration end with it: one is caught of whichever is under way.
-    while not (generators := generators_of(launch)):
-        time.sleep(0.02)
-    generators[0].kill()
-    assert launch.finish() == 1
-    assert launch.survivors() == []
-    assert launch.failure().category == "load_generator"
-    problem, remedy = launch.errors()[-2:]
-    assert f"process {generators[0].pid}) was ended by SIGKILL before its part was sent" in problem
-    assert "generators: 1" in remedy
-
-
-def generators_of(launch: Launching) -> list[psutil.Process]:
-    """Return processes of the launch that send requests, once both are there; their ends are watched from then on."""
-    found = []
-    for process in psutil.Process(launch.process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if any("server.paced" in word for word in process.cmdline()):
-                found.append(process)
-    launch.started |= set(found)
-    return found if len(found) == 2 else []
 
 
 def test_a_server_that_goes_away_fails_every_request_and_the_launch(tmp_path: Path, stub: Any) -> None:

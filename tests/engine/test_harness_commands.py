@@ -1,4 +1,4 @@
-"""What sends the requests of a real server: `vllm bench serve` itself, several generators, chats with a template.
+"""What sends the requests of a real server: `vllm bench serve` itself, chats with a template.
 
 They share one engine, which the test's own process starts.
 """
@@ -90,14 +90,6 @@ def test_the_command_sends_what_we_would_and_its_report_agrees_with_the_server(s
     assert done.iteration.client is not None
     assert done.iteration.client.cpu_share > 0
     assert {flag.severity for flag in done.flags} <= {"warning"}
-
-
-def test_two_generators_share_the_load_of_a_real_server(served: tuple[Opened, Path]) -> None:
-    done = passed(served, api=None, generators=2, points=[{"concurrency": 4, "requests": 9}])
-    assert sorted(row.generator or 0 for row in done.sequences) == [0, 0, 0, 0, 0, 1, 1, 1, 1]
-    assert {(row.output_tokens, row.status, row.finish_reason) for row in done.sequences} == {(8, 200, "length")}
-    assert done.iteration.server is not None
-    assert (done.iteration.server.requests, done.iteration.server.output_tokens) == (9, 72)
 
 
 def test_what_a_chat_template_puts_in_front_of_each_prompt_is_cached_and_no_doubt_about_the_launch(

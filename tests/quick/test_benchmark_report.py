@@ -141,11 +141,6 @@ def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
             assert latency[name]["p90"] == pytest.approx(np.quantile(values, 0.9, method="inverted_cdf")), name
 
 
-def test_a_load_that_several_processes_send_says_how_many(tmp_path: Path) -> None:
-    save_online(tmp_path / "results", make_online(make_online_spec(points=[FAST], generators=2)))
-    assert standard_load(the_report(tmp_path, "online/launch-0.yaml"))["parallelism"] == 2
-
-
 def test_requests_that_were_cut_when_their_time_was_over_are_incomplete_and_stages_keep_their_numbers(
     tmp_path: Path,
 ) -> None:

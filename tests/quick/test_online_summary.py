@@ -225,16 +225,6 @@ def test_every_column_of_online_tables_is_in_the_reference_of_measures() -> None
     assert {name for name in names if not re.search(rf"^\|.*\b{re.escape(name)}", text, re.MULTILINE)} == set()
 
 
-def test_a_load_of_several_processes_says_how_well_they_kept_its_schedule(tmp_path: Path) -> None:
-    spec = make_online_spec(points=[LoadPoint(request_rate=8.0)], generators=2)
-    measured(tmp_path, spec)
-    (line,) = cells(summary(tmp_path, spec), "What sent the requests: online, cpu")
-    assert line["processes"] == "2"
-    assert float(line["asked/s"]) == pytest.approx(8.0, rel=0.05)
-    assert float(line["sent/s"]) == pytest.approx(8.0, rel=0.05)
-    assert "What sent the requests" not in summary(tmp_path, BF16).markdown
-
-
 def test_one_load_that_two_harnesses_send_is_compared(tmp_path: Path) -> None:
     one = make_online_spec()
     assert one.load is not None

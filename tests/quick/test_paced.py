@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from stub_server import running_stub
 from synthetic_online import make_online_spec
@@ -21,7 +19,7 @@ from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
 from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.paced import LoadEnd, prepare
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, sent_of
 
 PROMPT = [100, 200, 300, 400]
@@ -51,15 +49,12 @@ def send(tmp_path: Path) -> Iterator[Send]:
             timeout_s: float | None = None,
             chat: bool = False,
             ids: bool = True,
-            generators: int = 1,
         ) -> LoadPass:
             body = {"logprobs": 0, **({"return_token_ids": True} if ids else {})}
             target = Target(f"{at}/v1", "stub", {}, True, stream, body, chat)
             every = asked(count, tokens)
             ending = LoadEnd(duration_s, wait, requests, timeout_s)
-            return prepare(
-                every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending, generators
-            )()
+            return prepare(every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending)()
 
         sent.url = url  # type: ignore[attr-defined]
         yield sent
@@ -145,52 +140,6 @@ def test_a_chat_has_its_own_words_for_log_probabilities():
     assert chat.asked_at == "http://x/v1/chat/completions"
 
 
-def test_several_processes_share_a_schedule_and_send_each_request_once(send: Send):
-    due_s = [0.05 * number for number in range(9)]
-    done = send(9, None, due_s=due_s, generators=2)
-    assert done.sent == [(number, 0) for number in range(9)]
-    assert done.generators == [number % 2 for number in range(9)]
-    assert [outcome.due_s for outcome in done.outcomes] == pytest.approx([done.began_s + due for due in due_s])
-    assert all(outcome.output_tokens == 4 and outcome.error is None for outcome in done.outcomes)
-    assert all((outcome.sent_s or 0.0) >= (outcome.due_s or 0.0) for outcome in done.outcomes)
-    told = httpx.get(f"{send.url}/truth").json()["requests"]  # type: ignore[attr-defined]
-    assert len(told) == 9
-
-
-def test_several_processes_share_users_and_a_number_of_requests(send: Send):
-    done = send(4, None, concurrency=3, requests=7, generators=2)
-    assert sorted(done.sent or []) == sorted((number % 4, number // 4) for number in range(7))
-    assert {generator: (done.generators or []).count(generator) for generator in (0, 1)} == {0: 4, 1: 3}
-    assert all(outcome.output_tokens == 4 for outcome in done.outcomes)
-
-
-def test_a_generator_that_is_killed_ends_the_pass_at_once_by_its_name_and_no_process_is_left(send: Send):
-    asked_for = ["one"] * 4
-    target = Target(f"{send.url}/v1", "stub", {}, True, True, {"return_token_ids": True})  # type: ignore[attr-defined]
-    before = set(psutil.Process().children())
-    # Without the one that is killed the others would send for ten minutes.
-    run = prepare(asked(4, 60), asked_for, None, 3, target, LoadEnd(600.0), generators=3)
-    generators = sorted(set(psutil.Process().children()) - before, key=lambda process: process.pid)
-    assert len(generators) == 3
-    killer = threading.Thread(target=lambda: (wait_for_requests(send.url, 3), generators[1].kill()))  # type: ignore[attr-defined]
-    killer.start()
-    with pytest.raises(ServingFailed) as told:
-        run()
-    killer.join()
-    assert told.value.category == "load_generator"
-    assert told.value.cause == (
-        f"generator 1 of 3 (from 0; process {generators[1].pid}) was ended by SIGKILL before its part was sent"
-    )
-    assert "generators: 1" in told.value.fix
-    assert set(psutil.Process().children()) == before
-
-
-def wait_for_requests(url: str, count: int) -> None:
-    """Return once the stub has been asked so many times: a pass is under way."""
-    while len(httpx.get(f"{url}/truth").json()["requests"]) < count:
-        time.sleep(0.02)
-
-
 def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):
     done = send(3, None, concurrency=2, requests=7)
     assert done.sent == [(number % 3, number // 3) for number in range(7)]
@@ -222,11 +171,6 @@ def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(mon
     assert outcome.cut_s is None
     assert outcome.error is not None
     assert "secret" not in outcome.error
-
-
-def test_more_processes_than_requests_send_what_there_is(send: Send):
-    done = send(2, None, due_s=[0.0, 0.05], generators=3)
-    assert [outcome.output_tokens for outcome in done.outcomes] == [4, 4]
 
 
 def test_a_server_that_is_not_there_is_not_asked_without_end(tmp_path: Path, send: Send):

@@ -222,11 +222,6 @@ def _by_default(value: str | None) -> str | None:
 AtEnd = Annotated[Literal["cut", "wait"] | None, AfterValidator(_by_default)]
 
 
-def _several(value: int | None) -> int | None:
-    return None if value == 1 else value
-
-
-Generators = Annotated[Annotated[Count, Field(le=64)] | None, AfterValidator(_several)]
 Api = Annotated[Literal["completions", "chat"] | None, AfterValidator(_by_default)]
 
 
@@ -249,9 +244,6 @@ class Traffic(Strict):
     api: Api = absent(
         "What is asked for. completions, or null: /v1/completions; chat: /v1/chat/completions, the prompt as text in "
         "one message of the user, to which the server's chat template adds."
-    )
-    generators: Generators = absent(
-        "Processes that share the sending: the load is that of all together, each sends its part of it. Null: one."
     )
     at_end: AtEnd = absent(
         "What becomes of requests that are under way when duration_s is over. cut, or null: they are closed, and count "

@@ -551,7 +551,6 @@ class SequenceRow(Strict):
     )
     status: int | None = absent("HTTP status. Null where there was no answer.")
     error: str | None = absent("Why the request failed. Null where it did not.")
-    generator: int | None = absent("The process that sent it. Null where there is one.", ge=0)
     cut_s: float | None = absent(
         "When it was cut, because the time of the load was over: it neither failed nor is complete. Null otherwise."
     )

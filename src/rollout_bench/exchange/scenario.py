@@ -191,7 +191,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         standardized=StandardLoad(
             tool=harness,
             tool_version=(spec.load and spec.load.harness_version) or own_version,
-            parallelism=1 if spec.load is None else spec.load.generators or 1,
+            parallelism=1,
             source="sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
             stage=stage,
             input_seq_len=_length(workload.prompt_tokens, measured, means.get("input")),

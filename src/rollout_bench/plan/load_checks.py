@@ -255,11 +255,6 @@ def _check_samples(where: str, load: WorkloadSettings) -> None:
 def _check_supply(where: str, load: WorkloadSettings) -> None:
     """Raise `UserError` where more requests are due in the time of a load than are drawn for a pass."""
     drawn = load.prompts * load.samples_per_prompt
-    if (load.online.generators or 1) > drawn:
-        raise UserError(
-            f"{where}.online.generators: {load.online.generators} share {drawn} requests, so some would send nothing",
-            "lower generators, or raise prompts",
-        )
     for point in load.online.points:
         due = point.due_requests
         if due is not None and due > drawn:

@@ -545,8 +545,6 @@ COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
 
 def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
     """Yield keys of a load that a harness's command can't be told, and why."""
-    if online.generators is not None:
-        yield "generators", "starts its own processes, and is started once"
     if online.request_timeout_s is not None:
         yield "request_timeout_s", "gives up no request before its answer has ended"
     for point in online.points:

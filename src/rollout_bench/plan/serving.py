@@ -115,15 +115,6 @@ class OnlineLoad(Traffic, Pacing):
                     "duration_s says for how long requests are sent, and all are sent at once: give a request_rate or "
                     "a concurrency"
                 )
-        for point in self.points:
-            if self.generators is not None and (point.concurrency or self.generators) < self.generators:
-                raise ValueError(
-                    f"has {self.generators} generators for a concurrency of {point.concurrency}: each sends one "
-                    "request at once at least"
-                )
-            most = point.requests if point.requests is not None else point.due_requests
-            if self.generators is not None and most is not None and most < self.generators:
-                raise ValueError(f"has {self.generators} generators for {most} requests: some would send nothing")
         if any(point.duration_s is not None and point.requests is not None for point in self.points):
             raise ValueError("has duration_s and requests, each of which says when sending ends: keep one")
         if self.at_end is not None and all(point.duration_s is None for point in self.points):

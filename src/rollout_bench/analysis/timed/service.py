@@ -7,7 +7,7 @@ Pure functions on arrays.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -179,7 +179,7 @@ class Service:
     `in_flight` is the mean number under way, `in_flight_most` the most
     at once. `offered_requests_per_s` is the rate at which requests were due, `kept_up_share` the share of it that came
     back, which is only the least that it can be where a pass was `too_short`.
-    `send_delay_s` is how much later than due they were sent, `sent_requests_per_s` the rate at which they were.
+    `send_delay_s` is how much later than due they were sent.
     `tokens_per_piece` is 1 where each token came alone.
     """
 
@@ -201,7 +201,6 @@ class Service:
     send_delay_s: float | None
     send_delay_most_s: float | None
     tokens_per_piece: float | None
-    sent_requests_per_s: float | None = None
 
 
 def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
@@ -234,7 +233,6 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         send_delay_s=_mean(delays),
         send_delay_most_s=float(delays.max()) if delays.size else None,
         tokens_per_piece=_tokens_per_piece(requests),
-        sent_requests_per_s=_mean(np.array(list(_sent_rates(requests, iterations)))),
     )
 
 
@@ -279,14 +277,6 @@ def _arrivals(requests: Requests, elapsed_s: float) -> Arrivals:
     good = np.isfinite(requests.e2el_s)
     cut = int(np.isfinite(requests.cut_s).sum())
     return Arrivals(due_s, requests.e2el_s[good], requests.last_s[good], elapsed_s, cut)
-
-
-def _sent_rates(requests: Requests, iterations: Sequence[Iteration]) -> Iterator[float]:
-    """Yield the rate at which requests of each pass were sent: those after the first, over the time until the last."""
-    for iteration in iterations:
-        sent_s = requests.sent_s[(requests.iteration == iteration.index) & np.isfinite(requests.sent_s)]
-        if sent_s.size > 1 and np.ptp(sent_s) > 0:
-            yield (sent_s.size - 1) / float(np.ptp(sent_s))
 
 
 def _mean(values: Array) -> float | None:

@@ -61,18 +61,11 @@ def iteration_of(
 def rows_of(requests: Sequence[Request], done: LoadPass, index: int) -> list[SequenceRow]:
     """One row for each request, in their order; times in seconds after the pass began."""
     return [
-        _row(
-            request,
-            outcome,
-            done.began_s,
-            index,
-            None if done.generators is None else done.generators[place],
-        )
-        for place, (request, outcome) in enumerate(zip(requests, done.outcomes, strict=True))
+        _row(request, outcome, done.began_s, index) for request, outcome in zip(requests, done.outcomes, strict=True)
     ]
 
 
-def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int, generator: int | None) -> SequenceRow:
+def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) -> SequenceRow:
     def since(moment: float | None) -> float | None:
         return None if moment is None else round(moment - began_s, 6)
 
@@ -94,7 +87,6 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int, 
         gap_tokens=tokens if outcome.streamed and any(count != 1 for count in tokens) else None,
         status=outcome.status,
         error=outcome.error,
-        generator=generator,
         cut_s=since(outcome.cut_s),
     )
 

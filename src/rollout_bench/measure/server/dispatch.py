@@ -49,7 +49,7 @@ class Sending:
         ending = paced.LoadEnd(point.duration_s, load.at_end == "wait", count_due, timeout_s=load.request_timeout_s)
         if due_s is None and point.concurrency is None:
             due_s = [0.0] * (count_due or len(requests))
-        return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending, load.generators or 1)
+        return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending)
 
     def _due_s(self, every: int, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
         if point.request_rate == "inf":

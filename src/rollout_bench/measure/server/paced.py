@@ -11,29 +11,22 @@ import contextlib
 import gc
 import itertools
 import json
-import multiprocessing.connection
-import pickle
 import resource
 import secrets
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from rollout_bench.contracts.record import ClientUse
-from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.server.stream import (
     TEMPLATE_TOKENS,
     LoadPass,
     Prompt,
     Question,
     RequestOutcome,
-    ServingFailed,
     Target,
     open_session,
     send,
@@ -109,7 +102,7 @@ class LoadEnd:
 
 @dataclass(frozen=True)
 class Part:
-    """What one process sends.
+    """What is sent in a pass.
 
     Attributes:
         contents: what is asked for, in order.
@@ -117,8 +110,6 @@ class Part:
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
         ending: when sending ends.
-        first: the number of what it sends first; after the last of the contents they begin again.
-        step: how much further the next one is.
     """
 
     contents: list[Question]
@@ -126,26 +117,6 @@ class Part:
     concurrency: int | None
     target: Target
     ending: LoadEnd
-    first: int = 0
-    step: int = 1
-
-    def shares(self, count: int) -> list[Part]:
-        """Return it shared out among `count` processes: each sends every `count`-th of what is due.
-
-        Together they send what one would: no prompt is sent by two, and times are those of one schedule.
-        """
-        most, requests = self.concurrency, self.ending.requests
-        return [
-            replace(
-                self,
-                due_s=None if self.due_s is None else self.due_s[share::count],
-                concurrency=None if most is None else len(range(share, most, count)),
-                ending=replace(self.ending, requests=None if requests is None else len(range(share, requests, count))),
-                first=share,
-                step=count,
-            )
-            for share in range(count)
-        ]
 
 
 @dataclass
@@ -174,7 +145,6 @@ def prepare(
     concurrency: int | None,
     target: Target,
     ending: LoadEnd,
-    generators: int = 1,
 ) -> Callable[[], LoadPass]:
     """Make what is needed to send `requests`; what is returned sends them.
 
@@ -185,13 +155,9 @@ def prepare(
         concurrency: how many may be under way at once; None: any number.
         target: where they go.
         ending: when sending ends.
-        generators: processes that send.
     """
     times = None if due_s is None else list(due_s)
     part = Part(questions(requests, prompts, target), times, concurrency, target, ending)
-
-    if generators > 1:
-        return _by_several(part.shares(generators))
 
     def run() -> LoadPass:
         done, client = send_part(part)
@@ -201,142 +167,25 @@ def prepare(
     return run
 
 
-def send_part(part: Part, began_s: float | None = None) -> tuple[SentPart, ClientUse]:
-    """Send a part, from `began_s` of the monotonic clock on; return what came of it and what that cost."""
+def send_part(part: Part) -> tuple[SentPart, ClientUse]:
+    """Send a part; return what came of it and what that cost."""
     before, cpu_before = time.monotonic(), time.process_time()
     with _no_collection():
-        done = asyncio.run(PartSender(part, began_s).run())
+        done = asyncio.run(PartSender(part).run())
     cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
     return done, ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
-
-
-LEAD_S = 0.1
-"""From the word to begin until they do: each process has it by then."""
-
-
-def _by_several(parts: Sequence[Part]) -> Callable[[], LoadPass]:
-    """Start a process for each of `parts`; what is returned has them send at the same moment, and puts together."""
-    # The part goes through a pipe: it holds headers, a key among them, which are nobody else's business.
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
-        )
-        for _ in parts
-    ]
-    for process, part in zip(processes, parts, strict=True):
-        _write(process, part)
-    with _ended_together(processes):
-        _each(processes)  # that it is ready
-
-    def run() -> LoadPass:
-        """Raise `ServingFailed` where one of them ended; the others are ended, too."""
-        began_s = time.monotonic() + LEAD_S
-        with _ended_together(processes):
-            for process in processes:
-                _write(process, began_s)
-            found: list[tuple[SentPart, ClientUse]] = _each(processes)
-        for process in processes:
-            process.communicate()
-        rows = [
-            (outcome.due_s or 0.0, generator, place)
-            for generator, (done, _) in enumerate(found)
-            for place, outcome in enumerate(done.outcomes)
-        ]
-        rows.sort()
-        ended_s = max(done.ended_s for done, _ in found)
-        return LoadPass(
-            began_s,
-            max(ended_s - began_s, 1e-9),
-            [found[generator][0].outcomes[place] for _, generator, place in rows],
-            _worst([client for _, client in found]),
-            [found[generator][0].sent[place] for _, generator, place in rows],
-            [generator for _, generator, _ in rows],
-        )
-
-    return run
-
-
-def _worst(clients: Sequence[ClientUse]) -> ClientUse:
-    dumped = [client.model_dump(exclude_none=True) for client in clients]
-    return ClientUse(**{name: max(each.get(name, 0.0) for each in dumped) for name in dumped[0]})
-
-
-def _write(process: subprocess.Popen[bytes], content: Any) -> None:
-    assert process.stdin is not None, "it was asked for"
-    with contextlib.suppress(BrokenPipeError):  # reading tells
-        pickle.dump(content, process.stdin)
-        process.stdin.flush()
-
-
-@contextlib.contextmanager
-def _ended_together(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """End all of `processes` where something goes wrong: without one of them the load is another one."""
-    try:
-        yield
-    except BaseException:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.communicate()
-        raise
-
-
-def _each(processes: Sequence[subprocess.Popen[bytes]]) -> list[Any]:
-    """Return what each of `processes` says next.
-
-    The first to say something is heard first: one that ended ends the pass at once, however long others send.
-    """
-    said: dict[int, Any] = {}
-    while len(said) < len(processes):
-        waiting = {
-            process.stdout.fileno(): number
-            for number, process in enumerate(processes)
-            if number not in said and process.stdout is not None
-        }
-        for stream in multiprocessing.connection.wait(list(waiting)):
-            number = waiting[stream]  # type: ignore[index]
-            said[number] = _read(number, processes)
-    return [said[number] for number in range(len(processes))]
-
-
-def _read(number: int, processes: Sequence[subprocess.Popen[bytes]]) -> Any:
-    process = processes[number]
-    assert process.stdout is not None, "it was asked for"
-    try:
-        return pickle.load(process.stdout)
-    except (EOFError, pickle.UnpicklingError):
-        status = process.wait()
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        cause = f"generator {number} of {len(processes)} (from 0; process {process.pid}) {how} before its part was sent"
-        fix = "read the log's end: memory may have run out; or set generators: 1"
-        raise ServingFailed("load_generator", cause, fix) from None
-
-
-def main() -> None:
-    """Send a part that comes through standard input, once the moment to begin does."""
-    told = sys.stdout.buffer
-    _open_files()
-    part = pickle.load(sys.stdin.buffer)
-    pickle.dump("ready", told)
-    told.flush()
-    pickle.dump(send_part(part, pickle.load(sys.stdin.buffer)), told)
-    told.flush()
 
 
 class PartSender:
     """Sends a part."""
 
-    def __init__(self, part: Part, began_s: float | None = None) -> None:
+    def __init__(self, part: Part) -> None:
         self._part = part
-        self._begins_s = began_s
         self._began_s = 0.0
         self._url = part.target.asked_at
         self._headers = {"Content-Type": "application/json", **part.target.headers}
         self._order: Iterator[tuple[int, int]] = (
-            divmod(number, len(part.contents))[::-1] for number in itertools.count(part.first, part.step)
+            divmod(number, len(part.contents))[::-1] for number in itertools.count()
         )
         self._done = SentPart([], [], 0.0, 0.0, [])
         self._over = False
@@ -348,8 +197,7 @@ class PartSender:
         try:
             async with open_session(self._part.target.verify_tls) as session:
                 # not before: what came until now took a while
-                self._began_s = self._done.began_s = self._begins_s or time.monotonic()
-                await asyncio.sleep(self._left_s(0.0))
+                self._began_s = self._done.began_s = time.monotonic()
                 await self._send_all(session)
         finally:
             watcher.cancel()
@@ -429,9 +277,3 @@ class PartSender:
                 await send(session, self._url, headers, question, target.stream, outcome)
         except TimeoutError:
             outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()
-
-
-if __name__ == "__main__":
-    from rollout_bench.measure.server import paced  # so that what is sent back has the names of that module
-
-    paced.main()

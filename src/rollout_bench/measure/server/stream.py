@@ -140,7 +140,6 @@ class LoadPass:
         client: what sending cost.
         sent: where not all were sent once: for each outcome, which request it is of, from 0, and how often that had
             been sent before.
-        generators: where several processes sent them: for each outcome, which one did.
     """
 
     began_s: float
@@ -148,7 +147,6 @@ class LoadPass:
     outcomes: list[RequestOutcome]
     client: ClientUse
     sent: list[tuple[int, int]] | None = None
-    generators: list[int] | None = None
 
 
 class ServingFailed(Exception):  # noqa: N818 (an outcome)

@@ -177,8 +177,6 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
     yield view("Latency, percentiles in ms: ", title, percentile_columns(), lines)
     if swept := list(_sweep(rows, settings.confidence)):
         yield view("Latency over the sweep: ", title, _sweep_columns(), swept)
-    if sending := list(_sending(rows)):
-        yield view("What sent the requests: ", title, SENDING, sending)
     if any(can_claim(line, "output_tokens") for line in lines):
         yield view(f"{TITLES['output_tokens']}: ", title, latency_columns("output_tokens"), lines)
     launched = _launched(lines, rows)
@@ -236,50 +234,6 @@ def _sweep_columns() -> tuple[Column, ...]:
         *means,
         *metric_columns("service"),
     )
-
-
-SENDING = (
-    Column("processes", "How many processes sent the requests of a load together.", lambda line: line["generators"]),
-    Column(
-        "asked/s",
-        "Requests that were due in a second, where they arrive at a rate.",
-        lambda line: number(line["asked"], 3),
-    ),
-    Column(
-        "sent/s",
-        "Requests that were sent in a second, from the first to the last of a pass: mean over passes and launches.",
-        lambda line: number(line["sent"], 3),
-    ),
-    Column(
-        "late ms (most)",
-        "How much later than due requests were sent, mean over launches; in brackets the most in any launch.",
-        lambda line: f"{milliseconds(line['late_s'], 3)} ({milliseconds(line['late_most_s'], 3)})",
-    ),
-)
-"""How well several processes kept the schedule of a load."""
-
-
-def _sending(rows: Sequence[Row]) -> Iterator[Line]:
-    for row in rows:
-        load = row.experiment.records[0].spec.load if row.experiment.records else None
-        if load is None or load.generators is None:
-            continue
-        services = [launch.service for launch in row.used if launch.service is not None]
-
-        def over(name: str, found: Sequence[Service] = services) -> float | None:
-            known = [value for service in found if (value := getattr(service, name)) is not None]
-            return mean(known) if known else None
-
-        most = [service.send_delay_most_s for service in services if service.send_delay_most_s is not None]
-        yield {
-            **row.axes,
-            "empty_because": row.empty_because,
-            "generators": str(load.generators),
-            "asked": over("offered_requests_per_s"),
-            "sent": over("sent_requests_per_s"),
-            "late_s": over("send_delay_s"),
-            "late_most_s": max(most, default=None),
-        }
 
 
 PIECES = 1.01
