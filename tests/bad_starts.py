@@ -30,16 +30,6 @@ BAD_STARTS = [
     ),
     Bad("startup_launcher_unknown", _start("launchers: [hot]"), "startup.launchers.0: 'hot'", "known: none, warm"),
     Bad("startup_launcher_null", _start("launchers: null"), "startup.launchers: None should be", "docs/reference"),
-    Bad("startup_entry_unknown", _start("entries: [async]"), "startup.entries.0: 'async'", "known: llm, server"),
-    Bad("startup_entry_misspelt", _start("entries: [sever]"), "startup.entries.0: 'sever'", "did you mean 'server'?"),
-    Bad("startup_no_entry", _start("entries: []"), "startup.entries: is an empty list", "docs/reference"),
-    Bad("startup_entry_singular", _start("entry: server"), "startup.entry: there is no such key", "'entries'"),
-    Bad(
-        "startup_server_in_one_process",
-        _start("entries: [llm, server]", "engine: {multiprocess: false}"),
-        "engine.multiprocess: a server's engine core is always a process of its own",
-        "leave server out of startup.entries",
-    ),
     Bad(
         "startup_fastsafetensors_on_cpu",
         _start("load_formats: [fastsafetensors]"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from synthetic_records import make_record, make_spec
 
@@ -23,10 +22,9 @@ def start_spec(
     caches: CacheState = "cold",
     loads: StartFormat = "auto",
     setting: str | None = None,
-    entry: Literal["server"] | None = None,
 ) -> Spec:
     """Return the spec of a start."""
-    startup = StartupSpec(caches=caches, load_formats=loads, entries=entry)
+    startup = StartupSpec(caches=caches, load_formats=loads)
     named = setting or f"caches-{caches}"
     return make_spec(iterations=1).model_copy(update={"mode": "startup", "startup": startup, "setting": named})
 

@@ -60,12 +60,6 @@ def warm(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
     return start(tmp_path_factory.mktemp("warm"), model, startup, eager=True)
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
-    startup = {"caches": "cold", "load_formats": "auto", "entries": "server"}
-    return start(tmp_path_factory.mktemp("served"), model, startup, eager=True)
-
-
 def course_of(record: Record) -> StartCourse:
     assert record.startup.course is not None
     return record.startup.course
@@ -131,28 +125,3 @@ def test_the_start_of_a_warm_launcher_begins_with_the_word(warm: Launching) -> N
     total_s = sum(phase.elapsed_s for phase in course.phases) + course.rest_s
     assert total_s == pytest.approx(course.until_token_s, rel=1e-6)
     assert record.startup.init_s <= course.until_token_s < record.wall_s
-
-
-def test_phases_of_a_server_and_the_rest_are_the_whole_until_its_first_token(served: Launching) -> None:
-    course = course_of(served.record())
-    names = [phase.name for phase in course.phases]
-    assert set(names) >= {"process", "import", "config", "worker_start", "weights", "engine_ready"}
-    assert names[-2:] == ["server_up", "first_token"]
-    total_s = sum(phase.elapsed_s for phase in course.phases) + course.rest_s
-    assert total_s == pytest.approx(course.until_token_s, rel=1e-6)
-    assert course.rest_s < 0.02 * course.until_token_s
-
-
-def test_a_server_begins_with_its_process_and_is_up_before_it_is_asked(served: Launching) -> None:
-    record = served.record()
-    course = course_of(record)
-    up, token = course.phase("server_up"), course.phase("first_token")
-    assert up is not None
-    assert token is not None
-    assert up.ended_s == pytest.approx(token.began_s)
-    assert (course.after_s or 0) > 0
-    assert record.startup.import_s + record.startup.init_s < course.until_token_s
-    assert "Starting vLLM server on" in served.log_text()
-    (row,) = record.iterations
-    assert (row.sequences, row.output_tokens) == (1, 1)
-    assert record.engine.weights_bytes_by_dtype

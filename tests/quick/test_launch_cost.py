@@ -43,7 +43,7 @@ def test_the_start_of_a_server_is_one_part() -> None:
     assert cost.wall_s == pytest.approx(record.wall_s)
 
 
-@pytest.mark.parametrize("spec", [make_spec(), rollout_spec(), start_spec(entry="server")])
+@pytest.mark.parametrize("spec", [make_spec(), rollout_spec(), start_spec()])
 def test_an_engine_whose_start_is_seen_has_two(spec: Spec) -> None:
     cost = parts_of(make_record(spec))
     assert (cost.import_s, cost.init_s, cost.server_start_s) == (8, 3, 0)

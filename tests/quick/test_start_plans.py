@@ -47,16 +47,6 @@ def test_a_warm_launcher_is_one_more_value_and_none_leaves_keys_as_they_were() -
     assert second.startup.launchers == "warm"
 
 
-def test_a_server_is_one_more_value_with_a_core_of_its_own_and_llm_leaves_keys_as_they_were() -> None:
-    first, second = specs("startup: {caches: [cold], entries: [llm, server]}")
-    (alone,) = specs("startup: {caches: [cold]}, settings: [llm], setting_settings: {llm: {}}")
-    assert [spec.setting for spec in (first, second)] == ["entries-llm", "entries-server"]
-    assert "entries" not in first.model_dump(mode="json")["startup"]
-    assert first.model_copy(update={"setting": "llm"}).key() == alone.key()
-    assert second.startup is not None
-    assert (second.startup.entries, first.engine.multiprocess, second.engine.multiprocess) == ("server", False, True)
-
-
 def test_made_up_weights_take_a_config_alone() -> None:
     matrix = planned(f"{{{BASE}, startup: {{caches: [cold], load_formats: [auto, dummy]}}}}")
     checkpoints = [experiment.checkpoint for experiment in matrix.experiments]
@@ -84,13 +74,6 @@ def test_warm_caches_are_shared_by_all_starts_that_compile_alike(
     assert not (folders[0] / FILLED).exists()
     cold = start_spec("cold")
     assert warm_folder(cold, engine_environment(cold, "m/m")) is None
-
-
-def test_a_server_and_an_llm_have_warm_caches_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = [start_spec("warm"), start_spec("warm", entry="server"), start_spec("warm", "dummy", entry="server")]
-    folders = [warm_folder(spec, engine_environment(spec, "m/m")) for spec in found]
-    assert len(set(folders)) == 3
 
 
 def test_what_the_shell_sets_moves_no_warm_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,16 +110,6 @@ def test_each_launch_has_the_loading_time_report_of_llm_ds_nop(made: Summary) ->
     assert "load_cached_compiled_graph" not in metrics
 
 
-def test_a_server_up_is_what_the_report_calls_its_start() -> None:
-    phases: dict[PhaseName, float] = {"process": 1.0, "import": 6.0, "engine_ready": 0.5, "server_up": 0.75}
-    record = start_record(start_spec(entry="server"), phases={**phases, "first_token": 0.1}, after_s=2.0)
-    (metrics,) = yaml.safe_load(loading_report(record))["vllm_metrics"]
-    assert metrics["categories"][-1] == {"title": "API Server Starts", "elapsed": 0.75}
-    launched = datetime.fromisoformat(record.started_at).timestamp()
-    assert metrics["vllm_start_timestamp"] == pytest.approx(launched + 2.0 + 1.0)
-    assert metrics["vllm_ready_timestamp"] == pytest.approx(launched + 2.0 + 8.25)
-
-
 def test_the_times_of_a_warm_launcher_begin_with_the_word() -> None:
     record = start_record(start_spec(), phases={"config": 9.0, "engine_ready": 0.5, "first_token": 0.1}, after_s=30.0)
     report = yaml.safe_load(loading_report(record))

@@ -556,6 +556,6 @@ def behind_server(spec: Spec) -> bool:
     """Return whether requests go to a server, so that nobody else sees what its engine does.
 
     That is when the engine first scheduled a sequence, and what its start goes to: its processes import and construct
-    it. What is timed of a start besides is importing a client, meanwhile; mode startup looks into these processes.
+    it. What is timed of a start besides is importing a client, meanwhile.
     """
     return spec.load is not None

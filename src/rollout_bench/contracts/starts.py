@@ -19,9 +19,6 @@ StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "ten
 Launcher = Literal["none", "warm"]
 """none: the start begins with a new process; warm: a process has imported the engine, and waits for the word."""
 
-StartEntry = Literal["llm", "server"]
-"""What is started: vLLM's `LLM` in the process that asks it, or `vllm serve`, which is asked over HTTP."""
-
 
 class StartupSettings(Strict):
     """What an engine finds when it starts. Each combination of values is an experiment of its own."""
@@ -51,13 +48,6 @@ class StartupSettings(Strict):
             "launchers-warm."
         ),
     )
-    entries: Annotated[list[StartEntry], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
-        ["llm"],
-        description=(
-            "What is started: llm (vLLM's LLM, in the process that asks it) and server (vllm serve, which is up once "
-            "it answers /health, and is asked over HTTP). Several are settings that are compared: entries-server."
-        ),
-    )
 
 
 class StartupSpec(Strict):
@@ -66,7 +56,6 @@ class StartupSpec(Strict):
     caches: CacheState = Field(description="Its compile caches.")
     load_formats: StartFormat = Field(description="How weights are loaded.")
     launchers: Literal["warm"] | None = absent("warm: a process has imported the engine before the start begins.")
-    entries: Literal["server"] | None = absent("server: vllm serve is started, and asked over HTTP.")
 
 
 PhaseName = Literal[
@@ -84,7 +73,6 @@ PhaseName = Literal[
     "kv_cache",
     "graph_capture",
     "engine_ready",
-    "server_up",
     "first_token",
 ]
 """The phases of a start, in the order in which tables have them."""
@@ -102,7 +90,7 @@ class StartPhase(Strict):
 class StartCourse(Strict):
     """A start from its beginning until the first token was back. All phases and the rest are the whole.
 
-    It begins with the launch, with the word to a warm launcher, or with the process of a server.
+    It begins with the launch, or with the word to a warm launcher.
     """
 
     phases: list[StartPhase] = Field(description="Those that there were, in the order of their beginnings.")

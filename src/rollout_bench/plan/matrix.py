@@ -364,7 +364,7 @@ def _experiment(
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
     own = settings_of(mode, config, workload, args, platform)
-    usual = multiprocess_by_default(platform, mode, requests, own.get(PLACEMENT.settings), own.get(STARTUP.settings))
+    usual = multiprocess_by_default(platform, mode, requests, own.get(PLACEMENT.settings))
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,

@@ -38,7 +38,6 @@ def multiprocess_by_default(
     mode: str,
     load: LoadSpec | None,
     placement: PlacementSpec | None,
-    startup: StartupSpec | None = None,
 ) -> bool:
     """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
 
@@ -48,8 +47,6 @@ def multiprocess_by_default(
     """
     if placement is not None:
         return False
-    if startup is not None and startup.entries is not None:
-        return True
     return platform != "cpu" or load is not None or mode in (MESSAGES.name, ROLLOUT.name)
 
 
@@ -121,8 +118,7 @@ def _start_of(startup: StartupSettings) -> StartupSpec:
     """Return what a spec says of a start; of lists the first value, where no setting has said which."""
     loads = startup.load_formats[0]
     launcher = None if startup.launchers[0] == "none" else startup.launchers[0]
-    entry = None if startup.entries[0] == "llm" else startup.entries[0]
-    return StartupSpec(caches=startup.caches[0], load_formats=loads, launchers=launcher, entries=entry)
+    return StartupSpec(caches=startup.caches[0], load_formats=loads, launchers=launcher)
 
 
 NO_TENSORIZER: dict[Platform, str] = {
@@ -155,11 +151,6 @@ def check_startup(configs: Collection[Config], platform: Platform) -> None:
                 f"config: startup.load_formats: tensorizer can't be measured on {platform}: "
                 f"{NO_TENSORIZER.get(platform, NOT_SERIALISED)}",
                 "leave it out; the others are auto, dummy, runai_streamer and fastsafetensors",
-            )
-        if "server" in config.startup.entries and config.engine.multiprocess is False:
-            raise UserError(
-                "config: engine.multiprocess: a server's engine core is always a process of its own",
-                "set it to null, or leave server out of startup.entries",
             )
         for place, args in engine_args_in(config):
             if "load_format" in args:

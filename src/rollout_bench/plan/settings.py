@@ -37,7 +37,7 @@ SECTIONS: dict[str, type[Strict]] = {
 LISTS = {
     CYCLE.settings: ("sleep", "update"),
     PLACEMENT.settings: ("where",),
-    STARTUP.settings: ("caches", "load_formats", "launchers", "entries"),
+    STARTUP.settings: ("caches", "load_formats", "launchers"),
 }
 """Keys that take a list, each value of which is a setting in their mode, as of a sweep, by their section."""
 

@@ -89,12 +89,8 @@ def arguments(spec: Spec) -> dict[str, Any]:
     if spec.platform == "cpu":
         note_packed_weights()
     defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
-    return defaults | of_one_engine(spec)
-
-
-def of_one_engine(spec: Spec) -> dict[str, Any]:
-    """Return the engine arguments of `spec` without the number of replicas, each of which is an engine of its own."""
-    return {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
+    # without the number of replicas, each of which is an engine of its own
+    return defaults | {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
 
 
 def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **more: Any) -> Any:

@@ -161,8 +161,8 @@ def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[st
     root = _root_of_caches(environment, spec, version("torch"))
     if spec.startup.caches == "cold" or root is None:  # `check_before_start` says so
         return dict(environment)
-    # vLLM compiles other code for another load format, and for a server, which has other defaults than `LLM`
-    start = StartupSpec(caches="warm", load_formats=spec.startup.load_formats, entries=spec.startup.entries)
+    # vLLM compiles other code for another load format
+    start = StartupSpec(caches="warm", load_formats=spec.startup.load_formats)
     alike = spec.model_copy(update={STARTUP.settings: start, "setting": None})
     folder = root / f"start-{alike.key()}"
     return {**environment, **{variable: str(folder / part) for variable, part in VARIABLES.items()}}

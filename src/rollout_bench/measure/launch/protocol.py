@@ -145,7 +145,7 @@ class StartSeen(Strict):
     spans: list[tuple[PhaseName, float, float]] = Field(description="Phases, which may overlap: name, begin, end.")
     imports: float = Field(description="When the engine's process began to import the engine.")
     began: float | None = Field(
-        description="When a waiting process got the word, or a server was begun. Null where the launch's beginning is."
+        description="When a waiting process got the word. Null where the start begins with the launch."
     )
     token: float = Field(description="When the first token was back, had the request been made at once.")
     cache_files: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -79,29 +78,18 @@ class Server:
         spec: what is measured.
         model: local folder or hub id of the weights.
         more: arguments of the engine that are no settings of the experiment.
-        module: what is run, with the server's arguments.
-        waits: whether that waits for `begin`.
     """
 
-    def __init__(
-        self, spec: Spec, model: str, more: Mapping[str, Any], module: str = MODULE, waits: bool = False
-    ) -> None:
+    def __init__(self, spec: Spec, model: str, more: Mapping[str, Any]) -> None:
         self.key = secrets.token_urlsafe(24)
         environment = {**os.environ, KEY_VARIABLE: self.key, "VLLM_SERVER_DEV_MODE": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments(spec, model, more)],
-            stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
+            [sys.executable, "-m", MODULE, *arguments(spec, model, more)],
+            stdin=subprocess.DEVNULL,
             env=environment,
             preexec_fn=lambda: die_with_parent(signal.SIGKILL),
         )
         self.pid = self._process.pid
-
-    def begin(self) -> None:
-        """Give the word to a server that waits for it; that it has ended, `check` says."""
-        assert self._process.stdin is not None, "it was told to wait"
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(b"\n")
-            self._process.stdin.close()
 
     def port(self) -> int | None:
         """Return where it listens; None as long as it does not. vLLM binds first and listens once the engine is loaded.

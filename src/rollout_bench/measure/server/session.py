@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.contracts.load import EndpointSpec, LoadPoint, LoadSpec
+from rollout_bench.contracts.load import EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.probes.census import engine_facts
@@ -408,24 +408,12 @@ def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
     return body
 
 
-def served_alone(spec: Spec) -> Spec:
-    """Return `spec` as a server is started with that is asked for one completion after the other."""
-    load = LoadSpec(
-        points=(LoadPoint(),),
-        cool_down_s=0.0,
-        stream=False,
-        token_ids=True,
-        harness="rollout-bench",
-    )
-    return spec.model_copy(update={"load": load})
-
-
-def connection_to(spec: Spec, model: str, server: Server, port: int) -> Connection:
-    """Return what asks a server of ours that listens on `port`."""
+def _own(spec: Spec, model: str, server: Server) -> Opened:
+    """Return all that is to be known of a server of ours once it listens, which answers a completion for that."""
     load = spec.load
     assert load is not None, "an online spec has a load"
     target = Target(
-        url=f"http://127.0.0.1:{port}/v1",
+        url=f"http://127.0.0.1:{server.wait_for_port()}/v1",
         model=NAME,
         headers={"Authorization": f"Bearer {server.key}"},
         verify_tls=True,
@@ -435,22 +423,7 @@ def connection_to(spec: Spec, model: str, server: Server, port: int) -> Connecti
         tokenizer=str(spec.engine.args.get("tokenizer") or model),
         trust_remote_code=bool(spec.engine.args.get("trust_remote_code")),
     )
-    return Connection(target)
-
-
-def vocabulary_behind(connection: Connection) -> int:
-    """Return how many token ids the model of a server of ours has."""
-    return int(_from_workers(connection, "rollout_bench_settings")[0]["vocabulary"])
-
-
-def _own(spec: Spec, model: str, server: Server) -> Opened:
-    return opened_own(spec, model, server, connection_to(spec, model, server, server.wait_for_port()))
-
-
-def opened_own(spec: Spec, model: str, server: Server, connection: Connection) -> Opened:
-    """Return all that is to be known of a server of ours that listens, which answers a completion for that."""
-    load, target = spec.load, connection.target
-    assert load is not None, "an online spec has a load"
+    connection = Connection(target)
     with reaching("the server"):
         ranks = _from_workers(connection, "rollout_bench_census")
         asked = json.dumps(spec.engine.args)

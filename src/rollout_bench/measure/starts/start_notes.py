@@ -30,7 +30,7 @@ NOTED = (
     r"|saved AOT compiled function|Warming up model for the compilation"
     r"|Warming up done|Memory profiling takes|Available KV cache memory"
     r"|for KV cache on node|KV cache layout|KV cache size"
-    r"|Capturing a cudagraph on|Graph capturing finished|init engine \(|Supported tasks:|Starting vLLM server on"
+    r"|Capturing a cudagraph on|Graph capturing finished|init engine \("
     r"|rollout-bench:"
 )
 """The lines that are noted."""

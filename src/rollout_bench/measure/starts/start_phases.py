@@ -31,7 +31,6 @@ OVER: tuple[PhaseName, ...] = (
     "kv_cache",
     "memory_profiling",
     "first_token",
-    "server_up",
     "worker_start",
     "config",
     "engine_ready",

@@ -43,7 +43,6 @@ PHASES: Mapping[PhaseName, tuple[str, str]] = {
     "kv_cache": ("KV cache", "Making the KV cache."),
     "graph_capture": ("graph capture", "Capturing graphs of the device."),
     "engine_ready": ("engine ready", "From the engine's own end of its start until it takes requests."),
-    "server_up": ("server up", "From the engine being ready until the server answers /health."),
     "first_token": ("first token", "From the request until its only token is back."),
 }
 """Phase -> what tables and sentences call it, and what its column means."""
