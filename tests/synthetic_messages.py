@@ -29,13 +29,11 @@ def make_messages_spec(
     content = make_spec("qwen3-90m", "bf16", workload).model_dump()
     content["engine"]["args"] |= {"tensor_parallel_size": workers} if workers > 1 else {}
     content["engine"]["multiprocess"] = True
-    settings = {"steps": steps, "batches": batches, "contents": True, "formats": ["pickle5", "msgpack"]}
+    settings = {"steps": steps, "batches": batches}
     return Spec.model_validate(content | {"mode": "messages", "messages": settings})
 
 
-def make_messages(
-    spec: Spec, launch: int = 0, *, step_s: float = 1e-3, contents: bool = True
-) -> tuple[Messages, list[MessageRow]]:
+def make_messages(spec: Spec, launch: int = 0, *, step_s: float = 1e-3) -> tuple[Messages, list[MessageRow]]:
     """Return a launch of the spec's steps, of `step_s` each.
 
     A message takes 1 us, 2 us and 3 us of it, and waits for 50; worker r is r times `SLOWER_S` slower.
@@ -44,7 +42,7 @@ def make_messages(
     steps, rows = [], []
     workers = spec.engine.args.get("tensor_parallel_size", 1)
     for batch in spec.messages.batches:
-        for look in ("times", "contents") if contents else ("times",):
+        for look in ("times", "contents"):
             for index in range(spec.messages.steps):
                 steps.append(_step(look, batch, index, step_s))
                 for link, (first, later) in BYTES.items():

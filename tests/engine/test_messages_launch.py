@@ -196,7 +196,7 @@ def test_nothing_is_left(found: Measured) -> None:
 
 @pytest.mark.untimed
 def test_an_engine_that_is_killed_leaves_no_shared_memory(tmp_path: Path) -> None:
-    long = messages_spec(1, steps=1_900, batches=[8], contents=False).model_dump(mode="json")
+    long = messages_spec(1, steps=1_900, batches=[8]).model_dump(mode="json")
     long["workload"]["output_tokens"] = long["messages"]["steps"]  # no pass has more steps: with few it is over at once
     long["engine"]["args"]["max_model_len"] = 2_048
     launch = Launching(tmp_path, Spec.model_validate_json(json.dumps(long)))

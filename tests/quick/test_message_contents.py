@@ -87,7 +87,7 @@ def test_fields_sum_up_to_the_message_and_leave_it_as_it_was():
 
 
 def test_a_message_is_held_against_the_one_before_of_its_own_kind():
-    contents = Contents(["pickle5"])
+    contents = Contents()
 
     def look(method: str, value: str, rank: int = 0) -> Any:
         return contents.of((pickle.dumps(value, protocol=5),), False, "workers_to_core", rank, method)

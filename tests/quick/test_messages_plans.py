@@ -38,8 +38,8 @@ def test_the_core_is_a_process_of_its_own_in_this_mode_alone():
     assert (timed.engine.multiprocess, messages.engine.multiprocess) == (False, True)
 
 
-def test_the_order_of_batches_and_formats_is_no_setting():
-    assert MessagesSettings(batches=[32, 4], formats=["msgpack", "pickle5"]) == MessagesSettings(batches=[4, 32])
+def test_the_order_of_batches_is_no_setting():
+    assert MessagesSettings(batches=[32, 4]) == MessagesSettings(batches=[4, 32])
 
 
 def test_its_example_has_the_set_up_of_the_issue_and_a_rollout_with_one_worker_and_with_two():
@@ -59,8 +59,6 @@ def test_its_example_has_the_set_up_of_the_issue_and_a_rollout_with_one_worker_a
         ("{modes: [messages], messages: {batches: [0]}}", "messages.batches", ""),
         ("{modes: [messages], messages: {batches: 4}}", "messages.batches", "[4]"),
         ("{modes: [messages], messages: {steps: 1}}", "messages.steps", ""),
-        ("{modes: [messages], messages: {formats: [pickle4]}}", "messages.formats", "pickle5"),
-        ("{modes: [messages], messages: {formats: [msgpack, msgpack]}}", "messages.formats", "more than once"),
         ("{modes: [messages]}", "256 sequences are more than max_num_seqs 64", "raise max_num_seqs"),
         (f"{{modes: [messages], {SMALL}, engine: {{multiprocess: false}}}}", "engine.multiprocess", "null"),
         (

@@ -13,13 +13,15 @@ from pydantic import Field
 from rollout_bench.contracts.fields import Strict, absent
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
-from rollout_bench.contracts.spec import MessageFormat
 
 Link = Literal["front_end_to_core", "core_to_workers", "workers_to_core", "core_to_front_end"]
 """Who sends to whom. Workers are reached through shared memory, the front end through a socket."""
 
 Look = Literal["times", "contents"]
 """What a pass is looked at for: when each message was where, or what is in it, which takes time of its own."""
+
+MessageFormat = Literal["pickle5", "msgpack"]
+"""How a message may be encoded: Python's pickle, protocol 5, or vLLM's msgpack."""
 
 MessagePart = Literal[
     "prompt_token_ids",

@@ -23,7 +23,6 @@ from rollout_bench.contracts.fields import (
     Strict,
     absent,
     brackets,
-    no_duplicates,
 )
 from rollout_bench.contracts.load import (
     DatasetSpec,
@@ -82,17 +81,6 @@ def _rising(values: list[int]) -> list[int]:
     return sorted(set(values))  # their order is no setting
 
 
-MessageFormat = Literal["pickle5", "msgpack"]
-"""How a message may be encoded: Python's pickle, protocol 5, or vLLM's msgpack."""
-
-MESSAGE_FORMATS: tuple[MessageFormat, ...] = ("pickle5", "msgpack")
-
-
-def _in_order(formats: list[MessageFormat]) -> list[MessageFormat]:
-    no_duplicates(list(formats))
-    return [name for name in MESSAGE_FORMATS if name in formats]  # their order is no setting
-
-
 class MessagesSettings(Strict):
     """What a messages launch looks at."""
 
@@ -109,12 +97,6 @@ class MessagesSettings(Strict):
         AfterValidator(_rising),
         Field(max_length=16),
     ] = Field([4, 32, 256], description="Sequences at once: a pass for times, and one for contents, with each.")
-    contents: bool = Field(
-        True, description="Look into messages too, in passes of their own: sizes by field, distances, differences."
-    )
-    formats: Annotated[list[MessageFormat], BeforeValidator(brackets), AfterValidator(_in_order)] = Field(
-        list(MESSAGE_FORMATS), description="Formats that each message of a pass for contents is encoded in, to compare."
-    )
 
 
 RouterPolicy = Literal["least_in_flight", "round_robin", "sticky"]

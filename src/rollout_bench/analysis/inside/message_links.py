@@ -80,9 +80,9 @@ class MessagesRun:
 class LinkUse:
     """What one link takes of a step of one phase at one batch; each value is the median over steps of all launches.
 
-    Of a step it is the sum over the link's messages. Values that come from contents are None, or not there, where
-    contents were not looked at, and those that need a message before where there is none. `share` is `busy_s`, at the
-    worker that answers, over the step; `coding_s` are encoding and decoding there.
+    Of a step it is the sum over the link's messages. Values that come from contents are None, or not there, where the
+    pass for contents had no such step, and those that need a message before where there is none. `share` is `busy_s`,
+    at the worker that answers, over the step; `coding_s` are encoding and decoding there.
     """
 
     batch: int

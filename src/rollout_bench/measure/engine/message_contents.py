@@ -16,9 +16,9 @@ from rollout_bench.contracts.messages import (
     Link,
     MessageContent,
     MessageDifference,
+    MessageFormat,
     MessagePart,
 )
-from rollout_bench.contracts.spec import MessageFormat
 from rollout_bench.measure.probes.message_notes import Wire, size_of
 
 RUN_BYTES = 8
@@ -37,13 +37,8 @@ PROTOCOL: int = 5
 
 @dataclass
 class Contents:
-    """Looks into the messages of one pass, each against the one before of its link, writer and method.
+    """Looks into the messages of one pass, each against the one before of its link, writer and method."""
 
-    Args:
-        formats: what each message is encoded in.
-    """
-
-    formats: list[MessageFormat]
     _before: dict[tuple[Any, ...], bytes] = field(default_factory=dict)
 
     def of(self, wire: Wire, through_socket: bool, link: Link, rank: int | None, method: str) -> MessageContent:
@@ -65,7 +60,7 @@ class Contents:
             repeated_bytes=known,
             fields=fields_of(message, pickled_size if on_ring else packed_size),
             formats={
-                name: size for name in self.formats if (size := FORMATS[name](message, _TYPES.get(link))) is not None
+                name: size for name, made in FORMATS.items() if (size := made(message, _TYPES.get(link))) is not None
             },
             difference=None if before is None else difference(whole, before),
         )

@@ -68,12 +68,12 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     cost = ProbeCost(**probe_costs())
     tell(PhaseBegins(phase="measuring"))
     for batch in settings.batches:
-        for look in ("times", "contents") if settings.contents else ("times",):
+        for look in ("times", "contents"):
             noted = passes.run(batch, look)
             tell(IterationEnds())
             steps = steps_of(noted)
             use = probe_use(batch, noted.calls(), cost, steps) if look == "times" else None
-            rows = rows_of(noted, None if look == "times" else Contents(settings.formats))
+            rows = rows_of(noted, None if look == "times" else Contents())
             flags = [*cost_flags(use, steps), *batch_flags(batch, steps)] if use is not None else []
             tell(MessagesSeen(steps=steps, rows=rows, probes=use, flags=flags))
     tell(

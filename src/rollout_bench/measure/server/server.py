@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -91,24 +92,18 @@ class Server:
         )
         self.pid = self._process.pid
 
-    def port(self) -> int | None:
-        """Return where it listens; None as long as it does not. vLLM binds first and listens once the engine is loaded.
-
-        Raises:
-            ServingFailed: it ended.
-        """
-        self.check()
-        try:
-            listening = psutil.Process(self.pid).net_connections("tcp")
-        except psutil.Error:
-            return None
-        return next((c.laddr.port for c in listening if c.status == psutil.CONN_LISTEN), None)
-
     def wait_for_port(self) -> int:
-        """Wait until it listens; whoever calls has a limit of its own. Raises `ServingFailed` where it ends."""
-        while (port := self.port()) is None:
+        """Wait until it listens, and return where; whoever calls has a limit of its own.
+
+        vLLM binds first and listens once the engine is loaded. Raises `ServingFailed` where it ends.
+        """
+        while True:
+            self.check()
+            with contextlib.suppress(psutil.Error):
+                for connection in psutil.Process(self.pid).net_connections("tcp"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        return int(connection.laddr.port)
             time.sleep(POLL_S)
-        return port
 
     def check(self) -> None:
         """Raise `ServingFailed` where the server has ended."""

@@ -285,7 +285,7 @@ def _parts(use: LinkUse) -> str:
 
 
 def _gain(each: RunShares) -> dict[str, Any] | None:
-    """Return what differences would save at the largest batch; None where contents were not looked at."""
+    """Return what differences would save at the largest batch; None where no step of the pass for contents tells."""
     step = each.steps[-1]
     for use in _decode_uses(each.run, step.batch):
         if use.link == "core_to_workers" and use.size_bytes is not None and use.difference_bytes is not None:

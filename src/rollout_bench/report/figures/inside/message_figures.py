@@ -47,12 +47,10 @@ MOST_LINES = 5
 
 def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure:
     """Draw the bytes that each link carries in each step at the largest batch, a panel for each of `runs`."""
-    seen = [run for run in runs if any(row.content is not None for launch in run.launches for row in launch.rows)]
-    if not seen:
-        reason = "The contents of messages were not looked at." if runs else "There is no valid launch of messages yet."
-        return message_figure(TITLE, reason, alarm=alarm)
-    shown = seen[:MOST_PANELS]
-    left = [f"Not shown for want of room: {len(seen) - len(shown)} of {len(seen)}."] if shown != seen else []
+    if not runs:
+        return message_figure(TITLE, "There is no valid launch of messages yet.", alarm=alarm)
+    shown = runs[:MOST_PANELS]
+    left = [f"Not shown for want of room: {len(runs) - len(shown)} of {len(runs)}."] if shown != runs else []
     figure = new_figure(TITLE, ["The first launch of each, at its largest batch.", *left, where], alarm)
     styles = label_styles(LABELS.values())
     legend(figure, styles)
