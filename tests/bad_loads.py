@@ -255,7 +255,6 @@ BAD_LOADS = [
         for name, load, why in (
             ("duration_s", "concurrency: 2, duration_s: 9", "sends a number of requests"),
             ("request_timeout_s", "request_timeout_s: 3", "gives up no request"),
-            ("stream", "stream: false", "asks for streams only"),
         )
     ),
     Bad(

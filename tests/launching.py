@@ -96,7 +96,6 @@ ONLINE = {
     "points": [{"concurrency": None, "request_rate": "inf"}],
     "burstiness": 1.0,
     "cool_down_s": 0.1,
-    "stream": True,
     "token_ids": True,
     "harness": "rollout-bench",
 }

@@ -50,7 +50,6 @@ def make_online_spec(
         "points": [point.model_dump() for point in points],
         "burstiness": 1.0,
         "cool_down_s": 1.0,
-        "stream": True,
         "token_ids": True,
         "harness": "rollout-bench",
     } | load
@@ -75,7 +74,7 @@ def make_online(
     for point in points or spec.load.points:
         for number in range(iterations + 1):
             index = len(passes)
-            found = _pass(index, point, server, speed, requests, random, spec.load.stream)
+            found = _pass(index, point, server, speed, requests, random)
             ends = [row.last_token_s for row in found if row.last_token_s is not None]
             served = [row for row in found if not row.failed]
             passes.append(
@@ -113,7 +112,6 @@ def _pass(
     speed: float,
     requests: int,
     random: np.random.Generator,
-    stream: bool,
 ) -> list[SequenceRow]:
     gaps = random.exponential(size=requests)
     rate = point.request_rate if isinstance(point.request_rate, float) else None
@@ -138,10 +136,15 @@ def _pass(
             rows.append(SequenceRow(**common, output_tokens=0, finish_reason=None, status=500, error="server error"))
             continue
         heapq.heappush(slots, last)
-        times = {"first_token_s": first, "gaps_us": gaps_us} if stream else {}
         rows.append(
             SequenceRow(
-                **common, output_tokens=OUTPUT_TOKENS, finish_reason="length", status=200, last_token_s=last, **times
+                **common,
+                output_tokens=OUTPUT_TOKENS,
+                finish_reason="length",
+                status=200,
+                last_token_s=last,
+                first_token_s=first,
+                gaps_us=gaps_us,
             )
         )
     return rows

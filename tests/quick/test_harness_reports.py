@@ -20,7 +20,7 @@ from rollout_bench.measure.server import commands, guidellm, vllm_command
 from rollout_bench.measure.server.stream import ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
-TARGET = Target("http://127.0.0.1:1/v1", "stub", {"Authorization": "Bearer sk-hidden-key"}, True, True, {})
+TARGET = Target("http://127.0.0.1:1/v1", "stub", {"Authorization": "Bearer sk-hidden-key"}, True, {})
 
 VLLM: dict[str, Any] = {
     "num_prompts": 4,
@@ -145,9 +145,7 @@ def test_a_report_of_other_requests_is_none():
 
 
 def test_the_command_line_has_the_load_and_no_key():
-    target = Target(
-        "https://h/api/v1", "m", TARGET.headers, False, True, {"top_k": 5, "return_token_ids": True}, True, "t"
-    )
+    target = Target("https://h/api/v1", "m", TARGET.headers, False, {"top_k": 5, "return_token_ids": True}, True, "t")
     line = vllm_command.arguments(Path("/x"), load(7, rate=2.5, users=3), target)
     assert line[:2] == ["bench", "serve"]
     given = dict(word[2:].split("=", 1) for word in line[2:] if "=" in word)

@@ -172,17 +172,6 @@ def test_online_experiments_change_no_offline_table_and_no_column(tmp_path: Path
     assert rows(both)[0]["ttft_s_speedup"] == rows(both)[0]["tpot_p50_s"] == ""
 
 
-def test_answers_that_are_not_streamed_have_their_end_alone(tmp_path: Path) -> None:
-    specs = [make_online_spec(quant=quant, points=CLOSED, stream=False) for quant in ("bf16", "w8a8")]
-    measured(tmp_path, *specs)
-    settings = ComparisonSettings(online_metrics=["e2el_s", "ttft_s"])
-    made = summary(tmp_path, *specs, comparison=settings)
-    line = cells(made, "Latency, means: online")[1]
-    assert not {"TTFT ms", "TPOT ms", "ITL ms"} & line.keys()
-    assert line["E2EL speed-up"].startswith("1.2")
-    assert "no TTFT: answers were not streamed, so only E2EL is known" in words(made.text)
-
-
 def test_pieces_of_several_tokens_are_told(tmp_path: Path) -> None:
     record, sequences = make_online(BF16)
     pairs = [

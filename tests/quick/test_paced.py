@@ -44,14 +44,13 @@ def send(tmp_path: Path) -> Iterator[Send]:
             concurrency: int | None = None,
             wait: bool = False,
             at: str = url,
-            stream: bool = True,
             requests: int | None = None,
             timeout_s: float | None = None,
             chat: bool = False,
             ids: bool = True,
         ) -> LoadPass:
             body = {"logprobs": 0, **({"return_token_ids": True} if ids else {})}
-            target = Target(f"{at}/v1", "stub", {}, True, stream, body, chat)
+            target = Target(f"{at}/v1", "stub", {}, True, body, chat)
             every = asked(count, tokens)
             ending = LoadEnd(duration_s, wait, requests, timeout_s)
             return prepare(every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending)()
@@ -115,19 +114,17 @@ def test_a_limit_keeps_those_that_are_due_waiting_and_what_was_never_sent_is_cut
     assert all(outcome.cut_s is not None for outcome in done.outcomes)
 
 
-@pytest.mark.parametrize(("stream", "ids"), [(True, True), (True, False), (False, True), (False, False)])
-def test_a_chat_is_asked_with_messages_and_its_tokens_are_counted_as_those_of_completions(
-    send: Send, stream: bool, ids: bool
-):
-    done = send(2, None, concurrency=2, requests=2, chat=True, stream=stream, ids=ids, tokens=5)
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_chat_is_asked_with_messages_and_its_tokens_are_counted_as_those_of_completions(send: Send, ids: bool):
+    done = send(2, None, concurrency=2, requests=2, chat=True, ids=ids, tokens=5)
     assert [outcome.error for outcome in done.outcomes] == [None, None]
     assert [(outcome.output_tokens, outcome.counted) for outcome in done.outcomes] == [(5, ids)] * 2
     assert [outcome.prompt_tokens for outcome in done.outcomes] == [3, 3]  # as the server says
-    assert all(len(outcome.pieces_s) == (5 if stream else 1) for outcome in done.outcomes)
+    assert all(len(outcome.pieces_s) == 5 for outcome in done.outcomes)
 
 
 def test_a_chat_has_its_own_words_for_log_probabilities():
-    chat = Target("http://x/v1", "m", {}, True, True, {"logprobs": 2, "top_k": 5}, True)
+    chat = Target("http://x/v1", "m", {}, True, {"logprobs": 2, "top_k": 5}, True)
     asking = chat.asking("Hi", 7)
     assert asking == {
         "model": "m",
@@ -161,11 +158,11 @@ def test_what_is_due_is_sent_although_it_had_to_wait_where_answers_are_waited_fo
 
 def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(monkeypatch: pytest.MonkeyPatch):
     async def failing(*arguments: Any) -> None:
-        arguments[5].error = "bad key abcdef-secret-123"
+        arguments[4].error = "bad key abcdef-secret-123"
         await asyncio.sleep(60)
 
     monkeypatch.setattr(paced, "send", failing)
-    target = Target("http://x/v1", "stub", {"Authorization": "Bearer abcdef-secret-123"}, True, True, {})
+    target = Target("http://x/v1", "stub", {"Authorization": "Bearer abcdef-secret-123"}, True, {})
     done = prepare(asked(1), [PROMPT], None, 1, target, LoadEnd(2.0))()
     (outcome,) = done.outcomes
     assert outcome.cut_s is None
@@ -184,7 +181,7 @@ def test_a_server_that_is_not_there_is_not_asked_without_end(tmp_path: Path, sen
 
 
 def _outcome(**more: object) -> RequestOutcome:
-    fields = {"due_s": 10.0, "sent_s": 10.0, "streamed": True, "counted": True, "status": 200}
+    fields = {"due_s": 10.0, "sent_s": 10.0, "counted": True, "status": 200}
     return RequestOutcome(**{**fields, **more})  # type: ignore[arg-type]
 
 

@@ -44,7 +44,7 @@ def answering(first: bytes, again: bytes = b"", pause_s: float = 0.0) -> Iterato
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     port = listener.getsockname()[1]
-    yield Connection(Target(f"http://127.0.0.1:{port}/v1", "stub", {"Authorization": f"Bearer {KEY}"}, True, True, {}))
+    yield Connection(Target(f"http://127.0.0.1:{port}/v1", "stub", {"Authorization": f"Bearer {KEY}"}, True, {}))
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     thread.join()
@@ -96,7 +96,7 @@ def test_a_compressed_answer_is_refused():
 def test_a_redirect_is_not_followed_and_its_host_is_named(path: str):
     with hostile_server("redirect") as server, hostile_server() as elsewhere:
         server.elsewhere = elsewhere.url
-        target = Target(f"{server.url}/v1", "stub", {"X-Api-Key": KEY}, True, True, {})
+        target = Target(f"{server.url}/v1", "stub", {"X-Api-Key": KEY}, True, {})
         status, text = Connection(target).ask("GET", path)
         assert (status, text) == (307, "it redirects to 127.0.0.1, and redirects are not followed")
         assert Connection(target).metrics() == ""
@@ -134,7 +134,7 @@ def test_what_a_server_says_of_itself_is_fit_to_be_kept():
 
 def test_a_model_without_a_chat_template_is_not_called_a_load_too_large():
     said = "As of transformers v4.44, default chat template is no longer allowed, so you must provide one"
-    target = Target("http://x/v1", "stub", {}, True, True, {})
+    target = Target("http://x/v1", "stub", {}, True, {})
     with pytest.raises(ServingFailed) as raised:
         check_answer(400, json.dumps({"error": {"message": said}}), target)
     assert said[:60] in raised.value.cause
@@ -144,7 +144,7 @@ def test_a_model_without_a_chat_template_is_not_called_a_load_too_large():
 @pytest.mark.parametrize("pad", range(180, 205))
 def test_a_key_in_an_error_is_struck_out_before_the_error_is_cut(pad: int):
     message = json.dumps({"error": "x" * pad + f" {KEY} {KEY.lower()}"}).replace("/", "\\/")
-    target = Target("http://x/v1", "stub", {"Authorization": f"Bearer {KEY}"}, True, True, {})
+    target = Target("http://x/v1", "stub", {"Authorization": f"Bearer {KEY}"}, True, {})
     with pytest.raises(ServingFailed) as raised:
         check_answer(500, message, target)
     assert "sk-" not in raised.value.cause.lower()

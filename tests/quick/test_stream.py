@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.measure.server.stream import Answer, Question, RequestOutcome, Target, read_whole
+from rollout_bench.measure.server.stream import Answer, Question, RequestOutcome, Target
 
 
 def event(ids: list[int] | None, finish: str | None = None, text: str = "", **more: Any) -> str:
@@ -18,7 +18,7 @@ def event(ids: list[int] | None, finish: str | None = None, text: str = "", **mo
 
 
 def read(*lines: str) -> RequestOutcome:
-    outcome = RequestOutcome(streamed=True)
+    outcome = RequestOutcome()
     answer = Answer(Question(b"x" * 100, 100), outcome)
     for number, line in enumerate(lines):
         answer.take(line.encode(), float(number))
@@ -71,25 +71,7 @@ def test_a_usage_that_is_none_is_no_failure(usage: str):
     assert (outcome.error, outcome.output_tokens) == (None, 2)
 
 
-@pytest.mark.parametrize(
-    ("content", "tokens", "error"),
-    [
-        ({"choices": [{"token_ids": [1, 2], "finish_reason": "length"}]}, 2, None),
-        ({"choices": [{"text": "ab", "finish_reason": "stop"}], "usage": {"completion_tokens": 2}}, 2, None),
-        ({"choices": [{"text": "", "finish_reason": "stop"}]}, 0, "no tokens"),
-        ({"choices": [{"token_ids": [1], "finish_reason": "abort"}]}, 1, "abort"),
-        ({"choices": []}, 0, ""),
-    ],
-    ids=["ids", "claimed", "empty", "abort", "no_choice"],
-)
-def test_an_answer_in_one_piece_is_held_to_the_same(content: dict[str, Any], tokens: int, error: str | None):
-    outcome = RequestOutcome()
-    read_whole(json.dumps(content).encode(), Question(b"x" * 100, 100), outcome)
-    assert outcome.output_tokens == tokens
-    assert (outcome.error is None) if error is None else error in (outcome.error or "no error")
-
-
 def test_a_key_that_a_server_quotes_is_struck_out():
-    target = Target("http://x/v1", "m", {"Authorization": "Bearer sk-secret-1234"}, True, True, {})
+    target = Target("http://x/v1", "m", {"Authorization": "Bearer sk-secret-1234"}, True, {})
     assert target.quoted("401: key sk-secret-1234 is wrong") == "401: key *** is wrong"
     assert "sk-secret" not in repr(target)

@@ -238,9 +238,6 @@ class Traffic(Strict):
     cool_down_s: Annotated[Number, Field(ge=0, le=3600)] = Field(
         1.0, description="Pause between two points of a sweep, in seconds."
     )
-    stream: bool = Field(
-        True, description="Have tokens come one by one. false: whole answers; only E2EL can be measured then."
-    )
     api: Api = absent(
         "What is asked for. completions, or null: /v1/completions; chat: /v1/chat/completions, the prompt as text in "
         "one message of the user, to which the server's chat template adds."

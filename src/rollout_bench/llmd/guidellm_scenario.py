@@ -9,6 +9,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.readers import count, index, positive, switch, text
 from rollout_bench.llmd.content import Keys, one_of, rate_or_list, whole_or_list
 from rollout_bench.llmd.meaning import (
+    WHOLE_ANSWERS,
     HeldLoad,
     Meaning,
     MeasuredHere,
@@ -93,7 +94,7 @@ def _backend(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     if API[keys.take("request_format", one_of(*API), "/v1/chat/completions")] == "chat":
         meaning.online["api"] = "chat"
     if not keys.take("stream", switch, True):
-        meaning.online["stream"] = False
+        raise keys.error("stream", WHOLE_ANSWERS, "set it to true, in the profile or in overrides")
     keys.refuse("the key stands in endpoints.<name>.api_key_env", "api_key")
     keys.refuse("routes are those of OpenAI's API", "api_routes")
     keys.refuse("fields of one's own are not sent, nor headers", "extras")

@@ -8,6 +8,7 @@ from typing import Any
 from rollout_bench.core.readers import count, index, not_negative, positive, switch, text
 from rollout_bench.llmd.content import Keys, one_of
 from rollout_bench.llmd.meaning import (
+    WHOLE_ANSWERS,
     HeldLoad,
     Meaning,
     MeasuredHere,
@@ -47,7 +48,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     """
     meaning = Meaning()
     meaning.workload["samples_per_prompt"] = 1
-    _server(keys, meaning, served)
+    streams = _server(keys, meaning, served)
     _report(keys, meaning)
     keys.misspelt("load")
     load = keys.section("load")
@@ -75,16 +76,18 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
         )
     _data(keys.section("data"), meaning, max(stage.sent(1, 1) for stage in stages))
     keys.finish()  # a key that there is not is told before what its neighbours lack
+    if not streams:
+        raise keys.error("api.streaming", WHOLE_ANSWERS, "set it to true, in the profile or in overrides")
     arriving(meaning, stages, waits=True)
     return meaning
 
 
-def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
+def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> bool:
+    """Write what is asked of which server into `meaning`; return whether answers are to be streamed."""
     api = keys.section("api")
     if api.take("type", one_of("completion", "chat"), "completion") == "chat":
         meaning.online["api"] = "chat"
-    if not api.take("streaming", switch, False):
-        meaning.online["stream"] = False
+    streams = api.take("streaming", switch, False)
     api.refuse("headers of one workload, priorities among them, are not sent", "headers", "session_id_header_key")
     api.refuse("headers of one workload, priorities among them, are not sent", "session_token_header_key")
     api.refuse("answers of a given form are not asked for", "response_format")
@@ -101,6 +104,7 @@ def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     tokenizer.neutral("trust_remote_code")  # prompts travel as token ids, or through the served model's tokenizer
     tokenizer.refuse("may be a secret: it is inherited from where snakemake runs, as HF_TOKEN", "token")
     tokenizer.finish()  # before data is missed that is indented too far
+    return streams
 
 
 def _report(keys: Keys, meaning: Meaning) -> None:

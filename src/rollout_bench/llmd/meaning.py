@@ -20,6 +20,10 @@ MOST_PROMPT_TOKENS = 4_000_000
 """Tokens of all prompts that are made for such a loop, at most; after the last it begins again with the first."""
 
 
+WHOLE_ANSWERS = "asks for whole answers, and answers are streamed here: a whole one shows no first token"
+"""Why a profile is refused that does not stream."""
+
+
 @dataclass(frozen=True)
 class MeasuredHere:
     """What the config measures, as far as a profile may name it.

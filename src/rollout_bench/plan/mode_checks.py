@@ -543,8 +543,6 @@ def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
             yield "duration_s", "sends a number of requests, whatever time that takes"
         if harness == "vllm-bench" and point.request_rate == "trace":
             yield "request_rate", "draws the times of its requests itself, and takes no trace of ours"
-    if harness == "vllm-bench" and not online.stream:
-        yield "stream", "asks for streams only"
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:

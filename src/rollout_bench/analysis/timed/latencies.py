@@ -72,9 +72,6 @@ def _of_requests(experiment: TimedExperiment) -> PooledSequences:
         for measure in values
     }
     reasons = list(experiment.unread)
-    load = experiment.records[0].spec.load
-    if load is not None and not load.stream:
-        reasons.append("TTFT, TPOT and ITL are not known, since answers were not streamed")
     times = {launch: experiment.pass_times[launch] for launch in valid if launch in experiment.pass_times}
     of_launch = {m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()}
     return PooledSequences(values, independent, tuple(reasons), launches, of_launch, times)

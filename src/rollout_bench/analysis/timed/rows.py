@@ -288,13 +288,10 @@ def _point(experiment: TimedExperiment) -> LoadPoint | None:
 
 
 def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Collection) -> str:
-    load = experiment.records[0].spec.load
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
     if METRICS[metric].of_sequences and not single_times(experiment.records[0].spec):
         return f"no {METRICS[metric].header}: requests: per_prompt keeps no times of single sequences"
-    if METRICS[metric].of_requests and load is not None and not load.stream:
-        return f"no {METRICS[metric].header.removesuffix(' ms')}: answers were not streamed, so only E2EL is known"
     return f"no {METRICS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
 
 

@@ -53,7 +53,7 @@ class Requests:
 
     @cached_property
     def ttft_s(self) -> Array:
-        """Time to first token of each request, NaN where it did not succeed or was not streamed."""
+        """Time to first token of each request, NaN where it did not succeed."""
         return np.where(self.good, self.first_s - self.sent_s, np.nan)
 
     @cached_property

@@ -71,7 +71,7 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
 
     pieces, tokens = outcome.pieces_s, outcome.piece_tokens
     cut = outcome.cut_s is not None
-    every = outcome.streamed and (outcome.every_piece or len(tokens) == len(pieces))
+    every = outcome.every_piece or len(tokens) == len(pieces)
     return SequenceRow(
         iteration=index,
         prompt=request.prompt,
@@ -79,12 +79,12 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
         prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
         output_tokens=0 if cut and not outcome.counted else outcome.output_tokens,  # pieces are not counted tokens
         finish_reason=outcome.finish_reason,
-        first_token_s=since(pieces[0]) if pieces and outcome.streamed else None,
+        first_token_s=since(pieces[0]) if pieces else None,
         last_token_s=since(pieces[-1]) if pieces else None,
         due_s=since(outcome.due_s),
         sent_s=since(outcome.sent_s),
         gaps_us=[round(1e6 * (b - a)) for a, b in itertools.pairwise(pieces)] if every else None,
-        gap_tokens=tokens if outcome.streamed and any(count != 1 for count in tokens) else None,
+        gap_tokens=tokens if any(count != 1 for count in tokens) else None,
         status=outcome.status,
         error=outcome.error,
         cut_s=since(outcome.cut_s),

@@ -42,14 +42,14 @@ def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str
             "target": target.url,
             "model": target.model,
             "request_format": "/v1/completions",
-            "stream": target.stream,
+            "stream": True,
             "http2": False,
             "follow_redirects": False,
             "verify": target.verify_tls,
             "validate_backend": False,
             "extras": {
                 "headers": {"Accept-Encoding": "identity"},
-                "body": body | ({"stream_options": {"continuous_usage_stats": None}} if target.stream else {}),
+                "body": body | {"stream_options": {"continuous_usage_stats": None}},
             },
         },
         "profile": {"kind": "concurrent", "streams": load.concurrency}
@@ -107,9 +107,9 @@ def _outcome(stat: dict[str, Any], request: Request, target: Target, offset_s: f
     times = {
         name: value - offset_s for name, value in stat["timings"].items() if isinstance(value, float) and value > 0
     }
-    outcome = RequestOutcome(streamed=target.stream, sent_s=times.get("request_start"))
+    outcome = RequestOutcome(sent_s=times.get("request_start"))
     outcome.ended_s = times.get("request_end", times.get("resolve_end"))
-    ends = ("first_token_iteration", "last_token_iteration") if target.stream else ("request_end",)
+    ends = ("first_token_iteration", "last_token_iteration")
     outcome.pieces_s = sorted({times[end] for end in ends if end in times})
     prompt_tokens, output_tokens = (stat[f"{way}_metrics"]["text_tokens"] for way in ("input", "output"))
     if stat["status"] != "completed":

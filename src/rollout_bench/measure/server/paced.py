@@ -16,7 +16,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
@@ -49,9 +48,7 @@ def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], t
 
 def _question_of(prompt: Prompt, output_tokens: int, target: Target) -> Question:
     """Return what is sent to have `prompt` answered with so many tokens."""
-    how: dict[str, Any] = {"stream": target.stream}
-    if target.stream:
-        how["stream_options"] = {"include_usage": True}
+    how = {"stream": True, "stream_options": {"include_usage": True}}
     parts = 1 if isinstance(prompt, str) else len(prompt)
     added = TEMPLATE_TOKENS * parts if target.chat else 0
     return Question(json.dumps({**target.asking(prompt, output_tokens), **how}).encode(), output_tokens, added)
@@ -265,15 +262,15 @@ class PartSender:
     def _place(self, due_s: float, number: tuple[int, int]) -> int:
         """Return the place of what is due now, the `number` of the contents, among the outcomes."""
         self._done.sent.append(number)
-        self._done.outcomes.append(RequestOutcome(due_s=due_s, streamed=self._part.target.stream))
+        self._done.outcomes.append(RequestOutcome(due_s=due_s))
         return len(self._done.outcomes) - 1
 
     async def _send(self, place: int, session: aiohttp.ClientSession, question: Question) -> None:
-        target, outcome = self._part.target, self._done.outcomes[place]
+        outcome = self._done.outcomes[place]
         headers = {**self._headers, "X-Request-Id": f"{self._name}-{place}"}
         timeout_s = self._part.ending.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                await send(session, self._url, headers, question, target.stream, outcome)
+                await send(session, self._url, headers, question, outcome)
         except TimeoutError:
             outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()

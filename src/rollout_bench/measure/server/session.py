@@ -417,7 +417,6 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
         model=NAME,
         headers={"Authorization": f"Bearer {server.key}"},
         verify_tls=True,
-        stream=load.stream,
         body=sampling(spec, []),
         chat=load.api == "chat",
         tokenizer=str(spec.engine.args.get("tokenizer") or model),
@@ -478,9 +477,7 @@ def open_endpoint(spec: Spec) -> Opened:
 
     def target(body: dict[str, Any]) -> Target:
         headers, chat = headers_of(endpoint), load.api == "chat"
-        return Target(
-            endpoint.url, endpoint.model, headers, endpoint.verify_tls, load.stream, body, chat, endpoint.tokenizer
-        )
+        return Target(endpoint.url, endpoint.model, headers, endpoint.verify_tls, body, chat, endpoint.tokenizer)
 
     with reaching(endpoint.url):
         connection = Connection(target(full))

@@ -38,7 +38,6 @@ class Target:
         model: the model's name there.
         headers: what every request carries; the key is among them, so they are never printed.
         verify_tls: whether its certificate is checked.
-        stream: whether answers come token by token.
         body: fields of every request besides prompt and max_tokens.
         chat: whether prompts are messages of a chat.
         tokenizer: folder or hub id of the model's tokenizer; None where nobody has it.
@@ -49,7 +48,6 @@ class Target:
     model: str
     headers: dict[str, str] = field(repr=False)
     verify_tls: bool
-    stream: bool
     body: dict[str, Any]
     chat: bool = False
     tokenizer: str | None = None
@@ -108,7 +106,6 @@ class RequestOutcome:
         status: HTTP status.
         error: why it failed; None where it did not.
         ended_s: when its answer ended or it failed.
-        streamed: whether the pieces came one by one.
         cut_s: when it was cut, since the time of the load was over; None where it was not.
         every_piece: whether `pieces_s` are those of every piece, though nobody tells how many tokens each had.
     """
@@ -124,7 +121,6 @@ class RequestOutcome:
     status: int | None = None
     error: str | None = None
     ended_s: float | None = None
-    streamed: bool = False
     cut_s: float | None = None
     every_piece: bool = False
 
@@ -324,24 +320,16 @@ async def send(
     url: str,
     headers: dict[str, str],
     question: Question,
-    stream: bool,
     outcome: RequestOutcome,
 ) -> None:
     """Send `question` and fill `outcome` with what comes back; no failure of the server or the network is raised."""
-    outcome.streamed = stream
     try:
         async with session.post(
             url, data=question.body, headers=headers, allow_redirects=False, trace_request_ctx=outcome
         ) as response:
             outcome.status = response.status
             await check_head(response.status, response.reason, response.headers, response.content.iter_any())
-            if stream:
-                await _read_stream(response.content, question, outcome)
-            else:
-                content = await beginning(response.content.iter_any(), question.answer_bytes)
-                if len(content) > question.answer_bytes:
-                    raise too_long(question.answer_bytes)
-                read_whole(content, question, outcome)
+            await _read_stream(response.content, question, outcome)
     except Unusable as error:
         outcome.error = str(error)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -438,31 +426,6 @@ def _take(event: bytes, now: float, outcome: RequestOutcome) -> bool:
     if finish is not None:
         outcome.finish_reason = finish[1].decode()
     return finish is not None
-
-
-def read_whole(content: bytes, question: Question, outcome: RequestOutcome) -> None:
-    """Take an answer that came in one piece, now."""
-    now = time.monotonic()
-    answer = parsed(content)
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-    if choice is None:
-        outcome.error = told(None, None, content.decode(errors="replace")) or "the answer is empty"
-        return
-    ids = choice.get("token_ids")
-    finish = choice.get("finish_reason")
-    outcome.finish_reason = finish if isinstance(finish, str) else None
-    if isinstance(ids, list):
-        outcome.counted, outcome.output_tokens = True, len(ids)
-        prompt = choice.get("prompt_token_ids")
-        outcome.prompt_tokens = len(prompt) if isinstance(prompt, list) else None
-    _count_claimed(answer, question, outcome)
-    if not outcome.output_tokens and outcome.error is None:
-        outcome.error = "the answer had no tokens in it"
-        return
-    outcome.pieces_s.append(now)
-    outcome.piece_tokens.append(outcome.output_tokens)
-    _check(question, outcome)
 
 
 def _check(question: Question, outcome: RequestOutcome) -> None:

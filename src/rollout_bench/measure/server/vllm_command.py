@@ -108,7 +108,7 @@ def _outcome(seen: dict[str, Any], waited_s: float | None, request: Request, tar
     """Return what became of a request; `waited_s` passed from when it was due until it was sent."""
     sent_s, error = float(seen["start_times"]), str(seen["errors"] or "")
     counts = int(seen["input_lens"]), int(seen["output_lens"])
-    outcome = RequestOutcome(due_s=None if waited_s is None else sent_s - waited_s, sent_s=sent_s, streamed=True)
+    outcome = RequestOutcome(due_s=None if waited_s is None else sent_s - waited_s, sent_s=sent_s)
     if not error:
         outcome.status, error = 200, commands.wrong_counts(*counts, request) or ""
     if not error:

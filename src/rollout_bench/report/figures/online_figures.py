@@ -117,7 +117,7 @@ def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     rows = online_rows(rows)
     values = {(place, measure): _pooled(row, measure) for place, row in enumerate(rows) for measure in LATENCY_MEASURES}
     if not any(array.size for array in values.values()):
-        return message_figure(LATENCY_TITLE, "Answers were not streamed: only E2EL is known.", alarm=alarm)
+        return message_figure(LATENCY_TITLE, "No request has a TTFT or an ITL.", alarm=alarm)
     columns, left_out = spread([column_of(row) for row in rows])
     notes = [
         "Share of all requests (TTFT) and of all gaps between pieces of answers (ITL) of the valid launches that took "
