@@ -23,13 +23,13 @@ SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
 	@status=0; \
-	$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) -m "untimed or not engine" tests/engine tests/cluster tests/workflow tests/quick \
+	$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) -m "untimed or not engine" tests/engine tests/cluster tests/workflow tests/unit \
 	|| status=$$?; \
 	$(IN_VENV) pytest $(SLOWEST) -m "engine and not untimed" tests/engine || status=$$?; \
 	exit $$status
 
 test-quick: setup ## the tests that need no engine
-	@$(IN_VENV) pytest $(SIDE_BY_SIDE) tests/quick
+	@$(IN_VENV) pytest $(SIDE_BY_SIDE) tests/unit
 
 lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) ruff check

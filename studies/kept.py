@@ -23,7 +23,7 @@ from rollout_bench.measure.machine.host import cpu_model, git_commit
 from rollout_bench.plan.config import ComparisonSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "tests")]
+sys.path[:0] = [str(REPOSITORY / "tests" / "fixtures")]
 
 
 RESULTS = REPOSITORY / "validation" / "results"

@@ -22,7 +22,7 @@ from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
+sys.path[:0] = [str(REPOSITORY / "tests" / "fixtures")]
 
 from page import machine_facts  # noqa: E402
 from stub_server import running_stub  # noqa: E402

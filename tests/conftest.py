@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-GUARD = Path(__file__).parent / "guard"
+GUARD = Path(__file__).parent / "fixtures" / "guard"
 
 gc.set_threshold(50_000)  # as in guard/sitecustomize.py
 

@@ -23,7 +23,7 @@ from rollout_bench.plan.quants import BUILT_IN
 
 pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 
-TESTS = Path(__file__).resolve().parents[1]
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
 W8A16 = {**BUILT_IN["cpu"]["w8a16"].engine_args}
 
@@ -85,7 +85,7 @@ def launched(folder: Path, spec: Spec) -> Launching:
 @pytest.fixture(scope="module", autouse=True)
 def _workers_are_found() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(FIXTURES), os.environ.get("PYTHONPATH", "")]))
         yield
 
 

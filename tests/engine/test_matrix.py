@@ -189,7 +189,7 @@ def test_the_report_shows_summary_and_figures_offline(measured: Workspace):
         (lambda text: text.replace('"elapsed_s": ', '"elapsed": ', 1), "iterations.0.elapsed"),
         (lambda text: text.replace('"prompts": 2', '"prompts": 3', 1), "it was edited"),
     ],
-    ids=["field_renamed", "spec_edited"],  # tests/quick/test_damaged_records.py has the words of all
+    ids=["field_renamed", "spec_edited"],  # tests/unit/contracts/test_damaged_records.py has the words of all
 )
 def test_a_record_that_is_not_what_was_written_is_an_error_that_names_file_and_field(
     measured: Workspace, edit, problem: str

@@ -17,7 +17,7 @@ OVERLAY = {
     **{key: TINY[key] for key in ("models", "model_settings", "launches", "warmup_iterations")},
     "quants": ["bf16"],
     "iterations": 2,
-    "workloads": ["served"],  # all at once, as `demo`, is in tests/quick/test_online_summary.py
+    "workloads": ["served"],  # all at once, as `demo`, is in tests/unit/report/test_online_summary.py
     "workload_settings": {
         "served": {**SMALL, "samples_per_prompt": 1, "online": {"concurrencies": [1, 4]}},
     },

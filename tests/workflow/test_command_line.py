@@ -89,7 +89,7 @@ def test_every_rule_says_what_it_does(workspace: Workspace):
     assert {"all", "launch", "summary", "plan", "check"} <= {line.split()[0] for line in lines}
 
 
-# A sample, as each costs a start of snakemake: tests/quick/test_bad_configs.py has the words of all.
+# A sample, as each costs a start of snakemake: tests/unit/plan/test_bad_configs.py has the words of all.
 @pytest.mark.parametrize("bad", BAD_OVERLAYS[::12], ids=lambda bad: bad.name)
 def test_a_wrong_config_file_stops_snakemake_in_two_lines(workspace: Workspace, tmp_path: Path, bad: Bad):
     overlay = tmp_path / "bad.yaml"

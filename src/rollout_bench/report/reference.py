@@ -42,8 +42,8 @@ def config_page() -> str:
         " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens, the longest there are),"
         " the workload's, `engine_args`, the quant's, the model's, the setting's.\n\n"
         "## Lengths\n\n"
-        "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping that names a distribution. "
-        "[Choose a load](../how-to/loads.md) shows each at work.\n" + "".join(map(_kind_of_length, LENGTHS))
+        "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping `{distribution: uniform, ...}`. "
+        "[Choose a load](../how-to/loads.md) shows each at work.\n" + _lengths()
     )
 
 
@@ -54,8 +54,13 @@ def _modes() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kind_of_length(kind: type[BaseModel]) -> str:
-    return f"\n### {kind.__name__.lower()}\n\n{' '.join((kind.__doc__ or '').split())}\n\n{_table(kind)}"
+def _lengths() -> str:
+    kinds: dict[str, list[str]] = {}
+    for kind in LENGTHS:
+        for row in _rows(kind):
+            kinds.setdefault(row, []).append(kind.__name__.lower())
+    rows = [f"{row} {', '.join(of)} |\n" for row, of in kinds.items() if not row.startswith("| `distribution`")]
+    return "\n| key | type | default | meaning | of |\n|---|---|---|---|---|\n" + "".join(rows)
 
 
 def records_page() -> str:
@@ -113,13 +118,15 @@ def commands_page(helps: dict[str, str], rules: str) -> str:
 
 
 def _table(model: type[BaseModel]) -> str:
+    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *_rows(model)]) + "\n"
+
+
+def _rows(model: type[BaseModel]) -> Iterator[str]:
     schema = model.model_json_schema()
-    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for path, field, required in _fields(schema, schema, ""):
         default = "required" if required else _code(json.dumps(field["default"])) if "default" in field else ""
         meaning = " ".join(str(field.get("description", "")).split()).replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| `{path}` | {_type(schema, field)} | {default} | {meaning} |")
-    return "\n".join(lines) + "\n"
+        yield f"| `{path}` | {_type(schema, field)} | {default} | {meaning} |"
 
 
 def _fields(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any], bool]]:

@@ -141,7 +141,7 @@ def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, bas
     distribution of estimates of variance components", Biometrics Bulletin 2, 1946), and at most 2 (min(n, k) - 1),
     which for n = k is no limit. Without it a side of two launches whose spread comes out small by luck passes for
     well known beside a side of many: sides that scatter alike and do not differ, 2 and 12 launches, are then found to
-    differ in 11 % of cases at a level of 5 %, and with it in 3 % (`tests/quick/test_unpaired.py` simulates it).
+    differ in 11 % of cases at a level of 5 %, and with it in 3 % (`tests/unit/analysis/test_unpaired.py` simulates it).
     """
     u, v = np.square(sd) / launches, np.square(baseline_sd) / baseline_launches
     share = u / (u + v)  # of the variance; unlike the squares above it can not underflow

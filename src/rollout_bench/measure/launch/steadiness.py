@@ -20,7 +20,7 @@ level of its own since it is the usual trouble and being wrong about it is cheap
 ratios of times alone. Fewer than `LEAST` iterations tell nothing.
 
 Doubts about launches that are steady, and of these lead-ins, among 20,000 series of independent normal noise
-(`tests/quick/test_steadiness.py` simulates it again):
+(`tests/unit/measure/test_steadiness.py` simulates it again):
 
 | noise (CV) | n = 4 | n = 5 | n = 8 | n = 20 |
 |---|---|---|---|---|

@@ -1,0 +1,216 @@
+"""Synthetic checkpoints: shapes that fit together, bytes that are right, and a destination that is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from rollout_bench.checkpoints import formats as shards_module
+from rollout_bench.checkpoints import weights as writer_module
+from rollout_bench.checkpoints.build import build_checkpoint
+from rollout_bench.checkpoints.formats import FORMATS, check_format, stored_tensors, tensors
+from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
+from rollout_bench.checkpoints.weights import random_weight
+from rollout_bench.core.errors import UserError
+
+COMMAND = Path(__file__).parents[3] / "workflow" / "scripts" / "build_checkpoint.py"
+TINY = ("qwen2-tiny", "qwen3-tiny", "qwen3-moe-tiny", "openpangu-tiny")
+BUILDABLE = [(p, f) for p in TINY for f in FORMATS if (p, f) != ("qwen3-moe-tiny", "modelslim-w8a16")]
+
+
+def shape_of(preset: str, seed: int = 0, **sizes: int) -> ResolvedShape:
+    return SyntheticModel(preset=preset, shape=sizes, seed=seed).resolve()
+
+
+def digest(directory: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
+
+
+def run_command(*arguments: str, ulimit_blocks: int | None = None) -> subprocess.CompletedProcess[str]:
+    limit = f"ulimit -f {ulimit_blocks};" if ulimit_blocks is not None else ""
+    line = ["bash", "-c", f'{limit} exec "$@"', "bash", sys.executable, str(COMMAND), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(("preset", "weights_format"), BUILDABLE)
+def test_safetensors_reads_what_was_written(preset: str, weights_format: str, tmp_path: Path) -> None:
+    shape = shape_of(preset=preset)
+    checked = check_format(shape, weights_format)
+    build_checkpoint(shape, weights_format, tmp_path / "model")
+    expected = {s.name: (s.dtype, s.shape) for spec in tensors(shape) for s in stored_tensors(spec, checked)}
+    (path,) = (tmp_path / "model").glob("*.safetensors")
+    with safe_open(path, framework="pt") as file:
+        found = {}
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            part = file.get_slice(name)
+            found[name] = (part.get_dtype(), tuple(part.get_shape()))
+            if file.get_tensor(name).is_floating_point():
+                assert bool(torch.isfinite(file.get_tensor(name)).all())
+    assert found == expected
+
+
+@pytest.mark.parametrize("weights_format", ["compressed-tensors-w8a8", "modelslim-w8a8", "modelslim-w8a16"])
+def test_every_format_holds_the_same_model(weights_format: str, tmp_path: Path) -> None:
+    shape = shape_of(preset="openpangu-tiny")
+    build_checkpoint(shape, "bf16", tmp_path / "bf16")
+    build_checkpoint(shape, weights_format, tmp_path / "int8")
+    exact = load_file(tmp_path / "bf16" / "model.safetensors")
+    (path,) = (tmp_path / "int8").glob("*.safetensors")
+    rounded = load_file(path)
+    for name, weight in exact.items():
+        if (scale := rounded.get(f"{name}_scale")) is None:
+            assert torch.equal(weight, rounded[name])
+        else:
+            assert bool(((rounded[name] * scale.float() - weight.float()).abs() <= 0.505 * scale.float()).all())
+
+
+def test_w8a16_packs_the_int8_values_of_w8a8(tmp_path: Path) -> None:
+    shape = shape_of(preset="qwen3-tiny", num_hidden_layers=1)
+    for name in ("compressed-tensors-w8a8", "compressed-tensors-w8a16"):
+        build_checkpoint(shape, name, tmp_path / name)
+    plain = load_file(tmp_path / "compressed-tensors-w8a8" / "model.safetensors")
+    packed = load_file(tmp_path / "compressed-tensors-w8a16" / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert torch.equal(packed[f"{name}_packed"].view(torch.uint8).int() - 128, plain[name].int())
+    assert packed[f"{name}_shape"].tolist() == list(plain[name].shape)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        build_checkpoint(shape_of(preset="qwen3-moe-tiny", seed=seed), "compressed-tensors-w8a8", tmp_path / name)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert digest(tmp_path / "a")["model.safetensors"] != digest(tmp_path / "c")["model.safetensors"]
+
+
+def test_the_router_and_the_head_stay_unquantized(tmp_path: Path) -> None:
+    build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "compressed-tensors-w8a8", tmp_path / "ct", config_only=True)
+    build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "modelslim-w8a8", tmp_path / "slim", config_only=True)
+    config = json.loads((tmp_path / "ct" / "config.json").read_text())
+    description = json.loads((tmp_path / "slim" / "quant_model_description.json").read_text())
+    assert set(config["quantization_config"]["ignore"]) == {"lm_head", *(f"model.layers.{i}.mlp.gate" for i in (0, 1))}
+    assert description["model.layers.0.mlp.gate.weight"] == description["lm_head.weight"] == "FLOAT"
+    assert description["model.layers.1.mlp.experts.7.up_proj.weight"] == "W8A8_DYNAMIC"
+
+
+def test_a_large_model_is_sharded_with_an_index_and_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "SHARD_BYTES", 1 << 20)
+    shape = shape_of(preset="qwen3-tiny")
+    build_checkpoint(shape, "bf16", tmp_path / "m")
+    index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
+    files = sorted((tmp_path / "m").glob("*.safetensors"))
+    assert len(files) > 3
+    assert all(path.stat().st_size < (1 << 20) + (1 << 14) for path in files)
+    for spec in tensors(shape):
+        with safe_open(tmp_path / "m" / index["weight_map"][spec.name], framework="pt") as file:
+            assert torch.equal(file.get_tensor(spec.name), random_weight(spec, shape))
+
+
+def test_a_config_only_checkpoint_has_no_weights(tmp_path: Path) -> None:
+    build_checkpoint(shape_of(preset="qwen3-30b-a3b"), "compressed-tensors-w8a8", tmp_path / "m", config_only=True)
+    names = ["config.json", "synthetic.json", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == names
+
+
+def test_a_whole_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    shape = shape_of(preset="qwen3-moe-tiny")
+    assert build_checkpoint(shape, "bf16", tmp_path / "m")
+    before = (tmp_path / "m" / "model.safetensors").stat().st_mtime_ns
+    assert not build_checkpoint(shape, "bf16", tmp_path / "m")
+    assert (tmp_path / "m" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_model_at_the_destination_is_kept_and_named(tmp_path: Path) -> None:
+    build_checkpoint(shape_of(preset="qwen3-moe-tiny", seed=3), "bf16", tmp_path / "m")
+    with pytest.raises(UserError, match="its seed is 3, not 0"):
+        build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
+
+
+def test_foreign_files_at_the_destination_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not a checkpoint that this command built"):
+        build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_truncated_checkpoint_is_an_error_not_a_result(tmp_path: Path) -> None:
+    build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
+    os.truncate(tmp_path / "m" / "model.safetensors", 1000)
+    with pytest.raises(UserError, match=r"damaged: model\.safetensors"):
+        build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(directory: Path, *_: object) -> None:
+        (directory / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer_module, "write_shards", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
+    assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
+
+
+def test_a_killed_build_is_no_checkpoint_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    shape = {"preset": "qwen3-90m", "shape": {"num_hidden_layers": 48}}
+    line = [
+        sys.executable,
+        str(COMMAND),
+        "--shape",
+        json.dumps(shape),
+        "--format",
+        "bf16",
+        "--out",
+        str(tmp_path / "m"),
+    ]
+    partial = tmp_path / ".m.partial" / "model.safetensors"
+    with subprocess.Popen(line) as process:
+        deadline = time.monotonic() + 60
+        while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert partial.exists()
+    assert not (tmp_path / "m").exists()
+    assert build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
+    assert not partial.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--shape", "qwen3-tniy", "--format", "bf16"],
+        ["--shape", '{"preset": "qwen3-tiny", "shape": {"hiden_size": 64}}', "--format", "bf16"],
+        ["--shape", '{"preset": "qwen3-tiny"', "--format", "bf16"],
+        ["--shape", "qwen3-tiny", "--format", "w8a8"],
+        ["--shape", '{"preset": "qwen3-30b-a3b", "shape": {"num_hidden_layers": 4096}}', "--format", "bf16"],
+        ["--format", "bf16"],
+    ],
+)
+def test_a_user_s_mistake_is_two_lines_and_exit_status_1(arguments: list[str], tmp_path: Path) -> None:
+    result = run_command(*arguments, "--out", str(tmp_path / "m"))
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 2
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_disk_that_fills_up_is_two_lines_and_leaves_nothing(tmp_path: Path) -> None:
+    arguments = ("--shape", "qwen3-tiny", "--format", "bf16", "--out", str(tmp_path / "m"))
+    result = run_command(*arguments, ulimit_blocks=100)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 2
+    assert "could not be written" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
+    assert run_command(*arguments).returncode == 0

@@ -1,0 +1,265 @@
+"""summarise.py and plot.py as a user runs them, by hand and without Snakemake; and when a summary is stale."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import plot
+import pytest
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+
+from rollout_bench.commands import summarise
+from rollout_bench.contracts.store import record_path, sequences_path
+from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, run_command
+from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.plan.planfile import PlannedLaunch, read_plan, write_plan
+from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
+
+SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"
+BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
+PLAN = make_plan([BF16, W8A8], launches=1)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a folder with a plan and complete results."""
+    write_plan(tmp_path / "plan.json", PLAN)
+    save(tmp_path / "results", make_record(BF16), make_record(W8A8, rates=[500.0]))
+    return tmp_path
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stderr: str
+
+
+def run(script: str, *arguments: str, cwd: Path) -> Done:
+    """Run a command inside this process, which saves the seconds that imports take."""
+    stderr = io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stderr(stderr),
+        contextlib.redirect_stdout(io.StringIO()),
+        mock.patch.object(sys, "argv", [script, *arguments]),
+        pytest.raises(SystemExit) as end,
+    ):
+        run_command({"summarise.py": summarise.main, "plot.py": plot.main}[script])
+    return Done(int(end.value.code or 0), stderr.getvalue())
+
+
+def summarised(project: Path, *arguments: str) -> Path:
+    done = run("summarise.py", "results", "--plan", "plan.json", *arguments, cwd=project)
+    assert done.returncode == 0, done.stderr
+    return project / "results"
+
+
+def test_a_complete_summary_is_written_and_passes_the_check(project: Path) -> None:
+    results = summarised(project, "--check")
+    assert all((results / name).stat().st_size for name in (*SUMMARY_FILES, STATE_FILE))
+
+
+def test_an_incomplete_summary_is_written_and_only_the_check_fails(project: Path) -> None:
+    record_path(project / "results", "offline", W8A8.experiment(), 0).unlink()
+    save(project / "results", make_failure(W8A8))
+    assert "INCOMPLETE" in (summarised(project) / "summary.md").read_text()
+    (project / "results" / "summary.md").unlink()
+    done = run("summarise.py", "results", "--plan", "plan.json", "--check", cwd=project)
+    assert done.returncode == 1
+    assert (project / "results" / "summary.md").exists()
+
+
+@pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
+def test_a_damaged_record_is_told_in_two_lines_and_the_rest_is_written(project: Path, script: str) -> None:
+    path = record_path(project / "results", "offline", W8A8.experiment(), 0)
+    path.write_text(path.read_text().replace('"wall_s"', '"wall"'))
+    done = run(script, "results", "--plan", "plan.json", cwd=project)
+    assert done.returncode == LEFT_OUT_STATUS
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert "launch-0.json: wall_s: " in lines[0]
+    assert (project / "results" / {"summarise.py": "summary.md", "plot.py": "figures"}[script]).exists()
+
+
+def test_a_summary_names_what_is_damaged_and_each_run_does_until_it_is_mended(project: Path) -> None:
+    results = project / "results"
+    path = record_path(results, "offline", W8A8.experiment(), 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    assert run("summarise.py", "results", "--plan", "plan.json", cwd=project).returncode == LEFT_OUT_STATUS
+    assert run("summarise.py", "results", "--plan", "plan.json", "--check", cwd=project).returncode == 1
+    text = " ".join((results / "summary.txt").read_text().split())
+    assert "INCOMPLETE: 1 of 2 planned launches measured, 2 experiments; 1 damaged." in text
+    assert "launch-0.json: is not whole JSON" in text
+    assert is_stale(results, PLAN)
+    path.write_bytes(whole)
+    summarised(project, "--check")
+    assert not is_stale(results, PLAN)
+
+
+@pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "nowhere: does not exist"),
+        (["plan.json", "--all"], "plan.json: is not a folder"),
+        (["results", "--plan", "missing.json"], "missing.json: cannot be read"),
+        (["results", "--plan", "results"], "results: cannot be read"),
+        (["results", "--plan", "bad.json"], "bad.json: schema_version: "),
+    ],
+)
+def test_a_wrong_argument_is_a_two_line_error(project: Path, script: str, arguments: list[str], words: str) -> None:
+    (project / "bad.json").write_text("{}")
+    done = run(script, *arguments, cwd=project)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_copied_folder_is_summarised_where_it_lies_with_its_own_plan(project: Path, tmp_path: Path) -> None:
+    save(project / "results", make_record(make_spec("other")))
+    summarised(project)
+    copy = tmp_path / "elsewhere" / "copied"
+    shutil.copytree(project / "results", copy)
+    before = (copy / "summary.csv").read_bytes()
+    (copy / "summary.csv").unlink()
+    assert run("summarise.py", str(copy), cwd=tmp_path).returncode == 0
+    assert (copy / "summary.csv").read_bytes() == before
+    assert run("summarise.py", str(copy), "--all", cwd=tmp_path).returncode == 0
+    assert len((copy / "summary.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_the_summary_can_go_elsewhere(project: Path) -> None:
+    summarised(project, "--out", "out/here")
+    assert (project / "out" / "here" / "summary.txt").exists()
+    assert not (project / "results" / "summary.txt").exists()
+    assert not is_stale(project / "results", PLAN, project / "out" / "here")
+
+
+def test_figures_are_drawn_by_hand(project: Path) -> None:
+    done = run("plot.py", "results", "--all", cwd=project)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (project / "results" / "figures").iterdir())
+    assert names == ["iterations.svg", "speedup.svg", "throughput.svg"]
+
+
+@pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
+def test_a_command_runs_by_itself_with_nothing_else_set_up(project: Path, script: str) -> None:
+    command = [sys.executable, "-W", "error", str(SCRIPTS / script)]
+    done = subprocess.run([*command, "results"], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    of_matplotlib = "Matplotlib is building the font cache; this may take a moment.\n"  # once for each user, if slowly
+    assert done.stderr.removeprefix(of_matplotlib) == ""
+    done = subprocess.run([*command, "nowhere"], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "nowhere: does not exist"
+
+
+def test_help_and_staleness_load_no_heavy_library() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import plot; "
+        "from rollout_bench.commands import summarise; summarise.parser(); "
+        "heavy = ('jinja2', 'pandas', 'matplotlib', 'numpy', 'vllm', 'torch', 'snakemake'); "
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
+def test_help_says_what_goes_in(project: Path, script: str) -> None:
+    assert run(script, "--help", cwd=project).returncode == 0
+    help_text = {"summarise.py": summarise, "plot.py": plot}[script].parser().format_help()
+    assert all(word in help_text for word in ("RESULTS_DIR", "--plan", "--all", "--out", "Exit status"))
+
+
+def test_a_summary_is_fresh_until_something_it_shows_changes(project: Path) -> None:
+    results = project / "results"
+    record = record_path(results, "offline", BF16.experiment(), 0)
+    assert is_stale(results, PLAN)
+    summarised(project)
+    assert not is_stale(results, PLAN)
+    assert not is_stale(results, PLAN.model_copy(update={"launches": [PlannedLaunch(record="x", expected_s=9)]}))
+    assert is_stale(results, make_plan([BF16], launches=1))
+    assert is_stale(results, make_plan([W8A8, BF16], launches=1))
+    assert is_stale(results, make_plan([BF16, W8A8], launches=2))
+    assert is_stale(results, make_plan([BF16, W8A8], launches=1, baseline={"quant": "w8a8"}))
+    for change in ({"confidence": 0.9}, {"relevant_difference": 0.02}, {"metrics": ["startup_s"]}):
+        changed = ComparisonSettings(**change)  # type: ignore[arg-type]
+        assert is_stale(results, make_plan([BF16, W8A8], launches=1, comparison=changed)), change
+    assert is_stale(results, None)
+
+    content, stat = record.read_bytes(), record.stat()
+    record.unlink()
+    assert is_stale(results, PLAN)
+    record.write_bytes(content)
+    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not is_stale(results, PLAN)
+    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert is_stale(results, PLAN)
+    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not is_stale(results, PLAN)
+    sequences = sequences_path(record)
+    sequences.rename(sequences.with_suffix(".away"))
+    assert is_stale(results, PLAN)
+    sequences.with_suffix(".away").rename(sequences)
+    assert not is_stale(results, PLAN)
+    elsewhere = [e.model_copy(update={"weights": "elsewhere"}) for e in PLAN.experiments]
+    assert not is_stale(results, PLAN.model_copy(update={"experiments": elsewhere}))
+    save(results, make_failure(BF16, 1))
+    assert is_stale(results, PLAN)
+
+
+@pytest.mark.parametrize("name", [*SUMMARY_FILES, STATE_FILE])
+def test_a_summary_that_lacks_a_file_is_stale(project: Path, name: str) -> None:
+    results = summarised(project)
+    (results / name).unlink()
+    assert is_stale(results, PLAN)
+
+
+def test_a_broken_state_is_stale_and_by_hand_an_error(project: Path) -> None:
+    results = summarised(project)
+    for content in ("{", "[]", '{"plan": {"schema_version": 99}}', '{"schema_version": 1}'):
+        (results / STATE_FILE).write_text(content)
+        assert is_stale(results, PLAN)
+        with pytest.raises(UserError, match=STATE_FILE):
+            plan_of_summary(results)
+
+
+def test_looking_at_5000_records_takes_no_time(tmp_path: Path) -> None:
+    specs = [make_spec(f"model-{place}") for place in range(100)]
+    for spec in specs:
+        folder = tmp_path / "offline" / spec.experiment()
+        folder.mkdir(parents=True)
+        for launch in range(50):
+            (folder / f"launch-{launch}.json").touch()
+    for name in (*SUMMARY_FILES, STATE_FILE):
+        (tmp_path / name).write_text('{"schema_version": 1}')
+    plan = make_plan(specs, 50)
+    began = time.process_time()
+    assert is_stale(tmp_path, plan)
+    assert time.process_time() - began < 2
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_plan(tmp_path / "plan.json", PLAN)
+    assert read_plan(tmp_path / "plan.json") == PLAN
+
+
+def test_a_plan_from_before_comparisons_could_be_set_is_read_with_the_defaults(tmp_path: Path) -> None:
+    old = PLAN.model_dump(mode="json") | {"schema_version": 1}
+    del old["comparison"]
+    (tmp_path / "plan.json").write_text(json.dumps(old))
+    assert read_plan(tmp_path / "plan.json").comparison == ComparisonSettings()

@@ -1,0 +1,223 @@
+"""What outlived a launch whose command and guardian were both killed is ended by the next, and nothing else is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import psutil
+import pytest
+from launching import tiny_spec
+
+from rollout_bench.core import processes as processes_of
+from rollout_bench.measure.machine import scratch
+from rollout_bench.measure.machine.leases import Wanted, lease
+
+HERE = Path(__file__).parent
+PATHS = os.pathsep.join(map(str, [HERE, HERE.parents[1] / "fixtures", HERE.parents[2] / "src"]))
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from test_supervised_replicas import launch
+launch(Path(sys.argv[1]), os.pipe()[0], "hangs").run(lambda event: print(event, flush=True))
+"""
+
+
+KILLED_BEFORE_A_WORD = """
+import os, signal, subprocess
+start = subprocess.Popen.__init__
+def started(self, command, **more):
+    start(self, command, **more)
+    guardians.append("guardian" in str(command))
+    if sum(guardians) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+guardians = []
+subprocess.Popen.__init__ = started
+"""
+"""Has the supervisor killed as soon as it has started a second guardian, before it can tell it anything."""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where temporary folders are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
+    return folder
+
+
+@pytest.fixture
+def processes(tmp_path: Path, temporary: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, psutil.Process]]:
+    """Yield a supervisor in a pass, its guardian and its engine, which would sleep for a minute.
+
+    A parameter is the code that the supervisor runs before.
+    """
+    environment = {**os.environ, "PYTHONPATH": PATHS}
+    command = [sys.executable, "-c", getattr(request, "param", "") + PROGRAM, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        next(line for line in supervisor.stdout if "begins" in line)
+        found = {"supervisor": psutil.Process(supervisor.pid)}
+        for child in found["supervisor"].children():
+            found["guardian" if "guardian" in " ".join(child.cmdline()) else "engine"] = child
+        yield found
+        for process in found.values():
+            if process.is_running():
+                process.kill()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_the_next_launch_ends_what_outlived_guardian_and_command(
+    processes: dict[str, psutil.Process], temporary: Path, tmp_path: Path
+):
+    (folder,) = temporary.iterdir()
+    assert not scratch.end_left_behind(print)
+    assert folder.is_dir(), "the launch was alive"
+    processes["guardian"].suspend()
+    processes["supervisor"].kill()
+    processes["supervisor"].wait()
+    assert not scratch.end_left_behind(print)
+    assert folder.is_dir(), "the guardian would have seen to it"
+    processes["guardian"].kill()
+    while is_alive(processes["guardian"]):  # only its end frees the folder's lock
+        time.sleep(0.01)
+    assert is_alive(processes["engine"])
+    with lease(Wanted(tiny_spec(), tmp_path / "a/b/launch-0.json"), time.sleep, print):
+        assert not is_alive(processes["engine"])
+        assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [KILLED_BEFORE_A_WORD], indirect=True, ids=["killed_before_a_word"])
+def test_a_guardian_that_the_command_had_just_started_when_it_was_killed_ends_the_engine(
+    processes: dict[str, psutil.Process], temporary: Path
+):
+    processes["guardian"].kill()
+    assert processes["supervisor"].wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while list(temporary.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(temporary.iterdir()) == [], "the second guardian removes the folder once it has ended the engine"
+    assert not is_alive(processes["engine"])
+
+
+def test_what_a_process_starts_after_it_was_seen_is_ended_too(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = temporary / f"{scratch.PREFIX}left"
+    folder.mkdir()
+    (folder / scratch.LOCK).touch()
+    look, started = scratch._processes, list[subprocess.Popen[bytes]]()
+
+    def start() -> None:
+        started.append(subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}))
+        while started[-1].pid not in look(folder):  # its variables show a moment after it has begun
+            time.sleep(0.01)
+
+    def look_and_start_another(folder: Path) -> list[int]:
+        found = look(folder)
+        if len(started) == 1:  # as if the first had done so, and was gone at once when it was killed
+            start()
+            started[0].kill()
+            started[0].wait()
+        return found
+
+    monkeypatch.setattr(scratch, "_processes", look_and_start_another)
+    start()
+    assert scratch.end_left_behind(print)
+    assert not folder.exists()
+    with started[1] as second:
+        ended = not processes_of.is_living(second.pid)
+        second.kill()
+    assert ended
+
+
+def test_what_does_not_end_when_it_is_killed_is_named_and_found_again_by_the_next_launch(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = temporary / f"{scratch.PREFIX}left"
+    folder.mkdir()
+    (folder / scratch.LOCK).touch()
+    said: list[str] = []
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}) as stuck:
+        while stuck.pid not in scratch._processes(folder):
+            time.sleep(0.01)
+        with monkeypatch.context() as patch:  # nothing but a driver holds a process that is killed
+            patch.setattr(scratch, "LIMIT_S", 0.2)
+            patch.setattr(os, "kill", lambda *_: None)
+            assert scratch.end_left_behind(said.append)
+        assert folder.is_dir()
+        assert len(said) == 1
+        assert f"processes {stuck.pid}\n" in said[0]
+        assert len(said[0].splitlines()) == 2
+        assert scratch._noted_stuck(folder) == [stuck.pid]
+        monkeypatch.setattr(Path, "read_bytes", lambda _: b"")  # as of one that is being killed
+        assert scratch.end_left_behind(said.append)
+        assert stuck.wait() == -signal.SIGKILL
+    assert len(said) == 1
+    assert not folder.exists()
+
+
+def test_a_folder_in_use_is_left_alone_and_gone_afterwards(temporary: Path):
+    with scratch.scratch() as made:
+        assert not scratch.end_left_behind(print)
+        assert made.folder.is_dir()
+        assert list(temporary.iterdir()) == [made.folder]
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_of_that_name_that_is_nobody_s_engine_s_stays(temporary: Path):
+    mine, linked, elsewhere = (temporary / name for name in ("rollout-engine-mine", "rollout-engine-link", "elsewhere"))
+    for folder in (mine, elsewhere):
+        folder.mkdir()
+        (folder / "file").touch()
+    (elsewhere / scratch.LOCK).touch()
+    linked.symlink_to(elsewhere)
+    assert not scratch.end_left_behind(print)
+    assert (mine / "file").is_file()
+    assert (linked / "file").is_file()
+
+
+def test_what_another_user_s_launch_left_is_that_user_s_to_end(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = temporary / f"{scratch.PREFIX}left"
+    folder.mkdir()
+    (folder / scratch.LOCK).touch()
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    scratch.end_left_behind(print)
+    assert folder.is_dir()
+    monkeypatch.setattr(os, "getuid", lambda: user)
+    scratch.end_left_behind(print)
+    assert not folder.exists()
+
+
+def test_shared_memory_of_an_engine_is_known_while_it_lives_and_removed_once_all_are_dead(temporary: Path):
+    memory = SharedMemory(create=True, size=4096)
+    path = processes_of.SHARED_MEMORY / memory.name.lstrip("/")
+    foreign = temporary / "psm_elsewhere"
+    foreign.touch()
+    try:
+        assert path in processes_of.shared_memory_of([os.getpid()])
+        assert processes_of.shared_memory_of([1 << 22]) == set()
+        folder = temporary / f"{scratch.PREFIX}left"
+        folder.mkdir()
+        (folder / scratch.LOCK).touch()
+        scratch.note_shared_memory(folder, [path, foreign])
+        scratch.end_left_behind(print)
+        assert not path.exists()
+        assert foreign.exists(), "only what lies where shared memory does is removed"
+    finally:
+        memory.close()
+        with contextlib.suppress(FileNotFoundError):
+            memory.unlink()

@@ -1,0 +1,130 @@
+"""The supervisor lets replicas go together, and where one fails all end, its name is told, and nothing is left."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import stand_in_worker
+from launching import tiny_spec
+
+from rollout_bench.core.processes import members_of, signals_as_descriptor
+from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
+from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
+
+FIXTURES = Path(stand_in_worker.__file__).parent
+PATHS = os.pathsep.join([str(FIXTURES), str(FIXTURES.parents[1] / "src")])
+
+
+@pytest.fixture
+def signals() -> Iterator[int]:
+    with signals_as_descriptor() as descriptor:
+        yield descriptor
+
+
+def launch(folder: Path, signals: int, *hows: str, **more: Any) -> EngineLaunch:
+    return EngineLaunch(
+        module="stand_in_worker",
+        job=Job(spec=tiny_spec(), model="none", launch=0, timeout_s=30),
+        log=folder / "launch.log",
+        environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
+        signals=signals,
+        **{"timeout_s": 30.0, **more},
+    )
+
+
+def only_pass(launched: EngineLaunch) -> IterationDone:
+    told: list[Event] = []
+    launched.run(told.append)
+    assert members_of(launched.processes()[0]) == []
+    return next(event for event in told if isinstance(event, IterationDone))
+
+
+def said(done: IterationDone, what: str) -> list[float]:
+    return [float(re.findall(rf"{what} ([\d.]+)", flag.sentence)[0]) for flag in done.flags]
+
+
+def test_all_begin_once_the_last_is_ready_and_the_step_ends_with_the_slowest(tmp_path: Path, signals: int) -> None:
+    done = only_pass(launch(tmp_path, signals, "slow", "late"))
+    assert min(said(done, "began")) >= max(said(done, "arrived"))
+    parts = done.iteration.replicas
+    assert parts is not None
+    assert max(part.start_offset_s for part in parts) < 0.1
+    assert done.iteration.elapsed_s == max(part.end_s for part in parts) >= 0.3
+    assert [part.output_tokens for part in parts] == [10, 11]
+    assert {path.name for path in tmp_path.iterdir()} == {"launch.log", "launch.replica-1.log"}
+
+
+def test_each_replica_runs_on_its_own_cores(tmp_path: Path, signals: int) -> None:
+    first, *_, last = sorted(os.sched_getaffinity(0)) * 2
+    done = only_pass(launch(tmp_path, signals, "", "", cores=[{first}, {last}]))
+    assert all(f"cores [{core}]" in flag.sentence for core, flag in zip((first, last), done.flags, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("hows", "more", "category", "cause", "log"),
+    [
+        (("", "crash"), {}, "crash", r"^replica 1 of 2: .*signal 9", "launch.replica-1.log"),
+        (("fails", ""), {}, "crash", r"^replica 0 of 2: .*there is no such thing", "launch.log"),
+        (("", "hangs", "hangs"), {"timeout_s": 2.0}, "timeout", r"^replicas 1, 2 of 3: the launch hung in phase measu",
+         "launch.replica-1.log"),
+        (("hangs", "hangs"), {"timeout_s": 2.0}, "timeout", "^the launch hung in phase measuring", "launch.log"),
+        (("crash",), {}, "crash", r"^(?!replica).*signal 9", "launch.log"),
+        (("stops",), {"timeout_s": 2.0}, "timeout", "^the launch hung in phase measuring", "launch.log"),
+    ],
+    ids=["killed", "fails", "hang", "all_hang", "alone", "stopped_for_good"],
+)  # fmt: skip
+def test_a_replica_that_fails_ends_all_and_is_named(
+    tmp_path: Path, signals: int, hows: tuple[str, ...], more: dict[str, Any], category: str, cause: str, log: str
+) -> None:
+    launched = launch(tmp_path, signals, *hows, **more)
+    with pytest.raises(LaunchFailed) as failed:
+        launched.run(lambda _: None)
+    assert failed.value.cause.category == category
+    assert re.search(cause, failed.value.cause.cause)
+    assert failed.value.log == tmp_path / log
+    assert members_of(launched.processes()[0]) == []
+
+
+PROGRAM = """
+import fcntl, os, sys
+from pathlib import Path
+from test_supervised_replicas import launch
+held = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+fcntl.flock(held, fcntl.LOCK_EX)
+launch(Path(sys.argv[1]), os.pipe()[0], "hangs", "hangs", keep_open=[held]).run(lambda event: print(event, flush=True))
+"""
+
+
+def test_a_lock_that_is_kept_open_lasts_until_the_engines_of_a_killed_supervisor_have_ended(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), PATHS])}
+    command = [sys.executable, "-c", PROGRAM, tmp_path, tmp_path / "lock"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        next(line for line in supervisor.stdout if "begins" in line)
+        engines = [p for p in psutil.Process(supervisor.pid).children() if "stand_in_worker" in " ".join(p.cmdline())]
+        assert len(engines) == 2
+        supervisor.kill()
+    with (tmp_path / "lock").open() as lock:
+        deadline = time.monotonic() + 60
+        while not _free(lock.fileno()):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    assert [engine for engine in engines if engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def _free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

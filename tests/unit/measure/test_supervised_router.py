@@ -1,0 +1,109 @@
+"""The supervisor lets its router share a step out among replicas, and names the replica that fails in it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import stand_in_replica
+from launching import tiny_spec
+
+from rollout_bench.contracts.spec import RolloutSpec, Spec, WorkloadSpec
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import members_of, signals_as_descriptor
+from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
+from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
+from rollout_bench.measure.routing.router import Router
+from rollout_bench.workloads.requests import Request, Source
+
+FIXTURES = Path(stand_in_replica.__file__).parent
+PATHS = os.pathsep.join([str(FIXTURES), str(FIXTURES.parents[1] / "src")])
+
+
+@pytest.fixture
+def signals() -> Iterator[int]:
+    with signals_as_descriptor() as descriptor:
+        yield descriptor
+
+
+def rollout() -> Spec:
+    share = RolloutSpec(router="round_robin")
+    return tiny_spec(measuring={"warmup_iterations": 0}).model_copy(update={"mode": "rollout", "rollout": share})
+
+
+def usual_source(workload: WorkloadSpec, vocabulary: int) -> Source:
+    return Source(workload, vocabulary, "none")
+
+
+def launch(
+    folder: Path, signals: int, *hows: str, source: Callable[[WorkloadSpec, int], Source] = usual_source
+) -> EngineLaunch:
+    spec = rollout()
+    return EngineLaunch(
+        module="stand_in_replica",
+        job=Job(spec=spec, model="none", launch=0, timeout_s=30),
+        log=folder / "launch.log",
+        environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
+        timeout_s=30.0,
+        signals=signals,
+        router=Router(spec, 0, source),
+    )
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, replicas: int) -> None:
+    told: list[Event] = []
+    launched = launch(tmp_path, signals, *[""] * replicas)
+    launched.run(told.append)
+    assert members_of(launched.processes()[0]) == []
+    done = next(event for event in told if isinstance(event, IterationDone))
+    assert sorted((row.prompt, row.sample) for row in done.sequences) == [(p, s) for p in range(4) for s in range(2)]
+    parts = done.iteration.replicas or []
+    assert sum(part.sequences for part in parts) == done.iteration.sequences == 8
+    assert len(parts) == replicas
+    replica_of = {(row.prompt, row.sample): row.replica for row in done.sequences}
+    assert set(replica_of.values()) == ({None} if replicas == 1 else set(range(replicas)))
+    assert done.iteration.router is not None
+    assert done.iteration.router.decisions == 8
+    assert done.iteration.client is not None
+
+
+def test_a_replica_that_dies_in_a_step_is_named(tmp_path: Path, signals: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(LaunchFailed) as failed:
+        launch(tmp_path, signals, "", "crash").run(lambda event: None)
+    assert failed.value.cause.cause.startswith("replica 1 of 2: ")
+    assert failed.value.phase == "measuring"
+    assert time.monotonic() - began < 60
+
+
+class BadPrompts(Source):
+    """Prompts that can't be made, which shows once the first step is asked for."""
+
+    def requests(self, launch: int, iteration: int) -> list[Request]:
+        raise UserError(
+            "workload w: a prompt of its data set has token id 4096, the vocabulary 4096 ids", "take others"
+        )
+
+
+def without_tokenizer(workload: WorkloadSpec, vocabulary: int) -> Source:
+    raise UserError("models/m: has no tokenizer that works: Can't load it", "give token ids")
+
+
+@pytest.mark.parametrize(
+    ("source", "category", "remedy"),
+    [
+        (without_tokenizer, "no_tokenizer", "give token ids"),
+        (lambda workload, vocabulary: BadPrompts(workload, vocabulary, "none"), "impossible_load", "take others"),
+    ],
+)
+def test_requests_that_the_router_cannot_make_are_the_failure_that_they_are_of_an_engine(
+    tmp_path: Path, signals: int, source: Callable[[WorkloadSpec, int], Source], category: str, remedy: str
+) -> None:
+    with pytest.raises(LaunchFailed) as failed:
+        launch(tmp_path, signals, "", source=source).run(lambda event: None)
+    assert (failed.value.cause.category, failed.value.cause.fix) == (category, remedy)
+    assert failed.value.phase in ("starting", "measuring")  # of the replica, not of the record that is never written

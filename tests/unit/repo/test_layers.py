@@ -1,0 +1,214 @@
+"""Rooms in the order in which data flows: who may import whom, what each process needs, and names that stand once."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parents[3] / "src"
+SCRIPTS = SOURCES.parent / "workflow" / "scripts"
+OURS = "rollout_bench"
+PACKAGE = SOURCES / OURS
+
+ANALYSIS = {"pandas", "scipy", "matplotlib", "rich", "snakemake", "tabulate"}
+ENGINE = {"vllm", "torch", "torchao", "transformers", "safetensors"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "contracts": {"core"},
+    "workloads": {"core", "contracts"},
+    "checkpoints": {"core", "contracts"},
+    "llmd": {"core", "contracts"},
+    "plan": {"core", "contracts", "workloads", "checkpoints", "llmd"},
+    "measure": {"core", "contracts", "workloads", "checkpoints"},
+    "trainers": {"core", "contracts", "workloads", "plan"},
+    "analysis": {"core", "contracts", "workloads", "checkpoints", "plan"},
+    "exchange": {"core", "contracts", "plan", "analysis"},
+    "report": {"core", "contracts", "plan", "analysis", "exchange"},
+    "cluster": {"core", "contracts", "plan", "measure"},
+    "commands": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster", "trainers", "exchange"},
+    "__main__": {"core", "commands"},
+    "snakefile": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
+}
+"""Room -> the rooms that it may import. `measure` and `plan` meet in `contracts` alone; `analysis` never measures."""
+
+MOST_MODULES = 16
+"""In one folder: more are not found by looking."""
+
+MOST_LINES = 700
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return what Python reads in a file."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def imported_by(path: Path) -> set[str]:
+    """Return modules that a file imports anywhere in it; relative ones made absolute."""
+    names = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(SOURCES).with_suffix("").parts[: -node.level] if node.level else ()
+            base = ".".join([*package, *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@functools.cache
+def file_of(module: str) -> Path | None:
+    """Return the file of one of our modules."""
+    path = SOURCES / Path(*module.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def needs(start: Path) -> set[str]:
+    """Top-level packages that a file needs, through our own modules."""
+    todo, seen, packages = [start], set(), set()
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for module in imported_by(path):
+            own = file_of(module) if module.split(".")[0] == OURS else None
+            if own is not None:
+                todo.append(own)
+            elif module.split(".")[0] != OURS:
+                packages.add(module.split(".")[0])
+    return packages
+
+
+def modules() -> list[Path]:
+    """Return every module of the package, without the files that only make a folder a package."""
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+@functools.cache
+def arrows() -> dict[Path, set[Path]]:
+    """Return each module and the modules of ours that it imports."""
+    found = {}
+    for path in modules():
+        imported = {file_of(name) for name in imported_by(path) if name.split(".")[0] == OURS}
+        found[path] = {other for other in imported if other is not None and other.name != "__init__.py"} - {path}
+    return found
+
+
+def room(path: Path) -> str:
+    """Return the folder or module right below the package that a file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_every_room_is_known_and_imports_only_what_flows_into_it():
+    assert {room(path) for path in modules()} == set(MAY_IMPORT)
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {other.relative_to(PACKAGE)}"
+        for path, others in arrows().items()
+        for other in others
+        if room(other) != room(path) and room(other) not in MAY_IMPORT[room(path)]
+    ]
+    assert wrong == []
+
+
+def test_statistics_import_nothing_of_ours_but_statistics():
+    stats = PACKAGE / "analysis" / "stats"
+    assert {other.parent for path, others in arrows().items() if path.parent == stats for other in others} <= {stats}
+
+
+def test_no_two_packages_import_each_other():
+    between = {(path.parent, other.parent) for path, others in arrows().items() for other in others}
+    # a package's own folders are its parts: figures draw what the report's words and numbers are made of
+    assert [(a.name, b.name) for a, b in between if a.name < b.name and (b, a) in between] == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    left = {path: set(others) for path, others in arrows().items()}
+    while free := [path for path, others in left.items() if not others & left.keys()]:
+        for path in free:
+            del left[path]
+    assert sorted(path.name for path in left) == []
+
+
+def test_a_module_and_a_class_are_named_once():
+    names = Counter(path.name for path in modules())
+    assert [name for name, count in names.items() if count > 1] == []
+    classes = defaultdict(list)
+    for path in modules():
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(path.name)
+    assert {name: paths for name, paths in classes.items() if len(paths) > 1} == {}
+
+
+def test_a_folder_can_be_overlooked_and_a_module_be_read():
+    folders = Counter(path.parent for path in modules())
+    assert {folder.name: count for folder, count in folders.items() if count > MOST_MODULES} == {}
+    lines = {path.name: len(path.read_text().splitlines()) for path in modules()}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize("command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py"])
+def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
+    assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
+
+
+def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():
+    for path in (PACKAGE / "measure").rglob("*.py"):
+        assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
+
+
+ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "read_trace.py"]
+
+
+@pytest.mark.parametrize("command", ANALYSING)
+def test_a_command_of_the_analysis_needs_no_engine(command: str):
+    assert needs(SCRIPTS / command) & ENGINE == set()
+
+
+@pytest.mark.parametrize("command", ["plan.py", "run_launch.py", "summarise.py"])
+def test_trainers_settings_are_read_by_their_own_commands_alone(command: str):
+    assert needs(SCRIPTS / command) & {"omegaconf"} == set()
+    assert "omegaconf" in needs(PACKAGE / "commands" / "trainers.py")
+
+
+def test_records_are_read_by_the_mode_that_measured_them():
+    of_one_mode = re.compile(r"\bread_(record|profile)\b")
+    files = [*SOURCES.rglob("*.py"), *SCRIPTS.rglob("*.py")]
+    readers = {path.name for path in files if of_one_mode.search(path.read_text())}
+    assert readers <= {"store.py"}, "call read_launched, or complete records of other modes count as damaged"
+
+
+def test_the_inside_of_snakemake_is_used_in_one_class():
+    inside = re.compile(r"workflow\.(dag\b|scheduler\b|global_resources|register_resource|_)")
+    home = PACKAGE / "cluster" / "internals.py"
+    assert [node.name for node in tree_of(home).body if isinstance(node, ast.ClassDef)] == ["Internals"]
+    assert inside.search(home.read_text())
+    rules = [*SCRIPTS.parent.glob("rules/*.smk"), SCRIPTS.parents[1] / "Snakefile"]
+    others = [*rules, PACKAGE / "snakefile.py", *PACKAGE.glob("cluster/*.py")]
+    texts = [path.read_text() for path in others if path != home]
+    assert [found.group() for text in texts for found in inside.finditer(text)] == []
+
+
+def test_one_sampler_serves_every_mode():
+    callers = {
+        path.name
+        for path in modules()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Source"
+    }
+    assert callers == {"vllm.py", "attempt.py"}, "engines take their requests from one place, routers from another"
+    for mode in ("offline", "online"):
+        assert f"{OURS}.measure.engine.vllm" in imported_by(PACKAGE / "measure" / "engine" / f"{mode}.py")
+
+
+def test_the_walk_finds_what_is_there():
+    assert {"pandas", "pydantic"} <= needs(SCRIPTS / "summarise.py")
+    assert "vllm" in {p for path in (PACKAGE / "measure").rglob("*.py") for p in needs(path)}

@@ -1,0 +1,132 @@
+"""The pins, their inputs, the conda environments and the environment that runs this say the same."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pin_requirements import CONDA_FILES
+
+ROOT = Path(__file__).resolve().parents[3]
+REQUIREMENTS = ROOT / "requirements"
+PLATFORMS = ["cpu", "cuda", "ascend"]
+BROKEN_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+
+
+def pins_of(lines: list[str]) -> dict[str, str]:
+    """Name to version of `name==version` lines; anything else in them fails the test."""
+    pins = {}
+    for line in lines:
+        match = re.fullmatch(r"([a-z0-9-]+)==([A-Za-z0-9.+!]+)", line)
+        assert match, f"not a plain pin: {line!r}"
+        assert match[1] not in pins, f"pinned twice: {match[1]}"
+        pins[match[1]] = match[2]
+    return pins
+
+
+def inputs_of(path: Path) -> list[Requirement]:
+    found = []
+    for line in lines_of(path):
+        if line.startswith("-r "):
+            found += inputs_of(path.parent / line.removeprefix("-r ").strip())
+        else:
+            found.append(Requirement(line))
+    return found
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_every_input_is_satisfied_by_its_pin(platform: str) -> None:
+    pins = pins_of(lines_of(REQUIREMENTS / f"{platform}.txt"))
+    for wanted in inputs_of(REQUIREMENTS / f"{platform}.in"):
+        pinned = pins.get(canonicalize_name(wanted.name))
+        assert pinned, f"{wanted} has no pin in {platform}.txt: make pins"
+        assert wanted.specifier.contains(pinned, prereleases=True), f"{wanted}, pinned {pinned}: make pins"
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_what_the_overrides_exclude_or_force_is_so_in_the_pins(platform: str) -> None:
+    pins = pins_of(lines_of(REQUIREMENTS / f"{platform}.txt"))
+    overrides = REQUIREMENTS / f"{platform}.overrides"
+    for line in lines_of(overrides) if overrides.exists() else []:
+        forced = Requirement(line)
+        if forced.marker:
+            assert canonicalize_name(forced.name) not in pins, f"{line}: make pins"
+        else:
+            assert forced.specifier.contains(pins[canonicalize_name(forced.name)]), f"{line}: make pins"
+
+
+def test_the_packages_that_break_the_cpu_engine_are_not_pinned() -> None:
+    assert not BROKEN_ON_CPU & pins_of(lines_of(REQUIREMENTS / "cpu.txt")).keys()
+
+
+def test_the_cpu_platform_has_a_cpu_build_of_torch() -> None:
+    assert pins_of(lines_of(REQUIREMENTS / "cpu.txt"))["torch"].endswith("+cpu")
+
+
+@pytest.mark.parametrize("path", sorted(REQUIREMENTS.iterdir()), ids=lambda path: path.name)
+def test_requirements_name_no_host_and_no_local_path(path: Path) -> None:
+    for line in path.read_text().splitlines():
+        assert "://" not in line, line
+        assert not re.search(r"(^|\s)(/|~/|file:|--(extra-)?index|--find-links|--hash)", line), line
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_conda_environment_of_a_platform_lists_its_pins(platform: str) -> None:
+    text = (ROOT / CONDA_FILES[platform]).read_text()
+    conda = yaml.safe_load(text)
+    (python,) = [entry for entry in conda["dependencies"] if str(entry).startswith("python=")]
+    assert python == "python=3.11"
+    assert "pip" in conda["dependencies"]
+    (from_pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
+    options = [line for line in from_pip if line.startswith("-")]
+    assert options == (["--extra-index-url https://download.pytorch.org/whl/cpu"] if platform == "cpu" else [])
+    assert text.count("://") == len(options)
+    listed = pins_of([line for line in from_pip if not line.startswith("-")])
+    assert listed == pins_of(lines_of(REQUIREMENTS / f"{platform}.txt")), "make pins"
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_conda_environment_begins_with_what_it_holds_and_where_it_was_tried(platform: str) -> None:
+    text = (ROOT / CONDA_FILES[platform]).read_text()
+    holds = (REQUIREMENTS / f"{platform}.in").read_text().splitlines()[0]
+    assert text.splitlines()[0] == holds
+    assert ("not yet installed" in holds) == (platform != "cpu")
+    assert f"conda env create -f {CONDA_FILES[platform]}" in text
+
+
+@pytest.mark.parametrize("platform", ["cuda", "ascend"])
+def test_the_page_of_a_platform_has_the_commands_of_its_conda_environment(platform: str) -> None:
+    page = (ROOT / "docs" / "how-to" / f"run-on-{platform}.md").read_text().splitlines()
+    shown = re.findall(r"(?m)^#     (.+)$", (ROOT / CONDA_FILES[platform]).read_text())
+    assert len(shown) == 2
+    assert [line for line in shown if line not in page] == []
+
+
+def test_each_platform_has_a_conda_environment_of_its_own_and_the_cpu_is_the_default() -> None:
+    names = [yaml.safe_load((ROOT / CONDA_FILES[platform]).read_text())["name"] for platform in PLATFORMS]
+    assert names == ["rollout-bench", "rollout-bench-cuda", "rollout-bench-ascend"]
+    assert CONDA_FILES["cpu"] == "environment.yml"
+
+
+def test_the_running_environment_holds_the_cpu_pins() -> None:
+    differing = {}
+    for name, pinned in pins_of(lines_of(REQUIREMENTS / "cpu.txt")).items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed = "nothing"
+        if installed != pinned:
+            differing[name] = f"pinned {pinned}, installed {installed}"
+    assert not differing, f"make setup: {differing}"
+
+
+def test_the_running_environment_lacks_the_packages_that_break_the_engine() -> None:
+    installed = {canonicalize_name(found.name) for found in metadata.distributions()}
+    assert not BROKEN_ON_CPU & installed

@@ -1,0 +1,179 @@
+"""Data sets are read whole, in order and again from their beginning; damaged ones are told in two lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_workloads import workload
+
+from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.load_checks import dataset_facts
+from rollout_bench.workloads.datasets import Entry, read_bytes, read_dataset
+from rollout_bench.workloads.requests import Source
+
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+VOCABULARY = 4096
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a model folder that holds a tokenizer."""
+    folder = tmp_path_factory.mktemp("model")
+    for name, content in tokenizer_files(VOCABULARY, 4096).items():
+        (folder / name).write_text(json.dumps(content))
+    return str(folder)
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def source(path: Path, format: str, model: str = "m", **changes: object) -> Source:
+    named = {"format": format, "sha256": dataset_facts(path, format).sha256}
+    return Source(workload(dataset=named, **changes), VOCABULARY, model, path)
+
+
+def test_a_trace_gives_lengths_and_arrivals(tmp_path: Path):
+    rows = [{"prompt_tokens": 10 + n, "output_tokens": 1 + n, "arrival_s": 5 + n / 2} for n in range(5)]
+    found = source(lines(tmp_path / "t", *rows), "trace", prompts=2, samples_per_prompt=2)
+    asked = [found.requests(0, index) for index in range(3)]
+    assert [len(r.prompt_token_ids) for r in asked[0]] == [10, 10, 11, 11]
+    assert [r.output_tokens for r in asked[1]] == [3, 3, 4, 4]
+    assert [r.arrival_s for r in asked[1]] == [0.0, 0.0, 0.5, 0.5]
+    # entries 4 and 0: the file begins again one mean gap after its end
+    assert [len(r.prompt_token_ids) for r in asked[2]] == [14, 14, 10, 10]
+    assert [r.arrival_s for r in asked[2]] == [0.0, 0.0, 0.5, 0.5]
+    assert found.requests(0, 0) == asked[0]
+    assert found.requests(1, 0)[0].prompt_token_ids != asked[0][0].prompt_token_ids
+
+
+def test_a_trace_of_mooncake_s_is_read_as_it_is(tmp_path: Path):
+    path = lines(tmp_path / "t", {"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]})
+    assert read_dataset(path, "trace") == [Entry(6955, 52, 27.482)]
+
+
+def test_text_is_cut_and_gets_its_shared_prefix(tmp_path: Path, model: str):
+    path = lines(tmp_path / "p", {"prompt": "abcdefgh"}, {"prompt": "xy", "output_tokens": 2}, {"prompt": [9, 8, 7]})
+    shared = {"shared_prefix": {"tokens": 3}, "prompt_tokens": 8}
+    found = source(path, "prompts", model, prompts=3, samples_per_prompt=1, **shared).requests(0, 0)
+    ids = [r.prompt_token_ids for r in found]
+    assert ids[0][:3] == ids[1][:3] == ids[2][:3]
+    assert [prompt[3:] for prompt in ids] == [list(b"abcde"), list(b"xy"), [9, 8, 7]]
+    assert [r.output_tokens for r in found] == [4, 2, 4]
+
+
+def test_plain_text_is_one_prompt_a_line(tmp_path: Path):
+    path = tmp_path / "p"
+    path.write_bytes("\ufeffWhat is \u2028 it?\r\n\n{no JSON}\n".encode())
+    assert [entry.prompt for entry in read_dataset(path, "prompts")] == ["What is \u2028 it?", "{no JSON}"]
+
+
+def test_an_answer_says_how_long_the_output_is_up_to_what_counts(tmp_path: Path, model: str):
+    asks = [("human", "Hi?"), ("gpt", "Yes")], [("system", "x"), ("human", "Hi?"), ("gpt", "A long answer")]
+    asks += [("gpt", "no question"), ("human", "and no answer")], []
+    turns = [{"conversations": [{"from": who, "value": said} for who, said in conversation]} for conversation in asks]
+    path = tmp_path / "s"
+    path.write_text(json.dumps(turns))
+    found = source(path, "sharegpt", model, prompts=2, samples_per_prompt=1, output_tokens=5).requests(0, 0)
+    assert [r.output_tokens for r in found] == [3, 5]
+    assert len(found[0].prompt_token_ids) == 3
+
+
+@pytest.mark.parametrize(("name", "format"), [("trace.jsonl", "trace"), ("prompts.jsonl", "prompts")])
+def test_an_iteration_goes_on_where_the_last_one_stopped(name: str, format: str, model: str):
+    path = EXAMPLES / name
+    whole = len(read_dataset(path, format))
+    one = source(path, format, model, prompts=whole, samples_per_prompt=1).requests(0, 0)
+    few = source(path, format, model, prompts=3, samples_per_prompt=1)
+    taken = [r for index in range(whole) for r in few.requests(0, index)]
+    assert [len(r.prompt_token_ids) for r in taken] == 3 * [len(r.prompt_token_ids) for r in one]
+
+
+def test_the_examples_of_the_documentation_can_be_read(model: str):
+    for name in ("trace.jsonl", "prompts.jsonl", "sharegpt.json"):
+        assert len(source(EXAMPLES / name, name.split(".")[0], model).requests(0, 3)) == 32
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "problem"),
+    [
+        ("trace", b"", "holds no prompts"),
+        ("trace", b'{"prompt_tokens": 4, "output_tokens": 2}\n{"prompt_tokens"', "line 2: is no JSON"),
+        ("trace", b"[4, 2]", "line 1: is no JSON object"),
+        ("trace", b'{"prompt_tokens": 4}', "line 1: has no output_tokens"),
+        ("trace", b'{"prompt_tokens": 4, "output_tokens": 2, "arivals": 1}', 'line 1: has no arrival_s, but "arivals"'),
+        ("trace", b'{"prompt_tokens": 4, "prompt_tokens": 9, "output_tokens": 2}', '"prompt_tokens" stands twice'),
+        ("trace", b'\n{"prompt_tokens": 0, "output_tokens": 2}', "line 2: prompt_tokens is 0"),
+        ("trace", b'{"prompt_tokens": true, "output_tokens": 2}', "prompt_tokens is true"),
+        ("trace", b'{"prompt_tokens": "4", "output_tokens": 2}', 'prompt_tokens is "4"'),
+        ("trace", b'{"prompt_tokens": 4, "output_tokens": 2, "arrival_s": "now"}', 'arrival_s is "now"'),
+        ("trace", b'{"prompt_tokens": 4, "output_tokens": 2, "arrival_s": NaN}', "arrival_s is NaN"),
+        (
+            "trace",
+            b'{"prompt_tokens": 4, "output_tokens": 2, "arrival_s": 1}\n{"prompt_tokens": 4, "output_tokens": 2}',
+            "only 1 of 2 entries say when they arrive",
+        ),
+        (
+            "trace",
+            b'{"prompt_tokens": 4, "output_tokens": 2, "arrival_s": 1}\n'
+            b'{"prompt_tokens": 4, "output_tokens": 2, "arrival_s": 0}',
+            "entry 2 arrives before",
+        ),
+        ("prompts", b"\xff\xfe", "byte 0 is no UTF-8 text"),
+        ("prompts", b" \n ", "holds no prompts"),
+        ("prompts", b'{"prompt": " "}', "line 1: prompt is"),
+        ("prompts", b'{"prompt": []}', "line 1: prompt is []"),
+        ("prompts", b'{"prompt": [1, -2]}', "line 1: prompt is [1, -2]"),
+        ("prompts", b'{"prompt": [1, 2.5]}', "line 1: prompt is [1, 2.5]"),
+        ("prompts", b'{"text": "x"}', "line 1: prompt is null"),
+        ("prompts", b'{"prompt": "x", "output_tokens": -1}', "output_tokens is -1"),
+        ("sharegpt", b"{}", "is no JSON list"),
+        ("sharegpt", b"[", "is no JSON:"),
+        ("sharegpt", b"[{}]", "entry 0: has no list of conversations"),
+        ("sharegpt", b'[{"conversations": [{"from": "gpt", "value": "x"}]}]', "holds no prompts"),
+        ("sharegpt", b"[" * 100_000, "is nested too deep"),
+    ],
+)
+def test_a_damaged_file_is_told_in_two_lines(tmp_path: Path, format: str, content: bytes, problem: str):
+    path = tmp_path / "data"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="data: ") as raised:
+        read_dataset(path, format)
+    assert problem in raised.value.problem
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path):
+    path = lines(tmp_path / "t", {"prompt_tokens": 4, "output_tokens": 2})
+    first = dataset_facts(path, "trace")
+    assert (first.longest_pair, first.prompts) == ((4, 2), 1)
+    lines(path, {"prompt_tokens": 4, "output_tokens": 2}, {"prompt_tokens": 9, "output_tokens": 1})
+    second = dataset_facts(path, "trace")
+    assert (second.longest_pair, second.longest_output, second.shortest_prompt) == ((9, 1), 2, 4)
+    assert first.sha256 != second.sha256
+
+
+def test_token_ids_beyond_the_vocabulary_are_refused(tmp_path: Path):
+    path = lines(tmp_path / "p", {"prompt": [1, VOCABULARY]})
+    with pytest.raises(UserError, match="token id 4096, the vocabulary 4096 ids"):
+        source(path, "prompts", prompts=1).requests(0, 0)
+
+
+def test_a_model_without_tokenizer_is_named(tmp_path: Path):
+    path = lines(tmp_path / "p", {"prompt": "x"})
+    with pytest.raises(UserError, match="has no tokenizer that works"):
+        source(path, "prompts", str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_never_ends_is_no_data_set(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="it is no regular file"):
+        read_bytes(path if kind == "fifo" else Path("/dev/zero"))
