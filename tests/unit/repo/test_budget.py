@@ -6,11 +6,25 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "scripts": 1138,
-    "tests": 0,
+    "analysis": 4773,
+    "checkpoints": 494,
+    "cluster": 618,
+    "commands": 496,
+    "contracts": 1626,
+    "core": 668,
+    "exchange": 545,
+    "llmd": 1074,
+    "measure": 8672,
+    "plan": 2702,
+    "report": 3791,
+    "scripts": 488,
+    "snakefile": 392,
+    "trainers": 751,
+    "workloads": 389,
+    "tests": 23919,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
