@@ -11,21 +11,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.metrics import (
-    COMPARED,
-    METRICS,
-    METRICS_KEYS,
-    MetricName,
-)
+from rollout_bench.contracts.metrics import COMPARED, METRICS, MetricName
+from rollout_bench.contracts.modes import only_mode
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import folder_named, write_whole
 from rollout_bench.plan.config import ComparisonSettings
 
 OPTIONS = {
     "metrics": "metric",
-    "online_metrics": "metric",
-    "cycle_metrics": "metric",
-    "placement_metrics": "metric",
     "confidence": "confidence",
     "relevant_difference": "relevant-difference",
 }
@@ -35,6 +28,7 @@ OPTIONS = {
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     default = ComparisonSettings()
+    of_modes = [f"{mode} {' '.join(names)}" for mode, names in default.metrics.items()]
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when the folders are compared, 1 on an error, 3 when they are compared without damaged "
@@ -58,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "--metric",
         action="append",
         choices=COMPARED,
-        help=f"what is compared; can be given several times (default: {' '.join(default.metrics)}; "
-        f"online {' '.join(default.online_metrics)}; cycle {' '.join(default.cycle_metrics)}; "
-        f"placement {' '.join(default.placement_metrics)})",
+        help=f"what is compared; can be given several times (default: {'; '.join(of_modes)})",
     )
     parser.add_argument(
         "--confidence", type=float, metavar="SHARE", help=f"of each interval (default: {default.confidence})"
@@ -93,9 +85,13 @@ def main() -> int:
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:
     """Return the settings that are asked for, else the defaults; raise `UserError` for one that can't be."""
     asked: list[MetricName] | None = arguments.metric
+    default = ComparisonSettings()
+    of_modes = {
+        mode: [each for each in asked or () if only_mode(METRICS[each]) in ("", mode)] for mode in default.metrics
+    }
     given = {
         # Tables of a mode that has none of the metrics keep the default.
-        **{key: [each for each in asked or () if METRICS[each].key in ("", key)] or None for key in METRICS_KEYS},
+        "metrics": {mode: names for mode, names in of_modes.items() if names},
         "confidence": arguments.confidence,
         "relevant_difference": arguments.relevant_difference,
     }

@@ -14,16 +14,8 @@ from rollout_bench.contracts.record import DeviceUse, Iteration, Record
 from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.core.numbers import plain_percent
 
-OFFLINE_METRICS, ONLINE_METRICS = "metrics", "online_metrics"
-CYCLE_METRICS, PLACEMENT_METRICS, STARTUP_METRICS = "cycle_metrics", "placement_metrics", "startup_metrics"
-METRICS_KEYS = (OFFLINE_METRICS, ONLINE_METRICS, CYCLE_METRICS, PLACEMENT_METRICS, STARTUP_METRICS)
-"""Keys of `comparison`: what experiments are compared by."""
-
 ENERGY = "energy"
 """Group of metrics that only launches have whose energy is known."""
-
-_KEYS = {"": "", "transition": CYCLE_METRICS, "placed": PLACEMENT_METRICS}
-"""Part of a pass -> the key that names metrics which are read from it."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +85,6 @@ class Metric:
     def in_passes(self) -> bool:
         """Whether single passes have it, in the record or in a side file, and not only launches."""
         return self.of_passes is not None or self.of_sequences
-
-    @property
-    def key(self) -> str:
-        """The only key of `comparison` that may name it; empty where each of them may."""
-        return ONLINE_METRICS if self.of_requests else _KEYS[self.part]
 
     def read(self, record: Record) -> float | None:
         """Return the value of a launch; None where its record can't tell, as of a metric that is in rows."""
@@ -542,36 +529,5 @@ else:
     MetricName = Literal[COMPARED]
     """A name in `COMPARED`; no type checker follows a registry."""
 
-
-_OF = {ONLINE_METRICS: "requests to a server", CYCLE_METRICS: "transitions", PLACEMENT_METRICS: "placements"}
-
-
-def _fit_for(key: str) -> Callable[[list[str]], list[str]]:
-    """Return what refuses metrics that another key than `key` has to name."""
-
-    def fit(values: list[str]) -> list[str]:
-        for value in values:
-            if (own := METRICS[value].key) not in ("", key):
-                raise ValueError(f"{value!r} is of {_OF[own]}: name it in {own}")
-        return values
-
-    return fit
-
-
 Metrics = Annotated[list[MetricName], BeforeValidator(brackets), AfterValidator(no_duplicates)]
 """A selection of metrics: at least one, none twice."""
-
-OfflineMetrics = Annotated[Metrics, AfterValidator(_fit_for(OFFLINE_METRICS))]
-"""Those that need neither a server nor transitions."""
-
-OnlineMetrics = Annotated[Metrics, AfterValidator(_fit_for(ONLINE_METRICS))]
-"""Those that need no transitions."""
-
-CycleMetrics = Annotated[Metrics, AfterValidator(_fit_for(CYCLE_METRICS))]
-"""Those that need no server."""
-
-PlacementMetrics = Annotated[Metrics, AfterValidator(_fit_for(PLACEMENT_METRICS))]
-"""The same of placements."""
-
-StartupMetrics = Annotated[Metrics, AfterValidator(_fit_for(STARTUP_METRICS))]
-"""The same of starts."""

@@ -13,13 +13,7 @@ from typing import Any, Literal
 
 from rollout_bench.contracts.inside import Drift, Profile
 from rollout_bench.contracts.messages import Messages
-from rollout_bench.contracts.metrics import (
-    CYCLE_METRICS,
-    OFFLINE_METRICS,
-    ONLINE_METRICS,
-    PLACEMENT_METRICS,
-    STARTUP_METRICS,
-)
+from rollout_bench.contracts.metrics import Metric
 from rollout_bench.contracts.record import Launched, Record
 
 SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
@@ -52,7 +46,8 @@ class Mode:
         interleaves: whether engines that are compared may be alive together and make their passes in turn. Not
             online: a server that waits between two loads still has clients, timers and metrics that belong to its own
             window of time. And a launch that traces a step once has no passes to take turns with.
-        metrics: key of `comparison` that says what its experiments are compared by.
+        metrics: what its experiments are compared by where a config says nothing else; none of modes that compare
+            otherwise.
         settings: key of the config, and field of the spec, that only this mode has; empty where there is none.
         tables: module:function that makes its part of the summary, tables, notes and further files, from what the
             report has: (report.parts.Findings) -> report.parts.SummaryPart.
@@ -72,7 +67,7 @@ class Mode:
     launches: Literal["config", "least", "one"]
     data_parallel: Literal["all", "one", "refused"]
     interleaves: bool
-    metrics: str
+    metrics: tuple[str, ...]
     settings: str
     tables: str
     figures: tuple[str, ...]
@@ -92,7 +87,7 @@ OFFLINE = Mode(
     launches="config",
     data_parallel="all",
     interleaves=True,
-    metrics=OFFLINE_METRICS,
+    metrics=("output_tokens_per_s",),
     settings="",
     tables=f"{_TABLES}.offline_tables:offline_part",
     figures=("throughput", "speedup", "settings", "iterations", "anatomy", "replicas"),
@@ -111,7 +106,7 @@ ONLINE = Mode(
     launches="config",
     data_parallel="refused",
     interleaves=False,
-    metrics=ONLINE_METRICS,
+    metrics=("output_tokens_per_s", "ttft_s", "tpot_s"),
     settings="",
     tables=f"{_TABLES}.online_tables:online_part",
     figures=(
@@ -139,7 +134,7 @@ ROLLOUT = Mode(
     launches="config",
     data_parallel="all",
     interleaves=True,
-    metrics=OFFLINE_METRICS,
+    metrics=("output_tokens_per_s",),
     settings="rollout",
     tables=f"{_TABLES}.rollout_tables:rollout_part",
     figures=(
@@ -165,7 +160,7 @@ CYCLE = Mode(
     launches="config",
     data_parallel="refused",
     interleaves=False,
-    metrics=CYCLE_METRICS,
+    metrics=("whole_step_s", "output_tokens_per_s", "cycle_s"),
     settings="cycle",
     tables=f"{_TABLES}.cycle_tables:cycle_part",
     figures=("cycle", "throughput", "speedup", "settings", "iterations"),
@@ -184,7 +179,7 @@ PLACEMENT = Mode(
     launches="config",
     data_parallel="refused",
     interleaves=False,
-    metrics=PLACEMENT_METRICS,
+    metrics=("placed_step_s",),
     settings="placement",
     tables=f"{_TABLES}.placement_tables:placement_part",
     figures=("placement", "throughput", "iterations"),
@@ -203,7 +198,7 @@ STARTUP = Mode(
     launches="config",
     data_parallel="refused",
     interleaves=False,
-    metrics=STARTUP_METRICS,
+    metrics=("startup_s",),
     settings="startup",
     tables=f"{_TABLES}.startup_tables:startup_part",
     figures=("startup",),
@@ -222,7 +217,7 @@ PROFILE = Mode(
     launches="one",
     data_parallel="one",
     interleaves=False,
-    metrics=OFFLINE_METRICS,
+    metrics=(),
     settings="profile",
     tables=f"{_TABLES}.profile_tables:profile_part",
     figures=("steps",),
@@ -241,7 +236,7 @@ MESSAGES = Mode(
     launches="least",
     data_parallel="one",
     interleaves=False,
-    metrics=OFFLINE_METRICS,
+    metrics=(),
     settings="messages",
     tables=f"{_TABLES}.message_tables:messages_part",
     figures=("messages", "message_shares"),
@@ -260,7 +255,7 @@ DRIFT = Mode(
     launches="least",
     data_parallel="one",
     interleaves=False,
-    metrics=OFFLINE_METRICS,
+    metrics=(),
     settings="drift",
     tables=f"{_TABLES}.drift_tables:drift_part",
     figures=("drift",),
@@ -275,6 +270,13 @@ MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT
 def mode_of(name: str) -> Mode:
     """Return the mode called `name`; a folder of results that no mode is called by is taken to hold offline records."""
     return MODES.get(name, OFFLINE)
+
+
+def only_mode(metric: Metric) -> str:
+    """Return the only mode whose experiments have `metric`; empty where those of each have."""
+    if metric.of_requests:
+        return ONLINE.name
+    return {"": "", "transition": CYCLE.name, "placed": PLACEMENT.name}[metric.part]
 
 
 def named(function: str) -> Callable[..., Any]:

@@ -5,9 +5,9 @@ The JSON schema in workflow/schemas/config.schema.json and the reference in docs
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.cycles import CycleSettings
@@ -33,15 +33,8 @@ from rollout_bench.contracts.fields import (
     Weights,
 )
 from rollout_bench.contracts.load import DriftSettings, Harness
-from rollout_bench.contracts.metrics import (
-    CycleMetrics,
-    MetricName,
-    OfflineMetrics,
-    OnlineMetrics,
-    PlacementMetrics,
-    StartupMetrics,
-)
-from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
+from rollout_bench.contracts.metrics import COMPARED, METRICS, MetricName, Metrics
+from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of, only_mode
 from rollout_bench.contracts.placed_steps import PlacementSettings
 from rollout_bench.contracts.spec import (
     Isolation,
@@ -110,6 +103,13 @@ Doubt = Literal["invalid", "flagged"]
 """Which launches are in doubt: those that take part in no number, or all that have a flag."""
 
 
+if TYPE_CHECKING:
+    ComparedMode = str
+else:
+    ComparedMode = Literal[tuple(mode.name for mode in MODES.values() if mode.metrics)]
+    """A mode whose experiments are compared by metrics; no type checker follows a registry."""
+
+
 class ComparisonSettings(Strict):
     """When a difference from the baseline is called one."""
 
@@ -123,47 +123,32 @@ class ComparisonSettings(Strict):
     relevant_difference: Annotated[Number, Field(ge=0, le=1)] = Field(
         0.01, description="Speed-ups closer to 1 than this fraction are never called ^ or v, however sure they are."
     )
-    metrics: OfflineMetrics = Field(
-        ["output_tokens_per_s"],
+    metrics: dict[ComparedMode, Metrics] = Field(
+        {mode.name: list(mode.metrics) for mode in MODES.values() if mode.metrics},
         description=(
-            "What is compared, each in a column of its own; the figure shows the first. Where less is better, as with "
-            "times, the speed-up is the inverse ratio: above 1 is always better."
-        ),
-    )
-    online_metrics: OnlineMetrics = Field(
-        ["output_tokens_per_s", "ttft_s", "tpot_s"],
-        description=(
-            "The same of online experiments, which have the metrics of requests besides; goodput_requests_per_s needs "
-            "a limit in slo. Where requests arrive at a rate that the server keeps up with, output_tokens_per_s and "
-            "step_time_s are set by the load and get no verdict."
+            "Mode -> what its experiments are compared by, each in a column of its own, of: "
+            f"{', '.join(f'`{name}`' for name in COMPARED)}; "
+            "modes that are left out keep their default. The figure shows the first, which decides. Where less is "
+            "better, as with times, the speed-up is the inverse ratio: above 1 is always better. Only online has the "
+            "metrics of requests (goodput_requests_per_s needs a limit in slo), only cycle whole_step_s and cycle_s, "
+            "only placement placed_step_s. Where requests arrive at a rate that the server keeps up with, "
+            "output_tokens_per_s and step_time_s are set by the load and get no verdict."
         ),
     )
 
-    cycle_metrics: CycleMetrics = Field(
-        ["whole_step_s", "output_tokens_per_s", "cycle_s"],
-        description=(
-            "The same of cycles, which have whole_step_s and cycle_s besides. The first decides: a quantization pays "
-            "where the whole step is shorter, generation and transition together."
-        ),
-    )
-
-    placement_metrics: PlacementMetrics = Field(
-        ["placed_step_s"],
-        description=(
-            "The same of placements, which have placed_step_s besides: a whole step, generation, training and update "
-            "together."
-        ),
-    )
-
-    startup_metrics: StartupMetrics = Field(
-        ["startup_s"],
-        description="The same of starts: startup_s, importing the engine and constructing it until it takes requests.",
-    )
+    @field_validator("metrics")
+    @classmethod
+    def _of_their_modes(cls, metrics: dict[str, list[MetricName]]) -> dict[str, list[MetricName]]:
+        for mode, names in metrics.items():
+            for name in names:
+                if (own := only_mode(METRICS[name])) not in ("", mode):
+                    raise ValueError(f"{mode}: {name!r} is of mode {own} alone: name it there")
+        return metrics
 
     def metrics_of(self, mode: str) -> list[MetricName]:
         """Return what is compared of the experiments of `mode`."""
-        selected: list[MetricName] = getattr(self, mode_of(mode).metrics)
-        return selected
+        known = mode_of(mode)
+        return self.metrics.get(known.name, list(known.metrics))
 
 
 class Precision(Strict):

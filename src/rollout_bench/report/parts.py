@@ -17,8 +17,8 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.metrics import METRICS_KEYS, MetricName
-from rollout_bench.contracts.modes import Mode, mode_of
+from rollout_bench.contracts.metrics import MetricName
+from rollout_bench.contracts.modes import MODES, Mode, mode_of
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
 from rollout_bench.report.prose import Section
@@ -97,7 +97,8 @@ class Findings:
     @property
     def energy_settings(self) -> ComparisonSettings:
         """The settings of the comparison, with `ENERGY_COMPARED` in place of what the config compares."""
-        return self.collection.comparison.model_copy(update={key: list(ENERGY_COMPARED) for key in METRICS_KEYS})
+        metrics = {mode: list(ENERGY_COMPARED) for mode in MODES}
+        return self.collection.comparison.model_copy(update={"metrics": metrics})
 
     @property
     def values_of(self) -> str:

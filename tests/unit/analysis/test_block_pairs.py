@@ -217,7 +217,7 @@ def made_of(results: Path, *records: Record, metrics: Sequence[str] = (RATE,), l
 
 
 def plan(metrics: Sequence[str] = (RATE,), launches: int = 3):
-    return make_plan(SPECS, launches, comparison=ComparisonSettings(metrics=list(metrics)))
+    return make_plan(SPECS, launches, comparison=ComparisonSettings(metrics={"offline": list(metrics)}))
 
 
 def rows(results: Path, *records: Record, launches: int = 3) -> list[Row]:
@@ -322,7 +322,7 @@ def test_an_engine_whose_record_was_deleted_or_is_not_selected_did_not_fail(tmp_
     assert "failed before the end" not in flat(made_of(tmp_path / "deleted", *records[:2]).text)
     early = of_order(records[:2], [[0, 1, 2]] * 4 + [[0, 1]] * 6, 3)
     save(tmp_path / "other", *early)
-    two = make_plan(SPECS[:2], 1, comparison=ComparisonSettings(metrics=[RATE]))
+    two = make_plan(SPECS[:2], 1, comparison=ComparisonSettings(metrics={"offline": [RATE]}))
     assert "failed before the end" not in flat(summarise(collect(tmp_path / "other", two)).text)
 
 
@@ -460,7 +460,7 @@ def test_auto_is_compared_with_an_earlier_number_and_that_is_said(tmp_path: Path
     for folder, iterations, factor in (("a", 8, 1.0), ("b", "auto", 1.2)):
         spec = make_spec(iterations=iterations)
         save(tmp_path / folder, *(make_record(spec, i, [factor * (400 + i)] * 7 + [100.0]) for i in range(3)))
-    settings = ComparisonSettings(metrics=[RATE])
+    settings = ComparisonSettings(metrics={"offline": [RATE]})
     text = flat(compare_folders(tmp_path / "a", tmp_path / "b", settings).text)
     assert "differs too (A -> B): measuring.iterations 8 -> auto" in text
     assert "measured with iterations: auto, its baseline with iterations: 8." in text

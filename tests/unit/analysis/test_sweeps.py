@@ -151,7 +151,7 @@ def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metric
     for spec in (BF16, W8A8):
         server = Server(noise=0.001, step_s=0.009 if spec is W8A8 else 0.01)
         save_online(tmp_path, *(make_online(spec, launch, server) for launch in range(12)))
-    settings = ComparisonSettings.model_validate({"online_metrics": metrics})
+    settings = ComparisonSettings.model_validate({"metrics": {"online": metrics}})
     plan = make_plan([BF16, W8A8], 12, comparison=settings)
     precision = Precision(half_width=0.05, min_launches=3, max_launches=12)
     experiments = collect(tmp_path, plan.model_copy(update={"precision": precision})).experiments
@@ -171,7 +171,7 @@ def test_an_invalid_launch_has_no_say_in_which_metric_decides(tmp_path: Path) ->
 
 
 def planned(results: Path, specs: Sequence[Spec], metrics: list[str], half_width: float) -> set[int | None]:
-    settings = ComparisonSettings.model_validate({"online_metrics": metrics})
+    settings = ComparisonSettings.model_validate({"metrics": {"online": metrics}})
     precision = Precision(half_width=half_width, min_launches=3, max_launches=12)
     plan = make_plan(specs, 12, comparison=settings).model_copy(update={"precision": precision})
     return {e.planned for e in collect(results, plan).experiments}

@@ -26,7 +26,7 @@ from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.report.summary import summarise
 
 RATE = "output_tokens_per_s"
-SETTINGS = ComparisonSettings(metrics=[RATE])
+SETTINGS = ComparisonSettings(metrics={"offline": [RATE]})
 BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant, iterations="auto") for quant in ("bf16", "w8a8", "w8a16")]
 PAIRS = st.dictionaries(
     st.integers(0, 30), st.builds(Pair, st.floats(-1, 1), st.sampled_from(WAYS)), min_size=1, max_size=20

@@ -196,7 +196,7 @@ def test_a_summary_is_fresh_until_something_it_shows_changes(project: Path) -> N
     assert is_stale(results, make_plan([W8A8, BF16], launches=1))
     assert is_stale(results, make_plan([BF16, W8A8], launches=2))
     assert is_stale(results, make_plan([BF16, W8A8], launches=1, baseline={"quant": "w8a8"}))
-    for change in ({"confidence": 0.9}, {"relevant_difference": 0.02}, {"metrics": ["startup_s"]}):
+    for change in ({"confidence": 0.9}, {"relevant_difference": 0.02}, {"metrics": {"offline": ["startup_s"]}}):
         changed = ComparisonSettings(**change)  # type: ignore[arg-type]
         assert is_stale(results, make_plan([BF16, W8A8], launches=1, comparison=changed)), change
     assert is_stale(results, None)

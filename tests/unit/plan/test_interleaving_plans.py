@@ -157,7 +157,11 @@ def test_auto_is_for_cpu_and_for_launches_on_this_machine():
     ("overlay", "platform", "started"),
     [
         ("engine_args: {kv_cache_memory_bytes: 1000000}", "cuda", "together"),
-        ("engine_args: {kv_cache_memory_bytes: 1000000}\ncomparison: {metrics: [startup_s]}", "cuda", "in_turn"),
+        (
+            "engine_args: {kv_cache_memory_bytes: 1000000}\ncomparison: {metrics: {offline: [startup_s]}}",
+            "cuda",
+            "in_turn",
+        ),
         ("quant_settings: {fp8: {engine_args: {kv_cache_memory_bytes: 1000000}}}", "cuda", "in_turn"),
         ("engine_args: {kv_cache_memory_bytes: 1000000}", "cpu", "in_turn"),
     ],

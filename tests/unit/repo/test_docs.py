@@ -250,7 +250,7 @@ def flag_codes() -> set[str]:
 
 def keys(value: object, path: str = "") -> set[str]:
     """Dotted paths of all settings in a config; names of the user's choice as <name>, engine arguments as one."""
-    if not isinstance(value, dict) or path.endswith(("engine_args", "weights", "environment", "baseline")):
+    if not isinstance(value, dict) or path.endswith(("engine_args", "weights", "environment", "baseline", "metrics")):
         return {path}
     found = set()
     for key, inner in value.items():

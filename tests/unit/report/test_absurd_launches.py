@@ -56,7 +56,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Three:
 
 
 def findings(results: Path) -> Findings:
-    comparison = ComparisonSettings(metrics=["output_tokens_per_s", "startup_s"])
+    comparison = ComparisonSettings(metrics={"offline": ["output_tokens_per_s", "startup_s"]})
     collection = replace(collect(results, None), slo=Slo(ttft_ms=100), comparison=comparison)
     assert collection.damaged == []
     looked = look(results, collection, rows_of(collection))

@@ -60,7 +60,7 @@ def write(results: Path, record: Record, rows: Sequence[SequenceRow]) -> None:
 def summary(
     results: Path, *specs: Spec, metrics: Sequence[str] = ("output_tokens_per_s",), launches: int = 4
 ) -> Summary:
-    comparison = ComparisonSettings(metrics=list(metrics))
+    comparison = ComparisonSettings(metrics={"offline": list(metrics)})
     collection = collect(results, make_plan(specs, launches, comparison=comparison) if specs else None)
     return summarise(collection, pool_sequences(results, collection), figures=True, results=results)
 
@@ -164,7 +164,7 @@ def test_two_folders_are_compared_by_a_metric_of_sequences_that_neither_summary_
     for launch in range(3):
         put(tmp_path / "a", make_record(make_spec(), launch, [256.0] * 3), (0.5,) * 30 + (1.0,) * 2)
         put(tmp_path / "b", make_record(make_spec(), launch, [255.0 - launch] * 3), (0.25,) * 30 + (1.0,) * 2)
-    made = compare_folders(tmp_path / "a", tmp_path / "b", ComparisonSettings(metrics=["t90_s"]))
+    made = compare_folders(tmp_path / "a", tmp_path / "b", ComparisonSettings(metrics={"offline": ["t90_s"]}))
     (line,) = csv.DictReader(io.StringIO(made.csv))
     assert (line["metric"], float(line["value_a"])) == ("t90_s", pytest.approx(2))
     assert float(line["speedup"]) == pytest.approx(2, rel=0.01)

@@ -118,7 +118,7 @@ def test_where_the_load_sets_the_throughput_the_next_metric_is_told(tmp_path: Pa
     specs = [make_online_spec(quant=quant, points=[LoadPoint(request_rate=4.0)]) for quant in ("bf16", "w8a8")]
     for spec, step_s in zip(specs, (0.01, 0.008), strict=True):
         save_online(tmp_path, *(make_online(spec, launch, Server(step_s=step_s)) for launch in range(4)))
-    settings = ComparisonSettings(online_metrics=["output_tokens_per_s", "tpot_s"])
+    settings = ComparisonSettings(metrics={"online": ["output_tokens_per_s", "tpot_s"]})
     lines = conclusion(tmp_path, specs, [], comparison=settings)
     assert lines[0].startswith("Faster than bf16 (TPOT): w8a8 1.2")
 

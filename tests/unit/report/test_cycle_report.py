@@ -347,7 +347,7 @@ def test_updates_to_the_same_weights_are_told_as_such(tmp_path: Path) -> None:
 def test_another_metric_than_the_whole_step_can_decide(tmp_path: Path) -> None:
     launches(tmp_path, BF16, 400, 0.3)
     launches(tmp_path, FP8, 512, 0.6)
-    comparison = ComparisonSettings(cycle_metrics=["output_tokens_per_s"])
+    comparison = ComparisonSettings(metrics={"cycle": ["output_tokens_per_s"]})
     made = summary(tmp_path, BF16, FP8, comparison=comparison)
     assert said(made, "What a step costs")[0].startswith("With fp8 output tok/s is 1.280x")
     assert "whole-step speed-up" not in made.markdown

@@ -47,7 +47,7 @@ def measured(
             record = make_record(spec, launch, [rate * off] * 3, environment={"device_model": "NVIDIA H200"})
             passes = [iteration.model_copy(update={"devices": [use]}) for iteration in record.iterations]
             save(results, record.model_copy(update={"iterations": passes}))
-    plan = make_plan(specs, LAUNCHES, comparison=ComparisonSettings(metrics=list(metrics)))
+    plan = make_plan(specs, LAUNCHES, comparison=ComparisonSettings(metrics={"offline": list(metrics)}))
     return collect(results, plan)
 
 
@@ -114,7 +114,9 @@ def test_without_energy_there_is_no_table_and_the_reason_once(tmp_path: Path) ->
     (section,) = [section for section in made.sections if section.heading == "Energy that is not known"]
     assert section.items == ("/sys/class/powercap has no counters.",)
     assert "powercap" not in made.text  # nobody asked for it
-    asked = replace(found, comparison=ComparisonSettings(metrics=["output_tokens_per_s", "energy_j_per_token"]))
+    asked = replace(
+        found, comparison=ComparisonSettings(metrics={"offline": ["output_tokens_per_s", "energy_j_per_token"]})
+    )
     assert "/sys/class/powercap has no counters." in summarise(asked).text
 
 

@@ -23,6 +23,7 @@ from rollout_bench.analysis.timed.rows import SERVICE_COLUMNS, rows_of
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts import metrics
 from rollout_bench.contracts.metrics import COMPARED, METRICS, Metric
+from rollout_bench.contracts.modes import only_mode
 from rollout_bench.contracts.record import DeviceUse
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import ENERGY_USED, ENGINE, THROUGHPUT, metric_columns, speedup_columns
@@ -32,14 +33,6 @@ from rollout_bench.report.tables.online_tables import LATENCIES, SERVICE
 
 TESTS = Path(__file__).parents[2]
 SOURCES = TESTS.parent / "src"
-KEYS = {
-    "metrics": "",
-    "online_metrics": "requests to a server",
-    "cycle_metrics": "transitions",
-    "placement_metrics": "placements",
-}
-"""Key of `comparison` -> what it alone can name metrics of."""
-
 EACH = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 EACH_COMPARED = pytest.mark.parametrize("metric", [METRICS[name] for name in COMPARED], ids=COMPARED)
 
@@ -80,7 +73,7 @@ def test_what_devices_took_has_a_table_and_a_verdict_where_they_count_it(tmp_pat
             use = DeviceUse(device="GPU-0", energy_j=energy_j + launch, window_s=2.0, power_limit_w=700)
             counted = [iteration.model_copy(update={"devices": [use]}) for iteration in record.iterations]
             save(tmp_path, record.model_copy(update={"iterations": counted}))
-    settings = ComparisonSettings(metrics=["output_tokens_per_s", "energy_j_per_token"])
+    settings = ComparisonSettings(metrics={"offline": ["output_tokens_per_s", "energy_j_per_token"]})
     made = summarise(collect(tmp_path, None, settings), figures=False)
     (view,) = [view for view in made.views.tables if view.title.startswith("Energy: ")]
     assert {"quant", "J per token", "tok/s per W", "W per device", "of limit %"} <= {c.header for c in view.columns}
@@ -129,14 +122,14 @@ def test_a_config_can_name_the_metrics_of_which_one_way_is_better_and_no_other()
     assert all(f"`{name}`" in config_page() for name in COMPARED)
     for name in METRICS.keys() - COMPARED:
         with pytest.raises(ValidationError, match="literal_error"):
-            ComparisonSettings(online_metrics=[name])
-    for key, name in itertools.product(KEYS, COMPARED):
-        own = METRICS[name].key
-        if own in ("", key):
-            assert getattr(ComparisonSettings(**{key: [name]}), key) == [name]
+            ComparisonSettings(metrics={"online": [name]})
+    for mode, name in itertools.product(("offline", "online", "cycle", "placement"), COMPARED):
+        own = only_mode(METRICS[name])
+        if own in ("", mode):
+            assert ComparisonSettings(metrics={mode: [name]}).metrics_of(mode) == [name]
         else:
-            with pytest.raises(ValidationError, match=f"is of {KEYS[own]}: name it in {own}"):
-                ComparisonSettings(**{key: [name]})
+            with pytest.raises(ValidationError, match=f"is of mode {own} alone"):
+                ComparisonSettings(metrics={mode: [name]})
 
 
 @EACH_COMPARED
@@ -151,7 +144,7 @@ def test_more_of_a_metric_gets_the_verdict_that_the_registry_says(
     monkeypatch.setitem(METRICS, metric.name, made)
     specs = [make_spec(), make_spec(quant="w8a8")]
     save(tmp_path, *(make_record(spec, launch) for spec in specs for launch in range(4)))
-    settings = ComparisonSettings(metrics=[metric.name])
+    settings = ComparisonSettings(metrics={"offline": [metric.name]})
     _, own = rows_of(collect(tmp_path, make_plan(specs, 4, comparison=settings)))
     better = (factor > 1) == (metric.better == "higher")
     assert own.comparison.verdict == ("faster" if better else "slower")
@@ -192,7 +185,7 @@ from rollout_bench.report.summary import summarise
 
 results = Path(sys.argv[1])
 named = ["output_tokens_per_s", "tokens_per_joule"]
-settings = ComparisonSettings(metrics=named, online_metrics=named)
+settings = ComparisonSettings(metrics={"offline": named, "online": named})
 specs = [make_spec(), make_spec(quant="w8a8"), make_online_spec(), make_online_spec(quant="w8a8")]
 save(results, *(make_record(spec, launch) for spec in specs[:2] for launch in range(4)))
 save_online(results, *(make_online(spec, launch) for spec in specs[2:] for launch in range(4)))

@@ -16,7 +16,8 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.metrics import COMPARED, METRICS, ONLINE_METRICS
+from rollout_bench.contracts.metrics import COMPARED, METRICS
+from rollout_bench.contracts.modes import only_mode
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile
@@ -207,8 +208,8 @@ def test_every_table_fits_a_terminal(tmp_path: Path) -> None:
 def test_every_column_of_online_tables_is_in_the_reference_of_measures() -> None:
     pages = [REPOSITORY / "docs" / page for page in ("reference/measures.md", "reference/metrics.md")]
     text = "\n".join(page.read_text() for page in pages)
-    named = [name for name in COMPARED if METRICS[name].key in ("", ONLINE_METRICS)]
-    speedups = speedup_columns(ComparisonSettings(online_metrics=named), "online")
+    named = [name for name in COMPARED if only_mode(METRICS[name]) in ("", "online")]
+    speedups = speedup_columns(ComparisonSettings(metrics={"online": named}), "online")
     columns = (*SERVICE[2:], *speedups, *LATENCIES, *percentile_columns())
     names = {re.sub(r" ms$| \(most\)$| p50$| tail$", "", column.header) for column in columns}
     assert {name for name in names if not re.search(rf"^\|.*\b{re.escape(name)}", text, re.MULTILINE)} == set()

@@ -88,7 +88,7 @@ def launches(results: Path, *specs: Spec, rates: Sequence[Sequence[float]]) -> N
 def summed_up(
     results: Path, *specs: Spec, baseline: dict[str, str], metrics: Sequence[str] = ("step_time_s",)
 ) -> Summary:
-    comparison = ComparisonSettings(metrics=list(metrics))
+    comparison = ComparisonSettings(metrics={"rollout": list(metrics)})
     return summarise(collect(results, make_plan(specs, 4, baseline=baseline, comparison=comparison)))
 
 
@@ -191,6 +191,6 @@ def test_replicas_that_share_a_step_are_unevenly_loaded_in_its_anatomy_too(tmp_p
     spec = rollout_spec(router="sticky", engines=2)
     spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"ignore_eos": False})})
     save(tmp_path, rollout_record(spec))
-    made = summarise(collect(tmp_path, None, ComparisonSettings(metrics=["t90_s"])), results=tmp_path)
+    made = summarise(collect(tmp_path, None, ComparisonSettings(metrics={"rollout": ["t90_s"]})), results=tmp_path)
     header, line = table(made, "Anatomy of a step")
     assert float(dict(zip(header, line, strict=True))["imbalance %"]) == pytest.approx(33, abs=0.5)

@@ -186,7 +186,9 @@ def test_means_whose_ratio_is_not_the_speed_up_are_said_to_be_so(tmp_path: Path)
 
 
 def test_each_metric_has_a_column_in_the_table_and_columns_in_the_csv(tmp_path: Path) -> None:
-    plan = make_plan([BF16, W8A8], comparison=ComparisonSettings(metrics=["output_tokens_per_s", "step_time_s"]))
+    plan = make_plan(
+        [BF16, W8A8], comparison=ComparisonSettings(metrics={"offline": ["output_tokens_per_s", "step_time_s"]})
+    )
     made = summary(tmp_path, plan, *launches(BF16, 100, 101, 102), *launches(W8A8, 120, 121, 124))
     assert "| speed-up | step speed-up |" in made.markdown
     row = list(csv.DictReader(io.StringIO(made.csv)))[1]
@@ -287,7 +289,7 @@ def test_the_text_fits_a_terminal(tmp_path: Path) -> None:
 def test_the_text_fits_a_terminal_with_every_metric_too(tmp_path: Path) -> None:
     specs = [make_spec(m, q, "verl-default") for m in ("qwen3-1.7b", "pangu-7b") for q in ("bf16", "w8a16", "w8a8")]
     records = [make_record(s, i, [9876.5 + 31 * i + 7 * n]) for n, s in enumerate(specs) for i in range(3)]
-    every = ComparisonSettings(metrics=["output_tokens_per_s", "step_time_s", "startup_s"])
+    every = ComparisonSettings(metrics={"offline": ["output_tokens_per_s", "step_time_s", "startup_s"]})
     made = summary(tmp_path, make_plan(specs, comparison=every), *records)
     assert max(map(len, made.text.splitlines())) <= WIDTH
 

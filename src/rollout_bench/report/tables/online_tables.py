@@ -90,7 +90,7 @@ def split_speedups(
     settings: ComparisonSettings, typical: Collection[MetricName]
 ) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
     """Return the columns of what is compared: that of throughput, and those of all else."""
-    metrics = settings.online_metrics
+    metrics = settings.metrics_of(ONLINE.name)
     speedups = speedup_columns(settings, ONLINE.name, typical=typical)
     columns = dict(zip(metrics, speedups, strict=True))
     rates = tuple(column for metric, column in columns.items() if metric == THROUGHPUT_METRIC)
