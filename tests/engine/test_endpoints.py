@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fault_proxy import FaultProxy
 from hostile_server import KINDS, hostile_server
-from launching import PACED_HERE, Launching, online_spec
+from launching import Launching, online_spec
 from stub_server import running_stub
 
 from rollout_bench.checkpoints.formats import tokenizer_files
@@ -24,18 +24,15 @@ pytestmark = [pytest.mark.engine, pytest.mark.untimed]
 KEY = "sk-never-to-be-seen-0815"
 
 
-def at(url: str, iterations: int = 2, load: Mapping[str, Any] = PACED_HERE, **changes: Any) -> Any:
+def at(url: str, iterations: int = 2, **changes: Any) -> Any:
     """Return a spec for a server at `url`, with requests that take a moment."""
     return online_spec(
-        {"points": [{"concurrency": 4}], **load},
+        {"points": [{"concurrency": 4}]},
         {"url": f"{url}/v1", **changes},
         workload={"prompt_tokens": 16, "output_tokens": 8},
         measuring={"warmup_iterations": 1, "iterations": iterations},
     )
 
-
-BY_VLLM: dict[str, Any] = {}
-"""Of a load that vLLM's generator sends."""
 
 MANY = 1000
 """Iterations: so many that what is to hit the launch while it measures can't be late."""
@@ -58,7 +55,7 @@ def test_a_stub_is_measured_and_what_nobody_can_know_is_unknown(tmp_path: Path, 
     monkeypatch.setenv("STUB_KEY", KEY)
     monkeypatch.setenv("TEAM", "blue-secret-team")
     url = stub("--api-key-env", "STUB_KEY", "--max-model-len", "4096")
-    launch = Launching(tmp_path / "run", at(url, load=BY_VLLM, api_key_env="STUB_KEY", headers={"X-Team": "${TEAM}"}))
+    launch = Launching(tmp_path / "run", at(url, api_key_env="STUB_KEY", headers={"X-Team": "${TEAM}"}))
     assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
     assert record.engine.weights_bytes_by_dtype is None
@@ -136,7 +133,7 @@ def test_a_server_that_can_t_be_measured_is_told_of_at_once(
 
 
 def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: Any) -> None:
-    launch = Launching(tmp_path / "run", at(stub("--status", "429", "--status-share", "0.4"), load=BY_VLLM))
+    launch = Launching(tmp_path / "run", at(stub("--status", "429", "--status-share", "0.4")))
     assert launch.finish() == 0, launch.said
     record = launch.record()
     flag = next(flag for flag in record.validity if flag.code == "requests_failed")
@@ -205,7 +202,7 @@ def test_a_server_that_turns_hostile_in_mid_pass_fails_requests_and_gets_no_key_
     half = [answered for kind in KINDS for answered in (kind, None)]  # never a pass whose every request fails
     with hostile_server(*half, after=14) as server, hostile_server() as elsewhere:
         server.elsewhere = elsewhere.url
-        spec = at(server.url, 6, BY_VLLM, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
+        spec = at(server.url, 6, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
         launch = Launching(tmp_path / "some", spec)
         assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
@@ -224,7 +221,7 @@ def test_a_server_that_redirects_in_mid_pass_ends_the_launch(tmp_path: Path, mon
     monkeypatch.setenv("STUB_KEY", KEY)
     with hostile_server("redirect", after=14) as server, hostile_server() as elsewhere:
         server.elsewhere = elsewhere.url
-        spec = at(server.url, load=BY_VLLM, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
+        spec = at(server.url, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
         launch = Launching(tmp_path / "all", spec)
         assert launch.finish() == 1
     assert launch.failure().category == "all_requests_failed"

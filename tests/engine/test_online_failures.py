@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from launching import PACED_HERE, Launching, online_spec
+from launching import Launching, online_spec
 
 pytestmark = pytest.mark.engine
 
@@ -20,7 +20,7 @@ IN_CORE = {"multiprocess": False}
 
 @pytest.mark.untimed
 def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY))
+    launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
     assert {line.partition(" ")[0] for line in launch.child_lines} >= {"VLLM::EngineCore", "VLLM::Worker"}
     launch.process.kill()
@@ -31,7 +31,7 @@ def test_kill_9_of_the_command_ends_server_and_engine(tmp_path: Path) -> None:
 
 @pytest.mark.untimed
 def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY, engine=IN_CORE))
+    launch = Launching(tmp_path, online_spec(measuring=MANY, engine=IN_CORE))
     launch.wait_for("iteration 1/")
     launch.child("engine.worker").kill()
     assert launch.finish() == 1
@@ -41,7 +41,7 @@ def test_kill_9_of_what_sends_the_requests_ends_all(tmp_path: Path) -> None:
 
 @pytest.mark.untimed
 def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY, engine=IN_CORE))
+    launch = Launching(tmp_path, online_spec(measuring=MANY, engine=IN_CORE))
     launch.wait_for("iteration 1/")
     launch.child("api_server").kill()
     assert launch.finish() == 1
@@ -54,7 +54,7 @@ def test_a_server_killed_in_mid_pass_is_a_crash_that_names_it(tmp_path: Path) ->
 
 @pytest.mark.untimed
 def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, online_spec(PACED_HERE, measuring=MANY))
+    launch = Launching(tmp_path, online_spec(measuring=MANY))
     launch.wait_for("iteration 1/")
     launch.child("VLLM::EngineCore").kill()
     assert launch.finish() == 1
@@ -64,7 +64,7 @@ def test_an_engine_killed_behind_its_server_fails_the_launch(tmp_path: Path) -> 
 
 
 def test_an_engine_that_hangs_in_a_pass_is_told_by_the_limit_of_its_launch(tmp_path: Path) -> None:
-    spec = online_spec(PACED_HERE, measuring=MANY, workload={"output_tokens": 110}, engine=IN_CORE)
+    spec = online_spec(measuring=MANY, workload={"output_tokens": 110}, engine=IN_CORE)
     launch = Launching(tmp_path, spec, ["--timeout-s", "60"])
     launch.wait_for("iteration 1/")
     wait_for_a_pass(launch, tokens=4 * 2 * 110)

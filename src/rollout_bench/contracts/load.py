@@ -216,10 +216,7 @@ Harness = Annotated[
 
 
 def _by_default(value: str | None) -> str | None:
-    return None if value in ("cut", "completions") else value
-
-
-AtEnd = Annotated[Literal["cut", "wait"] | None, AfterValidator(_by_default)]
+    return None if value == "completions" else value
 
 
 Api = Annotated[Literal["completions", "chat"] | None, AfterValidator(_by_default)]
@@ -241,13 +238,6 @@ class Traffic(Strict):
     api: Api = absent(
         "What is asked for. completions, or null: /v1/completions; chat: /v1/chat/completions, the prompt as text in "
         "one message of the user, to which the server's chat template adds."
-    )
-    at_end: AtEnd = absent(
-        "What becomes of requests that are under way when duration_s is over. cut, or null: they are closed, and count "
-        "as incomplete, not as failed; wait: no more are sent, and these come to their end."
-    )
-    request_timeout_s: Duration | None = absent(
-        "Seconds after which a request is given up, and has failed. Null: it may take as long as its pass."
     )
 
 

@@ -52,7 +52,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
                 "make a profile of each such benchmark",
             )
     stages = [stage for _, own in runs for stage in own]
-    arriving(first, stages, waits=False)
+    arriving(first, stages)
     return first
 
 

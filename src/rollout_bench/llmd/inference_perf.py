@@ -74,11 +74,17 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
             "load.type: constant: inference-perf itself draws these gaps from the exponential distribution and scales "
             "them to the stage's time; so does request_rate with burstiness 1"
         )
+    if any(stage.duration_s is not None for stage in stages):
+        meaning.notes.append(
+            "load.stages: inference-perf waits for answers that are under way when the time of a stage is over; here "
+            "they are cut, and are incomplete"
+        )
     _data(keys.section("data"), meaning, max(stage.sent(1, 1) for stage in stages))
+    load.refuse("a request may take as long as its pass here", "request_timeout")
     keys.finish()  # a key that there is not is told before what its neighbours lack
     if not streams:
         raise keys.error("api.streaming", WHOLE_ANSWERS, "set it to true, in the profile or in overrides")
-    arriving(meaning, stages, waits=True)
+    arriving(meaning, stages)
     return meaning
 
 
@@ -148,9 +154,6 @@ def _limit(load: Keys, stages: list[HeldLoad], meaning: Meaning) -> None:
                 stages[number_of] = HeldLoad(stage.path, concurrency=most, requests=stage.requests)
             else:
                 stages[number_of] = HeldLoad(stage.path, stage.rate, most, stage.duration_s)
-    limit_s = load.take("request_timeout", positive, 0.0)
-    if limit_s:
-        meaning.online["request_timeout_s"] = int(limit_s) if limit_s == int(limit_s) else limit_s
 
 
 def _data(keys: Keys, meaning: Meaning, requests: int) -> None:

@@ -98,13 +98,12 @@ class HeldLoad:
         return min(most, math.ceil(users * max(1.0, self.duration_s / (output_tokens * EXPECTED_STEP_S))))
 
 
-def arriving(meaning: Meaning, stages: Sequence[HeldLoad], *, waits: bool) -> None:
+def arriving(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
     """Write into `meaning` how requests arrive, and how many prompts that takes; its lengths stand there already.
 
     Args:
         meaning: what is written into.
         stages: the loads, in their order; at least one.
-        waits: whether answers are waited for after a stage's time; else what is under way is cut.
     """
     prompt, output = (
         _middle({**meaning.otherwise, **meaning.workload}[key]) for key in ("prompt_tokens", "output_tokens")
@@ -126,8 +125,6 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad], *, waits: bool) -> No
         meaning.online |= swept
     else:
         meaning.online["stages"] = [stage.point for stage in stages]
-    if waits and any(stage.duration_s is not None for stage in stages):
-        meaning.online["at_end"] = "wait"
 
 
 def _sweep(stages: Sequence[HeldLoad]) -> dict[str, Any] | None:

@@ -125,7 +125,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
         concurrency=keys.maybe("max-concurrency", count),
         requests=keys.take("num-prompts", count, 1000),
     )
-    arriving(meaning, [stage], waits=False)
+    arriving(meaning, [stage])
     burstiness = keys.take("burstiness", positive, 1.0)
     if burstiness != 1.0 and stage.rate is not None:
         meaning.online["burstiness"] = burstiness

@@ -536,8 +536,6 @@ COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
 
 def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
     """Yield keys of a load that a harness's command can't be told, and why."""
-    if online.request_timeout_s is not None:
-        yield "request_timeout_s", "gives up no request before its answer has ended"
     for point in online.points:
         if point.duration_s is not None:
             yield "duration_s", "sends a number of requests, whatever time that takes"

@@ -117,8 +117,6 @@ class OnlineLoad(Traffic, Pacing):
                 )
         if any(point.duration_s is not None and point.requests is not None for point in self.points):
             raise ValueError("has duration_s and requests, each of which says when sending ends: keep one")
-        if self.at_end is not None and all(point.duration_s is None for point in self.points):
-            raise ValueError("at_end says what happens when duration_s is over, and there is none: give one")
         return self
 
 

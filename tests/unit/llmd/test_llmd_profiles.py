@@ -55,16 +55,19 @@ def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "overrides"),
     [
-        *("guide_optimized-baseline_1", "guide_kimi-k3-h100_1", "sanity_random", "shared_prefix_synthetic_heavy"),
+        ("guide_optimized-baseline_1", "{load.request_timeout: null}"),
+        ("guide_kimi-k3-h100_1", "{}"),
+        ("sanity_random", "{load.request_timeout: null}"),
+        ("shared_prefix_synthetic_heavy", "{}"),
     ],
 )
-def test_what_is_read_can_be_planned(name: str, tmp_path: Path):
+def test_what_is_read_can_be_planned(name: str, overrides: str, tmp_path: Path):
     shape = next(shape for shape in SHAPES if shape.name == name)
     path = tmp_path / f"{name}.yaml.in"
     path.write_text(yaml.safe_dump(shape.content))
-    profile = f"{{profile: {{harness: {shape.harness}, path: {path}}}}}"
+    profile = f"{{profile: {{harness: {shape.harness}, path: {path}, overrides: {overrides}}}}}"
     load = f"workloads: [w], workload_settings: {{w: {profile}}}"
     [experiment] = planned(f"{{modes: [online], quants: [bf16], timeout_s: 9000, {load}}}").experiments
     stages = (shape.content.get("load") or {}).get("stages")
@@ -129,9 +132,11 @@ def test_the_overrides_of_the_guide_change_both_distributions():
     assert meaning("inference-perf", "sanity_random", {"min": "20", "total_count": "200"}) == changed
 
 
-def test_stages_are_sent_to_their_end_and_scenarios_are_cut():
+def test_stages_whose_answers_inference_perf_waits_for_are_cut_and_that_is_told():
     perf, guide = meaning("inference-perf", "sanity_random"), meaning("guidellm", "sanity_concurrent")
-    assert perf.online == {"request_rate": 1, "duration_s": 30, "at_end": "wait"}
+    assert perf.online == {"request_rate": 1, "duration_s": 30}
+    assert any("they are cut" in note for note in perf.notes)
+    assert guide.notes == []
     assert perf.workload["prompts"] == 30
     assert guide.online == {"concurrency": 2, "duration_s": 30}
 
@@ -151,7 +156,6 @@ def test_stages_that_rise_are_a_sweep_and_others_stay_stages():
     assert meaning("inference-perf", "sanity_random", {"load.stages": rising}).online == {
         "request_rates": [1, 2, 4],
         "duration_s": 10,
-        "at_end": "wait",
     }
     falling = meaning("inference-perf", "sanity_random", {"load.stages": rising[::-1]}).online
     assert [stage["request_rate"] for stage in falling["stages"]] == [4, 2, 1]
@@ -260,7 +264,7 @@ def test_what_profiles_are_read_as_is_told_with_overrides_and_what_is_read_other
     flags = {"profile": {"harness": "vllm-benchmark", "path": "sanity_random", "overrides": {"num-warmups": 3}}}
     read, *notes = readings({**CONFIG, "workloads": ["a", "b"], "workload_settings": {"a": perf, "b": flags, "c": {}}})
     assert "sanity_random.yaml.in, with {load.worker_max_concurrency: 7, rate: 2}, read as {" in read
-    assert "online: {request_rate: 2, duration_s: 30, at_end: wait}}" in read
+    assert "online: {request_rate: 2, duration_s: 30}}" in read
     assert any(note.startswith("profile: a: load.worker_max_concurrency: limits nothing") for note in notes)
     assert any(note.startswith("profile: b: num-warmups: not sent") for note in notes)
 
@@ -293,10 +297,6 @@ def test_stages_of_different_numbers_of_requests_keep_them():
     found = meaning("inference-perf", "sanity_random", {"load.type": "concurrent", "load.stages": stages})
     assert found.online["stages"] == [{"concurrency": 1, "requests": 4}, {"concurrency": 2, "requests": 8}]
     assert found.workload["prompts"] == 8
-
-
-def test_a_limit_for_each_request_is_one_here():
-    assert meaning("inference-perf", "sanity_random", {"load.request_timeout": 30}).online["request_timeout_s"] == 30
 
 
 def test_limits_of_a_profile_are_slo_where_the_config_has_none(tmp_path: Path):

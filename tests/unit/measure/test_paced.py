@@ -42,17 +42,15 @@ def send(tmp_path: Path) -> Iterator[Send]:
             tokens: int = 4,
             due_s: Sequence[float] | None = None,
             concurrency: int | None = None,
-            wait: bool = False,
             at: str = url,
             requests: int | None = None,
-            timeout_s: float | None = None,
             chat: bool = False,
             ids: bool = True,
         ) -> LoadPass:
             body = {"logprobs": 0, **({"return_token_ids": True} if ids else {})}
             target = Target(f"{at}/v1", "stub", {}, True, body, chat)
             every = asked(count, tokens)
-            ending = LoadEnd(duration_s, wait, requests, timeout_s)
+            ending = LoadEnd(duration_s, requests)
             return prepare(every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending)()
 
         sent.url = url  # type: ignore[attr-defined]
@@ -89,13 +87,6 @@ def test_what_is_under_way_at_the_end_is_cut_and_its_connection_closed(send: Sen
     assert outcome.cut_s == done.began_s + done.elapsed_s
     assert 0 < outcome.output_tokens < 4000
     assert seen_by_the_server(send, lambda told: [one["end"] for one in told] == ["left"])
-
-
-def test_requests_come_to_their_end_where_they_are_waited_for(send: Send):
-    done = send(2, 1.5, tokens=100, concurrency=2, wait=True)
-    assert [outcome.output_tokens for outcome in done.outcomes] == [100, 100]
-    assert all(outcome.cut_s is None and outcome.error is None for outcome in done.outcomes)
-    assert done.elapsed_s >= 0.04 + 99 * 0.02
 
 
 def test_at_a_rate_each_is_sent_when_it_is_due_and_the_whole_time_counts(send: Send):
@@ -141,19 +132,6 @@ def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):
     done = send(3, None, concurrency=2, requests=7)
     assert done.sent == [(number % 3, number // 3) for number in range(7)]
     assert all(outcome.output_tokens == 4 and outcome.cut_s is None for outcome in done.outcomes)
-
-
-def test_a_request_that_takes_longer_than_it_may_has_failed(send: Send):
-    done = send(2, None, tokens=5000, due_s=[0.0, 0.0], timeout_s=0.2)
-    assert [outcome.error for outcome in done.outcomes] == ["timeout: no whole answer within 0.2 s"] * 2
-    assert all(outcome.cut_s is None for outcome in done.outcomes)
-    assert 0.2 <= done.elapsed_s < 60  # and not 100 s
-
-
-def test_what_is_due_is_sent_although_it_had_to_wait_where_answers_are_waited_for(send: Send):
-    done = send(6, 0.2, due_s=[0.01 * number for number in range(6)], concurrency=1, wait=True)
-    assert [outcome.output_tokens for outcome in done.outcomes] == [4] * 6
-    assert all(outcome.cut_s is None for outcome in done.outcomes)
 
 
 def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(monkeypatch: pytest.MonkeyPatch):

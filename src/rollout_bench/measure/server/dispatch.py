@@ -46,7 +46,7 @@ class Sending:
             given = commands.Load(asked, texts, due_s, rate, load.burstiness, point.concurrency, seed)
             return commands.prepare(HARNESSES[load.harness], given, sent, target)
         count_due = point.requests or (None if point.duration_s is not None else len(requests))
-        ending = paced.LoadEnd(point.duration_s, load.at_end == "wait", count_due, timeout_s=load.request_timeout_s)
+        ending = paced.LoadEnd(point.duration_s, count_due)
         if due_s is None and point.concurrency is None:
             due_s = [0.0] * (count_due or len(requests))
         return paced.prepare(requests, prompts, due_s, point.concurrency, target, ending)

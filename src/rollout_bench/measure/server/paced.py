@@ -1,7 +1,7 @@
 """Requests paced here: at given times, or each as an earlier one ends; for a time, or a number of them.
 
 What is asked for is gone through in order, and begun again after its end. At the end of a time requests that are under
-way are cut, or waited for.
+way are cut.
 """
 
 from __future__ import annotations
@@ -85,16 +85,12 @@ class LoadEnd:
     """When sending ends, and waiting for an answer.
 
     Attributes:
-        duration_s: so long after the beginning; None: only when all are sent.
-        wait: whether requests that are under way then are waited for; else they are cut.
+        duration_s: so long after the beginning, and what is under way then is cut; None: only when all are sent.
         requests: how many are sent, where that says no list of when they are due; None: any number.
-        timeout_s: so long a request may take; None: any time.
     """
 
     duration_s: float | None = None
-    wait: bool = False
     requests: int | None = None
-    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -206,9 +202,8 @@ class PartSender:
         if part.ending.duration_s is not None:
             await asyncio.sleep(self._left_s(part.ending.duration_s))
             self._over, cut_s = True, time.monotonic()
-            if not part.ending.wait:
-                for sender in senders:
-                    sender.cancel()
+            for sender in senders:
+                sender.cancel()
         await asyncio.gather(*senders, return_exceptions=True)
         for outcome in self._done.outcomes:
             if outcome.ended_s is None:
@@ -217,7 +212,7 @@ class PartSender:
                     outcome.cut_s = cut_s
             part.target.settle(outcome)
         ends = [outcome.ended_s for outcome in self._done.outcomes if outcome.ended_s is not None]
-        self._done.ended_s = cut_s if part.ending.duration_s and not part.ending.wait else max([cut_s, *ends])
+        self._done.ended_s = cut_s if part.ending.duration_s else max([cut_s, *ends])
         for sender in senders:
             if not sender.cancelled() and (error := sender.exception()) is not None:
                 raise error
@@ -256,7 +251,7 @@ class PartSender:
         await asyncio.sleep(self._left_s(due_s))
         place = self._place(self._began_s + due_s, number)
         async with limit or contextlib.nullcontext():
-            if not self._over or self._part.ending.wait:
+            if not self._over:
                 await self._send(place, session, self._part.contents[number[0]])
 
     def _place(self, due_s: float, number: tuple[int, int]) -> int:
@@ -268,9 +263,4 @@ class PartSender:
     async def _send(self, place: int, session: aiohttp.ClientSession, question: Question) -> None:
         outcome = self._done.outcomes[place]
         headers = {**self._headers, "X-Request-Id": f"{self._name}-{place}"}
-        timeout_s = self._part.ending.timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await send(session, self._url, headers, question, outcome)
-        except TimeoutError:
-            outcome.error, outcome.ended_s = f"timeout: no whole answer within {timeout_s:g} s", time.monotonic()
+        await send(session, self._url, headers, question, outcome)
