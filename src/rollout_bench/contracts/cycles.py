@@ -22,9 +22,6 @@ SleepLevel = Annotated[Literal["none", "1", "2"], BeforeValidator(_level)]
 """none: the engine pauses and keeps all its memory; 1: weights go to the host's memory, the KV cache is given back; 2:
 both are given back."""
 
-Wake = Literal["split", "together"]
-"""split: weights first, and the KV cache once they are new, as verl does; together: all at once, before the update."""
-
 UpdateMethod = Literal["reload", "in_process"]
 """How new weights reach the engine.
 
@@ -38,7 +35,7 @@ def _listed(value: Any) -> Any:
 
 
 class CycleSettings(Strict):
-    """What happens between two generations of a training step."""
+    """What happens between two generations of a training step: the engine gets other weights and its own, in turn."""
 
     repeats: Annotated[Count, Field(ge=3, le=1000)] = Field(
         10, description="Cycles that count, in each launch: each generates, and goes through one transition."
@@ -59,25 +56,11 @@ class CycleSettings(Strict):
             "sleep-1, sleep-2. Null: what verl does, 2 on cuda, 1 on ascend; none on cpu, where vLLM refuses sleep."
         ),
     )
-    wake: Wake = Field(
-        "split",
-        description=(
-            "split: weights wake, are updated, and the KV cache wakes, as in verl; together: all wakes before the "
-            "update. Without sleep it is no setting."
-        ),
-    )
     update: Annotated[list[UpdateMethod], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
         ["in_process"],
         description=(
             "How new weights reach the engine: in_process (the trainer's bf16 tensors, in buckets), reload (vLLM reads "
             "a checkpoint of its own format). Several are settings that are compared: update-reload."
-        ),
-    )
-    change: bool = Field(
-        True,
-        description=(
-            "Update to other weights and back, in turn, which proves that updates have an effect. false: to the same "
-            "weights each time."
         ),
     )
 
@@ -86,23 +69,20 @@ class CycleSpec(Strict):
     """What happens between two generations. How often, `measuring.iterations` says."""
 
     sleep: SleepLevel = Field(description="How deeply the engine sleeps.")
-    wake: Wake | None = absent("In what order it wakes. Null without sleep.")
     update: UpdateMethod = Field(description="How new weights reach the engine.")
-    unchanged: Literal[True] | None = absent("Updates are to the same weights. Null: to other ones and back, in turn.")
 
 
 PartName = Literal[
     "drain",
     "pause",
     "sleep",
-    "wake",
     "wake_weights",
     "update",
     "reset_prefix_cache",
     "wake_kv_cache",
     "resume",
 ]
-"""Parts of a transition. pause and resume without sleep; wake, or wake_weights and wake_kv_cache, with it."""
+"""Parts of a transition. pause and resume without sleep; sleep, wake_weights and wake_kv_cache with it."""
 
 Weights = Literal["first", "second"]
 """Which weights an engine has: those that it was started with, or those of the second checkpoint."""

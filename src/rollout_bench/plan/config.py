@@ -353,7 +353,7 @@ class Config(Strict):
         description=(
             "Engine argument or key of a workload -> its values: each combination is a setting, named after them: "
             "{max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. Where both have a key: workload.seed, "
-            "engine_args.seed. Keys of rollout and cycle: rollout.router, cycle.wake."
+            "engine_args.seed. Keys of rollout and cycle: rollout.router, cycle.update."
         ),
     )
     launches: Launches = Field(

@@ -104,14 +104,7 @@ def sleeps_in(cycle: CycleSettings, platform: Platform) -> list[SleepLevel]:
 
 def _cycle_on(platform: Platform, cycle: CycleSettings) -> CycleSpec:
     """Return what a spec says of a cycle; of lists the first value, where no setting has said which."""
-    sleep, update = sleeps_in(cycle, platform)[0], cycle.update[0]
-    asleep = sleep != "none"
-    return CycleSpec(
-        sleep=sleep,
-        wake=cycle.wake if asleep else None,
-        update=update,
-        unchanged=None if cycle.change else True,
-    )
+    return CycleSpec(sleep=sleeps_in(cycle, platform)[0], update=cycle.update[0])
 
 
 def _start_of(startup: StartupSettings) -> StartupSpec:
@@ -205,7 +198,7 @@ def check_rollout(config: Config) -> None:
 
 
 def check_cycle(configs: Collection[Config], platform: Platform) -> None:
-    """Raise `UserError` where engines can't sleep or be updated as the config wants it, or what it says is of no use.
+    """Raise `UserError` where engines can't sleep as the config wants it.
 
     Args:
         configs: the config under each setting of mode cycle; none where that is not selected.
@@ -218,12 +211,6 @@ def check_cycle(configs: Collection[Config], platform: Platform) -> None:
             f"config: cycle.sleep: {deep[0]}: vLLM can't put an engine to sleep on {platform}",
             "set cycle.sleep: [none]: the engine pauses, gets new weights and resumes, with all its memory",
         )
-    for config in configs if not deep else ():
-        if config.cycle.wake == "together":
-            raise UserError(
-                "config: cycle.wake: is together, and no engine sleeps: cycle.sleep is none",
-                "leave it out" + (", or set cycle.sleep: [2]" if platform in USUAL_SLEEP else ""),
-            )
 
 
 WITHOUT_WEIGHTS = ("ngram", "suffix")
@@ -269,17 +256,15 @@ def not_updatable(spec: Spec) -> tuple[str, str] | None:
         return None
     model, quant = spec.model.name, spec.quant.name
     if spec.cycle.update == "reload":
-        if spec.cycle.unchanged:
-            return None
         return (
             f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
-            "set cycle.change: false, or cycle.update: [in_process]",
+            "set cycle.update: [in_process]",
         )
     if spec.quant.weights_format != "bf16":
         return (
             f"{model} has its {quant} weights in a checkpoint of their own, and bf16 ones for cycle.update: in_process"
             " are not known",
-            f"set cycle.update: [reload] and cycle.change: false, or leave {quant} out of quants",
+            f"leave {quant} out of quants, or cycle out of modes",
         )
     return None
 

@@ -69,11 +69,6 @@ def test_weights_that_change_and_come_back_raise_nothing(recorded: Recorded):
     assert output_changed(seen) == update_without_effect(seen) == []
 
 
-def test_updates_to_the_same_weights_need_change_nothing():
-    seen = series(*[proof("first", changed=0, changed_trained=0)] * 3)
-    assert output_changed(seen) == update_without_effect(seen) == []
-
-
 @pytest.mark.parametrize(
     ("changes", "differs"),
     [

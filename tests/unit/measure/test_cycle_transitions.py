@@ -138,17 +138,12 @@ def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple
             ["drain", "pause", "update", "reset_prefix_cache", "resume"],
         ),
         (
-            {"sleep": "2", "wake": "split"},
+            {"sleep": "2"},
             ["prove", "stage second", "sleep 2", "wake weights", "update second", "reset", "wake kv_cache"],
             ["drain", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache"],
         ),
-        (
-            {"sleep": "1", "wake": "together"},
-            ["prove", "stage second", "sleep 1", "wake all", "update second", "reset"],
-            ["drain", "sleep", "wake", "update", "reset_prefix_cache"],
-        ),
     ],
-    ids=["no sleep", "split", "together"],
+    ids=["no sleep", "asleep"],
 )
 def test_parts_come_in_the_order_of_verl_and_nothing_else_is_timed(
     settings: dict[str, Any], calls: list[str], parts: list[str]

@@ -38,7 +38,7 @@ class Worker(TrainerStandIn):
 )
 def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(weights_format: str, tmp_path: Path):
     worker = Worker()
-    held = worker.rollout_bench_trainer(SHAPE.model_dump(), weights_format, second=True)
+    held = worker.rollout_bench_trainer(SHAPE.model_dump(), weights_format)
     one_set = 2 * parameters(SHAPE)
     assert held == 2 * one_set
     for weights, shape in (("first", SHAPE), ("second", SHAPE.other_weights())):
@@ -54,7 +54,7 @@ def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(
 
 def test_the_engine_gets_copies_that_it_may_change():
     worker = Worker()
-    worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16", second=False)
+    worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16")
     worker.rollout_bench_update("first")
     kept = {name: tensor.clone() for name, tensor in worker.loaded.items()}
     for tensor in worker.loaded.values():
@@ -75,7 +75,7 @@ def test_buckets_hold_all_in_order_and_no_more_than_their_limit_but_one_tensor(s
 
 def test_other_weights_of_a_synthetic_model_are_others_in_every_tensor():
     worker = Worker()
-    worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16", second=True)
+    worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16")
     loaded = []
     for weights in ("first", "second"):
         worker.rollout_bench_update(weights)  # type: ignore[arg-type]

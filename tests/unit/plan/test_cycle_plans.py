@@ -40,9 +40,7 @@ def settings(matrix: Matrix, mode: str = "cycle") -> list[str]:
 
 @pytest.mark.parametrize(("platform", "sleep"), [("cuda", "2"), ("ascend", "1"), ("cpu", "none")])
 def test_engines_sleep_as_those_of_verl_do_and_not_at_all_on_cpu(platform: str, sleep: str) -> None:
-    found = cycle_of(only(f"platform: {platform}"))
-    assert found["sleep"] == sleep
-    assert found.get("wake") == (None if sleep == "none" else "split")
+    assert cycle_of(only(f"platform: {platform}"))["sleep"] == sleep
 
 
 def test_the_number_of_cycles_is_the_modes_own() -> None:
@@ -56,20 +54,6 @@ def test_a_cycle_without_warm_up_needs_no_number_of_iterations() -> None:
     assert only("warmup_iterations: 0").measuring.warmup_iterations == 0
 
 
-def test_what_sleep_alone_needs_is_no_part_of_a_key_without_it() -> None:
-    awake = "cycle: {sleep: [none, 2], wake: together}"
-    first, second = specs(awake)
-    assert cycle_of(first) == {"sleep": "none", "update": "in_process"}
-    assert cycle_of(second)["wake"] == "together"
-
-
-def test_updates_to_the_same_weights_are_another_experiment() -> None:
-    same, other = only("cycle: {change: false}"), only("cycle: {change: true}")
-    assert same.key() != other.key()
-    assert cycle_of(same)["unchanged"] is True
-    assert "unchanged" not in cycle_of(other)
-
-
 def test_other_modes_have_no_cycle_and_keep_their_keys() -> None:
     offline, _ = planned(f"{{{BASE}, modes: [offline, cycle]}}").experiments
     assert "cycle" not in json.loads(offline.spec.canonical_json())
@@ -78,7 +62,7 @@ def test_other_modes_have_no_cycle_and_keep_their_keys() -> None:
 
 def test_one_value_of_each_list_is_the_default() -> None:
     spec = only("cycle: {sleep: [1], update: [reload]}")
-    assert (spec.setting, cycle_of(spec)) == (None, {"sleep": "1", "wake": "split", "update": "reload"})
+    assert (spec.setting, cycle_of(spec)) == (None, {"sleep": "1", "update": "reload"})
 
 
 def test_several_values_are_settings_in_place_of_the_default() -> None:
@@ -147,9 +131,9 @@ def test_the_default_is_measured_where_it_is_the_baseline() -> None:
 
 
 def test_a_setting_may_change_any_key_of_a_cycle() -> None:
-    together = "settings: [default, together], setting_settings: {together: {cycle: {wake: together}}}"
-    assert [cycle_of(spec)["wake"] for spec in specs(together)] == ["split", "together"]
-    asked = "settings: [default, as-usual], setting_settings: {as-usual: {cycle: {sleep: null}}}, cycle: {wake: split}"
+    read = "settings: [default, read], setting_settings: {read: {cycle: {update: [reload]}}}"
+    assert [cycle_of(spec)["update"] for spec in specs(read)] == ["in_process", "reload"]
+    asked = "settings: [default, as-usual], setting_settings: {as-usual: {cycle: {sleep: null}}}"
     assert [cycle_of(spec)["sleep"] for spec in specs(asked)] == ["2"]
     repeats = specs("sweep: {cycle.repeats: [3]}")
     assert [spec.measuring.iterations for spec in repeats] == [10, 3]
@@ -168,8 +152,6 @@ def test_of_named_weights_only_what_nobody_has_the_weights_for_is_left_out() -> 
         ("w8a8", "update-in-process"): "has its w8a8 weights in ",
         ("w8a8", "update-reload"): "has no second checkpoint",
     }
-    same = planned(f"{{{BASE}, {named}, cycle: {{update: [reload], change: false}}}}")
-    assert [e.spec.quant.name for e in same.experiments] == ["bf16", "fp8", "w8a8"]
 
 
 def test_drafts_without_weights_may_speculate() -> None:

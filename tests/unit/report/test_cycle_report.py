@@ -138,12 +138,6 @@ def test_steps_of_other_work_get_no_answer_on_what_pays(tmp_path: Path) -> None:
     assert "It pays" not in sentence
 
 
-def test_updates_to_the_same_weights_are_not_called_effective(tmp_path: Path) -> None:
-    launches(tmp_path, cycle_spec(unchanged=True), 400, 0.3)
-    (sentence,) = said(summary(tmp_path, cycle_spec(unchanged=True)), "Proofs of new weights")
-    assert sentence.endswith("Whether an update has an effect was not tested: set change: true.")
-
-
 def test_one_launch_of_each_gives_ratios_and_neither_a_verdict_nor_a_length(tmp_path: Path) -> None:
     launches(tmp_path, BF16, 400, 0.3, scatter=[1.0])
     launches(tmp_path, FP8, 512, 0.6, scatter=[1.0])
@@ -335,13 +329,6 @@ def test_what_takes_no_new_weights_is_a_finding_that_no_further_launch_would_cha
     )
     assert "vLLM can't repack them." in finding
     assert [item for item in said(made, "Conclusion") if item.startswith("Next: ")] == []
-
-
-def test_updates_to_the_same_weights_are_told_as_such(tmp_path: Path) -> None:
-    spec = cycle_spec(unchanged=True)
-    launches(tmp_path, spec, 400, 0.3)
-    (passed,) = said(summary(tmp_path, spec), "Proofs of new weights")
-    assert passed.startswith("16 updates to the same weights passed all proofs: bf16.")
 
 
 def test_another_metric_than_the_whole_step_can_decide(tmp_path: Path) -> None:

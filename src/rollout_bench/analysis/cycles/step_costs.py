@@ -70,7 +70,6 @@ class StepCosts:
         update: where that part's time goes.
         memory: what is held meanwhile.
         updates: transitions of these launches, warm-up included: each was proven.
-        changing: whether an update brought other weights than the one before.
     """
 
     launches: tuple[LaunchSteps, ...]
@@ -78,7 +77,6 @@ class StepCosts:
     update: UpdateCosts
     memory: MemoryCosts
     updates: int
-    changing: bool
 
     @property
     def generation_s(self) -> float:
@@ -151,7 +149,6 @@ def costs_of(records: Sequence[Record]) -> StepCosts | None:
             },
         ),
         updates=sum(one.transition is not None for record, _ in launches for one in record.iterations),
-        changing=any(record.spec.cycle is None or not record.spec.cycle.unchanged for record, _ in launches),
     )
 
 

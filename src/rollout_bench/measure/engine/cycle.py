@@ -68,8 +68,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         done = engine.iterate(asked, index, wait)
         series.ordered(done.ordered)
         prove = partial(proofs.take, weights)
-        if not spec.cycle.unchanged:
-            weights = "second" if weights == "first" else "first"
+        weights = "second" if weights == "first" else "first"
         seen = transitions.go(weights, done.began + done.iteration.elapsed_s, prove)
         tell(IterationEnds())
         series.take()
@@ -137,13 +136,9 @@ class Transitions:
             level = int(self._settings.sleep)
             self._timed("sleep", lambda: self._llm.sleep(level=level))
             self._look("asleep")
-            if self._settings.wake == "together":
-                self._timed("wake", self._llm.wake_up)
-                self._renew(weights)
-            else:
-                self._timed("wake_weights", lambda: self._llm.wake_up(tags=["weights"]))
-                self._renew(weights)
-                self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
+            self._timed("wake_weights", lambda: self._llm.wake_up(tags=["weights"]))
+            self._renew(weights)
+            self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
         self._look("after")
         assert self._update is not None, "renewing sets it"
         return {

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.contracts.cycles import CycleSpec, UpdateMethod, Weights
+from rollout_bench.contracts.cycles import UpdateMethod, Weights
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.server.stream import ServingFailed
@@ -66,13 +66,11 @@ class Reload:
     def prepare(self) -> None:
         """Build the second checkpoint: the first one's shape and format, other weights."""
         shape = self._spec.model.synthetic
-        if _settings(self._spec).unchanged:
-            return
         if shape is None:
             raise ServingFailed(
                 "no_second_checkpoint",
                 f"model {self._spec.model.name} has named weights, and update: reload needs a second checkpoint",
-                "set change: false under cycle, or take update: in_process",
+                "take update: in_process",
             )
         try:
             build_checkpoint(
@@ -111,14 +109,9 @@ class InProcess:
                 "not_updatable",
                 f"model {spec.model.name} has named weights of format {spec.quant.weights_format}, and nobody has the "
                 "bf16 weights that they were made from",
-                "measure a quantization that the engine makes of bf16 weights itself, or take update: reload with "
-                "change: false",
+                "measure a quantization that the engine makes of bf16 weights itself",
             )
-        what = {
-            "shape": spec.model.synthetic,
-            "weights_format": spec.quant.weights_format,
-            "second": not _settings(spec).unchanged,
-        }
+        what = {"shape": spec.model.synthetic, "weights_format": spec.quant.weights_format}
         self.held_bytes = sum(self._llm.collective_rpc("rollout_bench_trainer", kwargs=what))
 
     def stage(self, weights: Weights) -> None:
@@ -137,11 +130,6 @@ METHODS: Mapping[UpdateMethod, type[Reload] | type[InProcess]] = {
     "in_process": InProcess,
 }
 """Each method of `CycleSpec.update`."""
-
-
-def _settings(spec: Spec) -> CycleSpec:
-    assert spec.cycle is not None, "specs of this mode have it"
-    return spec.cycle
 
 
 def _told_refusals(llm: Any, spec: Spec, method: str, arguments: dict[str, Any]) -> list[Any]:

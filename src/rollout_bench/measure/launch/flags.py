@@ -468,14 +468,12 @@ def output_changed(transitions: Sequence[Transition]) -> list[Flag]:
 
 
 def update_without_effect(transitions: Sequence[Transition]) -> list[Flag]:
-    """Return a flag where weights should have become others and some did not, or generate what they did before.
+    """Return a flag where some weights have not become others, or generate what they did before.
 
     `transitions` are all of a launch.
     """
     proofs = _proofs(transitions)
     for (_, before), (when, proof) in itertools.pairwise(proofs):
-        if proof.weights == before.weights:
-            continue
         still = proof.trained - proof.changed_trained
         if still:
             what = f"{still} of {proof.trained} weights that had to change were what they had been before"

@@ -38,14 +38,13 @@ class TrainerStandIn(WeightProofs):
     load_config: Any
     model_config: Any
 
-    def rollout_bench_trainer(self, shape: dict[str, Any] | None, weights_format: str, second: bool) -> int:
-        """Make the trainer's weights, and the second set where it is asked for; return their bytes.
+    def rollout_bench_trainer(self, shape: dict[str, Any] | None, weights_format: str) -> int:
+        """Make the trainer's weights, both sets; return their bytes.
 
         Args:
             shape: of a synthetic model; None: the checkpoint that the engine loaded is read, and in the second set each
                 of its tensors is `rolled`.
             weights_format: of what the engine loads.
-            second: whether updates change the weights.
         """
         specs = {} if shape is None else specs_of(ResolvedShape(**shape))
         self._encoder = Encoder(specs, weights_format, lambda: synchronize(self.device))
@@ -53,13 +52,11 @@ class TrainerStandIn(WeightProofs):
         if shape is None:
             first = self._read()
             self._sets["first"] = first
-            if second:
-                self._sets["second"] = [(name, rolled(tensor)) for name, tensor in first]
+            self._sets["second"] = [(name, rolled(tensor)) for name, tensor in first]
         else:
             model = ResolvedShape(**shape)
             self._sets["first"] = drawn(specs, model)
-            if second:
-                self._sets["second"] = drawn(specs, model.other_weights())
+            self._sets["second"] = drawn(specs, model.other_weights())
         return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
 
     def rollout_bench_update(self, weights: Weights) -> HandOver:

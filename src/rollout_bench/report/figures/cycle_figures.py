@@ -47,7 +47,7 @@ COLOURS = {
 OF_PARTS: Mapping[str, tuple[PartName, ...]] = {
     "drain, pause": ("drain", "pause"),
     "sleep": ("sleep",),
-    "wake, resume": ("wake", "wake_weights", "wake_kv_cache", "resume"),
+    "wake, resume": ("wake_weights", "wake_kv_cache", "resume"),
     "reset prefix cache": ("reset_prefix_cache",),
 }
 """Piece of a bar -> the parts of a transition that it adds up."""

@@ -34,7 +34,6 @@ PARTS: Mapping[PartName, str] = {
     "log says stands in brackets, where it says something.",
     "pause": "Pausing the engine, which keeps its memory.",
     "sleep": "Putting the engine to sleep, which gives memory back.",
-    "wake": "Waking weights and KV cache together.",
     "wake_weights": "Waking the weights alone.",
     "update": "Bringing the new weights in.",
     "reset_prefix_cache": "Emptying the prefix cache, which the old weights filled.",
