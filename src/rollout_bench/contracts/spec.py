@@ -120,10 +120,6 @@ class RolloutSettings(Strict):
             "verl's load balancer does; round_robin; sticky: where the first sample of its prompt went."
         ),
     )
-    logprobs: bool = Field(
-        True,
-        description="Have log probabilities of the sampled tokens returned, also where the workload asks for none.",
-    )
 
 
 class RolloutSpec(Strict):
@@ -233,7 +229,7 @@ class Workload(Strict):
         None,
         description=(
             "Log probabilities returned for each token; 0 for the sampled token's alone, as verl asks for; null for "
-            "none."
+            "none, but in mode rollout 0."
         ),
     )
     seed: Index = Field(

@@ -332,14 +332,14 @@ def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
     return {**args, SIZE: wanted} if wanted > 1 else {name: value for name, value in args.items() if name != SIZE}
 
 
-def workload_in(mode: str, config: Config, workload: WorkloadSpec) -> WorkloadSpec:
+def workload_in(mode: str, workload: WorkloadSpec) -> WorkloadSpec:
     """Return `workload` as it is asked for in `mode`: a rollout's with log probabilities, as trainers want them.
 
     A start ends with the first token of one prompt.
     """
     if mode == STARTUP.name:
         return workload.model_copy(update={"prompts": 1, "samples_per_prompt": 1, "output_tokens": 1})
-    if mode != ROLLOUT.name or not config.rollout.logprobs or workload.logprobs is not None:
+    if mode != ROLLOUT.name or workload.logprobs is not None:
         return workload
     return workload.model_copy(update={"logprobs": 0})
 

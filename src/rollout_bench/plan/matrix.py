@@ -371,7 +371,7 @@ def _experiment(
         mode=mode,
         model=source,
         quant=scheme.to(QuantSpec, name=quant),
-        workload=workload_in(mode, config, load.spec),
+        workload=workload_in(mode, load.spec),
         engine=EngineSpec(
             name=engine.name,
             version=engine.version,

@@ -80,10 +80,10 @@ class TrainerStep:
             " add --one-engine."
         )
 
-    def rollout(self, logprobs: bool, one_engine: bool) -> dict[str, Any]:
+    def rollout(self, one_engine: bool) -> dict[str, Any]:
         """Return the keys of a config that say how it is measured, or one engine's part of it."""
-        shared = {} if one_engine else {"replicas": self.engines, "router": self.router}
-        return {"modes": [ROLLOUT.name], ROLLOUT.settings: {**shared, "logprobs": logprobs}}
+        shared = {} if one_engine else {ROLLOUT.settings: {"replicas": self.engines, "router": self.router}}
+        return {"modes": [ROLLOUT.name], **shared}
 
 
 def distinct_prompts(prompts: int, samples: int, engines: int) -> float:

@@ -84,8 +84,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
         "models": [name],
         "quants": [quant],
         "workloads": [WORKLOAD],
-        # GRPO asks for the sampled token's log probability, RLOO for none
-        **step.rollout(trainer == "grpo", one_engine),
+        **step.rollout(one_engine),
         "model_settings": {name: {"weights": {quant: weights(path, key)}}},
         **quant_keys(quant),
         "workload_settings": {

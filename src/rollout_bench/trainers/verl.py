@@ -81,7 +81,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         "models": [name],
         "quants": quants,
         "workloads": [WORKLOAD],
-        **step.rollout(settings.get(f"{ROLLOUT}calculate_log_probs"), one_engine),
+        **step.rollout(one_engine),
         **({"engine": {"environment": ENVIRONMENT[platform]}} if platform in ENVIRONMENT else {}),
         "model_settings": {name: {"weights": {quant: place}}},
         **quant_keys(quant),

@@ -69,7 +69,6 @@ _KEYS = (
     honoured(f"{ROLLOUT}temperature", number, 1.0, "temperature"),
     honoured(f"{ROLLOUT}top_p", share, 1.0, "top_p"),
     honoured(f"{ROLLOUT}top_k", top_k, -1, "top_k"),
-    honoured(f"{ROLLOUT}calculate_log_probs", switch, True, "rollout.logprobs"),
     # the engine
     honoured(f"{ROLLOUT}mode", text, "async", "which has to be async: requests go to AsyncLLM engines"),
     honoured(f"{MODEL}path", text, None, "weights"),
@@ -101,6 +100,10 @@ _KEYS = (
     unsupported(
         f"{ROLLOUT}ignore_eos", switch, False, (True,),
         "prompts are random tokens, so an answer has the length that the config says, wherever the model would end it",
+    ),
+    unsupported(
+        f"{ROLLOUT}calculate_log_probs", switch, True, (True,),
+        "the sampled token's log probability is returned for each token, which takes the engine time",
     ),
     unsupported(
         f"{ROLLOUT}over_sample_rate", number, 0.0, (0.0,),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from synthetic_rollouts import rollout_spec
 
 from rollout_bench.measure.engine.entries import Outcome, finite
 from rollout_bench.measure.engine.rollout import logprob_flags
@@ -26,12 +25,9 @@ def test_a_log_probability_that_is_no_number_reaches_the_router_as_null(odd: flo
 
 
 def test_log_probabilities_that_lack_or_are_no_numbers_make_a_launch_invalid() -> None:
-    workload = rollout_spec().workload
-    unasked = workload.model_copy(update={"logprobs": None})
     good = outcome([-0.5, -0.25, -1.0])
-    assert logprob_flags(workload, 3, [good, good]) == []
+    assert logprob_flags(3, [good, good]) == []
     for bad in (outcome(finite([-0.5, math.nan, -1.0])), outcome([-0.5]), outcome(None)):
-        (flag,) = logprob_flags(workload, 3, [good, bad])
+        (flag,) = logprob_flags(3, [good, bad])
         assert (flag.code, flag.severity) == ("logprobs_missing", "invalid")
         assert flag.sentence.startswith("Iteration 3: 1 of 2 sequences")
-        assert logprob_flags(unasked, 3, [bad]) == []  # nobody asked for them

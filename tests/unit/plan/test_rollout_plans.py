@@ -52,7 +52,6 @@ def test_what_several_engines_share_is_no_load_of_one() -> None:
 
 def test_log_probabilities_are_asked_for_in_the_workload() -> None:
     assert only("rollout: {}").workload.logprobs == 0
-    assert only("rollout: {logprobs: false}").workload.logprobs is None
     assert only("workload_settings: {demo: {logprobs: 3}}").workload.logprobs == 3
 
 

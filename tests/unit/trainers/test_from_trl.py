@@ -175,9 +175,9 @@ def test_a_server_s_engines_share_the_prompts(made: Made):
     assert (plan["prompts"], plan["samples_per_prompt"]) == (3, 8)
 
 
-def test_rloo_has_defaults_of_its_own_and_asks_for_no_log_probabilities(made: Made):
+def test_rloo_has_defaults_of_its_own(made: Made):
     plan = made.planned("--trainer rloo", TRL.replace("num_generations: 8\n", ""))
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["logprobs"]) == (32, 2, None)
+    assert (plan["prompts"], plan["samples_per_prompt"]) == (32, 2)
     assert "A step of RLOO: 32 prompts, 2 of each" in made.account
 
 

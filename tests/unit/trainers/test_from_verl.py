@@ -228,17 +228,11 @@ def test_a_key_that_is_honoured_reaches_the_plan(made: Made, override: str, key:
     assert {**spec.workload.model_dump(), **spec.engine.args}[key] == value
 
 
-def test_log_probabilities_are_asked_for_as_verl_does(made: Made):
-    for value, logprobs in (("true", 0), ("false", None)):
-        made(f"+{ROLLOUT}.calculate_log_probs={value}")
-        assert made.experiment().spec.workload.logprobs == logprobs
-
-
 def test_defaults_are_those_of_the_version_that_is_named(made: Made):
     assert made.workload("--verl 0.9")["max_num_seqs"] == 256
     earlier = made.workload("--verl 0.8")
     assert earlier["max_num_seqs"] == 1024
-    assert made.experiment().spec.workload.logprobs is None
+    assert f"{ROLLOUT}.calculate_log_probs = false (default)" in made.group(Influence.UNSUPPORTED)
 
 
 @pytest.mark.parametrize("mode", sorted(MODES.keys() - {"rollout", "placement", "startup"}))
@@ -298,7 +292,7 @@ def test_what_is_switched_off_is_no_matter(made: Made):
     made(f"+{ROLLOUT}.over_sample_rate=0 +{ROLLOUT}.calculate_log_probs=false")
     assert f"{ROLLOUT}.over_sample_rate" in made.group(Influence.NEUTRAL)
     assert f"{ROLLOUT}.multi_turn.enable" in made.group(Influence.NEUTRAL)
-    assert f"{ROLLOUT}.calculate_log_probs = false" in made.group(Influence.HONOURED)
+    assert f"{ROLLOUT}.calculate_log_probs = false" in made.group(Influence.UNSUPPORTED)
 
 
 def test_nothing_that_is_written_gets_out_of_its_comment(made: Made):

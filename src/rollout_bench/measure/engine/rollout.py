@@ -146,7 +146,7 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
         *token_flags(workload, asked, iteration, list(rows.values())),
         *prefix_cache_flags(asked, every, rows.values()),
         *preempted_flags(index, looks.preemptions),
-        *logprob_flags(workload, index, [share.outcomes[number] for number in rows]),
+        *logprob_flags(index, [share.outcomes[number] for number in rows]),
     ]
     return IterationDone(
         iteration=iteration,
@@ -184,10 +184,8 @@ def row_of(word: Generate, outcome: Outcome, index: int, began: float) -> Sequen
     )
 
 
-def logprob_flags(workload: WorkloadSpec, index: int, outcomes: Sequence[Outcome]) -> list[Flag]:
-    """Return a flag where log probabilities were asked for and not all came back, or some are no numbers."""
-    if workload.logprobs is None:
-        return []
+def logprob_flags(index: int, outcomes: Sequence[Outcome]) -> list[Flag]:
+    """Return a flag where not all log probabilities came back, or some are no numbers."""
     without = sum(
         len(outcome.logprobs or ()) != len(outcome.token_ids) or None in (outcome.logprobs or ())
         for outcome in outcomes
