@@ -55,7 +55,7 @@ DEEPEST_ARG = 32
 """Levels of lists and mappings inside one engine argument: a spec nested far deeper can't be written."""
 
 OWN_VARIABLES = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "set engine.multiprocess instead",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "leave it out: mode and platform decide",
     "VLLM_TARGET_DEVICE": "set platform instead",
     "PYTHONPATH": "install what the engine needs into its Python, or set engine.python",
     "VLLM_API_KEY": "leave it out: each server gets a key of its own",

@@ -201,13 +201,6 @@ class EngineSettings(Strict):
             "that runs Snakemake."
         ),
     )
-    multiprocess: bool | None = Field(
-        None,
-        description=(
-            "true: the engine core is a process of its own, as verl runs it. false: it runs in the measuring process "
-            "and starts faster. null: true on accelerators, false on cpu, where two processes would share the cores."
-        ),
-    )
     environment: dict[Variable, VariableText] = Field(
         {},
         description=(

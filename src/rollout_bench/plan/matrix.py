@@ -58,12 +58,12 @@ from rollout_bench.plan.mode_checks import (
     check_startup,
     check_unknown_endpoint_quants,
     check_updatable,
+    core_apart,
     endpoint_cells,
     endpoint_parts,
     load_in,
     load_spec,
     measuring_of,
-    multiprocess_by_default,
     not_updatable,
     settings_of,
 )
@@ -364,7 +364,6 @@ def _experiment(
     args = args_in(mode, config, args)
     requests = load_in(mode, config, workload, engine)
     own = settings_of(mode, config, workload, args, platform)
-    usual = multiprocess_by_default(platform, mode, requests, own.get(PLACEMENT.settings))
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -376,7 +375,7 @@ def _experiment(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=_or(config.engine.multiprocess, usual),
+            multiprocess=core_apart(platform, mode, requests, own.get(PLACEMENT.settings)),
             environment=config.engine.environment,
             args=args,
         ),
@@ -481,10 +480,6 @@ def _located(config: Config, weights: str) -> str:
     if weights.startswith("hub:"):
         return weights.removeprefix("hub:")
     return _explicit(os.path.normpath(Path(config.model_base) / Path(weights).expanduser()))
-
-
-def _or(chosen: bool | None, default: bool) -> bool:
-    return default if chosen is None else chosen
 
 
 def _explicit(path: str) -> str:

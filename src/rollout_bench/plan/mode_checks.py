@@ -33,15 +33,10 @@ from rollout_bench.plan.placement_checks import placement_spec
 from rollout_bench.plan.serving import Endpoint, OnlineLoad
 
 
-def multiprocess_by_default(
-    platform: Platform,
-    mode: str,
-    load: LoadSpec | None,
-    placement: PlacementSpec | None,
-) -> bool:
-    """Return whether the engine core is a process of its own where the config does not say: as in offline mode.
+def core_apart(platform: Platform, mode: str, load: LoadSpec | None, placement: PlacementSpec | None) -> bool:
+    """Return whether the engine core is a process of its own: on a CPU two processes would share the cores.
 
-    On CPU a profile then goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
+    A profile there goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
     Where it is not, front end and core send each other nothing. Engines of a placement live in the process of their
     rank.
     """
@@ -184,11 +179,6 @@ def check_rollout(config: Config) -> None:
     """Raise `UserError` where rollout mode can't be had as the config wants it."""
     if ROLLOUT.name not in config.modes:
         return
-    if config.engine.multiprocess is False:
-        raise UserError(
-            "config: engine.multiprocess: the engines of a rollout have their core in a process of its own",
-            "set it to null, so that each mode has its default, or leave rollout out of modes",
-        )
     for name in config.workloads:
         if config.workload_settings[name].requests == "per_prompt":
             raise UserError(
@@ -284,11 +274,6 @@ def check_profile(config: Config, engine: InstalledEngine) -> None:
             " trace could not be bounded",
             "set profile.through: engine, or use vLLM 0.32 or later",
         )
-    if config.engine.multiprocess is False and config.profile.through == "server":
-        raise UserError(
-            "config: engine.multiprocess: a server's engine core is always a process of its own",
-            "set it to null, so that each mode has its default, or set profile.through: engine",
-        )
     if config.profile.phase == "prefill":
         return
     for name in config.workloads:
@@ -303,11 +288,6 @@ def check_messages(config: Config, engine: InstalledEngine) -> None:
     """Raise `UserError` where messages mode can't be had as the config wants it, or with this engine."""
     if MESSAGES.name not in config.modes:
         return
-    if config.engine.multiprocess is False:
-        raise UserError(
-            "config: engine.multiprocess: without a process of its own the engine core gets no messages",
-            "set it to null, so that each mode has its default, or leave messages out of modes",
-        )
     missing = message_places.moved(engine.folder) if engine.folder is not None else []
     if missing:
         raise UserError(
@@ -418,11 +398,6 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
         if config.endpoints and not config.models:
             raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
         return
-    if config.engine.multiprocess is False:
-        raise UserError(
-            "config: engine.multiprocess: a server's engine core is always a process of its own",
-            "set it to null, so that each mode has its default, or leave online out of modes",
-        )
     if config.harness == "guidellm" and config.harness not in engine.harnesses:
         raise UserError(
             f"config: harness: {config.harness} is not installed in {engine.python}",

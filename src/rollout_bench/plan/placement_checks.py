@@ -91,11 +91,6 @@ def check_placement(configs: Collection[Config]) -> None:
                 "config: placement.overlap: the first step has none before it to train on, and warmup_iterations is 0",
                 "set warmup_iterations to 1, or overlap to 0",
             )
-        if config.engine.multiprocess:
-            raise UserError(
-                "config: engine.multiprocess: engines of a placement run in their trainer's process",
-                "set it to null, so that each mode has its default, or leave placement out of modes",
-            )
         for place, args in engine_args_in(config):
             _check_args(place, args)
         for name in config.workloads:

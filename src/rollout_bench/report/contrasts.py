@@ -80,7 +80,7 @@ def engine_settings(own: Record, theirs: Record) -> Iterator[tuple[str, str, str
     return (each for each in other_settings(own, theirs) if not each[0].endswith("num_gpu_blocks"))
 
 
-CALLED = {"args": "engine_args", "variables": "engine.environment", "multiprocess": "engine.multiprocess"}
+CALLED = {"args": "engine_args", "variables": "engine.environment"}
 """What a config calls the facts of `confounders`."""
 
 

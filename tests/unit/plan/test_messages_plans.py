@@ -60,7 +60,6 @@ def test_its_example_has_the_set_up_of_the_issue_and_a_rollout_with_one_worker_a
         ("{modes: [messages], messages: {batches: 4}}", "messages.batches", "[4]"),
         ("{modes: [messages], messages: {steps: 1}}", "messages.steps", ""),
         ("{modes: [messages]}", "256 sequences are more than max_num_seqs 64", "raise max_num_seqs"),
-        (f"{{modes: [messages], {SMALL}, engine: {{multiprocess: false}}}}", "engine.multiprocess", "null"),
         (
             f"{{modes: [messages], {SMALL}, engine_args: {{distributed_executor_backend: ray}}}}",
             "engine_args.distributed_executor_backend: 'ray'",

@@ -68,11 +68,6 @@ def test_an_experiment_is_profiled_once_however_often_it_is_launched(launches: s
         ("{modes: [profile], profile: {step: 4}}", "profile.step", "did you mean 'steps'?"),
         ("{modes: [profile], profile: {steps: 0}}", "profile.steps", ""),
         ("{modes: [profile], profile: {phase: decoding}}", "profile.phase", ""),
-        (
-            "{modes: [profile], engine: {multiprocess: false}, profile: {through: server}}",
-            "engine.multiprocess",
-            "set it to null",
-        ),
         ("{modes: [profile], workload_settings: {demo: {output_tokens: 1}}}", "no decode steps", "profile.phase"),
     ],
 )
