@@ -250,6 +250,10 @@ class LoadSpec(Traffic):
     harness_version: str | None = absent("Version of the package that provides it. Null: rollout-bench itself.")
 
 
+ENDPOINT_VOCABULARY = 32_000
+"""Token ids of prompts are drawn below this number where an endpoint's tokenizer does not say how many there are."""
+
+
 class EndpointSpec(Strict):
     """A server that somebody else started."""
 
@@ -264,10 +268,8 @@ class EndpointSpec(Strict):
     )
     tokenizer: Text | None = absent(
         "Folder or hub id of its model's tokenizer, which makes the text of prompts that travel as text, and reads "
-        "data sets of text. Null: a common word stands for each token."
-    )
-    vocabulary: Annotated[Count, Field(ge=64)] = Field(
-        32_000, description="Token ids of prompts are drawn below this number, which its model must know."
+        "data sets of text; token ids of prompts are those that it has. Null: a common word stands for each token, and "
+        f"token ids are below {ENDPOINT_VOCABULARY}."
     )
 
 

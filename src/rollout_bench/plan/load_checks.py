@@ -146,7 +146,7 @@ def check_tokenizer(
     if vocabulary is not None and facts.largest_id >= vocabulary:
         raise UserError(
             f"{where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
-            "use prompts that this model's tokenizer made, or give them as text",
+            "use prompts that this model's tokenizer made, or give them as text; of an endpoint, name its tokenizer",
         )
     if not facts.has_text:
         return

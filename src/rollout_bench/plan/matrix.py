@@ -14,7 +14,7 @@ from typing import Any
 from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.load import DriftSettings, longest
+from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, DriftSettings, longest
 from rollout_bench.contracts.modes import CYCLE, DRIFT, MODES, ONLINE, PLACEMENT, STARTUP
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
@@ -423,7 +423,7 @@ def _further_room(config: Config, mode: str, workload: str) -> int:
 def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:
     model, quant, served_by, spec_of_endpoint = endpoint_parts(name, endpoint)
     load = checked_load(workload, config.workload_settings[workload])
-    check_tokenizer(workload, load, model, endpoint.tokenizer, endpoint.vocabulary)
+    check_tokenizer(workload, load, model, endpoint.tokenizer, None if endpoint.tokenizer else ENDPOINT_VOCABULARY)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform="unknown",

@@ -36,7 +36,6 @@ ENDPOINT = {
     "api_key_env": "KEY",
     "verify_tls": False,
     "headers": {"x-user": "${WHO}"},
-    "vocabulary": 100,
 }
 
 

@@ -151,7 +151,7 @@ def test_auto_is_a_number_for_each_load_and_where_passes_are_not_repeated(overla
 
 
 def test_auto_is_the_same_number_for_a_server_that_is_up_already():
-    endpoints = "{mine: {url: 'http://127.0.0.1:1/v1', model: m, vocabulary: 999}}"
+    endpoints = "{mine: {url: 'http://127.0.0.1:1/v1', model: m}}"
     overlays = [f"{{modes: [online], models: [], endpoints: {endpoints}, iterations: {n}}}" for n in ("auto", 5)]
     auto, five = (
         [experiment.name for experiment in expand(read_config(merged_with(overlay)), ENGINE).experiments]

@@ -13,7 +13,7 @@ BUDGET = {
     "checkpoints": 494,
     "cluster": 618,
     "commands": 500,
-    "contracts": 1594,
+    "contracts": 1595,
     "core": 668,
     "exchange": 545,
     "llmd": 1072,

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.contracts.load import EndpointSpec
+from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.probes.census import engine_facts
@@ -491,7 +491,7 @@ def open_endpoint(spec: Spec) -> Opened:
             if status not in (200, *NOT_UNDERSTOOD):
                 check_answer(status, answer, connection.target)
             if status == 200 and (not token_ids or _took_token_ids(answer)):
-                vocabulary = min(endpoint.vocabulary, text.vocabulary or endpoint.vocabulary)
+                vocabulary = text.vocabulary or ENDPOINT_VOCABULARY
                 return _found(connection, vocabulary, served, body is full, token_ids, text, answer)
             if status != 200:
                 refused = refused or (status, answer)
