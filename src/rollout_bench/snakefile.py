@@ -30,7 +30,7 @@ from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
 from rollout_bench.measure.machine.gpus import smallest_gpu
 from rollout_bench.plan.checks import check_weights, dropped_variables
-from rollout_bench.plan.config import Config
+from rollout_bench.plan.config import DEFAULT_LAUNCHES, Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.fit.memory import MachineMemory, check_fits
@@ -129,8 +129,7 @@ def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment
 
 def _wanted(plan: Schedule) -> dict[str, int]:
     """Return launches that are wanted of each experiment, by its folder name."""
-    least = plan.config.precision.min_launches
-    first = {e.name: min(least, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
+    first = {e.name: min(DEFAULT_LAUNCHES, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
         return first
     found = collect(RESULTS, plan.plan_file(estimate=False)).launched

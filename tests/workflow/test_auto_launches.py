@@ -12,7 +12,7 @@ from workspace import Workspace
 NEVER_NARROW = {
     "launches": "auto",
     "interleave": False,
-    "precision": {"half_width": 0.0001, "min_launches": 2, "max_launches": 3},
+    "precision": {"half_width": 0.0001, "max_launches": 4},
     "quants": ["bf16", "w8a8", "w8a16"],
     "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
 }
@@ -45,22 +45,21 @@ def test_one_run_launches_up_to_the_limit_and_a_failing_quant_keeps_no_other_fro
     measured: tuple[Workspace, str, int],
 ):
     workspace, said, status = measured
-    assert launches(workspace) == {"bf16": [0, 1, 2], "w8a16": [0, 1, 2]}, said
-    assert sorted(Path(f).stem for f in workspace.failures) == ["launch-0", "launch-1"]
+    assert launches(workspace) == {"bf16": [0, 1, 2, 3], "w8a16": [0, 1, 2, 3]}, said
+    assert sorted(Path(f).stem for f in workspace.failures) == ["launch-0", "launch-1", "launch-2"]
     assert status != 0
-    assert (workspace.path / "results/summary.txt").read_text().startswith("INCOMPLETE: 6 of 8 planned launches")
+    assert (workspace.path / "results/summary.txt").read_text().startswith("INCOMPLETE: 8 of 11 planned launches")
 
 
 def test_quants_take_turns_in_later_rounds_too(measured: tuple[Workspace, str, int]):
     started = [name.rpartition("-")[2] for name in stand_in.starts(measured[0].path)]
-    assert started == ["0", "0", "1", "1", "2", "2"]
+    assert started == ["0", "0", "1", "1", "2", "2", "3", "3"]
 
 
 def test_more_precision_reuses_what_is_there(measured: tuple[Workspace, str, int]):
     workspace, _, _ = measured
     both = ["quants=[bf16,w8a16]"]
     assert workspace.measurements("--config", *both) == 0
-    # four pairs are the first stage: launch 3 of both
     assert workspace.measurements("--config", *both, "precision={max_launches: 5}") == 2
     assert workspace.measurements("--config", *both, "launches=3") == 0
 
@@ -71,4 +70,4 @@ def test_nothing_is_left_of_the_rounds(measured: tuple[Workspace, str, int]):
     assert not (workspace.path / "logs/rounds").exists()
     with (workspace.path / "results/summary.csv").open() as file:
         planned = {row["quant"]: row["launches_planned"] for row in csv.DictReader(file)}
-    assert planned == {"bf16": "3", "w8a8": "2", "w8a16": "3"}
+    assert planned == {"bf16": "4", "w8a8": "3", "w8a16": "4"}

@@ -21,6 +21,7 @@ from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, several
+from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.planfile import PlanFile, cost_in_words, read_plan
 
 
@@ -131,7 +132,7 @@ def show(plan: PlanFile, results: Path) -> None:
         wanted = plan.precision
         console.print(
             f"launches: auto: shown is what is wanted so far; more follow until each interval is within"
-            f" {100 * wanted.half_width:g} %, {wanted.min_launches} to {wanted.max_launches} launches of each"
+            f" {100 * wanted.half_width:g} %, {DEFAULT_LAUNCHES} to {wanted.max_launches} launches of each"
         )
     missing = len(plan.launches) - done_total
     every = [launch for launches_left in left.values() for launch in launches_left]

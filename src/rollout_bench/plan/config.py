@@ -65,7 +65,7 @@ class ClusterSettings(Strict):
 
 
 DEFAULT_LAUNCHES = 3
-"""Of an experiment of which the config does not say how many."""
+"""Of an experiment of which the config does not say how many, and the least of `launches: auto`."""
 
 
 class Baseline(Strict):
@@ -161,22 +161,13 @@ class Precision(Strict):
             "reach no further than this fraction off the speed-up."
         ),
     )
-    min_launches: Annotated[AutoCount, Field(ge=2)] = Field(
-        3,
+    max_launches: Annotated[AutoCount, Field(ge=DEFAULT_LAUNCHES)] = Field(
+        12,
         description=(
-            "Launches of each experiment at the least: the first stage, whose spread says how many there are to be. It "
-            "has 4 at the least where only one experiment is compared with the baseline."
+            "Launches of each experiment at most, invalid ones included. The spread of the first 3 says how many there "
+            "are to be, of the first 4 where only one experiment is compared with the baseline."
         ),
     )
-    max_launches: Annotated[AutoCount, Field(ge=2)] = Field(
-        12, description="Launches of each experiment at most, invalid ones included."
-    )
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Precision:
-        if self.max_launches < self.min_launches:
-            raise ValueError(f"max_launches {self.max_launches} is below min_launches {self.min_launches}")
-        return self
 
 
 EngineArgs = Annotated[
@@ -478,7 +469,7 @@ class Config(Strict):
             return self.launches.get(mode, DEFAULT_LAUNCHES)
         if self.launches != "auto":
             return self.launches
-        return self.precision.min_launches if wanted == "least" else self.precision.max_launches
+        return DEFAULT_LAUNCHES if wanted == "least" else self.precision.max_launches
 
     @property
     def most_launches(self) -> int:

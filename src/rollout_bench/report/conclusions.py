@@ -17,7 +17,6 @@ from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
-from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.plan.quants import words_of
@@ -269,14 +268,11 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
         return "", ""
     half = math.expm1(max(widths) / 2)
     step = (
-        f"up to four times the launches, {4 * launches}, would narrow the intervals to about {percent(half)} or less on"
+        f"four times the launches, {4 * launches}, would narrow the intervals to about {percent(half)} or less on"
         " each side. It is a further look at the same launches: with n looks, false findings are up to n times"
         f" {plain_percent(1 - collection.comparison.confidence)}"
     )
-    if MODES[rows[0].experiment.mode].launches == "least":
-        return step, _command(f"launches={4 * launches}", collection)
-    rule = f"half_width: {min(1.0, half):.2g}, min_launches: {launches}, max_launches: {4 * launches}"
-    return step, _command(f"launches=auto 'precision={{{rule}}}'", collection)
+    return step, _command(f"launches={4 * launches}", collection)
 
 
 def _command(change: str, collection: Collection) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean
-from rollout_bench.analysis.stats.two_stages import ALONE, FirstStage
+from rollout_bench.analysis.stats.two_stages import ALONE, FIRST, FirstStage
 from rollout_bench.analysis.timed.comparison import (
     FEW_PAIRS,
     FOUND,
@@ -42,6 +42,7 @@ def verdict_values(
     return {
         "settings": settings,
         "stages": precision,
+        "first": FIRST,
         "alone": ALONE,
         "asked": [] if precision is None else list(_asked(rows)),
         "apart": apart,

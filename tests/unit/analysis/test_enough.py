@@ -26,8 +26,8 @@ INVALID = Flag(code="token_count", severity="invalid", sentence="16 tokens, 32 w
 BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 
 
-def plan(*specs, half_width: float = 0.02, least: int = 3, most: int = 12) -> PlanFile:
-    precision = Precision(half_width=half_width, min_launches=least, max_launches=most)
+def plan(*specs, half_width: float = 0.02, most: int = 12) -> PlanFile:
+    precision = Precision(half_width=half_width, max_launches=most)
     return make_plan(specs or (BASE, ONE, TWO), most).model_copy(update={"precision": precision})
 
 

@@ -153,7 +153,7 @@ def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metric
         save_online(tmp_path, *(make_online(spec, launch, server) for launch in range(12)))
     settings = ComparisonSettings.model_validate({"metrics": {"online": metrics}})
     plan = make_plan([BF16, W8A8], 12, comparison=settings)
-    precision = Precision(half_width=0.05, min_launches=3, max_launches=12)
+    precision = Precision(half_width=0.05, max_launches=12)
     experiments = collect(tmp_path, plan.model_copy(update={"precision": precision})).experiments
     assert {e.planned for e in experiments} == {wanted}
     assert {len(e.records) for e in experiments} == {wanted}
@@ -172,7 +172,7 @@ def test_an_invalid_launch_has_no_say_in_which_metric_decides(tmp_path: Path) ->
 
 def planned(results: Path, specs: Sequence[Spec], metrics: list[str], half_width: float) -> set[int | None]:
     settings = ComparisonSettings.model_validate({"metrics": {"online": metrics}})
-    precision = Precision(half_width=half_width, min_launches=3, max_launches=12)
+    precision = Precision(half_width=half_width, max_launches=12)
     plan = make_plan(specs, 12, comparison=settings).model_copy(update={"precision": precision})
     return {e.planned for e in collect(results, plan).experiments}
 

@@ -93,7 +93,7 @@ def share_of_false_tables(ways: Sequence[Sequence[Way]], spreads: Mapping[Way, f
 
 R, P = "rounds", "passes"
 SPREADS: dict[Way, float] = {"rounds": 0.005, "passes": 0.05, "launches": 0.05}
-STAGES = TwoStages(0.01, 3, 12, 0.95)
+STAGES = TwoStages(0.01, 12, 0.95)
 
 
 @pytest.mark.parametrize("configurations", [1, 3])
@@ -166,7 +166,7 @@ def _in_pairs(records: Sequence[Record], baseline: Any, own: Any) -> Comparison:
 
 
 def test_auto_launches_ask_for_further_ones_in_place_of_those_of_another_way(tmp_path: Path) -> None:
-    precision = Precision(half_width=0.5, min_launches=3, max_launches=12)
+    precision = Precision(half_width=0.5, max_launches=12)
     for alone, wanted in (([], 4), ([0], 5)):
         results = tmp_path / str(wanted)
         blocks = block_and_launches([1], 5, [])

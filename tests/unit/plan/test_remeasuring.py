@@ -103,7 +103,7 @@ def test_a_record_that_can_not_be_read_is_left_to_the_summary() -> None:
 AUTO = """
 launches: auto
 remeasure: invalid
-precision: {half_width: 0.02, min_launches: 3, max_launches: 8}
+precision: {half_width: 0.02, max_launches: 8}
 """
 NOISE = [0.0, 0.012, -0.012, 0.006, -0.006, 0.012]
 

@@ -24,6 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollout_bench.analysis.stats.blocks import Contrasts, contrasts, half_widths
 
+FIRST = 3
+"""Blocks of the first stage."""
+
 ALONE = 4
 """Blocks of the first stage where only one configuration is compared with the baseline, at the least: three would leave
 two degrees of freedom, and a critical value that takes 1.8 times as many blocks."""
@@ -50,17 +53,16 @@ class TwoStages:
     """How many blocks configurations that share a baseline are to have.
 
     As many as make each interval reach no further than `half_width` (a fraction: 0.01 for 1 %) off its ratio, at least
-    `min_blocks`, at most `max_blocks`. `confidence` is that of all intervals together.
+    `FIRST`, at most `max_blocks`. `confidence` is that of all intervals together.
     """
 
     half_width: float
-    min_blocks: int
     max_blocks: int
     confidence: float
 
     def first(self, comparisons: int) -> int:
         """Return how many blocks the first stage has where so many configurations are compared."""
-        return min(self.max_blocks, max(self.min_blocks, ALONE if comparisons == 1 else 2))
+        return min(self.max_blocks, ALONE if comparisons == 1 else FIRST)
 
     def of(self, log_ratios: ArrayLike) -> tuple[tuple[Contrasts, Contrasts], list[FirstStage | None]]:
         """Return the contrasts of one table of `log_ratios` [m, k - 1], and what the first stage said of each.

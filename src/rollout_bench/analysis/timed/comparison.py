@@ -24,7 +24,7 @@ from rollout_bench.analysis.stats.intervals import (
     standard_deviation,
     welch_interval,
 )
-from rollout_bench.analysis.stats.two_stages import FirstStage, TwoStages
+from rollout_bench.analysis.stats.two_stages import FIRST, FirstStage, TwoStages
 from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.pairs import (
     Way,
@@ -229,7 +229,7 @@ def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence
     if len(both) < MIN_PAIRS:
         return comparison
     # What decides how many pairs there are may differ no less than all of them.
-    deciding = logs if stop is None else logs[: stop.min_blocks]
+    deciding = logs if stop is None else logs[:FIRST]
     if standard_deviation(deciding) < NO_SPREAD:
         which = "all" if len(deciding) == len(logs) else f"the first {len(deciding)}"
         return replace(comparison, reason=f"{which} pairs have the very same ratio, as copies of one launch would")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rollout_bench.analysis.stats.intervals import Array
-from rollout_bench.analysis.stats.two_stages import TwoStages
+from rollout_bench.analysis.stats.two_stages import FIRST, TwoStages
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, compare_launches
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
@@ -38,7 +38,7 @@ Wanted = dict[int, int]
 
 def stop_of(precision: Precision, confidence: float) -> TwoStages:
     """Return what `precision` lets the number of launches depend on."""
-    return TwoStages(precision.half_width, precision.min_launches, precision.max_launches, confidence)
+    return TwoStages(precision.half_width, precision.max_launches, confidence)
 
 
 def with_enough(
@@ -128,7 +128,7 @@ def _by_spread(
     least: dict[object, int] = {}
     for part in parts:
         name = _table_name(part, baseline)
-        least[name] = stages.first(named[name]) if name in with_baseline and named[name] else stages.min_blocks
+        least[name] = stages.first(named[name]) if name in with_baseline and named[name] else FIRST
         wanted[id(part.whole)] = max(wanted[id(part.whole)], least[name])
     for each in compared:
         name = _table_name(each.own, baseline)
