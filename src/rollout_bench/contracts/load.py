@@ -27,6 +27,10 @@ KEPT_UP = 0.95
 """A server that delivers at least this share of the rate that is offered keeps up."""
 
 
+PAUSE_S = 1.0
+"""Seconds that a launch rests between two of its loads."""
+
+
 class _Bounded(Strict):
     low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again.")
     high: Tokens = Field(description="The longest; what is drawn above it is drawn again.")
@@ -231,9 +235,6 @@ class Traffic(Strict):
             "How uneven arrivals are at a request_rate: 1, a Poisson process; below 1, in bursts; above, more even "
             "(the shape of the gamma distribution of the gaps); constant, with even gaps."
         ),
-    )
-    cool_down_s: Annotated[Number, Field(ge=0, le=3600)] = Field(
-        1.0, description="Pause between two points of a sweep, in seconds."
     )
     api: Api = absent(
         "What is asked for. completions, or null: /v1/completions; chat: /v1/chat/completions, the prompt as text in "

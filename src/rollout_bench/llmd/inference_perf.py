@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.core.readers import count, index, not_negative, positive, switch, text
 from rollout_bench.llmd.content import Keys, one_of
 from rollout_bench.llmd.meaning import (
@@ -67,8 +68,6 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     interval_s = load.take("interval", not_negative, 1.0)
     stages = _stages(load, kind)
     _limit(load, stages, meaning)
-    if len(stages) > 1 and interval_s != 1.0:
-        meaning.online["cool_down_s"] = interval_s
     if kind == "constant":
         meaning.notes.append(
             "load.type: constant: inference-perf itself draws these gaps from the exponential distribution and scales "
@@ -80,6 +79,9 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
             "they are cut, and are incomplete"
         )
     _data(keys.section("data"), meaning, max(stage.sent(1, 1) for stage in stages))
+    if len(stages) > 1 and interval_s != PAUSE_S:
+        problem = f"{interval_s:g}: a pass begins with an idle server here, {PAUSE_S:g} s after the load before it"
+        raise load.error("interval", problem, load.instead("interval"))
     load.refuse("a request may take as long as its pass here", "request_timeout")
     keys.finish()  # a key that there is not is told before what its neighbours lack
     if not streams:

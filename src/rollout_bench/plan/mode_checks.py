@@ -54,7 +54,7 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
         return load_spec(config, workload, engine)
     if mode != PROFILE.name or config.profile.through != "server":
         return None
-    return LoadSpec(points=(LoadPoint(),), cool_down_s=0.0, token_ids=True, harness="rollout-bench")
+    return LoadSpec(points=(LoadPoint(),), token_ids=True, harness="rollout-bench")
 
 
 ITERATIONS_OF_A_LOAD = 5

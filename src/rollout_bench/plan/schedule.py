@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rollout_bench.contracts.axes import names_of
+from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
@@ -331,7 +332,7 @@ def _held_s(spec: Spec) -> float:
     if spec.load is None or measuring.iterations == "auto":
         return 0.0
     held_s = sum(point.least_s for point in spec.load.points) * (measuring.warmup_iterations + measuring.iterations)
-    return held_s and held_s + (len(spec.load.points) - 1) * spec.load.cool_down_s
+    return held_s and held_s + (len(spec.load.points) - 1) * PAUSE_S
 
 
 def _weights_folder(experiment: Experiment) -> str | None:

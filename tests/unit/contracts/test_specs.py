@@ -29,7 +29,7 @@ WORKLOAD = {
     "seed": 13,
     "shared_prefix": {"tokens": 8, "groups": 2},
 }
-TRAFFIC = {"burstiness": "constant", "cool_down_s": 2.5}
+TRAFFIC = {"burstiness": "constant"}
 ENDPOINT = {
     "url": "http://host:1/v1",
     "model": "m",

@@ -57,7 +57,7 @@ def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        ("guide_optimized-baseline_1", "{load.request_timeout: null}"),
+        ("guide_optimized-baseline_1", "{load.request_timeout: null, load.interval: null}"),
         ("guide_kimi-k3-h100_1", "{}"),
         ("sanity_random", "{load.request_timeout: null}"),
         ("shared_prefix_synthetic_heavy", "{}"),
@@ -197,9 +197,9 @@ def test_the_profile_that_is_kept_has_what_the_launch_knows(tmp_path: Path):
 
 def test_what_the_profile_says_nothing_of_may_stand_beside_it(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(FLAGS)
-    found = planned_profile("vllm-benchmark", tmp_path / "a.yaml", seed=5, online={"cool_down_s": 0})
+    found = planned_profile("vllm-benchmark", tmp_path / "a.yaml", seed=5, online={"prompts_as": "text"})
     assert found["seed"] == 5
-    assert found["online"] == {"cool_down_s": 0, "concurrency": 1}
+    assert found["online"] == {"prompts_as": "text", "concurrency": 1}
 
 
 def test_a_workload_with_a_profile_has_the_key_of_the_load_that_it_means(tmp_path: Path):

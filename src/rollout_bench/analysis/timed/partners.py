@@ -91,7 +91,7 @@ SENDER = {"harness", "harness_version"}
 
 
 def _arrivals(spec: Spec) -> object:
-    return spec.load and spec.load.model_dump(exclude={"points", "cool_down_s", *SENDER})
+    return spec.load and spec.load.model_dump(exclude={"points", *SENDER})
 
 
 def _settings(spec: Spec) -> tuple[object, ...]:
@@ -169,7 +169,7 @@ def load_facts(record: Record) -> dict[str, str]:
     }
     if spec.load is not None:
         # A point is compared with the same point; which others were measured besides does not matter.
-        load["arrivals"] = spec.load.model_dump(exclude={"points", "cool_down_s", *SENDER})
+        load["arrivals"] = spec.load.model_dump(exclude={"points", *SENDER})
     return dict(flat(load))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.record import Flag, Iteration, SequenceRow, ServerUse
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.engine.vllm import source_of
@@ -135,7 +135,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     index = 0
     for number, point in enumerate(load.points):
         if number:
-            time.sleep(load.cool_down_s)
+            time.sleep(PAUSE_S)
         series = Series(spec.measuring, index)
         while not series.complete:
             warmup = series.warming_up
