@@ -19,7 +19,7 @@ OVERLAY = {
     "iterations": 2,
     "workloads": ["served"],  # all at once, as `demo`, is in tests/unit/report/test_online_summary.py
     "workload_settings": {
-        "served": {**SMALL, "samples_per_prompt": 1, "online": {"concurrencies": [1, 4]}},
+        "served": {**SMALL, "samples_per_prompt": 1, "online": {"concurrency": [1, 4]}},
     },
 }
 

@@ -136,8 +136,8 @@ Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"]
 Duration = Annotated[Number, Field(gt=0, le=86_400)]
 
 
-class Pacing(Strict):
-    """How the requests of one pass are sent, as config and spec both say it."""
+class LoadPoint(Strict):
+    """How the requests of one pass are sent."""
 
     concurrency: Count | None = Field(
         None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
@@ -158,11 +158,9 @@ class Pacing(Strict):
         "once, or as many as duration_s takes."
     )
 
-
-class LoadPoint(Pacing):
-    """How the requests of one pass are sent."""
-
-    stage: Count | None = absent("Which of the load's stages it is, from 1. Null where it has none.")
+    stage: Count | None = absent(
+        "Its place among the loads of a launch, from 1. Null where these rise, so that each is told by what it is."
+    )
 
     @property
     def label(self) -> str:
@@ -174,6 +172,12 @@ class LoadPoint(Pacing):
         lasting += "" if self.requests is None else f" for {self.requests} requests"
         stage = "" if self.stage is None else f"stage {self.stage}: "
         return stage + (", ".join(filter(None, [rate, limit])) or "all at once") + lasting
+
+    @property
+    def weight(self) -> tuple[float, float]:
+        """By what loads are sorted from the lightest on; what is sent at once comes last."""
+        rate = self.request_rate if isinstance(self.request_rate, float) else math.inf
+        return rate, math.inf if self.concurrency is None else self.concurrency
 
     @property
     def due_requests(self) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,16 +75,6 @@ class HeldLoad:
     duration_s: float | None = None
     requests: int | None = None
 
-    @property
-    def point(self) -> dict[str, Any]:
-        """It as `online.stages` has it."""
-        fields = {
-            "concurrency": self.concurrency,
-            "request_rate": _plain(self.rate),
-            "duration_s": _plain(self.duration_s),
-        }
-        return {key: value for key, value in fields.items() if value is not None}
-
     def sent(self, prompt_tokens: float, output_tokens: float) -> int:
         """Return how many requests it sends; of a closed loop by duration, how many prompts it should have at hand."""
         if self.requests is not None:
@@ -115,35 +104,17 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
         meaning.workload["prompts"] = max(groups, *counts)
     if all(stage.requests is None and stage.rate is None for stage in stages):
         meaning.otherwise["prompts"] = meaning.workload.pop("prompts")  # how many these take depends on the server
-    by_number = {stage.requests for stage in stages}
-    if len(stages) == 1:
-        meaning.online |= stages[0].point
-    elif len(by_number) > 1:
-        counted = [{} if stage.requests is None else {"requests": stage.requests} for stage in stages]
-        meaning.online["stages"] = [{**stage.point, **own} for stage, own in zip(stages, counted, strict=True)]
-    elif swept := _sweep(stages):
-        meaning.online |= swept
-    else:
-        meaning.online["stages"] = [stage.point for stage in stages]
-
-
-def _sweep(stages: Sequence[HeldLoad]) -> dict[str, Any] | None:
-    """Return stages as a sweep over rate or concurrency; None where they are none: not rising, or of several times."""
-    rates, users = [stage.rate for stage in stages], [stage.concurrency for stage in stages]
-    durations = {stage.duration_s for stage in stages}
-    if len(durations) > 1:
-        return None
-    found: dict[str, Any] = {}
-    if not any(users) and _rises(rates):
-        found = {"request_rates": [_plain(rate) for rate in rates]}
-    elif not any(rates) and _rises(users):
-        found = {"concurrencies": users}
-    duration_s = durations.pop()
-    return {**found, **({} if duration_s is None else {"duration_s": _plain(duration_s)})} if found else None
-
-
-def _rises(values: Sequence[float | None]) -> bool:
-    return all(a is not None and b is not None and a < b for a, b in itertools.pairwise(values))
+    users, rates = [stage.concurrency for stage in stages], [_plain(stage.rate) or "inf" for stage in stages]
+    seconds, counted = [_plain(stage.duration_s) for stage in stages], [stage.requests for stage in stages]
+    by_rate = any(stage.rate for stage in stages)
+    if any(users) or (len(stages) > 1 and not by_rate):
+        meaning.online["concurrency"] = users if len(stages) > 1 else users[0]
+    if by_rate:
+        meaning.online["request_rate"] = rates if len(stages) > 1 else rates[0]
+    if any(seconds):
+        meaning.online["duration_s"] = seconds if len(set(seconds)) > 1 else seconds[0]
+    if len(set(counted)) > 1:
+        meaning.online["requests"] = counted
 
 
 def _plain(value: float | None) -> float | int | None:

@@ -106,7 +106,10 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     keys.refuse("this way of sampling can't be set here", "min-p")
     keys.refuse("this way of sampling can't be set here", "frequency-penalty", "presence-penalty", unless=(0.0,))
     keys.refuse("this way of sampling can't be set here", "repetition-penalty", unless=(1.0,))
-    keys.refuse("a ramp is no load of its own here: write stages", *_flags("ramp-up-", "strategy start-rps end-rps"))
+    keys.refuse(
+        "a ramp is no load of its own here: write a list of request_rate",
+        *_flags("ramp-up-", "strategy start-rps end-rps"),
+    )
     keys.refuse("requests beside the load are not sent", "probe-request-rate")
     keys.refuse("times of a trace are request_rate: trace of a data set here", "self-timed")
     meaning = Meaning()

@@ -19,7 +19,7 @@ from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.serving import OnlineLoad
+from rollout_bench.plan.serving import PACING, OnlineLoad
 
 _OTHER_NAMES = {
     "gpu": "cuda",
@@ -208,6 +208,7 @@ def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
         part
         for place, part in enumerate(location)
         if part != "constrained-float"
+        and not (part in ("one", "several") and location[place - 1] in PACING)
         and not (part in kinds and place and str(location[place - 1]).endswith(("_tokens", "_ms", "count")))
     )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, brackets
-from rollout_bench.contracts.load import DatasetFormat, EndpointSpec, LoadPoint, Pacing, Rate, Traffic
+from rollout_bench.contracts.fields import Count, Folder, Name, Number, Strict, absent, brackets
+from rollout_bench.contracts.load import DatasetFormat, Duration, EndpointSpec, LoadPoint, Rate, Traffic
 from rollout_bench.core.secrets import may_be_secret
 
 Milliseconds = Annotated[Number, Field(gt=0, le=1e9)]
@@ -36,32 +36,46 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _rising(values: list[Any]) -> list[Any]:
-    numbers = [float(value) for value in values if value != "trace"]
-    if "trace" in values or any(a >= b for a, b in itertools.pairwise(numbers)):
-        raise ValueError(f"{values} does not rise: write each once, the lowest first")
-    return values
+def _kind(value: Any) -> str:
+    return "several" if isinstance(value, list) else "one"
 
 
-class LoadStage(Pacing):
-    """One of the loads that follow each other: `request_rate`, `concurrency` or both, and for how long."""
+_Value = TypeVar("_Value")
+OneOrSeveral = Annotated[
+    Annotated[_Value, Tag("one")]
+    | Annotated[list[_Value], BeforeValidator(brackets), Field(max_length=1000), Tag("several")],
+    Discriminator(_kind),
+]
+"""A value that holds for all loads of a launch, or one for each of them."""
+
+PACING = ("concurrency", "request_rate", "duration_s", "requests")
 
 
-class OnlineLoad(Traffic, Pacing):
-    """How requests arrive at a server: `concurrency`, `request_rate`, both, or a sweep over one of them."""
+class OnlineLoad(Traffic):
+    """How requests arrive at a server: `concurrency`, `request_rate` or both, under one load or under several."""
 
-    concurrencies: Annotated[list[Count], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
-        None, description="A sweep: each of these concurrencies in turn, behind one server launch."
-    )
-    request_rates: Annotated[list[Rate], BeforeValidator(brackets), AfterValidator(_rising)] | None = Field(
-        None, description="A sweep: each of these rates in turn, behind one server launch."
-    )
-    stages: Annotated[list[LoadStage], BeforeValidator(brackets), Field(max_length=1000)] | None = Field(
+    concurrency: OneOrSeveral[Count | None] = Field(
         None,
         description=(
-            "Loads that follow each other behind one server launch, in this order: each has a request_rate, a "
-            "concurrency or both, and a duration_s."
+            "Requests under way at once, at most: the next is sent when one ends. Null: no limit. A list: loads that "
+            "follow each other behind one server launch, in this order; the lists of concurrency, request_rate, "
+            "duration_s and requests are as long and are taken together, and what is no list holds for all."
         ),
+    )
+    request_rate: OneOrSeveral[Rate] = Field(
+        "inf",
+        description=(
+            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
+            "concurrency lets them; trace: when the data set says. A list: one for each load."
+        ),
+    )
+    duration_s: OneOrSeveral[Duration | None] = absent(
+        "Seconds in which requests are sent, at a request_rate or with a concurrency. Null: until all requests of the "
+        "workload are sent. A list: one for each load."
+    )
+    requests: OneOrSeveral[Count | None] = absent(
+        "Requests that are sent, through the prompts of the workload in order, and from the first again. Null: each "
+        "once, or as many as duration_s takes. A list: one for each load."
     )
     prompts_as: Literal["token_ids", "text"] = Field(
         "token_ids",
@@ -75,36 +89,27 @@ class OnlineLoad(Traffic, Pacing):
 
     @property
     def points(self) -> tuple[LoadPoint, ...]:
-        """The loads that are measured one after the other."""
-        if self.stages is not None:
-            return tuple(stage.to(LoadPoint, stage=number) for number, stage in enumerate(self.stages, 1))
-        if self.concurrencies is not None:
-            return tuple(self.to(LoadPoint, concurrency=concurrency) for concurrency in self.concurrencies)
-        if self.request_rates is not None:
-            return tuple(self.to(LoadPoint, request_rate=rate) for rate in self.request_rates)
-        return (self.to(LoadPoint),)
+        """The loads that are measured one after the other, numbered where they do not rise."""
+        pacing = {key: getattr(self, key) for key in PACING}
+        count = max(self._lengths.values(), default=1)
+        points = [
+            LoadPoint(**{key: value[place] if key in self._lengths else value for key, value in pacing.items()})
+            for place in range(count)
+        ]
+        if all(a.weight < b.weight for a, b in itertools.pairwise(points)):
+            return tuple(points)
+        return tuple(point.model_copy(update={"stage": number}) for number, point in enumerate(points, 1))
 
-    @field_validator("concurrency", "request_rate", mode="before")
-    @classmethod
-    def _one_value(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            raise ValueError("is a list, which makes a sweep: write it as concurrencies or request_rates")
-        return value
+    @property
+    def _lengths(self) -> dict[str, int]:
+        """How many loads each key that is a list has."""
+        return {key: len(value) for key in PACING if isinstance(value := getattr(self, key), list)}
 
     @model_validator(mode="after")
-    def _one_sweep(self) -> OnlineLoad:
-        sweeps = [name for name in ("concurrencies", "request_rates", "stages") if getattr(self, name) is not None]
-        if len(sweeps) > 1:
-            raise ValueError(f"has {' and '.join(sweeps)}, but sweeps over one of them: keep one")
-        if self.stages is not None and self.to(Pacing) != Pacing():
-            raise ValueError(
-                "has stages, each of which says how its requests are sent: put request_rate, concurrency, "
-                "duration_s and requests into them"
-            )
-        if self.concurrencies is not None and self.concurrency is not None:
-            raise ValueError("has concurrency and concurrencies: keep one")
-        if self.request_rates is not None and self.request_rate != "inf":
-            raise ValueError("has request_rate and request_rates: keep one")
+    def _one_load_or_several(self) -> OnlineLoad:
+        if len(set(self._lengths.values())) > 1:
+            said = " and ".join(f"{length} of {key}" for key, length in self._lengths.items())
+            raise ValueError(f"has lists of different lengths, {said}: write as many of each, or one for all loads")
         if self.burstiness != 1.0 and all(not isinstance(point.request_rate, float) for point in self.points):
             raise ValueError(
                 "burstiness shapes arrivals at a request_rate, and there is none: give one, or leave it out"

@@ -55,6 +55,20 @@ def spec() -> Spec:
 
 
 @pytest.mark.parametrize(
+    ("online", "labels"),
+    [
+        ({"concurrency": [1, 4]}, ["1 at once", "4 at once"]),
+        ({"request_rate": [1, 2], "requests": [4, 8]}, ["1 req/s for 4 requests", "2 req/s for 8 requests"]),
+        ({"request_rate": [2, 8, 2]}, ["stage 1: 2 req/s", "stage 2: 8 req/s", "stage 3: 2 req/s"]),
+        ({"concurrency": 2, "duration_s": [3, 4]}, ["stage 1: 2 at once for 3 s", "stage 2: 2 at once for 4 s"]),
+        ({"concurrency": [None], "request_rate": [4]}, ["4 req/s"]),
+    ],
+)
+def test_lists_are_loads_in_their_order_with_numbers_where_they_do_not_rise(online: Any, labels: list[str]):
+    assert [point.label for point in OnlineLoad(**online).points] == labels
+
+
+@pytest.mark.parametrize(
     ("part", "said"),
     [
         ("workload", WORKLOAD),

@@ -141,32 +141,35 @@ def test_stages_whose_answers_inference_perf_waits_for_are_cut_and_that_is_told(
     assert guide.online == {"concurrency": 2, "duration_s": 30}
 
 
-def test_benchmarks_of_guidellm_that_count_requests_are_stages(tmp_path: Path):
+def test_benchmarks_of_guidellm_that_count_requests_are_loads_of_so_many(tmp_path: Path):
     content = yaml.safe_load((PROFILES[0].parents[1] / "guidellm" / "sanity_concurrent.yaml.in").read_text())
     content["spec"]["constraints"] = [{"kind": "max_requests", "count": 12}]
     content["benchmarks"] = [{"profile.streams": users, "constraints[0].count": 12 * users} for users in (1, 2)]
     (tmp_path / "counted.yaml").write_text(yaml.safe_dump(content))
     found = meaning("guidellm", tmp_path / "counted.yaml")
-    assert found.online["stages"] == [{"concurrency": 1, "requests": 12}, {"concurrency": 2, "requests": 24}]
+    assert found.online == {"concurrency": [1, 2], "requests": [12, 24]}
     assert found.workload["prompts"] == 24
 
 
-def test_stages_that_rise_are_a_sweep_and_others_stay_stages():
+def test_stages_are_loads_in_their_order_also_where_they_fall_or_are_alike():
     rising = [{"rate": rate, "duration": 10} for rate in (1, 2, 4)]
     assert meaning("inference-perf", "sanity_random", {"load.stages": rising}).online == {
-        "request_rates": [1, 2, 4],
+        "request_rate": [1, 2, 4],
         "duration_s": 10,
     }
     falling = meaning("inference-perf", "sanity_random", {"load.stages": rising[::-1]}).online
-    assert [stage["request_rate"] for stage in falling["stages"]] == [4, 2, 1]
+    assert falling == {"request_rate": [4, 2, 1], "duration_s": 10}
+    alike = meaning("inference-perf", "sanity_random", {"load.stages": [rising[0]] * 2}).online
+    assert alike == {"request_rate": [1, 1], "duration_s": 10}
+    longer = [rising[0], {"rate": 2, "duration": 20}]
+    assert meaning("inference-perf", "sanity_random", {"load.stages": longer}).online["duration_s"] == [10, 20]
 
 
 def test_benchmarks_of_a_scenario_are_its_stages(tmp_path: Path):
     scenario = next(shape for shape in SHAPES if shape.name == "concurrent-1k-1k")
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(scenario.content))
-    stages = meaning("guidellm", tmp_path / "a.yaml").online["stages"]
-    assert [stage["concurrency"] for stage in stages] == [30, 20, 10, 5, 1]
-    assert {stage["duration_s"] for stage in stages} == {20}
+    online = meaning("guidellm", tmp_path / "a.yaml").online
+    assert online == {"api": "chat", "concurrency": [30, 20, 10, 5, 1], "duration_s": 20}
 
 
 def test_shared_prefixes_have_their_groups():
@@ -295,7 +298,7 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
 def test_stages_of_different_numbers_of_requests_keep_them():
     stages = [{"concurrency_level": 1, "num_requests": 4}, {"concurrency_level": 2, "num_requests": 8}]
     found = meaning("inference-perf", "sanity_random", {"load.type": "concurrent", "load.stages": stages})
-    assert found.online["stages"] == [{"concurrency": 1, "requests": 4}, {"concurrency": 2, "requests": 8}]
+    assert found.online == {"concurrency": [1, 2], "requests": [4, 8]}
     assert found.workload["prompts"] == 8
 
 

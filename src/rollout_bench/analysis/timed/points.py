@@ -81,10 +81,7 @@ def _of_point(record: Record, point: LoadPoint) -> Record:
 
 
 def _order(point: LoadPoint | None) -> tuple[float, float]:
-    """Sort loads from the lightest, stages as they follow each other; what is sent at once comes last."""
+    """Sort loads from the lightest on, or, where they do not rise, as they follow each other."""
     if point is None:
         return (-1.0, 0.0)
-    if point.stage is not None:
-        return (float(point.stage), 0.0)
-    rate = float(point.request_rate) if isinstance(point.request_rate, float) else float("inf")
-    return rate, float("inf") if point.concurrency is None else point.concurrency
+    return point.weight if point.stage is None else (float(point.stage), 0.0)
