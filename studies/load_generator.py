@@ -89,7 +89,7 @@ def measure(case: Case) -> Outcome:
     asked = [Request(number, 0, list(range(100, 100 + PROMPT_TOKENS)), case.tokens) for number in range(case.requests)]
     due_s = [number / case.rate if case.rate else 0.0 for number in range(case.requests)]
     with tempfile.TemporaryDirectory() as folder, running_stub(Path(folder), *options) as url:
-        target = Target(f"{url}/v1", "stub", {}, True, True, {"return_token_ids": True})
+        target = Target(f"{url}/v1", "stub", {}, True, {"return_token_ids": True})
         done = prepare(asked, [request.prompt_token_ids for request in asked], due_s, None, target, LoadEnd())()
         truth = httpx.get(f"{url}/truth", timeout=120).json()["requests"]
     return compare(done, asked, {entry["request_id"].rpartition("-")[2]: entry for entry in truth})

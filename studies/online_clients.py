@@ -143,7 +143,7 @@ def _sent(aim: Aim, index: int, prepare: Callable[..., Callable[[], LoadPass]]) 
     prompts = [[draw.randrange(aim.vocabulary) for _ in range(load.prompt_tokens)] for _ in range(load.requests)]
     asked = [Request(number, 0, prompt, load.output_tokens) for number, prompt in enumerate(prompts)]
     body = {**SAMPLING, "return_token_ids": True}
-    target = Target(url=aim.url, model=NAME, headers={}, verify_tls=True, stream=True, body=body)
+    target = Target(url=aim.url, model=NAME, headers={}, verify_tls=True, body=body)
     return seen(prepare(asked, prompts, None, load.concurrency, target)())
 
 

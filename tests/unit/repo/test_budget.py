@@ -9,22 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 4773,
+    "analysis": 4770,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 501,
-    "contracts": 1596,
+    "contracts": 1598,
     "core": 668,
     "exchange": 545,
-    "llmd": 1074,
+    "llmd": 1058,
     "measure": 8650,
-    "plan": 2679,
+    "plan": 2671,
     "report": 3788,
     "scripts": 488,
     "snakefile": 391,
     "trainers": 751,
     "workloads": 389,
-    "tests": 23860,
+    "tests": 23865,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
