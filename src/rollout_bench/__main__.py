@@ -21,6 +21,7 @@ COMMANDS = {
     "check": ("workflow.check", "print what a bug report needs, and for each problem its fix"),
     "summarise": ("summarise.main", "make the tables of a results folder, wherever it was copied"),
     "compare": ("compare.main", "compare two results folders"),
+    "discard": ("discard.main", "move records that are in doubt aside, to measure them again"),
     "export": ("export.main", "write results as llm-d's Benchmark Reports"),
     "collect": ("collect.main", "bring records home from where they were measured"),
     "from-verl": ("trainers.from_verl", "make a config of the rollout that verl's settings describe"),

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import filelock
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.side_by_side import check_devices
@@ -44,16 +43,15 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
-    in_torn_blocks,
     kept_design,
     mark_of,
-    measured_again,
     measured_with_other_files,
     moved_since,
     order_seed,
     put_on_disk,
     schedule,
     set_aside,
+    with_partners,
 )
 from rollout_bench.report.figure_names import names_of_specs
 from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
@@ -227,12 +225,12 @@ def plan_workflow(
 
 
 def _measured_again(plan: Schedule) -> set[str]:
-    """Return the records that `remeasure` asks for, or whose models have other files now: of launches that are wanted.
+    """Return records of wanted launches whose models have other files now, with what they are compared with.
 
     Raises:
         UserError: called with --touch, which would move records and measure none, or for a part of what is compared.
     """
-    again = measured_again(plan, measured_with_other_files(plan) | _doubtful(plan))
+    again = with_partners(measured_with_other_files(plan), plan.experiments, plan.config.baseline.named)
     for word in sys.argv[1:] if again else ():
         if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations too; no other option begins so
             raise UserError(f"{word.partition('=')[0]}: does not go with measuring launches again", "leave it out")
@@ -240,27 +238,6 @@ def _measured_again(plan: Schedule) -> set[str]:
         return again
     wanted = _wanted(plan)
     return {record for record in again if plan.launch_of(record).index < wanted[Path(record).parent.name]}
-
-
-def _doubtful(plan: Schedule) -> set[str]:
-    """Return the records of launches that are in doubt, as a summary would have them; what is damaged it tells.
-
-    A launch that took no turns with its partner is too: no verdict comes of it, whatever it measured.
-    """
-    if plan.config.remeasure is None or not RESULTS.is_dir():
-        return set()
-    every = plan.config.remeasure == "flagged"
-    collection = collect(RESULTS, plan.plan_file(estimate=False))
-    doubtful = {
-        (each.mode, each.experiment, record.launch)
-        for each in collection.launched
-        for record in each.records
-        if (record.validity if every else not record.valid)
-    }
-    for row in rows_of(collection):
-        own = row.experiment.whole
-        doubtful |= {(own.mode, own.experiment, launch.launch) for launch in row.launches if not launch.paired}
-    return {str(record_path(RESULTS, *place)) for place in doubtful} | in_torn_blocks(plan)
 
 
 def _places_on_cpu(config: Config) -> int:
@@ -308,7 +285,7 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
         if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
             raise UserError(
                 f"{measured[0]}: is measured already",
-                "no option forces it; `--config remeasure=invalid` measures what is in doubt",
+                "no option forces it; `rollout-bench discard --invalid` moves aside what is in doubt",
             )
         for group, error in plan.interleaving.unfit:
             if any(mark in wanted for mark, block in plan.blocks.items() if block.group is group):

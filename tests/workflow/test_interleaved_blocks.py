@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -203,20 +205,27 @@ def spoil(space: Workspace) -> None:
     (space.path / "results" / doubtful).write_text(json.dumps(record))
 
 
+def discard(space: Workspace, *options: str) -> None:
+    """Make the summary, and move what is invalid aside."""
+    assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
+    command = [sys.executable, "-m", "rollout_bench", "discard", "--invalid", *options]
+    subprocess.run(command, cwd=space.path, check=True)
+
+
 def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_old_records_are_kept_aside(
     space: Workspace,
 ):
     spoil(space)
     block = {name for name in space.records if name.endswith("launch-1.json")}
     before = stamps(space)
-    again = ("--config", "remeasure=invalid")
-    plan = space.snakemake("plan", *again).stdout
-    assert "measured again: 2 launches: what is in doubt, and what it is compared with" in plan
     assert "6 of 6 launches done (1 invalid), 0 to run" in space.snakemake("plan").stdout
-    assert "4 of 6 launches done, 2 to run" in plan
-    assert space.in_blocks("results/summary.md", *again) == block
+    assert space.in_blocks("results/summary.md") == set()
+    discard(space, "--dry-run")
     assert stamps(space) == before, "looking moved a record"
-    done = space.snakemake("--cores", "1", "results/summary.md", *again)
+    discard(space)
+    assert "4 of 6 launches done, 2 to run" in space.snakemake("plan").stdout
+    assert space.in_blocks("results/summary.md") == block
+    done = space.snakemake("--cores", "1", "results/summary.md")
     assert done.returncode == 0, done.stdout
     after = stamps(space)
     assert {name for name in before if after[name] != before[name]} == {
@@ -227,7 +236,8 @@ def test_what_is_invalid_is_planned_and_measured_again_with_its_block_and_the_ol
     }
     assert {name.partition("/")[2] for name in kept} == block
     assert len(stand_in.starts(space.path)) == 8
-    assert space.in_blocks("results/summary.md", *again) == set(), "there is nothing in doubt any more"
+    discard(space)
+    assert space.in_blocks("results/summary.md") == set(), "there is nothing in doubt any more"
     assert "invalid" not in (space.path / "results" / "summary.txt").read_text().partition("Conclusion")[2][:400]
 
 
@@ -275,22 +285,25 @@ def test_what_would_be_no_pair_with_launches_that_are_there_is_measured_together
     assert space.snakemake("--cores", "1", "results/summary.md").returncode == 0
     others = ("--config", "settings=[default,many]")
     assert len(space.in_blocks("results/summary.md", *others)) == 3, "the default's are there"
-    whole = (*others, "remeasure=invalid")
-    assert len(space.in_blocks("results/summary.md", *whole)) == 6
-    done = space.snakemake("--cores", "1", "results/summary.md", *whole)
+    space.overlay({"settings": ["default", "many"]})
+    discard(space)
+    assert len(space.in_blocks("results/summary.md")) == 6
+    done = space.snakemake("--cores", "1", "results/summary.md")
     assert done.returncode == 0, done.stdout
     summary = (space.path / "results" / "summary.txt").read_text()
     assert "not_interleaved" not in summary
-    assert space.in_blocks("results/summary.md", *whole) == set()
+    discard(space)
+    assert space.in_blocks("results/summary.md") == set()
 
 
 @pytest.mark.parametrize("option", [["--touc"], ["-Ft"], ["--batch", "summary=1/2"]])
-def test_remeasure_goes_with_no_option_that_measures_nothing_or_a_part_and_moves_no_record(
+def test_measuring_launches_again_goes_with_no_option_that_measures_nothing_or_a_part_and_moves_no_record(
     space: Workspace, option: list[str]
 ):
-    spoil(space)
+    (config,) = space.path.glob("models/synthetic/*w8a8*/config.json")
+    config.write_text('{"num_hidden_layers": 2}')
     before = stamps(space)
-    done = space.snakemake("--cores", "1", *option, "results/summary.md", "--config", "remeasure=flagged")
+    done = space.snakemake("--cores", "1", *option, "results/summary.md")
     assert done.returncode == 1
     assert f"{option[0]}: does not go with measuring launches again\n  -> leave it out" in done.stdout
     assert stamps(space) == before

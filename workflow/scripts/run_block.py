@@ -179,7 +179,7 @@ def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Se
                 yield (
                     f"{assignments[now].name} launch {assignments[now].launch} is measured without its partner "
                     f"{assignments[before].name}, whose record is there: what changed meanwhile would pass for a "
-                    "difference, so they are no pair. --config remeasure=invalid measures the block whole."
+                    "difference, so they are no pair. rollout-bench discard --invalid has the block measured whole."
                 )
 
 

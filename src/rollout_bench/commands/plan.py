@@ -105,14 +105,14 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(line))
     if again:
         console.print(
-            f"measured again: {several(len(again), 'launch')}: what is in doubt, and what it is compared with"
+            f"measured again: {several(len(again), 'launch')}: what has other files now, and what it is compared with"
         )
     collection = collect(results, plan) if results.is_dir() else None
     damaged = collection.damaged if collection else []
     if damaged:
         console.print(
             f"damaged: {several(len(damaged), 'record')} of those done: to measure the launch again with what it is"
-            " compared with, delete the record, then --config remeasure=invalid"
+            " compared with, rollout-bench discard --invalid"
         )
         for error in damaged:
             console.print(escape(f"damaged: {error.problem}"))
@@ -120,7 +120,7 @@ def show(plan: PlanFile, results: Path) -> None:
     if invalid:
         console.print(
             f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"
-            " to measure them again, --config remeasure=invalid"
+            " to measure them again, rollout-bench discard --invalid"
         )
     for line in () if again else torn_lines(plan, results):
         console.print(escape(line))
@@ -224,8 +224,8 @@ def torn_lines(plan: PlanFile, results: Path) -> list[str]:
             numbers = ", ".join(map(str, torn))
             lines.append(
                 f"no pair: {group.mode}/{name}: launch {numbers}: missing, and the baseline's is there,"
-                " measured in another block or by itself, so that no verdict can come of it; --config remeasure=invalid"
-                f" measures the block whole, and raising {more} adds whole blocks"
+                " measured in another block or by itself, so that no verdict can come of it; raising"
+                f" {more} adds whole blocks, and rollout-bench discard --invalid has it measured whole afterwards"
             )
     return lines
 

@@ -99,10 +99,6 @@ class Baseline(Strict):
         return self
 
 
-Doubt = Literal["invalid", "flagged"]
-"""Which launches are in doubt: those that take part in no number, or all that have a flag."""
-
-
 if TYPE_CHECKING:
     ComparedMode = str
 else:
@@ -363,14 +359,6 @@ class Config(Strict):
             "machine that drifts hits all alike; with less memory than all of them need, the baseline and as many "
             "others as fit. false: one engine after the other. auto: true on cpu where the memory is enough. No part "
             "of an experiment's key."
-        ),
-    )
-    remeasure: Doubt | None = Field(
-        None,
-        description=(
-            "invalid: launches that are not valid are measured again, in one round with those that they are compared "
-            "with; flagged: those with any flag. The records that were there are kept in results/aside, where nothing "
-            "reads them. For the command line: --config remeasure=invalid."
         ),
     )
     timeout_s: Annotated[Seconds, Field(ge=1)] | None = Field(

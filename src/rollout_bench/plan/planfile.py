@@ -129,8 +129,8 @@ class PlanFile(Strict):
     launches: list[PlannedLaunch] = Field(description="In the order they run.")
     again: list[str] = Field(
         [],
-        description="Records that are there and are measured again: what `remeasure` asks for, and what was measured "
-        "with other files of the model than there are now; shown by plan alone.",
+        description="Records that are there and are measured again, with other files of the model than there were; "
+        "shown by plan alone.",
     )
     changed: list[str] = Field(
         [], description="Files of models that changed since they were measured, one line each; shown by plan alone."

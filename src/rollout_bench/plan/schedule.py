@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from rollout_bench.contracts.axes import names_of
+from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
-from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
@@ -447,18 +446,27 @@ def _known_of(experiment: Experiment) -> dict[str, str]:
     return {MODEL: model, TOKENIZER: model, URL: url, MAX_MODEL_LEN: "" if length is None else str(length)}
 
 
-def measured_again(plan: Schedule, doubtful: Container[str]) -> set[str]:
-    """Return the records that are there and are to be measured again, where those in `doubtful` are.
+def with_partners(
+    doubtful: Container[str],
+    experiments: Iterable[PlannedExperiment],
+    baseline: Container[str],
+    results: Path = RESULTS,
+) -> set[str]:
+    """Return the records in `results` that are there and are to be measured again, where those in `doubtful` are.
 
     With a launch that is in doubt go those of its index that are compared with it: measured alone it would not have
     taken turns with them, and be no pair.
     """
-    there = present(launch.record for launch in plan.launches)
     groups = grouped(
-        ((launch.index, _compared_with(launch.experiment.spec, plan.config)), launch.record) for launch in plan.launches
+        (
+            (index, e.mode, *(name for axis, name in zip(AXES, names_of(e), strict=True) if axis not in baseline)),
+            str(record_path(results, e.mode, e.experiment, index)),
+        )
+        for e in experiments
+        for index in range(e.launches)
     )
     in_doubt = (records for records in groups.values() if any(record in doubtful for record in records))
-    return {record for records in in_doubt for record in records} & there
+    return present(record for records in in_doubt for record in records)
 
 
 def measured_with_other_files(plan: Schedule) -> set[str]:
@@ -495,39 +503,16 @@ def _changed_line(model: Path, records: Mapping[str, list[str]]) -> str:
     return f"{first_few(files)} changed {when:%Y-%m-%d %H:%M} UTC, after {launches}: measured again"
 
 
-def _compared_with(spec: Spec, config: Config) -> tuple[str, ...]:
-    names = {"mode": spec.mode, **spec.axes}
-    return tuple(name for of, name in names.items() if of not in config.baseline.named)
-
-
-def in_torn_blocks(plan: Schedule) -> set[str]:
-    """Return records of blocks that lack others: measured now, these would be no pair with those that are there.
-
-    What has failed is no reason to measure the others again.
-    """
-    found: set[str] = set()
-    for group in plan.interleaving.groups:
-        members = {(experiment.spec.mode, experiment.name) for experiment in group.members}
-        blocks: dict[int, dict[str, str]] = {}
-        for launch in plan.launches:
-            if (launch.experiment.spec.mode, launch.experiment.name) in members:
-                blocks.setdefault(launch.index, {})[launch.record] = state_of(Path(launch.record))
-        for states in blocks.values():
-            if "missing" in states.values():
-                found |= {record for record, state in states.items() if state == "measured"}
-    return found
-
-
-def set_aside(records: Iterable[str]) -> Path | None:
-    """Move `records`, and what lies beside each of them, to a folder of their own; None where there are none.
+def set_aside(records: Iterable[str], results: Path = RESULTS) -> Path | None:
+    """Move `records` in `results`, and what lies beside each, to a folder of their own; None where there are none.
 
     Raises:
         OSError: it can't be written.
     """
-    folder = ASIDE / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    folder = results / ASIDE.name / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     moved = False
     for record in map(Path, records):
-        place = folder / record.parent.relative_to(RESULTS)
+        place = folder / record.parent.relative_to(results)
         place.mkdir(parents=True, exist_ok=True)
         # the record last: what was torn off by a kill is not taken for measured without its side files
         beside = [path for path in record.parent.glob(f"{record.stem}.*") if path != record]

@@ -242,10 +242,13 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
         yield f"a few slow passes carry the difference of {some([row.label for row in few])}"
 
 
+_DISCARD = "rollout-bench discard --invalid"
+_AGAIN = "move what is in doubt aside, and run the same command again"
+
+
 def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
     if any(row.experiment.damaged for row in rows):
-        step = "delete what is named under Damaged, then measure it again with what it is compared with"
-        return step, _command("remeasure=invalid", collection)
+        return f"look under Damaged, then {_AGAIN}", _DISCARD
     failures = [failure for row in rows for failure in row.experiment.failures if failure.category not in LASTING]
     if failures or any(row.experiment.missing for row in rows):
         look = "look under Failed, then " if failures else ""
@@ -253,9 +256,9 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     invalid = [own for own in codes if own and not LASTING.intersection(own)]
     if invalid:
-        return "look under Flags, then measure what is invalid again", _command("remeasure=invalid", collection)
+        return f"look under Flags, then {_AGAIN}", _DISCARD
     if any(not launch.paired for row in rows for launch in row.launches):
-        return "measure again, together, what is no fair pair", _command("remeasure=invalid", collection)
+        return f"what is no fair pair is to be measured together: {_AGAIN}", _DISCARD
     if collection.precision is not None:
         return "", ""
     launches = max(len(row.launches) for row in rows)

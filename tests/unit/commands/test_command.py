@@ -23,7 +23,7 @@ SCRIPTS = REPOSITORY / "workflow" / "scripts"
 WORKFLOW = ("run", "plan", "check")
 """What calls Snakemake."""
 
-ONLY_HERE = ("from-verl", "from-trl", "export")
+ONLY_HERE = ("from-verl", "from-trl", "export", "discard")
 """What no rule calls, and that has no script of its own."""
 
 SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW + ONLY_HERE} | {"trace": "read_trace.py"}

@@ -67,7 +67,7 @@ def test_the_invalid_ones_of_what_is_done_are_counted_with_what_to_do(
     command.show(plan, tmp_path)
     said = capsys.readouterr().out
     assert "invalid: 1 launch of those done" in said
-    assert "--config remeasure=invalid" in said
+    assert "rollout-bench discard --invalid" in said
     assert "3 of 4 launches done (1 invalid), 1 to run" in said
     record = str(record_path(Path(plan.results), "offline", make_spec().experiment(), 1))
     command.show(plan.model_copy(update={"again": [record]}), tmp_path)
@@ -82,5 +82,5 @@ def test_a_damaged_record_is_told_of_with_what_to_do(tmp_path: Path, capsys: pyt
     path.write_text(path.read_text()[:100])
     command.show(make_plan([make_spec()], launches=1), tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("damaged: 1 record of those done") and "remeasure=invalid" in line for line in lines)
+    assert any(line.startswith("damaged: 1 record of those done") and "discard --invalid" in line for line in lines)
     assert any(line.startswith(f"damaged: {path}: is not whole JSON") for line in lines)

@@ -63,6 +63,6 @@ def test_a_launch_whose_partner_was_measured_before_is_said_to_be_no_pair_before
     assert len(said) == len(pairs)
     for line, (now, before) in zip(said, pairs, strict=True):
         assert line.startswith(f"{names[now]} launch 0 is measured without its partner {names[before]}, whose record")
-        assert line.endswith("--config remeasure=invalid measures the block whole.")
+        assert line.endswith("rollout-bench discard --invalid has the block measured whole.")
         assert lines.index(line) < next(number for number, line in enumerate(lines) if ": initializing" in line)
     assert all(out.exists() for out in made.outs.values())

@@ -6,19 +6,23 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 from planned import merged_with
 from rooms import Rooms, matrix_of
 from synthetic_records import make_record, save
 
 from rollout_bench import snakefile
+from rollout_bench.commands.discard import in_doubt, main
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record
+from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, measured_again, schedule, set_aside
+from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, schedule, set_aside, with_partners
+from rollout_bench.report.state import STATE_FILE, summary_state
 
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")
@@ -42,9 +46,13 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule:
     return plan
 
 
-def asked(plan: Schedule) -> set[str]:
-    """Return what `remeasure` asks for, with the records judged as a summary judges them."""
-    return measured_again(plan, snakefile._doubtful(plan))
+def asked(plan: Schedule, *, every: bool = False) -> set[str]:
+    """Return what `rollout-bench discard` moves, with the records judged as a summary judges them."""
+    return partners(plan, in_doubt(Path("results"), plan.plan_file(estimate=False), every=every))
+
+
+def partners(plan: Schedule, doubtful: set[str]) -> set[str]:
+    return with_partners(doubtful, plan.experiments, plan.config.baseline.named)
 
 
 def names(records: set[str]) -> set[tuple[str, str]]:
@@ -53,25 +61,25 @@ def names(records: set[str]) -> set[tuple[str, str]]:
 
 @pytest.mark.usefixtures("plan")
 def test_what_is_not_in_doubt_stays() -> None:
-    plan = plan_of("remeasure: invalid")
-    assert measured_again(plan, set()) == set()
+    plan = plan_of()
+    assert partners(plan, set()) == set()
 
 
 @pytest.mark.usefixtures("plan")
 def test_an_invalid_launch_is_measured_again_with_all_that_it_is_compared_with() -> None:
-    again = asked(plan_of("remeasure: invalid"))
+    again = asked(plan_of())
     assert names(again) == {("bf16", "launch-1"), ("w8a8", "launch-1"), ("w8a16", "launch-1")}
 
 
 @pytest.mark.usefixtures("plan")
 def test_flagged_takes_launches_with_a_warning_too() -> None:
-    again = asked(plan_of("remeasure: flagged"))
+    again = asked(plan_of(), every=True)
     assert {stem for _, stem in names(again)} == {"launch-1", "launch-2"}
 
 
 @pytest.mark.usefixtures("plan")
 def test_a_launch_that_is_measured_again_counts_as_missing_until_its_record_is_moved() -> None:
-    plan = plan_of("remeasure: invalid")
+    plan = plan_of()
     plan.again.update(asked(plan))
     assert names(set(plan.missing_now())) == {(quant, "launch-1") for quant in ("bf16", "w8a8", "w8a16")}
     plan.again.clear()
@@ -79,7 +87,7 @@ def test_a_launch_that_is_measured_again_counts_as_missing_until_its_record_is_m
 
 
 def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -> None:
-    plan = plan_of("remeasure: invalid")
+    plan = plan_of()
     again = sorted(asked(plan))
     beside = {path for record in again for path in Path(record).parent.glob(f"{Path(record).stem}.*")}
     folder = set_aside(again)
@@ -92,26 +100,45 @@ def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -
     assert set(plan.missing_now()) == set(again)
 
 
+def test_the_command_moves_what_is_in_doubt_unless_it_is_to_tell_alone_or_somebody_measures(
+    plan: Schedule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["discard", "--invalid"])
+    with pytest.raises(UserError, match="no summary there"):
+        main()
+    state = {**summary_state(Path("results"), plan.plan_file(estimate=False))}
+    (Path("results") / STATE_FILE).write_text(json.dumps(state))
+    monkeypatch.setattr("sys.argv", ["discard", "--invalid", "--dry-run"])
+    assert main() == 0
+    assert capsys.readouterr().out.endswith("3 records to be moved\n")
+    assert plan.missing_now() == []
+    monkeypatch.setattr("sys.argv", ["discard", "--invalid"])
+    with filelock.FileLock("results/.lock"), pytest.raises(UserError, match="a workflow is running there"):
+        main()
+    assert main() == 0
+    assert "3 records moved to results/aside/" in capsys.readouterr().out
+    assert names(set(plan.missing_now())) == {(quant, "launch-1") for quant in ("bf16", "w8a8", "w8a16")}
+
+
 @pytest.mark.usefixtures("plan")
-def test_a_record_that_can_not_be_read_is_left_to_the_summary() -> None:
-    plan = plan_of("remeasure: invalid")
+def test_a_record_that_can_not_be_read_is_in_doubt_too() -> None:
+    plan = plan_of()
     damaged = next(launch.record for launch in plan.launches if launch.index == 0)
     Path(damaged).write_text(json.dumps({}))
-    assert all(stem == "launch-1" for _, stem in names(asked(plan)))
+    assert {stem for _, stem in names(asked(plan))} == {"launch-0", "launch-1"}
 
 
 AUTO = """
 launches: auto
-remeasure: invalid
 precision: {half_width: 0.02, max_launches: 8}
 """
 NOISE = [0.0, 0.012, -0.012, 0.006, -0.006, 0.012]
 
 
-def measure(launch: ScheduledLaunch, noise: float = 1.0, flags: tuple[Flag, ...] = ()) -> None:
+def measure(launch: ScheduledLaunch, noise: float = 1.0) -> None:
     sign = 1 if launch.experiment.spec.quant.name == "bf16" else -1
     rates = [400 * (1 + sign * noise * NOISE[launch.index])] * 3
-    save(Path("results"), make_record(launch.experiment.spec, launch.index, rates, flags=flags))
+    save(Path("results"), make_record(launch.experiment.spec, launch.index, rates))
 
 
 @pytest.fixture
@@ -128,9 +155,9 @@ def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
 def test_what_was_moved_aside_is_measured_again_although_fewer_launches_are_wanted_since(auto: Schedule) -> None:
     for launch in auto.launches:
         if launch.index < 6:
-            spoilt = launch.experiment.spec.quant.name == "w8a8" and launch.index in (1, 5)
-            measure(launch, flags=(INVALID,) if spoilt else ())
-    auto.again.update(snakefile._measured_again(auto))
+            measure(launch)
+    changed = {x.record for x in auto.launches if x.experiment.spec.quant.name == "w8a8" and x.index in (1, 5)}
+    auto.again.update(partners(auto, changed))
     snakefile.begin(auto, auto.outputs_for(r for r in snakefile.next_round(auto) if r in auto.by_record))
     moved = {launch.record for launch in auto.launches if launch.index in (1, 5)}
     assert moved.isdisjoint(path for path in auto.by_record if Path(path).exists())

@@ -34,7 +34,7 @@ def test_a_launch_without_its_baseline_of_the_same_block_is_told_of_with_what_to
     assert line.startswith("no pair: offline/qwen3-90m_w8a8_demo-")
     assert ": launch 0: missing, and the baseline's is there" in line
     assert line.endswith(
-        "; --config remeasure=invalid measures the block whole, and raising launches adds whole blocks"
+        "; raising launches adds whole blocks, and rollout-bench discard --invalid has it measured whole afterwards"
     )
     show(plan, tmp_path / "results")
     assert line in capsys.readouterr().out
@@ -48,4 +48,5 @@ def test_whole_blocks_and_blocks_that_are_still_to_come_need_no_line(tmp_path: P
 
 def test_with_launches_auto_the_limit_is_to_be_raised(tmp_path: Path):
     (line,) = torn_lines(plan_of(tmp_path, "launches: auto\nquants: [bf16, w8a8]", ("bf16", 1)), tmp_path / "results")
-    assert line.endswith(", and raising precision.max_launches adds whole blocks")
+    assert line.endswith("has it measured whole afterwards")
+    assert "; raising precision.max_launches adds whole blocks, and " in line

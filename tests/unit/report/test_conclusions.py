@@ -91,8 +91,8 @@ def test_doubts_are_told_with_what_to_do(tmp_path: Path) -> None:
     found = [*records(BF16), *records(W8A8, FAST, [busy])]
     lines = conclusion(tmp_path, [BF16, W8A8], found)
     assert "In doubt: 1 of 8 launches invalid and left out of all numbers (cpu_shared 1)." in lines
-    assert lines[-2].endswith("measure what is invalid again:")
-    assert lines[-1].replace("\\", "") == "snakemake --config remeasure=invalid"
+    assert lines[-2].endswith("move what is in doubt aside, and run the same command again:")
+    assert lines[-1].replace("\\", "") == "rollout-bench discard --invalid"
 
 
 def test_what_is_missing_is_the_next_step(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_where_no_launch_is_valid_the_conclusion_says_so_and_what_to_do(tmp_path
     lines = conclusion(tmp_path, [BF16, W8A8], found)
     assert lines[0].startswith("In doubt: 8 of 8 launches invalid and left out of all numbers (cpu_shared 8)"), lines
     assert lines[1].startswith("Next: ")
-    assert "remeasure=invalid" in lines[2]
+    assert "discard --invalid" in lines[2]
 
 
 def test_evidence_of_one_launch_is_not_said_of_others_with_the_same_flag(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_what_could_be_the_best_and_has_no_number_is_told_and_the_best_is_that_o
     assert any("No verdict: w8a8 (" in line and why in line for line in lines), lines
     assert "Best of those that have a verdict: fp8; the others of these are significantly worse." in lines
     assert state == "missing" or any(line.startswith("In doubt: 4 ") and state in line for line in lines), lines
-    remedy = "the same command again" if state in ("failed", "missing") else "remeasure=invalid"
+    remedy = "the same command again" if state in ("failed", "missing") else "discard --invalid"
     assert remedy in lines[-1]
 
 

@@ -110,7 +110,7 @@ def test_sides_that_each_had_a_device_of_their_own_get_no_verdict_and_the_conclu
     made = " ".join(summarise(collect(tmp_path, make_plan([BASE, OTHER], 2))).text.split())
     why = "1 of its 2 launches make no fair pair: the baseline's ran on other devices, and the sides did not swap them"
     assert f"No verdict: w8a8 ({why})." in made
-    assert "Next: measure again, together, what is no fair pair: - snakemake --config remeasure=invalid" in made
+    assert "run the same command again: - rollout-bench discard --invalid" in made
 
 
 @pytest.mark.parametrize(

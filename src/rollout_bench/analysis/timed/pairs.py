@@ -225,9 +225,9 @@ def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[in
             where = "by itself" if their_block is None else "in another"
             seen = f"It was measured in a block, its partner in the baseline {where}"
         sentences[launch] = (
-            f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. --config "
-            "remeasure=invalid measures the block whole again; where memory does not hold all of its engines at once, "
-            "set interleave: false."
+            f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. After "
+            "`rollout-bench discard --invalid` the block is measured whole; where memory does not hold all of its "
+            "engines at once, set interleave: false."
         )
     return sentences
 

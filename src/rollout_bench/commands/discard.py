@@ -1,0 +1,103 @@
+"""Move records that are in doubt aside, so that the next call of snakemake measures these launches again.
+
+With a launch go those of its index that are compared with it: measured alone, it would not take turns with them, and be
+no pair. What is moved lies in RESULTS_DIR/aside, where nothing reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import filelock
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.postmortem import state_of
+from rollout_bench.contracts.store import record_path
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.numbers import several
+from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.plan.schedule import set_aside, with_partners
+from rollout_bench.report.state import SUMMARIES, plan_of_summary, results_of
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        metavar="RESULTS_DIR",
+        help="results folder, of which what was run last is looked at, or one config's summary in it, "
+        f"RESULTS_DIR/{SUMMARIES}/NAME (default: %(default)s)",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--invalid", action="store_true", help="launches that take part in no number, or make no pair; damaged records"
+    )
+    which.add_argument("--flagged", action="store_true", help="the same, and launches with any flag in their record")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be moved")
+    return parser
+
+
+def main() -> int:
+    """Look what is in doubt, say it, move it."""
+    arguments = parser().parse_args()
+    results, plan = results_of(arguments.results), plan_of_summary(arguments.results)
+    if plan is None:
+        raise UserError(f"{arguments.results}: no summary there says what is compared", "run `snakemake` first")
+    try:
+        with filelock.FileLock(results / ".lock", blocking=False):
+            doubtful = in_doubt(results, plan, every=arguments.flagged)
+            records = sorted(with_partners(doubtful, plan.experiments, plan.baseline, results))
+            print(*records, sep="\n", end="\n" if records else "")
+            folder = None if arguments.dry_run else set_aside(records, results)
+    except filelock.Timeout:
+        raise UserError(f"{results}: a workflow is running there", "discard when it has ended") from None
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}", "check owner, permissions and space") from None
+    where = f"moved to {folder}: the same snakemake call measures them again" if folder else "to be moved"
+    print(f"{several(len(records), 'record')} {where}")
+    return 0
+
+
+def in_doubt(results: Path, plan: PlanFile, *, every: bool) -> set[str]:
+    """Return the records of launches that are in doubt, as a summary would have them: with any flag where `every`.
+
+    A launch that took no turns with its partner is too: no verdict comes of it, whatever it measured.
+    """
+    # Not at the top: --help need not wait for scipy and pandas.
+    from rollout_bench.analysis.timed.rows import rows_of
+
+    collection = collect(results, plan)
+    doubtful = {
+        (each.mode, each.experiment, launch)
+        for each in collection.launched
+        for launch in (
+            *(record.launch for record in each.records if (record.validity if every else not record.valid)),
+            *(damaged.launch for damaged in each.damaged),
+        )
+    }
+    for row in rows_of(collection):
+        own = row.experiment.whole
+        doubtful |= {(own.mode, own.experiment, launch.launch) for launch in row.launches if not launch.paired}
+    return {str(record_path(results, *place)) for place in doubtful} | _in_torn_blocks(results, plan)
+
+
+def _in_torn_blocks(results: Path, plan: PlanFile) -> set[str]:
+    """Return records of blocks that lack others: measured now, these would be no pair with those that are there.
+
+    What has failed is no reason to measure the others again.
+    """
+    found: set[str] = set()
+    launches = {(e.mode, e.experiment): e.launches for e in plan.experiments}
+    for group in plan.interleaved:
+        for index in range(max(launches.get((group.mode, name), 0) for name in group.experiments)):
+            members = (name for name in group.experiments if index < launches.get((group.mode, name), 0))
+            records = [record_path(results, group.mode, name, index) for name in members]
+            states = {str(record): state_of(record) for record in records}
+            if "missing" in states.values():
+                found |= {record for record, state in states.items() if state == "measured"}
+    return found
