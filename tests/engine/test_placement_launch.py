@@ -57,7 +57,7 @@ def placed_spec(way: str, measuring: dict[str, int] | None = None, **placement: 
     args |= SHARDED if way == "sharded" else {}
     # greedy: what is generated first says whether the same work is done, wherever engines and trainer live
     spec = tiny_spec(engine={"args": args}, workload={"temperature": 0.0}, measuring=measuring or {})
-    settings = {"devices": 2, "micro_batch": 3, **WAYS[way], **placement}
+    settings = {"devices": 2, **WAYS[way], **placement}
     return spec.model_copy(update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)})
 
 

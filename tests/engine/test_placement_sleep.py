@@ -27,7 +27,7 @@ pytestmark = [
 
 def asleep_spec(level: str, args: dict[str, Any] | None = None, **placement: Any) -> Spec:
     """Return a spec with dummy weights, whose engines sleep at `level`."""
-    settings = {"where": "colocated", "devices": 2, "micro_batch": 3, "sleep": level, **placement}
+    settings = {"where": "colocated", "devices": 2, "sleep": level, **placement}
     spec = tiny_spec(engine={"args": {**SETTINGS["engine"]["args"], **(args or {})}}, measuring={"iterations": 1})
     return spec.model_copy(update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)})
 
@@ -62,7 +62,7 @@ def measured(spec: Spec, folder: Path, full_at: int = 0) -> tuple[list[PlacedSte
     ("spec", "shards"),
     [
         (asleep_spec("1"), 1),
-        (asleep_spec("2", micro_batch=None, train_s=0.2), 1),
+        (asleep_spec("2", train_s=0.2), 1),
         (asleep_spec("2", {"tensor_parallel_size": 2}), 2),
     ],
     ids=["trained", "a wait", "shards"],

@@ -55,13 +55,6 @@ class PlacementSettings(Strict):
             "given up). Asleep it leaves its device to the trainer. Only with where: colocated, and on cuda."
         ),
     )
-    micro_batch: Annotated[Count, Field(le=4096)] = Field(
-        4,
-        description=(
-            "Sequences that the trainer's stand-in takes through forward and backward at once; gradients accumulate "
-            "over all of a device's."
-        ),
-    )
     train_s: Seconds | None = Field(
         None,
         description=(
@@ -79,7 +72,6 @@ class PlacementSpec(Strict):
     generators: int | None = absent("How many of them generate. Null where all do.")
     overlap: Literal[1] | None = absent("Steps that generation is ahead of training. Null: none.")
     sleep: Literal["1", "2"] | None = absent("How deeply an engine sleeps while its device trains. Null: not at all.")
-    micro_batch: int | None = absent("Sequences in a forward pass. Null where nothing is trained.")
     train_s: float | None = absent("Seconds that training is taken to last, over all that train. Null: it is done.")
 
     @property

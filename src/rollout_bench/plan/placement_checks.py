@@ -56,7 +56,6 @@ def placement_spec(settings: PlacementSettings) -> PlacementSpec:
         generators=generators if where == SERVER else None,
         overlap=1 if where == SERVER and settings.overlap else None,
         sleep=None if where == SERVER or settings.sleep == "none" else settings.sleep,
-        micro_batch=None if settings.train_s is not None else settings.micro_batch,
         train_s=settings.train_s,
     )
 

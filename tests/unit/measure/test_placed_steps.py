@@ -63,7 +63,7 @@ def test_tensors_travel_in_buckets_of_one_type_and_a_large_one_alone():
 
 
 def placed_spec(placement: dict[str, object] | None = None, **changes: dict[str, object]) -> Spec:
-    settings = {"where": "colocated", "devices": 2, "micro_batch": 2, **(placement or {})}
+    settings = {"where": "colocated", "devices": 2, **(placement or {})}
     return tiny_spec(**changes).model_copy(
         update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)}
     )

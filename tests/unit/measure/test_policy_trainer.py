@@ -11,6 +11,7 @@ import torch
 from launching import TINY_MODEL
 from safetensors.torch import save_file
 
+from rollout_bench.measure.placed import trainer as trainer_module
 from rollout_bench.measure.placed.shares import Trajectory, advantage
 from rollout_bench.measure.placed.trainer import PolicyTrainer, TimedTrainer, fill, model_of
 from rollout_bench.measure.server.stream import ServingFailed
@@ -51,9 +52,11 @@ SAMPLED = sum(sampled for _, _, sampled in LENGTHS)
 
 
 def gradients(model: Any, micro_batch: int, made: list[Trajectory]) -> list[torch.Tensor]:
-    trainer = PolicyTrainer(model, micro_batch, samples=3)
+    trainer = PolicyTrainer(model, samples=3)
     model.zero_grad(set_to_none=True)
-    trainer.train(made, SAMPLED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "MICRO_BATCH", micro_batch)
+        trainer.train(made, SAMPLED)
     return [gradient.clone() for gradient in trainer.gradients()]
 
 
@@ -77,7 +80,7 @@ def test_ranks_with_unlike_numbers_of_tokens_add_up_to_one_rank_with_all(model: 
 
 
 def test_a_rank_with_nothing_to_train_on_adds_nothing(model: Any):
-    trainer = PolicyTrainer(model, 2, samples=3)
+    trainer = PolicyTrainer(model, samples=3)
     assert trainer.train([], SAMPLED) is None
     assert all(not gradient.any() for gradient in trainer.gradients())
     assert len(trainer.gradients()) == len(list(model.parameters()))
@@ -91,7 +94,7 @@ def test_the_loss_is_minus_log_probability_times_advantage_of_sampled_tokens_alo
     sampled = range(len(one.prompt_token_ids), one.tokens)
     expected = -advantage(one.sample, 3) * sum(float(said[place - 1, ids[0, place]]) for place in sampled)
     # a longer one beside it, so that it is padded
-    trainer = PolicyTrainer(model, 2, samples=3)
+    trainer = PolicyTrainer(model, samples=3)
     alone = trainer.train([one], SAMPLED)
     assert alone == pytest.approx(expected / len(sampled), rel=1e-4)
     other = trajectories()[1]
@@ -105,7 +108,7 @@ def test_the_loss_is_minus_log_probability_times_advantage_of_sampled_tokens_alo
 
 
 def test_a_step_of_the_optimizer_changes_bf16_weights_and_forgets_the_gradients(tmp_path: Path):
-    trainer = PolicyTrainer(drawn(tmp_path), 4, samples=3)
+    trainer = PolicyTrainer(drawn(tmp_path), samples=3)
     before = {name: tensor.clone() for name, tensor in trainer.weights()}
     trainer.train(trajectories(), SAMPLED)
     trainer.gradients()
@@ -132,7 +135,7 @@ def test_the_trainer_has_the_checkpoints_weights_and_sends_them_by_its_names(tmp
     folder = folder_of(tmp_path / "checkpoint", tie_word_embeddings=tied)
     save_file(stored, Path(folder) / "model.safetensors")
     model = model_of(folder, has_weights=True, trust_remote_code=False, device=CPU)
-    sent = dict(PolicyTrainer(model, 1, 1).weights())
+    sent = dict(PolicyTrainer(model, 1).weights())
     assert sent.keys() == dict(source.named_parameters()).keys()
     assert all(torch.equal(tensor, stored[name].bfloat16()) for name, tensor in sent.items())
 

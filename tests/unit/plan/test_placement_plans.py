@@ -29,9 +29,8 @@ def placement_of(spec: Spec) -> dict[str, Any]:
 def test_both_places_are_settings_on_as_many_devices() -> None:
     found = specs("placement: {devices: 4}")
     assert list(found) == ["where-colocated", "where-server"]
-    shared = {"devices": 4, "micro_batch": 4}
-    assert placement_of(found["where-colocated"]) == {"where": "colocated", **shared}
-    assert placement_of(found["where-server"]) == {"where": "server", "generators": 2, **shared}
+    assert placement_of(found["where-colocated"]) == {"where": "colocated", "devices": 4}
+    assert placement_of(found["where-server"]) == {"where": "server", "generators": 2, "devices": 4}
     assert {devices_needed(spec) for spec in found.values()} == {4}
     assert {spec.measuring.iterations for spec in found.values()} == {5}
 
@@ -96,13 +95,13 @@ def test_no_sleep_leaves_the_key_as_it_is() -> None:
 
 
 def test_a_trainer_of_known_time_trains_nothing() -> None:
-    (spec, _) = specs("placement: {train_s: 2.5, micro_batch: 8}").values()
+    (spec, _) = specs("placement: {train_s: 2.5}").values()
     assert placement_of(spec) == {"where": "colocated", "devices": 2, "train_s": 2.5}
     moe = "models: [m], model_settings: {m: {synthetic: {preset: qwen3-moe-tiny}}}"
     assert len(specs(f"placement: {{train_s: 1}}, {moe}")) == 2
 
 
-@pytest.mark.parametrize("key", ["devices: [2, 4]", "generators: [1, 3]", "micro_batch: [1, 4]"])
+@pytest.mark.parametrize("key", ["devices: [2, 4]", "generators: [1, 3]"])
 def test_its_keys_can_be_swept(key: str) -> None:
     name = key.partition(":")[0]
     found = specs(f"placement: {{devices: 4}}, sweep: {{placement.{key}}}")

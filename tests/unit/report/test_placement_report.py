@@ -188,7 +188,7 @@ def test_the_tables_fit_a_terminal(tmp_path: Path) -> None:
     flag = Flag(code="cpu_steal", severity="warning", sentence="Others took 6.3 % of the cores' time.")
     specs = [
         placed_spec(generators, setting=f"{swept}+where-{where}", args={"max_num_seqs": number})
-        for number, swept in enumerate(("micro-batch-1", "micro-batch-8+overlap-1"), 1)
+        for number, swept in enumerate(("overlap-0", "max-num-seqs-8+overlap-1"), 1)
         for generators, where in ((None, "colocated"), (1, "server"))
     ]
     launches(tmp_path, *specs, flags=[flag])
@@ -277,20 +277,12 @@ def test_engine_settings_in_which_both_differ_besides_are_named(tmp_path: Path) 
     assert "Besides, engine_args.gpu_memory_utilization is 0.9 with 1 of 2 devices only generating and not set" in told
 
 
-def test_what_two_placements_do_at_once_is_named_beside_their_verdict(tmp_path: Path) -> None:
-    coarse = placed_spec(1, micro_batch=8)
-    (told,) = said(measured(tmp_path, COLOCATED, coarse), DECISION)
-    assert (
-        "Besides, placement.micro_batch is 8 with 1 of 2 devices only generating and 4 with engine and trainer "
-        "colocated. What this contributes to the difference is not known."
-    ) in told
-
-
-def test_of_two_placements_alike_but_for_what_they_do_at_once_the_verdict_is_on_that(tmp_path: Path) -> None:
-    fine, coarse = placed_spec(1, setting="fine"), placed_spec(1, setting="coarse", micro_batch=8)
-    (told,) = said(measured(tmp_path, fine, coarse), DECISION)
-    own, other = (f"1 of 2 devices only generating (bf16 {name})" for name in ("coarse", "fine"))
-    assert f"They differ in this: placement.micro_batch is 8 with {own} and 4 with {other}. On 2" in told
+def test_of_two_placements_alike_but_for_an_engine_setting_the_verdict_is_on_that(tmp_path: Path) -> None:
+    few = placed_spec(1, setting="few", args={"max_num_seqs": 4})
+    many = placed_spec(1, setting="many", args={"max_num_seqs": 8})
+    (told,) = said(measured(tmp_path, few, many), DECISION)
+    own, other = (f"1 of 2 devices only generating (bf16 {name})" for name in ("many", "few"))
+    assert f"They differ in this: engine_args.max_num_seqs is 8 with {own} and 4 with {other}. On 2" in told
 
 
 def test_placements_that_nothing_is_compared_with_say_how_to(tmp_path: Path) -> None:
@@ -304,12 +296,12 @@ def test_placements_that_nothing_is_compared_with_say_how_to(tmp_path: Path) -> 
 
 
 def test_two_of_one_place_are_told_apart_by_their_settings(tmp_path: Path) -> None:
-    fine = placed_spec(1, setting="micro-batch-1+where-server")
-    coarse = placed_spec(1, setting="micro-batch-8+where-server", args={"max_num_seqs": 8})
+    fine = placed_spec(1, setting="plain+where-server")
+    coarse = placed_spec(1, setting="max-num-seqs-8+where-server", args={"max_num_seqs": 8})
     _, *told = said(measured(tmp_path, COLOCATED, fine, coarse), "Where the time of a step goes")
     assert [item.partition(",")[0] for item in told] == [
-        "With 1 of 2 devices only generating (bf16 micro-batch-1+where-server)",
-        "With 1 of 2 devices only generating (bf16 micro-batch-8+where-server)",
+        "With 1 of 2 devices only generating (bf16 plain+where-server)",
+        "With 1 of 2 devices only generating (bf16 max-num-seqs-8+where-server)",
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -202,18 +202,12 @@ def typical_step(row: Row) -> PlacedStep | None:
 def unlike_work(own: Spec, other: Spec) -> tuple[str, str, str] | None:
     """Return in what two placements do other work, and of both how; None where one is better for where it is.
 
-    How sequences are batched and how far generation is ahead is no part of the work. Nor are the engine's own settings:
-    a server may use memory that a trainer would need.
+    How far generation is ahead is no part of the work. Nor are the engine's own settings: a server may use memory that
+    a trainer would need.
     """
     sides = [_work(spec) for spec in (own, other)]
     found = next((name for name in sides[0] if sides[0][name] != sides[1][name]), None)
     return None if found is None else (found, str(sides[0][found]), str(sides[1][found]))
-
-
-def batching(own: PlacementSpec, other: PlacementSpec) -> Iterator[tuple[str, str, str]]:
-    """Yield in how much of the same work two placements do at once they differ, as (name, own, the other's)."""
-    if own.micro_batch != other.micro_batch:
-        yield "placement.micro_batch", str(own.micro_batch), str(other.micro_batch)
 
 
 def _work(spec: Spec) -> dict[str, object]:

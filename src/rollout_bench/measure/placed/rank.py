@@ -568,7 +568,7 @@ def _trainer(job: RankJob, device: torch.device) -> Trainer:
         return TimedTrainer(checkpoint_weights(folder, device), placement.train_s / len(placement.training))
     code = bool(args.get("trust_remote_code"))
     model = model_of(folder, has_weights=has_weights, trust_remote_code=code, device=device)
-    trainer = PolicyTrainer(model, placement.micro_batch or 1, spec.workload.samples_per_prompt)
+    trainer = PolicyTrainer(model, spec.workload.samples_per_prompt)
     if placement.train_s is None:
         return trainer
     return TimedTrainer(trainer.weights(), placement.train_s / len(placement.training))

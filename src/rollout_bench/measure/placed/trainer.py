@@ -67,18 +67,20 @@ class Trainer(ABC):
         """Drop the gradients."""
 
 
+MICRO_BATCH = 4
+"""Sequences that go through forward and backward at once; gradients accumulate over all of a device's."""
+
+
 class PolicyTrainer(Trainer):
     """Trains a model.
 
     Args:
         model: the model, as transformers has it.
-        micro_batch: sequences that go through forward and backward at once.
         samples: samples of each prompt.
     """
 
-    def __init__(self, model: Any, micro_batch: int, samples: int) -> None:
+    def __init__(self, model: Any, samples: int) -> None:
         self.model = model
-        self._micro_batch = micro_batch
         self._samples = samples
         self._parameters = list(model.parameters())
         # on a GPU the usual way needs memory for one more copy of the model; this one is TRL's default, too
@@ -95,8 +97,8 @@ class PolicyTrainer(Trainer):
         device = self._parameters[0].device
         # what dropout draws would be missing in the engine's sampler, and ranks of one engine have to draw alike
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for first in range(0, len(trajectories), self._micro_batch):
-                batch = trajectories[first : first + self._micro_batch]
+            for first in range(0, len(trajectories), MICRO_BATCH):
+                batch = trajectories[first : first + MICRO_BATCH]
                 summed = self._summed_loss(batch)
                 (summed / sampled_tokens).backward()
                 losses.append(summed.detach() / sum(len(one.output_token_ids) for one in batch))
