@@ -64,10 +64,10 @@ class ProfileSettings(Strict):
 
     steps: Annotated[Count, Field(le=1000)] = Field(
         8,
-        description="Steps of the engine that are traced of each phase: more say the same in a larger trace.",
-    )
-    phase: Literal["prefill", "decode", "both"] = Field(
-        "both", description="Which steps are traced: those that compute prompts, those that decode, or some of each."
+        description=(
+            "Steps of the engine that are traced of each phase, so many that compute prompts and so many that decode: "
+            "more say the same in a larger trace."
+        ),
     )
     through: Literal["engine", "server"] = Field(
         "engine",

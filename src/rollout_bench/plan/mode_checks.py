@@ -274,13 +274,12 @@ def check_profile(config: Config, engine: InstalledEngine) -> None:
             " trace could not be bounded",
             "set profile.through: engine, or use vLLM 0.32 or later",
         )
-    if config.profile.phase == "prefill":
-        return
     for name in config.workloads:
         if longest(config.workload_settings[name].output_tokens) < 2:
             raise UserError(
-                f"config: profile.phase: workload {name} has no decode steps to trace: it generates one token",
-                "set profile.phase to prefill, or ask for more output_tokens",
+                f"config: workload_settings.{name}.output_tokens: a profile has no decode steps to trace: {name} "
+                "generates one token",
+                "ask for more output_tokens, or leave profile out of modes",
             )
 
 

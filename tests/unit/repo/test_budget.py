@@ -9,22 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 4770,
+    "analysis": 4767,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 556,
-    "contracts": 1598,
+    "contracts": 1595,
     "core": 668,
     "exchange": 545,
     "llmd": 1058,
     "measure": 8650,
-    "plan": 2651,
+    "plan": 2649,
     "report": 3789,
     "scripts": 488,
     "snakefile": 380,
     "trainers": 751,
     "workloads": 389,
-    "tests": 23898,
+    "tests": 23897,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from rollout_bench.contracts.inside import Phase, Step, TraceFile
 from rollout_bench.contracts.record import SequenceRow
-from rollout_bench.contracts.spec import ProfileSettings
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.engine.steps import Following, Stepping, Windows
 from rollout_bench.measure.engine.vllm import loaded, source_of
@@ -116,9 +115,8 @@ class Traces:
         shutil.rmtree(self.written, ignore_errors=True)
 
 
-def phases(settings: ProfileSettings) -> tuple[Phase, ...]:
-    """Return the phases that are traced, each in windows of its own."""
-    return ("prefill", "decode") if settings.phase == "both" else (settings.phase,)
+TRACED: tuple[Phase, ...] = ("prefill", "decode")
+"""The phases that are traced, each in windows of its own."""
 
 
 def check_whole(path: Path) -> None:
@@ -169,7 +167,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     passes = (source.requests(job.launch, spec.measuring.warmup_iterations + number) for number in range(10**9))
     windows = Windows((Following if spec.engine.multiprocess else Stepping)(engine), passes)
     tell(PhaseBegins(phase="measuring"))
-    for phase in phases(settings):
+    for phase in TRACED:
         wait()
         windows.steps(phase, 1, engine)
         traces.drop()
@@ -181,7 +179,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
             tell(IterationEnds())
             if not steps:
                 cause = f"the workload has no {phase} steps to trace"
-                raise ServingFailed("no_steps", cause, "set profile.phase to prefill, or ask for more output_tokens")
+                raise ServingFailed("no_steps", cause, "ask for more output_tokens")
             tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
     traces.close()
 
@@ -221,7 +219,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     for _ in range(spec.measuring.warmup_iterations):
         passes.warm_up()
     tell(PhaseBegins(phase="measuring"))
-    for phase in phases(settings):
+    for phase in TRACED:
         passes.traced(phase, 1)
         traces.drop()
         for profiled in (False, True, False):
