@@ -17,9 +17,9 @@ demo: setup ## measure the default config on this machine's CPU, print the summa
 	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
 	if [ -f results/summary.txt ]; then cat results/summary.txt; fi; exit $$status
 
-# Three on two cores, since engines and clusters often wait, and each file in one process. What asks for times then has
-# the machine to itself.
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+# Three on two cores, since engines and clusters often wait, and each file (or xdist_group) in one process. What asks for
+# times then has the machine to itself.
+SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
 	@status=0; \

@@ -94,6 +94,14 @@ def kept_out(elsewhere: Path) -> Iterator[None]:
     assert not left, "left behind in the working folder of all tests: use tmp_path"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have `--dist loadgroup` run each file in one process, and files of one `xdist_group` in the same."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(REPOSITORY / "tests").as_posix()))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Say what was skipped and why, as the last thing: pytest says it above its own last line."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
