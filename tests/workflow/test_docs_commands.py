@@ -1,82 +1,170 @@
-"""The commands of the documentation do what it says, as far as no engine is needed."""
+"""The commands of the documentation do what it says, as far as no engine is needed: planned here, in process."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from docs_pages import REPOSITORY, Command, commands, named_configs, pages
+import yaml
+from bad_trainers import ROLLOUT, VERL
+from docs_pages import REPOSITORY, Command, blocks, commands, named_configs, pages
+from snakemake.cli import get_argument_parser, parse_config
+from snakemake.utils import update_config
 from workspace import Workspace
 
-INFORMATION = ("--list-rules", "--report", "--lint")
-"""Options with which Snakemake runs nothing anyway; a report needs results, its options are checked elsewhere."""
+from rollout_bench.plan.schedule import Schedule
+from rollout_bench.snakefile import plan_workflow
+
+TARGETS = {"plan", "check", "kubernetes_manifest", "results/summary.md"}
+
+DRY = {"-n", "--dry-run"}
+
+INFORMATION = {"--list-rules", "--report", "--lint"}
+"""Options with which Snakemake runs nothing anyway."""
 
 
-def configs(command: Command) -> dict[str, str]:
-    """Return the configs of its own page that a command names: file name -> content."""
-    return {file: text for file, text in named_configs(command.block.page).items() if file in command.words}
+def planned(page: Path) -> list[Command]:
+    """Return the distinct commands of a page that plan something."""
+    found = {
+        tuple(word for word in command.words if word not in DRY): command for command in commands(page, "snakemake")
+    }
+    return [command for words, command in found.items() if not set(words) & INFORMATION]
 
 
-def arguments(command: Command) -> tuple[str, ...]:
-    """Return what stands behind `snakemake`, without a dry run's own option."""
-    return tuple(word for word in command.words[1:] if word not in ("-n", "--dry-run"))
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with the project's configs, in which this process works and `snakemake` seems to be called."""
+    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["snakemake"])
+    return tmp_path
 
 
-UNIQUE = {
-    (arguments(command), *configs(command).values()): command
-    for page in pages()
-    for command in commands(page, "snakemake")
-    if not set(command.words) & set(INFORMATION)
+def plan_of(words: tuple[str, ...]) -> Schedule:
+    """Return what a call of snakemake with these words plans, merged as Snakemake merges."""
+    asked = get_argument_parser().parse_args(list(words))
+    assert set(asked.targets) <= TARGETS
+    given = SimpleNamespace(configfiles=asked.configfile or [], config=parse_config(asked.config))
+    merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    for settings in (*(yaml.safe_load(Path(file).read_text()) for file in given.configfiles), given.config):
+        update_config(merged, settings)
+    return plan_workflow(merged, given, on_cluster=False, is_main=True)[0]
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if planned(page)], ids=lambda page: page.stem)
+def test_the_snakemake_commands_of_a_page_can_be_planned(folder: Path, page: Path):
+    shown = named_configs(page)
+    for file, content in shown.items():
+        (folder / file).write_text(content)
+    for command in planned(page):
+        assert {word for word in command.words if word.endswith(".yaml") and "/" not in word} <= set(shown)
+        assert plan_of(command.words[1:]).launches, str(command)
+
+
+PREDECESSOR = REPOSITORY / "docs" / "how-to" / "coming-from-verl-rollout-bench.md"
+FLAGS = {
+    *("--offline", "--online", "--diagnostic", "--models", "--quants", "--num-prompts", "-n", "--input-len"),
+    *("--output-len", "--gpu-mem-util", "--max-concurrency", "--port", "--no-profile", "--model-base", "-h", "--help"),
+}
+"""The command line of the predecessor, from its own reference."""
+
+EFFECTS = {
+    "--offline": (8, lambda spec: spec.mode == "offline"),
+    "--online": (8, lambda spec: spec.mode == "online"),
+    "--max-concurrency": (8, lambda spec: spec.load.points[0].concurrency == 128),
+    "--diagnostic": (1, lambda spec: spec.model.name == "qwen3-1.7b" and spec.workload.prompts == 4),
+    "--models": (6, lambda spec: spec.model.name in ("qwen3-1.7b", "pangu-7b")),
+    "--quants": (5, lambda spec: spec.quant.name in ("bf16", "w8a16")),
+    "--num-prompts": (8, lambda spec: spec.workload.prompts == 64),
+    "-n": (8, lambda spec: spec.workload.samples_per_prompt == 4),
+    "--input-len": (8, lambda spec: spec.workload.prompt_tokens == 256),
+    "--output-len": (8, lambda spec: spec.workload.output_tokens == 128),
+    "--gpu-mem-util": (8, lambda spec: spec.engine.args["gpu_memory_utilization"] == 0.9),
+    "--no-profile": (8, lambda spec: "profiler_config" not in spec.engine.args),
+    "--model-base": (8, lambda spec: True),
+    "(none)": (8, lambda spec: spec.engine.args["gpu_memory_utilization"] == 0.4 and spec.workload.prompts == 32),
+}  # fmt: skip
+"""Flag -> number of experiments, and what is true of every spec, that its equivalent selects."""
+
+
+def test_every_flag_of_the_predecessor_has_its_equivalent(folder: Path):
+    section = PREDECESSOR.read_text().partition("## Flags")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", section, re.MULTILINE)[1:])
+    named = [word for row in rows for word in re.findall(r"(?<![\w-])-{1,2}[a-z][a-z-]*", row)]
+    assert sorted(named) == sorted(FLAGS)
+    found = {row.strip("`").split()[0]: re.fullmatch(r"`(snakemake .+)`", text) for row, text in rows.items()}
+    assert [flag for flag, call in found.items() if call is None] == ["--port"]
+    calls = {flag: call[1] for flag, call in found.items() if call is not None}
+    calls = {flag: shlex.split(call)[1:] for flag, call in calls.items() if "--list-rules" not in call}
+    assert set(calls) == set(EFFECTS)
+    for flag, (number, holds) in EFFECTS.items():
+        selected = plan_of(tuple(calls[flag])).matrix.experiments
+        assert len(selected) == number, flag
+        assert all(holds(experiment.spec) for experiment in selected), flag
+        assert flag != "--model-base" or all(e.model_path.startswith("/data/models/") for e in selected)
+
+
+def printed(folder: Path, *words: str) -> str:
+    """Return what `rollout-bench` prints in the folder."""
+    command = [sys.executable, "-m", "rollout_bench", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", ["train-with-verl", "train-with-trl"])
+def test_a_trainer_s_page_leads_from_its_files_to_a_plan(folder: Path, page: str):
+    path = REPOSITORY / "docs" / "how-to" / f"{page}.md"
+    for block in blocks(path, "text"):
+        (folder / block.text.partition("\n")[0].removeprefix("# ")).write_text(block.text)
+    made = [command.words for command in commands(path, "rollout-bench") if "--lengths" not in command.words]
+    assert [words[-1] for words in made] == ["mine.yaml", "one.yaml"]
+    for _, *words, _, file in made:
+        (folder / file).write_text(printed(folder, *words))
+        assert len(plan_of(("--configfile", file)).launches) == 3
+
+
+def test_a_step_too_large_for_the_machine_names_one_engine_s_part(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "large.yaml").write_text(VERL)
+    overrides = ["+trainer.device=cpu", f"trainer.nnodes={len(os.sched_getaffinity(0))}"]
+    overrides += [f"{ROLLOUT}.gpu_memory_utilization=0.0001", "actor_rollout_ref.model.path=nobody/of-unknown-size"]
+    step = folder / "step.yaml"
+    step.write_text(printed(folder, "from-verl", "large.yaml", *overrides))
+    with pytest.raises(SystemExit):
+        plan_of(("--configfile", step.name))
+    assert "-> make one engine's part of the step (from-verl, from-trl: --one-engine)" in capsys.readouterr().err
+    step.write_text(printed(folder, "from-verl", "large.yaml", *overrides, "--one-engine"))
+    assert len(plan_of(("--configfile", step.name)).launches) == 3
+
+
+SAID = {
+    ("--configfile", "nowhere.yaml"): "FileNotFoundError: [Errno 2] No such file or directory: ",
+    ("--configfile", "latin1.yaml"): "UnicodeDecodeError: 'utf-8' codec can't decode byte ",
+    ("--config", "quants=[bf16,", "w8a8]"): "Config entries have to be defined as name=value pairs.",
+    ("--config", "=3"): "Config entry must start with a valid identifier.",
+    ("--configfile", "broken.yaml"): "Config file is not valid JSON or YAML",
+    ("--configfile", "list.yaml"): "Config file must be given as JSON or YAML with keys at top level",
 }
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace(tmp_path_factory.mktemp("workspace"))
-
-
-@pytest.mark.parametrize("command", UNIQUE.values(), ids=str)
-def test_a_snakemake_command_of_the_documentation_can_be_planned(workspace: Workspace, command: Command):
-    for file, content in configs(command).items():
-        (workspace.path / file).write_text(content)
-    done = workspace.snakemake("-n", *arguments(command))
-    assert done.returncode == 0, done.stdout
-
-
-@pytest.mark.parametrize(
-    ("wrong", "last_line"),
-    [
-        (["--configfile", "nowhere.yaml"], "FileNotFoundError: [Errno 2] No such file or directory: "),
-        (["--configfile", "latin1.yaml"], "UnicodeDecodeError: 'utf-8' codec can't decode byte "),
-        (["--config", "quants=[bf16,", "w8a8]"], "Config entries have to be defined as name=value pairs."),
-        (["--config", "=3"], "Config entry must start with a valid identifier."),
-        (["--configfile", "broken.yaml"], "Config file is not valid JSON or YAML"),
-        (["--configfile", "list.yaml"], "Config file must be given as JSON or YAML with keys at top level"),
-    ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",
-)
-def test_what_snakemake_says_itself_stands_under_troubleshooting(
-    workspace: Workspace, wrong: list[str], last_line: str
-):
-    (workspace.path / "latin1.yaml").write_bytes("models: [é]".encode("latin-1"))
-    (workspace.path / "broken.yaml").write_text("models: [a")
-    (workspace.path / "list.yaml").write_text("- a")
-    done = workspace.snakemake("-n", *wrong)
-    assert done.returncode == 1
-    assert last_line in done.stdout
-    troubleshooting = next(page for page in pages() if page.stem == "troubleshoot")
-    assert last_line.strip() in troubleshooting.read_text()
-
-
-def test_the_tutorial_lists_the_jobs_of_the_demo(workspace: Workspace):
-    page = (REPOSITORY / "docs" / "tutorial.md").read_text()
-    table = page.partition("job           count\n")[2].partition("```")[0]
+def test_the_tutorial_and_troubleshooting_show_what_snakemake_says(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    (tmp_path / "latin1.yaml").write_bytes("models: [é]".encode("latin-1"))
+    (tmp_path / "broken.yaml").write_text("models: [a")
+    (tmp_path / "list.yaml").write_text("- a")
+    troubleshooting = (REPOSITORY / "docs" / "how-to" / "troubleshoot.md").read_text()
+    for wrong, words in SAID.items():
+        done = workspace.snakemake("-n", *wrong)
+        assert done.returncode == 1
+        assert words in done.stdout
+        assert words.strip() in troubleshooting
+    table = (REPOSITORY / "docs" / "tutorial.md").read_text().partition("job           count\n")[2].partition("```")[0]
     listed = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
     assert listed.pop("total") == sum(listed.values())
     assert listed == workspace.planned()
-
-
-def test_every_config_that_a_page_names_is_shown_there():
-    for command in UNIQUE.values():
-        files = {word for word in command.words if word.endswith(".yaml") and "/" not in word}
-        assert files == set(configs(command)), str(command)

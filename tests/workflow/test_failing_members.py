@@ -10,7 +10,7 @@ import stand_in
 from workspace import Workspace
 
 QUANTS = ["bf16", "w8a8", "w8a16"]
-NEVER_NARROW = {"launches": "auto", "precision": {"half_width": 0.0001, "max_launches": 4}}
+LEFT_OUT = "launch-1.json: is left out of its block, since launch 0 failed in this run"
 
 
 def workspace(folder: Path, **changes) -> Workspace:
@@ -25,18 +25,16 @@ def counted(space: Workspace) -> dict[str, int]:
     return {quant: sum(f"_{quant}_" in name for name in space.records) for quant in QUANTS}
 
 
-@pytest.fixture(scope="module", params=[({"launches": 3}, 3), (NEVER_NARROW, 4)], ids=["launches_3", "launches_auto"])
-def failed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Workspace, subprocess.CompletedProcess[str], int]:
-    """Return a workspace after a call in which w8a8 failed, that call, and the number of blocks that it made.
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, subprocess.CompletedProcess[str]]:
+    """Return a workspace after a call in which w8a8 failed and no interval got narrow, and that call.
 
     The tests share it and run in order.
     """
-    launches, blocks = request.param
-    space = workspace(tmp_path_factory.mktemp("failed"), **launches)
+    precision = {"half_width": 0.0001, "max_launches": 4}
+    space = workspace(tmp_path_factory.mktemp("failed"), launches="auto", precision=precision)
     (space.path / stand_in.FAILING).write_text("w8a8")
-    return space, space.snakemake("--cores", "1"), blocks
+    return space, space.snakemake("--cores", "1")
 
 
 def check_told(space: Workspace, done: subprocess.CompletedProcess[str], measured: dict[str, int]) -> None:
@@ -45,7 +43,7 @@ def check_told(space: Workspace, done: subprocess.CompletedProcess[str], measure
     assert "Traceback" not in done.stdout, done.stdout
     assert counted(space) == measured, done.stdout
     assert len(stand_in.failed(space.path)) == 1, "an engine that was known to fail was started again"
-    assert "launch-1.json: is left out of its block, since launch 0 failed in this run" in done.stdout
+    assert LEFT_OUT in done.stdout
     assert "1 launch failed; the others of their blocks were measured:" in done.stdout
     assert "the stand-in was told to fail" in done.stdout
     text = (space.path / "results" / "summary.txt").read_text()
@@ -54,32 +52,39 @@ def check_told(space: Workspace, done: subprocess.CompletedProcess[str], measure
     assert not (space.path / "results" / "blocks").exists()
 
 
-def test_the_others_get_all_their_blocks_in_one_call_which_tells_of_what_failed(failed):
-    space, done, blocks = failed
-    check_told(space, done, {"bf16": blocks, "w8a8": 0, "w8a16": blocks})
+def test_the_others_get_all_their_blocks_in_one_call(failed):
+    space, done = failed
+    check_told(space, done, {"bf16": 4, "w8a8": 0, "w8a16": 4})
 
 
-def test_the_next_call_tries_it_again_and_the_one_after_finds_it_mended(failed):
-    space, _, blocks = failed
-    assert space.planned("results/summary.md"), "a dry run sees what is missing"
+def test_the_next_call_tries_it_again_until_it_is_mended(failed):
+    space, _ = failed
     again = space.snakemake("--cores", "1")
     assert again.returncode == 1, again.stdout
     assert len(stand_in.failed(space.path)) == 2
-    assert counted(space) == {"bf16": blocks, "w8a16": blocks, "w8a8": 0}
+    assert counted(space) == {"bf16": 4, "w8a16": 4, "w8a8": 0}
     (space.path / stand_in.FAILING).unlink()
     mended = space.snakemake("--cores", "1")
     assert mended.returncode == 0, mended.stdout
-    assert counted(space) == dict.fromkeys(QUANTS, blocks)
+    assert counted(space) == dict.fromkeys(QUANTS, 4)
     assert space.planned("results/summary.md") == {}
 
 
-@pytest.mark.parametrize(("launches", "blocks"), [({"launches": 3}, 3), (NEVER_NARROW, 3)])
-def test_the_others_get_all_their_blocks_where_the_baseline_fails_but_no_more_for_precision(
-    tmp_path: Path, launches: dict, blocks: int
-):
-    space = workspace(tmp_path, **launches)
+def test_the_others_get_their_blocks_where_the_baseline_fails(tmp_path: Path):
+    space = workspace(tmp_path, launches=3)
     (space.path / stand_in.FAILING).write_text("bf16")
-    check_told(space, space.snakemake("--cores", "1"), {"bf16": 0, "w8a8": blocks, "w8a16": blocks})
+    done = space.snakemake("--cores", "1", "--configfile", str(named(space)))
+    check_told(space, done, {"bf16": 0, "w8a8": 3, "w8a16": 3})
+    texts = {path.read_text() for path in space.path.glob("results/**/summary.txt")}
+    assert len(texts) == 1, "its own summary and the one in front differ"
+    assert (space.path / "results" / "summaries" / "mine" / "figures" / "throughput.svg").is_file()
+
+
+def named(space: Workspace) -> Path:
+    """Return a config that changes nothing, and gives the summary a name."""
+    path = space.path / "mine.yaml"
+    path.write_text(f"quants: [{', '.join(QUANTS)}]")
+    return path
 
 
 def test_where_all_of_a_block_fail_its_job_does(tmp_path: Path):

@@ -23,7 +23,7 @@ from rollout_bench.core import interrupts
 DEADLINE_S = 120.0
 
 
-def test_a_run_that_is_asked_to_end_keeps_whole_records_and_the_next_measures_only_what_is_left(tmp_path: Path):
+def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: Path):
     engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
     workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
     run, began = workspace.start("--cores", "1", "results/summary.md"), time.monotonic()
@@ -55,7 +55,7 @@ def command_lines(processes: Iterable[psutil.Process]) -> Iterator[str]:
             yield " ".join(process.cmdline())
 
 
-def test_ctrl_c_while_planning_is_one_line_and_in_a_run_ends_with_the_status_of_an_interrupt(tmp_path: Path):
+def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(tmp_path: Path):
     engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
     workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
     command = [sys.executable, "-m", "snakemake", "plan"]
@@ -74,7 +74,7 @@ def test_ctrl_c_while_planning_is_one_line_and_in_a_run_ends_with_the_status_of_
     assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
 
 
-def test_a_clone_that_shares_the_results_of_one_that_runs_is_refused_and_told_what_helps(tmp_path: Path):
+def test_a_clone_that_shares_a_running_one_s_results_is_refused(tmp_path: Path):
     runs, shares = Workspace(tmp_path / "runs", TINY), Workspace(tmp_path / "shares", TINY)
     results = runs.path / "results"
     results.mkdir()

@@ -296,6 +296,8 @@ def test_the_job_of_a_block_asks_slurm_for_the_time_of_all():
     wildcards = SimpleNamespace(mode="offline", experiment=baseline.experiment.name, launch="0")
     asked = slurm.asked_for_block(plan, True)
     assert asked["runtime"](wildcards) == 3 * 10 + slurm.SPARE_MIN
+    assert slurm.asked_for_launch(plan, True)["runtime"] == 10 + slurm.SPARE_MIN
+    assert "--exclusive" in asked["slurm_extra"](wildcards), "the node for itself, as on cpu by default"
     assert asked["cpus_per_task"](wildcards) == plan.config.cluster.cpus_per_device
     assert slurm.asked_for_block(plan, False) == {}
 
