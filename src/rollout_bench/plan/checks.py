@@ -230,7 +230,9 @@ def check_engine_args(config: Config, engine: InstalledEngine) -> None:
 def engine_args_in(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each place where a config has engine arguments, and what stands there."""
     # first: under a setting they stand among the model's too, where nobody wrote them
-    yield from ((f"setting_settings.{n}.engine_args", s.engine_args) for n, s in config.setting_settings.items())
+    yield from (
+        (f"setting_settings.{n}.engine_args", s.get("engine_args", {})) for n, s in config.setting_settings.items()
+    )
     yield "engine_args", config.engine_args
     yield from ((f"model_settings.{n}.engine_args", s.engine_args) for n, s in config.model_settings.items())
     yield from ((f"quant_settings.{n}.engine_args", s.engine_args) for n, s in config.quant_settings.items())
@@ -239,7 +241,8 @@ def engine_args_in(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _environments(config: Config) -> Iterator[tuple[str, dict[str, str]]]:
     yield "engine.environment", config.engine.environment
-    yield from ((f"setting_settings.{n}.environment", s.environment) for n, s in config.setting_settings.items())
+    for name, setting in config.setting_settings.items():
+        yield f"setting_settings.{name}.engine.environment", setting.get("engine", {}).get("environment", {})
 
 
 def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any) -> None:

@@ -286,19 +286,8 @@ class WorkloadSettings(Workload):
     )
 
 
-class Setting(Strict):
-    """What one setting changes; it wins over all else that the config says."""
-
-    engine_args: EngineArgs = Field({}, description="Arguments of the engine; they win over all others.")
-    environment: dict[Variable, VariableText] = Field(
-        {}, description="Environment variables set for the engine, besides those of engine.environment."
-    )
-    workload: Args = Field({}, description="Keys of workload_settings that are something else under it.")
-    harness: Harness | None = Field(None, description="What sends the requests of online launches. Null: as harness.")
-    rollout: Args = Field({}, description="Keys of rollout that are something else under it.")
-    cycle: Args = Field({}, description="Keys of cycle that are something else under it.")
-    placement: Args = Field({}, description="Keys of placement that are something else under it.")
-    startup: Args = Field({}, description="Keys of startup that are something else under it.")
+Partial = dict[str, Any]
+"""A part of a config: what a setting changes, which wins over all else."""
 
 
 class Config(Strict):
@@ -441,7 +430,14 @@ class Config(Strict):
         {}, description="Quant -> changes to the built-in table, or a new quant."
     )
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
-    setting_settings: dict[Name, Setting] = Field({}, description="Setting -> what it changes.")
+    setting_settings: dict[Name, Partial] = Field(
+        {},
+        description=(
+            "Setting -> what is something else under it, laid over this config: engine_args (they win over all), "
+            "engine: {environment: ...}, harness, rollout, cycle, placement, startup; workload: keys of "
+            "workload_settings, of every workload."
+        ),
+    )
 
     def launches_of(self, mode: str) -> int:
         """Return how often an experiment in `mode` is launched at most.

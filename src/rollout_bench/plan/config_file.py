@@ -225,7 +225,8 @@ def _choices(error: ErrorDetails) -> list[str]:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Return keys of the model that `location` leads to, from `Config` down."""
     annotation: Any = Config
-    for part in location:
+    outer = {"sweep": 1, "setting_settings": 2}.get(str(next(iter(location), "")), 0)  # below: keys as at the top
+    for part in location[outer:]:
         models = list(_models(annotation))
         if part in DISTRIBUTIONS:
             annotation = next(model for model in models if model.__name__.lower() == part)

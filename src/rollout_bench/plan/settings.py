@@ -11,28 +11,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.cycles import CycleSettings
-from rollout_bench.contracts.fields import NAME_PATTERN, Strict
+from rollout_bench.contracts.fields import NAME_PATTERN
 from rollout_bench.contracts.modes import CYCLE, MODES, PLACEMENT, ROLLOUT, STARTUP
-from rollout_bench.contracts.placed_steps import PlacementSettings
-from rollout_bench.contracts.spec import RolloutSettings
-from rollout_bench.contracts.starts import StartupSettings
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
-from rollout_bench.plan.config import Config, Setting, WorkloadSettings
+from rollout_bench.plan.config import Config, Partial, WorkloadSettings
 from rollout_bench.plan.config_file import told
 from rollout_bench.plan.engine import InstalledEngine
 
 LONGEST_NAME = 60
 """Characters of a name, as for all that becomes part of a path."""
 
-SECTIONS: dict[str, type[Strict]] = {
-    ROLLOUT.settings: RolloutSettings,
-    CYCLE.settings: CycleSettings,
-    PLACEMENT.settings: PlacementSettings,
-    STARTUP.settings: StartupSettings,
-}
-"""What belongs to one mode and can be something else under a setting: key of config and setting -> model."""
+SECTIONS = (ROLLOUT.settings, CYCLE.settings, PLACEMENT.settings, STARTUP.settings)
+"""Keys of the config that belong to one mode and can be something else under a setting."""
 
 LISTS = {
     CYCLE.settings: ("sleep", "update"),
@@ -40,6 +31,9 @@ LISTS = {
     STARTUP.settings: ("caches", "load_formats", "launchers"),
 }
 """Keys that take a list, each value of which is a setting in their mode, as of a sweep, by their section."""
+
+PARTS = ("engine_args", "engine.environment", "harness", "workload", *SECTIONS)
+"""What a setting may change: keys of the config, and `workload`, which stands for each that is measured."""
 
 PLACES = ("engine_args", "workload", *SECTIONS)
 """What a setting changes keys of, and what such a key of a sweep may begin with."""
@@ -67,7 +61,7 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
     for key in itertools.chain.from_iterable(lists.values()):
         if key in config.sweep:
             raise UserError(f"config: sweep.{key}: {key} lists several values itself", "leave one of them out")
-    swept: dict[str, Setting] = {}
+    swept: dict[str, Partial] = {}
     sweeps = [config.sweep, *({**config.sweep, **of_section} for of_section in lists.values())]
     for name, setting in itertools.chain.from_iterable(_swept(config, sweep, engine) for sweep in sweeps):
         if name in own or name in swept:
@@ -75,14 +69,11 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
             where = f"setting_settings.{name}" if name in own else "two of its combinations"
             raise UserError(f"config: {maker}: makes a setting '{name}', as {where}", "rename or leave out one of them")
         swept[name] = setting
-    known = {DEFAULT_SETTING: Setting(), **own, **swept}
+    known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
     for name, setting in own.items():
-        for key in setting.workload:
-            _check_key(f"setting_settings.{name}.workload", key)
-        for section in SECTIONS:
-            _section(config, section, getattr(setting, section), ("setting_settings", name, section))
+        _check(config, name, setting)
         for section, inner in ((section, inner) for section, keys in LISTS.items() for inner in keys):
-            if len(getattr(setting, section).get(inner) or ()) > 1:
+            if len(setting.get(section, {}).get(inner) or ()) > 1:
                 key = f"{section}.{inner}"
                 raise UserError(
                     f"config: setting_settings.{name}.{key}: has several values, and a setting has one of them",
@@ -118,16 +109,15 @@ def settings_in(mode: str, config: Config, *, chosen: bool) -> list[str]:
     names, known, lists = config.settings or [], config.setting_settings, _lists(config)
     own = {_inner(key) for key in lists.pop(MODES[mode].settings, {})}
     if own:
-        said = {name for name in names if own <= getattr(known[name], MODES[mode].settings).keys()}
+        said = {name for name in names if own <= known[name].get(MODES[mode].settings, {}).keys()}
         names = [name for name in names if chosen or name in said or name == config.baseline.setting]
     found = []
     for name in names:
-        kept = {}
-        for section, keys in lists.items():
-            others = {_inner(key) for key in keys}
-            kept[section] = {key: value for key, value in getattr(known[name], section).items() if key not in others}
-        rest = known[name].model_copy(update=kept)
-        found.append(name if rest == known[name] else next((o for o, other in known.items() if other == rest), name))
+        rest = dict(known[name])
+        for section in lists.keys() & rest.keys():
+            rest[section] = {k: v for k, v in rest[section].items() if f"{section}.{k}" not in lists[section]}
+        left = {part: changes for part, changes in rest.items() if changes != {}}
+        found.append(name if rest == known[name] else next((o for o, other in known.items() if other == left), name))
     return list(dict.fromkeys(found))
 
 
@@ -158,29 +148,16 @@ def under(config: Config, name: str) -> Config:
         UserError: a workload that can't be under it.
     """
     setting = config.setting_settings[name]
-    if setting == Setting():
-        return config.model_copy(update={"setting_settings": {name: setting}})
-    engine = config.engine.model_copy(update={"environment": {**config.engine.environment, **setting.environment}})
-    models = {
-        model: config.model_settings[model].model_copy(
-            update={"engine_args": {**config.model_settings[model].engine_args, **setting.engine_args}}
-        )
-        for model in config.models
-    }
+    of_all = {key: value for key, value in setting.items() if key not in ("engine_args", "workload")}
+    models = {model: {"engine_args": setting.get("engine_args", {})} for model in config.models}
     workloads = {
-        workload: _changed(name, workload, config.workload_settings[workload], setting.workload)
+        workload: _changed(name, workload, config.workload_settings[workload], setting.get("workload", {}))
         for workload in config.workloads
     }
-    return config.model_copy(
-        update={
-            "engine": engine,
-            "harness": setting.harness or config.harness,
-            "model_settings": {**config.model_settings, **models},
-            "workload_settings": {**config.workload_settings, **workloads},
-            **{section: _section(config, section, getattr(setting, section), (section,)) for section in SECTIONS},
-            "setting_settings": {name: setting},  # what is wrong with another one is no matter here
-        }
-    )
+    changed = _over(config, {**of_all, "model_settings": models}) if setting else config
+    # what is wrong with another setting is no matter here
+    known = {"workload_settings": {**config.workload_settings, **workloads}, "setting_settings": {name: setting}}
+    return changed.model_copy(update=known)
 
 
 def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[str, Any]) -> WorkloadSettings:
@@ -194,20 +171,34 @@ def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[
         raise UserError(f"{problem.problem}, under setting {setting}", problem.remedy) from None
 
 
-def _section(config: Config, section: str, changes: dict[str, Any], place: tuple[str, ...]) -> Strict:
-    """Return what a section comes to with `changes`; raise `UserError`, naming `place`, where it can't be that."""
-    model = SECTIONS[section]
-    for key in changes:
-        if key not in model.model_fields:
-            where = ".".join((*place, key))
-            raise UserError(f"config: {where}: there is no such key", did_you_mean(key, model.model_fields))
+def _check(config: Config, name: str, setting: Partial) -> None:
+    """Raise `UserError` for what can't be a setting of `config`: it is laid over it."""
+    where, load = f"setting_settings.{name}", setting.get("workload", {})
+    if not isinstance(load, Mapping):
+        raise UserError(f"config: {where}.workload: {load!r} is no mapping", "write keys of workload_settings below it")
+    for key in load:
+        _check_key(f"{where}.workload", key)
+    _over(config, {key: value for key, value in setting.items() if key != "workload"}, ("setting_settings", name))
+    for key in (*setting, *(f"engine.{key}" for key in setting.get("engine", {}))):
+        if key not in ("engine", *PARTS):
+            raise UserError(f"config: {where}.{key}: is the same under every setting", did_you_mean(key, PARTS))
+
+
+def _over(config: Config, changes: Partial, place: tuple[str, ...] = ()) -> Config:
+    """Return `config` with `changes` laid over it; raise `UserError`, naming `place`, where it can't be that."""
     try:
-        return model.model_validate(getattr(config, section).model_dump() | changes)
+        return Config.model_validate(_merged(config.model_dump(exclude_unset=True), changes))
     except ValidationError as error:
         raise told(error.errors(), place) from None
 
 
-def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Setting]]:
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Partial]]:
     """Yield each combination of a sweep under the name that is made of it."""
     if not sweep:
         return
@@ -224,12 +215,12 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
             elif where == "workload":
                 _check_load(config, written, key, value)
             else:
-                _section(config, where, {key: _as_listed(written, value)}, ("sweep", where))
+                _over(config, {where: {key: _as_listed(written, value)}}, ("sweep",))
     for combination in itertools.product(*sweep.values()):
-        changes: dict[str, dict[str, Any]] = {place: {} for place in PLACES}
+        changes: Partial = {}
         words = []
         for (where, key, written), value in zip(keys, combination, strict=True):
-            changes[where][key] = _as_listed(written, value)
+            changes.setdefault(where, {})[key] = _as_listed(written, value)
             words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)
         if len(name) > LONGEST_NAME:
@@ -237,7 +228,7 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
                 f"config: sweep: the setting {name} has a name of {len(name)} characters, more than {LONGEST_NAME}",
                 "write these settings in setting_settings, under names of your own",
             )
-        yield name, Setting(**changes)
+        yield name, changes
 
 
 def _as_listed(written: str, value: Any) -> Any:
@@ -275,7 +266,7 @@ def told_of_sweep(config: Config, name: str, own: Container[str], engine: Instal
         setting, values = config.setting_settings[name], []
         for key in config.sweep:
             where, inner = _target(key, engine)
-            value = getattr(setting, where)[inner]
+            value = setting[where][inner]
             values.append(f"sweep.{key}: {value[0] if inner in LISTS.get(where, ()) else value}")
         problem = error.problem.removeprefix("config: ")
         raise UserError(f"config: {', '.join(values)}: {problem}", error.remedy) from None
@@ -299,7 +290,7 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     if of_workload:
         _check_key("sweep", key)
         return "workload", key
-    own = [section for section, model in SECTIONS.items() if key in model.model_fields]
+    own = [section for section in SECTIONS if key in type(Config.model_fields[section].default).model_fields]
     if own and not of_engine:
         raise UserError(f"config: sweep.{key}: is a key of {own[0]}", f"write {own[0]}.{key}")
     if engine.arguments and not of_engine:

@@ -42,7 +42,7 @@ def test_a_setting_wins_over_all_else_and_its_name_stands_in_the_folder() -> Non
         "engine_args: {max_num_batched_tokens: 2048}\n"
         "settings: [default, few]\n"
         "setting_settings: {few: {engine_args: {max_num_batched_tokens: 1024, max_num_seqs: 8},"
-        " environment: {OMP_WAIT_POLICY: passive}, workload: {output_tokens: 16}}}"
+        " engine: {environment: {OMP_WAIT_POLICY: passive}}, workload: {output_tokens: 16}}}"
     )
     default, few = found["default"], found["few"]
     assert (few.engine.args["max_num_batched_tokens"], few.engine.args["max_num_seqs"]) == (1024, 8)

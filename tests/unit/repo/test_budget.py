@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 545,
     "llmd": 1058,
     "measure": 8650,
-    "plan": 2649,
+    "plan": 2647,
     "report": 3789,
     "scripts": 488,
     "snakefile": 380,
