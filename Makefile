@@ -17,16 +17,11 @@ demo: setup ## measure the default config on this machine's CPU, print the summa
 	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
 	if [ -f results/summary.txt ]; then cat results/summary.txt; fi; exit $$status
 
-# Three on two cores, since engines and clusters often wait, and each file (or xdist_group) in one process. What asks for
-# times then has the machine to itself.
+# Three on two cores, since engines and clusters often wait, and each file (or xdist_group) in one process.
 SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
-	@status=0; \
-	$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) -m "untimed or not engine" tests/engine tests/cluster tests/workflow tests/unit \
-	|| status=$$?; \
-	$(IN_VENV) pytest $(SLOWEST) -m "engine and not untimed" tests/engine || status=$$?; \
-	exit $$status
+	@$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) tests/engine tests/cluster tests/workflow tests/unit
 
 test-quick: setup ## the tests that need no engine
 	@$(IN_VENV) pytest $(SIDE_BY_SIDE) tests/unit

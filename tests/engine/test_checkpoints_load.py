@@ -54,7 +54,7 @@ for name, arguments in json.loads(sys.argv[1]).items():
     cleanup_dist_env_and_memory()
 print("RESULTS" + json.dumps(results))
 """
-pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+pytestmark = pytest.mark.engine
 
 LOADABLE = (
     ("qwen3-tiny", "bf16"),

@@ -19,7 +19,7 @@ from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import sequences_path
 
-pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+pytestmark = pytest.mark.engine
 
 KEY = "sk-never-to-be-seen-0815"
 
@@ -149,7 +149,7 @@ def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: A
 
 def test_a_stall_in_mid_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
     url = stub("--stall-after", "3", "--stall-share", "0.3")
-    launch = Launching(tmp_path / "run", at(url), ["--timeout-s", "30"])
+    launch = Launching(tmp_path / "run", at(url), ["--timeout-s", "15"])
     assert launch.finish() == 1
     assert launch.survivors() == []
     assert launch.failure().category == "timeout"
@@ -157,7 +157,7 @@ def test_a_stall_in_mid_stream_ends_the_launch_in_bounded_time(tmp_path: Path, s
 
 def test_bytes_held_back_on_the_way_end_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
     with FaultProxy(int(stub("--itl-ms", "100").rpartition(":")[2])) as proxy:
-        launch = Launching(tmp_path / "run", at(proxy.url, MANY), ["--timeout-s", "40"])
+        launch = Launching(tmp_path / "run", at(proxy.url, MANY), ["--timeout-s", "20"])
         launch.wait_for(": measuring")
         before = proxy.answered_bytes
         while proxy.answered_bytes < before + 8000:  # more than single requests take: it is in the middle of a pass

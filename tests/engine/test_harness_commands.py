@@ -23,7 +23,7 @@ from rollout_bench.measure.launch.protocol import IterationDone, Job
 from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, PromptText, open_own
 
-pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+pytestmark = pytest.mark.engine
 
 BLOCK = 128
 """Tokens of a block of the prefix cache on a CPU."""

@@ -17,7 +17,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Iteration, SequenceRow
 from rollout_bench.plan.serving import Slo
 
-pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+pytestmark = pytest.mark.engine
 
 VLLM = """
 import json, sys

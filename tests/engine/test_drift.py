@@ -18,10 +18,10 @@ from workspace import TINY, Workspace
 
 from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.side_files import read_scores
-from rollout_bench.contracts.spec import Spec, read_spec
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_drift, scores_path
 
-pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+pytestmark = pytest.mark.engine
 
 PROMPTS, TOKENS, BATCHES = 8, 12, (1, 8)
 TINY_DRIFT = {
@@ -108,27 +108,6 @@ def test_the_summary_says_what_drifts_and_what_the_floor_is(measured: Workspace)
     assert len(re.findall(f"w8a8 policy, {how}: drifts more than bf16 against itself", text)) == 1
     assert "Weights that were drawn by chance have no opinions" in text
     assert (measured.path / "results/figures/drift.svg").stat().st_size > 0
-
-
-def test_another_launch_of_the_reference_samples_and_scores_exactly_the_same(measured: Workspace):
-    record, rows = launch(measured, "bf16")
-    (path,) = measured.path.glob("results/drift/*_bf16_policy-*/launch-0.json")
-    path.unlink()
-    done = measured.snakemake("--configfile", "configs/drift.yaml", "tiny.yaml")
-    assert done.returncode == 0, done.stdout
-    again, rows_again = launch(measured, "bf16")
-    assert again.started_at > record.started_at
-    assert (again.tokens_sha256, rows_again) == (record.tokens_sha256, rows)
-
-
-def test_without_the_reference_a_launch_fails_at_once_and_says_what_to_do(measured: Workspace, tmp_path: Path):
-    (path,) = measured.path.glob("results/drift/*_w8a8_*/spec.json")
-    alone = Launching(tmp_path, read_spec(path), model=_model(measured))
-    assert alone.finish() == 1
-    failure = alone.failure()
-    assert failure.category == "no_reference"
-    assert "is not there, and has the tokens that this launch scores" in failure.cause
-    assert alone.log_text().startswith(failure.cause)
 
 
 def test_in_float32_the_engine_gives_tokens_what_transformers_gives_them(measured: Workspace, tmp_path: Path):

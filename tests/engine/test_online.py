@@ -13,7 +13,7 @@ from rollout_bench.contracts.record import CacheFacts
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import sequences_path
 
-pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+pytestmark = pytest.mark.engine
 
 AROUND_S = 1.0
 """How far the moment of a sample may be from what it tells of: 0.3 s were too few beside two other engines."""
@@ -31,7 +31,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
         {"concurrency": None, "request_rate": 8.0, "duration_s": 1.0, "stage": 2},
     ]
     promised = {"kv_cache_dtype": "bfloat16"}
-    in_core = {"multiprocess": False}  # a worker beside it has its proofs in test_online_config.py
+    in_core = {"multiprocess": False}
     spec = online_spec({"points": points}, workload={"prompts": 8}, quant=promised, engine=in_core)
     launch = Launching(tmp_path_factory.mktemp("online"), spec)
     launch.wait_for("iteration 1/")

@@ -15,7 +15,7 @@ from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.starts import StartCourse
 
-pytestmark = [pytest.mark.engine, pytest.mark.untimed]
+pytestmark = pytest.mark.engine
 
 SHAPE: dict[str, Any] = {
     "preset": "qwen3-90m",

@@ -1,0 +1,195 @@
+"""However a launch of the real engine ends: a failure says cause and fix, nothing is left, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from launching import SETTINGS, Launching, online_spec, tiny_spec
+from workspace import TINY, Workspace
+
+from rollout_bench.contracts.record import Failure, Record
+from rollout_bench.contracts.spec import RolloutSpec, Spec
+from rollout_bench.contracts.store import read_record, write_record
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import shared_memory_of
+
+pytestmark = pytest.mark.engine
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each engine")
+
+MANY = {"warmup_iterations": 1, "iterations": 100_000}
+"""Passes: so many that what is to hit the launch while it measures can't be late."""
+
+APART = {"multiprocess": True}
+"""Of an engine whose core is a process of its own."""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield where launches make temporary folders and leases: nothing is there at a test's end."""
+    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
+    with tempfile.TemporaryDirectory(prefix="t") as folder:  # a short path, as those of sockets must be
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+        assert [path for path in Path(folder).iterdir() if "compile" not in path.name] == []
+        assert list((tmp_path / "leases").glob("*")) == []
+
+
+def assert_nothing_left(launch: Launching, *files: str) -> None:
+    """Assert that no process, no shared memory and no file but `files` below results/ is left of a launch."""
+    assert launch.survivors() == []
+    assert launch.left_behind() == list(files)
+
+
+def assert_failed(launch: Launching, category: str, phase: str, cause: str) -> Failure:
+    """Assert that a launch fails so, in two lines, and leaves nothing but the file that says it."""
+    assert launch.finish() == 1
+    failure = launch.failure()
+    assert (failure.category, failure.phase) == (category, phase)
+    assert cause in failure.cause
+    assert len(launch.errors()) == 2
+    assert_nothing_left(launch, f"failures/{launch.spec.mode}/{launch.spec.experiment()}/launch-0.json")
+    return failure
+
+
+def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(tmp_path: Path):
+    launch = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY))
+    launch.wait_for("iteration 1/")
+    launch.process.send_signal(signal.SIGSTOP)  # or it could start another guardian before it is killed
+    launch.child("guardian").kill()
+    launch.process.kill()
+    launch.finish()
+    left = {process.name() for process in launch.survivors(limit_s=5)}
+    assert "VLLM::EngineCore" in left, "nothing is left any more that the next launch would have to end"
+    assert launch.left_behind() == launch.claim()
+    again = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY))
+    again.wait_for("importing")
+    assert launch.survivors(limit_s=0) == []
+    again.process.terminate()
+    assert again.finish() == 143
+    assert again.errors() == ["interrupted by SIGTERM: the engine was ended, nothing was written"]
+    assert again.survivors() == []
+
+
+def test_an_engine_core_that_is_killed_after_its_guardian_is_a_crash(tmp_path: Path):
+    launch = Launching(tmp_path, tiny_spec(engine=APART, measuring=MANY))
+    launch.wait_for("initializing")
+    first = launch.child("guardian")
+    first.kill()
+    launch.wait_for("iteration 1/")
+    assert launch.child("guardian").pid != first.pid  # another one took over
+    shared = shared_memory_of(process.pid for process in launch.started)
+    launch.child("VLLM::EngineCore").kill()
+    assert_failed(launch, "crash", "measuring", "EngineCore")
+    assert [path for path in shared if path.exists()] == []
+
+
+def test_a_server_that_is_killed_in_a_pass_is_a_crash_that_names_it(tmp_path: Path):
+    launch = Launching(tmp_path, online_spec(measuring=MANY, engine={"multiprocess": False}))
+    launch.wait_for("iteration 1/")
+    launch.child("api_server").kill()
+    assert_failed(launch, "crash", "measuring", "server")
+
+
+@two_cores
+def test_a_replica_that_is_killed_is_named(tmp_path: Path):
+    args = {**SETTINGS["engine"]["args"], "data_parallel_size": 2}
+    spec = tiny_spec(engine={"args": args}, workload={"logprobs": 0}, measuring=MANY)
+    spec = spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(router="least_in_flight")})
+    launch = Launching(tmp_path, spec)
+    launch.wait_for("iteration 1/")
+    launch.child("engine.worker", index=1).kill()
+    failure = assert_failed(launch, "crash", "measuring", "replica 1 of 2: ")
+    assert failure.log.endswith(".replica-1.log")
+
+
+def test_shared_memory_is_removed_where_all_who_had_it_are_killed(tmp_path: Path):
+    content: dict[str, Any] = tiny_spec(engine=APART).model_dump(mode="json")
+    content |= {"mode": "messages", "messages": {"steps": 1_900, "batches": [8]}}
+    content["workload"]["output_tokens"] = 1_900  # no pass has more steps: with few it is over at once
+    content["engine"]["args"]["max_model_len"] = 2_048
+    launch = Launching(tmp_path, Spec.model_validate(content))
+    launch.wait_for("warmup")
+    shared = shared_memory_of(process.pid for process in launch.started)
+    assert len([path for path in shared if path.name.startswith("psm_")]) == 2
+    spared = {launch.process.pid, launch.child("guardian").pid}
+    for process in [p for p in launch.started if p.pid not in spared]:
+        process.send_signal(signal.SIGKILL)  # the trackers of shared memory too: nobody is left to remove it
+    assert_failed(launch, "crash", "warmup", "")
+    deadline = time.monotonic() + 60
+    while (left := [path for path in shared if path.exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path):
+    launch = Launching(tmp_path, tiny_spec(), ["--timeout-s", "5"])
+    launch.wait_for("importing")
+    engine = launch.child("engine.worker")
+    engine.suspend()
+    waiting = [psutil.Process(launch.process.pid), launch.child("guardian")]
+    before = [process.cpu_times()[:2] for process in waiting]
+    time.sleep(1)
+    assert sum(map(sum, (process.cpu_times()[:2] for process in waiting))) - sum(map(sum, before)) < 0.1
+    failure = assert_failed(launch, "timeout", "importing", "5 s")
+    assert "timeout_s" in failure.fix
+
+
+def test_the_command_ends_with_its_parent_where_it_is_asked_to(tmp_path: Path):
+    parent = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], '--die-with-parent', str(os.getpid())])"
+    launch = Launching(tmp_path, tiny_spec(), prefix=[sys.executable, "-c", parent])
+    launch.wait_for("importing")
+    launch.process.kill()
+    launch.finish()
+    assert all(any(part in line for line in launch.child_lines) for part in ("run_launch", "guardian", "engine.worker"))
+    assert_nothing_left(launch)
+
+
+def test_snakemake_that_is_interrupted_leaves_no_process_and_the_next_call_goes_on(tmp_path: Path):
+    workspace = Workspace(tmp_path / "workspace", {**TINY, "quants": ["bf16"]})
+    run = workspace.start("results/summary.md")
+    while "initializing" not in workspace.output:
+        assert run.poll() is None, workspace.output
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    run.wait(timeout=120)
+    deadline = time.monotonic() + 30
+    while (left := workspace.processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    assert workspace.records == workspace.failures == set()
+    done = workspace.snakemake("results/summary.md")
+    assert done.returncode == 0, done.stdout
+    (name,) = workspace.records
+    full_disk(read_record(workspace.path / "results" / name), tmp_path / "small")
+
+
+def fill(folder: Path, record: Record) -> None:
+    for launch in range(9):
+        write_record(folder / f"launch-{launch}.json", record, [])
+
+
+def full_disk(record: Record, folder: Path) -> None:
+    """Assert that a disk that is full is told, and that no half record is on it."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        return  # needs the right to mount a file system
+    try:
+        with pytest.raises(UserError, match=r"No space left on device[^$]*free some space"):
+            fill(folder, record)
+        written = sorted(folder.glob("*.json"))
+        assert 0 < len(written) < 9
+        assert [read_record(path).key for path in written] == [record.key] * len(written)
+        assert list(folder.glob(".*")) == []
+    finally:
+        subprocess.run(["umount", folder], check=True)

@@ -1,0 +1,203 @@
+"""Mode offline on the real engine, as a user calls it: two quantizations in a block, from config to summary."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+from launching import Launching, own_flags, tiny_spec
+from workspace import TINY, Workspace
+
+from rollout_bench.contracts.record import CacheFacts, Record, SequenceRow
+from rollout_bench.contracts.side_files import read_sequences
+from rollout_bench.contracts.store import read_record, sequences_path
+from rollout_bench.workloads.requests import Source
+
+pytestmark = pytest.mark.engine
+
+SECRET = "hush-4711"
+
+OVERLAY = {
+    **TINY,
+    "interleave": True,
+    "iterations": "auto",
+    "workload_settings": {
+        "short": {
+            "prompts": 4,
+            "samples_per_prompt": 2,
+            "prompt_tokens": {"distribution": "uniform", "low": 129, "high": 190},
+            "output_tokens": {"distribution": "lognormal", "median": 12, "sigma": 1, "low": 1, "high": 60},
+            "shared_prefix": {"tokens": 128, "groups": 2},
+            "engine_args": TINY["workload_settings"]["short"]["engine_args"],
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("offline") / "workspace", OVERLAY)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "VLLM_HUSH_API_KEY"):
+            patch.setenv(variable, SECRET)
+        done = workspace.by_itself()
+    assert done.returncode == 0, done.stdout
+    (workspace.path / "said.txt").write_text(done.stdout)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def records(measured: Workspace) -> dict[str, Record]:
+    paths = sorted((measured.path / "results").glob("offline/*/launch-0.json"))
+    return {record.spec.quant.name: record for record in map(read_record, paths)}
+
+
+@pytest.fixture(scope="module")
+def rows(measured: Workspace) -> dict[str, list[SequenceRow]]:
+    found = {}
+    for path in measured.path.glob("results/offline/*/launch-0.json"):
+        record = read_record(path)
+        found[record.spec.quant.name] = read_sequences(sequences_path(path), record)
+    return found
+
+
+def test_each_quant_has_a_record_without_a_doubt_of_its_own(records: dict[str, Record]):
+    assert {name: own_flags(record) for name, record in records.items()} == {"bf16": [], "w8a8": []}
+
+
+def test_the_engine_is_asked_for_what_was_drawn_and_brings_that(
+    records: dict[str, Record], rows: dict[str, list[SequenceRow]]
+):
+    for name, record in records.items():
+        source = Source(record.spec.workload, 2048, "tiny")
+        asked = [(it.index, r) for it in record.iterations for r in source.requests(0, it.index)]
+        assert [
+            (row.iteration, row.prompt, row.sample, row.prompt_tokens, row.output_tokens) for row in rows[name]
+        ] == [(index, r.prompt, r.sample, len(r.prompt_token_ids), r.output_tokens) for index, r in asked]
+        for it in record.iterations:
+            own = [row for row in rows[name] if row.iteration == it.index]
+            assert (it.requests, it.sequences) == (8, 8)
+            assert it.prompt_tokens == sum(row.prompt_tokens for row in own)
+            assert it.output_tokens == sum(row.output_tokens for row in own)
+    assert len({row.output_tokens for row in rows["bf16"]}) > 5
+
+
+def test_the_block_of_a_shared_prefix_is_computed_once_in_a_pass(records: dict[str, Record]):
+    cached = {it.cached_prompt_tokens for record in records.values() for it in record.iterations}
+    assert cached == {6 * 128}  # 2 groups of 2 prompts with 2 samples; nothing of another pass
+
+
+def test_times_of_a_sequence_are_in_order_and_inside_its_pass(
+    records: dict[str, Record], rows: dict[str, list[SequenceRow]]
+):
+    for name, record in records.items():
+        for row in rows[name]:
+            times = [row.queued_s, row.scheduled_s, row.first_token_s, row.last_token_s]
+            known = [0.0, *(time for time in times if time is not None), record.iterations[row.iteration].elapsed_s]
+            assert len(known) == 6
+            assert known == sorted(known)
+            assert row.finish_reason == "length"
+
+
+def test_each_quant_is_proven_by_the_loaded_weights(records: dict[str, Record]):
+    bf16, w8a8 = (records[name].engine for name in ("bf16", "w8a8"))
+    assert bf16.weights_bytes_by_dtype is not None
+    assert w8a8.weights_bytes_by_dtype is not None
+    shape = records["bf16"].spec.model.synthetic
+    assert shape is not None
+    assert set(bf16.weights_bytes_by_dtype.linear) == {"bfloat16"}
+    assert w8a8.weights_bytes_by_dtype.linear["int8"] * 2 == bf16.weights_bytes_by_dtype.linear["bfloat16"]
+    assert list(w8a8.linear_methods) == ["CompressedTensorsW8A8Int8"]
+    token = 4 * 2 * 2 * 64 * 2  # layers, keys and values, heads, width of a head, bytes of a value
+    assert bf16.kv_cache == w8a8.kv_cache == CacheFacts(layers={"bfloat16": 4}, bytes_per_token=token)
+
+
+def test_passes_go_in_turn_and_as_many_count_in_each(records: dict[str, Record]):
+    counted = [[it for it in record.iterations if not it.warmup] for record in records.values()]
+    assert len(counted[0]) == len(counted[1])
+    assert 8 <= len(counted[0]) <= 32
+    for position, record in enumerate(records.values()):
+        assert record.block is not None
+        rounds = [it.round for it in record.iterations if not it.warmup]
+        assert rounds == [number for number, of in enumerate(record.block.order) if position in of]
+        assert len({tuple(of) for of in record.block.order}) > 1
+    assert len({record.block.id for record in records.values() if record.block}) == 1
+
+
+def test_a_record_says_where_it_ran_and_what_starting_took(records: dict[str, Record]):
+    for record in records.values():
+        assert record.environment.engine_version == "0.32.0"
+        assert record.environment.device_memory_bytes
+        assert record.startup.import_s > 0
+        assert record.startup.init_s > 0
+        assert record.startup.reported["engine_init_s"] > 0
+        assert record.startup.process_s
+        assert record.startup.process_s + record.startup.import_s + record.startup.init_s < record.wall_s
+        assert record.no_energy == "the energy of a CPU is not read"
+
+
+def test_throughput_in_the_summary_is_all_tokens_over_all_seconds(measured: Workspace, records: dict[str, Record]):
+    with (measured.path / "results/summary.csv").open() as file:
+        told = {row["quant"]: row["output_tokens_per_s"] for row in csv.DictReader(file)}
+    assert set(told) == {"bf16", "w8a8"}
+    for name, record in records.items():
+        counted = [it for it in record.iterations if not it.warmup]
+        expected = sum(it.output_tokens for it in counted) / sum(it.elapsed_s for it in counted)
+        # On a machine that does something else the launch is not valid, and has no number.
+        assert (float(told[name]) == pytest.approx(expected)) if record.valid else told[name] == ""
+    for name in ("summary.md", "summary.html", "summary.txt", "figures/throughput.svg", "figures/speedup.svg"):
+        assert (measured.path / "results" / name).stat().st_size > 500
+
+
+def test_progress_says_which_pass_of_how_many_and_how_fast(measured: Workspace):
+    said = (measured.path / "said.txt").read_text()
+    assert re.search(r"tiny bf16 short \(offline\), launch 0: importing", said)
+    assert re.search(r"iteration 1/\d+, .* tok/s; about ", said)
+
+
+def test_nothing_is_left_but_results_and_no_file_has_a_secret(measured: Workspace):
+    assert measured.processes() == []
+    names = {path.name for path in measured.path.glob("results/offline/*/*")}
+    assert names == {"launch-0.json", "launch-0.sequences.jsonl.gz", "spec.json"}
+    files = [path for path in measured.path.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_second_call_measures_nothing_and_another_quant_is_measured_alone(measured: Workspace):
+    assert measured.planned() == {}
+    assert measured.measurements("--config", "quants=[bf16,w8a8,w8a16]") == 1
+
+
+@pytest.fixture(scope="module")
+def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Launching:
+    """Return a launch that claims a quantization that its weights lack, and an option that the engine drops.
+
+    Five of the eight sequences fit into ten blocks of 128 tokens; and n samples go in one request.
+    """
+    args = {"load_format": "dummy", "max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True}
+    spec = tiny_spec(
+        quant={"name": "w8a8", "linear_dtypes": ["int8"], "linear_method": "Int8", "kv_cache_dtype": "fp8"},
+        workload={"requests": "per_prompt", "prompt_tokens": 100, "output_tokens": 60},
+        engine={"args": {**args, "num_gpu_blocks_override": 10, "enable_dbo": True}},
+    )
+    launch = Launching(tmp_path_factory.mktemp("doubtful"), spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    return launch
+
+
+def test_what_is_wrong_with_a_launch_is_flagged(doubtful: Launching):
+    record = doubtful.record()
+    told = {flag.code: flag for flag in own_flags(record)}
+    assert {"quant_not_proven", "engine_fallback", "setting_without_effect", "preemptions"} <= set(told)
+    assert {flag.severity for flag in record.validity if flag.code == "quant_not_proven"} == {"invalid"}
+    assert not record.valid
+    assert "Dual-Batch Overlap is not supported on CPU" in told["engine_fallback"].sentence
+    assert record.engine.overruled == {"enable_dbo": False}
+
+
+def test_one_request_with_n_samples_has_counts_but_no_times(doubtful: Launching):
+    record = doubtful.record()
+    assert [(it.requests, it.sequences, it.output_tokens) for it in record.iterations] == [(4, 8, 8 * 60)] * 3
+    found = read_sequences(sequences_path(doubtful.out), record)
+    assert {(row.queued_s, row.last_token_s, row.cached_prompt_tokens) for row in found} == {(None, None, None)}

