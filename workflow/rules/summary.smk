@@ -43,10 +43,7 @@ rule figures:
         rules.summary.output.state,
         code=snakefile.newest_source("analysis", "report", "plot.py"),
     output:
-        svg=[
-            report(f"{KEPT}/figures/{name}.svg", caption="../report/figure.rst", category="Figures")
-            for name in FIGURES
-        ],
+        svg=[report(f"{KEPT}/figures/{name}.svg", category="Figures") for name in FIGURES],
         last=expand("results/figures/{name}.svg", name=FIGURES),
     log:
         "logs/figures.log",

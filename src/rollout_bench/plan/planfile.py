@@ -19,7 +19,7 @@ from rollout_bench.core.numbers import number
 from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
-PLAN_SCHEMA_VERSION: Literal[11] = 11
+PLAN_SCHEMA_VERSION: Literal[1] = 1
 """Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
@@ -104,9 +104,7 @@ class Skipped(Strict):
 class PlanFile(Strict):
     """Everything that is selected."""
 
-    schema_version: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] = Field(
-        description="Version of this schema; earlier ones are read too."
-    )
+    schema_version: Literal[1] = Field(description="Version of this schema.")
     results: str = Field(description="The results folder, as the config names it.")
     fingerprint: str = Field(description="Changes with whatever the plan was made from.")
     baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -256,10 +255,3 @@ def test_looking_at_5000_records_takes_no_time(tmp_path: Path) -> None:
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_plan(tmp_path / "plan.json", PLAN)
     assert read_plan(tmp_path / "plan.json") == PLAN
-
-
-def test_a_plan_from_before_comparisons_could_be_set_is_read_with_the_defaults(tmp_path: Path) -> None:
-    old = PLAN.model_dump(mode="json") | {"schema_version": 1}
-    del old["comparison"]
-    (tmp_path / "plan.json").write_text(json.dumps(old))
-    assert read_plan(tmp_path / "plan.json").comparison == ComparisonSettings()

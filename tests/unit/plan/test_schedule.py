@@ -13,7 +13,7 @@ from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.mode_checks import ROOM_S
-from rollout_bench.plan.planfile import PlanFile, read_plan, write_plan
+from rollout_bench.plan.planfile import read_plan, write_plan
 from rollout_bench.plan.schedule import TIMEOUT_S, Schedule, order_seed, schedule
 
 
@@ -71,13 +71,6 @@ def test_the_plan_names_the_folder_of_every_experiment_that_reads_one():
     (model,) = TINY["models"]
     settings = {model: {**TINY["model_settings"][model], "engine_args": {"load_format": "dummy"}}}
     assert {e.weights for e in planned(model_settings=settings).plan_file(estimate=False).experiments} == {None}
-
-
-def test_a_plan_from_before_it_named_folders_of_weights_is_read():
-    old = planned().plan_file(estimate=False).model_dump(mode="json") | {"schema_version": 2}
-    for experiment in old["experiments"]:
-        del experiment["weights"]
-    assert {e.weights for e in PlanFile.model_validate(old).experiments} == {None}
 
 
 def test_the_limit_of_a_launch_follows_its_loads_where_the_config_names_none() -> None:
