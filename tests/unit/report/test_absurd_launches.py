@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from absurd_launches import save_every_mode
+from every_mode import save_every_mode
 from matplotlib.collections import Collection as Marks
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
