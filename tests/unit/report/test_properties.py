@@ -1,0 +1,249 @@
+"""What holds of the summary of every mode, whatever was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from every_mode import SAVED, save_mode
+from golden import labels, made
+from synthetic_inside import INVALID
+from synthetic_records import make_failure, make_plan
+
+from rollout_bench.analysis.inside.overview import look
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.latencies import pool_sequences
+from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.store import record_path, write_failure
+from rollout_bench.core.numbers import number
+from rollout_bench.plan.planfile import PlanFile
+from rollout_bench.report.figures.save import figure_files
+from rollout_bench.report.rendering import WIDTH
+from rollout_bench.report.summary import Summary, summarise
+
+EACH = pytest.mark.parametrize("mode", SAVED)
+
+STATE = {"launches_measured", "launches_invalid", "launches", "flags"}
+"""Columns that tell of invalid launches, not of what they measured."""
+
+Lines = list[dict[str, str]]
+
+
+def summary_of(results: Path, plan: PlanFile | None) -> Summary:
+    collection = collect(results, plan)
+    assert collection.damaged == []
+    looked = look(results, collection, rows_of(collection))
+    assert looked.problems == ()
+    return summarise(collection, pool_sequences(results, collection), looked=looked, results=results)
+
+
+def files_of(made: Summary) -> dict[str, Lines]:
+    """Return the lines of each file for programs."""
+    texts = {"summary.csv": made.csv, **made.tables}
+    return {name: list(csv.DictReader(io.StringIO(text))) for name, text in texts.items()}
+
+
+def numbers_of(results: Path) -> list[object]:
+    """Return all that files and tables show of what was measured."""
+    made = summary_of(results, None)
+    shown: list[object] = [
+        [name, [{key: value for key, value in line.items() if key not in STATE} for line in lines]]
+        for name, lines in files_of(made).items()
+    ]
+    shown += [
+        [table.title, [cell for cell, of in zip(line, table.columns, strict=True) if of.header not in STATE]]
+        for table in made.views.tables
+        for line in table.cells
+    ]
+    return shown
+
+
+def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
+    """Return the numbers that each figure shows, those at its axes among them."""
+    collection = collect(results, None)
+    looked = look(results, collection, rows_of(collection))
+    drawn = figure_files(collection, (), looked, results)
+    return [(name, [text for text in labels(svg.decode()) if text[0].isdigit()]) for name, svg in drawn.items()]
+
+
+@EACH
+def test_an_invalid_launch_changes_no_number(mode: str, tmp_path: Path) -> None:
+    sound, spoilt, taken = (tmp_path / name for name in ("sound", "spoilt", "taken"))
+    for folder in (sound, spoilt, taken):
+        for launch in (1, 2):
+            save_mode(folder, mode, launch)
+    save_mode(spoilt, mode, 0, absurd=True, flags=[INVALID])
+    save_mode(taken, mode, 0, absurd=True)
+    assert numbers_of(spoilt) == numbers_of(sound)
+    assert numbers_of(taken) != numbers_of(sound)  # or the line above would hold of what shows nothing
+    assert drawn_of(spoilt) == drawn_of(sound)
+
+
+@EACH
+def test_without_a_valid_launch_nothing_measured_is_shown(mode: str, tmp_path: Path) -> None:
+    found = []
+    for absurd in (False, True):
+        for launch in (0, 1):
+            save_mode(tmp_path / str(absurd), mode, launch, absurd=absurd, flags=[INVALID])
+        found.append(numbers_of(tmp_path / str(absurd)))
+    assert found[0] == found[1]
+
+
+@EACH
+def test_the_order_of_experiments_does_not_matter(mode: str, tmp_path: Path) -> None:
+    plan = made(mode, tmp_path)
+    turned = plan.model_copy(update={"experiments": plan.experiments[::-1]})
+    one, other = (files_of(summary_of(tmp_path, each)) for each in (plan, turned))
+    assert one.keys() == other.keys()
+    for name, lines in one.items():
+        assert sorted(map(str, lines)) == sorted(map(str, other[name]))
+
+
+@EACH
+def test_a_table_shows_what_the_file_has(mode: str, tmp_path: Path) -> None:
+    found = summary_of(tmp_path, made(mode, tmp_path))
+    lines = files_of(found)["summary.csv"]
+    metrics = {metric.header: metric for metric in METRICS.values()}
+    for table in found.views.tables:
+        for place, column in enumerate(table.columns):
+            metric = metrics.get(column.header)
+            whole = len(table.cells) == len(lines) and "sweep" not in table.title
+            if metric is not None and whole and metric.heads in lines[0]:
+                values = [metric.factor * float(line[metric.heads]) for line in lines if line[metric.heads]]
+                shown = [cells[place] for cells in table.cells if cells[place] != "-"]
+                assert shown == [number(value, metric.digits) for value in values], column.header
+
+
+UNITS = (
+    "s", "ms", "us", "%", "ms (%)", "tok/s", "req/s", "requests/s", "sequences/s", "goodput/s", "tok/s per W",
+    "J per token", "W per device", "GiB", "MB", "tokens", "device-seconds", "bytes a step", "devices", "engines",
+    "sequences per engine", "prompts/engine",
+)  # fmt: skip
+UNIT = re.compile(rf"(?:^|[ /,])(?:{'|'.join(map(re.escape, UNITS))})(?:$|[ /:,])")
+COUNTS = {
+    "batch", "buckets", "cache files", "device", "drafts", "in flight (most)", "launches", "messages a step",
+    "most at once", "preemptions", "prompts", "sequences", "sequences at once", "to claim p99", "tokens per draft",
+    "TP",
+}  # fmt: skip
+RATIOS = {"perplexity ratio", "profiler overhead", "prefill speed-up", "decode speed-up", "break-even at", "rest"}
+NATS = {"mean |d|", "mean d", "sd d", "p95 |d|", "max |d|", "KL k1", "KL k3"}
+TEXTS = {"distance", "already sent", "pickle5", "difference", "tokens measured", "highest claimed", "traced"}
+OBVIOUS = {"attention", "KV cache", "norm", "sampling"}
+"""Categories of operators that are what they are called."""
+
+
+@EACH
+def test_each_number_has_a_unit_and_a_definition(mode: str, tmp_path: Path) -> None:
+    found = summary_of(tmp_path, made(mode, tmp_path))
+    columns = [(table.title, c) for table in found.views.tables for c in table.columns if not c.words]
+    defined = {column.header for _, column in columns if column.definition.endswith((".", ")"))}
+    assert {column.header for _, column in columns} - defined - OBVIOUS == set()
+    said = found.markdown.replace("\\", "")
+    assert [h for h in defined if f"{h.removeprefix('prefill ').removeprefix('decode ')}: " not in said] == []
+    bare = COUNTS | RATIOS | NATS | TEXTS
+    assert [c.header for title, c in columns if not (UNIT.search(f"{c.header}, {title}") or c.header in bare)] == []
+
+
+@EACH
+def test_no_sentence_is_wider_than_a_terminal(mode: str, tmp_path: Path) -> None:
+    text = summary_of(tmp_path, made(mode, tmp_path)).text
+    tables = [part for part in text.split("\n\n") if re.search(r"^-{40,}", part, re.MULTILINE)]
+    assert tables != []
+    others = [line for part in text.split("\n\n") if part not in tables for line in part.splitlines()]
+    assert max(map(len, others)) <= WIDTH
+    assert text.isascii()
+
+
+HOSTILE = "a | b <script>x</script> [bold]y[/bold] *z* `c` \x1b[31mred \u202e &#27; {{ 7 }}\n## Verdicts\n- faster"
+FLAG = Flag(code="odd_[bold]", severity="warning", sentence=HOSTILE)
+
+
+class Page(HTMLParser):
+    """Tags of a page, closed as they were opened, and where its links lead."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.links += [value or "" for name, value in attrs if name == "href"]
+        if tag not in ("meta", "img", "br", "link", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@EACH
+def test_markup_in_what_is_quoted_is_harmless(mode: str, tmp_path: Path) -> None:
+    specs = save_mode(tmp_path, mode, 0, flags=[FLAG])
+    failure = make_failure(specs[-1], 1).model_copy(update={"cause": HOSTILE})
+    write_failure(record_path(tmp_path, mode, failure.experiment, 1), failure)
+    found = summary_of(tmp_path, make_plan(specs, 2))
+    for text in (found.text, found.markdown, found.html):
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert "{{ 7 }}" in " ".join(text.split())
+    assert r"a \| b \<script\>x\</script\> \[bold\]y\[/bold\] \*z\*" in found.markdown
+    assert "\n## Verdicts\n- faster" not in found.markdown
+    page = Page(found.html)
+    assert page.tags.count("script") == 1  # its own
+    assert not re.search(r"https?:|url\(|@import|<link", found.html)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link.removeprefix("#") for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
+def value(line: dict[str, str], *names: str) -> float:
+    return sum(float(line[name] or 0) for name in names)
+
+
+SHARES = ("generate", "sleep", "gather", "train", "reduce", "optimize", "wake", "update", "reset", "idle")
+PHASES = (
+    "process", "import", "platform", "config", "worker_start", "model_build", "weights", "dynamo", "inductor",
+    "cached_graphs", "memory_profiling", "kv_cache", "graph_capture", "engine_ready", "first_token", "rest",
+)  # fmt: skip
+TRANSITION = (
+    "drain", "pause", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache", "resume",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "file", "whole", "parts"),
+    [
+        ("offline", "summary.csv", "launch_s", ("process", "import", "init", "warmup", "measured", "other")),
+        ("online", "summary.csv", "launch_s", ("server_start", "warmup", "measured", "other")),
+        ("offline", "anatomy.csv", "makespan_s", ("t90", "tail")),
+        ("cycle", "cycle.csv", "whole_s", ("generation", "transition")),
+        ("cycle", "cycle.csv", "transition_s", TRANSITION),
+        ("cycle", "cycle.csv", "update_s", ("update_transfer", "update_quantize", "update_load")),
+        ("startup", "startup.csv", "until_token_s", PHASES),
+        ("placement", "placement.csv", "", SHARES),
+    ],
+)
+def test_parts_add_up_to_their_whole(mode: str, file: str, whole: str, parts: Sequence[str], tmp_path: Path) -> None:
+    lines = files_of(summary_of(tmp_path, made(mode, tmp_path)))[file]
+    assert lines != []
+    for line in lines:
+        found = sum(float(line.get(f"{part}_{'s' if whole else 'share'}") or 0) for part in parts)
+        assert found == pytest.approx(float(line[whole]) if whole else 1.0, rel=1e-6)
+
+
+def test_parts_of_a_profiled_step_add_up_to_it(tmp_path: Path) -> None:
+    lines = files_of(summary_of(tmp_path, made("profile", tmp_path)))["profile.csv"]
+    for phase in {(line["quant"], line["phase"]) for line in lines}:
+        own = [line for line in lines if (line["quant"], line["phase"]) == phase]
+        assert sum(float(line["us"]) for line in own) == pytest.approx(float(own[0]["step_us"]))
+        assert sum(float(line["share"]) for line in own) == pytest.approx(1)
