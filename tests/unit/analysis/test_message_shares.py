@@ -69,3 +69,26 @@ def test_the_interval_is_student_s_over_launches(tmp_path: Path):
     assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high))
     (single,) = run_shares([run_of(tmp_path / "one", spec, 1e-3)], 0.9)
     assert single.steps[0].estimated("engine").low is None
+
+
+def test_a_link_takes_the_sum_of_its_messages(tmp_path: Path):
+    found = {
+        (use.batch, use.phase, use.link): use for use in link_uses(run_of(tmp_path, make_messages_spec(), 1e-3, 2e-3))
+    }
+    requests = found[8, "prefill", "front_end_to_core"]
+    assert (requests.messages, requests.size_bytes, requests.distance) == (8, 8 * 500, None)
+    assert requests.busy_s == pytest.approx(8 * 6e-6)  # 1 + (52 - 50) + 3 us
+    decode = found[8, "decode", "core_to_workers"]
+    assert (decode.steps, decode.messages, decode.size_bytes, decode.distance) == (6, 1, 1000, 40)
+    assert decode.share == pytest.approx((6e-6 / 1e-3 + 6e-6 / 2e-3) / 2)
+
+
+def test_a_row_of_a_step_that_the_record_lacks_costs_its_launch(tmp_path: Path):
+    spec = make_messages_spec()
+    for launch in (0, 1):
+        record, rows = make_messages(spec, launch)
+        rows[-1] = rows[-1].model_copy(update={"step": 99 if launch else rows[-1].step})
+        write_messages(record_path(tmp_path, "messages", spec.experiment(), launch), record, rows)
+    ((run,), problems) = message_runs(tmp_path, chosen(collect(tmp_path, None).others))
+    assert [launch.record.launch for launch in run.launches] == [0]
+    assert f"line {len(rows)}: is of step 99" in problems[0]

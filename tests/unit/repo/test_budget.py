@@ -19,12 +19,12 @@ BUDGET = {
     "llmd": 1058,
     "measure": 8650,
     "plan": 2647,
-    "report": 3789,
+    "report": 3790,
     "scripts": 488,
     "snakefile": 380,
     "trainers": 751,
     "workloads": 389,
-    "tests": 22275,
+    "tests": 19621,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -8,13 +8,10 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from synthetic_records import make_failure, make_plan, make_spec, save
 
 from rollout_bench import snakefile
-from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.report import prose
 from rollout_bench.report.prose import Section, sections
-from rollout_bench.report.summary import summarise
 
 TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
 
@@ -65,17 +62,6 @@ def test_no_line_of_a_template_begins_with_a_value(path: Path):
     """Or the value could begin with what begins an item."""
     text = re.sub(r"{#.*?#}", "", path.read_text(), flags=re.DOTALL)
     assert [line for line in text.splitlines() if line.startswith("{{")] == []
-
-
-def test_what_a_failure_quotes_adds_nothing_to_the_summary(tmp_path: Path):
-    spec = make_spec()
-    quoted = "died\n## Verdicts\n- ^ faster\n{{ collection }}{% include 'online.md.j2' %}"
-    save(tmp_path, make_failure(spec).model_copy(update={"cause": quoted}))
-    made = summarise(collect(tmp_path, make_plan([spec], launches=1)))
-    assert "## Verdicts\n" not in made.markdown
-    assert "died ## Verdicts - ^ faster {{ collection }}{% include 'online.md.j2' %}. Fix:" in " ".join(
-        made.text.split()
-    )
 
 
 def test_a_sentence_that_is_edited_makes_the_summary_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -41,6 +41,7 @@ from rollout_bench.report.figures.style import (
     thousands,
     title_panel,
     width_of,
+    wrapped,
 )
 from rollout_bench.report.headings import verdict_text
 
@@ -308,7 +309,8 @@ def speedup_figure(
                 labels[row.experiment.place], (1, y), (8, 0), xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points", va="center", color=INK if known else QUIET, fontsize=size,
             )  # fmt: skip
-        axes.set_xlabel(f"{METRICS[metrics[group]].speedup} (x {name})")
+        label = f"{METRICS[metrics[group]].speedup} (x {name})"
+        axes.set_xlabel("\n".join(wrapped(label, 0.75 * WIDTH / len(frame.panels), 15)))
         axes.xaxis.set_major_locator(MaxNLocator(max(4, 10 // len(frame.panels)), steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     return figure

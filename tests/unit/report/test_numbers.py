@@ -1,0 +1,349 @@
+"""What each mode comes to, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_cycles import cycle_record, cycle_spec
+from synthetic_drifts import SEQUENCES, TOKENS, drift_record, drift_rows, drift_spec, save_drift
+from synthetic_inside import INVALID
+from synthetic_online import make_online_spec
+from synthetic_placements import SLEEP_S, WAKE_KV_CACHE_S, WAKE_WEIGHTS_S, placed_record, placed_spec
+from synthetic_profiles import BF16, W8A8, make_profiled
+from synthetic_records import counted, make_plan, make_record, make_sequences, make_spec, save
+from synthetic_rollouts import rollout_record
+from synthetic_starts import COLD, start_record, start_spec
+
+from rollout_bench.analysis.cycles.net_gains import net_gain
+from rollout_bench.analysis.cycles.placed_costs import placed_costs, typical_step
+from rollout_bench.analysis.cycles.step_costs import step_costs
+from rollout_bench.analysis.inside.breakdown import breakdowns, changes, linear_with_quantize
+from rollout_bench.analysis.inside.drifts import DriftReport, drift_report
+from rollout_bench.analysis.starts.loading_report import loading_report
+from rollout_bench.analysis.starts.start_costs import start_costs
+from rollout_bench.analysis.stats.anatomy import anatomy_of
+from rollout_bench.analysis.timed.balance import replicated, routed
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import chosen
+from rollout_bench.analysis.timed.latencies import distributions, pass_times_of, pool_sequences
+from rollout_bench.analysis.timed.launches import parts_of
+from rollout_bench.analysis.timed.rows import Row, cost_line, rows_of
+from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.record import DeviceUse, Iteration, Record, ReplicaPass
+from rollout_bench.contracts.store import record_path, sequences_path, write_record, write_scores
+
+STEADY, AS_STEADY = (1.0, 1.004, 0.997, 0.999), (0.998, 1.003, 1.001, 0.998)
+"""What a launch's rate is times: those of a baseline, and those of what is compared with it."""
+
+
+def rows(results: Path, records: Sequence[Record], **baseline: str) -> list[Row]:
+    save(results, *records)
+    specs = list({record.experiment: record.spec for record in records}.values())
+    return rows_of(collect(results, make_plan(specs, 4, baseline=baseline or None)))
+
+
+def test_what_a_launch_costs_is_a_mean_over_valid_launches(tmp_path: Path) -> None:
+    def record(launch: int, wall_s: float, **more: object) -> Record:
+        return make_record(launch=launch, rates=[400.0] * 3, **more).model_copy(update={"wall_s": wall_s})  # type: ignore[arg-type]
+
+    (row,) = rows(tmp_path, [record(0, 28.0), record(1, 32.0), record(2, 99.0, flags=[INVALID])])
+    cost = cost_line(row)
+    told = {name: cost[name] for name in ("launch_s", "import_s", "init_s", "warmup_s", "measured_s", "other_s")}
+    assert told == pytest.approx(
+        {"launch_s": 30, "import_s": 8, "init_s": 3, "warmup_s": 5.12, "measured_s": 7.68, "other_s": 6.2}
+    )
+    assert cost["measured_share"] == pytest.approx(7.68 / 30)
+    assert parts_of(record(0, 1.0)).other_s == 0  # where clocks disagree
+    process = record(0, 28.0).startup.model_copy(update={"process_s": 0.4})
+    assert parts_of(record(0, 28.0).model_copy(update={"startup": process})).process_s == 0.4
+    server = parts_of(make_record(make_online_spec()))
+    assert (server.import_s, server.init_s, server.server_start_s) == (0, 0, 11)
+
+
+def test_the_anatomy_of_a_step_with_a_tail() -> None:
+    record = make_record(rates=[256.0] * 3)  # 4 s an iteration
+    ends, tokens = (0.25, 0.25, 0.5, 1.0), (8, 8, 16, 96)
+    sequences = [
+        row.model_copy(
+            update={
+                "scheduled_s": 0.0,
+                "last_token_s": record.iterations[row.iteration].elapsed_s * ends[row.sample],
+                "output_tokens": tokens[row.sample],
+            }
+        )
+        for row in make_sequences(record)
+    ]
+    found = anatomy_of(pass_times_of(counted(record, sequences), sequences)[0])
+    assert (found.makespan_s, found.t50_s, found.t90_s, found.tail_s, found.drain_s) == (4, 1, 4, 0, 3)
+    assert (found.occupancy, found.group_p50_s, found.straggler_gap_s) == (0.5, 4, 3)
+    assert (found.longest_tokens, found.longest_tokens_per_s, found.longest_speed) == (96, 24, 3)
+    assert (found.length_mean, found.length_max, found.clip_ratio) == (32, 96, 0.25)
+
+
+def step(index: int, *times: tuple[float, float, int]) -> Iteration:
+    """Return an iteration of replicas that begin at, take and generate so much."""
+    parts = [
+        ReplicaPass(start_offset_s=s, elapsed_s=e, requests=4, sequences=4, prompt_tokens=32, output_tokens=tokens)
+        for s, e, tokens in times
+    ]
+    return Iteration(
+        index=index, warmup=index == 0, elapsed_s=max(part.end_s for part in parts), requests=8, sequences=8,
+        prompt_tokens=64, output_tokens=sum(part.output_tokens for part in parts), replicas=parts,
+    )  # fmt: skip
+
+
+def test_replicas_wait_for_the_slowest_of_them(tmp_path: Path) -> None:
+    steps = [
+        step(0, (0, 9, 100), (0, 1, 100)),
+        step(1, (0, 4, 100), (0.002, 2, 80)),
+        step(2, (0, 1, 20), (0.001, 3.999, 100)),
+    ]
+    record = make_record(make_spec(args={"data_parallel_size": 2})).model_copy(update={"iterations": steps})
+    (found,) = replicated(rows(tmp_path, [record]))
+    assert (found.whole.elapsed_s, found.whole.output_tokens, found.start_spread_s) == (4.0, 150, 0.002)
+    assert [one.elapsed_s for one in found.each] == pytest.approx([2.5, 2.9995])
+    assert [one.slowest_share for one in found.each] == [0.5, 0.5]
+    assert [one.idle_share for one in found.each] == pytest.approx([1 - 5 / 8, 1 - 5.999 / 8])
+    assert found.imbalance == pytest.approx(((4 / 3 - 1) + (3.999 / 2.4995 - 1)) / 2)
+
+
+def test_energy_is_of_all_devices_or_of_none() -> None:
+    def use(energy_j: float | None, window_s: float | None = 2.0) -> DeviceUse:
+        return DeviceUse(device="GPU-0", energy_j=energy_j, window_s=window_s, power_limit_w=700)
+
+    record = make_record(rates=(400.0, 800.0))
+    uses = [[use(1e6)] * 2, [use(400), use(600)], [use(800), use(1000)]]
+
+    def told(devices: Sequence[list[DeviceUse]]) -> list[float | None]:
+        passes = [i.model_copy(update={"devices": d}) for i, d in zip(record.iterations, devices, strict=True)]
+        names = ("energy_j_per_token", "device_power_w", "power_limit_share")
+        return [METRICS[name].read(record.model_copy(update={"iterations": passes})) for name in names]  # type: ignore[index]
+
+    assert told(uses) == pytest.approx([2800 / 2048, 2800 / 8, 350 / 700])
+    assert told([*uses[:2], [use(800), use(None, None)]])[0] is None
+
+
+def test_a_router_is_told_by_means_and_by_worst_cases(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, [rollout_record(launch=launch) for launch in (0, 1)])
+    found = routed(row)
+    assert found is not None
+    assert (found.engines, found.prompts_per_engine, found.cached_share, found.preemptions) == (2, 6.5, 0.25, 4)
+    assert (found.handing_out_s, found.decide_s, found.loop_delay_p99_s, found.kv_cache_peak) == pytest.approx(
+        (0.012, 5e-6, 0.002, 0.5)
+    )
+
+
+CYCLES = cycle_spec(), cycle_spec("fp8")
+"""Generation takes 1024 tokens / rate: 2.56 s with 400 tokens per second, 2 s with 512."""
+
+
+def cycles(results: Path, rate: float, transition_s: float) -> list[Row]:
+    """Return rows of bf16, whose transition takes 0.3 s, and of fp8."""
+    cases = zip(CYCLES, (400.0, rate), (0.3, transition_s), (STEADY, AS_STEADY), strict=True)
+    records = [
+        cycle_record(spec, launch, [own * factor] * 3, transition_s=seconds)
+        for spec, own, seconds, factors in cases
+        for launch, factor in enumerate(factors)
+    ]
+    return rows(results, records)
+
+
+def test_a_whole_step_is_generation_and_transition(tmp_path: Path) -> None:
+    bf16, fp8 = cycles(tmp_path, 512, 0.6)
+    one, other = step_costs(bf16), step_costs(fp8)
+    assert one is not None
+    assert other is not None
+    assert (one.generation_s, one.transition_s, one.whole_s) == pytest.approx((2.56, 0.3, 2.86), rel=0.002)
+    assert (other.generation_s, other.transition_s, other.whole_s) == pytest.approx((2.0, 0.6, 2.6), rel=0.002)
+    assert one.updates == 4 * 4
+    speedups = {metric: each.speedup for metric, each in fp8.comparisons.items()}
+    assert speedups["whole_step_s"] == pytest.approx(2.86 / 2.6, rel=0.002)
+    assert speedups["cycle_s"] == pytest.approx(0.5, rel=0.002)
+    assert speedups["output_tokens_per_s"] == pytest.approx(1.28, rel=0.002)
+
+
+@pytest.mark.parametrize(
+    ("rate", "transition_s", "even", "pays", "loses"),
+    [
+        (512, 0.6, 32 * 0.3 / 0.56, "from", None),
+        (300, 0.6, None, None, "at any"),
+        (512, 2.0, 32 * 1.7 / 0.56, None, "up to"),
+        (512, 0.2, None, "at any", None),
+    ],
+)
+def test_from_which_length_on_a_quantization_pays(
+    tmp_path: Path, rate: float, transition_s: float, even: float | None, pays: str | None, loses: str | None
+) -> None:
+    bf16, fp8 = cycles(tmp_path, rate, transition_s)
+    own, other = step_costs(fp8), step_costs(bf16)
+    assert own is not None
+    assert other is not None
+    found = net_gain(own, other, fp8.comparisons["whole_step_s"], 0.95)
+    assert found is not None
+    assert found.at == (None if even is None else pytest.approx(even, rel=0.02))
+    for tokens, kind in ((found.pays, pays), (found.loses, loses)):
+        assert (tokens is None) == (kind is None)
+        if tokens is not None:
+            assert (tokens.first > 1, tokens.last is not None) == (kind == "from", kind == "up to")
+            assert tokens.first <= 32 <= (tokens.last or 32)
+
+
+def test_a_placed_step_is_told_by_its_slowest_device(tmp_path: Path) -> None:
+    # colocated: 2 s + 0.05 + 1 s + 0.1 = 3.15 s; server: 4 + 0.05 + 2 + 0.1 = 6.15 s
+    specs = placed_spec(), placed_spec(1)
+    records = [
+        placed_record(spec, launch, [factor] * 3)
+        for spec, factors in zip(specs, (STEADY, AS_STEADY), strict=True)
+        for launch, factor in enumerate(factors)
+    ]
+    records[4] = placed_record(specs[1], 0, [9.0] * 3, flags=[INVALID])
+    colocated, server = rows(tmp_path, records, setting="where-colocated")
+    one, other, typical = placed_costs(colocated), placed_costs(server), typical_step(server)
+    assert one is not None
+    assert other is not None
+    assert typical is not None
+    assert (one.whole_s, one.device_s, one.generation_s, one.idle_share) == pytest.approx((3.15, 6.3, 2, 0), rel=0.01)
+    assert (other.whole_s, other.device_s, other.generation_s, other.training_s) == pytest.approx(
+        (6.15, 12.3, 4, 2), rel=0.01
+    )
+    assert (other.generating_idle_share, other.training_idle_share) == pytest.approx((2 / 6.15, 4 / 6.15), rel=0.01)
+    assert (other.engines, other.sequences_per_engine, other.steps) == (1, 32, 9)
+    assert typical.elapsed_s < 7
+    assert server.comparisons["placed_step_s"].speedup == pytest.approx(3.15 / 6.15, rel=0.01)
+
+
+def test_an_engine_that_sleeps_takes_time_and_gives_back_memory(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, [placed_record(placed_spec(sleep="1"))], setting="default")
+    found = placed_costs(row)
+    assert found is not None
+    assert found.asleep is not None
+    assert found.sleep_s == pytest.approx(SLEEP_S + WAKE_WEIGHTS_S + WAKE_KV_CACHE_S)
+    assert (found.asleep.awake_free_bytes, found.asleep.asleep_free_bytes) == (14 << 30, 120 << 30)
+
+
+def test_a_sharded_engine_counts_once(tmp_path: Path) -> None:
+    spec = placed_spec(2, devices=4, args={"tensor_parallel_size": 2})
+    found = placed_costs(rows(tmp_path, [placed_record(spec)], setting="default")[0])
+    assert found is not None
+    assert (found.engines, found.devices_per_engine, found.sequences_per_engine) == (1, 2, 32)
+
+
+def test_a_start_is_its_phases_and_a_rest(tmp_path: Path) -> None:
+    phases = {**COLD, "weights": 2.0}
+    records = [start_record(start_spec(), launch, phases) for launch in (0, 1)]
+    (row,) = rows(tmp_path, [*records, start_record(start_spec(), 2, {"import": 500.0}, flags=[INVALID])])
+    found = start_costs(row)
+    assert found is not None
+    assert (found.until_token_s, found.startup_s, found.rest_s) == pytest.approx((38.2, 37.7, 0.1))
+    assert found.largest[0] == ("inductor", 20.0, pytest.approx(20 / 38.2))
+    assert found.loading_bytes_per_s == pytest.approx(10**9 / 2.0)
+
+
+def test_a_loading_report_has_the_times_of_a_start() -> None:
+    record = start_record(start_spec(), phases={**COLD, "engine_ready": 0.5}, after_s=30.0)
+    report = yaml.safe_load(loading_report(record))
+    launched = datetime.fromisoformat(record.started_at).timestamp()
+    (metrics,) = report["vllm_metrics"]
+    elapsed = {each["title"]: each["elapsed"] for each in metrics["categories"]}
+    assert (elapsed["LLM Imports"], elapsed["Get Model Info"], metrics["torch_compile"]) == (6.6, 9.0, 20.0)
+    assert metrics["vllm_start_timestamp"] == pytest.approx(launched + 30.0)
+    assert report["time"]["stop"] - report["time"]["start"] == pytest.approx(report["time"]["duration"])
+
+
+def test_a_profile_says_which_parts_became_faster() -> None:
+    (own, other) = (
+        breakdowns(make_profiled(quant, phases))["decode"].scaled for quant, phases in (("w8a8", W8A8), ("bf16", BF16))
+    )
+    found = {change.part: change for change in changes(other, own)}
+    assert found["linear", "gate_up"].speedup == pytest.approx(13 / 6)
+    assert found["quantize", ""].speedup is None
+    assert sum(change.saved for change in found.values()) == pytest.approx((30_000 - 25_000) / 1.25)
+    net = linear_with_quantize(list(found.values()))
+    assert (net.baseline, net.own) == pytest.approx((18_000 / 1.25, 13_000 / 1.25))
+
+
+FLOOR = 0.002
+DRIFTS = drift_spec(), drift_spec("w8a8"), drift_spec("w8a16")
+
+
+def drifts(results: Path) -> DriftReport:
+    return drift_report(results, chosen(collect(results, make_plan(DRIFTS, 2)).others), 0.95)
+
+
+@pytest.fixture
+def drifted(tmp_path: Path) -> Path:
+    """Return a folder in which w8a8 drifts, and w8a16 is as noisy as bf16 itself."""
+    for launch in (0, 1):
+        for spec, noise in zip(DRIFTS, (1, 10, 0.9), strict=True):
+            save_drift(tmp_path, spec, launch, noise * FLOOR)
+    return tmp_path
+
+
+def test_drift_is_held_against_the_references_own_floor(drifted: Path) -> None:
+    found = drifts(drifted).drifted
+    assert [(one.chosen.label, one.batch, one.drifts) for one in found if not one.of_reference] == [
+        ("w8a8", 1, True), ("w8a8", 8, True), ("w8a16", 1, False), ("w8a16", 8, False)
+    ]  # fmt: skip
+    one = next(one for one in found if one.chosen.label == "w8a8")
+    assert (one.found.sequences, one.found.tokens) == (SEQUENCES, 2 * SEQUENCES * TOKENS)
+    assert one.found.size.value == pytest.approx(10 * FLOOR * math.sqrt(2 / math.pi), rel=0.15)
+    assert one.found.k3.value == pytest.approx((10 * FLOOR) ** 2 / 2, rel=0.2)
+
+
+def test_nothing_is_held_against_an_invalid_reference(drifted: Path) -> None:
+    save_drift(drifted, DRIFTS[0], 0, 5.0, flags=[INVALID])
+    assert [one.batch for one in drifts(drifted).drifted if one.of_reference] == [8]
+    save_drift(drifted, DRIFTS[0], 1, FLOOR, flags=[INVALID])
+    assert drifts(drifted).drifted == ()
+
+
+def test_what_scored_other_tokens_is_left_out(drifted: Path) -> None:
+    scored = drift_rows(DRIFTS[1], 1, FLOOR)
+    record = drift_record(DRIFTS[1], 1, scored).model_copy(update={"tokens_sha256": "b" * 64})
+    write_scores(drifted / "drift" / DRIFTS[1].experiment() / "launch-1.json", record, scored)
+    found = drifts(drifted)
+    assert {one.launches for one in found.drifted if one.chosen.label == "w8a8"} == {(0,)}
+    assert "scored other tokens than launch 0" in found.problems[0]
+
+
+def side_file(results: Path, record: Record) -> Path:
+    return sequences_path(record_path(results, "offline", record.experiment, record.launch))
+
+
+def test_counted_sequences_of_valid_launches_are_pooled(tmp_path: Path) -> None:
+    records = [make_record(launch=0, rates=[400.0, 410.0]), make_record(launch=1, rates=[420.0, 430.0])]
+    save(tmp_path, *records, make_record(launch=2, flags=[INVALID]))
+    (pooled,) = pool_sequences(tmp_path, collect(tmp_path, None))
+    counted = [row.last_token_s for record in records for row in make_sequences(record) if row.iteration > 0]
+    assert sorted(pooled.values["e2el_s"]) == pytest.approx(sorted(counted))  # type: ignore[type-var]
+    assert sorted(pooled.values["ttft_s"]) == pytest.approx(sorted(s / 10 for s in counted if s))
+
+
+def test_sequences_in_step_count_as_one_value(tmp_path: Path) -> None:
+    record = make_record(rates=[400.0 + step for step in range(12)])
+    together = [row.model_copy(update={"last_token_s": 2.0 + row.iteration}) for row in make_sequences(record)]
+    write_record(record_path(tmp_path, "offline", record.experiment, 0), record, together)
+    (pooled,) = pool_sequences(tmp_path, collect(tmp_path, None))
+    found = distributions(pooled)
+    assert (found["e2el_s"].sequences, found["e2el_s"].independent) == (384, 12)
+    assert list(found["e2el_s"].claimed) == [50]
+    assert list(found["ttft_s"].claimed) == [50, 90, 95, 97]
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"no gzip at all", lambda content: content[:-40], None])
+def test_a_damaged_side_file_leaves_its_launch_out(tmp_path: Path, damage: Callable[[bytes], bytes] | None) -> None:
+    save(tmp_path, make_record(), make_record(launch=1))
+    path = side_file(tmp_path, make_record())
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes()))
+    (pooled,) = pool_sequences(tmp_path, collect(tmp_path, None))
+    (reason,) = pooled.reasons
+    assert reason.startswith(f"launch 0 is not among them, {path}: ")
+    assert pooled.values["e2el_s"].size == 3 * 32
