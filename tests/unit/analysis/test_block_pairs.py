@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 from synthetic_records import make_block, make_plan, make_record, make_sequences, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.comparison import Comparison, compare_launches
+from rollout_bench.analysis.timed.comparison import compare_launches
 from rollout_bench.analysis.timed.latencies import pass_times_of
-from rollout_bench.analysis.timed.launches import LaunchMeasures, measure, parts_of
+from rollout_bench.analysis.timed.launches import LaunchMeasures, measure
 from rollout_bench.analysis.timed.pairs import Pair, pair_of, trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.record import DeviceUse, Record
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.differences import compare_folders
-from rollout_bench.report.figures.timed_figures import iterations_figure
 from rollout_bench.report.summary import Summary, summarise
 
 BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant, iterations="auto") for quant in ("bf16", "w8a8", "w8a16")]
@@ -60,14 +58,6 @@ def test_a_fifth_rounded_down_is_left_out_on_each_side(rounds: int, left: int) -
     assert trimmed_mean(values[::-1]) == 1.0
     with pytest.raises(ValueError, match="no values"):
         trimmed_mean([])
-
-
-@given(ROUNDS, st.randoms())
-def test_the_order_of_the_rounds_says_nothing(rounds: list[tuple[float, float]], chance) -> None:
-    shuffled = list(rounds)
-    chance.shuffle(shuffled)
-    found = [log_ratio(pair_of(RATE, *block(*zip(*each, strict=True)))) for each in (rounds, shuffled)]
-    assert found[0] == pytest.approx(found[1], abs=1e-9)
 
 
 @given(ROUNDS)
@@ -195,9 +185,6 @@ def test_a_pass_that_generated_nothing_makes_the_comparison_unknown() -> None:
     assert found.reason == "in launch 3 a pass, its own or its baseline's, generated nothing"
 
 
-BEFORE = Path(__file__).parent / "before_blocks.csv"
-"""summary.csv that commit bd9b4ea, before there were blocks, made of test_a_number_of_iterations_..._as_before."""
-
 FACTORS = ((1.0, 1.1, 1.01), (1.0, 1.12, 1.0), (1.0, 1.11, 0.99))
 """Of the engines in each of three blocks."""
 
@@ -225,10 +212,6 @@ def rows(results: Path, *records: Record, launches: int = 3) -> list[Row]:
     return rows_of(collect(results, plan(launches=launches)))
 
 
-def flat(text: str) -> str:
-    return " ".join(text.split())
-
-
 def test_a_drift_that_all_share_changes_no_interval(tmp_path: Path) -> None:
     found = [rows(tmp_path / str(drift), *blocks(drift)) for drift in (0.0, 0.05)]
     for steady, drifting in zip(*found, strict=True):
@@ -237,16 +220,6 @@ def test_a_drift_that_all_share_changes_no_interval(tmp_path: Path) -> None:
         assert drifting.comparison.verdict == steady.comparison.verdict
     assert found[0][1].comparison.verdict == "faster"
     assert list(found[0][1].comparison.pairs.values()) == pytest.approx([1.1, 1.12, 1.11])
-
-
-def test_the_first_lines_say_how_it_was_measured(tmp_path: Path) -> None:
-    made = made_of(tmp_path, *blocks())
-    first, text = flat(made.text.partition("Throughput:")[0]), made.markdown
-    assert "How it was measured - 3 blocks of 3 engines, 10 rounds each." in first
-    assert "The engines of a block were alive at the same time." in first
-    assert "In a round each engine that was alive made one pass over the same prompts, in turn" in first
-    assert "Unit: the block, that is one launch of each configuration. All are alive at the same time." in flat(text)
-    assert "same index, which ran in the same round" not in flat(text)
 
 
 def in_groups(records: Sequence[Record]) -> list[Record]:
@@ -272,72 +245,6 @@ def test_engines_that_came_in_groups_are_compared_with_the_baseline_beside_them(
     _, w8a8, w8a16 = rows(tmp_path, *records)
     assert (w8a8.comparison.speedup, w8a16.comparison.speedup) == (pytest.approx(1.1), pytest.approx(1.2))
     assert (w8a8.comparison.of_totals, w8a16.comparison.of_totals) == (pytest.approx(1.1), pytest.approx(1.2))
-    text = flat(made_of(tmp_path, *records).markdown)
-    assert "3 blocks of 3 engines, 5 rounds each. At most 2 engines were alive at the same time" in text
-    assert "Where engines came in groups, those of a group and the baseline are alive at the same time" in text
-    assert "All are alive" not in text
-    assert "failed before the end" not in text
-
-
-def test_an_engine_that_failed_in_its_block_is_counted(tmp_path: Path) -> None:
-    order = [[0, 1, 2]] * 4 + [[0, 1]] * 6
-    records = [
-        r.model_copy(update={"block": r.block and r.block.model_copy(update={"order": order})})
-        for r in make_block(SPECS, 0, [[400.0] * 10] * 3)[:2]
-    ]
-    text = flat(made_of(tmp_path, *records).text)
-    assert "1 block of 3 engines, 10 rounds each." in text
-    assert "1 engine failed before the end of a block; the others went on." in text
-
-
-def of_order(records: Sequence[Record], order: list[list[int]], at_once: int) -> list[Record]:
-    return [
-        r.model_copy(update={"block": r.block and r.block.model_copy(update={"order": order, "at_once": at_once})})
-        for r in records
-    ]
-
-
-def test_an_engine_that_always_fails_at_its_start_puts_the_others_into_no_groups(tmp_path: Path) -> None:
-    records = [
-        record
-        for launch in range(3)
-        for record in of_order(make_block(SPECS, launch, [[400.0 + launch] * 10] * 3)[:2], [[0, 1]] * 10, 2)
-    ]
-    text = flat(made_of(tmp_path, *records).markdown)
-    assert "The engines of a block were alive at the same time." in text
-    assert "in groups" not in text
-    assert "3 engines failed before the end of a block; the others went on." in text
-
-
-def test_an_engine_that_was_told_fewer_passes_did_not_fail(tmp_path: Path) -> None:
-    *others, last = make_block(SPECS, 0, [[400.0] * 10] * 3)
-    last = last.model_copy(update={"iterations": last.iterations[:5]})
-    text = flat(made_of(tmp_path, *of_order([*others, last], [[0, 1, 2]] * 4 + [[0, 1]] * 6, 3)).markdown)
-    assert "failed before the end" not in text
-    assert "in groups" not in text
-
-
-def test_an_engine_whose_record_was_deleted_or_is_not_selected_did_not_fail(tmp_path: Path) -> None:
-    records = make_block(SPECS, 0, [[400.0] * 10] * 3)
-    assert "failed before the end" not in flat(made_of(tmp_path / "deleted", *records[:2]).text)
-    early = of_order(records[:2], [[0, 1, 2]] * 4 + [[0, 1]] * 6, 3)
-    save(tmp_path / "other", *early)
-    two = make_plan(SPECS[:2], 1, comparison=ComparisonSettings(metrics={"offline": [RATE]}))
-    assert "failed before the end" not in flat(summarise(collect(tmp_path / "other", two)).text)
-
-
-def test_engines_one_at_a_time_are_told_as_well(tmp_path: Path) -> None:
-    records = [make_record(spec, i, [400.0 + i] * (8 + i)) for spec in SPECS for i in range(3)]
-    text = flat(made_of(tmp_path, *records).markdown)
-    assert "How it was measured - 9 launches, one engine at a time, 8 to 10 passes each." in text
-    assert "its typical pass, the mean of the logarithms of the middle 60 % of its passes" in text
-    assert "Unit: the block" not in text
-
-
-def test_few_blocks_are_shown_one_by_one(tmp_path: Path) -> None:
-    text = flat(made_of(tmp_path, *blocks()).text)
-    assert "Found with fewer than 8 blocks or pairs." in text
-    assert "qwen3-90m w8a8 small 1.100x, 1.120x, 1.110x." in text
 
 
 def test_both_ratios_are_in_the_table_for_programs(tmp_path: Path) -> None:
@@ -347,53 +254,6 @@ def test_both_ratios_are_in_the_table_for_programs(tmp_path: Path) -> None:
         assert float(lines[1][f"{metric}speedup"]) == pytest.approx((1.1 * 1.12 * 1.11) ** (1 / 3))
         assert float(lines[1][f"{metric}speedup_of_totals"]) == pytest.approx(totals)
         assert lines[0][f"{metric}speedup_of_totals"] == ""
-
-
-def slow_in_places(places: Sequence[int]) -> list[Record]:
-    """Three blocks in which w8a8 is 1.1 times as fast, and four times as slow in these of 10 rounds."""
-    records = []
-    for launch, factors in enumerate(FACTORS):
-        rates = [[400 * factor] * 10 for factor in factors]
-        for place in places:
-            rates[1][place] /= 4
-        records += make_block(SPECS, launch, rates)
-    return records
-
-
-def test_a_few_slow_passes_that_carry_a_difference_are_named(tmp_path: Path) -> None:
-    text = flat(made_of(tmp_path, *slow_in_places([4, 5])).text)
-    assert "qwen3-90m w8a8 small: a few passes carry a difference. A typical pass is 1.110x as good" in text
-    assert "by their total time, 0.694x: further apart than half of the interval" in text
-    assert "carry a difference" not in flat(made_of(tmp_path / "none", *slow_in_places([])).text)
-
-
-@pytest.mark.parametrize(("of_totals", "carried"), [(1.1, False), (1.12, True), (1 / 1.1, False), (1 / 1.12, True)])
-def test_half_of_the_interval_is_how_far_the_totals_may_be_off(of_totals: float, carried: bool) -> None:
-    found = Comparison(speedup=1.0, low=1 / 1.11, high=1.11, of_totals=of_totals)
-    assert found.carried_by_few == carried
-    assert not Comparison(speedup=1.0, of_totals=9.0).carried_by_few
-
-
-def test_means_that_do_not_divide_to_the_speedup_are_explained(tmp_path: Path) -> None:
-    text = flat(made_of(tmp_path, *slow_in_places([4])).text)
-    assert "a row is not the speed-up where the mean counts every pass" in text
-    assert "w8a8 small (means 0.854x, speed-up 1.110x)." in text
-    assert "w8a16 small (means" not in text
-    steady = flat(made_of(tmp_path / "steady", *blocks()).text)
-    assert "is not the speed-up where the mean counts every pass" not in steady
-
-
-def test_start_up_times_of_engines_that_started_together_are_no_ones(tmp_path: Path) -> None:
-    made = made_of(tmp_path, *blocks(started="together"), metrics=(RATE, "startup_s"))
-    text = flat(made.text)
-    assert "The engines of a block started all at once" in text
-    assert "[1] the engines of a block started all at once, so start-up times tell of no single one." in text
-    assert {line["startup_s"] for line in csv.DictReader(io.StringIO(made.csv))} == {""}
-    in_turn = made_of(tmp_path / "in turn", *blocks(), metrics=(RATE, "startup_s"))
-    assert "start-up s: the values of whole launches are compared, and not round by round or pass by pass." in flat(
-        in_turn.markdown
-    )
-    assert {line["startup_s"] for line in csv.DictReader(io.StringIO(in_turn.csv))} == {"11.0"}
 
 
 def test_launches_of_different_blocks_are_no_pair(tmp_path: Path) -> None:
@@ -425,70 +285,3 @@ def test_launches_of_a_block_take_turns_however_far_apart_they_started(tmp_path:
         if r.launch == 0
     ]
     assert not any(launch.flags for row in rows(tmp_path, *late, launches=1) for launch in row.launches)
-
-
-def test_waiting_is_a_part_of_a_launch(tmp_path: Path) -> None:
-    record = make_block(SPECS, 0, [[400.0] * 10] * 3, waited_s=55.0)[0]
-    cost = parts_of(record)
-    assert cost.waited_s == 55.0
-    assert cost.wall_s == pytest.approx(record.wall_s)
-    assert cost.other_s == pytest.approx(19.0)
-    made = made_of(tmp_path, *blocks(waited_s=55.0))
-    assert "| waiting s |" in made.markdown
-    assert {float(line["waited_s"]) for line in csv.DictReader(io.StringIO(made.csv))} == {55.0}
-
-
-def test_iterations_are_drawn_over_rounds_block_after_block(tmp_path: Path) -> None:
-    axes = iterations_figure(rows(tmp_path, *blocks(0.02)), "here", "").axes[0]
-    lines = [line for line in axes.lines if len(line.get_xdata()) == 11]  # one warm-up pass and ten rounds
-    assert len(lines) == 9
-    assert {tuple(line.get_xdata()) for line in lines} == {tuple(range(at, at + 11)) for at in (0, 11, 22)}
-    assert axes.get_xlabel() == "round, block after block"
-
-
-def test_auto_is_compared_with_a_number_by_launches_and_that_is_said(tmp_path: Path) -> None:
-    number = make_spec(quant="w8a8", iterations=8)
-    records = [make_record(BF16, i, [400.0 + i] * 7 + [100.0]) for i in range(3)]
-    records += [make_record(number, i, [440.0 + 2 * i] * 8) for i in range(3)]
-    save(tmp_path, *records)
-    text = flat(summarise(collect(tmp_path, None)).text)
-    assert "w8a8 small: measured with iterations: 8, its baseline with iterations: auto." in text
-    assert "compared by their values over all passes" in text
-
-
-def test_auto_is_compared_with_an_earlier_number_and_that_is_said(tmp_path: Path) -> None:
-    for folder, iterations, factor in (("a", 8, 1.0), ("b", "auto", 1.2)):
-        spec = make_spec(iterations=iterations)
-        save(tmp_path / folder, *(make_record(spec, i, [factor * (400 + i)] * 7 + [100.0]) for i in range(3)))
-    settings = ComparisonSettings(metrics={"offline": [RATE]})
-    text = flat(compare_folders(tmp_path / "a", tmp_path / "b", settings).text)
-    assert "differs too (A -> B): measuring.iterations 8 -> auto" in text
-    assert "measured with iterations: auto, its baseline with iterations: 8." in text
-    assert "its typical pass" not in text
-    # Both auto: the one slow pass of each launch is in neither value.
-    save(tmp_path / "c", *(make_record(make_spec(iterations="auto"), i, [400.0 + i] * 8) for i in range(3)))
-    alike = compare_folders(tmp_path / "c", tmp_path / "b", settings)
-    assert "The value of a launch that was measured with iterations: auto is its typical pass" in flat(alike.text)
-    (line,) = csv.DictReader(io.StringIO(alike.csv))
-    assert float(line["speedup"]) == pytest.approx(1.2)
-
-
-def test_a_number_of_iterations_is_analysed_as_before(tmp_path: Path) -> None:
-    specs = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
-    for launch in range(3):
-        for spec, factor in zip(specs, (1, 1.1, 0.95), strict=True):
-            rates = [400 * factor * (1 + (launch * 7 + place * 3) % 5 / 100) for place in range(3)]
-            save(tmp_path, make_record(spec, launch, rates))
-    made = summarise(collect(tmp_path, make_plan(specs)))
-    before = BEFORE.read_text()
-    columns = made.csv.splitlines()[0].split(",")
-    new_columns = ("setting", "output_tokens_per_s_per_device")
-    kept = [name for name in before.splitlines()[0].split(",") if not name.startswith("minimal_detectable_difference")]
-    assert [name for name in columns if name not in new_columns] == kept
-    for line, told in zip(*(csv.DictReader(io.StringIO(text)) for text in (made.csv, before)), strict=True):
-        for column in kept:
-            value = told[column]
-            # All digits with the same scipy; another may round otherwise.
-            assert line[column] == value or float(line[column]) == pytest.approx(float(value), rel=1e-9), column
-    for new in ("How it was measured", "waiting s", "typical", "block", "carry", "interleaved"):
-        assert new not in made.markdown

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
-from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison, compare, judge
-from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import ComparisonSettings
 
 BY_LAUNCH = st.dictionaries(st.integers(0, 9), st.floats(50, 200), min_size=1, max_size=6)
 MIRROR = {"faster": "slower", "slower": "faster"}
 DEFAULT = ComparisonSettings()
-
-
-def launches(spec: Spec, *rates: float) -> list[Record]:
-    return [make_record(spec, launch, [rate]) for launch, rate in enumerate(rates)]
 
 
 def indexed(*values: float) -> dict[int, float]:
@@ -57,30 +47,6 @@ def test_swapping_the_sides_inverts_the_ratio_and_mirrors_the_verdict(
     assert back.verdict == MIRROR.get(str(there.verdict), there.verdict)
     if there.p_value is not None:
         assert there.p_adjusted == pytest.approx(back.p_adjusted)
-
-
-@given(BY_LAUNCH, BY_LAUNCH, st.sampled_from([0.25, 0.5, 2.0, 1024.0]))
-@example(indexed(110.0, 111.0), indexed(100.0, 101.0), 1024.0)
-def test_a_common_factor_changes_nothing(a: dict[int, float], b: dict[int, float], factor: float) -> None:
-    one = judged(a, b)
-    other = judged({i: factor * v for i, v in a.items()}, {i: factor * v for i, v in b.items()})
-    assume(one.speedup is None or abs(max(one.speedup, 1 / one.speedup) - 1.01) > 1e-9)
-    assert (other.verdict, other.reason) == (one.verdict, one.reason)
-    for number in ("speedup", "low", "high", "p_adjusted"):
-        was, now = getattr(one, number), getattr(other, number)
-        assert now is was is None or now == pytest.approx(was, rel=1e-6, abs=1e-9)
-
-
-@given(BY_LAUNCH, BY_LAUNCH)
-def test_the_order_in_which_launches_are_found_does_not_matter(a: dict[int, float], b: dict[int, float]) -> None:
-    assert judged(dict(reversed(a.items())), b) == judged(a, dict(reversed(b.items()))) == judged(a, b)
-
-
-@given(BY_LAUNCH)
-def test_nothing_differs_from_itself(a: dict[int, float]) -> None:
-    comparison = judged(a, a)
-    assert comparison.speedup == pytest.approx(1)
-    assert comparison.verdict == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -130,15 +96,6 @@ def test_comparisons_that_can_not_be_tested_take_no_share_of_the_error() -> None
     assert [found[0], found[2], found[3]] == [family[0], family[2], family[3]]
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [({}, "faster"), ({"confidence": 0.9999}, "undetected"), ({"relevant_difference": 0.2}, "irrelevant")],
-)
-def test_settings_decide(change: dict[str, float], expected: str) -> None:
-    settings = ComparisonSettings(**change)  # type: ignore[arg-type]
-    assert judged(indexed(110, 111, 112.5), indexed(100, 101, 102), settings).verdict == expected
-
-
 @pytest.mark.parametrize("baselines", [1, 2, 6])
 def test_whole_tables_without_any_difference_show_one_in_at_most_five_of_a_hundred(baselines: int) -> None:
     rng, settings = np.random.default_rng(0), ComparisonSettings(relevant_difference=0)
@@ -186,19 +143,6 @@ def test_of_times_less_is_better() -> None:
     (comparison,) = judge([compare(quick, slow, 0.95, higher_is_better=False)], DEFAULT)
     assert comparison.speedup == pytest.approx(2, rel=0.02)
     assert comparison.verdict == "faster"
-
-
-def test_every_metric_that_is_named_is_compared(tmp_path: Path) -> None:
-    specs = [make_spec(), make_spec(quant="w8a8")]
-    settings = ComparisonSettings(metrics={"offline": ["startup_s", "step_time_s", "output_tokens_per_s"]})
-    plan = make_plan(specs, comparison=settings)
-    save(tmp_path, *launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 200.0, 203.0, 206.0))
-    row = rows_of(collect(tmp_path, plan))[1]
-    assert list(row.comparisons) == settings.metrics["offline"]
-    assert row.comparison is row.comparisons["startup_s"]
-    speedups = {metric: comparison.speedup for metric, comparison in row.comparisons.items()}
-    assert speedups == pytest.approx({"startup_s": 1, "step_time_s": 2.01, "output_tokens_per_s": 2.01}, rel=0.01)
-    assert row.comparisons["step_time_s"].verdict == "faster"
 
 
 def test_every_verdict_has_one_of_four_marks() -> None:

@@ -51,13 +51,6 @@ class TestWithAKnownKL:
         assert found.token_ess.value == pytest.approx(1 / float((np.exp(p) * np.exp(2 * d)).sum()), rel=1e-3)
         assert found.perplexity_ratio.value == pytest.approx(math.exp(found.k1.value))
 
-    def test_a_normal_shift_of_the_mean_has_its_kl(self):
-        shift = 0.3  # KL of two normal laws of variance 1 whose means differ by m is m^2 / 2
-        x = np.random.default_rng(5).normal(size=(2000, 50))
-        found = divergence(list(-((x - shift) ** 2 - x**2) / 2), 0.99)
-        assert found.k1.low < shift**2 / 2 < found.k1.high
-        assert found.k3.low < shift**2 / 2 < found.k3.high
-
 
 class TestIntervals:
     """Intervals hold what very many sequences come out at, about as often as promised."""
@@ -83,17 +76,6 @@ class TestIntervals:
                 missed[name] += not bounded.low <= value <= bounded.high
         assert all(1 <= times <= 20 for times in missed.values()), missed
 
-    def test_become_narrower_with_more_sequences(self):
-        few, many = (divergence(self.sequences(np.random.default_rng(7), count), 0.9) for count in (16, 400))
-        for name in ("sd", "p95", "token_ess", "perplexity_ratio", "clipped", "outside"):
-            widths = [getattr(one, name).high - getattr(one, name).low for one in (few, many)]
-            assert widths[1] < widths[0] or widths == [0, 0], name
-
-    def test_a_sample_in_which_every_weight_vanishes_beside_the_largest_is_no_trouble(self):
-        found = divergence([[0.0], [-500.0], [-600.0]], 0.9)
-        assert found.token_ess.value == pytest.approx(1 / 3)
-        assert 0 < found.token_ess.low <= found.token_ess.high <= 1
-
 
 class TestNothing:
     def test_is_exactly_nothing(self):
@@ -106,14 +88,6 @@ class TestNothing:
         assert (found.largest, found.sequence_ess) == (0, 1)
         assert found.size.value == 0
         assert math.isnan(found.size.low)  # how often something would differ is not seen
-
-    def test_is_no_more_than_nothing(self):
-        beyond = excess([[0.0, 0.0], [0.0]], [[0.0, 0.0], [0.0]], 0.95)
-        assert (beyond.value, beyond.low, beyond.high) == (0, 0, 0)
-
-    def test_less_than_a_floor_is_not_beyond_it(self):
-        beyond = excess([[0.1, 0.1], [0.2]], [[0.3, 0.3], [0.4]], 0.95)
-        assert beyond.high < 0
 
 
 @pytest.mark.parametrize("sequences", [2, 4, 8, 32])
@@ -130,12 +104,6 @@ def test_what_is_like_the_floor_is_beyond_it_in_no_more_than_the_promised_share(
 
 def test_beyond_a_floor_of_exactly_nothing_is_whatever_differs_in_each_sequence():
     assert excess([[0.01], [0.2], [0.05]], [[0.0]] * 3, 0.99).low > 0
-
-
-def test_a_drift_of_twice_the_floor_is_found():
-    generator = np.random.default_rng(12)
-    floor, own = ([generator.normal(0, sd, 40) for _ in range(32)] for sd in (0.01, 0.02))
-    assert excess(own, floor, 0.95).low > 0
 
 
 RATIOS = st.lists(st.lists(st.floats(-5, 5, allow_nan=False), min_size=1, max_size=8), min_size=1, max_size=8)
@@ -156,13 +124,6 @@ class TestProperties:
                 assert not bounded.low > bounded.value  # NaN where it is not known
                 assert not bounded.high < bounded.value
 
-    @given(RATIOS)
-    def test_the_order_of_tokens_is_no_matter(self, ratios: list[list[float]]):
-        found, turned = divergence(ratios, 0.9), divergence([each[::-1] for each in ratios], 0.9)
-        assert turned.k3.value == pytest.approx(found.k3.value)
-        assert turned.p95 == found.p95
-        assert turned.sequence_ess == pytest.approx(found.sequence_ess)
-
     @given(RATIOS, st.integers(2, 4))
     def test_what_was_scored_several_times_alike_is_no_further_off(self, ratios: list[list[float]], times: int):
         once, often = divergence(ratios, 0.9), divergence([each * times for each in ratios], 0.9, times=times)
@@ -180,17 +141,6 @@ def test_shares_are_of_ratios_that_are_far_from_one():
     found = divergence([[0.0, math.log(0.89), math.log(1.09), math.log(2.1)]], 0.95)
     assert found.outside.value == 0.5
     assert found.clipped.value == 0.25
-
-
-@pytest.mark.parametrize("ratios", [[], [[]], [[0.1], [math.nan]], [[math.inf]]])
-def test_what_is_no_sample_is_refused(ratios: list[list[float]]):
-    with pytest.raises(ValueError, match="ratio"):
-        divergence(ratios, 0.95)
-
-
-def test_a_sequence_that_was_not_scored_as_often_as_is_said_is_refused():
-    with pytest.raises(ValueError, match="equal division"):
-        divergence([[0.1, 0.2, 0.3]], 0.95, times=2)
 
 
 def test_sides_of_other_sequences_are_refused():

@@ -22,7 +22,6 @@ from rollout_bench.report.summary import summarise
 BASE, ONE, TWO = make_spec(quant="bf16"), make_spec(quant="w8a8"), make_spec(quant="w8a16")
 NOISE = np.array([0.3, -1.1, 0.9, 0.2, -0.6, 1.2, 0.1, -1.4, 0.7, -0.2, 0.5, -0.9])
 """Of the launches of `ONE`, those of `TWO` have it backwards."""
-INVALID = Flag(code="token_count", severity="invalid", sentence="16 tokens, 32 were asked for.")
 BUSY = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 
 
@@ -112,25 +111,6 @@ def test_those_that_ran_in_blocks_with_their_baseline_are_wanted_equally_often(t
     assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": two, "w8a16": two}
 
 
-def test_one_that_fails_in_a_block_is_not_wanted_in_all_further_ones(tmp_path: Path):
-    put_block(tmp_path, 0, BASE, ONE, TWO)
-    save(tmp_path, *(make_failure(ONE, launch) for launch in (1, 2)))
-    for launch in range(1, 4):
-        put_block(tmp_path, launch, BASE, TWO)
-    (number,) = asked(0.025 * NOISE[::-1][:4])
-    assert 4 < number < 12
-    assert wanted(tmp_path, plan()) == {"bf16": number, "w8a8": 3, "w8a16": number}
-
-
-@pytest.mark.parametrize("factor", [0.2, 0.999, 1.3, 5.0])
-def test_how_quick_a_quant_is_changes_no_number_of_launches(tmp_path: Path, factor: float):
-    put(tmp_path, BASE, range(3))
-    put(tmp_path, ONE, range(3), factor, 0.01)
-    put(tmp_path, TWO, range(3), 0.9, 0.005)
-    one, two = asked(0.01 * NOISE[:3], 0.005 * NOISE[::-1][:3])
-    assert wanted(tmp_path, plan()) == {"bf16": max(one, two), "w8a8": one, "w8a16": two}
-
-
 def test_launches_after_the_first_stage_change_no_number_and_widen_an_interval_that_was_too_narrow(tmp_path: Path):
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     for results, spread in ((calm, 0.0), (wild, 0.05)):
@@ -151,53 +131,6 @@ def test_launches_after_the_first_stage_change_no_number_and_widen_an_interval_t
     fixed = stats.ttest_1samp(later + math.log(1.2), 0)
     assert other.low == pytest.approx(math.exp(fixed.confidence_interval(0.95).low))
     assert other.p_value >= fixed.pvalue
-
-
-def test_a_limit_that_comes_first_is_told_with_what_it_gives(tmp_path: Path):
-    put(tmp_path, BASE, range(6))
-    put(tmp_path, ONE, range(6), 1.2, 0.015)
-    (number,) = asked(0.015 * NOISE[:4], half_width=0.01)
-    half = math.expm1(stats.t.ppf(0.975, 3) * np.std(0.015 * NOISE[:4], ddof=1) / math.sqrt(6))
-    text = told(tmp_path, plan(BASE, ONE, half_width=0.01, most=6))
-    assert "12 of 12 planned launches measured" in text
-    assert (
-        f"w8a8 small: the first 4 pairs scatter by 1.3 %: ±1 % would take {number} pairs; "
-        f"max_launches: 6 gives ±{100 * half:.1f} %." in text
-    )
-
-
-def test_the_summary_says_what_the_first_stage_asked_for_and_whether_it_is_done(tmp_path: Path):
-    (number,) = asked(0.015 * NOISE[:4])
-    put(tmp_path, BASE, range(number))
-    put(tmp_path, ONE, range(number - 1), 1.2, 0.015)
-    scatters = "w8a8 small: the first 4 pairs scatter by 1.3 %: "
-    assert f"{scatters}{number} pairs for ±2 %; {number - 1} used so far." in told(tmp_path, plan(BASE, ONE))
-    put(tmp_path, ONE, range(number - 1, number), 1.2, 0.015)
-    assert f"{scatters}{number} pairs for ±2 %; done." in told(tmp_path, plan(BASE, ONE))
-    assert f"{scatters}enough for ±50 %." in told(tmp_path, plan(BASE, ONE, half_width=0.5))
-    text = told(tmp_path, plan(BASE, ONE))
-    assert "at most 12" in text
-    assert "Stein 1945" in text
-
-
-def test_only_what_was_interleaved_is_said_to_have_blocks(tmp_path: Path):
-    for launch in range(4):
-        put_block(tmp_path, launch, BASE, ONE)
-    text = told(tmp_path, plan(BASE, ONE))
-    assert "the spread of the first 3 blocks (4 or more" in text
-    assert "the first 4 blocks scatter" in text
-    put(tmp_path / "alone", BASE, range(4))
-    put(tmp_path / "alone", ONE, range(4), 1.2, 0.015)
-    text = told(tmp_path / "alone", plan(BASE, ONE))
-    assert "the spread of the first 3 pairs of launches (4 or more" in text
-    assert "block" not in text.partition("launches: auto")[2].partition("Stein")[0]
-
-
-def test_nothing_is_told_of_a_first_stage_that_is_not_whole(tmp_path: Path):
-    put(tmp_path, BASE, range(3))
-    put(tmp_path, ONE, range(3), 1.2, 0.015)
-    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
-    assert "scatter by" not in told(tmp_path, plan(BASE, ONE))
 
 
 def test_more_precision_keeps_the_first_stage_and_wants_more(tmp_path: Path):
@@ -230,31 +163,6 @@ def test_a_launch_of_the_first_stage_that_is_invalid_is_made_up_for_by_the_next_
     assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": number + 1, "w8a8": number + 1}
 
 
-def test_launches_of_the_second_stage_that_the_machine_spoilt_are_made_up_for_up_to_the_limit(tmp_path: Path):
-    (number,) = asked(0.015 * NOISE[:4])
-    put(tmp_path, BASE, range(number))
-    put(tmp_path, ONE, range(4), 1.2, 0.015)
-    put(tmp_path, ONE, range(4, number), 1.2, 0.015, flags=(BUSY,))
-    again = number + number - 4
-    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": min(again, 12), "w8a8": min(again, 12)}
-    assert wanted(tmp_path, plan(BASE, ONE, most=number)) == {"bf16": number, "w8a8": number}
-
-
-def test_nothing_is_launched_again_that_can_not_count(tmp_path: Path):
-    put(tmp_path, BASE, range(4))
-    put(tmp_path, ONE, range(4), 1.2, 0.015, flags=(INVALID,))
-    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
-
-
-def test_a_launch_of_the_first_stage_that_failed_is_waited_for(tmp_path: Path):
-    put(tmp_path, BASE, range(4))
-    put(tmp_path, ONE, range(3), 1.2, 0.015)
-    save(tmp_path, make_failure(ONE, 3))
-    collection = collect(tmp_path, plan(BASE, ONE))
-    assert {e.quant: e.planned for e in collection.experiments} == {"bf16": 4, "w8a8": 4}
-    assert not collection.complete
-
-
 def test_a_quant_that_can_not_start_keeps_no_other_from_its_second_stage(tmp_path: Path):
     put(tmp_path, BASE, range(4))
     save(tmp_path, *(make_failure(ONE, launch) for launch in range(3)))
@@ -265,12 +173,3 @@ def test_a_quant_that_can_not_start_keeps_no_other_from_its_second_stage(tmp_pat
     (number,) = asked(0.02 * NOISE[::-1][:4])
     assert 4 < number < 12
     assert wanted(tmp_path, plan()) == {"bf16": number, "w8a8": 3, "w8a16": number}
-
-
-def test_while_a_neighbour_is_still_in_its_first_stage_no_more_than_one_further_launch_is_wanted(tmp_path: Path):
-    put(tmp_path, BASE, range(3))
-    put(tmp_path, ONE, range(2), 1.2, 0.02)
-    put(tmp_path, TWO, range(3), 0.9, 0.02)
-    assert wanted(tmp_path, plan()) == {"bf16": 4, "w8a8": 3, "w8a16": 4}
-    save(tmp_path, make_failure(ONE, 2))
-    assert wanted(tmp_path, plan())["w8a16"] == 12

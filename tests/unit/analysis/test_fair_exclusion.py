@@ -14,7 +14,7 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.exclusion import with_blocks_decided
 from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.contracts.record import Block, Flag, HostUse, Record
+from rollout_bench.contracts.record import Block, HostUse, Record
 from rollout_bench.contracts.spec import Platform
 from rollout_bench.measure.machine.readings import host_flags
 
@@ -134,18 +134,6 @@ def test_on_accelerators_it_never_makes_a_launch_invalid(platform: Platform) -> 
     assert told(own) == [["cpu_shared warning"]] * 3
 
 
-def test_records_without_readings_and_flags_of_other_codes_are_kept() -> None:
-    other = Flag(code="token_count", severity="invalid", sentence="Too few.")
-    seen = Flag(code="cpu_steal", severity="invalid", sentence="As it was seen.")
-    own = [launch(quant, [(1, 0.3)] * 4) for quant in QUANTS[:2]]
-    own = [record.model_copy(update={"validity": [other, *record.validity, seen]}) for record in own]
-    found = decided(*own)
-    assert told(found) == [["token_count invalid", "cpu_shared invalid", "cpu_steal invalid"]] * 2
-    assert [[record.validity[0], record.validity[2]] for record in found] == [[other, seen]] * 2
-    old = launch("bf16", [(1, None)] * 4).model_copy(update={"validity": [seen]})
-    assert decided(old, launch("w8a8", [(1, 0.0)] * 4)) == [old, launch("w8a8", [(1, 0.0)] * 4)]
-
-
 SHARES = st.floats(0, 1, allow_nan=False).map(lambda share: round(share, 4))
 BLOCKS = st.lists(
     st.lists(st.tuples(st.sampled_from([0.2, 0.9, 3.0]), SHARES), min_size=1, max_size=6), min_size=2, max_size=3
@@ -164,21 +152,6 @@ def test_all_of_a_block_or_none_whatever_their_order(block: list[Readings], orde
 
 def own_key(record: Record) -> str:
     return record.key
-
-
-@given(st.lists(st.lists(st.floats(0, 0.05), min_size=1, max_size=4), min_size=2, max_size=3))
-def test_nothing_changes_where_nobody_disturbed(block: list[list[float]]) -> None:
-    own = [launch(quant, [(1.0, share) for share in read]) for quant, read in zip(QUANTS, block, strict=False)]
-    assert decided(*own) == own
-    assert told(own) == [[]] * len(own)
-
-
-@pytest.mark.parametrize("planned", [True, False])
-def test_the_summary_is_made_from_what_was_decided(tmp_path: Path, planned: bool) -> None:
-    own = [launch("bf16", [(2, 0.1)] * 3), launch("w8a8", [(0.5, 0.35)] * 3)]
-    save(tmp_path, *own)
-    plan = make_plan([record.spec for record in own], 1) if planned else None
-    assert [record.valid for each in collect(tmp_path, plan).experiments for record in each.records] == [True, True]
 
 
 def of_three(*quants: str) -> list[Record]:
@@ -212,11 +185,4 @@ def test_a_record_of_a_block_that_can_not_be_read_or_is_gone_is_left_out(tmp_pat
     path.write_text(path.read_text()[:-20])
     assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
     path.unlink()
-    assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
-
-
-def test_a_launch_of_the_same_index_from_another_block_is_left_out(tmp_path: Path) -> None:
-    *two, third = of_three(*QUANTS)
-    save(tmp_path, *two)
-    save(tmp_path, third.model_copy(update={"block": third.block and third.block.model_copy(update={"id": "f" * 16})}))
     assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]

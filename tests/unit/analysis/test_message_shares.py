@@ -51,15 +51,6 @@ def test_steps_that_decode_fewer_sequences_than_the_pass_has_do_not_count(tmp_pa
     assert {use.steps for use in link_uses(replace(run, launches=(uneven,))) if use.phase == "decode"} == {1}
 
 
-def test_an_argument_without_a_value_is_one_worker(tmp_path: Path):
-    spec = make_messages_spec()
-    args = {**spec.engine.args, "tensor_parallel_size": None}
-    spec = spec.model_copy(update={"engine": spec.engine.model_copy(update={"args": args})})
-    run = run_of(tmp_path, make_messages_spec(), 1e-3)
-    record = run.launches[0].record.model_copy(update={"spec": spec})
-    assert replace(run, launches=(replace(run.launches[0], record=record),)).workers == 1
-
-
 def test_the_interval_is_student_s_over_launches(tmp_path: Path):
     spec = make_messages_spec()
     (shares,) = run_shares([run_of(tmp_path, spec, 1e-3, 1.1e-3, 1.2e-3)], 0.9)

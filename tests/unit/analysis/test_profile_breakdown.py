@@ -83,12 +83,6 @@ def test_scaled_parts_always_add_up_to_the_step(parts: dict[Part, float], step_u
     assert unprofiled(parts, None, clock) == parts
 
 
-def test_a_sound_profile_leaves_no_doubt() -> None:
-    for breakdown in breakdowns(make_profiled()).values():
-        assert codes(breakdown) == []
-        assert agreement(breakdown) == pytest.approx(1)
-
-
 @pytest.mark.parametrize(("us", "doubted"), [(3_000.0, []), (3_500.0, ["other"])])
 def test_above_a_tenth_of_unknown_operators_is_a_doubt_that_names_them(us: float, doubted: list[str]) -> None:
     profiled = make_profiled(phases={"decode": {**BF16["decode"], ("other", ""): us}})
@@ -104,18 +98,3 @@ def test_a_trace_that_lacks_part_of_the_steps_is_a_doubt() -> None:
     assert agreement(found) == pytest.approx(1 / 1.2)
     assert codes(found) == ["trace_time"]
     assert "outside the trace" in doubts(found)[0].sentence
-
-
-def test_steps_that_nobody_timed_and_unsteady_ones_are_doubts() -> None:
-    profiled = make_profiled()
-    untimed = [step for step in profiled.record.steps if step.profiled]
-    found = breakdowns(replace(profiled, record=profiled.record.model_copy(update={"steps": untimed})))["decode"]
-    assert codes(found) == ["untimed"]
-    assert found.step_us == pytest.approx(30_000)
-    assert codes(breakdowns(make_profiled(scatter=(0.7, 1.0, 1.3)))["decode"]) == ["unsteady"]
-
-
-@pytest.mark.parametrize(("gap_us", "by"), [(1_000.0, "device"), (20_000.0, "both"), (60_000.0, "host")])
-def test_what_sets_the_pace_is_told_by_how_long_the_device_waits(gap_us: float, by: str) -> None:
-    profiled = make_profiled(phases={"decode": {**BF16["decode"], GAP: gap_us}})
-    assert bound(breakdowns(profiled)["decode"]) == by

@@ -89,22 +89,11 @@ def test_goodput_counts_what_met_every_limit_and_never_what_failed(limits: dict[
     assert served(EXAMPLE, Slo(**limits))[1].goodput_requests_per_s == pytest.approx(good / 2.0)
 
 
-def test_there_is_no_goodput_without_a_limit() -> None:
-    assert served(EXAMPLE)[1].goodput_requests_per_s is None
-
-
 def test_pieces_of_several_tokens_have_one_gap_each() -> None:
     requests, service = served([row(0.0, 0.1, [60_000], 6, gap_tokens=[3, 3])])
     assert requests.known("itl_s") == pytest.approx([0.06])
     assert requests.known("tpot_s") == pytest.approx([0.06 / 5])
     assert service.tokens_per_piece == pytest.approx(3)
-
-
-def test_pieces_of_which_a_harness_does_not_tell_are_not_counted_as_one() -> None:
-    untold = row(0.0, 0.1, None, 6, last_token_s=0.4)
-    assert served([untold])[1].tokens_per_piece is None
-    assert served([untold, row(0.0, 0.1, [60_000], 4)])[1].tokens_per_piece == pytest.approx(2)
-    assert served([row(0.0, 0.1, [], 6)])[1].tokens_per_piece == pytest.approx(6)  # all in one piece
 
 
 def test_without_streaming_there_is_only_the_end_to_end_latency() -> None:
@@ -120,11 +109,6 @@ def test_a_load_whose_every_request_fails_has_no_latency() -> None:
     requests, service = served([failed(0.0), failed(0.1)], Slo(e2el_ms=1e6))
     assert [requests.known(m).size for m in ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s")] == [0] * 5
     assert (service.failed, service.e2el_s, service.in_flight, service.goodput_requests_per_s) == (2, None, None, 0)
-
-
-def test_warm_up_requests_never_count() -> None:
-    early = row(0.0, 9.0, [1_000_000]).model_copy(update={"iteration": 0})
-    assert served([early, *EXAMPLE])[0].known("ttft_s") == pytest.approx(served(EXAMPLE)[0].known("ttft_s"))
 
 
 ANSWERS = st.lists(
@@ -149,15 +133,6 @@ def test_the_measures_of_a_request_add_up(answers: list[tuple[float, float, list
     assert ends == pytest.approx(list(requests.last_s[several]))
     assert service.in_flight == pytest.approx(float(requests.e2el_s.sum()) / 2.0)
     assert 1 <= service.in_flight_most <= len(answers)
-
-
-@given(ANSWERS, st.integers(0, 5))
-def test_failed_requests_change_no_latency(answers: list[tuple[float, float, list[int]]], failures: int) -> None:
-    rows = [row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers]
-    alone, among = served(rows)[1], served([failed(0.0)] * failures + rows)[1]
-    for field in ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s", "in_flight", "completed_requests_per_s"):
-        assert getattr(among, field) == getattr(alone, field)
-    assert among.failed == failures
 
 
 @given(ANSWERS)
@@ -194,12 +169,6 @@ def test_a_server_that_is_only_late_keeps_up_and_one_that_falls_behind_does_not(
     assert share(uneven, uneven + 20)[1] == pytest.approx(1)  # type: ignore[index]
 
 
-def test_a_burst_of_answers_after_the_last_request_is_no_rate() -> None:
-    due = np.arange(32) / 16
-    together = np.linspace(3.5, 3.6, 32)
-    assert share(due, together) == pytest.approx((16, 32 / 3.6 / 16))
-
-
 def test_answers_that_never_come_are_missing() -> None:
     due = np.arange(100) / 4
     kept = kept_up([Arrivals(due, np.ones(50), (due + 1)[::2], 26.0)])
@@ -221,10 +190,6 @@ def test_latencies_that_differ_are_not_taken_for_falling_behind(spread: float) -
         assert rates is not None
         wrong += rates[1] < 0.95
     assert wrong <= 10
-
-
-def test_all_at_once_is_no_rate() -> None:
-    assert share(np.zeros(100), np.arange(100)) is None
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(5.0, True), (10.0, True), (40.0, False)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.analysis.stats.anatomy import (
-    VERL,
-    Anatomy,
     PassTimes,
     anatomy_of,
     complete_s,
@@ -77,17 +74,6 @@ def test_of_two_lengths_the_share_of_the_short_ones_decides_every_time(
     assert found.occupancy == pytest.approx((short * short_s + (100 - short) * long_s) / (100 * long_s))
 
 
-@given(st.integers(1, 40), st.integers(1, 6), TIMES)
-def test_waves_of_equal_sequences_are_filled_until_the_last_wave_begins(slots: int, waves: int, each_s: float) -> None:
-    begins = [wave * each_s for wave in range(waves) for _ in range(slots)]
-    ends = [(wave + 1) * each_s for wave in range(waves) for _ in range(slots)]
-    found = anatomy_of(step(begins, ends))
-    assert found.fill_s == (waves - 1) * each_s
-    assert found.most_running == slots
-    assert found.drain_s == 0
-    assert found.occupancy == pytest.approx(1)
-
-
 @given(SPANS)
 def test_the_integral_of_running_sequences_is_the_sum_of_their_durations(found: list[tuple[float, float]]) -> None:
     begins, ends = spans(found)
@@ -142,29 +128,12 @@ def test_a_group_is_complete_with_its_last_sample_and_waits_for_it_from_its_medi
     assert straggler_gap_s(ends, prompt) == 4
 
 
-@given(st.integers(2, 9).flatmap(lambda each: st.lists(st.lists(TIMES, min_size=each, max_size=each), min_size=1)))
-def test_groups_are_complete_no_earlier_than_as_many_of_the_sequences(groups: list[list[float]]) -> None:
-    ends, each = [end for group in groups for end in group], len(groups[0])
-    found = anatomy_of(step([0.0] * len(ends), ends, each=each))
-    assert found.group_p50_s is not None
-    assert found.group_p90_s is not None
-    assert found.t50_s <= found.group_p50_s <= found.group_p90_s <= found.makespan_s
-    assert found.t90_s <= found.group_p90_s
-    assert found.straggler_gap_s is not None
-    assert 0 <= found.straggler_gap_s <= found.makespan_s
-
-
 def test_the_longest_sequence_has_its_own_speed_and_that_against_the_median() -> None:
     found = anatomy_of(step([0.0, 0.0, 0.0, 1.0], [2.0, 4.0, 4.0, 6.0], [10, 20, 40, 40]))
     assert (found.longest_tokens, found.longest_tokens_per_s) == (40, 8)  # of the two the one that ends last
     assert found.longest_speed == pytest.approx(8 / 6.5)  # of 5, 5, 10 and 8
     assert (found.length_mean, found.length_max, found.length_min, found.clip_ratio) == (27.5, 40, 10, 0.5)
     assert (found.gen_s, found.gen_ms_per_token) == (6, pytest.approx(6000 / 110))
-
-
-def test_what_takes_no_time_has_no_rate_and_no_occupancy() -> None:
-    found = anatomy_of(step([0.0], [0.0]))
-    assert (found.tail_share, found.occupancy, found.longest_tokens_per_s, found.longest_speed) == (None,) * 4
 
 
 def test_a_mean_is_over_the_steps_that_tell() -> None:
@@ -176,7 +145,3 @@ def test_a_mean_is_over_the_steps_that_tell() -> None:
 @pytest.mark.parametrize(("n", "percent", "rank"), [(1, 50, 1), (2, 50, 1), (3, 50, 2), (10, 90, 9), (99, 99, 99)])
 def test_a_share_of_the_sequences_is_complete_with_one_of_them(n: int, percent: int, rank: int) -> None:
     assert complete_s(list(range(n, 0, -1)), percent) == rank
-
-
-def test_every_name_of_verl_s_is_of_a_field() -> None:
-    assert VERL.keys() <= {field.name for field in fields(Anatomy)}

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from comparing import run
 from synthetic_online import Server, make_online, make_online_spec, save_online
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import make_failure, make_plan
 
-from rollout_bench.analysis.timed import collection as collecting
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, launched
 from rollout_bench.analysis.timed.latencies import pool_sequences
-from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
-from rollout_bench.contracts import side_files
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.spec import Spec
@@ -69,12 +63,6 @@ def test_throughput_gets_a_verdict_only_where_the_server_fell_behind(tmp_path: P
     assert rows["small @ 40 req/s"].comparisons["output_tokens_per_s"].verdict == "faster"
 
 
-def test_a_single_load_keeps_the_name_of_its_workload(tmp_path: Path) -> None:
-    spec = make_online_spec(points=[LoadPoint(concurrency=4)])
-    (experiment,) = swept(tmp_path, 2, [spec]).experiments
-    assert (experiment.workload, experiment.part) == ("small", None)
-
-
 def test_a_baseline_that_is_a_workload_is_looked_up_by_its_name_and_load(tmp_path: Path) -> None:
     other = make_online_spec(workload="other", points=RATES)
     swept(tmp_path, 2, [BF16, other])
@@ -114,17 +102,6 @@ def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) 
     assert len(launched(collection.experiments)) == 1
 
 
-def test_a_side_file_is_read_once_for_all_loads_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    swept(tmp_path, 2)
-    read: list[Path] = []
-    original = side_files.read_sequences
-    monkeypatch.setattr(collecting, "read_sequences", lambda path, record: read.append(path) or original(path, record))
-    collection = collect(tmp_path, make_plan([BF16, W8A8], 2))
-    pool_sequences(tmp_path, collection)
-    rows_of(collection)
-    assert len(read) == len(set(read)) == 4
-
-
 def test_a_missing_side_file_leaves_throughput_and_takes_the_latencies_of_its_launch(tmp_path: Path) -> None:
     swept(tmp_path, 3)
     side_file = sequences_path(record_path(tmp_path, "online", W8A8.experiment(), 1))
@@ -135,28 +112,6 @@ def test_a_missing_side_file_leaves_throughput_and_takes_the_latencies_of_its_la
     assert len(row.comparisons["ttft_s"].pairs) == 2
     told = [reason for pooled in pool_sequences(tmp_path, collection) for reason in pooled.reasons]
     assert told == [f"launch 1 is not among them, {side_file}: is missing"]
-
-
-def test_offline_experiments_are_not_split_and_keep_their_order(tmp_path: Path) -> None:
-    specs = [make_spec(quant="w8a8"), make_spec(workload="other"), make_spec()]
-    save(tmp_path, *map(make_record, specs))
-    experiments = collect(tmp_path, make_plan(specs, 1)).experiments
-    assert [(e.workload, e.quant) for e in experiments] == [("small", "w8a8"), ("other", "bf16"), ("small", "bf16")]
-    assert split(experiments) == experiments
-
-
-@pytest.mark.parametrize(("metrics", "wanted"), [(["tpot_s"], 4), (["ttft_s"], 12)])
-def test_launches_are_wanted_for_the_load_that_needs_most(tmp_path: Path, metrics: list[str], wanted: int) -> None:
-    # Steps are even at every load; the time to first token depends on a queue at the heavier ones, and scatters.
-    for spec in (BF16, W8A8):
-        server = Server(noise=0.001, step_s=0.009 if spec is W8A8 else 0.01)
-        save_online(tmp_path, *(make_online(spec, launch, server) for launch in range(12)))
-    settings = ComparisonSettings.model_validate({"metrics": {"online": metrics}})
-    plan = make_plan([BF16, W8A8], 12, comparison=settings)
-    precision = Precision(half_width=0.05, max_launches=12)
-    experiments = collect(tmp_path, plan.model_copy(update={"precision": precision})).experiments
-    assert {e.planned for e in experiments} == {wanted}
-    assert {len(e.records) for e in experiments} == {wanted}
 
 
 def test_an_invalid_launch_has_no_say_in_which_metric_decides(tmp_path: Path) -> None:
@@ -175,28 +130,3 @@ def planned(results: Path, specs: Sequence[Spec], metrics: list[str], half_width
     precision = Precision(half_width=half_width, max_launches=12)
     plan = make_plan(specs, 12, comparison=settings).model_copy(update={"precision": precision})
     return {e.planned for e in collect(results, plan).experiments}
-
-
-def test_two_folders_are_compared_load_by_load_in_the_metrics_of_requests(tmp_path: Path) -> None:
-    for folder, server in (("a", Server(prefill_s=0.1, noise=0.01)), ("b", Server(noise=0.01))):
-        flags = [Flag(code="token_count", severity="invalid", sentence="1 token is missing.")]
-        launches = [make_online(BF16, launch, server) for launch in range(3)]
-        save_online(tmp_path / folder / "results", *launches, make_online(BF16, 3, server, flags=flags))
-    done = run(tmp_path, "a/results", "b/results", "--metric", "ttft_s", "--out", "out")
-    assert "1 experiment of B compared with A" in done.flat
-    assert "1 launch flagged invalid and not used" in done.flat
-    lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "compare.csv").read_text())))
-    assert [(line["workload"], line["metric"]) for line in lines] == [
-        (f"small @ {rate} req/s", "ttft_s") for rate in (4, 16, 40)
-    ]
-    assert float(lines[0]["speedup"]) == pytest.approx(2, rel=0.05)
-    assert float(lines[0]["value_a"]) == pytest.approx(0.1, rel=0.05)
-
-
-def test_a_load_that_only_one_folder_has_is_listed_as_such(tmp_path: Path) -> None:
-    for folder, points in (("a", RATES[:2]), ("b", RATES[1:])):
-        spec = make_online_spec(points=points)
-        save_online(tmp_path / folder / "results", *(make_online(spec, i, Server(noise=0.01)) for i in range(2)))
-    done = run(tmp_path, "a/results", "b/results")
-    assert "Only in A, not compared - qwen3-90m bf16 small @ 4 req/s" in done.flat
-    assert "Only in B, not compared - qwen3-90m bf16 small @ 40 req/s" in done.flat

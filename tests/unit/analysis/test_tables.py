@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import (
     OUTPUT_TOKENS,
-    PROMPT_TOKENS,
     SEQUENCES,
     make_failure,
     make_plan,
@@ -19,18 +18,16 @@ from synthetic_records import (
     save,
 )
 
-from rollout_bench.analysis.stats.intervals import cv_percent, mean, pooled_cv_percent
+from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS, table
 from rollout_bench.analysis.timed.launches import measure
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import CacheFacts, Failure, Flag, Record
+from rollout_bench.contracts.record import Failure, Record
 from rollout_bench.contracts.store import record_path
-from rollout_bench.core.errors import UserError
 from rollout_bench.plan.planfile import PlanFile
 
 RATES = st.lists(st.floats(1, 1e6), min_size=2, max_size=6)
-INVALID = Flag(code="quant_not_proven", severity="invalid", sentence="linear weights are bfloat16.")
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 
 
@@ -57,37 +54,9 @@ def test_a_launch_is_its_tokens_over_its_time(rates: list[float]) -> None:
     assert measured.values["step_time_s"] == pytest.approx(elapsed_s / len(rates))
 
 
-def test_all_samples_of_a_prompt_count() -> None:
-    measured = measure(make_record(rates=[512.0]))
-    assert measured.output_tokens_per_s == pytest.approx(512)
-    assert measured.values["total_tokens_per_s"] == pytest.approx(512 * (PROMPT_TOKENS + OUTPUT_TOKENS) / OUTPUT_TOKENS)
-
-
 @pytest.mark.parametrize(("tokens", "sequences"), [(9600, 100), (9599, 99), (10, 0), (None, None)])
 def test_the_kv_cache_holds_whole_sequences(tokens: int | None, sequences: int | None) -> None:
     assert measure(make_record(kv_cache_tokens=tokens)).kv_cache_sequences == sequences
-
-
-def test_what_a_token_takes_in_the_cache_stands_there_where_an_engine_was_looked_into(tmp_path: Path) -> None:
-    looked = make_record(BF16)
-    cache = CacheFacts(layers={"fp8": 12}, bytes_per_token=6144)
-    looked = looked.model_copy(update={"engine": looked.engine.model_copy(update={"kv_cache": cache})})
-    frame = tabled(tmp_path / "new", None, looked, make_record(W8A8)).set_index("quant")
-    assert list(frame.loc["bf16", ["kv_cache_dtype", "kv_cache_bytes_per_token"]]) == ["fp8", 6144]
-    assert frame.loc["w8a8", ["kv_cache_dtype", "kv_cache_bytes_per_token"]].isna().all()
-    assert "kv_cache_dtype" not in tabled(tmp_path / "old", None, make_record(BF16)).columns
-
-
-@given(RATES, st.floats(0.01, 100))
-def test_the_coefficient_of_variation_has_no_unit(values: list[float], factor: float) -> None:
-    assert cv_percent([factor * value for value in values]) == pytest.approx(cv_percent(values), abs=1e-6)
-
-
-@given(RATES, st.randoms())
-def test_the_order_of_launches_does_not_matter(values: list[float], random: object) -> None:
-    shuffled = sorted(values, key=lambda _: random.random())  # type: ignore[attr-defined]
-    assert mean(shuffled) == pytest.approx(mean(values))
-    assert cv_percent(shuffled) == pytest.approx(cv_percent(values), abs=1e-6)
 
 
 @given(st.lists(RATES, min_size=1, max_size=4), st.floats(0.1, 10))
@@ -124,21 +93,6 @@ def test_rows_stand_as_planned_with_a_row_for_what_has_no_record(tmp_path: Path)
     assert frame["output_tokens_per_s"].isna().tolist() == [False, True, False]
 
 
-def test_invalid_launches_enter_no_mean(tmp_path: Path) -> None:
-    frame = tabled(
-        tmp_path,
-        None,
-        make_record(BF16, 0, [400.0]),
-        make_record(BF16, 1, [900.0], flags=[INVALID]),
-        make_record(W8A8, 0, [500.0], flags=[INVALID]),
-    )
-    assert frame["output_tokens_per_s"][0] == pytest.approx(400)
-    assert frame["output_tokens_per_s"].isna().tolist() == [False, True]
-    assert list(frame["launches_invalid"]) == [1, 1]
-    assert list(frame["launches_valid"]) == [1, 0]
-    assert list(frame["flags"]) == ["quant_not_proven! 1/2", "quant_not_proven! 1/1"]
-
-
 def test_launches_and_experiments_outside_the_plan_are_counted_not_read(tmp_path: Path) -> None:
     save(tmp_path, make_record(BF16, 0), make_record(BF16, 1), make_record(W8A8, 0))
     record_path(tmp_path, "offline", W8A8.experiment(), 0).write_text("broken")
@@ -165,8 +119,3 @@ def test_experiments_that_differ_in_the_key_alone_are_told_apart(tmp_path: Path)
     eager = make_spec(args={"enforce_eager": True})
     frame = tabled(tmp_path, None, make_record(BF16), make_record(eager))
     assert sorted(frame["quant"]) == sorted([f"bf16 ({BF16.key()})", f"bf16 ({eager.key()})"])
-
-
-def test_a_missing_results_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        collect(tmp_path / "nowhere", None)

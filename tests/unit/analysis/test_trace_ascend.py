@@ -12,9 +12,8 @@ from made_traces import DECODE, LINEARS, PREFILL
 
 from rollout_bench.analysis.traces.ascend import read_ascend
 from rollout_bench.analysis.traces.categories import categorise
-from rollout_bench.analysis.traces.trace import read_traces
 from rollout_bench.analysis.traces.trace_steps import step_times
-from rollout_bench.contracts.inside import Phase, TraceFile
+from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.errors import UserError
 
 NAME = "worker_20261120_ascend_pt"
@@ -179,12 +178,6 @@ def test_where_nothing_tells_the_steps_it_is_an_error(tmp_path: Path):
         read(write(tmp_path, rows))
 
 
-def test_nanoseconds_survive_times_of_day(tmp_path: Path):
-    frame, _ = read(write(tmp_path, kernels(1, numbered=True)))
-    start = frame[frame["where"] == "device"]["start_us"].tolist()
-    assert start[:3] == pytest.approx([0, 5.5, 10], abs=1e-9)
-
-
 def test_categories_and_roles_of_a_step_add_up(tmp_path: Path):
     frame, _ = read(write(tmp_path, kernels(1, numbered=True)))
     times = step_times(categorise(frame, LINEARS, platform="ascend"))
@@ -207,58 +200,3 @@ def test_categories_and_roles_of_a_step_add_up(tmp_path: Path):
             "host_gap": LENGTH_US - WORK_US,
         }
     )
-
-
-def test_totals_that_differ_are_told(tmp_path: Path):
-    path = write(tmp_path, kernels(1, numbered=True))
-    output = path / "ASCEND_PROFILER_OUTPUT"
-    text = (output / "op_statistic.csv").read_text()
-    (output / "op_statistic.csv").write_text(text.replace("MatMulV2,AI_CORE,1,15.0", "MatMulV2,AI_CORE,1,15.2"))
-    _, warnings = read(path)
-    assert warnings == [f"{NAME}: MatMulV2 took 15.2 us by op_statistic.csv, 15.0 us by its kernels"]
-    (output / "op_statistic.csv").write_text(text.replace("MatMulV2,AI_CORE,1,15.0", "MatMulV2,AI_CORE,1,15.1"))
-    assert read(path)[1] == []
-    (output / "step_trace_time.csv").write_text("Step,Computing,Communication(Not Overlapped)\n,500,20\n")
-    assert read(path)[1] == [
-        f"{NAME}: the device worked 520.0 us by step_trace_time.csv, {WORK_US:.1f} us by its kernels"
-    ]
-
-
-def test_without_the_csv_files_the_error_names_what_makes_them(tmp_path: Path):
-    (tmp_path / NAME / "PROF_000001").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"kernel_details\.csv: is missing") as error:
-        read(tmp_path / NAME)
-    assert "from torch_npu.profiler.profiler import analyse" in error.value.remedy
-    assert len(str(error.value).splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("kernel_details.csv", b"", "is no table"),
-        ("kernel_details.csv", b"Name,Type\na,b\n", "lacks the column 'Start Time"),
-        ("kernel_details.csv", b"Name,Type,Start Time(us),Duration(us)\n", "holds no kernel"),
-        ("kernel_details.csv", b"Name,Type,Start Time(us),Duration(us)\na,b,c,d\n", "'c' is no time"),
-        ("kernel_details.csv", b"\xff\xfe\x00" * 10, "lacks the column"),
-        ("op_statistic.csv", b"a,b\n1,2\n", "lacks the columns 'OP Type'"),
-        ("step_trace_time.csv", b"a,b\n1,2\n", "lacks the column 'Computing'"),
-        ("trace_view.json", b"[{", "ends in the middle"),
-    ],
-)
-def test_a_damaged_file_is_an_error_of_two_lines(tmp_path: Path, name: str, content: bytes, said: str):
-    path = write(tmp_path, kernels(1, numbered=True))
-    (path / "ASCEND_PROFILER_OUTPUT" / name).write_bytes(content)
-    with pytest.raises(UserError, match=said) as error:
-        read(path)
-    assert name in error.value.problem
-    assert len(str(error.value).splitlines()) == 2
-
-
-def test_files_that_only_add_to_the_kernels_may_lack(tmp_path: Path):
-    path = write(tmp_path, kernels(1, numbered=True))
-    for name in ("op_statistic.csv", "step_trace_time.csv", "trace_view.json"):
-        (path / "ASCEND_PROFILER_OUTPUT" / name).unlink()
-    trace = TraceFile(name=NAME, phase="decode", rank=1, source="torch_npu", size_bytes=1)
-    frame, warnings = read_traces(tmp_path, [trace], LINEARS)
-    assert frame["rank"].unique().tolist() == [1]
-    assert warnings == [f"{NAME}: trace_view.json is missing: it is unknown what launched the kernels"]

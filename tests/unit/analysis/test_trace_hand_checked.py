@@ -8,7 +8,7 @@ from made_traces import DECODE, PREFILL, Event, event, save, step
 
 from rollout_bench.analysis.traces.categories import categorise
 from rollout_bench.analysis.traces.torch import read_torch
-from rollout_bench.analysis.traces.trace_steps import step_times, unknown
+from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.inside import LinearShape
 
 LINEARS = [
@@ -115,19 +115,3 @@ def test_every_operator_has_the_self_time_on_paper(events: pd.DataFrame):
     assert own["aten::mean"] == [1]
     assert own["vllm::unified_attention_with_output"] == [3]
     assert own["_C::onednn_scaled_mm"] == [18, 10, 25, 12]
-
-
-def test_only_the_thread_of_the_steps_is_the_device(events: pd.DataFrame):
-    assert events[events["name"] == "aten::add"]["where"].tolist() == ["host"]
-
-
-def test_tokens_are_those_of_the_shapes(events: pd.DataFrame):
-    tokens = events.dropna(subset="tokens").groupby(["step", "role"], observed=True)["tokens"].agg(list)
-    assert tokens[0].to_dict() == {"qkv": [8], "o": [8], "gate_up": [8], "down": [8], "lm_head": [2]}
-    assert tokens[1].to_dict() == {"qkv": [2], "lm_head": [2]}
-
-
-def test_what_no_rule_knows_is_listed(events: pd.DataFrame):
-    found = unknown(events)
-    assert found[["name", "phase", "calls", "us"]].to_numpy().tolist() == [["_C::some_thing", "prefill", 1, 2]]
-    assert found["share"].tolist() == [2 / 160]

@@ -103,17 +103,6 @@ def test_a_kernel_has_path_and_shapes_of_the_operator_that_launched_it(tmp_path:
     assert (frame[frame["name"] == "aten::mm"]["where"] == "host").all()
 
 
-def test_a_kernel_of_a_graph_has_the_graphs_launch_as_path_and_no_shapes(tmp_path: Path):
-    frame = read(tmp_path, cuda_step(0, 10))
-    assert row(frame, "flash_fwd")["path"] == "vllm::forward > cudaGraphLaunch"
-    assert row(frame, "marlin_gemm")["shapes"] == ""
-
-
-def test_a_kernel_without_a_call_of_the_runtime_is_matched_by_its_external_id(tmp_path: Path):
-    events = [*cuda_step(0, 10), event("late_copy", 119, 1, "gpu_memcpy", pid=0, tid=7, **{"External id": 10})]
-    assert row(read(tmp_path, events), "late_copy")["path"] == "aten::linear"
-
-
 def test_a_kernel_belongs_to_the_step_that_launched_it_though_the_next_has_begun(tmp_path: Path):
     # The second step's annotation begins at 90, while kernels of the first run from 100 on.
     frame = read(tmp_path, cuda_step(0, 10) + cuda_step(90, 20))
@@ -121,29 +110,6 @@ def test_a_kernel_belongs_to_the_step_that_launched_it_though_the_next_has_begun
     assert kernels[["start_us", "step"]].to_numpy().tolist() == [[100, 0], [190, 1]]
     steps = frame[frame["where"] == "step"]
     assert steps[["start_us", "duration_us"]].to_numpy().tolist() == [[100, 90], [190, 17]]
-
-
-def test_a_kernel_that_nothing_launched_belongs_to_the_step_marked_on_the_device(tmp_path: Path):
-    events = cuda_step(0, 10) + cuda_step(90, 20) + [event("orphan", 117, 1, "kernel", pid=0, tid=7)]
-    assert row(read(tmp_path, events), "orphan")["step"] == 0
-
-
-def test_halves_are_paired_and_what_has_no_end_counts_nothing(tmp_path: Path):
-    def half(phase: str, name: str, time: float) -> Event:
-        return {"ph": phase, "cat": "cpu_op", "name": name, "ts": time, "pid": 1, "tid": 1}
-
-    events = [
-        half("E", "aten::mm", 30),  # out of order
-        half("B", "aten::linear", 5),
-        half("B", "aten::mm", 10),
-        half("E", "aten::linear", 40),
-        half("B", "lost", 20),
-        step(DECODE, 0, 50),
-    ]
-    frame, warnings = read_torch(save(tmp_path / NAME, events), NAME, 0)
-    assert row(frame, "aten::linear")[["duration_us", "self_us"]].tolist() == [35, 15]
-    assert row(frame, "lost")["duration_us"] == 0
-    assert warnings == [f"{NAME}: 1 events have no end; they count as 0 us long"]
 
 
 ODD = st.fixed_dictionaries(
@@ -188,13 +154,6 @@ def test_plain_and_packed_files_read_alike_and_an_array_is_a_trace_too(tmp_path:
     assert one.equals(read_torch(tmp_path / "array.json", NAME, 0)[0])
 
 
-def test_events_that_cross_a_piece_of_the_file_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rollout_bench.analysis.traces.trace_files.CHUNK_BYTES", 7)
-    events = [step(DECODE, 0, 50), event('in "quotes" }, { and é', 5, 20, dims=[[1, 2], [3]])]
-    frame = read(tmp_path, events, baseTimeNanoseconds=1790857026000000000, info={"groups": [{"a": 1}, {"b": [2]}]})
-    assert row(frame, 'in "quotes" }, { and é')["self_us"] == 20
-
-
 GOOD = json.dumps({"traceEvents": [step(DECODE, 0, 50), event("aten::mm", 5, 20)]}).encode()
 BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 1, "tid": 1, "ts": 1, "dur": 2}]}
 
@@ -230,8 +189,3 @@ def test_a_file_that_is_no_trace_of_the_engine_is_an_error_of_two_lines(tmp_path
     assert str(path) in error.value.problem
     assert said in error.value.problem
     assert len(str(error.value).splitlines()) == 2
-
-
-def test_a_missing_file_is_an_error_of_two_lines(tmp_path: Path):
-    with pytest.raises(UserError, match="cannot be read"):
-        read_torch(tmp_path / NAME, NAME, 0)

@@ -47,22 +47,6 @@ def test_all_intervals_of_a_table_hold_the_truth_as_often_as_promised_whatever_t
         assert 0.030 < missed < 0.0562
 
 
-def test_the_spread_of_all_blocks_in_place_of_the_first_ones_misses_the_truth_too_often():
-    """Why the first stage's spread is used, although more is known: short second stages are short by luck."""
-    d = tables(3)
-    first = RULE.first(2)
-    _, _, blocks = judged(d, RULE)
-    missed = 0
-    for n in np.unique(blocks):
-        chosen = blocks[:, 0] == n
-        # without the guard, to compare like with like
-        found = contrasts(d[chosen, :n])
-        half = critical_value(2, int(2 * (n - 1)), 0.05) * found.pooled_error
-        missed += int((np.abs(found.log_ratio) > half).any(axis=-1).sum())
-    assert first == 3
-    assert missed / len(d) > 0.058
-
-
 @given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=8, max_size=8), st.integers(2, 5), logs, logs)
 def test_blocks_after_the_first_stage_change_no_spread_no_freedom_and_no_number_of_blocks(
     rows: list[list[float]], first: int, scale: float, shift: float
@@ -89,13 +73,6 @@ def test_how_many_blocks_are_asked_for_never_depends_on_how_large_a_difference_i
     np.testing.assert_allclose(one.error, two.error, rtol=1e-9, atol=1e-12)
 
 
-@given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=12, max_size=12), st.integers(3, 11))
-def test_more_blocks_never_widen_the_interval_of_the_first_stage(rows: list[list[float]], n: int):
-    d = np.array(rows)
-    short, long = (two_stage_contrasts(d[:m], 3)[0] for m in (n, n + 1))
-    np.testing.assert_allclose(long.error, short.error * np.sqrt(n / (n + 1)))
-
-
 @given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=3, max_size=3), st.floats(0.002, 0.5))
 def test_the_half_width_is_reached_with_as_many_blocks_as_are_asked_for_and_with_one_less_it_is_not(
     rows: list[list[float]], half_width: float
@@ -111,19 +88,6 @@ def test_the_half_width_is_reached_with_as_many_blocks_as_are_asked_for_and_with
         assert stage.needed == 1 or reach / np.sqrt(stage.needed - 1) > np.log1p(half_width)
 
 
-def test_a_first_stage_that_is_enough_gives_the_intervals_of_a_fixed_number():
-    d = np.random.default_rng(3).normal(0, 0.02, (4, 2))
-    staged, fixed = two_stage_contrasts(d, 4)
-    for name in ("log_ratio", "error", "pooled_error", "pairs", "freedom", "comparisons", "correlation"):
-        np.testing.assert_allclose(getattr(staged, name), getattr(fixed, name))
-
-
-def test_a_single_comparison_has_four_blocks_in_the_first_stage_and_never_more_than_the_limit():
-    assert [RULE.first(comparisons) for comparisons in (1, 2, 3)] == [4, 3, 3]
-    assert replace(RULE, max_blocks=3).first(1) == 3
-    assert [RULE.within(needed, 2) for needed in (0, 3, 7, 100)] == [3, 3, 7, 24]
-
-
 def test_the_first_stage_of_a_configuration_are_its_own_first_pairs():
     d = np.random.default_rng(4).normal(0, 0.02, (7, 2))
     d[1, 0] = np.nan  # its second launch is not valid
@@ -135,19 +99,6 @@ def test_the_first_stage_of_a_configuration_are_its_own_first_pairs():
     stage = contrasts(taken)
     np.testing.assert_allclose(found.error, stage.error * np.sqrt([3 / 6, 3 / 7]))
     assert found.log_ratio[0] == pytest.approx(np.nanmean(d[:, 0]))
-
-
-def test_a_configuration_without_two_pairs_takes_no_part_and_the_others_go_on():
-    d = np.random.default_rng(5).normal(0, 0.02, (5, 2))
-    d[1:, 0] = np.nan
-    (found, _), said = RULE.of(d)
-    (alone, _), told = RULE.of(d[:, 1:])
-    assert said[0] is None
-    assert said[1] == told[0]
-    assert said[1] is not None
-    assert said[1].blocks == 4
-    assert found.error[1] == pytest.approx(float(alone.error[0]))
-    assert RULE.of(np.full((0, 2), np.nan))[1] == [None, None]
 
 
 def test_missing_launches_cost_no_coverage():

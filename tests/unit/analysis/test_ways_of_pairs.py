@@ -20,10 +20,8 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, compare_launches, judge
 from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.analysis.timed.pairs import WAYS, Pair, Way, of_one_way
-from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.plan.config import ComparisonSettings, Precision
-from rollout_bench.report.summary import summarise
 
 RATE = "output_tokens_per_s"
 SETTINGS = ComparisonSettings(metrics={"offline": [RATE]})
@@ -125,25 +123,6 @@ def block_and_launches(quants: Sequence[int], blocks: int, alone: Sequence[int])
             rate = 400 * factors[SPECS.index(spec)] * (1 if spec is BF16 else off)
             records.append(make_record(spec, launch, [rate] * 8))
     return records
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
-
-
-def test_launches_outside_of_blocks_do_not_count_beside_blocks_and_the_summary_says_what_to_do(tmp_path: Path) -> None:
-    save(tmp_path, *block_and_launches([1], 3, [3, 4]))
-    collection = collect(tmp_path, make_plan([BF16, W8A8], 5, comparison=SETTINGS))
-    row = rows_of(collection)[1]
-    assert (sorted(row.comparison.pairs), row.comparison.ways) == ([0, 1, 2], {"rounds"})
-    assert (row.comparison.other_way, row.comparison.unpaired) == ({3: "passes", 4: "passes"}, 0)
-    text = flat(summarise(collection).text)
-    assert (
-        "w8a8 small: its pairs are compared round by round of a block. Launches 3, 4 can only be compared by their "
-        "typical passes, outside of blocks, and one spread does not hold for both. So they are not used." in text
-    )
-    assert "delete their records on both sides; or raise launches" in text
-    assert "Not all of one baseline" not in text
 
 
 def test_a_comparison_of_another_way_is_judged_in_a_table_of_its_own(tmp_path: Path) -> None:

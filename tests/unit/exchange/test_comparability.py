@@ -56,81 +56,6 @@ def test_a_mix_inside_one_folder_is_refused_with_the_launches_named(
     assert f"{value} (qwen3-90m bf16 small launch 2)" in told
 
 
-def test_a_mix_between_experiments_of_one_folder_is_refused_and_one_with_other_names_does_not_matter(
-    tmp_path: Path,
-) -> None:
-    other = launches(W8A8, OLD, OTHER_ENGINE)
-    assert compared(tmp_path, launches(BF16, OLD), [*launches(BF16, NEW), *other]).returncode == 0
-    assert "its launches differ in engine_version" in refused(tmp_path, launches(W8A8, NEW), [])
-
-
-def test_a_table_that_is_refused_leaves_the_others_compared(tmp_path: Path) -> None:
-    cuda, mixed = make_spec(platform="cuda"), make_record(BF16, 2, [112.0], environment=OTHER_ENGINE)
-    sides = [*launches(BF16, OLD), *launches(cuda, OLD)], [*launches(BF16, NEW[:2]), mixed, *launches(cuda, NEW)]
-    done = compared(tmp_path, *sides)
-    assert [line.split()[3:6] for line in done.stdout.splitlines() if line.startswith("bf16 ")] == [
-        ["-", "-", "-"],
-        ["100.9", "120.4", "1.194x"],
-    ]
-    assert "[1] b: its launches differ in engine_version" in done.flat
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"hostname": "bench-2"},
-        {"kernel": "Linux 6.2.0"},
-        {"git_commit": "fedcba9876543210"},
-        {"variables": {"OMP_NUM_THREADS": "1"}},
-    ],
-)
-def test_a_circumstance_that_differs_is_a_warning(tmp_path: Path, environment: dict[str, Any]) -> None:
-    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW, environment))
-    assert cell(done)[6] == "^"
-    (name,) = environment
-    assert f"differs too (A -> B): {name}" in done.flat
-    assert "Engine and machine agree" in done.flat
-
-
-def test_a_little_memory_more_or_less_is_the_same_machine(tmp_path: Path) -> None:
-    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW, {"memory_bytes": 24 * 2**30 - 5_000_000}))
-    assert "Engine and machine agree" in done.flat
-    done = compared(tmp_path, [], launches(BF16, NEW, {"memory_bytes": 16 * 2**30}))
-    assert "memory_bytes 24.0 GiB -> 16.0 GiB" in done.flat
-
-
-def test_engine_arguments_that_differ_are_warned_of_by_name(tmp_path: Path) -> None:
-    changed = make_spec(args={"max_num_seqs": 128})
-    done = compared(tmp_path, launches(make_spec(args={"max_num_seqs": 64}), OLD), launches(changed, NEW))
-    assert cell(done)[6] == "^"
-    assert "differs too (A -> B): args.max_num_seqs 64 -> 128" in done.flat
-
-
-def test_settings_of_the_engine_count_where_both_versions_tell_of_them(tmp_path: Path) -> None:
-    sides = []
-    for rates, resolved in ((OLD, {"block_size": 16, "policy": "fcfs"}), (NEW, {"block_size": 32, "scheduler": "new"})):
-        facts = make_record().engine.model_copy(update={"resolved": resolved})
-        sides.append([record.model_copy(update={"engine": facts}) for record in launches(BF16, rates)])
-    done = compared(tmp_path, *sides)
-    assert "differs too (A -> B): resolved.block_size 16 -> 32" in done.flat
-    assert "policy" not in done.flat
-    assert "scheduler" not in done.flat
-
-
-def test_a_variable_that_only_the_config_tells_of_is_warned_of_too(tmp_path: Path) -> None:
-    settings = BF16.engine.model_copy(update={"environment": {"MY_ALLOCATOR": "fast"}})
-    done = compared(tmp_path, launches(BF16, OLD), launches(BF16.model_copy(update={"engine": settings}), NEW))
-    assert "differs too (A -> B): variables.MY_ALLOCATOR not set -> fast" in done.flat
-
-
-def test_among_several_of_one_name_the_one_with_the_same_arguments_counts(tmp_path: Path) -> None:
-    eager = make_spec(args={"enforce_eager": True})
-    done = compared(tmp_path, [*launches(BF16, OLD), *launches(eager, NEW)], launches(eager, NEW[::-1]))
-    assert cell(done)[5] == "1.000x"
-    done = compared(tmp_path, [], launches(make_spec(args={"seed": 1}), NEW))
-    assert "2 experiments of its names in a could be meant" in done.flat
-
-
 def test_a_launch_that_both_folders_hold_is_no_second_measurement(tmp_path: Path) -> None:
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, (*OLD[:2], *NEW)))
     assert cell(done)[3:] == ["-", "-", "-", "[1]"]
@@ -163,17 +88,3 @@ def test_every_part_of_the_load_counts(tmp_path: Path, part: str, change: dict[s
     done = compared(tmp_path, launches(BF16, OLD), launches(other, NEW))
     assert told in done.flat
     assert cell(done)[3:6] == ["-", "-", "-"]
-
-
-def test_platforms_are_compared_where_each_side_has_one(tmp_path: Path) -> None:
-    cuda = make_spec(platform="cuda")
-    done = compared(tmp_path, launches(BF16, OLD), launches(cuda, NEW, {"device_model": "NVIDIA H200"}))
-    assert cell(done)[6] == "^"
-    assert "platform cpu -> cuda" in done.flat
-
-
-def test_with_several_platforms_each_is_compared_with_its_own(tmp_path: Path) -> None:
-    cuda = make_spec(platform="cuda")
-    done = compared(tmp_path, launches(BF16, OLD), [*launches(BF16, NEW), *launches(cuda, NEW)])
-    assert "1 experiment of B compared with A" in done.flat
-    assert "Only in B, not compared - qwen3-90m bf16 small" in done.flat
