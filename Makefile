@@ -17,8 +17,8 @@ demo: setup ## measure the default config on this machine's CPU, print the summa
 	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
 	if [ -f results/summary.txt ]; then cat results/summary.txt; fi; exit $$status
 
-# Three on two cores, since engines and clusters often wait, and each file (or xdist_group) in one process.
-SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
+# Three on two cores, since engines and clusters often wait, and each file in one process.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 SLOWEST := --durations 40 --durations-min 5
 test: setup ## every test
 	@$(IN_VENV) pytest $(SIDE_BY_SIDE) $(SLOWEST) tests/engine tests/cluster tests/workflow tests/unit

@@ -1,18 +1,14 @@
 """Shared by all tests: helpers can be imported, nothing of the clone or its user is touched, slowness fails nothing."""
 
 import contextlib
-import functools
 import gc
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadFileScheduling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUARD = Path(__file__).parent / "fixtures" / "guard"
@@ -96,28 +92,6 @@ def kept_out(elsewhere: Path) -> Iterator[None]:
         pytest.fail(f"touched what no test may depend on:\n{lines}", pytrace=False)
     left = {path.name for path in (elsewhere / "project").iterdir()} - set(LINKED)
     assert not left, "left behind in the working folder of all tests: use tmp_path"
-
-
-class FilesOrGroups(LoadFileScheduling):
-    """Runs each file in one process, and all files whose `pytestmark` names the same `xdist_group`.
-
-    pytest-xdist 3.8 finds no mark under pytest 9.2, where ids of tests can't be changed.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        return group_of(nodeid.partition("::")[0])
-
-
-@functools.cache
-def group_of(file: str) -> str:
-    """Return the group that a file of tests names, or else itself."""
-    named = re.search(r'xdist_group\("(\w+)"\)', (REPOSITORY / file).read_text())
-    return named[1] if named else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOrGroups | None:
-    """Have `--dist loadgroup` keep files and groups whole."""
-    return FilesOrGroups(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

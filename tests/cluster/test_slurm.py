@@ -19,8 +19,6 @@ from workflows import ON_SLURM, OnSlurm, until
 from rollout_bench.cluster.ownership import claim_path, read_claim
 from rollout_bench.cluster.slurm import npus_in
 
-pytestmark = pytest.mark.xdist_group("cluster")
-
 BEHAVIOUR = {
     0: "hang",  # until somebody kills the measuring command
     1: "no memory for kv",
