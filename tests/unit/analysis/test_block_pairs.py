@@ -60,12 +60,6 @@ def test_a_fifth_rounded_down_is_left_out_on_each_side(rounds: int, left: int) -
         trimmed_mean([])
 
 
-@given(ROUNDS)
-def test_swapping_the_sides_mirrors_the_ratio(rounds: list[tuple[float, float]]) -> None:
-    own, theirs = block(*zip(*rounds, strict=True))
-    assert log_ratio(pair_of(RATE, own, theirs)) == pytest.approx(-log_ratio(pair_of(RATE, theirs, own)), abs=1e-9)
-
-
 @given(ROUNDS, st.data())
 def test_what_slows_both_engines_in_a_round_cancels_out(rounds: list[tuple[float, float]], data: st.DataObject) -> None:
     slowed = data.draw(st.lists(st.floats(0.01, 1), min_size=len(rounds), max_size=len(rounds)))
@@ -276,12 +270,3 @@ def test_launches_of_different_blocks_are_no_pair(tmp_path: Path) -> None:
     for sentence in sentences:
         assert "rollout-bench discard --invalid" in sentence
         assert "set interleave: false" in sentence
-
-
-def test_launches_of_a_block_take_turns_however_far_apart_they_started(tmp_path: Path) -> None:
-    late = [
-        r.model_copy(update={"started_at": "2025-01-03T00:00:00Z"}) if r.spec.quant.name == "w8a8" else r
-        for r in blocks()
-        if r.launch == 0
-    ]
-    assert not any(launch.flags for row in rows(tmp_path, *late, launches=1) for launch in row.launches)

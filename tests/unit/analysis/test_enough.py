@@ -133,24 +133,6 @@ def test_launches_after_the_first_stage_change_no_number_and_widen_an_interval_t
     assert other.p_value >= fixed.pvalue
 
 
-def test_more_precision_keeps_the_first_stage_and_wants_more(tmp_path: Path):
-    put(tmp_path, BASE, range(6))
-    put(tmp_path, ONE, range(6), 1.2, 0.015)
-    assert wanted(tmp_path, plan(BASE, ONE, half_width=0.5)) == {"bf16": 4, "w8a8": 4}
-    numbers = {h: asked(0.015 * NOISE[:4], half_width=h)[0] for h in (0.02, 0.018)}
-    assert numbers[0.02] < numbers[0.018] < 12
-    for half_width, number in numbers.items():
-        assert wanted(tmp_path, plan(BASE, ONE, half_width=half_width)) == {"bf16": number, "w8a8": number}
-
-
-def test_a_deleted_record_of_the_first_stage_is_wanted_again_before_any_further_one(tmp_path: Path):
-    put(tmp_path, BASE, range(4))
-    put(tmp_path, ONE, range(4), 1.2, 0.015)
-    next((tmp_path / "offline").glob("*_w8a8_*/launch-1.json")).unlink()
-    experiments = collect(tmp_path, plan(BASE, ONE)).experiments
-    assert {e.quant: (e.planned, e.missing) for e in experiments} == {"bf16": (4, ()), "w8a8": (4, (1,))}
-
-
 def test_a_launch_of_the_first_stage_that_is_invalid_is_made_up_for_by_the_next_one(tmp_path: Path):
     put(tmp_path, BASE, range(4))
     put(tmp_path, ONE, range(1), 1.2, 0.015, flags=(BUSY,))

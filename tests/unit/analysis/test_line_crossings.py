@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.analysis.stats.intervals import t_interval
-from rollout_bench.analysis.stats.lines import LineCrossing, Range, crossing
+from rollout_bench.analysis.stats.lines import Range, crossing
 
 NUMBERS = st.integers(-500, 500).map(lambda value: value / 50)
 LINES = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=6)
@@ -78,11 +78,6 @@ def test_signs_are_sure_where_the_lines_are_far_from_zero_and_nowhere_else(
     assert {name: kind(getattr(found, name)) for name in ("below", "above") if kind(getattr(found, name))} == expected
 
 
-def test_lines_without_any_spread_cross_at_one_place() -> None:
-    assert crossing([2.0, 2.0], [-1.0, -1.0], 0.95) == LineCrossing(2.0, (2.0, math.inf), (0.0, 2.0))
-    assert crossing([2.0, 2.0], [0.0, 0.0], 0.95) == LineCrossing(None, None, (0.0, math.inf))
-
-
 @pytest.mark.parametrize(
     ("slope", "spread"), [(-2.0, 0.3), (-2.0, 3.0), (-0.05, 0.3)], ids=["sure", "noisy", "nearly parallel"]
 )
@@ -98,12 +93,3 @@ def test_the_true_crossing_is_called_neither_with_the_confidence_that_is_asked_f
         found = crossing(each[:, 0], each[:, 1], confidence)
         held += not holds(found.below, 5.0) and not holds(found.above, 5.0)
     assert held / draws == pytest.approx(confidence, abs=3.5 * math.sqrt(confidence * (1 - confidence) / draws))
-
-
-@pytest.mark.parametrize(
-    ("intercepts", "slopes"),
-    [([1.0], [1.0]), ([1.0, math.nan], [1.0, 2.0]), ([1.0, 2.0], [1.0, math.inf]), ([1.0], [1.0, 2.0])],
-)
-def test_what_is_no_pair_of_lines_is_refused(intercepts: list[float], slopes: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"two lines|same shape"):
-        crossing(intercepts, slopes, 0.95)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +35,6 @@ def test_a_step_waits_for_the_worker_that_answers_and_not_for_the_front_end(tmp_
     assert launch.slowest_s == pytest.approx(2 * 6e-6 + 10e-6)  # the second worker gets it 10 us later
     assert launch.front_end_s == pytest.approx(6e-6)  # outputs; requests come before the first step only
     assert (launch.engine, launch.slowest, launch.front_end) == pytest.approx((0.012, 0.022, 0.006))
-
-
-def test_steps_that_decode_fewer_sequences_than_the_pass_has_do_not_count(tmp_path: Path):
-    run = run_of(tmp_path, make_messages_spec(), 1e-3)
-    (launch,) = run.launches
-    fewer = [
-        step.model_copy(update={"sequences": 1, "elapsed_s": 1e-6}) if step.index > 1 else step
-        for step in launch.record.steps
-    ]
-    uneven = replace(launch, record=launch.record.model_copy(update={"steps": fewer}))
-    (shares,) = run_shares([replace(run, launches=(uneven,))], 0.95)
-    assert [step.launches[0].step_s for step in shares.steps] == [1e-3, 1e-3]
-    assert {use.steps for use in link_uses(replace(run, launches=(uneven,))) if use.phase == "decode"} == {1}
 
 
 def test_the_interval_is_student_s_over_launches(tmp_path: Path):

@@ -16,7 +16,7 @@ from rollout_bench.analysis.inside.breakdown import (
     unknown,
     unprofiled,
 )
-from rollout_bench.analysis.inside.profile_report import agreement, bound, doubts
+from rollout_bench.analysis.inside.profile_report import bound, doubts
 from rollout_bench.analysis.inside.profiles import HOST_GAP, Part
 
 GAP = (HOST_GAP, "")
@@ -37,15 +37,6 @@ def test_parts_are_means_over_the_steps_of_all_ranks() -> None:
     assert found["decode"].traced_us == found["decode"].total_us == pytest.approx(60_000)
     assert found["decode"].calls["linear", "qkv"] == 1
     assert GAP not in found["decode"].calls
-
-
-def test_rows_outside_steps_do_not_count() -> None:
-    profiled = make_profiled()
-    outside = profiled.events[profiled.events["where"] == "device"].assign(step=-1, self_us=1e9)
-    times = profiled.times.assign(step=-1, us=1e9)
-    both = replace(profiled, events=pd.concat([profiled.events, outside]), times=pd.concat([profiled.times, times]))
-    assert breakdowns(both)["decode"].parts == breakdowns(profiled)["decode"].parts
-    assert breakdowns(both)["decode"].calls == breakdowns(profiled)["decode"].calls
 
 
 def test_on_a_cpu_every_part_keeps_its_share_of_the_unprofiled_step() -> None:
@@ -89,12 +80,3 @@ def test_above_a_tenth_of_unknown_operators_is_a_doubt_that_names_them(us: float
     breakdown = breakdowns(profiled)["decode"]
     assert codes(breakdown) == doubted
     assert unknown(profiled, breakdown) == [("other_kernel", pytest.approx(us / (30_000 + us)))]
-
-
-def test_a_trace_that_lacks_part_of_the_steps_is_a_doubt() -> None:
-    profiled = make_profiled()
-    longer = [step.model_copy(update={"elapsed_s": 1.2 * step.elapsed_s}) for step in profiled.record.steps]
-    found = breakdowns(replace(profiled, record=profiled.record.model_copy(update={"steps": longer})))["decode"]
-    assert agreement(found) == pytest.approx(1 / 1.2)
-    assert codes(found) == ["trace_time"]
-    assert "outside the trace" in doubts(found)[0].sentence

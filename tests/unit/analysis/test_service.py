@@ -13,7 +13,7 @@ from synthetic_online import REQUESTS, Server, make_online, make_online_spec
 from synthetic_records import OUTPUT_TOKENS
 
 from rollout_bench.analysis.timed.launches import NO_LIMITS, measure
-from rollout_bench.analysis.timed.service import Requests, Service, most_at_once, requests_of, service_of
+from rollout_bench.analysis.timed.service import Requests, Service, requests_of, service_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.core.saturation import Arrivals, kept_up
@@ -133,26 +133,6 @@ def test_the_measures_of_a_request_add_up(answers: list[tuple[float, float, list
     assert ends == pytest.approx(list(requests.last_s[several]))
     assert service.in_flight == pytest.approx(float(requests.e2el_s.sum()) / 2.0)
     assert 1 <= service.in_flight_most <= len(answers)
-
-
-@given(ANSWERS)
-def test_requests_of_an_iteration_keep_their_gaps(answers: list[tuple[float, float, list[int]]]) -> None:
-    rows = [row(sent, sent + ttft, gaps) for sent, ttft, gaps in answers]
-    others = [each.model_copy(update={"iteration": 2}) for each in rows[::-1]]
-    record = launch(2.0, rows)
-    record = record.model_copy(
-        update={"iterations": [*record.iterations, record.iterations[1].model_copy(update={"index": 2})]}
-    )
-    mixed = [each for pair in zip(others, rows, strict=True) for each in pair]
-    one, alone = requests_of(record, mixed).of_iterations([1]), requests_of(record, rows)
-    assert one.gaps_s == pytest.approx(alone.gaps_s)
-    assert list(one.gap_of) == list(alone.gap_of)
-    assert one.e2el_s == pytest.approx(alone.e2el_s)
-
-
-def test_the_most_at_once_counts_overlaps() -> None:
-    rows = [row(0.0, 1.0, []), row(0.5, 1.5, []), row(0.9, 3.0, []), row(1.0, 1.2, []), row(4.0, 5.0, [])]
-    assert most_at_once(requests_of(launch(5.0, rows), rows)) == 3
 
 
 def share(due_s: Any, end_s: Any) -> tuple[float, float] | None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from rollout_bench.analysis.stats.anatomy import (
     PassTimes,
     anatomy_of,
-    complete_s,
     drain_s,
     group_ends_s,
     mean_anatomy,
@@ -100,18 +99,6 @@ def test_times_of_completion_rise_and_all_parts_lie_within_the_step(found: list[
     assert 1 <= one.most_running <= len(ends)
 
 
-@given(SPANS, st.floats(0.01, 100))
-def test_a_machine_that_is_slower_by_a_factor_changes_times_by_it_and_no_share(
-    found: list[tuple[float, float]], factor: float
-) -> None:
-    begins, ends = spans(found)
-    one, other = (anatomy_of(step([by * b for b in begins], [by * e for e in ends], each=2)) for by in (1, factor))
-    for name in ("makespan_s", "t50_s", "t90_s", "t99_s", "fill_s", "group_p90_s"):
-        if getattr(one, name) is not None:
-            assert getattr(other, name) == pytest.approx(factor * getattr(one, name))
-    assert other.tail_share == pytest.approx(one.tail_share, abs=1e-9)
-
-
 def test_the_drain_begins_where_for_the_last_time_as_many_ran_as_ever_did() -> None:
     # two slots and three sequences: from 4 on, when nothing is left to begin, one of the slots is idle
     begins, ends = [0.0, 0.0, 3.0], [3.0, 4.0, 9.0]
@@ -140,8 +127,3 @@ def test_a_mean_is_over_the_steps_that_tell() -> None:
     one, other = anatomy_of(step([0.0, 0.0], [1.0, 2.0], each=2)), anatomy_of(step([0.0, 0.0], [3.0, 4.0]))
     found = mean_anatomy([one, other])
     assert (found.makespan_s, found.t50_s, found.group_p90_s) == (3, 2, 2)
-
-
-@pytest.mark.parametrize(("n", "percent", "rank"), [(1, 50, 1), (2, 50, 1), (3, 50, 2), (10, 90, 9), (99, 99, 99)])
-def test_a_share_of_the_sequences_is_complete_with_one_of_them(n: int, percent: int, rank: int) -> None:
-    assert complete_s(list(range(n, 0, -1)), percent) == rank

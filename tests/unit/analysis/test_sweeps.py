@@ -24,7 +24,6 @@ from rollout_bench.report.parts import Findings
 RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]
 BF16, W8A8 = make_online_spec(points=RATES), make_online_spec(quant="w8a8", points=RATES)
 FAST = Server(step_s=0.008)
-SPOILT = Flag(code="cpu_shared", severity="invalid", sentence="Others used the cores.")
 
 
 def swept(results: Path, launches: int = 3, specs: Sequence[Spec] = (BF16, W8A8)) -> Collection:
@@ -61,17 +60,6 @@ def test_throughput_gets_a_verdict_only_where_the_server_fell_behind(tmp_path: P
     rows = by_load(rows_of(swept(tmp_path)))
     assert rows["small @ 4 req/s"].comparisons["output_tokens_per_s"].reason == SET_BY_LOAD
     assert rows["small @ 40 req/s"].comparisons["output_tokens_per_s"].verdict == "faster"
-
-
-def test_a_baseline_that_is_a_workload_is_looked_up_by_its_name_and_load(tmp_path: Path) -> None:
-    other = make_online_spec(workload="other", points=RATES)
-    swept(tmp_path, 2, [BF16, other])
-    collection = collect(tmp_path, make_plan([BF16, other], 2, baseline={"workload": "small"}))
-    found = {row.experiment.workload: row.against.other for row in rows_of(collection)}
-    assert found["small @ 4 req/s"] is None
-    compared = found["other @ 16 req/s"]
-    assert compared is not None
-    assert compared.workload == "small @ 16 req/s"
 
 
 def test_other_arrivals_are_no_baseline_and_other_points_do_not_matter(tmp_path: Path) -> None:
@@ -112,17 +100,6 @@ def test_a_missing_side_file_leaves_throughput_and_takes_the_latencies_of_its_la
     assert len(row.comparisons["ttft_s"].pairs) == 2
     told = [reason for pooled in pool_sequences(tmp_path, collection) for reason in pooled.reasons]
     assert told == [f"launch 1 is not among them, {side_file}: is missing"]
-
-
-def test_an_invalid_launch_has_no_say_in_which_metric_decides(tmp_path: Path) -> None:
-    # The server keeps up, so throughput is the load's, and scatters as arrivals do; the time to first token decides.
-    specs = [make_online_spec(quant=quant, points=RATES[:1]) for quant in ("bf16", "w8a8")]
-    for spec in specs:
-        overrun = make_online(spec, 0, Server(slots=1, step_s=0.1), flags=[SPOILT])
-        server = Server(noise=0.001, step_s=0.009 if spec.quant.name == "w8a8" else 0.01)
-        save_online(tmp_path, overrun, *(make_online(spec, launch, server) for launch in (1, 2, 3, 4)))
-    assert planned(tmp_path, specs, ["output_tokens_per_s", "ttft_s"], 0.02) == {5}
-    assert planned(tmp_path, specs, ["output_tokens_per_s"], 0.02) == {12}
 
 
 def planned(results: Path, specs: Sequence[Spec], metrics: list[str], half_width: float) -> set[int | None]:

@@ -65,11 +65,6 @@ def test_the_spread_inside_launches_ignores_that_between_them(groups: list[list[
     assert pooled_cv_percent(moved) == pytest.approx(pooled_cv_percent(groups), abs=1e-6)
 
 
-def test_one_launch_has_no_spread() -> None:
-    assert cv_percent([400.0]) is None
-    assert pooled_cv_percent([[400.0], [500.0]]) is None
-
-
 def test_spread_is_the_sample_deviation_over_the_mean() -> None:
     assert cv_percent([9.0, 11.0]) == pytest.approx(100 * 2**0.5 / 10)
     assert pooled_cv_percent([[9.0, 11.0], [5.0, 5.0]]) == pytest.approx(10.0)
@@ -100,12 +95,6 @@ def test_launches_and_experiments_outside_the_plan_are_counted_not_read(tmp_path
     assert [len(e.records) for e in collection.experiments] == [1]
     assert (collection.beyond_planned, collection.not_selected) == (1, 1)
     assert collection.complete
-
-
-def test_a_failure_beside_its_record_is_over(tmp_path: Path) -> None:
-    save(tmp_path, make_record(BF16, 0), make_failure(BF16, 0))
-    for plan in (make_plan([BF16], launches=1), None):
-        assert collect(tmp_path, plan).complete
 
 
 def test_a_failure_without_any_record_has_its_row_without_a_plan(tmp_path: Path) -> None:

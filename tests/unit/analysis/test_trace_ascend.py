@@ -14,7 +14,6 @@ from rollout_bench.analysis.traces.ascend import read_ascend
 from rollout_bench.analysis.traces.categories import categorise
 from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.inside import Phase
-from rollout_bench.core.errors import UserError
 
 NAME = "worker_20261120_ascend_pt"
 BASE = 1_774_670_741_777_000
@@ -162,20 +161,6 @@ def test_the_profilers_numbers_tell_the_steps_where_nothing_is_annotated(tmp_pat
     frame, warnings = read(write(tmp_path, kernels(2, numbered=True)), "prefill")
     assert warnings == []
     assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["prefill", pytest.approx(LENGTH_US)]]
-
-
-def test_attention_kernels_tell_the_steps_where_nothing_else_does(tmp_path: Path):
-    frame, warnings = read(write(tmp_path, kernels(3)))
-    assert warnings == [f"{NAME}: steps are told apart by counting attention kernels, 2 in each"]
-    assert [phase for phase, _ in steps_of(frame)] == ["decode"] * 3
-    assert [us for _, us in steps_of(frame)] == pytest.approx([LENGTH_US + 40.5] * 2 + [LENGTH_US])
-    assert frame[frame["where"] == "device"].groupby("step").size().tolist() == [len(STEP)] * 3
-
-
-def test_where_nothing_tells_the_steps_it_is_an_error(tmp_path: Path):
-    rows = [row for row in kernels(2) if row["Type"] != "FusedInferAttentionScore"]
-    with pytest.raises(UserError, match="nothing tells one step from the next"):
-        read(write(tmp_path, rows))
 
 
 def test_categories_and_roles_of_a_step_add_up(tmp_path: Path):

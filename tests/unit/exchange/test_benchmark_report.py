@@ -21,7 +21,6 @@ from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import (
     OUTPUT_TOKENS,
     PROMPT_TOKENS,
-    SEQUENCES,
     make_failure,
     make_record,
     make_spec,
@@ -36,7 +35,7 @@ from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.record import DeviceUse, Flag
+from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path, write_messages
 from rollout_bench.core.errors import LEFT_OUT_STATUS
 from rollout_bench.exchange import report_files
@@ -209,38 +208,6 @@ def test_a_report_of_an_earlier_export_is_named_while_it_is_no_result_and_overwr
     record.write_bytes(kept)
     done = exported(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "reports: 3 reports\n", "")
-
-
-def test_energy_is_told_where_devices_count_it(tmp_path: Path) -> None:
-    record = make_record()
-    uses = [
-        DeviceUse(device=device, power_limit_w=700.0, window_s=2.0, energy_j=joules)
-        for device, joules in (("GPU-0", 800.0), ("GPU-1", 600.0))
-    ]
-    counted = [iteration.model_copy(update={"devices": uses}) for iteration in record.iterations]
-    save(tmp_path / "results", record.model_copy(update={"iterations": counted}))
-    observed = the_report(tmp_path, "offline/launch-0.yaml")["results"]["observability"]
-    assert (observed["energy"]["pass"]["units"], observed["energy"]["pass"]["mean"]) == ("J", 1400.0)
-    per_token = observed["energy"]["per_output_token"]
-    assert (per_token["units"], per_token["mean"]) == ("J/token", pytest.approx(1400 / SEQUENCES / OUTPUT_TOKENS))
-    assert observed["energy"]["share_of_power_limit"]["mean"] == pytest.approx(0.5)
-    (engine,) = observed["components"]
-    assert engine["aggregate"]["power_consumption"]["units"] == "Watts"
-    assert engine["aggregate"]["power_consumption"]["mean"] == pytest.approx(350.0)
-
-
-def test_a_configuration_has_one_id_whatever_was_measured_of_it_and_a_load_whoever_has_it(tmp_path: Path) -> None:
-    def ids(report: dict[str, Any]) -> tuple[str, str]:
-        scenario = report["scenario"]
-        return scenario["stack"][0]["metadata"]["cfg_id"], scenario["load"]["metadata"]["cfg_id"]
-
-    save(tmp_path / "one" / "results", make_record(make_spec()), make_record(make_spec(quant="w8a8")))
-    save(tmp_path / "two" / "results", make_record(make_spec(), kv_cache_tokens=9616))
-    assert exported(tmp_path / "one").returncode == exported(tmp_path / "two").returncode == 0
-    bf16, w8a8 = (ids(yaml.safe_load(path.read_text())) for path in sorted((tmp_path / "one").rglob("launch-0.yaml")))
-    assert bf16[0] != w8a8[0]
-    assert bf16[1] == w8a8[1]
-    assert {ids(report) for report in reports(tmp_path / "two").values()} == {bf16}
 
 
 WRONG = [

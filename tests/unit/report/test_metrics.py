@@ -13,7 +13,6 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.columns import COLUMNS, OF_PARTS, SEQUENCE_COLUMNS
 from rollout_bench.analysis.timed.rows import SERVICE_COLUMNS, rows_of
-from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts import metrics
 from rollout_bench.contracts.metrics import COMPARED, METRICS, Metric
 from rollout_bench.contracts.modes import only_mode
@@ -23,7 +22,6 @@ from rollout_bench.report.reference import config_page
 from rollout_bench.report.tables.online_tables import LATENCIES, SERVICE
 
 TESTS = Path(__file__).parents[2]
-SOURCES = TESTS.parent / "src"
 EACH = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 EACH_COMPARED = pytest.mark.parametrize("metric", [METRICS[name] for name in COMPARED], ids=COMPARED)
 
@@ -34,12 +32,6 @@ def test_a_metric_says_what_it_is_and_its_name_ends_with_its_unit(metric: Metric
     assert metric.definition.endswith(".")
     assert metric.name.endswith(metric.unit.replace("/", "_per_").lower())
     assert bool(metric.speedup) == (metric.name in COMPARED)
-
-
-@EACH
-def test_a_metric_has_a_value_in_a_launch_or_in_the_service_to_requests(metric: Metric) -> None:
-    served = {field.name for field in dataclasses.fields(Service)}
-    assert (metric.name in served) == metric.of_requests
 
 
 @EACH

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from every_mode import SAVED, save_mode
 from golden import labels, made
@@ -25,7 +26,7 @@ from rollout_bench.contracts.store import record_path, write_failure
 from rollout_bench.core.numbers import number
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.figures.save import figure_files
-from rollout_bench.report.rendering import WIDTH
+from rollout_bench.report.rendering import WIDTH, csv_text
 from rollout_bench.report.summary import Summary, summarise
 
 EACH = pytest.mark.parametrize("mode", SAVED)
@@ -235,6 +236,7 @@ TRANSITION = (
 )
 def test_parts_add_up_to_their_whole(mode: str, file: str, whole: str, parts: Sequence[str], tmp_path: Path) -> None:
     lines = files_of(summary_of(tmp_path, made(mode, tmp_path)))[file]
+    lines = [line for line in lines if not whole or line[whole]]  # the others have no valid launch
     assert lines != []
     for line in lines:
         found = sum(float(line.get(f"{part}_{'s' if whole else 'share'}") or 0) for part in parts)
@@ -247,3 +249,8 @@ def test_parts_of_a_profiled_step_add_up_to_it(tmp_path: Path) -> None:
         own = [line for line in lines if (line["quant"], line["phase"]) == phase]
         assert sum(float(line["us"]) for line in own) == pytest.approx(float(own[0]["step_us"]))
         assert sum(float(line["share"]) for line in own) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1+1", "@cmd", " =1", "\tx"])
+def test_no_spreadsheet_runs_a_cell_of_a_file(cell: str) -> None:
+    assert csv_text(pd.DataFrame({"name": [cell], "value": [-1.5]})).splitlines()[1].lstrip('"').startswith(f"'{cell}")
