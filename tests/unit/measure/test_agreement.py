@@ -19,12 +19,6 @@ def test_a_bucket_that_never_came_is_lost_and_leaves_what_was_there():
     assert (found.not_received, found.not_loaded, found.first) == (2, 2, "k")
 
 
-def test_weights_of_the_step_before_are_not_those_of_this_one():
-    before = [(name, f"{name}0") for name, _ in OWN]
-    found = agreement(TRAINERS, before, {name: [checksum] for name, checksum in before})
-    assert (found.not_received, found.not_loaded, found.first) == (4, 4, "embed")
-
-
 def test_what_arrived_and_was_loaded_to_another_place_shows_there_alone():
     found = agreement(TRAINERS, OWN, {**LOADED, "q": ["k1"], "k": ["q1"]})
     assert (found.not_received, found.not_loaded, found.first) == (0, 2, "q")

@@ -6,7 +6,6 @@ The worker's loop is the real one; its engine takes as long as the test says.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,12 +17,10 @@ from planned import merged_with
 from synthetic_records import make_record
 
 from rollout_bench.analysis.timed.partners import differences, load_facts
-from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import MeasuringSpec
 from rollout_bench.measure.engine import offline
 from rollout_bench.measure.engine.vllm import Generated
-from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job, PhaseBegins
 from rollout_bench.measure.launch.recorder import few_flags
 from rollout_bench.measure.launch.steadiness import Series
@@ -85,16 +82,6 @@ def test_as_many_passes_count_as_the_order_said_whatever_any_pass_takes(warmup: 
     assert [e.phase for e in worker.told if isinstance(e, PhaseBegins)] == ["warmup", "measuring"]
 
 
-def test_a_number_that_a_later_order_says_changes_nothing():
-    worker = Worker({"warmup_iterations": 1, "iterations": "auto"}, [None, 9, 30, 2, None], lambda _: 1.0)
-    assert worker.waits == 1 + 9
-
-
-def test_a_number_that_the_warm_up_is_told_is_not_taken():
-    worker = Worker({"warmup_iterations": 2, "iterations": "auto"}, [3, 3, 8], lambda _: 1.0)
-    assert worker.waits == 2 + 8
-
-
 def test_an_order_for_the_first_pass_that_counts_without_a_number_is_an_error():
     with pytest.raises(RuntimeError, match="names no number"):
         Worker({"warmup_iterations": 1, "iterations": "auto"}, [None], lambda _: 1.0)
@@ -109,10 +96,19 @@ def test_a_number_of_iterations_needs_no_order_and_is_what_it_was(warmup: int, n
     assert len(worker.passes) == series.index == warmup + n
 
 
-def test_a_block_can_ask_for_more_passes_than_the_number_but_only_before_the_first_that_counts():
-    measuring = {"warmup_iterations": 1, "iterations": 4}
-    assert Worker(measuring, [None, 8], lambda _: 1.0).waits == 1 + 8
-    assert Worker(measuring, [None, None, 8], lambda _: 1.0).waits == 1 + 4
+@pytest.mark.parametrize(
+    ("warmup", "iterations", "orders", "passes"),
+    [
+        (1, "auto", [None, 9, 30, 2, None], 1 + 9),
+        (2, "auto", [3, 3, 8], 2 + 8),
+        (1, 4, [None, 8], 1 + 8),
+        (1, 4, [None, None, 8], 1 + 4),
+    ],
+)
+def test_only_the_order_for_the_first_counting_pass_says_how_many(
+    warmup: int, iterations: Any, orders: list[int | None], passes: int
+):
+    assert Worker({"warmup_iterations": warmup, "iterations": iterations}, orders, lambda _: 1.0).waits == passes
 
 
 @pytest.mark.parametrize(("iterations", "counted", "flagged"), [("auto", 7, True), ("auto", 8, False), (4, 4, False)])
@@ -124,18 +120,6 @@ def test_a_launch_that_had_no_time_for_eight_passes_says_so_with_its_numbers(
     assert [(flag.code, flag.severity) for flag in flags] == ([("few_iterations", "warning")] if flagged else [])
     assert all(flag.sentence.startswith("7 iterations counted, where iterations: auto takes 8") for flag in flags)
     assert all("with 40 s for an iteration timeout_s left no time for more" in flag.sentence for flag in flags)
-
-
-def test_progress_says_of_how_many_once_that_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    progress = Progress(tiny_spec(measuring={"iterations": "auto"}), 0, tmp_path / "launch-0.json", None)
-    progress.iteration(iteration(0, 60.0, warmup=True))
-    progress.iteration(iteration(1, 60.0))
-    progress.iteration(iteration(2, 60.0), 12)
-    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
-        "warm-up 1/1, 1 tok/s",
-        "iteration 1, 1 tok/s",
-        "iteration 2/12, 1 tok/s; about 10 min left",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -166,11 +150,3 @@ def test_launches_that_made_other_numbers_of_passes_are_compared_and_a_number_wi
     assert few == many
     (difference,) = differences([few], [load_facts(make_record(tiny_spec(measuring={"iterations": 4})))])
     assert str(difference) == "measuring.iterations 4 -> auto"
-
-
-def test_loads_of_a_sweep_are_told_of_with_their_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    progress = Progress(tiny_spec(measuring={"iterations": 5}), 0, tmp_path / "launch-0.json", None)
-    at_once = iteration(1).model_copy(update={"point": LoadPoint(concurrency=4)})
-    progress.iteration(at_once.model_copy(update={"index": 0, "warmup": True}), 5)
-    progress.iteration(at_once, 5)
-    assert "iteration 1/5" in capsys.readouterr().err

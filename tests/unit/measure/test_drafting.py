@@ -50,19 +50,6 @@ def test_the_table_and_the_file_have_shares_by_position(tmp_path: Path) -> None:
     assert [float(saved[f"accepted_share_{place}"]) for place in (1, 2, 3)] == [0.64, 0.4, 0.24]
 
 
-def test_drafts_that_were_never_made_have_no_share(tmp_path: Path) -> None:
-    nothing = Drafting(drafts=0, draft_tokens=0, accepted_tokens=0, accepted_by_position=[0, 0, 0])
-    made = summarised(tmp_path, 399.0, nothing, setting="default")
-    (view,) = [view for view in made.views.tables if view.title.startswith("Speculative decoding: ")]
-    assert "accepted %" not in [column.header for column in view.columns]
-
-
-def test_without_speculative_decoding_nothing_is_said_of_it(tmp_path: Path) -> None:
-    made = summarised(tmp_path, 600.0, None, setting="default")
-    assert "rafts" not in made.markdown
-    assert "drafting.csv" not in made.tables
-
-
 DRAFTINGS = st.lists(
     st.builds(
         Drafting,
@@ -106,7 +93,3 @@ def test_counters_of_vllm_are_read_by_their_names_and_positions() -> None:
     )
     nothing: Mapping[str, int] = {}
     assert drafting_of(nothing).accepted_by_position == []
-
-
-def test_a_record_without_it_does_not_name_it() -> None:
-    assert all("drafting" not in iteration.model_dump() for iteration in make_record().iterations)

@@ -126,13 +126,6 @@ def test_an_answer_of_several_tokens_a_piece_keeps_its_gaps_and_a_wrong_count_is
     assert rows[3].error == "OSError: ***"
 
 
-def test_an_older_vllm_that_does_not_tell_how_long_requests_waited_is_read():
-    report = {name: value for name, value in VLLM.items() if name != "queue_times"}
-    done = vllm_command.read_report(report, load(), TARGET, 0.0)
-    assert {outcome.due_s for outcome in done.outcomes} == {None}
-    assert done.began_s == VLLM["start_times"][0]
-
-
 def test_what_waits_for_an_earlier_one_to_end_is_not_late():
     done = vllm_command.read_report({**VLLM, "request_rate": "inf"}, load(), TARGET, 0.0)
     assert {outcome.due_s for outcome in done.outcomes} == {None}

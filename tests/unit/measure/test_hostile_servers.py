@@ -97,7 +97,6 @@ def test_a_request_ends_soon_with_an_error_and_the_next_one_is_answered(kind: st
         bad, good = sent_by_us(to, questions(asked, [request.prompt_token_ids for request in asked], to))
         assert time.monotonic() - began_s < 50  # a server goes on for 60
         check(kind, bad)
-        assert bad.error is None or len(bad.error) <= 300
         assert server.sent_bytes < MOST_BYTES
         assert (good.error, good.output_tokens) == (None, TOKENS)
         assert elsewhere.met == []
@@ -131,13 +130,6 @@ def test_guidellm_s_requests_end_with_an_error_of_one_short_line_each(capfd: Any
         assert elsewhere.met == []
         rows_of(asked, done, 0)
     assert KEY not in "".join(capfd.readouterr())
-
-
-def test_a_text_that_looks_like_token_ids_counts_as_one_piece():
-    with hostile_server() as server:
-        to = target(server.url)
-        (outcome,) = sent_by_us(to, questions(requests(["forged"]), [[FIRST_KIND + list(KINDS).index("forged")]], to))
-        assert (outcome.counted, outcome.piece_tokens) == (False, [1])
 
 
 def best_s(work: Callable[[], object]) -> float:

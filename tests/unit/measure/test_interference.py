@@ -147,19 +147,6 @@ def test_a_tick_of_the_clock_is_no_evidence() -> None:
     assert [severities(share) for share in (0.1, 0.2, 0.3, 0.4)] == [[], ["warning"], ["warning"], ["invalid"]]
 
 
-def test_the_sentence_names_shares_limit_and_the_busiest() -> None:
-    seen = [iteration(host=host(other_cpu_share=share, busiest_other="make")) for share in (0.1, 0.3)]
-    (flag,) = host_flags("cpu", seen)
-    assert flag.sentence == (
-        "While it was measured 20.0 % of its cores' time other processes used, most of it make; "
-        "30.0 % in the worst of 2 iterations (limit 5 %)."
-    )
-    (of_a_start,) = host_flags("cpu", seen[1:])
-    assert of_a_start.sentence == (
-        "While it was measured 30.0 % of its cores' time other processes used, most of it make (limit 25 %)."
-    )
-
-
 class Nvml:
     """Answers as NVML does; power and thermal violations rise by half a second with each reading."""
 
@@ -265,22 +252,6 @@ def test_most_at_once_is_what_counting_at_every_start_gives(spans: list[tuple[fl
     assert most_at_once(rows) == counted
 
 
-@given(SPANS, st.randoms(use_true_random=False))
-def test_most_at_once_is_bounded_and_knows_no_order(spans: list[tuple[float, float]], source: Any) -> None:
-    rows = [row(start, start + length) for start, length in spans]
-    most = most_at_once(rows)
-    assert most is not None
-    assert 1 <= most <= len(rows)
-    source.shuffle(rows)
-    assert most_at_once(rows) == most
-
-
-def test_times_that_the_engine_does_not_give_are_no_evidence() -> None:
-    assert most_at_once([row(0.0, 1.0), row(None, None)]) is None
-    assert most_at_once([]) == 0
-    assert batch_flags(tiny_spec(), [row(None, None)], facts(8, 100)) == []
-
-
 def test_a_batch_in_two_halves_is_flagged_and_the_setting_that_asked_for_it_is_not() -> None:
     rows = [row(i // 4, i // 4 + 1, index) for index in (1, 2) for i in range(8)]
     (flag,) = batch_flags(tiny_spec(), rows, facts(8, 1280))
@@ -292,3 +263,9 @@ def test_a_batch_in_two_halves_is_flagged_and_the_setting_that_asked_for_it_is_n
     assert "max_num_batched_tokens" in batch_flags(tiny_spec(), rows, facts(8, 10_000))[0].sentence
     assert batch_flags(tiny_spec(), rows, facts(4, 1280)) == []
     assert batch_flags(tiny_spec(), [row(0, 1, index) for index in (1, 2) for _ in range(8)], facts(8, 1280)) == []
+
+
+def test_times_that_the_engine_does_not_give_are_no_evidence() -> None:
+    assert most_at_once([row(0.0, 1.0), row(None, None)]) is None
+    assert most_at_once([]) == 0
+    assert batch_flags(tiny_spec(), [row(None, None)], facts(8, 100)) == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rollout_bench.measure.machine import device_memory, inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
-from rollout_bench.measure.machine.gpus import gpus, pids_by_gpu
+from rollout_bench.measure.machine.gpus import gpus
 from rollout_bench.measure.machine.inventory import restricted
 from rollout_bench.measure.machine.npus import npus
 
@@ -59,10 +59,6 @@ def test_without_any_tool_nobody_knows():
     assert npus(ask=lambda *_: "", files=[]) is None
 
 
-def test_pids_are_told_apart_by_gpu():
-    assert pids_by_gpu("GPU-a, 11\nGPU-a, 12\nGPU-b, 13\nGPU-b, [N/A]\n") == {"GPU-a": {11, 12}, "GPU-b": {13}}
-
-
 def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device_memory, "nvidia_smi", lambda *_: "GPU-a, 11\nGPU-b, 13\n")
     device = Device("GPU-b", "1", ("GPU-b",), 1)
@@ -99,15 +95,6 @@ def test_without_npu_smi_device_files_tell():
 def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
     chosen = restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
     assert names(chosen) == [GPUS[number].name for number in left]
-
-
-def test_the_engine_is_told_in_the_words_of_the_variable():
-    words = "GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002,0"
-    assert [device.visible for device in restricted("CUDA_VISIBLE_DEVICES", words, GPUS)] == words.split(",")
-
-
-def test_parts_of_a_gpu_are_taken_as_they_are_named():
-    assert names(restricted("CUDA_VISIBLE_DEVICES", "MIG-b", GPUS)) == ["MIG-b"]
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from launching import tiny_spec
 from planned import REPOSITORY, merged_with
 
-from rollout_bench.contracts.inside import Step
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Iteration, SequenceRow, WeightBytes
-from rollout_bench.contracts.spec import is_local
 from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
-from rollout_bench.measure.launch.preflight import missing
-from rollout_bench.measure.launch.progress import Progress, duration, rate
+from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.machine.device_memory import wait_until_released
 from rollout_bench.measure.machine.host import relevant_variables
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
@@ -161,63 +157,10 @@ def test_secrets_are_not_recorded() -> None:
     assert relevant_variables(variables) == {"OMP_NUM_THREADS": "2", "VLLM_X": "1"}
 
 
-def test_a_hub_id_is_told_from_a_folder(tmp_path: Path) -> None:
-    assert not is_local("Qwen/Qwen3-1.7B")
-    assert missing("Qwen/Qwen3-1.7B", "auto") is None
-    for model in (str(tmp_path), "./x", "/x/y", "a/b/c"):
-        assert is_local(model)
-
-
-def test_a_device_s_memory_is_waited_for_but_not_for_ever() -> None:
-    answers = [{7, 8}, {8}]
-    assert wait_until_released("cuda", {7}, holders=lambda _: answers.pop(0))
-    assert answers == []
-    assert not wait_until_released("ascend", {7}, limit_s=0.0, holders=lambda _: {7})
-    assert wait_until_released("cpu", {7}, holders=lambda _: {7})
-
-
 def progress(tmp_path: Path, plan: str) -> Progress:
     path = tmp_path / "plan.json"
     path.write_text(plan)
     return Progress(SPEC, 0, tmp_path / "results" / "offline" / "x" / "launch-0.json", path)
-
-
-def test_progress_counts_records_that_are_there_and_scales_what_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    records = [str(tmp_path / "results" / "offline" / "x" / f"launch-{i}.json") for i in range(4)]
-    Path(records[2]).parent.mkdir(parents=True)
-    Path(records[2]).touch()
-    plan = {"launches": [{"record": record, "expected_s": 100} for record in records]}
-    shown = progress(tmp_path, json.dumps(plan))
-    shown.phase("importing")
-    shown.iteration(iteration(rows()))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "[2/4] tiny bf16 short (offline), launch 0: importing; about 5 min left"
-    assert lines[1].startswith("[2/4] tiny bf16 short (offline), launch 0: iteration 1/2, 128 tok/s; about ")
-
-
-def test_progress_of_steps_names_the_mode_and_writes_long_times_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = Progress(SPEC.model_copy(update={"mode": "profile"}), 0, tmp_path / "launch-0.json", None)
-    step = Step(phase="prefill", profiled=True, elapsed_s=3.41, tokens=64, sequences=1)
-    shown.steps([step] * 8)
-    shown.steps([step.model_copy(update={"elapsed_s": 0.036972, "profiled": False})])
-    assert capsys.readouterr().err.splitlines() == [
-        "tiny bf16 short (profile), launch 0: 8 prefill steps of 3,410 ms, traced",
-        "tiny bf16 short (profile), launch 0: 1 prefill step of 37.0 ms",
-    ]
-
-
-def test_progress_calls_launches_that_precision_may_save_a_limit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    records = [str(tmp_path / "results" / "offline" / "x" / f"launch-{i}.json") for i in range(4)]
-    launches = [{"record": record, "expected_s": 100} for record in records]
-    progress(tmp_path, json.dumps({"launches": launches, "precision": {"half_width": 0.01}})).phase("importing")
-    said = capsys.readouterr().err
-    assert said == "[1/at most 4] tiny bf16 short (offline), launch 0: importing; at most 7 min left\n"
 
 
 @pytest.mark.parametrize("plan", ["", "{", "[]", '{"launches": 3}', '{"launches": [{"record": 1}]}'])
@@ -226,11 +169,6 @@ def test_a_garbled_plan_gives_progress_without_totals(
 ) -> None:
     progress(tmp_path, plan).phase("importing")
     assert capsys.readouterr().err == "tiny bf16 short (offline), launch 0: importing\n"
-
-
-def test_rates_and_durations_are_short() -> None:
-    assert [rate(x) for x in (87.4, 1900, 23456)] == ["87", "1.9k", "23.5k"]
-    assert [duration(x) for x in (0, 3, 42, 130, 9000)] == ["0 s", "10 s", "40 s", "2 min", "2.5 h"]
 
 
 def test_a_variable_of_the_shell_that_no_engine_is_given_is_named_unless_the_config_gives_it():
@@ -242,3 +180,11 @@ def test_a_variable_of_the_shell_that_no_engine_is_given_is_named_unless_the_con
     assert list(dropped_variables(given, shell)) == []
     rules = [(REPOSITORY / "workflow" / "rules" / name).read_text() for name in ("launch.smk", "block.smk")]
     assert all(f"-u {name}" in rule for rule in rules for name in THREAD_VARIABLES)
+
+
+def test_a_device_s_memory_is_waited_for_but_not_for_ever() -> None:
+    answers = [{7, 8}, {8}]
+    assert wait_until_released("cuda", {7}, holders=lambda _: answers.pop(0))
+    assert answers == []
+    assert not wait_until_released("ascend", {7}, limit_s=0.0, holders=lambda _: {7})
+    assert wait_until_released("cpu", {7}, holders=lambda _: {7})

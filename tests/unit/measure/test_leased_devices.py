@@ -96,13 +96,6 @@ def test_more_devices_than_there_are_is_an_error_before_any_wait(gpus: list[Devi
     assert error.value.category == "too_few_devices"
 
 
-def test_no_visible_device_is_too_few(gpus: list[Device], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    problem = "needs 1 device; 0 are visible here [(]CUDA_VISIBLE_DEVICES=[)]"
-    with pytest.raises(DeviceError, match=problem), leased(wanted()):
-        pass
-
-
 def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_have_none(gpus: list[Device], monkeypatch):
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
     with leased(wanted()) as held:

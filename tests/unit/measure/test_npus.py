@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.measure.machine.gpus import used
-from rollout_bench.measure.machine.npus import Npus, holders_by_npu, npu_smi
+from rollout_bench.measure.machine.npus import Npus, holders_by_npu
 from rollout_bench.measure.machine.readings import device_flags
 
 PRINTED = """\
@@ -52,9 +52,3 @@ def test_another_process_on_the_device_is_flagged() -> None:
     (flag,) = device_flags([iteration])
     assert flag.code == "device_shared"
     assert "1 others held 0.9 GiB of NPU 1" in flag.sentence
-
-
-def test_without_npu_smi_nothing_is_read() -> None:
-    assert npu_smi() == ""
-    assert Npus(2, {}).read() == []
-    assert Npus(2, {}, lambda: "dcmi module initialize failed. ret is -8005").read() == []

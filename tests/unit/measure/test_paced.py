@@ -114,20 +114,6 @@ def test_a_chat_is_asked_with_messages_and_its_tokens_are_counted_as_those_of_co
     assert all(len(outcome.pieces_s) == 5 for outcome in done.outcomes)
 
 
-def test_a_chat_has_its_own_words_for_log_probabilities():
-    chat = Target("http://x/v1", "m", {}, True, {"logprobs": 2, "top_k": 5}, True)
-    asking = chat.asking("Hi", 7)
-    assert asking == {
-        "model": "m",
-        "max_tokens": 7,
-        "top_k": 5,
-        "logprobs": True,
-        "top_logprobs": 2,
-        "messages": [{"role": "user", "content": "Hi"}],
-    }
-    assert chat.asked_at == "http://x/v1/chat/completions"
-
-
 def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):
     done = send(3, None, concurrency=2, requests=7)
     assert done.sent == [(number % 3, number // 3) for number in range(7)]
@@ -184,11 +170,6 @@ def test_what_was_cut_is_neither_complete_nor_failed_and_its_tokens_that_came_co
     assert (iteration.requests, iteration.sequences, iteration.failed, iteration.incomplete) == (5, 1, 1, 3)
     assert iteration.output_tokens == 2 + 3  # pieces of an answer whose tokens nobody counted are not tokens
     assert iteration.prompt_tokens == 2 * len(PROMPT)
-
-
-def test_a_prompt_that_is_sent_again_is_a_further_sample():
-    found = sent_of(asked(4), [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (0, 2)])
-    assert [(one.prompt, one.sample) for one in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (0, 4)]
 
 
 def test_many_that_are_cut_are_told_and_all_of_them_are_no_result():

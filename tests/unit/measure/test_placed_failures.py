@@ -165,13 +165,3 @@ def test_an_engine_that_has_not_the_trainers_weights_is_flagged_with_what_and_wh
         "After step 0, 3 of the trainer's 25 tensors had not reached an engine as they are, and 2 of 20 were others "
         "where it keeps them; the first is model.norm.weight."
     )
-
-
-def test_weights_that_stayed_since_none_came_are_flagged_as_both():
-    lost = AGREES.model_copy(update={"not_received": 25, "not_loaded": 20, "first": "model.norm.weight"})
-    assert codes(proof(changed_trained=0, trainer=lost)) == ["update_without_effect", "weights_differ"]
-
-
-def test_records_made_before_engines_were_held_against_their_trainer_raise_no_flag():
-    assert codes(proof(trainer=None)) == []
-    assert "trainer" not in proof(trainer=None).model_dump()

@@ -52,10 +52,6 @@ def test_samples_of_a_prompt_are_worth_more_or_less_and_do_not_cancel_each_other
     assert (found[0], found[-1]) == (-0.5, 1)
 
 
-def test_a_single_sample_has_an_advantage_all_the_same():
-    assert advantage(0, 1) == 1
-
-
 def test_tensors_travel_in_buckets_of_one_type_and_a_large_one_alone():
     sizes = [("bf16", 4), ("bf16", 4), ("bf16", 4), ("bf16", 100), ("bf16", 1), ("f32", 1), ("f32", 9)]
     assert buckets(sizes, 10) == [range(2), range(2, 3), range(3, 4), range(4, 5), range(5, 7)]
@@ -104,13 +100,6 @@ def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, wor
     assert refused.value.category == "impossible_placement"
     assert words in refused.value.cause
     assert refused.value.fix
-
-
-def test_what_can_be_placed_is_not_refused():
-    check(placed_spec())
-    check(placed_spec(engine={"args": {"tensor_parallel_size": 2}}))
-    check(placed_spec({"where": "server", "generators": 1, "overlap": 1}))
-    check(placed_spec({"sleep": "2"}).model_copy(update={"platform": "cuda"}))
 
 
 FOLDER = "/tmp/ranks-abc"
@@ -182,13 +171,6 @@ def test_a_step_lasts_from_the_first_release_until_the_last_rank_is_done():
     assert (done.iteration.output_tokens, done.iteration.index) == (11, 4)
     assert (placed.gathered_bytes, placed.update_bytes) == (20, 20)
     assert len(done.iteration.replicas or []) == 2
-
-
-def test_of_one_engine_the_pass_has_no_replicas():
-    server = placed_spec({"where": "server", "generators": 1})
-    done = together([over(0, 100.0, [("generate", 100.0, 2.0)], 5), over(1, 100.0, [("train", 102.0, 1.0)])], server)
-    assert done.iteration.replicas is None
-    assert done.iteration.elapsed_s == 2.0
 
 
 def told_by_all(*digests: str) -> list[StepOver]:

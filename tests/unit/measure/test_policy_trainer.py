@@ -79,13 +79,6 @@ def test_ranks_with_unlike_numbers_of_tokens_add_up_to_one_rank_with_all(model: 
     assert not alike(first, whole)
 
 
-def test_a_rank_with_nothing_to_train_on_adds_nothing(model: Any):
-    trainer = PolicyTrainer(model, samples=3)
-    assert trainer.train([], SAMPLED) is None
-    assert all(not gradient.any() for gradient in trainer.gradients())
-    assert len(trainer.gradients()) == len(list(model.parameters()))
-
-
 def test_the_loss_is_minus_log_probability_times_advantage_of_sampled_tokens_alone(model: Any):
     one = trajectories()[2]
     ids = torch.tensor([[*one.prompt_token_ids, *one.output_token_ids]])

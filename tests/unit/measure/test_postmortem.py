@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.contracts.postmortem import Cause, error_of, state_of
+from rollout_bench.contracts.postmortem import Cause, error_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.launch.outcome import LaunchOutcome
@@ -36,13 +36,3 @@ def test_the_exit_status_says_whether_another_node_may_do(tmp_path: Path, catego
     launch = outcome(tmp_path)
     assert launch.failed("measuring", Cause(category, "it ended", "try again")).status == status
     assert error_of(read_failure(failure_path(launch.out))).status == status
-
-
-def test_a_record_counts_for_more_than_a_failure(tmp_path: Path) -> None:
-    launch = outcome(tmp_path)
-    assert state_of(launch.out) == "missing"
-    launch.failed("measuring", Cause("crash", "it ended", "try again"))
-    assert state_of(launch.out) == "failed"
-    launch.out.parent.mkdir(parents=True)
-    launch.out.touch()
-    assert state_of(launch.out) == "measured"

@@ -30,10 +30,6 @@ def test_every_rank_gets_what_all_handed_over_however_much_each_had(tmp_path: Pa
     assert together(tmp_path, 3, lambda group, rank: group.gather(handed[rank])) == [handed] * 3
 
 
-def test_nothing_at_all_can_be_handed_over(tmp_path: Path):
-    assert together(tmp_path, 2, lambda group, _: group.gather([])) == [[[], []]] * 2
-
-
 @pytest.mark.parametrize("most_bytes", [1, 20, 1000])
 def test_gradients_add_up_in_place_whatever_travels_together(tmp_path: Path, most_bytes: int):
     def work(group: RankGroup, rank: int) -> list[torch.Tensor]:

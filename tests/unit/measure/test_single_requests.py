@@ -59,18 +59,22 @@ def test_an_answer_that_drips_has_one_limit_for_all_of_it(first: bytes, again: b
     with answering(first, again, 0.1) as connection:
         began_s = time.monotonic()
         with pytest.raises(TimeoutError):
-            connection.ask("GET", "/version", answer_s=1.0)
-        assert 0.9 < time.monotonic() - began_s < 60
+            connection.ask("GET", "/version", answer_s=0.4)
+        assert 0.3 < time.monotonic() - began_s < 60
 
 
-def test_an_answer_without_end_is_none():
-    with answering(HEAD, b"x" * (1 << 20)) as connection, pytest.raises(ConnectionError, match="longer than"):
-        connection.ask("GET", "/version")
-
-
-def test_a_length_that_is_a_lie_takes_no_memory():
-    lie = b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc"
-    with answering(lie) as connection, pytest.raises(ConnectionError, match="IncompleteRead"):
+@pytest.mark.parametrize(
+    ("first", "again", "words"),
+    [
+        (HEAD, b"x" * (1 << 20), "longer than"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", b"", "IncompleteRead"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * (1 << 20), "LineTooLong"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + BOMB, b"", "compressed"),
+    ],
+    ids=["endless", "length_is_a_lie", "long_header", "compressed"],
+)
+def test_an_answer_that_takes_too_much_memory_is_refused(first: bytes, again: bytes, words: str):
+    with answering(first, again) as connection, pytest.raises(ConnectionError, match=words):
         connection.ask("GET", "/version")
 
 
@@ -80,19 +84,7 @@ def test_of_an_error_without_end_the_beginning_is_read():
         assert (status, len(text)) == (500, 64 << 10)
 
 
-def test_a_header_of_20_mb_is_refused():
-    begins = b"HTTP/1.1 200 OK\r\nX-Long: "
-    with answering(begins, b"x" * (1 << 20)) as connection, pytest.raises(ConnectionError, match="LineTooLong"):
-        connection.ask("GET", "/version")
-
-
-def test_a_compressed_answer_is_refused():
-    bomb = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + BOMB
-    with answering(bomb) as connection, pytest.raises(ConnectionError, match="compressed"):
-        connection.ask("GET", "/metrics")
-
-
-@pytest.mark.parametrize("path", ["/asked", "/metrics", "/v1/models", "/version"])
+@pytest.mark.parametrize("path", ["/metrics", "/version"])
 def test_a_redirect_is_not_followed_and_its_host_is_named(path: str):
     with hostile_server("redirect") as server, hostile_server() as elsewhere:
         server.elsewhere = elsewhere.url
@@ -132,16 +124,7 @@ def test_what_a_server_says_of_itself_is_fit_to_be_kept():
     assert served.version.startswith("1\\u202e1")
 
 
-def test_a_model_without_a_chat_template_is_not_called_a_load_too_large():
-    said = "As of transformers v4.44, default chat template is no longer allowed, so you must provide one"
-    target = Target("http://x/v1", "stub", {}, True, {})
-    with pytest.raises(ServingFailed) as raised:
-        check_answer(400, json.dumps({"error": {"message": said}}), target)
-    assert said[:60] in raised.value.cause
-    assert raised.value.fix == "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
-
-
-@pytest.mark.parametrize("pad", range(180, 205))
+@pytest.mark.parametrize("pad", range(180, 205, 3))
 def test_a_key_in_an_error_is_struck_out_before_the_error_is_cut(pad: int):
     message = json.dumps({"error": "x" * pad + f" {KEY} {KEY.lower()}"}).replace("/", "\\/")
     target = Target("http://x/v1", "stub", {"Authorization": f"Bearer {KEY}"}, True, {})

@@ -64,49 +64,41 @@ CUDA = notes(
 """As vLLM logs the start on a GPU, by its source."""
 
 
-def test_the_phases_on_a_cpu() -> None:
-    assert phases_of(CPU) == {
-        "worker_start": 1.0,
-        "model_build": 0.5,
-        "weights": 1.5,
-        "memory_profiling": 6.5,
-        "dynamo": 1.0,
-        "inductor": 20.0,
-        "kv_cache": 1.5,
-        "engine_ready": 8.0,
-    }
-
-
-def test_the_phases_on_a_gpu() -> None:
-    assert phases_of(CUDA) == {
-        "worker_start": 5.0,
-        "weights": 5.5,
-        "memory_profiling": 4.0,
-        "dynamo": 3.0,
-        "inductor": 5.5,
-        "kv_cache": 1.0,
-        "graph_capture": 4.0,
-        "engine_ready": 12.0,
-    }
-
-
-def test_the_phases_on_a_cpu_of_an_engine_that_compiles_nothing() -> None:
-    eager = notes(
-        (11.0, "Starting to load model /m..."),
-        (11.5, "Initializing model took 0.5 seconds"),
-        (11.5, "Loading weights on cpu ..."),
-        (15.0, "Using LBHNC KV cache layout."),
-        (15.5, "Explicitly set (1.0/15.71) GiB for KV cache on node 0."),
-        (17.0, "init engine (profile, create kv cache, warmup model) took 2.00 s"),
-    )
-    assert phases_of(eager) == {
-        "worker_start": 1.0,
-        "model_build": 0.5,
-        "weights": 3.5,
-        "memory_profiling": 0.5,
-        "kv_cache": 1.5,
-        "engine_ready": 33.0,
-    }
+@pytest.mark.parametrize(
+    ("found", "phases"),
+    [
+        (
+            CPU,
+            {
+                "worker_start": 1.0,
+                "model_build": 0.5,
+                "weights": 1.5,
+                "memory_profiling": 6.5,
+                "dynamo": 1.0,
+                "inductor": 20.0,
+                "kv_cache": 1.5,
+                "engine_ready": 8.0,
+            },
+        ),
+        (
+            CUDA,
+            {
+                "worker_start": 5.0,
+                "weights": 5.5,
+                "memory_profiling": 4.0,
+                "dynamo": 3.0,
+                "inductor": 5.5,
+                "kv_cache": 1.0,
+                "graph_capture": 4.0,
+                "engine_ready": 12.0,
+            },
+        ),
+        ([note.model_copy(update={"at": note.at - 45}) for note in CPU], {}),
+    ],
+    ids=["cpu", "cuda", "earlier_engine"],
+)
+def test_lines_of_this_engine_s_log_become_its_phases(found: list[StartNote], phases: dict[str, float]) -> None:
+    assert phases_of(found) == phases
 
 
 def test_graphs_of_the_cache_are_a_phase_of_their_own() -> None:
@@ -117,16 +109,6 @@ def test_graphs_of_the_cache_are_a_phase_of_their_own() -> None:
     found = phases_of(sorted(warm, key=lambda note: note.at))
     assert found["cached_graphs"] == 1.5
     assert "inductor" not in found
-
-
-def test_an_artifact_that_is_loaded_whole_is_one_too() -> None:
-    lines = [
-        (25.0, "Directly load AOT compilation from path /cache"),
-        (25.5, "torch.compile and initial profiling/warmup run together took 4.00 s in total"),
-    ]
-    assert phases_of(notes((15.0, "Starting to load model"), (20.5, "Model loading took 3 GiB"), *lines))[
-        "cached_graphs"
-    ] == pytest.approx(4.0)
 
 
 def test_one_that_cant_be_loaded_took_its_time_all_the_same() -> None:
@@ -205,10 +187,6 @@ def test_a_log_that_says_nothing_leaves_everything_unexplained() -> None:
     assert (phases, rest_s) == ([], 40.0)
 
 
-def test_what_was_noted_by_earlier_engines_is_none_of_this_one() -> None:
-    assert phases_of([note.model_copy(update={"at": note.at - 45}) for note in CPU]) == {}
-
-
 @given(st.lists(st.tuples(st.sampled_from(OVER), st.floats(-5, 105), st.floats(-5, 105)), max_size=12))
 def test_phases_and_rest_are_the_whole(spans: list[tuple[str, float, float]]) -> None:
     made = [StartSpan.model_validate({"name": name, "began": began, "ended": ended}) for name, began, ended in spans]
@@ -233,9 +211,3 @@ def test_a_handler_notes_the_lines_that_matter_and_no_others(tmp_path: Path, mon
         file.write('{"at": 1.0, "pi')  # of a process that was killed while it wrote
     (found,) = read_notes(path)
     assert found.text == "Loading weights took 1.25 seconds"
-
-
-def test_without_a_file_nothing_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(NOTES, raising=False)
-    StartNotes().emit(logging.makeLogRecord({"msg": "Model loading took 1 GiB"}))
-    assert read_notes(tmp_path / "nothing") == []

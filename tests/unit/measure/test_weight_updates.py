@@ -72,14 +72,6 @@ def test_named_weights_have_no_second_checkpoint():
     assert fix == "take update: in_process"
 
 
-def test_a_second_checkpoint_that_cant_be_built_is_said(tmp_path: Path):
-    (tmp_path / "model-other").write_text("something else")
-    updates = Reload(Called(), spec_of(update="reload"), str(tmp_path / "model"))
-    category, cause, _ = failure_of(updates, "prepare")
-    assert category == "no_second_checkpoint"
-    assert "model-other" in cause
-
-
 def test_quantized_named_weights_have_no_trainers_tensors():
     updates = InProcess(Called(), spec_of(synthetic=False, weights_format="compressed-tensors-w8a8"), "m")
     assert failure_of(updates, "prepare")[0] == "not_updatable"
@@ -101,11 +93,6 @@ def test_trainers_tensors_are_made_on_each_rank_and_the_slowest_is_told():
     ]
 
 
-def test_bf16_weights_are_quantized_by_nobody_but_the_engine():
-    llm = Called([{"transfer_s": 1.0, "quantize_s": 0.0, "size_bytes": 5, "buckets": 1}])
-    assert InProcess(llm, spec_of(), "m").apply("first")["quantize_s"] is None
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -121,11 +108,6 @@ def test_a_format_that_vllm_refuses_is_not_updatable_in_its_own_words(method: ty
     assert category == "not_updatable"
     assert cause == f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
     assert "another quantization" in fix
-
-
-def test_other_exceptions_of_an_update_stay_crashes():
-    with pytest.raises(RuntimeError, match="size of tensor a"):
-        Reload(Called(error=RuntimeError("The size of tensor a (3) must match")), spec_of(), "m").apply("first")
 
 
 def test_a_vllm_without_sleep_is_said_before_anything_is_measured():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import refresh_example
 import yaml
-from docs_pages import GENERATED, REPOSITORY, Block, Command, blocks, commands, pages, prose
+from docs_pages import GENERATED, REPOSITORY, Command, blocks, commands, pages, prose
 from snakemake.cli import get_argument_parser
 from snakemake.utils import update_config
 from synthetic_records import make_plan, make_record, make_spec, save
@@ -32,16 +32,17 @@ from rollout_bench.report.summary import summarise
 
 PAGES = pages()
 WRITTEN = [page for page in PAGES if GENERATED not in page.parents]
-YAML_BLOCKS = [block for page in PAGES for block in blocks(page, "yaml")]
-SNAKEMAKE = [command for page in PAGES for command in commands(page, "snakemake")]
-SUB_COMMANDS = [command for page in PAGES for command in commands(page, "rollout-bench")]
-SCRIPTS = [command for page in PAGES for command in commands(page, "python")]
 
 LARGEST_IMAGE_BYTES = 200_000
 
 
 def name(page: Path) -> str:
     return str(page.relative_to(REPOSITORY))
+
+
+def with_some(*languages: str) -> list[Path]:
+    """Return the pages that have blocks in one of these languages."""
+    return [page for page in PAGES if blocks(page, *languages)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -77,38 +78,28 @@ def test_every_make_target_exists(page: Path):
     assert named <= targets
 
 
-@pytest.mark.parametrize("block", YAML_BLOCKS, ids=str)
-def test_every_yaml_block_can_be_laid_over_the_default_config(block: Block):
-    merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    update_config(merged, yaml.safe_load(block.text))
-    expand(read_config(merged), probe_engine(None))
+@pytest.mark.parametrize("page", with_some("yaml"), ids=name)
+def test_every_yaml_block_can_be_laid_over_the_default_config(page: Path):
+    for block in blocks(page, "yaml"):
+        merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+        update_config(merged, yaml.safe_load(block.text))
+        expand(read_config(merged), probe_engine(None))
 
 
-@pytest.mark.parametrize("command", SNAKEMAKE, ids=str)
-def test_every_snakemake_command_has_options_that_exist(command: Command):
+@pytest.mark.parametrize("page", with_some("shell", "bash", "sh", "console"), ids=name)
+def test_every_command_exists_and_has_the_options_that_are_shown(page: Path):
     def refuse(message: str) -> None:
         raise AssertionError(message)
 
     parser = get_argument_parser()
     parser.error = refuse  # type: ignore[method-assign, assignment]
-    parsed: argparse.Namespace = parser.parse_args(list(command.words[1:]))
-    assert all("=" in entry for entry in parsed.config or [])
-
-
-@pytest.mark.parametrize("command", SCRIPTS, ids=str)
-def test_every_script_exists_and_has_the_options_that_are_shown(command: Command):
-    options = [word for word in command.words[2:] if word.startswith("-")]
-    assert [option for option in options if option not in said_of_options(command.words[1])] == []
-
-
-@pytest.mark.parametrize("command", SUB_COMMANDS, ids=str)
-def test_every_sub_command_exists_and_has_the_options_that_are_shown(command: Command):
-    options = [word for word in command.words[2:] if word.startswith("-")]
-    said = (
-        (REPOSITORY / "docs/reference/commands.md").read_text().partition(f"\n## rollout-bench {command.words[1]}\n")[2]
-    )
-    assert [option for option in options if option not in said.partition("\n## ")[0]] == []
-    assert said
+    for command in commands(page, "snakemake"):
+        parsed: argparse.Namespace = parser.parse_args(list(command.words[1:]))
+        assert all("=" in entry for entry in parsed.config or [])
+    for command in [*commands(page, "python"), *commands(page, "rollout-bench")]:
+        said = said_of_options(command.words[1]) if command.words[0] == "python" else said_of_sub_command(command)
+        assert said
+        assert [word for word in command.words[2:] if word.startswith("-") and word not in said] == []
 
 
 def test_every_shell_block_is_checked_somewhere():
@@ -225,6 +216,12 @@ def said_of_options(script: str) -> str:
     """Return what a script's --help says; asked once, as pages show many commands of one script."""
     line = [sys.executable, str(REPOSITORY / script), "--help"]
     return subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}).stdout
+
+
+def said_of_sub_command(command: Command) -> str:
+    """Return what the reference says of a sub-command."""
+    page = (GENERATED / "commands.md").read_text()
+    return page.partition(f"\n## rollout-bench {command.words[1]}\n")[2].partition("\n## ")[0]
 
 
 def anchors(page: Path) -> set[str]:
