@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from bad_trainers import ROLLOUT, VERL
 from docs_pages import REPOSITORY, Command, blocks, commands, named_configs, pages
 from snakemake.cli import get_argument_parser, parse_config
 from snakemake.utils import update_config
+from training_runs import ROLLOUT, VERL
 from workspace import Workspace
 
 from rollout_bench.plan.schedule import Schedule

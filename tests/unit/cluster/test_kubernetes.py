@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_comparing import Bad
-from bad_kubernetes import BAD_KUBERNETES
 from planned import merged_with
 
 from rollout_bench.cluster.kubernetes import manifest
@@ -87,11 +85,3 @@ def test_a_template_of_the_users_own_is_filled_in_and_what_is_wrong_with_it_is_s
 def test_without_an_image_it_is_said_which_to_name():
     with pytest.raises(UserError, match=r"kubernetes\.image: is not set"):
         made("{}")
-
-
-@pytest.mark.parametrize("bad", BAD_KUBERNETES, ids=lambda bad: bad.name)
-def test_wrong_settings_are_told_in_two_lines(bad: Bad):
-    with pytest.raises(UserError) as error:
-        read_config(merged_with(f"{{{bad.overlay}}}"))
-    assert bad.problem in error.value.problem
-    assert bad.remedy in error.value.remedy

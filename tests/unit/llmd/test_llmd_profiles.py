@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_profiles import BAD_PROFILES, FILES, Bad
 from llmd_shapes import SHAPES, Shape
 from planned import REPOSITORY, merged_with, planned
+from refusals import refusals, refused, write_files
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.harnesses import HARNESSES
@@ -310,19 +310,12 @@ def test_limits_of_a_profile_are_slo_where_the_config_has_none(tmp_path: Path):
     assert with_profiles({**config, "slo": {"tpot_ms": 9}})["slo"] == {"tpot_ms": 9}
 
 
-def test_there_are_at_least_thirty_wrong_profiles_and_no_two_alike():
-    assert len({bad.name for bad in BAD_PROFILES}) == len({bad.overlay for bad in BAD_PROFILES}) == len(BAD_PROFILES)
-    assert len(BAD_PROFILES) >= 30
-
-
-@pytest.mark.parametrize("bad", BAD_PROFILES, ids=lambda bad: bad.name)
-def test_a_wrong_profile_is_told_in_two_lines(bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@refusals(__file__)
+def test_a_wrong_profile_is_refused_in_two_lines(
+    given: dict[str, Any], problem: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BAD_PROFILES_TOKEN", "abcdef")
-    for name, content in FILES.items():
-        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError) as raised:
-        planned(bad.overlay)
-    problem, remedy = str(raised.value).split("\n")
-    assert bad.problem in problem
-    assert bad.remedy in remedy
+    write_files(__file__, tmp_path)
+    with refused(problem, remedy):
+        planned(given)

@@ -1,43 +1,36 @@
-"""Every wrong config is told in two lines, before anything runs."""
+"""Every wrong config is refused in two lines, before anything runs."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
-from bad_configs import BAD_OVERLAYS, Bad
-from planned import planned
+from planned import merged_with, planned
+from refusals import refusals, refused, write_files
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config_file import check_config_file
+from rollout_bench.plan.config_file import check_config_file, read_config
+from rollout_bench.plan.engine import probe_engine
+from rollout_bench.plan.matrix import expand
 
 
-def test_there_are_at_least_sixty_and_no_two_alike():
-    assert len({bad.name for bad in BAD_OVERLAYS}) == len({bad.overlay for bad in BAD_OVERLAYS}) == len(BAD_OVERLAYS)
-    assert len(BAD_OVERLAYS) >= 60
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the files that the wrong configs name."""
+    found = tmp_path_factory.mktemp("refused")
+    write_files(__file__, found)
+    return found
 
 
-def test_the_default_config_is_good():
-    assert len(planned("{}").experiments) == 3
-
-
-def test_weights_below_the_home_folder_have_the_same_key_for_every_user(monkeypatch: pytest.MonkeyPatch):
-    overlay = "{models: [o], quants: [bf16], model_settings: {o: {weights: {bf16: ~/x}}}}"
-    found = []
-    for home in ("/home/a", "/home/b"):
-        monkeypatch.setenv("HOME", home)
-        found += planned(overlay).experiments
-    assert [experiment.model_path for experiment in found] == ["/home/a/x", "/home/b/x"]
-    assert found[0].spec.key() == found[1].spec.key()
-
-
-@pytest.mark.parametrize("bad", BAD_OVERLAYS, ids=lambda bad: bad.name)
-def test_a_wrong_config_is_told_in_two_lines(bad: Bad):
-    with pytest.raises(UserError) as raised:
-        planned(bad.overlay)
-    problem, remedy = str(raised.value).split("\n")
-    assert bad.problem in problem
-    assert bad.remedy in remedy
+@refusals(__file__)
+def test_a_wrong_config_is_refused_in_two_lines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: Any, problem: str, remedy: str
+):
+    monkeypatch.chdir(folder)
+    with refused(problem, remedy):
+        planned(given)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +59,9 @@ def test_a_config_file_that_is_missing_or_a_folder_is_named(tmp_path: Path):
     for path, problem in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(UserError, match=problem):
             check_config_file(path)
+
+
+def test_a_harness_that_is_not_installed_is_named_with_its_requirements():
+    engine = dataclasses.replace(probe_engine(None), harnesses={})
+    with refused("harness: guidellm is not installed", "requirements/guidellm.in"):
+        expand(read_config(merged_with("{modes: [online], harness: guidellm}")), engine)

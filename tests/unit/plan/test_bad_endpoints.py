@@ -2,41 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
-from bad_endpoints import ADDRESS, BAD_ONLINE, Bad
-from planned import merged_with, planned
+from planned import planned
 
-from rollout_bench.core.errors import UserError
-from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import probe_engine
-from rollout_bench.plan.matrix import expand
-
-
-def test_no_two_are_alike():
-    assert len({bad.name for bad in BAD_ONLINE}) == len({bad.overlay for bad in BAD_ONLINE}) == len(BAD_ONLINE)
-    assert len(BAD_ONLINE) >= 30
-
-
-@pytest.mark.parametrize("bad", BAD_ONLINE, ids=lambda bad: bad.name)
-def test_it_is_told_in_two_lines(bad: Bad):
-    with pytest.raises(UserError) as raised:
-        planned(bad.overlay)
-    problem, remedy = str(raised.value).split("\n")
-    assert bad.problem in problem
-    assert bad.remedy in remedy
-    assert "hush" not in str(raised.value)
-
-
-def test_a_harness_that_is_not_installed_is_told_with_where_its_version_stands():
-    config = read_config(merged_with("{modes: [online], harness: guidellm}"))
-    engine = dataclasses.replace(probe_engine(None), harnesses={})
-    with pytest.raises(UserError) as raised:
-        expand(config, engine)
-    problem, remedy = str(raised.value).split("\n")
-    assert problem.startswith("config: harness: guidellm is not installed in ")
-    assert "requirements/guidellm.in" in remedy
+ADDRESS = "url: 'http://h/v1', model: m"
 
 
 @pytest.mark.parametrize(

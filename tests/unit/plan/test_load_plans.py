@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bad_loads import BAD_LOADS, FILES, Bad
 from planned import planned
+from refusals import write_files
 
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.errors import UserError
 from rollout_bench.plan.matrix import Experiment
 
 TRACED = "{{workloads: [w], workload_settings: {{w: {{prompts: 8, dataset: {{format: trace, path: {}}}}}}}}}"
@@ -17,27 +16,12 @@ TRACED = "{{workloads: [w], workload_settings: {{w: {{prompts: 8, dataset: {{for
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_with_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, content in FILES.items():
-        (tmp_path / name).write_text(content)
+    write_files(__file__, tmp_path)
     monkeypatch.chdir(tmp_path)
 
 
 def first(overlay: str) -> Experiment:
     return planned(overlay).experiments[0]
-
-
-def test_no_two_are_alike():
-    assert len({bad.name for bad in BAD_LOADS}) == len({bad.overlay for bad in BAD_LOADS}) == len(BAD_LOADS)
-    assert len(BAD_LOADS) >= 30
-
-
-@pytest.mark.parametrize("bad", BAD_LOADS, ids=lambda bad: bad.name)
-def test_a_wrong_load_is_told_in_two_lines(bad: Bad):
-    with pytest.raises(UserError) as raised:
-        planned(bad.overlay)
-    problem, remedy = str(raised.value).split("\n")
-    assert bad.problem in problem
-    assert bad.remedy in remedy
 
 
 def test_max_model_len_is_the_longest_that_can_be_drawn():
@@ -55,7 +39,7 @@ def test_max_model_len_of_a_trace_is_its_longest_pair():
 
 def test_a_data_set_is_named_by_its_content_wherever_it_lies():
     Path("elsewhere").mkdir()
-    Path("elsewhere/copy.jsonl").write_text(FILES["trace.jsonl"])
+    Path("elsewhere/copy.jsonl").write_text(Path("trace.jsonl").read_text())
     key = first(TRACED.format("trace.jsonl")).spec.key()
     assert first(TRACED.format("elsewhere/copy.jsonl")).spec.key() == key
     assert first(TRACED.format("arriving.jsonl")).spec.key() != key

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_trainers import BAD_TRL, TRL, BadTrainer
 from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset, planned
+from refusals import refusals, refused
+from training_runs import TRL
 
 from rollout_bench.commands import trainers
-from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.keys import Influence
 from rollout_bench.trainers.trl_keys import trl_registry
 
@@ -262,14 +262,7 @@ def test_each_key_has_one_entry_that_says_what_becomes_of_it():
         assert key.influence is Influence.UNSUPPORTED or not key.off
 
 
-def test_no_two_wrong_runs_are_alike():
-    assert len({bad.name for bad in BAD_TRL}) == len({bad[1:3] for bad in BAD_TRL}) == len(BAD_TRL)
-
-
-@pytest.mark.parametrize("bad", BAD_TRL, ids=lambda bad: bad.name)
-def test_a_wrong_run_is_told_in_two_lines(made: Made, bad: BadTrainer):
-    with pytest.raises(UserError) as raised:
-        made(bad.arguments, TRL if bad.content is None else bad.content)
-    problem, remedy = str(raised.value).split("\n")
-    assert bad.problem in problem
-    assert bad.remedy in remedy
+@refusals(__file__, "trl")
+def test_a_wrong_run_is_refused_in_two_lines(made: Made, given: dict[str, Any], problem: str, remedy: str):
+    with refused(problem, remedy):
+        made(given.get("arguments", ""), given.get("content", TRL).replace(*given.get("edit", ["", ""])))

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from bad_trainers import VERL
 from made_workloads import workload
 from planned import planned
+from training_runs import VERL
 
 from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.commands import trainers
