@@ -75,17 +75,6 @@ def test_every_format_holds_the_same_model(weights_format: str, tmp_path: Path) 
             assert bool(((rounded[name] * scale.float() - weight.float()).abs() <= 0.505 * scale.float()).all())
 
 
-def test_w8a16_packs_the_int8_values_of_w8a8(tmp_path: Path) -> None:
-    shape = shape_of(preset="qwen3-tiny", num_hidden_layers=1)
-    for name in ("compressed-tensors-w8a8", "compressed-tensors-w8a16"):
-        build_checkpoint(shape, name, tmp_path / name)
-    plain = load_file(tmp_path / "compressed-tensors-w8a8" / "model.safetensors")
-    packed = load_file(tmp_path / "compressed-tensors-w8a16" / "model.safetensors")
-    name = "model.layers.0.mlp.down_proj.weight"
-    assert torch.equal(packed[f"{name}_packed"].view(torch.uint8).int() - 128, plain[name].int())
-    assert packed[f"{name}_shape"].tolist() == list(plain[name].shape)
-
-
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         build_checkpoint(shape_of(preset="qwen3-moe-tiny", seed=seed), "compressed-tensors-w8a8", tmp_path / name)
@@ -116,20 +105,6 @@ def test_a_large_model_is_sharded_with_an_index_and_the_same_values(
     for spec in tensors(shape):
         with safe_open(tmp_path / "m" / index["weight_map"][spec.name], framework="pt") as file:
             assert torch.equal(file.get_tensor(spec.name), random_weight(spec, shape))
-
-
-def test_a_config_only_checkpoint_has_no_weights(tmp_path: Path) -> None:
-    build_checkpoint(shape_of(preset="qwen3-30b-a3b"), "compressed-tensors-w8a8", tmp_path / "m", config_only=True)
-    names = ["config.json", "synthetic.json", "tokenizer.json", "tokenizer_config.json"]
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == names
-
-
-def test_a_whole_checkpoint_is_left_alone(tmp_path: Path) -> None:
-    shape = shape_of(preset="qwen3-moe-tiny")
-    assert build_checkpoint(shape, "bf16", tmp_path / "m")
-    before = (tmp_path / "m" / "model.safetensors").stat().st_mtime_ns
-    assert not build_checkpoint(shape, "bf16", tmp_path / "m")
-    assert (tmp_path / "m" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_another_model_at_the_destination_is_kept_and_named(tmp_path: Path) -> None:

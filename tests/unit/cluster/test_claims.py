@@ -155,18 +155,6 @@ def test_what_slurm_writes_into_the_log_of_a_job_tells_why_it_ended(said: str, c
 
 
 @pytest.mark.parametrize(
-    ("nodes", "names"),
-    [
-        ("n1", ["n1"]),
-        ("n[1-3,7],login", ["n1", "n2", "n3", "n7", "login"]),
-        ("gpu[08-10]-ib", ["gpu08-ib", "gpu09-ib", "gpu10-ib"]),
-    ],
-)
-def test_lists_of_nodes_are_read_as_slurm_writes_them(nodes: str, names: list[str]):
-    assert slurm.expanded(nodes) == names
-
-
-@pytest.mark.parametrize(
     ("gres", "numbers"),
     [
         ("npu:2(IDX:0-1)", [0, 1]),

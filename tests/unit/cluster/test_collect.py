@@ -12,8 +12,6 @@ from synthetic_profiles import make_profile, make_steps
 from synthetic_records import make_failure, make_plan, make_record, save
 
 from rollout_bench.analysis.timed.collection import collect as read_all
-from rollout_bench.cluster.retrieval import collect, launch_of
-from rollout_bench.contracts.modes import MODES, TRACES, Mode
 from rollout_bench.contracts.store import (
     failure_path,
     record_path,
@@ -22,7 +20,6 @@ from rollout_bench.contracts.store import (
     write_failure,
     write_launched,
 )
-from rollout_bench.core.errors import UserError
 from rollout_bench.report.summary import summarise
 
 
@@ -47,13 +44,6 @@ def test_records_failures_side_files_and_logs_come_home_and_the_summary_counts_t
     summary = summarise(read_all(home / "results", make_plan([BF16, W8A8], launches=2)))
     assert "2/2" in summary.markdown
     assert "no memory is left for KV cache blocks" in summary.markdown
-
-
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_what_any_mode_leaves_beside_a_record_is_known_to_be_of_its_launch(mode: Mode):
-    launch = f"{mode.name}/model-bf16-load-0123abcd/launch-0"
-    beside = [f"{ending}/trace.json.gz" if ending == TRACES else ending for ending in mode.side_files]
-    assert {launch_of(f"results/{launch}{ending}") for ending in (".json", *beside)} == {launch}
 
 
 def test_asking_again_takes_what_is_new_and_touches_nothing_else(claim: Path):
@@ -152,11 +142,6 @@ def test_half_a_file_of_a_launch_that_still_runs_is_left_out(claim: Path):
     (at(claim).parent / "launch-3.sequences.jsonl.gz").write_bytes(b"")
     assert bring(claim).refused == []
     assert not list((claim.parent / "results").rglob("*launch-3*"))
-
-
-def test_a_folder_without_results_is_an_error(tmp_path: Path):
-    with pytest.raises(UserError, match="holds no folder results/"):
-        collect(tmp_path, tmp_path / "home", tmp_path / "logs")
 
 
 def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):

@@ -10,7 +10,6 @@ import pytest
 from made_claim import BF16, W8A8, at, bring, command, make_claim
 from synthetic_records import make_failure, make_record, save
 
-from rollout_bench.cluster.retrieval import launch_of
 from rollout_bench.core.errors import UserError
 
 
@@ -94,18 +93,3 @@ def test_a_log_behind_a_link_to_a_folder_stays(claim: Path, private: Path):
     outside(claim, f"logs/offline/{BF16.experiment()}", private)
     assert len(bring(claim).records) == 2
     assert not list((claim.parent / "logs" / "offline" / BF16.experiment()).glob("*"))
-
-
-INSIDE = f"results/{LAUNCH}.json"
-
-
-ODD_NAMES = [
-    "../outside", "results/../../outside", "results/../../launch-0.json", "/tmp/outside", "other/inside", ".", "",
-    "results", f"{INSIDE}/launch-1.json", f"results/offline/{'x' * 300}/launch-0.json",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_no_odd_name_is_asked_for(name: str):
-    assert launch_of(INSIDE) == LAUNCH
-    assert launch_of(name) is None

@@ -59,12 +59,6 @@ def test_a_claim_is_made_where_its_size_is_said_and_secrets_are_named_alone():
     assert container["envFrom"] == [{"secretRef": {"name": "hub"}}, {"secretRef": {"name": "key"}}]
 
 
-def test_a_pod_that_is_to_be_looked_into_waits():
-    documents, container = parts(f"{{{CUDA}, debug: true}}}}")
-    assert container["command"] == ["sleep", "infinity"]
-    assert documents[-1]["spec"]["backoffLimit"] == 0
-
-
 def test_a_pod_has_no_token_of_the_cluster_and_no_right_that_it_needs_not():
     documents, container = parts(f"{{{CUDA}}}}}")
     pod = documents[-1]["spec"]["template"]["spec"]
@@ -80,8 +74,3 @@ def test_a_template_of_the_users_own_is_filled_in_and_what_is_wrong_with_it_is_s
     own.write_text("{{ nmespace }}")
     with pytest.raises(UserError, match="nmespace"):
         made(f"{{{CUDA}, template: {own}}}}}")
-
-
-def test_without_an_image_it_is_said_which_to_name():
-    with pytest.raises(UserError, match=r"kubernetes\.image: is not set"):
-        made("{}")

@@ -10,7 +10,7 @@ import pytest
 from synthetic_records import make_plan, make_spec
 
 from rollout_bench.cluster.ownership import Owner, claimed, under_way
-from rollout_bench.commands.plan import show, under_way_lines
+from rollout_bench.commands.plan import show
 from rollout_bench.contracts.store import claim_path, record_path, word_path
 from rollout_bench.core.processes import group_of
 from rollout_bench.measure.launch.progress import Progress, leave_word
@@ -48,13 +48,6 @@ def test_a_launch_that_is_measured_is_named_with_how_far_it_is(
     assert line in capsys.readouterr().out.splitlines()
 
 
-def test_one_that_has_said_nothing_yet_has_begun(record: Path, tmp_path: Path) -> None:
-    claim(record)
-    assert under_way(tmp_path) == {
-        f"{SPEC.mode}/{SPEC.experiment()}/launch-1.json": f"begun, by process {os.getpid()} on n1"
-    }
-
-
 @pytest.mark.parametrize(
     ("dead", "there"),
     [({"ticks": 0}, 0), ({"host": "elsewhere", "until_s": 1.0}, 0), ({"host": "elsewhere"}, 1)],
@@ -63,13 +56,6 @@ def test_one_that_has_said_nothing_yet_has_begun(record: Path, tmp_path: Path) -
 def test_a_claim_counts_as_long_as_its_process_may_live(record: Path, tmp_path: Path, dead: dict, there: int) -> None:
     claim(record, **dead)
     assert len(under_way(tmp_path)) == there
-
-
-def test_launches_that_the_plan_does_not_select_are_counted(record: Path, tmp_path: Path) -> None:
-    claim(record)
-    assert under_way_lines(make_plan([SPEC], launches=1), tmp_path) == [
-        "under way besides: 1 launch that this config does not select"
-    ]
 
 
 def test_a_launch_leaves_no_word_once_it_is_over_and_none_where_nothing_is_claimed(record: Path) -> None:

@@ -106,13 +106,6 @@ def test_a_launch_on_two_devices_takes_two_of_them_and_their_cores(gpus: None):
     assert {side.threads(wildcards(launch)) for launch in plan.launches} == {4}
 
 
-def test_a_limit_of_the_user_is_kept(gpus: None):
-    workflow = Workflow(devices=2)
-    side = SideBySide(on_gpus(), workflow, on_cluster=False)
-    assert workflow.registered == {"device_0": 1, "device_1": 1}
-    assert list(side.resources) == ["devices", "device_0", "device_1"]
-
-
 @pytest.mark.parametrize("cores", [None, 1])
 def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | None):
     plan, workflow = on_gpus(tensor_parallel_size=2), Workflow(cores=cores, nodes=100)
@@ -122,23 +115,6 @@ def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | N
     assert {side.threads(wildcards(launch)) for launch in plan.launches} == {16}
     assert side.all_cores == 8
     assert side.arguments(wildcards(plan.launches[0])) == ["--isolation", "per_device"]
-
-
-def test_blocks_of_cores_are_devices_too():
-    plan, workflow = planned(isolation="per_device", devices=1), Workflow(cores=2)
-    assert "--devices" in SideBySide(plan, workflow, workflow.nodes is not None).arguments(wildcards(plan.launches[0]))
-    assert workflow.registered == {"devices": 1, "device_0": 1}
-
-
-@pytest.mark.parametrize("models", [1, 2, 3, 4])
-def test_another_index_begins_with_another_device_however_many_groups_there_are(gpus: None, models: int):
-    plan = on_gpus()
-    side = SideBySide(plan, Workflow(), on_cluster=False)
-    side._rank = {(str(number), "offline", "load"): number for number in range(models)} | side._rank
-    side._rank = {group: number for number, group in enumerate(side._rank)}
-    for name in {launch.experiment.name for launch in plan.launches}:
-        begins = [side.first(launch) for launch in plan.launches if launch.experiment.name == name]
-        assert len(set(begins)) == len(begins) == 4
 
 
 @pytest.mark.parametrize("devices", [2, 3, 4, 8])
@@ -199,11 +175,6 @@ def test_a_step_with_more_engines_than_devices_leads_to_the_part_of_one_engine(m
         "\n  -> make one engine's part of the step (from-verl, from-trl: --one-engine), or plan for the cluster that"
         " has them (--profile profiles/slurm)"
     )
-
-
-def test_where_no_device_is_seen_nothing_is_said_of_their_number(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: None)
-    assert refused(on_platform(on_gpus(tensor_parallel_size=512), "cuda")) is None
 
 
 def test_on_cpu_each_process_of_an_engine_needs_a_core(monkeypatch: pytest.MonkeyPatch):

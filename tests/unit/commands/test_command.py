@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import subprocess
 import sys
 import venv
@@ -15,40 +13,16 @@ import yaml
 from workspace import REPOSITORY
 
 from rollout_bench import __version__
-from rollout_bench.__main__ import COMMANDS, main
+from rollout_bench.__main__ import main
 from rollout_bench.commands import collect
 
 SOURCES = REPOSITORY / "src"
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
-WORKFLOW = ("run", "plan", "check")
-"""What calls Snakemake."""
-
-ONLY_HERE = ("from-verl", "from-trl", "export", "discard")
-"""What no rule calls, and that has no script of its own."""
-
-SCRIPT_OF = {name: f"{name}.py" for name in COMMANDS if name not in WORKFLOW + ONLY_HERE} | {"trace": "read_trace.py"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rollout_bench", *arguments]
     return subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("arguments", [(), ("--help",)])
-def test_help_names_every_sub_command(arguments: tuple[str, ...]) -> None:
-    done = run(*arguments)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [name for name in COMMANDS if not re.search(rf"\n    {name}\s", done.stdout)] == []
-
-
-@pytest.mark.parametrize("name", SCRIPT_OF)
-def test_a_sub_command_has_the_arguments_of_its_script(name: str) -> None:
-    script = subprocess.run([sys.executable, SCRIPTS / SCRIPT_OF[name], "-h"], capture_output=True, text=True)
-    done = run(name, "-h")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"usage: rollout-bench {name} ")
-    options = done.stdout.split("\n\n", 1)[1]
-    assert options == script.stdout.split("\n\n", 1)[1]
 
 
 def test_a_misspelt_sub_command_is_two_lines_with_the_one_that_was_meant() -> None:
@@ -77,15 +51,6 @@ def test_an_error_of_a_sub_command_is_told_as_its_own(tmp_path: Path) -> None:
     assert "rollout-bench compare --help" in done.stderr
 
 
-def test_help_loads_no_heavy_library() -> None:
-    code = (
-        "import sys; from rollout_bench.__main__ import parser; parser().format_help(); "
-        "print([m for m in ('pydantic', 'jinja2', 'pandas', 'numpy', 'rich', 'vllm', 'torch') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=SOURCES, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
 def version_printed(environment: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Return what the command of an environment says in a folder."""
     command = [str(environment / "bin" / "rollout-bench"), "--version"]
@@ -101,22 +66,6 @@ def test_the_environment_of_set_up_has_the_command_in_any_folder(tmp_path: Path)
 def uv(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "uv", *map(str, arguments), "--offline", "--no-config", "--quiet"]
     subprocess.run(command, check=True)
-
-
-def test_the_package_is_linked_without_an_index_and_leaves_no_file_in_the_clone(tmp_path: Path) -> None:
-    clone, environment = tmp_path / "a clone", tmp_path / "environment"
-    shutil.copytree(SOURCES, clone / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "LICENSE"):
-        shutil.copy(REPOSITORY / name, clone)
-    before = sorted(clone.rglob("*"))
-    venv.create(environment, symlinks=True)
-    uv("pip", "install", "--python", environment, "--no-deps", "--editable", clone)
-    assert sorted(clone.rglob("*")) == before
-    done = version_printed(environment, tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"rollout-bench {__version__}\n", "")
-    shutil.rmtree(clone / "src")
-    done = version_printed(environment, tmp_path)
-    assert "No module named 'rollout_bench'" in done.stderr, "the package is this clone's, not a copy"
 
 
 def test_an_installed_package_has_the_version_and_every_file(tmp_path: Path) -> None:

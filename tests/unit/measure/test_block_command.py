@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from launching import online_spec
 from running_blocks import STAND_IN, RunningBlock
 
-from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.machine.leases import VARIABLE
 
 
@@ -16,33 +14,6 @@ from rollout_bench.measure.machine.leases import VARIABLE
 def leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "leases"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-
-
-class OnlineBlock(RunningBlock):
-    """Of servers."""
-
-    def _spec_of(self, name: str) -> Spec:
-        return online_spec(workload={"name": name})
-
-
-def test_a_block_of_servers_that_are_not_said_to_be_fewer_at_once_is_not_refused(tmp_path: Path) -> None:
-    made = OnlineBlock(tmp_path / "block", command=STAND_IN)
-    for out in made.outs.values():
-        out.parent.mkdir(parents=True)
-        out.write_text("measured")
-    assert made.start("--attempt", "1").finish() == 0, made.said
-    assert made.said.count("is measured already") == 3
-    assert made.start("--attempt", "1", "--at-once", "2").finish() == 1
-    assert "--at-once 2 of 3" in made.said
-    assert made.start("--attempt", "1", "--at-once", "0").finish() == 1
-    assert "--at-once 0 is no block" in made.said
-
-
-def test_a_block_of_one_launch_is_not_refused(tmp_path: Path) -> None:
-    made = RunningBlock(tmp_path / "block", command=STAND_IN, names=["a"])
-    made.outs["a"].parent.mkdir(parents=True)
-    made.outs["a"].write_text("measured")
-    assert made.start("--attempt", "1").finish() == 0, made.said
 
 
 @pytest.mark.parametrize(

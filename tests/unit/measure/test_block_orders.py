@@ -45,11 +45,6 @@ def test_blocks_together_are_one_sequence_balanced_over_whole_cycles(seed: int, 
     assert len(set(Counter(pair for order in found for pair in itertools.combinations(order, 2)).values())) == 1
 
 
-def test_seeds_and_groups_have_orders_of_their_own() -> None:
-    drawn = {tuple(map(tuple, rounds_of(seed, 0, QUANTS, 24, group))) for seed in range(5) for group in range(3)}
-    assert len(drawn) == 15
-
-
 def test_a_block_asks_for_orders_with_the_rounds_that_each_group_has() -> None:
     asked: list[tuple[int, int]] = []
 

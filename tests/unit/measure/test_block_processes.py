@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import signal
-import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,6 @@ from running_blocks import STAND_IN, RunningBlock
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.spec import RolloutSpec, Spec
 from rollout_bench.contracts.store import failure_path, read_failure, sequences_path
-from rollout_bench.core.processes import descendants
 from rollout_bench.measure.machine.gpus import DeviceReading
 from rollout_bench.measure.machine.leases import VARIABLE
 from rollout_bench.measure.machine.readings import Surroundings
@@ -128,14 +126,6 @@ def test_engines_that_start_together_say_so_and_make_their_passes_one_at_a_time(
     assert {record.block.started for record in made.records().values() if record.block} == {"together"}
 
 
-def test_a_number_that_starts_and_warm_up_decide_is_the_same_for_all(tmp_path: Path) -> None:
-    made = block(tmp_path, "auto", "ab").start()
-    assert made.finish() == 0, made.said
-    counted = {name: sum(not it.warmup for it in record.iterations) for name, record in made.records().items()}
-    assert counted["a"] == counted["b"]
-    assert 8 <= counted["a"] <= 32
-
-
 def test_with_two_at_once_the_baseline_is_there_all_the_time(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, 2).start("--at-once", "2")
     assert made.finish() == 0, made.said
@@ -189,12 +179,6 @@ def test_time_in_which_another_has_its_turn_is_no_part_of_a_launchs_limits(tmp_p
     made = block(tmp_path, 6, b="slow", c="slow").start("--timeout-s", "8")
     assert made.finish() == 0, made.said
     assert made.records()["a"].wall_s > 8
-
-
-def test_a_block_of_which_all_fail_has_a_status_of_its_own_in_a_workflow_too(tmp_path: Path) -> None:
-    made = block(tmp_path, 2, a="fails", b="fails", c="fails")
-    assert made.start("--attempt", "1").finish() == 1
-    assert block(tmp_path / "by_hand", 2, c="fails").start().finish() == 1
 
 
 def test_records_that_are_there_stay_and_the_only_one_left_is_measured_by_itself(tmp_path: Path) -> None:
@@ -279,15 +263,6 @@ def test_what_the_blocks_other_engines_hold_of_a_device_is_no_doubt(monkeypatch:
         around.before()
         _, (use,) = around.meanwhile()
         assert use.other_processes == others
-
-
-def test_descendants_are_children_and_theirs() -> None:
-    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as shell:
-        while not (found := descendants(shell.pid)) - {shell.pid} and shell.poll() is None:
-            time.sleep(0.01)
-        assert {shell.pid, *found} <= descendants(os.getpid())
-        for pid in found:
-            os.kill(pid, signal.SIGKILL)
 
 
 def test_members_that_need_different_devices_are_two_lines(tmp_path: Path) -> None:

@@ -178,11 +178,6 @@ def test_all_launches_are_told_the_same_number_at_their_first_pass_that_counts()
     assert counts(played) == [passes] * 3
 
 
-def test_starts_at_the_same_time_count_as_the_longest_of_them() -> None:
-    played = play([Engine(None, start_s=30), Engine(None, start_s=60), Engine(None, start_s=50)], started="together")
-    assert counts(played) == [10] * 3
-
-
 def test_with_fewer_places_the_baseline_stays_and_makes_its_passes_beside_every_group() -> None:
     played = play([Engine(4) for _ in range(6)], at_once=3)
     assert counts(played) == [12, 4, 4, 4, 4, 4]
@@ -200,11 +195,6 @@ def test_one_that_fails_in_a_round_is_missing_from_then_on_and_the_others_go_on(
     assert counts(played) == [5, 2, 5]
     assert all(1 not in order for order in played.rotation.rounds[2:])
     assert [e.state for e in played.engines] == ["gone"] * 3
-
-
-def test_one_that_fails_to_start_leaves_a_block_of_the_others() -> None:
-    played = play([Engine(3, fails_after=0), Engine(3), Engine(3)])
-    assert counts(played) == [0, 3, 3]
 
 
 def test_passes_of_another_load_are_warmed_up_between_rounds() -> None:

@@ -37,19 +37,8 @@ def test_a_layer_that_says_fp8_and_holds_bf16_has_bf16() -> None:
     assert held(Layer(torch.bfloat16, "fp8")) == {"layers": {"bfloat16": 1}, "bytes_per_token": 32}
 
 
-def test_keys_and_values_may_be_tensors_of_their_own() -> None:
-    assert held(Layer(torch.bfloat16, apart=True)) == {"layers": {"bfloat16": 1}, "bytes_per_token": 32}
-
-
 def test_a_layer_that_shares_the_cache_of_another_takes_none() -> None:
     assert held(Layer(torch.bfloat16), Layer(torch.bfloat16, shares="0")) == held(Layer(torch.bfloat16))
-
-
-def test_without_a_cache_nothing_is_known() -> None:
-    empty = Layer(torch.bfloat16)
-    empty.kv_cache = torch.tensor([])
-    assert held(empty) is None
-    assert cache_held(torch.nn.Sequential(Layer(torch.bfloat16)), 0) is None
 
 
 def rank(cache: dict[str, Any] | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollout_bench.measure.machine import host, quiet
-from rollout_bench.measure.machine.host import Reading, between, culprit, kernel_thread
+from rollout_bench.measure.machine.host import Reading, between, kernel_thread
 from rollout_bench.measure.machine.quiet import User
 
 SOURCES = Path(__file__).parents[3] / "src"
@@ -42,13 +42,6 @@ def test_a_thread_of_the_kernel_is_known_by_its_flags_and_not_by_its_name(
 ) -> None:
     stat(tmp_path, 77, name, flags)
     assert kernel_thread(77, name, tmp_path) == thread
-
-
-def test_of_a_process_that_has_ended_there_is_its_name(tmp_path: Path) -> None:
-    assert kernel_thread(78, "kdamond.0", tmp_path) is None
-    done = subprocess.Popen(["true"])
-    done.wait()
-    assert culprit(done.pid, "make") == f"make (pid {done.pid}, ended since)"
 
 
 def reading(moment: float, ticks: int) -> Reading:

@@ -166,29 +166,6 @@ def test_what_noting_packed_weights_took_is_taken_off_the_update():
     assert seen["update"].transfer_s + seen["update"].load_s == pytest.approx(update_s)
 
 
-def test_the_trainer_brings_its_weights_into_place_before_anything_of_the_update_is_timed():
-    calls, seen = gone_through(sleep="none")
-    assert calls[:4] == ["prove", "stage second", "sleep 0", "update second"]
-    drain, pause, *_ = seen["parts"]
-    assert pause.began_s - (drain.began_s + drain.elapsed_s) >= 3.999 * PAUSE_S  # proving and staging take two each
-
-
-def test_the_trainers_own_tensors_are_no_memory_of_the_engine():
-    engine = RecordedEngine()
-    spec = CycleSpec(sleep="none", update="in_process")
-    updates = [RecordedUpdates(engine, size) for size in (0, 10**7)]
-    seen = [Transitions(engine, spec, each).go("first", 0.0, engine.prove) for each in updates]  # type: ignore[arg-type]
-    held = [each["memory"][0].host_bytes for each in seen]
-    assert held[0] - held[1] == pytest.approx(10**7, abs=2e6)
-
-
-def test_requests_that_are_still_under_way_are_waited_for():
-    engine = RecordedEngine(unfinished=30)
-    _, seen = gone_through(engine, sleep="none")
-    assert engine.unfinished == -1
-    assert seen["parts"][0].elapsed_s >= 29.999 * cycle.POLL_S
-
-
 def test_requests_that_never_end_are_a_failure_in_two_lines(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cycle, "DRAIN_S", 0.05)
     with pytest.raises(ServingFailed, match=r"still under way 0\.05 s after") as caught:

@@ -12,8 +12,6 @@ from rollout_bench.measure.machine import readings
 from rollout_bench.measure.machine.gpus import Devices
 from rollout_bench.measure.machine.readings import Surroundings
 
-LIMIT_S = 60.0
-
 
 def a_pass(index: int = 1) -> Iteration:
     return Iteration(

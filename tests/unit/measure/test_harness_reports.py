@@ -126,12 +126,6 @@ def test_an_answer_of_several_tokens_a_piece_keeps_its_gaps_and_a_wrong_count_is
     assert rows[3].error == "OSError: ***"
 
 
-def test_what_waits_for_an_earlier_one_to_end_is_not_late():
-    done = vllm_command.read_report({**VLLM, "request_rate": "inf"}, load(), TARGET, 0.0)
-    assert {outcome.due_s for outcome in done.outcomes} == {None}
-    assert done.began_s == VLLM["start_times"][0]
-
-
 def test_a_report_of_other_requests_is_none():
     with pytest.raises(ServingFailed, match="vllm bench serve reports 4 of 5 requests"):
         vllm_command.read_report(VLLM, load(5), TARGET, 0.0)

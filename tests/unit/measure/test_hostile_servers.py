@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -130,24 +129,3 @@ def test_guidellm_s_requests_end_with_an_error_of_one_short_line_each(capfd: Any
         assert elsewhere.met == []
         rows_of(asked, done, 0)
     assert KEY not in "".join(capfd.readouterr())
-
-
-def best_s(work: Callable[[], object]) -> float:
-    """Return the shortest of some times that `work` takes."""
-    times = []
-    for _ in range(3):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return min(times)
-
-
-@pytest.mark.parametrize("piece", [b"x", b'"token_ids":[', b'"error": '], ids=["letters", "ids", "errors"])
-def test_a_long_line_costs_as_much_as_its_length(piece: bytes):
-    from rollout_bench.measure.server.stream import Answer
-
-    def read(times: int) -> float:
-        line = b"data: " + piece * times
-        return best_s(lambda: Answer(Question(b"{}", 1), RequestOutcome()).take(line, 0.0))
-
-    assert read(80_000) < 40 * max(read(8_000), 1e-4)

@@ -39,11 +39,6 @@ def names(devices: list[Device]) -> list[str]:
     return [device.name for device in devices]
 
 
-def test_gpus_are_called_by_their_uuid_and_shown_to_the_engine_by_their_number():
-    assert names(GPUS) == [line.split(", ")[1] for line in LISTED.splitlines()]
-    assert [gpu.visible for gpu in GPUS] == ["0", "1"]
-
-
 def test_nvml_is_asked_where_it_is_there():
     nvml = SimpleNamespace(
         nvmlInit=lambda: None,
@@ -115,13 +110,6 @@ def test_what_there_is_not_is_an_error_that_names_the_variable(text: str, what: 
     assert what in error.value.problem
     assert error.value.remedy == "correct CUDA_VISIBLE_DEVICES, or unset it"
     assert error.value.category == "visible_devices"
-
-
-def test_a_platform_without_tools_leaves_it_to_the_engine(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
-    assert inventory.visible_devices("cuda", variables={"CUDA_VISIBLE_DEVICES": "7"}) is None
-    monkeypatch.setattr(inventory.gpus, "gpus", lambda: GPUS)
-    assert names(inventory.visible_devices("cuda", variables={"CUDA_VISIBLE_DEVICES": "1"}) or []) == [GPUS[1].name]
 
 
 @given(st.sets(st.integers(0, 300), min_size=1, max_size=64), st.integers(1, 64))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from launching import tiny_spec
 from planned import REPOSITORY, merged_with
 
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Iteration, SequenceRow, WeightBytes
 from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
-from rollout_bench.measure.launch.progress import Progress
-from rollout_bench.measure.machine.device_memory import wait_until_released
 from rollout_bench.measure.machine.host import relevant_variables
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
@@ -157,20 +153,6 @@ def test_secrets_are_not_recorded() -> None:
     assert relevant_variables(variables) == {"OMP_NUM_THREADS": "2", "VLLM_X": "1"}
 
 
-def progress(tmp_path: Path, plan: str) -> Progress:
-    path = tmp_path / "plan.json"
-    path.write_text(plan)
-    return Progress(SPEC, 0, tmp_path / "results" / "offline" / "x" / "launch-0.json", path)
-
-
-@pytest.mark.parametrize("plan", ["", "{", "[]", '{"launches": 3}', '{"launches": [{"record": 1}]}'])
-def test_a_garbled_plan_gives_progress_without_totals(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str
-) -> None:
-    progress(tmp_path, plan).phase("importing")
-    assert capsys.readouterr().err == "tiny bf16 short (offline), launch 0: importing\n"
-
-
 def test_a_variable_of_the_shell_that_no_engine_is_given_is_named_unless_the_config_gives_it():
     shell = {"OMP_NUM_THREADS": "1", "VLLM_X": "1"}
     first, second = dropped_variables(read_config(merged_with("{}")), shell)
@@ -180,11 +162,3 @@ def test_a_variable_of_the_shell_that_no_engine_is_given_is_named_unless_the_con
     assert list(dropped_variables(given, shell)) == []
     rules = [(REPOSITORY / "workflow" / "rules" / name).read_text() for name in ("launch.smk", "block.smk")]
     assert all(f"-u {name}" in rule for rule in rules for name in THREAD_VARIABLES)
-
-
-def test_a_device_s_memory_is_waited_for_but_not_for_ever() -> None:
-    answers = [{7, 8}, {8}]
-    assert wait_until_released("cuda", {7}, holders=lambda _: answers.pop(0))
-    assert answers == []
-    assert not wait_until_released("ascend", {7}, limit_s=0.0, holders=lambda _: {7})
-    assert wait_until_released("cpu", {7}, holders=lambda _: {7})

@@ -70,13 +70,6 @@ def test_each_replica_is_told_its_own_devices(gpus: list[Device]):
         assert held.placement([]).devices == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
 
 
-def test_the_only_device_needs_no_telling(gpus: list[Device], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with leased(wanted()) as held:
-        assert held.environments({"CUDA_VISIBLE_DEVICES": "3"}) == [{"CUDA_VISIBLE_DEVICES": "3"}]
-        assert held.placement([]).devices == ["GPU-3"]
-
-
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -175,20 +175,6 @@ def test_the_memory_of_a_killed_launch_is_waited_for_and_not_for_ever():
 # --- waiting ---
 
 
-def test_the_wait_says_once_who_holds_what(tmp_path: Path):
-    said: list[str] = []
-    with hold(tmp_path, 1, 1, name="offline/holder/launch-3"):
-        naps = iter(range(8))
-
-        def nap(seconds: float) -> None:
-            next(naps)
-
-        with pytest.raises(RuntimeError), hold(tmp_path, 1, 1, said=said, pause=nap):
-            pass
-    assert len(said) == 1
-    assert f"offline/holder/launch-3 holds d0 (pid {os.getpid()})" in said[0]
-
-
 def test_a_signal_ends_the_wait_at_once(tmp_path: Path):
     with hold(tmp_path, 1, 1), signals_as_descriptor() as signals:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()

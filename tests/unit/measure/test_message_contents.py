@@ -18,7 +18,7 @@ from rollout_bench.measure.engine.message_contents import (
     pickled_size,
     repeated_bytes,
 )
-from rollout_bench.measure.engine.message_passes import batch_flags, cost_flags, probe_use
+from rollout_bench.measure.engine.message_passes import cost_flags, probe_use
 from rollout_bench.measure.engine.message_rows import NotedPass, rows_of, steps_of
 from rollout_bench.measure.probes.message_notes import Noted
 from rollout_bench.measure.server.stream import ServingFailed
@@ -32,12 +32,6 @@ def test_repeated_bytes_are_those_in_runs_of_eight_wherever_they_stood():
     assert repeated_bytes(BEFORE[:8] + b"\xff" * 5 + BEFORE[20:29], BEFORE) == 17
     assert repeated_bytes(BEFORE[:7] + b"\xff" * 5 + BEFORE[20:27], BEFORE) == 0
     assert repeated_bytes(b"short", BEFORE) == 0
-
-
-def test_a_long_message_has_its_distance_by_runs(monkeypatch: pytest.MonkeyPatch):
-    changed = BEFORE[:50] + b"\xff\xfe" + BEFORE[50:]
-    monkeypatch.setattr(message_contents, "EXACT_BYTES", 100)
-    assert distance_between(changed, BEFORE, repeated_bytes(changed, BEFORE)) == (2, "runs")
 
 
 def test_a_short_message_has_the_exact_distance_where_there_is_rapidfuzz():
@@ -212,8 +206,3 @@ def test_probes_that_take_more_than_a_hundredth_of_a_step_are_flagged():
     (flag,) = cost_flags(probe_use(4, calls, cost, fast), fast)
     assert (flag.code, flag.severity) == ("probe_cost", "warning")
     assert "1.2 % of a step of 0.4 ms" in flag.sentence
-
-
-def test_sequences_that_never_ran_at_once_are_flagged():
-    assert batch_flags(4, [step(3, 1.0), step(4, 1.0)]) == []
-    assert [flag.code for flag in batch_flags(4, [step(3, 1.0)])] == ["batch_not_at_once"]

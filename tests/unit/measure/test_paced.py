@@ -114,12 +114,6 @@ def test_a_chat_is_asked_with_messages_and_its_tokens_are_counted_as_those_of_co
     assert all(len(outcome.pieces_s) == 5 for outcome in done.outcomes)
 
 
-def test_a_number_of_requests_goes_through_the_prompts_again(send: Send):
-    done = send(3, None, concurrency=2, requests=7)
-    assert done.sent == [(number % 3, number // 3) for number in range(7)]
-    assert all(outcome.output_tokens == 4 and outcome.cut_s is None for outcome in done.outcomes)
-
-
 def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(monkeypatch: pytest.MonkeyPatch):
     async def failing(*arguments: Any) -> None:
         arguments[4].error = "bad key abcdef-secret-123"

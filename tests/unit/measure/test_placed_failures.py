@@ -131,10 +131,6 @@ def codes(*proofs: WeightProof, loss: float | None = 0.5, shards: int = 1) -> li
     return [flag.code for flag in flags(*proofs, loss=loss, shards=shards)]
 
 
-def test_engines_that_all_have_new_weights_raise_no_flag():
-    assert codes(proof(), proof()) == []
-
-
 @pytest.mark.parametrize("other", [proof(checksum="c"), proof(tokens="c")])
 def test_engines_that_are_unlike_each_other_are_flagged(other: WeightProof):
     assert codes(proof(), other) == ["update_without_effect"]

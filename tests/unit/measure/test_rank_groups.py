@@ -63,12 +63,6 @@ def test_weights_reach_all_engines_as_they_were_sent_whatever_travels_together(t
         assert all(torch.equal(found[name], tensor) for name, tensor in sent.items())
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "ä" * 1000])
-def test_the_first_says_and_all_hear(tmp_path: Path, text: str):
-    said = together(tmp_path, 2, lambda group, rank: group.say(text if rank == 0 else None))
-    assert [one.strip() for one in said] == [text] * 2
-
-
 def test_a_member_that_goes_away_is_told_as_lost(tmp_path: Path):
     def work(group: RankGroup, rank: int) -> None:
         if rank == 1:

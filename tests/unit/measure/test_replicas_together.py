@@ -11,7 +11,7 @@ from synthetic_records import make_record
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
 from rollout_bench.measure.launch.replicas import Gathering, apart_flags, differing, done_together, ready_together
-from rollout_bench.measure.launch.steadiness import comparable_s, comparable_times
+from rollout_bench.measure.launch.steadiness import comparable_s
 
 FLAG = Flag(code="preemptions", severity="warning", sentence="3 preemptions.")
 
@@ -90,15 +90,6 @@ def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[Iteratio
     assert [event.event for event in found] == ["phase", "ready", "begins", "iteration", "done"]
 
 
-def test_a_pass_begins_only_when_all_are_ready_and_those_that_are_waited_for_are_known() -> None:
-    gathering = Gathering(3, "cpu")
-    assert gathering.behind() == [0, 1, 2]
-    assert gathering.take(0, IterationBegins()) == []
-    assert gathering.take(2, IterationBegins()) == []
-    assert gathering.behind() == [1]
-    assert gathering.take(1, IterationBegins()) == [IterationBegins()]
-
-
 def test_replicas_that_do_different_things_are_no_launch() -> None:
     gathering = Gathering(2, "cpu")
     gathering.take(0, IterationBegins())
@@ -158,11 +149,3 @@ def test_steps_are_comparable_by_what_their_slowest_replica_had_to_do() -> None:
         told = [IterationDone(iteration=iteration(n / 100, n), sequences=[], flags=[], began=1.0) for n in (slow, fast)]
         steps.append(comparable_s(workload, done_together(told).iteration))
     assert steps[0] == pytest.approx(steps[1])
-
-
-def test_comparable_times_are_those_of_their_passes_where_all_generated_as_much() -> None:
-    drawn = {"distribution": "uniform", "low": 1, "high": 100}
-    workload = tiny_spec(workload={"output_tokens": drawn}).workload
-    alike = comparable_times(workload, [iteration(2.0, 50), iteration(3.0, 50)])
-    assert alike == pytest.approx([2.0, 3.0])
-    assert comparable_times(workload, [iteration(2.0, 40), iteration(3.0, 60)]) == pytest.approx([2.5, 2.5])

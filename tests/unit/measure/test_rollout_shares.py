@@ -38,11 +38,6 @@ def test_a_replica_s_own_time_ends_with_its_last_sequence() -> None:
     assert (part.requests, part.sequences, part.prompt_tokens, part.output_tokens, part.prompts) == (2, 2, 4, 32, 2)
 
 
-def test_a_replica_that_gets_nothing_of_a_step_takes_no_time() -> None:
-    (part,) = done({}).iteration.replicas or []
-    assert 0 < part.elapsed_s < 1e-6
-
-
 @pytest.mark.parametrize("preemptions", [0, 5])
 def test_preemptions_of_a_step_are_what_its_engine_says(preemptions: int) -> None:
     said = done({0: 1.0}, preemptions)

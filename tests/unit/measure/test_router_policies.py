@@ -56,12 +56,6 @@ def test_engines_get_as_many_while_nothing_ends(policy: RouterPolicy, engines: i
     assert max(counts.values()) - min(counts[engine] for engine in range(engines)) <= 1
 
 
-def test_round_robin_does_not_ask_what_is_under_way() -> None:
-    balancer = Balancer("round_robin", 3)
-    balancer.in_flight = [100, 0, 100]
-    assert [balancer.choose(0) for _ in range(4)] == [0, 1, 2, 0]
-
-
 @given(engines=ENGINES, prompts=st.integers(1, 20), samples=st.integers(1, 9))
 def test_sticky_keeps_the_samples_of_a_prompt_together_and_spreads_prompts(
     engines: int, prompts: int, samples: int

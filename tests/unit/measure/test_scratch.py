@@ -169,14 +169,6 @@ def test_what_does_not_end_when_it_is_killed_is_named_and_found_again_by_the_nex
     assert not folder.exists()
 
 
-def test_a_folder_in_use_is_left_alone_and_gone_afterwards(temporary: Path):
-    with scratch.scratch() as made:
-        assert not scratch.end_left_behind(print)
-        assert made.folder.is_dir()
-        assert list(temporary.iterdir()) == [made.folder]
-    assert list(temporary.iterdir()) == []
-
-
 def test_a_folder_of_that_name_that_is_nobody_s_engine_s_stays(temporary: Path):
     mine, linked, elsewhere = (temporary / name for name in ("rollout-engine-mine", "rollout-engine-link", "elsewhere"))
     for folder in (mine, elsewhere):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from rollout_bench.contracts.spec import MeasuringSpec
-from rollout_bench.measure.launch.recorder import steadiness_flags
 from rollout_bench.measure.launch.steadiness import Series
 
 
@@ -18,9 +17,3 @@ def test_as_many_iterations_are_run_as_planned(warmup: int, iterations: int, fir
         series.take()
     assert warm == [True] * warmup + [False] * iterations
     assert series.index == first + warmup + iterations
-
-
-def test_a_warm_up_that_was_too_short_is_flagged_with_how_much_more_it_would_take() -> None:
-    (flag,) = steadiness_flags([1.1, 1.0, 1.001, 0.999], MeasuringSpec(warmup_iterations=1, iterations=4))
-    assert (flag.code, flag.severity) == ("warmup_too_short", "warning")
-    assert flag.sentence.endswith("It would take 1 more of warm-up.")

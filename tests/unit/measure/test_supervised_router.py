@@ -12,12 +12,11 @@ import stand_in_replica
 from launching import tiny_spec
 
 from rollout_bench.contracts.spec import RolloutSpec, Spec, WorkloadSpec
-from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import members_of, signals_as_descriptor
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.routing.router import Router
-from rollout_bench.workloads.requests import Request, Source
+from rollout_bench.workloads.requests import Source
 
 FIXTURES = Path(stand_in_replica.__file__).parent
 PATHS = os.pathsep.join([str(FIXTURES), str(FIXTURES.parents[1] / "src")])
@@ -78,32 +77,3 @@ def test_a_replica_that_dies_in_a_step_is_named(tmp_path: Path, signals: int) ->
     assert failed.value.cause.cause.startswith("replica 1 of 2: ")
     assert failed.value.phase == "measuring"
     assert time.monotonic() - began < 60
-
-
-class BadPrompts(Source):
-    """Prompts that can't be made, which shows once the first step is asked for."""
-
-    def requests(self, launch: int, iteration: int) -> list[Request]:
-        raise UserError(
-            "workload w: a prompt of its data set has token id 4096, the vocabulary 4096 ids", "take others"
-        )
-
-
-def without_tokenizer(workload: WorkloadSpec, vocabulary: int) -> Source:
-    raise UserError("models/m: has no tokenizer that works: Can't load it", "give token ids")
-
-
-@pytest.mark.parametrize(
-    ("source", "category", "remedy"),
-    [
-        (without_tokenizer, "no_tokenizer", "give token ids"),
-        (lambda workload, vocabulary: BadPrompts(workload, vocabulary, "none"), "impossible_load", "take others"),
-    ],
-)
-def test_requests_that_the_router_cannot_make_are_the_failure_that_they_are_of_an_engine(
-    tmp_path: Path, signals: int, source: Callable[[WorkloadSpec, int], Source], category: str, remedy: str
-) -> None:
-    with pytest.raises(LaunchFailed) as failed:
-        launch(tmp_path, signals, "", source=source).run(lambda event: None)
-    assert (failed.value.cause.category, failed.value.cause.fix) == (category, remedy)
-    assert failed.value.phase in ("starting", "measuring")  # of the replica, not of the record that is never written

@@ -52,17 +52,6 @@ def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(
         assert took["transfer_s"] > 0
 
 
-def test_the_engine_gets_copies_that_it_may_change():
-    worker = Worker()
-    worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16")
-    worker.rollout_bench_update("first")
-    kept = {name: tensor.clone() for name, tensor in worker.loaded.items()}
-    for tensor in worker.loaded.values():
-        tensor.zero_()
-    worker.rollout_bench_update("first")
-    assert all(torch.equal(worker.loaded[name], kept[name]) for name in kept)
-
-
 @given(st.lists(st.integers(0, 50)), st.integers(1, 60))
 def test_buckets_hold_all_in_order_and_no_more_than_their_limit_but_one_tensor(sizes: list[int], limit: int):
     named = [(str(number), torch.zeros(size, dtype=torch.int8)) for number, size in enumerate(sizes)]
@@ -89,9 +78,3 @@ def test_the_second_set_of_named_weights_has_all_tensors_rolled():
     assert rolled(matrix).tolist() == [[4, 5], [0, 1], [2, 3]]
     assert rolled(vector).tolist() == [2, 0, 1]
     assert rolled(torch.tensor(3)).item() == 3
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_named_weights_that_rolling_leaves_as_they_are_become_others(value: float):
-    tensor = torch.full((3,), value, dtype=torch.bfloat16)
-    assert (rolled(tensor).tolist(), rolled(tensor).dtype) == ([value + 0.25] * 3, torch.bfloat16)

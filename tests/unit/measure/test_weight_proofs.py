@@ -53,11 +53,6 @@ def test_rows_that_changed_places_show_also_across_chunks(other: int):
     assert len({proof_of(each).checksum for each in (tensor, moved, tensor.roll(1, 0))}) == 3
 
 
-def test_rows_with_the_same_sum_that_changed_places_show():
-    rows = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]], dtype=torch.int64)
-    assert proof_of(rows).checksum != proof_of(rows.flip(0)).checksum
-
-
 def test_a_matrix_and_its_transpose_are_told_apart():
     square = torch.arange(64).view(8, 8)
     assert proof_of(square).checksum != proof_of(square.t()).checksum
@@ -68,14 +63,6 @@ def test_shape_and_data_type_take_part_and_strides_do_not():
     assert proof_of(tensor.t().contiguous().t()).checksum == proof_of(tensor).checksum
     others = [tensor, tensor.view(4, 6), tensor.view(torch.int16), tensor.view(torch.float16)]
     assert len({proof_of(each).checksum for each in others}) == 4
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16, torch.float8_e4m3fn], ids=str)
-def test_values_that_are_no_numbers_show(dtype: torch.dtype):
-    tensor = drawn((5, 5), dtype)
-    assert proof_of(tensor).finite
-    tensor[3, 2] = float("nan")
-    assert not proof_of(tensor).finite
 
 
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])

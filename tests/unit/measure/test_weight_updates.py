@@ -117,16 +117,6 @@ def test_a_vllm_without_sleep_is_said_before_anything_is_measured():
     assert "newer version" in fix
 
 
-class Complete(Called):
-    """An `LLM` that has all that a cycle needs."""
-
-    sleep = wake_up = reset_prefix_cache = None
-
-
-def test_dummy_weights_are_refused_since_nobody_has_them():
-    assert _checked(Complete(), spec_of())[0] == "not_updatable"  # tiny_spec has load_format: dummy
-
-
 def _checked(llm: Any, spec: Spec) -> tuple[str, str, str]:
     with pytest.raises(ServingFailed) as caught:
         check_engine(llm, spec)

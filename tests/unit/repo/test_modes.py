@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import ast
-import sys
-from dataclasses import replace
 from importlib.util import find_spec
-from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
 from typing import get_type_hints
 
-import pandas as pd
 import pytest
 import yaml
-from matplotlib.figure import Figure
 from planned import REPOSITORY, planned
 
-from rollout_bench.analysis.timed.experiments import Collection, Selected
 from rollout_bench.contracts.modes import (
     MESSAGE_ROWS,
     MODES,
-    PROFILE,
     SCORE_ROWS,
     SEQUENCES,
     TRACES,
@@ -30,14 +22,9 @@ from rollout_bench.contracts.modes import (
 )
 from rollout_bench.contracts.record import Launched, Record
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.plan.config import ComparisonSettings, Config
-from rollout_bench.report.figure_names import DRAWINGS, Drawing
-from rollout_bench.report.figures.save import figure_files
-from rollout_bench.report.figures.style import new_figure, settings
-from rollout_bench.report.headings import Column, view
+from rollout_bench.plan.config import Config
+from rollout_bench.report.figure_names import DRAWINGS
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import Section
-from rollout_bench.report.summary import summarise
 
 PACKAGE = REPOSITORY / "src" / "rollout_bench"
 
@@ -101,44 +88,6 @@ class TestEachMode:
     def test_has_a_page_that_the_index_links(self, mode: Mode):
         assert (REPOSITORY / "docs" / mode.page).is_file()
         assert f"]({mode.page})" in (REPOSITORY / "docs" / "index.md").read_text()
-
-
-@pytest.mark.parametrize("drawing", DRAWINGS.values(), ids=DRAWINGS)
-def test_a_figure_is_drawn_from_what_a_report_has_for_some_mode(drawing: Drawing):
-    findings = Findings(
-        Collection((), {}, ComparisonSettings(), None, (), planned=False, beyond_planned=0, not_selected=0)
-    )
-    values = [attrgetter(attribute)(findings) for attribute in drawing.of]
-    with settings():
-        assert isinstance(named(drawing.function)(*values, "here", "nothing is measured"), Figure)
-    assert any(drawing.name in mode.figures for mode in MODES.values())
-
-
-def test_a_further_mode_adds_its_part_and_its_figure_by_its_entries(monkeypatch: pytest.MonkeyPatch):
-    made = ModuleType("made_mode")
-    monkeypatch.setitem(sys.modules, "made_mode", made)
-    column = Column("bytes", "Bytes of a message.", lambda line: line["bytes"])
-
-    def part(findings: Findings) -> SummaryPart:
-        assert findings.results == Path("results")
-        line = {"model": "m", "workload": "w", "quant": "bf16", "bytes": "12"}
-        return SummaryPart(
-            tables=[view("Messages: ", "cpu", (column,), [line])],
-            sections=[Section("Messages", ("They were sent.",))],
-            files={"messages.csv": pd.DataFrame({"step": [0, 1], "bytes": [12, 13]})},
-        )
-
-    made.part, made.draw = part, lambda experiments, where, alarm: new_figure("Messages", [where], alarm)  # type: ignore[attr-defined]
-    mode = replace(PROFILE, name="made", tables="made_mode:part", figures=("messages",))
-    monkeypatch.setitem(MODES, "made", mode)
-    monkeypatch.setitem(DRAWINGS, "messages", Drawing("messages", "made_mode:draw", ("collection.others",)))
-    experiment: Selected[Launched] = Selected("made", "e", "key", "cpu", "m", "bf16", "w", None, (), (), ())
-    collection = Collection((), {}, ComparisonSettings(), None, (), False, 0, 0, others=(experiment,))
-    summary = summarise(collection, results=Path("results"))
-    assert "## Messages: cpu, model m, workload w\n\n| quant | bytes |" in summary.markdown
-    assert "## Messages\n\n- They were sent." in summary.markdown
-    assert summary.tables == {"messages.csv": "step,bytes\n0,12\n1,13\n"}
-    assert set(figure_files(collection, ["messages"])) == {"messages.svg"}
 
 
 def literals(path: Path) -> set[str]:

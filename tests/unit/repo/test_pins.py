@@ -62,14 +62,6 @@ def test_what_the_overrides_exclude_or_force_is_so_in_the_pins(platform: str) ->
             assert forced.specifier.contains(pins[canonicalize_name(forced.name)]), f"{line}: make pins"
 
 
-def test_the_packages_that_break_the_cpu_engine_are_not_pinned() -> None:
-    assert not BROKEN_ON_CPU & pins_of(lines_of(REQUIREMENTS / "cpu.txt")).keys()
-
-
-def test_the_cpu_platform_has_a_cpu_build_of_torch() -> None:
-    assert pins_of(lines_of(REQUIREMENTS / "cpu.txt"))["torch"].endswith("+cpu")
-
-
 @pytest.mark.parametrize("path", sorted(REQUIREMENTS.iterdir()), ids=lambda path: path.name)
 def test_requirements_name_no_host_and_no_local_path(path: Path) -> None:
     for line in path.read_text().splitlines():
@@ -90,29 +82,6 @@ def test_the_conda_environment_of_a_platform_lists_its_pins(platform: str) -> No
     assert text.count("://") == len(options)
     listed = pins_of([line for line in from_pip if not line.startswith("-")])
     assert listed == pins_of(lines_of(REQUIREMENTS / f"{platform}.txt")), "make pins"
-
-
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_a_conda_environment_begins_with_what_it_holds_and_where_it_was_tried(platform: str) -> None:
-    text = (ROOT / CONDA_FILES[platform]).read_text()
-    holds = (REQUIREMENTS / f"{platform}.in").read_text().splitlines()[0]
-    assert text.splitlines()[0] == holds
-    assert ("not yet installed" in holds) == (platform != "cpu")
-    assert f"conda env create -f {CONDA_FILES[platform]}" in text
-
-
-@pytest.mark.parametrize("platform", ["cuda", "ascend"])
-def test_the_page_of_a_platform_has_the_commands_of_its_conda_environment(platform: str) -> None:
-    page = (ROOT / "docs" / "how-to" / f"run-on-{platform}.md").read_text().splitlines()
-    shown = re.findall(r"(?m)^#     (.+)$", (ROOT / CONDA_FILES[platform]).read_text())
-    assert len(shown) == 2
-    assert [line for line in shown if line not in page] == []
-
-
-def test_each_platform_has_a_conda_environment_of_its_own_and_the_cpu_is_the_default() -> None:
-    names = [yaml.safe_load((ROOT / CONDA_FILES[platform]).read_text())["name"] for platform in PLATFORMS]
-    assert names == ["rollout-bench", "rollout-bench-cuda", "rollout-bench-ascend"]
-    assert CONDA_FILES["cpu"] == "environment.yml"
 
 
 def test_the_running_environment_holds_the_cpu_pins() -> None:

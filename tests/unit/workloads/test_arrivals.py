@@ -32,21 +32,12 @@ def test_times_rise_from_0_to_what_the_rate_says(rate: float, burstiness: float 
         assert due[-1] == pytest.approx((count - 1) / rate)
 
 
-def test_constant_gaps_are_even():
-    assert arrivals(4.0, "constant", 4, "x") == [0.0, 0.25, 0.5, 0.75]
-
-
 @pytest.mark.parametrize("burstiness", [0.25, 0.5, 1.0, 3.0, 40.0])
 def test_gaps_are_gamma_distributed_with_the_shape_asked_for(burstiness: float):
     found = gaps(burstiness)
     assert found.mean() == pytest.approx(0.25)
     assert found.std() / found.mean() == pytest.approx(burstiness**-0.5, rel=0.06)
     assert stats.kstest(found, stats.gamma(burstiness, scale=0.25 / burstiness).cdf).pvalue > 0.001
-
-
-def test_no_gap_tells_of_the_next():
-    found = gaps(1.0)
-    assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 0.05
 
 
 def test_the_rate_scales_a_pattern_that_the_label_decides():

@@ -13,7 +13,7 @@ from made_workloads import workload
 from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.load_checks import dataset_facts
-from rollout_bench.workloads.datasets import Entry, read_bytes, read_dataset
+from rollout_bench.workloads.datasets import read_bytes, read_dataset
 from rollout_bench.workloads.requests import Source
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -53,11 +53,6 @@ def test_a_trace_gives_lengths_and_arrivals(tmp_path: Path):
     assert found.requests(1, 0)[0].prompt_token_ids != asked[0][0].prompt_token_ids
 
 
-def test_a_trace_of_mooncake_s_is_read_as_it_is(tmp_path: Path):
-    path = lines(tmp_path / "t", {"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]})
-    assert read_dataset(path, "trace") == [Entry(6955, 52, 27.482)]
-
-
 def test_text_is_cut_and_gets_its_shared_prefix(tmp_path: Path, model: str):
     path = lines(tmp_path / "p", {"prompt": "abcdefgh"}, {"prompt": "xy", "output_tokens": 2}, {"prompt": [9, 8, 7]})
     shared = {"shared_prefix": {"tokens": 3}, "prompt_tokens": 8}
@@ -66,12 +61,6 @@ def test_text_is_cut_and_gets_its_shared_prefix(tmp_path: Path, model: str):
     assert ids[0][:3] == ids[1][:3] == ids[2][:3]
     assert [prompt[3:] for prompt in ids] == [list(b"abcde"), list(b"xy"), [9, 8, 7]]
     assert [r.output_tokens for r in found] == [4, 2, 4]
-
-
-def test_plain_text_is_one_prompt_a_line(tmp_path: Path):
-    path = tmp_path / "p"
-    path.write_bytes("\ufeffWhat is \u2028 it?\r\n\n{no JSON}\n".encode())
-    assert [entry.prompt for entry in read_dataset(path, "prompts")] == ["What is \u2028 it?", "{no JSON}"]
 
 
 def test_an_answer_says_how_long_the_output_is_up_to_what_counts(tmp_path: Path, model: str):
@@ -93,11 +82,6 @@ def test_an_iteration_goes_on_where_the_last_one_stopped(name: str, format: str,
     few = source(path, format, model, prompts=3, samples_per_prompt=1)
     taken = [r for index in range(whole) for r in few.requests(0, index)]
     assert [len(r.prompt_token_ids) for r in taken] == 3 * [len(r.prompt_token_ids) for r in one]
-
-
-def test_the_examples_of_the_documentation_can_be_read(model: str):
-    for name in ("trace.jsonl", "prompts.jsonl", "sharegpt.json"):
-        assert len(source(EXAMPLES / name, name.split(".")[0], model).requests(0, 3)) == 32
 
 
 @pytest.mark.parametrize(

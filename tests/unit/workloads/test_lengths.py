@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform, longest
-from rollout_bench.workloads.lengths import drawn, integers, share, share_within, stream
+from rollout_bench.workloads.lengths import drawn
 
 bounds = st.tuples(st.integers(1, 5000), st.integers(1, 5000)).map(sorted)
 lengths = st.one_of(
@@ -90,17 +90,3 @@ def test_lengths_have_their_distribution(length: Length, cdf: stats.rv_continuou
     expected = np.append(expected[often], expected[~often].sum())
     keep = expected > 0
     assert stats.chisquare(seen[keep], expected[keep]).pvalue > 0.001
-
-
-def test_the_share_within_the_bounds_is_the_chance_of_no_second_draw():
-    half = Normal(distribution="normal", low=21, high=10_000, mean=20.5, std=12)
-    assert share_within(half) == pytest.approx(0.5)
-    assert share_within(LogNormal(distribution="lognormal", low=5000, high=5001, median=2, sigma=0.1)) == 0.0
-    assert share_within(7) == share_within(Uniform(distribution="uniform", high=4)) == 1.0
-
-
-def test_numbers_are_never_0_or_1_and_a_stream_has_no_end():
-    assert 0 < share(0) < share((1 << 64) - 1) < 1
-    numbers = stream("a")
-    assert len({next(numbers) for _ in range(2000)}) == 2000
-    assert integers("a", 3) == integers("a", 5)[:3]

@@ -26,22 +26,11 @@ def test_prefixes_are_new_in_every_iteration_and_launch():
     assert len(set(found)) == 12
 
 
-def test_a_prefix_of_one_token_still_differs_between_groups():
-    load = workload(prompts=100, shared_prefix={"tokens": 1, "groups": 100})
-    assert len({prompt[0] for prompt in prompts(load, 512, 0, 0)}) == 100
-
-
 def test_a_prefix_and_other_prompt_lengths_change_no_output_length():
     output = {"output_tokens": UNIFORM}
     plain = Source(workload(**output), 2048, "m").requests(0, 0)
     other = Source(workload(**output, prompt_tokens=40, shared_prefix={"tokens": 8}), 2048, "m").requests(0, 0)
     assert [request.output_tokens for request in plain] == [request.output_tokens for request in other]
-
-
-def test_of_fixed_prompts_only_samples_share():
-    found = sharing(Source(workload(), 2048, "m").requests(0, 0))
-    assert found.tokens - 8 * 3 * 16 <= 2  # but for tokens that are the same by chance
-    assert max(found.with_others.values()) <= 1
 
 
 def test_of_a_group_the_prefix_is_computed_once():
