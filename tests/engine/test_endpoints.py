@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
 from hostile_server import KINDS, hostile_server
 from launching import Launching, online_spec
-from stub_server import running_stub
+from stub_server import Address, running_stub
 
 from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.contracts.side_files import read_sequences
@@ -43,7 +42,7 @@ def stub(tmp_path: Path) -> Iterator[Any]:
     """Start stubs."""
     with ExitStack() as running:
 
-        def start(*options: str, env: dict[str, str] | None = None) -> str:
+        def start(*options: str, env: dict[str, str] | None = None) -> Address:
             folder = tmp_path / f"stub{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
             return running.enter_context(running_stub(folder, *options, env=env))
@@ -156,25 +155,21 @@ def test_a_stall_in_mid_stream_ends_the_launch_in_bounded_time(tmp_path: Path, s
 
 
 def test_bytes_held_back_on_the_way_end_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
-    with FaultProxy(int(stub("--itl-ms", "100").rpartition(":")[2])) as proxy:
-        launch = Launching(tmp_path / "run", at(proxy.url, MANY), ["--timeout-s", "20"])
-        launch.wait_for(": measuring")
-        before = proxy.answered_bytes
-        while proxy.answered_bytes < before + 8000:  # more than single requests take: it is in the middle of a pass
-            time.sleep(0.02)
-        proxy.hold()
-        assert launch.finish() == 1
+    url = stub("--itl-ms", "100")
+    launch = Launching(tmp_path / "run", at(url, MANY), ["--timeout-s", "20"])
+    launch.wait_for("iteration 1/")  # it is in the middle of the next pass
+    url.process.send_signal(signal.SIGSTOP)
+    assert launch.finish() == 1
     assert launch.failure().category == "timeout"
     assert launch.survivors() == []
 
 
 def test_a_server_that_goes_away_fails_every_request_and_the_launch(tmp_path: Path, stub: Any) -> None:
-    with FaultProxy(int(stub("--itl-ms", "100").rpartition(":")[2])) as proxy:
-        launch = Launching(tmp_path / "run", at(proxy.url, MANY))
-        launch.wait_for("iteration 1/")
-        proxy.refuse()
-        proxy.drop()
-        assert launch.finish() == 1
+    url = stub("--itl-ms", "100")
+    launch = Launching(tmp_path / "run", at(url, MANY))
+    launch.wait_for("iteration 1/")
+    url.process.kill()
+    assert launch.finish() == 1
     assert launch.failure().category in ("all_requests_failed", "refused", "unreachable")
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
 
