@@ -33,14 +33,6 @@ def test_a_pass_on_a_cpu_has_no_device_and_the_record_says_why() -> None:
     assert surroundings.why_no_energy([passed]) == "the energy of a CPU is not read"
 
 
-def test_of_the_devices_of_anothers_server_nobody_asks() -> None:
-    surroundings = around("unknown")
-    surroundings.before()
-    passed = surroundings.after(a_pass())
-    assert passed.devices is None
-    assert surroundings.why_no_energy([passed]) is None
-
-
 class Nvml:
     """A GPU, with or without a counter of its energy."""
 

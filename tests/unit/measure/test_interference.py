@@ -139,14 +139,6 @@ def test_limits_of_the_host(shares: dict[str, float], platform: Any, flags: list
     assert [f"{flag.code} {flag.severity}" for flag in found] == flags
 
 
-def test_a_tick_of_the_clock_is_no_evidence() -> None:
-    def severities(share: float) -> list[str]:
-        seen = HostUse(window_s=0.1, cores=2, other_cpu_share=share)  # twenty ticks
-        return [flag.severity for flag in host_flags("cpu", [iteration(host=seen)])]
-
-    assert [severities(share) for share in (0.1, 0.2, 0.3, 0.4)] == [[], ["warning"], ["warning"], ["invalid"]]
-
-
 class Nvml:
     """Answers as NVML does; power and thermal violations rise by half a second with each reading."""
 
