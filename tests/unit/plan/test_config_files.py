@@ -20,7 +20,7 @@ def multiplied(first: str, line: str, levels: int = 9) -> str:
     return text
 
 
-TOO_MUCH = {
+UNREADABLE = {
     "aliases": (multiplied("[x, x]", "NAME: &NAME [ALIASES]\n"), "holds more than 100,000 values"),
     "merged_keys": (multiplied("{x: 1}", "NAME: &NAME {<<: [ALIASES]}\n"), "holds more than 100,000 values"),
     "itself": ("a: &a [*a]", "holds more than 100,000 values"),
@@ -30,6 +30,13 @@ TOO_MUCH = {
     "no_such_day": ("a: 2020-13-45", "holds a value that can't be read: month must be in 1..12"),
     "5000_digits": (f"a: {'1' * 5000}", "holds a value that can't be read: Exceeds the limit"),
     "not_a_time": ("a: !!timestamp x", "holds a value that can't be read"),
+    "not_utf8": (b"\xff\xfea: 1", "is not UTF-8 text: byte 0 is 0xff"),
+    "bracket_open": ("models: [a\nquants: b", "line 2, column 7: no valid YAML"),
+    "tab": ("models:\n\t- a", "line 2, column 1: no valid YAML"),
+    "a_list": ("- a\n- b", "must have keys at its top"),
+    "empty": ("", "must have keys at its top"),
+    "a_word": ("just words", "must have keys at its top"),
+    "key_twice": ("a: 1\na: 2", "key 'a' stands twice"),
     "code": (
         "a: !!python/object/apply:os.system ['touch PWNED']",
         "line 1, column 4: no valid YAML: could not determine",
@@ -38,11 +45,11 @@ TOO_MUCH = {
 }
 
 
-@pytest.mark.parametrize("name", TOO_MUCH)
-def test_a_config_that_would_never_be_read_to_its_end_is_told_in_two_lines_at_once(tmp_path: Path, name: str):
-    text, problem = TOO_MUCH[name]
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_unreadable_config_is_refused_in_two_lines_at_once(tmp_path: Path, name: str):
+    text, problem = UNREADABLE[name]
     path = tmp_path / "config.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     began_s = time.process_time()
     with pytest.raises(UserError) as raised:
         check_config_file(path)
@@ -57,3 +64,9 @@ def test_a_config_may_use_aliases_and_merged_keys_and_many_keys(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text("a: &a {x: 1}\nb: {<<: *a, y: [*a, *a]}\nc:\n" + "".join(f"  k{i}: {i}\n" for i in range(10_000)))
     check_config_file(path)
+
+
+def test_a_config_file_that_is_missing_or_a_folder_is_named(tmp_path: Path):
+    for path, problem in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=problem):
+            check_config_file(path)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import hold, refused
 from rooms import Rooms, matrix_of, two_lines
 from synthetic_records import make_record
 
@@ -28,18 +32,9 @@ from rollout_bench.plan.fit.memory import (
     weights_held,
     working_bytes,
 )
-from rollout_bench.plan.interleaving import Interleaving, comparisons, fitting, interleaving
+from rollout_bench.plan.interleaving import comparisons, fitting, interleaving
+from rollout_bench.plan.matrix import Experiment
 from rollout_bench.plan.schedule import Schedule, schedule
-
-
-def found(overlay: str = "", memory: Rooms | None = None, platform: str = "cpu", on_cluster: bool = False):
-    config, matrix = matrix_of(overlay, platform)
-    return interleaving(config, matrix, memory or Rooms(), on_cluster=on_cluster)
-
-
-def quants_of(result: Interleaving) -> list[list[str]]:
-    return [[e.spec.quant.name for e in group.members] for group in result.groups]
-
 
 TWO_OF_ALL = """
 models: [a, b]
@@ -48,128 +43,32 @@ model_settings: {a: {synthetic: {preset: qwen3-90m}}, b: {synthetic: {preset: qw
 """
 
 
-def test_offline_and_rollout_alone_interleave():
+ROWS = yaml.safe_load(Path(__file__).with_name("plans.yaml").read_text())["interleaved"]
+
+
+def test_offline_and_rollout_only_interleave():
     assert [mode.name for mode in MODES.values() if mode.interleaves] == ["offline", "rollout"]
-    assert found("modes: [online, profile, drift]\ninterleave: true") == Interleaving()
 
 
-def test_a_group_is_what_agrees_in_all_but_the_axis_of_the_baseline_which_comes_first():
-    result = found("quants: [w8a8, bf16, w8a16]\n" + TWO_OF_ALL)
-    assert quants_of(result) == [["bf16", "w8a8", "w8a16"]] * 4
-    cells = [{(e.spec.model.name, e.spec.workload.name) for e in group.members} for group in result.groups]
-    assert [len(cell) for cell in cells] == [1] * 4
-    assert len(set().union(*cells)) == 4
+def label(experiment: Experiment) -> str:
+    """Return what an experiment is called in a row: without what is usual."""
+    spec = experiment.spec
+    model = "" if spec.model.name == "qwen3-90m" else spec.model.name
+    return " ".join(filter(None, (model, spec.quant.name, spec.setting)))
 
 
-def test_with_a_baseline_of_two_axes_all_of_both_take_turns():
-    overlay = (
-        "quants: [bf16, w8a8]\nsettings: [default, few]\nsetting_settings: {few: {engine_args: {max_num_seqs: 4}}}\n"
-    )
-    labels = [
-        [(e.spec.quant.name, e.spec.setting) for e in group.members]
-        for group in found(f"{overlay}baseline: {{quant: w8a8, setting: few}}").groups
-    ]
-    (together,) = labels
-    assert together[0] == ("w8a8", "few")
-    assert sorted(together, key=str) == [("bf16", "few"), ("bf16", None), ("w8a8", "few"), ("w8a8", None)]
-    assert len(found(f"{overlay}baseline: {{quant: bf16}}").groups) == 2
-
-
-def test_with_a_model_as_the_baseline_models_take_turns():
-    result = found(TWO_OF_ALL + "baseline: {quant: null, model: b}\nworkloads: [demo]\nquants: [bf16, w8a8]")
-    names = [[(e.spec.model.name, e.spec.quant.name) for e in group.members] for group in result.groups]
-    assert names == [[("b", "bf16"), ("a", "bf16")], [("b", "w8a8"), ("a", "w8a8")]]
-
-
-@pytest.mark.parametrize("value", ["auto", "true"])
-def test_one_experiment_alone_is_nothing_to_interleave_and_no_error(value: str):
-    assert found(f"quants: [bf16]\ninterleave: {value}") == Interleaving()
-
-
-def test_false_interleaves_nothing_and_gives_no_reasons():
-    assert found("interleave: false") == Interleaving()
-
-
-@pytest.mark.parametrize(
-    ("overlay", "said"),
-    [
-        ("quants: [w8a16, w8a8]", "the baseline is not among them"),
-        ("engine_args: {data_parallel_size: 2}", "an engine of several replicas takes no turns"),
-    ],
-)
-def test_what_cannot_be_interleaved_is_named_in_two_lines_or_in_the_plan(overlay: str, said: str):
-    problem, remedy = two_lines(overlay + "\ninterleave: true")
-    assert said in problem
-    assert remedy.endswith(", or set interleave: false, or auto")
-    result = found(overlay)
-    assert not result.groups
-    assert [said in reason for reason in result.reasons] == [True]
-
-
-@pytest.mark.parametrize(
-    ("overlay", "key"),
-    [
-        ("engine_args: {data_parallel_size: 2}", "data_parallel_size"),
-        ("modes: [rollout]\nrollout: {replicas: 2}", "rollout.replicas"),
-    ],
-)
-def test_what_to_leave_out_so_that_engines_interleave_has_the_name_that_it_has_in_the_config(overlay: str, key: str):
-    assert two_lines(overlay + "\ninterleave: true")[1].startswith(f"leave {key} out")
-
-
-def test_engines_on_different_numbers_of_devices_take_no_turns():
-    overlay = "quants: [bf16, fp8]\nquant_settings: {fp8: {engine_args: {tensor_parallel_size: 2}}}\ninterleave: true"
-    assert "they need different numbers of devices" in two_lines(overlay, platform="cuda")[0]
-
-
-def test_auto_wants_all_engines_to_fit_and_true_at_least_two():
-    small = Rooms(3.5, bf16=1.0, w8a16=1.0, w8a8=2.0)  # two fit whichever they are, three do not
-    automatic, asked = found("", small), found("interleave: true", small)
-    assert automatic.groups == ()
-    assert automatic.reasons == (
-        "offline cpu qwen3-90m demo: bf16, w8a16, w8a8: 3 engines take 4 boxes, and there is 3.5 boxes; to interleave,"
-        " make room for 3",
-    )
-    assert [(group.at_once, len(group.members)) for group in asked.groups] == [(2, 3)]
-    assert [group.at_once for group in found("interleave: true", Rooms(4.0, w8a8=2.0)).groups] == [3]
-
-
-def test_where_not_even_two_fit_true_is_an_error():
-    problem, remedy = two_lines("interleave: true", Rooms(2.5, w8a8=2.0))
-    assert problem.endswith("2 engines take 3 boxes, and there is 2.5 boxes")
-    assert remedy == "make room for 2, or set interleave: false, or auto"
-
-
-def test_what_nobody_knows_the_memory_of_is_not_interleaved():
-    assert "since nobody has looked" in found("", Rooms(unknown="w8a8")).reasons[0]
-    assert "since nobody has looked" in two_lines("interleave: true", Rooms(unknown="w8a8"))[0]
-
-
-def test_auto_is_for_cpu_and_for_launches_on_this_machine():
-    cuda = "quants: [bf16, fp8]"
-    assert "on cpu only" in found(cuda, platform="cuda").reasons[0]
-    assert "on this machine" in found(on_cluster=True).reasons[0]
-    assert quants_of(found(cuda + "\ninterleave: true", platform="cuda")) == [["bf16", "fp8"]]
-    assert quants_of(found("interleave: true", on_cluster=True)) == [["bf16", "w8a16", "w8a8"]]
-
-
-@pytest.mark.parametrize(
-    ("overlay", "platform", "started"),
-    [
-        ("engine_args: {kv_cache_memory_bytes: 1000000}", "cuda", "together"),
-        (
-            "engine_args: {kv_cache_memory_bytes: 1000000}\ncomparison: {metrics: {offline: [startup_s]}}",
-            "cuda",
-            "in_turn",
-        ),
-        ("quant_settings: {fp8: {engine_args: {kv_cache_memory_bytes: 1000000}}}", "cuda", "in_turn"),
-        ("engine_args: {kv_cache_memory_bytes: 1000000}", "cpu", "in_turn"),
-    ],
-)
-def test_engines_start_together_only_where_none_sizes_its_cache_by_what_is_free(overlay, platform, started):
-    quants = "quants: [bf16, fp8]\nworkloads: [verl-default]\n" if platform == "cuda" else ""
-    (group,) = found(quants + overlay + "\ninterleave: true", platform=platform).groups
-    assert group.started == started
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
+def test_engines_are_interleaved_as_their_row_says(row: dict[str, Any]):
+    config, matrix = matrix_of(yaml.safe_dump(row["config"]), row["config"].get("platform", "cpu"))
+    boxes = Rooms(row.get("there", 100), row.get("unknown"), **row.get("taken", {}))
+    expected = refused(*row["refused"]) if "refused" in row else nullcontext()
+    with expected:
+        found = interleaving(config, matrix, boxes, on_cluster=row.get("on_cluster", False))
+        groups = [[label(experiment) for experiment in group.members] for group in found.groups]
+        assert groups == row.get("groups", [])
+        assert row.get("at_once") in (None, [group.at_once for group in found.groups])
+        assert row.get("started") in (None, [group.started for group in found.groups])
+        assert hold(found.reasons, row.get("reasons", []))
 
 
 def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.MonkeyPatch):
@@ -300,11 +199,6 @@ def test_the_job_of_a_block_asks_slurm_for_the_time_of_all():
     assert "--exclusive" in asked["slurm_extra"](wildcards), "the node for itself, as on cpu by default"
     assert asked["cpus_per_task"](wildcards) == plan.config.cluster.cpus_per_device
     assert slurm.asked_for_block(plan, False) == {}
-
-
-def test_comparisons_are_of_modes_that_can_interleave():
-    config, matrix = matrix_of("modes: [offline, online]")
-    assert {e.spec.mode for group in comparisons(config, matrix) for e in group.members} == {"offline"}
 
 
 def test_a_launch_of_a_block_is_expected_to_take_its_part_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

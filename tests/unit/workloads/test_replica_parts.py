@@ -1,4 +1,4 @@
-"""data_parallel_size is a setting of offline experiments, whose replicas have prompts and lengths of their own."""
+"""Replicas of an offline experiment have prompts and lengths of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 from launching import SETTINGS, tiny_spec
-from planned import planned
 
 from rollout_bench.contracts.load import DatasetSpec, LogNormal
 from rollout_bench.contracts.spec import WorkloadSpec
@@ -28,15 +27,6 @@ LOAD = WorkloadSpec.model_validate_json(
 
 def requests(replica: int, replicas: int, workload: WorkloadSpec = LOAD, dataset: Path | None = None) -> list[Request]:
     return Source(workload, 2048, "no model", dataset, part=ReplicaPart(replica, replicas)).requests(0, 1)
-
-
-def test_replicas_are_part_of_the_key_and_of_no_mode_that_looks_into_one_engine() -> None:
-    overlay = "{{modes: [offline, profile, drift], quants: [bf16], engine_args: {args}}}"
-    alone = planned(overlay.format(args="{}")).experiments
-    both = planned(overlay.format(args="{data_parallel_size: 2}")).experiments
-    assert [e.spec.mode for e in both] == ["offline", "profile", "drift"]
-    assert [e.spec.engine.args.get("data_parallel_size") for e in both] == [2, None, None]
-    assert [a.name == b.name for a, b in zip(alone, both, strict=True)] == [False, True, True]
 
 
 @given(replicas=st.integers(1, 16))
