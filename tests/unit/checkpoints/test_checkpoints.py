@@ -16,12 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from rollout_bench.checkpoints import formats as shards_module
-from rollout_bench.checkpoints import weights as writer_module
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import FORMATS, check_format, stored_tensors, tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
-from rollout_bench.checkpoints.weights import random_weight
 from rollout_bench.core.errors import UserError
 
 COMMAND = Path(__file__).parents[3] / "workflow" / "scripts" / "build_checkpoint.py"
@@ -82,42 +79,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: 
     assert digest(tmp_path / "a")["model.safetensors"] != digest(tmp_path / "c")["model.safetensors"]
 
 
-def test_the_router_and_the_head_stay_unquantized(tmp_path: Path) -> None:
-    build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "compressed-tensors-w8a8", tmp_path / "ct", config_only=True)
-    build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "modelslim-w8a8", tmp_path / "slim", config_only=True)
-    config = json.loads((tmp_path / "ct" / "config.json").read_text())
-    description = json.loads((tmp_path / "slim" / "quant_model_description.json").read_text())
-    assert set(config["quantization_config"]["ignore"]) == {"lm_head", *(f"model.layers.{i}.mlp.gate" for i in (0, 1))}
-    assert description["model.layers.0.mlp.gate.weight"] == description["lm_head.weight"] == "FLOAT"
-    assert description["model.layers.1.mlp.experts.7.up_proj.weight"] == "W8A8_DYNAMIC"
-
-
-def test_a_large_model_is_sharded_with_an_index_and_the_same_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", 1 << 20)
-    shape = shape_of(preset="qwen3-tiny")
-    build_checkpoint(shape, "bf16", tmp_path / "m")
-    index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
-    files = sorted((tmp_path / "m").glob("*.safetensors"))
-    assert len(files) > 3
-    assert all(path.stat().st_size < (1 << 20) + (1 << 14) for path in files)
-    for spec in tensors(shape):
-        with safe_open(tmp_path / "m" / index["weight_map"][spec.name], framework="pt") as file:
-            assert torch.equal(file.get_tensor(spec.name), random_weight(spec, shape))
-
-
 def test_another_model_at_the_destination_is_kept_and_named(tmp_path: Path) -> None:
     build_checkpoint(shape_of(preset="qwen3-moe-tiny", seed=3), "bf16", tmp_path / "m")
     with pytest.raises(UserError, match="its seed is 3, not 0"):
         build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
-
-
-def test_foreign_files_at_the_destination_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="not a checkpoint that this command built"):
-        build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_truncated_checkpoint_is_an_error_not_a_result(tmp_path: Path) -> None:
@@ -125,17 +90,6 @@ def test_a_truncated_checkpoint_is_an_error_not_a_result(tmp_path: Path) -> None
     os.truncate(tmp_path / "m" / "model.safetensors", 1000)
     with pytest.raises(UserError, match=r"damaged: model\.safetensors"):
         build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
-
-
-def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(directory: Path, *_: object) -> None:
-        (directory / "model.safetensors").write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(writer_module, "write_shards", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
-    assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
 
 
 def test_a_killed_build_is_no_checkpoint_and_the_next_one_is_whole(tmp_path: Path) -> None:

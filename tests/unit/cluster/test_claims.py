@@ -154,37 +154,17 @@ def test_what_slurm_writes_into_the_log_of_a_job_tells_why_it_ended(said: str, c
     assert cause.category == category
 
 
-@pytest.mark.parametrize(
-    ("gres", "numbers"),
-    [
-        ("npu:2(IDX:0-1)", [0, 1]),
-        ("gpu:h200:1(IDX:3),npu:910b:3(IDX:1,4-5)", [1, 4, 5]),
-        ("npu(CNT:2)", None),
-        ("gpu:2(IDX:0-1)", None),
-    ],
-)
-def test_granted_npus_are_read_where_slurm_names_them(gres: str, numbers: list[int] | None):
-    one, others = "     Nodes=n1 CPU_IDs=7 Mem=0 GRES=npu:1(IDX:7)", f"     Nodes=n[2-3] CPU_IDs=7 Mem=200 GRES={gres}"
-    text = f"JobId=1\n   JOB_GRES=npu:2\n{one}\n{others}\n"
-    assert slurm.npus_in(text, "n2") == numbers
-
-
-@pytest.mark.parametrize(("set_by_others", "seen"), [(None, "4,5"), ("1", "1")])
-def test_granted_npus_are_what_the_engine_sees_unless_somebody_says_which(
-    monkeypatch: pytest.MonkeyPatch, set_by_others: str | None, seen: str
-):
-    told = "   Nodes=n1 CPU_IDs=0-1 Mem=0 GRES=npu:2(IDX:4-5)\n"
-    monkeypatch.setattr(slurm, "printed_by", lambda *command: told if command[0] == "scontrol" else "")
-    monkeypatch.setattr(os, "environ", {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"})
-    if set_by_others is not None:
-        os.environ["ASCEND_RT_VISIBLE_DEVICES"] = set_by_others
-    slurm.see_granted_npus()
-    assert os.environ["ASCEND_RT_VISIBLE_DEVICES"] == seen
-
-
 def test_who_was_taken_over_leaves_the_claim_of_the_next_one_alone(record: Path):
     with claimed(record, Path("a.log"), 60.0, nobody):
         left_by_a_dead_process(record, host="elsewhere")
+    assert read_claim(claim_path(record)).host == "elsewhere"
+
+
+def test_a_claim_made_meanwhile_is_not_given_up_as_the_dead_one(record: Path):
+    left_by_a_dead_process(record)
+    dead = read_claim(claim_path(record))
+    left_by_a_dead_process(record, host="elsewhere")
+    ownership.give_up(claim_path(record), dead)
     assert read_claim(claim_path(record)).host == "elsewhere"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_claim import BF16, W8A8, at, bring, command, make_claim
 from synthetic_profiles import make_profile, make_steps
-from synthetic_records import make_failure, make_plan, make_record, save
+from synthetic_records import make_plan, make_record, save
 
 from rollout_bench.analysis.timed.collection import collect as read_all
 from rollout_bench.contracts.store import (
@@ -17,7 +17,6 @@ from rollout_bench.contracts.store import (
     record_path,
     sequences_path,
     traces_path,
-    write_failure,
     write_launched,
 )
 from rollout_bench.report.summary import summarise
@@ -76,15 +75,6 @@ def test_a_success_takes_the_failure_away_and_no_failure_comes_beside_a_record(c
     assert not failure_path(at(claim.parent, W8A8)).exists()
 
 
-def test_a_later_failure_replaces_an_earlier_one(claim: Path):
-    bring(claim)
-    later = make_failure(W8A8).model_copy(update={"failed_at": "2025-06-01T00:00:00Z"})
-    write_failure(at(claim, W8A8), later)
-    assert len(bring(claim).failures) == 1
-    write_failure(at(claim, W8A8), make_failure(W8A8))
-    assert bring(claim).failures == []
-
-
 def test_a_profile_comes_home_with_its_traces_in_place_of_those_of_a_launch_that_got_no_record(claim: Path):
     made = make_profile(steps=make_steps({"decode": {("linear", "qkv"): 1.0}}))
     spec = made.spec.model_copy(update={"mode": "profile"})
@@ -135,13 +125,6 @@ def test_what_is_damaged_is_told_and_left_out_and_the_rest_comes(claim: Path, na
     assert told in str(refused)
     assert len(str(refused).splitlines()) == 2
     assert sorted(path.name for path in at(claim.parent).parent.glob("launch-[07]*")) == []
-
-
-def test_half_a_file_of_a_launch_that_still_runs_is_left_out(claim: Path):
-    (at(claim).parent / ".launch-3.json.17.tmp").write_text("{")
-    (at(claim).parent / "launch-3.sequences.jsonl.gz").write_bytes(b"")
-    assert bring(claim).refused == []
-    assert not list((claim.parent / "results").rglob("*launch-3*"))
 
 
 def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):

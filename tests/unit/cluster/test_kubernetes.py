@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from planned import merged_with
 
 from rollout_bench.cluster.kubernetes import manifest
-from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
@@ -65,12 +62,3 @@ def test_a_pod_has_no_token_of_the_cluster_and_no_right_that_it_needs_not():
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-
-
-def test_a_template_of_the_users_own_is_filled_in_and_what_is_wrong_with_it_is_said(tmp_path: Path):
-    own = tmp_path / "own.j2"
-    own.write_text("{{ namespace }} {{ image }}")
-    assert made(f"{{{CUDA}, namespace: bench, template: {own}}}}}") == "bench a:1"
-    own.write_text("{{ nmespace }}")
-    with pytest.raises(UserError, match="nmespace"):
-        made(f"{{{CUDA}, template: {own}}}}}")

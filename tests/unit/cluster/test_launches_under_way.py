@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from synthetic_records import make_plan, make_spec
 
-from rollout_bench.cluster.ownership import Owner, claimed, under_way
+from rollout_bench.cluster.ownership import Owner, under_way
 from rollout_bench.commands.plan import show
-from rollout_bench.contracts.store import claim_path, record_path, word_path
+from rollout_bench.contracts.store import claim_path, record_path
 from rollout_bench.core.processes import group_of
-from rollout_bench.measure.launch.progress import Progress, leave_word
+from rollout_bench.measure.launch.progress import Progress
 
 SPEC = make_spec()
 
@@ -56,12 +56,3 @@ def test_a_launch_that_is_measured_is_named_with_how_far_it_is(
 def test_a_claim_counts_as_long_as_its_process_may_live(record: Path, tmp_path: Path, dead: dict, there: int) -> None:
     claim(record, **dead)
     assert len(under_way(tmp_path)) == there
-
-
-def test_a_launch_leaves_no_word_once_it_is_over_and_none_where_nothing_is_claimed(record: Path) -> None:
-    leave_word(record, "nobody asked")
-    assert not word_path(record).exists()
-    with claimed(record, Path("l.log"), 60.0, lambda *_: None):
-        leave_word(record, "importing")
-        assert word_path(record).read_text() == "importing\n"
-    assert not list(claim_path(record).parent.iterdir())

@@ -95,17 +95,6 @@ def test_launches_that_are_compared_begin_with_one_device_and_a_round_uses_all(g
     }
 
 
-def test_a_launch_on_two_devices_takes_two_of_them_and_their_cores(gpus: None):
-    plan = on_gpus(tensor_parallel_size=2)
-    side = SideBySide(plan, Workflow(), on_cluster=False)
-    assert {frozenset(slots_of(side, launch)) for launch in plan.launches} == {
-        frozenset({"device_0", "device_1"}),
-        frozenset({"device_2", "device_3"}),
-    }
-    assert {side.resources["devices"](wildcards(launch)) for launch in plan.launches} == {2}
-    assert {side.threads(wildcards(launch)) for launch in plan.launches} == {4}
-
-
 @pytest.mark.parametrize("cores", [None, 1])
 def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | None):
     plan, workflow = on_gpus(tensor_parallel_size=2), Workflow(cores=cores, nodes=100)
@@ -164,20 +153,3 @@ def test_what_needs_more_devices_than_are_visible_is_told_before_anything_is_mea
     assert "config: data_parallel_size: a launch of a needs 8 devices" in str(refused(together))
     pods = beyond.config.kubernetes.model_copy(update={"image": "registry/image:1"})
     assert refused(replace(beyond, config=beyond.config.model_copy(update={"kubernetes": pods}))) is None
-
-
-def test_a_step_with_more_engines_than_devices_leads_to_the_part_of_one_engine(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-    small = {"kv_cache_memory_bytes": 1 << 26}
-    assert refused(planned(modes=["rollout"], rollout={"replicas": 2}, engine_args=small)) is None
-    assert refused(planned(modes=["rollout"], rollout={"replicas": 4}, engine_args=small)) == (
-        "config: rollout.replicas: a launch of tiny needs 4 cores, and there are 2 here"
-        "\n  -> make one engine's part of the step (from-verl, from-trl: --one-engine), or plan for the cluster that"
-        " has them (--profile profiles/slurm)"
-    )
-
-
-def test_on_cpu_each_process_of_an_engine_needs_a_core(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-    assert refused(planned(engine_args={"tensor_parallel_size": 2})) is None
-    assert "needs 3 cores, and there are 2 here" in str(refused(planned(engine_args={"tensor_parallel_size": 3})))

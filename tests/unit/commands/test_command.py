@@ -13,8 +13,6 @@ import yaml
 from workspace import REPOSITORY
 
 from rollout_bench import __version__
-from rollout_bench.__main__ import main
-from rollout_bench.commands import collect
 
 SOURCES = REPOSITORY / "src"
 SCRIPTS = REPOSITORY / "workflow" / "scripts"
@@ -31,16 +29,6 @@ def test_a_misspelt_sub_command_is_two_lines_with_the_one_that_was_meant() -> No
     assert done.stderr == "there is no command 'comparre'\n  -> did you mean 'compare'?\n"
 
 
-@pytest.mark.parametrize("status", [0, 3])
-def test_the_exit_status_is_that_of_the_sub_command(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["rollout-bench", "collect", "there", "--results", "here"])
-    monkeypatch.setattr(collect, "main", lambda: status)
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == status
-    assert sys.argv[1:] == ["there", "--results", "here"]
-
-
 def test_an_error_of_a_sub_command_is_told_as_its_own(tmp_path: Path) -> None:
     assert run("summarise", "--device").returncode == 2
     done = run("summarise", str(tmp_path / "nowhere"), "--all")
@@ -49,18 +37,6 @@ def test_an_error_of_a_sub_command_is_told_as_its_own(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"{tmp_path / 'nowhere'}: ")
     done = run("compare", "a", "b", "--confidence", "2")
     assert "rollout-bench compare --help" in done.stderr
-
-
-def version_printed(environment: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Return what the command of an environment says in a folder."""
-    command = [str(environment / "bin" / "rollout-bench"), "--version"]
-    return subprocess.run(command, cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=False)
-
-
-def test_the_environment_of_set_up_has_the_command_in_any_folder(tmp_path: Path) -> None:
-    (tmp_path / "rollout_bench.py").write_text("raise SystemExit('not this one')")
-    done = version_printed(Path(sys.prefix), tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"rollout-bench {__version__}\n", "")
 
 
 def uv(*arguments: str | Path) -> None:

@@ -10,7 +10,7 @@ from synthetic_records import make_failure, make_plan, make_record, make_spec, s
 
 from rollout_bench.commands import plan as command
 from rollout_bench.contracts.record import Flag
-from rollout_bench.contracts.store import failure_path, record_path, write_launched
+from rollout_bench.contracts.store import record_path, write_launched
 
 
 def test_complete_records_of_every_mode_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,26 +35,6 @@ def test_a_failure_says_how_far_the_launch_came_and_where_its_log_is(
     (first,) = (number for number, line in enumerate(lines) if line.startswith("failed: "))
     assert lines[first] == f"failed: {failure.experiment} launch 0: initializing: {failure.cause}"
     assert lines[first + 1] == f"  -> {failure.fix} (log: {failure.log})"
-
-
-def test_a_damaged_failure_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path, make_failure(make_spec()))
-    path = failure_path(record_path(tmp_path, "offline", make_spec().experiment(), 0))
-    path.write_text("{")
-    command.show(make_plan([make_spec()], launches=1), tmp_path)
-    assert f"failed: {path}" in capsys.readouterr().out
-
-
-def test_experiments_none_of_which_is_another_one_s_baseline_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few = make_spec().model_copy(update={"setting": "few"})
-    command.show(make_plan([make_spec(), few], launches=1, baseline={"quant": "bf16"}), tmp_path)
-    assert (
-        "nothing is compared: no experiment is what another one becomes with {quant: bf16}" in capsys.readouterr().out
-    )
-    command.show(make_plan([make_spec(), few], launches=1, baseline={"setting": "default"}), tmp_path)
-    assert "nothing is compared" not in capsys.readouterr().out
 
 
 def test_the_invalid_ones_of_what_is_done_are_counted_with_what_to_do(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,6 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlannedLaunch, write_plan
 from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
 
-SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 PLAN = make_plan([BF16, W8A8], launches=1)
 
@@ -124,45 +121,6 @@ def test_a_wrong_argument_is_a_two_line_error(project: Path, script: str, argume
     assert done.returncode == 1
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 2
-
-
-def test_a_copied_folder_is_summarised_where_it_lies_with_its_own_plan(project: Path, tmp_path: Path) -> None:
-    save(project / "results", make_record(make_spec("other")))
-    summarised(project)
-    copy = tmp_path / "elsewhere" / "copied"
-    shutil.copytree(project / "results", copy)
-    before = (copy / "summary.csv").read_bytes()
-    (copy / "summary.csv").unlink()
-    assert run("summarise.py", str(copy), cwd=tmp_path).returncode == 0
-    assert (copy / "summary.csv").read_bytes() == before
-    assert run("summarise.py", str(copy), "--all", cwd=tmp_path).returncode == 0
-    assert len((copy / "summary.csv").read_text().splitlines()) == 1 + 3
-
-
-def test_the_summary_can_go_elsewhere(project: Path) -> None:
-    summarised(project, "--out", "out/here")
-    assert (project / "out" / "here" / "summary.txt").exists()
-    assert not (project / "results" / "summary.txt").exists()
-    assert not is_stale(project / "results", PLAN, project / "out" / "here")
-
-
-def test_figures_are_drawn_by_hand(project: Path) -> None:
-    done = run("plot.py", "results", "--all", cwd=project)
-    assert done.returncode == 0, done.stderr
-    names = sorted(path.name for path in (project / "results" / "figures").iterdir())
-    assert names == ["iterations.svg", "speedup.svg", "throughput.svg"]
-
-
-@pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
-def test_a_command_runs_by_itself_with_nothing_else_set_up(project: Path, script: str) -> None:
-    command = [sys.executable, "-W", "error", str(SCRIPTS / script)]
-    done = subprocess.run([*command, "results"], cwd=project, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    of_matplotlib = "Matplotlib is building the font cache; this may take a moment.\n"  # once for each user, if slowly
-    assert done.stderr.removeprefix(of_matplotlib) == ""
-    done = subprocess.run([*command, "nowhere"], cwd=project, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "nowhere: does not exist"
 
 
 def test_a_summary_is_fresh_until_something_it_shows_changes(project: Path) -> None:

@@ -207,13 +207,6 @@ def test_a_renumbered_copy_takes_no_part_and_its_original_does(results: Path) ->
     assert [damaged.launch for damaged in bf16.damaged] == [1, 2]
 
 
-def test_launches_of_one_second_are_no_copies_where_their_times_differ(tmp_path: Path) -> None:
-    at_once = [make_record(BF16, launch, [400.0 + launch] * 3) for launch in range(2)]
-    save(tmp_path, *(each.model_copy(update={"started_at": at_once[0].started_at}) for each in at_once))
-    (bf16,) = collect(tmp_path, None).experiments
-    assert len(bf16.records) == 2
-
-
 def test_a_record_is_read_as_it_was_written_with_a_checksum_of_it_and_of_its_side_file(tmp_path: Path) -> None:
     record = make_record(BF16)
     save(tmp_path, record)
@@ -247,14 +240,6 @@ def test_a_record_in_a_renamed_folder_is_named(results: Path) -> None:
     other = next(e for e in collect(results, None).experiments if e.experiment == renamed.name)
     assert other.records == ()
     assert ["spec: says" in damaged.error.problem for damaged in other.damaged] == [True] * 3
-
-
-def test_a_damaged_spec_beside_a_failure_stops_nothing(tmp_path: Path) -> None:
-    save(tmp_path, make_failure(BF16, 0))
-    at(tmp_path).parent.mkdir(parents=True)
-    at(tmp_path).with_name("spec.json").write_text("[" * 200_000)
-    (experiment,) = collect(tmp_path, None).experiments
-    assert len(experiment.failures) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b'{"schema_version": 5', b"\0" * 100, b"[" * 200_000, b"{}", b"\xff"])

@@ -9,7 +9,6 @@ import yaml
 from planned import planned
 
 from rollout_bench.contracts.spec import QuantSpec, Spec
-from rollout_bench.plan.serving import OnlineLoad
 
 WORKLOAD = {
     "prompts": 3,
@@ -48,20 +47,6 @@ def spec() -> Spec:
         "iterations": 6,
     }
     return planned(yaml.safe_dump(overlay)).experiments[0].spec
-
-
-@pytest.mark.parametrize(
-    ("online", "labels"),
-    [
-        ({"concurrency": [1, 4]}, ["1 at once", "4 at once"]),
-        ({"request_rate": [1, 2], "requests": [4, 8]}, ["1 req/s for 4 requests", "2 req/s for 8 requests"]),
-        ({"request_rate": [2, 8, 2]}, ["stage 1: 2 req/s", "stage 2: 8 req/s", "stage 3: 2 req/s"]),
-        ({"concurrency": 2, "duration_s": [3, 4]}, ["stage 1: 2 at once for 3 s", "stage 2: 2 at once for 4 s"]),
-        ({"concurrency": [None], "request_rate": [4]}, ["4 req/s"]),
-    ],
-)
-def test_lists_are_loads_in_their_order_with_numbers_where_they_do_not_rise(online: Any, labels: list[str]):
-    assert [point.label for point in OnlineLoad(**online).points] == labels
 
 
 @pytest.mark.parametrize(

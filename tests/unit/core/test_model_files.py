@@ -60,14 +60,6 @@ def test_what_an_engine_reads_tells_a_model_from_another_one(model: Path, name: 
     assert differing_files(dummy, model_files(str(model), {}, weights=False)) == sorted({*differing} - weights)
 
 
-def test_a_draft_counts_as_a_part_of_what_is_loaded_and_a_method_without_a_model_does_not(model: Path) -> None:
-    draft = model.rename(model.with_name("draft"))
-    CHANGES["header"][0](model.parent / "draft")
-    alone = model_files(str(draft), {"speculative_config": {"method": "ngram", "model": "ngram"}})
-    both = model_files(str(draft), {"speculative_config": {"model": f"{draft}/."}})
-    assert both == alone | {f"speculative_config.model/{name}": word for name, word in alone.items()}
-
-
 def test_one_file_that_cannot_be_read_hides_no_other_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model_files(str(model), {})
     (model / "loop.safetensors").symlink_to("loop.safetensors")
@@ -81,13 +73,6 @@ def test_one_file_that_cannot_be_read_hides_no_other_one(model: Path, monkeypatc
 
     monkeypatch.setattr(Path, "open", refuse)
     assert model_files(str(model), {}) == before | {SHARD: "Permission denied"}
-
-
-def test_a_file_of_weights_is_a_model_too_and_a_config_of_its_own_a_part(model: Path) -> None:
-    shard = model / SHARD
-    assert model_files(str(shard), {}) == {SHARD: model_files(str(model), {})[SHARD]}
-    found = model_files(str(shard), {"hf_config_path": str(model)})
-    assert "hf_config_path/config.json" in found
 
 
 def test_a_model_of_the_hub_is_its_commit_in_the_cache(tmp_path: Path) -> None:

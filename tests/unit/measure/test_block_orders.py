@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollout_bench.measure.launch.rotation import Grant, Rotation, Start
-from rollout_bench.measure.launch.turns import Asks
 from rollout_bench.plan.order import block_orders, cycle_rounds
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -43,41 +40,3 @@ def test_blocks_together_are_one_sequence_balanced_over_whole_cycles(seed: int, 
     found = [order for launch in range(blocks) for order in rounds_of(seed, launch, names, rounds)]
     assert found == rounds_of(seed, 0, names, blocks * rounds)
     assert len(set(Counter(pair for order in found for pair in itertools.combinations(order, 2)).values())) == 1
-
-
-def test_a_block_asks_for_orders_with_the_rounds_that_each_group_has() -> None:
-    asked: list[tuple[int, int]] = []
-
-    def noted(names: Sequence[str], group: int, rounds: int) -> Iterator[Sequence[str]]:
-        asked.append((group, rounds))
-        return block_orders(3, 1, names, group, rounds)
-
-    played(Rotation("abc", [None] * 3, noted, 2), passes=9)
-    assert asked == [(0, 9), (1, 9)]
-
-
-def test_the_block_of_the_next_launch_begins_with_the_round_after_the_last() -> None:
-    made = []
-    for launch in range(3):
-        rotation = Rotation("abc", [4] * 3, partial(block_orders, 5, launch), 3)
-        played(rotation, passes=4)
-        made += rotation.rounds
-    assert made == [["abc".index(name) for name in order] for order in rounds_of(5, 0, "abc", 12)]
-
-
-def played(rotation: Rotation, passes: int) -> None:
-    """Play a block of launches without warm-up, whose starts make `passes` passes of each count."""
-    made, wanted = Counter[int](), {}
-    while not rotation.is_over:
-        steps = rotation.steps()
-        for step in steps:
-            if isinstance(step, Grant):
-                made[step.position] += 1
-                wanted.setdefault(step.position, step.passes or passes)
-            elif not isinstance(step, Start):
-                rotation.gone(step.position)
-                continue
-            if made[step.position] == wanted.get(step.position):
-                rotation.finished(step.position)
-            else:
-                rotation.asked(step.position, Asks(warming_up=False, start_s=2 * passes, pass_s=1, left_s=1e4))

@@ -14,9 +14,7 @@ import psutil
 import pytest
 from running_blocks import STAND_IN, RunningBlock
 
-from rollout_bench.contracts.side_files import read_sequences
-from rollout_bench.contracts.spec import RolloutSpec, Spec
-from rollout_bench.contracts.store import failure_path, read_failure, sequences_path
+from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.measure.machine.gpus import DeviceReading
 from rollout_bench.measure.machine.leases import VARIABLE
 from rollout_bench.measure.machine.readings import Surroundings
@@ -82,50 +80,6 @@ def test_passes_and_what_prepares_them_never_overlap_and_records_say_the_rounds(
     check_all_over(made, leases)
 
 
-class RolloutBlock(RunningBlock):
-    """A block of rollouts, each under the setting that it is named by."""
-
-    def _spec_of(self, name: str) -> Spec:
-        return super()._spec_of(name).model_copy(update={"mode": "rollout", "rollout": RolloutSpec(), "setting": name})
-
-
-@pytest.mark.parametrize("how", ["", "dies"])
-def test_each_engine_of_a_block_gets_its_steps_from_a_router_of_its_own(tmp_path: Path, leases: Path, how: str) -> None:
-    made = RolloutBlock(
-        tmp_path / "block",
-        command=STAND_IN,
-        names=("first", "second", "third"),
-        changes={"measuring": {"iterations": 4}},
-    )
-    made.behave(second=how)
-    assert made.start().finish() == (1 if how else 0), made.said
-    records = made.records()
-    assert set(records) == {"first", "third", *(["second"] if not how else [])}
-    for name, record in records.items():
-        assert [iteration.round for iteration in record.iterations] == [None, 0, 1, 2, 3]
-        assert {iteration.router and iteration.router.decisions for iteration in record.iterations} == {8}
-        rows = read_sequences(sequences_path(made.outs[name]), record)
-        every = [(index, prompt, sample) for index in range(5) for prompt in range(4) for sample in range(2)]
-        assert sorted((row.iteration, row.prompt, row.sample) for row in rows) == every
-    spans = sorted((began, ended) for _, what, began, ended in made.worked() if not what.startswith("spun"))
-    assert all(one[1] <= other[0] for one, other in pairwise(spans))
-    if how:
-        assert "signal 9" in read_failure(failure_path(made.outs["second"])).cause
-    check_all_over(made, leases)
-
-
-def test_engines_that_start_together_say_so_and_make_their_passes_one_at_a_time(tmp_path: Path) -> None:
-    made = block(tmp_path, 3).start("--start", "together", "--order-seed", "5")
-    assert made.finish() == 0, made.said
-    worked = made.worked()
-    starts = [(began, ended) for _, what, began, ended in worked if what == "start"]
-    first = min(began for _, what, began, _ in worked if what == "warmup")
-    assert max(ended for _, ended in starts) <= first
-    passes = sorted((began, ended) for _, what, began, ended in worked if what in ("warmup", "pass"))
-    assert all(one[1] <= other[0] for one, other in pairwise(passes))
-    assert {record.block.started for record in made.records().values() if record.block} == {"together"}
-
-
 def test_with_two_at_once_the_baseline_is_there_all_the_time(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, 2).start("--at-once", "2")
     assert made.finish() == 0, made.said
@@ -153,7 +107,6 @@ def test_an_engine_that_waits_for_its_turn_is_stopped_and_uses_no_cpu_time(tmp_p
     [
         ("fails", "there is no such thing"),
         ("dies", "signal 9"),
-        ("idle", "signal 9"),
         ("hangs", "hung in phase measuring"),
     ],
 )
@@ -269,16 +222,3 @@ def test_what_the_blocks_other_engines_hold_of_a_device_is_no_doubt(monkeypatch:
         around.before()
         _, (use,) = around.meanwhile()
         assert use.other_processes == others
-
-
-def test_members_that_need_different_devices_are_two_lines(tmp_path: Path) -> None:
-    made = RunningBlock(
-        tmp_path / "block",
-        command=STAND_IN,
-        names=["a", "b"],
-        of={"b": {"engine": {"args": {"data_parallel_size": 2}}}},
-    )
-    assert made.start().finish() == 1
-    problem, remedy = made.said.splitlines()
-    assert "1 devices of cpu" in problem
-    assert remedy.startswith("  -> engines that take turns share their devices")

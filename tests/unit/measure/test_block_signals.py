@@ -74,20 +74,3 @@ def test_a_launch_that_heeds_no_signal_is_killed_once_its_time_is_over(monkeypat
     status, took_s = ended(heedless)
     assert status == -signal.SIGKILL
     assert took_s < 100
-
-
-def test_a_coordinator_that_has_started_a_launch_takes_signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    in_the_fork(monkeypatch, lambda: None)
-    ended(until_a_signal)
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-    monkeypatch.setattr(coordinator.os, "fork", _no_process_left)
-    rotation = Rotation(["a"], [1], lambda *_: repeat("a"), 2)
-    block = Coordinator([None], None, rotation, -1, lambda: None)  # type: ignore[list-item, arg-type]
-    with pytest.raises(BlockingIOError):
-        block.run()
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-
-
-def _no_process_left() -> int:
-    raise BlockingIOError

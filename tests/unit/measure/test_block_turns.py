@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.measure.launch.passes import FEWEST, MOST, fitting, passes_of
+from rollout_bench.measure.launch.passes import FEWEST, MOST, passes_of
 from rollout_bench.measure.launch.rotation import Dismissal, Grant, Rotation, Start, Started
-from rollout_bench.measure.launch.turns import Asks
+from rollout_bench.measure.launch.turns import Asks, Turns, line
 from rollout_bench.plan.order import round_orders
 
 WARMUP = 2
@@ -134,24 +134,6 @@ def test_every_round_has_one_pass_of_each_in_the_balanced_order() -> None:
     assert {grant.passes for grant in played.grants} == {None}
 
 
-def test_an_engine_starts_once_the_one_before_has_warmed_up() -> None:
-    played = play([Engine(2) for _ in range(3)])
-    assert [position for position, _ in played.starts] == [0, 1, 2]
-    assert [states for _, states in played.starts] == [
-        ("new", "new", "new"),
-        ("asks", "new", "new"),
-        ("asks", "asks", "new"),
-    ]
-    warm = [grant.position for grant in played.grants[: 3 * WARMUP]]
-    assert warm == sorted(warm)
-
-
-def test_engines_that_start_together_warm_up_once_all_are_there() -> None:
-    played = play([Engine(2) for _ in range(3)], started="together", choose=lambda n: n - 1)
-    assert [states.count("asks") for _, states in played.starts] == [0, 0, 0]
-    assert [e.said for e in played.engines] == [1 + WARMUP + 2 + 1] * 3
-
-
 @pytest.mark.parametrize(
     ("starts_s", "passes_s", "passes"),
     [((40.0,), (1.0,), 20), ((8.0,), (1.0,), FEWEST), ((900.0,), (1.0,), MOST), ((10.0, 20.0, 30.0), (1, 1, 1), 10)],
@@ -160,22 +142,6 @@ def test_as_many_passes_count_as_take_half_of_the_start_but_8_to_32(
     starts_s: tuple[float, ...], passes_s: tuple[float, ...], passes: int
 ) -> None:
     assert passes_of(starts_s, passes_s, [1e6] * len(starts_s)) == passes
-
-
-def test_no_more_passes_count_than_fit_into_what_is_left_of_each_but_one() -> None:
-    assert passes_of([40, 40], [1, 2], [1e6, 1e6]) == 13
-    assert passes_of([40, 40], [1, 2], [1e6, 20]) == fitting(2, 20) == 8
-    assert passes_of([40, 40], [1, 2], [5, 20]) == 4
-    assert passes_of([40], [1], [0.0]) == 1
-
-
-def test_all_launches_are_told_the_same_number_at_their_first_pass_that_counts() -> None:
-    played = play([Engine(None, start_s=30, pass_s=1), Engine(None, start_s=60, pass_s=2), Engine(None)])
-    passes = round(0.5 * (30 + 60 + 40) / (1 + 2 + 1))
-    assert [(g.position, g.passes) for g in played.grants if g.passes] == [
-        (p, passes) for p in played.rotation.rounds[0]
-    ]
-    assert counts(played) == [passes] * 3
 
 
 def test_with_fewer_places_the_baseline_stays_and_makes_its_passes_beside_every_group() -> None:
@@ -195,25 +161,6 @@ def test_one_that_fails_in_a_round_is_missing_from_then_on_and_the_others_go_on(
     assert counts(played) == [5, 2, 5]
     assert all(1 not in order for order in played.rotation.rounds[2:])
     assert [e.state for e in played.engines] == ["gone"] * 3
-
-
-def test_passes_of_another_load_are_warmed_up_between_rounds() -> None:
-    rotation = Rotation("ab", [2, 2], orders, 2, "together")
-    assert len(rotation.steps()) == 2
-    warm, ready = (Asks(warming_up=warming_up, start_s=1, pass_s=1, left_s=100) for warming_up in (True, False))
-    rotation.asked(0, ready)
-    rotation.asked(1, ready)
-    (first,) = rotation.steps()
-    rotation.asked(first.position, warm)
-    (second,) = rotation.steps()
-    assert second == Grant(1 - first.position, 0, None)
-    rotation.asked(second.position, warm)
-    for position in (0, 1):
-        assert rotation.steps() == [Grant(position, None, None)]
-        rotation.asked(position, ready)
-    (third,) = rotation.steps()
-    assert isinstance(third, Grant)
-    assert third.round == 1
 
 
 ENGINES = st.lists(
@@ -253,3 +200,13 @@ def test_whatever_fails_all_others_make_their_passes_one_at_a_time(
         assert max(Counter(order).values(), default=1) == 1
     rounds = [grant.round for grant in played.grants if grant.round is not None]
     assert rounds == sorted(rounds)
+
+
+def test_a_wait_counts_as_a_pause_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("rollout_bench.measure.launch.turns.time.monotonic", lambda: now[0])
+    own, _ = line()
+    turns = Turns(own, waited_s=5.0)
+    turns.ask(Asks(warming_up=True, start_s=1.0, pass_s=None, left_s=9.0))
+    now[0] += 7.0
+    assert turns.paused_s() == 12.0

@@ -6,9 +6,7 @@ from typing import Any
 
 import torch
 
-from rollout_bench.contracts.record import CacheFacts
 from rollout_bench.measure.probes.cached_layers import cache_held
-from rollout_bench.measure.probes.census import engine_facts
 
 TOKENS = 4 * 16  # blocks x tokens in each
 
@@ -35,20 +33,3 @@ def test_two_layers_of_bf16_and_of_fp8() -> None:
 
 def test_a_layer_that_says_fp8_and_holds_bf16_has_bf16() -> None:
     assert held(Layer(torch.bfloat16, "fp8")) == {"layers": {"bfloat16": 1}, "bytes_per_token": 32}
-
-
-def test_a_layer_that_shares_the_cache_of_another_takes_none() -> None:
-    assert held(Layer(torch.bfloat16), Layer(torch.bfloat16, shares="0")) == held(Layer(torch.bfloat16))
-
-
-def rank(cache: dict[str, Any] | None) -> dict[str, Any]:
-    return {"linear": {}, "other": {}, "linear_methods": {}, "attention_backends": [], "kv_cache": cache}
-
-
-def test_the_ranks_of_an_engine_hold_parts_of_the_same_layers() -> None:
-    cache = {"layers": {"fp8": 2}, "bytes_per_token": 100}
-    two = engine_facts([rank(cache), rank(cache)], {}, 2, None)
-    assert two.kv_cache == CacheFacts(layers={"fp8": 2}, bytes_per_token=200)
-    stages = engine_facts([rank(cache)] * 2, {}, 1, None)
-    assert stages.kv_cache == CacheFacts(layers={"fp8": 4}, bytes_per_token=200)
-    assert engine_facts([rank(cache), rank(None)], {}, 1, None).kv_cache is None

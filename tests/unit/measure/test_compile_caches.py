@@ -36,15 +36,6 @@ def test_two_versions_of_engine_torch_or_plugin_never_share(tmp_path: Path) -> N
     assert other["VLLM_CACHE_ROOT"] == found[0]
 
 
-def test_what_the_user_set_stays(tmp_path: Path) -> None:
-    own = {"HOME": str(tmp_path), "VLLM_CACHE_ROOT": "/mine", "TRITON_CACHE_DIR": ""}
-    found = folders(own)
-    assert (found["VLLM_CACHE_ROOT"], found["TRITON_CACHE_DIR"]) == ("/mine", "")
-    assert found["TORCHINDUCTOR_CACHE_DIR"].startswith(str(tmp_path))
-    everything = dict.fromkeys(VARIABLES, "/mine")
-    assert with_compile_caches(everything, SPEC, None) == everything
-
-
 def test_a_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "trap").mkdir()
     (temporary / f"rollout-bench-compile-{os.getuid()}").symlink_to(tmp_path / "trap")

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from synthetic_cycles import cycle_spec
 
 from rollout_bench.contracts.cycles import CycleSpec, WeightProof, Weights
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.measure.engine import cycle
 from rollout_bench.measure.engine.cycle import Transitions
 from rollout_bench.measure.engine.vllm import Generated
-from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
 from rollout_bench.measure.server.stream import ServingFailed
 
 PAUSE_S = 0.02
@@ -159,54 +157,8 @@ def test_parts_come_in_the_order_of_verl_and_nothing_else_is_timed(
     assert {look.device_free_bytes for look in seen["memory"]} == {80}
 
 
-def test_what_noting_packed_weights_took_is_taken_off_the_update():
-    _, seen = gone_through(sleep="none")
-    (update_s,) = [part.elapsed_s for part in seen["parts"] if part.name == "update"]
-    assert update_s == pytest.approx(PAUSE_S)
-    assert seen["update"].transfer_s + seen["update"].load_s == pytest.approx(update_s)
-
-
 def test_requests_that_never_end_are_a_failure_in_two_lines(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cycle, "DRAIN_S", 0.05)
     with pytest.raises(ServingFailed, match=r"still under way 0\.05 s after") as caught:
         gone_through(RecordedEngine(unfinished=10**6), sleep="none")
     assert caught.value.category == "not_drained"
-
-
-def test_the_first_requests_after_an_update_are_timed_and_its_proof_comes_after_them(monkeypatch: pytest.MonkeyPatch):
-    engine = RecordedEngine()
-
-    class Sources:
-        def requests(self, launch: int, index: int) -> list[Any]:
-            return []
-
-    class Proofs:
-        def __init__(self, *_: Any, **__: Any) -> None:
-            pass
-
-        def take(self, weights: Weights) -> WeightProof:
-            assert weights == engine.weights
-            return engine.prove()
-
-    monkeypatch.setattr(cycle, "loaded", lambda *_, **__: engine)
-    monkeypatch.setattr(cycle, "check_engine", lambda *_: None)
-    monkeypatch.setattr(cycle, "source_of", lambda *_: Sources())
-    monkeypatch.setattr(cycle, "METHODS", {"in_process": lambda *_: RecordedUpdates(engine)})
-    monkeypatch.setattr(cycle, "Proofs", Proofs)
-    told: list[Event] = []
-    job = Job(spec=cycle_spec(), model="tiny", launch=0, timeout_s=60)
-    cycle.measure(job, told.append, lambda: engine.calls.append("begin"))  # type: ignore[arg-type, func-returns-value]
-    assert [call for call in engine.calls if call in ("begin", "generate", "prove") or "update" in call] == [
-        *("begin", "generate", "prove", "update second"),
-        *("begin", "generate", "prove", "update first"),
-        *("begin", "generate", "prove", "update second"),
-        *("begin", "generate", "prove", "update first", "prove"),
-    ]
-    found = [event.iteration.transition for event in told if isinstance(event, IterationDone)]
-    proofs = [(each.loaded, each.update, each.proof) for each in found if each is not None]
-    assert [tuple(of and of.weights for of in each) for each in proofs] == [
-        ("first", "second", None),
-        ("second", "first", None),
-        ("first", "second", None),
-        ("second", "first", "first"),
-    ]

@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.record import Drafting
 from rollout_bench.measure.engine.entries import EngineLooks
 from rollout_bench.measure.engine.vllm import LoadedEngine, drafting_of
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
-from rollout_bench.report.summary import Summary, summarise
-
-NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}
-LAUNCHES = 4
-PASSES = 3
-
-DONE = Drafting(drafts=200, draft_tokens=600, accepted_tokens=256, accepted_by_position=[128, 80, 48])
-
-
-def summarised(results: Path, rate: float, done: Drafting | None = DONE, **baseline: str) -> Summary:
-    plain = make_spec()
-    drafts = make_spec(args={"speculative_config": NGRAM}).model_copy(update={"setting": "ngram"})
-    for launch in range(LAUNCHES):
-        save(results, make_record(plain, launch, [400.0 + launch] * PASSES))
-        record = make_record(drafts, launch, [rate * (1 + launch % 3 / 1000)] * PASSES)
-        passes = [iteration.model_copy(update={"drafting": done}) for iteration in record.iterations]
-        save(results, record.model_copy(update={"iterations": passes}))
-    return summarise(collect(results, make_plan([plain, drafts], LAUNCHES, baseline=baseline)))
-
-
-def test_the_table_and_the_file_have_shares_by_position(tmp_path: Path) -> None:
-    made = summarised(tmp_path, 600.0, setting="default")
-    (view,) = [view for view in made.views.tables if view.title.startswith("Speculative decoding: ")]
-    (line,) = view.cells
-    shown = dict(zip((column.header for column in view.columns), line, strict=True))
-    passes = LAUNCHES * PASSES
-    assert shown["drafts"] == f"{200 * passes:,d}"
-    assert shown["by position %"] == "64.0 / 40.0 / 24.0"
-    assert (shown["accepted %"], shown["tokens per draft"], shown["from drafts %"]) == ("42.7", "2.28", "25.0")
-    (saved,) = csv.DictReader(io.StringIO(made.tables["drafting.csv"]))
-    assert [float(saved[f"accepted_share_{place}"]) for place in (1, 2, 3)] == [0.64, 0.4, 0.24]
-
 
 DRAFTINGS = st.lists(
     st.builds(

@@ -12,13 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from launching import tiny_spec
 
 from rollout_bench.contracts.record import DeviceUse, EngineFacts, HostUse, Iteration, SequenceRow, WeightBytes
-from rollout_bench.core.processes import group_of
-from rollout_bench.measure.launch.flags import batch_flags, most_at_once
+from rollout_bench.measure.launch.flags import batch_flags
 from rollout_bench.measure.machine.gpus import Devices, used
 from rollout_bench.measure.machine.host import Reading, between, read_host
 from rollout_bench.measure.machine.readings import device_flags, host_flags
@@ -68,15 +65,6 @@ def test_a_busy_process_outside_the_launch_is_seen_and_named_and_one_inside_is_n
     assert flag.code == "cpu_shared"
 
 
-def test_a_session_of_the_engine_is_its_own() -> None:
-    group = group_of(os.getsid(0))
-    whole, none = read_host([group], set()), read_host([], set())
-    assert whole is not None
-    assert none is not None
-    assert whole.own > 0 == none.own
-    assert os.getpid() in {pid for pid, _ in none.others} - {pid for pid, _ in whole.others}
-
-
 PROC = {
     "stat": "cpu 0 0 0 0 0 0 0 0 0 0\n" + "".join(f"cpu{i} 100 0 50 800 20 5 5 {{steal}} 0 0\n" for i in range(1024)),
     "meminfo": "MemTotal: 4096 kB\nMemAvailable: 2048 kB\n",
@@ -106,16 +94,6 @@ def test_steal_memory_pressure_and_swap_are_read_from_the_kernel_s_counters(tmp_
     assert seen.load_1m == 1.5
     codes = {(flag.code, flag.severity) for flag in host_flags("cpu", [iteration(host=seen)])}
     assert codes == {("cpu_steal", "invalid"), ("memory_pressure", "invalid"), ("swapping", "warning")}
-
-
-def test_a_system_that_says_nothing_gives_nulls_and_no_flag(tmp_path: Path) -> None:
-    assert read_host([], set(), tmp_path) is None
-    (tmp_path / "stat").write_text("cpu 0 0\n")
-    found = read_host([], set(), tmp_path)
-    assert found is not None
-    seen = between(found, found)
-    assert (seen.steal_share, seen.other_cpu_share, seen.swap_bytes, seen.load_1m) == (None,) * 4
-    assert host_flags("cpu", [iteration(host=seen), iteration()]) == []
 
 
 @pytest.mark.parametrize(
@@ -204,14 +182,6 @@ def test_pids_of_another_namespace_are_not_taken_for_strangers() -> None:
     assert "device_shared" not in [flag.code for flag in device_flags([iteration(devices=[use])])]
 
 
-def test_a_quiet_device_and_a_machine_without_one_raise_nothing() -> None:
-    quiet = DeviceUse(
-        device="GPU-0", thermal_share=0.0, power_share=0.02, other_processes=1, other_memory_bytes=1 << 20
-    )
-    assert device_flags([iteration(devices=[quiet]), iteration()]) == []
-    assert Devices(1, {}).read() == []
-
-
 def row(scheduled_s: float | None, last_token_s: float | None, index: int = 1) -> SequenceRow:
     return SequenceRow(
         iteration=index,
@@ -234,16 +204,6 @@ def facts(max_num_seqs: int, tokens: int) -> EngineFacts:
     )
 
 
-SPANS = st.lists(st.tuples(st.floats(0, 10), st.floats(0.001, 10)), min_size=1, max_size=20)
-
-
-@given(SPANS)
-def test_most_at_once_is_what_counting_at_every_start_gives(spans: list[tuple[float, float]]) -> None:
-    rows = [row(start, start + length) for start, length in spans]
-    counted = max(sum(a <= start < a + length for a, length in spans) for start, _ in spans)
-    assert most_at_once(rows) == counted
-
-
 def test_a_batch_in_two_halves_is_flagged_and_the_setting_that_asked_for_it_is_not() -> None:
     rows = [row(i // 4, i // 4 + 1, index) for index in (1, 2) for i in range(8)]
     (flag,) = batch_flags(tiny_spec(), rows, facts(8, 1280))
@@ -255,9 +215,3 @@ def test_a_batch_in_two_halves_is_flagged_and_the_setting_that_asked_for_it_is_n
     assert "max_num_batched_tokens" in batch_flags(tiny_spec(), rows, facts(8, 10_000))[0].sentence
     assert batch_flags(tiny_spec(), rows, facts(4, 1280)) == []
     assert batch_flags(tiny_spec(), [row(0, 1, index) for index in (1, 2) for _ in range(8)], facts(8, 1280)) == []
-
-
-def test_times_that_the_engine_does_not_give_are_no_evidence() -> None:
-    assert most_at_once([row(0.0, 1.0), row(None, None)]) is None
-    assert most_at_once([]) == 0
-    assert batch_flags(tiny_spec(), [row(None, None)], facts(8, 100)) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -39,16 +38,6 @@ def names(devices: list[Device]) -> list[str]:
     return [device.name for device in devices]
 
 
-def test_nvml_is_asked_where_it_is_there():
-    nvml = SimpleNamespace(
-        nvmlInit=lambda: None,
-        nvmlDeviceGetCount=lambda: 2,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}".encode(),
-    )
-    assert names(gpus(nvml, ask=lambda *_: LISTED) or []) == ["GPU-0", "GPU-1"]
-
-
 def test_without_any_tool_nobody_knows():
     assert gpus(nvml=object(), ask=lambda *_: "") is None
     assert npus(ask=lambda *_: "", files=[]) is None
@@ -66,11 +55,6 @@ def test_npus_are_counted_by_logic_id_and_named_by_what_holds_on_the_machine():
     assert [(npu.name, npu.visible) for npu in npus(ask=lambda *_: MAPPED) or []] == [("npu-0", "0"), ("npu-1", "1")]
     a3 = npus(ask=lambda *_: MAPPED_A3) or []
     assert [(npu.name, npu.visible, npu.number) for npu in a3] == [("npu-10", "0", 0), ("npu-11", "1", 0)]
-
-
-def test_without_npu_smi_device_files_tell():
-    files = [Path("/dev/davinci_manager"), Path("/dev/davinci4"), Path("/dev/davinci12")]
-    assert [(npu.name, npu.visible) for npu in npus(lambda *_: "", files) or []] == [("npu-4", "0"), ("npu-12", "1")]
 
 
 @pytest.mark.parametrize(
@@ -136,12 +120,3 @@ def test_threads_of_one_core_and_cores_of_one_node_come_into_one_block(tmp_path:
     assert [b.name for b in inventory.core_blocks(2, range(8), tmp_path)] == ["cores-0-1,4-5", "cores-2-3,6-7"]
     assert [b.cores for b in inventory.core_blocks(4, range(8), tmp_path)] == [(0, 4), (1, 5), (2, 6), (3, 7)]
     assert inventory.memory_nodes([2, 3], tmp_path) == "1"
-
-
-def test_what_launches_of_another_division_hold_excludes_a_block():
-    halves, quarters = (
-        inventory.core_blocks(2, range(4), Path("/nowhere")),
-        inventory.core_blocks(4, range(4), Path("/nowhere")),
-    )
-    assert set(halves[0].parts) & set(quarters[1].parts)
-    assert not set(halves[0].parts) & set(quarters[2].parts)

@@ -71,14 +71,6 @@ def test_a_file_that_is_no_claim_stays(tmp_path: Path, name: str, content: str):
     assert (tmp_path / name).read_text() == content
 
 
-def test_an_empty_file_stays_unless_it_has_the_name_of_a_claim(tmp_path: Path):
-    for name in ("package.json", NAME):
-        (tmp_path / name).touch()
-    with hold(tmp_path, 1, 1):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["package.json"]
-
-
 @pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
 def test_what_is_no_file_is_left_alone_and_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]

@@ -11,7 +11,6 @@ from contender import Cannot, hold, no_waiting
 from launching import tiny_spec
 
 from rollout_bench.contracts.spec import RolloutSpec
-from rollout_bench.measure.launch.attempt import Assignment
 from rollout_bench.measure.machine import inventory, leases
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.leases import Wanted
@@ -53,17 +52,6 @@ def test_launches_side_by_side_get_devices_of_their_own_and_name_each_other(gpus
         assert alone.neighbours() == []
 
 
-def test_two_sides_that_are_started_together_by_hand_swap_devices_from_launch_to_launch(gpus: list[Device]):
-    del gpus[2:]
-    places = []
-    for index in range(3):
-        with leased(wanted(index)) as one, leased(wanted(index)) as other:
-            places.append((one.placement([]).devices, other.placement([]).devices))
-    assert places == [(["GPU-0"], ["GPU-1"]), (["GPU-1"], ["GPU-0"]), (["GPU-0"], ["GPU-1"])]
-    here = Path("results/offline/tiny-00000000/launch-1.json")
-    assert Assignment(spec=tiny_spec(), model="", launch=1, out=here, log=here).wanted.first == 1
-
-
 def test_each_replica_is_told_its_own_devices(gpus: list[Device]):
     with leased(wanted(tensor_parallel_size=2, data_parallel_size=2)) as held:
         assert [e["CUDA_VISIBLE_DEVICES"] for e in held.environments({})] == ["0,1", "2,3"]
@@ -102,19 +90,6 @@ def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_hav
         with pytest.raises(DeviceError, match="no tool here lists the devices") as refused, leased(want):
             pass
         assert refused.value.remedy.endswith(f"or lower {key} to 1")
-
-
-def test_all_cores_are_one_device_and_nothing_changes(gpus: list[Device]):
-    allowed = os.sched_getaffinity(0)
-    with leased(wanted(platform="cpu")) as held:
-        assert (held.environments({"A": "a"}), held.cores, held.held.claim.isolation) == (
-            [{"A": "a"}],
-            [None],
-            "exclusive",
-        )
-        assert os.sched_getaffinity(0) == allowed
-        with pytest.raises(Cannot), leased(wanted(platform="cpu")):
-            pass
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a block needs cores to leave to others")

@@ -8,43 +8,14 @@ from typing import Any
 
 import pytest
 
-from rollout_bench.contracts.messages import MessageStep, ProbeCost
-from rollout_bench.measure.engine import message_contents
 from rollout_bench.measure.engine.message_contents import (
     Contents,
-    difference,
-    distance_between,
     fields_of,
     pickled_size,
-    repeated_bytes,
 )
-from rollout_bench.measure.engine.message_passes import cost_flags, probe_use
 from rollout_bench.measure.engine.message_rows import NotedPass, rows_of, steps_of
 from rollout_bench.measure.probes.message_notes import Noted
 from rollout_bench.measure.server.stream import ServingFailed
-
-BEFORE = bytes(range(200))
-
-
-def test_repeated_bytes_are_those_in_runs_of_eight_wherever_they_stood():
-    assert repeated_bytes(BEFORE, BEFORE) == 200
-    assert repeated_bytes(BEFORE[100:] + BEFORE[:100], BEFORE) == 200
-    assert repeated_bytes(BEFORE[:8] + b"\xff" * 5 + BEFORE[20:29], BEFORE) == 17
-    assert repeated_bytes(BEFORE[:7] + b"\xff" * 5 + BEFORE[20:27], BEFORE) == 0
-    assert repeated_bytes(b"short", BEFORE) == 0
-
-
-def test_a_short_message_has_the_exact_distance_where_there_is_rapidfuzz():
-    message, before = b"sitting in the kitchen", b"kitten in the kitchen"
-    found, how = distance_between(message, before, repeated_bytes(message, before))
-    assert (how, found) == (("levenshtein", 3) if message_contents.HAS_RAPIDFUZZ else ("runs", 7))
-
-
-def test_a_difference_is_small_where_little_changed_and_makes_the_message():
-    long = pickle.dumps(list(range(3000)))
-    small = difference(long[:500] + b"new" + long[500:], long)
-    assert small.size_bytes < 100
-    assert difference(bytes(reversed(long)), long).size_bytes > 10 * small.size_bytes
 
 
 @dataclass
@@ -154,18 +125,6 @@ def test_messages_are_matched_and_those_of_no_step_left_out():
     assert noted.calls() == {"put_s": 8, "got_s": 8, "encode_s": 2, "decode_s": 2, "step_s": 1}
 
 
-def test_a_request_waits_until_the_one_before_is_decoded():
-    sent = Noted(
-        "front_end_to_core", True, [(0, 0, 1000, 1000, 50), (1, 1500, 2500, 2500, 50)], ["w", "x"], 0, None, set()
-    )
-    taken = Noted(
-        "front_end_to_core", False, [(7, 4000, 4000, 9000, 50), (8, 9500, 9500, 9900, 50)], ["w", "x"], 0, None, set()
-    )
-    row = rows_of(noted_pass(asked=sent, taken=taken), None)[0]
-    assert row.reads is not None
-    assert (row.reads[0].transport_s, row.reads[0].waited_s) == (pytest.approx(7e-6), pytest.approx(6.5e-6))
-
-
 @pytest.mark.parametrize(
     ("part", "change", "says"),
     [
@@ -188,21 +147,3 @@ def test_ends_that_do_not_fit_are_a_failure(part: str, change: dict[str, Any], s
         rows_of(noted_pass(**{part: broken}), None)
     assert raised.value.category == "messages_unmatched"
     assert says in raised.value.cause
-
-
-def step(sequences: int, elapsed_s: float) -> MessageStep:
-    return MessageStep(
-        look="times", batch=4, index=0, phase="decode", tokens=1, sequences=sequences, new_requests=0,
-        new_prompt_tokens=0, began_s=0, latency_s=elapsed_s, elapsed_s=elapsed_s,
-    )  # fmt: skip
-
-
-def test_probes_that_take_more_than_a_hundredth_of_a_step_are_flagged():
-    cost = ProbeCost(put_s=1e-6, got_s=1e-6, encode_s=1e-6, decode_s=1e-6, step_s=1e-6)
-    calls = {"put_s": 3, "got_s": 3, "encode_s": 1, "decode_s": 1, "step_s": 2}
-    slow, fast = [step(4, 1e-3)] * 2, [step(4, 4e-4)] * 2
-    assert probe_use(4, calls, cost, slow).share == pytest.approx(0.005)
-    assert cost_flags(probe_use(4, calls, cost, slow), slow) == []
-    (flag,) = cost_flags(probe_use(4, calls, cost, fast), fast)
-    assert (flag.code, flag.severity) == ("probe_cost", "warning")
-    assert "1.2 % of a step of 0.4 ms" in flag.sentence

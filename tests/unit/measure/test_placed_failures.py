@@ -8,15 +8,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from rollout_bench.contracts.cycles import Agreement, WeightProof
 from rollout_bench.contracts.placed_steps import PlacedStep, RankStep, Span
 from rollout_bench.contracts.record import Flag, Iteration
 from rollout_bench.measure.launch.flags import placement_flags
 from rollout_bench.measure.placed.controller import RankProcess, Ranks
-from rollout_bench.measure.placed.rank import Notes
-from rollout_bench.measure.placed.words import RankFailed, RankLoaded, RankWaits, Word
+from rollout_bench.measure.placed.words import RankFailed, RankWaits, Word
 from rollout_bench.measure.server.stream import ServingFailed
 
 
@@ -61,34 +59,6 @@ def test_a_rank_that_is_killed_is_named_at_once(processes: list[subprocess.Popen
     found = failure([rank(processes, 0, "sleep 200"), rank(processes, 1, "kill -9 $$")])
     assert (found.category, found.cause) == ("crash", "rank 1: its process was ended by signal 9")
     assert time.monotonic() - began < 60
-
-
-def test_a_rank_that_only_lost_the_others_is_told_where_no_cause_comes(
-    processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("rollout_bench.measure.placed.controller.CAUSE_S", 0.3)
-    found = failure([rank(processes, 0, "W0; sleep 60", LOST), rank(processes, 1, "sleep 60")])
-    assert found.cause.startswith("rank 0: ")
-    assert "Connection closed by peer" in found.cause
-
-
-def test_what_a_rank_tells_too_early_is_kept(processes: list[subprocess.Popen[bytes]]):
-    quick = rank(processes, 0, "W0; W1; sleep 60", RankLoaded(), RankWaits())
-    ranks = Ranks([quick, rank(processes, 1, "sleep 0.5; W0; W1; sleep 60", RankLoaded(), RankWaits())])
-    assert ranks.ready(lambda _: None) == []
-    assert ranks.told_all(RankWaits) == [RankWaits(), RankWaits()]
-
-
-def test_what_proving_took_is_no_part_of_the_update_and_delays_nothing():
-    notes = Notes(torch.device("cpu"))
-    notes.spans = [
-        Span(activity=activity, began_s=began, elapsed_s=elapsed)
-        for activity, began, elapsed in (("train", 0.0, 2.0), ("update", 2.0, 3.0), ("reset", 5.5, 1.0))
-    ]
-    notes.take_off("update", 1.0)
-    assert [(span.began_s, span.elapsed_s) for span in notes.spans] == [(0.0, 2.0), (2.0, 2.0), (4.5, 1.0)]
-    notes.take_off("update", 9.0)  # who sent was done before the others
-    assert [(span.began_s, span.elapsed_s) for span in notes.spans] == [(0.0, 2.0), (2.0, 0.0), (2.5, 1.0)]
 
 
 AGREES = Agreement(tensors=25, not_received=0, found=20, not_loaded=0)

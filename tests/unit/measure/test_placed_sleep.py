@@ -28,24 +28,6 @@ class RecordedLLM:
             raise self.error
 
 
-@pytest.fixture
-def on_gpu(monkeypatch: pytest.MonkeyPatch) -> RecordedLLM:
-    """Return an engine whose device is taken to be a GPU."""
-    llm = RecordedLLM()
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: llm.calls.append("empty_cache"))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (120, 140))
-    return llm
-
-
-def test_what_torch_keeps_in_store_is_given_back_before_each_part_of_the_engine_wakes(on_gpu: RecordedLLM):
-    sleep = EngineSleep(on_gpu, 2, torch.device("cuda:0"))
-    sleep.fall_asleep()
-    assert sleep.memory() == (120, 140)
-    sleep.wake_weights()
-    sleep.wake_kv_cache()
-    assert on_gpu.calls == ["sleep 2", "empty_cache", "wake weights", "empty_cache", "wake kv_cache"]
-
-
 @pytest.mark.parametrize("error", [RuntimeError(VLLM_SAYS), torch.OutOfMemoryError("CUDA out of memory. Tried to")])
 def test_an_engine_that_finds_no_room_to_wake_is_a_failure_of_its_own(error: Exception):
     sleep = EngineSleep(RecordedLLM(error), 1, torch.device("cpu"))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from launching import tiny_spec
-from synthetic_records import make_record
 
 from rollout_bench.contracts.placed_steps import PlacementSpec, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
-from rollout_bench.contracts.spec import Spec, devices_needed, devices_per_replica, replicas
-from rollout_bench.measure.launch.protocol import IterationDone, Ready
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.launch.protocol import IterationDone
 from rollout_bench.measure.launch.replicas import made_of
-from rollout_bench.measure.placed.controller import check, engine_ready, surroundings, together
-from rollout_bench.measure.placed.shares import Trajectory, advantage, buckets, in_order, packed, share, unpacked
+from rollout_bench.measure.placed.controller import check, surroundings, together
+from rollout_bench.measure.placed.shares import share
 from rollout_bench.measure.placed.words import MEETING, StepOver
 from rollout_bench.measure.server.stream import ServingFailed
 
@@ -26,50 +23,11 @@ def test_shares_are_disjoint_complete_and_as_large_as_each_other(count: int, par
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def trajectories(count: int) -> list[Trajectory]:
-    draw = random.Random(count)
-    return [
-        Trajectory(n // 2, n % 2, draw.choices(range(2048), k=draw.randrange(9)), draw.choices(range(2048), k=3 + n))
-        for n in range(count)
-    ]
-
-
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_sequences_come_out_as_they_were_packed(count: int):
-    assert unpacked(packed(trajectories(count))) == trajectories(count)
-
-
-def test_all_ranks_have_sequences_in_one_order_whoever_generated_them():
-    made = trajectories(6)
-    assert in_order([*made[4:], *made[:4]]) == made
-
-
-@pytest.mark.parametrize("samples", [2, 3, 8])
-def test_samples_of_a_prompt_are_worth_more_or_less_and_do_not_cancel_each_other(samples: int):
-    found = [advantage(sample, samples) for sample in range(samples)]
-    assert sum(found) == pytest.approx(samples / 4)
-    assert found == sorted(set(found))
-    assert (found[0], found[-1]) == (-0.5, 1)
-
-
-def test_tensors_travel_in_buckets_of_one_type_and_a_large_one_alone():
-    sizes = [("bf16", 4), ("bf16", 4), ("bf16", 4), ("bf16", 100), ("bf16", 1), ("f32", 1), ("f32", 9)]
-    assert buckets(sizes, 10) == [range(2), range(2, 3), range(3, 4), range(4, 5), range(5, 7)]
-    assert buckets([], 10) == []
-
-
 def placed_spec(placement: dict[str, object] | None = None, **changes: dict[str, object]) -> Spec:
     settings = {"where": "colocated", "devices": 2, **(placement or {})}
     return tiny_spec(**changes).model_copy(
         update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)}
     )
-
-
-def test_a_placement_holds_all_its_devices_as_those_of_one_engine():
-    spec = placed_spec({"devices": 4})
-    assert (devices_needed(spec), devices_per_replica(spec), replicas(spec)) == (4, 4, 1)
-    on_cuda = spec.model_copy(update={"platform": "cuda"})
-    assert (devices_needed(on_cuda), devices_per_replica(on_cuda)) == (4, 4)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +84,6 @@ def test_ranks_of_an_engine_see_each_others_devices_and_meet_where_no_other_engi
     meetings = [each[MEETING] for each in found]
     assert meetings[0] == meetings[1] != meetings[2] == meetings[3] != meetings[4]
     assert all(meeting.rpartition("/")[2].startswith("ranks-abc-engine-") for meeting in meetings)
-
-
-def test_ranks_on_cpu_share_the_cores_and_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    found = [surroundings(placed_spec(), rank, FOLDER) for rank in (0, 1)]
-    assert sorted(core for _, cores in found for core in cores or []) == [0, 1, 2, 3]
-    assert [environment["OMP_NUM_THREADS"] for environment, _ in found] == ["2", "2"]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert surroundings(placed_spec(), 0, FOLDER)[0]["OMP_NUM_THREADS"] == "1"
 
 
 def over(rank: int, released: float, spans: list[tuple[str, float, float]], tokens: int = 0) -> StepOver:
@@ -211,18 +159,3 @@ def test_an_engine_whose_ranks_generate_different_sequences_is_no_measurement():
         together(told_by_all("a", "a", "b", "c"), spec)
     assert refused.value.category == "ranks_disagree"
     assert refused.value.cause.startswith("iteration 4: ranks 2 to 3 are one engine")
-
-
-def test_an_engine_has_the_weights_of_all_its_ranks_and_is_up_with_the_last():
-    record = make_record()
-    shards = [
-        Ready(import_s=3.0 - rank, init_s=2.0 + 2 * rank, environment=record.environment, engine=record.engine,
-              flags=[], processes={})
-        for rank in range(2)
-    ]  # fmt: skip
-    found, one = engine_ready(shards), record.engine.weights_bytes_by_dtype
-    assert (found.import_s, found.init_s) == (2.0, 4.0)
-    summed = found.engine.weights_bytes_by_dtype
-    assert summed.linear == {dtype: 2 * size for dtype, size in one.linear.items()}
-    assert summed.other == {dtype: 2 * size for dtype, size in one.other.items()}
-    assert engine_ready(shards[:1]) == shards[0]

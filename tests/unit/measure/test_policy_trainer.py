@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 from rollout_bench.measure.placed import trainer as trainer_module
 from rollout_bench.measure.placed.shares import Trajectory, advantage
-from rollout_bench.measure.placed.trainer import PolicyTrainer, TimedTrainer, fill, model_of
-from rollout_bench.measure.server.stream import ServingFailed
+from rollout_bench.measure.placed.trainer import PolicyTrainer, model_of
 
 SMALL = {**TINY_MODEL, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "vocab_size": 64}
 CPU = torch.device("cpu")
@@ -71,14 +70,6 @@ def test_micro_batches_add_up_to_one_batch(model: Any):
     assert alike(gradients(model, 2, trajectories()), whole)
 
 
-def test_ranks_with_unlike_numbers_of_tokens_add_up_to_one_rank_with_all(model: Any):
-    made = trajectories()
-    whole = gradients(model, 6, made)
-    first, second = gradients(model, 2, made[:2]), gradients(model, 2, made[2:])
-    assert alike([a + b for a, b in zip(first, second, strict=True)], whole)
-    assert not alike(first, whole)
-
-
 def test_the_loss_is_minus_log_probability_times_advantage_of_sampled_tokens_alone(model: Any):
     one = trajectories()[2]
     ids = torch.tensor([[*one.prompt_token_ids, *one.output_token_ids]])
@@ -126,29 +117,3 @@ def test_the_trainer_has_the_checkpoints_weights_and_sends_them_by_its_names(tmp
     sent = dict(PolicyTrainer(model, 1).weights())
     assert sent.keys() == dict(source.named_parameters()).keys()
     assert all(torch.equal(tensor, stored[name].bfloat16()) for name, tensor in sent.items())
-
-
-def test_a_checkpoint_of_another_model_is_refused_by_the_name_of_a_tensor(tmp_path: Path):
-    model = drawn(tmp_path / "model")
-    stored = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
-    for name, changed in {
-        "unlike": {**stored, "model.norm.weight": torch.ones(7)},
-        "more": {**stored, "model.more": torch.ones(7)},
-        "fewer": {name: tensor for name, tensor in stored.items() if name != "model.norm.weight"},
-    }.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        save_file(changed, folder / "model.safetensors")
-        with pytest.raises(ServingFailed, match=r"model\.(norm\.weight|more)") as refused:
-            fill(model, str(folder))
-        assert (refused.value.category, bool(refused.value.fix)) == ("not_trainable", True)
-
-
-def test_a_trainer_of_known_time_keeps_its_weights_and_computes_nothing(monkeypatch: pytest.MonkeyPatch):
-    slept: list[float] = []
-    monkeypatch.setattr("time.sleep", slept.append)
-    trainer = TimedTrainer([("a", torch.ones(2))], 0.25)
-    assert trainer.train(trajectories(), SAMPLED) is None
-    assert (slept, trainer.gradients()) == ([0.25], [])
-    trainer.optimize()
-    assert torch.equal(dict(trainer.weights())["a"], torch.ones(2))

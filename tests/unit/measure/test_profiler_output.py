@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.contracts.spec import ProfileSettings
-from rollout_bench.measure.engine.profile import Traces, check_whole, decode_steps
+from rollout_bench.measure.engine.profile import Traces, check_whole
 from rollout_bench.measure.launch.recorder import folder_for_traces
 from rollout_bench.measure.server.stream import ServingFailed
 
@@ -62,22 +61,6 @@ def test_traces_are_kept_under_plain_names_and_the_rest_goes(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(t.name for t in kept)
 
 
-def test_what_torch_npu_writes_is_a_folder_and_kept_as_one(tmp_path: Path):
-    traces = Traces(tmp_path)
-    output = traces.written / "node-1_2026_ascend_pt" / "ASCEND_PROFILER_OUTPUT"
-    output.mkdir(parents=True)
-    (output / "kernel_details.csv").write_text("Name,Duration(us)\n")
-    (kept,) = traces.take("prefill")
-    assert (kept.name, kept.source, kept.size_bytes) == ("prefill.rank0_ascend_pt", "torch_npu", 18)
-    assert (tmp_path / kept.name / "ASCEND_PROFILER_OUTPUT" / "kernel_details.csv").is_file()
-
-
-def test_a_profiler_that_wrote_nothing_is_a_failure(tmp_path: Path):
-    with pytest.raises(ServingFailed) as raised:
-        Traces(tmp_path).take("decode")
-    assert raised.value.category == "no_trace"
-
-
 def test_what_a_killed_launch_left_is_gone_before_the_next_one_begins(tmp_path: Path):
     spec = tiny_spec().model_copy(update={"mode": "profile", "profile": ProfileSettings()})
     record = tmp_path / "launch-0.json"
@@ -91,31 +74,3 @@ def test_what_a_killed_launch_left_is_gone_before_the_next_one_begins(tmp_path: 
         assert list(left.iterdir()) == []
         folder.rename(tmp_path / "launch-0.traces")
     assert [path.name for path in tmp_path.iterdir()] == ["launch-0.traces"]
-
-
-def row(first: float, gaps: list[int], tokens: list[int] | None = None) -> SequenceRow:
-    return SequenceRow(
-        iteration=0,
-        prompt=0,
-        sample=0,
-        prompt_tokens=4,
-        output_tokens=len(gaps) + 1,
-        finish_reason="length",
-        first_token_s=first,
-        last_token_s=first + sum(gaps) / 1e6,
-        gaps_us=gaps,
-        gap_tokens=tokens,
-    )
-
-
-def test_steps_of_a_server_are_the_gaps_in_which_no_prompt_is_computed():
-    longest = row(1.0, [10_000, 20_000, 10_000, 10_000])
-    late = row(1.02, [10_000, 9_000])  # its prompt is computed between 1.01 and 1.03
-    steps = decode_steps([longest, late])
-    assert [round(step.elapsed_s, 6) for step in steps] == [0.01, 0.01, 0.01]
-    assert [step.sequences for step in steps] == [1, 1, 1]
-
-
-def test_pieces_of_several_tokens_are_no_steps():
-    steps = decode_steps([row(1.0, [10_000, 30_000, 10_000], tokens=[1, 1, 3, 1])])
-    assert [round(step.elapsed_s, 6) for step in steps] == [0.01, 0.01]

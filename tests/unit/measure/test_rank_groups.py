@@ -25,11 +25,6 @@ def together(folder: Path, ranks: int, work: Callable[[RankGroup, int], Found]) 
         return list(pool.map(one, range(ranks)))
 
 
-def test_every_rank_gets_what_all_handed_over_however_much_each_had(tmp_path: Path):
-    handed = [[], [5, 6, 7], [8]]
-    assert together(tmp_path, 3, lambda group, rank: group.gather(handed[rank])) == [handed] * 3
-
-
 @pytest.mark.parametrize("most_bytes", [1, 20, 1000])
 def test_gradients_add_up_in_place_whatever_travels_together(tmp_path: Path, most_bytes: int):
     def work(group: RankGroup, rank: int) -> list[torch.Tensor]:

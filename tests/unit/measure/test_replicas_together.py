@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from launching import tiny_spec
 from synthetic_records import make_record
 
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
-from rollout_bench.measure.launch.replicas import Gathering, apart_flags, differing, done_together, ready_together
-from rollout_bench.measure.launch.steadiness import comparable_s
+from rollout_bench.measure.launch.replicas import Gathering, apart_flags, differing, done_together
 
 FLAG = Flag(code="preemptions", severity="warning", sentence="3 preemptions.")
 
@@ -90,25 +88,6 @@ def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[Iteratio
     assert [event.event for event in found] == ["phase", "ready", "begins", "iteration", "done"]
 
 
-def test_replicas_that_do_different_things_are_no_launch() -> None:
-    gathering = Gathering(2, "cpu")
-    gathering.take(0, IterationBegins())
-    with pytest.raises(RuntimeError, match="begins, done"):
-        gathering.take(1, Done())
-
-
-def test_a_start_is_the_slowest_replica_s_and_names_whose_flags_are_whose() -> None:
-    together = ready_together([ready(0), ready(1), ready(0)], "cpu")
-    assert (together.import_s, together.init_s) == (2.0, 4.0)
-    assert together.replicas is not None
-    assert [start.init_s for start in together.replicas] == [2.0, 4.0, 2.0]
-    assert together.processes == {100: "worker", 101: "worker"}
-    assert [flag.sentence for flag in together.flags] == [f"Replica {n}: 3 preemptions." for n in range(3)]
-    assert (together.environment.cpu_cores, together.environment.device_count) == (6, 1)
-    on_devices = ready_together([ready(0), ready(1)], "cuda").environment
-    assert (on_devices.cpu_cores, on_devices.device_count) == (2, 2)
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -139,13 +118,3 @@ def test_replicas_that_began_apart_are_told_of(offset_s: float, flagged: bool) -
 def iteration(elapsed_s: float, output_tokens: int = 8) -> Iteration:
     counts = {"requests": 4, "sequences": 4, "prompt_tokens": 8, "output_tokens": output_tokens}
     return Iteration(index=1, warmup=False, elapsed_s=elapsed_s, **counts)
-
-
-def test_steps_are_comparable_by_what_their_slowest_replica_had_to_do() -> None:
-    drawn = {"distribution": "uniform", "low": 1, "high": 100}
-    workload = tiny_spec(workload={"output_tokens": drawn}).workload
-    steps = []
-    for slow, fast in ((400, 100), (200, 199)):
-        told = [IterationDone(iteration=iteration(n / 100, n), sequences=[], flags=[], began=1.0) for n in (slow, fast)]
-        steps.append(comparable_s(workload, done_together(told).iteration))
-    assert steps[0] == pytest.approx(steps[1])

@@ -12,7 +12,7 @@ from launching import tiny_spec
 from rollout_bench.measure.engine.entries import EngineLooks, Outcome, finite
 from rollout_bench.measure.engine.rollout import Share, logprob_flags, told
 from rollout_bench.measure.launch.protocol import IterationDone
-from rollout_bench.measure.routing.exchange import Ended, Generate, Over, heard, written
+from rollout_bench.measure.routing.exchange import Generate, Over
 
 BEGAN = 100.0
 
@@ -39,25 +39,11 @@ def test_a_replica_s_own_time_ends_with_its_last_sequence() -> None:
     assert (part.requests, part.sequences, part.prompt_tokens, part.output_tokens, part.prompts) == (2, 2, 4, 32, 2)
 
 
-@pytest.mark.parametrize("preemptions", [0, 5])
-def test_preemptions_of_a_step_are_what_its_engine_says(preemptions: int) -> None:
-    said = done({0: 1.0}, preemptions)
-    assert [part.preemptions for part in said.iteration.replicas or []] == [preemptions]
-    assert [flag.code for flag in said.flags].count("preemptions") == bool(preemptions)
-
-
 TOKENS = [5, 6, 7]
 
 
 def outcome(logprobs: list[float | None] | None) -> Outcome:
     return Outcome(TOKENS, logprobs, "length", prompt_tokens=4, cached_prompt_tokens=None)
-
-
-@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None])
-def test_a_log_probability_that_is_no_number_reaches_the_router_as_null(odd: float | None) -> None:
-    said = Ended(id=0, token_ids=TOKENS, logprobs=finite([-0.5, odd, -1.0]), finish_reason="length")
-    assert heard(written(said)) == said
-    assert said.logprobs == [-0.5, None, -1.0]
 
 
 def test_log_probabilities_that_lack_or_are_no_numbers_make_a_launch_invalid() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -10,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,45 +124,6 @@ def test_every_sequence_goes_to_one_engine_with_its_tokens(stage: Callable[..., 
     assert step.client.loop_delay_p99_s is not None
 
 
-def test_the_next_step_has_other_prompts(stage: Callable[..., Stage]) -> None:
-    one = stage(rollout_spec(router="round_robin"), 2)
-    first = one.step()
-    assert first.router is not None
-    before = [word.prompt_token_ids for partner in one.partners for word in partner.words]
-    for partner in one.partners:
-        partner.words.clear()
-        partner.over = None
-    one.threads = [threading.Thread(target=partner.run, daemon=True) for partner in one.partners]
-    one.router.prepare()
-    one.step()
-    after = [word.prompt_token_ids for partner in one.partners for word in partner.words]
-    assert len(after) == len(before)
-    assert all(prompt not in before for prompt in after)
-
-
-def traced(path: Path, groups: int) -> Path:
-    """Write a trace of as many groups of three lines as are said."""
-    lines = [{"prompt_tokens": 9, "output_tokens": 4, "prompt_group": n // 3} for n in range(3 * groups)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def of_trace(prompts: int) -> dict[str, Any]:
-    return {"prompts": prompts, "samples_per_prompt": 1, "dataset": {"format": "trace", "sha256": "0" * 64}}
-
-
-def test_a_router_sees_which_lines_of_a_trace_share_a_prompt(stage: Callable[..., Stage], tmp_path: Path) -> None:
-    one = stage(
-        rollout_spec(of_trace(12), router="sticky"),
-        2,
-        dataset=traced(tmp_path / "t", 4),
-        delay_s=lambda prompt: 0.3,
-    )
-    one.step()
-    prompts = [[word.prompt for word in partner.words] for partner in one.partners]
-    assert prompts == [[0, 0, 0, 2, 2, 2], [1, 1, 1, 3, 3, 3]]
-
-
 def test_a_replica_that_is_gone_ends_the_router_without_a_word(stage: Callable[..., Stage]) -> None:
     one = stage(rollout_spec(router="round_robin"), 2, delay_s=lambda prompt: 60.0)
     one.router.begin()
@@ -183,11 +142,3 @@ def test_what_the_router_fails_with_wakes_the_supervisor(stage: Callable[..., St
     assert select.select([one.router.descriptor], [], [], 10)[0]
     with pytest.raises(ValueError, match="Invalid JSON"):
         one.router.check()
-
-
-def test_a_line_that_is_full_does_not_keep_the_router_from_reading(stage: Callable[..., Stage]) -> None:
-    spec = rollout_spec({"prompts": 64, "samples_per_prompt": 8, "prompt_tokens": 1500}, router="least_in_flight")
-    one = stage(spec, 2)  # some megabytes, of which a socket holds a fraction
-    step = one.step()
-    assert step.router is not None
-    assert step.router.decisions == 512

@@ -13,8 +13,6 @@ from rollout_bench.contracts.spec import RouterPolicy
 from rollout_bench.measure.routing.policies import (
     POLICIES,
     Balancer,
-    Fleet,
-    least_in_flight,
 )
 
 ENGINES = st.integers(1, 16)
@@ -42,11 +40,6 @@ def test_each_engine_is_one_of_them_and_the_same_again(policy: RouterPolicy, eng
     first = choices()
     assert set(first) <= set(range(engines))
     assert first == choices()
-
-
-@given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=8))
-def test_least_in_flight_is_the_first_of_those_with_the_fewest(counts: list[int]) -> None:
-    assert least_in_flight(0, Fleet(counts)) == counts.index(min(counts))
 
 
 @pytest.mark.parametrize("policy", ["least_in_flight", "round_robin"])

@@ -12,21 +12,17 @@ from hypothesis import strategies as st
 from synthetic_records import make_sequences
 from synthetic_starts import start_record, start_spec
 
-from rollout_bench.contracts.starts import CacheState, PhaseName, StartPhase
+from rollout_bench.contracts.starts import CacheState, PhaseName
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import Done, IterationDone, Ready, StartSeen
 from rollout_bench.measure.launch.recorder import StartCollecting
 from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.measure.starts.start_notes import NOTES, StartNote, StartNotes, read_notes
-from rollout_bench.measure.starts.start_phases import OVER, StartSpan, cache_flags, noted_spans, shared_out
+from rollout_bench.measure.starts.start_phases import OVER, StartSpan, cache_flags, shared_out
 
 
 def notes(*lines: tuple[float, str], pid: int = 1) -> list[StartNote]:
     return [StartNote(at=at, pid=pid, text=text) for at, text in lines]
-
-
-def own(phases: list[StartPhase]) -> dict[str, float]:
-    return {phase.name: round(phase.elapsed_s, 6) for phase in phases}
 
 
 @pytest.mark.parametrize(
@@ -71,20 +67,6 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     (flag,) = (flag for flag in record.validity if flag.code == "caches_not_as_asked")
     assert flag.sentence.endswith("which had 44 files.")
     assert not record.valid
-
-
-def test_a_process_that_has_to_wait_between_two_lines_leaves_nothing_unexplained() -> None:
-    lines = [
-        (11.0, "Starting to load model /m..."),
-        (11.5, "Initializing model took 0.5 seconds"),
-        (12.0, "Loading weights on cpu ..."),
-        (12.1, "Using LBHNC KV cache layout."),
-        (12.2, "Explicitly set (1.0/15.71) GiB for KV cache on node 0."),
-        (13.0, "init engine (profile, create kv cache, warmup model) took 1.00 s"),
-    ]
-    phases, rest_s = shared_out(noted_spans(notes(*lines), 10.0, 14.0), 10.0, 14.0)
-    assert own(phases)["weights"] == pytest.approx(0.6)
-    assert rest_s == pytest.approx(0.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(OVER), st.floats(-5, 105), st.floats(-5, 105)), max_size=12))

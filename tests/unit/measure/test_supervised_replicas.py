@@ -64,12 +64,6 @@ def test_all_begin_once_the_last_is_ready_and_the_step_ends_with_the_slowest(tmp
     assert {path.name for path in tmp_path.iterdir()} == {"launch.log", "launch.replica-1.log"}
 
 
-def test_each_replica_runs_on_its_own_cores(tmp_path: Path, signals: int) -> None:
-    first, *_, last = sorted(os.sched_getaffinity(0)) * 2
-    done = only_pass(launch(tmp_path, signals, "", "", cores=[{first}, {last}]))
-    assert all(f"cores [{core}]" in flag.sentence for core, flag in zip((first, last), done.flags, strict=True))
-
-
 @pytest.mark.parametrize(
     ("hows", "more", "category", "cause", "log"),
     [

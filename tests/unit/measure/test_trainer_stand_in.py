@@ -62,17 +62,6 @@ def test_buckets_hold_all_in_order_and_no_more_than_their_limit_but_one_tensor(s
     assert all(size + following[0][1].nbytes > limit for size, following in zip(held, made[1:], strict=False))
 
 
-def test_other_weights_of_a_synthetic_model_are_others_in_every_tensor():
-    worker = Worker()
-    worker.rollout_bench_trainer(SHAPE.model_dump(), "bf16")
-    loaded = []
-    for weights in ("first", "second"):
-        worker.rollout_bench_update(weights)  # type: ignore[arg-type]
-        loaded.append(worker.loaded)
-    first, second = loaded
-    assert [name for name in first if torch.equal(first[name], second[name])] == []
-
-
 def test_the_second_set_of_named_weights_has_all_tensors_rolled():
     matrix, vector = torch.arange(6).view(3, 2), torch.arange(3)
     assert rolled(matrix).tolist() == [[4, 5], [0, 1], [2, 3]]

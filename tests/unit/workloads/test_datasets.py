@@ -16,7 +16,6 @@ from rollout_bench.plan.load_checks import dataset_facts
 from rollout_bench.workloads.datasets import read_bytes, read_dataset
 from rollout_bench.workloads.requests import Source
 
-EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 VOCABULARY = 4096
 
 
@@ -74,16 +73,6 @@ def test_an_answer_says_how_long_the_output_is_up_to_what_counts(tmp_path: Path,
     assert len(found[0].prompt_token_ids) == 3
 
 
-@pytest.mark.parametrize(("name", "format"), [("trace.jsonl", "trace"), ("prompts.jsonl", "prompts")])
-def test_an_iteration_goes_on_where_the_last_one_stopped(name: str, format: str, model: str):
-    path = EXAMPLES / name
-    whole = len(read_dataset(path, format))
-    one = source(path, format, model, prompts=whole, samples_per_prompt=1).requests(0, 0)
-    few = source(path, format, model, prompts=3, samples_per_prompt=1)
-    taken = [r for index in range(whole) for r in few.requests(0, index)]
-    assert [len(r.prompt_token_ids) for r in taken] == 3 * [len(r.prompt_token_ids) for r in one]
-
-
 @pytest.mark.parametrize(
     ("format", "content", "problem"),
     [
@@ -133,26 +122,10 @@ def test_a_damaged_file_is_told_in_two_lines(tmp_path: Path, format: str, conten
     assert len(str(raised.value).splitlines()) == 2
 
 
-def test_a_file_that_changes_is_read_again(tmp_path: Path):
-    path = lines(tmp_path / "t", {"prompt_tokens": 4, "output_tokens": 2})
-    first = dataset_facts(path, "trace")
-    assert (first.longest_pair, first.prompts) == ((4, 2), 1)
-    lines(path, {"prompt_tokens": 4, "output_tokens": 2}, {"prompt_tokens": 9, "output_tokens": 1})
-    second = dataset_facts(path, "trace")
-    assert (second.longest_pair, second.longest_output, second.shortest_prompt) == ((9, 1), 2, 4)
-    assert first.sha256 != second.sha256
-
-
 def test_token_ids_beyond_the_vocabulary_are_refused(tmp_path: Path):
     path = lines(tmp_path / "p", {"prompt": [1, VOCABULARY]})
     with pytest.raises(UserError, match="token id 4096, the vocabulary 4096 ids"):
         source(path, "prompts", prompts=1).requests(0, 0)
-
-
-def test_a_model_without_tokenizer_is_named(tmp_path: Path):
-    path = lines(tmp_path / "p", {"prompt": "x"})
-    with pytest.raises(UserError, match="has no tokenizer that works"):
-        source(path, "prompts", str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])

@@ -42,11 +42,6 @@ def test_every_length_keeps_its_bounds_however_far_they_lie_in_the_tail(length: 
     assert all(type(tokens) is int and low <= tokens <= longest(length) for tokens in found)
 
 
-@given(length=lengths, count=st.integers(0, 30))
-def test_more_draws_begin_with_the_same_ones(length: Length, count: int):
-    assert drawn(length, "a", 40)[:count] == drawn(length, "a", count)
-
-
 @pytest.mark.parametrize(
     ("length", "pinned"),
     [
