@@ -160,6 +160,12 @@ def test_who_was_taken_over_leaves_the_claim_of_the_next_one_alone(record: Path)
     assert read_claim(claim_path(record)).host == "elsewhere"
 
 
+def test_a_later_run_leaves_the_claims_of_the_living_alone(record: Path, tmp_path: Path):
+    with claimed(record, Path("a.log"), 60.0, nobody):
+        assert ownership.tell_of_claims(tmp_path / "results") == []
+        assert read_claim(claim_path(record)).pid == os.getpid()
+
+
 def test_a_claim_made_meanwhile_is_not_given_up_as_the_dead_one(record: Path):
     left_by_a_dead_process(record)
     dead = read_claim(claim_path(record))

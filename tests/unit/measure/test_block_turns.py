@@ -210,3 +210,15 @@ def test_a_wait_counts_as_a_pause_while_it_lasts(monkeypatch: pytest.MonkeyPatch
     turns.ask(Asks(warming_up=True, start_s=1.0, pass_s=None, left_s=9.0))
     now[0] += 7.0
     assert turns.paused_s() == 12.0
+
+
+def test_an_engine_starts_once_the_one_before_has_warmed_up() -> None:
+    played = play([Engine(2) for _ in range(3)])
+    assert [position for position, _ in played.starts] == [0, 1, 2]
+    assert [states for _, states in played.starts] == [
+        ("new", "new", "new"),
+        ("asks", "new", "new"),
+        ("asks", "asks", "new"),
+    ]
+    warm = [grant.position for grant in played.grants[: 3 * WARMUP]]
+    assert warm == sorted(warm)

@@ -58,3 +58,8 @@ def test_ids_leave_out_both_ends_of_the_vocabulary() -> None:
 def test_more_distinct_prompts_than_the_vocabulary_allows_are_refused() -> None:
     with pytest.raises(UserError, match="600 distinct prompts of 1 tokens"):
         prompts(workload(prompts=600, prompt_tokens=1), 1024, 0, 0)
+
+
+def test_prompts_of_one_token_are_distinct_too() -> None:
+    found = prompts(workload(prompts=400, prompt_tokens=1), 1024, 0, 0)
+    assert len({prompt[0] for prompt in found}) == 400
