@@ -1,4 +1,4 @@
-"""A Slurm of two nodes for all tests here; without Slurm on this machine they are skipped, but not in CI."""
+"""A Slurm of two nodes for each file of tests here; without Slurm on this machine they are skipped, but not in CI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_SLURM"
 """Set where tests must fail, not be skipped, if there is no Slurm: .ci/run sets it."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Two nodes of four GPUs and eight NPUs."""
     lacks = "no Slurm here; to run them: apt-get install slurm-wlm, then make test" if missing() else ""

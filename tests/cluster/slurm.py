@@ -89,15 +89,21 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 class Slurm:
     """A controller and its nodes.
 
-    A node claims to have 8 cores, 8000 MB, and fake devices with device files: 4 GPUs and 8 NPUs.
-
     Args:
         folder: everything of it lies there.
         nodes: how many.
+        cpus: cores that a node claims to have.
+        gpus: fake GPUs of a node, with device files.
+        npus: fake NPUs of a node, with device files too.
+        memory_mb: memory that a node claims to have.
     """
 
     folder: Path
-    nodes: int = 2
+    nodes: int = 1
+    cpus: int = 8
+    gpus: int = 4
+    npus: int = 8
+    memory_mb: int = 8000
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """Called before it ends."""
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -111,17 +117,16 @@ class Slurm:
 
     @property
     def names(self) -> list[str]:
-        """Names of the nodes."""
-        return [f"node{i:02}" for i in range(self.nodes)]
+        """Names of the nodes; the only one of a small Slurm has this machine's."""
+        return [f"node{i:02}" for i in range(self.nodes)] if self.nodes > 1 else [socket.gethostname()]
 
     def start(self) -> None:
         """Write the config and start all daemons; return once every node takes jobs."""
         self._write_config()
         self.start_controller()
         for name in self.names:
-            (self.folder / "spool" / name).mkdir()
-            self._start("slurmd", "-D", "-N", name)
-        self._until("nodes", lambda: self._states() == {"idle"})
+            self.start_node(name)
+        self.wait_for_nodes("idle")
 
     def stop(self) -> None:
         """Cancel all jobs, wait for their end, then end the daemons."""
@@ -134,19 +139,34 @@ class Slurm:
             while self.run("squeue", "--noheader", check=False).strip() and time.monotonic() < deadline:
                 time.sleep(0.1)
         for name in list(self._daemons):
-            self._end(name)
+            self._end(name, signal.SIGTERM)
 
     def start_controller(self) -> None:
         """Start the controller, which goes on with the state that it left; return once it answers."""
         self._start("slurmctld", "-D", "-i")
         self._until("controller", lambda: "UP" in self.run("scontrol", "ping", check=False))
 
-    def stop_controller(self) -> None:
+    def stop_controller(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the controller; jobs run on."""
-        self._end("slurmctld")
+        self._end("slurmctld", how)
 
-    def _states(self) -> set[str]:
-        return set(self.run("sinfo", "--Node", "--noheader", "--partition=batch", "--format=%T", check=False).split())
+    def start_node(self, name: str) -> None:
+        """Start the slurmd of a node."""
+        (self.folder / "spool" / name).mkdir(parents=True, exist_ok=True)
+        self._start("slurmd", "-D", "-N", name)
+
+    def stop_node(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the slurmd of a node; processes of jobs live on, as on a machine that lost its network."""
+        self._end(f"slurmd {name}", how)
+
+    def wait_for_nodes(self, *states: str) -> None:
+        """Return once all nodes are in one of `states`."""
+        self._until(f"nodes {states}", lambda: set(self.states().values()) <= set(states))
+
+    def states(self) -> dict[str, str]:
+        """State of each node: idle, mixed, allocated, down, ..."""
+        lines = self.run("sinfo", "--Node", "--noheader", "--partition=batch", "--format=%N %T", check=False)
+        return dict(line.split() for line in lines.splitlines())
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command of Slurm; what it prints."""
@@ -156,6 +176,11 @@ class Slurm:
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}")
         return done.stdout
+
+    def job(self, number: str) -> dict[str, str]:
+        """Return what `scontrol show job` says of a job."""
+        words = self.run("scontrol", "-d", "show", "job", number).split()
+        return dict(word.partition("=")[::2] for word in words if "=" in word)
 
     def _write_config(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -171,19 +196,19 @@ class Slurm:
         prolog = self.folder / "bin" / "task-prolog"
         prolog.write_text(f'#!/bin/sh\necho "export ROLLOUT_BENCH_LEASES={self.folder}/leases/$SLURM_JOB_ID"\n')
         prolog.chmod(0o755)
-        for device in [f"gpu{i}" for i in range(4)] + [f"davinci{i}" for i in range(8)]:
+        for device in [f"gpu{i}" for i in range(self.gpus)] + [f"davinci{i}" for i in range(self.npus)]:
             os.mknod(self.folder / "devices" / device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
         ports = _free_ports(1 + self.nodes)
         host = socket.gethostname()
         lines = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8"
-            " RealMemory=8000 Gres=gpu:fake:4,npu:8 State=UNKNOWN"
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus}"
+            f" RealMemory={self.memory_mb} Gres=gpu:fake:{self.gpus},npu:{self.npus} State=UNKNOWN"
             for name, port in zip(self.names, ports[1:], strict=True)
         ]
         config = CONFIG.format(folder=self.folder, host=host, address="127.0.0.1", ports=ports, nodes="\n".join(lines))
         (self.folder / "slurm.conf").write_text(config)
-        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-3]"
-        npus = f"Name=npu File={self.folder}/devices/davinci[0-7]"
+        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-{self.gpus - 1}]"
+        npus = f"Name=npu File={self.folder}/devices/davinci[0-{self.npus - 1}]"
         (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{gpus}\n{npus}\n")
 
     def _start(self, *command: str) -> None:
@@ -199,9 +224,9 @@ class Slurm:
                 preexec_fn=_end_with_parent,
             )
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str, how: signal.Signals) -> None:
         daemon = self._daemons.pop(name)
-        daemon.terminate()
+        daemon.send_signal(how)
         try:
             daemon.wait(timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -221,9 +246,9 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def running(folder: Path, nodes: int = 2) -> Iterator[Slurm]:
+def running(folder: Path, **settings: int) -> Iterator[Slurm]:
     """Hold a Slurm in `folder`, which is emptied first; ended in the end, whatever happens."""
-    slurm = Slurm(folder, nodes)
+    slurm = Slurm(folder, **settings)
     try:
         slurm.start()
         yield slurm
@@ -254,12 +279,16 @@ def _free_ports(count: int) -> list[int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for config, state and logs; emptied first")
-    parser.add_argument("--nodes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--nodes", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--cpus", type=int, default=8, help="cores that a node claims to have (default: %(default)s)")
+    parser.add_argument("--gpus", type=int, default=4, help="fake GPUs of a node (default: %(default)s)")
+    parser.add_argument("--npus", type=int, default=8, help="fake NPUs of a node (default: %(default)s)")
     arguments = parser.parse_args()
     if missing():
         print(f"no {', '.join(missing())} here\n  -> install Slurm: apt-get install slurm-wlm", file=sys.stderr)
         return 1
-    with running(arguments.folder.absolute(), arguments.nodes) as slurm:
+    settings = {name: getattr(arguments, name) for name in ("nodes", "cpus", "gpus", "npus")}
+    with running(arguments.folder.absolute(), **settings) as slurm:
         print(f"export SLURM_CONF={slurm.folder}/slurm.conf PATH={slurm.folder}/bin:$PATH", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import forked_runs
-import psutil
 import stand_in
 from slurm import Slurm
 from workspace import Workspace
@@ -46,29 +45,23 @@ class OnSlurm(Workspace):
         return [sys.executable, str(IMPATIENT), *arguments]
 
     def snakemake(self, *arguments: str, timeout_s: float = 1200) -> subprocess.CompletedProcess[str]:
-        """As in any workspace; for dry runs alone, which ask nobody."""
+        """As in any workspace; only dry runs, which ask nobody, are forks."""
+        if "-n" not in arguments:
+            return self.by_itself(*arguments, timeout_s=timeout_s)
         return forked_runs.run(list(arguments), self.path, self.environment, timeout_s)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """As in any workspace; what still runs when the Slurm ends, ends with it."""
-        self.running = super().start(*arguments)
-        self.slurm.at_end.append(self._end)
-        return self.running
+        run = super().start(*arguments)
+        self.slurm.at_end.append(lambda: self._end(run))
+        return run
 
-    def _end(self) -> None:
-        if self.running.poll() is None:
-            os.killpg(self.running.pid, signal.SIGKILL)
-        self.running.wait()
-        for process in self.of_jobs():  # without cgroups Slurm loses sight of those whose parent it killed
+    def _end(self, run: subprocess.Popen[str]) -> None:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        for process in self.processes():  # of jobs: without cgroups Slurm loses sight of those whose parent it killed
             process.kill()
-
-    def of_jobs(self) -> list[psutil.Process]:
-        """Return processes that jobs started in this folder."""
-        return [
-            process
-            for process in psutil.process_iter(["cwd", "environ"])
-            if process.info["cwd"] == str(self.path) and "SLURM_JOB_ID" in (process.info["environ"] or {})
-        ]
 
     def jobs(self) -> dict[str, tuple[str, str]]:
         """Comment of each job that was submitted from here, which names its launch -> the id and state of the last."""
@@ -89,8 +82,13 @@ class OnSlurm(Workspace):
 
     def starts(self, launch: int | None = None) -> list[str]:
         """Return measurements that began, of one launch or all."""
-        suffix = "" if launch is None else f"launch-{launch}"
-        return [start for start in stand_in.starts(self.path) if start.endswith(suffix)]
+        begun = stand_in.starts(self.path)
+        return begun if launch is None else [start for start in begun if start.endswith(f"launch-{launch}")]
+
+    def nodes(self, launch: int) -> list[str]:
+        """Return where a launch of the made engine began, each time."""
+        lines = (self.path / stand_in.STARTS).read_text().splitlines()
+        return [line.split()[2] for line in lines if f"launch-{launch} " in line]
 
     def failure(self, launch: int) -> Failure:
         """Return the failure of a launch."""

@@ -24,7 +24,7 @@ BUDGET = {
     "snakefile": 380,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15195,
+    "tests": 15234,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

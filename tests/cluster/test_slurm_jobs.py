@@ -1,0 +1,42 @@
+"""Launches as jobs of a real Slurm: each on devices of its own, each measured once, whatever becomes of controller."""
+
+from __future__ import annotations
+
+import pytest
+import stand_in
+from slurm import Slurm
+from workflows import ON_SLURM, OnSlurm, until
+
+
+@pytest.fixture(scope="module")
+def measured(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
+    """Ten launches on eight GPUs, during which the controller is killed and started again."""
+    folder = tmp_path_factory.mktemp("jobs")
+    python = stand_in.install(folder / "engine", measure_s=2.0)
+    workflow = OnSlurm(folder / "workflow", slurm, {"engine": {"python": python}, "launches": 5})
+    run = workflow.start(*ON_SLURM, "results/summary.md")
+    until("jobs that run", lambda: len(workflow.starts()) >= 2)
+    slurm.stop_controller()
+    slurm.start_controller()
+    assert run.wait(timeout=200) == 0, workflow.output
+    return workflow
+
+
+def test_every_launch_is_measured_once_though_the_controller_was_gone_meanwhile(measured: OnSlurm):
+    assert len(measured.records) == 10
+    assert sorted(measured.starts()) == sorted(set(measured.starts()))
+    assert len(measured.starts()) == 10
+    assert "10 of 10 planned launches measured" in (measured.path / "results" / "summary.txt").read_text()
+
+
+def test_no_two_launches_share_a_device_at_a_time(measured: OnSlurm):
+    held = stand_in.held(measured.path)
+    assert len(held) == 10
+    for one in held:
+        for other in held:
+            apart = one.node != other.node or one.device != other.device
+            assert one == other or apart or one.ended_s <= other.began_s or other.ended_s <= one.began_s
+
+
+def test_the_next_run_measures_nothing(measured: OnSlurm):
+    assert measured.measurements(*ON_SLURM) == 0
