@@ -112,25 +112,6 @@ class Part:
     ending: LoadEnd
 
 
-@dataclass
-class SentPart:
-    """What came of a part.
-
-    Attributes:
-        sent: for each outcome, which of the contents it is of, and how often that had been sent before.
-        outcomes: in the order in which requests were let go.
-        began_s: when it began, on the monotonic clock.
-        ended_s: when the last answer had ended, or the time was over, on the monotonic clock.
-        late_s: how late the event loop was, each time it was asked.
-    """
-
-    sent: list[tuple[int, int]]
-    outcomes: list[RequestOutcome]
-    began_s: float
-    ended_s: float
-    late_s: list[float]
-
-
 def prepare(
     requests: Sequence[Request],
     prompts: Sequence[list[int] | str],
@@ -153,51 +134,55 @@ def prepare(
     part = Part(questions(requests, prompts, target), times, concurrency, target, ending)
 
     def run() -> LoadPass:
-        done, client = send_part(part)
-        return LoadPass(done.began_s, max(done.ended_s - done.began_s, 1e-9), done.outcomes, client, done.sent)
+        before, cpu_before, sender = time.monotonic(), time.process_time(), PartSender(part)
+        with _no_collection():
+            asyncio.run(sender.run())
+        cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
+        client = ClientUse.of(cpu_s / all_s, sender.late_s, LOOK_S)
+        return LoadPass(
+            sender.began_s, max(sender.ended_s - sender.began_s, 1e-9), sender.outcomes, client, sender.sent
+        )
 
     _open_files()
     return run
-
-
-def send_part(part: Part) -> tuple[SentPart, ClientUse]:
-    """Send a part; return what came of it and what that cost."""
-    before, cpu_before = time.monotonic(), time.process_time()
-    with _no_collection():
-        done = asyncio.run(PartSender(part).run())
-    cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
-    return done, ClientUse.of(cpu_s / all_s, done.late_s, LOOK_S)
 
 
 class PartSender:
     """Sends a part."""
 
     def __init__(self, part: Part) -> None:
+        self.sent: list[tuple[int, int]] = []
+        """For each outcome, which of the contents it is of, and how often that had been sent before."""
+        self.outcomes: list[RequestOutcome] = []
+        """In the order in which requests were let go."""
+        self.began_s = 0.0
+        """When it began, on the monotonic clock."""
+        self.ended_s = 0.0
+        """When the last answer had ended, or the time was over, on the monotonic clock."""
+        self.late_s: list[float] = []
+        """How late the event loop was, each time it was asked."""
         self._part = part
-        self._began_s = 0.0
         self._url = part.target.asked_at
         self._headers = {"Content-Type": "application/json", **part.target.headers}
         self._order: Iterator[tuple[int, int]] = (
             divmod(number, len(part.contents))[::-1] for number in itertools.count()
         )
-        self._done = SentPart([], [], 0.0, 0.0, [])
         self._over = False
         self._name = secrets.token_hex(4)  # nobody else's requests at that server have such ids
 
-    async def run(self) -> SentPart:
-        """Return what came of it."""
-        watcher = asyncio.create_task(_watch(self._done.late_s))
+    async def run(self) -> None:
+        """Send it once; the public attributes say what came of it."""
+        watcher = asyncio.create_task(_watch(self.late_s))
         try:
             async with open_session(self._part.target.verify_tls) as session:
                 # not before: what came until now took a while
-                self._began_s = self._done.began_s = time.monotonic()
+                self.began_s = time.monotonic()
                 await self._send_all(session)
         finally:
             watcher.cancel()
-        return self._done
 
     async def _send_all(self, session: aiohttp.ClientSession) -> None:
-        part, cut_s = self._part, self._began_s
+        part, cut_s = self._part, self.began_s
         senders = self._senders(session)
         if part.ending.duration_s is not None:
             await asyncio.sleep(self._left_s(part.ending.duration_s))
@@ -205,14 +190,14 @@ class PartSender:
             for sender in senders:
                 sender.cancel()
         await asyncio.gather(*senders, return_exceptions=True)
-        for outcome in self._done.outcomes:
+        for outcome in self.outcomes:
             if outcome.ended_s is None:
                 outcome.ended_s = cut_s
                 if outcome.error is None:  # else it had failed before, and its answer had not ended
                     outcome.cut_s = cut_s
             part.target.settle(outcome)
-        ends = [outcome.ended_s for outcome in self._done.outcomes if outcome.ended_s is not None]
-        self._done.ended_s = cut_s if part.ending.duration_s else max([cut_s, *ends])
+        ends = [outcome.ended_s for outcome in self.outcomes if outcome.ended_s is not None]
+        self.ended_s = cut_s if part.ending.duration_s else max([cut_s, *ends])
         for sender in senders:
             if not sender.cancelled() and (error := sender.exception()) is not None:
                 raise error
@@ -230,10 +215,10 @@ class PartSender:
 
     def _left_s(self, after_s: float) -> float:
         """Return seconds until `after_s` after the beginning; 0 once it is past."""
-        return max(0.0, self._began_s + after_s - time.monotonic())
+        return max(0.0, self.began_s + after_s - time.monotonic())
 
     def _goes_on(self) -> bool:
-        ending, sent = self._part.ending, len(self._done.sent)
+        ending, sent = self._part.ending, len(self.sent)
         in_time = ending.duration_s is None or (not self._over and self._left_s(ending.duration_s) > 0)
         return in_time and (ending.requests is None or sent < ending.requests)
 
@@ -241,26 +226,26 @@ class PartSender:
         """Send one request after the other, as somebody does who waits for each answer."""
         while self._goes_on():
             place = self._place(time.monotonic(), next(self._order))
-            await self._send(place, session, self._part.contents[self._done.sent[place][0]])
-            if self._done.outcomes[place].error is not None:
+            await self._send(place, session, self._part.contents[self.sent[place][0]])
+            if self.outcomes[place].error is not None:
                 await asyncio.sleep(FAILED_PAUSE_S)
 
     async def _at(
         self, due_s: float, number: tuple[int, int], session: aiohttp.ClientSession, limit: asyncio.Semaphore | None
     ) -> None:
         await asyncio.sleep(self._left_s(due_s))
-        place = self._place(self._began_s + due_s, number)
+        place = self._place(self.began_s + due_s, number)
         async with limit or contextlib.nullcontext():
             if not self._over:
                 await self._send(place, session, self._part.contents[number[0]])
 
     def _place(self, due_s: float, number: tuple[int, int]) -> int:
         """Return the place of what is due now, the `number` of the contents, among the outcomes."""
-        self._done.sent.append(number)
-        self._done.outcomes.append(RequestOutcome(due_s=due_s))
-        return len(self._done.outcomes) - 1
+        self.sent.append(number)
+        self.outcomes.append(RequestOutcome(due_s=due_s))
+        return len(self.outcomes) - 1
 
     async def _send(self, place: int, session: aiohttp.ClientSession, question: Question) -> None:
-        outcome = self._done.outcomes[place]
+        outcome = self.outcomes[place]
         headers = {**self._headers, "X-Request-Id": f"{self._name}-{place}"}
         await send(session, self._url, headers, question, outcome)
