@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/tutorial.md")
+PAGES = ("README.md", "docs/quickstart.md")
 FIGURES = ("throughput.svg", "speedup.svg", "iterations.svg")
 
 HEADINGS = {

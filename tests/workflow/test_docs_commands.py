@@ -67,7 +67,7 @@ def test_the_snakemake_commands_of_a_page_can_be_planned(folder: Path, page: Pat
         assert plan_of(command.words[1:]).launches, str(command)
 
 
-PREDECESSOR = REPOSITORY / "docs" / "how-to" / "coming-from-verl-rollout-bench.md"
+PREDECESSOR = REPOSITORY / "docs" / "from-verl-rollout-bench.md"
 FLAGS = {
     *("--offline", "--online", "--diagnostic", "--models", "--quants", "--num-prompts", "-n", "--input-len"),
     *("--output-len", "--gpu-mem-util", "--max-concurrency", "--port", "--no-profile", "--model-base", "-h", "--help"),
@@ -118,9 +118,9 @@ def printed(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", ["train-with-verl", "train-with-trl"])
+@pytest.mark.parametrize("page", ["verl", "trl"])
 def test_a_trainer_s_page_leads_from_its_files_to_a_plan(folder: Path, page: str):
-    path = REPOSITORY / "docs" / "how-to" / f"{page}.md"
+    path = REPOSITORY / "docs" / f"{page}.md"
     for block in blocks(path, "text"):
         (folder / block.text.partition("\n")[0].removeprefix("# ")).write_text(block.text)
     made = [command.words for command in commands(path, "rollout-bench") if "--lengths" not in command.words]
@@ -158,13 +158,13 @@ def test_the_tutorial_and_troubleshooting_show_what_snakemake_says(tmp_path: Pat
     (tmp_path / "latin1.yaml").write_bytes("models: [é]".encode("latin-1"))
     (tmp_path / "broken.yaml").write_text("models: [a")
     (tmp_path / "list.yaml").write_text("- a")
-    troubleshooting = (REPOSITORY / "docs" / "how-to" / "troubleshoot.md").read_text()
+    troubleshooting = (REPOSITORY / "docs" / "troubleshoot.md").read_text()
     for wrong, words in SAID.items():
         done = workspace.snakemake("-n", *wrong)
         assert done.returncode == 1
         assert words in done.stdout
         assert words.strip() in troubleshooting
-    table = (REPOSITORY / "docs" / "tutorial.md").read_text().partition("job           count\n")[2].partition("```")[0]
+    table = (REPOSITORY / "docs" / "quickstart.md").read_text().partition("job           count\n")[2].partition("```")[0]
     listed = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
     assert listed.pop("total") == sum(listed.values())
     assert listed == workspace.planned()

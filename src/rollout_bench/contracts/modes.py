@@ -91,7 +91,7 @@ OFFLINE = Mode(
     settings="",
     tables=f"{_TABLES}.offline_tables:offline_part",
     figures=("throughput", "speedup", "settings", "iterations", "anatomy", "replicas"),
-    page="explanation/what-is-measured.md",
+    page="trust.md",
     example="config.yaml",
 )
 ONLINE = Mode(
@@ -119,7 +119,7 @@ ONLINE = Mode(
         "sweep",
         "goodput",
     ),
-    page="how-to/online.md",
+    page="serving.md",
     example="configs/online.yaml",
 )
 ROLLOUT = Mode(
@@ -145,7 +145,7 @@ ROLLOUT = Mode(
         "anatomy",
         "replicas",
     ),
-    page="how-to/rollout.md",
+    page="rollout.md",
     example="configs/rollout.yaml",
 )
 CYCLE = Mode(
@@ -164,7 +164,7 @@ CYCLE = Mode(
     settings="cycle",
     tables=f"{_TABLES}.cycle_tables:cycle_part",
     figures=("cycle", "throughput", "speedup", "settings", "iterations"),
-    page="how-to/cycle.md",
+    page="whole-step.md",
     example="configs/cycle.yaml",
 )
 PLACEMENT = Mode(
@@ -221,7 +221,7 @@ PROFILE = Mode(
     settings="profile",
     tables=f"{_TABLES}.profile_tables:profile_part",
     figures=("steps",),
-    page="how-to/profile.md",
+    page="why-faster.md",
     example="configs/profile.yaml",
 )
 MESSAGES = Mode(
@@ -240,7 +240,7 @@ MESSAGES = Mode(
     settings="messages",
     tables=f"{_TABLES}.message_tables:messages_part",
     figures=("messages", "message_shares"),
-    page="how-to/messages.md",
+    page="vllm-developers.md",
     example="configs/messages.yaml",
 )
 DRIFT = Mode(
@@ -259,7 +259,7 @@ DRIFT = Mode(
     settings="drift",
     tables=f"{_TABLES}.drift_tables:drift_part",
     figures=("drift",),
-    page="how-to/drift.md",
+    page="drift.md",
     example="configs/drift.yaml",
 )
 

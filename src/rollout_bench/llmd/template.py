@@ -31,7 +31,7 @@ URL = "LLMDBENCH_HARNESS_STACK_ENDPOINT_URL"
 OF_THE_LAUNCH = (MODEL, TOKENIZER, MAX_MODEL_LEN, URL)
 """What each launch knows better than the environment, and fills in last."""
 
-_REMEDY = "mend the profile; docs/how-to/llm-d.md shows how each harness writes its own"
+_REMEDY = "mend the profile; docs/llm-d.md shows how each harness writes its own"
 
 
 def located(harness: str, path: str, where: str) -> Path:

@@ -192,7 +192,7 @@ def other_cache(name: str, quant: Quant, args: dict[str, Any]) -> tuple[str, str
 
 def _instead(name: str, quant: Quant) -> str:
     """Return what to do about a quant without a proof: say what proves it, or call it the setting that it is."""
-    proof = "set linear_dtypes to the data types of the loaded linear layers: docs/how-to/add-a-quant.md"
+    proof = "set linear_dtypes to the data types of the loaded linear layers: docs/models-and-quantizations.md"
     if quant.weights_format not in ("bf16", "own") or "quantization" in quant.engine_args or not quant.engine_args:
         return proof
     arguments = yaml.safe_dump(quant.engine_args, default_flow_style=True, width=10_000).strip()

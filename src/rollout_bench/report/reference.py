@@ -43,7 +43,7 @@ def config_page() -> str:
         " the workload's, `engine_args`, the quant's, the model's, the setting's.\n\n"
         "## Lengths\n\n"
         "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping `{distribution: uniform, ...}`. "
-        "[Choose a load](../how-to/loads.md) shows each at work.\n" + _lengths()
+        "[Choose a load](../loads.md) shows each at work.\n" + _lengths()
     )
 
 

@@ -230,7 +230,7 @@ def _quants(settings: TrainerFile) -> tuple[str, list[str]]:
     if wanted not in (None, "fp8"):
         raise UserError(
             f"{settings.name}: {ROLLOUT}quantization: {wanted!r} can't be taken over: what proves it is not known",
-            f"add {ROLLOUT}quantization=null, and the quant to the config: docs/how-to/add-a-quant.md",
+            f"add {ROLLOUT}quantization=null, and the quant to the config: docs/models-and-quantizations.md",
         )
     return quant, [quant, *(["fp8-block"] if wanted else [])]
 

@@ -238,7 +238,7 @@ def test_the_preset_is_what_trl_s_own_defaults_come_to(made: Made):
 
 
 def test_the_page_shows_what_its_command_prints(made: Made):
-    page = REPOSITORY / "docs" / "how-to" / "train-with-trl.md"
+    page = REPOSITORY / "docs" / "trl.md"
     command, _ = commands(page, "rollout-bench")
     files = {block.text.partition("\n")[0]: block.text for block in blocks(page, "text")}
     assert command.words[1:3] == ("from-trl", "grpo.yaml")

@@ -387,7 +387,7 @@ def test_the_preset_is_what_verl_s_own_defaults_come_to(made: Made):
 
 
 def test_the_page_shows_what_its_command_prints(made: Made):
-    page = REPOSITORY / "docs" / "how-to" / "train-with-verl.md"
+    page = REPOSITORY / "docs" / "verl.md"
     command, *_ = commands(page, "rollout-bench")
     (training,) = [block.text for block in blocks(page, "text") if block.text.startswith("# training.yaml\n")]
     assert command.words[1:3] == ("from-verl", "training.yaml")
