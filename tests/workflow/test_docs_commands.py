@@ -164,7 +164,9 @@ def test_the_tutorial_and_troubleshooting_show_what_snakemake_says(tmp_path: Pat
         assert done.returncode == 1
         assert words in done.stdout
         assert words.strip() in troubleshooting
-    table = (REPOSITORY / "docs" / "quickstart.md").read_text().partition("job           count\n")[2].partition("```")[0]
+    table = (
+        (REPOSITORY / "docs" / "quickstart.md").read_text().partition("job           count\n")[2].partition("```")[0]
+    )
     listed = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
     assert listed.pop("total") == sum(listed.values())
     assert listed == workspace.planned()
