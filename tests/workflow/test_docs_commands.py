@@ -57,9 +57,27 @@ def plan_of(words: tuple[str, ...]) -> Schedule:
     return plan_workflow(merged, given, on_cluster=False, is_main=True)[0]
 
 
+def printed(folder: Path, *words: str) -> str:
+    """Return what `rollout-bench` prints in the folder."""
+    command = [sys.executable, "-m", "rollout_bench", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def made_configs(folder: Path, page: Path) -> dict[str, str]:
+    """Return the configs that a page's commands make from a trainer's files on that page: file name -> content."""
+    for block in blocks(page, "text"):
+        if named := re.match(r"# (\S+\.yaml)\n", block.text):
+            (folder / named[1]).write_text(block.text)
+    calls = [command.words for command in commands(page, "rollout-bench") if "--lengths" not in command.words]
+    calls = [words for words in calls if words[1] in ("from-verl", "from-trl") and (folder / words[2]).exists()]
+    return {words[-1]: printed(folder, *words[1:-2]) for words in calls}
+
+
 @pytest.mark.parametrize("page", [page for page in pages() if planned(page)], ids=lambda page: page.stem)
 def test_the_snakemake_commands_of_a_page_can_be_planned(folder: Path, page: Path):
-    shown = named_configs(page)
+    shown = {**named_configs(page), **made_configs(folder, page)}
     for file, content in shown.items():
         (folder / file).write_text(content)
     for command in planned(page):
@@ -108,26 +126,6 @@ def test_every_flag_of_the_predecessor_has_its_equivalent(folder: Path):
         assert len(selected) == number, flag
         assert all(holds(experiment.spec) for experiment in selected), flag
         assert flag != "--model-base" or all(e.model_path.startswith("/data/models/") for e in selected)
-
-
-def printed(folder: Path, *words: str) -> str:
-    """Return what `rollout-bench` prints in the folder."""
-    command = [sys.executable, "-m", "rollout_bench", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize("page", ["verl", "trl"])
-def test_a_trainer_s_page_leads_from_its_files_to_a_plan(folder: Path, page: str):
-    path = REPOSITORY / "docs" / f"{page}.md"
-    for block in blocks(path, "text"):
-        (folder / block.text.partition("\n")[0].removeprefix("# ")).write_text(block.text)
-    made = [command.words for command in commands(path, "rollout-bench") if "--lengths" not in command.words]
-    assert [words[-1] for words in made] == ["mine.yaml", "one.yaml"]
-    for _, *words, _, file in made:
-        (folder / file).write_text(printed(folder, *words))
-        assert len(plan_of(("--configfile", file)).launches) == 3
 
 
 def test_a_step_too_large_for_the_machine_names_one_engine_s_part(folder: Path, capsys: pytest.CaptureFixture[str]):
