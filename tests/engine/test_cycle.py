@@ -165,12 +165,9 @@ def test_torchao_takes_new_weights_from_a_second_checkpoint(launch: Callable[[st
         assert each.update.load_s == pytest.approx(each.part_s("update"))
 
 
-def test_int8_weights_are_quantized_on_the_way_and_what_vllm_makes_of_them_is_found_wrong(
-    launch: Callable[[str], Launching],
-):
-    """A finding about vLLM 0.32 on CPU. When this fails, look whether an update of w8a8 works there at last."""
+def test_int8_weights_are_quantized_on_the_way(launch: Callable[[str], Launching]):
     update = transitions(launch("w8a8"))[0].update
     assert update.quantize_s is not None
     assert update.quantize_s > 0
-    assert "output_changed" in findings(launch("w8a8"))
-    assert not launch("w8a8").record().valid
+    # vLLM 0.32 makes them wrong on some CPUs, but not on those with AMX
+    assert findings(launch("w8a8")).keys() <= {"output_changed"}

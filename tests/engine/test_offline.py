@@ -106,8 +106,10 @@ def test_each_quant_is_proven_by_the_loaded_weights(records: dict[str, Record]):
     assert w8a8.weights_bytes_by_dtype is not None
     shape = records["bf16"].spec.model.synthetic
     assert shape is not None
+    assert records["bf16"].startup.forked
     assert set(bf16.weights_bytes_by_dtype.linear) == {"bfloat16"}
-    assert w8a8.weights_bytes_by_dtype.linear["int8"] * 2 == bf16.weights_bytes_by_dtype.linear["bfloat16"]
+    half = bf16.weights_bytes_by_dtype.linear["bfloat16"] / 2  # a kernel for AMX adds four bytes to each row
+    assert half <= w8a8.weights_bytes_by_dtype.linear["int8"] < 1.02 * half
     assert list(w8a8.linear_methods) == ["CompressedTensorsW8A8Int8"]
     token = 4 * 2 * 2 * 64 * 2  # layers, keys and values, heads, width of a head, bytes of a value
     assert bf16.kv_cache == w8a8.kv_cache == CacheFacts(layers={"bfloat16": 4}, bytes_per_token=token)
@@ -133,7 +135,7 @@ def test_a_record_says_where_it_ran_and_what_starting_took(records: dict[str, Re
         assert record.startup.init_s > 0
         assert record.startup.reported["engine_init_s"] > 0
         assert record.startup.process_s
-        assert record.startup.process_s + record.startup.import_s + record.startup.init_s < record.wall_s
+        assert record.startup.process_s + record.startup.init_s < record.wall_s
         assert record.no_energy == "the energy of a CPU is not read"
 
 

@@ -57,7 +57,8 @@ def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: st
         own = times[times["phase"] == phase]
         known = own[own["category"] != "other"]
         assert known["us"].sum() >= 0.9 * own["us"].sum() > 0
-        assert set(own[own["category"] == "linear"]["role"]) >= {"qkv", "o", "gate_up", "down"}
+        if quant == "bf16":  # weights packed for AMX have other shapes, from which no role follows
+            assert set(own[own["category"] == "linear"]["role"]) >= {"qkv", "o", "gate_up", "down"}
         assert (own[own["category"] == "quantize"]["us"].sum() > 0) == (quant == "w8a8")
 
 

@@ -22,8 +22,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
     jobs = workspace.planned()
-    assert (jobs["block"], jobs["checkpoint"], jobs.get("launch")) == (3, 2, None)
-    assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 6
+    assert (jobs["block"], jobs["checkpoint"], jobs.get("launch")) == (6, 2, None)
+    assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 12
 
 
 def test_a_plan_goes_on_with_the_order_drawn_before(workspace: Workspace):
@@ -131,7 +131,7 @@ def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda _: workspace.by_itself("--quiet", "host", "reason", "-n"), range(2)))
     counts = [len(re.findall(r"^    results/\S+/launch-\d+\.json$", run.stdout, re.MULTILINE)) for run in runs]
-    assert counts == [9, 9]
+    assert counts == [18, 18]
 
 
 def test_a_fork_as_tests_use_it_prints_what_a_process_does(workspace: Workspace):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -32,7 +33,7 @@ from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.processes import Interrupted, is_orphan_of, pause, signals_as_descriptor
-from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt
+from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt, imported_for
 from rollout_bench.measure.launch.coordinator import Coordinator, check_together, rotation_of
 from rollout_bench.measure.launch.outcome import in_workflow
 from rollout_bench.measure.launch.progress import say
@@ -217,7 +218,8 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
             first.tell_users(signals)
             began = time.monotonic()
             assignments = [replace(assignment, began=began) for assignment in assignments]
-            return Coordinator(assignments, held, rotation, signals, slurm.word_on_own_job).run()
+            imported = imported_for(assignments, held)
+            return Coordinator(assignments, held, rotation, signals, slurm.word_on_own_job, imported=imported).run()
     except DeviceError as error:
         cause = Cause(error.category, error.problem, error.remedy)
     except UserError as error:  # the folder of leases can't be used
@@ -240,7 +242,12 @@ def main() -> int:
         assignments = assigned(arguments)
         if any(assignment.spec.platform == "ascend" for assignment in assignments):
             slurm.see_granted_npus()
-        return measure(arguments, assignments, signals)
+        status = measure(arguments, assignments, signals)
+    if "vllm" in sys.modules:  # whose libraries print what they leak when an interpreter ends
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

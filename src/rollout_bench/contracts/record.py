@@ -204,6 +204,10 @@ class Startup(Strict):
         description="Constructing the engine until it takes requests, in seconds. Of a server: from then on, until it "
         "has answered.",
     )
+    forked: bool | None = absent(
+        "True where the engine's process was forked from the block's, which had imported the engine; import_s is of "
+        "that import. Null otherwise."
+    )
     reported: dict[str, float] = Field(
         {},
         description=(
@@ -501,7 +505,8 @@ class Launched(Strict):
     @property
     def timed_s(self) -> dict[str, float]:
         """Everything that was timed while the launch lasted, in seconds, by the name of its field."""
-        return {"startup.import_s": self.startup.import_s, "startup.init_s": self.startup.init_s}
+        names = ("init_s",) if self.startup.forked else ("import_s", "init_s")
+        return {f"startup.{name}": getattr(self.startup, name) for name in names}
 
     @property
     def origin(self) -> tuple[str | float, ...]:

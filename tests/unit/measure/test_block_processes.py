@@ -71,6 +71,7 @@ def test_passes_and_what_prepares_them_never_overlap_and_records_say_the_rounds(
     passes = sorted((began, "abc".index(name)) for name, what, began, _ in made.worked() if what == "pass")
     assert [position for _, position in passes] == [position for order in first.order for position in order]
     for record in records.values():
+        assert record.startup.forked
         assert record.block is not None
         assert (record.block.id, record.block.order) == (first.id, first.order)
         assert record.block.waited_s > 4 * 2 * 0.05
@@ -78,6 +79,15 @@ def test_passes_and_what_prepares_them_never_overlap_and_records_say_the_rounds(
     spans = sorted((began, ended) for _, what, began, ended in made.worked() if not what.startswith("spun"))
     assert all(one[1] <= other[0] for one, other in pairwise(spans))
     check_all_over(made, leases)
+
+
+def test_engines_with_unlike_environments_are_not_forked(tmp_path: Path) -> None:
+    made = block(tmp_path, 1)
+    other = made.specs["b"]
+    made.specs["b"] = other.model_copy(update={"engine": other.engine.model_copy(update={"environment": {"A": "1"}})})
+    made.outs["b"] = made.outs["a"].parent.parent / made.specs["b"].experiment() / "launch-0.json"
+    assert made.start().finish() == 0, made.said
+    assert [record.startup.forked for record in made.records().values()] == [None] * 3
 
 
 def test_with_two_at_once_the_baseline_is_there_all_the_time(tmp_path: Path, leases: Path) -> None:

@@ -13,18 +13,18 @@ BUDGET = {
     "checkpoints": 494,
     "cluster": 618,
     "commands": 556,
-    "contracts": 1595,
+    "contracts": 1597,
     "core": 668,
     "exchange": 545,
     "llmd": 1058,
-    "measure": 8650,
+    "measure": 8771,
     "plan": 2647,
     "report": 3790,
-    "scripts": 488,
+    "scripts": 495,
     "snakefile": 380,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15234,
+    "tests": 15245,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

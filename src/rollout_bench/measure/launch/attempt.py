@@ -7,7 +7,7 @@ import errno
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import model_files
 from rollout_bench.core.processes import Interrupted, pause
+from rollout_bench.measure.launch.forked import Imported, can_fork, imported_once
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import (
     FILLED,
@@ -204,11 +205,26 @@ class Seat:
         held: the devices, which the block holds.
         turns: asks for its turns.
         mates: returns the pids of the block's processes, its own among them.
+        imported: import of the engine, from which it is forked; None where it starts plainly.
     """
 
     held: Lease
     turns: Turns
     mates: Callable[[], set[int]]
+    imported: Imported | None = None
+
+
+def imported_for(assignments: Sequence[Assignment], held: Lease) -> Imported | None:
+    """Import the engine in this process, if all of the launches can be forked from there.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    environments = [held.environments(engine_environment(each.spec, each.loaded)) for each in assignments]
+    if any(each != environments[0] for each in environments) or not all(can_fork(each.spec) for each in assignments):
+        return None
+    say(f"imports the engine once for the {len(assignments)} engines of the block")
+    return imported_once(WORKER, environments[0][0])
 
 
 def attempt(assignment: Assignment, signals: int, word: Word, seat: Seat | None = None) -> int:
@@ -336,7 +352,8 @@ def _dataset(assignment: Assignment) -> str | None:
 
 def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -> None:
     """As `_measure`, on devices that are held."""
-    spec, turns = assignment.spec, None if seat is None else seat.turns
+    spec = assignment.spec
+    turns, imported = (None, None) if seat is None else (seat.turns, seat.imported)
     progress = assignment.reporting()
     environment = engine_environment(spec, assignment.loaded)
     timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
@@ -355,6 +372,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
                 traces=None if traces is None else str(traces),
                 reference=None if reference is None else str(reference),
                 in_block=turns is not None,
+                imported_s=None if imported is None else imported.seconds,
             ),
             log=assignment.log,
             environments=held.environments(environment),
@@ -364,6 +382,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
             keep_open=[*held.keep_open, *([] if turns is None else [turns.descriptor])],
             turns=turns,
             router=None if spec.rollout is None else Router(spec, assignment.launch, source_for(assignment)),
+            imported=imported,
         )
         mates = None if seat is None else seat.mates
         surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)

@@ -28,6 +28,7 @@ from rollout_bench.contracts.spec import devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, descendants, is_orphan_of, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import Assignment, Seat, Word, attempt
+from rollout_bench.measure.launch.forked import Imported
 from rollout_bench.measure.launch.progress import say
 from rollout_bench.measure.launch.rotation import Grant, Orders, Rotation, Start, Started
 from rollout_bench.measure.launch.turns import Asks, End, Finished, Line, Turn, Turns, line
@@ -101,6 +102,7 @@ class Coordinator:
         signals: descriptor from `signals_as_descriptor`.
         word: asks the scheduler why it ends the job.
         begin: measures a launch in its own process.
+        imported: import of the engine in this process, from which engines are forked; None where they start plainly.
     """
 
     assignments: Sequence[Assignment]
@@ -109,6 +111,7 @@ class Coordinator:
     signals: int
     word: Word
     begin: Begin = attempt
+    imported: Imported | None = None
     _id: str = field(default_factory=lambda: secrets.token_hex(8))
     _launched: dict[int, _Launched] = field(default_factory=dict)
 
@@ -156,7 +159,7 @@ class Coordinator:
     def _begin(self, position: int, signals: int, theirs: Line, others: Sequence[Line], coordinator: int) -> int:
         for other in others:
             other.close()
-        seat = Seat(self.held, Turns(theirs), lambda: descendants(coordinator))
+        seat = Seat(self.held, Turns(theirs), lambda: descendants(coordinator), self.imported)
         return self.begin(self.assignments[position], signals, self.word, seat)
 
     def _listen(self) -> None:

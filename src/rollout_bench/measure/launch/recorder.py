@@ -172,6 +172,7 @@ class Collecting:
                 process_s=self._process_s,
                 import_s=self._ready.import_s,
                 init_s=self._ready.init_s,
+                forked=self._ready.forked or None,
                 reported=reported,
                 replicas=self._ready.replicas,
             ),

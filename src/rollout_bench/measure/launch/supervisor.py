@@ -34,6 +34,7 @@ from rollout_bench.core.processes import (
     stop_groups,
 )
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
+from rollout_bench.measure.launch.forked import Forked, Imported
 from rollout_bench.measure.launch.guardian import Guardian
 from rollout_bench.measure.launch.passes import passes_of
 from rollout_bench.measure.launch.protocol import (
@@ -75,10 +76,17 @@ class Replica:
         cores: those that it may run on; None for all.
         log: takes the engine's output.
         line: descriptor of its line to the router, which it inherits; None where there is no router.
+        imported: import of the engine in this process, from which it is forked; None where it is a new program.
     """
 
     def __init__(
-        self, module: str, environment: dict[str, str], cores: Set[int] | None, log: Path, line: int | None = None
+        self,
+        module: str,
+        environment: dict[str, str],
+        cores: Set[int] | None,
+        log: Path,
+        line: int | None = None,
+        imported: Imported | None = None,
     ) -> None:
         self.log = log
         self.phase = "starting"
@@ -90,17 +98,22 @@ class Replica:
         self._children: list[Watch] = []
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
+            inherited = [writing, *([] if line is None else [line])]
             with log.open("ab") as output:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", module, str(writing)],
-                    bufsize=0,
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=output,
-                    env=environment,
-                    pass_fds=[writing, *([] if line is None else [line])],
-                    start_new_session=True,
-                )
+                self._process: subprocess.Popen[bytes] | Forked
+                if imported is None:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-m", module, str(writing)],
+                        bufsize=0,
+                        stdin=subprocess.PIPE,
+                        stdout=output,
+                        stderr=output,
+                        env=environment,
+                        pass_fds=inherited,
+                        start_new_session=True,
+                    )
+                else:
+                    self._process = Forked(module, imported, environment, output.fileno(), inherited)
         except BaseException:
             os.close(reading)
             raise
@@ -225,6 +238,7 @@ class EngineLaunch:
         turns: asks for its turns in a block; None where the launch is measured by itself. No limit counts the time that
             it waits for one.
         router: hands the sequences of each pass out to the replicas; None where each makes its own.
+        imported: import of the engine in this process, from which the engine is forked; None where it starts plainly.
     """
 
     module: str
@@ -238,6 +252,7 @@ class EngineLaunch:
     pauses: Pauses = field(default_factory=Pauses)
     turns: Turns | None = None
     router: Router | None = None
+    imported: Imported | None = None
     _stop_by: float | None = None
     _began: float = field(default_factory=time.monotonic)
     _oom_kills_before: int = 0
@@ -280,7 +295,7 @@ class EngineLaunch:
             count = len(environments)
             lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)
             for number, (environment, line) in enumerate(zip(environments, lines, strict=True)):
-                replica = Replica(self.module, environment, self._cores(number), self.logs[number], line)
+                replica = Replica(self.module, environment, self._cores(number), self.logs[number], line, self.imported)
                 self._replicas.append(replica)
                 guardian.watch(replica.group)
             if self.router is not None:

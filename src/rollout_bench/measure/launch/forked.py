@@ -1,0 +1,193 @@
+"""Engines forked from a process that has imported vLLM, which on a CPU costs three quarters of a plain start.
+
+A block's process imports vLLM once, initialises no device, and the process of each launch forks its engine from there.
+Only engines whose core stays in their process start so, on the CPU. Whether such starts measure and scatter as plain
+ones do: studies/forked_starts.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas
+from rollout_bench.core.processes import Interrupted
+
+MODULES = (
+    "vllm",
+    "vllm.entrypoints.llm",
+    "vllm.v1.engine.core",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.qwen3",
+)
+"""What an engine on the CPU imports before its weights are read; one that needs more imports it after the fork."""
+
+OF_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An import of the engine in this process.
+
+    Attributes:
+        seconds: how long it took.
+        output: the text that it printed, which the log of a plain start has, too.
+        descriptors: those that it opened.
+    """
+
+    seconds: float
+    output: bytes
+    descriptors: frozenset[int]
+
+
+def can_fork(spec: Spec) -> bool:
+    """Return whether an engine of `spec` is one process, on the CPU, whose start is not what is measured."""
+    alone = replicas(spec) * devices_per_replica(spec) == 1 and not spec.engine.multiprocess
+    return spec.platform == "cpu" and alone and spec.startup is None and spec.endpoint is None
+
+
+def imported_once(module: str, environment: Mapping[str, str]) -> Imported | None:
+    """Import the engine in this process, with the environment of the engines that are forked later.
+
+    Args:
+        module: the engine process's module.
+        environment: theirs, but for the temporary folder.
+
+    Returns:
+        None where the import fails: the engine that is started plainly then says why.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    before = _descriptors()
+    began = time.monotonic()
+    try:
+        with _interruptible(), _as_in(environment), _captured() as output:
+            for name in (*MODULES, module):
+                importlib.import_module(name)
+    except ImportError:
+        return None
+    return Imported(time.monotonic() - began, bytes(output), frozenset(_descriptors() - before))
+
+
+class Forked:
+    """An engine process forked from this one; has what is used of `subprocess.Popen`.
+
+    Args:
+        module: the engine process's module, whose `main` it runs.
+        imported: the import that it goes on from.
+        environment: its environment.
+        log: takes its output.
+        inherited: descriptors that it keeps; the first is its argument.
+    """
+
+    def __init__(
+        self, module: str, imported: Imported, environment: Mapping[str, str], log: int, inherited: Sequence[int]
+    ) -> None:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(module, imported, environment, (reading, log, log), inherited)
+        os.close(reading)
+        self.stdin = open(writing, "wb", buffering=0)  # noqa: PTH123, SIM115 (a descriptor, closed with the replica)
+        self._status: int | None = None
+
+    def wait(self) -> int:
+        """Wait for its end; return the exit status, a signal as a negative number."""
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
+
+
+def _become(
+    module: str,
+    imported: Imported,
+    environment: Mapping[str, str],
+    standard: Sequence[int],
+    inherited: Sequence[int],
+) -> NoReturn:
+    """Be the engine process, as if it had been started with `python -m`."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in OF_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        for target, descriptor in enumerate(standard):
+            os.dup2(descriptor, target)
+        for descriptor in _descriptors() - {0, 1, 2, *inherited, *imported.descriptors}:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        os.environ.clear()
+        os.environ.update(environment)
+        tempfile.tempdir = None
+        os.write(1, imported.output)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 (a descriptor)
+        sys.argv = [module, str(inherited[0])]
+        sys.modules[module].main()
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)  # `main` ends the process itself
+
+
+def _descriptors() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 (names, as fast as they come)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have a signal raise `Interrupted` in the midst of an import."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise Interrupted(number)
+
+    handled = [number for number in OF_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _as_in(environment: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[bytearray]:
+    """Collect the output of this process, also of its libraries, instead of showing it."""
+    output, kept = bytearray(), (os.dup(1), os.dup(2))
+    with tempfile.TemporaryFile() as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for target in (1, 2):
+            os.dup2(file.fileno(), target)
+        try:
+            yield output
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, descriptor in zip((1, 2), kept, strict=True):
+                os.dup2(descriptor, target)
+                os.close(descriptor)
+            file.seek(0)
+            output += file.read()
