@@ -68,7 +68,7 @@ NOT_YET = (("block_aa", "python studies/block_aa.py", "one configuration under t
 """What was not run with the shipped design: the name of its result, its command, and what it shows."""
 
 ELSEWHERE = """\
-Measured elsewhere: [four configurations on an H200](results/h200-interleaved.md) has one configuration under two names
+Measured elsewhere: [four configurations on an H200](results.md#findings) has one configuration under two names
 at the 8B shape, and an idle neighbour at 1.7B. The time of each pass is in `studies/results/h200-interleaved.json`.
 """
 
