@@ -10,7 +10,6 @@ from drift_verdicts import (
     HEAVY_FLOOR,
     LINES,
     MOST,
-    PAGES,
     SEQUENCES,
     TOKENS,
     Detected,
@@ -176,8 +175,8 @@ def _ratios(found: Sequence[Detected]) -> str:
 
 def _floors(result: DriftVerdicts) -> str:
     lines, nothing = (sum(getattr(one, which) for one in result.floors) for which in ("lines", "nothing"))
-    pages = " and ".join(f"[{page}](results/{page}.md)" for page in PAGES)
     return (
-        f"{nothing} of {lines} lines that a floor is taken from have a mean |d| of exactly 0 ({pages}):\n"
+        f"{nothing} of {lines} lines that a floor is taken from have a mean |d| of exactly 0\n"
+        "([results](results.md#drift)):\n"
         "with another batch and in other launches."
     )
