@@ -1,4 +1,4 @@
-"""What docs/validation.md says about whole tables that are judged together."""
+"""The validation page about whole tables that are judged together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/validation.md says about blocks on the real engine: false verdicts, power per machine minute, the demo."""
+"""The validation page about blocks on the real engine: false verdicts, power per machine minute, the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/validation.md says about verdicts of mode drift."""
+"""The validation page about verdicts of mode drift."""
 
 from __future__ import annotations
 
@@ -177,6 +177,6 @@ def _floors(result: DriftVerdicts) -> str:
     lines, nothing = (sum(getattr(one, which) for one in result.floors) for which in ("lines", "nothing"))
     return (
         f"{nothing} of {lines} lines that a floor is taken from have a mean |d| of exactly 0\n"
-        "([results](results.md#drift)):\n"
+        "([results](../docs/results.md#drift)):\n"
         "with another batch and in other launches."
     )

@@ -1,4 +1,4 @@
-"""What docs/validation.md says about vLLM's own benchmark of throughput: beside launches, and on one engine."""
+"""The validation page about vLLM's own benchmark of throughput: beside launches, and on one engine."""
 
 from __future__ import annotations
 

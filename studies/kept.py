@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "tests" / "fixtures")]
 
 
-RESULTS = REPOSITORY / "validation" / "results"
+RESULTS = REPOSITORY / "studies" / "results"
 
 SETTINGS = ComparisonSettings()
 """How verdicts are made where nobody changes the config: what is validated."""

@@ -1,4 +1,4 @@
-"""Tables and numbers of docs/validation.md."""
+"""Tables and numbers of the validation page."""
 
 from __future__ import annotations
 

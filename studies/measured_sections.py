@@ -1,4 +1,4 @@
-"""What docs/validation.md says about the repeats: launches, false verdicts, power."""
+"""The validation page about the repeats: launches, false verdicts, power."""
 
 from __future__ import annotations
 

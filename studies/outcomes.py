@@ -1,4 +1,4 @@
-"""What stands on top of docs/validation.md: each check in a few sentences, how it came out, and what is not shown."""
+"""The top of the validation page: each check in a few sentences, how it came out, and what is not shown."""
 
 from __future__ import annotations
 

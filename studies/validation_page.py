@@ -1,4 +1,4 @@
-"""docs/validation.md, from the results that lie in validation/results. What was not run is said to be so."""
+"""results/validation.md, from studies/results. It names the studies that were not run; docs/trust.md sums it up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from validation_sections import coverage
 
 from rollout_bench.contracts.fields import Strict
 
-PAGE = REPOSITORY / "docs" / "validation.md"
+PAGE = REPOSITORY / "results" / "validation.md"
 
 HEAD = """\
 # Validation: are the verdicts right?
@@ -68,7 +68,7 @@ NOT_YET = (("block_aa", "python studies/block_aa.py", "one configuration under t
 """What was not run with the shipped design: the name of its result, its command, and what it shows."""
 
 ELSEWHERE = """\
-Measured elsewhere: [four configurations on an H200](results.md#findings) has one configuration under two names
+Measured elsewhere: [four configurations on an H200](../docs/results.md#findings) has one configuration under two names
 at the 8B shape, and an idle neighbour at 1.7B. The time of each pass is in `studies/results/h200-interleaved.json`.
 """
 
@@ -190,8 +190,9 @@ def page(results: Path = RESULTS) -> str:
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, default=PAGE, metavar="FILE", help="(default: docs/validation.md)")
+    parser.add_argument("--write", type=Path, default=PAGE, metavar="FILE", help="(default: results/validation.md)")
     arguments = parser.parse_args()
+    arguments.write.parent.mkdir(parents=True, exist_ok=True)
     arguments.write.write_text(page().rstrip() + "\n")
     print(arguments.write)
 

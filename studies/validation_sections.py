@@ -1,4 +1,4 @@
-"""What docs/validation.md says about simulated coverage, lengths at which a quantization pays, and single runs."""
+"""The validation page about simulated coverage, lengths at which a quantization pays, and single runs."""
 
 from __future__ import annotations
 

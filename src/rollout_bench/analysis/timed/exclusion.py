@@ -4,7 +4,7 @@ A launch judged by its own readings only is dropped more often the shorter its p
 time varies more, and those that are left are the lucky ones. In a block the engines make their passes in turn, so all
 readings together cover the whole time of its rounds but for what lies between two passes (the next prompts, collecting
 garbage; starts where engines come in groups), and what they show hits all of its launches alike. Whether a block
-counts then says nothing for or against one of its launches. `docs/validation.md` has how much each rule favours whom.
+counts then says nothing for or against one of its launches. `docs/trust.md` has how much each rule favours whom.
 
 Launches that ran one after the other have no such reading: starts of engines lie between their passes. They keep what
 they found out about themselves, since readings pooled over them would favour the launch with the shorter passes by far
