@@ -17,7 +17,7 @@ BUDGET = {
     "core": 668,
     "exchange": 545,
     "llmd": 1058,
-    "measure": 8771,
+    "measure": 8773,
     "plan": 2647,
     "report": 3790,
     "scripts": 495,

@@ -8,6 +8,7 @@ ones do: studies/forked_starts.py.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -76,6 +77,7 @@ def imported_once(module: str, environment: Mapping[str, str]) -> Imported | Non
                 importlib.import_module(name)
     except ImportError:
         return None
+    gc.freeze()  # else each engine's first collection would copy what they share
     return Imported(time.monotonic() - began, bytes(output), frozenset(_descriptors() - before))
 
 
