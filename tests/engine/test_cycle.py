@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import SETTINGS, Launching, tiny_spec
+from launching import HAS_AMX, SETTINGS, Launching, tiny_spec
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
@@ -169,5 +169,8 @@ def test_int8_weights_are_quantized_on_the_way(launch: Callable[[str], Launching
     update = transitions(launch("w8a8"))[0].update
     assert update.quantize_s is not None
     assert update.quantize_s > 0
-    # vLLM 0.32 makes them wrong on some CPUs, but not on those with AMX
-    assert findings(launch("w8a8")).keys() <= {"output_changed"}
+    if HAS_AMX:  # there vLLM 0.32 has another kernel, whose weights are right
+        assert findings(launch("w8a8")) == {}
+        return
+    assert "output_changed" in findings(launch("w8a8"))
+    assert not launch("w8a8").record().valid

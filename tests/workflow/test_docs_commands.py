@@ -85,6 +85,15 @@ def test_the_snakemake_commands_of_a_page_can_be_planned(folder: Path, page: Pat
         assert plan_of(command.words[1:]).launches, str(command)
 
 
+@pytest.mark.parametrize("page", ["verl", "trl"])
+def test_a_trainer_s_page_leads_from_its_files_to_a_plan(folder: Path, page: str):
+    made = made_configs(folder, REPOSITORY / "docs" / f"{page}.md")
+    assert list(made) == ["mine.yaml", "one.yaml"]
+    for file, content in made.items():
+        (folder / file).write_text(content)
+        assert len(plan_of(("--configfile", file)).launches) == 3
+
+
 PREDECESSOR = REPOSITORY / "docs" / "from-verl-rollout-bench.md"
 FLAGS = {
     *("--offline", "--online", "--diagnostic", "--models", "--quants", "--num-prompts", "-n", "--input-len"),
