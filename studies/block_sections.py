@@ -1,4 +1,4 @@
-"""The validation page about whole tables that are judged together."""
+"""Sections of the validation page on whole tables that are judged together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation page about blocks on the real engine: false verdicts, power per machine minute, the demo."""
+"""Sections of the validation page on blocks on the real engine: false verdicts, power per machine minute, the demo."""
 
 from __future__ import annotations
 

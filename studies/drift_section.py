@@ -1,4 +1,4 @@
-"""The validation page about verdicts of mode drift."""
+"""Sections of the validation page on verdicts of mode drift."""
 
 from __future__ import annotations
 

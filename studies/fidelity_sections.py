@@ -1,4 +1,4 @@
-"""The validation page about vLLM's own benchmark of throughput: beside launches, and on one engine."""
+"""Sections of the validation page on vLLM's own benchmark of throughput: beside launches, and on one engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation page about the repeats: launches, false verdicts, power."""
+"""Sections of the validation page on the repeats: launches, false verdicts, power."""
 
 from __future__ import annotations
 

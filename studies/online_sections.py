@@ -1,4 +1,4 @@
-"""The validation page about other clients of the same server."""
+"""Sections of the validation page on other clients of the same server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation page about simulated coverage, lengths at which a quantization pays, and single runs."""
+"""Sections of the validation page on simulated coverage, lengths at which a quantization pays, and single runs."""
 
 from __future__ import annotations
 

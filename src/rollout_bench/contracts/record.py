@@ -505,8 +505,8 @@ class Launched(Strict):
     @property
     def timed_s(self) -> dict[str, float]:
         """Everything that was timed while the launch lasted, in seconds, by the name of its field."""
-        names = ("init_s",) if self.startup.forked else ("import_s", "init_s")
-        return {f"startup.{name}": getattr(self.startup, name) for name in names}
+        imported = {} if self.startup.forked else {"startup.import_s": self.startup.import_s}
+        return {**imported, "startup.init_s": self.startup.init_s}
 
     @property
     def origin(self) -> tuple[str | float, ...]:

@@ -14,11 +14,15 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 PR_SET_PDEATHSIG = 1
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a process of ours to end."""
 
 
 @dataclass(frozen=True)
@@ -239,19 +243,26 @@ def signals_as_descriptor() -> Iterator[int]:
     A SIGHUP that is ignored (nohup) stays ignored.
     """
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    with stopping_handled_by(lambda *_: None):
+        woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        try:
+            yield reading
+        finally:
+            signal.set_wakeup_fd(woken)
+            os.close(reading)
+            os.close(writing)
+
+
+@contextlib.contextmanager
+def stopping_handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """While it holds, `handler` takes the signals of `STOPPING`; a SIGHUP that is ignored (nohup) stays ignored."""
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set[int]()
+    before = {number: signal.signal(number, handler) for number in STOPPING if number not in ignored}
     try:
-        yield reading
+        yield
     finally:
-        signal.set_wakeup_fd(woken)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(reading)
-        os.close(writing)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def pause(signals: int, seconds: float) -> None:

@@ -14,17 +14,17 @@ BUDGET = {
     "cluster": 618,
     "commands": 556,
     "contracts": 1597,
-    "core": 668,
+    "core": 673,
     "exchange": 545,
     "llmd": 1058,
-    "measure": 8773,
+    "measure": 8766,
     "plan": 2647,
     "report": 3790,
     "scripts": 495,
     "snakefile": 380,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15245,
+    "tests": 15252,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

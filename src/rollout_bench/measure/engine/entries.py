@@ -173,7 +173,7 @@ class AsyncEntry:
 
 async def open_async(job: Job, tell: Tell) -> AsyncEntry:
     """Return the entry of an AsyncLLM engine once it is loaded, of which all is told."""
-    start = imported(job, tell)
+    start = imported(tell)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM

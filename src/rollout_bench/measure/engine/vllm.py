@@ -283,7 +283,7 @@ class EngineStart:
 
     Attributes:
         variables: the environment before vLLM changed it.
-        import_s: importing it, in seconds; of a forked process where it was imported.
+        import_s: importing it, in seconds.
         began: when constructing the engine began, by `time.perf_counter`.
     """
 
@@ -292,15 +292,15 @@ class EngineStart:
     began: float
 
 
-def imported(job: Job, tell: Tell) -> EngineStart:
-    """Import vLLM, unless the process was forked with it, and tell of it."""
+def imported(tell: Tell) -> EngineStart:
+    """Import vLLM, and tell of it."""
     variables = dict(os.environ)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
     import vllm  # noqa: F401 (timed on its own)
     from vllm import LLM  # noqa: F401 (imported lazily by vllm)
 
-    import_s = time.perf_counter() - start if job.imported_s is None else job.imported_s
+    import_s = time.perf_counter() - start
     tell(PhaseBegins(phase="initializing"))
     return EngineStart(variables, import_s, time.perf_counter())
 
@@ -331,7 +331,6 @@ def tell_ready(
         Ready(
             import_s=start.import_s,
             init_s=init_s,
-            forked=job.imported_s is not None,
             environment=read_environment(spec.engine, spec.platform, device, world_size, start.variables),
             engine=facts,
             flags=engine_flags(spec, facts),
@@ -350,7 +349,7 @@ def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
         tell: takes each event.
         more: arguments of vLLM's that are no settings of the experiment.
     """
-    start = imported(job, tell)
+    start = imported(tell)
     from vllm import LLM
 
     engine = LoadedEngine(job.spec, LLM(model=job.model, **{**arguments(job.spec), **more}))

@@ -372,7 +372,6 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
                 traces=None if traces is None else str(traces),
                 reference=None if reference is None else str(reference),
                 in_block=turns is not None,
-                imported_s=None if imported is None else imported.seconds,
             ),
             log=assignment.log,
             environments=held.environments(environment),
@@ -387,6 +386,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
         mates = None if seat is None else seat.mates
         surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)
         collecting = collector(spec, assignment.launch, progress, surroundings, traces)
+        collecting.imported = imported
         if isinstance(collecting, StartCollecting):
             collecting.weights_bytes = weights_bytes
         launch.run(collecting.take)

@@ -26,7 +26,7 @@ from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.processes import Interrupted, descendants, is_orphan_of, signals_as_descriptor
+from rollout_bench.core.processes import STOPPING, Interrupted, descendants, is_orphan_of, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import Assignment, Seat, Word, attempt
 from rollout_bench.measure.launch.forked import Imported
 from rollout_bench.measure.launch.progress import say
@@ -37,9 +37,6 @@ from rollout_bench.measure.machine.scratch import end_left_behind
 
 LONGEST_S = 180.0
 """How long a launch that was asked to end may take: it waits 90 s for its guardian, and then tries for 70 s itself."""
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What a new process of a launch must not take before it has a descriptor of its own for it."""
 
 KILLED = Cause(
     "killed",

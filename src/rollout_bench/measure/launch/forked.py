@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas
-from rollout_bench.core.processes import Interrupted
+from rollout_bench.core.processes import STOPPING, Interrupted, stopping_handled_by
 
 MODULES = (
     "vllm",
@@ -31,8 +31,6 @@ MODULES = (
     "vllm.model_executor.models.qwen3",
 )
 """What an engine on the CPU imports before its weights are read; one that needs more imports it after the fork."""
-
-OF_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,12 @@ def imported_once(module: str, environment: Mapping[str, str]) -> Imported | Non
     before = _descriptors()
     began = time.monotonic()
     try:
-        with _interruptible(), _as_in(environment), _captured() as output:
+        with stopping_handled_by(_interrupt), _as_in(environment), _captured() as output:
             for name in (*MODULES, module):
                 importlib.import_module(name)
-    except ImportError:
+    except Interrupted:
+        raise
+    except Exception:  # of whichever library
         return None
     gc.freeze()  # else each engine's first collection would copy what they share
     return Imported(time.monotonic() - began, bytes(output), frozenset(_descriptors() - before))
@@ -123,7 +123,7 @@ def _become(
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in OF_SIGNALS:
+        for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
         for target, descriptor in enumerate(standard):
             os.dup2(descriptor, target)
@@ -146,20 +146,8 @@ def _descriptors() -> set[int]:
     return {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 (names, as fast as they come)
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Have a signal raise `Interrupted` in the midst of an import."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise Interrupted(number)
-
-    handled = [number for number in OF_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise Interrupted(number)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from rollout_bench.core.processes import Group, end_groups, members_of, shared_memory_of
+from rollout_bench.core.processes import STOPPING, Group, end_groups, members_of, shared_memory_of
 from rollout_bench.measure.machine.scratch import note_shared_memory, noted_shared_memory, remove
 
 MODULE = "rollout_bench.measure.launch.guardian"
@@ -110,7 +110,7 @@ def clean_up(groups: Sequence[Group], folder: Path) -> bool:
 
 def main() -> int:
     """Take `<leader>:<start>` of each group from the command line and stdin, and clean up after them at end of file."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     *known, folder = sys.argv[1:]

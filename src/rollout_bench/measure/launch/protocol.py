@@ -45,11 +45,6 @@ class Job(Strict):
     reference: str | None = Field(
         None, description="Record of the launch that sampled what this one scores. Null where it samples itself."
     )
-    imported_s: float | None = Field(
-        None,
-        description="How long importing the engine took in the process that this one is forked from, in seconds. Null "
-        "where it imports the engine itself.",
-    )
     in_block: bool = Field(
         False,
         description="Whether it makes its passes in turn with other launches: then it makes no more than it is told.",
@@ -69,7 +64,6 @@ class Ready(Strict):
     event: Literal["ready"] = "ready"
     import_s: float = Field(description="Importing the engine, in seconds.")
     init_s: float = Field(description="Constructing the engine, in seconds.")
-    forked: bool = Field(False, description="Whether its process was forked from one that had imported the engine.")
     environment: Environment
     engine: EngineFacts
     flags: list[Flag]

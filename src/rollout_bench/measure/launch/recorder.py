@@ -54,6 +54,7 @@ from rollout_bench.measure.launch.flags import (
     read_log,
     reuse_flags,
 )
+from rollout_bench.measure.launch.forked import Imported
 from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
@@ -107,6 +108,8 @@ class Collecting:
         self.flags: list[Flag] = []
         self.block: Block | None = None
         """What it was measured among, once that is known."""
+        self.imported: Imported | None = None
+        """The import that its engine was forked from."""
         self.model_files: dict[str, str] = {}
         """What the model's files are, where that is known."""
         self._started_at = clock()
@@ -170,9 +173,9 @@ class Collecting:
             "model_files": self.model_files or None,
             "startup": Startup(
                 process_s=self._process_s,
-                import_s=self._ready.import_s,
+                import_s=self._ready.import_s if self.imported is None else self.imported.seconds,
                 init_s=self._ready.init_s,
-                forked=self._ready.forked or None,
+                forked=self.imported is not None or None,
                 reported=reported,
                 replicas=self._ready.replicas,
             ),
