@@ -202,7 +202,7 @@ STARTUP = Mode(
     settings="startup",
     tables=f"{_TABLES}.startup_tables:startup_part",
     figures=("startup",),
-    page="how-to/startup.md",
+    page="vllm-developers.md",
     example="configs/startup.yaml",
 )
 PROFILE = Mode(

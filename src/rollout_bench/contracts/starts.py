@@ -36,7 +36,7 @@ class StartupSettings(Strict):
         description=(
             "How weights are loaded: auto, dummy (made up, none are read), runai_streamer, fastsafetensors. Several are"
             " settings that are compared: load-formats-dummy. runai_streamer and fastsafetensors need a package "
-            "(requirements/loading.in); tensorizer is refused, docs/how-to/startup.md says why."
+            "(requirements/loading.in); tensorizer is refused, docs/vllm-developers.md says why."
         ),
     )
 
