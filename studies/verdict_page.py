@@ -1,4 +1,4 @@
-"""docs/explanation/time-to-verdict.md, from the seconds that were taken."""
+"""results/time-to-verdict.md, from the seconds that were taken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HALF_WIDTHS = (0.10, 0.05, 0.02)
 PAGE = """\
 # How long a verdict takes
 
-<!-- Made by `python studies/verdict_time.py --write docs/explanation/time-to-verdict.md`; changes here are lost. -->
+<!-- Made by `python studies/verdict_time.py --write results/time-to-verdict.md`; changes here are lost. -->
 
 {answer}
 
