@@ -44,8 +44,9 @@ format: setup ## format the code
 	$(IN_VENV) ruff format
 	$(IN_VENV) snakefmt Snakefile workflow/rules
 
-docs: setup ## make the reference pages from the models and the commands' --help
+docs: setup ## make docs/reference from the code, and the site in site/
 	@$(IN_VENV) python workflow/scripts/make_reference.py
+	@$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 bench: setup ## time how long a verdict takes
 	@$(IN_VENV) python studies/verdict_time.py

@@ -96,7 +96,7 @@ def test_an_unreadable_default_config_is_told_in_two_lines(
 ):
     if content is not None:
         (tmp_path / "config.yaml").write_bytes(content)
-    assert "docs/reference/config.md" in refused(tmp_path, monkeypatch, capsys, problem)
+    assert "docs/reference/config.csv" in refused(tmp_path, monkeypatch, capsys, problem)
 
 
 def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: str) -> str:

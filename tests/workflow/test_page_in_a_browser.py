@@ -1,19 +1,24 @@
-"""summary.html as a reader has it: opened in a real Chromium, away from what it was made of, without a network."""
+"""Pages as a reader has them, opened in a real Chromium without a network: summary.html, and the documentation."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import stand_in
 from playwright.sync_api import Browser, Page, sync_playwright
-from workspace import Workspace
+from workspace import REPOSITORY, Workspace
 
 REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_CHROMIUM"
 """Set where tests must fail, not be skipped, if there is no Chromium: .ci/run sets it."""
@@ -135,3 +140,26 @@ def test_dark_and_light_are_different_and_both_can_be_read(browser: Browser, sen
             pages[scheme] = brightness(page, "backgroundColor")
             assert abs(pages[scheme] - brightness(page, "color")) > 100
         assert pages["dark"] < 64 < 192 < pages["light"]
+
+
+def test_the_documentation_is_read_and_searched_without_a_network(browser: Browser, tmp_path: Path):
+    config = str(REPOSITORY / "mkdocs.yml")
+    built = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", config, "--site-dir", str(tmp_path)]
+    done = subprocess.run(built, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browser.new_context() as context:
+        threading.Thread(target=server.serve_forever).start()
+        site, page, requested = f"http://127.0.0.1:{server.server_port}/", context.new_page(), list[str]()
+        page.on("request", lambda request: requested.append(request.url))
+        try:
+            page.goto(f"{site}index.html")
+            page.locator("article").get_by_role("link", name="config", exact=True).click()
+            page.wait_for_url("**/config.html")
+            assert "launches" in page.locator("td:first-child").all_inner_texts()
+            page.get_by_role("textbox", name="Search").fill("troubleshoot")
+            page.locator(".md-search-result__link").first.click()
+            page.wait_for_url("**/troubleshoot.html*")
+        finally:
+            server.shutdown()
+        assert [url for url in requested if not url.startswith((site, "data:", "blob:"))] == []

@@ -1,4 +1,4 @@
-"""Make the JSON schema and the reference pages from the code: config, records, commands, rules.
+"""Make the JSON schema and the reference from the code: config, modes, metrics, records, commands.
 
 With --check it changes nothing and exits with 1 where a file is not what it would make.
 """
@@ -15,7 +15,14 @@ import _src  # noqa: F401 (puts src/ on the path)
 
 from rollout_bench.__main__ import COMMANDS
 from rollout_bench.core.errors import UserError, run_command
-from rollout_bench.report.reference import commands_page, config_page, config_schema, metrics_page, records_page
+from rollout_bench.report.reference import (
+    commands_text,
+    config_schema,
+    config_table,
+    metrics_table,
+    modes_table,
+    records_table,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).resolve().parent
@@ -40,14 +47,15 @@ def made() -> Iterator[tuple[Path, str]]:
     """Yield every generated file with the content it should have."""
     yield REPOSITORY / "workflow" / "schemas" / "config.schema.json", config_schema()
     reference = REPOSITORY / "docs" / "reference"
-    yield reference / "config.md", config_page()
-    yield reference / "metrics.md", metrics_page()
-    yield reference / "records.md", records_page()
+    yield reference / "config.csv", config_table()
+    yield reference / "modes.csv", modes_table()
+    yield reference / "metrics.csv", metrics_table()
+    yield reference / "records.csv", records_table()
     helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
     helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in COMMANDS}
     scripts = [path for path in sorted(SCRIPTS.glob("[!_]*.py")) if "import main" not in path.read_text()]
     helps |= {path.name: _help_of(str(path)) for path in scripts}
-    yield reference / "commands.md", commands_page(helps, _rules())
+    yield reference / "commands.txt", commands_text(helps, _rules())
 
 
 def _help_of(*command: str) -> str:

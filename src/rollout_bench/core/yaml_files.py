@@ -115,7 +115,7 @@ def _content(path: Path, text: str, twice: list[str] | None) -> Any:
     if _values(node, {}) > _MOST_VALUES:
         problem = f"{path}: holds more than {_MOST_VALUES:,} values, each alias (*name) counted in full"
         raise UserError(
-            problem, "write values where they are needed; docs/reference/config.md shows how a config looks"
+            problem, "write values where they are needed; docs/reference/config.csv shows how a config looks"
         )
     return loader.construct_document(node)
 

@@ -422,7 +422,12 @@ class Config(Strict):
     cluster: ClusterSettings = Field(ClusterSettings(), description="What each launch asks a cluster for.")
     kubernetes: KubernetesSettings = Field(KubernetesSettings(), description="How launches run on Kubernetes.")
     engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
-    engine_args: EngineArgs = Field({}, description="Arguments for every experiment; quant and model win over them.")
+    engine_args: EngineArgs = Field(
+        {},
+        description="Arguments for every experiment. Later ones win: rollout-bench's own (enable_prefix_caching: true, "
+        "seed: 0, max_model_len: prompt + output tokens, the longest there are), the workload's, these, the quant's, "
+        "the model's, the setting's.",
+    )
     model_settings: dict[Name, ModelSettings] = Field(
         {}, description="Model -> where its weights are and its own settings."
     )

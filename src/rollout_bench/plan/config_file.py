@@ -66,8 +66,8 @@ def check_config_file(path: Path) -> None:
     content = read_mapping(
         path,
         "config",
-        "mend the file; docs/reference/config.md shows how a config looks",
-        "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.md shows one",
+        "mend the file; docs/reference/config.csv shows how a config looks",
+        "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.csv shows one",
         " (models: ..., quants: ...)",
     )
     if "__use_yte__" in content:  # Snakemake would run the Python that stands in such a file
@@ -214,7 +214,7 @@ def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def _see_reference(where: str) -> str:
-    return f"docs/reference/config.md says what {where.split('.')[0]} takes"
+    return f"docs/reference/config.csv says what {where.split('.')[0]} takes"
 
 
 def _choices(error: ErrorDetails) -> list[str]:

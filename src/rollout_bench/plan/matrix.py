@@ -203,7 +203,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
         if not skipped:
             raise UserError(
                 "config: models: is an empty list: name at least one",
-                "see docs/reference/config.md: endpoints alone need none, in modes: [online]",
+                "see docs/reference/config.csv: endpoints alone need none, in modes: [online]",
             )
         first = skipped[0]
         raise UserError(

@@ -1,9 +1,11 @@
-"""The config's schema and the reference pages, derived from the models that check what users and engines write."""
+"""The config's schema and the reference tables, derived from the models that check what users and engines write."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,8 +20,6 @@ from rollout_bench.plan.config import Config
 
 LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal)
 
-_MADE = "<!-- Made by `make docs` from the code; changes here are lost. -->\n\n"
-
 
 def config_schema() -> str:
     """Return the JSON schema of the config."""
@@ -27,76 +27,47 @@ def config_schema() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
-def config_page() -> str:
-    """Return every key of the config: type, default, meaning."""
-    return (
-        "# The config\n\n"
-        + _MADE
-        + "Keys of `config.yaml` and of every config laid over it with `--configfile` or `--config`.\n"
-        "Lists are replaced by what is laid over them, mappings are merged. `<name>` is a name of your choice.\n"
-        "The schema is `workflow/schemas/config.schema.json`.\n\n"
-        + _table(Config)
-        + _modes()
-        + "\n## Engine arguments\n\n"
-        + "Arguments of the engine are merged in this order, later ones win: rollout-bench's own"
-        " (`enable_prefix_caching: true`, `seed: 0`, `max_model_len`: prompt + output tokens, the longest there are),"
-        " the workload's, `engine_args`, the quant's, the model's, the setting's.\n\n"
-        "## Lengths\n\n"
-        "`prompt_tokens` and `output_tokens` of a workload are a number, or a mapping `{distribution: uniform, ...}`. "
-        "[Choose a load](../loads.md) shows each at work.\n" + _lengths()
-    )
-
-
-def _modes() -> str:
-    lines = ["", "## Modes", "", "| mode | what it measures | how to use it | example |", "|---|---|---|---|"]
-    for mode in MODES.values():
-        lines.append(f"| `{mode.name}` | {mode.title} | [{mode.page}](../{mode.page}) | `{mode.example}` |")
-    return "\n".join(lines) + "\n"
-
-
-def _lengths() -> str:
-    kinds: dict[str, list[str]] = {}
+def config_table() -> str:
+    """Return every key of the config as CSV: type, default, meaning. `<name>` is a name of the user's choice."""
+    lengths: dict[tuple[str, ...], list[str]] = {}
     for kind in LENGTHS:
-        for row in _rows(kind):
-            kinds.setdefault(row, []).append(kind.__name__.lower())
-    rows = [f"{row} {', '.join(of)} |\n" for row, of in kinds.items() if not row.startswith("| `distribution`")]
-    return "\n| key | type | default | meaning | of |\n|---|---|---|---|---|\n" + "".join(rows)
-
-
-def records_page() -> str:
-    """Return every field of what a launch leaves behind."""
-    parts: list[tuple[str, type[BaseModel]]] = [
-        ("The record: `results/<mode>/<model>_<quant>_<workload>-<key>/launch-<i>.json`", Record),
-        *(
-            (f"The record of {mode.name} mode: `results/{mode.name}/.../launch-<i>.json`", mode.record)
-            for mode in MODES.values()
-            if mode.record is not Record
-        ),
-        ("The side file: `launch-<i>.sequences.jsonl.gz`, one line per sequence", SequenceRow),
-        ("The side file of messages mode: `launch-<i>.messages.jsonl.gz`, one line per message", MessageRow),
-        ("The side file of drift mode: `launch-<i>.scores.jsonl.gz`, one line per sequence and batch", ScoredRow),
-        ("A failure: `results/failures/<mode>/<experiment>/launch-<i>.json`", Failure),
+        for name, *row in _rows(kind):
+            lengths.setdefault((f"<length>.{name}", *row), []).append(kind.__name__.lower())
+    of_lengths = [
+        (*row[:-1], f"{row[-1]} Of {', '.join(of)}.")
+        for row, of in lengths.items()
+        if row[0] != "<length>.distribution"
     ]
-    text = "# Records\n\n" + _MADE.rstrip() + "\n"
-    return text + "".join(f"\n## {title}\n\n{_table(model)}" for title, model in parts)
+    return _csv(_KEYS, [*_rows(Config), *of_lengths])
 
 
-def metrics_page() -> str:
-    """Return every metric: its names, which way is better, what it is."""
-    return (
-        "# Metrics\n\n"
-        + _MADE
-        + "A metric is a number of each launch. Tables and `summary.csv` have its mean over valid launches. "
-        "One of which more or less is better can be named in `comparison`, and then has a verdict.\n"
-        "[Measures of requests](measures.md) has the formulas of those of requests, "
-        "[Anatomy of a step](../explanation/anatomy.md) of those of times of sequences, which are read, and in "
-        "`summary.csv`, only where a config names them.\n\n"
-        "| metric | unit | better | heading | of its speed-up | in `summary.csv` | of | definition |\n"
-        "|---|---|---|---|---|---|---|---|\n" + "".join(map(_of_metric, METRICS.values()))
-    )
+def modes_table() -> str:
+    """Return every mode as CSV: what it measures, the page that says how to use it, a config that plans it."""
+    return _csv(("mode", "measures", "page", "example"), [(m.name, m.title, m.page, m.example) for m in MODES.values()])
 
 
-def _of_metric(metric: Metric) -> str:
+def records_table() -> str:
+    """Return every field of what a launch leaves behind as CSV: of a mode what all records have not."""
+    parts: list[tuple[str, type[BaseModel]]] = [
+        ("launch-<i>.json", Record),
+        *((f"launch-<i>.json of {mode.name}", mode.record) for mode in MODES.values()),
+        ("launch-<i>.sequences.jsonl.gz", SequenceRow),
+        ("launch-<i>.messages.jsonl.gz", MessageRow),
+        ("launch-<i>.scores.jsonl.gz", ScoredRow),
+        ("results/failures/<mode>/<experiment>/launch-<i>.json", Failure),
+    ]
+    of_all = set(_rows(Record))
+    rows = ((file, row) for file, model in parts for row in _rows(model))
+    return _csv(("file", *_KEYS), [(file, *row) for file, row in rows if " of " not in file or row not in of_all])
+
+
+def metrics_table() -> str:
+    """Return every metric as CSV: its names, which way is better, what it is."""
+    header = ("metric", "unit", "better", "heading", "of its speed-up", "in summary.csv", "of", "definition")
+    return _csv(header, [_of_metric(metric) for metric in METRICS.values()])
+
+
+def _of_metric(metric: Metric) -> tuple[str, ...]:
     of = (
         "times of sequences"
         if metric.of_sequences
@@ -104,29 +75,31 @@ def _of_metric(metric: Metric) -> str:
         if metric.of_requests
         else {"": "every launch", "transition": "transitions", "placed": "placements"}[metric.part]
     )
-    cells = (f"`{metric.name}`", metric.unit, metric.better, metric.header, metric.speedup)
-    return f"| {' | '.join((*cells, f'`{metric.heads}`', of, metric.definition))} |\n"
+    cells = (metric.name, metric.unit, metric.better, metric.header, metric.speedup, metric.heads)
+    return (*cells, of, metric.definition)
 
 
-def commands_page(helps: dict[str, str], rules: str) -> str:
-    """`--help` of every command, and the workflow's rules."""
-    text = "# Commands\n\n" + _MADE
-    text += f"## snakemake\n\nThe workflow's rules, from `snakemake --list-rules`:\n\n```\n{rules.strip()}\n```\n"
-    for name, said in helps.items():
-        text += f"\n## {name}\n\n```\n{said.strip()}\n```\n"
-    return text
+def commands_text(helps: dict[str, str], rules: str) -> str:
+    """Return `--help` of every command, and the workflow's rules."""
+    said = {"snakemake --list-rules": rules, **{f"{name} --help": text for name, text in helps.items()}}
+    return "\n\n".join(f"$ {command}\n{text.strip()}" for command, text in said.items()) + "\n"
 
 
-def _table(model: type[BaseModel]) -> str:
-    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *_rows(model)]) + "\n"
+_KEYS = ("key", "type", "default", "meaning")
 
 
-def _rows(model: type[BaseModel]) -> Iterator[str]:
+def _csv(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
+
+
+def _rows(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     schema = model.model_json_schema()
     for path, field, required in _fields(schema, schema, ""):
-        default = "required" if required else _code(json.dumps(field["default"])) if "default" in field else ""
-        meaning = " ".join(str(field.get("description", "")).split()).replace("|", "\\|").replace("<", "&lt;")
-        yield f"| `{path}` | {_type(schema, field)} | {default} | {meaning} |"
+        default = "required" if required else field.get("default", "")
+        shown = default if isinstance(default, str) else json.dumps(default)
+        yield path, _type(schema, field), shown, " ".join(str(field.get("description", "")).split())
 
 
 def _fields(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
@@ -163,9 +136,9 @@ def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
     if options := field.get("anyOf") or field.get("oneOf"):
         return " or ".join(dict.fromkeys(_type(schema, option) for option in options))
     if "enum" in field:
-        return ", ".join(_code(str(value)) for value in field["enum"])
+        return ", ".join(str(value) for value in field["enum"])
     if "const" in field:
-        return _code(str(field["const"]))
+        return str(field["const"])
     if "$ref" in field:
         return "mapping"
     if field.get("type") == "array":
@@ -182,7 +155,3 @@ def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
 
 
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"

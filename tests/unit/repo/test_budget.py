@@ -19,12 +19,12 @@ BUDGET = {
     "llmd": 1058,
     "measure": 8766,
     "plan": 2647,
-    "report": 3790,
-    "scripts": 495,
+    "report": 3807,
+    "scripts": 496,
     "snakefile": 380,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15252,
+    "tests": 15278,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import os
 import re
@@ -39,11 +40,10 @@ def test_what_a_page_names_exists(page: Path):
             said = said_of_options(program, command.words[1])
             assert said
             assert [word for word in command.words[2:] if word.startswith("-") and word not in said] == [], command
-    if GENERATED not in page.parents:
-        targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-        named = {command.words[1] for command in commands(page, "make")}
-        assert {*named, *re.findall(r"`make ([a-z-]+)", page.read_text())} <= targets
-        assert [path for path in key_paths(page) if not is_key(path)] == []
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = {command.words[1] for command in commands(page, "make")}
+    assert {*named, *re.findall(r"`make ([a-z-]+)", page.read_text())} <= targets
+    assert [path for path in key_paths(page) if not is_key(path)] == []
 
 
 def test_the_reference_is_what_the_code_says(tmp_path: Path):
@@ -76,26 +76,27 @@ def refuse(message: str) -> NoReturn:
 def said_of_options(program: str, name: str) -> str:
     """Return what is said of a script's options, or of a sub-command's; pages show many of one."""
     if program == "rollout-bench":
-        text = (REPOSITORY / "docs/reference/commands.md").read_text()
-        return text.partition(f"\n## rollout-bench {name}\n")[2].partition("\n## ")[0]
+        text = (GENERATED / "commands.txt").read_text()
+        return text.partition(f"\n$ rollout-bench {name} --help\n")[2].partition("\n$ ")[0]
     line = [sys.executable, str(REPOSITORY / name), "--help"]
     return subprocess.run(line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}).stdout
 
 
 def key_paths(page: Path) -> set[str]:
     """Return what a page names like keys of a config, and that are no fields of a record, which begin alike."""
-    tops = {key.split(".")[0] for key in described("config.md")}
-    paths = set(re.findall(r"`(\w+(?:\.[\w<>.-]+)+)`", prose(page))) - described("records.md")
+    tops = {key.split(".")[0] for key in described("config.csv")}
+    paths = set(re.findall(r"`(\w+(?:\.[\w<>.-]+)+)`", prose(page))) - described("records.csv")
     return {path for path in paths if path.split(".")[0] in tops and not path.endswith((".yaml", ".yml", ".csv"))}
 
 
 def is_key(path: str) -> bool:
     """Return whether the reference describes the key that a page names by its path."""
-    patterns = (re.escape(key).replace("<name>", "[A-Za-z0-9<>.+-]+") for key in described("config.md"))
+    patterns = (re.escape(key).replace("<name>", "[A-Za-z0-9<>.+-]+") for key in described("config.csv"))
     return any(re.fullmatch(pattern, path) for pattern in patterns)
 
 
 @functools.cache
 def described(name: str) -> set[str]:
-    """Return all keys or fields that a page of the reference describes."""
-    return set(re.findall(r"^\| `([^`]+)` \|", (GENERATED / name).read_text(), re.MULTILINE))
+    """Return all keys or fields that a table of the reference describes."""
+    with (GENERATED / name).open(newline="") as file:
+        return {row["key"] for row in csv.DictReader(file)}

@@ -1,0 +1,33 @@
+"""Hooks of mkdocs for the site of the documentation: the tables of the reference are pages of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mkdocs.structure.files import File, Files
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add a page for each file that `make docs` makes in docs/reference."""
+    for file in files.media_files():
+        path = Path(file.src_uri)
+        if path.suffix in (".csv", ".txt") and path.parent.name == "reference":
+            page = f"---\nhide: [toc]\n---\n# {path.stem.capitalize()}\n\n{_content(Path(str(file.abs_src_path)))}\n"
+            files.append(File.generated(config, str(path.with_suffix(".md")), content=page))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead to the pages of the reference, and name files outside of docs/, which the site does not have."""
+    markdown = re.sub(r"\((reference/\w+)\.(?:csv|txt)\)", r"(\1.md)", markdown)
+    return re.sub(r"(?<!!)\[([^]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
+
+
+def _content(path: Path) -> str:
+    if path.suffix == ".txt":
+        return f"```text\n{path.read_text()}```"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).to_html(index=False, border=0, justify="left")
+    return table.replace(' class="dataframe"', "")  # the theme scrolls and rules tables without a class
