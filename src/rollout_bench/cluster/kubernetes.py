@@ -40,7 +40,7 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
     if settings.image is None:
         raise UserError(
             "config: kubernetes.image: is not set",
-            "name the image that was built from containers/, with its tag: docs/how-to/kubernetes.md",
+            "name the image that was built from containers/, with its tag: docs/clusters.md",
         )
     text = json.dumps(_in_pod(merged, settings.models_claim is not None), indent=1, sort_keys=True)
     devices = max((devices_needed(each.spec) for each in experiments), default=0)
