@@ -69,7 +69,7 @@ def test_phases_and_the_rest_are_the_whole_start(cold: Launching) -> None:
     course = course_of(cold.record())
     names = {phase.name for phase in course.phases}
     assert names == {
-        *("process", "import", "platform", "config", "worker_start", "model_build", "weights", "dynamo", "inductor"),
+        *("process", "import", "platform", "config", "worker_start", "model_build", "weights", "inductor"),
         *("memory_profiling", "kv_cache", "engine_ready", "first_token"),
     }
     total_s = sum(phase.elapsed_s for phase in course.phases) + course.rest_s

@@ -17,7 +17,7 @@ BUDGET = {
     "core": 673,
     "exchange": 545,
     "llmd": 1058,
-    "measure": 8766,
+    "measure": 8704,
     "plan": 2647,
     "report": 3807,
     "scripts": 496,

@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,13 +24,13 @@ NOTES = "ROLLOUT_BENCH_START_NOTES"
 
 NOTED = (
     r"Initializing a V1 LLM engine|Starting to load model|Loading weights on|Initializing model took"
-    r"|Loading weights took|Model loading took|Start compiling function|Dynamo bytecode transform time"
-    r"|Compiling a graph for|Directly load|torch\.compile (?:and initial profiling/warmup run together )?took"
+    r"|Loading weights took|Model loading took|Start compiling function|Compiling model again"
+    r"|Dynamo bytecode transform time|Compiling a graph for|Directly load"
+    r"|torch\.compile (?:and initial profiling/warmup run together )?took"
     r"|saved AOT compiled function|Warming up model for the compilation"
     r"|Warming up done|Memory profiling takes|Available KV cache memory"
     r"|for KV cache on node|KV cache layout|KV cache size"
     r"|Capturing a cudagraph on|Graph capturing finished|init engine \("
-    r"|rollout-bench:"
 )
 """The lines that are noted."""
 
@@ -59,24 +58,12 @@ class StartNotes(logging.Handler):
         with contextlib.suppress(Exception):  # a note is never worth a failed start
             text = record.getMessage()
             if _NOTED.search(text):
-                note(text, now)
-                if "Starting to load model" in text:
-                    _time_artifacts()
-                elif "Start compiling function" in text:
-                    _time_inductor()
-
-
-def note(text: str, at: float) -> None:
-    """Append a note to the file that the environment names, where it names one."""
-    path = os.environ.get(NOTES)
-    if path is None:
-        return
-    line = StartNote(at=at, pid=os.getpid(), text=text[:LONGEST]).model_dump_json() + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+                line = StartNote(at=now, pid=os.getpid(), text=text[:LONGEST]).model_dump_json() + "\n"
+                descriptor = os.open(os.environ[NOTES], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.write(descriptor, line.encode())
+                finally:
+                    os.close(descriptor)
 
 
 def read_notes(path: Path) -> list[StartNote]:
@@ -87,63 +74,6 @@ def read_notes(path: Path) -> list[StartNote]:
             with contextlib.suppress(ValidationError):  # torn, of a process that was killed
                 found.append(StartNote.model_validate_json(line))
     return sorted(found, key=lambda each: each.at)
-
-
-def _time_artifacts() -> None:
-    """Have torch note how long it takes to load what was compiled before, whether that succeeds or not."""
-    import torch
-
-    load: Any = getattr(torch.compiler, "load_compiled_function", None)
-    if load is None or getattr(load, "rollout_bench", False):
-        return
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        began = time.monotonic()
-        try:
-            return load(*args, **kwargs)
-        finally:
-            ended = time.monotonic()
-            note(f"rollout-bench: artifact took {ended - began:.6f} s", ended)
-
-    timed.rollout_bench = True  # type: ignore[attr-defined]
-    torch.compiler.load_compiled_function = timed
-
-
-def _cache_use() -> tuple[int, int]:
-    """Return how many graphs Inductor has found in its cache so far, and how many it has not."""
-    from torch._dynamo.utils import counters
-
-    inductor, autograd = counters["inductor"], counters["aot_autograd"]
-    hits = max(inductor["fxgraph_cache_hit"], autograd["autograd_cache_hit"])
-    misses = max(inductor["fxgraph_cache_miss"], autograd["autograd_cache_miss"])
-    return hits, max(misses, inductor["fxgraph_cache_bypass"])
-
-
-def _time_inductor() -> None:
-    """Have Inductor note how long it takes for each graph: not every platform's log tells."""
-    from torch._inductor import compile_fx as inductor
-
-    compile_graph = inductor.compile_fx
-    if getattr(compile_graph, "rollout_bench", False):
-        return
-    depth = 0  # it calls itself for a graph that it has changed
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        nonlocal depth
-        before = _cache_use()
-        began = time.monotonic()
-        depth += 1
-        try:
-            return compile_graph(*args, **kwargs)
-        finally:
-            depth -= 1
-            if not depth:
-                ended = time.monotonic()
-                hits, misses = (now - then for now, then in zip(_cache_use(), before, strict=True))
-                note(f"rollout-bench: Inductor took {ended - began:.6f} s, {hits} hits, {misses} misses", ended)
-
-    timed.rollout_bench = True  # type: ignore[attr-defined]
-    inductor.compile_fx = timed
 
 
 @contextlib.contextmanager

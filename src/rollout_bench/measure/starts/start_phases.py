@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from rollout_bench.contracts.fields import Strict
@@ -114,43 +114,35 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
     return spans
 
 
+COMPILING: Mapping[str, PhaseName] = {
+    "Directly load": "cached_graphs",
+    "Dynamo bytecode transform time": "dynamo",
+    "Compiling a graph for": "inductor",
+}
+"""What a line of vLLM's log that has seconds says they went to."""
+
+
 def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
-    """Return what compiling took, and loading of what had been compiled: all processes together."""
+    """Return what compiling took, and loading of what had been compiled: all processes together.
+
+    On a CPU vLLM says when it begins to compile and when it has saved the graphs: Inductor's time has Dynamo's there.
+    """
     spans: list[StartSpan] = []
-    tracing: dict[int, float] = {}
-    for note in notes:
-        seconds = _seconds(note)
-        if "Start compiling function" in note.text:
-            tracing[note.pid] = note.at
-        elif "Dynamo bytecode transform time" in note.text or "rollout-bench: Inductor" in note.text:
-            # Both end what Dynamo does by itself: the first line is vLLM's backend's, the second is ours.
-            in_backend_s = seconds if "rollout-bench" in note.text and seconds is not None else 0.0
-            began = tracing.pop(note.pid, None)
-            if began is None and seconds is not None and not in_backend_s:
-                began = note.at - seconds
-            if began is not None and note.at - in_backend_s > began:
-                spans.append(StartSpan(name="dynamo", began=began, ended=note.at - in_backend_s))
-        name = None if seconds is None else _kind_of(note, [n for n in notes if n.pid == note.pid])
-        if name is not None and seconds is not None:
-            spans.append(StartSpan(name=name, began=note.at - seconds, ended=note.at))
+    for own in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
+        find, aot = _finder(own, reverse=False), any("Directly load AOT" in note.text for note in own)
+        for before, note in pairwise(own):
+            if "Compiling model again" in note.text:  # an artifact was read in vain
+                spans.append(StartSpan(name="cached_graphs", began=before.at, ended=note.at))
+            name = next((kind for line, kind in COMPILING.items() if line in note.text), None)
+            if aot and "torch.compile" in note.text:  # the whole: of loading an artifact no other line has seconds
+                name = "cached_graphs"
+            seconds = _seconds(note)
+            if name is not None and seconds is not None:
+                spans.append(StartSpan(name=name, began=note.at - seconds, ended=note.at))
+        began, saved = find("Start compiling function"), find("saved AOT compiled function")
+        if began is not None and saved is not None and find("Dynamo bytecode transform time") is None:
+            spans.append(StartSpan(name="inductor", began=began, ended=saved))
     return spans
-
-
-def _kind_of(note: StartNote, own: Sequence[StartNote]) -> PhaseName | None:
-    """Return what the seconds of a note went to; `own` are all notes of its process."""
-    if "Directly load" in note.text or "rollout-bench: artifact" in note.text:
-        return "cached_graphs"
-    if "Compiling a graph for" in note.text:
-        return "inductor"
-    inside = [n.text for n in own if note.at - (_seconds(note) or 0.0) <= n.at < note.at]
-    if "torch.compile" in note.text:  # the whole: of compiling the other lines tell, of artifacts none
-        return "cached_graphs" if any("Directly load AOT" in text for text in inside) else None
-    if "rollout-bench: Inductor" not in note.text:
-        return None
-    if any("Compiling a graph for" in text for text in inside):
-        return "inductor"
-    loaded = any("Directly load" in text for text in inside) or re.search(r" [1-9]\d* hits, 0 misses", note.text)
-    return "cached_graphs" if loaded else "inductor"
 
 
 def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
