@@ -58,7 +58,7 @@ What differs by definition, and is not taken out:
 - Output tokens per second: `vllm bench serve` divides by the time from before its first request until all its tasks are
   done; here it is the time from when the first request may be sent until the last answer ended.
 - guidellm is not among the clients: its own command, which `harness: guidellm` runs, sends text and has no time of
-  each piece ([how](../docs/explanation/guidellm.md)). Earlier rounds of it were driven from inside.
+  each piece.
 - `vllm bench serve` draws its own token ids, with as many in each prompt. It sends a `repetition_penalty` of 1;
   rollout-bench asks for token ids in the answers, so that tokens are counted. `vllm bench serve` takes the
   server's count.
