@@ -183,7 +183,7 @@ PLACEMENT = Mode(
     settings="placement",
     tables=f"{_TABLES}.placement_tables:placement_part",
     figures=("placement", "throughput", "iterations"),
-    page="how-to/placement.md",
+    page="whole-step.md",
     example="configs/placement.yaml",
 )
 STARTUP = Mode(

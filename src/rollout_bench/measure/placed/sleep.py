@@ -81,5 +81,5 @@ class EngineSleep:
             raise ServingFailed(
                 "waking_out_of_memory",
                 f"the engine can't wake: beside what the trainer keeps on the device there is no room for {what}",
-                "lower gpu_memory_utilization; docs/how-to/placement.md says how much a trainer keeps",
+                "lower gpu_memory_utilization; docs/whole-step.md says how much a trainer keeps",
             ) from error

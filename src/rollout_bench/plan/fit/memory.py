@@ -181,7 +181,7 @@ def trainer_bytes(spec: Spec, model_path: str) -> float:
     """Return what a placement's trainer keeps on a device while the engine there is awake, if they share one.
 
     Of each parameter its bf16 weight; where it really trains also two moments, and, unless the engine sleeps
-    meanwhile, the gradient (docs/how-to/placement.md).
+    meanwhile, the gradient (docs/whole-step.md).
     """
     placement = spec.placement
     if placement is None or placement.generators is not None or spec.platform == "cpu":
