@@ -1,6 +1,23 @@
 """Read the traces of a profile launch into one table of events: what ran where, when, for how long, in which step.
 
-The table is gzip-compressed CSV; docs/reference/traces.md has its columns.
+The table is gzip-compressed CSV with a row for each event. Its columns:
+
+  trace        name of the trace, as in the record
+  phase        of the step: prefill, decode or mixed; empty outside steps
+  rank         number of the worker
+  step         number of the step in its trace, from 0; -1 outside steps
+  where        step: a whole step; device: work of the device; host: work of the host.
+               On a CPU the operators of the thread that runs the steps are the device's work.
+  name         operator or kernel; on Ascend the kernel's type
+  path         operators around it, outermost first, joined by " > "; for a kernel, those that launched it
+  stream       process and thread, or device and stream
+  start_us     microseconds since the first event of the trace
+  duration_us  microseconds
+  self_us      duration_us without the operators inside it on the same thread
+  shapes       JSON of the inputs' dimensions, or empty; for a kernel, from the operator that launched it
+  dtypes       JSON of the inputs' data types, likewise
+
+docs/why-faster.md has the categories of events, and the rules that choose them.
 """
 
 from __future__ import annotations
