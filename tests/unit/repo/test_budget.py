@@ -24,7 +24,7 @@ BUDGET = {
     "snakefile": 380,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15278,
+    "tests": 15301,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -1,0 +1,107 @@
+"""The engines of a block make their passes in turn, and what was measured before stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+from running_blocks import block, check_all_over
+
+from rollout_bench.measure.machine.gpus import DeviceReading
+from rollout_bench.measure.machine.readings import Surroundings
+
+pytestmark = pytest.mark.usefixtures("leases")
+
+
+def test_passes_and_what_prepares_them_never_overlap_and_records_say_the_rounds(tmp_path: Path, leases: Path) -> None:
+    made = block(tmp_path, 4).start()
+    assert made.finish() == 0, made.said
+    records = made.records()
+    assert set(records) == set("abc")
+    blocks = {name: record.block for name, record in records.items()}
+    first = blocks["a"]
+    assert first is not None
+    assert first.members == [f"offline/{made.specs[name].experiment()}" for name in "abc"]
+    assert (first.started, first.at_once) == ("in_turn", 3)
+    assert [sorted(order) for order in first.order] == [[0, 1, 2]] * 4
+    passes = sorted((began, "abc".index(name)) for name, what, began, _ in made.worked() if what == "pass")
+    assert [position for _, position in passes] == [position for order in first.order for position in order]
+    for record in records.values():
+        assert record.startup.forked
+        assert record.block is not None
+        assert (record.block.id, record.block.order) == (first.id, first.order)
+        assert record.block.waited_s > 4 * 2 * 0.05
+        assert [iteration.round for iteration in record.iterations] == [None, 0, 1, 2, 3]
+    spans = sorted((began, ended) for _, what, began, ended in made.worked() if not what.startswith("spun"))
+    assert all(one[1] <= other[0] for one, other in pairwise(spans))
+    check_all_over(made, leases)
+
+
+def test_engines_with_unlike_environments_are_not_forked(tmp_path: Path) -> None:
+    made = block(tmp_path, 1)
+    other = made.specs["b"]
+    made.specs["b"] = other.model_copy(update={"engine": other.engine.model_copy(update={"environment": {"A": "1"}})})
+    made.outs["b"] = made.outs["a"].parent.parent / made.specs["b"].experiment() / "launch-0.json"
+    assert made.start().finish() == 0, made.said
+    assert [record.startup.forked for record in made.records().values()] == [None] * 3
+
+
+def test_with_two_at_once_the_baseline_is_there_all_the_time(tmp_path: Path, leases: Path) -> None:
+    made = block(tmp_path, 2).start("--at-once", "2")
+    assert made.finish() == 0, made.said
+    records = made.records()
+    rounds = {name: [it.round for it in record.iterations if not it.warmup] for name, record in records.items()}
+    assert rounds == {"a": [0, 1, 2, 3], "b": [0, 1], "c": [2, 3]}
+    assert {record.block.at_once for record in records.values() if record.block} == {2}
+    starts = {name: began for name, what, began, _ in made.worked() if what == "start"}
+    assert starts["c"] > max(ended for name, _, _, ended in made.worked() if name == "b")
+    check_all_over(made, leases)
+
+
+def test_an_engine_that_waits_for_its_turn_is_stopped_and_uses_no_cpu_time(tmp_path: Path) -> None:
+    made = block(tmp_path, 3, "ab", a="spins", b="slow").start()
+    made.wait_for("b .*iteration 1/")
+    engine, deadline = made.engine_of("a"), time.monotonic() + 60
+    while engine.status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert made.finish() == 0, made.said
+
+
+def test_time_in_which_another_has_its_turn_is_no_part_of_a_launchs_limits(tmp_path: Path) -> None:
+    made = block(tmp_path, 5, b="slow", c="slow").start("--timeout-s", "7")
+    assert made.finish() == 0, made.said
+    assert made.records()["a"].wall_s > 7
+
+
+def test_records_that_are_there_stay_and_the_only_one_left_is_measured_by_itself(tmp_path: Path) -> None:
+    made = block(tmp_path, 2, b="fails", c="fails")
+    assert made.start("--attempt", "1").finish() == 0, "the run goes on with other blocks"
+    made.behave(c="fails")
+    content = made.outs["a"].read_bytes()
+    assert made.start("--attempt", "1").finish() == 0
+    assert "-> " in made.said
+    assert made.outs["a"].read_bytes() == content
+    assert made.records()["b"].block is not None
+    made.behave()
+    assert made.start("--attempt", "1").finish() == 0
+    alone = made.records()["c"]
+    assert alone.block is None
+    assert {it.round for it in alone.iterations} == {None}
+    assert made.start("--attempt", "1").finish() == 0
+
+
+def test_what_the_blocks_other_engines_hold_of_a_device_is_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    mate, stranger = 41, 42
+    holders = {os.getpid(): 1 << 30, mate: 2 << 30, stranger: 3 << 30}
+    reading = DeviceReading(0.0, "GPU-1", None, None, None, None, None, holders)
+    for mates, others in ((None, 2), (lambda: {mate}, 1)):
+        around = Surroundings("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
+        monkeypatch.setattr(around, "_read_devices", lambda: [reading])
+        around.before()
+        _, (use,) = around.meanwhile()
+        assert use.other_processes == others
