@@ -584,7 +584,7 @@ def newest_source(*parts: str) -> str:
     package = Path(__file__).parent
     scripts = package.parents[1] / "workflow" / "scripts"
     files = [path for part in parts for path in (package / part).rglob("*")]
-    sources = [path for path in files if path.suffix in (".py", ".j2")]
+    sources = [path for path in files if path.suffix in (".py", ".j2", ".yaml")]
     sources += [scripts / part for part in parts if part.endswith(".py")]
     return str(max(sources, key=lambda path: path.stat().st_mtime_ns))
 

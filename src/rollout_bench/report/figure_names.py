@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.spec import Spec, lengths_differ, swept_number
+from rollout_bench.contracts.spec import Spec, swept_number
 
 if TYPE_CHECKING:
     from rollout_bench.analysis.timed.experiments import Collection as Collected
@@ -45,7 +45,6 @@ class Drawing:
         "limits",
         "replicas",
         "settings",
-        "lengths",
     ] = ""
     title: str = ""
 
@@ -82,13 +81,6 @@ DRAWINGS = {
             "Speed-up",
         ),
         Drawing("iterations", f"{_TIMED}:iterations_figure", ("drawn",)),
-        Drawing(
-            "anatomy",
-            f"{_FIGURES}.anatomy_figures:anatomy_figure",
-            ("drawn", "pass_times"),
-            "lengths",
-            "Sequences that run, over a step",
-        ),
         Drawing("latency", f"{_ONLINE}:latency_figure", ("drawn",), "loads", "Latency"),
         Drawing("sweep", f"{_ONLINE}:sweep_figure", ("drawn", _COMPARISON), "sweep", "Latency over the sweep"),
         Drawing("goodput", f"{_ONLINE}:goodput_figure", ("drawn", "collection.slo", _COMPARISON), "limits"),
@@ -133,7 +125,6 @@ def names_of(
     has_limits: bool,
     has_replicas: bool = False,
     goes_through: str | None = None,
-    has_lengths: bool = False,
     has_comparisons: bool = True,
 ) -> tuple[str, ...]:
     """Return the figures of experiments in these modes.
@@ -144,7 +135,6 @@ def names_of(
         has_limits: where `slo` has one.
         has_replicas: where an experiment has several.
         goes_through: the number that settings go through, where they do.
-        has_lengths: where sequences of a pass differ in length, and have times of their own.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
     """
     online = [load for load in loads if load is not None]
@@ -156,7 +146,6 @@ def names_of(
         "limits": bool(online) and has_limits,
         "replicas": has_replicas,
         "settings": goes_through is not None,
-        "lengths": has_lengths,
     }
     shown = {figure for mode in modes or [OFFLINE.name] for figure in mode_of(mode).figures}
     return tuple(name for name in NAMES if name in shown and there[DRAWINGS[name].needs])
@@ -178,7 +167,6 @@ def names_of_specs(
         has_replicas=has_replicas,
         goes_through=swept_number(timed),
         has_comparisons=has_comparisons,
-        has_lengths=any(map(lengths_differ, timed)),
     )
 
 

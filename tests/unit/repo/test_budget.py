@@ -19,7 +19,7 @@ BUDGET = {
     "llmd": 1058,
     "measure": 8704,
     "plan": 2647,
-    "report": 3807,
+    "report": 3734,
     "scripts": 496,
     "snakefile": 380,
     "trainers": 751,

@@ -46,6 +46,12 @@ def test_what_a_page_names_exists(page: Path):
     assert [path for path in key_paths(page) if not is_key(path)] == []
 
 
+def test_the_documentation_is_read_in_an_evening():
+    written = [*pages(), GENERATED / "glossary.csv"]
+    assert len(list((REPOSITORY / "docs").rglob("*.md"))) <= 24
+    assert sum(len(page.read_text().split()) for page in written) <= 40_000
+
+
 def test_the_reference_is_what_the_code_says(tmp_path: Path):
     copy = Workspace(tmp_path / "copy")  # as it lists the rules, for which Snakemake reads what results there are
     shutil.copytree(GENERATED, copy.path / GENERATED.relative_to(REPOSITORY))
