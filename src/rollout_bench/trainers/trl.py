@@ -104,7 +104,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
         step.measured(one_engine),
         *_dealt(step, mode, one_engine),
         "Each answer is generated to its full length, the longest that a step can take.",
-        f"Not measured here: {BESIDE[mode]}, what lies between two steps, and training.",
+        f"Not measured here: {BESIDE[mode]} and training. Modes cycle and placement measure what lies between steps.",
     )
     return MadeConfig(head, config, account(settings, _unread(settings, mode)))
 

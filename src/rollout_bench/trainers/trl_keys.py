@@ -96,7 +96,7 @@ _KEYS = (
         ),
         *(f"server.{key}" for key in ("host", "port", "log_level", "distributed_executor_backend")),
     ),
-    *neutral("between two steps, which is not measured", "vllm_enable_sleep_mode", "ds3_gather_for_generation"),
+    *neutral("between steps: modes cycle and placement", "vllm_enable_sleep_mode", "ds3_gather_for_generation"),
     *neutral("the trainer's own data type: the engine takes the checkpoint's", "dtype", "torch_dtype", "bf16", "fp16"),
     *neutral(
         "what corrects for the engine, after generation",

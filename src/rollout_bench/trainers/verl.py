@@ -92,7 +92,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         step.measured(one_engine),
         *_dealt(step, one_engine),
         *(() if lines else ("Each answer is generated to its full length, the longest that a step can take.",)),
-        "Not measured here: verl's own processes, what lies between two steps, and training.",
+        "Not measured here: verl's own processes and training. Mode cycle measures what lies between steps.",
     )
     return MadeConfig(head, config, account(settings, _unread(settings)), tuple(lines))
 

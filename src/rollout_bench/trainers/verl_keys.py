@@ -200,7 +200,7 @@ _KEYS = (
         *(f"{ROLLOUT}{key}" for key in ("load_format", "checkpoint_engine.*", "checkpoint_manager_class")),
     ),
     *neutral(
-        "between two steps, which is not measured",
+        "between steps, which mode cycle measures",
         *(f"{ROLLOUT}{key}" for key in ("free_cache_engine", "enable_sleep_mode")),
     ),
     *neutral(
