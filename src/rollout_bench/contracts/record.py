@@ -283,7 +283,7 @@ class CacheFacts(Strict):
 
 
 def one_cache_name(dtype: str) -> str:
-    """Return what a data type of the KV cache is called here, where vLLM has two names for it."""
+    """Return our one name for a data type of the KV cache that has two names in vLLM."""
     return {"fp8": "fp8_e4m3"}.get(dtype, dtype)
 
 

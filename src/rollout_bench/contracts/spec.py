@@ -104,7 +104,7 @@ RouterPolicy = Literal["least_in_flight", "round_robin", "sticky"]
 
 
 class RolloutSettings(Strict):
-    """How the step of a rollout is generated: by how many engines, and what hands its sequences out."""
+    """How a rollout step is generated: the number of engines and the router that distributes its sequences."""
 
     replicas: Annotated[Count, Field(le=1024)] | None = Field(
         None,
@@ -325,7 +325,7 @@ class Spec(Strict):
     def canonical_json(self) -> str:
         """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.
 
-        What a key is called on a machine, and whether a certificate is checked, are no settings of the experiment.
+        The name of an API key and the check of a certificate are not settings of the experiment.
         """
         settings = self.model_dump(mode="json", exclude={"endpoint": {"api_key_env", "verify_tls"}})
         return json.dumps(settings, sort_keys=True, separators=(",", ":"))

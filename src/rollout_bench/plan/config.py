@@ -445,11 +445,11 @@ class Config(Strict):
     )
 
     def launches_of(self, mode: str) -> int:
-        """Return how often an experiment in `mode` is launched at most.
+        """Return the maximum number of launches of an experiment in `mode`.
 
-        A profile is one look, and compared step by step.
+        A profile has one launch and is compared step by step.
 
-        What precision `launches: auto` goes for is that of generating; modes that look inside get the least.
+        `launches: auto` aims at a precision of timed generation; modes that look inside get the default number.
         """
         wanted = MODES[mode].launches
         if wanted == "one":

@@ -83,7 +83,7 @@ class BlockGroup:
 
     Attributes:
         members: experiments, the baseline first.
-        at_once: engines that are alive at the same time at most, 2 or more.
+        at_once: maximum number of engines that are alive simultaneously, 2 or more.
         started: whether engines start one after the other, or all at once.
         name: what its experiments have in common and are called, in words.
     """
@@ -119,7 +119,7 @@ Design = Callable[[ComparedGroup], int | None]
 
 
 def not_measured(comparison: ComparedGroup) -> int | None:
-    """Be the design where nothing was measured."""
+    """Return None: a comparison without measurements has no design."""
     return None
 
 

@@ -121,7 +121,7 @@ OF_STARTS = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "
 
 
 def check_startup(configs: Collection[Config], platform: Platform) -> None:
-    """Raise `UserError` where a start can't be measured as the config wants it.
+    """Raise `UserError` if a start cannot be measured with these settings.
 
     Args:
         configs: the config under each setting of mode startup; none where that is not selected.

@@ -125,7 +125,7 @@ class Schedule:
 
     @cached_property
     def missing(self) -> list[str]:
-        """Paths of the records that were missing when this was first asked, in the order they run."""
+        """Paths of the records that were missing at the first access, in the order of their launches."""
         return self.missing_now()
 
     def missing_now(self) -> list[str]:

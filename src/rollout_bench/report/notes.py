@@ -68,7 +68,7 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
 def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
     """One side of a comparison: how many launches of how many experiments and when they started; then the machines.
 
-    Where nothing is measured there is no line. `unread` is how many records `--all` would take besides.
+    Yield no line if nothing was measured. `unread` counts the further records that `--all` would read.
     """
     measured = launched(e for e in experiments if e.records)
     records = [record for experiment in measured for record in experiment.records]

@@ -197,8 +197,8 @@ class Request:
         prompt: index of its prompt inside the iteration, which all lines of a group in a trace share.
         sample: index of the sample of that prompt.
         prompt_token_ids: the prompt.
-        output_tokens: how many tokens to generate, at most where the workload does not ignore the end of text.
-        arrival_s: when it arrives, in seconds after the iteration begins, where a trace says so.
+        output_tokens: tokens to generate; a maximum if the workload stops at the end of text.
+        arrival_s: arrival time in seconds after the iteration begins, if a trace gives one.
     """
 
     prompt: int

@@ -53,15 +53,15 @@ class Breakdown:
         return sum(self.scaled.values())
 
     def of_category(self, category: str) -> float:
-        """Return its time without the profiler."""
+        """Return the category's time without the profiler."""
         return sum(us for (own, _), us in self.scaled.items() if own == category)
 
     def share(self, category: str) -> float:
-        """Return the same over the step, from 0 to 1."""
+        """Return the category's share of the step without the profiler, from 0 to 1."""
         return self.of_category(category) / self.step_us if self.step_us else 0.0
 
     def traced_share(self, category: str) -> float:
-        """Return its share of the traced step."""
+        """Return the category's share of the traced step."""
         traced = sum(us for (own, _), us in self.parts.items() if own == category)
         return traced / self.total_us if self.total_us else 0.0
 

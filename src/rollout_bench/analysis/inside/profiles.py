@@ -121,7 +121,7 @@ class StepSample:
 
 
 def step_samples(steps: Sequence[Step]) -> dict[Phase, StepSample]:
-    """Return the steps by phase, those phases that have some."""
+    """Return the steps of each phase that has any."""
     return {
         phase: _sample([step for step in steps if step.phase == phase])
         for phase in PHASES

@@ -112,7 +112,7 @@ def with_blocks_decided(
 
 
 def is_decided_whole(record: Record) -> bool:
-    """Return whether what others did to the host is decided for the whole block of `record`."""
+    """Return whether disturbance by other processes is judged for the whole block of `record`."""
     return record.block is not None and record.spec.platform == "cpu" and record.spec.endpoint is None
 
 

@@ -189,11 +189,11 @@ class Transitions:
 
 
 class Proofs:
-    """Says what weights an engine has, and what it generates with them.
+    """Proves which weights an engine holds, and records the tokens that it generates with them.
 
     Args:
         engine: the engine.
-        norms: whether other weights have other norms, too.
+        norms: whether an update also has to change the weights of norms.
     """
 
     def __init__(self, engine: LoadedEngine, norms: bool) -> None:

@@ -304,10 +304,10 @@ def _window(most_tokens: int, phase: Phase, count: int) -> dict[str, int]:
 
 
 def decode_steps(rows: Sequence[SequenceRow]) -> list[Step]:
-    """Return the steps in which nothing but decoding went on, as the longest answer of `rows` shows them.
+    """Return the steps that only decoded, found from the longest answer of `rows`.
 
-    From one of its tokens to the next is one step of the engine; a step in which another answer had its first token
-    computed a prompt, too, and is left out.
+    Two successive tokens of that answer enclose one engine step. A step that produced the first token of another
+    answer also computed a prompt, so it is left out.
     """
     shown = max(rows, key=lambda row: len(row.gaps_us or ()))
     if shown.first_token_s is None or shown.gaps_us is None:

@@ -49,7 +49,7 @@ Begin = Callable[[Assignment, int, Word, Seat], int]
 
 
 def check_together(assignments: Sequence[Assignment], at_once: int) -> None:
-    """Raise `UserError` where the launches can't be of one block."""
+    """Raise `UserError` if the launches cannot share a block."""
     if len({assignment.out.absolute() for assignment in assignments}) < len(assignments):
         raise UserError("two members of the block have the same --out", "give each a record of its own")
     if at_once < 2:

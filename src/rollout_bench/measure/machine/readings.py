@@ -148,7 +148,7 @@ class Pauses:
         self.begin(())
 
     def begin(self, pids: Sequence[int]) -> None:
-        """Take note that a pass begins, which the processes `pids` run; none: nothing is looked at."""
+        """Begin to watch a pass that the processes `pids` run; without processes, watch nothing."""
         self._pids = pids
         self._stopped_s = self._late_s = 0.0
         self._suspended_s = _suspended_s()

@@ -51,7 +51,7 @@ def share(count: int, part: int, parts: int) -> range:
 
 
 def packed(trajectories: Iterable[Trajectory]) -> list[int]:
-    """Return sequences as numbers: of each prompt, sample, two lengths, and its tokens."""
+    """Return sequences as numbers: prompt, sample, both lengths, then all tokens of each."""
     numbers: list[int] = []
     for one in trajectories:
         numbers += (one.prompt, one.sample, len(one.prompt_token_ids), len(one.output_token_ids))

@@ -52,7 +52,7 @@ class EngineSleep:
         return DeviceMemory(*map(int, torch.cuda.mem_get_info(self._device)))
 
     def wake_weights(self) -> None:
-        """Have the engine take the memory of its weights, which an update is to fill.
+        """Make the engine allocate memory for its weights, which an update then fills.
 
         Raises:
             ServingFailed: the device has not enough left.

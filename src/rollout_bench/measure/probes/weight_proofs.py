@@ -168,12 +168,13 @@ class WeightProofs(WeightCensus):
 
 
 def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
-    """Return the proof of every parameter, buffer and packed weight of `model`; True: other weights have to change it.
+    """Return the proof of every parameter, buffer and packed weight of `model`; True: an update has to change it.
 
-    So they do with weights and biases of linear layers, the embedding and the output head, also where the head shares
-    the embedding's values: it has packed ones of its own then. `norms`: and with weights of norms. A step of training
-    may leave these as they were: near one, bf16 has no values closer than 0.004. It may leave a rank's share of the
-    embedding, too: tokens that do not occur have no gradient. Workspaces are no weights, and left out.
+    An update has to change weights and biases of linear layers, the embedding and the output head. This includes a
+    head that shares the embedding's values, because it then has separate packed weights.
+    With `norms`, an update also has to change the weights of norms and a rank's share of the embedding.
+    A training step may leave both unchanged. Near one, bf16 has no values closer than 0.004. Tokens that do not
+    occur have no gradient. Workspaces are not weights and are left out.
     """
     found: dict[str, tuple[TensorProof, bool]] = {}
     seen: set[int] = set()

@@ -18,7 +18,7 @@ class Sending:
     """Sends passes.
 
     Args:
-        load: who sends, and how arrivals are spread.
+        load: the program that sends requests, and the spread of their arrivals.
     """
 
     def __init__(self, load: LoadSpec) -> None:

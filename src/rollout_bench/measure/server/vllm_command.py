@@ -1,7 +1,7 @@
 """Requests sent by the command `vllm bench serve`, and the JSON file of `--save-result --save-detailed` read back.
 
-The command gets the pass as a custom data set: text and output tokens of each request. It paces them by its own means
-and sends them with its own function, and what it says of them is what is kept.
+The command gets the pass as a custom data set: text and output tokens of each request. The command paces and
+sends the requests itself, and its results are kept.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ SECONDS = re.compile(r"(?:took|takes) ([0-9.]+) ?s\b")
 
 
 def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: float) -> list[StartSpan]:
-    """Return the spans that vLLM's notes tell of.
+    """Return the spans of time that vLLM's notes describe.
 
     Args:
         notes: of all processes, in the order of their times.

@@ -313,7 +313,7 @@ def alone(
     decided: Sequence[PlacementDecision],
     names: Mapping[str, str],
 ) -> Iterator[tuple[str, str, PlacedCosts, str]]:
-    """Yield groups, names, costs and settings of measured `rows` that no decision tells of."""
+    """Yield group, name, costs and setting of each measured row that has no baseline and is part of no decision."""
     told = {id(side) for each in decided for side in (each.costs, each.other)}
     for row in rows:
         found = costs[row.experiment.place]

@@ -61,13 +61,13 @@ def category_word(category: str) -> str:
 
 
 def part_word(part: Part) -> str:
-    """Return a category, and of a linear layer its role."""
+    """Return the name of a category, with the role if it is a linear layer."""
     category, role = part
     return f"{category_word(category)} {role}" if role else category_word(category)
 
 
 def role_word(part: Part) -> str:
-    """Return the same in a list below all linear layers."""
+    """Return the name of a part as an entry of the list below all linear layers."""
     return f"- {part[1]}" if part[0] == LINEAR and part[1] else part_word(part)
 
 
@@ -77,7 +77,7 @@ def operator_word(name: str) -> str:
 
 
 def cut(text: str, characters: int) -> str:
-    """Return `text`, its middle left out where it has more than `characters`."""
+    """Return `text`, shortened in the middle if it has more than `characters`."""
     if len(text) <= characters:
         return text
     head = (characters - 3) * 2 // 3

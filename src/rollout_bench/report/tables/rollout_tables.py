@@ -77,7 +77,7 @@ def rollout_part(findings: Findings) -> SummaryPart:
 
 
 def contrasted(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return the groups of measured rows that differ in their router alone, and do."""
+    """Return groups of measured rows that use at least two routers and are otherwise alike."""
     groups = grouped((_but_router(row.experiment.records[0].spec), row) for row in rows if row.used)
     return [group for group in groups.values() if len({_router_of(row) for row in group}) > 1]
 
