@@ -426,8 +426,7 @@ def figures(plan: Schedule) -> list[str]:
     """Return the names of the figures that what is selected is drawn in."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     timed = [spec for spec in specs if mode_of(spec.mode).generates]
-    there = (bool(plan.config.slo.named), any(replicas(spec) > 1 for spec in specs))
-    return list(names_of_specs({spec.mode for spec in specs}, timed, *there))
+    return list(names_of_specs({spec.mode for spec in specs}, timed, any(replicas(spec) > 1 for spec in specs)))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

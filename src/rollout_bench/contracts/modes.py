@@ -116,7 +116,6 @@ ONLINE = Mode(
         "iterations",
         "latency",
         "sweep",
-        "goodput",
     ),
     page="serving.md",
     example="configs/online.yaml",

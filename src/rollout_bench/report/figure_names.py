@@ -42,7 +42,6 @@ class Drawing:
         "comparisons",
         "loads",
         "sweep",
-        "limits",
         "replicas",
         "settings",
     ] = ""
@@ -83,7 +82,6 @@ DRAWINGS = {
         Drawing("iterations", f"{_TIMED}:iterations_figure", ("drawn",)),
         Drawing("latency", f"{_ONLINE}:latency_figure", ("drawn",), "loads", "Latency"),
         Drawing("sweep", f"{_ONLINE}:sweep_figure", ("drawn", _COMPARISON), "sweep", "Latency over the sweep"),
-        Drawing("goodput", f"{_ONLINE}:goodput_figure", ("drawn", "collection.slo", _COMPARISON), "limits"),
         Drawing(
             "settings",
             f"{_FIGURES}.setting_figures:settings_figure",
@@ -122,7 +120,6 @@ NAMES = tuple(dict.fromkeys(figure for mode in MODES.values() for figure in mode
 def names_of(
     modes: Collection[str],
     loads: Iterable[LoadSpec | None],
-    has_limits: bool,
     has_replicas: bool = False,
     goes_through: str | None = None,
     has_comparisons: bool = True,
@@ -132,7 +129,6 @@ def names_of(
     Args:
         modes: what is selected.
         loads: of each experiment that generates, None offline.
-        has_limits: where `slo` has one.
         has_replicas: where an experiment has several.
         goes_through: the number that settings go through, where they do.
         has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
@@ -143,7 +139,6 @@ def names_of(
         "comparisons": has_comparisons,
         "loads": bool(online),
         "sweep": any(len(load.points) > 1 for load in online),
-        "limits": bool(online) and has_limits,
         "replicas": has_replicas,
         "settings": goes_through is not None,
     }
@@ -154,7 +149,6 @@ def names_of(
 def names_of_specs(
     modes: Collection[str],
     timed: Sequence[Spec],
-    has_limits: bool,
     has_replicas: bool,
     *,
     has_comparisons: bool = True,
@@ -163,7 +157,6 @@ def names_of_specs(
     return names_of(
         modes,
         [spec.load for spec in timed],
-        has_limits=has_limits,
         has_replicas=has_replicas,
         goes_through=swept_number(timed),
         has_comparisons=has_comparisons,
@@ -181,7 +174,6 @@ def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
     return names_of_specs(
         modes,
         every,
-        has_limits=bool(collection.slo.named),
         has_replicas=any(row.experiment.has_replicas for row in rows),
         has_comparisons=any(one.speedup is not None for row in rows for one in row.comparisons.values()),
     )

@@ -93,10 +93,10 @@ def test_bars_of_throughput_begin_at_zero_with_a_mark_for_each_launch(sizes: dic
 def test_the_figures_that_are_declared_are_those_with_data(sizes: dict[str, Findings]) -> None:
     small = sizes["small"]
     specs = [row.experiment.records[0].spec for row in small.rows]
-    every = names_of(MODES, [s.load for s in specs], True, has_replicas=True, goes_through="max_num_seqs")
+    every = names_of(MODES, [s.load for s in specs], has_replicas=True, goes_through="max_num_seqs")
     assert every == NAMES
     assert set(figure_names(small.rows, small.collection)) <= set(NAMES)
-    assert names_of({"offline"}, [None], has_limits=True) == ("throughput", "speedup", "iterations")
+    assert names_of({"offline"}, [None]) == ("throughput", "speedup", "iterations")
 
 
 def test_a_sweep_is_named_by_its_values(tmp_path: Path) -> None:
