@@ -55,7 +55,8 @@ def located(harness: str, path: str, where: str) -> Path:
     if len(named.parts) == 1 and known:
         raise UserError(
             f"{where}.path: there is no profile {path} in {HOME / harness}",
-            did_you_mean(named.name, known) if near_miss(named.name, known) else f"it holds: {', '.join(known)}",
+            (did_you_mean(named.name, known) if near_miss(named.name, known) else f"it holds: {', '.join(known)}")
+            + f"; llm-d's own is given by its path: profile={{harness: {harness}, path: /path/to/{path}}}",
         )
     raise UserError(
         f"{where}.path: {path}: there is no such file", f"give its path, or the name of a file in {HOME / harness}"
