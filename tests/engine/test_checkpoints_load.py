@@ -134,7 +134,7 @@ def test_what_the_engine_generates_is_finite_and_not_flat(name: str, generated: 
     assert max(logprobs) > -math.log(2048) + 1
 
 
-def test_4_bits_are_unpacked_to_the_weights_that_they_stand_for(generated: dict[str, dict[str, Any]]) -> None:
+def test_4_bits_are_unpacked_to_the_weights_they_encode(generated: dict[str, dict[str, Any]]) -> None:
     exact, packed, own = (generated[name] for name in ("dequantized", "qwen3-tiny compressed-tensors-w4a16",
                                                        "qwen3-tiny bf16"))  # fmt: skip
     assert [tokens[0] for tokens in packed["tokens"]] == [tokens[0] for tokens in exact["tokens"]]
@@ -144,7 +144,7 @@ def test_4_bits_are_unpacked_to_the_weights_that_they_stand_for(generated: dict[
     assert max(far) > 2 * max(near)
 
 
-def test_the_census_sees_4_bits_a_weight_and_the_kernel_that_reads_them(generated: dict[str, dict[str, Any]]) -> None:
+def test_the_census_sees_4_bit_weights_and_their_kernel(generated: dict[str, dict[str, Any]]) -> None:
     bf16, packed = generated["qwen3-tiny bf16"]["census"], generated["qwen3-tiny compressed-tensors-w4a16"]["census"]
     assert packed["linear"] == {"int32": bf16["linear"]["bfloat16"] // 4}
     assert packed["linear_methods"] == {"CompressedTensorsWNA16": 16}
@@ -152,7 +152,7 @@ def test_the_census_sees_4_bits_a_weight_and_the_kernel_that_reads_them(generate
     assert bf16["linear_kernels"] == {}
 
 
-def test_fp8_with_a_scale_for_each_channel_is_the_same_model_in_half_the_bytes(
+def test_fp8_with_channel_scales_halves_the_bytes_of_the_model(
     generated: dict[str, dict[str, Any]],
 ) -> None:
     bf16, rounded = generated["qwen3-tiny bf16"], generated["fp8-channel"]
@@ -163,9 +163,7 @@ def test_fp8_with_a_scale_for_each_channel_is_the_same_model_in_half_the_bytes(
 
 
 @pytest.mark.parametrize("dtype", CACHES)
-def test_an_8_bit_cache_is_half_as_large_and_holds_the_same_model(
-    dtype: str, generated: dict[str, dict[str, Any]]
-) -> None:
+def test_an_8_bit_cache_generates_alike_in_half_the_bytes(dtype: str, generated: dict[str, dict[str, Any]]) -> None:
     bf16, small = generated["qwen3-tiny bf16"], generated[dtype]
     token = 4 * 2 * 2 * 64  # layers, keys and values, heads, width of a head
     assert bf16["census"]["kv_cache"] == {"layers": {"bfloat16": 4}, "bytes_per_token": 2 * token}

@@ -107,7 +107,7 @@ def findings(of: Launching) -> dict[str, str]:
     return {flag.code: flag.sentence for flag in of.record().validity if flag.code in FINDINGS}
 
 
-def test_each_pass_is_followed_by_a_transition_whose_parts_sum_up(launch: Callable[[str], Launching]):
+def test_a_transition_whose_parts_sum_up_follows_each_pass(launch: Callable[[str], Launching]):
     record = launch("bf16").record()
     assert [iteration.warmup for iteration in record.iterations] == [True, False, False, False]
     for iteration, transition in zip(record.iterations, transitions(launch("bf16")), strict=True):
@@ -132,7 +132,7 @@ PROOF_S = 0.01
 """Generating 16 tokens one after the other takes longer; nothing else between draining and pausing does."""
 
 
-def test_the_weights_of_a_pass_are_proven_between_its_last_token_and_the_next_update(
+def test_weights_are_proven_after_the_last_token_before_the_update(
     launch: Callable[[str], Launching],
 ):
     for each in transitions(launch("bf16")):

@@ -50,7 +50,7 @@ def stub(tmp_path: Path) -> Iterator[Any]:
         yield start
 
 
-def test_a_stub_is_measured_and_what_nobody_can_know_is_unknown(tmp_path: Path, stub: Any, monkeypatch: Any) -> None:
+def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path, stub: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
     monkeypatch.setenv("TEAM", "blue-secret-team")
     url = stub("--api-key-env", "STUB_KEY", "--max-model-len", "4096")
@@ -67,7 +67,7 @@ def test_a_stub_is_measured_and_what_nobody_can_know_is_unknown(tmp_path: Path, 
     assert_unseen("blue-secret-team", launch)
 
 
-def test_a_chat_is_measured_with_text_of_the_tokenizer_that_is_named(tmp_path: Path, stub: Any) -> None:
+def test_a_chat_is_measured_with_text_of_the_named_tokenizer(tmp_path: Path, stub: Any) -> None:
     (tmp_path / "tokenizer").mkdir()
     for name, content in tokenizer_files(2048, 2048).items():
         (tmp_path / "tokenizer" / name).write_text(json.dumps(content))
@@ -86,7 +86,7 @@ def test_a_chat_is_measured_with_text_of_the_tokenizer_that_is_named(tmp_path: P
     assert {"prompts_as_text", "prompts_reused"} <= {flag.code for flag in record.validity}
 
 
-def test_users_for_a_time_find_prompts_of_their_own_however_few_the_workload_has(tmp_path: Path, stub: Any) -> None:
+def test_timed_users_get_own_prompts_even_of_a_small_workload(tmp_path: Path, stub: Any) -> None:
     spec = online_spec(
         {"points": [{"concurrency": 2, "duration_s": 2.0}]},
         {"url": f"{stub()}/v1"},
@@ -113,7 +113,7 @@ def test_users_for_a_time_find_prompts_of_their_own_however_few_the_workload_has
     ],
     ids=["another_key", "no_key", "variable_not_set", "model", "500", "nobody_there"],
 )
-def test_a_server_that_can_t_be_measured_is_told_of_at_once(
+def test_an_unmeasurable_server_is_reported_at_the_start(
     tmp_path: Path, stub: Any, monkeypatch: Any, options: list[str] | None, changes: Any, variable: str, category: str
 ) -> None:
     if options is None:
@@ -146,7 +146,7 @@ def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: A
         assert iteration.sequences + iteration.failed == iteration.requests == len(own)
 
 
-def test_a_stall_in_mid_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
+def test_a_stalled_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
     url = stub("--stall-after", "3", "--stall-share", "0.3")
     launch = Launching(tmp_path / "run", at(url), ["--timeout-s", "15"])
     assert launch.finish() == 1
@@ -154,7 +154,7 @@ def test_a_stall_in_mid_stream_ends_the_launch_in_bounded_time(tmp_path: Path, s
     assert launch.failure().category == "timeout"
 
 
-def test_bytes_held_back_on_the_way_end_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
+def test_a_frozen_server_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
     url = stub("--itl-ms", "100")
     launch = Launching(tmp_path / "run", at(url, MANY), ["--timeout-s", "20"])
     launch.wait_for("iteration 1/")  # it is in the middle of the next pass
@@ -164,7 +164,7 @@ def test_bytes_held_back_on_the_way_end_the_launch_in_bounded_time(tmp_path: Pat
     assert launch.survivors() == []
 
 
-def test_a_server_that_goes_away_fails_every_request_and_the_launch(tmp_path: Path, stub: Any) -> None:
+def test_a_server_that_goes_away_fails_the_launch(tmp_path: Path, stub: Any) -> None:
     url = stub("--itl-ms", "100")
     launch = Launching(tmp_path / "run", at(url, MANY))
     launch.wait_for("iteration 1/")
@@ -190,9 +190,7 @@ def test_what_a_server_refuses_is_left_out_and_flagged(
     assert record.engine.served.token_ids == ("--text-only" not in options)
 
 
-def test_a_server_that_turns_hostile_in_mid_pass_fails_requests_and_gets_no_key_out(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_server_turning_hostile_fails_requests_and_extracts_no_key(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
     half = [answered for kind in KINDS for answered in (kind, None)]  # never a pass whose every request fails
     with hostile_server(*half, after=14) as server, hostile_server() as elsewhere:

@@ -61,7 +61,7 @@ def assert_failed(launch: Launching, category: str, phase: str, cause: str) -> F
     return failure
 
 
-def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(tmp_path: Path):
+def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: Path):
     launch = Launching(tmp_path / "a", tiny_spec(engine=APART, measuring=MANY))
     launch.wait_for("iteration 1/")
     launch.process.send_signal(signal.SIGSTOP)  # or it could start another guardian before it is killed
@@ -80,7 +80,7 @@ def test_what_kill_9_of_guardian_and_command_leaves_is_ended_by_the_next_launch(
     assert again.survivors() == []
 
 
-def test_an_engine_core_that_is_killed_after_its_guardian_is_a_crash(tmp_path: Path):
+def test_an_engine_core_killed_after_its_guardian_is_a_crash(tmp_path: Path):
     launch = Launching(tmp_path, tiny_spec(engine=APART, measuring=MANY))
     launch.wait_for("initializing")
     first = launch.child("guardian")
@@ -93,7 +93,7 @@ def test_an_engine_core_that_is_killed_after_its_guardian_is_a_crash(tmp_path: P
     assert [path for path in shared if path.exists()] == []
 
 
-def test_a_server_that_is_killed_in_a_pass_is_a_crash_that_names_it(tmp_path: Path):
+def test_a_crash_names_the_server_that_was_killed(tmp_path: Path):
     launch = Launching(tmp_path, online_spec(measuring=MANY, engine={"multiprocess": False}))
     launch.wait_for("iteration 1/")
     launch.child("api_server").kill()
@@ -112,7 +112,7 @@ def test_a_replica_that_is_killed_is_named(tmp_path: Path):
     assert failure.log.endswith(".replica-1.log")
 
 
-def test_shared_memory_is_removed_where_all_who_had_it_are_killed(tmp_path: Path):
+def test_shared_memory_of_killed_processes_is_removed(tmp_path: Path):
     content: dict[str, Any] = tiny_spec(engine=APART).model_dump(mode="json")
     content |= {"mode": "messages", "messages": {"steps": 1_900, "batches": [8]}}
     content["workload"]["output_tokens"] = 1_900  # no pass has more steps: with few it is over at once
@@ -131,7 +131,7 @@ def test_shared_memory_is_removed_where_all_who_had_it_are_killed(tmp_path: Path
     assert left == []
 
 
-def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path):
+def test_a_timeout_names_the_phase_that_hung(tmp_path: Path):
     launch = Launching(tmp_path, tiny_spec(), ["--timeout-s", "5"])
     launch.wait_for("importing")
     engine = launch.child("engine.worker")
@@ -144,7 +144,7 @@ def test_a_hang_past_the_limit_is_a_timeout_that_names_its_phase(tmp_path: Path)
     assert "timeout_s" in failure.fix
 
 
-def test_the_command_ends_with_its_parent_where_it_is_asked_to(tmp_path: Path):
+def test_the_command_ends_with_its_parent_on_request(tmp_path: Path):
     parent = "import os, subprocess, sys; subprocess.run([*sys.argv[1:], '--die-with-parent', str(os.getpid())])"
     launch = Launching(tmp_path, tiny_spec(), prefix=[sys.executable, "-c", parent])
     launch.wait_for("importing")
@@ -154,7 +154,7 @@ def test_the_command_ends_with_its_parent_where_it_is_asked_to(tmp_path: Path):
     assert_nothing_left(launch)
 
 
-def test_snakemake_that_is_interrupted_leaves_no_process_and_the_next_call_goes_on(tmp_path: Path):
+def test_interrupted_snakemake_leaves_no_process_and_goes_on_next_time(tmp_path: Path):
     workspace = Workspace(tmp_path / "workspace", {**TINY, "quants": ["bf16"]})
     run = workspace.start("results/summary.md")
     while "initializing" not in workspace.output:

@@ -71,7 +71,7 @@ def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
     return _Load(job, at, sending, source, lambda event: None, lambda: None).send(loaded.points[0], 0, False)
 
 
-def test_the_command_sends_what_we_would_and_its_report_agrees_with_the_server(served: tuple[Opened, Path]) -> None:
+def test_the_command_sends_our_prompts_and_reports_what_servers_count(served: tuple[Opened, Path]) -> None:
     done = passed(served, harness="vllm-bench", api=None)
     ours = passed(served, api=None, points=[{"concurrency": 2, "requests": 6}])
     for one in (done, ours):
@@ -92,7 +92,7 @@ def test_the_command_sends_what_we_would_and_its_report_agrees_with_the_server(s
     assert {flag.severity for flag in done.flags} <= {"warning"}
 
 
-def test_what_a_chat_template_puts_in_front_of_each_prompt_is_cached_and_no_doubt_about_the_launch(
+def test_a_cached_chat_template_does_not_invalidate_the_launch(
     served: tuple[Opened, Path],
 ) -> None:
     done = passed(served, points=[{"concurrency": 1, "requests": 6}])

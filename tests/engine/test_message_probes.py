@@ -77,7 +77,7 @@ def test_the_reader_gets_what_was_put(sent: Sent):
     assert sent.got == ["before", *map(len, MESSAGES)]
 
 
-def test_what_is_kept_is_what_the_ring_holds_and_the_socket_carries(sent: Sent):
+def test_kept_bytes_are_those_of_the_ring_and_the_socket(sent: Sent):
     assert sent.writer.sent is not None
     assert sent.writer.sent[:3] == sent.slots[:3]
     assert sent.slots[3] is None
@@ -105,7 +105,7 @@ def test_a_message_is_encoded_then_there_then_decoded(sent: Sent):
     assert took[0] < min(took[1:])  # five bytes are read sooner than two thousand numbers
 
 
-def test_a_message_over_a_socket_is_noted_with_its_size_and_bytes():
+def test_a_message_over_a_socket_is_noted_with_its_bytes():
     from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 
     from rollout_bench.measure.probes.message_probes import CoreEncoder, FrontEndDecoder
@@ -138,7 +138,7 @@ def test_nothing_is_noted_before_a_pass_and_after_it():
     assert ending.number == 3
 
 
-def test_steps_are_counted_where_tokens_are_scheduled_and_outputs_know_theirs():
+def test_only_steps_with_tokens_count_and_outputs_know_theirs():
     from rollout_bench.measure.probes.message_probes import STEPS, noting
 
     class Bare:

@@ -77,7 +77,7 @@ def by_step(rows: Iterable[MessageRow]) -> dict[int, list[MessageRow]]:
     return grouped
 
 
-def test_a_pass_has_a_prefill_and_then_decodes_all_sequences_at_once(found: Measured) -> None:
+def test_a_pass_decodes_all_sequences_together_after_one_prefill(found: Measured) -> None:
     for batch in BATCHES:
         times, contents = found.steps("times", batch), found.steps("contents", batch)
         assert [step.phase for step in times] == ["prefill", *["decode"] * (STEPS - 1)]
@@ -146,7 +146,7 @@ def test_the_same_goes_to_workers_however_many_they_are(found: Measured) -> None
         assert content.fields["prompt_token_ids"] == content.fields["sampling_parameters"] == 0
 
 
-def test_fields_and_formats_are_those_of_the_bytes_that_were_sent(found: Measured) -> None:
+def test_fields_and_formats_match_the_bytes_that_were_sent(found: Measured) -> None:
     for row in found.rows:
         if row.content is None:
             continue

@@ -62,11 +62,11 @@ def rows(measured: Workspace) -> dict[str, list[SequenceRow]]:
     return found
 
 
-def test_each_quant_has_a_record_without_a_doubt_of_its_own(records: dict[str, Record]):
+def test_each_quant_has_a_record_without_own_flags(records: dict[str, Record]):
     assert {name: own_flags(record) for name, record in records.items()} == {"bf16": [], "w8a8": []}
 
 
-def test_the_engine_is_asked_for_what_was_drawn_and_brings_that(
+def test_the_engine_generates_the_sequences_that_were_drawn(
     records: dict[str, Record], rows: dict[str, list[SequenceRow]]
 ):
     for name, record in records.items():
@@ -83,12 +83,12 @@ def test_the_engine_is_asked_for_what_was_drawn_and_brings_that(
     assert len({row.output_tokens for row in rows["bf16"]}) > 5
 
 
-def test_the_block_of_a_shared_prefix_is_computed_once_in_a_pass(records: dict[str, Record]):
+def test_a_shared_prefix_is_computed_once_in_a_pass(records: dict[str, Record]):
     cached = {it.cached_prompt_tokens for record in records.values() for it in record.iterations}
     assert cached == {6 * 128}  # 2 groups of 2 prompts with 2 samples; nothing of another pass
 
 
-def test_times_of_a_sequence_are_in_order_and_inside_its_pass(
+def test_times_of_a_sequence_rise_and_lie_inside_its_pass(
     records: dict[str, Record], rows: dict[str, list[SequenceRow]]
 ):
     for name, record in records.items():
@@ -158,7 +158,7 @@ def test_progress_says_which_pass_of_how_many_and_how_fast(measured: Workspace):
     assert re.search(r"iteration 1/\d+, .* tok/s; about ", said)
 
 
-def test_nothing_is_left_but_results_and_no_file_has_a_secret(measured: Workspace):
+def test_only_results_are_left_and_no_file_has_a_secret(measured: Workspace):
     assert measured.processes() == []
     names = {path.name for path in measured.path.glob("results/offline/*/*")}
     assert names == {"launch-0.json", "launch-0.sequences.jsonl.gz", "spec.json"}
@@ -166,7 +166,7 @@ def test_nothing_is_left_but_results_and_no_file_has_a_secret(measured: Workspac
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
-def test_a_second_call_measures_nothing_and_another_quant_is_measured_alone(measured: Workspace):
+def test_a_later_call_measures_only_a_new_quant(measured: Workspace):
     assert measured.planned() == {}
     assert measured.measurements("--config", "quants=[bf16,w8a8,w8a16]") == 1
 

@@ -59,7 +59,7 @@ def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str
     assert {flag.code for flag in own_flags(record)} <= {"cut_at_end", "prompts_reused"}
 
 
-def test_a_load_for_a_time_is_cut_at_its_end_and_what_had_come_is_counted(
+def test_a_timed_load_counts_its_tokens_up_to_its_end(
     done: tuple[Launching, dict[str, Any]],
 ) -> None:
     launch, _ = done
@@ -81,7 +81,7 @@ def test_a_load_for_a_time_is_cut_at_its_end_and_what_had_come_is_counted(
             assert it.requests == 8
 
 
-def test_each_row_says_when_its_request_was_sent_and_each_token_came(done: tuple[Launching, dict[str, Any]]) -> None:
+def test_each_row_has_the_times_of_request_and_tokens(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, _ = done
     rows = read_sequences(sequences_path(launch.out), launch.record())
     for row in (row for row in rows if row.complete):
@@ -136,7 +136,7 @@ def test_the_quantization_is_proven_from_the_weights_behind_the_server(done: tup
     assert engine.kv_cache == CacheFacts(layers={"bfloat16": 2}, bytes_per_token=512)
 
 
-def test_the_key_stands_on_no_command_line_and_in_no_file(done: tuple[Launching, dict[str, Any]]) -> None:
+def test_no_command_line_and_no_file_has_the_key(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, seen = done
     assert len(seen["key"]) > 20
     assert not any(seen["key"] in line for line in seen["lines"])
@@ -150,7 +150,7 @@ def test_without_the_key_every_path_is_refused(done: tuple[Launching, dict[str, 
     assert done[1]["without_key"] == dict.fromkeys(PATHS, 401)
 
 
-def test_the_server_listens_on_this_machine_alone_and_ends_with_its_launch(
+def test_the_server_listens_locally_and_ends_with_its_launch(
     done: tuple[Launching, dict[str, Any]],
 ) -> None:
     launch, seen = done

@@ -99,7 +99,7 @@ def own(record: Record) -> list[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_step_is_the_same_work_wherever_engines_and_trainer_live(way: str, placed: Callable[[str], Launching]):
+def test_every_placement_of_engines_and_trainer_does_the_same_work(way: str, placed: Callable[[str], Launching]):
     record = placed(way).record()
     assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
     for iteration in record.iterations:
@@ -123,7 +123,7 @@ def test_a_step_is_the_same_work_wherever_engines_and_trainer_live(way: str, pla
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_rank_does_its_part_and_one_thing_at_a_time(way: str, placed: Callable[[str], Launching]):
+def test_each_rank_does_one_thing_at_a_time(way: str, placed: Callable[[str], Launching]):
     for iteration in placed(way).record().iterations[1:]:
         step = iteration.placed
         assert step is not None
@@ -145,7 +145,7 @@ def test_each_rank_does_its_part_and_one_thing_at_a_time(way: str, placed: Calla
         assert iteration.elapsed_s == pytest.approx(last, abs=0.1)
 
 
-def test_a_trainer_that_is_ahead_trains_while_the_next_step_is_generated(placed: Callable[[str], Launching]):
+def test_a_trainer_ahead_trains_while_the_next_step_is_generated(placed: Callable[[str], Launching]):
     def began(iteration: Iteration) -> float:
         return next(span.began_s for span in ranks(iteration)[1].spans if span.activity == "train")
 
@@ -179,9 +179,7 @@ def test_after_every_step_all_engines_have_the_trainers_weights(way: str, placed
             assert found.found == found.tensors
 
 
-def test_weights_that_are_stale_lost_or_in_the_place_of_others_are_found(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_stale_lost_and_swapped_weights_are_found(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # of the first update, which is before all steps, nothing is told
     for name, value in enabled(tmp_path / "plugin", "", "", "stale", "short", "swapped").items():
         monkeypatch.setenv(name, value)
@@ -213,7 +211,7 @@ def test_all_begin_with_the_weights_of_the_checkpoint(placed: Callable[[str], La
     assert first_digests(placed("colocated")) == first_digests(placed("ahead"))
 
 
-def test_two_ranks_are_one_engine_that_generates_what_a_whole_one_does(placed: Callable[[str], Launching]):
+def test_two_ranks_generate_as_one_whole_engine_does(placed: Callable[[str], Launching]):
     sharded, whole = placed("sharded").record(), placed("colocated").record()
     assert [iteration.replicas for iteration in sharded.iterations] == [None] * 3
     assert sharded.startup.replicas is None

@@ -18,14 +18,14 @@ from rollout_bench.plan.quants import REFUSED
 pytestmark = pytest.mark.engine
 
 
-def test_a_parent_that_is_gone_already_stops_the_command_before_it_begins(tmp_path: Path) -> None:
+def test_a_missing_parent_stops_the_command_before_it_begins(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec(), ["--die-with-parent", "1"])
     assert launch.finish() == 143
     assert launch.said == ""
     assert launch.left_behind() == []
 
 
-def test_weights_that_are_not_there_fail_before_the_engine_is_imported(tmp_path: Path) -> None:
+def test_missing_weights_fail_before_the_engine_is_imported(tmp_path: Path) -> None:
     arguments = {"args": {"max_model_len": 256}}
     launch = Launching(tmp_path, tiny_spec(engine=arguments))
     assert launch.finish() == 1
@@ -36,7 +36,7 @@ def test_weights_that_are_not_there_fail_before_the_engine_is_imported(tmp_path:
     assert "holds no weights" in launch.log_text()
 
 
-def test_a_data_set_that_changed_since_the_plan_is_not_measured(tmp_path: Path) -> None:
+def test_a_data_set_changed_since_planning_is_not_measured(tmp_path: Path) -> None:
     data = tmp_path / "trace.jsonl"
     data.write_text('{"prompt_tokens": 8, "output_tokens": 2}\n' * 4)
     workload = {"dataset": {"format": "trace", "sha256": "0" * 64}}
@@ -142,7 +142,7 @@ def test_the_real_engine_s_words_are_known(category: str, raised: dict[str, str]
 
 
 @pytest.mark.parametrize("name", REFUSED_HERE)
-def test_a_quant_that_the_plan_calls_refused_is_refused_in_these_words(name: str, raised: dict[str, str]) -> None:
+def test_the_engine_refuses_a_quant_in_the_words_planned(name: str, raised: dict[str, str]) -> None:
     assert name in raised, "the engine took it"
     assert REFUSED_HERE[name].said in raised[name]
     assert diagnose(raised[name], "").category == "unsupported_quantization"

@@ -43,7 +43,7 @@ def rows(launch: Launching) -> list[SequenceRow]:
     return read_sequences(sequences_path(launch.out), launch.record())
 
 
-def test_every_sequence_of_a_step_is_generated_once_by_one_engine(record: Record, rows: list[SequenceRow]):
+def test_each_sequence_of_a_step_is_generated_exactly_once(record: Record, rows: list[SequenceRow]):
     assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
     for iteration in record.iterations:
         of = [row for row in rows if row.iteration == iteration.index]
@@ -66,7 +66,7 @@ def test_every_sequence_of_a_step_is_generated_once_by_one_engine(record: Record
     assert {flag.code for flag in own_flags(record)} <= {"engine_fallback", "batch_not_at_once", "replicas_apart"}
 
 
-def test_a_pass_has_what_was_drafted_and_what_of_it_was_accepted(record: Record):
+def test_a_pass_counts_its_drafted_and_accepted_tokens(record: Record):
     for iteration in record.iterations:
         done = iteration.drafting
         assert done is not None
@@ -78,7 +78,7 @@ def test_a_pass_has_what_was_drafted_and_what_of_it_was_accepted(record: Record)
         assert done.accepted_tokens <= iteration.output_tokens + 3 * iteration.sequences
 
 
-def test_the_start_is_the_slowest_engine_s_and_each_is_kept(record: Record):
+def test_the_slowest_engine_sets_the_start_and_each_is_kept(record: Record):
     starts = record.startup.replicas
     assert starts is not None
     assert record.startup.import_s + record.startup.init_s == max(start.import_s + start.init_s for start in starts)

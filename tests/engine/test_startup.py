@@ -94,14 +94,14 @@ def test_it_generates_one_token_and_names_what_it_read(cold: Launching, model: P
     assert course.weights_bytes == sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
-def test_the_engine_alone_logs_for_debugging_and_paths_of_the_launch_are_no_surroundings(cold: Launching) -> None:
+def test_only_the_engine_debugs_and_launch_paths_stay_unrecorded(cold: Launching) -> None:
     assert "DEBUG" in cold.log_text()
     assert "DEBUG" not in cold.said
     variables = cold.record().environment.variables
     assert not {"VLLM_LOGGING_CONFIG_PATH", "VLLM_CACHE_ROOT"} & variables.keys()
 
 
-def test_warm_caches_are_filled_by_a_start_that_does_not_count(warm: Launching) -> None:
+def test_an_uncounted_start_fills_the_warm_caches(warm: Launching) -> None:
     record = warm.record()
     assert "starts the engine once to fill its compile caches" in warm.said
     course = course_of(record)
