@@ -134,7 +134,7 @@ def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
     assert counts == [18, 18]
 
 
-def test_a_fork_as_tests_use_it_prints_what_a_process_does(workspace: Workspace):
+def test_a_forked_snakemake_prints_what_its_own_process_does(workspace: Workspace):
     forked, own = workspace.snakemake("-n"), workspace.by_itself("-n")
     assert (forked.returncode, forked.stdout) == (own.returncode, own.stdout)
 

@@ -44,7 +44,7 @@ def test_a_damaged_or_missing_plan_is_written_again(measured: Workspace, damage:
     assert len(stand_in.starts(measured.path)) == 2
 
 
-def test_a_damaged_record_is_told_until_deleted_and_the_rest_summarised(measured: Workspace) -> None:
+def test_a_damaged_record_is_reported_and_the_rest_summarised(measured: Workspace) -> None:
     path, summary = record(measured), measured.path / "results" / "summary.txt"
     path.write_bytes(path.read_bytes()[:-40])
     for _ in range(2):

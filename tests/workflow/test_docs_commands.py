@@ -86,7 +86,7 @@ def test_the_snakemake_commands_of_a_page_can_be_planned(folder: Path, page: Pat
 
 
 @pytest.mark.parametrize("page", ["verl", "trl"])
-def test_a_trainer_s_page_leads_from_its_files_to_a_plan(folder: Path, page: str):
+def test_a_trainers_page_leads_from_its_files_to_plans(folder: Path, page: str):
     made = made_configs(folder, REPOSITORY / "docs" / f"{page}.md")
     assert list(made) == ["mine.yaml", "one.yaml"]
     for file, content in made.items():
@@ -137,7 +137,7 @@ def test_every_flag_of_the_predecessor_has_its_equivalent(folder: Path):
         assert flag != "--model-base" or all(e.model_path.startswith("/data/models/") for e in selected)
 
 
-def test_a_step_too_large_for_the_machine_names_one_engine_s_part(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_step_too_large_for_the_machine_suggests_one_engine(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "large.yaml").write_text(VERL)
     overrides = ["+trainer.device=cpu", f"trainer.nnodes={len(os.sched_getaffinity(0))}"]
     overrides += [f"{ROLLOUT}.gpu_memory_utilization=0.0001", "actor_rollout_ref.model.path=nobody/of-unknown-size"]

@@ -36,7 +36,7 @@ def folder_of_model(path: Path) -> None:
     (path / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
 
 
-def test_no_value_of_a_config_is_run_by_the_shell_of_a_rule(tmp_path: Path):
+def test_no_shell_of_a_rule_runs_a_config_value(tmp_path: Path):
     workspace = Workspace(tmp_path / "workspace", SETTINGS).with_made_engine()
     name = HOSTILE.replace("/", "")
     python = workspace.path / f"python {name}"

@@ -55,7 +55,7 @@ def command_lines(processes: Iterable[psutil.Process]) -> Iterator[str]:
             yield " ".join(process.cmdline())
 
 
-def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(tmp_path: Path):
+def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
     engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
     workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
     command = [sys.executable, "-m", "snakemake", "plan"]
@@ -74,7 +74,7 @@ def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(tmp_path: Path):
     assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
 
 
-def test_a_clone_that_shares_a_running_one_s_results_is_refused(tmp_path: Path):
+def test_a_clone_sharing_results_of_a_run_is_refused(tmp_path: Path):
     runs, shares = Workspace(tmp_path / "runs", TINY), Workspace(tmp_path / "shares", TINY)
     results = runs.path / "results"
     results.mkdir()

@@ -52,7 +52,7 @@ def quants(folder: Path) -> list[str]:
         return [row["quant"] for row in csv.DictReader(file)]
 
 
-def test_each_config_keeps_its_summary_and_the_last_is_in_front(measured: Workspace):
+def test_each_config_keeps_its_summary_and_the_latest_leads(measured: Workspace):
     results = measured.path / "results"
     assert quants(results) == quants(kept(measured, "alone")) == ["bf16"]
     ran(measured, *BOTH)
@@ -77,7 +77,7 @@ def test_figures_resolve_and_are_those_of_their_own_config(measured: Workspace):
     assert "](figures/" not in (measured.path / "results" / "summary.md").read_text()
 
 
-def test_a_run_says_so_where_it_replaces_another_config_s_summary(measured: Workspace):
+def test_a_run_tells_when_it_replaces_another_configs_summary(measured: Workspace):
     for folder, selected in (("a", "[bf16]"), ("b", "[bf16, w8a8]")):
         (measured.path / folder).mkdir()
         (measured.path / folder / "mine.yaml").write_text(f"quants: {selected}\n")
