@@ -40,9 +40,7 @@ def failed(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
     ("launch", "category"),
     [(1, "no_kv_cache_memory"), (3, "time_limit"), (4, "cancelled"), (5, "out_of_memory"), (0, "killed")],
 )
-def test_a_failure_is_told_with_its_category_node_and_job_and_not_tried_again(
-    failed: OnSlurm, launch: int, category: str
-):
+def test_a_failure_names_its_job_and_is_not_tried_again(failed: OnSlurm, launch: int, category: str):
     failure = failed.failure(launch)
     assert failure.category == category
     assert failure.node in failed.slurm.names
@@ -62,6 +60,6 @@ def test_the_summary_of_what_there_is_names_the_failures(failed: OnSlurm):
     assert "the job ran into its time limit" in summary
 
 
-def test_no_claim_is_left_and_the_next_run_wants_what_failed(failed: OnSlurm):
+def test_the_next_run_wants_failed_launches_and_finds_no_claim(failed: OnSlurm):
     assert not list(failed.path.glob("results/.started/*/*/*"))
     assert failed.measurements(*ON_SLURM) == 5

@@ -24,7 +24,7 @@ def hurry(workflow: OnSlurm) -> None:
     stand_in.install(workflow.path.parent / "engine")
 
 
-def test_what_a_killed_submission_left_running_ends_and_is_measured_once(slurm: Slurm, tmp_path: Path):
+def test_jobs_of_a_killed_submission_end_and_are_measured_once(slurm: Slurm, tmp_path: Path):
     workflow = made(slurm, tmp_path, launches=2)
     run = workflow.start(*ON_SLURM, "results/summary.md")
     until("jobs that run", lambda: len(workflow.starts()) == 2)
@@ -40,7 +40,7 @@ def test_what_a_killed_submission_left_running_ends_and_is_measured_once(slurm: 
     assert len(workflow.records) == len(stand_in.held(workflow.path)) == 2
 
 
-def test_launches_on_a_node_that_goes_down_run_again_once_it_is_back(slurm: Slurm, tmp_path: Path):
+def test_launches_run_again_once_their_failed_node_is_back(slurm: Slurm, tmp_path: Path):
     workflow = made(slurm, tmp_path, launches=2)
     run = workflow.start(*ON_SLURM, "results/summary.md")
     until("jobs that run", lambda: len(workflow.starts()) == 2)

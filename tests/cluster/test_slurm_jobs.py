@@ -22,7 +22,7 @@ def measured(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
     return workflow
 
 
-def test_every_launch_is_measured_once_though_the_controller_was_gone_meanwhile(measured: OnSlurm):
+def test_every_launch_is_measured_once_despite_an_absent_controller(measured: OnSlurm):
     assert len(measured.records) == 10
     assert sorted(measured.starts()) == sorted(set(measured.starts()))
     assert len(measured.starts()) == 10
