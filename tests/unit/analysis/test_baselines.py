@@ -43,7 +43,7 @@ def test_each_model_and_workload_has_its_own_baseline(tmp_path: Path) -> None:
     assert [c.verdict for c in found[1::2]] == ["faster", "slower", "faster", "undetected"]
 
 
-def test_tables_of_different_modes_and_platforms_are_families_of_their_own(tmp_path: Path) -> None:
+def test_each_mode_and_platform_is_its_own_family(tmp_path: Path) -> None:
     specs = [
         make_spec(workload=w, quant=q, platform=p)
         for p in ("cpu", "cuda")
@@ -58,7 +58,7 @@ def test_tables_of_different_modes_and_platforms_are_families_of_their_own(tmp_p
         assert smallest.p_adjusted == pytest.approx(2 * smallest.p_value)
 
 
-def test_what_shares_a_baseline_is_judged_as_blocks_with_one_spread(tmp_path: Path) -> None:
+def test_comparisons_with_one_baseline_are_judged_with_one_spread(tmp_path: Path) -> None:
     specs = [make_spec(quant=q) for q in ("bf16", "w8a8", "w8a16")]
     rates = np.array([[100.0, 131.0, 80.0, 160.0], [110.0, 141.0, 91.0, 178.0], [101.0, 135.0, 80.5, 158.0]])
     records = [r for spec, each in zip(specs, rates, strict=True) for r in launches(spec, *each)]
@@ -74,7 +74,7 @@ def test_what_shares_a_baseline_is_judged_as_blocks_with_one_spread(tmp_path: Pa
         assert (comparison.verdict != "undetected") == (not low < 1 < high)
 
 
-def test_a_launch_that_is_not_valid_costs_its_own_pair_alone(tmp_path: Path) -> None:
+def test_an_invalid_launch_costs_only_its_own_pair(tmp_path: Path) -> None:
     specs = [make_spec(quant=q) for q in ("bf16", "w8a8", "w8a16")]
     records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 5 * i, 101 + 5.5 * i, 103 + 5 * i)]
     records[5] = make_record(specs[1], 2, [900.0], flags=[INVALID])
@@ -110,7 +110,7 @@ def test_unlike_experiments_are_not_compared(tmp_path: Path, baseline: Spec, wor
     assert word in found[1].reason
 
 
-def test_among_several_baselines_the_one_with_the_same_settings_is_taken(tmp_path: Path) -> None:
+def test_the_baseline_with_the_same_settings_is_taken_among_several(tmp_path: Path) -> None:
     eager = {"enforce_eager": True}
     records = [*launches(make_spec(), 100.0), *launches(make_spec(args=eager), 50.0)]
     records += launches(make_spec(quant="w8a8", args=eager), 75.0)
@@ -141,9 +141,7 @@ def test_launches_that_ran_in_different_engines_give_no_verdict(tmp_path: Path, 
         ("torch_version", "2.12.0", "torch_version 2.12.0 against 2.13.0+cpu"),
     ],
 )
-def test_a_pair_whose_launches_ran_on_unlike_machines_gives_no_verdict(
-    tmp_path: Path, fact: str, value: object, told: str
-) -> None:
+def test_a_pair_from_unlike_machines_gives_no_verdict(tmp_path: Path, fact: str, value: object, told: str) -> None:
     specs = [make_spec(), make_spec(quant="w8a8")]
     records = [*launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 120.0, 121.5)]
     records.append(make_record(specs[1], 2, [122.0], environment={fact: value}))
@@ -158,7 +156,7 @@ def rate_of(record: Record) -> float:
     return record.iterations[-1].output_tokens / record.iterations[-1].elapsed_s
 
 
-def test_a_baseline_of_two_axes_is_what_every_quant_under_every_setting_is_compared_with(tmp_path: Path) -> None:
+def test_a_two_axis_baseline_serves_every_quant_under_every_setting(tmp_path: Path) -> None:
     specs = [make_spec(quant=q).model_copy(update={"setting": s}) for s in (None, "kv8") for q in ("bf16", "w8a8")]
     records = [r for i, s in enumerate(specs) for r in launches(s, 100 + 20 * i, 100.5 + 20 * i, 101.2 + 20 * i)]
     plan = make_plan(specs, launches=3, baseline={"quant": "bf16", "setting": "default"})

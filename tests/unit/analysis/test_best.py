@@ -26,13 +26,13 @@ def tables(truths: list[float], blocks: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("truths", [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.9], [0.0, 2.0, 1.9, 0.0]])
 @pytest.mark.parametrize("blocks", [3, 6])
-def test_the_best_one_is_ruled_out_at_most_as_often_as_promised(truths: list[float], blocks: int) -> None:
+def test_the_best_is_ruled_out_no_more_often_than_promised(truths: list[float], blocks: int) -> None:
     best = int(np.argmax(truths))
     missed = sum(not may_be_best(logs, *spread_of(logs), 0.05)[best] for logs in tables(truths, blocks, seed=blocks))
     assert stats.binomtest(missed, TRIALS).proportion_ci(0.999).low <= 0.05
 
 
-def test_the_highest_mean_is_never_ruled_out_and_more_noise_rules_out_no_more() -> None:
+def test_noise_rules_out_no_more_and_never_the_highest_mean() -> None:
     for logs in tables([0.0, 1.0, 2.0, 2.5], 4, seed=2)[:200]:
         spread, freedom = spread_of(logs)
         calm, noisy = (may_be_best(logs, spread * factor, freedom, 0.05) for factor in (1, 2))
@@ -42,7 +42,7 @@ def test_the_highest_mean_is_never_ruled_out_and_more_noise_rules_out_no_more() 
 
 
 @pytest.mark.parametrize(("comparisons", "freedom"), [(1, 5), (2, 4), (4, 10)])
-def test_the_one_sided_point_is_what_the_largest_t_exceeds_by_chance(comparisons: int, freedom: int) -> None:
+def test_the_largest_t_exceeds_the_one_sided_point_by_chance(comparisons: int, freedom: int) -> None:
     point = critical_value(comparisons, freedom, 0.05, one_sided=True)
     assert adjusted_p(point, comparisons, freedom, one_sided=True) == pytest.approx(0.05, abs=1e-6)
     rng = np.random.default_rng(3)

@@ -121,7 +121,7 @@ def test_times_mirror_rates_and_start_up_times_are_of_launches() -> None:
     assert start.of_totals is None
 
 
-def test_energy_is_compared_round_by_round_and_a_round_that_others_disturbed_is_trimmed() -> None:
+def test_energy_is_compared_by_rounds_with_disturbed_rounds_trimmed() -> None:
     def with_energy(record: Record, joules: list[float]) -> LaunchMeasures:
         uses = [
             [DeviceUse(device="0", thermal_share=None, power_share=None, energy_j=joule, window_s=1.0)]
@@ -142,7 +142,7 @@ def test_energy_is_compared_round_by_round_and_a_round_that_others_disturbed_is_
     assert "has no energy" in compare_launches(*nothing, "device_power_w", 0.95).reason
 
 
-def test_times_of_sequences_are_compared_round_by_round_and_whole_where_a_pass_of_any_launch_has_no_value() -> None:
+def test_sequence_times_are_compared_by_rounds_unless_values_are_missing() -> None:
     def with_times(record: Record, ends_s: Sequence[float], tail_s: Sequence[float]) -> LaunchMeasures:
         rows = make_sequences(record)
         ends = {
@@ -233,7 +233,7 @@ def in_groups(records: Sequence[Record]) -> list[Record]:
     ]
 
 
-def test_engines_that_came_in_groups_are_compared_with_the_baseline_beside_them(tmp_path: Path) -> None:
+def test_engines_in_groups_are_compared_with_the_baseline_beside_them(tmp_path: Path) -> None:
     rates = [[400.0] * 5 + [100.0] * 5, [440.0] * 10, [120.0] * 10]
     records = [record for launch in range(3) for record in in_groups(make_block(SPECS, launch, rates))]
     _, w8a8, w8a16 = rows(tmp_path, *records)

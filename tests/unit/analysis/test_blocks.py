@@ -78,7 +78,7 @@ def test_one_comparison_is_the_paired_t_test(logs: list[float], confidence: floa
 
 
 @given(tables())
-def test_the_spread_is_that_of_the_fit_of_blocks_and_configurations_to_all_cells(table: Array) -> None:
+def test_the_spread_is_that_of_the_two_way_fit(table: Array) -> None:
     found = contrasts(table)
     variance, freedom = of_all_cells(table)
     assert found.freedom == freedom
@@ -89,9 +89,7 @@ def test_the_spread_is_that_of_the_fit_of_blocks_and_configurations_to_all_cells
 
 
 @given(tables(), st.randoms(), st.floats(-1, 1))
-def test_the_order_of_blocks_and_configurations_and_the_size_of_a_difference_change_no_error(
-    table: Array, random: object, shift: float
-) -> None:
+def test_neither_order_nor_size_of_a_difference_changes_the_error(table: Array, random: object, shift: float) -> None:
     blocks, others = list(range(table.shape[0])), list(range(table.shape[1]))
     random.shuffle(blocks)  # type: ignore[attr-defined]
     random.shuffle(others)  # type: ignore[attr-defined]
@@ -138,7 +136,7 @@ def test_critical_values_are_those_of_dunnetts_table() -> None:
 
 
 @pytest.mark.parametrize(("m", "others"), [(2, 2), (3, 2), (3, 3), (6, 2), (12, 5)])
-def test_all_intervals_of_a_table_together_cover_as_often_as_promised(m: int, others: int) -> None:
+def test_intervals_of_a_table_cover_together_as_often_as_promised(m: int, others: int) -> None:
     found = contrasts(simulated(m, others))
     critical = critical_value(others, int(found.freedom[0]), 0.05)
     assert is_about((np.abs(found.log_ratio) <= critical * found.pooled_error).all(axis=-1), 0.95)
@@ -167,9 +165,7 @@ def noisy(m: int, others: int, which: int) -> Contrasts:
 
 
 @pytest.mark.parametrize(("m", "others", "which", "most"), [(3, 2, 1, 0.055), (5, 5, 0, 0.04), (3, 5, 0, 0.08)])
-def test_one_side_that_visibly_scatters_more_is_judged_by_its_own_spread(
-    m: int, others: int, which: int, most: float
-) -> None:
+def test_a_side_that_scatters_more_is_judged_by_its_spread(m: int, others: int, which: int, most: float) -> None:
     found = noisy(m, others, which)
     critical = critical_value(others, int(found.freedom[0]), 0.05)
     by_error = (np.abs(found.log_ratio) > critical * found.error).any(axis=-1).mean()
@@ -177,13 +173,13 @@ def test_one_side_that_visibly_scatters_more_is_judged_by_its_own_spread(
     assert missed(found) < most < by_error < by_table
 
 
-def test_groups_of_one_are_adjusted_by_holm_and_a_single_group_is_left_as_it_is() -> None:
+def test_holm_adjusts_groups_of_one_and_leaves_a_single_group() -> None:
     p = [0.01, 0.04, 0.03, 0.005]
     assert step_down(p, range(4)) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert step_down(p, [0] * len(p)) == pytest.approx(p)
 
 
-def test_several_tables_together_find_what_is_not_there_in_at_most_five_of_a_hundred() -> None:
+def test_several_tables_keep_their_joint_error_below_five_percent() -> None:
     # Two tables of two comparisons, each with one that truly differs: the groups step down past these.
     logs = np.stack([simulated(4, 2, seed, 4000) for seed in (1, 2)], axis=1)
     logs[..., 0] += 30

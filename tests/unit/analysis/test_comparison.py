@@ -78,7 +78,7 @@ def test_drift_that_both_sides_share_does_not_hide_a_difference() -> None:
     assert comparison.speedup == pytest.approx(1.05, rel=0.002)
 
 
-def test_the_same_numbers_are_a_verdict_alone_and_none_among_many() -> None:
+def test_a_verdict_alone_is_none_among_many_comparisons() -> None:
     values, baseline = indexed(110, 111, 117), indexed(100, 101, 102)
     alone, among = judged(values, baseline), judged(values, baseline, among=10)
     assert alone.verdict == "faster"
@@ -88,7 +88,7 @@ def test_the_same_numbers_are_a_verdict_alone_and_none_among_many() -> None:
     assert (among.low, among.high) == (alone.low, alone.high)
 
 
-def test_comparisons_that_can_not_be_tested_take_no_share_of_the_error() -> None:
+def test_untestable_comparisons_take_no_share_of_the_error() -> None:
     tested = compare(indexed(110, 111, 117), indexed(100, 101, 102), 0.95)
     family = [Comparison(is_baseline=True), tested, compare(indexed(1), indexed(2), 0.95), Comparison(reason="none")]
     found = judge(family, DEFAULT)
@@ -97,7 +97,7 @@ def test_comparisons_that_can_not_be_tested_take_no_share_of_the_error() -> None
 
 
 @pytest.mark.parametrize("baselines", [1, 2, 6])
-def test_whole_tables_without_any_difference_show_one_in_at_most_five_of_a_hundred(baselines: int) -> None:
+def test_tables_without_differences_show_one_in_at_most_five_percent(baselines: int) -> None:
     rng, settings = np.random.default_rng(0), ComparisonSettings(relevant_difference=0)
     false = 0
     for _ in range(1000):
@@ -112,7 +112,7 @@ def test_whole_tables_without_any_difference_show_one_in_at_most_five_of_a_hundr
     assert stats.binomtest(false, 1000, 0.05, alternative="greater").pvalue > 1e-4
 
 
-def test_only_launches_with_a_partner_count_and_the_others_are_counted() -> None:
+def test_only_paired_launches_are_compared_and_unpaired_ones_are_counted() -> None:
     comparison = judged({0: 900.0, 1: 220.0, 2: 242.0}, {1: 100.0, 2: 100.0, 5: 1.0, 6: 1.0})
     assert comparison.speedup == pytest.approx(math.sqrt(2.2 * 2.42))
     assert comparison.pairs == pytest.approx({1: 2.2, 2: 2.42})
@@ -122,7 +122,7 @@ def test_only_launches_with_a_partner_count_and_the_others_are_counted() -> None
     assert "no launch has a partner" in apart.reason
 
 
-def test_one_pair_is_a_ratio_without_interval_and_one_pair_is_missing() -> None:
+def test_a_single_pair_gives_a_ratio_without_an_interval() -> None:
     comparison = judged({0: 120.0}, {0: 100.0})
     assert comparison.speedup == pytest.approx(1.2)
     assert (comparison.low, comparison.p_adjusted, comparison.verdict) == (None, None, "unknown")

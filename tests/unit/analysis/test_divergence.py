@@ -30,7 +30,7 @@ class TestWithAKnownKL:
         drawn = generator.choice(50, size=(sequences, tokens), p=np.exp(p))
         return p, q, list((q - p)[drawn])
 
-    def test_both_estimates_come_out_at_it_and_their_intervals_hold_it(self):
+    def test_both_estimates_and_their_intervals_agree_with_it(self):
         p, q, ratios = self.sampled()
         exact = float((np.exp(p) * (p - q)).sum())
         found = divergence(ratios, 0.99)
@@ -91,7 +91,7 @@ class TestNothing:
 
 
 @pytest.mark.parametrize("sequences", [2, 4, 8, 32])
-def test_what_is_like_the_floor_is_beyond_it_in_no_more_than_the_promised_share(sequences: int):
+def test_noise_exceeds_the_floor_no_more_often_than_promised(sequences: int):
     generator = np.random.default_rng(11)
 
     def noise() -> list[np.ndarray]:
@@ -102,7 +102,7 @@ def test_what_is_like_the_floor_is_beyond_it_in_no_more_than_the_promised_share(
     assert found <= 0.05 * 400  # of a two-sided interval half of 5 % are on this side
 
 
-def test_beyond_a_floor_of_exactly_nothing_is_whatever_differs_in_each_sequence():
+def test_any_difference_in_each_sequence_exceeds_a_floor_of_zero():
     assert excess([[0.01], [0.2], [0.05]], [[0.0]] * 3, 0.99).low > 0
 
 
@@ -148,7 +148,7 @@ def test_sides_of_other_sequences_are_refused():
         excess([[0.1], [0.1]], [[0.1]], 0.95)
 
 
-def test_of_few_sequences_the_interval_of_a_mean_is_as_wide_as_students_and_never_beyond_what_was_seen():
+def test_few_sequences_give_students_interval_within_the_values_seen():
     each = [np.full(8, -size) for size in (0.1, 0.2, 0.3, 0.4)]
     low, high = stats.t.interval(0.95, 3, 0.25, stats.sem([0.1, 0.2, 0.3, 0.4]))
     size = divergence(each, 0.95).k1
@@ -160,9 +160,7 @@ def test_of_few_sequences_the_interval_of_a_mean_is_as_wide_as_students_and_neve
 
 
 @pytest.mark.parametrize(("sequences", "share"), [(8, 1.0), (32, 1.0), (32, 0.15)])
-def test_the_interval_of_the_mean_size_holds_the_truth_of_a_long_tail_and_of_few_that_differ(
-    sequences: int, share: float
-):
+def test_the_mean_interval_holds_for_long_tails_and_few_differences(sequences: int, share: float):
     generator = np.random.default_rng(5)
     found = []
     for _ in range(600):
@@ -176,7 +174,7 @@ def test_the_interval_of_the_mean_size_holds_the_truth_of_a_long_tail_and_of_few
     assert len(known) == 600 or share < 1
 
 
-def test_each_sequence_counts_alike_in_the_mean_size_and_beyond_a_floor():
+def test_every_sequence_weighs_the_same_in_size_and_excess():
     own, floor = [[0.1] * 9, [0.4]], [[0.05] * 9, [0.1]]
     assert divergence(own, 0.95).size.value == pytest.approx(0.25)
     assert excess(own, floor, 0.95).value == pytest.approx(0.25 - 0.075)

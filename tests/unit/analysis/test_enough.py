@@ -74,7 +74,7 @@ def asked(*series: np.ndarray, half_width: float = 0.02) -> list[int]:
     return [math.ceil((each / math.log1p(half_width)) ** 2) for each in reach]
 
 
-def test_nothing_measured_asks_for_the_first_stage_which_is_longer_for_a_single_comparison(tmp_path: Path):
+def test_the_first_stage_is_longer_for_a_single_comparison(tmp_path: Path):
     (tmp_path / "offline").mkdir()
     assert wanted(tmp_path, plan()) == {"bf16": 3, "w8a8": 3, "w8a16": 3}
     assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": 4, "w8a8": 4}
@@ -82,7 +82,7 @@ def test_nothing_measured_asks_for_the_first_stage_which_is_longer_for_a_single_
     assert wanted(tmp_path, plan(ONE)) == {"w8a8": 3}
 
 
-def test_the_spread_of_the_first_stage_asks_for_all_further_launches_at_once(tmp_path: Path):
+def test_the_spread_of_the_first_stage_sets_all_further_launches(tmp_path: Path):
     put(tmp_path, BASE, range(4))
     put(tmp_path, ONE, range(4), 1.2, 0.015)
     (number,) = asked(0.015 * NOISE[:4])
@@ -101,7 +101,7 @@ def test_each_has_its_own_number_and_the_baseline_the_most(tmp_path: Path):
     assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": one, "w8a16": two}
 
 
-def test_those_that_ran_in_blocks_with_their_baseline_are_wanted_equally_often(tmp_path: Path):
+def test_quants_in_blocks_with_their_baseline_get_equal_launches(tmp_path: Path):
     for launch in range(3):
         put_block(tmp_path, launch, BASE, ONE, TWO)
     one, two = asked(0.001 * NOISE[:3], 0.025 * NOISE[::-1][:3])
@@ -111,7 +111,7 @@ def test_those_that_ran_in_blocks_with_their_baseline_are_wanted_equally_often(t
     assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": two, "w8a16": two}
 
 
-def test_launches_after_the_first_stage_change_no_number_and_widen_an_interval_that_was_too_narrow(tmp_path: Path):
+def test_later_launches_widen_an_interval_and_change_no_number(tmp_path: Path):
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     for results, spread in ((calm, 0.0), (wild, 0.05)):
         put(results, BASE, range(12))
@@ -133,7 +133,7 @@ def test_launches_after_the_first_stage_change_no_number_and_widen_an_interval_t
     assert other.p_value >= fixed.pvalue
 
 
-def test_a_launch_of_the_first_stage_that_is_invalid_is_made_up_for_by_the_next_one(tmp_path: Path):
+def test_an_invalid_launch_of_the_first_stage_is_replaced(tmp_path: Path):
     put(tmp_path, BASE, range(4))
     put(tmp_path, ONE, range(1), 1.2, 0.015, flags=(BUSY,))
     put(tmp_path, ONE, range(1, 4), 1.2, 0.015)
@@ -145,7 +145,7 @@ def test_a_launch_of_the_first_stage_that_is_invalid_is_made_up_for_by_the_next_
     assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": number + 1, "w8a8": number + 1}
 
 
-def test_a_quant_that_can_not_start_keeps_no_other_from_its_second_stage(tmp_path: Path):
+def test_a_quant_that_cannot_start_holds_up_no_other(tmp_path: Path):
     put(tmp_path, BASE, range(4))
     save(tmp_path, *(make_failure(ONE, launch) for launch in range(3)))
     put(tmp_path, TWO, range(3), 0.9, 0.02)

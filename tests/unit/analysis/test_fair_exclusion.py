@@ -79,7 +79,7 @@ def told(records: Sequence[Record]) -> list[list[str]]:
     return [[f"{flag.code} {flag.severity}" for flag in record.validity] for record in records]
 
 
-def test_a_short_launch_that_was_hit_counts_where_its_block_was_not() -> None:
+def test_a_disturbed_short_launch_counts_in_an_undisturbed_block() -> None:
     own = [launch("bf16", [(2, 0.1)] * 4), launch("w8a8", [(0.5, 0.35)] * 4)]
     assert [record.valid for record in own] == [True, False]
     kept = decided(*own)
@@ -90,7 +90,7 @@ def test_a_short_launch_that_was_hit_counts_where_its_block_was_not() -> None:
     )
 
 
-def test_a_launch_that_was_spared_does_not_count_where_its_block_was_spoilt() -> None:
+def test_a_spared_launch_does_not_count_in_a_spoilt_block() -> None:
     own = [launch("bf16", [(2, 0.38)] * 4), launch("w8a8", [(0.5, 0.03)] * 4)]
     assert [record.valid for record in own] == [False, True]
     dropped = decided(*own)
@@ -103,7 +103,7 @@ def test_a_launch_that_was_spared_does_not_count_where_its_block_was_spoilt() ->
 
 @pytest.mark.parametrize("mates", [1, 2, 5])
 @pytest.mark.parametrize(("what", "share"), [(SHARED, 0.48), ("steal_share", 0.25), ("memory_pressure_share", 0.25)])
-def test_one_launch_that_was_spoilt_all_the_time_spoils_its_block(mates: int, what: str, share: float) -> None:
+def test_one_launch_disturbed_all_the_time_spoils_its_block(mates: int, what: str, share: float) -> None:
     clean = [launch(f"w{number}", [(1, 0.0)] * 8, what=what) for number in range(mates)]
     found = decided(launch("bf16", [(1, share)] * 8, what=what), *clean)
     assert [record.valid for record in found] == [False] * (mates + 1)
@@ -114,7 +114,7 @@ def test_one_launch_that_was_spoilt_all_the_time_spoils_its_block(mates: int, wh
         )
 
 
-def test_blocks_are_told_apart_and_launches_outside_of_them_keep_their_flags() -> None:
+def test_blocks_are_told_apart_and_other_launches_keep_flags() -> None:
     calm, hit = [(1.0, 0.0)] * 4, [(1.0, 0.3)] * 4
     first, alone, third = "a" * 16, None, "b" * 16
     base = [
@@ -172,14 +172,14 @@ def valid_of(results: Path, *quants: str) -> list[bool]:
     return [record.valid for each in collect(results, plan).experiments for record in each.records]
 
 
-def test_a_block_is_decided_from_all_of_its_records_whichever_are_selected(tmp_path: Path) -> None:
+def test_all_records_decide_a_block_whichever_are_selected(tmp_path: Path) -> None:
     save(tmp_path, *of_three(*QUANTS))
     assert valid_of(tmp_path, *QUANTS) == [False] * 3
     assert valid_of(tmp_path, "bf16", "w8a8") == [False, False]
     assert valid_of(tmp_path, "w8a8") == [False]
 
 
-def test_a_record_of_a_block_that_can_not_be_read_or_is_gone_is_left_out(tmp_path: Path) -> None:
+def test_an_unreadable_or_missing_record_is_left_out(tmp_path: Path) -> None:
     save(tmp_path, *of_three(*QUANTS))
     (path,) = tmp_path.glob("offline/*_w8a16_*/launch-0.json")
     path.write_text(path.read_text()[:-20])

@@ -21,7 +21,7 @@ def holds(stretch: Range | None, x: float) -> bool:
 
 
 @given(LINES, st.floats(0.001, 1000), st.sampled_from([0.8, 0.95]))
-def test_at_each_place_the_sign_is_that_of_students_interval_there(lines, x: float, confidence: float) -> None:
+def test_the_sign_at_each_place_is_that_of_students_interval(lines, x: float, confidence: float) -> None:
     found = crossing([p for p, _ in lines], [s for _, s in lines], confidence)
     interval = t_interval([p + x * s for p, s in lines], confidence)
     assert interval is not None
@@ -63,7 +63,7 @@ SPREAD = np.array([-0.1, 0.0, 0.1])
         (0.0, 0.0, {}),
     ],
 )
-def test_signs_are_sure_where_the_lines_are_far_from_zero_and_nowhere_else(
+def test_signs_are_sure_only_where_lines_are_far_from_zero(
     intercept: float, slope: float, expected: dict[str, str]
 ) -> None:
     found = crossing(intercept + SPREAD, slope + SPREAD[[1, 2, 0]], 0.95)
@@ -82,7 +82,7 @@ def test_signs_are_sure_where_the_lines_are_far_from_zero_and_nowhere_else(
     ("slope", "spread"), [(-2.0, 0.3), (-2.0, 3.0), (-0.05, 0.3)], ids=["sure", "noisy", "nearly parallel"]
 )
 @pytest.mark.parametrize("pairs", [2, 3, 8])
-def test_the_true_crossing_is_called_neither_with_the_confidence_that_is_asked_for(
+def test_the_true_crossing_has_neither_sign_at_the_requested_confidence(
     slope: float, spread: float, pairs: int
 ) -> None:
     random, draws, confidence = np.random.default_rng(18), 2000, 0.9

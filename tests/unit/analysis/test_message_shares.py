@@ -28,7 +28,7 @@ def run_of(results: Path, spec: Spec, *steps_s: float) -> MessagesRun:
     return run
 
 
-def test_a_step_waits_for_the_worker_that_answers_and_not_for_the_front_end(tmp_path: Path):
+def test_a_step_waits_for_the_worker_not_the_front_end(tmp_path: Path):
     (shares,) = run_shares([run_of(tmp_path, make_messages_spec(workers=2), 1e-3)], 0.95)
     launch = shares.steps[0].launches[0]
     assert launch.engine_s == pytest.approx(2 * 6e-6)  # there and back, each 1 + (52 - 50) + 3 us
@@ -60,7 +60,7 @@ def test_a_link_takes_the_sum_of_its_messages(tmp_path: Path):
     assert decode.share == pytest.approx((6e-6 / 1e-3 + 6e-6 / 2e-3) / 2)
 
 
-def test_a_row_of_a_step_that_the_record_lacks_costs_its_launch(tmp_path: Path):
+def test_a_row_of_an_unrecorded_step_costs_its_launch(tmp_path: Path):
     spec = make_messages_spec()
     for launch in (0, 1):
         record, rows = make_messages(spec, launch)

@@ -37,9 +37,7 @@ def test_the_samples_needed_are_the_fewest_that_do(p: float, confidence: float) 
 
 
 @given(SHARES, CONFIDENCES, st.integers(0, 3000))
-def test_the_ranks_hold_the_confidence_and_no_narrower_ones_do_on_either_side(
-    p: float, confidence: float, more: int
-) -> None:
+def test_the_ranks_are_the_narrowest_that_hold_the_confidence(p: float, confidence: float, more: int) -> None:
     n = samples_needed(p, confidence) + more
     low, high = interval_ranks(n, p, confidence)
     tail = (1 - confidence) / 2
@@ -64,7 +62,7 @@ def test_intervals_cover_a_known_percentile_as_often_as_they_promise(p: float, m
 
 
 @pytest.mark.parametrize("p", [0.5, 0.9, 0.99])
-def test_what_can_be_claimed_is_not_below_the_truth_at_the_least_sample(p: float) -> None:
+def test_a_claim_from_the_least_sample_covers_the_truth(p: float) -> None:
     values = np.sort(np.random.default_rng(3).exponential(size=(TRIALS, samples_needed(p))), axis=-1)
     missed = int((values[:, -2] < stats.expon.ppf(p)).sum())
     assert stats.binomtest(missed, TRIALS, 0.01, alternative="greater").pvalue > 1e-4
@@ -83,7 +81,7 @@ def test_values_count_less_the_more_their_group_says_of_them() -> None:
 
 
 @pytest.mark.parametrize("spread_of_groups", [0.5, 2.0])
-def test_intervals_of_values_in_groups_cover_about_as_often_as_they_say(spread_of_groups: float) -> None:
+def test_intervals_of_grouped_values_cover_as_often_as_they_say(spread_of_groups: float) -> None:
     rng = np.random.default_rng(5)
     groups = np.repeat(np.arange(40), 32)
     truth = 0.0  # of the median
@@ -100,14 +98,14 @@ def test_intervals_of_values_in_groups_cover_about_as_often_as_they_say(spread_o
 
 
 @pytest.mark.parametrize(("launches", "share"), [(3, 0.2), (3, 0.4), (5, 0.0)])
-def test_few_launches_that_differ_show_no_more_wrong_intervals_than_promised(launches: int, share: float) -> None:
+def test_few_unlike_launches_show_no_excess_of_wrong_intervals(launches: int, share: float) -> None:
     found = misses(50, launches, share, 1000, seed=2)
     assert found.missed.interval[0] <= 0.01
     assert found.shown.value > 0.4
     assert share == 0 or found.before.interval[0] > 0.01
 
 
-def test_values_in_groups_give_the_interval_of_one_value_per_group() -> None:
+def test_grouped_values_give_the_interval_of_one_per_group() -> None:
     groups = np.arange(100.0)
     alone = percentile_interval(groups, 0.9)
     together = percentile_interval(np.repeat(groups, 32), 0.9, independent=100)

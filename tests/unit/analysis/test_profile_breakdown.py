@@ -39,7 +39,7 @@ def test_parts_are_means_over_the_steps_of_all_ranks() -> None:
     assert GAP not in found["decode"].calls
 
 
-def test_on_a_cpu_every_part_keeps_its_share_of_the_unprofiled_step() -> None:
+def test_every_part_on_a_cpu_keeps_its_share_unprofiled() -> None:
     found = breakdowns(make_profiled(overhead=1.25))["decode"]
     assert found.step_us == pytest.approx(24_000)
     assert found.scaled["linear", "gate_up"] == pytest.approx(13_000 / 1.25)
@@ -47,7 +47,7 @@ def test_on_a_cpu_every_part_keeps_its_share_of_the_unprofiled_step() -> None:
     assert found.of_category("linear") == pytest.approx(18_000 / 1.25)
 
 
-def test_on_a_device_operators_keep_their_time_and_the_wait_takes_what_is_left() -> None:
+def test_operators_on_a_device_keep_their_time_and_waits_shrink() -> None:
     found = breakdowns(make_profiled(platform="cuda", overhead=30 / 27))["decode"]
     assert found.scaled["linear", "gate_up"] == pytest.approx(13_000)
     assert found.scaled[GAP] == pytest.approx(2_000)
@@ -75,7 +75,7 @@ def test_scaled_parts_always_add_up_to_the_step(parts: dict[Part, float], step_u
 
 
 @pytest.mark.parametrize(("us", "doubted"), [(3_000.0, []), (3_500.0, ["other"])])
-def test_above_a_tenth_of_unknown_operators_is_a_doubt_that_names_them(us: float, doubted: list[str]) -> None:
+def test_more_than_a_tenth_of_unknown_operators_is_flagged(us: float, doubted: list[str]) -> None:
     profiled = make_profiled(phases={"decode": {**BF16["decode"], ("other", ""): us}})
     breakdown = breakdowns(profiled)["decode"]
     assert codes(breakdown) == doubted

@@ -140,7 +140,7 @@ def share(due_s: Any, end_s: Any) -> tuple[float, float] | None:
     return kept_up([Arrivals(due, ends - due[: ends.size], ends, float(ends.max(initial=0.0)))])
 
 
-def test_a_server_that_is_only_late_keeps_up_and_one_that_falls_behind_does_not() -> None:
+def test_a_late_server_keeps_up_unless_it_falls_behind() -> None:
     due = np.arange(400) / 4
     assert share(due, due + 30) == pytest.approx((4, 1))
     first_come_first_served = np.arange(400) / 3 + 1

@@ -50,7 +50,7 @@ def spans(found: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
 
 
 @given(st.integers(1, 200), TIMES)
-def test_equal_lengths_have_no_tail_and_no_drain_and_leave_nothing_unused(n: int, length_s: float) -> None:
+def test_equal_lengths_have_neither_tail_nor_drain_nor_unused_slots(n: int, length_s: float) -> None:
     found = anatomy_of(step([0.0] * n, [length_s] * n))
     assert found.t50_s == found.t90_s == found.t99_s == found.makespan_s == length_s
     assert (found.tail_s, found.tail_share, found.fill_s, found.drain_s) == (0, 0, 0, 0)
@@ -60,7 +60,7 @@ def test_equal_lengths_have_no_tail_and_no_drain_and_leave_nothing_unused(n: int
 
 
 @given(st.integers(1, 99), st.integers(1, 50), TIMES, TIMES)
-def test_of_two_lengths_the_share_of_the_short_ones_decides_every_time(
+def test_the_share_of_short_sequences_decides_every_completion_time(
     short: int, times: int, short_s: float, more_s: float
 ) -> None:
     n, long_s = 100 * times, short_s + more_s
@@ -74,7 +74,7 @@ def test_of_two_lengths_the_share_of_the_short_ones_decides_every_time(
 
 
 @given(SPANS)
-def test_the_integral_of_running_sequences_is_the_sum_of_their_durations(found: list[tuple[float, float]]) -> None:
+def test_running_sequences_integrate_to_the_sum_of_their_durations(found: list[tuple[float, float]]) -> None:
     begins, ends = spans(found)
     at_s, sequences = running(begins, ends)
     assert (np.diff(at_s) > 0).all()
@@ -88,7 +88,7 @@ def test_the_integral_of_running_sequences_is_the_sum_of_their_durations(found: 
 
 
 @given(SPANS)
-def test_times_of_completion_rise_and_all_parts_lie_within_the_step(found: list[tuple[float, float]]) -> None:
+def test_completion_times_rise_and_all_parts_fit_the_step(found: list[tuple[float, float]]) -> None:
     begins, ends = spans(found)
     one = anatomy_of(step(begins, ends))
     assert min(ends) <= one.t50_s <= one.t90_s <= one.t99_s <= one.makespan_s == max(ends)
@@ -99,7 +99,7 @@ def test_times_of_completion_rise_and_all_parts_lie_within_the_step(found: list[
     assert 1 <= one.most_running <= len(ends)
 
 
-def test_the_drain_begins_where_for_the_last_time_as_many_ran_as_ever_did() -> None:
+def test_the_drain_begins_after_the_last_peak_of_running_sequences() -> None:
     # two slots and three sequences: from 4 on, when nothing is left to begin, one of the slots is idle
     begins, ends = [0.0, 0.0, 3.0], [3.0, 4.0, 9.0]
     at_s, sequences = running(begins, ends)
@@ -108,14 +108,14 @@ def test_the_drain_begins_where_for_the_last_time_as_many_ran_as_ever_did() -> N
     assert occupancy(begins, ends) == pytest.approx(13 / 18)
 
 
-def test_a_group_is_complete_with_its_last_sample_and_waits_for_it_from_its_median_on() -> None:
+def test_a_group_waits_from_its_median_to_its_last_sample() -> None:
     ends, prompt = [1.0, 9.0, 2.0, 4.0, 4.0, 4.0, 3.0, 8.0], [0, 0, 0, 7, 7, 7, 2, 2]
     whole, half = group_ends_s(ends, prompt)
     assert (whole.tolist(), half.tolist()) == ([9, 8, 4], [2, 3, 4])
     assert straggler_gap_s(ends, prompt) == 4
 
 
-def test_the_longest_sequence_has_its_own_speed_and_that_against_the_median() -> None:
+def test_the_longest_sequence_has_a_speed_relative_to_the_median() -> None:
     found = anatomy_of(step([0.0, 0.0, 0.0, 1.0], [2.0, 4.0, 4.0, 6.0], [10, 20, 40, 40]))
     assert (found.longest_tokens, found.longest_tokens_per_s) == (40, 8)  # of the two the one that ends last
     assert found.longest_speed == pytest.approx(8 / 6.5)  # of 5, 5, 10 and 8

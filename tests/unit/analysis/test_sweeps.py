@@ -37,7 +37,7 @@ def by_load(rows: Sequence[Row], quant: str = "w8a8") -> dict[str, Row]:
     return {row.experiment.workload: row for row in rows if row.experiment.quant == quant}
 
 
-def test_each_load_is_a_row_next_to_the_same_load_of_the_other_quant(tmp_path: Path) -> None:
+def test_each_load_is_a_row_beside_the_other_quants_load(tmp_path: Path) -> None:
     rows = rows_of(swept(tmp_path))
     assert [(row.experiment.workload, row.experiment.quant) for row in rows] == [
         (f"small @ {rate} req/s", quant) for rate in (4, 16, 40) for quant in ("bf16", "w8a8")
@@ -48,7 +48,7 @@ def test_each_load_is_a_row_next_to_the_same_load_of_the_other_quant(tmp_path: P
     assert len(by_load(rows)["small @ 4 req/s"].launches[0].iteration_output_tokens_per_s) == 3
 
 
-def test_a_load_is_compared_with_the_same_load_of_the_baseline(tmp_path: Path) -> None:
+def test_each_load_is_compared_with_the_baselines_same_load(tmp_path: Path) -> None:
     rows = by_load(rows_of(swept(tmp_path)))
     for name, row in rows.items():
         assert row.against.other is not None
@@ -62,7 +62,7 @@ def test_throughput_gets_a_verdict_only_where_the_server_fell_behind(tmp_path: P
     assert rows["small @ 40 req/s"].comparisons["output_tokens_per_s"].verdict == "faster"
 
 
-def test_other_arrivals_are_no_baseline_and_other_points_do_not_matter(tmp_path: Path) -> None:
+def test_other_arrivals_have_no_baseline_but_additional_points_change_nothing(tmp_path: Path) -> None:
     more = make_online_spec(quant="w8a8", points=[*RATES, LoadPoint(request_rate=60.0)])
     bursts = make_online_spec(quant="w8a16", points=RATES, burstiness=0.5)
     swept(tmp_path, 2, [BF16, more, bursts])
@@ -90,7 +90,7 @@ def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) 
     assert len(launched(collection.experiments)) == 1
 
 
-def test_a_missing_side_file_leaves_throughput_and_takes_the_latencies_of_its_launch(tmp_path: Path) -> None:
+def test_a_missing_side_file_costs_latencies_but_not_throughput(tmp_path: Path) -> None:
     swept(tmp_path, 3)
     side_file = sequences_path(record_path(tmp_path, "online", W8A8.experiment(), 1))
     side_file.unlink()

@@ -77,7 +77,7 @@ def test_the_mean_is_over_launches_not_over_iterations(tmp_path: Path) -> None:
     assert list(frame["output_tokens_per_s_max"]) == pytest.approx([400])
 
 
-def test_rows_stand_as_planned_with_a_row_for_what_has_no_record(tmp_path: Path) -> None:
+def test_rows_follow_the_plan_even_without_a_record(tmp_path: Path) -> None:
     late, early = make_spec("zeta"), make_spec("alpha")
     plan = make_plan([late, W8A8, early], launches=2)
     frame = tabled(tmp_path, plan, make_record(early), make_failure(early, 1), make_record(late))
@@ -97,7 +97,7 @@ def test_launches_and_experiments_outside_the_plan_are_counted_not_read(tmp_path
     assert collection.complete
 
 
-def test_a_failure_without_any_record_has_its_row_without_a_plan(tmp_path: Path) -> None:
+def test_a_failure_alone_has_its_row_without_a_plan(tmp_path: Path) -> None:
     save(tmp_path, make_failure(BF16, 0))
     collection = collect(tmp_path, None)
     assert [len(e.failures) for e in collection.experiments] == [1]

@@ -145,7 +145,7 @@ LENGTH_US = WORK_US + 0.5 * (len(STEP) - 1)
 
 
 @pytest.mark.parametrize("spelling", ["Block Num", "Block Dim"])
-def test_annotations_tell_the_steps_and_flows_tell_what_launched_a_kernel(tmp_path: Path, spelling: str):
+def test_annotations_mark_steps_and_flows_tell_who_launched_a_kernel(tmp_path: Path, spelling: str):
     frame, warnings = read(write(tmp_path, kernels(2, spelling), [PREFILL, DECODE]))
     assert warnings == []
     assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["decode", pytest.approx(LENGTH_US)]]

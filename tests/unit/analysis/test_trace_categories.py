@@ -130,7 +130,7 @@ def test_what_an_operator_calls_is_for_the_same():
     assert of(["elementwise"], path="vllm::forward > aten::silu") == ["activation"]
 
 
-def test_plain_operators_on_a_cpu_are_for_what_stands_around_them():
+def test_plain_operators_on_a_cpu_take_their_neighbours_category():
     names = {
         "aten::copy_": "host_gap",  # before the embedding: inputs are made ready
         "aten::embedding": "embedding",
@@ -178,7 +178,7 @@ def test_shapes_tell_role_and_tokens_of_a_linear_layer(name: str, shapes: str, r
         assert frame["tokens"].tolist()[1] == tokens
 
 
-def test_a_kernel_is_told_by_the_shapes_of_the_operator_that_launched_it():
+def test_shapes_of_the_launching_operator_tell_a_kernels_role():
     row = {"name": "nvjet", "path": "aten::linear > aten::mm", "shapes": "[[8,64],[64,96]]"}
     assert categorise(table([row]), LINEARS, platform="cuda")["role"].tolist() == ["", "qkv"]
 
@@ -207,7 +207,7 @@ def test_a_shape_of_two_roles_is_told_by_its_place():
     assert frame["role"].tolist()[1:] == ["qkv", "o", "gate_up", "down"]
 
 
-def test_the_rows_of_a_step_add_up_to_its_duration_where_streams_overlap_and_outlast_it():
+def test_rows_of_a_step_sum_to_its_duration_despite_overlaps():
     rows = [
         {"name": "nvjet", "start_us": 0.0, "duration_us": 400.0},
         {"name": "ncclDevKernel", "start_us": 300.0, "duration_us": 300.0, "stream": "other"},

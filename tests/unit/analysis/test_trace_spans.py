@@ -24,7 +24,7 @@ def covered(spans: list[tuple[int, int]]) -> int:
 
 
 @given(SPANS)
-def test_self_times_add_up_to_the_union_and_none_is_negative(spans: list[tuple[int, int]]):
+def test_self_times_sum_to_the_union_without_negative_ones(spans: list[tuple[int, int]]):
     start, duration = arrays(spans)
     own, _ = nest(start, duration)
     assert (own >= 0).all()

@@ -66,7 +66,7 @@ def test_an_annotation_says_what_its_step_computes(name: str, phase: str | None)
     assert phase_of(name) == phase
 
 
-def test_a_step_lasts_until_the_next_begins_and_the_last_as_long_as_its_thread_works(tmp_path: Path):
+def test_a_step_lasts_until_the_next_or_its_threads_end(tmp_path: Path):
     events = [step(PREFILL, 100, 50), step(DECODE, 200, 20), event("aten::argmax", 225, 5), event("before", 90, 2)]
     frame = read(tmp_path, events)
     steps = frame[frame["where"] == "step"]
@@ -77,7 +77,7 @@ def test_a_step_lasts_until_the_next_begins_and_the_last_as_long_as_its_thread_w
     assert row(frame, "before")[["step", "phase"]].tolist() == [-1, ""]
 
 
-def test_operators_on_the_engines_thread_of_a_cpu_are_the_devices_work(tmp_path: Path):
+def test_operators_on_a_cpu_engines_thread_are_device_work(tmp_path: Path):
     events = [
         step(DECODE, 0, 50),
         event("gpu_model_runner: forward", 1, 40, "user_annotation"),
@@ -94,7 +94,7 @@ def test_operators_on_the_engines_thread_of_a_cpu_are_the_devices_work(tmp_path:
     assert row(frame, "aten::add")[["where", "stream"]].tolist() == ["host", "1/2"]
 
 
-def test_a_kernel_has_path_and_shapes_of_the_operator_that_launched_it(tmp_path: Path):
+def test_a_kernel_has_path_and_shapes_of_its_launching_operator(tmp_path: Path):
     frame = read(tmp_path, cuda_step(0, 10))
     kernel = row(frame, "nvjet_tst")
     assert kernel["path"] == "aten::linear > aten::mm"
@@ -103,7 +103,7 @@ def test_a_kernel_has_path_and_shapes_of_the_operator_that_launched_it(tmp_path:
     assert (frame[frame["name"] == "aten::mm"]["where"] == "host").all()
 
 
-def test_a_kernel_belongs_to_the_step_that_launched_it_though_the_next_has_begun(tmp_path: Path):
+def test_a_late_kernel_belongs_to_the_step_that_launched_it(tmp_path: Path):
     # The second step's annotation begins at 90, while kernels of the first run from 100 on.
     frame = read(tmp_path, cuda_step(0, 10) + cuda_step(90, 20))
     kernels = frame[(frame["where"] == "device") & (frame["name"] == "nvjet_tst")]
@@ -130,7 +130,7 @@ ODD = st.fixed_dictionaries(
 @given(st.lists(ODD, max_size=25), st.randoms(use_true_random=False))
 @example([event("aten::mm", 12, 6), event("aten::mm", 12, 6, "cuda_runtime")], random.Random(0))
 @example([event("aten::mm", 12, 6), event("aten::mm", 12, 6, "cuda_runtime")], random.Random(1))
-def test_odd_events_never_break_the_sums_and_their_order_does_not_matter(tmp_path: Path, odd: list[Any], chance: Any):
+def test_neither_odd_events_nor_their_order_change_the_sums(tmp_path: Path, odd: list[Any], chance: Any):
     events = [step(DECODE, 0, 30), step(DECODE, 50, 30), *odd, "no event", None, 3]
     frame = read(tmp_path, events, packed=False)
     assert (frame["self_us"] >= 0).all()
@@ -146,7 +146,7 @@ def test_odd_events_never_break_the_sums_and_their_order_does_not_matter(tmp_pat
     pd.testing.assert_frame_equal(one, other, check_dtype=False, check_categorical=False, atol=1e-6)
 
 
-def test_plain_and_packed_files_read_alike_and_an_array_is_a_trace_too(tmp_path: Path):
+def test_plain_packed_and_array_traces_read_alike(tmp_path: Path):
     events = [step(DECODE, 0, 50), event("aten::mm", 5, 20)]
     (tmp_path / "array.json").write_text(json.dumps(events))
     one = read(tmp_path, events)
@@ -181,7 +181,7 @@ BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_file_that_is_no_trace_of_the_engine_is_an_error_of_two_lines(tmp_path: Path, content: bytes, said: str):
+def test_a_foreign_file_is_an_error_of_two_lines(tmp_path: Path, content: bytes, said: str):
     path = tmp_path / NAME
     path.write_bytes(content)
     with pytest.raises(UserError) as error:

@@ -39,7 +39,7 @@ def judged(d: np.ndarray, rule: TwoStages, together: bool = True) -> tuple[np.nd
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("k", [2, 3, 4])
-def test_all_intervals_of_a_table_hold_the_truth_as_often_as_promised_whatever_the_spread(k: int, together: bool):
+def test_intervals_hold_the_truth_as_promised_whatever_the_spread(k: int, together: bool):
     for sd in (0.01, 0.05, 0.2):  # the first stage is enough, a second one follows, the limit cuts it
         distance, half, _ = judged(tables(k, sd=sd), RULE, together)
         missed = (distance > half).any(axis=-1).mean()
@@ -48,7 +48,7 @@ def test_all_intervals_of_a_table_hold_the_truth_as_often_as_promised_whatever_t
 
 
 @given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=8, max_size=8), st.integers(2, 5), logs, logs)
-def test_blocks_after_the_first_stage_change_no_spread_no_freedom_and_no_number_of_blocks(
+def test_only_the_first_stage_sets_spread_freedom_and_blocks(
     rows: list[list[float]], first: int, scale: float, shift: float
 ):
     d = np.array(rows)
@@ -63,9 +63,7 @@ def test_blocks_after_the_first_stage_change_no_spread_no_freedom_and_no_number_
 
 
 @given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=3, max_size=3), st.floats(-3, 3), st.integers(0, 1))
-def test_how_many_blocks_are_asked_for_never_depends_on_how_large_a_difference_is(
-    rows: list[list[float]], shift: float, place: int
-):
+def test_the_size_of_a_difference_never_sets_the_blocks(rows: list[list[float]], shift: float, place: int):
     d = np.array(rows)
     moved = d.copy()
     moved[:, place] += shift
@@ -74,9 +72,7 @@ def test_how_many_blocks_are_asked_for_never_depends_on_how_large_a_difference_i
 
 
 @given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=3, max_size=3), st.floats(0.002, 0.5))
-def test_the_half_width_is_reached_with_as_many_blocks_as_are_asked_for_and_with_one_less_it_is_not(
-    rows: list[list[float]], half_width: float
-):
+def test_no_fewer_blocks_than_asked_for_reach_the_half_width(rows: list[list[float]], half_width: float):
     d = np.array(rows)
     rule = replace(RULE, half_width=half_width)
     (found, _), said = rule.of(d)
@@ -88,7 +84,7 @@ def test_the_half_width_is_reached_with_as_many_blocks_as_are_asked_for_and_with
         assert stage.needed == 1 or reach / np.sqrt(stage.needed - 1) > np.log1p(half_width)
 
 
-def test_the_first_stage_of_a_configuration_are_its_own_first_pairs():
+def test_each_configurations_first_stage_is_its_own_first_pairs():
     d = np.random.default_rng(4).normal(0, 0.02, (7, 2))
     d[1, 0] = np.nan  # its second launch is not valid
     (found, _), said = replace(RULE, max_blocks=7).of(d)

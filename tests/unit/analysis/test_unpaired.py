@@ -33,7 +33,7 @@ def test_interval_and_p_value_are_those_of_welchs_test(logs: tuple[list[float], 
 
 
 @given(LOGS, LOGS)
-def test_swapped_sides_give_the_inverse_interval_and_the_same_p_value(a: list[float], b: list[float]) -> None:
+def test_swapped_sides_invert_the_interval_and_keep_the_p_value(a: list[float], b: list[float]) -> None:
     there, back = welch_interval(a, b, 0.95), welch_interval(b, a, 0.95)
     assert (1 / back.ratio, 1 / back.high, 1 / back.low) == pytest.approx((there.ratio, there.low, there.high))
     assert back.p_value == pytest.approx(there.p_value)
@@ -41,17 +41,13 @@ def test_swapped_sides_give_the_inverse_interval_and_the_same_p_value(a: list[fl
 
 @pytest.mark.parametrize(("launches", "others"), [(2, 2), (2, 3), (2, 12), (3, 3), (3, 6), (3, 12), (6, 6), (6, 12)])
 @pytest.mark.parametrize("level", [0.05, 0.05 / 6])
-def test_sides_that_scatter_alike_and_do_not_differ_are_found_to_differ_no_more_often_than_promised(
-    launches: int, others: int, level: float
-) -> None:
+def test_equal_sides_differ_no_more_often_than_promised(launches: int, others: int, level: float) -> None:
     false = welch_interval(*sides(launches, others, 1), 0.95).p_value < level
     assert stats.binomtest(int(false.sum()), TRIALS, level, alternative="greater").pvalue > 1e-4
 
 
 @pytest.mark.parametrize(("launches", "spread"), [(2, 3), (2, 10), (3, 3), (3, 10), (6, 3), (6, 10)])
-def test_as_many_launches_on_both_sides_keep_the_promise_nearly_however_unlike_they_scatter(
-    launches: int, spread: float
-) -> None:
+def test_equally_many_launches_nearly_keep_the_promise_despite_unlike_scatter(launches: int, spread: float) -> None:
     assert (welch_interval(*sides(launches, launches, spread), 0.95).p_value < 0.05).mean() < 0.066
 
 

@@ -25,7 +25,7 @@ def agrees(hits: Array, chance: float) -> bool:
 
 
 @given(LOGS, st.floats(0.5, 0.999))
-def test_interval_and_p_value_are_those_of_the_paired_t_test(logs: list[float], confidence: float) -> None:
+def test_interval_and_p_value_match_the_paired_t_test(logs: list[float], confidence: float) -> None:
     ours = ratio_interval(logs, confidence)
     theirs = stats.ttest_rel(logs, np.zeros(len(logs)))
     interval = theirs.confidence_interval(confidence)

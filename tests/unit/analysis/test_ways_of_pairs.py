@@ -32,7 +32,7 @@ PAIRS = st.dictionaries(
 
 
 @given(PAIRS)
-def test_one_way_is_left_and_it_is_the_most_precise_that_has_enough(pairs: dict[int, Pair]) -> None:
+def test_only_the_most_precise_way_with_enough_pairs_is_left(pairs: dict[int, Pair]) -> None:
     found = of_one_way(pairs, MIN_PAIRS)
     (way,) = {pair.way for pair in found.values()}
     assert found == {launch: pair for launch, pair in pairs.items() if pair.way == way}
@@ -100,7 +100,7 @@ def test_wide_pairs_after_narrow_ones_make_no_more_false_tables(configurations: 
     assert share_of_false_tables(ways, SPREADS, STAGES) < 0.08
 
 
-def test_a_comparison_with_few_wide_pairs_shares_no_spread_with_many_narrow_ones() -> None:
+def test_few_wide_pairs_share_no_spread_with_many_narrow_ones() -> None:
     ways: list[list[Way]] = [*[[R] * 12] * 3, [P] * 3]
     assert share_of_false_tables(ways, SPREADS, None) < 0.08
 
@@ -125,7 +125,7 @@ def block_and_launches(quants: Sequence[int], blocks: int, alone: Sequence[int])
     return records
 
 
-def test_a_comparison_of_another_way_is_judged_in_a_table_of_its_own(tmp_path: Path) -> None:
+def test_comparisons_of_different_ways_are_judged_in_different_tables(tmp_path: Path) -> None:
     blocks = block_and_launches([1], 3, [])
     wide = [make_record(W8A16, launch, [400 * rate] * 8) for launch, rate in enumerate((0.7, 1.0, 1.3))]
     alone = [record.model_copy(update={"block": None}) for record in blocks if record.spec.quant.name == "bf16"]
@@ -144,7 +144,7 @@ def _in_pairs(records: Sequence[Record], baseline: Any, own: Any) -> Comparison:
     return compare_launches(sides[0], sides[1], RATE, 0.95)
 
 
-def test_auto_launches_ask_for_further_ones_in_place_of_those_of_another_way(tmp_path: Path) -> None:
+def test_auto_launches_replace_those_of_another_way(tmp_path: Path) -> None:
     precision = Precision(half_width=0.5, max_launches=12)
     for alone, wanted in (([], 4), ([0], 5)):
         results = tmp_path / str(wanted)
