@@ -17,7 +17,7 @@ def shape_of(preset: str, seed: int = 0, **sizes: int | float) -> ResolvedShape:
     return SyntheticModel(preset=preset, shape=sizes, seed=seed).resolve()
 
 
-def test_other_weights_of_a_model_are_those_of_the_next_seed_with_other_norms() -> None:
+def test_other_weights_of_a_model_take_the_next_seed() -> None:
     shape = shape_of(preset="qwen3-tiny", seed=(1 << 63) - 1)
     other = shape.other_weights()
     assert other.model_dump() == {**shape.model_dump(), "seed": 0, "norm": 1.25}
@@ -45,7 +45,7 @@ def test_other_weights_of_a_model_are_those_of_the_next_seed_with_other_norms() 
         ({"preset": "qwen3-moe-tiny", "shape": {"moe_intermediate_size": 8}}, "moe_intermediate_size"),
     ],
 )
-def test_a_shape_that_does_not_fit_together_is_refused_by_name(fields: dict[str, object], named: str) -> None:
+def test_a_shape_that_does_not_fit_is_refused_by_name(fields: dict[str, object], named: str) -> None:
     with pytest.raises(ValidationError) as caught:
         SyntheticModel.model_validate(fields)
     error = caught.value.errors(include_url=False)[0]
@@ -80,9 +80,7 @@ def test_int8_rounding_is_within_half_a_step_of_every_weight(weight: torch.Tenso
 
 
 @given(weight=matrices, groups=st.integers(1, 3))
-def test_each_group_of_128_inputs_is_rounded_to_4_bits_with_a_scale_of_its_own(
-    weight: torch.Tensor, groups: int
-) -> None:
+def test_groups_of_128_inputs_have_their_own_4_bit_scale(weight: torch.Tensor, groups: int) -> None:
     wide = weight.repeat(1, GROUP)[:, :GROUP].repeat(1, groups) * torch.tensor(
         [2.0**-group for group in range(groups) for _ in range(GROUP)], dtype=torch.bfloat16
     )
@@ -97,7 +95,7 @@ def test_each_group_of_128_inputs_is_rounded_to_4_bits_with_a_scale_of_its_own(
     assert int(values.abs().view(len(weight), groups, GROUP).amax(dim=2).min()) >= 7
 
 
-def test_inputs_that_make_no_whole_groups_are_refused_in_4_bits() -> None:
+def test_4_bits_refuse_inputs_that_make_no_whole_groups() -> None:
     narrow = shape_of(preset="qwen3-tiny", intermediate_size=192)
     assert check_format(narrow, "compressed-tensors-w8a16")
     with pytest.raises(ValueError, match=r"mlp.down_proj.weight has 192, no multiple of 128"):

@@ -72,7 +72,7 @@ def test_every_format_holds_the_same_model(weights_format: str, tmp_path: Path) 
             assert bool(((rounded[name] * scale.float() - weight.float()).abs() <= 0.505 * scale.float()).all())
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+def test_only_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         build_checkpoint(shape_of(preset="qwen3-moe-tiny", seed=seed), "compressed-tensors-w8a8", tmp_path / name)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
@@ -92,7 +92,7 @@ def test_a_truncated_checkpoint_is_an_error_not_a_result(tmp_path: Path) -> None
         build_checkpoint(shape_of(preset="qwen3-moe-tiny"), "bf16", tmp_path / "m")
 
 
-def test_a_killed_build_is_no_checkpoint_and_the_next_one_is_whole(tmp_path: Path) -> None:
+def test_a_killed_build_leaves_no_checkpoint_and_can_be_repeated(tmp_path: Path) -> None:
     shape = {"preset": "qwen3-90m", "shape": {"num_hidden_layers": 48}}
     line = [
         sys.executable,
@@ -128,14 +128,14 @@ def test_a_killed_build_is_no_checkpoint_and_the_next_one_is_whole(tmp_path: Pat
         ["--format", "bf16"],
     ],
 )
-def test_a_user_s_mistake_is_two_lines_and_exit_status_1(arguments: list[str], tmp_path: Path) -> None:
+def test_a_mistake_gives_two_lines_and_exit_status_1(arguments: list[str], tmp_path: Path) -> None:
     result = run_command(*arguments, "--out", str(tmp_path / "m"))
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 2
     assert not (tmp_path / "m").exists()
 
 
-def test_a_disk_that_fills_up_is_two_lines_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_gives_two_lines_and_leaves_nothing(tmp_path: Path) -> None:
     arguments = ("--shape", "qwen3-tiny", "--format", "bf16", "--out", str(tmp_path / "m"))
     result = run_command(*arguments, ulimit_blocks=100)
     assert result.returncode == 1
