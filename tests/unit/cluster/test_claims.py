@@ -36,7 +36,7 @@ def left_by_a_dead_process(
     path.write_text(dead.model_dump_json())
 
 
-def test_a_claim_is_held_against_others_and_given_up_in_the_end(record: Path):
+def test_a_claim_excludes_others_until_it_is_given_up(record: Path):
     with claimed(record, Path("a.log"), 60.0, nobody):
         assert read_claim(claim_path(record)).pid == os.getpid()
         with (
@@ -57,7 +57,7 @@ def contend(record: Path, start, told, over) -> None:
         told.put(error.problem)
 
 
-def test_of_many_processes_that_claim_one_launch_at_once_exactly_one_gets_it(record: Path):
+def test_exactly_one_of_many_competing_processes_gets_the_launch(record: Path):
     fork = multiprocessing.get_context("fork")
     start, told, over = fork.Barrier(12), fork.Queue(), fork.Event()
     processes = [fork.Process(target=contend, args=(record, start, told, over)) for _ in range(12)]
@@ -72,7 +72,7 @@ def test_of_many_processes_that_claim_one_launch_at_once_exactly_one_gets_it(rec
     assert not list(claim_path(record).parent.iterdir())
 
 
-def test_of_a_dead_process_the_claim_is_told_with_how_far_it_came_and_taken_over(record: Path):
+def test_a_dead_process_is_reported_and_its_claim_taken_over(record: Path):
     left_by_a_dead_process(record)
     word_path(record).write_text("waiting for devices\n")
     with claimed(record, Path("a.log"), 60.0, ownership.tell_of_dead):
@@ -81,14 +81,14 @@ def test_of_a_dead_process_the_claim_is_told_with_how_far_it_came_and_taken_over
     assert (failure.category, failure.phase) == ("killed", "waiting for devices")
 
 
-def test_a_claim_on_another_machine_holds_where_nobody_can_be_asked(record: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_claim_on_an_unreachable_machine_holds(record: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
     left_by_a_dead_process(record, host="elsewhere", job="7")
     with pytest.raises(UserError, match="job 7"), claimed(record, Path("a.log"), 60.0, nobody):
         pass
 
 
-def test_such_a_claim_holds_no_longer_than_the_launch_may_take(record: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_remote_claim_expires_with_the_limit_of_its_launch(record: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
     left_by_a_dead_process(record, host="elsewhere", until_s=1.0)
     with claimed(record, Path("a.log"), 60.0, ownership.tell_of_dead):
@@ -96,9 +96,7 @@ def test_such_a_claim_holds_no_longer_than_the_launch_may_take(record: Path, mon
 
 
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "ROLLOUT_BENCH_JOB"])
-def test_a_job_that_runs_again_elsewhere_takes_over_its_own_claim(
-    record: Path, monkeypatch: pytest.MonkeyPatch, variable: str
-):
+def test_a_job_rerun_elsewhere_takes_over_its_own_claim(record: Path, monkeypatch: pytest.MonkeyPatch, variable: str):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv(variable, "7")
     left_by_a_dead_process(record, host="elsewhere", job="7")
@@ -106,7 +104,7 @@ def test_a_job_that_runs_again_elsewhere_takes_over_its_own_claim(
         pass
 
 
-def test_a_later_run_tells_of_what_was_killed_and_of_nothing_that_was_measured(record: Path, tmp_path: Path):
+def test_a_later_run_reports_only_unmeasured_launches_as_killed(record: Path, tmp_path: Path):
     left_by_a_dead_process(record)
     measured = record.with_name("launch-1.json")
     left_by_a_dead_process(measured)
@@ -118,7 +116,7 @@ def test_a_later_run_tells_of_what_was_killed_and_of_nothing_that_was_measured(r
     assert ownership.tell_of_claims(tmp_path / "results") == []
 
 
-def test_a_job_that_ended_before_its_launch_is_told_by_its_log(
+def test_the_log_explains_a_job_that_ended_before_its_launch(
     record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -148,13 +146,13 @@ def test_a_job_that_ended_before_its_launch_is_told_by_its_log(
         ("slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 ***", "cancelled"),
     ],
 )
-def test_what_slurm_writes_into_the_log_of_a_job_tells_why_it_ended(said: str, category: str):
+def test_slurms_words_in_a_jobs_log_tell_why_it_ended(said: str, category: str):
     cause = slurm.cause_in_log(f"before\n{said}\nafter")
     assert cause is not None
     assert cause.category == category
 
 
-def test_who_was_taken_over_leaves_the_claim_of_the_next_one_alone(record: Path):
+def test_a_process_taken_over_leaves_its_successors_claim_alone(record: Path):
     with claimed(record, Path("a.log"), 60.0, nobody):
         left_by_a_dead_process(record, host="elsewhere")
     assert read_claim(claim_path(record)).host == "elsewhere"
@@ -166,7 +164,7 @@ def test_a_later_run_leaves_the_claims_of_the_living_alone(record: Path, tmp_pat
         assert read_claim(claim_path(record)).pid == os.getpid()
 
 
-def test_a_claim_made_meanwhile_is_not_given_up_as_the_dead_one(record: Path):
+def test_giving_up_a_dead_claim_spares_a_newer_one(record: Path):
     left_by_a_dead_process(record)
     dead = read_claim(claim_path(record))
     left_by_a_dead_process(record, host="elsewhere")

@@ -31,7 +31,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_records_failures_side_files_and_logs_come_home_and_the_summary_counts_them(claim: Path):
+def test_all_files_come_home_and_the_summary_counts_them(claim: Path):
     done = bring(claim)
     home = claim.parent
     assert (len(done.records), len(done.failures), done.present, done.refused) == (2, 1, 0, [])
@@ -64,7 +64,7 @@ def test_a_record_at_home_is_never_replaced(claim: Path):
     assert at(claim.parent).read_bytes() == before
 
 
-def test_a_success_takes_the_failure_away_and_no_failure_comes_beside_a_record(claim: Path):
+def test_a_success_removes_the_failure_and_keeps_later_ones_out(claim: Path):
     bring(claim)
     save(claim / "results", make_record(W8A8, 0))
     done = bring(claim)
@@ -75,7 +75,7 @@ def test_a_success_takes_the_failure_away_and_no_failure_comes_beside_a_record(c
     assert not failure_path(at(claim.parent, W8A8)).exists()
 
 
-def test_a_profile_comes_home_with_its_traces_in_place_of_those_of_a_launch_that_got_no_record(claim: Path):
+def test_a_profiles_traces_replace_those_of_an_unrecorded_launch(claim: Path):
     made = make_profile(steps=make_steps({"decode": {("linear", "qkv"): 1.0}}))
     spec = made.spec.model_copy(update={"mode": "profile"})
     profile = made.model_copy(update={"spec": spec, "key": spec.key()})
@@ -116,7 +116,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_is_damaged_is_told_and_left_out_and_the_rest_comes(claim: Path, name: str):
+def test_damaged_files_are_reported_and_the_rest_comes_home(claim: Path, name: str):
     damage, told = DAMAGE[name]
     damage(at(claim))
     done = bring(claim)

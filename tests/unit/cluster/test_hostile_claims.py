@@ -37,7 +37,7 @@ def private(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", [f"results/{LAUNCH}.json", f"results/{LAUNCH}.sequences.jsonl.gz"])
-def test_a_file_that_is_a_link_is_not_followed_and_its_launch_not_taken(claim: Path, private: Path, path: str):
+def test_a_launch_with_a_link_is_not_taken_home(claim: Path, private: Path, path: str):
     outside(claim, path, private / Path(path).name)
     done = bring(claim)
     assert done.records == [f"offline/{BF16.experiment()}/launch-1.json"]
@@ -62,7 +62,7 @@ def test_a_results_folder_that_is_a_link_is_an_error(claim: Path, private: Path)
         bring(claim)
 
 
-def test_what_no_launch_leaves_stays_and_is_named_in_one_line_each(claim: Path, private: Path):
+def test_foreign_files_stay_and_are_named_in_a_line_each(claim: Path, private: Path):
     (private / "hush").write_text("hush")
     outside(claim, f"results/{LAUNCH}.extra", private / "hush")
     outside(claim, f"results/{LAUNCH}.traces", private)

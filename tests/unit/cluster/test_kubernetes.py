@@ -32,7 +32,7 @@ def parts(overlay: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 CUDA = "platform: cuda, quants: [bf16], engine_args: {tensor_parallel_size: 2}, kubernetes: {image: 'a:1'"
 
 
-def test_a_job_has_the_devices_cores_and_memory_of_the_largest_launch():
+def test_a_job_requests_the_resources_of_the_largest_launch():
     documents, container = parts(f"{{{CUDA}, cpus: 4, memory: 16Gi}}}}")
     assert [one["kind"] for one in documents] == ["ConfigMap", "Job"]
     wanted = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "2"}
@@ -41,7 +41,7 @@ def test_a_job_has_the_devices_cores_and_memory_of_the_largest_launch():
     assert container["envFrom"] == []
 
 
-def test_the_pod_reads_the_config_that_it_was_made_of_and_another_config_is_another_job():
+def test_the_pod_reads_its_config_and_another_gets_another_job():
     documents, _ = parts(f"{{{CUDA}, models_claim: w}}}}")
     inner = json.loads(documents[0]["data"]["config.json"])
     assert (inner["platform"], inner["model_base"]) == ("cuda", "/models")
@@ -49,14 +49,14 @@ def test_the_pod_reads_the_config_that_it_was_made_of_and_another_config_is_anot
     assert others[-1]["metadata"]["name"] != documents[-1]["metadata"]["name"]
 
 
-def test_a_claim_is_made_where_its_size_is_said_and_secrets_are_named_alone():
+def test_a_given_size_makes_a_claim_and_secrets_stay_names():
     documents, container = parts(f"{{{CUDA}, claim_size: 50Gi, secrets: [hub, key]}}}}")
     assert documents[0]["kind"] == "PersistentVolumeClaim"
     assert documents[0]["spec"]["resources"] == {"requests": {"storage": "50Gi"}}
     assert container["envFrom"] == [{"secretRef": {"name": "hub"}}, {"secretRef": {"name": "key"}}]
 
 
-def test_a_pod_has_no_token_of_the_cluster_and_no_right_that_it_needs_not():
+def test_a_pod_has_no_cluster_token_and_no_needless_right():
     documents, container = parts(f"{{{CUDA}}}}}")
     pod = documents[-1]["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False

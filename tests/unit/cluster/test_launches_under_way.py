@@ -36,7 +36,7 @@ def claim(record: Path, *, ticks: int | None = None, host: str = "", until_s: fl
     path.write_text(owner.model_dump_json())
 
 
-def test_a_launch_that_is_measured_is_named_with_how_far_it_is(
+def test_a_launch_under_way_is_named_with_its_progress(
     record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     claim(record)

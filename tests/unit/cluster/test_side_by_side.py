@@ -65,7 +65,7 @@ def slots_of(side: SideBySide, launch) -> set[str]:
     return {name for name, needed in side.resources.items() if name != "devices" and needed(wildcards(launch))}
 
 
-def test_by_default_a_launch_on_cpu_has_all_cores_and_nothing_is_limited():
+def test_a_launch_on_cpu_has_all_cores_by_default():
     plan, workflow = planned(), Workflow()
     side = SideBySide(plan, workflow, workflow.nodes is not None)
     assert {side.threads(wildcards(launch)) for launch in plan.launches} == {8}
@@ -74,7 +74,7 @@ def test_by_default_a_launch_on_cpu_has_all_cores_and_nothing_is_limited():
     assert side.arguments(wildcards(plan.launches[0]))[:2] == ["--isolation", "exclusive"]
 
 
-def test_launches_that_are_compared_begin_with_one_device_and_a_round_uses_all(gpus: None):
+def test_compared_launches_share_a_device_and_rounds_use_all(gpus: None):
     plan, workflow = on_gpus(), Workflow()
     side = SideBySide(plan, workflow, workflow.nodes is not None)
     assert workflow.registered == {"devices": 4} | {f"device_{number}": 1 for number in range(4)}
@@ -142,7 +142,7 @@ def on_platform(plan: Schedule, platform: str) -> Schedule:
     return replace(plan, matrix=replace(plan.matrix, platform=platform))
 
 
-def test_what_needs_more_devices_than_are_visible_is_told_before_anything_is_measured(gpus: None):
+def test_a_launch_needing_more_devices_is_refused_before_measuring(gpus: None):
     fits, beyond = (on_platform(on_gpus(tensor_parallel_size=size), "cuda") for size in (4, 8))
     assert refused(fits) is None
     assert refused(beyond) == (
