@@ -23,13 +23,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
 
 
-def test_a_misspelt_sub_command_is_two_lines_with_the_one_that_was_meant() -> None:
+def test_a_misspelt_sub_command_names_the_one_that_was_meant() -> None:
     done = run("comparre", "a", "b")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "there is no command 'comparre'\n  -> did you mean 'compare'?\n"
 
 
-def test_an_error_of_a_sub_command_is_told_as_its_own(tmp_path: Path) -> None:
+def test_a_sub_command_reports_its_error_under_its_own_name(tmp_path: Path) -> None:
     assert run("summarise", "--device").returncode == 2
     done = run("summarise", str(tmp_path / "nowhere"), "--all")
     assert done.returncode == 1

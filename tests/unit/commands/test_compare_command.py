@@ -20,7 +20,7 @@ from rollout_bench.plan.planfile import write_plan
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
 
 
-def test_two_times_of_measuring_are_compared_with_all_launches_of_both(tmp_path: Path) -> None:
+def test_two_measurements_are_compared_over_all_their_launches(tmp_path: Path) -> None:
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW[:3]))
     assert (done.returncode, done.stderr) == (0, "")
     assert cell(done) == ["bf16", "4", "3", "100.9", "120.3", "1.193x", "^", "[1.171,", "1.215]"]
@@ -31,7 +31,7 @@ def test_two_times_of_measuring_are_compared_with_all_launches_of_both(tmp_path:
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
-def test_a_damaged_record_of_either_side_is_told_and_the_others_are_compared(tmp_path: Path, side: str) -> None:
+def test_a_damaged_record_is_reported_and_the_others_are_compared(tmp_path: Path, side: str) -> None:
     compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW))
     path = record_path(Path(side), "offline", BF16.experiment(), 3)
     (tmp_path / path).write_text("{")
@@ -66,9 +66,7 @@ def test_invalid_launches_take_no_part_and_are_counted(tmp_path: Path) -> None:
         ("old/../results", "are the same folder", "name two results folders"),
     ],
 )
-def test_a_wrong_folder_is_two_lines_with_the_one_that_was_meant(
-    tmp_path: Path, a: str, problem: str, remedy: str
-) -> None:
+def test_an_error_for_a_wrong_folder_names_the_right_one(tmp_path: Path, a: str, problem: str, remedy: str) -> None:
     save(tmp_path / "results", *launches(BF16, OLD))
     save(tmp_path / "old" / "runs" / "results", *launches(BF16, OLD))
     (tmp_path / "empty").mkdir()
@@ -79,7 +77,7 @@ def test_a_wrong_folder_is_two_lines_with_the_one_that_was_meant(
     assert remedy in second
 
 
-def test_each_folder_counts_as_its_summary_selects_it_unless_all_is_asked_for(tmp_path: Path) -> None:
+def test_without_all_only_launches_that_the_summary_selects_count(tmp_path: Path) -> None:
     save(tmp_path / "a", *launches(BF16, OLD), *launches(W8A8, OLD, OTHER_ENGINE))
     save(tmp_path / "b", *launches(BF16, NEW), *launches(W8A8, NEW))
     write_plan(tmp_path / "plan.json", make_plan([BF16], 3))

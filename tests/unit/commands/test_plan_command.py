@@ -25,9 +25,7 @@ def test_complete_records_of_every_mode_are_done(tmp_path: Path, capsys: pytest.
     assert "failed:" not in said
 
 
-def test_a_failure_says_how_far_the_launch_came_and_where_its_log_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_names_phase_and_log_of_its_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failure = make_failure(make_spec())
     save(tmp_path, failure)
     command.show(make_plan([make_spec()], launches=1), tmp_path)
@@ -37,9 +35,7 @@ def test_a_failure_says_how_far_the_launch_came_and_where_its_log_is(
     assert lines[first + 1] == f"  -> {failure.fix} (log: {failure.log})"
 
 
-def test_the_invalid_ones_of_what_is_done_are_counted_with_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_launches_are_counted_with_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     invalid = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
     flags = {1: [invalid], 2: [Flag(code="not_steady", severity="warning", sentence="Slower.")]}
     save(tmp_path, *(make_record(make_spec(), launch, flags=flags.get(launch, ())) for launch in range(3)))

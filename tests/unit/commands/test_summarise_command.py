@@ -77,7 +77,7 @@ def test_an_incomplete_summary_is_written_and_only_the_check_fails(project: Path
 
 
 @pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
-def test_a_damaged_record_is_told_in_two_lines_and_the_rest_is_written(project: Path, script: str) -> None:
+def test_a_damaged_record_gives_two_lines_and_leaves_the_rest(project: Path, script: str) -> None:
     path = record_path(project / "results", "offline", W8A8.experiment(), 0)
     path.write_text(path.read_text().replace('"wall_s"', '"wall"'))
     done = run(script, "results", "--plan", "plan.json", cwd=project)
@@ -88,7 +88,7 @@ def test_a_damaged_record_is_told_in_two_lines_and_the_rest_is_written(project: 
     assert (project / "results" / {"summarise.py": "summary.md", "plot.py": "figures"}[script]).exists()
 
 
-def test_a_summary_names_what_is_damaged_and_each_run_does_until_it_is_mended(project: Path) -> None:
+def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) -> None:
     results = project / "results"
     path = record_path(results, "offline", W8A8.experiment(), 0)
     whole = path.read_bytes()
