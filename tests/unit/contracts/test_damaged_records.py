@@ -144,9 +144,7 @@ IMPOSSIBLE: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_what_no_launch_can_have_measured_is_named_by_its_field_whatever_the_checksum_says(
-    results: Path, name: str
-) -> None:
+def test_an_impossible_value_is_named_despite_a_right_checksum(results: Path, name: str) -> None:
     change, field = IMPOSSIBLE[name]
     edit(at(results), change, hashed=True)
     (damaged,) = found(results).damaged
@@ -177,7 +175,7 @@ def test_an_edited_record_takes_no_part(results: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("severity", ["invalid", "warning"])
-def test_more_tokens_than_asked_are_read_where_the_launch_was_flagged_for_it(tmp_path: Path, severity: str) -> None:
+def test_extra_tokens_are_read_if_the_launch_is_flagged(tmp_path: Path, severity: str) -> None:
     flag = Flag(code="token_count", severity=severity, sentence="40 tokens instead of 32.")
     record = make_record(BF16, flags=[flag])
     more = [each.model_copy(update={"output_tokens": SEQUENCES * 40}) for each in record.iterations]
@@ -207,7 +205,7 @@ def test_a_renumbered_copy_takes_no_part_and_its_original_does(results: Path) ->
     assert [damaged.launch for damaged in bf16.damaged] == [1, 2]
 
 
-def test_a_record_is_read_as_it_was_written_with_a_checksum_of_it_and_of_its_side_file(tmp_path: Path) -> None:
+def test_a_record_is_read_as_written_with_its_checksums(tmp_path: Path) -> None:
     record = make_record(BF16)
     save(tmp_path, record)
     read = read_record(at(tmp_path))
@@ -243,7 +241,7 @@ def test_a_record_in_a_renamed_folder_is_named(results: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b'{"schema_version": 5', b"\0" * 100, b"[" * 200_000, b"{}", b"\xff"])
-def test_a_damaged_plan_is_told_in_two_lines_and_known_as_none(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_plan_is_no_plan_and_gives_two_lines(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(content)
     assert not is_plan(path)
@@ -265,7 +263,7 @@ def test_a_plan_that_names_a_folder_elsewhere_reads_nothing_there(results: Path)
     assert len(experiment.missing) == 3
 
 
-def test_links_to_themselves_and_folders_whose_names_are_no_text_hold_no_results(results: Path) -> None:
+def test_looping_links_and_undecodable_folder_names_hold_no_results(results: Path) -> None:
     before = find_results(results)
     for folder in (results, results / "offline"):
         (folder / "loop").symlink_to("loop")

@@ -16,7 +16,7 @@ BF16 = make_spec()
 
 
 @pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
-def test_a_record_stays_as_it_was_where_it_cannot_be_written_again(
+def test_a_record_that_cannot_be_rewritten_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
 ) -> None:
     save(tmp_path, make_record(BF16))
@@ -35,7 +35,7 @@ def test_a_record_stays_as_it_was_where_it_cannot_be_written_again(
     assert read_record(path).launch == 0
 
 
-def test_a_file_in_place_of_a_folder_is_told_in_two_lines(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_gives_two_lines(tmp_path: Path) -> None:
     (tmp_path / "offline").write_text("")
     with pytest.raises(UserError, match="cannot be written") as error:
         save(tmp_path, make_record(BF16))

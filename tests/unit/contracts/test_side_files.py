@@ -58,9 +58,7 @@ BOMBS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_file_that_unpacks_to_far_more_than_it_should_takes_no_memory(
-    record: Record, tmp_path: Path, name: str
-) -> None:
+def test_a_file_that_unpacks_to_too_much_takes_no_memory(record: Record, tmp_path: Path, name: str) -> None:
     make, words = BOMBS[name]
     path = sequences_path(at(tmp_path))
     path.write_bytes(gzip.compress(make(gzip.decompress(path.read_bytes())), compresslevel=1))
@@ -81,7 +79,7 @@ def test_an_empty_file_has_no_rows(record: Record, tmp_path: Path, ending: bytes
     assert refused(path, record) == "has 0 of 128 rows"
 
 
-def test_a_pipe_or_a_folder_in_its_place_is_not_waited_for(record: Record, tmp_path: Path) -> None:
+def test_nobody_waits_for_a_pipe_or_folder_in_its_place(record: Record, tmp_path: Path) -> None:
     path = sequences_path(at(tmp_path))
     path.unlink()
     assert refused(path, record) == "is missing"
@@ -92,7 +90,7 @@ def test_a_pipe_or_a_folder_in_its_place_is_not_waited_for(record: Record, tmp_p
     assert refused(path, record) == "is no file"
 
 
-def test_rows_that_have_other_tokens_than_the_record_are_of_another_launch(record: Record, tmp_path: Path) -> None:
+def test_rows_with_other_tokens_than_the_record_are_refused(record: Record, tmp_path: Path) -> None:
     rows = make_sequences(record)
     path = sequences_path(at(tmp_path))
     write_rows(path, [*rows[:-1], rows[-1].model_copy(update={"output_tokens": 31})])
@@ -117,9 +115,7 @@ def test_swapped_side_files_are_noted_and_their_launches_left_out(tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda _: b"no gzip", lambda _: b""])
-def test_a_damaged_side_file_of_an_online_launch_takes_its_latencies_only(
-    tmp_path: Path, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_online_side_file_costs_only_the_latencies(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     save_online(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
     path = sequences_path(at(tmp_path, 1, "online"))
     path.write_bytes(damage(path.read_bytes()))
@@ -130,7 +126,7 @@ def test_a_damaged_side_file_of_an_online_launch_takes_its_latencies_only(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_a_try_without_a_record_left_beside_it_is_cleared_before_the_next(tmp_path: Path, mode: str):
+def test_files_of_an_unrecorded_try_are_cleared_before_the_next(tmp_path: Path, mode: str):
     out = record_path(tmp_path, mode, BF16.experiment(), 0)
     out.parent.mkdir(parents=True)
     outcome = LaunchOutcome(BF16.model_copy(update={"mode": mode}), 0, out, tmp_path / "log")
