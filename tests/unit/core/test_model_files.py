@@ -75,7 +75,7 @@ def test_one_file_that_cannot_be_read_hides_no_other_one(model: Path, monkeypatc
     assert model_files(str(model), {}) == before | {SHARD: "Permission denied"}
 
 
-def test_a_model_of_the_hub_is_its_commit_in_the_cache(tmp_path: Path) -> None:
+def test_a_hub_models_revision_is_its_cached_commit(tmp_path: Path) -> None:
     kept = tmp_path / "models--owner--name"
     (kept / "refs").mkdir(parents=True)
     for commit in ("a" * 40, "b" * 40):

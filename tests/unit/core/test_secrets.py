@@ -39,7 +39,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_in_a_config_is_told_in_two_lines_that_do_not_repeat_it(name: str):
+def test_a_secret_in_a_config_is_refused_without_repeating_it(name: str):
     place, overlay = SECRETS[name]
     with pytest.raises(UserError) as raised:
         planned(overlay)
@@ -50,7 +50,7 @@ def test_a_secret_in_a_config_is_told_in_two_lines_that_do_not_repeat_it(name: s
     assert "hush" not in str(raised.value)
 
 
-def test_a_secret_that_is_no_text_is_refused_and_not_repeated_either():
+def test_a_non_text_secret_is_refused_without_repeating_it():
     with pytest.raises(UserError, match="hf_token: is a secret") as raised:
         planned("engine_args: {hf_token: 4711}")
     assert "4711" not in str(raised.value)
@@ -122,7 +122,7 @@ def test_no_secret_is_among_the_variables_that_a_record_keeps():
         "https://me:hush@host/path",
     ],
 )
-def test_what_looks_like_a_secret_is_one_whatever_it_is_called(value: str):
+def test_a_value_like_a_secret_is_one_whatever_its_name(value: str):
     assert may_be_secret("X-Team", value)
 
 
@@ -148,7 +148,7 @@ def test_what_looks_like_a_secret_is_one_whatever_it_is_called(value: str):
         ("image_key", "4711-hush"),
     ],
 )
-def test_a_name_that_holds_a_secret_is_known_by_its_words(name: str, value: str):
+def test_words_of_a_name_tell_that_it_holds_a_secret(name: str, value: str):
     assert may_be_secret(name, value)
 
 

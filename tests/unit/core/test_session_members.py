@@ -33,6 +33,6 @@ def session() -> Iterator[tuple[int, int, int, int]]:
         leader.communicate("")
 
 
-def test_a_session_has_whoever_left_the_process_group_and_nobody_who_ended(session: tuple[int, int, int, int]) -> None:
+def test_a_session_keeps_who_left_its_group_but_no_dead(session: tuple[int, int, int, int]) -> None:
     leader, apart, _ended, _away = session
     assert sorted(members(group_of(leader))) == sorted([leader, apart])
