@@ -114,7 +114,7 @@ def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
             assert latency[name]["p90"] == pytest.approx(np.quantile(values, 0.9, method="inverted_cdf")), name
 
 
-def test_requests_that_were_cut_when_their_time_was_over_are_incomplete_and_stages_keep_their_numbers(
+def test_cut_requests_are_incomplete_and_stages_keep_their_numbers(
     tmp_path: Path,
 ) -> None:
     first = LoadPoint(concurrency=4, duration_s=5.0, stage=1)
@@ -176,7 +176,7 @@ def test_launches_that_are_no_results_are_named_and_not_written(tmp_path: Path) 
     assert len(index["left_out"]) == 3
 
 
-def test_the_same_launch_has_the_same_uid_and_file_wherever_it_is_exported(tmp_path: Path) -> None:
+def test_a_launch_exports_to_the_same_uid_and_file_anywhere(tmp_path: Path) -> None:
     record = make_record(launch=4)
     for place in ("here", "there"):
         save(tmp_path / place / "results", record, make_record(make_spec(quant="w8a8"), 4))
@@ -191,7 +191,7 @@ def test_the_same_launch_has_the_same_uid_and_file_wherever_it_is_exported(tmp_p
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("")], ids=["deleted", "emptied"])
-def test_a_report_of_an_earlier_export_is_named_while_it_is_no_result_and_overwritten_once_it_is_one_again(
+def test_a_stale_report_is_named_and_overwritten_once_valid_again(
     tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     save(tmp_path / "results", *(make_record(launch=launch) for launch in range(2)))
@@ -239,7 +239,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "problem", "remedy"), WRONG, ids=[w[0][0] + "-" + w[0][2] for w in WRONG])
-def test_what_can_t_be_exported_is_told_in_two_lines_and_nothing_is_written(
+def test_a_failed_export_gives_two_lines_and_writes_nothing(
     tmp_path: Path, arguments: list[str], problem: str, remedy: str
 ) -> None:
     record = make_record()

@@ -11,7 +11,7 @@ from synthetic_records import make_record, make_spec
 
 
 @pytest.mark.parametrize(("environment", "group"), [(OTHER_ENGINE, "engine"), (OTHER_MACHINE, "machine")])
-def test_one_of_engine_and_machine_may_differ_and_is_what_is_compared(
+def test_either_engine_or_machine_may_differ_and_is_compared(
     tmp_path: Path, environment: dict[str, Any], group: str
 ) -> None:
     done = compared(tmp_path, launches(BF16, OLD), launches(BF16, NEW, environment))
@@ -44,9 +44,7 @@ def test_what_was_not_to_differ_is_refused_alone_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fact", [{"engine_version": "0.33.0"}, {"device_model": "AMD EPYC 7B13"}])
 @pytest.mark.parametrize("side", ["a", "b"])
-def test_a_mix_inside_one_folder_is_refused_with_the_launches_named(
-    tmp_path: Path, side: str, fact: dict[str, str]
-) -> None:
+def test_a_mixed_folder_is_refused_with_its_launches_named(tmp_path: Path, side: str, fact: dict[str, str]) -> None:
     mixed = [*launches(BF16, (110.0, 111.0)), make_record(BF16, 2, [112.0], environment=fact)]
     sides = {"a": launches(BF16, OLD), "b": launches(BF16, NEW), side: mixed}
     told = refused(tmp_path, sides["a"], sides["b"])
