@@ -37,7 +37,7 @@ def planned_profile(harness: str, path: Path | str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.harness}/{shape.name}")
-def test_every_profile_of_llmd_is_read_or_refused_by_a_key_of_its_own(
+def test_every_llmd_profile_is_read_or_refused_by_its_key(
     shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("LLMDBENCH_RUN_DATASET_DIR", "/data")
@@ -79,7 +79,7 @@ def test_every_harness_of_llmd_is_known():
     assert {shape.harness for shape in SHAPES} == set(HARNESSES)
 
 
-def test_prompts_may_stand_beside_a_profile_that_has_no_number_of_them():
+def test_a_config_may_set_prompts_that_the_profile_leaves_open():
     profile = "{harness: guidellm, path: sanity_concurrent}"
     load = f"workloads: [w], workload_settings: {{w: {{profile: {profile}, prompts: 1000}}}}"
     [experiment] = planned(f"{{modes: [online], quants: [bf16], {load}}}").experiments
@@ -120,7 +120,7 @@ def test_flags_become_the_load_that_vllm_bench_serve_sends(tmp_path: Path):
     assert found.slo == {"ttft_ms": 500.0, "tpot_ms": 50.0}
 
 
-def test_an_output_may_end_early_where_the_flags_do_not_say_otherwise(tmp_path: Path):
+def test_an_output_may_end_early_unless_flags_say_otherwise(tmp_path: Path):
     (tmp_path / "flags.yaml").write_text(FLAGS)
     assert meaning("vllm-benchmark", tmp_path / "flags.yaml").workload["ignore_eos"] is False
 
@@ -132,7 +132,7 @@ def test_the_overrides_of_the_guide_change_both_distributions():
     assert meaning("inference-perf", "sanity_random", {"min": "20", "total_count": "200"}) == changed
 
 
-def test_stages_whose_answers_inference_perf_waits_for_are_cut_and_that_is_told():
+def test_notes_tell_that_inference_perf_stages_are_cut():
     perf, guide = meaning("inference-perf", "sanity_random"), meaning("guidellm", "sanity_concurrent")
     assert perf.online == {"request_rate": 1, "duration_s": 30}
     assert any("they are cut" in note for note in perf.notes)
@@ -141,7 +141,7 @@ def test_stages_whose_answers_inference_perf_waits_for_are_cut_and_that_is_told(
     assert guide.online == {"concurrency": 2, "duration_s": 30}
 
 
-def test_benchmarks_of_guidellm_that_count_requests_are_loads_of_so_many(tmp_path: Path):
+def test_guidellm_request_counts_become_loads_of_that_size(tmp_path: Path):
     content = yaml.safe_load((PROFILES[0].parents[1] / "guidellm" / "sanity_concurrent.yaml.in").read_text())
     content["spec"]["constraints"] = [{"kind": "max_requests", "count": 12}]
     content["benchmarks"] = [{"profile.streams": users, "constraints[0].count": 12 * users} for users in (1, 2)]
@@ -151,7 +151,7 @@ def test_benchmarks_of_guidellm_that_count_requests_are_loads_of_so_many(tmp_pat
     assert found.workload["prompts"] == 24
 
 
-def test_stages_are_loads_in_their_order_also_where_they_fall_or_are_alike():
+def test_stages_are_loads_in_order_even_falling_or_equal():
     rising = [{"rate": rate, "duration": 10} for rate in (1, 2, 4)]
     assert meaning("inference-perf", "sanity_random", {"load.stages": rising}).online == {
         "request_rate": [1, 2, 4],
@@ -178,9 +178,7 @@ def test_shared_prefixes_have_their_groups():
     assert (found["prompt_tokens"], found["output_tokens"]) == (2304, 256)
 
 
-def test_values_of_the_environment_fill_tokens_and_those_in_comments_need_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_environment_values_fill_tokens_except_those_in_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.yaml").write_text(
         "# REPLACE_ENV_NOBODY\n" + FLAGS + "random-input-len: REPLACE_ENV_LONG # REPLACE_ENV_NO\n"
     )
@@ -205,7 +203,7 @@ def test_what_the_profile_says_nothing_of_may_stand_beside_it(tmp_path: Path):
     assert found["online"] == {"prompts_as": "text", "concurrency": 1}
 
 
-def test_a_workload_with_a_profile_has_the_key_of_the_load_that_it_means(tmp_path: Path):
+def test_a_profile_workload_has_the_key_of_its_load(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(FLAGS)
     with_profile = f"{{profile: {{harness: vllm-benchmark, path: {tmp_path}/a.yaml}}}}"
     written = (
@@ -222,7 +220,7 @@ def test_a_workload_with_a_profile_has_the_key_of_the_load_that_it_means(tmp_pat
     assert found[0].key() == found[1].key()
 
 
-def test_a_profile_on_the_command_line_is_a_workload_of_its_name_measured_online():
+def test_a_profile_given_as_argument_becomes_an_online_workload():
     config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, overrides: {num-prompts: '7'}}"))
     assert (config.workloads, config.modes) == (["sanity-random"], ["online"])
     assert config.workload_settings["sanity-random"].prompts == 7
@@ -248,20 +246,18 @@ def test_the_longer_form_stands_on_the_command_line_too():
         ("nop/nop", {"modes": ["online"]}, "measures startup alone"),
     ],
 )
-def test_what_the_command_line_says_beside_a_profile_is_not_dropped_silently(
-    profile: str, beside: dict[str, Any], problem: str
-):
+def test_options_beside_a_profile_are_not_dropped_silently(profile: str, beside: dict[str, Any], problem: str):
     with pytest.raises(UserError, match=problem):
         read_config(merged_with(f"profile: {profile}") | beside, {"profile": profile, **beside})
     read_config(merged_with(f"profile: {profile}") | beside)  # of a file that is laid over: it measures this alone
 
 
-def test_a_path_adds_a_key_also_below_one_that_is_missing():
+def test_a_path_adds_a_key_even_below_a_missing_one():
     added = meaning("inference-perf", "sanity_random", {"load.base_seed": 7, "report.goodput.constraints.ttft": 2})
     assert (added.workload["seed"], added.slo) == (7, {"ttft_ms": 2000.0})
 
 
-def test_what_profiles_are_read_as_is_told_with_overrides_and_what_is_read_otherwise():
+def test_the_reading_of_a_profile_is_told_with_its_overrides():
     own = {"overrides": {"load.worker_max_concurrency": 7, "rate": 2}}
     perf = {"profile": {"harness": "inference-perf", "path": "sanity_random", **own}}
     flags = {"profile": {"harness": "vllm-benchmark", "path": "sanity_random", "overrides": {"num-warmups": 3}}}
@@ -302,7 +298,7 @@ def test_stages_of_different_numbers_of_requests_keep_them():
     assert found.workload["prompts"] == 8
 
 
-def test_limits_of_a_profile_are_slo_where_the_config_has_none(tmp_path: Path):
+def test_a_profiles_limits_are_slo_unless_the_config_sets_it(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(FLAGS + "goodput: ttft:500\n")
     own = {"profile": {"harness": "vllm-benchmark", "path": str(tmp_path / "a.yaml")}}
     config = {**CONFIG, "workloads": ["w"], "workload_settings": {"w": own}}
