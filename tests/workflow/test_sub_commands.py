@@ -128,3 +128,18 @@ def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
     done = call(Workspace(tmp_path / "workspace"), "check")
     assert done.returncode == 0, done.stdout
     assert "no problem found" in done.stdout.splitlines()
+
+
+def test_elsewhere_than_in_the_clone_they_lead_to_it(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    (space.path / "Snakefile").unlink()
+    done = call(space, "plan")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "  -> call it in the folder of the clone"
+
+
+def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:
+    settings = {"served": {"placement": {"where": ["server"]}, "engine_args": {"max_num_seqs": 8}}}
+    space = workspace(tmp_path, settings=["default", "served"], setting_settings=settings)
+    said = call(space, "plan").stdout
+    assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said

@@ -275,7 +275,7 @@ class SyntheticModel(BaseModel):
                 other.
         """
         if self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is unknown; {did_you_mean(self.preset, PRESETS)}")
+            raise ValueError(f"preset {self.preset!r} is unknown; there are {', '.join(sorted(PRESETS))}")
         base = {**dict.fromkeys(MOE_FIELDS), **PRESETS[self.preset]}
         sizes = base.keys() - {"architecture"}
         for name in self.shape:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 from rollout_bench.core.errors import UserError
@@ -43,4 +44,6 @@ def _call(purpose: str, *targets: str) -> NoReturn:
             f"{sys.executable} has no Snakemake",
             "run `make setup` in the clone, then call .venv/bin/rollout-bench",
         )
+    if not Path("Snakefile").exists() and not {"-s", "--snakefile", "-d", "--directory"} & set(sys.argv):
+        raise UserError(f"{Path.cwd()} has no Snakefile", "call it in the folder of the clone")
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *targets, *sys.argv[1:]])

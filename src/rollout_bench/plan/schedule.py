@@ -39,6 +39,7 @@ from rollout_bench.plan.planfile import (
     read_plan,
     write_plan,
 )
+from rollout_bench.plan.settings import idle_lines
 
 RESULTS = Path("results")
 
@@ -242,7 +243,7 @@ class Schedule:
     def shown_file(self, again: list[str]) -> PlanFile:
         """Return the plan as `snakemake plan` shows it, with records that are measured `again` and profiles as read."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
-        differing = differing_lines(self.matrix, self.config.baseline.named)
+        differing = [*differing_lines(self.matrix, self.config.baseline.named), *idle_lines(self.config)]
         shown = {"again": again, "changed": self.changed, "profiles": profiles, "differing": differing}
         return self.plan_file().model_copy(update=shown)
 

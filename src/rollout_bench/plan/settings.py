@@ -321,3 +321,14 @@ def _word(key: str, value: Any) -> str:
             "write it in setting_settings, under a name of your own",
         )
     return word
+
+
+def idle_lines(config: Config) -> list[str]:
+    """Return a line for each selected setting with keys of a mode that is not measured."""
+    return [
+        f"setting {name}: its keys of {mode.settings} change nothing, since mode {mode.name} is not measured; "
+        "of several config files the last one decides the modes"
+        for name in config.settings or []
+        for mode in MODES.values()
+        if mode.settings in config.setting_settings.get(name, {}) and mode.name not in config.modes
+    ]

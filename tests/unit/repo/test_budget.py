@@ -12,19 +12,19 @@ BUDGET = {
     "analysis": 4767,
     "checkpoints": 494,
     "cluster": 618,
-    "commands": 556,
+    "commands": 559,
     "contracts": 1597,
     "core": 673,
     "exchange": 545,
     "llmd": 1058,
     "measure": 8704,
-    "plan": 2647,
+    "plan": 2650,
     "report": 3685,
     "scripts": 496,
     "snakefile": 379,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15301,
+    "tests": 15312,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
