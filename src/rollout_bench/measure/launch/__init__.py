@@ -1,1 +1,1 @@
-"""The measuring process: starts the engine, listens to it, ends it, writes the record."""
+"""The measuring process: starts the engine, reads its events, ends it and writes the record."""

@@ -1,4 +1,4 @@
-"""An attempt at one launch, from its arguments to its record or its failure: by itself, or as a member of a block."""
+"""One attempt at a launch, from its arguments to its record or failure, alone or in a block."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ from rollout_bench.workloads.requests import Source
 WORKER = "rollout_bench.measure.engine.worker"
 
 Word = Callable[[], Cause | None]
-"""Asks the scheduler why it ended this process's job; None where it did not, or where there is none."""
+"""Asks the scheduler why it ended this process's job; None if it did not, or without a scheduler."""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that commands have in common which measure launches."""
+    """Add the arguments that all measuring commands share."""
     parser.add_argument(
         "--timeout-s",
         type=float,
         default=3600.0,
         metavar="SECONDS",
-        help="limit for the whole launch; past it the launch has failed (default: %(default)g)",
+        help="time limit for the whole launch; a longer launch fails (default: %(default)g)",
     )
     parser.add_argument(
         "--progress",
@@ -68,60 +68,60 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--isolation",
         choices=get_args(Isolation),
-        help="what may run beside the launch on its node: nothing, or launches on other devices "
-        "(default: exclusive on cpu and of endpoints, else per_device)",
+        help="exclusive: no other launch runs on the node; per_device: launches may run on other devices "
+        "(default: exclusive on cpu and for endpoints, else per_device)",
     )
     parser.add_argument(
         "--devices",
         type=int,
         metavar="N",
-        help="devices that launches of this workflow hold at most at the same time; on cpu the cores are divided into "
-        "so many blocks (default: all; on cpu as many as the launch needs)",
+        help="largest number of devices that launches of this workflow hold together; on cpu the cores are divided "
+        "into N parts (default: all; on cpu as many as the launch needs)",
     )
     parser.add_argument(
         "--first-device",
         type=int,
         metavar="I",
-        help="device to take if it is free, counted round among the visible ones, from 0 (default: as --launch)",
+        help="preferred device, counted from 0 among the visible devices, modulo their number (default: --launch)",
     )
     parser.add_argument(
         "--attempt",
         type=int,
         metavar="N",
-        help="which try of the launch it is, from 1; then a record that is there stays and nothing is measured, and a "
-        "further try ends at once where the failure before was the experiment's, not the node's",
+        help="number of this attempt, from 1; with it, a launch that has a record is not measured again, and an "
+        "attempt after a failure of the experiment (not of the node) ends immediately",
     )
     parser.add_argument(
         "--die-with-parent",
         type=int,
         metavar="PID",
-        help="end when this process, which must be the parent, ends in whatever way (in a shell: $PPID before exec)",
+        help="end when process PID ends for any reason; it must be the parent (in a shell: $PPID before exec)",
     )
 
 
 COMMON = ("timeout_s", "progress", "isolation", "devices", "first_device", "attempt")
-"""Those of the common arguments that an assignment has."""
+"""Common arguments that are fields of `Assignment`."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What is to be measured, and how: the arguments of the measuring command.
+    """Arguments of the measuring command for one launch.
 
     Args:
         spec: the experiment.
         model: folder with the weights, or hub id.
         launch: index of the launch, from 0.
-        out: where the record is to lie.
-        log: takes the engine's output.
-        dataset: the workload's data set, where it has one.
-        timeout_s: limit for the whole launch in seconds; waiting for its turn in a block does not count.
+        out: path of the record.
+        log: file for the engine's output.
+        dataset: the workload's data set, if it has one.
+        timeout_s: limit for the whole launch in seconds, without waiting for turns in a block.
         progress: file with all launches of the plan.
-        isolation: what may run beside it; None for what is usual.
-        devices: devices that launches of its workflow hold at most; None for all.
-        first_device: device to begin with; None for one that its index says.
-        attempt: which try it is, from 1; None where a record that is there is to be measured again.
+        isolation: which other launches may run on the node; None for the default.
+        devices: largest number of devices that the workflow's launches hold together; None for all.
+        first_device: preferred device; None derives it from the index of the launch.
+        attempt: number of the attempt, from 1; None measures again even if a record exists.
         mates: records of the launches in the same block.
-        began: when the block began, on the monotonic clock; None: now.
+        began: begin of the block, on the monotonic clock; None: now.
     """
 
     spec: Spec
@@ -146,37 +146,37 @@ class Assignment:
 
     @property
     def wanted(self) -> Wanted:
-        """Return what it wants of its node."""
+        """Return the launch's requirements on its node."""
         first = self.launch if self.first_device is None else self.first_device
         return Wanted(self.spec, self.out, self.isolation, self.devices, first)
 
     @property
     def loaded(self) -> str:
-        """Return what the engine is to load: an absolute path, or a hub id."""
+        """Return the model for the engine to load: an absolute path or a hub id."""
         local = self.spec.endpoint is None and is_local(self.model)
         return str(Path(self.model).expanduser().absolute()) if local else self.model
 
     @cached_property
     def outcome(self) -> LaunchOutcome:
-        """Return what is to come of it."""
+        """Return the outcome of the launch."""
         return LaunchOutcome(self.spec, self.launch, self.out.absolute(), self.log)
 
     def tell_users(self, signals: int) -> None:
-        """Say who else uses the cores, where these are what the engine computes on.
+        """Print which other processes use the cores, if the engine computes on the CPU.
 
         Raises:
-            Interrupted: a signal came.
+            Interrupted: if a signal arrived.
         """
         if self.spec.platform == "cpu":
             tell_users(partial(pause, signals), self.reporting().phase)
 
     def reporting(self) -> Progress:
-        """Return what prints its progress, from now on."""
+        """Return a new progress reporter for the launch."""
         began = time.monotonic() if self.began is None else self.began
         return Progress(self.spec, self.launch, self.out, self.progress, self.mates, began)
 
     def check(self, spec_file: Path) -> None:
-        """Raise `UserError` where the arguments contradict each other, or the spec that was read from `spec_file`."""
+        """Raise `UserError` if the arguments contradict each other or the spec from `spec_file`."""
         folder = self.out.absolute().parent.name
         if in_workflow(self.out) and folder != self.spec.experiment():
             raise UserError(
@@ -202,10 +202,10 @@ class Seat:
     """The place of a launch in a block.
 
     Args:
-        held: the devices, which the block holds.
-        turns: asks for its turns.
-        mates: returns the pids of the block's processes, its own among them.
-        imported: import of the engine, from which it is forked; None where it starts plainly.
+        held: the block's lease on the devices.
+        turns: asks for the launch's turns.
+        mates: returns the pids of all processes of the block.
+        imported: import of the engine to fork from; None starts a new program.
     """
 
     held: Lease
@@ -215,10 +215,10 @@ class Seat:
 
 
 def imported_for(assignments: Sequence[Assignment], held: Lease) -> Imported | None:
-    """Import the engine in this process, if all of the launches can be forked from there.
+    """Import the engine in this process if all launches can be forked from it; else return None.
 
     Raises:
-        Interrupted: a signal came.
+        Interrupted: if a signal arrived.
     """
     environments = [held.environments(engine_environment(each.spec, each.loaded)) for each in assignments]
     if any(each != environments[0] for each in environments) or not all(can_fork(each.spec) for each in assignments):
@@ -228,16 +228,16 @@ def imported_for(assignments: Sequence[Assignment], held: Lease) -> Imported | N
 
 
 def attempt(assignment: Assignment, signals: int, word: Word, seat: Seat | None = None) -> int:
-    """Measure the launch, unless it is settled, on devices of its own or in its `seat`; return the exit status.
+    """Measure the launch unless it is settled, on its own devices or in its `seat`; return the exit status.
 
     Args:
-        assignment: what is to be measured.
+        assignment: the launch.
         signals: descriptor from `signals_as_descriptor`.
         word: asks the scheduler why it ends the job.
-        seat: its place in a block; None where it is measured by itself.
+        seat: its place in a block; None outside blocks.
 
     Raises:
-        UserError: it failed; a failure file says so, too.
+        UserError: if the launch failed; a failure file has the details.
     """
     outcome = assignment.outcome
     if outcome.is_settled(assignment.attempt):
@@ -248,7 +248,7 @@ def attempt(assignment: Assignment, signals: int, word: Word, seat: Seat | None 
         outcome.clear()
         _measure(assignment, signals, seat)
     except LaunchFailed as error:
-        # where Slurm ends a job, the engine's end can be noticed before our own signal
+        # when Slurm ends a job, the engine's end can be noticed before our own signal
         cause = word() if error.cause.category == "crash" else None
         raise outcome.failed(error.phase, cause or error.cause, error.log) from None
     except UserError as error:
@@ -263,7 +263,7 @@ def attempt(assignment: Assignment, signals: int, word: Word, seat: Seat | None 
             raise outcome.failed("interrupted", cause) from None
         say(f"interrupted by {error}: the engine was ended, nothing was written")
         return 128 + error.number
-    except Exception as error:  # ours, not the engine's: no launch ends without a word
+    except Exception as error:  # a fault of this program: every launch reports its end
         assignment.log.write_text(traceback.format_exc())
         cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
         raise outcome.failed("starting", cause) from None
@@ -275,9 +275,9 @@ def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
     """Run the launch and write its record.
 
     Raises:
-        LaunchFailed: there is no measurement.
-        Interrupted: a signal came before there was one.
-        UserError: the record cannot be written.
+        LaunchFailed: if there is no measurement.
+        Interrupted: if a signal arrived first.
+        UserError: if the record cannot be written.
     """
     obstacle = check_before_start(assignment.spec, assignment.loaded, assignment.dataset)
     obstacle = obstacle or lacks_reference(assignment.spec, assignment.out)
@@ -298,21 +298,21 @@ def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
 
 
 def source_for(assignment: Assignment) -> Callable[[WorkloadSpec, int], Source]:
-    """Return what makes the source of a router's requests, of a workload and the model's number of token ids."""
+    """Return a function that makes a router's source of requests from a workload and the number of token ids."""
     args, dataset = assignment.spec.engine.args, assignment.dataset
     tokenizer, code = str(args.get("tokenizer") or assignment.loaded), bool(args.get("trust_remote_code"))
     return lambda workload, vocabulary: Source(workload, vocabulary, tokenizer, dataset, code)
 
 
 def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment: dict[str, str]) -> float:
-    """Start the engine once beforehand where its caches are to be warm, and no launch has filled them yet.
+    """Start the engine once without measuring, if its caches must be warm and no launch has filled them.
 
     Returns:
-        How long that took, in seconds: whoever planned the launch allowed for its own limit alone.
+        The time that this took, in seconds; it counts against the launch's time limit.
 
     Raises:
-        LaunchFailed: it does not start.
-        Interrupted: a signal came.
+        LaunchFailed: if the engine does not start.
+        Interrupted: if a signal arrived.
     """
     spec, folder = assignment.spec, warm_folder(assignment.spec, environment)
     if folder is None or is_filled(folder):
@@ -351,7 +351,7 @@ def _dataset(assignment: Assignment) -> str | None:
 
 
 def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -> None:
-    """As `_measure`, on devices that are held."""
+    """Do the work of `_measure` on held devices."""
     spec = assignment.spec
     turns, imported = (None, None) if seat is None else (seat.turns, seat.imported)
     progress = assignment.reporting()
@@ -390,7 +390,7 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
         if isinstance(collecting, StartCollecting):
             collecting.weights_bytes = weights_bytes
         launch.run(collecting.take)
-        # which commit the hub has now is known once the engine has asked for it
+        # the hub's current commit is known only after the engine has loaded the model
         collecting.model_files = files if is_local(assignment.loaded) else _model_files(assignment)
         collecting.block = None if turns is None else turns.block
         collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), assignment.out)

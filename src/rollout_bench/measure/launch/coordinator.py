@@ -1,11 +1,12 @@
-"""The coordinator of a block: holds the devices, starts a process for each launch, and says whose turn it is.
+"""The coordinator of a block: holds the devices, starts a process for each launch, and grants the turns.
 
 coordinator -- holds the lease for all
-    |-- launch   as `run_launch.py` is one: guardian, engine, limits, record, failure; asks for its turns
+    |-- launch   like a process of `run_launch.py`: guardian, engine, limits, record, failure; asks for its turns
     |-- launch
     `-- ...
 
-A launch's process ends with the coordinator, however that ends. The coordinator goes on without a launch that is gone.
+When the coordinator ends, for any reason, the processes of its launches end too. If a launch ends early, the
+coordinator continues with the others.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.scratch import end_left_behind
 
 LONGEST_S = 180.0
-"""How long a launch that was asked to end may take: it waits 90 s for its guardian, and then tries for 70 s itself."""
+"""Time limit for a launch to end on request: it waits 90 s for its guardian, then ends processes itself for 70 s."""
 
 KILLED = Cause(
     "killed",
@@ -45,7 +46,7 @@ KILLED = Cause(
 )
 
 Begin = Callable[[Assignment, int, Word, Seat], int]
-"""Measures a launch in its seat, with the descriptor of its signals, and returns the exit status."""
+"""Measures a launch in its seat, with the descriptor of its signals, and returns its exit status."""
 
 
 def check_together(assignments: Sequence[Assignment], at_once: int) -> None:
@@ -90,16 +91,16 @@ class _Launched:
 
 @dataclass
 class Coordinator:
-    """One block.
+    """Runs the launches of one block.
 
     Args:
         assignments: the launches, the baseline first.
-        held: the devices of all of them.
-        rotation: whose turn it is.
+        held: the lease on the devices that all launches share.
+        rotation: decides which launch has the turn.
         signals: descriptor from `signals_as_descriptor`.
         word: asks the scheduler why it ends the job.
         begin: measures a launch in its own process.
-        imported: import of the engine in this process, from which engines are forked; None where they start plainly.
+        imported: import of the engine in this process, to fork engines from; None starts engines as new programs.
     """
 
     assignments: Sequence[Assignment]
@@ -113,10 +114,10 @@ class Coordinator:
     _launched: dict[int, _Launched] = field(default_factory=dict)
 
     def run(self) -> list[int]:
-        """Measure all launches; return the exit status of each, once no process of any of them is left.
+        """Measure all launches and return their exit statuses, after all their processes have ended.
 
         Raises:
-            Interrupted: a signal came; all launches have ended.
+            Interrupted: if a signal arrived; all launches have ended.
         """
         try:
             while not self.rotation.is_over:
@@ -140,7 +141,7 @@ class Coordinator:
         sys.stderr.flush()
         coordinator = os.getpid()
         others = [ours, *(launched.line for launched in self._launched.values() if launched.status is None)]
-        # until it has its own, the new process has our descriptor: a signal to it would come to us, and be lost to it
+        # Until the new process has its own descriptor, it shares ours: its signals would arrive here and be lost.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             pid = os.fork()
@@ -160,10 +161,10 @@ class Coordinator:
         return self.begin(self.assignments[position], signals, self.word, seat)
 
     def _listen(self) -> None:
-        """Wait until a launch says something or is gone.
+        """Wait until a launch sends a message or ends.
 
         Raises:
-            Interrupted: a signal came.
+            Interrupted: if a signal arrived.
         """
         alive = {launched.line.descriptor: p for p, launched in self._launched.items() if launched.status is None}
         assert alive, "a block whose launches are not over has one that lives, or something to do"
@@ -191,8 +192,8 @@ class Coordinator:
         if launched.status is None or launched.status >= 0:
             return
         assignment = self.assignments[position]
-        # Where its guardian was killed with it, parts of the engine may go on. A process that dies closes its end of
-        # the line a moment before the lock of its folder.
+        # If its guardian was killed too, parts of the engine may still run. A dying process closes its socket
+        # shortly before it releases the lock on its folder.
         for _ in range(20):
             if end_left_behind(say):
                 break
@@ -205,9 +206,9 @@ class Coordinator:
         launched.status = 1
 
     def _end_all(self) -> None:
-        """End all launches and wait until they and their engines are gone.
+        """End all launches and wait until they and their engines have ended.
 
-        One that does not end in `LONGEST_S` seconds is killed, and its guardian left to end its engine.
+        A launch that does not end within `LONGEST_S` seconds is killed; its guardian then ends its engine.
         """
         left = {p: launched for p, launched in self._launched.items() if launched.status is None}
         for launched in left.values():
@@ -238,11 +239,11 @@ class Coordinator:
 
 
 def _be_launch(coordinator: int, mask: set[int], begin: Callable[[int], int]) -> None:
-    """Run in the process of a launch until it ends; never returns to what the coordinator does.
+    """Run one launch in its forked process, then exit; this never returns to the coordinator's code.
 
     Args:
         coordinator: pid of the parent.
-        mask: the signals to block from when `begin` can read those of `STOPPING`.
+        mask: signals to block once `begin` can read the signals in `STOPPING`.
         begin: measures the launch, with the descriptor of its signals, and returns the exit status.
     """
     status = 1
@@ -259,11 +260,11 @@ def _be_launch(coordinator: int, mask: set[int], begin: Callable[[int], int]) ->
     finally:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
-        os._exit(status)  # what the coordinator holds it gives back itself
+        os._exit(status)  # the coordinator releases its own resources
 
 
 def rotation_of(assignments: Sequence[Assignment], orders: Orders, at_once: int, started: Started) -> Rotation:
-    """Return the turns of a block of these launches."""
+    """Return the rotation for a block of these launches."""
     iterations = [assignment.spec.measuring.iterations for assignment in assignments]
     return Rotation(
         [assignment.name for assignment in assignments],

@@ -1,4 +1,4 @@
-"""From what a failed engine left, its exception, log and exit status, to the cause: messages that are known."""
+"""Finds the cause of an engine's failure in its exception, log and exit status, from a table of known messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollout_bench.core.errors import printable
 
 @dataclass(frozen=True)
 class KnownCause:
-    """A row of the table: `pattern` is searched for in the exception's text and then in the log."""
+    """A row of the table: `pattern` is searched first in the exception's text, then in the log."""
 
     pattern: str
     category: str
@@ -224,26 +224,26 @@ KNOWN_CAUSES = (
         "install them again from the pins in requirements/",
     ),
 )  # fmt: skip
-"""Searched from the top: the first row that matches is the cause, so narrow ones stand before wide ones."""
+"""The first matching row is the cause, so narrow patterns come before wide ones."""
 
 
 SEARCHED = 200_000
-"""Characters at each end of a text that are searched for a known cause: as many as are kept of a log."""
+"""Characters searched at each end of a text, half as many as the supervisor keeps of a log."""
 
 SEARCHED_OF_LINE = 10_000
-"""The same of a line."""
+"""Characters searched at each end of a line."""
 
 CRASH_FIX = "read the log; run the same command again, since a crash may be chance"
 
 
 WRAPPERS = re.compile(r"EngineDeadError|Engine core initialization failed|WorkerProc initialization failed")
-"""Exceptions that only say that another process of the engine failed; its own stands in the log."""
+"""Exceptions that only report the failure of another engine process, whose own exception is in the log."""
 
 CHATTER = re.compile(r"^(?:\(.*?\) )?(?:INFO|WARNING|DEBUG) .*\n?", re.MULTILINE)
-"""Lines of the log that are no errors, though some quote one."""
+"""Log lines below error level; some of them quote an error."""
 
 PREFIX = re.compile(r"^(?:\(.*?\) )?ERROR [\d-]+ [\d:]+ \[[\w.]+:\d+\] ", re.MULTILINE)
-"""What the engine's logger puts before each line of an error."""
+"""Prefix that the engine's logger adds to each line of an error."""
 
 
 def diagnose(exception: str, log: str) -> Cause:
@@ -251,11 +251,12 @@ def diagnose(exception: str, log: str) -> Cause:
 
     Args:
         exception: type and text of the exception that ended the engine; empty if there was none.
-        log: what the engine logged.
+        log: the engine's log.
 
     Returns:
-        The first known cause that matches the exception, then the log's errors; else a crash that quotes
-        the exception.
+        The first known cause that matches the exception, else the first that matches the log's errors, else a crash
+        that
+        quotes the exception.
     """
     exception = _searched(exception)
     errors = PREFIX.sub("", CHATTER.sub("", _searched(log)))
@@ -271,12 +272,12 @@ def diagnose(exception: str, log: str) -> Cause:
 
 
 def died(status: int, log: str, out_of_memory: bool) -> Cause:
-    """Return the cause of an engine process that ended by itself without a word.
+    """Return the cause for an engine process that ended without reporting a failure.
 
     Args:
         status: exit status; negative for a signal, as in `subprocess`.
-        log: what the engine logged.
-        out_of_memory: whether the kernel ended a process for want of memory meanwhile.
+        log: the engine's log.
+        out_of_memory: whether the kernel killed a process during the launch because memory ran out.
     """
     if out_of_memory:
         fix = "use a smaller model or KV cache (kv_cache_memory_bytes in engine_args), or give the job more memory"
@@ -290,14 +291,14 @@ def died(status: int, log: str, out_of_memory: bool) -> Cause:
 
 
 def last_exception(log: str) -> str:
-    """Return the last line of `log` that looks like the end of a traceback; else empty."""
+    """Return the last line of `log` that looks like the end of a traceback; empty if there is none."""
     found = re.findall(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception): .+)$", log, re.MULTILINE)
     plain = [line for line in found if not WRAPPERS.search(line)]
     return str(plain[-1]) if plain else ""
 
 
 def _searched(text: str) -> str:
-    """Return `text` without its middle where it is long, and so its long lines: an error may quote megabytes."""
+    """Return `text` without the middle of a long text and of long lines: an error may quote megabytes."""
     if len(text) > 2 * SEARCHED:
         text = f"{text[:SEARCHED]}\n...\n{text[-SEARCHED:]}"
     lines = text.split("\n")
@@ -306,10 +307,7 @@ def _searched(text: str) -> str:
 
 
 def _quote(text: str, match: re.Match[str]) -> str:
-    """Return the line of the match, and the two after it where it only announces them (pydantic).
-
-    Without decoration.
-    """
+    """Return the line of the match without decoration, and the next two lines if it only announces them (pydantic)."""
     lines = text[text.rfind("\n", 0, match.start()) + 1 :].splitlines()
     announces = re.search(r"validation errors? for \w+$", lines[0])
     quoted = " ".join(lines[:3]) if announces else lines[0]

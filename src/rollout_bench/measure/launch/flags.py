@@ -1,4 +1,4 @@
-"""Flags of a launch: what was loaded against what was asked, others on the machine, clients too slow, fallbacks."""
+"""Flags of a launch: wrong weights or settings, interference, slow clients, failed requests and fallbacks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rollout_bench.workloads.requests import Request, sharing
 
 
 def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
-    """Return the largest number of sequences that were running at one moment; None where a row has no times.
+    """Return the largest number of sequences that ran simultaneously; None if a row lacks times.
 
-    A sequence runs from when it is first scheduled until its last token. One that was preempted counts as running
-    (the flag `preemptions` tells of it); one that ends at the very moment another begins does not meet it.
+    A sequence runs from its first scheduling until its last token. A preempted sequence counts as running; the flag
+    `preemptions` reports it. A sequence that ends at the moment when another begins does not overlap with it.
     """
     changes = []
     for row in rows:
@@ -38,12 +38,12 @@ def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
 
 
 def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) -> list[Flag]:
-    """Return a flag where fewer sequences ran together than were handed over at once.
+    """Return a flag if fewer sequences ran together than were submitted together.
 
     Args:
-        spec: what was asked; a `max_num_seqs` below the batch is asked for and no doubt.
+        spec: the settings. A `max_num_seqs` below the batch is intended and raises no flag.
         rows: the sequences of the iterations that count.
-        engine: what the engine said of its KV cache and its limits.
+        engine: the engine's facts, with the size of its KV cache and its limits.
     """
     workload = spec.workload
     sequences = workload.prompts * workload.samples_per_prompt
@@ -52,7 +52,7 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     for row in rows:
         of_pass[row.iteration, row.replica or 0].append(row)
     counted = {each: found for each, of in sorted(of_pass.items()) if (found := most_at_once(of))}
-    # of a rollout each engine is asked for what a router gave it, and of a placement for its share
+    # in a rollout an engine gets the router's share of the sequences; in a placement it gets its own share
     shared = spec.rollout is not None or spec.placement is not None
     wanted = {each: min(asked, len(of_pass[each])) if shared else asked for each in counted}
     short = [each for each in counted if counted[each] < wanted[each]]
@@ -86,7 +86,7 @@ FALLBACK_PATTERNS = (
     r"performance is not optimized|sub-?optimal performance|Performance might be sub-optimal",
     r"[Uu]sing default MoE config|Custom allreduce is disabled",
 )  # fmt: skip
-"""Wordings of vLLM 0.32, searched for in each line that the engine's loggers wrote. Examples: "... falling back to
+"""Wordings of vLLM 0.32, searched in each line of the engine's loggers. Examples: "... falling back to
 normal kernel selection", "... is not supported on CPU, disabled.", "..., overriding user-specified block_size=..."."""
 
 ASKED_FOR = (
@@ -95,16 +95,16 @@ ASKED_FOR = (
     r"Filesystem type|Auto-prefetch|safetensors checkpoint|[Cc]hat template",
     r"num_gpu_blocks_override",
 )
-"""Lines that match and tell of nothing but what the settings ask for, or of nothing that is measured."""
+"""Exceptions: matching lines about requested settings, or about things that do not affect the measurement."""
 
 LINE = re.compile(r"^(?:\(.*?\) )?(?:INFO|WARNING) [\d-]+ [\d:]+ \[[\w.]+:\d+\] (.*)$", re.MULTILINE)
 
 LIMIT = 300
-"""Characters of a line that a sentence quotes."""
+"""Characters of a log line that a flag quotes."""
 
 
 def fallback_flags(log: str) -> list[Flag]:
-    """Return a flag for each different line of `log` with which the engine fell back or dropped an option."""
+    """Return a flag for each distinct line of `log` that reports a fallback or an ignored option."""
     said = dict.fromkeys(match.group(1).strip() for match in LINE.finditer(log))
     return [
         Flag(code="engine_fallback", severity="warning", sentence=f"The engine logged: {line[:LIMIT]}")
@@ -130,21 +130,21 @@ START_UP_PATTERNS: dict[str, str] = {
     "kv_cache_memory_gib": rf"Available KV cache memory: {_NUMBER} GiB",
     "kv_cache_tokens": rf"\b[A-Z]+ KV cache size: {_NUMBER} tokens",
 }
-"""Name -> regular expression whose one group is the number, in the unit that the name ends in."""
+"""Name -> regular expression with one group: the number, in the unit at the end of the name."""
 
 FROM_CACHE = r"Directly load (?:AOT compilation|the compiled graph)"
-"""A compiled graph came from the compile cache; how many did is `compile_cache_loads`."""
+"""Line that reports a graph from the compile cache; `compile_cache_loads` is the number of such lines."""
 
 _TIME = r"INFO (\d\d-\d\d \d\d:\d\d:\d\d) "
 
 CPU_COMPILE = rf"{_TIME}[^\n]*Warming up model for the compilation\.\.\..*?{_TIME}[^\n]*Warming up done\."
-"""The CPU runner logs no duration of its compilation, but the beginning and the end of it, to whole seconds."""
+"""The CPU runner logs the begin and the end of its compilation in whole seconds, but no duration."""
 
 
 def read_log(text: str) -> dict[str, float]:
-    """Return the numbers that the engine logged while it started, as name -> value.
+    """Return the numbers that the engine logged during its start, as name -> value.
 
-    With several workers each reports; the largest counts, since the engine waits for the slowest.
+    With several workers, the largest number of each name counts because the engine waits for the slowest worker.
     """
     found = {}
     for name, pattern in START_UP_PATTERNS.items():
@@ -164,20 +164,20 @@ def _seconds(begin: str, end: str) -> float:
 
 
 FAILED_SHARE = 0.01
-"""Share of requests that may fail before a launch takes no part in comparisons: the rest had the server to itself."""
+"""Share of failed requests above which a launch is invalid: the other requests had less competition."""
 
 BUSY_SHARE, FULL_SHARE = 0.8, 0.95
-"""CPU share of the sending process from which on it is a doubt, and from which on it is what was measured."""
+"""CPU shares of the client above which a launch is flagged, and above which it is invalid."""
 
 LATE_MEDIAN_S, LATE_P99_S = 0.001, 0.005
-"""How late the sending process may see an answer, at the median and 99 times in 100."""
+"""Largest allowed delay until the client sees an answer: median and 99th percentile."""
 
 LATE_SHARE = 0.1
-"""Share of a usual request by which one of a hundred may be seen late, where that is more."""
+"""Largest allowed 99th percentile of lateness, as a share of a usual request, if that is more than `LATE_P99_S`."""
 
 
 def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return all of them, from the measured `iterations` and the rows of a launch."""
+    """Return all flags of an online launch, from its measured `iterations` and its rows."""
     of: dict[int, list[SequenceRow]] = {iteration.index: [] for iteration in iterations}
     for row in rows:
         if row.iteration in of:
@@ -192,7 +192,7 @@ def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -
 
 
 def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return a flag where requests failed, with what was said most often."""
+    """Return a flag if requests failed, with the most frequent error."""
     said = Counter(row.error for row in rows if row.error is not None)
     if not said:
         return []
@@ -204,11 +204,11 @@ def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
 
 
 CUT_SHARE = 0.1
-"""Share of requests that may be cut at the end of a load's time before latencies are those of the shorter ones."""
+"""Share of requests cut at the end of the load above which latencies favour short requests."""
 
 
 def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return a flag where much of what was sent was cut, since the time of its load was over."""
+    """Return a flag if many requests were cut because the load's time was over."""
     cut = sum(row.cut_s is not None for row in rows)
     if not cut or cut <= CUT_SHARE * len(rows):
         return []
@@ -222,7 +222,7 @@ def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
 
 
 def reuse_flags(spec: Spec, rows: Iterable[SequenceRow], engine: EngineFacts) -> list[Flag]:
-    """Return a flag where a load for a time sent prompts again, and a prefix cache may have had them."""
+    """Return a flag if a timed load sent prompts again that the prefix cache may have held."""
     workload = spec.workload
     if spec.load is None or (workload.dataset is not None and workload.dataset.format == "trace"):
         return []
@@ -241,7 +241,7 @@ def reuse_flags(spec: Spec, rows: Iterable[SequenceRow], engine: EngineFacts) ->
 
 
 def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a flag where what sends the requests may be what was measured."""
+    """Return a flag if the client may have limited the measurement."""
     used = [iteration.client for iteration in iterations if iteration.client is not None]
     if not used:
         return []
@@ -262,7 +262,7 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
 
 
 def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return a flag where requests were sent so much later than they were due that it is another load."""
+    """Return a flag if requests were sent so late that the load differs from the requested load."""
     late_s = sorted(row.sent_s - row.due_s for row in rows if row.sent_s is not None and row.due_s is not None)
     answered_s = [
         (row.last_token_s if row.first_token_s is None else row.first_token_s) - row.sent_s
@@ -282,7 +282,7 @@ def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
 
 
 def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a flag where the server preempted requests."""
+    """Return a flag if the server preempted requests."""
     counts = [iteration.server.preemptions or 0 for iteration in iterations if iteration.server is not None]
     if not sum(counts):
         return []
@@ -292,7 +292,7 @@ def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
 
 
 def preempted_flags(index: int, preemptions: int) -> list[Flag]:
-    """Return a flag where the engine preempted sequences in an iteration."""
+    """Return a flag if the engine preempted sequences in an iteration."""
     if not preemptions:
         return []
     sentence = f"Iteration {index}: {preemptions} preemptions; the KV cache does not hold all sequences at once."
@@ -304,7 +304,7 @@ PROVEN_SHARE = 0.9
 
 
 def engine_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
-    """Return flags on an engine of `spec` that is loaded: whether it is what was asked."""
+    """Return flags for the differences between a loaded engine and its `spec`."""
     return [*quant_flags(spec.quant, engine), *_setting_flags(spec, engine)]
 
 
@@ -369,7 +369,7 @@ def _cache_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
 def token_flags(
     workload: WorkloadSpec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]
 ) -> list[Flag]:
-    """Return a flag if `iteration` brought back other tokens than were `asked` for."""
+    """Return a flag if the tokens of `iteration` differ in number or length from the requests in `asked`."""
     wanted = {(request.prompt, request.sample): request for request in asked}
     problems = []
     if len(rows) != len(asked):
@@ -391,10 +391,10 @@ def token_flags(
 
 
 def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
-    """Return a flag if prompt tokens came from the prefix cache that nothing in `iteration` can have put there.
+    """Return a flag if `iteration` had more prefix cache hits than its own prompts can explain.
 
-    The first sample of a prompt finds nothing of it in a cache that was reset, but what other prompts begin with too;
-    its siblings may find all.
+    After a reset, the first sample of a prompt can only find the prefix that it shares with other prompts. The other
+    samples of the prompt can find the whole prompt.
     """
     shared = sharing(asked)
     if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared.tokens:
@@ -421,13 +421,13 @@ def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Ite
 
 
 def cycle_flags(passes: Sequence[Iteration]) -> list[Flag]:
-    """Return what speaks against the transitions of a launch's passes, warm-up first."""
+    """Return flags on the weight syncs of a launch's passes, warm-up first."""
     transitions = [each.transition for each in passes if each.transition is not None]
     return [*output_changed(transitions), *update_without_effect(transitions)]
 
 
 def _proofs(transitions: Sequence[Transition]) -> list[tuple[str, WeightProof]]:
-    """Return the proofs of `transitions` in their order, each with the beginning of a sentence: of which weights."""
+    """Return the proofs of `transitions` in order, each with the number of updates as the beginning of a sentence."""
     taken = [
         (updates, proof)
         for number, transition in enumerate(transitions)
@@ -440,9 +440,9 @@ def _proofs(transitions: Sequence[Transition]) -> list[tuple[str, WeightProof]]:
 
 
 def output_changed(transitions: Sequence[Transition]) -> list[Flag]:
-    """Return a flag where weights are no finite numbers, or the same weights are not what they were the first time.
+    """Return a flag if weights are not finite, or if the same weights later differ in checksum or tokens.
 
-    `transitions` are all of a launch.
+    `transitions` are all weight syncs of a launch.
     """
     first: dict[str, tuple[str, WeightProof]] = {}
     for when, proof in _proofs(transitions):
@@ -468,9 +468,9 @@ def output_changed(transitions: Sequence[Transition]) -> list[Flag]:
 
 
 def update_without_effect(transitions: Sequence[Transition]) -> list[Flag]:
-    """Return a flag where some weights have not become others, or generate what they did before.
+    """Return a flag if an update left weights that had to change, or did not change the generated tokens.
 
-    `transitions` are all of a launch.
+    `transitions` are all weight syncs of a launch.
     """
     proofs = _proofs(transitions)
     for (_, before), (when, proof) in itertools.pairwise(proofs):
@@ -486,13 +486,13 @@ def update_without_effect(transitions: Sequence[Transition]) -> list[Flag]:
 
 
 def placement_flags(passes: Sequence[Iteration], shards: int) -> list[Flag]:
-    """Return flags where engines of a placement have not the trainer's new weights, or these are no numbers.
+    """Return flags if engines of a placement lack the trainer's new weights, or if the weights are not finite.
 
-    They are those of the first step that has any.
+    Only the flags of the first flagged step are returned.
 
     Args:
-        passes: its steps.
-        shards: ranks of each engine, each of which has weights of its own.
+        passes: the steps.
+        shards: ranks of each engine; each rank has its own weights.
     """
     for each in passes:
         if each.placed is not None and (flags := _step_flags(each.index, each.placed, shards)):
@@ -508,7 +508,7 @@ def _step_flags(index: int, placed: PlacedStep, shards: int) -> list[Flag]:
     if bad.not_finite:
         what = f"{bad.not_finite} of {bad.tensors} tensors of an engine have values that are no finite numbers"
         flags.append(_invalid("output_changed", f"{when}, {what}."))
-    # of the same weights all have, the first engine's proofs are those of all
+    # if all engines have the same weights, the first engine's proofs hold for all
     trained = sum(proof.trained for proof in placed.proofs[:shards])
     still = trained - sum(proof.changed_trained for proof in placed.proofs[:shards])
     alike = all(len({proof.checksum for proof in placed.proofs[shard::shards]}) == 1 for shard in range(shards))

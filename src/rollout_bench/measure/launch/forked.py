@@ -1,8 +1,8 @@
-"""Engines forked from a process that has imported vLLM, which on a CPU costs three quarters of a plain start.
+"""Engines forked from a process that has imported vLLM; the import takes three quarters of a plain start on a CPU.
 
-A block's process imports vLLM once, initialises no device, and the process of each launch forks its engine from there.
-Only engines whose core stays in their process start so, on the CPU. Whether such starts measure and scatter as plain
-ones do: studies/forked_starts.py.
+A block's process imports vLLM once and initialises no device. The process of each launch forks its engine from there.
+This applies only to CPU engines whose core stays in their process. studies/forked_starts.py tests whether forked starts
+give the same times and spread as plain starts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODULES = (
     "vllm.v1.worker.cpu_worker",
     "vllm.model_executor.models.qwen3",
 )
-"""What an engine on the CPU imports before its weights are read; one that needs more imports it after the fork."""
+"""Modules that a CPU engine imports before it reads its weights; further imports happen after the fork."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Imported:
     """An import of the engine in this process.
 
     Attributes:
-        seconds: how long it took.
-        output: the text that it printed, which the log of a plain start has, too.
-        descriptors: those that it opened.
+        seconds: duration of the import.
+        output: text printed during the import, which the log of a plain start also contains.
+        descriptors: file descriptors that the import opened.
     """
 
     seconds: float
@@ -49,7 +49,7 @@ class Imported:
 
 
 def can_fork(spec: Spec) -> bool:
-    """Return whether an engine of `spec` is one process, on the CPU, whose start is not what is measured."""
+    """Return whether the engine of `spec` is a single CPU process whose start is not being measured."""
     alone = replicas(spec) * devices_per_replica(spec) == 1 and not spec.engine.multiprocess
     return spec.platform == "cpu" and alone and spec.startup is None and spec.endpoint is None
 
@@ -59,13 +59,13 @@ def imported_once(module: str, environment: Mapping[str, str]) -> Imported | Non
 
     Args:
         module: the engine process's module.
-        environment: theirs, but for the temporary folder.
+        environment: the engines' environment, without the temporary folder.
 
     Returns:
-        None where the import fails: the engine that is started plainly then says why.
+        The import; None if it fails, because a plain start then reports the reason.
 
     Raises:
-        Interrupted: a signal came.
+        Interrupted: if a signal arrived.
     """
     before = _descriptors()
     began = time.monotonic()
@@ -75,21 +75,21 @@ def imported_once(module: str, environment: Mapping[str, str]) -> Imported | Non
                 importlib.import_module(name)
     except Interrupted:
         raise
-    except Exception:  # of whichever library
+    except Exception:  # from any library
         return None
-    gc.freeze()  # else each engine's first collection would copy what they share
+    gc.freeze()  # otherwise each engine's first collection would copy the shared memory
     return Imported(time.monotonic() - began, bytes(output), frozenset(_descriptors() - before))
 
 
 class Forked:
-    """An engine process forked from this one; has what is used of `subprocess.Popen`.
+    """An engine process forked from this one, with the used part of the interface of `subprocess.Popen`.
 
     Args:
-        module: the engine process's module, whose `main` it runs.
-        imported: the import that it goes on from.
-        environment: its environment.
-        log: takes its output.
-        inherited: descriptors that it keeps; the first is its argument.
+        module: the engine process's module, whose `main` runs.
+        imported: the import to continue from.
+        environment: environment of the process.
+        log: descriptor for its output.
+        inherited: descriptors that stay open; the first is the process's argument.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Forked:
         self._status: int | None = None
 
     def wait(self) -> int:
-        """Wait for its end; return the exit status, a signal as a negative number."""
+        """Wait for the process to end; return its exit status, a signal as a negative number."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
@@ -119,7 +119,7 @@ def _become(
     standard: Sequence[int],
     inherited: Sequence[int],
 ) -> NoReturn:
-    """Be the engine process, as if it had been started with `python -m`."""
+    """Turn this forked process into the engine process, as if started with `python -m`."""
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -164,7 +164,7 @@ def _as_in(environment: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _captured() -> Iterator[bytearray]:
-    """Collect the output of this process, also of its libraries, instead of showing it."""
+    """Collect the output of this process and its libraries instead of showing it."""
     output, kept = bytearray(), (os.dup(1), os.dup(2))
     with tempfile.TemporaryFile() as file:
         sys.stdout.flush()

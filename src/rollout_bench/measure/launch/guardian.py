@@ -1,8 +1,8 @@
 """The guardian: a small process that outlives the supervisor and ends the engine's process groups.
 
-It holds the read end of a pipe. However the supervisor ends, kill -9 included, the kernel closes the
-write end, and the guardian ends the groups that it was told of, then removes the engine's temporary folder.
-Both sides of that pipe are in this file.
+The guardian holds the read end of a pipe. When the supervisor ends, even by kill -9, the kernel closes the write end.
+The guardian then ends all registered groups and removes the engine's temporary folder. This file has both sides of the
+pipe.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Guardian:
     """The supervisor's handle on its guardian.
 
     Args:
-        log: file that takes the guardian's output; it must not hold on to a terminal or a pipe of the caller's.
-        environment: environment with a PYTHONPATH on which this package is found.
+        log: file for the guardian's output; a terminal or a pipe of the caller would be kept open.
+        environment: environment with a PYTHONPATH that includes this package.
         folder: the engine's temporary folder.
-        keep_open: descriptors that it keeps open until it has ended the groups.
+        keep_open: descriptors that the guardian keeps open until it has ended the groups.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class Guardian:
 
     @property
     def pid(self) -> int:
-        """Pid of the guardian that is running now."""
+        """Pid of the current guardian."""
         return self._process.pid
 
     def watch(self, group: Group) -> None:
-        """Have `group` ended once this process ends or calls `end`."""
+        """Register `group`, to be ended when this process ends or calls `end`."""
         self._groups.append(group)
         self._tell(group)
 
     def note_shared_memory(self) -> None:
-        """Note the shared memory of the groups, so that it is removed even if all of them are killed at once."""
+        """Record the shared memory of the groups, so that it is removed even if all processes are killed together."""
         note_shared_memory(self._folder, shared_memory_of(members_of(self._groups)))
 
     def replace_if_dead(self) -> bool:
-        """Start another guardian if somebody ended this one; return whether that was needed."""
+        """Start another guardian if the current one is dead; return whether it was dead."""
         if self._process.poll() is None:
             return False
         self._close()
@@ -67,15 +67,15 @@ class Guardian:
         return True
 
     def end(self) -> bool:
-        """End the groups, in this process if the guardian is dead; return whether all its processes are gone."""
+        """End the groups, in this process if the guardian is dead; return whether all their processes are gone."""
         self._close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=90)
         return clean_up(self._groups, self._folder)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # On its command line: were this process killed before it had told the groups, the guardian would remove the
-        # folder, by which alone the next launch could find what still runs, and end nothing.
+        # The groups are on the command line because this process may be killed before it writes them to the pipe.
+        # The guardian would then end nothing and remove the folder that the next launch needs to find the processes.
         groups = [f"{group.leader}:{group.started}" for group in self._groups]
         return subprocess.Popen(
             [sys.executable, "-S", "-m", MODULE, *groups, str(self._folder)],
@@ -89,7 +89,7 @@ class Guardian:
 
     def _tell(self, group: Group) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # dead already: its pidfd will say so
+        with contextlib.suppress(BrokenPipeError):  # dead already: its pidfd shows it
             self._process.stdin.write(f"{group.leader}:{group.started}\n".encode())
             self._process.stdin.flush()
 
@@ -109,7 +109,7 @@ def clean_up(groups: Sequence[Group], folder: Path) -> bool:
 
 
 def main() -> int:
-    """Take `<leader>:<start>` of each group from the command line and stdin, and clean up after them at end of file."""
+    """Read `<leader>:<start>` of each group from the command line and stdin; clean up after them at end of file."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")

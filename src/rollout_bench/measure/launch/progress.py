@@ -1,4 +1,4 @@
-"""One line per phase and iteration: what runs, what is left, about how long."""
+"""One line of progress for each phase and iteration: current work, remaining launches, estimated time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rollout_bench.core.numbers import number, several
 
 @dataclass(frozen=True)
 class Place:
-    """Where a launch stands in its plan.
+    """Position of a launch in its plan.
 
     Attributes:
-        launches: of the plan.
-        missing: those that are neither measured nor failed in this run, this one left out.
-        known: whether it is known how long launches take; else each of those below counts as one second.
-        expected_s: how long this launch is expected to take, with those in its block.
-        others_s: the same of all others that are missing.
-        ends_by_precision: True where fewer launches than planned may turn out to be enough.
+        launches: number of launches in the plan.
+        missing: number of launches without record or failure in this run, without this launch.
+        known: whether the plan has an expected time for each launch; if not, each second below counts one launch.
+        expected_s: expected time of this launch, including the launches in its block.
+        others_s: expected time of all other missing launches.
+        ends_by_precision: whether fewer launches than planned may be enough.
     """
 
     launches: int
@@ -46,13 +46,14 @@ class Progress:
     """Prints the progress of one launch to stderr.
 
     Args:
-        spec: what is measured.
+        spec: the spec of the launch.
         launch: index of the launch.
-        record: where its record will lie.
-        plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds or null}, ...]}`; None: no
-            totals.
-        mates: records of the launches in the same block, which take as long as this one.
-        began: when the launch began, or its block, on the monotonic clock.
+        record: path of its record.
+        plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds or null}, ...]}`; None
+            prints
+            no totals.
+        mates: records of the launches in the same block, each expected to take as long as this launch.
+        began: begin of the launch or its block, on the monotonic clock.
     """
 
     spec: Spec
@@ -73,11 +74,11 @@ class Progress:
         self._wanted = None if measuring.iterations == "auto" else measuring.iterations
 
     def phase(self, name: str) -> None:
-        """Say that the launch came to a new phase."""
+        """Print the name of the phase that the launch entered."""
         self._say(name)
 
     def iteration(self, done: Iteration, wanted: int | None = None) -> None:
-        """Say that an iteration is over; `wanted` is how many are to count, where that is known."""
+        """Print the result of an iteration; `wanted` is the number of iterations that count, if known."""
         self._durations.append(done.elapsed_s)
         self._wanted = wanted or self._wanted
         point = "" if done.point is None else done.point.label
@@ -92,7 +93,7 @@ class Progress:
         self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
 
     def steps(self, done: Sequence[Step]) -> None:
-        """Say that a window of steps is over."""
+        """Print the mean time of a window of steps."""
         if not done:
             return
         mean_s = fmean(step.elapsed_s for step in done)
@@ -100,13 +101,13 @@ class Progress:
         self._say(f"{several(len(done), f'{done[0].phase} step')} of {number(1000 * mean_s, 3)} ms{how}")
 
     def messages(self, seen: Sequence[MessageStep]) -> None:
-        """Says that a pass is over whose messages were looked at."""
+        """Print the mean step time of a pass that observed messages."""
         mean_s = fmean(step.elapsed_s for step in seen)
         steps = f"{several(len(seen), 'step')} of {number(1000 * mean_s, 3)} ms"
         self._say(f"messages of batch {seen[0].batch}, {seen[0].look}: {steps}")
 
     def scored(self, rows: Sequence[ScoredRow]) -> None:
-        """Say that a pass is over in which sequences were sampled or scored."""
+        """Print the number of sequences that a pass sampled or scored."""
         batch = rows[0].batch
         what = "sampled" if batch is None else f"scored {batch} at once"
         self._say(f"{several(len(rows), 'sequence')} {what}")
@@ -134,11 +135,11 @@ class Progress:
 
     @cached_property
     def _place(self) -> Place | None:
-        """Found once for a launch: a plan may have 100,000 of them, and this runs beside the engine."""
+        """Position in the plan, computed once: a plan may have 100,000 launches, and this runs beside the engine."""
         return None if self.plan is None else place_in_plan(self.plan, self.record, self.mates)
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
-        """Return seconds that this launch has left; None while neither it nor the plan says."""
+        """Return the estimated remaining seconds of this launch; None without finished passes or an expected time."""
         if self._durations and self._wanted is not None and self.spec.load is None:
             total = self._warmup + self._wanted
             return (total - len(self._durations)) * self._durations[-1] * (1 + len(self.mates))
@@ -148,9 +149,9 @@ class Progress:
 
 
 def place_in_plan(plan: Path, record: Path, mates: Collection[Path] = ()) -> Place | None:
-    """Return where the launch that writes `record` stands in the plan file, beside `mates` in its block.
+    """Return the position of the launch that writes `record` in the plan file; `mates` are records of its block.
 
-    None if that is missing, garbled or lacks it.
+    Return None if the plan is missing, malformed or does not contain the launch.
     """
     try:
         since = plan.stat().st_mtime
@@ -175,15 +176,15 @@ def place_in_plan(plan: Path, record: Path, mates: Collection[Path] = ()) -> Pla
 
 
 def say(line: str) -> None:
-    """Print a line to stderr; nobody listening any more is no error."""
+    """Print a line to stderr; a closed stderr is not an error."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def leave_word(record: Path, what: str) -> None:
-    """Write down how far the launch is that is to write `record`, for who asks what is under way.
+    """Write the progress of the launch that writes `record` to a file beside its claim, for other processes.
 
-    Beside the claim on it, and nowhere where nothing is claimed.
+    Without a claim, nothing is written.
     """
     path = word_path(record)
     with contextlib.suppress(OSError):  # no result depends on it

@@ -32,27 +32,27 @@ Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", 
 
 
 class Job(Strict):
-    """What the engine process is to do; it is the first line of its stdin, and it does nothing before."""
+    """Work for an engine process: the first line of its stdin. The process does nothing before it arrives."""
 
     spec: Spec
     model: str = Field(description="Local folder or hub id of the weights.")
     dataset: str | None = Field(None, description="File of the workload's data set.")
     launch: int = Field(description="Index of the launch.")
     timeout_s: float = Field(description="Limit for the whole launch, in seconds.")
-    replica: int = Field(0, description="Number of the replica, where several do their part.")
-    line: int | None = Field(None, description="Descriptor of its line to the router. Null where there is no router.")
-    traces: str | None = Field(None, description="Folder for traces, there already. Null where none are taken.")
+    replica: int = Field(0, description="Number of the replica, if the launch has several.")
+    line: int | None = Field(None, description="Descriptor of the socket to the router. Null without a router.")
+    traces: str | None = Field(None, description="Existing folder for traces. Null if no traces are recorded.")
     reference: str | None = Field(
-        None, description="Record of the launch that sampled what this one scores. Null where it samples itself."
+        None, description="Record of the launch that sampled the sequences to score. Null if this launch samples them."
     )
     in_block: bool = Field(
         False,
-        description="Whether it makes its passes in turn with other launches: then it makes no more than it is told.",
+        description="Whether the launch shares a block with others; it then makes only the passes it is granted.",
     )
 
 
 class PhaseBegins(Strict):
-    """The engine process has come to a new phase."""
+    """The engine process entered a new phase."""
 
     event: Literal["phase"] = "phase"
     phase: Phase
@@ -62,24 +62,28 @@ class Ready(Strict):
     """The engine is loaded."""
 
     event: Literal["ready"] = "ready"
-    import_s: float = Field(description="Importing the engine, in seconds.")
-    init_s: float = Field(description="Constructing the engine, in seconds.")
+    import_s: float = Field(description="Time to import the engine, in seconds.")
+    init_s: float = Field(description="Time to construct the engine, in seconds.")
     environment: Environment
     engine: EngineFacts
     flags: list[Flag]
-    processes: dict[int, str] = Field(description="Pids of the engine's other processes -> what they are.")
-    vocabulary: int | None = Field(None, description="Token ids of the model, where a router makes the requests.")
-    replicas: list[ReplicaStart] | None = Field(None, description="The starts of several replicas, of which it is all.")
+    processes: dict[int, str] = Field(description="Pids of the engine's other processes -> their names.")
+    vocabulary: int | None = Field(
+        None, description="Number of token ids of the model, if a router makes the requests."
+    )
+    replicas: list[ReplicaStart] | None = Field(
+        None, description="The start of each replica, if the launch has several."
+    )
 
 
 class IterationBegins(Strict):
-    """All is ready for the next iteration; it begins once the supervisor has written a line to stdin."""
+    """The engine is ready for the next iteration, which begins when the supervisor writes a line to stdin."""
 
     event: Literal["begins"] = "begins"
 
 
 class IterationEnds(Strict):
-    """The pass is over; what it brought follows."""
+    """The pass is over; its results follow."""
 
     event: Literal["ends"] = "ends"
 
@@ -91,37 +95,41 @@ class IterationDone(Strict):
     iteration: Iteration
     sequences: list[SequenceRow]
     flags: list[Flag]
-    wanted: int | None = Field(None, description="How many are to count. Null while iterations: auto has no number.")
-    began: float | None = Field(None, description="When it began, on the machine's monotonic clock, in seconds.")
+    wanted: int | None = Field(
+        None, description="Number of iterations that count. Null until `iterations: auto` has chosen it."
+    )
+    began: float | None = Field(
+        None, description="Begin of the iteration, on the machine's monotonic clock, in seconds."
+    )
 
 
 class StepsDone(Strict):
-    """A window of steps is over, with the profiler or without."""
+    """A window of engine steps is over, with or without the profiler."""
 
     event: Literal["steps"] = "steps"
     steps: list[Step]
-    traces: list[TraceFile] = Field([], description="What the profiler wrote of them.")
+    traces: list[TraceFile] = Field([], description="Traces that the profiler wrote of these steps.")
 
 
 class Linears(Strict):
-    """What linear layers the model has."""
+    """The model's linear layers."""
 
     event: Literal["linears"] = "linears"
     linears: list[LinearShape]
 
 
 class MessagesSeen(Strict):
-    """A pass is over whose messages were looked at."""
+    """A pass that observed messages is over."""
 
     event: Literal["messages_seen"] = "messages_seen"
     steps: list[MessageStep]
     rows: list[MessageRow]
-    probes: ProbeUse | None = Field(description="What looking took. Null in a pass for contents.")
+    probes: ProbeUse | None = Field(description="Time that the probes took. Null in a pass that records contents.")
     flags: list[Flag]
 
 
 class MessageFacts(Strict):
-    """What holds for all passes whose messages are looked at."""
+    """Facts that hold for all passes that observe messages."""
 
     event: Literal["message_facts"] = "message_facts"
     async_scheduling: bool
@@ -131,7 +139,7 @@ class MessageFacts(Strict):
 
 
 class SequencesScored(Strict):
-    """A pass is over in which sequences were sampled or scored."""
+    """A pass that sampled or scored sequences is over."""
 
     event: Literal["scored"] = "scored"
     rows: list[ScoredRow]
@@ -145,9 +153,11 @@ class StartSeen(Strict):
     spans: list[tuple[PhaseName, float, float]] = Field(description="Phases, which may overlap: name, begin, end.")
     imports: float = Field(description="When the engine's process began to import the engine.")
     began: float | None = Field(
-        description="When a waiting process got the word. Null where the start begins with the launch."
+        description="When a waiting process received its order. Null if the start begins with the launch."
     )
-    token: float = Field(description="When the first token was back, had the request been made at once.")
+    token: float = Field(
+        description="When the first token would have arrived if the request had been sent immediately."
+    )
     cache_files: int
 
 
@@ -155,9 +165,9 @@ class Failed(Strict):
     """The engine process gave up."""
 
     event: Literal["failed"] = "failed"
-    exception: str = Field(description="Type and text of the exception, or the cause itself where it is known.")
-    category: str = Field("", description="Kind of failure, where the process knows it.")
-    fix: str = Field("", description="What to do about it, where the process knows it.")
+    exception: str = Field(description="Type and text of the exception, or the cause if it is known.")
+    category: str = Field("", description="Category of the failure, if known.")
+    fix: str = Field("", description="Remedy, if known.")
 
 
 class Done(Strict):
@@ -192,26 +202,31 @@ def send(descriptor: int, event: Event) -> None:
 
 
 def parse(line: bytes) -> Event:
-    """Return the event in `line`; raise `ValueError` where there is none."""
+    """Return the event in `line`.
+
+    Raises:
+        ValueError: if `line` is not an event.
+    """
     return _EVENT.validate_python(json.loads(line))
 
 
 Tell = Callable[[Event], None]
-"""Tells the supervisor of an event."""
+"""Sends an event to the supervisor."""
 
 Wait = Callable[[], int | None]
-"""Says that all is ready for the next iteration, and returns once it may begin.
+"""Announces that the engine is ready for the next iteration, and returns when the iteration may begin.
 
-What it returns is how many iterations are to count, where the supervisor says so before the first that does.
+Returns the number of iterations that count, if the supervisor's order contains one. Only the order for the first
+iteration that counts can contain it.
 """
 
 
 def go(iterations: int | None = None) -> str:
-    """Return the order to begin an iteration, which may say how many are to count."""
+    """Return the order to begin an iteration, with the number of iterations that count if it is given."""
     return "go" if iterations is None else f"go {iterations}"
 
 
 def iterations_in(order: bytes) -> int | None:
-    """Return how many iterations are to count, where an order to begin says so."""
+    """Return the number of iterations that count from an order to begin; None if the order contains none."""
     words = order.split()
     return int(words[1]) if len(words) > 1 else None

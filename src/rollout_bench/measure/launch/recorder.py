@@ -1,4 +1,4 @@
-"""From the engine's events to the record of a launch, for each mode."""
+"""Builds the record of a launch from the engine's events, for each mode."""
 
 from __future__ import annotations
 
@@ -86,18 +86,18 @@ from rollout_bench.measure.starts.start_phases import StartSpan, cache_flags, sh
 
 
 def clock() -> str:
-    """Now in UTC, ISO 8601."""
+    """Return the current time in UTC, ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
 class Collecting:
-    """Collects what the engine process delivers, whatever the mode; what the mode measures, its own class adds.
+    """Collects the data that all modes share; subclasses add the data of their mode.
 
     Args:
-        spec: what is measured.
+        spec: the spec of the launch.
         launch: index of the launch.
-        progress: is told of every phase and iteration.
-        surroundings: reads host and devices around every iteration.
+        progress: prints each phase and iteration.
+        surroundings: reads host and devices around each iteration.
     """
 
     def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
@@ -107,11 +107,11 @@ class Collecting:
         self.surroundings = surroundings
         self.flags: list[Flag] = []
         self.block: Block | None = None
-        """What it was measured among, once that is known."""
+        """The block of the launch, once known."""
         self.imported: Imported | None = None
-        """The import that its engine was forked from."""
+        """The import from which the engine was forked; None for a plain start."""
         self.model_files: dict[str, str] = {}
-        """What the model's files are, where that is known."""
+        """Identities of the model's files, if known."""
         self._started_at = clock()
         self._began = time.monotonic()
         self._process_s: float | None = None
@@ -120,7 +120,7 @@ class Collecting:
         self._placement: Placement | None = None
 
     def take(self, event: Event) -> None:
-        """Take one event."""
+        """Process one event."""
         if isinstance(event, PhaseBegins):
             if event.phase == "importing":
                 self._process_s = time.monotonic() - self._began
@@ -140,11 +140,11 @@ class Collecting:
             self.flags += [*neighbour_flags(self._placement), *self.surroundings.flags(counted)]
 
     def counted(self) -> Collection[int] | None:
-        """Return numbers of the passes that count, from 0; None where all do."""
+        """Return the numbers of the passes that count, from 0; None if all count."""
         return None
 
     def facts(self, reported: dict[str, float]) -> EngineFacts:
-        """Return what the engine said of itself; what it lacks comes from `reported`, what it logged."""
+        """Return the engine's facts, with the KV cache size from the log's numbers `reported` if it is missing."""
         assert self._ready is not None, "the engine delivered before it was ready"
         facts = self._ready.engine
         tokens = reported.get("kv_cache_tokens")
@@ -153,7 +153,7 @@ class Collecting:
         return facts
 
     def launched(self, log: str) -> dict[str, Any]:
-        """Return the fields that all records have, `validity` apart, once all came; `log` is the engine's output."""
+        """Return the fields that all records share, without `validity`; `log` is the engine's output."""
         assert self._ready is not None, "the engine delivered before it was ready"
         reported = read_log(log)
         facts = self.facts(reported)
@@ -191,7 +191,7 @@ class Measurement(Collecting):
         self._sequences: list[SequenceRow] = []
 
     def take(self, event: Event) -> None:
-        """Take one event."""
+        """Process one event."""
         super().take(event)
         if isinstance(event, IterationDone):
             self._iterations.append(self.surroundings.after(event.iteration))
@@ -200,14 +200,11 @@ class Measurement(Collecting):
             self.progress.iteration(event.iteration, event.wanted)
 
     def counted(self) -> set[int]:
-        """Return numbers of the iterations that count, from 0."""
+        """Return the numbers of the iterations that count, from 0."""
         return {number for number, iteration in enumerate(self._iterations) if not iteration.warmup}
 
     def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow]]:
-        """Return the record that is to lie at `path` with its side file, once all came.
-
-        `log` is the engine's output.
-        """
+        """Return the record for `path` and the rows of its side file; `log` is the engine's output."""
         launched = self.launched(log)
         record = Record(
             **launched,
@@ -219,11 +216,11 @@ class Measurement(Collecting):
         return record, self._sequences
 
     def write(self, log: str, path: Path) -> None:
-        """Write the record to `path`, and its side file beside it."""
+        """Write the record to `path` and its side file beside it."""
         write_record(path, *self.record(log, path))
 
     def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        """Return flags that only the whole launch can raise."""
+        """Return the flags that need the whole launch."""
         measured = [iteration for iteration in self._iterations if not iteration.warmup]
         counted = {iteration.index for iteration in measured}
         return [
@@ -247,7 +244,7 @@ class Measurement(Collecting):
 
 
 def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
-    """Return `iterations` that were run under the same load, one list for each; offline there is one."""
+    """Group `iterations` by their load; offline launches have one group."""
     grouped: dict[str, list[Iteration]] = {}
     for iteration in iterations:
         grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
@@ -255,7 +252,7 @@ def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
 
 
 def few_flags(spec: Spec, iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a flag where `iterations: auto` had no time for as many iterations as it takes at the least."""
+    """Return a flag if time allowed `iterations: auto` fewer iterations than its minimum."""
     counted = sum(not iteration.warmup for iteration in iterations)
     if spec.measuring.iterations != "auto" or counted >= FEWEST:
         return []
@@ -268,7 +265,7 @@ def few_flags(spec: Spec, iterations: Sequence[Iteration]) -> list[Flag]:
 
 
 def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> list[Flag]:
-    """Flag iterations that count [n], in seconds, and are not steady, whatever was added to the warm-up."""
+    """Return a flag if the times of the iterations that count [n], in seconds, are not steady."""
     doubt = judge(elapsed_s)
     if doubt is None:
         return []
@@ -285,21 +282,21 @@ def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> li
 
 
 class StartCollecting(Measurement):
-    """Collects what a start took; its arguments are those of `Collecting`."""
+    """Collects the times of a start; its arguments are those of `Collecting`."""
 
     weights_bytes: int | None = None
-    """Size of the weight files, where that is known."""
+    """Size of the weight files in bytes, if known."""
 
     _seen: StartSeen | None = None
 
     def take(self, event: Event) -> None:
-        """Take one event."""
+        """Process one event."""
         super().take(event)
         if isinstance(event, StartSeen):
             self._seen = event
 
     def launched(self, log: str) -> dict[str, Any]:
-        """Return the fields that all records have, with the course of the start."""
+        """Return the fields that all records share, with the phases of the start."""
         fields = super().launched(log)
         return fields | {"startup": fields["startup"].model_copy(update={"course": self._course()})}
 
@@ -326,7 +323,7 @@ class StartCollecting(Measurement):
 
 
 class InsideCollecting(Collecting):
-    """Collects what launches that look into the engine have in common; its arguments are those of `Collecting`."""
+    """Collects the data shared by modes that inspect the engine; its arguments are those of `Collecting`."""
 
     def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
         super().__init__(spec, launch, progress, surroundings)
@@ -335,13 +332,13 @@ class InsideCollecting(Collecting):
         self._devices: list[DeviceUse] = []
 
     def take(self, event: Event) -> None:
-        """Take one event."""
+        """Process one event."""
         super().take(event)
         if isinstance(event, Linears):
             self._linears = event.linears
 
     def read_surroundings(self, *, counts: bool = True) -> None:
-        """Read what host and devices did during a pass, and keep it if the pass counts."""
+        """Read host and devices for the last pass; keep the readings if the pass counts."""
         host, devices = self.surroundings.meanwhile()
         if counts:
             self._host += [host] if host is not None else []
@@ -363,10 +360,10 @@ class InsideCollecting(Collecting):
 
 
 class ProfileCollecting(InsideCollecting):
-    """Collects the steps and traces of a profile launch; its arguments are those of `Collecting`, and
+    """Collects the steps and traces of a profile launch; takes the arguments of `Collecting` and one more.
 
     Args:
-        traces: the folder that the traces are in until the record is written.
+        traces: folder that holds the traces until the record is written.
     """
 
     def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path) -> None:
@@ -376,7 +373,7 @@ class ProfileCollecting(InsideCollecting):
         self._traces: list[TraceFile] = []
 
     def take(self, event: Event) -> None:
-        """Take one event."""
+        """Process one event."""
         super().take(event)
         if isinstance(event, IterationDone):
             self.progress.iteration(event.iteration, event.wanted)
@@ -387,7 +384,7 @@ class ProfileCollecting(InsideCollecting):
             self.progress.steps(event.steps)
 
     def write(self, log: str, path: Path) -> None:
-        """Put the traces beside `path`, then write the record there."""
+        """Move the traces beside `path`, then write the record there."""
         folder = traces_path(path)
         record = Profile(
             **self.looked_inside(log),
@@ -396,7 +393,7 @@ class ProfileCollecting(InsideCollecting):
             traces=self._traces,
             traces_folder=folder.name,
         )
-        if folder.exists():  # of a record that was deleted
+        if folder.exists():  # left by a deleted record
             shutil.rmtree(folder)
         self._folder.rename(folder)
         write_launched(path, record)
@@ -413,7 +410,7 @@ class MessagesCollecting(InsideCollecting):
         self._probes: list[ProbeUse] = []
 
     def take(self, event: Event) -> None:
-        """Take one event."""
+        """Process one event."""
         super().take(event)
         if isinstance(event, MessageFacts):
             self._facts = event
@@ -426,7 +423,7 @@ class MessagesCollecting(InsideCollecting):
             self.progress.messages(event.steps)
 
     def write(self, log: str, path: Path) -> None:
-        """Write the record to `path`, and its side file beside it; `log` is the engine's output."""
+        """Write the record to `path` and its side file beside it; `log` is the engine's output."""
         assert self._facts is not None, "the engine was done before it had looked at anything"
         record = Messages(
             **self.looked_inside(log),
@@ -441,9 +438,9 @@ class MessagesCollecting(InsideCollecting):
 
 
 class DriftCollecting(Collecting):
-    """Collects what probabilities a launch gave; its arguments are those of `Collecting`.
+    """Collects the probabilities of a drift launch; its arguments are those of `Collecting`.
 
-    Nothing is timed, so what else the machine did is no doubt about it.
+    Drift launches are not timed, so a busy machine does not invalidate them.
     """
 
     def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
@@ -452,7 +449,7 @@ class DriftCollecting(Collecting):
         self._sha256 = ""
 
     def take(self, event: Event) -> None:
-        """Take one event."""
+        """Process one event."""
         doubts = list(self.flags)
         super().take(event)
         if isinstance(event, Done):
@@ -464,7 +461,7 @@ class DriftCollecting(Collecting):
             self.progress.scored(event.rows)
 
     def write(self, log: str, path: Path) -> None:
-        """Write the record to `path`, and its side file beside it; `log` is the engine's output."""
+        """Write the record to `path` and its side file beside it; `log` is the engine's output."""
         assert self.spec.drift is not None, "specs of this mode have it"
         batch = self.spec.drift.batch_sizes[0]
         record = Drift(
@@ -485,7 +482,7 @@ Collector = Measurement | ProfileCollecting | MessagesCollecting | DriftCollecti
 def collector(
     spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path | None
 ) -> Collector:
-    """Return what collects the events of a launch, and write its record; `traces` is from `folder_for_traces`."""
+    """Return the collector for the mode of `spec`; `traces` comes from `folder_for_traces`."""
     if traces is not None:
         return ProfileCollecting(spec, launch, progress, surroundings, traces)
     if spec.startup is not None:
@@ -499,16 +496,16 @@ def collector(
 
 @contextmanager
 def folder_for_traces(spec: Spec, record: Path) -> Iterator[Path | None]:
-    """Hold an empty folder beside `record`, gone afterwards unless it was renamed; None where the mode has no traces.
+    """Yield an empty folder beside `record`, removed afterwards unless renamed; None if the mode has no traces.
 
-    It is on the file system of the results, so that traces come to their place whole, by a rename.
+    The folder is on the file system of the results, so that a rename moves complete traces into place.
     """
     if spec.profile is None:
         yield None
         return
     final = traces_path(record)
     folder = final.with_name(f".{final.name}.unfinished").absolute()
-    shutil.rmtree(folder, ignore_errors=True)  # of a launch that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed launch
     folder.mkdir(parents=True)
     try:
         yield folder

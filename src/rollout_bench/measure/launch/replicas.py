@@ -1,7 +1,7 @@
 """Several replicas as one engine: one stream of events, one start, one iteration for each pass.
 
-All replicas run the same program, so the n-th event of one belongs to the n-th of every other, in whatever order
-they come. That all have said `IterationBegins` is the barrier before a pass.
+All replicas run the same program, so the n-th event of each replica belongs to the n-th event of the others. A pass
+begins only after all replicas have sent `IterationBegins`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from rollout_bench.contracts.spec import Platform
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Ready
 
 APART_SHARE = 0.01
-"""Share of a step by which replicas may begin apart: as much as the least relevant difference."""
+"""Largest allowed gap between the replicas' begins, as a share of the step: the smallest relevant difference."""
 
 KV_CACHE_SHARE = 0.01
-"""Share by which the KV caches of replicas may differ: what an engine finds free on its device varies a little."""
+"""Largest allowed relative difference of KV cache sizes, because free device memory varies a little."""
 
 OF_KV_CACHE = frozenset({"num_gpu_blocks"})
-"""Resolved settings that say the size of the KV cache once more."""
+"""Resolved settings that repeat the size of the KV cache."""
 
 TIMES = ("queued_s", "scheduled_s", "first_token_s", "last_token_s")
 
 
 def made_of(index: int, warmup: bool, parts: list[ReplicaPass]) -> Iteration:
-    """Return the pass that replicas made together: until the last was done, with the sums of their counts."""
+    """Return the joint pass of the replicas: it ends with the last replica, and its counts are sums."""
     cached = [part.cached_prompt_tokens for part in parts]
     return Iteration(
         index=index,
@@ -51,11 +51,12 @@ def made_of(index: int, warmup: bool, parts: list[ReplicaPass]) -> Iteration:
 
 
 def done_together(passes: Sequence[IterationDone]) -> IterationDone:
-    """Return the iteration that the `passes` of replicas 0, 1, ... make, which were released together.
+    """Return the joint iteration of the `passes` of replicas 0, 1, ..., which were released together.
 
-    It begins with the first of them and ends with the last: that is the step that training waits for. Tokens, requests
-    and sequences are sums. Prompts are numbered on from replica to replica, and the times of all sequences count from
-    the common beginning. Replicas that share one load tell their own parts, of prompts that are numbered already.
+    The step that training waits for begins with the first replica and ends with the last. Tokens, requests and
+    sequences
+    are sums. Prompt numbers continue from replica to replica, and all times count from the common begin. Replicas that
+    share one load report their parts separately, with prompts already numbered.
     """
     moments = [done.began for done in passes if done.began is not None]
     assert len(moments) == len(passes), "a replica says when it began"
@@ -86,9 +87,9 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
 
 
 def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
-    """Return the start that those of replicas 0, 1, ... make: the slowest one's times, the facts of replica 0.
+    """Return the joint start of replicas 0, 1, ...: the times of the slowest, the facts of replica 0.
 
-    A launch on cpu runs on the cores of all replicas, and elsewhere on the devices of all.
+    The launch's cores (on cpu) or devices are the sum over all replicas.
     """
     slowest = max(readies, key=lambda ready: ready.import_s + ready.init_s)
     return Ready(
@@ -107,10 +108,7 @@ def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:
 
 
 def differing(engines: Sequence[EngineFacts]) -> list[Flag]:
-    """Return a flag where the engines of replicas 0, 1, ...
-
-    Are not the same, with the first thing that differs in each.
-    """
+    """Return a flag if the engines of replicas 0, 1, ... differ, with the first difference of each."""
     problems = []
     for replica, engine in enumerate(engines[1:], 1):
         different = _difference(engines[0], engine)
@@ -123,7 +121,7 @@ def differing(engines: Sequence[EngineFacts]) -> list[Flag]:
 
 
 def apart_flags(iterations: Iterable[Iteration]) -> list[Flag]:
-    """Return a flag where the replicas of one of `iterations` began further apart than `APART_SHARE` of the step."""
+    """Return a flag if the replicas of an iteration began further apart than `APART_SHARE` of the step."""
     shares = [
         (max(part.start_offset_s for part in iteration.replicas) / iteration.elapsed_s, iteration)
         for iteration in iterations
@@ -161,7 +159,7 @@ def _environment(environments: Sequence[Environment], platform: Platform) -> Env
 
 
 def _difference(one: EngineFacts, other: EngineFacts) -> tuple[str, object, object] | None:
-    """Name and values of the first fact that differs."""
+    """Return name and both values of the first fact that differs; None if there is no difference."""
     tokens, others = one.kv_cache_tokens or 0, other.kv_cache_tokens or 0
     if abs(tokens - others) > KV_CACHE_SHARE * max(tokens, others):
         return "kv_cache_tokens", one.kv_cache_tokens, other.kv_cache_tokens
@@ -175,17 +173,17 @@ def _difference(one: EngineFacts, other: EngineFacts) -> tuple[str, object, obje
 
 
 class Gathering:
-    """Gathers the events of so many `replicas` on `platform`."""
+    """Gathers the events of `replicas` replicas on `platform`."""
 
     def __init__(self, replicas: int, platform: Platform) -> None:
         self._platform = platform
         self._told: list[deque[Event]] = [deque() for _ in range(replicas)]
 
     def take(self, replica: int, event: Event) -> list[Event]:
-        """Take the next event of `replica`; the events that are complete with it, in order.
+        """Add the next event of `replica`; return the joint events that are now complete, in order.
 
         Raises:
-            RuntimeError: replicas told of different things.
+            RuntimeError: if the replicas sent events of different types.
         """
         self._told[replica].append(event)
         complete = []
@@ -194,7 +192,7 @@ class Gathering:
         return complete
 
     def behind(self) -> list[int]:
-        """Return the replicas that the others wait for; all of them where nobody waits."""
+        """Return the replicas that the others wait for; all replicas if none waits."""
         fewest = min(len(told) for told in self._told)
         return [number for number, told in enumerate(self._told) if len(told) == fewest]
 

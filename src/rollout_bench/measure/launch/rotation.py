@@ -1,11 +1,13 @@
-"""Whose turn it is in a block: a pure state machine from what its launches say to what they are told.
+"""Turns in a block: a pure state machine from the messages of its launches to the answers.
 
-One launch at a time has the turn, from the word that its pass may begin until it asks again, has finished, or is gone.
-So nothing that an engine does for its next pass (prompts, garbage, an empty cache) falls into another's. While an
-engine starts, or ends, nobody has the turn, unless all start together: then nobody has it before all have started.
+One launch at a time has the turn: from its permission to begin a pass until it asks again, has finished, or is gone.
+So an engine's preparation for its next pass (prompts, garbage collection, clearing a cache) never disturbs another
+engine's pass. While an engine starts or ends, no launch has the turn. If all engines start together, the first turn is
+granted after all of them have started.
 
-With fewer places than launches the first one, the baseline, stays, and the others come in groups; it makes as many
-passes beside each group. Rounds are numbered on.
+With fewer places than launches, the first launch, the baseline, stays, and the others come in groups. The baseline
+makes
+the same number of passes beside each group. The numbering of rounds continues from group to group.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from rollout_bench.measure.launch.turns import Asks
 Started = Literal["in_turn", "together"]
 
 Orders = Callable[[Sequence[str], int, int], Iterator[Sequence[str]]]
-"""Yields the order of names in each round of a group, without end, by names, number of the group, and its rounds."""
+"""From names, number of the group and number of rounds: yields the order of the names in each round, endlessly."""
 
 
 class State(Enum):
-    """What a launch of a block is doing."""
+    """State of a launch in a block."""
 
     NEW = auto()
     STARTING = auto()
@@ -38,18 +40,18 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Start:
-    """The launch at `position` is to be started."""
+    """Order to start the launch at `position`."""
 
     position: int
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The launch at `position` may make its next pass.
+    """Permission for the launch at `position` to make its next pass.
 
     Attributes:
-        round: that the pass belongs to; None in the warm-up.
-        passes: how many are to count, where this is the first and the launch does not know.
+        round: round of the pass; None in the warm-up.
+        passes: number of passes that count, if this is the first of them and the launch lacks the number.
     """
 
     position: int
@@ -59,7 +61,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Dismissal:
-    """The launch at `position` may end."""
+    """Permission for the launch at `position` to end."""
 
     position: int
 
@@ -70,12 +72,12 @@ Step = Start | Grant | Dismissal
 @dataclass
 class _Member:
     name: str
-    iterations: int | None  # None: as many as the block works out
+    iterations: int | None  # None: the block computes the number
     state: State = State.NEW
     asks: Asks | None = None
-    passes: int | None = None  # that it was told of, or knows; None before its first pass that counts
-    counted: int = 0  # in the present group
-    in_round: bool = False  # whether the pass that is running counts
+    passes: int | None = None  # number of passes that count; None before the first of them
+    counted: int = 0  # in the current group
+    in_round: bool = False  # whether the current pass counts
 
     @property
     def waits_to_count(self) -> bool:
@@ -84,7 +86,7 @@ class _Member:
 
     @property
     def waits_to_warm_up(self) -> bool:
-        """Whether its next pass is one of the warm-up."""
+        """Whether its next pass belongs to the warm-up."""
         return self.state is State.ASKS and not self.waits_to_count
 
 
@@ -93,11 +95,11 @@ class Rotation:
     """The turns of a block.
 
     Args:
-        names: of the launches, the baseline first.
-        iterations: how many passes of each count; None where the block works it out.
+        names: names of the launches, the baseline first.
+        iterations: number of passes that count, for each launch; None lets the block compute it.
         orders: yields the orders of rounds.
-        at_once: how many engines live at the same time, at least 2.
-        started: whether engines start one after the other.
+        at_once: number of engines alive simultaneously, at least 2.
+        started: whether engines start one after the other or together.
     """
 
     names: Sequence[str]
@@ -106,9 +108,9 @@ class Rotation:
     at_once: int
     started: Started = "in_turn"
     rounds: list[list[int]] = field(default_factory=list)
-    """For each round, who made a pass, in that order."""
+    """For each round, the launches that made a pass, in order."""
     most_alive: int = 0
-    """How many engines were alive at the same time, at most."""
+    """Largest number of engines that were alive simultaneously."""
     _group: int = 0
     _left: list[int] = field(default_factory=list)
     _passes: int | None = None
@@ -121,7 +123,7 @@ class Rotation:
 
     @property
     def groups(self) -> int:
-        """How many groups there are, each beside the baseline."""
+        """Number of groups, each measured beside the baseline."""
         return len(self._groups)
 
     @property
@@ -130,20 +132,20 @@ class Rotation:
         return all(member.state is State.GONE for member in self._members)
 
     def asked(self, position: int, asks: Asks) -> None:
-        """Take note that a launch is ready for its next pass."""
+        """Record that a launch is ready for its next pass."""
         self._turn_over(position, State.ASKS)
         self._members[position].asks = asks
 
     def finished(self, position: int) -> None:
-        """Take note that a launch has made all of its passes."""
+        """Record that a launch has made all its passes."""
         self._turn_over(position, State.FINISHED)
 
     def gone(self, position: int) -> None:
-        """Take note that a launch and its engine have ended, whatever the reason."""
+        """Record that a launch and its engine have ended, for any reason."""
         self._members[position].state = State.GONE
 
     def steps(self) -> list[Step]:
-        """Return what is to be done now; nothing where something has to happen first."""
+        """Return the steps to take now; empty while the block has to wait for a launch."""
         while True:
             group = [p for p in self._groups[self._group] if self._members[p].state is not State.GONE]
             busy = {self._members[p].state for p in group}
@@ -177,14 +179,14 @@ class Rotation:
         return [Start(position) for position in new]
 
     def _warm_up(self, group: Sequence[int]) -> list[Step]:
-        """Return the turn of a launch that warms up; later ones, of another load, wait for the end of the round."""
+        """Return the turn of a launch that warms up; a warm-up for a later load waits for the end of the round."""
         waiting = [p for p in group if self._members[p].waits_to_warm_up]
         if not waiting or any(self._members[p].waits_to_count for p in self._left):
             return []
         return [self._grant(waiting[0], None, None)]
 
     def _round(self, group: Sequence[int]) -> list[Step]:
-        """Return the next turn of the round, or the first of the next round, where somebody has passes to make."""
+        """Return the next turn of this round, or the first of the next round if a launch still has passes to make."""
         waiting = {p for p in group if self._members[p].waits_to_count and self._owes(p)}
         if not waiting:
             self._left = []
@@ -201,14 +203,14 @@ class Rotation:
         return [self._grant(position, len(self.rounds) - 1, self._told(position))]
 
     def _owes(self, position: int) -> bool:
-        """Whether a launch has a pass to make in this group; all but the baseline leave with it."""
+        """Whether a launch still has a pass to make beside this group; only the baseline may have none left."""
         if position or self._group + 1 == self.groups:
             return True
         member = self._members[position]
         return member.passes is None or member.counted < member.passes // self.groups
 
     def _told(self, position: int) -> int | None:
-        """Return how many passes of a launch are to count, if it has not been told and does not know."""
+        """Return the number of passes that count for a launch, if the launch does not know it yet."""
         member = self._members[position]
         if member.passes is not None:
             return None
@@ -216,7 +218,7 @@ class Rotation:
         return None if member.passes == member.iterations else member.passes
 
     def _of_group(self, position: int) -> int:
-        """Return how many passes of a launch are to count beside each group that it is in."""
+        """Return how many passes of a launch count beside each of its groups."""
         member, groups = self._members[position], 1 if position else self.groups
         if member.passes is not None:
             return member.passes // groups
@@ -248,7 +250,7 @@ class Rotation:
         member.state = state
 
     def _dismissals(self, group: Sequence[int]) -> list[Step]:
-        """Return who may end: all, after the last group, else all but the baseline."""
+        """Return dismissals of finished launches; the baseline ends only after the last group."""
         last = self._group + 1 == self.groups
         ending = [p for p in group if self._members[p].state is State.FINISHED and (last or p)]
         for position in ending:

@@ -1,26 +1,26 @@
 """Whether passes come from a steady state, and which of them are warm-up. Pure functions on elapsed times.
 
-Series as short as these (4 to 20 iterations) allow no more than four plain questions, asked of the elapsed times
-x[n] of the measured iterations:
+Series of 4 to 20 iterations are too short for more than four simple tests of the elapsed times x[n] of the measured
+iterations:
 
 - lead-in: are the first k slower than the rest, for some k <= n/2 that leaves three or more? One-sided: the mean of
   x[:k] less that of x[k:], over the standard deviation of x[k:] times sqrt(1/k + 1/(n-k)), is Student's t with
-  n - k - 1 degrees of freedom (what warms up scatters as it likes, so the first k say nothing about the noise). The
-  smallest p-value over k, times the number of k (Bonferroni).
+  n - k - 1 degrees of freedom. The first k do not enter the noise estimate because warm-up times scatter more. The
+  result is the smallest p-value over k, times the number of k (Bonferroni).
 - step: is there a split k with mean(x[:k]) unlike mean(x[k:])? The largest two-sample t statistic over all splits
   (Hinkley, Biometrika 57, 1970), its p-value times the n - 1 splits (Bonferroni; Worsley, JASA 74, 1979, shows that
   this is close for short series).
 - drift: is the slope of the least-squares line through x zero? Its t statistic with n - 2 degrees of freedom.
-- scatter: is an iteration more than `SCATTER` off the median? No statistic; at noise that deserves the name it does
-  not happen.
+- scatter: is an iteration more than `SCATTER` off the median? This is a fixed limit, not a statistical test;
+  ordinary noise does not reach it.
 
-Each needs p below its level and a change of at least `CHANGE` of the mean, so that what cannot move a verdict raises
-no doubt. A lead-in after which the rest is steady belongs to the warm-up. The lead-in has a question and the larger
-level of its own since it is the usual trouble and being wrong about it is cheap: one iteration more. All depends on
-ratios of times alone. Fewer than `LEAST` iterations tell nothing.
+The first three flag a launch only if p is below the test's level and the change is at least `CHANGE` of the mean:
+smaller changes cannot alter a verdict. If the iterations after a lead-in are steady, the lead-in belongs to the
+warm-up. The lead-in has its own test with a larger level because it is the most common problem, and a false alarm costs
+only one more iteration. All tests depend only on ratios of times. Fewer than `LEAST` iterations are not tested.
 
-Doubts about launches that are steady, and of these lead-ins, among 20,000 series of independent normal noise
-(`tests/unit/measure/test_steadiness.py` simulates it again):
+Share of steady launches that are flagged, and in brackets flagged for a lead-in, among 20,000 series of independent
+normal noise (simulated again in `tests/unit/measure/test_steadiness.py`):
 
 | noise (CV) | n = 4 | n = 5 | n = 8 | n = 20 |
 |---|---|---|---|---|
@@ -28,7 +28,7 @@ Doubts about launches that are steady, and of these lead-ins, among 20,000 serie
 | 2 % | 3.2 % (1.7 %) | 3.1 % (1.4 %) | 2.5 % (0.9 %) | 1.9 % (0.5 %) |
 | 5 % | 3.8 % (1.9 %) | 3.6 % (1.6 %) | 2.9 % (1.2 %) | 2.2 % (0.8 %) |
 
-What is found: a first iteration that is slower than the others by
+Detection rate for a slow first iteration, by its excess over the others:
 
 | | n = 4 | n = 5 | n = 8 | n = 20 |
 |---|---|---|---|---|
@@ -51,11 +51,12 @@ from rollout_bench.contracts.spec import MeasuringSpec, WorkloadSpec
 
 
 def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
-    """Return the time of a pass, in seconds; as if it had generated as much as every other, where lengths are drawn.
+    """Return the time of a pass in seconds, scaled to a common amount of output if lengths are drawn.
 
-    Passes that are asked for different work differ without anything being unsteady. What arrives at a rate takes as
-    long as it arrives, whatever is asked for; and of what is sent for a time, it is the amount that differs. Of a
-    placement it is the whole step that verdicts are on.
+    Passes with different amounts of work differ in time without being unsteady. Arrivals at a fixed rate are not scaled
+    because the rate sets the time. A timed load is scaled because its amount of work varies. A placement returns the
+    time
+    of the whole step, on which verdicts are based.
     """
     if iteration.placed is not None:
         return iteration.placed.elapsed_s
@@ -66,13 +67,13 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     if (fixed and workload.dataset is None and not for_a_time) or at_a_rate or not iteration.output_tokens:
         return iteration.elapsed_s
     usual = longest(workload.output_tokens) * workload.prompts * workload.samples_per_prompt
-    # a step is as long as its slowest replica, and so is what that one had to do
+    # the slowest replica sets the time of a step, so its output is the relevant amount of work
     slowest = max(iteration.replicas or [], key=lambda part: part.end_s, default=None)
     return iteration.elapsed_s * usual / max(1, (slowest or iteration).output_tokens)
 
 
 def comparable_times(workload: WorkloadSpec, iterations: Sequence[Iteration]) -> list[float]:
-    """Return `comparable_s` of passes, as parts of the time that all of them really took: a reader knows it again."""
+    """Return `comparable_s` of passes, rescaled so that the sum equals their total elapsed time."""
     found = [comparable_s(workload, iteration) for iteration in iterations]
     took = [one.elapsed_s if one.placed is None else one.placed.elapsed_s for one in iterations]
     scale = sum(took) / sum(found)
@@ -80,30 +81,30 @@ def comparable_times(workload: WorkloadSpec, iterations: Sequence[Iteration]) ->
 
 
 LEAST = 4
-"""Iterations that it takes to tell."""
+"""Minimum number of iterations for any test."""
 
 LEAD_IN_LEVEL = 0.02
 """Level of the test for a lead-in."""
 
 LEVEL = 0.01
-"""Level of the tests for a step and for a drift, each: with the lead-in at most 4 % of steady launches are doubted."""
+"""Level of the step and drift tests. With the lead-in test, at most 4 % of steady launches are flagged."""
 
 CHANGE = 0.02
-"""Least change that counts, of the mean: half of it, 1 %, is by how much it can move the mean of a launch, and 1 %
-is the least difference that a verdict takes for relevant."""
+"""Smallest change that counts, as a share of the mean. Such a change can shift a launch's mean by half of it, 1 %.
+1 % is also the smallest difference that a verdict treats as relevant."""
 
 SCATTER = 0.2
-"""Distance of one iteration from the median, of the median, that no steady launch has."""
+"""Largest distance of one iteration from the median in a steady launch, as a share of the median."""
 
 
 @dataclass(frozen=True)
 class Unsteadiness:
-    """Why a launch is not in a steady state.
+    """The reason why a launch is not in a steady state.
 
     Args:
-        code: `warmup_too_short`: it is steady after the first `more` iterations; `not_steady`: it is not.
+        code: `warmup_too_short`: the launch is steady after the first `more` iterations; `not_steady`: it never is.
         sentence: the evidence, with its numbers.
-        more: how many of the measured iterations belong to the warm-up; 0 for `not_steady`.
+        more: number of measured iterations that belong to the warm-up; 0 for `not_steady`.
     """
 
     code: Literal["warmup_too_short", "not_steady"]
@@ -112,11 +113,9 @@ class Unsteadiness:
 
 
 def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
-    """Return what speaks against a steady state of the measured iterations `elapsed_s` [n > 0], in seconds.
+    """Return the evidence against a steady state of the measured iterations `elapsed_s` [n > 0], in seconds.
 
-    None if nothing.
-
-    With fewer than `LEAST` iterations always None.
+    Return None without such evidence, or with fewer than `LEAST` iterations.
     """
     more, p = lead_in(elapsed_s)
     first, rest = elapsed_s[:more], elapsed_s[more:]
@@ -132,7 +131,7 @@ def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
 
 
 def unsteady(elapsed_s: Sequence[float]) -> str | None:
-    """Return the evidence that `elapsed_s` [n > 0] is no steady series, as a sentence; None where there is none."""
+    """Return a sentence with the evidence that `elapsed_s` [n > 0] is not steady; None if it is steady."""
     n = len(elapsed_s)
     if n < LEAST:
         return None
@@ -161,9 +160,9 @@ def unsteady(elapsed_s: Sequence[float]) -> str | None:
 
 
 def lead_in(values: Sequence[float]) -> tuple[int, float]:
-    """Return how many of the first values are most clearly slower than the rest, and the p-value of that.
+    """Return the number of first values that are most clearly slower than the rest, and its p-value.
 
-    (0, 1) if none.
+    Return (0, 1) if no lead-in is found.
     """
     n = len(values)
     candidates = range(1, min(n // 2, n - LEAST + 1) + 1) if n >= LEAST else range(0)
@@ -179,7 +178,7 @@ def lead_in(values: Sequence[float]) -> tuple[int, float]:
 
 
 def step(values: Sequence[float]) -> tuple[int, float]:
-    """Return the split with the largest t statistic (values before it), and its p-value times the number of splits."""
+    """Return the split with the largest t statistic (number of values before it), and its corrected p-value."""
     n = len(values)
     best, largest = 1, -1.0
     for split in range(1, n):
@@ -192,7 +191,7 @@ def step(values: Sequence[float]) -> tuple[int, float]:
 
 
 def drift(values: Sequence[float]) -> tuple[float, float]:
-    """Slope of the least-squares line through `values` [n >= 3] per step, and the p-value of its t statistic."""
+    """Return the slope per step of the least-squares line through `values` [n >= 3], and its two-sided p-value."""
     n = len(values)
     centre, mean = (n - 1) / 2, fmean(values)
     spread = n * (n * n - 1) / 12
@@ -202,7 +201,7 @@ def drift(values: Sequence[float]) -> tuple[float, float]:
 
 
 def two_sided_p(t: float, freedom: int) -> float:
-    """P(|T| > |t|) of Student's t with `freedom` >= 1 degrees; Abramowitz and Stegun 26.7.3 and 26.7.4."""
+    """Return P(|T| > |t|) of Student's t with `freedom` >= 1 degrees (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
     if math.isinf(t):
         return 0.0
     angle = math.atan(abs(t) / math.sqrt(freedom))
@@ -228,7 +227,7 @@ def _squares(values: Sequence[float]) -> float:
 
 
 def _ratio(difference: float, error: float) -> float:
-    """|difference| / error; rounding errors alone are no difference."""
+    """Return |difference| / error; 0 if both are 0."""
     return abs(difference) / error if error else math.inf if difference else 0.0
 
 
@@ -256,30 +255,32 @@ def _mean(values: Sequence[float]) -> str:
 class Series:
     """The iterations of a launch so far.
 
-    The warm-up is what was planned: one that is lengthened by what is seen moves the mean, by 0.5 % where some passes
-    are delayed, by 2 % where passes get quicker. With `iterations: auto` the supervisor says how many are to count,
-    before the first of them begins.
+    The warm-up has its planned length. Lengthening it after seeing the times would bias the mean: by 0.5 % if some
+    passes
+    are delayed, by 2 % if passes become faster. With `iterations: auto` the supervisor sends the number of iterations
+    that
+    count before the first of them begins.
 
     Args:
-        measuring: how many iterations are planned.
-        first: index of the first, where a launch has several series.
+        measuring: the planned numbers of iterations.
+        first: index of the first iteration, if a launch has several series.
     """
 
     def __init__(self, measuring: MeasuringSpec, first: int = 0) -> None:
         self.wanted = None if measuring.iterations == "auto" else measuring.iterations
-        """How many iterations are to count; None while it is not known."""
+        """Number of iterations that count; None until it is known."""
         self._first, self._counts = first, first + measuring.warmup_iterations
         self.index = first
         """Index of the next iteration."""
 
     @property
     def warming_up(self) -> bool:
-        """Whether the next iteration is one of the warm-up."""
+        """Whether the next iteration belongs to the warm-up."""
         return self.index < self._counts
 
     @property
     def phase_begins(self) -> bool:
-        """Whether the next iteration is the first of the warm-up, or of those that count."""
+        """Whether the next iteration is the first of the warm-up, or the first that counts."""
         return self.index in (self._first, self._counts)
 
     @property
@@ -288,13 +289,14 @@ class Series:
         return self.wanted is not None and self.index >= self._counts + self.wanted
 
     def ordered(self, iterations: int | None) -> None:
-        """Take what the order for the next iteration said: how many are to count, or nothing.
+        """Apply the order for the next iteration, which may contain the number of iterations that count.
 
-        Only `iterations: auto` has to be told. What the order for the first iteration that counts says stays: once
-        times that count are known, nobody can choose the number by them.
+        Only `iterations: auto` needs this number. It is fixed by the order for the first iteration that counts, so
+        nobody can
+        choose it from times that count.
 
         Raises:
-            RuntimeError: the next iteration would count, and nobody has said how many do.
+            RuntimeError: if the next iteration would count and the number is still unknown.
         """
         if iterations is not None and self.phase_begins and not self.warming_up:
             self.wanted = iterations
@@ -302,5 +304,5 @@ class Series:
             raise RuntimeError("iterations: auto: the order for the first iteration that counts names no number")
 
     def take(self) -> None:
-        """Take note that the next iteration is over."""
+        """Record that the next iteration is over."""
         self.index += 1

@@ -1,12 +1,13 @@
-"""The supervisor: starts the engine processes under a guardian, listens to them, and ends them whatever happens.
+"""The supervisor: starts the engine processes under a guardian, reads their events, and always ends them.
 
-supervisor  -- job, go (stdin) ->  engine process of each replica (session of its own) --- engine core, workers
+supervisor  -- job, go (stdin) ->  engine process of each replica (own session) --- engine core, workers
     |       <-- events (pipe) ---
-    |       <-- sequences (sockets) -->  of a rollout, by its router, a thread of the supervisor's process
-    +--- pipe held open --->  guardian (session of its own; ends the engines' sessions at end of file)
+    |       <-- sequences (sockets) -->  in a rollout: from the router, a thread of the supervisor's process
+    +--- pipe held open --->  guardian (own session; ends the engines' sessions at end of file)
 
-Usually there is one replica. Of several each event counts once all have told theirs: so all of them have to be ready
-for a pass before any is let go. In a block the supervisor asks for its turn before it lets them go.
+Most launches have one replica. With several, an event counts once all replicas have sent theirs, so all are ready
+before
+a pass begins. In a block the supervisor asks for its turn before it starts the pass.
 """
 
 from __future__ import annotations
@@ -57,26 +58,26 @@ from rollout_bench.measure.machine.scratch import scratch
 from rollout_bench.measure.routing.router import Router
 
 STOP_S = 60.0
-"""Until a server has ended after it was asked to."""
+"""Time limit for an engine to stop, in seconds."""
 
 LOG_TAIL_BYTES = 400_000
 
 
 def replica_log(log: Path, replica: int) -> Path:
-    """Return where a replica's engine writes, of a launch whose log is `log`: replica 0 there, the others beside it."""
+    """Return the log of a replica's engine: `log` for replica 0, a file beside it for the others."""
     return log if replica == 0 else log.with_suffix(f".replica-{replica}{log.suffix}")
 
 
 class Replica:
-    """Starts an engine process in a session of its own; it does nothing before its first order, which is its job.
+    """An engine process in its own session; it does nothing before its first order, which is its job.
 
     Args:
         module: the engine process's module, run with `python -m`.
-        environment: its environment.
-        cores: those that it may run on; None for all.
-        log: takes the engine's output.
-        line: descriptor of its line to the router, which it inherits; None where there is no router.
-        imported: import of the engine in this process, from which it is forked; None where it is a new program.
+        environment: environment of the process.
+        cores: cores that the process may use; None for all.
+        log: file for the engine's output.
+        line: descriptor of the inherited socket to the router; None without a router.
+        imported: import of the engine in this process, to fork the engine from; None starts a new program.
     """
 
     def __init__(
@@ -91,10 +92,10 @@ class Replica:
         self.log = log
         self.phase = "starting"
         self.child_ended: tuple[str, float] | None = None
-        """The first other process of the engine that ended, and when, on the monotonic clock."""
+        """Name of the engine's child process that ended first, and the time, on the monotonic clock."""
         self.told = True
-        """Whether it may still tell something."""
-        self._pieces: list[bytes] = []  # pieces of a line whose end has not come; a pass of many requests is a long one
+        """Whether the process may still send events."""
+        self._pieces: list[bytes] = []  # pieces of an incomplete line, which is long after a pass of many requests
         self._children: list[Watch] = []
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
@@ -120,10 +121,10 @@ class Replica:
         finally:
             os.close(writing)
         self.pipe = reading
-        """Becomes readable when it tells something."""
+        """Becomes readable when the process sends an event."""
         if cores:
-            with contextlib.suppress(ProcessLookupError):  # ended already: its pidfd will say so
-                os.sched_setaffinity(self._process.pid, cores)  # before it has its job, so before any other thread
+            with contextlib.suppress(ProcessLookupError):  # ended already: its pidfd shows it
+                os.sched_setaffinity(self._process.pid, cores)  # before the job arrives, so before other threads exist
         self.group: Group = group_of(self._process.pid)
         self._watch = Watch(self._process.pid, "engine process")
 
@@ -134,11 +135,11 @@ class Replica:
 
     @property
     def watches(self) -> list[Watch]:
-        """The processes whose end is worth waking up for."""
+        """Watches on the engine's processes; the end of each wakes the supervisor."""
         return [self._watch, *self._children]
 
     def order(self, line: str) -> None:
-        """Write a line to the engine process; that it is gone, its pidfd says."""
+        """Write a line to the engine process; if the process is gone, its pidfd shows it."""
         assert self._process.stdin is not None
         content = f"{line}\n".encode()
         with contextlib.suppress(BrokenPipeError):
@@ -146,7 +147,7 @@ class Replica:
                 content = content[self._process.stdin.write(content) :]
 
     def read(self) -> list[Event]:
-        """Return what it told since; call it once `pipe` is readable."""
+        """Return the new events; call this once `pipe` is readable."""
         content = os.read(self.pipe, 1 << 20)
         self.told = bool(content)
         first, *further = content.split(b"\n")
@@ -162,29 +163,29 @@ class Replica:
         return events
 
     def ended(self) -> bool:
-        """Return whether the engine process has ended and left nothing in its pipe."""
+        """Return whether the engine process has ended and its pipe is empty."""
         return self._watch.ended() and not (self.told and select.select([self.pipe], [], [], 0)[0])
 
     def check_children(self) -> None:
-        """Note the first other process of the engine that ended, so that a hang after it stays short."""
+        """Record the first child process of the engine that ended, to limit the wait if the engine hangs."""
         for watch in [watch for watch in self._children if watch.ended()]:
             self._children.remove(watch)
             watch.close()
-            if self.phase != "stopping":  # then it should
+            if self.phase != "stopping":  # at the end its processes stop as planned
                 self.child_ended = self.child_ended or (watch.name, time.monotonic())
 
     def status(self) -> int:
-        """Wait for the end of the engine process; its exit status, a signal as a negative number."""
+        """Wait for the end of the engine process; return its exit status, a signal as a negative number."""
         return self._process.wait()
 
     def log_tail(self) -> str:
-        """Return the end of what its engine logged."""
+        """Return the end of the engine's log."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")
 
     def close(self) -> None:
-        """Wait for the engine process, which has been ended, and give all descriptors back."""
+        """Wait for the engine process, which must have been ended, and close all descriptors."""
         self._process.wait()
         os.close(self.pipe)
         assert self._process.stdin is not None
@@ -195,22 +196,22 @@ class Replica:
 
 
 PATIENCE_S = 20.0
-"""How long the engine process may take to notice that another process of the engine ended."""
+"""Time for the engine process to notice that one of its child processes ended, in seconds."""
 
 LONGEST_S = 3600.0
-"""For how long is slept at once where nothing limits it."""
+"""Longest single wait without another limit, in seconds."""
 
 POLL_S = 0.5
-"""How often the end of processes is looked for where the kernel has no pidfd."""
+"""Interval between checks for ended processes if the kernel has no pidfd, in seconds."""
 
 
 class LaunchFailed(Exception):  # noqa: N818 (an outcome)
-    """The launch brought no measurement.
+    """The launch produced no measurement.
 
     Args:
-        phase: what it was doing.
-        cause: why it failed.
-        log: where more is to be read, where that is not the launch's own log.
+        phase: the phase in which it failed.
+        cause: the reason.
+        log: log with the details, if it is not the launch's own log.
     """
 
     def __init__(self, phase: str, cause: Cause, log: Path | None = None) -> None:
@@ -222,23 +223,22 @@ class LaunchFailed(Exception):  # noqa: N818 (an outcome)
 
 @dataclass
 class EngineLaunch:
-    """One run of the engine, in one process or in several: its replicas, which are released together.
+    """One run of the engine: its replicas, whose passes begin together.
 
     Args:
         module: the engine process's module, run with `python -m`.
-        job: what it is to do; each replica has its own number in it.
-        log: takes the output of replica 0's engine; those of the others go beside it.
+        job: the work; each replica receives a copy with its own number.
+        log: file for the output of replica 0's engine; the other logs lie beside it.
         environments: the environment of each replica.
         timeout_s: limit for the whole launch in seconds.
         signals: descriptor from `signals_as_descriptor`.
-        cores: the cores that each replica may run on, None for all; all for all replicas where it is empty.
-        keep_open: descriptors that stay open until the engine has ended, also if this process is killed: the locks
-            of its devices live in them.
-        pauses: notices, while a pass runs, whether the engine can.
-        turns: asks for its turns in a block; None where the launch is measured by itself. No limit counts the time that
-            it waits for one.
-        router: hands the sequences of each pass out to the replicas; None where each makes its own.
-        imported: import of the engine in this process, from which the engine is forked; None where it starts plainly.
+        cores: the cores that each replica may use, None for all; if empty, all replicas may use all cores.
+        keep_open: descriptors that stay open until the engine has ended, even if this process is killed: they hold the
+            locks of the devices.
+        pauses: notices pauses of the machine during a pass.
+        turns: asks for turns in a block; None outside blocks. Waiting for a turn does not count against any limit.
+        router: distributes the sequences of each pass to the replicas; None if each replica makes its own.
+        imported: import of the engine in this process, to fork the engine from; None starts a new program.
     """
 
     module: str
@@ -264,22 +264,22 @@ class EngineLaunch:
 
     @property
     def logs(self) -> list[Path]:
-        """Where each replica's engine writes."""
+        """The log of each replica's engine."""
         return [replica_log(self.log, number) for number in range(len(self.environments))]
 
     def processes(self) -> tuple[list[Group], set[int]]:
-        """Return the engine's sessions, once there are some, and the pids of the processes that look after them."""
+        """Return the engine's sessions, if it has started, and the pids of the supervisor and the guardian."""
         guardian = set() if self._guardian is None else {self._guardian.pid}
         return [replica.group for replica in self._replicas], {os.getpid(), *guardian}
 
     def run(self, listen: Callable[[Event], None]) -> None:
-        """Run the engine and hands each of its events to `listen`, until all iterations are delivered.
+        """Run the engine and pass each of its events to `listen`, until all iterations are delivered.
 
-        When it returns or raises, no process of the engine is left.
+        When this method returns or raises, no process of the engine is left.
 
         Raises:
-            LaunchFailed: the engine failed, ended, or ran past the limit.
-            Interrupted: a signal came.
+            LaunchFailed: if the engine failed, ended early, or exceeded the time limit.
+            Interrupted: if a signal arrived.
         """
         self._oom_kills_before = _oom_kills()
         for log in self.logs:
@@ -347,7 +347,7 @@ class EngineLaunch:
             watching.close()
 
     def _take(self, event: Event, listen: Callable[[Event], None]) -> None:
-        """Take an event that all replicas have told."""
+        """Handle an event that all replicas have sent."""
         if isinstance(event, PhaseBegins):
             self._stop_by = time.monotonic() + STOP_S if event.phase == "stopping" else None
         elif isinstance(event, Ready) and self._guardian is not None:
@@ -369,7 +369,7 @@ class EngineLaunch:
             self.turns.finish()
 
     def _ready_router(self, event: Ready) -> None:
-        """Let the router, where there is one, know of what model the engines are."""
+        """Pass the engine's vocabulary size to the router, if there is a router."""
         if self.router is None:
             return
         assert event.vocabulary is not None, "replicas behind a router say so"
@@ -383,13 +383,13 @@ class EngineLaunch:
         return LaunchFailed(self._replicas[0].phase, replace(known, cause=error.problem, fix=error.remedy))
 
     def _routed(self, event: IterationDone) -> IterationDone:
-        """Return a pass with what the router knows of it, where there is one."""
+        """Return a pass with the router's data, if there is a router."""
         if self.router is None:
             return event
         return event.model_copy(update={"iteration": self.router.completed(event.iteration)})
 
     def _come_to_pass(self, event: IterationBegins, listen: Callable[[Event], None]) -> None:
-        """Begin the next pass, for which all replicas are ready; in a block ask for the turn instead."""
+        """Begin the next pass, for which all replicas are ready; in a block, ask for the turn instead."""
         if self._start_s is None:
             self._start_s = time.monotonic() - self._began
         if self.router is not None:
@@ -413,10 +413,10 @@ class EngineLaunch:
             self.router.begin()
 
     def _go_on(self, turns: Turns, listen: Callable[[Event], None]) -> bool:
-        """Do what the coordinator says; return whether it was to end.
+        """Follow the coordinator's answers; return whether the launch has to end.
 
         Raises:
-            Interrupted: the coordinator is gone.
+            Interrupted: if the coordinator is gone.
         """
         for answer in turns.answers():
             continue_groups([replica.group for replica in self._replicas])
@@ -429,28 +429,32 @@ class EngineLaunch:
         return False
 
     def _stop_engine(self) -> None:
-        """Stop the engine's processes until the next turn, where it would take time from the cores of whose turn it is.
+        """Suspend the engine's processes until the next turn if they would use cores of the launch that has the turn.
 
         vLLM's workers spin for a second after each message before they sleep (`busy_loop_s` of shm_broadcast.py), and
-        no setting makes that shorter. On accelerators the host's cores only feed the device. The server of an online
-        launch is left alone: timers that ran out while it was stopped would close its connections as the pass begins.
-        That of a rollout is stopped, with its client: that client uses no connection again that was idle for longer
-        than 2 s (`open_session` in measure/server/stream.py), and the server closes none before 5 s.
+        no
+        setting shortens this. On accelerators the host's cores only feed the device, so nothing is suspended.
+
+        The server of an online launch keeps running: timers that expire while it is suspended would close its
+        connections when
+        the pass begins. The server of a rollout is suspended together with its client. The client reuses no connection
+        that was
+        idle for more than 2 s (`open_session` in measure/server/stream.py), and the server closes none before 5 s.
         """
         if self.job.spec.platform == "cpu" and self.job.spec.load is None:
             stop_groups([replica.group for replica in self._replicas])
 
     def _passes(self) -> int | None:
-        """Return how many iterations are to count, where `iterations: auto` leaves that to the start and the warm-up.
+        """Return the number of iterations that count for `iterations: auto`, from the times of start and warm-up.
 
-        None during the warm-up, which has not told yet.
+        Return None for a fixed number, and during the warm-up.
         """
         if self.job.spec.measuring.iterations != "auto" or self._replicas[0].phase != "measuring":
             return None
         return passes_of([self._start_s or 0.0], [self._pass_s or 0.0], [self._left_s()])
 
     def _left_s(self) -> float:
-        """Return for how long the launch may still take, in seconds; time that it waited for its turn is no part."""
+        """Return the remaining time of the launch in seconds, without the time spent waiting for turns."""
         paused_s = 0.0 if self.turns is None else self.turns.paused_s()
         return self._began + paused_s + self.timeout_s - time.monotonic()
 
@@ -459,14 +463,14 @@ class EngineLaunch:
             replica.order(line)
 
     def _wait(self, guardian: Watch, gathering: Gathering) -> list[int]:
-        """Return sleeps until something happens; the descriptors that are readable then."""
+        """Wait until something happens; return the descriptors that are then readable."""
         pipes = [replica.pipe for replica in self._replicas if replica.told]
         watches = [guardian, *(watch for replica in self._replicas for watch in replica.watches)]
         held = [watch.descriptor for watch in watches if watch.descriptor is not None]
         bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
         turns = [] if self.turns is None else [self.turns.descriptor]
         turns += [] if self.router is None else [self.router.descriptor]
-        if self._done:  # what is measured stays so, whatever becomes of the engine
+        if self._done:  # the measurement is complete, however the engine ends
             return self.pauses.wait([self.signals, *turns], POLL_S)
         now = time.monotonic()
         left = [when + PATIENCE_S - now for when, _ in bereft]
@@ -484,7 +488,7 @@ class EngineLaunch:
         behind = gathering.behind()
         for number in behind:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._replicas[number].pid, signal.SIGUSR1)  # has it write to the log where it hangs
+                os.kill(self._replicas[number].pid, signal.SIGUSR1)  # writes its stack to the log
         time.sleep(0.5)
         raise self._failed(behind, self._overrun(self._replicas[behind[0]].phase))
 
@@ -498,12 +502,12 @@ class EngineLaunch:
         return Cause("timeout", cause, fix)
 
     def _check_failed(self, number: int, event: Event) -> None:
-        """Raise `LaunchFailed` where a replica told that it failed."""
+        """Raise `LaunchFailed` if the event reports a failure of a replica."""
         if not isinstance(event, Failed):
             return
         replica = self._replicas[number]
         replica.check_children()
-        if event.category == "crash" and self._out_of_memory():  # of a process that the engine process had started
+        if event.category == "crash" and self._out_of_memory():  # it killed a child of the engine process
             raise self._failed([number], died(-signal.SIGKILL, "", out_of_memory=True))
         if event.category:
             raise self._failed([number], Cause(event.category, event.exception, event.fix))
@@ -513,7 +517,7 @@ class EngineLaunch:
         raise self._failed([number], cause)
 
     def _failed(self, numbers: list[int], cause: Cause) -> LaunchFailed:
-        """Return that replicas failed, or were waited for, by their numbers unless it is all of them."""
+        """Return the failure of the replicas in `numbers`; the text names them unless all replicas are meant."""
         replica, of = self._replicas[numbers[0]], len(self._replicas)
         if len(numbers) < of:
             named = f"replica{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))} of {of}"
@@ -531,7 +535,7 @@ class EngineLaunch:
 
 
 def _oom_kills() -> int:
-    """Return how many processes of this cgroup, or else of the machine, the kernel has ended for want of memory."""
+    """Return the number of out-of-memory kills in this cgroup plus those on the machine."""
     total = 0
     for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
         with contextlib.suppress(OSError, ValueError):

@@ -1,11 +1,10 @@
-"""Turns: how the launches of a block agree on who makes a pass, in JSON lines over a pair of sockets.
+"""Turns: messages between the launches of a block and its coordinator, in JSON lines over a pair of sockets.
 
 launch       -- asks, finished -->  coordinator
 launch       <-- turn, end -------  coordinator
 
-A launch asks for its turn once all is ready for its next pass, and so says that its turn before is over. The guardian
-of the launch inherits its socket: the coordinator reads the end of file when launch and engine are gone, however the
-launch ended.
+A launch asks for a turn when it is ready for its next pass; this also ends its previous turn. The launch's guardian
+inherits the socket, so the coordinator reads the end of file when launch and engine are gone, however they ended.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ class Asks(Strict):
     """A launch is ready for its next pass."""
 
     says: Literal["asks"] = "asks"
-    warming_up: bool = Field(description="Whether the pass is one of the warm-up.")
-    start_s: float = Field(description="From the launch's beginning until it asked first, in seconds.")
-    pass_s: float | None = Field(description="How long its last pass took, in seconds. Null before the first.")
-    left_s: float = Field(description="How long the launch may still take, waiting apart, in seconds.")
+    warming_up: bool = Field(description="Whether the pass belongs to the warm-up.")
+    start_s: float = Field(description="Time from the launch's begin to its first request, in seconds.")
+    pass_s: float | None = Field(description="Duration of its last pass, in seconds. Null before the first.")
+    left_s: float = Field(description="Remaining time of the launch without waiting, in seconds.")
 
 
 class Finished(Strict):
-    """A launch has made all of its passes; its engine waits to be ended."""
+    """A launch has made all its passes; its engine waits for the order to end."""
 
     says: Literal["finished"] = "finished"
 
@@ -44,12 +43,12 @@ class Turn(Strict):
     """A launch may make its next pass."""
 
     says: Literal["turn"] = "turn"
-    round: int | None = Field(None, description="The round that the pass belongs to. Null in the warm-up.")
-    passes: int | None = Field(None, description="How many passes are to count, where the first of them begins.")
+    round: int | None = Field(None, description="Round of the pass. Null in the warm-up.")
+    passes: int | None = Field(None, description="Number of passes that count, if the first of them begins.")
 
 
 class End(Strict):
-    """All passes of all launches that it was measured among are made: a launch may end its engine."""
+    """All passes of the block are made: a launch may end its engine."""
 
     says: Literal["end"] = "end"
     block: Block
@@ -61,24 +60,24 @@ _MESSAGE: TypeAdapter[Said | Answer] = TypeAdapter(Annotated[Said | Answer, Fiel
 
 
 class Line:
-    """One end of the line between a launch and its coordinator."""
+    """One end of the connection between a launch and its coordinator."""
 
     def __init__(self, end: socket.socket) -> None:
         self.descriptor = end.detach()
-        """Becomes readable when the other side says something, or is gone."""
+        """Becomes readable when the other side sends a message or closes its end."""
         self.is_open = True
-        """Whether the other side may still say something."""
+        """Whether the other side may still send messages."""
         self._rest = b""
 
     def say(self, message: Said | Answer) -> None:
-        """Send `message`; that the other side is gone, reading says."""
+        """Send `message`; if the other side is gone, a later read shows it."""
         content = message.model_dump_json().encode() + b"\n"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             while content:
                 content = content[os.write(self.descriptor, content) :]
 
     def heard(self) -> list[Said | Answer]:
-        """Return what the other side said since; call it once `descriptor` is readable."""
+        """Return the new messages of the other side; call this once `descriptor` is readable."""
         try:
             content = os.read(self.descriptor, 1 << 20)
         except ConnectionResetError:
@@ -88,52 +87,52 @@ class Line:
         return [_MESSAGE.validate_python(json.loads(line)) for line in lines]
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
 
 def line() -> tuple[Line, Line]:
-    """Return both ends of a new line."""
+    """Return both ends of a new connection."""
     one, other = socket.socketpair()
     return Line(one), Line(other)
 
 
 @dataclass
 class Turns:
-    """What a launch knows of its turns.
+    """A launch's view of its turns.
 
     Args:
-        line: its end of the line to the coordinator.
+        line: its end of the connection to the coordinator.
     """
 
     line: Line
     waited_s: float = 0.0
-    """For how long it has waited, all together, in seconds."""
+    """Total time spent waiting for turns, in seconds."""
     waiting: bool = False
-    """Whether it waits for its turn, or for the end."""
+    """Whether the launch waits for its turn or for the order to end."""
     round: int | None = None
-    """The round of the pass that is running."""
+    """Round of the current pass."""
     block: Block | None = None
-    """What it was measured among, once all is over."""
+    """The block of the launch, known after the last pass."""
     _asked: float | None = field(default=None, repr=False)
 
     @property
     def descriptor(self) -> int:
-        """Becomes readable when there is an answer, or the coordinator is gone."""
+        """Becomes readable when an answer arrives or the coordinator is gone."""
         return self.line.descriptor
 
     def ask(self, asks: Asks) -> None:
-        """Ask for the next turn, which ends the turn before."""
+        """Ask for the next turn, which ends the previous turn."""
         self.waiting, self._asked = True, time.monotonic()
         self.line.say(asks)
 
     def finish(self) -> None:
-        """Say that all passes are made."""
+        """Report that all passes are made."""
         self.waiting = True
         self.line.say(Finished())
 
     def answers(self) -> list[Answer]:
-        """Return what the coordinator answered; call it once `descriptor` is readable."""
+        """Return the coordinator's answers; call this once `descriptor` is readable."""
         answers = [message for message in self.line.heard() if isinstance(message, Turn | End)]
         for answer in answers:
             self.waiting = False
@@ -147,5 +146,5 @@ class Turns:
         return answers
 
     def paused_s(self) -> float:
-        """Return for how long it has waited for its turn until now, in seconds."""
+        """Return the total time spent waiting for turns so far, in seconds."""
         return self.waited_s + (0.0 if self._asked is None else time.monotonic() - self._asked)
