@@ -1,1 +1,1 @@
-"""From records to tables: no engine, no text for people."""
+"""Turn records into tables, without an engine and without text for readers."""

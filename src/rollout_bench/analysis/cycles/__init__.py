@@ -1,1 +1,1 @@
-"""What a training step costs besides generating, and from which length on a quantization pays."""
+"""Costs of a training step besides generation, and the sequence lengths at which a quantization pays."""

@@ -1,4 +1,4 @@
-"""From how many output tokens of a sequence on a quantization pays, its transitions counted."""
+"""Sequence lengths at which a quantization pays, with the weight sync counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollout_bench.analysis.timed.comparison import FOUND, MIN_PAIRS, Comparison
 
 @dataclass(frozen=True)
 class TokenRange:
-    """Output tokens of a sequence, from `first` to `last`; None where there is no last."""
+    """Output tokens of a sequence, from `first` to `last`; `last` is None if the range has no upper end."""
 
     first: int
     last: int | None
@@ -20,15 +20,15 @@ class TokenRange:
 
 @dataclass(frozen=True)
 class NetGain:
-    """At which lengths a whole step is shorter than the baseline's, its transition counted.
+    """Sequence lengths at which a whole step, weight sync included, is shorter or longer than the baseline's.
 
-    The measured length is one of them: there is one answer, or none.
+    At most one of `pays` and `loses` is set: the range that holds the measured length.
 
     Attributes:
-        pays: where it is shorter; None where that is not shown of the measured length.
-        loses: where it is longer; None where that is not shown of it.
-        at: the estimate of the length, in output tokens of a sequence, at which both sides take as long; None where
-            that is at none.
+        pays: lengths at which the step is shorter; None unless this is shown at the measured length.
+        loses: lengths at which the step is longer; None unless this is shown at the measured length.
+        at: estimated length, in output tokens of a sequence, at which both steps last equally long; None if there is
+            no such length.
     """
 
     pays: TokenRange | None
@@ -37,23 +37,23 @@ class NetGain:
 
     @property
     def found(self) -> TokenRange | None:
-        """Where there is an answer, whichever it is."""
+        """The range that was found: `pays` or `loses`."""
         return self.pays or self.loses
 
 
 def net_gain(own: StepCosts, other: StepCosts, comparison: Comparison, confidence: float) -> NetGain | None:
-    """Return at which lengths a step of `own` is shorter than one of `other`; None where too few launches tell.
+    """Return the lengths at which a step of `own` is shorter or longer than a step of `other`.
 
-    A step whose sequences have L output tokens is taken to last c + L g seconds: c is the transition, and g the
-    generation divided by the output tokens of a sequence, as measured. So both sides take as long at
+    The model: a step with sequences of L output tokens lasts c + L g seconds. c is the transition. g is the measured
+    generation time divided by the output tokens of a sequence. Both steps last equally long at
     L = (c_own - c_other) / (g_other - g_own). Each pair of launches in `comparison` gives a line, c_own - c_other +
-    L (g_own - g_other), and `lines.crossing` says at which L the mean of these is below or above zero.
+    L (g_own - g_other). `lines.crossing` returns the L at which the mean of these lines is below or above zero.
 
-    Only the stretch that holds the measured length is an answer. The true difference is a line, so this answer is wrong
-    only where the t test at the measured length has the wrong sign, or where that at the true crossing has the sign of
-    the measured length: each in one direction, so with a chance of at most 1 - `confidence` together. That does not
-    hold of every stretch that a search over lengths finds: two pairs give two lines, which cross somewhere, and around
-    there their spread is next to nothing. Nor is there an answer where `comparison` found no difference.
+    Only the range that holds the measured length is returned. The true difference is a line, so the range is wrong in
+    two cases only: the t test has the wrong sign at the measured length, or it has the measured length's sign at the
+    true crossing. Each case is an error in one direction, so their chance together is at most 1 - `confidence`. Other
+    ranges have no such guarantee: two lines always cross somewhere, and near that point their spread is almost zero.
+    Both ranges are None if `comparison` found no difference. Return None for fewer than `MIN_PAIRS` pairs.
     """
     sides = [{each.launch: each for each in side.launches} for side in (own, other)]
     both = [(sides[0][n], sides[1][n]) for n in sorted(comparison.pairs) if all(n in side for side in sides)]
@@ -69,7 +69,7 @@ def net_gain(own: StepCosts, other: StepCosts, comparison: Comparison, confidenc
 
 
 def _whole(lengths: Range | None, measured: float) -> TokenRange | None:
-    """Return the whole tokens in a range that holds `measured`, of which a sequence has at least one; else None."""
+    """Return the whole tokens (at least 1) of `lengths` if that range holds `measured`; else None."""
     if lengths is None or not lengths[0] < measured < lengths[1]:
         return None
     first = max(1, math.ceil(lengths[0]))

@@ -1,4 +1,4 @@
-"""What a step costs where engine and trainer live: seconds of each part, and how long each device waits."""
+"""Costs of a placed step: seconds of each part, and each device's idle time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 
 @dataclass(frozen=True)
 class DeviceCosts:
-    """What one device did of a step, as means.
+    """Means over one device's steps.
 
     Attributes:
-        rank: its number.
-        generates, trains: what it is for.
-        shares: of the whole step, by what it did; nothing of what it never did.
-        sequences: that it generated and handed over.
-        trained_sequences: that it trained on.
+        rank: number of the device.
+        generates, trains: whether the device generates or trains.
+        shares: activity -> its share of the whole step; activities that never ran are missing.
+        sequences: sequences that the device generated and handed over.
+        trained_sequences: sequences that the device trained on.
     """
 
     rank: int
@@ -44,7 +44,7 @@ class DeviceCosts:
 
     @property
     def idle_share(self) -> float:
-        """The share of a step in which it waited; what a sum of floats is off by is none."""
+        """Share of a step in which the device waits; rounding errors of the sum count as 0."""
         return round(1 - sum(self.shares.values()), 9) + 0.0
 
 
@@ -52,27 +52,28 @@ class DeviceCosts:
 class PlacedCosts:
     """Means over the measured steps of each valid launch, then over launches.
 
-    Seconds of generation, training, update, gathering and sleep are those of the device that was longest at it, which
-    the others wait for.
+    Generation, training, update, gathering and sleep are the seconds of the device that spent most time on them: the
+    other devices wait for it.
 
     Attributes:
-        spec: where engines and trainer live.
-        engines: that share the generation of a step.
+        spec: devices of engines and trainer.
+        engines: number of engines that share the generation of a step.
         whole_s: the whole step.
-        generation_s: until its sequences are generated.
+        generation_s: until all sequences of the step are generated.
         training_s: forward, backward, sum of gradients and optimizer.
-        update_s: until an engine has the new weights, its caches reset.
+        update_s: until an engine has the new weights and has reset its caches.
         gather_s: handing over sequences.
-        sleep_s: putting an engine to sleep, and waking it; 0 where none sleeps.
-        asleep: memory of the device that had least free while its engine slept, over all steps; None where none slept.
-        devices: of each device, by its number.
-        kv_cache_tokens: that fit into the KV cache of one engine; None where unknown.
-        gathered_bytes: of sequences that were handed over.
-        update_bytes: of weights that each engine took.
-        steps: that count.
+        sleep_s: putting an engine to sleep and waking it; 0 if none sleeps.
+        asleep: memory of the device with the least free memory while its engine slept, over all steps; None if no
+            engine slept.
+        devices: costs of each device, by its number.
+        kv_cache_tokens: tokens that fit into the KV cache of one engine; None if unknown.
+        gathered_bytes: bytes of the sequences that were handed over.
+        update_bytes: bytes of weights that each engine received.
+        steps: measured steps.
         proofs: steps of these launches, warm-up included, whose weights were proven.
-        compared: how many of the trainer's tensors were found again in an engine that had loaded them, and how many
-            it has: of the engine where fewest were; None where a step was not held against its trainer.
+        compared: trainer's tensors that were found in an engine that had loaded them, and the trainer's total. Both are
+            of the engine with the fewest found. None if a step was not compared with its trainer.
     """
 
     spec: PlacementSpec
@@ -94,27 +95,27 @@ class PlacedCosts:
 
     @property
     def device_s(self) -> float:
-        """Device-seconds of a step: what it costs where devices are paid for."""
+        """Device-seconds of a step: its cost if devices are paid by time."""
         return self.spec.devices * self.whole_s
 
     @property
     def devices_per_engine(self) -> int:
-        """Devices that each engine has: its tensor_parallel_size."""
+        """Devices of each engine: its tensor_parallel_size."""
         return len(self.spec.generating) // self.engines
 
     @property
     def idle_share(self) -> float:
-        """The share of a step in which a device waits, as the mean over devices."""
+        """Share of a step in which a device waits, as the mean over devices."""
         return mean([device.idle_share for device in self.devices])
 
     @property
     def generating_idle_share(self) -> float:
-        """The same of devices that generate."""
+        """Idle share of the devices that generate, as their mean."""
         return mean([device.idle_share for device in self.devices if device.generates])
 
     @property
     def training_idle_share(self) -> float:
-        """The same of devices that train."""
+        """Idle share of the devices that train, as their mean."""
         return mean([device.idle_share for device in self.devices if device.trains])
 
     @property
@@ -124,13 +125,13 @@ class PlacedCosts:
 
 
 def placed_costs(row: Row) -> PlacedCosts | None:
-    """Return what a step of `row` costs; None where no valid launch has placed steps."""
+    """Return the costs of a step of `row`; None if no valid launch has placed steps."""
     used = {launch.launch for launch in row.used}
     return costs_of([record for record in row.experiment.records if record.launch in used])
 
 
 def costs_of(records: Sequence[Record]) -> PlacedCosts | None:
-    """Return what a step of these launches costs; None where none has placed steps."""
+    """Return the costs of a step of these launches; None if none has placed steps."""
     launches = [steps for record in records if (steps := placed_steps(record))]
     spec = records[0].spec.placement if records else None
     if not launches or spec is None:
@@ -187,12 +188,15 @@ def costs_of(records: Sequence[Record]) -> PlacedCosts | None:
 
 
 def placed_steps(record: Record) -> list[tuple[Iteration, PlacedStep]]:
-    """Return the measured passes of a launch that are placed steps."""
+    """Return the measured iterations of a launch that have a placed step, each with that step."""
     return [(one, one.placed) for one in record.iterations if one.placed is not None and not one.warmup]
 
 
 def typical_step(row: Row) -> PlacedStep | None:
-    """Return the step with the median time of all valid launches, of two the shorter one; None where there is none."""
+    """Return the step with the median time over all valid launches; None if there are no steps.
+
+    With an even number of steps, the shorter of the two middle steps is returned.
+    """
     used = {launch.launch for launch in row.used}
     steps = [step for record in row.experiment.records if record.launch in used for _, step in placed_steps(record)]
     steps.sort(key=lambda step: step.elapsed_s)
@@ -200,10 +204,10 @@ def typical_step(row: Row) -> PlacedStep | None:
 
 
 def unlike_work(own: Spec, other: Spec) -> tuple[str, str, str] | None:
-    """Return in what two placements do other work, and of both how; None where one is better for where it is.
+    """Return the first difference in the work of two placements: its name and both values; None if both do equal work.
 
-    How far generation is ahead is no part of the work. Nor are the engine's own settings: a server may use memory that
-    a trainer would need.
+    The overlap of generation and training is not part of the work. Neither are engine settings: a server may use memory
+    that a trainer would need.
     """
     sides = [_work(spec) for spec in (own, other)]
     found = next((name for name in sides[0] if sides[0][name] != sides[1][name]), None)
@@ -219,9 +223,9 @@ def _work(spec: Spec) -> dict[str, object]:
 
 
 def placed_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a line for each device of each of `rows`, in plain units; empty fields where nothing is valid.
+    """Return a line for each device of each of `rows`, in plain units; cells are empty if no launch is valid.
 
-    What is of the whole step stands in each line of its devices.
+    Values of the whole step are repeated in the line of each device.
     """
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Launches whose new weights did not come, or came wrong: findings about a quantization that no repetition changes."""
+"""Launches whose new weights are missing or wrong: a property of the quantization that no repetition changes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from rollout_bench.analysis.timed.rows import Row
 
 WRONG_WEIGHTS = ("output_changed", "update_without_effect", "weights_differ")
-"""Codes of the flags of launches whose weights failed a proof."""
+"""Flags of launches whose weights failed a proof."""
 
 NOT_UPDATABLE = "not_updatable"
-"""Category of the failures of launches whose checkpoint takes no new weights."""
+"""Failure category of launches whose checkpoint cannot be updated."""
 
 LASTING = frozenset({*WRONG_WEIGHTS, NOT_UPDATABLE})
-"""What another launch would show again."""
+"""Findings that another launch would repeat."""
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """Launches of one experiment that failed a proof, or whose weights can't be updated.
+    """Launches of one experiment that failed a proof, or whose weights cannot be updated.
 
     Attributes:
-        code: of their flag, or the category of their failure.
-        launches: how many.
-        of: launches that were tried.
-        seen: what the first of them tells.
+        code: code of the flag, or category of the failure.
+        launches: number of such launches.
+        of: number of launches that were tried.
+        seen: message of the first such launch.
     """
 
     code: str
@@ -35,7 +35,7 @@ class Unfit:
 
 
 def unfit(row: Row) -> Iterator[Unfit]:
-    """Yield what launches of `row` failed by."""
+    """Yield each reason for which launches of `row` are unfit."""
     tried = len(row.launches) + len(row.experiment.failures)
     for code in WRONG_WEIGHTS:
         seen = [next((flag.sentence for flag in launch.flags if flag.code == code), "") for launch in row.launches]

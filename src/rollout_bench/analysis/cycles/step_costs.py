@@ -1,4 +1,4 @@
-"""What one step costs: generation, each part of the transition that follows, and memory. Warm-up never counts."""
+"""Costs of a step: generation, each part of the transition after it, and memory. Warm-up is left out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rollout_bench.contracts.cycles import MemoryLook, PartName, Transition
 from rollout_bench.contracts.record import Iteration, Record
 
 Step = tuple[Iteration, Transition]
-"""A measured pass and the transition that follows it."""
+"""A measured iteration and the transition after it."""
 
 
 @dataclass(frozen=True)
 class LaunchSteps:
-    """Means over the measured steps of one launch, in seconds; `output_tokens` are those of a sequence."""
+    """Means over the measured steps of one launch, in seconds; `output_tokens` are the output tokens of a sequence."""
 
     launch: int
     generation_s: float
@@ -28,18 +28,18 @@ class LaunchSteps:
 
     @property
     def whole_s(self) -> float:
-        """The whole step."""
+        """Generation and transition."""
         return self.generation_s + self.transition_s
 
     @property
     def token_s(self) -> float:
-        """Generation for each output token of a sequence."""
+        """Generation time per output token of a sequence."""
         return self.generation_s / self.output_tokens
 
 
 @dataclass(frozen=True)
 class UpdateCosts:
-    """Where an update's time goes, in seconds, and what is handed over; None where vLLM reads the weights itself."""
+    """Seconds of each stage of a weight update, its bytes and its buckets; None if vLLM reads the weights itself."""
 
     transfer_s: float | None
     quantize_s: float | None
@@ -50,7 +50,7 @@ class UpdateCosts:
 
 @dataclass(frozen=True)
 class MemoryCosts:
-    """Bytes that are free on the device, and that the engine holds on the host; None where nobody says."""
+    """Free bytes on the device and bytes of the engine on the host; None if not measured."""
 
     device_free_before: float | None
     device_free_asleep: float | None
@@ -65,11 +65,11 @@ class StepCosts:
     """Means over the measured steps of each valid launch, then over launches.
 
     Attributes:
-        launches: of each valid launch.
-        parts: seconds of each part of the transition that there is, in their order.
-        update: where that part's time goes.
-        memory: what is held meanwhile.
-        updates: transitions of these launches, warm-up included: each was proven.
+        launches: means of each valid launch.
+        parts: part of the transition -> seconds, in the order of the parts.
+        update: stages of the update.
+        memory: memory before, during and after sleep.
+        updates: transitions of these launches, warm-up included; each was proven.
     """
 
     launches: tuple[LaunchSteps, ...]
@@ -80,17 +80,17 @@ class StepCosts:
 
     @property
     def generation_s(self) -> float:
-        """Generation alone."""
+        """Generation only."""
         return mean([each.generation_s for each in self.launches])
 
     @property
     def transition_s(self) -> float:
-        """All that follows until the engine can generate again."""
+        """From the end of generation until the engine can generate again."""
         return mean([each.transition_s for each in self.launches])
 
     @property
     def whole_s(self) -> float:
-        """The whole step."""
+        """Generation and transition."""
         return mean([each.whole_s for each in self.launches])
 
     @property
@@ -105,13 +105,13 @@ class StepCosts:
 
 
 def step_costs(row: Row) -> StepCosts | None:
-    """Return what a step of `row` costs; None where no valid launch has transitions."""
+    """Return the costs of a step of `row`; None if no valid launch has transitions."""
     used = {launch.launch for launch in row.used}
     return costs_of([record for record in row.experiment.records if record.launch in used])
 
 
 def costs_of(records: Sequence[Record]) -> StepCosts | None:
-    """Return what a step of these launches costs; None where none has transitions."""
+    """Return the costs of a step of these launches; None if none has transitions."""
     launches = [(record, steps) for record in records if (steps := _steps(record))]
     if not launches:
         return None
@@ -174,7 +174,7 @@ def _looked(memory: Sequence[MemoryLook], when: str, field: str) -> float | None
 
 
 def cost_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a line for each of `rows`, in plain units and full precision; empty fields where nothing is valid."""
+    """Return a line for each of `rows`, in plain units and full precision; cells are empty if no launch is valid."""
     lines = []
     for row in rows:
         found = step_costs(row)

@@ -1,1 +1,1 @@
-"""Launches that look into the engine: profiles, messages and drift."""
+"""Analyses of launches in the modes profile, messages and drift."""

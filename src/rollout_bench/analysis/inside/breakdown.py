@@ -1,4 +1,4 @@
-"""Where the time of a step goes: categories, and changes by a quant."""
+"""Time of a step by category, and its change by a quantization."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from rollout_bench.analysis.inside.profiles import (
 from rollout_bench.contracts.inside import Phase
 
 STEP = ["trace", "rank", "step"]
-"""What tells steps apart."""
+"""Columns that identify a step."""
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A phase of one profiled experiment; all times in microseconds of one step, mean over `steps` of all ranks.
+    """A phase of one profiled experiment; times are microseconds of one step, as means over `steps` of all ranks.
 
-    `parts` is what was traced: their sum is `total_us`, the step's duration `traced_us` but for rounding. `calls`
-    counts operators. `scaled` are the parts without the profiler, their sum is the unprofiled step time.
+    `parts` are the traced times, and their sum is `total_us`. The duration of a traced step, `traced_us`, equals
+    `total_us` up to rounding. `calls` counts operators. `scaled` are the parts without the profiler's overhead, and
+    their sum is the time of an unprofiled step.
     """
 
     phase: Phase
@@ -44,12 +45,12 @@ class Breakdown:
 
     @property
     def total_us(self) -> float:
-        """All parts together."""
+        """Sum of all traced parts."""
         return sum(self.parts.values())
 
     @property
     def step_us(self) -> float:
-        """All parts together without the profiler."""
+        """Sum of all parts without the profiler."""
         return sum(self.scaled.values())
 
     def of_category(self, category: str) -> float:
@@ -67,7 +68,7 @@ class Breakdown:
 
 
 def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
-    """Return the breakdown of each phase that is traced."""
+    """Return the breakdown of each traced phase."""
     samples = step_samples(profiled.record.steps)
     times = profiled.times[profiled.times["step"] >= 0]
     found: dict[Phase, Breakdown] = {}
@@ -101,11 +102,12 @@ def device_rows(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def unprofiled(parts: Mapping[Part, float], step_us: float | None, device_clock: bool) -> dict[Part, float]:
-    """Return `parts` of a traced step, in microseconds, as they are without the profiler, where a step takes `step_us`.
+    """Return `parts` of a traced step, scaled to the unprofiled step time `step_us`; all in microseconds.
 
-    Their sum is `step_us`. Without a clock of the device's own the profiler slows everything, and each part keeps its
-    share. With one (`device_clock`) it slows the host: operators keep their duration and the device waits for what is
-    left, unless they alone take longer than the step; then they keep their shares of it. Without `step_us` parts stay.
+    Without a device clock, the profiler slows everything alike, so each part keeps its share. With one
+    (`device_clock`), it slows only the host: operators keep their durations, and the rest of `step_us` is waiting. If
+    the operators last longer than `step_us`, they keep their shares of it. If `step_us` is None, the parts are
+    returned unchanged.
     """
     total = sum(parts.values())
     if step_us is None or total <= 0:
@@ -126,7 +128,7 @@ def _per_step(sums: pd.Series, steps: int) -> dict[Part, float]:
 
 
 def place(part: Part) -> tuple[int, int, str]:
-    """Return where a part stands among all: by category, then by role."""
+    """Return the sort key of a part: by category, then by role."""
     category, role = part
     return (
         CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES),
@@ -137,9 +139,9 @@ def place(part: Part) -> tuple[int, int, str]:
 
 @dataclass(frozen=True)
 class Change:
-    """One part in the baseline and in the quant, in the unit that they came in.
+    """One part in the baseline and in the quantization, in the unit of the input.
 
-    `speedup` is the baseline's over its own, None where one side has none of it.
+    `speedup` is baseline over own, or None if either side lacks the part.
     """
 
     part: Part
@@ -148,34 +150,34 @@ class Change:
 
     @property
     def speedup(self) -> float | None:
-        """Above 1: it became faster."""
+        """Baseline over own: above 1 if the part became faster."""
         return self.baseline / self.own if self.baseline > 0 and self.own > 0 else None
 
     @property
     def saved(self) -> float:
-        """What it saves, negative where it costs."""
+        """The time saved; negative if the part became slower."""
         return self.baseline - self.own
 
 
 def changes(baseline: Mapping[Part, float], own: Mapping[Part, float]) -> list[Change]:
-    """Return every part that one of both has; what they save adds up to what the whole saves."""
+    """Return the change of every part that either side has; the savings add up to the whole saving."""
     parts = sorted({*baseline, *own}, key=place)
     return [Change(part, baseline.get(part, 0.0), own.get(part, 0.0)) for part in parts]
 
 
 def together(found: list[Change], categories: tuple[str, ...], name: Part) -> Change:
-    """Return the parts of some categories as one."""
+    """Return the parts of some categories as one change."""
     own = [change for change in found if change.part[0] in categories]
     return Change(name, sum(change.baseline for change in own), sum(change.own for change in own))
 
 
 def linear_with_quantize(found: list[Change]) -> Change:
-    """Return the linear layers with what quantizing and dequantizing costs: the net of the quantization."""
+    """Return the linear layers with quantizing and dequantizing: the net effect of the quantization."""
     return together(found, (LINEAR, QUANTIZE), (LINEAR, "with quantize"))
 
 
 def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
-    """Return the names of category `other` in a phase with their shares of the traced step, the largest first."""
+    """Return the operators of category `other` in a phase with their shares of the traced step, the largest first."""
     rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
     sums = rows[rows["category"] == OTHER].groupby("name", observed=True)["self_us"].sum()
     total = breakdown.total_us * breakdown.steps

@@ -1,6 +1,7 @@
-"""What drift launches say: how far each experiment is from the reference, and the reference from itself.
+"""Drift of each experiment from the reference, and of the reference from itself.
 
-d is the log probability that a token has from who scores it, less the one from the reference, which sampled it.
+d is the log probability that the scoring engine gives a token, less the log probability from the reference, which
+sampled that token.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 
 How = int | None
-"""How many sequences the engine scored at once; None: what it gave them while it generated them."""
+"""Number of sequences that the engine scored at once; None for the scores from generation itself."""
 
 Scores = Mapping[How, Sequence[ScoredRow]]
-"""How -> the rows of all sequences, in their order."""
+"""Batch size -> the rows of all sequences, in their order."""
 
 
 @dataclass(frozen=True)
 class DriftLaunch:
-    """One launch: its record, and the rows of each batch."""
+    """The record of one launch, and the rows of each batch size."""
 
     record: Drift
     scores: Scores
@@ -39,18 +40,18 @@ class DriftLaunch:
 
 @dataclass(frozen=True)
 class Drifted:
-    """How far what an experiment gives tokens is from what the reference gives them.
+    """Difference between an experiment's token probabilities and the reference's.
 
     Attributes:
         chosen: the experiment.
-        reference: the experiment that it is held against.
-        batch: sequences that were scored at once; None: what the reference gave them while it generated.
-        launches: the launches that scored: of the reference the first valid one alone, or all others.
-        found: how far.
-        log_ratios: for each sequence d of its tokens, of all `launches` [n_i], in nats.
-        elsewhere: whether it is the reference in other launches than the one that all is held against.
-        beyond: by how much its mean |d| is above the floor's, in nats, with its interval together for all that have the
-            same reference; None for the reference itself, and where there is no floor.
+        reference: the experiment that it is compared with.
+        batch: sequences that were scored at once; None for the reference's scores from generation.
+        launches: the launches that scored: only the first valid launch of the reference, or all other launches.
+        found: the divergence.
+        log_ratios: for each sequence, d of its tokens over all `launches` [n_i], in nats.
+        elsewhere: whether it is the reference in launches other than the one that sampled the tokens.
+        beyond: mean |d| above the noise floor's mean |d|, in nats. Its interval is simultaneous for all experiments
+            with this reference. None for the reference itself, and without a noise floor.
     """
 
     chosen: Chosen
@@ -64,39 +65,39 @@ class Drifted:
 
     @property
     def name(self) -> str:
-        """How sentences call it: model, quant and workload."""
+        """Name in sentences: model, quantization and workload."""
         return title_of(self.chosen.experiment, self.chosen.label)
 
     @property
     def of_reference(self) -> bool:
-        """Whether it is the reference against itself."""
+        """Whether the reference is compared with itself."""
         return self.chosen.place == self.reference.place
 
     @property
     def is_floor(self) -> bool:
-        """Whether the floor may be taken from it: the reference scored another time, or otherwise batched."""
+        """Whether it can be the noise floor: the reference scored again, or in other batches."""
         return self.of_reference and self.batch is not None
 
     @property
     def drifts(self) -> bool | None:
-        """Whether it drifts more than the reference against itself; None where nobody can say."""
+        """Whether it drifts significantly more than the reference drifts from itself; None without a noise floor."""
         return None if self.beyond is None else self.beyond.low > 0
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """All that was scored, by reference, the reference first; `problems` say what could not be compared, and why."""
+    """All comparisons by reference, the reference first; `problems` are messages about failed comparisons."""
 
     drifted: tuple[Drifted, ...] = ()
     problems: tuple[str, ...] = ()
 
     def floor_of(self, one: Drifted) -> Drifted | None:
-        """Return the largest difference of the reference of `one` from itself; None where it was scored only once."""
+        """Return the noise floor of `one`: its reference's largest difference from itself; None if scored only once."""
         return _floor(one, self.drifted)
 
 
 def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
-    """Return what those of `inside` say that are of drift mode; intervals have that `confidence`."""
+    """Return the comparisons of the drift experiments among `inside`, with intervals of that `confidence`."""
     measured = [each for each in inside if each.experiment.mode == DRIFT.name and not each.reason]
     problems: list[str] = []
     launches = {each.place: _read(results, each, problems) for each in measured}
@@ -124,7 +125,7 @@ def _reference_of(each: Chosen) -> str:
 
 
 def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLaunch]:
-    """Return the launches of an experiment by their index; what can't be read goes to `problems`."""
+    """Return launch index -> launch of an experiment; messages about unreadable files are added to `problems`."""
     found = {}
     for record in each.experiment.records:
         assert isinstance(record, Drift), "records are read by their mode"
@@ -161,7 +162,7 @@ def _drifted(
         for indices in filter(None, apart):
             for how in dict.fromkeys(how for index in indices for how in same[index].scores):
                 if each.place == reference.place and indices == [base_index] and how == first:
-                    continue  # what all else is held against
+                    continue  # the scores that all others are compared with
                 scored = [rows for index in indices if (rows := same[index].scores.get(how)) is not None]
                 found, ratios = _held_against(base.scores[first], scored, confidence)
                 elsewhere = each.place == reference.place and indices != [base_index]
@@ -171,7 +172,10 @@ def _drifted(
 def _of_tokens(
     sha256: str | None, sampled: str, place: str, launches: Mapping[int, DriftLaunch], problems: list[str]
 ) -> dict[int, DriftLaunch]:
-    """Return those of the `launches` at `place` whose tokens have that SHA-256, as what has `sampled` them."""
+    """Return the `launches` whose tokens have this SHA-256; the others are added to `problems`.
+
+    `place` names the launches and `sampled` the source of the tokens in messages.
+    """
     same = {}
     for index, launch in launches.items():
         if launch.record.tokens_sha256 == sha256:
@@ -187,7 +191,7 @@ def _of_tokens(
 def _held_against(
     sampled: Sequence[ScoredRow], scored: Sequence[Sequence[ScoredRow]], confidence: float
 ) -> tuple[Divergence, tuple[Array, ...]]:
-    """Return how far all of `scored` is from what stands for who `sampled` the tokens, and d for each sequence."""
+    """Return the divergence of all `scored` from the `sampled` rows, and d for each sequence."""
     ratios = tuple(
         np.concatenate([np.subtract(row.logprobs, p.logprobs) for row in rows])
         for p, *rows in zip(sampled, *scored, strict=True)
@@ -200,9 +204,9 @@ def _held_against(
 
 
 def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted]:
-    """Return `drifted`, all of one reference, with what others than the reference have beyond its floor.
+    """Return `drifted`, all of one reference, with `beyond` set for experiments other than the reference.
 
-    Their intervals hold together, by Bonferroni's inequality.
+    Their intervals are simultaneous by Bonferroni's inequality.
     """
     others = sum(not each.of_reference for each in drifted)
     found = []

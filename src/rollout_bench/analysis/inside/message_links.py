@@ -1,4 +1,4 @@
-"""What messages launches saw of each link: bytes, times and contents of a step, by batch and phase."""
+"""Messages of a step on each link: bytes, times and contents, by batch and phase."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from rollout_bench.contracts.store import messages_path, record_path
 from rollout_bench.core.errors import UserError
 
 ENGINE_LINKS: tuple[Link, ...] = ("core_to_workers", "workers_to_core")
-"""A step waits for these: nothing is computed before its message came, and no step ends before the answer did."""
+"""A step waits for these links: it starts computing after the message to the workers and ends after their answer."""
 
 FRONT_END_LINKS: tuple[Link, ...] = ("front_end_to_core", "core_to_front_end")
-"""Threads and a process of their own send and read these while the engine goes on with the next step."""
+"""Separate threads and a separate process use these links while the engine computes the next step."""
 
 LINKS: tuple[Link, ...] = ("front_end_to_core", "core_to_workers", "workers_to_core", "core_to_front_end")
 
 
 @dataclass(frozen=True)
 class MessageLaunch:
-    """One launch: its record, and a row for each message."""
+    """The record of one launch, and a row for each message."""
 
     record: Messages
     rows: Sequence[MessageRow]
@@ -44,9 +44,9 @@ class MessageLaunch:
         return found
 
     def full_steps(self, look: Look, batch: int) -> list[tuple[MessageStep, list[MessageRow]]]:
-        """Return the steps of a pass without those that decode fewer sequences than its fullest step does.
+        """Return the steps of a pass without decode steps that have fewer sequences than the fullest step.
 
-        Sequences whose prompts were computed in different steps don't end in the same one.
+        Sequences whose prompts were computed in different steps end in different steps.
         """
         steps = self.steps(look, batch)
         most = max((step.sequences for step, _ in steps), default=0)
@@ -62,7 +62,7 @@ class MessagesRun:
 
     @property
     def batches(self) -> list[int]:
-        """Return the batches, the smallest first."""
+        """Return the batch sizes, in ascending order."""
         return sorted({step.batch for launch in self.launches for step in launch.record.steps})
 
     @property
@@ -72,17 +72,18 @@ class MessagesRun:
 
     @property
     def name(self) -> str:
-        """Return how sentences call it: model, quant and workload."""
+        """Return the name in sentences: model, quantization and workload."""
         return title_of(self.chosen.experiment, self.chosen.label)
 
 
 @dataclass(frozen=True)
 class LinkUse:
-    """What one link takes of a step of one phase at one batch; each value is the median over steps of all launches.
+    """Use of one link in a step of one phase at one batch size, as medians over the steps of all launches.
 
-    Of a step it is the sum over the link's messages. Values that come from contents are None, or not there, where the
-    pass for contents had no such step, and those that need a message before where there is none. `share` is `busy_s`,
-    at the worker that answers, over the step; `coding_s` are encoding and decoding there.
+    A step's value is the sum over the link's messages. Values from contents are None or missing if the pass for
+    contents has no such step. Values that compare with the previous message are None or missing without a previous
+    message. `share` is `busy_s`, at the worker that answers, over the step time. `coding_s` is encoding and decoding
+    at that worker.
     """
 
     batch: int
@@ -105,7 +106,7 @@ class LinkUse:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What goes to the workers and back in a step, in bytes; distances to the step before, None in the first."""
+    """Bytes to the workers and back in a step, and distances to the previous step, which are None in the first step."""
 
     input_bytes: int
     output_bytes: int
@@ -114,7 +115,7 @@ class Exchange:
 
 
 def message_runs(results: Path, inside: Sequence[Chosen]) -> tuple[list[MessagesRun], list[str]]:
-    """Return the runs of those of `inside` that are of messages mode, and what is wrong with side files."""
+    """Return the runs in messages mode among `inside`, and messages about damaged side files."""
     runs, problems = [], []
     for each in inside:
         if each.experiment.mode != MESSAGES.name or each.reason:
@@ -133,7 +134,7 @@ def message_runs(results: Path, inside: Sequence[Chosen]) -> tuple[list[Messages
 
 
 def link_uses(run: MessagesRun) -> Iterator[LinkUse]:
-    """Yield what each link takes of a step, by batch and phase."""
+    """Yield the use of each link in a step, by batch size and phase."""
     for batch in run.batches:
         timed = [step for launch in run.launches for step in launch.full_steps("times", batch)]
         seen = [step for launch in run.launches for step in launch.full_steps("contents", batch)]
@@ -171,24 +172,24 @@ def link_uses(run: MessagesRun) -> Iterator[LinkUse]:
 
 
 def exchanges(run: MessagesRun, batch: int) -> Iterator[Exchange]:
-    """Yield each step of the first launch's pass for contents at `batch`: sums over the step's messages."""
+    """Yield each step of the first launch's contents pass at `batch`, as sums over the step's messages."""
     for _, rows in run.launches[0].steps("contents", batch):
         there, back = (of_link(link, rows) for link in ENGINE_LINKS)
         yield Exchange(_bytes(there), _bytes(back), _distance(there), _distance(back))
 
 
 def answering(rows: Sequence[MessageRow]) -> frozenset[int]:
-    """Return the workers that answer the core in a step, of whose messages `rows` are all."""
+    """Return the ranks of the workers that answer the core in a step; `rows` are all messages of the step."""
     return frozenset(row.rank for row in rows if row.link == "workers_to_core" and row.rank is not None)
 
 
 def of_link(link: Link, rows: Sequence[MessageRow]) -> list[MessageRow]:
-    """Return those of `rows` that `link` carried."""
+    """Return the `rows` that `link` carried."""
     return [row for row in rows if row.link == link]
 
 
 def sent_bytes(row: MessageRow) -> int | None:
-    """Return the bytes of a message whose content was looked at."""
+    """Return the bytes of a message; None if its content was not read."""
     return None if row.content is None else row.content.inline_bytes + row.content.out_of_band_bytes
 
 
@@ -207,7 +208,7 @@ def _coding_s(row: MessageRow, ranks: frozenset[int]) -> float:
 
 
 Contents = Sequence[Sequence[MessageContent]]
-"""Of each step the contents of a link's messages."""
+"""For each step, the contents of a link's messages."""
 
 
 def _parts(contents: Contents) -> dict[str, float]:
@@ -219,7 +220,7 @@ def _parts(contents: Contents) -> dict[str, float]:
 
 
 def _formats(contents: Contents) -> dict[str, float]:
-    """Return the bytes in each format that can hold all messages: a sum without some of them would be no size."""
+    """Return the median bytes in each format that can encode all messages; other formats have no complete sum."""
     names = dict.fromkeys(name for step in contents for content in step for name in content.formats)
     return {
         name: median(sum(content.formats[name].size_bytes for content in step) for step in contents if step)

@@ -1,4 +1,4 @@
-"""How much of a decode step messages take, by launch and batch."""
+"""Share of a decode step that messages need, by launch and batch size."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rollout_bench.contracts.messages import Link, MessageRow
 
 @dataclass(frozen=True)
 class LaunchShare:
-    """What messages take of a decode step of one launch at one batch: medians over steps.
+    """Time of messages in a decode step of one launch at one batch size, as medians over steps.
 
     Attributes:
         engine_s: core to workers and back, at the worker that answers, in seconds.
-        slowest_s: the same at the reader that took longest.
+        slowest_s: core to workers and back, at the slowest reader, in seconds.
         front_end_s: front end to core and back, in seconds.
         step_s: the step, in seconds.
-        engine: `engine_s` over its own step.
-        slowest: `slowest_s` over its own step.
-        front_end: `front_end_s` over its own step.
+        engine: `engine_s` over the time of the same step.
+        slowest: `slowest_s` over the time of the same step.
+        front_end: `front_end_s` over the time of the same step.
     """
 
     engine_s: float
@@ -42,7 +42,7 @@ class LaunchShare:
 
 @dataclass(frozen=True)
 class Estimated:
-    """The mean over launches with Student's interval; `low` and `high` None for a single launch."""
+    """Mean over launches with Student's t interval; `low` and `high` are None for a single launch."""
 
     value: float
     low: float | None
@@ -51,14 +51,14 @@ class Estimated:
 
 @dataclass(frozen=True)
 class StepShare:
-    """What messages take of a decode step at one batch, by launch."""
+    """Shares of messages in a decode step at one batch size, by launch."""
 
     batch: int
     launches: Mapping[int, LaunchShare]
     confidence: float
 
     def estimated(self, field: str) -> Estimated:
-        """Return a field of `LaunchShare` over launches."""
+        """Return the mean of a `LaunchShare` field over launches, with its interval."""
         values = [getattr(launch, field) for launch in self.launches.values()]
         ends = t_interval(values, self.confidence) or (None, None)
         return Estimated(mean(values), None if ends[0] is None else max(0.0, ends[0]), ends[1])
@@ -66,19 +66,19 @@ class StepShare:
 
 @dataclass(frozen=True)
 class RunShares:
-    """The shares of one experiment, by batch."""
+    """The shares of one experiment, by batch size."""
 
     run: MessagesRun
     steps: tuple[StepShare, ...]
 
     @property
     def largest(self) -> StepShare:
-        """The batch at which messages take most of a step."""
+        """The batch size at which messages have the largest share of a step."""
         return max(self.steps, key=lambda step: step.estimated("engine").value)
 
 
 def run_shares(runs: Sequence[MessagesRun], confidence: float) -> list[RunShares]:
-    """Return what messages take of decode steps, of those of `runs` that have some."""
+    """Return the shares of messages in decode steps, for each of `runs` that has decode steps."""
     found = []
     for run in runs:
         steps = []
@@ -93,7 +93,7 @@ def run_shares(runs: Sequence[MessagesRun], confidence: float) -> list[RunShares
 
 
 def _share(launch: MessageLaunch, batch: int) -> LaunchShare | None:
-    """Return the shares of a pass; None where no step decodes only."""
+    """Return the shares of a pass; None if it has no decode step."""
     steps = [(step, rows) for step, rows in launch.full_steps("times", batch) if step.phase == "decode"]
     if not steps:
         return None

@@ -1,4 +1,4 @@
-"""Everything that a summary says of the inside of the engine."""
+"""All findings of a summary about the inside of the engine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from rollout_bench.analysis.timed.rows import Row
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found inside the engine; all empty where nothing of the kind was measured.
+    """Findings inside the engine; fields are empty if the mode was not measured.
 
-    `problems` say of profiles that can't be read why, and what to do. `left_out` are the experiments without a valid
-    launch, of which nothing else is made from anything that they measured. `rows` are the timed experiments, for
-    whoever else needs them.
+    `problems` are messages about unreadable profiles and side files. `left_out` are the experiments without a valid
+    launch; none of their measurements are used. `rows` are the timed experiments.
     """
 
     profiles: ProfileReport = field(default_factory=lambda: profile_report(()))
@@ -32,7 +31,7 @@ class Looked:
 
 
 def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
-    """Read and analyse what `collection`, which was read from `results`, has of modes that look into the engine."""
+    """Read and analyse the profile, messages and drift experiments of `collection`, which was read from `results`."""
     if not collection.others:
         return Looked(rows=tuple(rows))
     settings = collection.comparison

@@ -1,4 +1,4 @@
-"""Profiles side by side: their phases, what is doubtful about them, and a table of every part."""
+"""Profiles side by side: their phases, their flags, and a table of every part."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.numbers import brief
 
 UNKNOWN = 0.10
-"""Share of a step that `other` may take."""
+"""Largest share of a step for `other` without a flag."""
 
 TRACE_OFF = 0.10
-"""Fraction by which the steps of a trace may differ from the same steps as they were timed."""
+"""Largest relative difference between traced and timed steps without a flag."""
 
 DEVICE_BOUND, HOST_BOUND = 0.2, 0.5
-"""The device waits for less than this share of a step: it sets the pace. For more than the other: the host does."""
+"""The device sets the pace if it waits for less than the first share of a step; the host, for more than the second."""
 
 UNSTEADY_PERCENT = 15.0
-"""Coefficient of variation of unprofiled steps from which on they are unsteady."""
+"""Coefficient of variation, in percent, from which unprofiled steps are flagged as unsteady."""
 
 
 @dataclass(frozen=True)
 class ProfileFlag:
-    """One doubt: `code` for a column of flags, and a sentence with what was seen."""
+    """A flag: `code` for the column of flags, and a sentence with the observation."""
 
     code: str
     sentence: str
 
 
 def doubts(breakdown: Breakdown) -> list[ProfileFlag]:
-    """Everything that is doubtful about one phase of a profile."""
+    """Return all flags of one phase of a profile."""
     return [*_other(breakdown), *_trace(breakdown), *_untimed(breakdown), *_unsteady_flag(breakdown)]
 
 
 def agreement(breakdown: Breakdown) -> float | None:
-    """Return the duration of a step in the trace over that of a profiled step as it was timed; None where none was."""
+    """Return the traced duration of a step over the timed duration of profiled steps; None if none was timed."""
     if breakdown.sample is None or not breakdown.sample.profiled_s:
         return None
     return breakdown.traced_us / (1e6 * mean(breakdown.sample.profiled_s))
 
 
 def bound(breakdown: Breakdown) -> str:
-    """Return what sets the pace of a step: device, host, or both."""
+    """Return the bound of a step: device, host, or both."""
     waits = breakdown.share(HOST_GAP)
     return "device" if waits < DEVICE_BOUND else "host" if waits > HOST_BOUND else "both"
 
@@ -87,10 +87,10 @@ def _unsteady_flag(breakdown: Breakdown) -> Iterator[ProfileFlag]:
 
 @dataclass(frozen=True, eq=False)
 class ProfileReport:
-    """`profiled` in order, the phases of each by its place, and each that has a baseline with it, as `pairs`.
+    """`profiled` in order, the phases of each by its place, and each pair of a profile with its baseline.
 
-    `left_out` are those without a valid launch. `uncompared` are those that have a baseline and are in no pair, since
-    they are left out themselves or their baseline is, each with the reason.
+    `left_out` are the experiments without a valid launch. `uncompared` are the experiments with a baseline but without
+    a pair, because they or their baseline are left out, each with the reason.
     """
 
     profiled: tuple[ProfiledExperiment, ...]
@@ -100,12 +100,12 @@ class ProfileReport:
     uncompared: tuple[tuple[ProfiledExperiment | LeftOut, str], ...] = ()
 
     def of(self, profiled: ProfiledExperiment) -> Mapping[Phase, Breakdown]:
-        """Return the phases of one of them."""
+        """Return the phases of `profiled`."""
         return self.phases[profiled.place]
 
 
 def profile_report(profiled: Sequence[ProfiledExperiment], left_out: Sequence[LeftOut] = ()) -> ProfileReport:
-    """Return analyses `profiled`; what one is compared with must be among them, or it is not compared."""
+    """Return the analysis of `profiled`; a profile is compared only if its baseline is among them."""
     by_place = {each.place: each for each in profiled}
     without = {each.place: each for each in left_out}
     if len(by_place | without) < len(profiled) + len(left_out):
@@ -146,9 +146,9 @@ are those of a step. `speedup` and `saved_us` compare `us` with the baseline's, 
 
 
 def profile_table(report: ProfileReport) -> pd.DataFrame:
-    """Return a row for each part of each phase of each profile, also for parts that only its baseline has.
+    """Return a row for each part of each phase of each profile, including parts that only the baseline has.
 
-    See `COLUMNS`.
+    The columns are `COLUMNS`.
     """
     baselines = {own.place: baseline for own, baseline in report.pairs}
     rows = [

@@ -1,4 +1,4 @@
-"""Profiled experiments: records and traces read."""
+"""Read profiled experiments: their records and traces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 
 PHASES: tuple[Phase, ...] = ("prefill", "mixed", "decode")
-"""In the order in which a pass goes through them."""
+"""In the order of a pass."""
 
 LINEAR, QUANTIZE, HOST_GAP, OTHER = "linear", "quantize", "host_gap", "other"
 
@@ -43,23 +43,23 @@ CATEGORIES = (
     OTHER,
     HOST_GAP,
 )
-"""What an operator can be, in the order of tables and figures; `host_gap` is the time without any."""
+"""Categories of operators in the order of tables and figures; `host_gap` is the time without any operator."""
 
 ROLES = ("qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other")
-"""Of linear layers, in the order of the model."""
+"""Roles of linear layers, in the order of the model."""
 
 Part = tuple[str, str]
-"""Category and role, which is empty but for linear layers."""
+"""Category and role; the role is empty except for linear layers."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProfiledExperiment:
     """One profiled experiment.
 
-    `place` is unique, `quant` the label that tables show. `baseline` is the place of what it is compared with, None
-    where it is a baseline itself or has none. `events` are categorised, `times` what `step_times` makes of them, in
-    microseconds. `traces` is the folder of the traces relative to the summary, `warnings` what reading and categorising
-    had to say.
+    `place` is unique, and `quant` is the label in tables. `baseline` is the place of the baseline; None if the
+    experiment is a baseline itself or has none. `events` are categorised. `times` is the result of `step_times`, in
+    microseconds. `traces` is the folder of the traces relative to the summary. `warnings` come from reading and
+    categorising.
     """
 
     platform: str
@@ -76,18 +76,18 @@ class ProfiledExperiment:
 
     @property
     def table(self) -> Table:
-        """Platform, model and workload: what stands side by side."""
+        """Platform, model and workload: the key of a table."""
         return table_of(self)
 
     @property
     def device_has_a_clock(self) -> bool:
-        """Whether durations are the device's own, which the profiler slows little; on CPU it slows all alike."""
+        """Whether durations are from the device's clock, which the profiler hardly slows; a CPU has no such clock."""
         return self.platform != "cpu"
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A profiled experiment without a valid launch: `reason` says why, the other fields are those of `Profiled`."""
+    """A profiled experiment without a valid launch, with the `reason`; other fields are as in `ProfiledExperiment`."""
 
     platform: str
     model: str
@@ -100,9 +100,9 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class StepSample:
-    """The steps of one phase as the launch timed them: seconds, in order, without and with the profiler.
+    """Timed steps of one phase: seconds, in order, without and with the profiler.
 
-    `tokens` is the mean over those without, or over all where there are none.
+    `tokens` is the mean over unprofiled steps, or over all steps if none is unprofiled.
     """
 
     unprofiled_s: tuple[float, ...]
@@ -111,17 +111,17 @@ class StepSample:
 
     @property
     def overhead(self) -> float | None:
-        """Mean profiled over mean unprofiled step time; None where one is not known."""
+        """Mean profiled over mean unprofiled step time; None if either is unknown."""
         return mean(self.profiled_s) / mean(self.unprofiled_s) if self.unprofiled_s and self.profiled_s else None
 
     @property
     def step_s(self) -> float:
-        """Mean time of a step: without the profiler, or with it where that is all there is."""
+        """Mean step time without the profiler, or with it if all steps were profiled."""
         return mean(self.unprofiled_s or self.profiled_s)
 
 
 def step_samples(steps: Sequence[Step]) -> dict[Phase, StepSample]:
-    """Return the steps of each phase that has any."""
+    """Return the steps of each phase that has steps."""
     return {
         phase: _sample([step for step in steps if step.phase == phase])
         for phase in PHASES
@@ -140,14 +140,14 @@ def _sample(steps: Sequence[Step]) -> StepSample:
 
 
 READER = "read by version 1"
-"""Raised when traces are read in another way; tables of earlier versions are then made again."""
+"""Version of the trace reader. After an increase, tables of earlier versions are made again."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """The profiles whose traces can be read, those without a valid launch, and of each other one why and what to do.
+    """Profiles with readable traces, profiles without a valid launch, and a message for each unreadable profile.
 
-    A profile that can't be read is no reason to keep back what was timed.
+    An unreadable profile does not hide timed results.
     """
 
     profiled: tuple[ProfiledExperiment, ...] = ()
@@ -156,7 +156,7 @@ class Read:
 
 
 def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collection) -> Read:
-    """Return the profiles among `inside`, of `collection`, read from `results`."""
+    """Return the profiles among `inside`, which belong to `collection`, read from `results`."""
     of_profiles = [each for each in inside if each.experiment.mode == PROFILE.name]
     named = Counter(names_of(each.experiment) for each in of_profiles)
     places = {names: each.place for each in of_profiles if named[names := names_of(each.experiment)] == 1}
@@ -179,7 +179,7 @@ def read_profiled(results: Path, inside: Sequence[Chosen], collection: Collectio
 def _baseline(
     experiment: Selected[Launched], places: Mapping[tuple[str, ...], str], collection: Collection
 ) -> str | None:
-    """Return the place of what it is compared with; None where it is a baseline itself or have none."""
+    """Return the place of the baseline; None if the experiment is a baseline itself or has none."""
     own, baseline = names_of(experiment), names_of(experiment, collection.baseline)
     return places.get(baseline) if baseline != own else None
 
@@ -224,10 +224,10 @@ def _is_quantized(record: Profile) -> bool:
 
 
 def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
-    """Return `events` without the steps that are not of the phase that their trace is of.
+    """Return `events` without the steps whose phase differs from the phase of their trace.
 
-    A window lets the engine go on for a step or two before it closes, and between the passes of a window the engine
-    waits for the next one: a decode step in the trace of prefill is none that was looked for, and lasts too long.
+    The engine goes on for a step or two before a window closes, and it waits between the passes of a window. So a
+    decode step in a prefill trace is not a wanted step, and its duration is too long.
     """
     decodes = {trace.name for trace in record.traces if trace.phase == "decode"}
     others = {trace.name for trace in record.traces if trace.phase == "prefill"}
@@ -240,9 +240,9 @@ def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
 
 
 def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
-    """Return the events of the traces of `record`, which lies at `path`, and what reading them had to say.
+    """Return the events of the traces of `record`, whose path is `path`, and the reader's warnings.
 
-    They are read once and kept in a table beside the record, where that can be written.
+    The events are read once and kept in a table beside the record if the folder is writable.
 
     Raises:
         UserError: a trace is missing or damaged.

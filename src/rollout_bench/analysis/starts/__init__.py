@@ -1,1 +1,1 @@
-"""Launches that start an engine and stop: what a start costs, and which part."""
+"""Costs of an engine's start, by phase."""

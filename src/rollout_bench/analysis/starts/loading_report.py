@@ -1,7 +1,7 @@
-"""The loading-time report of llm-d-benchmark's harness nop, of one of our launches: the same keys and categories.
+"""The loading-time report of llm-d-benchmark's harness `nop` for one of our launches: same keys and categories.
 
-Read from its harness, workload/harnesses/nop_functions.py, as of July 2026: `BenchmarkResult`, and the log lines that
-begin and end a category. What it reads from a pod and from a server is empty here.
+Written from workload/harnesses/nop_functions.py, as of July 2026: `BenchmarkResult`, and the log lines that begin and
+end a category. Values that the harness reads from a pod or a server are empty here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.starts import PhaseName, StartCourse
 
 VERSION: Final = "0.1"
-"""Of the report's keys, as the harness has it."""
+"""Version of the report's keys in the harness."""
 
 CATEGORIES: tuple[tuple[str, tuple[PhaseName, ...]], ...] = (
     ("Detect Platform", ("platform",)),
@@ -28,18 +28,21 @@ CATEGORIES: tuple[tuple[str, tuple[PhaseName, ...]], ...] = (
     ("CUDA Graph Capture", ("memory_profiling", "kv_cache", "graph_capture")),
     ("API Server Starts", ()),
 )
-"""Category -> phases of ours in what it spans: that of graph capture begins where compiling ends, and no server is
-started."""
+"""Category -> our phases within it. Graph capture begins at the end of compilation, and no server is started."""
 
 COMPILATION: tuple[tuple[str, tuple[PhaseName, ...]], ...] = (
     ("Dynamo", ("dynamo",)),
     ("Inductor", ("inductor", "cached_graphs")),
 )
-"""The categories inside of `Pytorch Compilation`."""
+"""The categories within `Pytorch Compilation`."""
 
 
 def loading_report(record: Record) -> str:
-    """Return the report of a launch in mode startup, as YAML; raise `ValueError` where it has no course."""
+    """Return the report of a launch in mode startup, as YAML.
+
+    Raises:
+        ValueError: the record has no course of its start.
+    """
     course = record.startup.course
     if course is None:
         raise ValueError("a record of mode startup has the course of its start")
@@ -98,7 +101,7 @@ _COMPILED: PhaseName = "inductor"
 
 
 def _load(record: Record, course: StartCourse) -> dict[str, float]:
-    """Return seconds, GiB and GiB/s of loading the model: its modules and its weights, as vLLM's own line counts."""
+    """Return seconds, GiB and GiB/s of loading the model: modules and weights, as in vLLM's log line."""
     seconds = _own_s(course, ("model_build", "weights"))
     size = record.startup.reported.get("model_memory_gib", (course.weights_bytes or 0) / 2**30)
     return {"time": seconds, "size": size, "transfer_rate": size / seconds if seconds else 0.0}

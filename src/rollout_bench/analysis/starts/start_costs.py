@@ -1,4 +1,4 @@
-"""What a start costs: the mean of each phase over valid launches, and what no phase explains."""
+"""Costs of a start: the mean of each phase over valid launches, and the time outside all phases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollout_bench.contracts.starts import PhaseName, StartCourse
 
 @dataclass(frozen=True)
 class MeanPhase:
-    """A phase, as means over launches in seconds: its own time, and when it begins and ends."""
+    """Means of a phase over launches, in seconds: its own time, its beginning and its end."""
 
     own_s: float
     began_s: float
@@ -28,14 +28,14 @@ class StartCosts:
     """Means over valid launches.
 
     Attributes:
-        launches: their numbers with the courses of their starts.
+        launches: launch numbers with the courses of their starts.
         phases: in the order of their beginnings.
-        rest_s: what no phase explains, in seconds.
+        rest_s: time outside all phases, in seconds.
         until_token_s: from the launch's beginning until the first token, in seconds: all phases and the rest.
         startup_s: importing the engine and constructing it, in seconds.
-        weights_bytes: size of the weight files; None where none are read.
-        reading_s: what vLLM's log says that reading them took, without repacking; else the phase of weights.
-        cache_files: files in the compile caches before the start; None where nobody looked.
+        weights_bytes: size of the weight files; None if none are read.
+        reading_s: time of reading the weights, without repacking, from vLLM's log; else the phase of weights.
+        cache_files: files in the compile caches before the start; None if not counted.
     """
 
     launches: tuple[tuple[int, StartCourse], ...]
@@ -49,33 +49,33 @@ class StartCosts:
 
     @property
     def rest_share(self) -> float:
-        """The share of the whole that no phase explains."""
+        """Share of the whole start outside all phases."""
         return self.rest_s / self.until_token_s
 
     @property
     def largest(self) -> list[tuple[PhaseName, float, float]]:
-        """The phases with their own seconds and their share of the whole, the largest first."""
+        """The phases with their own seconds and their shares of the whole, the largest first."""
         own = {name: phase.own_s for name, phase in self.phases.items()}
         return [(n, own[n], own[n] / self.until_token_s) for n in sorted(own, key=lambda n: own[n], reverse=True)]
 
     @property
     def loading_bytes_per_s(self) -> float | None:
-        """Bytes of weight files for each second of reading them; None where none are read."""
+        """Bytes of weight files per second of reading them; None if none are read."""
         if self.weights_bytes is None or not self.reading_s:
             return None
         return self.weights_bytes / self.reading_s
 
 
 def start_costs(row: Row) -> StartCosts | None:
-    """Return what a start of `row` costs; None where no valid launch has a course."""
+    """Return the costs of a start of `row`; None if no valid launch has a course."""
     used = {launch.launch for launch in row.used}
     return costs_of_starts([record for record in row.experiment.records if record.launch in used])
 
 
 def costs_of_starts(records: Sequence[Record]) -> StartCosts | None:
-    """Return what a start of these launches costs; None where none has a course.
+    """Return the costs of a start of these launches; None if none has a course.
 
-    A phase that a launch lacks takes no time there: the means of all phases and of the rest sum up to the whole.
+    A missing phase counts as 0 s, so the means of all phases and of the rest add up to the whole.
     """
     there = [(record, record.startup.course) for record in records if record.startup.course is not None]
     if not there:

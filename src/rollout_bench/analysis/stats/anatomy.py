@@ -1,8 +1,8 @@
-"""Anatomy of a step: how the sequences of one pass fill and drain an engine. Pure functions on arrays.
+"""Anatomy of a step: how the sequences of one iteration fill and drain an engine. Pure functions on arrays.
 
-A step ends with its last sequence, so its time alone hides what the others did. The names are those of scheduling: the
-makespan is the time until the last job is complete (Pinedo, "Scheduling", section 2.1), of jobs that are all there at
-the beginning.
+A step ends with its last sequence, so its time hides the other sequences. The names come from scheduling: the
+makespan is the time until the last job is complete, with all jobs present at the beginning (Pinedo, "Scheduling",
+section 2.1).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Whole = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PassTimes:
-    """The sequences of one pass that came back, an array [n >= 1] for each field but the last three.
+    """Completed sequences of one iteration: an array [n >= 1] for each field except the last three.
 
     Attributes:
-        begins_s: when each began to run, in seconds after the pass began.
-        ends_s: when its last token was there, on the same clock.
-        tokens: that it generated.
-        prompt: number of its prompt; the samples of a prompt are a group.
-        replica: number of the engine that generated it.
-        index: number of the pass in its launch.
-        elapsed_s: what the record has as the time of the pass.
-        limit: the most tokens that a sequence may have; None where each has its own.
+        begins_s: start of each sequence, in seconds after the iteration began.
+        ends_s: time of each last token, on the same clock.
+        tokens: output tokens of each sequence.
+        prompt: number of each sequence's prompt; the samples of a prompt are a group.
+        replica: number of the engine that generated the sequence.
+        index: number of the iteration in its launch.
+        elapsed_s: time of the iteration in the record.
+        limit: maximum output tokens of a sequence; None if each sequence has its own limit.
     """
 
     begins_s: Array
@@ -45,34 +45,35 @@ class PassTimes:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One pass in numbers, or the mean of several; None where nothing tells.
+    """Numbers of one iteration, or the mean of several; None if unknown.
 
-    The numbers are of the sequences that the step needed. Fill, drain, most running and occupancy are of all that ran.
+    The numbers are of the sequences that the step needed. Fill, drain, most running and occupancy include all sequences
+    that ran. All times are in seconds after the iteration began.
 
     Attributes:
-        sequences: that came back.
-        makespan_s: until the last of them was complete, in seconds after the pass began, as all times here.
-        t50_s: until half of them were, as `complete_s` counts.
-        t90_s: the same of 90 %.
-        t99_s: the same of 99 %.
+        sequences: completed sequences.
+        makespan_s: time until the last sequence was complete.
+        t50_s: time until 50 % of the sequences were complete (`complete_s`).
+        t90_s: time until 90 % were complete.
+        t99_s: time until 99 % were complete.
         tail_s: makespan - t90.
-        tail_share: that as a share of the makespan, 0 to 1.
-        fill_s: until the last sequence began to run.
-        drain_s: from when for the last time as many ran as ever did until the makespan.
-        most_running: the most sequences that ran at once.
+        tail_share: tail over makespan, 0 to 1.
+        fill_s: time until the last sequence began to run.
+        drain_s: from the last moment with `most_running` sequences until the makespan.
+        most_running: the most sequences that ran simultaneously.
         occupancy: `occupancy`, 0 to 1.
-        group_p50_s: until half of the groups were complete; None where prompts have one sample each.
-        group_p90_s: the same of 90 %.
-        straggler_gap_s: `straggler_gap_s`, None likewise.
-        longest_tokens: tokens of the longest sequence, of several the one that was complete last.
-        longest_tokens_per_s: its tokens over its own running time.
-        longest_speed: that over the median of the same of all sequences.
-        length_mean: tokens of a sequence.
-        length_max: the most.
-        length_min: the fewest.
-        clip_ratio: share of sequences that are as long as any may be.
-        gen_s: the time of the pass, as the record has it.
-        gen_ms_per_token: that over the tokens of all sequences, in milliseconds.
+        group_p50_s: time until 50 % of the groups were complete; None if prompts have one sample each.
+        group_p90_s: time until 90 % of the groups were complete; None likewise.
+        straggler_gap_s: `straggler_gap_s`; None likewise.
+        longest_tokens: tokens of the longest sequence; of several, the last to be complete.
+        longest_tokens_per_s: tokens of that sequence over its running time.
+        longest_speed: `longest_tokens_per_s` over the median token rate of all sequences.
+        length_mean: mean tokens of a sequence.
+        length_max: most tokens of a sequence.
+        length_min: fewest tokens of a sequence.
+        clip_ratio: share of sequences that reached the maximum length.
+        gen_s: time of the iteration in the record.
+        gen_ms_per_token: `gen_s` over the tokens of all sequences, in milliseconds.
     """
 
     sequences: float
@@ -108,24 +109,24 @@ VERL = {
     "length_min": "response_length/min",
     "clip_ratio": "response_length/clip_ratio",
 }
-"""Field -> what verl logs of a step by the same formula (verl/trainer/ppo/metric_utils.py)."""
+"""Field -> verl's metric with the same formula (verl/trainer/ppo/metric_utils.py)."""
 
 
 def complete_s(ends_s: ArrayLike, percent: int) -> float:
-    """Return when `percent` % of the sequences were complete, in the unit of `ends_s` [n >= 1].
+    """Return the time at which `percent` % of the sequences were complete, in the unit of `ends_s` [n >= 1].
 
-    The k-th smallest end, k being the smallest whole number that is at least percent n / 100: an end of the sample, as
-    R's quantile type 1 (Hyndman and Fan, "Sample quantiles in statistical packages", The American Statistician 50,
-    1996). Of fewer than 100 sequences 99 % are all.
+    This is the k-th smallest end, with k = ceil(percent n / 100), as in R's quantile type 1 (Hyndman and Fan, "Sample
+    quantiles in statistical packages", The American Statistician 50, 1996). With fewer than 100 sequences, 99 % are
+    all.
     """
     ordered = np.sort(np.asarray(ends_s, dtype=float))
     return float(ordered[max(-(-percent * ordered.size // 100), 1) - 1])
 
 
 def running(begins_s: ArrayLike, ends_s: ArrayLike) -> tuple[Array, Whole]:
-    """Return the curve of running sequences: moments [k], rising, and how many ran [k] from each until the next.
+    """Return the number of running sequences over time: moments [k], rising, and the count [k] from each moment on.
 
-    A sequence runs from its begin until before its end. None runs before the first moment, nor from the last one on.
+    A sequence runs from its begin until just before its end. None runs before the first moment or from the last one on.
     """
     begins, ends = (np.asarray(times, dtype=float) for times in (begins_s, ends_s))
     changes = np.repeat([1, -1], [begins.size, ends.size])
@@ -134,9 +135,9 @@ def running(begins_s: ArrayLike, ends_s: ArrayLike) -> tuple[Array, Whole]:
 
 
 def occupancy(begins_s: ArrayLike, ends_s: ArrayLike) -> float | None:
-    """Return sum of running times / (makespan x most running): 1 where as many ran all the time, None without a time.
+    """Return sum of running times / (makespan x most running): 1 at a constant number, None if the makespan is 0.
 
-    The sum is the integral of the curve of running sequences, so this is its mean over its maximum (as by Little's law,
+    The sum is the integral of the number of running sequences, so the ratio is its mean over its maximum (Little's law,
     Little 1961, for a system that begins and ends empty).
     """
     begins, ends = (np.asarray(times, dtype=float) for times in (begins_s, ends_s))
@@ -144,16 +145,17 @@ def occupancy(begins_s: ArrayLike, ends_s: ArrayLike) -> float | None:
 
 
 def drain_s(begins_s: ArrayLike, ends_s: ArrayLike) -> float:
-    """Return for how long the pass went on after the last moment at which as many ran as ever did, in seconds."""
+    """Return the seconds from the last moment with the most running sequences until the end."""
     at_s, sequences = running(begins_s, ends_s)
     last = int(np.flatnonzero(sequences == sequences.max())[-1])
     return float(at_s[-1] - at_s[min(last + 1, at_s.size - 1)])
 
 
 def group_ends_s(ends_s: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
-    """Return of each group, the sequences of one `prompt` [n], when it was complete and when half of it was [groups].
+    """Return the completion time of each group, and the time at which half of the group was complete [groups].
 
-    Complete: with its last sequence; half of it: `complete_s` of its own `ends_s` [n], in their unit.
+    A group has the sequences of one `prompt` [n]. It is complete with its last sequence, and half complete at
+    `complete_s` of its own `ends_s` [n]. Times have the unit of `ends_s`.
     """
     ends, groups = np.asarray(ends_s, dtype=float), np.asarray(prompt)
     order = np.lexsort((ends, groups))
@@ -164,13 +166,13 @@ def group_ends_s(ends_s: ArrayLike, prompt: ArrayLike) -> tuple[Array, Array]:
 
 
 def straggler_gap_s(ends_s: ArrayLike, prompt: ArrayLike) -> float:
-    """Return for how long a group waits for its last sequence after half of it is complete: the mean over groups."""
+    """Return the time from a group's half completion until its last sequence ends, as the mean over groups."""
     whole, half = group_ends_s(ends_s, prompt)
     return float(np.mean(whole - half))
 
 
 def anatomy_of(times: PassTimes) -> Anatomy:
-    """Return a pass in numbers."""
+    """Return the numbers of one iteration."""
     begins, ends, tokens, prompt = times.begins_s, times.ends_s, times.tokens, times.prompt
     makespan_s, t90_s = float(ends.max()), complete_s(ends, 90)
     groups_s = group_ends_s(ends, prompt)[0]
@@ -207,7 +209,7 @@ def anatomy_of(times: PassTimes) -> Anatomy:
 
 
 def mean_anatomy(found: Sequence[Anatomy]) -> Anatomy:
-    """Return the mean of each field over those of `found` [n >= 1] that have it."""
+    """Return the mean of each field over the elements of `found` [n >= 1] that have it."""
     values = {field.name: [getattr(each, field.name) for each in found] for field in fields(Anatomy)}
     known = {name: [value for value in each if value is not None] for name, each in values.items()}
     return Anatomy(**{name: float(np.mean(each)) if each else None for name, each in known.items()})  # type: ignore[arg-type]
