@@ -14,12 +14,12 @@ def test_what_arrived_and_was_loaded_agrees_whatever_its_order():
     assert (found.tensors, found.not_received, found.found, found.not_loaded, found.first) == (4, 0, 4, 0, None)
 
 
-def test_a_bucket_that_never_came_is_lost_and_leaves_what_was_there():
+def test_a_lost_bucket_leaves_the_old_weights_and_shows():
     found = agreement(TRAINERS, OWN[:2], {**LOADED, "k": ["k0"], "norm": ["n0"]})
     assert (found.not_received, found.not_loaded, found.first) == (2, 2, "k")
 
 
-def test_what_arrived_and_was_loaded_to_another_place_shows_there_alone():
+def test_a_tensor_loaded_to_another_place_shows_only_there():
     found = agreement(TRAINERS, OWN, {**LOADED, "q": ["k1"], "k": ["q1"]})
     assert (found.not_received, found.not_loaded, found.first) == (0, 2, "q")
 
@@ -29,12 +29,12 @@ def test_one_of_two_places_that_kept_the_old_weights_shows():
     assert (found.not_received, found.not_loaded, found.first) == (0, 1, "embed")
 
 
-def test_a_tensor_that_cannot_be_read_in_the_engine_is_not_counted_as_found():
+def test_an_unreadable_tensor_is_not_counted_as_found():
     found = agreement(TRAINERS, OWN, {"norm": ["n1"]})
     assert (found.tensors, found.found, found.not_loaded, found.first) == (4, 1, 0, None)
 
 
-def test_a_share_of_a_tensor_is_the_trainers_where_it_is_one_of_the_rank_s_own():
+def test_a_share_matches_the_trainers_only_for_its_own_rank():
     shares = {"embed": ["e1 rows"], "q": ["q1 rows"], "k": ["k1 columns"]}
     found = agreement(TRAINERS, OWN, shares)
     assert (found.found, found.not_loaded, found.first) == (3, 0, None)

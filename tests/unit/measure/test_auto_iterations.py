@@ -66,7 +66,7 @@ class Worker:
 
 
 @given(st.integers(1, 3), st.integers(1, 32), st.data())
-def test_as_many_passes_count_as_the_order_said_whatever_any_pass_takes(warmup: int, k: int, data: st.DataObject):
+def test_the_order_sets_how_many_passes_count_whatever_they_take(warmup: int, k: int, data: st.DataObject):
     measuring = {"warmup_iterations": warmup, "iterations": "auto"}
     worker = Worker(measuring, [*[None] * warmup, k], lambda _: data.draw(TIMES_S))
     assert [done.iteration.warmup for done in worker.passes] == [True] * warmup + [False] * k
@@ -74,13 +74,13 @@ def test_as_many_passes_count_as_the_order_said_whatever_any_pass_takes(warmup: 
     assert [e.phase for e in worker.told if isinstance(e, PhaseBegins)] == ["warmup", "measuring"]
 
 
-def test_an_order_for_the_first_pass_that_counts_without_a_number_is_an_error():
+def test_the_order_for_the_first_counting_pass_needs_a_number():
     with pytest.raises(RuntimeError, match="names no number"):
         Worker({"warmup_iterations": 1, "iterations": "auto"}, [None], lambda _: 1.0)
 
 
 @given(st.integers(0, 2), st.integers(1, 10), st.lists(TIMES_S, min_size=22))
-def test_a_number_of_iterations_needs_no_order_and_is_what_it_was(warmup: int, n: int, times_s: list[float]):
+def test_a_given_number_of_iterations_needs_no_order(warmup: int, n: int, times_s: list[float]):
     worker = Worker({"warmup_iterations": warmup, "iterations": n}, [None], times_s.__getitem__)
     series = Series(MeasuringSpec(warmup_iterations=warmup, iterations=n))
     while not series.complete:
@@ -97,16 +97,14 @@ def test_a_number_of_iterations_needs_no_order_and_is_what_it_was(warmup: int, n
         (1, 4, [None, None, 8], 1 + 4),
     ],
 )
-def test_only_the_order_for_the_first_counting_pass_says_how_many(
+def test_only_the_order_to_begin_counting_sets_the_number(
     warmup: int, iterations: Any, orders: list[int | None], passes: int
 ):
     assert Worker({"warmup_iterations": warmup, "iterations": iterations}, orders, lambda _: 1.0).waits == passes
 
 
 @pytest.mark.parametrize(("iterations", "counted", "flagged"), [("auto", 7, True), ("auto", 8, False), (4, 4, False)])
-def test_a_launch_that_had_no_time_for_eight_passes_says_so_with_its_numbers(
-    iterations: Any, counted: int, flagged: bool
-):
+def test_a_launch_without_time_for_eight_passes_is_flagged(iterations: Any, counted: int, flagged: bool):
     spec = tiny_spec(measuring={"iterations": iterations})
     flags = few_flags(spec, [iteration(0, 40.0, warmup=True), *(iteration(1 + i, 30.0) for i in range(counted))])
     assert [(flag.code, flag.severity) for flag in flags] == ([("few_iterations", "warning")] if flagged else [])

@@ -17,7 +17,7 @@ def leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("there", "pairs"), [("a", ["ba", "ca"]), ("b", ["ab"]), ("", [])])
-def test_a_launch_whose_partner_was_measured_before_is_said_to_be_no_pair_before_it_starts(
+def test_a_launch_measured_without_its_partner_is_announced_as_unpaired(
     tmp_path: Path, there: str, pairs: list[str]
 ) -> None:
     made = RunningBlock(tmp_path / "block", command=STAND_IN, changes={"measuring": {"iterations": 1}})

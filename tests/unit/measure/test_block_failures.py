@@ -22,9 +22,7 @@ pytestmark = pytest.mark.usefixtures("leases")
         ("hangs", "hung in phase measuring"),
     ],
 )
-def test_a_launch_that_fails_is_left_out_whole_and_the_others_go_on(
-    tmp_path: Path, leases: Path, how: str, cause: str
-) -> None:
+def test_a_failed_launch_is_left_out_and_others_go_on(tmp_path: Path, leases: Path, how: str, cause: str) -> None:
     made = block(tmp_path, 4, b=how).start("--timeout-s", "8")
     assert made.finish() == 1
     assert set(made.records()) == {"a", "c"}
@@ -40,9 +38,7 @@ def test_a_launch_that_fails_is_left_out_whole_and_the_others_go_on(
     check_all_over(made, leases)
 
 
-def test_devices_are_not_given_back_before_the_engines_of_a_killed_launch_have_ended(
-    tmp_path: Path, leases: Path
-) -> None:
+def test_a_killed_launch_keeps_its_devices_until_its_engines_end(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, 3, "ab", b="lingers").start()
     made.wait_for("b .*iteration 2/")
     os.kill(made.launch_of("b"), signal.SIGKILL)

@@ -24,9 +24,7 @@ def before_minus_after(orders: Sequence[Sequence[str]], quant: str) -> int:
 
 
 @given(SEEDS, st.integers(0, 3), st.integers(0, 5))
-def test_three_blocks_of_8_rounds_have_the_baseline_as_often_before_as_after_each(
-    seed: int, group: int, first: int
-) -> None:
+def test_three_blocks_of_8_rounds_balance_the_baseline_with_each(seed: int, group: int, first: int) -> None:
     blocks = [rounds_of(seed, 3 * first + launch, QUANTS, 8, group) for launch in range(3)]
     for quant in QUANTS[1:]:
         assert before_minus_after(list(itertools.chain(*blocks)), quant) == 0

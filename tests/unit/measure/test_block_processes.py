@@ -38,7 +38,7 @@ def test_a_signal_ends_all_and_nothing_is_written(
     check_all_over(made, leases)
 
 
-def test_a_killed_coordinator_takes_all_with_it_and_the_next_call_goes_on(tmp_path: Path, leases: Path) -> None:
+def test_a_killed_coordinator_ends_everything_and_the_next_call_resumes(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, MANY).start()
     made.wait_for("c .*iteration 3/")
     made.process.kill()
@@ -51,7 +51,7 @@ def test_a_killed_coordinator_takes_all_with_it_and_the_next_call_goes_on(tmp_pa
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_a_killed_launch_is_told_of_and_the_others_go_on(tmp_path: Path, leases: Path, both: bool) -> None:
+def test_a_killed_launch_is_reported_and_the_others_go_on(tmp_path: Path, leases: Path, both: bool) -> None:
     made = block(tmp_path, 15).start()
     made.wait_for("b .*iteration 3/")
     victims = [made.launch_of("b")]

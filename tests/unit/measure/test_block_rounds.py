@@ -17,7 +17,7 @@ from rollout_bench.measure.machine.readings import Surroundings
 pytestmark = pytest.mark.usefixtures("leases")
 
 
-def test_passes_and_what_prepares_them_never_overlap_and_records_say_the_rounds(tmp_path: Path, leases: Path) -> None:
+def test_passes_never_overlap_and_records_name_their_rounds(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, 4).start()
     assert made.finish() == 0, made.said
     records = made.records()
@@ -50,7 +50,7 @@ def test_engines_with_unlike_environments_are_not_forked(tmp_path: Path) -> None
     assert [record.startup.forked for record in made.records().values()] == [None] * 3
 
 
-def test_with_two_at_once_the_baseline_is_there_all_the_time(tmp_path: Path, leases: Path) -> None:
+def test_the_baseline_stays_alive_with_two_engines_at_once(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, 2).start("--at-once", "2")
     assert made.finish() == 0, made.said
     records = made.records()
@@ -62,7 +62,7 @@ def test_with_two_at_once_the_baseline_is_there_all_the_time(tmp_path: Path, lea
     check_all_over(made, leases)
 
 
-def test_an_engine_that_waits_for_its_turn_is_stopped_and_uses_no_cpu_time(tmp_path: Path) -> None:
+def test_an_engine_awaiting_its_turn_uses_no_cpu_time(tmp_path: Path) -> None:
     made = block(tmp_path, 3, "ab", a="spins", b="slow").start()
     made.wait_for("b .*iteration 1/")
     engine, deadline = made.engine_of("a"), time.monotonic() + 60
@@ -72,13 +72,13 @@ def test_an_engine_that_waits_for_its_turn_is_stopped_and_uses_no_cpu_time(tmp_p
     assert made.finish() == 0, made.said
 
 
-def test_time_in_which_another_has_its_turn_is_no_part_of_a_launchs_limits(tmp_path: Path) -> None:
+def test_turns_of_others_do_not_count_towards_a_launchs_limit(tmp_path: Path) -> None:
     made = block(tmp_path, 5, b="slow", c="slow").start("--timeout-s", "7")
     assert made.finish() == 0, made.said
     assert made.records()["a"].wall_s > 7
 
 
-def test_records_that_are_there_stay_and_the_only_one_left_is_measured_by_itself(tmp_path: Path) -> None:
+def test_existing_records_stay_and_a_single_missing_launch_runs_alone(tmp_path: Path) -> None:
     made = block(tmp_path, 2, b="fails", c="fails")
     assert made.start("--attempt", "1").finish() == 0, "the run goes on with other blocks"
     made.behave(c="fails")
@@ -95,7 +95,7 @@ def test_records_that_are_there_stay_and_the_only_one_left_is_measured_by_itself
     assert made.start("--attempt", "1").finish() == 0
 
 
-def test_what_the_blocks_other_engines_hold_of_a_device_is_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_held_by_other_engines_of_the_block_is_unflagged(monkeypatch: pytest.MonkeyPatch) -> None:
     mate, stranger = 41, 42
     holders = {os.getpid(): 1 << 30, mate: 2 << 30, stranger: 3 << 30}
     reading = DeviceReading(0.0, "GPU-1", None, None, None, None, None, holders)

@@ -60,7 +60,7 @@ def in_the_fork(monkeypatch: pytest.MonkeyPatch, in_launch: Callable[[], None]) 
     monkeypatch.setattr(coordinator.os, "fork", forked)
 
 
-def test_a_signal_that_comes_as_a_launch_is_forked_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_during_the_fork_reaches_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "LONGEST_S", 100.0)
     in_the_fork(monkeypatch, lambda: time.sleep(1.0))  # the coordinator ends all before that is over
     status, took_s = ended(until_a_signal)
@@ -68,7 +68,7 @@ def test_a_signal_that_comes_as_a_launch_is_forked_reaches_it(monkeypatch: pytes
     assert took_s < 60
 
 
-def test_a_launch_that_heeds_no_signal_is_killed_once_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_that_heeds_no_signal_is_finally_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "LONGEST_S", 0.5)
     in_the_fork(monkeypatch, lambda: None)
     status, took_s = ended(heedless)

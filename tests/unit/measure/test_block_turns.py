@@ -125,7 +125,7 @@ def counts(played: Played) -> list[int]:
     return [sum(p in order for order in played.rotation.rounds) for p in range(len(played.engines))]
 
 
-def test_every_round_has_one_pass_of_each_in_the_balanced_order() -> None:
+def test_each_round_has_one_pass_each_in_balanced_order() -> None:
     played = play([Engine(6) for _ in range(3)])
     wanted = ([("abc".index(name) for name in order)] for order in orders("abc", 0, 6))
     assert played.rotation.rounds == [list(*order) for order in itertools.islice(wanted, 6)]
@@ -138,13 +138,13 @@ def test_every_round_has_one_pass_of_each_in_the_balanced_order() -> None:
     ("starts_s", "passes_s", "passes"),
     [((40.0,), (1.0,), 20), ((8.0,), (1.0,), FEWEST), ((900.0,), (1.0,), MOST), ((10.0, 20.0, 30.0), (1, 1, 1), 10)],
 )
-def test_as_many_passes_count_as_take_half_of_the_start_but_8_to_32(
+def test_8_to_32_passes_count_to_fill_half_the_start(
     starts_s: tuple[float, ...], passes_s: tuple[float, ...], passes: int
 ) -> None:
     assert passes_of(starts_s, passes_s, [1e6] * len(starts_s)) == passes
 
 
-def test_with_fewer_places_the_baseline_stays_and_makes_its_passes_beside_every_group() -> None:
+def test_the_baseline_makes_its_passes_beside_every_group() -> None:
     played = play([Engine(4) for _ in range(6)], at_once=3)
     assert counts(played) == [12, 4, 4, 4, 4, 4]
     assert played.most_alive == 3
@@ -155,7 +155,7 @@ def test_with_fewer_places_the_baseline_stays_and_makes_its_passes_beside_every_
     assert before_third[1:3] == ("gone", "gone")
 
 
-def test_one_that_fails_in_a_round_is_missing_from_then_on_and_the_others_go_on() -> None:
+def test_an_engine_that_fails_misses_all_later_rounds() -> None:
     fails_in_third = 1 + WARMUP + 2
     played = play([Engine(5), Engine(5, fails_after=fails_in_third), Engine(5)])
     assert counts(played) == [5, 2, 5]
@@ -182,7 +182,7 @@ ENGINES = st.lists(
     started=st.sampled_from(("in_turn", "together")),
     choices=st.lists(st.integers(0, 5), min_size=1, max_size=20),
 )
-def test_whatever_fails_all_others_make_their_passes_one_at_a_time(
+def test_the_others_pass_one_at_a_time_whatever_fails(
     engines: list[Engine], at_once: int, started: Started, choices: list[int]
 ) -> None:
     sequence = itertools.cycle(choices)

@@ -143,7 +143,7 @@ def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple
     ],
     ids=["no sleep", "asleep"],
 )
-def test_parts_come_in_the_order_of_verl_and_nothing_else_is_timed(
+def test_parts_follow_verls_order_and_nothing_else_is_timed(
     settings: dict[str, Any], calls: list[str], parts: list[str]
 ):
     asked, seen = gone_through(**settings)

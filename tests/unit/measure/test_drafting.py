@@ -103,7 +103,7 @@ def metrics(scale: int) -> str:
     )
 
 
-def test_a_server_s_counters_tell_what_it_drafted_between_two_readings() -> None:
+def test_server_counters_tell_the_drafts_between_two_readings() -> None:
     assert drafted(metrics(1), metrics(3)) == Drafting(
         drafts=20, draft_tokens=60, accepted_tokens=24, accepted_by_position=[12, 8, 4]
     )

@@ -35,11 +35,11 @@ def cause_of(server: Ending | None) -> str:
 
 
 @pytest.mark.parametrize("gone_at", [1, 3])
-def test_the_end_of_a_server_is_waited_for_and_says_more_than_that_all_requests_failed(gone_at: int) -> None:
+def test_a_failed_launch_names_the_end_of_its_server(gone_at: int) -> None:
     assert "ended by signal 9" in cause_of(Ending(gone_at))
 
 
-def test_a_server_that_stays_and_one_of_others_leave_the_cause_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_living_and_foreign_servers_leave_the_cause_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "DYING_S", 0.1)
     assert "all 8 requests failed" in cause_of(Ending(0))
     assert "all 8 requests failed" in cause_of(None)

@@ -97,7 +97,7 @@ def guidellm_report() -> dict[str, Any]:
     return {"benchmarks": [{"requests": kinds}]}
 
 
-def test_vllm_s_report_has_the_same_throughput_and_latencies_by_our_definitions():
+def test_our_definitions_give_the_numbers_of_vllms_report():
     done = vllm_command.read_report(VLLM, load(), TARGET, 0.0)
     rows = rows_of(asked(), done, 0)
     iteration = iteration_of(0, False, LoadPoint(request_rate=20.0, concurrency=2), done, rows, None)
@@ -149,7 +149,7 @@ def ahead_s() -> float:
     return time.time() - time.monotonic()
 
 
-def test_guidellm_s_report_is_read_in_the_order_of_the_requests():
+def test_guidellms_report_is_read_in_request_order():
     done = guidellm.read_report(guidellm_report(), load(users=2), TARGET, ahead_s())
     rows = rows_of(asked(), done, 0)
     iteration = iteration_of(0, False, LoadPoint(concurrency=2), done, rows, None)

@@ -79,7 +79,7 @@ def check(kind: str, outcome: RequestOutcome) -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_request_ends_soon_with_an_error_and_the_next_one_is_answered(kind: str):
+def test_a_hostile_answer_fails_soon_and_the_next_request_succeeds(kind: str):
     with hostile_server() as server, hostile_server() as elsewhere:
         server.elsewhere = elsewhere.url
         to = target(server.url)

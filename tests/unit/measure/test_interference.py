@@ -38,7 +38,7 @@ def burn(seconds: float) -> None:
         pass
 
 
-def test_a_busy_process_outside_the_launch_is_seen_and_named_and_one_inside_is_not() -> None:
+def test_only_a_busy_process_outside_the_launch_is_named() -> None:
     process = multiprocessing.get_context("fork").Process(target=burn, args=(600.0,))
     process.start()
     try:
@@ -83,7 +83,7 @@ def reading(folder: Path, **numbers: int) -> Reading:
     return found
 
 
-def test_steal_memory_pressure_and_swap_are_read_from_the_kernel_s_counters(tmp_path: Path) -> None:
+def test_steal_memory_pressure_and_swap_come_from_the_kernels_counters(tmp_path: Path) -> None:
     before = reading(tmp_path, steal=10, stalled=0, swapped=0)
     after = reading(tmp_path, steal=30, stalled=500_000, swapped=1024)
     seen = between(replace(before, moment=after.moment - 2.0), after)
@@ -164,7 +164,7 @@ def test_a_throttled_and_shared_device_is_flagged_with_evidence() -> None:
     assert flags[2].sentence == "Iteration 3: 2 others held 2.0 GiB of GPU-1."
 
 
-def test_energy_is_what_the_counter_rose_by_and_unknown_where_there_is_none_or_it_began_anew() -> None:
+def test_energy_is_unknown_without_a_continuously_rising_counter() -> None:
     use = device_use([7], ours={7})
     assert use.energy_j == 700  # the stand-in counts twice in a reading
     assert use.window_s is not None
@@ -204,7 +204,7 @@ def facts(max_num_seqs: int, tokens: int) -> EngineFacts:
     )
 
 
-def test_a_batch_in_two_halves_is_flagged_and_the_setting_that_asked_for_it_is_not() -> None:
+def test_only_an_unrequested_split_of_a_batch_is_flagged() -> None:
     rows = [row(i // 4, i // 4 + 1, index) for index in (1, 2) for i in range(8)]
     (flag,) = batch_flags(tiny_spec(), rows, facts(8, 1280))
     assert flag.code == "batch_not_at_once"

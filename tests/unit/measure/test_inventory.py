@@ -51,7 +51,7 @@ def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.Monke
     assert device_memory.pids_on("cuda", []) == device_memory.pids_on("cpu") == set()
 
 
-def test_npus_are_counted_by_logic_id_and_named_by_what_holds_on_the_machine():
+def test_npus_count_by_logic_id_and_have_machine_wide_names():
     assert [(npu.name, npu.visible) for npu in npus(ask=lambda *_: MAPPED) or []] == [("npu-0", "0"), ("npu-1", "1")]
     a3 = npus(ask=lambda *_: MAPPED_A3) or []
     assert [(npu.name, npu.visible, npu.number) for npu in a3] == [("npu-10", "0", 0), ("npu-11", "1", 0)]
@@ -88,7 +88,7 @@ def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
         ("GPU-6c1f", "names several"),
     ],
 )
-def test_what_there_is_not_is_an_error_that_names_the_variable(text: str, what: str):
+def test_a_missing_device_is_an_error_naming_the_variable(text: str, what: str):
     with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES=") as error:
         restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
     assert what in error.value.problem
@@ -110,7 +110,7 @@ def test_blocks_are_of_one_size_and_share_no_core(allowed: set[int], count: int)
     assert count > 1 or set(held) == allowed
 
 
-def test_threads_of_one_core_and_cores_of_one_node_come_into_one_block(tmp_path: Path):
+def test_blocks_keep_a_cores_threads_and_a_nodes_cores_together(tmp_path: Path):
     for core in range(8):  # two sockets of two cores with two threads each, numbered as Linux does
         topology = tmp_path / f"cpu{core}" / "topology"
         topology.mkdir(parents=True)

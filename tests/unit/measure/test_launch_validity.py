@@ -104,7 +104,7 @@ def test_missing_sequences_and_short_ones_are_flagged() -> None:
     assert "15 output tokens instead of 16" in flag.sentence
 
 
-def test_an_early_end_of_text_is_no_flag_unless_it_was_to_be_ignored() -> None:
+def test_an_early_end_is_flagged_only_with_ignore_eos() -> None:
     found = rows(output_tokens=3)
     free = tiny_spec(workload={"ignore_eos": False}).workload
     assert token_flags(free, ASKED, iteration(found), found) == []
@@ -153,7 +153,7 @@ def test_secrets_are_not_recorded() -> None:
     assert relevant_variables(variables) == {"OMP_NUM_THREADS": "2", "VLLM_X": "1"}
 
 
-def test_a_variable_of_the_shell_that_no_engine_is_given_is_named_unless_the_config_gives_it():
+def test_a_shell_variable_withheld_from_engines_is_named():
     shell = {"OMP_NUM_THREADS": "1", "VLLM_X": "1"}
     first, second = dropped_variables(read_config(merged_with("{}")), shell)
     assert first.startswith("OMP_NUM_THREADS of your shell: given to no engine")

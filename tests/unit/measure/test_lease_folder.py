@@ -72,7 +72,7 @@ def test_a_file_that_is_no_claim_stays(tmp_path: Path, name: str, content: str):
 
 
 @pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
-def test_what_is_no_file_is_left_alone_and_holds_nobody_up(
+def test_a_non_file_is_left_alone_and_blocks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
 ):
     monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
@@ -85,7 +85,7 @@ def test_what_is_no_file_is_left_alone_and_holds_nobody_up(
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["to_a_folder", "to_nothing"])
-def test_a_link_in_place_of_the_folder_is_refused_in_two_lines(tmp_path: Path, there: bool):
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path, there: bool):
     target = tmp_path / "of_somebody"
     if there:
         target.mkdir()
@@ -117,7 +117,7 @@ def test_what_another_user_calls_a_launch_can_only_be_read(tmp_path: Path):
     assert r"evil\x1b[2J\x07 waiting \u202egnp holds d0, \x1b]0;title\x07 more" in said[0]
 
 
-def test_a_holder_notices_that_its_file_is_gone_or_another_one(tmp_path: Path):
+def test_a_holder_notices_that_its_file_vanished_or_changed(tmp_path: Path):
     with hold(tmp_path, 1, 1) as got:
         assert not got.is_lost()
         content = got.path.read_text()

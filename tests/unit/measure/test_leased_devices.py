@@ -37,7 +37,7 @@ def leased(want: Wanted):
     return leases.lease(want, no_waiting, lambda _: None)
 
 
-def test_launches_side_by_side_get_devices_of_their_own_and_name_each_other(gpus: list[Device]):
+def test_launches_side_by_side_get_own_devices_and_name_neighbours(gpus: list[Device]):
     with leased(wanted(1)) as one, leased(wanted(2)) as other, leased(wanted(3, tensor_parallel_size=1)):
         assert one.environments({"A": "a"}) == [
             {"A": "a", "CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -69,7 +69,7 @@ def test_each_replica_is_told_its_own_devices(gpus: list[Device]):
         ),
     ],
 )
-def test_more_devices_than_there_are_is_an_error_before_any_wait(gpus: list[Device], changes: dict, problem: str):
+def test_asking_for_too_many_devices_fails_before_any_wait(gpus: list[Device], changes: dict, problem: str):
     everything = hold(Path(os.environ["ROLLOUT_BENCH_LEASES"]), 4, 4)
     with everything, pytest.raises(DeviceError) as error, leased(wanted(**changes)):
         pass
@@ -77,7 +77,7 @@ def test_more_devices_than_there_are_is_an_error_before_any_wait(gpus: list[Devi
     assert error.value.category == "too_few_devices"
 
 
-def test_where_nobody_knows_the_devices_a_launch_runs_alone_and_replicas_can_have_none(gpus: list[Device], monkeypatch):
+def test_a_launch_on_unknown_devices_runs_alone_without_replicas(gpus: list[Device], monkeypatch):
     monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
     with leased(wanted()) as held:
         assert held.environments({"A": "a"}) == [{"A": "a"}]

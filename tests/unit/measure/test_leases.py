@@ -85,7 +85,7 @@ def test_a_living_claim_of_another_version_keeps_everybody_away(tmp_path: Path):
         assert "a launch of another version" in said[0]
 
 
-def test_an_exclusive_launch_waits_for_all_others_and_all_others_for_it(tmp_path: Path):
+def test_an_exclusive_launch_and_all_others_wait_for_each_other(tmp_path: Path):
     with hold(tmp_path, 4, 1):
         with pytest.raises(Cannot), hold(tmp_path, 4, 1, "exclusive", pause=no_waiting):
             pass
@@ -121,7 +121,7 @@ def killed(tmp_path: Path):
         os.kill(guardian, signal.SIGKILL)
 
 
-def test_a_lease_lasts_as_long_as_whoever_inherited_it_and_no_longer(tmp_path: Path, killed: int):
+def test_a_lease_lasts_until_its_last_inheritor_has_ended(tmp_path: Path, killed: int):
     assert is_free(tmp_path, 2)
     assert not is_free(tmp_path, 2, wanted=2)
     os.kill(killed, signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_who_was_killed_while_it_waited_leaves_nothing(tmp_path: Path):
         assert not got.left_over
 
 
-def test_the_memory_of_a_killed_launch_is_waited_for_and_not_for_ever():
+def test_a_wait_for_a_killed_launchs_memory_is_bounded():
     device, said = made_devices(1), [{1, 2}, {2}, set()]
     naps: list[float] = []
     assert device_memory.wait_until_free("cuda", device, naps.append, holders=lambda *_: said.pop(0))
@@ -177,7 +177,7 @@ def test_a_signal_ends_the_wait_at_once(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_user_of_the_node_may_use_the_folder_and_clear_away_what_is_in_it(tmp_path: Path):
+def test_every_user_may_use_and_clear_the_lease_folder(tmp_path: Path):
     Claims(tmp_path / "leases")
     assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o777
     with hold(tmp_path / "leases", 1, 1) as got:

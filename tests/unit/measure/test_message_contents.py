@@ -40,7 +40,7 @@ class SchedulerOutput:
     scheduled_cached_reqs: Any = field(default_factory=CachedRequestData)
 
 
-def test_fields_sum_up_to_the_message_and_leave_it_as_it_was():
+def test_fields_sum_up_to_the_message_and_leave_it_unchanged():
     message = ("execute_model", (SchedulerOutput(),), {}, 0)
     whole = pickle.dumps(message, protocol=5)
     found = fields_of(message, pickled_size)
@@ -51,7 +51,7 @@ def test_fields_sum_up_to_the_message_and_leave_it_as_it_was():
     assert fields_of(("sample_tokens", (None,), {}, 0), pickled_size).keys() == {"rest"}
 
 
-def test_a_message_is_held_against_the_one_before_of_its_own_kind():
+def test_a_message_is_compared_with_its_predecessor_of_that_kind():
     contents = Contents()
 
     def look(method: str, value: str, rank: int = 0) -> Any:

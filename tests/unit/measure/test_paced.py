@@ -67,7 +67,7 @@ def seen_by_the_server(send: Send, what: Callable[[list[Any]], bool]) -> bool:
     return False
 
 
-def test_users_send_one_request_after_the_other_until_the_time_is_over(send: Send):
+def test_users_send_requests_one_after_another_until_time_is_up(send: Send):
     done = send(4, 1.0, concurrency=3)
     assert done.sent is not None
     assert len(done.outcomes) == len(done.sent) > 6
@@ -80,7 +80,7 @@ def test_users_send_one_request_after_the_other_until_the_time_is_over(send: Sen
     assert all(sum(a <= start < b for a, b in spans) <= 3 for start, _ in spans)
 
 
-def test_what_is_under_way_at_the_end_is_cut_and_its_connection_closed(send: Send):
+def test_a_request_under_way_at_the_end_is_cut(send: Send):
     done = send(1, 1.0, tokens=5000, concurrency=1)  # which would take 100 s
     (outcome,) = done.outcomes
     assert (outcome.error, outcome.finish_reason) == (None, None)
@@ -89,7 +89,7 @@ def test_what_is_under_way_at_the_end_is_cut_and_its_connection_closed(send: Sen
     assert seen_by_the_server(send, lambda told: [one["end"] for one in told] == ["left"])
 
 
-def test_at_a_rate_each_is_sent_when_it_is_due_and_the_whole_time_counts(send: Send):
+def test_requests_go_out_when_due_and_the_whole_time_counts(send: Send):
     due_s = [0.0, 0.1, 0.15]
     done = send(3, 1.5, due_s=due_s)
     assert done.sent == [(0, 0), (1, 0), (2, 0)]
@@ -99,14 +99,14 @@ def test_at_a_rate_each_is_sent_when_it_is_due_and_the_whole_time_counts(send: S
     assert 1.5 <= done.elapsed_s < 60
 
 
-def test_a_limit_keeps_those_that_are_due_waiting_and_what_was_never_sent_is_cut(send: Send):
+def test_a_limit_delays_due_requests_and_cuts_unsent_ones(send: Send):
     done = send(3, 0.5, tokens=5000, due_s=[0.0, 0.05, 0.1], concurrency=2)
     assert [outcome.sent_s is None for outcome in done.outcomes] == [False, False, True]
     assert all(outcome.cut_s is not None for outcome in done.outcomes)
 
 
 @pytest.mark.parametrize("ids", [True, False])
-def test_a_chat_is_asked_with_messages_and_its_tokens_are_counted_as_those_of_completions(send: Send, ids: bool):
+def test_chats_send_messages_and_count_tokens_as_completions_do(send: Send, ids: bool):
     done = send(2, None, concurrency=2, requests=2, chat=True, ids=ids, tokens=5)
     assert [outcome.error for outcome in done.outcomes] == [None, None]
     assert [(outcome.output_tokens, outcome.counted) for outcome in done.outcomes] == [(5, ids)] * 2
@@ -114,7 +114,7 @@ def test_a_chat_is_asked_with_messages_and_its_tokens_are_counted_as_those_of_co
     assert all(len(outcome.pieces_s) == 5 for outcome in done.outcomes)
 
 
-def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(monkeypatch: pytest.MonkeyPatch):
+def test_an_earlier_failure_is_no_cut_and_shows_no_key(monkeypatch: pytest.MonkeyPatch):
     async def failing(*arguments: Any) -> None:
         arguments[4].error = "bad key abcdef-secret-123"
         await asyncio.sleep(60)
@@ -128,7 +128,7 @@ def test_what_had_failed_before_the_time_was_over_is_no_cut_and_shows_no_key(mon
     assert "secret" not in outcome.error
 
 
-def test_a_server_that_is_not_there_is_not_asked_without_end(tmp_path: Path, send: Send):
+def test_a_missing_server_is_not_asked_for_ever(tmp_path: Path, send: Send):
     folder = tmp_path / "gone"
     folder.mkdir()
     with running_stub(folder) as url:
@@ -156,7 +156,7 @@ def rows() -> tuple[list[SequenceRow], LoadPass]:
     return rows_of(sent_of(asked(5), done.sent or []), done, 0), done
 
 
-def test_what_was_cut_is_neither_complete_nor_failed_and_its_tokens_that_came_count():
+def test_cut_requests_neither_complete_nor_fail_but_their_tokens_count():
     found, done = rows()
     assert [row.complete for row in found] == [True, False, False, False, False]
     assert [row.cut_s for row in found] == [None, 2.0, 2.0, 2.0, None]
@@ -166,7 +166,7 @@ def test_what_was_cut_is_neither_complete_nor_failed_and_its_tokens_that_came_co
     assert iteration.prompt_tokens == 2 * len(PROMPT)
 
 
-def test_many_that_are_cut_are_told_and_all_of_them_are_no_result():
+def test_many_cut_requests_are_flagged_and_all_cut_is_invalid():
     found, _ = rows()
     (flag,) = cut_flags(found)
     assert (flag.code, flag.severity) == ("cut_at_end", "warning")
@@ -176,7 +176,7 @@ def test_many_that_are_cut_are_told_and_all_of_them_are_no_result():
     assert flag.severity == "invalid"
 
 
-def test_prompts_that_came_again_are_told_where_a_prefix_cache_may_have_them():
+def test_repeated_prompts_are_flagged_where_a_prefix_cache_works():
     spec = make_online_spec(points=[LoadPoint(concurrency=2, duration_s=1.0)])
     drawn = spec.workload.prompts * spec.workload.samples_per_prompt
     found, _ = rows()

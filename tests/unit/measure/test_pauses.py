@@ -34,7 +34,7 @@ def wait(looking: Pauses, seconds: float) -> None:
         assert looking.wait([], left_s) == []
 
 
-def test_a_process_that_was_stopped_is_seen_with_for_how_long(engine: psutil.Process):
+def test_a_pause_of_a_process_is_seen_with_its_duration(engine: psutil.Process):
     looking = Pauses()
     looking.begin([os.getpid(), engine.pid])
     wait(looking, LOOK_S)

@@ -47,7 +47,7 @@ def failure(ranks: list[RankProcess]) -> ServingFailed:
     return failed.value
 
 
-def test_the_rank_that_failed_is_named_and_not_the_one_that_lost_it(processes: list[subprocess.Popen[bytes]]):
+def test_the_failed_rank_is_named_not_the_one_losing_it(processes: list[subprocess.Popen[bytes]]):
     out = RankFailed(exception="OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
     found = failure([rank(processes, 0, "W0; sleep 60", LOST), rank(processes, 1, "sleep 0.5; W0; sleep 60", out)])
     assert found.category == "out_of_memory"
@@ -106,7 +106,7 @@ def test_engines_that_are_unlike_each_other_are_flagged(other: WeightProof):
     assert codes(proof(), other) == ["update_without_effect"]
 
 
-def test_shards_of_an_engine_have_other_weights_each_and_the_same_as_those_of_other_engines():
+def test_shards_differ_within_an_engine_and_agree_across_engines():
     both = [proof(checksum="a"), proof(checksum="c")]
     assert codes(*both, *both, shards=2) == []
     assert codes(*both, *reversed(both), shards=2) == ["update_without_effect"]
@@ -123,7 +123,7 @@ def test_weights_that_are_no_numbers_are_flagged():
     assert codes(proof(), proof(not_finite=1)) == ["output_changed"]
 
 
-def test_an_engine_that_has_not_the_trainers_weights_is_flagged_with_what_and_where():
+def test_an_engine_with_other_weights_than_the_trainer_is_flagged():
     lost = AGREES.model_copy(update={"not_received": 3, "not_loaded": 2, "first": "model.norm.weight"})
     (flag,) = flags(proof(), proof(trainer=lost))
     assert (flag.code, flag.severity) == ("weights_differ", "invalid")

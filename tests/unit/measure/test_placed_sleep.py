@@ -29,7 +29,7 @@ class RecordedLLM:
 
 
 @pytest.mark.parametrize("error", [RuntimeError(VLLM_SAYS), torch.OutOfMemoryError("CUDA out of memory. Tried to")])
-def test_an_engine_that_finds_no_room_to_wake_is_a_failure_of_its_own(error: Exception):
+def test_an_engine_without_room_to_wake_fails_by_name(error: Exception):
     sleep = EngineSleep(RecordedLLM(error), 1, torch.device("cpu"))
     with pytest.raises(ServingFailed) as failed:
         sleep.wake_kv_cache()

@@ -63,7 +63,7 @@ def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, wor
 FOLDER = "/tmp/ranks-abc"
 
 
-def test_each_rank_sees_a_device_of_its_own_among_those_that_the_launch_sees(monkeypatch: pytest.MonkeyPatch):
+def test_each_rank_sees_its_own_device_of_the_launch(monkeypatch: pytest.MonkeyPatch):
     spec = placed_spec().model_copy(update={"platform": "cuda"})
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [surroundings(spec, rank, FOLDER)[0]["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["0", "1"]
@@ -71,7 +71,7 @@ def test_each_rank_sees_a_device_of_its_own_among_those_that_the_launch_sees(mon
     assert [surroundings(spec, rank, FOLDER)[0]["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["3", "GPU-a"]
 
 
-def test_ranks_of_an_engine_see_each_others_devices_and_meet_where_no_other_engine_does(
+def test_ranks_of_an_engine_share_devices_and_meet_alone(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
@@ -108,7 +108,7 @@ def over(rank: int, released: float, spans: list[tuple[str, float, float]], toke
     )
 
 
-def test_a_step_lasts_from_the_first_release_until_the_last_rank_is_done():
+def test_a_step_lasts_from_first_release_to_last_rank():
     done = together([over(0, 100.0, [("generate", 100.0, 2.0), ("train", 103.0, 4.0)], 5),
                      over(1, 100.5, [("generate", 100.5, 3.0), ("reset", 110.0, 1.0)], 6)], placed_spec())  # fmt: skip
     placed = done.iteration.placed
@@ -143,7 +143,7 @@ def told_by_all(*digests: str) -> list[StepOver]:
     return found
 
 
-def test_what_an_engine_generates_is_counted_once_and_lasts_until_its_last_rank_is_done():
+def test_an_engines_tokens_count_once_until_its_last_rank_ends():
     spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
     done = together(told_by_all("a", "a", "b", "b"), spec)
     assert (done.iteration.sequences, done.iteration.output_tokens, len(done.sequences)) == (2, 12, 4)

@@ -70,7 +70,7 @@ def test_micro_batches_add_up_to_one_batch(model: Any):
     assert alike(gradients(model, 2, trajectories()), whole)
 
 
-def test_the_loss_is_minus_log_probability_times_advantage_of_sampled_tokens_alone(model: Any):
+def test_the_loss_weights_only_sampled_log_probabilities_by_advantage(model: Any):
     one = trajectories()[2]
     ids = torch.tensor([[*one.prompt_token_ids, *one.output_token_ids]])
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_the_loss_is_minus_log_probability_times_advantage_of_sampled_tokens_alo
     assert both * (len(one.output_token_ids) + len(other.output_token_ids)) == pytest.approx(total, rel=1e-4, abs=1e-5)
 
 
-def test_a_step_of_the_optimizer_changes_bf16_weights_and_forgets_the_gradients(tmp_path: Path):
+def test_an_optimizer_step_changes_bf16_weights_and_clears_gradients(tmp_path: Path):
     trainer = PolicyTrainer(drawn(tmp_path), samples=3)
     before = {name: tensor.clone() for name, tensor in trainer.weights()}
     trainer.train(trajectories(), SAMPLED)
@@ -104,7 +104,7 @@ def test_a_step_of_the_optimizer_changes_bf16_weights_and_forgets_the_gradients(
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_trainer_has_the_checkpoints_weights_and_sends_them_by_its_names(tmp_path: Path, tied: bool):
+def test_the_trainer_sends_the_checkpoints_weights_by_its_names(tmp_path: Path, tied: bool):
     torch.manual_seed(5)
     source = drawn(tmp_path / "source", tie_word_embeddings=tied)
     stored = {name: torch.randn_like(tensor) for name, tensor in source.named_parameters()}

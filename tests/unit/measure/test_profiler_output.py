@@ -34,9 +34,7 @@ def trace(path: Path, content: bytes | None = None, packed: bool = True) -> Path
         (lambda path: trace(path, b'{"traceEvents": []}'), "empty_trace"),
     ],
 )
-def test_a_damaged_trace_is_a_failure_with_a_cause_and_a_fix(
-    tmp_path: Path, damage: Callable[[Path], object], category: str
-):
+def test_a_damaged_trace_fails_with_cause_and_fix(tmp_path: Path, damage: Callable[[Path], object], category: str):
     path = trace(tmp_path / "rank0.1.pt.trace.json.gz")
     check_whole(path)
     damage(path)
@@ -61,7 +59,7 @@ def test_traces_are_kept_under_plain_names_and_the_rest_goes(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(t.name for t in kept)
 
 
-def test_what_a_killed_launch_left_is_gone_before_the_next_one_begins(tmp_path: Path):
+def test_traces_of_a_killed_launch_vanish_before_the_next_begins(tmp_path: Path):
     spec = tiny_spec().model_copy(update={"mode": "profile", "profile": ProfileSettings()})
     record = tmp_path / "launch-0.json"
     with folder_for_traces(spec, record) as folder:

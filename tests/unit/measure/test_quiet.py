@@ -12,7 +12,7 @@ def reading(moment: float, busy: int, own: int, others: dict[tuple[int, int], tu
     return Reading(moment, 2, busy, 0, 200 + int(100 * moment), own, others, None, None, None, None)
 
 
-def test_what_others_used_is_told_busiest_first_and_without_the_launchs_own() -> None:
+def test_other_processes_are_named_busiest_first_without_our_own() -> None:
     before = reading(0, 0, 0, {(1, 0): ("make", 10), (2, 0): ("cc1", 5)})
     after = reading(1, 90, 30, {(1, 0): ("make", 20), (2, 0): ("cc1", 45), (3, 9): ("ld", 10)})
     use = use_between(before, after)

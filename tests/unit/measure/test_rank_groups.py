@@ -37,7 +37,7 @@ def test_gradients_add_up_in_place_whatever_travels_together(tmp_path: Path, mos
 
 
 @pytest.mark.parametrize("most_bytes", [1, 30, 1000])
-def test_weights_reach_all_engines_as_they_were_sent_whatever_travels_together(tmp_path: Path, most_bytes: int):
+def test_weights_reach_all_engines_unchanged_however_they_are_bundled(tmp_path: Path, most_bytes: int):
     sent = {
         "a": torch.randn(3, 5).bfloat16(),
         "b": torch.randn(4).bfloat16(),

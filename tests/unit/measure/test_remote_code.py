@@ -39,9 +39,7 @@ def with_prompts(spec: Spec, trusted: bool) -> Spec:
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-def test_a_tokenizer_s_own_code_runs_only_where_the_config_says_so(
-    model: Path, trusted: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_tokenizers_code_runs_only_if_the_config_allows(model: Path, trusted: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_MODULES_CACHE", str(model.parent / "modules"))
     data = model.parent / "prompts.jsonl"
     data.write_text('{"prompt": "a b c"}\n')
@@ -51,13 +49,13 @@ def test_a_tokenizer_s_own_code_runs_only_where_the_config_says_so(
     assert (model.parent / "ran").exists() is trusted
 
 
-def test_text_that_is_sent_to_a_server_is_made_without_the_model_s_code(model: Path):
+def test_text_for_a_server_never_runs_the_models_code(model: Path):
     with pytest.raises((UserError, ValueError)):
         PromptText(str(model)).of([1, 2, 3])
     assert not (model.parent / "ran").exists()
 
 
-def test_a_plan_and_a_server_s_command_line_trust_only_what_the_config_names():
+def test_plan_and_server_trust_only_what_the_config_names():
     overlay = (
         "models: [qwen3-90m, own]\nquants: [bf16]\nmodel_settings: {own: {weights: {bf16: 'hub:a/b'}, engine_args: {"
     )

@@ -46,7 +46,7 @@ def outcome(logprobs: list[float | None] | None) -> Outcome:
     return Outcome(TOKENS, logprobs, "length", prompt_tokens=4, cached_prompt_tokens=None)
 
 
-def test_log_probabilities_that_lack_or_are_no_numbers_make_a_launch_invalid() -> None:
+def test_missing_or_nan_log_probabilities_make_a_launch_invalid() -> None:
     good = outcome([-0.5, -0.25, -1.0])
     assert logprob_flags(3, [good, good]) == []
     for bad in (outcome(finite([-0.5, math.nan, -1.0])), outcome([-0.5]), outcome(None)):

@@ -124,7 +124,7 @@ def test_every_sequence_goes_to_one_engine_with_its_tokens(stage: Callable[..., 
     assert step.client.loop_delay_p99_s is not None
 
 
-def test_a_replica_that_is_gone_ends_the_router_without_a_word(stage: Callable[..., Stage]) -> None:
+def test_a_vanished_replica_ends_the_router_silently(stage: Callable[..., Stage]) -> None:
     one = stage(rollout_spec(router="round_robin"), 2, delay_s=lambda prompt: 60.0)
     one.router.begin()
     one.partners[1].end.close()

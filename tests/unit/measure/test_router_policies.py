@@ -50,9 +50,7 @@ def test_engines_get_as_many_while_nothing_ends(policy: RouterPolicy, engines: i
 
 
 @given(engines=ENGINES, prompts=st.integers(1, 20), samples=st.integers(1, 9))
-def test_sticky_keeps_the_samples_of_a_prompt_together_and_spreads_prompts(
-    engines: int, prompts: int, samples: int
-) -> None:
+def test_sticky_keeps_samples_together_and_spreads_prompts(engines: int, prompts: int, samples: int) -> None:
     found = handed_out("sticky", engines, prompts, samples)
     assert all(len(set(of_prompt)) == 1 for of_prompt in found)
     counts = Counter(of_prompt[0] for of_prompt in found)

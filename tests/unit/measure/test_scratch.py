@@ -102,9 +102,7 @@ def test_the_next_launch_ends_what_outlived_guardian_and_command(
 
 
 @pytest.mark.parametrize("processes", [KILLED_BEFORE_A_WORD], indirect=True, ids=["killed_before_a_word"])
-def test_a_guardian_that_the_command_had_just_started_when_it_was_killed_ends_the_engine(
-    processes: dict[str, psutil.Process], temporary: Path
-):
+def test_a_guardian_of_a_killed_command_ends_the_engine(processes: dict[str, psutil.Process], temporary: Path):
     processes["guardian"].kill()
     assert processes["supervisor"].wait() == -signal.SIGKILL
     deadline = time.monotonic() + 60
@@ -114,7 +112,7 @@ def test_a_guardian_that_the_command_had_just_started_when_it_was_killed_ends_th
     assert not is_alive(processes["engine"])
 
 
-def test_what_a_process_starts_after_it_was_seen_is_ended_too(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     folder = temporary / f"{scratch.PREFIX}left"
     folder.mkdir()
     (folder / scratch.LOCK).touch()
@@ -143,9 +141,7 @@ def test_what_a_process_starts_after_it_was_seen_is_ended_too(temporary: Path, m
     assert ended
 
 
-def test_what_does_not_end_when_it_is_killed_is_named_and_found_again_by_the_next_launch(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_unkillable_process_is_named_and_found_again_later(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     folder = temporary / f"{scratch.PREFIX}left"
     folder.mkdir()
     (folder / scratch.LOCK).touch()
@@ -169,7 +165,7 @@ def test_what_does_not_end_when_it_is_killed_is_named_and_found_again_by_the_nex
     assert not folder.exists()
 
 
-def test_a_folder_of_that_name_that_is_nobody_s_engine_s_stays(temporary: Path):
+def test_a_folder_of_that_name_without_an_engine_stays(temporary: Path):
     mine, linked, elsewhere = (temporary / name for name in ("rollout-engine-mine", "rollout-engine-link", "elsewhere"))
     for folder in (mine, elsewhere):
         folder.mkdir()
@@ -181,7 +177,7 @@ def test_a_folder_of_that_name_that_is_nobody_s_engine_s_stays(temporary: Path):
     assert (linked / "file").is_file()
 
 
-def test_what_another_user_s_launch_left_is_that_user_s_to_end(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+def test_leftovers_of_another_users_launch_are_left_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     folder = temporary / f"{scratch.PREFIX}left"
     folder.mkdir()
     (folder / scratch.LOCK).touch()
@@ -194,7 +190,7 @@ def test_what_another_user_s_launch_left_is_that_user_s_to_end(temporary: Path, 
     assert not folder.exists()
 
 
-def test_shared_memory_of_an_engine_is_known_while_it_lives_and_removed_once_all_are_dead(temporary: Path):
+def test_shared_memory_is_removed_once_all_its_users_are_dead(temporary: Path):
     memory = SharedMemory(create=True, size=4096)
     path = processes_of.SHARED_MEMORY / memory.name.lstrip("/")
     foreign = temporary / "psm_elsewhere"

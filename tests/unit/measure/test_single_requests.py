@@ -55,7 +55,7 @@ def answering(first: bytes, again: bytes = b"", pause_s: float = 0.0) -> Iterato
     [(HEAD, b"x"), (b"HTTP/1.1 200 OK\r\nX-", b"x"), (b"HTTP/1.1 100 Continue\r\n\r\n" * 3, b"HTTP/1.1 100 C\r\n\r\n")],
     ids=["body", "head", "interim_heads"],
 )
-def test_an_answer_that_drips_has_one_limit_for_all_of_it(first: bytes, again: bytes):
+def test_a_dripping_answer_has_one_limit_for_all_of_it(first: bytes, again: bytes):
     with answering(first, again, 0.1) as connection:
         began_s = time.monotonic()
         with pytest.raises(TimeoutError):
@@ -113,7 +113,7 @@ def test_an_answer_of_another_shape_says_nothing(content: str):
         assert (served.model, served.version, served.max_model_len) == ("stub", None, None)
 
 
-def test_what_a_server_says_of_itself_is_fit_to_be_kept():
+def test_a_servers_self_description_is_made_safe_to_keep():
     said = {"data": [{"id": "stub", "owned_by": f"\x1b[2J{KEY}", "max_model_len": -1}], "version": "1\u202e" * 999}
     with answering(HEAD + json.dumps(said).encode()) as connection:
         served = identity(connection, True)
@@ -125,7 +125,7 @@ def test_what_a_server_says_of_itself_is_fit_to_be_kept():
 
 
 @pytest.mark.parametrize("pad", range(180, 205, 3))
-def test_a_key_in_an_error_is_struck_out_before_the_error_is_cut(pad: int):
+def test_a_key_is_struck_out_before_an_error_is_cut(pad: int):
     message = json.dumps({"error": "x" * pad + f" {KEY} {KEY.lower()}"}).replace("/", "\\/")
     target = Target("http://x/v1", "stub", {"Authorization": f"Bearer {KEY}"}, True, {})
     with pytest.raises(ServingFailed) as raised:

@@ -76,7 +76,7 @@ def with_installed(spec: Spec) -> Spec:
     )
 
 
-def test_a_format_whose_package_is_missing_fails_before_the_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_without_its_package_fails_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     cause = check_before_start(with_installed(start_spec(loads="runai_streamer")), "m/m", None)
     assert cause is not None

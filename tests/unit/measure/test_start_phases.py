@@ -35,7 +35,7 @@ def notes(*lines: tuple[float, str], pid: int = 1) -> list[StartNote]:
         ("cold", {"dynamo": 1.5, "inductor": 33.0}, False),
     ],
 )
-def test_a_start_that_compiles_as_if_its_warm_caches_were_cold_is_flagged(
+def test_a_start_that_compiles_despite_warm_caches_is_flagged(
     caches: CacheState, phases: dict[PhaseName, float], flagged: bool
 ) -> None:
     course = start_record(start_spec(caches), phases=phases).startup.course

@@ -57,7 +57,7 @@ def test_a_step_up_is_told(n: int, data: st.DataObject) -> None:
 
 
 @given(st.integers(1, 8), st.integers(3, 12))
-def test_a_slow_beginning_belongs_to_the_warm_up_and_is_counted(slow: int, steady: int) -> None:
+def test_slow_first_passes_are_counted_towards_the_warm_up(slow: int, steady: int) -> None:
     found = judge([1.15] * slow + [1.0] * steady)
     if slow + steady < LEAST or slow > steady:
         assert found is None or found.code == "not_steady"

@@ -36,12 +36,12 @@ def test_tokens_are_counted_from_their_ids_piece_by_piece(pieces: list[list[int]
     assert outcome.pieces_s == [float(number) for number in range(len(pieces))]
 
 
-def test_a_text_that_looks_like_token_ids_is_not_counted_as_such():
+def test_text_resembling_token_ids_is_not_counted_as_such():
     outcome = read(event(None, text='"token_ids": [1, 2, 3]'), event(None, "stop", text=""))
     assert (outcome.counted, len(outcome.pieces_s)) == (False, 1)
 
 
-def test_the_last_empty_choice_is_no_token_and_its_usage_is_the_count():
+def test_the_last_empty_choice_gives_the_count_but_no_token():
     last = 'data: {"choices": [{"index": 0, "text": "", "finish_reason": "length"}], "usage": {"completion_tokens": 7}}'
     outcome = read(event(None, text="a"), event(None, text="b"), last)
     assert (outcome.error, len(outcome.pieces_s), outcome.output_tokens) == (None, 2, 7)

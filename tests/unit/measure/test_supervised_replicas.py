@@ -53,7 +53,7 @@ def said(done: IterationDone, what: str) -> list[float]:
     return [float(re.findall(rf"{what} ([\d.]+)", flag.sentence)[0]) for flag in done.flags]
 
 
-def test_all_begin_once_the_last_is_ready_and_the_step_ends_with_the_slowest(tmp_path: Path, signals: int) -> None:
+def test_all_replicas_begin_together_and_the_slowest_ends_the_step(tmp_path: Path, signals: int) -> None:
     done = only_pass(launch(tmp_path, signals, "slow", "late"))
     assert min(said(done, "began")) >= max(said(done, "arrived"))
     parts = done.iteration.replicas
@@ -98,7 +98,7 @@ launch(Path(sys.argv[1]), os.pipe()[0], "hangs", "hangs", keep_open=[held]).run(
 """
 
 
-def test_a_lock_that_is_kept_open_lasts_until_the_engines_of_a_killed_supervisor_have_ended(tmp_path: Path) -> None:
+def test_an_open_lock_lasts_until_a_dead_supervisors_engines_end(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), PATHS])}
     command = [sys.executable, "-c", PROGRAM, tmp_path, tmp_path / "lock"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as supervisor:

@@ -36,7 +36,7 @@ class Worker(TrainerStandIn):
 @pytest.mark.parametrize(
     "weights_format", ["bf16", "compressed-tensors-w8a8", "compressed-tensors-w8a16", "compressed-tensors-w4a16"]
 )
-def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(weights_format: str, tmp_path: Path):
+def test_the_trainer_hands_over_a_checkpoint_of_that_format(weights_format: str, tmp_path: Path):
     worker = Worker()
     held = worker.rollout_bench_trainer(SHAPE.model_dump(), weights_format)
     one_set = 2 * parameters(SHAPE)
@@ -53,7 +53,7 @@ def test_what_is_handed_over_is_the_checkpoint_of_those_weights_and_that_format(
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 60))
-def test_buckets_hold_all_in_order_and_no_more_than_their_limit_but_one_tensor(sizes: list[int], limit: int):
+def test_buckets_keep_the_order_and_exceed_no_limit_needlessly(sizes: list[int], limit: int):
     named = [(str(number), torch.zeros(size, dtype=torch.int8)) for number, size in enumerate(sizes)]
     made = list(buckets(named, limit))
     assert [name for bucket in made for name, _ in bucket] == [name for name, _ in named]

@@ -62,7 +62,7 @@ def test_shape_and_data_type_take_part_and_strides_do_not():
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
 @pytest.mark.parametrize("where", [0, 77, -1])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_a_value_that_is_no_finite_number_shows_wherever_it_is(
+def test_a_non_finite_value_shows_wherever_it_is(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, where: int, value: float
 ):
     monkeypatch.setattr(weight_proofs, "CHUNK_WORDS", 16)
@@ -74,7 +74,7 @@ def test_a_value_that_is_no_finite_number_shows_wherever_it_is(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 4, 3), (5, CHUNK_WORDS)], ids=str)
-def test_a_part_of_a_tensor_has_the_checksum_that_it_has_by_itself(dtype: torch.dtype, shape: tuple[int, ...]):
+def test_a_part_of_a_tensor_keeps_its_own_checksum(dtype: torch.dtype, shape: tuple[int, ...]):
     tensor = drawn(shape, dtype)
     part = (2, *shape[1:])
     assert proof_of(tensor).part(1, part) == proof_of(tensor[1:3].clone()).checksum
@@ -107,7 +107,7 @@ def create(monkeypatch: pytest.MonkeyPatch) -> Any:
     return noting(lambda weight: Handler())
 
 
-def test_a_packed_copy_that_an_update_left_out_stays_what_it_was(create: Any):
+def test_a_packed_copy_shows_when_an_update_skips_it(create: Any):
     model = torch.nn.Sequential(VocabParallelEmbedding(drawn((4, 8), torch.bfloat16)))
     model[0].pack(create)
     before = proofs_of(model, norms=False)
@@ -164,19 +164,17 @@ def checksums(parts: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("padding", [0, 2])
-def test_tensors_of_a_checkpoint_are_found_again_where_they_are_fused_or_filled_up(
-    padding: int, parts: dict[str, torch.Tensor]
-):
+def test_checkpoint_tensors_are_found_in_fused_and_padded_weights(padding: int, parts: dict[str, torch.Tensor]):
     assert loaded_of(Fusing(parts, padding=padding), kinds(parts)) == checksums(parts)
 
 
-def test_a_tensor_that_was_loaded_to_the_place_of_another_shows(parts: dict[str, torch.Tensor]):
+def test_a_tensor_in_the_place_of_another_shows(parts: dict[str, torch.Tensor]):
     swapped = {**parts, "k_proj.weight": parts["v_proj.weight"], "v_proj.weight": parts["k_proj.weight"]}
     found, right = loaded_of(Fusing(swapped), kinds(parts)), checksums(parts)
     assert [name for name in right if found[name] != right[name]] == ["k_proj.weight", "v_proj.weight"]
 
 
-def test_a_weight_that_is_packed_is_found_as_checkpoints_have_it(create: Any, parts: dict[str, torch.Tensor]):
+def test_a_packed_weight_is_found_as_checkpoints_have_it(create: Any, parts: dict[str, torch.Tensor]):
     model = Fusing(parts)
     model.head.pack(create)
     assert loaded_of(model, kinds(parts)) == checksums(parts) | {"head.weight": 2 * checksums(parts)["head.weight"]}
@@ -186,9 +184,7 @@ def test_a_weight_that_is_packed_is_found_as_checkpoints_have_it(create: Any, pa
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_s_shares_are_found_among_those_that_the_trainer_may_have_given_it(
-    rank: int, parts: dict[str, torch.Tensor]
-):
+def test_a_ranks_shares_are_among_those_the_trainer_offers(rank: int, parts: dict[str, torch.Tensor]):
     kinds_, whole = kinds(parts), {"norm.weight"}
     shares = {name: t if name in whole else t.chunk(2)[rank] for name, t in parts.items()}
     given = {name: shares_of(tensor, 2) for name, tensor in parts.items()}

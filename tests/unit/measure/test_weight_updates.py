@@ -41,7 +41,7 @@ def spec_of(synthetic: bool = True, weights_format: str = "bf16", **cycle: Any) 
     return Spec.model_validate_json(json.dumps({**spec, "mode": "cycle", "model": named, "cycle": settings}))
 
 
-def test_a_reload_reads_a_second_checkpoint_of_other_weights_and_the_first_again(tmp_path: Path):
+def test_a_reload_alternates_between_two_checkpoints(tmp_path: Path):
     first = tmp_path / "model"
     build_checkpoint(SHAPE, "compressed-tensors-w8a8", first)
     llm = Called([None])
@@ -64,7 +64,7 @@ def failure_of(updates: Any, what: str, *arguments: Any) -> tuple[str, str, str]
     return caught.value.category, caught.value.cause, caught.value.fix
 
 
-def test_trainers_tensors_are_made_on_each_rank_and_the_slowest_is_told():
+def test_each_rank_makes_trainer_tensors_and_the_slowest_counts():
     llm = Called([100, 100])
     updates = InProcess(llm, spec_of(weights_format="compressed-tensors-w8a8"), "m")
     updates.prepare()
@@ -90,7 +90,7 @@ def test_trainers_tensors_are_made_on_each_rank_and_the_slowest_is_told():
     ids=str,
 )
 @pytest.mark.parametrize("method", [Reload, InProcess])
-def test_a_format_that_vllm_refuses_is_not_updatable_in_its_own_words(method: type, error: Exception):
+def test_a_format_refused_by_vllm_is_reported_as_not_updatable(method: type, error: Exception):
     category, cause, fix = failure_of(method(Called(error=error), spec_of(), "m"), "apply", "first")
     assert category == "not_updatable"
     assert cause == f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
