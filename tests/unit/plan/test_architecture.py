@@ -46,7 +46,7 @@ def test_linear_layers_hold_all_but_norms_embedding_and_biases(name: str):
     assert inside + outside == pytest.approx(parameters(shape), rel=0.01 if "tiny" in name else 0.001)
 
 
-def test_the_demo_model_has_the_fused_layers_that_its_trace_shows():
+def test_the_demo_model_has_the_fused_layers_of_its_trace():
     shapes = linear_shapes(architecture_from(hf_config(SyntheticModel(preset="qwen3-90m").resolve(), "bf16")))
     assert {(s.role, s.in_features, s.out_features, s.layers) for s in shapes} == {
         ("qkv", 768, 1280, 12),
@@ -57,7 +57,7 @@ def test_the_demo_model_has_the_fused_layers_that_its_trace_shows():
     }
 
 
-def test_head_width_and_windows_follow_from_a_config_that_leaves_them_out():
+def test_missing_head_width_and_windows_are_derived():
     found = architecture_from(QWEN2)
     assert (found.head_dim, found.sliding_layers, found.tied_embeddings) == (64, 0, True)
     sliding = architecture_from({**QWEN2, "use_sliding_window": True, "max_window_layers": 20})
@@ -67,7 +67,7 @@ def test_head_width_and_windows_follow_from_a_config_that_leaves_them_out():
     assert gemma.sliding_layers == 18
 
 
-def test_the_text_part_of_a_model_with_several_is_what_counts():
+def test_only_the_text_part_of_a_multimodal_model_counts():
     assert architecture_from({"text_config": QWEN2, "vision_config": {}}) == architecture_from(QWEN2)
 
 
@@ -152,12 +152,12 @@ def test_a_quantization_that_does_not_say_gets_a_reason():
         coding_of(with_quant("own", "int32", "int8"), {})
 
 
-def test_the_cache_is_as_wide_as_the_model_unless_told_otherwise():
+def test_the_cache_has_the_models_width_unless_told_otherwise():
     asked = {"auto": 2, None: 2, "fp8": 1, "fp8_e5m2": 1, "float32": 4, "nvfp4": 0.5}
     assert {dtype: cache_value_bytes(dtype, "bfloat16") for dtype in asked} == asked
 
 
-def test_weights_of_32_bits_are_served_with_16_as_vllm_does():
+def test_32_bit_weights_are_served_with_16_as_in_vllm():
     assert coding_of(with_quant("own"), {"dtype": "float32", "quantization_config": {"quant_method": "fp8"}}) == (
         plain("float16").__class__(8, 0, "float16")
     )

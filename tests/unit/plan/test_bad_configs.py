@@ -32,7 +32,7 @@ def test_a_wrong_config_is_refused_in_two_lines(
         planned(given)
 
 
-def test_a_harness_that_is_not_installed_is_named_with_its_requirements():
+def test_a_harness_not_installed_is_named_with_its_requirements():
     engine = dataclasses.replace(probe_engine(None), harnesses={})
     with refused("harness: guidellm is not installed", "requirements/guidellm.in"):
         expand(read_config(merged_with("{modes: [online], harness: guidellm}")), engine)

@@ -60,13 +60,13 @@ def test_an_unreadable_config_is_refused_in_two_lines_at_once(tmp_path: Path, na
     assert remedy.startswith("  -> ")
 
 
-def test_a_config_may_use_aliases_and_merged_keys_and_many_keys(tmp_path: Path):
+def test_a_config_may_use_aliases_merged_keys_and_many_keys(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text("a: &a {x: 1}\nb: {<<: *a, y: [*a, *a]}\nc:\n" + "".join(f"  k{i}: {i}\n" for i in range(10_000)))
     check_config_file(path)
 
 
-def test_a_config_file_that_is_missing_or_a_folder_is_named(tmp_path: Path):
+def test_a_missing_config_file_or_a_folder_is_named(tmp_path: Path):
     for path, problem in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(UserError, match=problem):
             check_config_file(path)

@@ -16,7 +16,7 @@ from rollout_bench.plan.interleaving import MemoryUnknownError
 DEVICE_BYTES = {"H100": 80 * GIB, "H200": 141 * GIB}
 
 
-def test_a_large_model_needs_room_for_activations_logits_and_its_largest_weight():
+def test_a_large_model_needs_room_beyond_its_weights():
     sizes = {"hidden_size": 4096, "intermediate_size": 12288, "vocab_size": 151936}
     args = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
     spec = SimpleNamespace(engine=SimpleNamespace(args=args), model=SimpleNamespace(synthetic=None, weights="here"))
@@ -39,7 +39,7 @@ def test_engines_on_cpu_leave_a_tenth_of_what_is_available(monkeypatch: pytest.M
     assert MachineMemory(places=2).there("cpu") == 4.5 * GIB
 
 
-def test_a_cache_of_a_set_size_counts_where_it_is_more_than_the_share_of_the_device():
+def test_a_cache_size_counts_where_it_exceeds_the_device_share():
     overlay = "quants: [bf16]\nworkloads: [verl-default]\n"
     overlay += f"engine_args: {{gpu_memory_utilization: 0.2, kv_cache_memory_bytes: {30 * GIB}}}"
     _, matrix = matrix_of(overlay, "cuda")
@@ -61,7 +61,7 @@ def unfit_on(device: str, overlay: str) -> UserError | None:
     return unfit(matrix_of(overlay, "cuda")[1].experiments[0], DEVICE_BYTES[device], f"one {device}")
 
 
-def test_an_engine_whose_weights_exceed_its_share_of_the_device_is_refused_with_what_would_do():
+def test_an_engine_exceeding_its_share_is_refused_with_a_remedy():
     found = unfit_on("H200", LARGE)
     assert found is not None
     assert "m bf16 verl-default (offline) does not fit: 145 GB weights" in found.problem
@@ -87,7 +87,7 @@ engine_args: {gpu_memory_utilization: 0.5}
 """
 
 
-def test_a_colocated_engine_has_to_leave_its_trainer_what_it_keeps():
+def test_a_colocated_engine_must_leave_room_for_its_trainer():
     found = unfit_on("H100", PLACED)  # 65 GB of weights, gradients and moments beside half of 86 GB
     assert found is not None
     assert "65.5 GB trainer" in found.problem
@@ -96,7 +96,7 @@ def test_a_colocated_engine_has_to_leave_its_trainer_what_it_keeps():
     assert unfit_on("H100", PLACED.replace("devices: 4", "devices: 4, train_s: 8")) is None  # it keeps weights alone
 
 
-def test_on_a_cpu_the_share_has_to_hold_weights_and_process(monkeypatch: pytest.MonkeyPatch):
+def test_a_cpu_engines_share_must_hold_weights_and_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(memory.KV_SPACE, raising=False)
     monkeypatch.setattr(memory, "node_bytes", lambda: 10 * GIB)
     share = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\nengine_args: "
@@ -111,7 +111,7 @@ def test_on_a_cpu_the_share_has_to_hold_weights_and_process(monkeypatch: pytest.
     )  # the cache's size is set
 
 
-def test_the_largest_memory_node_is_what_vllm_takes_its_share_of(tmp_path: Path):
+def test_vllms_share_is_taken_of_the_largest_memory_node(tmp_path: Path):
     for node, kib in ((0, 100), (1, 300)):
         (tmp_path / f"node{node}").mkdir()
         (tmp_path / f"node{node}" / "meminfo").write_text(

@@ -25,7 +25,7 @@ def plan_of(overlay: str, quants: str = "[bf16]") -> Schedule:
     return schedule(*matrix_of(f"interleave: false\nquants: {quants}\n{overlay}"))
 
 
-def test_it_is_unknown_while_nothing_is_measured_then_as_what_was() -> None:
+def test_the_expected_time_comes_from_launches_already_measured() -> None:
     assert set(plan_of("iterations: 4", "[bf16, w8a8]").expected_s.values()) == {None}
     first = plan_of("iterations: 4").launches[0]
     write_launched(Path(first.record), make_record(first.experiment.spec, 0, [100.0] * 4, warmup_rates=[100.0]))
@@ -33,7 +33,7 @@ def test_it_is_unknown_while_nothing_is_measured_then_as_what_was() -> None:
     assert both == pytest.approx([LAUNCH_S] * 2, abs=0.1)
 
 
-def test_a_cost_is_told_with_device_hours_where_devices_are_held() -> None:
+def test_a_cost_includes_device_hours_where_devices_are_held() -> None:
     assert cost_in_words([(240.0, 1)] * 3) == "about 12 min; 0.20 device hours"
     assert cost_in_words([(720.0, 0)], least=True) == "at least 12 min"
     assert cost_in_words([(33000.0, 8)], least=True) == "at least 9.2 h; 73 device hours"

@@ -15,7 +15,7 @@ from rollout_bench.plan.schedule import schedule
 
 
 @pytest.mark.parametrize(("category", "given_up"), [("unknown", True), ("disk_full", False)])
-def test_a_round_asks_for_it_no_more_unless_its_node_was_at_fault(
+def test_a_failed_launch_is_retried_only_if_its_node_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, category: str, given_up: bool
 ):
     monkeypatch.chdir(tmp_path)

@@ -34,12 +34,12 @@ BILLIONS = {
 
 
 @pytest.mark.parametrize("model", BILLIONS)
-def test_a_well_known_model_has_as_many_parameters_as_its_page_tells(model: str) -> None:
+def test_a_well_known_model_has_its_published_number_of_parameters(model: str) -> None:
     held = held_bytes(architecture_from(known_config(model)), plain("bfloat16")) / 2
     assert held == pytest.approx(BILLIONS[model] * 1e9, rel=0.001)  # biases and norms of heads are not counted
 
 
-def test_another_model_of_the_hub_is_not_taken_for_a_well_known_one() -> None:
+def test_no_other_hub_model_passes_for_a_well_known_one() -> None:
     for model in ("Qwen/Qwen3-8B-FP8", "someone/Qwen3-8B", "Qwen/Qwen3-80B"):
         with pytest.raises(UnknownArchitectureError, match="well-known"):
             known_config(model)

@@ -82,7 +82,7 @@ def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.
     assert 0.4 < weights["w8a8"] / weights["bf16"] < 0.9
 
 
-def test_the_variable_for_the_cache_wins_over_the_argument_and_without_both_the_engine_takes_its_share():
+def test_the_cache_variable_wins_over_argument_and_device_share():
     overlay = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\n"
     _, matrix = matrix_of()
     assert cpu_cache_bytes(matrix.experiments[0].spec, {memory.KV_SPACE: "3"}) == 3 * GIB
@@ -93,7 +93,7 @@ def test_the_variable_for_the_cache_wins_over_the_argument_and_without_both_the_
     assert cpu_cache_bytes(told.experiments[0].spec, {}) == 2 * GIB
 
 
-def test_on_accelerators_the_shares_of_a_device_are_added_up_and_the_remedy_names_one_that_fits():
+def test_shares_of_a_device_add_up_and_the_remedy_fits():
     quants = "quants: [bf16, fp8, w8a8, w8a16]\nworkloads: [verl-default]\ninterleave: true\n"
     problem, remedy = two_lines(quants + "engine_args: {gpu_memory_utilization: 0.9}", MachineMemory(), "cuda")
     assert problem.endswith("2 engines take 1.80 of a device's memory, and there is 0.97 of a device's memory")
@@ -105,7 +105,7 @@ def test_on_accelerators_the_shares_of_a_device_are_added_up_and_the_remedy_name
         assert group.at_once == at_once
 
 
-def test_it_is_known_how_many_engines_fit_and_what_limits_them(monkeypatch: pytest.MonkeyPatch):
+def test_the_plan_knows_how_many_engines_fit_and_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * GIB)
     (comparison,) = comparisons(*matrix_of())
     fit = fitting(comparison, "cpu", MachineMemory())
@@ -129,7 +129,7 @@ def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
     st.lists(st.floats(0.1, 10), min_size=2, max_size=6),
     st.floats(0.1, 40),
 )
-def test_as_many_engines_as_fit_do_so_whichever_stand_by_the_baseline(taken: list[float], there: float):
+def test_the_most_engines_that_always_fit_run_at_once(taken: list[float], there: float):
     members = [SimpleNamespace(amount=amount) for amount in taken]
     memory = SimpleNamespace(taken=lambda e: e.amount, there=lambda _: there, words=lambda _, amount: f"{amount}")
     fit = fitting(SimpleNamespace(members=members), "cpu", memory)
@@ -176,7 +176,7 @@ def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, inte
     assert priorities == sorted(priorities, reverse=True)
 
 
-def test_the_plan_file_and_the_plan_command_say_what_is_interleaved_and_why_not():
+def test_plan_file_and_command_tell_what_is_interleaved_and_why():
     file = plan_of("interleave: true", 2.5).plan_file()
     assert [(g.at_once, g.started, len(g.experiments)) for g in file.interleaved] == [(2, "in_turn", 3)]
     name = "offline cpu qwen3-90m demo: bf16, w8a16, w8a8"
@@ -188,7 +188,7 @@ def test_the_plan_file_and_the_plan_command_say_what_is_interleaved_and_why_not(
     )
 
 
-def test_the_job_of_a_block_asks_slurm_for_the_time_of_all():
+def test_a_blocks_slurm_job_requests_the_time_of_all_launches():
     plan = plan_of("interleave: true\ntimeout_s: 600\n", 2.5)
     first = next(iter(plan.blocks.values()))
     baseline = first.launches[0]
@@ -201,7 +201,7 @@ def test_the_job_of_a_block_asks_slurm_for_the_time_of_all():
     assert slurm.asked_for_block(plan, False) == {}
 
 
-def test_a_launch_of_a_block_is_expected_to_take_its_part_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_launchs_expected_time_is_its_part_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     plan = plan_of("interleave: true")
     first = plan.launches[0]

@@ -52,7 +52,7 @@ def test_without_records_each_call_decides_anew():
     assert len(decided().groups) == 1
 
 
-def test_what_was_interleaved_and_fits_no_more_is_an_error_once_a_block_is_to_be_measured():
+def test_an_interleaved_group_that_no_longer_fits_is_an_error():
     write_plan(PLAN, planned().plan_file())
     measured("bf16", together=3)
     plan = planned(Rooms(2.5))
@@ -73,7 +73,7 @@ def test_what_was_interleaved_and_fits_no_more_is_an_error_once_a_block_is_to_be
     assert decided(Rooms(2.5), "interleave: false") == Interleaving()
 
 
-def test_what_was_measured_one_after_the_other_stays_so_and_the_plan_says_so():
+def test_launches_measured_one_after_another_stay_so():
     measured("w8a8", together=0)
     (reason,) = decided().reasons
     assert "its launches were measured one after the other so far, and stay so" in reason
@@ -81,7 +81,7 @@ def test_what_was_measured_one_after_the_other_stays_so_and_the_plan_says_so():
     assert len(decided(overlay="interleave: true").groups) == 1
 
 
-def test_a_model_whose_memory_was_unknown_at_first_stays_as_decided():
+def test_a_model_of_once_unknown_memory_stays_as_decided():
     assert "download" not in str(decided().reasons)
     assert decided(Rooms(unknown="w8a8")).reasons[0].endswith("; to interleave, download the model first")
     measured("bf16", together=0)
@@ -94,7 +94,7 @@ def test_records_win_over_a_plan_file_that_another_config_wrote():
     assert len(decided(Rooms(2.5)).groups) == 1
 
 
-def test_one_that_was_measured_later_by_itself_does_not_change_what_the_others_say():
+def test_a_launch_measured_alone_later_does_not_change_the_decision():
     measured("bf16", "w8a8", together=3)
     measured("w8a8", together=0)
     assert len(decided(Rooms(2.5)).groups) == 1

@@ -49,7 +49,7 @@ def test_the_installed_engine_has_all_that_the_probes_rest_on(copied: Path):
         ),
     ],
 )
-def test_an_engine_that_has_moved_it_is_told_before_anything_is_planned(
+def test_an_engine_with_moved_internals_is_refused_when_planning(
     copied: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, lacks: str
 ):
     text = (copied / file).read_text()

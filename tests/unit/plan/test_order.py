@@ -23,7 +23,7 @@ def test_over_a_whole_design_each_follows_each_other_equally_often(treatments: i
 
 
 @given(st.integers(2, 30))
-def test_over_a_whole_design_each_is_in_each_place_and_before_each_other_equally_often(treatments: int) -> None:
+def test_a_whole_design_balances_places_and_predecessors(treatments: int) -> None:
     rows = [williams_row(treatments, row) for row in range(design_rows(treatments))]
     places = Counter((place, name) for row in rows for place, name in enumerate(row))
     assert set(places.values()) == {len(rows) // treatments}
@@ -51,13 +51,13 @@ def test_the_order_depends_on_the_seed_and_the_names_alone(
     assert list(round_orders(names, rounds + 3, seed))[:rounds] == orders
 
 
-def test_seeds_draw_which_of_two_comes_first_in_the_first_round_evenly() -> None:
+def test_seeds_draw_every_first_round_equally_often() -> None:
     first = Counter(next(round_orders(["bf16", "w8a8", "w8a16"], 1, seed)) for seed in range(600))
     assert len(first) == 6
     assert min(first.values()) > 60
 
 
-def test_rounds_are_no_more_often_each_other_s_reverse_than_chance_makes_them() -> None:
+def test_rounds_reverse_each_other_no_more_often_than_chance() -> None:
     # Then what runs last in a round and first in the next would make their pairs resemble each other.
     for names, expected in (("ab", 3 / 5), ("abcd", 2 / 7)):
         pairs = [pair for seed in range(400) for pair in pairwise(round_orders(names, cycle_rounds(len(names)), seed))]

@@ -26,7 +26,7 @@ def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True) -> N
     snakefile.plan_workflow(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
 
 
-def test_a_misspelt_folder_is_told_in_two_lines_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_for_a_misspelt_folder_names_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         plan()
     assert end.value.code == 1
@@ -55,6 +55,6 @@ def test_what_another_machine_may_have_is_planned(more: str) -> None:
     plan(more)
 
 
-def test_what_the_nodes_of_a_cluster_may_have_is_planned_and_jobs_do_not_look_again() -> None:
+def test_neither_cluster_plans_nor_jobs_look_for_weights() -> None:
     plan(on_cluster=True)
     plan(is_main=False)

@@ -66,7 +66,7 @@ def test_what_is_not_in_doubt_stays() -> None:
 
 
 @pytest.mark.usefixtures("plan")
-def test_an_invalid_launch_is_measured_again_with_all_that_it_is_compared_with() -> None:
+def test_an_invalid_launch_is_measured_again_with_its_partners() -> None:
     again = asked(plan_of())
     assert names(again) == {("bf16", "launch-1"), ("w8a8", "launch-1"), ("w8a16", "launch-1")}
 
@@ -78,7 +78,7 @@ def test_flagged_takes_launches_with_a_warning_too() -> None:
 
 
 @pytest.mark.usefixtures("plan")
-def test_a_launch_that_is_measured_again_counts_as_missing_until_its_record_is_moved() -> None:
+def test_a_launch_to_remeasure_is_missing_until_its_record_moves() -> None:
     plan = plan_of()
     plan.again.update(asked(plan))
     assert names(set(plan.missing_now())) == {(quant, "launch-1") for quant in ("bf16", "w8a8", "w8a16")}
@@ -100,7 +100,7 @@ def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -
     assert set(plan.missing_now()) == set(again)
 
 
-def test_the_command_moves_what_is_in_doubt_unless_it_is_to_tell_alone_or_somebody_measures(
+def test_doubtful_records_move_except_during_a_dry_run_or_measurement(
     plan: Schedule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["discard", "--invalid"])
@@ -121,7 +121,7 @@ def test_the_command_moves_what_is_in_doubt_unless_it_is_to_tell_alone_or_somebo
 
 
 @pytest.mark.usefixtures("plan")
-def test_a_record_that_can_not_be_read_is_in_doubt_too() -> None:
+def test_an_unreadable_record_is_measured_again_too() -> None:
     plan = plan_of()
     damaged = next(launch.record for launch in plan.launches if launch.index == 0)
     Path(damaged).write_text(json.dumps({}))
@@ -152,7 +152,7 @@ def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
     snakefile._held.clear()
 
 
-def test_what_was_moved_aside_is_measured_again_although_fewer_launches_are_wanted_since(auto: Schedule) -> None:
+def test_discarded_launches_are_measured_again_though_fewer_are_wanted(auto: Schedule) -> None:
     for launch in auto.launches:
         if launch.index < 6:
             measure(launch)

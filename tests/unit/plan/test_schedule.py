@@ -28,7 +28,7 @@ def rounds(**changes: object) -> list[list[str]]:
     return [[x.experiment.spec.quant.name for x in launches if x.index == index] for index in range(12)]
 
 
-def test_quants_take_turns_in_orders_that_are_balanced_and_the_same_every_time_for_one_seed():
+def test_a_seed_gives_quants_balanced_and_repeatable_turns():
     indices = [launch.index for launch in planned(launches=12).launches]
     assert indices == sorted(indices)
     assert all(sorted(order) == ["bf16", "w8a16", "w8a8"] for order in rounds(launches=12))
@@ -37,7 +37,7 @@ def test_quants_take_turns_in_orders_that_are_balanced_and_the_same_every_time_f
     assert rounds(launches=12) == rounds(launches=12)
 
 
-def test_a_run_goes_on_with_the_order_that_the_plan_keeps_and_else_draws_another(tmp_path: Path):
+def test_a_run_keeps_the_plans_order_or_draws_one(tmp_path: Path):
     path = tmp_path / "plan.json"
     drawn = {order_seed(path) for _ in range(8)}
     assert len(drawn) > 1
@@ -64,7 +64,7 @@ def test_launches_that_may_be_wanted_are_planned(launches: object, most: int):
     assert (plan.plan_file(estimate=False).precision is None) == (launches != "auto")
 
 
-def test_the_plan_names_the_folder_of_every_experiment_that_reads_one():
+def test_the_plan_names_the_weights_folder_of_every_experiment():
     plan = planned()
     found = [e.weights for e in plan.plan_file(estimate=False).experiments]
     assert found == [e.model_path for e in plan.matrix.experiments]
@@ -73,7 +73,7 @@ def test_the_plan_names_the_folder_of_every_experiment_that_reads_one():
     assert {e.weights for e in planned(model_settings=settings).plan_file(estimate=False).experiments} == {None}
 
 
-def test_the_limit_of_a_launch_follows_its_loads_where_the_config_names_none() -> None:
+def test_a_launchs_default_limit_follows_its_loads() -> None:
     load = "modes: [online]\niterations: 5\nworkload_settings: {demo: {online: {concurrency: 2, duration_s: 600}}}"
     assert schedule(*matrix_of("")).timeout_s == TIMEOUT_S
     assert schedule(*matrix_of(load)).timeout_s == 6 * 660 + ROOM_S

@@ -37,7 +37,7 @@ def test_default_changes_no_key() -> None:
     assert planned(ONE + "sweep: {max_num_seqs: [8]}").experiments[0].name == before.name
 
 
-def test_a_setting_wins_over_all_else_and_its_name_stands_in_the_folder() -> None:
+def test_a_setting_wins_over_everything_and_names_the_folder() -> None:
     found = specs(
         "engine_args: {max_num_batched_tokens: 2048}\n"
         "settings: [default, few]\n"
@@ -66,19 +66,19 @@ def test_names_of_a_sweep_can_be_selected() -> None:
     assert list(specs("sweep: {max_num_seqs: [2, 8]}\nsettings: [max-num-seqs-8]")) == ["max-num-seqs-8"]
 
 
-def test_a_setting_that_is_what_another_is_already_is_not_measured_twice() -> None:
+def test_a_setting_equal_to_another_is_not_measured_twice() -> None:
     matrix = planned(ONE + "sweep: {output_tokens: [16, 32]}")
     assert [e.spec.axes["setting"] for e in matrix.experiments] == ["default", "output-tokens-16"]
     assert [(s.setting, s.reason) for s in matrix.skipped] == [("output-tokens-32", "it is the same as under default")]
 
 
-def test_the_setting_that_is_the_baseline_stays_where_two_are_the_same() -> None:
+def test_the_baseline_setting_stays_where_two_are_equal() -> None:
     matrix = planned(ONE + "sweep: {output_tokens: [16, 32]}\nbaseline: {quant: null, setting: output-tokens-32}")
     assert [e.spec.axes["setting"] for e in matrix.experiments] == ["output-tokens-16", "output-tokens-32"]
     assert [s.setting for s in matrix.skipped] == ["default"]
 
 
-def test_what_can_not_be_under_one_setting_is_left_out_for_it_alone() -> None:
+def test_an_impossible_experiment_is_left_out_for_its_setting_alone() -> None:
     matrix = planned(ONE + "sweep: {prompt_tokens: [16, 100000]}")
     assert [e.spec.axes["setting"] for e in matrix.experiments] == ["default", "prompt-tokens-16"]
     (skipped,) = matrix.skipped
@@ -117,7 +117,7 @@ def test_what_is_compared_agrees_in_all_axes_but_the_baselines(
 
 
 @given(values=st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True), eager=st.booleans())
-def test_settings_of_a_sweep_are_as_many_as_its_combinations_and_differ(values: list[int], eager: bool) -> None:
+def test_a_sweep_gives_one_setting_for_each_combination(values: list[int], eager: bool) -> None:
     config = read_config(merged_with(f"{{sweep: {{max_num_seqs: {values}, enforce_eager: [{str(eager).lower()}]}}}}"))
     found = resolved(config, NOTHING)
     assert len(found.settings or ()) == 1 + len(values)
@@ -126,12 +126,12 @@ def test_settings_of_a_sweep_are_as_many_as_its_combinations_and_differ(values: 
     assert all(args["enforce_eager"] is eager for args in changed)
 
 
-def test_a_typo_in_a_setting_is_an_error_though_what_can_not_be_is_only_left_out() -> None:
+def test_a_typo_in_a_setting_is_an_error() -> None:
     with pytest.raises(UserError, match="no such engine argument"):
         planned("{settings: [a], setting_settings: {a: {engine_args: {max_num_seq: 4}}}}")
 
 
-def test_what_sends_the_requests_may_be_another_under_a_setting_and_is_no_matter_offline():
+def test_a_setting_may_change_the_harness_of_online_launches():
     both = """
     modes: [offline, online]
     quants: [bf16]
@@ -148,7 +148,7 @@ def test_what_sends_the_requests_may_be_another_under_a_setting_and_is_no_matter
     assert one.workload == other.workload
 
 
-def test_what_a_harness_s_command_can_not_send_is_left_out_under_its_setting_alone():
+def test_a_setting_leaves_out_loads_its_harness_cannot_send():
     overlay = """
     modes: [online]
     quants: [bf16]

@@ -25,9 +25,7 @@ def plan_of(tmp_path: Path, overlay: str, *measured: tuple[str, int]) -> PlanFil
     return plan.plan_file(estimate=False)
 
 
-def test_a_launch_without_its_baseline_of_the_same_block_is_told_of_with_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_launch_missing_beside_its_baseline_comes_with_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     done = [(quant, index) for quant in ("bf16", "w8a16") for index in (0, 2)]
     plan = plan_of(tmp_path, "", *done, ("w8a8", 2))
     (line,) = torn_lines(plan, tmp_path / "results")
@@ -40,7 +38,7 @@ def test_a_launch_without_its_baseline_of_the_same_block_is_told_of_with_what_to
     assert line in capsys.readouterr().out
 
 
-def test_whole_blocks_and_blocks_that_are_still_to_come_need_no_line(tmp_path: Path):
+def test_whole_and_future_blocks_need_no_line(tmp_path: Path):
     plan = plan_of(tmp_path, "", *[(quant, 0) for quant in ("bf16", "w8a16", "w8a8")])
     assert torn_lines(plan, tmp_path / "results") == []
     assert torn_lines(plan_of(tmp_path, "interleave: false", ("bf16", 1)), tmp_path / "results") == []
