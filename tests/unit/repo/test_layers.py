@@ -100,7 +100,7 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def test_every_room_is_known_and_imports_only_what_flows_into_it():
+def test_every_room_imports_only_what_flows_into_it():
     assert {room(path) for path in modules()} == set(MAY_IMPORT)
     wrong = [
         f"{path.relative_to(PACKAGE)} imports {other.relative_to(PACKAGE)}"
@@ -120,7 +120,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize("command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py"])
-def test_a_command_of_the_engine_side_needs_nothing_that_vllm_does_not_install(command: str):
+def test_an_engine_side_command_needs_only_what_vllm_installs(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
 
 

@@ -32,7 +32,7 @@ def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(folder), env=without_pip | environment, capture_output=True, text=True, check=False)
 
 
-def test_uv_is_told_what_pip_is_configured_to_and_variables_win_over_files(
+def test_uv_follows_pips_configuration_and_variables_win_over_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -55,7 +55,7 @@ def test_uv_is_told_what_pip_is_configured_to_and_variables_win_over_files(
 @pytest.mark.parametrize(
     "changed", ["requirements/cpu.txt", "requirements/uv.txt", "workflow/scripts/setup_environment.py"]
 )
-def test_an_environment_of_other_pins_or_another_set_up_is_not_ready(tmp_path: Path, changed: str) -> None:
+def test_an_environment_of_another_setup_is_not_ready(tmp_path: Path, changed: str) -> None:
     folder = clone(tmp_path / "clone")
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
@@ -78,7 +78,7 @@ def test_what_somebody_else_put_into_venv_stays(tmp_path: Path) -> None:
     assert [path.name for path in (folder / ".venv").iterdir()] == ["mine"]
 
 
-def test_without_an_index_it_says_so_in_two_lines_and_starts_afresh_the_next_time(tmp_path: Path) -> None:
+def test_setup_without_an_index_fails_and_later_starts_afresh(tmp_path: Path) -> None:
     folder = clone(tmp_path / "clone")
     for _ in range(2):
         done = run(folder, PIP_INDEX_URL=NOBODY, PIP_RETRIES="0", PIP_CONFIG_FILE=os.devnull, HOME="")
