@@ -82,7 +82,7 @@ def test_a_figure_of_nothing_says_so(name: str, tmp_path: Path) -> None:
     assert figure.texts != []
 
 
-def test_bars_of_throughput_begin_at_zero_with_a_mark_for_each_launch(sizes: dict[str, Findings]) -> None:
+def test_throughput_bars_begin_at_zero_and_mark_each_launch(sizes: dict[str, Findings]) -> None:
     figure = drawn("throughput", sizes["small"])
     bars = [bar for axes in figure.axes for bar in axes.patches]
     assert {bar.get_x() for bar in bars} == {0}  # type: ignore[attr-defined]

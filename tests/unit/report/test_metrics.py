@@ -28,7 +28,7 @@ EACH_COMPARED = pytest.mark.parametrize("metric", [METRICS[name] for name in COM
 
 
 @EACH
-def test_a_metric_says_what_it_is_and_its_name_ends_with_its_unit(metric: Metric) -> None:
+def test_a_metric_has_a_definition_and_its_unit_as_suffix(metric: Metric) -> None:
     assert metric.header
     assert metric.definition.endswith(".")
     assert metric.name.endswith(metric.unit.replace("/", "_per_").lower())
@@ -36,7 +36,7 @@ def test_a_metric_says_what_it_is_and_its_name_ends_with_its_unit(metric: Metric
 
 
 @EACH
-def test_a_metric_is_a_column_of_the_summary_and_stands_in_the_reference(metric: Metric) -> None:
+def test_a_metric_is_a_summary_column_and_in_the_reference(metric: Metric) -> None:
     columns = SERVICE_COLUMNS if metric.of_requests else COLUMNS | SEQUENCE_COLUMNS | OF_PARTS
     assert columns[metric.heads] == "Float64"
     with (TESTS.parent / "docs" / "reference" / "metrics.csv").open(newline="") as table:
@@ -45,7 +45,7 @@ def test_a_metric_is_a_column_of_the_summary_and_stands_in_the_reference(metric:
 
 
 @EACH
-def test_a_metric_of_a_group_is_in_a_table_and_defined_at_its_foot(metric: Metric) -> None:
+def test_a_grouped_metric_is_defined_at_its_tables_foot(metric: Metric) -> None:
     defined = {column.header: column.definition for column in (*THROUGHPUT, *ENGINE)}
     defined |= {column.header: column.definition for column in (*SERVICE, *LATENCIES, *metric_columns("transitions"))}
     defined |= {column.header: column.definition for column in (*metric_columns("placed"), *ENERGY_USED)}
@@ -57,7 +57,7 @@ def test_no_two_metrics_share_a_column_or_a_heading() -> None:
         assert len(set(names)) == len(METRICS)
 
 
-def test_a_config_can_name_the_metrics_of_which_one_way_is_better_and_no_other() -> None:
+def test_a_config_can_name_only_metrics_with_a_better_direction() -> None:
     assert all(name in config_table() for name in COMPARED)
     for name in METRICS.keys() - COMPARED:
         with pytest.raises(ValidationError, match="literal_error"):
@@ -73,7 +73,7 @@ def test_a_config_can_name_the_metrics_of_which_one_way_is_better_and_no_other()
 
 @EACH_COMPARED
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_more_of_a_metric_gets_the_verdict_that_the_registry_says(
+def test_the_registry_decides_whether_more_of_a_metric_is_better(
     metric: Metric, factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def value(record: metrics.Record) -> float:

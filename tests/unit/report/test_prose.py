@@ -31,7 +31,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     prose._environment.cache_clear()
 
 
-def test_an_item_goes_on_until_the_next_and_a_heading_without_items_is_left_out(said):
+def test_an_item_ends_at_the_next_and_empty_headings_vanish(said):
     text = "## One\n- first {% if more %}and\n  more{% endif %}\n\n- second\n## None\n{% if not more %}{% endif %}\n"
     assert said(text, more=True) == [Section("One", ("first and more", "second"))]
     assert said(text, more=False) == [Section("One", ("first", "second"))]
@@ -44,7 +44,7 @@ def test_a_value_that_is_not_given_is_an_error(said):
         said("## Failed\n- {{ failure.caus }}\n", failure={"cause": "no memory"})
 
 
-def test_text_outside_of_an_item_is_an_error_and_no_silent_loss(said):
+def test_text_outside_of_an_item_is_an_error(said):
     with pytest.raises(ValueError, match="outside of an item: lost"):
         said("lost\n## Failed\n- item\n")
     with pytest.raises(ValueError, match="outside of an item: lost"):
