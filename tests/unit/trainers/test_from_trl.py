@@ -105,7 +105,7 @@ def test_one_engine_of_seven_has_its_own_process_s_groups(made: Made):
     assert "Left out: the other engines, and the wait for the slowest one." in made.account
 
 
-def test_processes_whose_sequences_end_inside_a_group_get_as_many_all_the_same(made: Made):
+def test_processes_get_equal_sequences_even_across_group_borders(made: Made):
     plan = made.planned("per_device_train_batch_size=4")
     assert (plan["prompts"], plan["data_parallel_size"], plan["router"]) == (4, 8, "round_robin")
     assert "4 each. There they are samples of 1 prompt or one more; the router, round_robin, spreads" in made.account
@@ -113,7 +113,7 @@ def test_processes_whose_sequences_end_inside_a_group_get_as_many_all_the_same(m
     assert (plan["prompts"], plan["samples_per_prompt"]) == (1, 4)
 
 
-def test_the_same_training_with_a_server_sends_whole_prompts_to_one_engine(made: Made):
+def test_training_with_a_server_sends_whole_prompts_to_one_engine(made: Made):
     plan = made.planned("num_processes=7", SMALL.replace("colocation: true", "colocation: false"))
     assert (plan["prompts"], plan["samples_per_prompt"]) == (28, 16)
     assert "here each is a request to AsyncLLM" in made.account
@@ -121,7 +121,7 @@ def test_the_same_training_with_a_server_sends_whole_prompts_to_one_engine(made:
     assert "max_num_seqs" not in plan
 
 
-def test_generations_of_one_step_of_training_alone_are_asked_for_by_an_override(made: Made):
+def test_an_override_asks_for_one_training_steps_generations(made: Made):
     plan = made.planned("num_processes=7 steps_per_generation=1", SMALL)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["max_num_seqs"]) == (7, 16, 16)
 
@@ -181,7 +181,7 @@ def test_rloo_has_defaults_of_its_own(made: Made):
     assert "A step of RLOO: 32 prompts, 2 of each" in made.account
 
 
-def test_of_a_key_that_stands_twice_the_last_one_holds_as_in_trl(made: Made):
+def test_the_last_of_a_doubled_key_holds_as_in_trl(made: Made):
     plan = made.planned(content=f"num_generations: 2\ntemperature: 0.1\n{TRL}temperature: 0.3\n")
     assert (plan["samples_per_prompt"], plan["temperature"]) == (8, 0.3)
     assert (
@@ -257,7 +257,7 @@ def test_no_key_of_transformers_own_training_is_unknown():
     assert [name for name in names if name not in registry.keys and not registry.holds(name)] == []
 
 
-def test_each_key_has_one_entry_that_says_what_becomes_of_it():
+def test_each_key_has_an_entry_that_explains_it():
     for path, key in trl_registry().keys.items():
         assert key.says, path
         assert key.influence is Influence.UNSUPPORTED or not key.off

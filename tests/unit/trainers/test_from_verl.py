@@ -76,7 +76,7 @@ def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return Made(tmp_path, capsys, monkeypatch)
 
 
-def test_the_whole_step_is_measured_by_all_engines_behind_verl_s_router(made: Made):
+def test_all_engines_behind_verls_router_measure_the_whole_step(made: Made):
     workload = made.workload()
     assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 8)
     assert "shared_prefix" not in workload
@@ -87,7 +87,7 @@ def test_the_whole_step_is_measured_by_all_engines_behind_verl_s_router(made: Ma
     assert (spec.workload.prompts, spec.workload.samples_per_prompt, spec.workload.logprobs) == (256, 8, 0)
 
 
-def test_one_engine_of_eight_gets_its_part_of_the_step_with_siblings_spread(made: Made):
+def test_one_engine_of_eight_gets_its_part_with_siblings_spread(made: Made):
     workload = made.workload("--one-engine")
     assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 1)
     assert workload["shared_prefix"] == {"tokens": 511, "groups": 168}
@@ -98,7 +98,7 @@ def test_one_engine_of_eight_gets_its_part_of_the_step_with_siblings_spread(made
     assert (replicas(spec), spec.rollout, spec.workload.logprobs) == (1, RolloutSpec(), 0)
 
 
-def test_the_account_says_of_how_many_prompts_an_engine_sees_samples_here_and_in_verl(made: Made):
+def test_the_account_compares_an_engines_prompts_here_and_in_verl(made: Made):
     made()
     assert "an engine sees 256 prompts." in made.account
     assert "in any order, an engine sees about 168." in made.account
@@ -108,7 +108,7 @@ def test_the_account_says_of_how_many_prompts_an_engine_sees_samples_here_and_in
 
 
 @pytest.mark.parametrize(("prompts", "samples", "engines"), [(256, 8, 8), (12, 2, 8), (5, 8, 3), (6, 4, 4)])
-def test_as_many_prompts_as_are_said_reach_each_engine_in_turn(prompts: int, samples: int, engines: int):
+def test_the_announced_number_of_prompts_reaches_each_engine(prompts: int, samples: int, engines: int):
     balancer = Balancer("least_in_flight", engines)
     met: list[set[int]] = [set() for _ in range(engines)]
     for prompt in range(prompts):
@@ -135,7 +135,7 @@ def test_comments_hold_the_account_and_the_command(made: Made):
     assert comments[1:] == made.account.splitlines()
 
 
-def test_of_a_step_with_one_engine_its_part_is_the_whole(made: Made):
+def test_the_part_of_a_single_engine_is_the_whole_step(made: Made):
     made("trainer.n_gpus_per_node=1")
     whole = made.experiment().spec
     made("trainer.n_gpus_per_node=1 --one-engine")
@@ -146,14 +146,12 @@ def test_of_a_step_with_one_engine_its_part_is_the_whole(made: Made):
 @pytest.mark.parametrize(
     ("prompts", "samples", "engines", "expected"), [(256, 8, 8, 168), (256, 8, 1, 256), (64, 1, 4, 16)]
 )
-def test_distinct_prompts_of_an_engine_are_as_many_as_are_expected(
-    prompts: int, samples: int, engines: int, expected: int
-):
+def test_an_engine_has_the_expected_number_of_distinct_prompts(prompts: int, samples: int, engines: int, expected: int):
     assert round(distinct_prompts(prompts, samples, engines)) == expected
     assert TrainerStep(prompts, samples, engines, "samples").share.distinct == expected
 
 
-def test_sequences_of_a_share_have_as_many_distinct_beginnings_as_it_says():
+def test_a_share_has_its_stated_number_of_distinct_beginnings():
     from made_workloads import workload
 
     share = StepPart(sequences=10, distinct=4)
@@ -180,7 +178,7 @@ def test_engines_that_stand_apart_share_their_own_devices(made: Made):
 @pytest.mark.parametrize(
     "other", ["+trainer.v1.trainer_mode=colocate_async", "--verl 0.8 +trainer.v1.trainer_mode=separate_async"]
 )
-def test_engines_share_the_devices_of_training_where_verl_reads_no_others(made: Made, other: str):
+def test_engines_share_training_devices_unless_verl_reads_others(made: Made, other: str):
     made(f"+{ROLLOUT}.nnodes=2 +{ROLLOUT}.n_gpus_per_node=2 {other}")
     assert "8 engines on 8 devices" in made.account
     assert f"{ROLLOUT}.nnodes" in made.group(Influence.NEUTRAL)
@@ -245,7 +243,7 @@ def test_one_engine_never_gets_the_step_of_all_engines(made: Made, mode: str):
     assert planned(made.text.replace("[rollout]", f"[{mode}]")).experiments
 
 
-def test_fp8_is_compared_with_bf16_and_half_precision_is_a_quant_of_its_own(made: Made):
+def test_fp8_is_compared_with_bf16_but_half_precision_stands_alone(made: Made):
     assert made(f"+{ROLLOUT}.quantization=fp8")["quants"] == ["bf16", "fp8-block"]
     assert "a scale for each 128 x 128 weights as verl's has" in made.group(Influence.HONOURED)
     assert "fp8-block" in made.group(Influence.HONOURED)
@@ -323,7 +321,7 @@ def test_oc_select_falls_back_where_what_it_names_is_missing(made: Made):
     assert made.workload(content=content)["prompt_tokens"] == 300
 
 
-def test_engine_arguments_of_one_s_own_are_honoured_and_not_unknown(made: Made):
+def test_a_users_engine_arguments_are_honoured(made: Made):
     made(f"+{ROLLOUT}.engine_kwargs.vllm.kv_cache_dtype=fp8")
     assert f'{ROLLOUT}.engine_kwargs.vllm = {{"kv_cache_dtype": "fp8"}}: engine arguments' in made.account
     assert made.group(Influence.UNKNOWN) == ""
@@ -375,7 +373,7 @@ def test_what_would_change_the_rollout_is_not_passed_over(made: Made, key: str, 
     assert key in made.group(Influence.UNSUPPORTED)
 
 
-def test_sizes_of_graphs_are_put_into_the_compilation_config_that_is_there(made: Made):
+def test_graph_sizes_join_an_existing_compilation_config(made: Made):
     own = f"+{ROLLOUT}.engine_kwargs.vllm.compilation_config='{{cudagraph_mode: PIECEWISE}}'"
     workload = made.workload(f"+{ROLLOUT}.cudagraph_capture_sizes=[1,8] {own}")
     assert workload["compilation_config"] == {"cudagraph_mode": "PIECEWISE", "cudagraph_capture_sizes": [1, 8]}
@@ -398,7 +396,7 @@ def test_the_page_shows_what_its_command_prints(made: Made):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_each_key_has_one_entry_that_says_what_becomes_of_it(version: str):
+def test_each_key_has_an_entry_that_explains_it(version: str):
     for path, key in verl_registry(version).keys.items():
         assert key.says, path
         assert key.influence is not Influence.UNKNOWN

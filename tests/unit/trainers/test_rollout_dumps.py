@@ -54,7 +54,7 @@ def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
     assert {one.prompt for one in second} == set(range(16, 32))
 
 
-def test_an_answer_that_was_cut_has_no_token_that_ended_it(tmp_path: Path):
+def test_a_cut_answer_counts_no_end_token(tmp_path: Path):
     (step,) = read_dumps(dump(tmp_path / "d", steps=1), words, 10)
     assert max(one.output_tokens for one in step) == 10
 
@@ -65,7 +65,7 @@ def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
     assert [one.output_tokens for step in read_dumps(tmp_path, words, LONGEST) for one in step] == [2, 3, 11]
 
 
-def test_each_step_gives_one_engine_s_part_in_whole_groups_or_spread(tmp_path: Path):
+def test_each_step_gives_an_engine_whole_groups_or_spread_ones(tmp_path: Path):
     steps = read_dumps(dump(tmp_path / "d"), words, LONGEST)
     together = trace(steps, StepPart(16, 4), spread=False)
     assert Counter(line["prompt_group"] for line in together) == dict.fromkeys([0, 1, 2, 3, 16, 17, 18, 19], 4)
@@ -74,14 +74,14 @@ def test_each_step_gives_one_engine_s_part_in_whole_groups_or_spread(tmp_path: P
     assert spread == trace(steps, StepPart(16, 11), spread=True)
 
 
-def test_of_the_whole_step_all_sequences_are_in_the_trace_with_their_groups(tmp_path: Path):
+def test_the_trace_of_a_whole_step_has_all_its_groups(tmp_path: Path):
     steps = read_dumps(dump(tmp_path / "d"), words, LONGEST)
     lines = trace(steps, TrainerStep(16, 4, 8, "samples").part(one_engine=False), spread=False)
     assert [line["prompt_group"] for line in lines] == [n // 4 for n in range(2 * 16 * 4)]
     assert [line["output_tokens"] for line in lines[4:8]] == [2, 3, 4, 5]
 
 
-def test_sequences_of_a_group_have_the_same_prompt_in_a_pass_and_another_in_the_next(tmp_path: Path):
+def test_a_group_shares_one_prompt_that_changes_between_passes(tmp_path: Path):
     lines = [{"prompt_tokens": 9, "output_tokens": n + 1, "prompt_group": n // 3} for n in range(6)]
     lines += [{"prompt_tokens": 9, "output_tokens": 1}] * 2
     path = tmp_path / "t"
@@ -177,9 +177,7 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (16, 1)
 
 
-def test_a_folder_of_lengths_that_is_missing_shows_before_a_tokenizer_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_missing_lengths_folder_fails_before_a_tokenizer_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")  # a model without a tokenizer
     (tmp_path / "verl.yaml").write_text(VERL.replace("Qwen/Qwen3-8B", str(tmp_path / "m")))
@@ -190,9 +188,7 @@ def test_a_folder_of_lengths_that_is_missing_shows_before_a_tokenizer_is_loaded(
 
 
 @pytest.mark.parametrize(("requests", "samples"), [("per_sequence", 1), ("per_sequence", 2), ("per_prompt", 2)])
-def test_rows_of_an_offline_pass_are_numbered_as_the_sequences_that_were_asked_for(
-    tmp_path: Path, requests: str, samples: int
-):
+def test_rows_of_an_offline_pass_have_their_requests_numbers(tmp_path: Path, requests: str, samples: int):
     path = tmp_path / "t"
     line = json.dumps({"prompt_tokens": 9, "output_tokens": 1, "prompt_group": 0}) + "\n"
     path.write_text(line * 2 + line.replace("0}", "1}"))
