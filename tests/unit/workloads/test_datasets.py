@@ -62,7 +62,7 @@ def test_text_is_cut_and_gets_its_shared_prefix(tmp_path: Path, model: str):
     assert [r.output_tokens for r in found] == [4, 2, 4]
 
 
-def test_an_answer_says_how_long_the_output_is_up_to_what_counts(tmp_path: Path, model: str):
+def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: str):
     asks = [("human", "Hi?"), ("gpt", "Yes")], [("system", "x"), ("human", "Hi?"), ("gpt", "A long answer")]
     asks += [("gpt", "no question"), ("human", "and no answer")], []
     turns = [{"conversations": [{"from": who, "value": said} for who, said in conversation]} for conversation in asks]

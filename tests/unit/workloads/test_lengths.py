@@ -35,7 +35,7 @@ DRAWS = 20_000
 
 
 @given(length=lengths, label=st.text(max_size=8), count=st.integers(0, 30))
-def test_every_length_keeps_its_bounds_however_far_they_lie_in_the_tail(length: Length, label: str, count: int):
+def test_every_length_keeps_its_bounds_far_into_the_tail(length: Length, label: str, count: int):
     found = drawn(length, label, count)
     low = length if isinstance(length, int) else length.low
     assert len(found) == count

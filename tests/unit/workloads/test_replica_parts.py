@@ -30,7 +30,7 @@ def requests(replica: int, replicas: int, workload: WorkloadSpec = LOAD, dataset
 
 
 @given(replicas=st.integers(1, 16))
-def test_replica_0_is_asked_for_what_an_engine_alone_is_asked_for(replicas: int) -> None:
+def test_replica_0_gets_the_requests_of_a_single_engine(replicas: int) -> None:
     assert requests(0, replicas) == Source(LOAD, 2048, "no model").requests(0, 1)
 
 
@@ -42,7 +42,7 @@ def test_each_replica_has_prompts_and_lengths_of_its_own() -> None:
     assert len({sum(each) for each in lengths}) == 4  # so that some are done before others
 
 
-def test_replicas_share_out_a_data_set_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_replicas_share_a_data_set_in_the_files_order(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": [100 + n] * 4}) + "\n" for n in range(64)))
     workload = LOAD.model_copy(update={"dataset": DatasetSpec(format="prompts", sha256="0" * 64)})
