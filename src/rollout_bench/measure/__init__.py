@@ -1,1 +1,1 @@
-"""Measuring one launch: a room for each process, and one for the machine."""
+"""Measuring one launch: a folder for each process, and one for the machine."""

@@ -121,7 +121,7 @@ class Assignment:
         first_device: preferred device; None derives it from the index of the launch.
         attempt: number of the attempt, from 1; None measures again even if a record exists.
         mates: records of the launches in the same block.
-        began: begin of the block, on the monotonic clock; None: now.
+        began: start time of the block, on the monotonic clock; None: now.
     """
 
     spec: Spec

@@ -138,7 +138,7 @@ FROM_CACHE = r"Directly load (?:AOT compilation|the compiled graph)"
 _TIME = r"INFO (\d\d-\d\d \d\d:\d\d:\d\d) "
 
 CPU_COMPILE = rf"{_TIME}[^\n]*Warming up model for the compilation\.\.\..*?{_TIME}[^\n]*Warming up done\."
-"""The CPU runner logs the begin and the end of its compilation in whole seconds, but no duration."""
+"""The CPU runner logs the start and the end of its compilation in whole seconds, but no duration."""
 
 
 def read_log(text: str) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Number of passes that count for `iterations: auto`, from the time that starting takes. Pure functions.
 
-A launch pays once for the time from its begin to its first pass. Passes that together take half of this time justify
-the price, and make the spread within the launch small compared with the spread between launches. The number is fixed
-before any pass counts: stopping at a pleasing spread would stop before the slow passes come.
+A launch pays once for the time from its start to its first pass. The passes that count together take about half of this
+time. So the measured time is worth the start, and the spread within a launch is not much larger than between launches.
+The number is fixed before any pass counts: stopping at a pleasing spread would stop before the slow passes come.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def passes_of(starts_s: Sequence[float], passes_s: Sequence[float], left_s: Sequ
     """Return the number of passes that count for each engine of a block, or for a single engine.
 
     Args:
-        starts_s: time from begin to first pass of each engine, in seconds; only the longest if the engines started
+        starts_s: time from start to first pass of each engine, in seconds; only the longest if the engines started
             together.
         passes_s: duration of the last warm-up pass of each engine, in seconds.
         left_s: remaining time of each engine, in seconds. If it is too short for `FEWEST` passes, the result is

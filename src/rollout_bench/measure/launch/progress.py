@@ -53,7 +53,7 @@ class Progress:
             prints
             no totals.
         mates: records of the launches in the same block, each expected to take as long as this launch.
-        began: begin of the launch or its block, on the monotonic clock.
+        began: start time of the launch or its block, on the monotonic clock.
     """
 
     spec: Spec

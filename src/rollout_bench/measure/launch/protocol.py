@@ -150,7 +150,7 @@ class StartSeen(Strict):
     """An engine has started and generated a token. Times are on the machine's monotonic clock, in seconds."""
 
     event: Literal["start"] = "start"
-    spans: list[tuple[PhaseName, float, float]] = Field(description="Phases, which may overlap: name, begin, end.")
+    spans: list[tuple[PhaseName, float, float]] = Field(description="Phases, which may overlap: name, start, end.")
     imports: float = Field(description="When the engine's process began to import the engine.")
     began: float | None = Field(
         description="When a waiting process received its order. Null if the start begins with the launch."

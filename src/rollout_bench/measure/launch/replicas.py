@@ -23,7 +23,7 @@ from rollout_bench.contracts.spec import Platform
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Ready
 
 APART_SHARE = 0.01
-"""Largest allowed gap between the replicas' begins, as a share of the step: the smallest relevant difference."""
+"""Largest allowed gap between the replicas' start times, as a share of the step: the smallest relevant difference."""
 
 KV_CACHE_SHARE = 0.01
 """Largest allowed relative difference of KV cache sizes, because free device memory varies a little."""
@@ -55,7 +55,7 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
 
     The step that training waits for begins with the first replica and ends with the last. Tokens, requests and
     sequences
-    are sums. Prompt numbers continue from replica to replica, and all times count from the common begin. Replicas that
+    are sums. Prompt numbers continue from replica to replica, and all times count from the common start. Replicas that
     share one load report their parts separately, with prompts already numbered.
     """
     moments = [done.began for done in passes if done.began is not None]

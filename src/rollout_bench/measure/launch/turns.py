@@ -28,7 +28,7 @@ class Asks(Strict):
 
     says: Literal["asks"] = "asks"
     warming_up: bool = Field(description="Whether the pass belongs to the warm-up.")
-    start_s: float = Field(description="Time from the launch's begin to its first request, in seconds.")
+    start_s: float = Field(description="Time from the start of the launch to its first request, in seconds.")
     pass_s: float | None = Field(description="Duration of its last pass, in seconds. Null before the first.")
     left_s: float = Field(description="Remaining time of the launch without waiting, in seconds.")
 

@@ -1,1 +1,1 @@
-"""Devices and host: what there is, who holds it, what it does meanwhile, what it can do."""
+"""Devices and host: inventory, leases, readings during a launch, and limits."""

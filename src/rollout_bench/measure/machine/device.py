@@ -1,4 +1,4 @@
-"""A device that a launch can hold, and why there are none to hold."""
+"""A device that a launch can hold, and the error if such devices are missing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Device:
     """One GPU or NPU, or on cpu a block of cores.
 
     Args:
-        name: what it is called on the whole machine, whatever is visible to whom: a GPU's UUID, npu-0, cores-0-3.
-        visible: what the engine is to be told, in the words that the variable of its platform has already.
-        parts: what nobody else may hold meanwhile. Two devices with a part in common exclude each other: blocks of
-            cores need not be the same in two workflows.
-        number: its number in the platform's own tools, which name links and memory by it; None where it has none.
+        name: unique name on the machine, independent of visibility: a GPU's UUID, npu-0, cores-0-3.
+        visible: name for the engine, in the wording of the platform's variable.
+        parts: exclusive parts. Devices with a common part exclude each other, because workflows may divide cores into
+            different blocks.
+        number: its number in the vendor's tools, as used for links and memory; None if it has none.
         cores: the cores of a block.
     """
 
@@ -28,10 +28,10 @@ class Device:
 
 
 class DeviceError(UserError):
-    """There are no such devices on this machine, however long one waits.
+    """This machine does not have the required devices, so waiting is useless.
 
     Args:
-        category: of the failure.
+        category: category of the failure.
     """
 
     def __init__(self, category: str, problem: str, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""Waiting until an accelerator has released the memory of processes that were ended; on no NPU has it run."""
+"""Waits until an accelerator has released the memory of ended processes. Not tested on an NPU."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rollout_bench.measure.machine.gpus import nvidia_smi, pids_by_gpu
 from rollout_bench.measure.machine.npus import holders_by_npu, npu_smi
 
 LIMIT_S = 50.0
-"""vllm-ascend's own tests wait as long."""
+"""Time limit in seconds, as in vllm-ascend's own tests."""
 
 
 def pids_on(platform: Platform, devices: Sequence[Device] | None = None) -> set[int]:
-    """Return pids that hold memory of one of `devices`, or of any.
+    """Return pids that hold memory of `devices`, or of any device if None.
 
-    Empty if the vendor's tool is missing or names none.
+    The result is empty if the vendor's tool is missing or lists no processes.
     """
     held: Mapping[Any, Iterable[int]] = {}
     if platform == "cuda":
@@ -35,9 +35,9 @@ def wait_until_released(
     limit_s: float = LIMIT_S,
     holders: Callable[[Platform], set[int]] = pids_on,
 ) -> bool:
-    """Wait until none of `pids` holds memory of a device, at most `limit_s` seconds; return False if some still do.
+    """Wait at most `limit_s` seconds until none of `pids` holds device memory; return False if some still do.
 
-    In a container the tool may show the host's pids or none; then nothing is found and nothing is waited for.
+    In a container the tool may list the host's pids or none; then there is no wait.
     """
     return platform == "cpu" or _ended(lambda: holders(platform) & set(pids), time.sleep, limit_s)
 
@@ -49,9 +49,9 @@ def wait_until_free(
     limit_s: float = LIMIT_S,
     holders: Callable[[Platform, Sequence[Device]], set[int]] = pids_on,
 ) -> bool:
-    """Wait until nobody holds memory of `devices`, at most `limit_s` seconds; return False if somebody still does.
+    """Wait at most `limit_s` seconds until no process holds memory of `devices`; return False if some still do.
 
-    For devices whose last launch was killed: nobody waited for them then.
+    Used for devices whose last launch was killed and could not wait itself.
     """
     return _ended(lambda: holders(platform, devices), pause, limit_s)
 

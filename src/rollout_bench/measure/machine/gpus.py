@@ -1,7 +1,7 @@
-"""NVIDIA devices: which there are, and what they say of themselves, by NVML or nvidia-smi (ran on H200s).
+"""NVIDIA devices: inventory and readings from NVML or nvidia-smi (tested on H200s).
 
-NVML counts for how long a clock was lowered, and why, so that readings before and after an iteration suffice. The
-reasons that it gives for the present moment would be of no use then: the device is idle.
+NVML counts how long a clock was lowered, and why, so readings before and after an iteration are enough. The current
+reasons would not help: the device is idle at that time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,18 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def nvidia_smi(*arguments: str) -> str:
-    """Return what nvidia-smi prints; empty where there is none."""
+    """Return the output of nvidia-smi; empty if it is not installed."""
     return printed_by("nvidia-smi", *arguments)
 
 
 def gpus(nvml: Any = None, ask: Callable[..., str] = nvidia_smi) -> list[Device] | None:
-    """Return all GPUs in the order of their PCI bus, which is that of NVML.
-
-    None where neither NVML nor nvidia-smi tells.
-    """
+    """Return all GPUs in NVML's order, the order of the PCI bus; None if neither NVML nor nvidia-smi lists any."""
     uuids = _by_nvml(nvml) or _by_tool(ask("--query-gpu=index,uuid", "--format=csv,noheader"))
     return [Device(uuid, str(index), (uuid,), index) for index, uuid in sorted(uuids.items())] or None
 
 
 def smallest_gpu(ask: Callable[..., str] = nvidia_smi) -> tuple[str | None, int | None]:
-    """Return the name and the bytes of memory of the GPU here that has least; None where nobody can tell."""
+    """Return name and memory in bytes of the GPU with the least memory; None if unknown."""
     lines = ask("--query-gpu=memory.total,name", "--format=csv,noheader,nounits").splitlines()
     said = ((mib.strip(), name.strip()) for mib, _, name in (line.partition(",") for line in lines))
     sizes = [(int(mib) << 20, name) for mib, name in said if mib.isdecimal()]
@@ -42,7 +39,7 @@ def smallest_gpu(ask: Callable[..., str] = nvidia_smi) -> tuple[str | None, int 
 
 
 def pids_by_gpu(text: str) -> dict[str, set[int]]:
-    """UUID -> pids that hold memory of it, from `--query-compute-apps=gpu_uuid,pid --format=csv,noheader`."""
+    """Return UUID -> pids that hold its memory, from `--query-compute-apps=gpu_uuid,pid --format=csv,noheader`."""
     pids: dict[str, set[int]] = {}
     for line in text.splitlines():
         uuid, _, pid = line.partition(",")
@@ -60,7 +57,7 @@ def _by_nvml(nvml: Any) -> dict[int, str]:
             uuid = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
             found[index] = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
         return found
-    except Exception:  # no package, driver or device: nvidia-smi may still know
+    except Exception:  # no package, driver or device: nvidia-smi may still list them
         return {}
 
 
@@ -79,7 +76,10 @@ POWER, THERMAL = 0, 1
 
 @dataclass(frozen=True)
 class DeviceReading:
-    """A device at one moment; None where NVML does not say. `holders`: pid -> bytes of the device's memory."""
+    """A device at one time; None for values that NVML does not report.
+
+    `holders`: pid -> bytes of the device's memory.
+    """
 
     moment: float
     device: str
@@ -93,10 +93,10 @@ class DeviceReading:
 
 
 class Devices:
-    """The devices of a launch; none where there is no NVML.
+    """The devices of a launch; empty without NVML.
 
     Args:
-        count: how many devices the engine uses: the first of those that `CUDA_VISIBLE_DEVICES` names.
+        count: number of devices that the engine uses, the first in `CUDA_VISIBLE_DEVICES`.
         variables: the engine's environment.
         nvml: the pynvml module (package nvidia-ml-py, which vLLM installs on CUDA).
     """
@@ -110,7 +110,7 @@ class Devices:
             names = [name.strip() for name in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
             names = names or [str(index) for index in range(self._nvml.nvmlDeviceGetCount())]
             self._handles = [self._handle(name) for name in names[:count]]
-        except Exception:  # no package, driver or device, or names that NVML does not know: there is nothing to ask
+        except Exception:  # no package, driver or device, or names unknown to NVML
             self._handles = []
 
     def read(self) -> list[DeviceReading]:
@@ -119,13 +119,13 @@ class Devices:
 
     @property
     def why_no_energy(self) -> str:
-        """Why the energy of a device can't be known, where that is so."""
+        """Reason why the energy of a device is unknown, if it is."""
         if not self._handles:
             return "NVML is not there, or does not know the GPUs that the launch uses"
         return "NVML does not count the energy of its GPUs"
 
     def _uuid(self, place: int) -> str:
-        """Return the name of a device, asked for once."""
+        """Return the UUID of a device, cached."""
         if place not in self._uuids:
             uuid = self._ask("nvmlDeviceGetUUID", self._handles[place])
             self._uuids[place] = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
@@ -162,21 +162,21 @@ class Devices:
     def _ask(self, function: str, *arguments: Any) -> Any:
         try:
             return getattr(self._nvml, function)(*arguments)
-        except Exception:  # NVMLError: this device, driver or container does not say
+        except Exception:  # NVMLError: this device, driver or container does not report it
             return None
 
 
 def used(before: DeviceReading, after: DeviceReading, ours: set[int]) -> DeviceUse:
-    """Return what happened to a device between two readings; `ours` are the pids of the launch.
+    """Return the use of a device between two readings; `ours` are the pids of the launch.
 
-    In a container NVML may name the host's pids. Then none of ours is among them, though the engine holds memory, and
-    who the others are cannot be told.
+    In a container NVML may report the host's pids. Then no pid of the launch is among them although the engine holds
+    memory, and other processes cannot be identified.
     """
     window_s = max(after.moment - before.moment, 1e-6)
     others = {pid: size for pid, size in (before.holders | after.holders).items() if pid not in ours}
     energy_j = None
     if before.energy_j is not None and after.energy_j is not None and after.energy_j > before.energy_j:
-        energy_j = after.energy_j - before.energy_j  # counted since the driver was loaded; no pass takes nothing
+        energy_j = after.energy_j - before.energy_j  # a counter since the driver was loaded; every pass uses some
     known = bool(ours & (before.holders.keys() | after.holders.keys()))
     return DeviceUse(
         device=after.device,

@@ -1,7 +1,7 @@
-"""The host: versions, variables, node and job; and what it does besides the launch, read from /proc.
+"""The host: versions, variables, node and job, and its other activity during the launch, read from /proc.
 
-A reading goes over all processes once, a few milliseconds. It is taken between iterations, never during one. It parses
-/proc by itself: psutil takes twice as long for that, and has no call for the pressure on memory.
+A reading visits each process once and takes a few milliseconds. Readings are taken between iterations, never during
+one. The code parses /proc itself because psutil takes twice as long and has no function for memory pressure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rollout_bench.core.secrets import may_be_secret
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters of the machine at one moment; times in ticks of the kernel's clock, None where the system does not say.
+    """Counters of the machine at one time, in ticks of the kernel's clock; None for unknown values.
 
     `others` are the processes outside the launch: (pid, start) -> name and ticks used.
     """
@@ -48,12 +48,12 @@ class Reading:
 
 
 def read_host(groups: Sequence[Group], helpers: set[int], proc: Path = Path("/proc")) -> Reading | None:
-    """Return the counters now; None where there is no /proc/stat.
+    """Return the current counters; None without /proc/stat.
 
     Args:
-        groups: the engine's sessions; all of their processes belong to the launch.
-        helpers: pids of further processes that do.
-        proc: where the proc file system is mounted.
+        groups: the engine's sessions; all their processes belong to the launch.
+        helpers: pids of further processes of the launch.
+        proc: mount point of the proc file system.
     """
     try:
         cores = _core_ticks((proc / "stat").read_text())
@@ -63,7 +63,7 @@ def read_host(groups: Sequence[Group], helpers: set[int], proc: Path = Path("/pr
     return Reading(
         moment=time.monotonic(),
         cores=max(1, len(cores)),
-        # iowait is idle time, and interrupts are no process's: neither counts as busy
+        # iowait is idle time, and interrupts belong to no process: neither counts as busy
         busy=sum(core[0] + core[1] + core[2] for core in cores),
         steal=sum(core[7] for core in cores),
         total=sum(sum(core[:8]) for core in cores),
@@ -77,7 +77,7 @@ def read_host(groups: Sequence[Group], helpers: set[int], proc: Path = Path("/pr
 
 
 def between(before: Reading, after: Reading) -> HostUse:
-    """Return what happened between two readings."""
+    """Return the host's use between two readings."""
     total = after.total - before.total
     own = max(0, after.own - before.own)
     other = max(0, after.busy - before.busy - own)
@@ -98,7 +98,7 @@ def between(before: Reading, after: Reading) -> HostUse:
 
 
 def _core_ticks(text: str) -> list[list[int]]:
-    """Return ticks (user, nice, system, idle, iowait, irq, softirq, steal, ...) of each core that we may run on."""
+    """Return ticks (user, nice, system, idle, iowait, irq, softirq, steal, ...) of each core of this process."""
     allowed = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     lines = [line.split() for line in text.splitlines() if line.startswith("cpu")]
     return [[int(ticks) for ticks in fields] for name, *fields in lines if name in allowed]
@@ -119,7 +119,7 @@ def _process_ticks(
         fields, pid = tail.split(), int(entry)
         ticks = int(fields[11]) + int(fields[12])
         if pid in helpers or not leaders.isdisjoint((int(fields[2]), int(fields[3]))):
-            own += ticks + int(fields[13]) + int(fields[14])  # with those of its children that have ended
+            own += ticks + int(fields[13]) + int(fields[14])  # including its ended children
         else:
             others[pid, int(fields[19])] = (head.partition(b"(")[2].decode(errors="replace"), ticks)
     return own, others
@@ -141,17 +141,17 @@ THREADS = {
     "kworker": "deferred work",
     "jbd2": "journal of a file system",
 }
-"""Beginnings of the names of the kernel's threads, and what these do: nobody finds them among the programs that run."""
+"""Prefix of a kernel thread's name -> its task, because users do not know these threads."""
 
 PF_KTHREAD = 0x00200000
-"""In the flags of a task: it is a thread of the kernel (include/linux/sched.h)."""
+"""Task flag of kernel threads (include/linux/sched.h)."""
 
 
 def culprit(pid: int, name: str) -> str:
-    """Return what to call the process `pid`, called `name`, that uses the cores besides a launch.
+    """Return a name for the process `pid`, called `name`, that uses the cores beside a launch.
 
-    Of a thread of the kernel, and of the Snakemake that started this process, it says that it is one: neither can be
-    ended as a program of somebody else can. Command lines, which may hold secrets, are not for records.
+    Kernel threads and the Snakemake of this workflow are marked, because a user cannot end them like other programs.
+    Command lines are left out because records must not contain secrets.
     """
     thread = kernel_thread(pid, name)
     if thread is not None:
@@ -164,10 +164,10 @@ def culprit(pid: int, name: str) -> str:
 
 
 def kernel_thread(pid: int, name: str, proc: Path = Path("/proc")) -> str | None:
-    """Return which thread of the kernel `pid` is, and what for where that is known; None of any other process."""
+    """Return name and task of the kernel thread `pid`; None if `pid` is not a kernel thread."""
     try:
         fields = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:  # it has ended
+    except OSError:  # ended meanwhile
         return None
     if len(fields) < 7 or not int(fields[6]) & PF_KTHREAD:
         return None
@@ -175,8 +175,8 @@ def kernel_thread(pid: int, name: str, proc: Path = Path("/proc")) -> str | None
 
 
 def _is_our_snakemake(pid: int) -> bool:
-    """Return whether `pid` is a Snakemake that started this process, or started what did."""
-    with contextlib.suppress(psutil.Error):  # one that ends meanwhile
+    """Return whether `pid` is a Snakemake process among the ancestors of this process."""
+    with contextlib.suppress(psutil.Error):  # a process that ends meanwhile
         return any(
             parent.pid == pid and any(Path(word).name == "snakemake" for word in parent.cmdline())
             for parent in psutil.Process().parents()
@@ -219,7 +219,7 @@ PACKAGES = (
     "transformers", "torchao", "triton", "triton-ascend", "compressed-tensors", "safetensors", "numpy",
     "flashinfer-python", "torch-npu", "nvidia-nccl-cu12", "nvidia-nccl-cu13", "ray",
 )  # fmt: skip
-"""Distributions whose version influences speed."""
+"""Packages whose versions influence speed."""
 
 VARIABLES = re.compile(
     r"^(VLLM|OMP|KMP|MKL|GOMP|DNNL|ONEDNN|CUDA|NVIDIA|NCCL|ASCEND|HCCL|CANN|NPU|PYTORCH|TORCH|TORCHINDUCTOR|TRITON|HF_HUB"
@@ -231,14 +231,14 @@ VARIABLES = re.compile(
 def read_environment(
     engine: EngineSpec, kind: Platform, device: dict[str, Any], device_count: int, variables: dict[str, str]
 ) -> Environment:
-    """Return the facts of this process's machine and Python.
+    """Return the facts about this machine and Python.
 
     Args:
-        engine: the engine that the spec names.
+        engine: the engine of the spec.
         kind: platform of the spec.
-        device: `device_model` and `device_memory_bytes` as a worker saw them; None on cpu.
-        device_count: devices that the engine uses; 1 on cpu.
-        variables: the environment as it was before vLLM was imported and added to it.
+        device: `device_model` and `device_memory_bytes` from a worker; None values on cpu.
+        device_count: number of devices that the engine uses; 1 on cpu.
+        variables: the environment before the import of vLLM changed it.
     """
     processor, memory = cpu_model(), psutil.virtual_memory().total
     return Environment(
@@ -270,11 +270,13 @@ def version(distribution: str) -> str | None:
 
 
 def held_with_children(apart: Collection[int] = (), proc: Path = Path("/proc")) -> int:
-    """Return the memory of this process and of all that it started, but for those `apart`, in bytes.
+    """Return the memory in bytes of this process and its descendants, without the pids in `apart`.
 
-    Anonymous and shared memory; of a page that several processes share each has its part (proportional set size). Pages
-    of files, libraries and checkpoints, are left out: the kernel can drop them, and each process's part of them depends
-    on who else on the machine runs the same program. Where the system does not say: resident set size.
+    This counts anonymous and shared memory; shared pages are divided among their processes (proportional set size).
+    Pages
+    of files such as libraries and checkpoints are left out: the kernel can drop them, and each process's part depends
+    on
+    other users of the same program. Without this information, the result is the resident set size.
     """
     parent = psutil.Process()
     held = 0
@@ -289,7 +291,7 @@ def held_with_children(apart: Collection[int] = (), proc: Path = Path("/proc")) 
 
 
 def relevant_variables(environment: dict[str, str]) -> dict[str, str]:
-    """Return the variables that influence the engine, without any that may be a secret."""
+    """Return the variables that influence the engine, without possible secrets."""
     return {
         name: value
         for name, value in sorted(environment.items())
@@ -298,7 +300,7 @@ def relevant_variables(environment: dict[str, str]) -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """Name of the processor as the kernel gives it."""
+    """Return the name of the processor from the kernel."""
     try:
         text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
@@ -308,7 +310,7 @@ def cpu_model() -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this file lies in, `-dirty` added when tracked files differ; None outside one."""
+    """Return the commit of this file's checkout, with `-dirty` if tracked files differ; None outside a checkout."""
     head = _git("rev-parse", "HEAD")
     if not head:
         return None

@@ -1,4 +1,4 @@
-"""The devices of this machine that this process may use: visible accelerators, or blocks of cores."""
+"""Devices of this machine that this process may use: visible accelerators, or blocks of cores."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from rollout_bench.measure.machine import gpus, npus
 from rollout_bench.measure.machine.device import Device, DeviceError
 
 NONE = ("", "NoDevFiles")
-"""Values that hide all devices; the second is what Slurm gives to jobs without GPUs."""
+"""Values that hide all devices; Slurm sets the second for jobs without GPUs."""
 
 
 def restricted(variable: str, text: str | None, devices: Sequence[Device]) -> list[Device]:
-    """Return the devices that `variable` with the value `text` names, in its order and its words.
+    """Return the devices that `variable` with value `text` names, in its order and wording; all if `text` is None.
 
-    All where it is not set.
-
-    A negative number hides what follows it, as in CUDA. UUIDs may be abbreviated; parts of a GPU (MIG) are taken as
-    they are named.
+    As in CUDA, a negative number hides all later entries, and UUIDs may be abbreviated. Parts of a GPU (MIG) keep their
+    names.
 
     Raises:
-        DeviceError: it names what there is not, or one device twice.
+        DeviceError: if it names a missing device, or a device twice.
     """
     if text is None:
         return list(devices)
@@ -58,18 +56,18 @@ def _wrong(variable: str, text: str, what: str) -> DeviceError:
 
 
 MEMORY_NODES = "CPU_VISIBLE_MEMORY_NODES"
-"""vLLM on CPU takes cores of the first of these NUMA nodes alone, among those that it may run on."""
+"""vLLM on CPU uses only allowed cores of the first NUMA node in this variable."""
 
 SYSTEM = Path("/sys/devices/system/cpu")
 
 
 def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path = SYSTEM) -> list[Device]:
-    """Return the allowed cores in `count` blocks of one size; what is left over is in none.
+    """Return the allowed cores in `count` blocks of equal size; remaining cores belong to no block.
 
-    Threads of one core, and cores of one socket, come into the same block as far as they can.
+    As far as possible, a block contains all threads of a core and cores of the same socket.
 
     Raises:
-        DeviceError: there are fewer cores than blocks.
+        DeviceError: if there are fewer cores than blocks.
     """
     cores = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
     if count > len(cores):
@@ -86,7 +84,7 @@ def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path
 
 
 def written(cores: Iterable[int]) -> str:
-    """Return numbers as `taskset -c` takes them: 0-3,8."""
+    """Return numbers in the format of `taskset -c`: 0-3,8."""
     runs: list[list[int]] = []
     for core in sorted(cores):
         if runs and core == runs[-1][-1] + 1:
@@ -97,12 +95,12 @@ def written(cores: Iterable[int]) -> str:
 
 
 def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
-    """Return the NUMA nodes of `cores`, as `MEMORY_NODES` lists them."""
+    """Return the NUMA nodes of `cores`, in the format of `MEMORY_NODES`."""
     return ",".join(str(node) for node in sorted({_node(core, system) for core in cores}))
 
 
 def are_all(cores: Collection[int]) -> bool:
-    """Return whether `cores` are all that this process may run on."""
+    """Return whether `cores` are all cores that this process may use."""
     return set(cores) == os.sched_getaffinity(0)
 
 
@@ -129,21 +127,21 @@ def _number(path: Path) -> int:
 
 
 VARIABLES = {"cuda": gpus.VARIABLE, "ascend": npus.VARIABLE}
-"""Platform -> the variable that says which of its devices a process may use."""
+"""Platform -> variable with the devices that a process may use."""
 
 
 def visible_devices(
     platform: Platform, blocks: int | None = None, variables: Mapping[str, str] = os.environ
 ) -> list[Device] | None:
-    """Return the devices that `variables` leave, in their order; None where nobody can tell, and the engine has to see.
+    """Return the devices that `variables` allow, in order; None if the node's devices are unknown.
 
     Args:
-        platform: kind of device; of an endpoint there are none here.
-        blocks: into how many the cores are divided, on cpu; None: one.
-        variables: the environment of the process that is to use them.
+        platform: the platform; endpoints have no local devices.
+        blocks: number of blocks of cores, on cpu; None: one.
+        variables: environment of the process that will use the devices.
 
     Raises:
-        DeviceError: a variable names what there is not, or there are fewer cores than blocks.
+        DeviceError: if a variable names a missing device, or there are fewer cores than blocks.
     """
     if platform == "cpu":
         return core_blocks(blocks or 1)
@@ -156,8 +154,8 @@ def visible_devices(
 
 
 def usual_isolation(platform: Platform) -> Isolation:
-    """Return what holds where the config leaves it open.
+    """Return the default isolation.
 
-    Launches on one processor, or at one server, slow each other.
+    Launches on the same processor or server slow each other down, so these are exclusive.
     """
     return "per_device" if platform in VARIABLES else "exclusive"

@@ -1,19 +1,20 @@
 """Leases: the right of one launch to use devices of its node, for as long as its engine lives.
 
-What is promised, and no more:
-- No device is held by two launches, and nothing runs beside an exclusive launch.
+Guarantees:
+- Two launches never hold the same device, and no launch runs beside an exclusive launch.
 - A lease lasts until the engine's processes have ended, however the measuring command ends, and no longer.
-- A launch that has to wait prints once for which; among those that wait, whoever looks first is served first.
+- A launch that waits prints once which launch it waits for. Waiting launches are served in the order in which they
+  look.
 
-A claim counts as long as its file is locked by its launch. The lock is the kernel's (flock), on an open file that the
-guardian inherits: it goes when the last of them has closed it. That is why this is `fcntl.flock` and no lock of
-filelock: what filelock gives back it unlocks for everybody who inherited it, and it keeps its descriptor to itself.
+A claim is valid while its launch holds the kernel's lock (flock) on the claim's open file. The guardian inherits the
+file, so the lock lasts until both have closed it. filelock cannot be used: its release unlocks the file for all
+processes that inherited it, and it hides the descriptor.
 
-Whoever takes or clears away holds the folder's own lock meanwhile, some milliseconds; there is no lock file that
-somebody might delete.
+Taking or clearing claims needs a lock on the folder itself for some milliseconds. A separate lock file could be
+deleted.
 
-All users may write to the folder, so anything may lie there. Only regular files that have the name and the content of a
-claim are looked at or removed, never through a link.
+All users may write to the folder, so it may contain any file. The program only reads or removes regular files with the
+name and the content of a claim, and never follows links.
 """
 
 from __future__ import annotations
@@ -55,63 +56,63 @@ from rollout_bench.measure.machine.scratch import Say, end_left_behind
 VARIABLE = "ROLLOUT_BENCH_LEASES"
 
 DEFAULT = Path("/tmp/rollout-bench-leases")
-"""The one place that all users of a node share. A container has a /tmp of its own: mount this, or name another."""
+"""Folder that all users of a node share. Containers have their own /tmp: mount this folder, or set another."""
 
 FILE_NAME = re.compile(r"\d{20}-\d+\.json")
-"""Name of a claim's file: the moment at which it was made, in ns of the monotonic clock, and the process."""
+"""Name of a claim's file: its creation time in ns of the monotonic clock, and the pid."""
 
 _NO_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO}
-"""Why a file can't be opened that is no claim: it is gone, another user hides it, it is a link or a socket."""
+"""Errors on opening files that are not claims: deleted, unreadable, a link or a socket."""
 
 Shown = Annotated[str, AfterValidator(lambda text: printable(" ".join(text.split())))]
-"""What another user wrote and is shown to this one: one line that can do nothing but be read."""
+"""Another user's text, reduced to one harmless printable line."""
 
 Pause = Callable[[float], None]
-"""Waits so many seconds, or raises if this process is to end."""
+"""Waits for a number of seconds; raises if this process has to end."""
 
 Shape = tuple[int, int]
-"""Groups, and devices of each."""
+"""Number of groups, and number of devices in each."""
 
 PAUSE_S = (0.02, 0.5)
-"""Shortest and longest time between two looks at whether the devices are free."""
+"""Shortest and longest time between checks for free devices, in seconds."""
 
 
 class Claim(BaseModel):
-    """What a launch holds; fields that another version adds are no matter."""
+    """The devices that a launch holds. Unknown fields from other versions are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
     name: Shown
     """<mode>/<experiment>/launch-<i>"""
     results: str
-    """Folder of its results, which tells workflows apart."""
+    """Folder of its results, which identifies the workflow."""
     pid: int
     isolation: Isolation
     holds: list[Shown]
     """Parts of its devices."""
 
     def excludes(self, other: Claim) -> bool:
-        """Return whether the two may not run side by side."""
+        """Return whether the two launches must not run side by side."""
         return "exclusive" in (self.isolation, other.isolation) or not set(self.holds).isdisjoint(other.holds)
 
     def name_beside(self, own: Claim) -> str:
-        """Return the launch's name, marked where it is of another workflow than `own`."""
+        """Return the launch's name, marked if its workflow differs from the workflow of `own`."""
         return self.name if self.results == own.results else f"{self.name} (another workflow)"
 
     def holder(self, own: Claim) -> str:
-        """Return which launch holds what, in words for the launch of `own`."""
+        """Return a text for the launch of `own`: this launch and the devices that it holds."""
         parts = first_few(self.holds, 4) or "the node"
         exclusively = " exclusively" if self.isolation == "exclusive" else ""
         return f"{self.name_beside(own)} holds {parts}{exclusively} (pid {self.pid})"
 
 
 UNREADABLE = Claim(name="a launch of another version", results="", pid=0, isolation="exclusive", holds=[])
-"""Stands for a claim that can't be read: where its launch lives, nobody can say what it holds."""
+"""Replaces an unreadable claim whose launch is alive; it is exclusive because its devices are unknown."""
 
 
 @dataclass(frozen=True)
 class ClaimFile:
-    """A claim as it was found, and whether its launch, or whoever inherited its lock, lives."""
+    """A claim that was found, and whether a process still holds its lock."""
 
     path: Path
     claim: Claim
@@ -123,11 +124,11 @@ class Held:
     """The claim of this process, and the devices that it holds.
 
     Args:
-        path: its file.
-        descriptor: keeps it while anybody has it open.
-        claim: what the file says.
+        path: file of the claim.
+        descriptor: keeps the claim valid while any process has it open.
+        claim: content of the file.
         groups: the devices.
-        left_over: whether a launch that was killed held one of them before.
+        left_over: whether a killed launch held one of the devices before.
     """
 
     path: Path
@@ -137,7 +138,7 @@ class Held:
     left_over: bool
 
     def is_lost(self) -> bool:
-        """Return whether somebody removed or replaced the file, so that others may take the devices."""
+        """Return whether the file was removed or replaced, so that others may take the devices."""
         try:
             return not os.path.samestat(os.fstat(self.descriptor), self.path.lstat())
         except OSError:
@@ -153,10 +154,10 @@ class Claims:
     """The claims of a node.
 
     Args:
-        folder: where they lie; made if it is not there.
+        folder: folder of the claims, created if missing.
 
     Raises:
-        UserError: it can't be made or used, or is a link.
+        UserError: if the folder cannot be created or used, or is a link.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -170,8 +171,8 @@ class Claims:
             if not folder.is_dir():
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(parents=True)
-                    # for every user, and not sticky: the kernel lets nobody open another's file in a sticky folder,
-                    # and a dead user's claim must be cleared away by whoever comes next
+                    # Writable for every user and not sticky: a sticky folder would prevent opening and removing
+                    # claims that other users' dead launches left.
                     folder.chmod(0o777)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(13, os.strerror(13), str(folder))
@@ -183,7 +184,7 @@ class Claims:
 
     @contextmanager
     def alone(self, pause: Pause) -> Iterator[None]:
-        """While it holds, nobody else takes or clears away."""
+        """Hold the folder's lock, so that no other process takes or clears claims."""
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             while not _locked(folder, fcntl.LOCK_EX):
@@ -199,14 +200,14 @@ class Claims:
 
     @contextmanager
     def taken(self, claim: Claim, devices: Sequence[Device], shape: Shape, pause: Pause, say: Say) -> Iterator[Held]:
-        """Wait for the devices of `shape` among `devices`, and hold them while the context lasts.
+        """Wait for devices in `shape`, and hold them until the context ends.
 
         Args:
-            claim: whose they are to be; it holds nothing yet.
-            devices: those that would do, the wanted one first.
-            shape: how many of them are wanted.
-            pause: waits so many seconds; raises what is to end the waiting.
-            say: is told once who is in the way.
+            claim: claim of the launch, still without devices.
+            devices: usable devices, the preferred one first.
+            shape: number of groups, and devices in each.
+            pause: waits for a number of seconds; raises to end the wait.
+            say: prints once which launch holds the devices.
         """
         nap_s, longest_s = PAUSE_S
         told = False
@@ -222,7 +223,7 @@ class Claims:
             got.give_back()
 
     def _take(self, claim: Claim, devices: Sequence[Device], shape: Shape, pause: Pause) -> Held | list[Claim]:
-        """Take what is free, or return the claims that are in the way."""
+        """Take free devices, or return the claims that prevent it."""
         with self.alone(pause):
             found = self.found()
             others = [file.claim for file in found if file.alive]
@@ -241,8 +242,8 @@ class Claims:
             return Held(path, descriptor, claim, groups, bool(left))
 
     def _enter(self, claim: Claim) -> tuple[Path, int]:
-        """Make the file of a claim and return it with a descriptor that locks it; to be called `alone`."""
-        # a clock that all processes of the node share, and that nobody sets
+        """Create and lock the file of a claim; return path and descriptor. The caller must hold `alone`."""
+        # a clock that all processes of the node share, and that cannot be set
         path = self.folder / f"{time.monotonic_ns():020d}-{claim.pid}.json"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         os.fchmod(descriptor, 0o666)
@@ -256,9 +257,9 @@ def _parts(devices: Iterable[Device]) -> list[str]:
 
 
 def _look(path: Path) -> ClaimFile | None:
-    """Return the claim at `path`; None where there is none, whatever the name says."""
+    """Return the claim at `path`; None if the file is not a claim."""
     try:
-        # not through a link, and not waiting for a pipe's other end
+        # follows no link, and does not wait for the other end of a pipe
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno in _NO_FILE:
@@ -267,14 +268,14 @@ def _look(path: Path) -> ClaimFile | None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        # A shared lock is never in the way of others who look.
+        # Shared locks do not block other readers.
         alive = not _locked(descriptor, fcntl.LOCK_SH)
         content = os.pread(descriptor, 1 << 20, 0)
     finally:
         os.close(descriptor)
     try:
         return ClaimFile(path, Claim.model_validate_json(content), alive)
-    except ValidationError:  # without a living launch it is a claim's only where it was not written yet
+    except ValidationError:  # of a dead launch, only an empty file counts: its content was not written yet
         return ClaimFile(path, UNREADABLE, alive) if alive or not content else None
 
 
@@ -288,16 +289,15 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a launch wants of its node.
+    """A launch's requirements on its node.
 
     Args:
-        spec: what it measures.
-        record: where its record will lie, `<results>/<mode>/<experiment>/launch-<i>.json`.
-        isolation: what may run beside it; None for what is usual on its platform.
-        devices: how many devices launches of its workflow hold at most; on cpu so many blocks of cores. None: all;
-            on cpu as many as it needs.
-        first: number of the device to begin with, among those that are free: launches that are compared begin with
-            the same one.
+        spec: the spec of the launch.
+        record: path of its record, `<results>/<mode>/<experiment>/launch-<i>.json`.
+        isolation: which launches may run beside it; None for the platform's default.
+        devices: largest number of devices that the workflow's launches hold together; on cpu the number of blocks of
+            cores. None: all; on cpu as many as the launch needs.
+        first: number of the preferred device among the visible ones; launches that are compared use the same number.
     """
 
     spec: Spec
@@ -308,37 +308,37 @@ class Wanted:
 
 
 def grouped(free: Sequence[Device], groups: int, size: int) -> list[list[Device]] | None:
-    """Return `groups` groups of `size` devices out of `free`, in their order; None where there are too few."""
+    """Return `groups` groups of `size` devices from `free`, in order; None if there are too few."""
     if groups * size > len(free):
         return None
     return [list(free[number * size : (number + 1) * size]) for number in range(groups)]
 
 
 def turned(devices: Sequence[Device], first: int) -> list[Device]:
-    """Return `devices` in their order, beginning with number `first`, counted round."""
+    """Return `devices` rotated to begin with number `first`, modulo their number."""
     start = first % len(devices) if devices else 0
     return [*devices[start:], *devices[:start]]
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Devices that are held, one group for each replica; groups of none where nobody knows which there are."""
+    """Held devices, one group for each replica; groups are empty if the node's devices are unknown."""
 
     platform: Platform
     waited_s: float
     everything: bool
-    """Whether one replica holds all devices in their order, so that it need not be told which."""
+    """Whether one replica holds all devices in order, so that no variable has to name them."""
     held: Held
     claims: Claims
 
     @property
     def keep_open(self) -> list[int]:
-        """Descriptors that keep the lease: it lasts until everybody who inherited them has closed them."""
+        """Descriptors of the lease, which lasts until all processes that inherited them have closed them."""
         return [self.held.descriptor]
 
     @property
     def cores(self) -> list[set[int] | None]:
-        """The cores that each replica is to run on; None for all that this process may run on."""
+        """Cores for each replica; None for all cores that this process may use."""
         if self.everything or self.platform != "cpu":
             return [None for _ in self.held.groups]
         return [{core for device in group for core in device.cores} for group in self.held.groups]
@@ -348,12 +348,12 @@ class Lease:
         return [{**base, **self._variables(group)} for group in self.held.groups] or [dict(base)]
 
     def neighbours(self) -> list[str]:
-        """Return names of the launches that hold other devices of the node right now."""
+        """Return the names of launches that currently hold other devices of the node."""
         others = [found.claim for found in self.claims.found() if found.alive and found.path != self.held.path]
         return sorted(claim.name_beside(self.held.claim) for claim in others if claim is not UNREADABLE)
 
     def placement(self, neighbours: Sequence[str]) -> Placement:
-        """Return what the record says of it; `neighbours` are those that were there when it mattered."""
+        """Return the record's facts about the lease; `neighbours` are the launches seen during counted passes."""
         devices = list(chain(*self.held.groups))
         return Placement(
             node=node_name(),
@@ -371,24 +371,24 @@ class Lease:
         if self.platform == "cpu":
             return {inventory.MEMORY_NODES: inventory.memory_nodes(core for device in devices for core in device.cores)}
         told_so = {VARIABLES[self.platform]: ",".join(device.visible for device in devices)}
-        # or CUDA would count the fastest device first, where devices differ
+        # otherwise CUDA would number the fastest device first if devices differ
         return told_so | ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if self.platform == "cuda" else {})
 
 
 @contextmanager
 def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
-    """Wait until the devices that `wanted` needs are free, and hold them for as long as the context lasts.
+    """Wait until the devices for `wanted` are free, and hold them until the context ends.
 
-    On cpu this process, too, runs on the cores of the lease meanwhile.
+    On cpu this process also runs on the cores of the lease.
 
     Args:
-        wanted: what is wanted.
-        pause: waits so many seconds; raises what is to end the waiting.
-        say: is told once who holds the devices, where one has to wait.
+        wanted: the requirements.
+        pause: waits for a number of seconds; raises to end the wait.
+        say: prints once which launch holds the devices, if the launch has to wait.
 
     Raises:
-        DeviceError: there never will be as many devices as are needed.
-        UserError: the folder of claims can't be used.
+        DeviceError: if the machine has too few devices.
+        UserError: if the folder of claims cannot be used.
     """
     spec = wanted.spec
     there = visible_devices(spec.platform, wanted.devices or devices_needed(spec))
@@ -398,7 +398,7 @@ def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
         name="/".join([*wanted.record.parts[-3:-1], wanted.record.stem]),
         results=str(wanted.record.absolute().parent.parent.parent),
         pid=os.getpid(),
-        # where nobody can say which devices there are, nobody can say which another launch holds
+        # with unknown devices, launches cannot be kept on different devices
         isolation="exclusive" if there is None else wanted.isolation or usual_isolation(spec.platform),
         holds=[],
     )

@@ -1,8 +1,7 @@
-"""Ascend devices: which there are, and what they say of themselves, by npu-smi. No NPU has run it.
+"""Ascend devices: inventory and readings from npu-smi. Not tested on an NPU.
 
-It prints tables for people, and no history of clocks: of throttling it says nothing, so `not_steady` is what is left.
-A call takes about a second, outside of any timed region. It has no counter of energy, but says power, which is sampled
-in the background while a pass runs.
+npu-smi prints tables without a history of clocks, so throttling shows only as the flag `not_steady`. A call takes about
+a second, outside timed regions. npu-smi has no energy counter, so energy is unknown.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from rollout_bench.measure.machine.gpus import DeviceReading
 VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
 
 _MAPPED = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(?:(\d+)\s+)?[A-Za-z]", re.MULTILINE)
-"""NPU ID, Chip ID, Chip Logic ID, in later versions Chip Phy-ID, Chip Name; a card's controller has `-` for the third.
+"""NPU ID, Chip ID, Chip Logic ID, Chip Phy-ID (later versions), Chip Name; a card's controller has `-` as Logic ID.
 
-ASCEND_RT_VISIBLE_DEVICES counts by the logic id."""
+ASCEND_RT_VISIBLE_DEVICES uses the Logic ID."""
 
 _FILE = re.compile(r"davinci(\d+)$")
-"""/dev/davinci0; /dev/davinci_manager is none."""
+"""Device files such as /dev/davinci0, but not /dev/davinci_manager."""
 
 
 def npu_smi(*arguments: str) -> str:
-    """Return what `npu-smi info` prints; empty where there is none."""
+    """Return the output of `npu-smi info`; empty if it is not installed."""
     return printed_by("npu-smi", "info", *arguments)
 
 
 def npus(ask: Callable[..., str] = npu_smi, files: Iterable[Path] | None = None) -> list[Device] | None:
-    """Return all NPUs that this process can see, by number; None where neither npu-smi nor a device file tells of one.
+    """Return all visible NPUs, by number; None if neither npu-smi nor device files show any.
 
     Args:
-        ask: returns what `npu-smi info` with further arguments prints.
-        files: device files; those of /dev if None.
+        ask: returns the output of `npu-smi info` with further arguments.
+        files: device files; None: those in /dev.
     """
     found = [
         _device(int(logic), int(physical or logic), int(card))
@@ -46,7 +45,7 @@ def npus(ask: Callable[..., str] = npu_smi, files: Iterable[Path] | None = None)
     if not found:
         present = files if files is not None else Path("/dev").glob("davinci*")
         numbers = [int(match[1]) for path in present if (match := _FILE.search(path.name))]
-        # A container that has some of the files still counts them from 0.
+        # A container with only some of the files still numbers them from 0.
         found = [_device(logic, number, number) for logic, number in enumerate(sorted(numbers))]
     return sorted(found, key=lambda device: int(device.visible)) or None
 
@@ -58,15 +57,15 @@ def _device(logic: int, physical: int, card: int) -> Device:
 _DEVICE = re.compile(r"^\|\s*(\d+)\s+\S*[A-Za-z]\S*\s*\|[^|]*\|\s*([\d.]+|-|NA)\s+(\d+)\s")
 """| 0     910B3               | OK            | 93.8        47                0    / 0             |
 
-Number, watts, degrees Celsius; a chip's own line has a number for the name.
-Of a card with two chips the second chip's line has `-` for the power of the card."""
+Number, watts, degrees Celsius; the line of a chip has a number as its name.
+On a card with two chips, the line of the second chip has `-` as power."""
 
 _PROCESS = re.compile(r"^\|\s*(\d+)\s+\d+\s*\|\s*(\d+)\s*\|[^|]*\|\s*(\d+)\s*\|", re.MULTILINE)
 """| 0       0                 | 123456        | python                   | 3000                    |"""
 
 
 def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
-    """Return number of each NPU that processes use -> pid -> bytes of its memory, from what `npu-smi info` printed."""
+    """Return NPU number -> pid -> bytes of memory, from the output of `npu-smi info`."""
     holders: dict[int, dict[int, int]] = {}
     for npu, pid, size_mib in _PROCESS.findall(text):
         holders.setdefault(int(npu), {})[int(pid)] = int(size_mib) << 20
@@ -74,12 +73,12 @@ def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
 
 
 class Npus:
-    """The devices of a launch; none where there is no npu-smi.
+    """The devices of a launch; empty without npu-smi.
 
     Args:
-        count: how many devices the engine uses: the first of those that `ASCEND_RT_VISIBLE_DEVICES` names.
+        count: number of devices that the engine uses, the first in `ASCEND_RT_VISIBLE_DEVICES`.
         variables: the engine's environment.
-        ask: returns what `npu-smi info` prints.
+        ask: returns the output of `npu-smi info`.
     """
 
     def __init__(self, count: int, variables: Mapping[str, str], ask: Callable[[], str] = npu_smi) -> None:
@@ -88,7 +87,7 @@ class Npus:
         self._ask = ask
 
     def read(self) -> list[DeviceReading]:
-        """Return a reading of each device that npu-smi names, in MiB and degrees Celsius as it prints them."""
+        """Return a reading of each device that npu-smi lists: degrees Celsius, and bytes of memory."""
         text = self._ask()
         moment = time.monotonic()
         temperatures = {int(found[1]): int(found[3]) for line in text.splitlines() if (found := _DEVICE.match(line))}
@@ -110,7 +109,7 @@ class Npus:
 
     @property
     def why_no_energy(self) -> str:
-        """Why the energy of a device can't be known, where that is so."""
+        """Reason why the energy of the devices is unknown."""
         return "npu-smi does not count the energy of its NPUs"
 
 

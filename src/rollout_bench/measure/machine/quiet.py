@@ -1,6 +1,6 @@
-"""Whether others use the machine as a launch begins, and who they are.
+"""Checks whether other processes use the machine when a launch begins, and which.
 
-A launch on a busy machine takes its minutes and is then invalid. Whoever is told beforehand can do something about it.
+A launch on a busy machine takes minutes and is then invalid. An early message lets the user act.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from rollout_bench.core.errors import printable
 from rollout_bench.measure.machine.host import Reading, kernel_thread, read_host
 
 LOOK_S = 0.3
-"""How long the machine is looked at: a core's time is counted in hundredths of a second."""
+"""Length of the observation in seconds; the kernel counts a core's time in hundredths of a second."""
 
 NAMED = 3
-"""Of those who use it, the busiest are named."""
+"""Number of the busiest processes that are named."""
 
 _COMMAND = 60
-"""Characters of a command that are shown."""
+"""Number of characters shown of a command."""
 
 (_SHARED,) = (limit for limit in HOST_LIMITS if limit.code == "cpu_shared")
 
 BUSY = _SHARED.invalid
-"""Share of the cores' time that others use, from which on a launch would be invalid."""
+"""Share of the cores' time used by others above which a launch would be invalid."""
 
 
 @dataclass(frozen=True)
 class User:
-    """A process outside of the launch: `share` is what it uses of all cores' time."""
+    """A process outside the launch; `share` is its part of all cores' time."""
 
     pid: int
     name: str
@@ -55,7 +55,7 @@ class User:
 
 @dataclass(frozen=True)
 class Use:
-    """What others use of all cores' time, and who uses most of it."""
+    """The share of all cores' time that others use, and the busiest of them."""
 
     share: float
     users: tuple[User, ...]
@@ -66,29 +66,29 @@ class Use:
 
 
 def use_between(before: Reading, after: Reading) -> Use:
-    """Return what others used between two readings."""
+    """Return the use by others between two readings."""
     total = max(1, after.total - before.total)
     used = {key: (name, ticks - before.others.get(key, ("", 0))[1]) for key, (name, ticks) in after.others.items()}
     busiest = sorted((key for key in used if used[key][1] > 0), key=lambda key: -used[key][1])[:NAMED]
-    # own has all that a child of ours used once that ends, which may have been long before the first reading
+    # when a child ends, its whole time is added to own, even the time before the first reading
     others = max(sum(ticks for _, ticks in used.values()), after.busy - before.busy - max(0, after.own - before.own))
     return Use(min(1.0, others / total), tuple(User(key[0], used[key][0], used[key][1] / total) for key in busiest))
 
 
 def ours() -> set[int]:
-    """Return the pids of this process, of what it was started by, and of what it started.
+    """Return the pids of this process, its ancestors and its descendants.
 
-    What Snakemake does while a launch begins is its own, and over before anything is measured.
+    Snakemake's work at the start of a launch is over before anything is measured.
     """
     found = {os.getpid()}
-    with contextlib.suppress(psutil.Error):  # one that ends meanwhile
+    with contextlib.suppress(psutil.Error):  # a process that ends meanwhile
         here = psutil.Process()
         found |= {each.pid for each in (*here.parents(), *here.children(recursive=True))}
     return found
 
 
 def used_now(pause: Callable[[float], None] = time.sleep) -> Use | None:
-    """Return what others use in the next `LOOK_S`, through which `pause` waits; None where the system does not say."""
+    """Return the use by others in the next `LOOK_S` seconds, for which `pause` waits; None if unknown."""
     before = read_host((), ours())
     pause(LOOK_S)
     after = read_host((), ours())
@@ -96,11 +96,11 @@ def used_now(pause: Callable[[float], None] = time.sleep) -> Use | None:
 
 
 def tell_users(pause: Callable[[float], None], say: Callable[[str], None]) -> None:
-    """Say who uses the machine, if others do so much that a launch would be invalid.
+    """Print the processes that use the machine, if they use so much that a launch would be invalid.
 
     Args:
-        pause: waits for so many seconds.
-        say: tells the user.
+        pause: waits for a number of seconds.
+        say: prints a line for the user.
     """
     use = used_now(pause)
     if use is not None and use.share > BUSY:

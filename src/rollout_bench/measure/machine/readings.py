@@ -1,13 +1,12 @@
-"""Host and devices around each pass: readings, pauses, and flags for what others did meanwhile.
+"""Host and devices around each pass: readings, pauses, and flags for interference.
 
-The times of such a pass are those of the pause. A process that was stopped leaves no trace, so the supervisor looks
-while a pass runs, twice a second: at the state of each of the engine's processes, and at the clock. Who sleeps for half
-a second and wakes up more than a second late was not let run, and its engine, in the same job and container, most
-likely neither: `scontrol suspend`, `docker pause`, Ctrl-Z. A machine that is suspended stands still together with the
-monotonic clock; the clock that counts on tells.
+A stopped process leaves no trace, so during a pass the supervisor checks twice a second: the state of each engine
+process, and the clock. If the supervisor wakes up more than a second late, it was suspended, and probably so was its
+engine in the same job and container (`scontrol suspend`, `docker pause`, Ctrl-Z). The monotonic clock stops while the
+machine is suspended; the boot-time clock continues, and the difference shows the suspension.
 
-A look reads one small file of each process and takes 0.03 ms for each (measured): 0.02 % of a core for three of them.
-
+A check reads one small file of each process and takes 0.03 ms for each (measured): 0.02 % of a core for three
+processes.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.npus import Npus
 
 SWAP_BYTES = 1 << 20
-"""Swapped bytes that are a doubt: some pages are always moved; a megabyte a launch is more than that."""
+"""Number of swapped bytes in a launch above which it is flagged; some pages are always moved."""
 
 THERMAL_SHARE = 0.01
-"""Share of the time with a clock lowered by heat that is a doubt: a cooled device has none."""
+"""Share of time with a clock lowered by heat above which a launch is flagged; a cooled device has none."""
 
 POWER_SHARE = 0.1
-"""Share of the time with a clock lowered to keep to the power limit that is a doubt."""
+"""Share of time with a clock lowered by the power limit above which a launch is flagged."""
 
 DEVICE_MEMORY_BYTES = 1 << 28
-"""Memory of the device held by others that is a doubt: an empty context of a monitor holds less."""
+"""Device memory of others in bytes above which a launch is flagged; a monitor's empty context holds less."""
 
 
 def host_flags(platform: Platform, iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return doubts from the host's readings around the measured ones of `iterations`."""
+    """Return flags from the host's readings around the measured iterations."""
     return doubts_about_host(platform, [it.host for it in iterations if it.host is not None and not it.warmup])
 
 
 def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]:
-    """Return doubts from readings of the host."""
+    """Return flags from readings of the host."""
     flags = [flag for limit in HOST_LIMITS if (flag := _judge(limit, platform, read)) is not None]
     if (swapped := sum(host.swap_bytes or 0 for host in read)) > SWAP_BYTES:
         sentence = f"{swapped / 2**20:.1f} MiB were swapped in or out during the measured iterations (limit 1 MiB)."
@@ -56,14 +55,14 @@ def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]
 
 
 def device_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return doubts from the devices' readings around the measured ones of `iterations`."""
+    """Return flags from the devices' readings around the measured iterations."""
     return doubts_about_devices(
         [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
     )
 
 
 def neighbour_flags(placement: Placement | None) -> list[Flag]:
-    """Return a doubt where other launches ran on the same node, though on devices of their own."""
+    """Return a flag if other launches ran on other devices of the node."""
     if placement is None or not placement.neighbours:
         return []
     sentence = (
@@ -74,9 +73,9 @@ def neighbour_flags(placement: Placement | None) -> list[Flag]:
 
 
 def lease_flags(file: Path, number: int) -> list[Flag]:
-    """Return a flag where the lease's `file` was gone when pass `number` was over.
+    """Return a flag because the lease's `file` was removed before the end of pass `number`.
 
-    Nobody knows who else had the devices.
+    Another launch may have used the devices.
     """
     sentence = (
         f"Somebody removed the lease, {file}, before pass {number} was over; so another launch could take the devices, "
@@ -86,7 +85,7 @@ def lease_flags(file: Path, number: int) -> list[Flag]:
 
 
 def pause_flags(held_up: Mapping[int, Sequence[str]]) -> list[Flag]:
-    """Return a flag where passes, by their numbers, were held up from outside: their times are those of the pause."""
+    """Return a flag if passes, by number, were interrupted from outside: their times include the pause."""
     if not held_up:
         return []
     sentence = " ".join(f"During pass {number} {', and '.join(what)}." for number, what in held_up.items())
@@ -94,7 +93,7 @@ def pause_flags(held_up: Mapping[int, Sequence[str]]) -> list[Flag]:
 
 
 def doubts_about_devices(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:
-    """Return doubts from readings of devices, each with the index of its iteration."""
+    """Return flags from readings of devices, each with the index of its iteration."""
     if not read:
         return []
     flags = [
@@ -135,28 +134,28 @@ def _judge(limit: Limit, platform: Platform, read: Sequence[HostUse]) -> Flag | 
 
 
 LOOK_S = 0.5
-"""Time between two looks: what is stopped for longer is seen."""
+"""Interval between checks in seconds; longer stops are noticed."""
 
 LATE_S = 1.0
-"""By how much the supervisor may wake up late: other work on its cores delays it by hundredths of a second."""
+"""Largest normal lateness of the supervisor in seconds; other work delays it by hundredths of a second."""
 
 
 class Pauses:
-    """What held up the pass that runs."""
+    """Notices interruptions of the current pass."""
 
     def __init__(self) -> None:
         self.begin(())
 
     def begin(self, pids: Sequence[int]) -> None:
-        """Begin to watch a pass that the processes `pids` run; without processes, watch nothing."""
+        """Start watching a pass of the processes `pids`; without processes, watch nothing."""
         self._pids = pids
         self._stopped_s = self._late_s = 0.0
         self._suspended_s = _suspended_s()
 
     def wait(self, descriptors: Sequence[int], limit_s: float) -> list[int]:
-        """Return which of `descriptors` are readable, once one is, or after `limit_s` seconds at the latest.
+        """Wait at most `limit_s` seconds until one of `descriptors` is readable; return the readable ones.
 
-        While a pass runs it looks whether the engine can, and returns after `LOOK_S` at the latest.
+        During a pass it returns after at most `LOOK_S` seconds, and checks whether the engine could run.
         """
         if not self._pids:
             return select.select(descriptors, [], [], limit_s)[0]
@@ -170,30 +169,30 @@ class Pauses:
         return readable
 
     def end(self) -> list[str]:
-        """Take note that the pass is over; return what held it up, each as the end of a sentence."""
+        """End the watch; return the interruptions of the pass, each as the end of a sentence."""
         self._pids = ()
         held_up = (
             ("a process of the engine was stopped", self._stopped_s, 0.0),
             ("the launch as a whole was stopped or frozen", self._late_s, 0.0),
-            # two clocks can't be read at the same moment, so less is no evidence
+            # two clocks cannot be read at the same time, so small differences are no evidence
             ("the machine was suspended", _suspended_s() - self._suspended_s, LATE_S),
         )
         return [f"{what} for about {seconds:.1f} s" for what, seconds, least in held_up if seconds > least]
 
 
 def _suspended_s() -> float:
-    """Return for how long the machine was suspended since it started, in seconds."""
+    """Return the total time for which the machine was suspended since boot, in seconds."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 @dataclass
 class Seen:
-    """What was seen around one pass, besides host and devices.
+    """Observations around one pass, besides the readings of host and devices.
 
     Args:
         neighbours: launches on other devices of the node.
-        lost: whether the lease was gone when it was over.
-        held_up: what kept the engine from running, each as the end of a sentence.
+        lost: whether the lease was gone at the end.
+        held_up: interruptions of the engine, each as the end of a sentence.
     """
 
     neighbours: set[str] = field(default_factory=set)
@@ -205,13 +204,13 @@ class Surroundings:
     """Reads host and devices in the supervisor.
 
     Args:
-        platform: kind of device.
+        platform: the platform.
         environments: the environment of each replica.
-        processes: returns the engine's sessions and the pids of what looks after it.
-        lease: the devices that the launch holds; None where nobody asks for its neighbours.
-        pauses: is told when a pass begins and ends, and what held it up; None where nobody looks.
-        mates: returns the pids of the block's processes; None outside of a block. What they hold of a device is no
-            doubt. What they take of the host is: engines that wait for their turn should take nothing.
+        processes: returns the engine's sessions and the pids of its helper processes.
+        lease: the launch's lease; None records no neighbours.
+        pauses: notices interruptions of a pass.
+        mates: returns the pids of the block's processes; None outside blocks. Their device memory raises no flag. Their
+            use of the host does, because waiting engines should use nothing.
     """
 
     def __init__(
@@ -229,15 +228,15 @@ class Surroundings:
         self._lease = lease
         self._pauses = pauses or Pauses()
         self._mates = mates
-        self._devices: Sequence[Devices | Npus] = []  # of each replica; of a CPU none
+        self._devices: Sequence[Devices | Npus] = []  # for each replica; empty on a CPU
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
         self._after: tuple[Reading | None, list[DeviceReading]] | None = None
         self._seen = Seen()
-        self._seen_of: list[Seen] = []  # of each pass
+        self._seen_of: list[Seen] = []  # for each pass
 
     def ready(self, devices: int) -> None:
-        """Take note that the engine is loaded and that all its replicas together use so many devices."""
+        """Prepare the readings once the engine is loaded; all replicas together use `devices` devices."""
         each = devices // len(self._environments)
         if self._platform == "cuda":
             self._devices = [Devices(each, variables) for variables in self._environments]
@@ -245,26 +244,26 @@ class Surroundings:
             self._devices = [Npus(each, variables) for variables in self._environments]
 
     def before(self) -> None:
-        """Read all once the engine waits for the word; the host comes last, nearest to the iteration."""
+        """Read everything when the engine is ready for a pass; the host last, closest to the pass."""
         self._seen = Seen(self._read_neighbours())
         self._pauses.begin(members_of(self._processes()[0]))
         self._devices_before = self._read_devices()
         self._host_before = read_host(*self._processes())
 
     def ends(self) -> None:
-        """Read all again, as soon as the pass is over."""
+        """Read everything again as soon as the pass is over."""
         self._after = (read_host(*self._processes()), self._read_devices())
         self._seen.held_up = self._pauses.end()
         self._seen.neighbours |= self._read_neighbours()
         self._seen.lost = self._lease is not None and self._lease.held.is_lost()
 
     def after(self, iteration: Iteration) -> Iteration:
-        """Return `iteration` with what happened meanwhile."""
+        """Return `iteration` with the use of host and devices."""
         host, devices = self.meanwhile()
         return iteration.model_copy(update={"host": host, "devices": devices or None})
 
     def meanwhile(self) -> tuple[HostUse | None, list[DeviceUse]]:
-        """Return what host and devices did since `before`."""
+        """Return the use of host and devices since `before`."""
         if self._after is None:
             self.ends()
         assert self._after is not None, "was read just now, if not before"
@@ -278,9 +277,9 @@ class Surroundings:
         return use, [used(before, after, ours) for before, after in pairs]
 
     def why_no_energy(self, iterations: Sequence[Iteration]) -> str | None:
-        """Return why nobody knows the energy of a measured one of `iterations`; None where it is known of all.
+        """Return why the energy of measured iterations is unknown; None if it is known for all.
 
-        Of the devices of another's server nobody asks.
+        The devices of an endpoint are not asked for.
         """
         if self._platform == "cpu":
             return "the energy of a CPU is not read"
@@ -290,15 +289,12 @@ class Surroundings:
         return next(filter(None, (each.why_no_energy for each in self._devices)), None)
 
     def placement(self, counted: Collection[int] | None) -> Placement | None:
-        """Return where the launch ran, with its neighbours in the passes that `counted` numbers, from 0.
-
-        None for all.
-        """
+        """Return the launch's placement, with neighbours during the passes in `counted`, from 0; None: all."""
         beside = [seen.neighbours for seen in self._counted(counted).values()]
         return None if self._lease is None else self._lease.placement(sorted(set().union(*beside)))
 
     def flags(self, counted: Collection[int] | None) -> list[Flag]:
-        """Return what makes the times of those passes worthless: another had the devices, or the engine stood still."""
+        """Return flags that invalidate the passes in `counted`: the lease was lost, or the engine was interrupted."""
         passes = self._counted(counted)
         lost = next((number for number, seen in passes.items() if seen.lost), None)
         return [

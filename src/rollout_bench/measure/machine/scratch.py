@@ -1,12 +1,12 @@
-"""The engine's temporary folder, and the end of what outlived command and guardian.
+"""The engine's temporary folder, and the end of processes that outlived both command and guardian.
 
-The folder takes the engine's sockets and rendezvous files. Usually the guardian removes it, once it has ended the
-engine. Where somebody killed both at once (`pkill -9 -f rollout_bench` does), the engine process ends with its parent,
-but vLLM's engine core and its workers go on computing (ran, vLLM 0.32: for as long as one looked). So whoever holds
-devices next ends them first.
+The folder holds the engine's sockets and rendezvous files. Usually the guardian ends the engine and then removes the
+folder. If both are killed together (for example by `pkill -9 -f rollout_bench`), the engine process ends with its
+parent, but vLLM's engine core and its workers continue to compute (observed with vLLM 0.32). The next launch that holds
+devices ends them first.
 
-A launch locks a file in its folder, and its guardian inherits the lock. A folder whose lock is free is left behind. Its
-processes are those that have it as TMPDIR: its name is random and it is still there, so nobody else can have it.
+A launch locks a file in its folder, and its guardian inherits the lock. A folder with a free lock is left behind. Its
+processes are those with the folder as TMPDIR: no other process can have it, because its name is random and in use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from rollout_bench.core.processes import SHARED_MEMORY, Group, group_of, is_living
 
 PREFIX = "rollout-engine-"
-"""Of the folders' names. Short: the path of a socket has at most 107 bytes."""
+"""Prefix of the folders' names, short because the path of a socket has at most 107 bytes."""
 
 
 def _system() -> str:
@@ -38,28 +38,28 @@ def _system() -> str:
 
 
 LOCK = f".launch-{_system()}"
-"""The locked file, named after the running system: where nodes share a TMPDIR, locks may be of one node only.
+"""Locked file, named after the running system, because nodes may share a TMPDIR without sharing locks.
 
-A folder without it is none of ours, or is just being made: it is left alone.
+A folder without this file is left alone: it is foreign, or not finished yet.
 """
 
 NOTED = ".shared-memory"
-"""The file in which the supervisor notes the engine's shared memory: killed engines leave it, and nobody can tell whose
-it was."""
+"""File in which the supervisor lists the engine's shared memory: killed engines leave it without a trace of its
+owner."""
 
 STUCK = ".stuck"
-"""The file that notes which processes did not end when they were killed: pids, and starts in clock ticks since boot."""
+"""File with the processes that survived being killed: pid and start time in clock ticks since boot."""
 
 LIMIT_S = 20.0
-"""How long killed processes may take to be gone; longer they are stuck inside the kernel."""
+"""Time for killed processes to disappear, in seconds; later they count as stuck in the kernel."""
 
 Say = Callable[[str], None]
-"""Takes a line for the user."""
+"""Prints a line for the user."""
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """The temporary folder of an engine; it is in use for as long as anybody has `descriptor` open."""
+    """The temporary folder of an engine; it is in use while any process has `descriptor` open."""
 
     folder: Path
     descriptor: int
@@ -67,14 +67,14 @@ class Scratch:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Scratch]:
-    """Make a temporary folder for an engine and remove it in the end."""
+    """Make a temporary folder for an engine; remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
-        # locked before it gets its name, or somebody could take the folder for left behind
+        # locked before it gets its name; otherwise another launch could treat the folder as left behind
         unnamed = folder / "new"
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with contextlib.suppress(OSError):  # a file system that locks nothing: nothing left behind is found then
+            with contextlib.suppress(OSError):  # a file system without locks: left-behind folders are not found there
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             unnamed.rename(folder / LOCK)
             yield Scratch(folder, descriptor)
@@ -85,12 +85,12 @@ def scratch() -> Iterator[Scratch]:
 
 
 def note_shared_memory(folder: Path, paths: Iterable[Path]) -> None:
-    """Note in the engine's temporary folder what shared memory is the engine's."""
+    """Write the paths of the engine's shared memory to its temporary folder."""
     (folder / NOTED).write_text("".join(f"{path}\n" for path in sorted(paths)))
 
 
 def noted_shared_memory(folder: Path) -> set[Path]:
-    """Return what was noted in the engine's temporary folder."""
+    """Return the paths of shared memory from the engine's temporary folder."""
     try:
         lines = (folder / NOTED).read_text().splitlines()
     except OSError:
@@ -99,14 +99,15 @@ def noted_shared_memory(folder: Path) -> set[Path]:
 
 
 def end_left_behind(say: Say) -> bool:
-    """End the processes of this user's launches whose command and guardian were killed, and remove what they left.
+    """End processes of this user's launches whose command and guardian were killed, and remove their files.
 
     Args:
-        say: is told of processes that are not gone `LIMIT_S` seconds after they were killed. Their folder stays, so
-            that the next launch finds them again: they may hold one of several devices, and others can be measured on.
+        say: prints the processes that still run `LIMIT_S` seconds after they were killed. Their folder stays, so that
+            the
+            next launch finds them again. They may hold only one of several devices, so measuring continues.
 
     Returns:
-        Whether a process was left.
+        Whether any process was left.
     """
     found = False
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -130,31 +131,31 @@ def end_left_behind(say: Say) -> bool:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove shared memory; what is gone already is no error."""
+    """Remove shared memory; missing paths are ignored."""
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 def _taken_over(folder: Path) -> int | None:
-    """Take the lock of a folder that is left behind and return its descriptor; None where it is in use or not ours."""
+    """Lock a left-behind folder and return the descriptor; None if it is in use or belongs to another user."""
     try:
         there = folder.lstat()
         if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid():
             return None
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # gone meanwhile, or being made
+    except OSError:  # removed meanwhile, or not finished yet
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # in use, or on a file system that locks nothing: then nobody can tell
+    except OSError:  # in use, or a file system without locks
         os.close(descriptor)
         return None
     return descriptor
 
 
 def _end_processes(folder: Path) -> tuple[bool, list[int]]:
-    """Kill the processes of a folder; return whether there was one, and the pids of those that do not go."""
+    """Kill the processes of a folder; return whether there were any, and the pids of those that did not end."""
     deadline = time.monotonic() + LIMIT_S
     killed: set[int] = set()
     while True:
@@ -163,8 +164,8 @@ def _end_processes(folder: Path) -> tuple[bool, list[int]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         killed |= set(pids)
-        # Looked again after the last kill: a process may have started another since it was seen. And one that is being
-        # killed loses its variables before it is gone.
+        # Searched again after the last kill: a process may have started another one meanwhile. A dying process loses
+        # its variables before it is gone, so `killed` is checked too.
         stuck = sorted(pid for pid in killed if is_living(pid))
         if (not pids and not stuck) or time.monotonic() > deadline:
             return bool(killed), stuck
@@ -172,13 +173,13 @@ def _end_processes(folder: Path) -> tuple[bool, list[int]]:
 
 
 def _note_stuck(folder: Path, pids: Iterable[int]) -> None:
-    """Note processes by which the folder is found no more: one that is being killed loses its variables at once."""
+    """Write stuck processes to the folder: a dying process loses the variables by which it is found."""
     groups = map(group_of, pids)
     (folder / STUCK).write_text("".join(f"{group.leader} {group.started}\n" for group in groups))
 
 
 def _noted_stuck(folder: Path) -> list[int]:
-    """Return the pids of those that are still there."""
+    """Return the pids of noted processes that still live."""
     try:
         noted = [line.split() for line in (folder / STUCK).read_text().splitlines()]
     except OSError:
@@ -188,15 +189,16 @@ def _noted_stuck(folder: Path) -> list[int]:
 
 
 def _processes(folder: Path) -> list[int]:
-    """Return the pids of the processes whose temporary folder is `folder`, and of those that were noted in it.
+    """Return the pids of processes with `folder` as temporary folder, and of living processes noted in it.
 
-    Not by psutil, which finds none of vLLM's engine core: it reads variables up to the first gap only, and a process
-    that gives itself a title leaves one.
+    psutil does not find vLLM's engine core: it reads variables only up to the first gap, and a process that sets its
+    title
+    leaves a gap.
     """
     setting = f"TMPDIR={folder}".encode()
     found = _noted_stuck(folder)
     for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+        with contextlib.suppress(OSError):  # ended meanwhile, or owned by another user
             if setting in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found

@@ -1,1 +1,1 @@
-"""The router of a rollout: who gets which sequence, and how they are handed out."""
+"""The router of a rollout: assigns sequences to engines and distributes them."""

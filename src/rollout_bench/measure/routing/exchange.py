@@ -1,10 +1,10 @@
-"""What router and replicas say to each other, in JSON lines over a pair of sockets.
+"""Messages between router and replicas, in JSON lines over a pair of sockets.
 
 router   -- generate, over -->  replica
 router   <-- ended -----------  replica
 
-A replica tells what it measured as every engine process does, on its pipe; here only sequences travel. All moments are
-on the monotonic clock, which is one for all processes of a machine.
+Only sequences travel here. Replicas report measurements through their pipe, like all engine processes. All times are on
+the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ from rollout_bench.contracts.fields import Strict
 
 
 class Generate(Strict):
-    """A sequence that the replica is to generate."""
+    """A sequence for the replica to generate."""
 
     says: Literal["generate"] = "generate"
-    id: int = Field(description="Its number in the step.")
+    id: int = Field(description="Number of the sequence in the step.")
     prompt: int = Field(description="Index of its prompt in the step.")
-    sample: int = Field(description="Index of the sample of that prompt.")
+    sample: int = Field(description="Index of the sample within its prompt.")
     prompt_token_ids: list[int]
-    output_tokens: int = Field(description="Tokens to generate, at most where the end of text is not ignored.")
-    sent: float = Field(description="When it was handed out.")
+    output_tokens: int = Field(
+        description="Number of tokens to generate, or the maximum if the end of text is not ignored."
+    )
+    sent: float = Field(description="Time at which the router sent it.")
 
 
 class Over(Strict):
     """All sequences of the step have ended."""
 
     says: Literal["over"] = "over"
-    began: float = Field(description="When the step began.")
+    began: float = Field(description="Start time of the step.")
 
 
 class Ended(Strict):
-    """A sequence has ended; what came of it, as a trainer needs it."""
+    """A sequence has ended, with the results that a trainer needs."""
 
     says: Literal["ended"] = "ended"
     id: int
     token_ids: list[int]
     logprobs: list[float | None] | None = Field(
-        description="Of each token that was sampled, null for one that is no number. Null where none were returned."
+        description="Log probability of each sampled token, null if it is not finite. Null if none were requested."
     )
     finish_reason: str | None
 
@@ -57,5 +59,9 @@ def written(word: Word) -> bytes:
 
 
 def heard(line: bytes) -> Word:
-    """Return the word in `line`; raise `ValueError` where there is none."""
+    """Return the message in `line`.
+
+    Raises:
+        ValueError: if `line` is not a message.
+    """
     return _WORD.validate_json(line)

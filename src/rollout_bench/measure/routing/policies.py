@@ -1,4 +1,4 @@
-"""Router policies: which engine gets a sample of a prompt, from the prompt's index and what the router knows."""
+"""Router policies: they choose the engine for a sample from its prompt's index and the state of the engines."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rollout_bench.contracts.spec import RouterPolicy
 
 @dataclass(frozen=True)
 class Fleet:
-    """What a router knows of its engines when it decides.
+    """The router's view of its engines when it decides.
 
     Attributes:
-        in_flight: sequences that are under way on each engine [engines].
-        decided: sequences that were handed out before in this step.
-        homes: prompt -> the engine that its first sample went to.
+        in_flight: unfinished sequences on each engine [engines].
+        decided: number of sequences distributed earlier in this step.
+        homes: prompt -> engine of its first sample.
     """
 
     in_flight: Sequence[int]
@@ -24,17 +24,17 @@ class Fleet:
 
 
 def least_in_flight(prompt: int, fleet: Fleet) -> int:
-    """Return the engine with the fewest sequences under way; of several the first."""
+    """Return the engine with the fewest unfinished sequences; the first of several."""
     return min(range(len(fleet.in_flight)), key=lambda engine: (fleet.in_flight[engine], engine))
 
 
 def round_robin(prompt: int, fleet: Fleet) -> int:
-    """Return one engine after the other."""
+    """Return the engines in turn."""
     return fleet.decided % len(fleet.in_flight)
 
 
 def sticky(prompt: int, fleet: Fleet) -> int:
-    """Return the engine that has the first sample of the same prompt; for a first one as `least_in_flight`."""
+    """Return the engine of the prompt's first sample; for a first sample, the choice of `least_in_flight`."""
     home = fleet.homes.get(prompt)
     return least_in_flight(prompt, fleet) if home is None else home
 
@@ -46,26 +46,26 @@ POLICIES: dict[RouterPolicy, Policy] = {
     "round_robin": round_robin,
     "sticky": sticky,
 }
-"""Name -> policy: the number of the engine that gets a sequence, from 0."""
+"""Name -> policy, which returns the number of the engine for a sequence, from 0."""
 
 
 class Balancer:
-    """Decides one sequence after the other by a policy, and keeps what the policy needs to know.
+    """Applies a policy to one sequence after the other, and keeps the state that the policy needs.
 
     Args:
         policy: its name.
-        engines: how many there are.
+        engines: number of engines.
     """
 
     def __init__(self, policy: RouterPolicy, engines: int) -> None:
         self.in_flight = [0] * engines
-        """Sequences under way on each engine."""
+        """Unfinished sequences on each engine."""
         self._policy = POLICIES[policy]
         self._decided = 0
         self._homes: dict[int, int] = {}
 
     def choose(self, prompt: int) -> int:
-        """Return the engine for a sample of `prompt`; it is under way there from now on."""
+        """Return the engine for a sample of `prompt`, and count the sample there as unfinished."""
         engine = self._policy(prompt, Fleet(self.in_flight, self._decided, self._homes))
         self._homes.setdefault(prompt, engine)
         self._decided += 1
@@ -73,5 +73,5 @@ class Balancer:
         return engine
 
     def ended(self, engine: int) -> None:
-        """Take note that a sequence on `engine` has ended."""
+        """Record that a sequence on `engine` has ended."""
         self.in_flight[engine] -= 1

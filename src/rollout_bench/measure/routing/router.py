@@ -1,7 +1,7 @@
-"""The router of a rollout: hands the sequences of each step out to the replicas, from a thread of its own.
+"""The router of a rollout: a thread that distributes the sequences of each step to the replicas.
 
-It takes the place of a trainer's load balancer: it chooses an engine for every sequence, sends the prompt's token ids
-there, and takes tokens and log probabilities back. The step is over once all have ended.
+It replaces a trainer's load balancer: it chooses an engine for every sequence, sends the prompt's token ids, and
+receives tokens and log probabilities. The step is over when all sequences have ended.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from rollout_bench.measure.routing.policies import Balancer
 from rollout_bench.workloads.requests import Request, Source
 
 LOOK_S = 0.005
-"""How often the router looks how late it is: so late may it see any sequence's end, too."""
+"""Interval between checks of the router's lateness, in seconds; this is also its delay in seeing a sequence's end."""
 
 READ_BYTES = 1 << 18
 
 
 class ReplicaGoneError(Exception):
-    """A replica has closed its line: the supervisor notices its end, and says why."""
+    """A replica has closed its connection; the supervisor notices its end and reports the reason."""
 
 
 class _Line:
-    """The router's end of the line to a replica; never waits.
+    """The router's non-blocking end of the connection to a replica.
 
     Args:
         end: the socket.
-        poll: is told whether there is something left to write.
+        poll: selector that is updated when unsent data remains.
     """
 
     def __init__(self, end: socket.socket, poll: selectors.BaseSelector) -> None:
@@ -45,16 +45,16 @@ class _Line:
         self._end, self._poll = end, poll
         self._unsent, self._unread = bytearray(), b""
         self.waits = False
-        """Whether there is something left to send."""
+        """Whether unsent data remains."""
         poll.register(end, selectors.EVENT_READ, self)
 
     def say(self, word: Word) -> None:
-        """Send `word`, as far as the replica takes it now; the rest by `flush`."""
+        """Queue `word` and send as much as the replica accepts now; `flush` sends the rest."""
         self._unsent += written(word)
         self.flush()
 
     def flush(self) -> None:
-        """Send what could not be sent before."""
+        """Send queued data as far as possible."""
         with contextlib.suppress(BlockingIOError):
             while self._unsent:
                 del self._unsent[: self._end.send(self._unsent)]
@@ -63,7 +63,11 @@ class _Line:
             self._poll.modify(self._end, selectors.EVENT_READ | (selectors.EVENT_WRITE if self.waits else 0), self)
 
     def heard(self) -> list[Word]:
-        """Return what the replica said since; raise `ReplicaGoneError` where it says nothing any more."""
+        """Return the replica's new messages.
+
+        Raises:
+            ReplicaGoneError: if the replica closed its end.
+        """
         content = self._end.recv(READ_BYTES)
         if not content:
             raise ReplicaGoneError
@@ -72,14 +76,14 @@ class _Line:
         return [heard(line) for line in lines]
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._poll.unregister(self._end)
         self._end.close()
 
 
 @dataclass
 class RoutedStep:
-    """One step as the router sees it. All moments are on the monotonic clock, in seconds.
+    """One step as the router sees it. All times are on the monotonic clock, in seconds.
 
     Args:
         asked: its sequences, group after group.
@@ -88,11 +92,11 @@ class RoutedStep:
     asked: Sequence[Request]
     began: float = 0.0
     handed_out: float = 0.0
-    """When the last sequence was handed out."""
+    """Time at which the last sequence was sent."""
     ended: float = 0.0
-    """When nothing was under way any more."""
+    """Time at which the last sequence ended."""
     engine_of: dict[int, int] = field(default_factory=dict)
-    """Sequence -> the engine that has it, for all that were sent."""
+    """Number of each sent sequence -> its engine."""
     under_way: set[int] = field(default_factory=set)
     decide_s: list[float] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
@@ -100,12 +104,12 @@ class RoutedStep:
 
 
 class Router:
-    """Hands out the sequences of a launch's steps. Its thread lives as long as a step.
+    """Distributes the sequences of a launch's steps, with one thread for each step.
 
     Args:
-        spec: what is measured; has a rollout.
+        spec: the spec of the launch, with a rollout.
         launch: index of the launch.
-        source: makes where requests come from, of a workload and the model's number of token ids.
+        source: makes the source of requests from a workload and the number of token ids.
     """
 
     def __init__(self, spec: Spec, launch: int, source: Callable[[WorkloadSpec, int], Source]) -> None:
@@ -123,7 +127,7 @@ class Router:
         """Becomes readable when the router has failed."""
 
     def connect(self, replicas: int) -> list[int]:
-        """Return for each replica the descriptor of its end of a new line, which it is to inherit."""
+        """Return, for each replica, the descriptor of its end of a new connection, which the replica inherits."""
         for _ in range(replicas):
             ours, theirs = socket.socketpair()
             self._lines.append(_Line(ours, self._poll))
@@ -131,15 +135,15 @@ class Router:
         return [end.fileno() for end in self._theirs]
 
     def connected(self) -> None:
-        """Close the replicas' ends here, so that a line ends with its replica."""
+        """Close the replicas' ends in this process, so that a connection ends with its replica."""
         while self._theirs:
             self._theirs.pop().close()
 
     def ready(self, vocabulary: int) -> None:
-        """Take note that the engines are loaded, of a model with so many token ids.
+        """Make the source of requests for the loaded engines, whose model has `vocabulary` token ids.
 
         Raises:
-            UserError: the data set can't be read, or there is no tokenizer for its text.
+            UserError: if the data set cannot be read, or has text but no tokenizer is available.
         """
         self._source = self._make(self._spec.workload, vocabulary)
 
@@ -150,17 +154,17 @@ class Router:
         gc.collect()
 
     def begin(self) -> None:
-        """Begin the step that was prepared."""
+        """Begin the prepared step."""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what the router failed with, where it did."""
+        """Raise the router's error if it failed."""
         if self._failure is not None:
             raise self._failure
 
     def completed(self, iteration: Iteration) -> Iteration:
-        """Return a pass that all replicas have told, with what the router knows of it."""
+        """Return a pass that all replicas have reported, with the router's measurements."""
         assert self._thread is not None, "the router began the pass"
         self._thread.join()
         self.check()
@@ -180,9 +184,9 @@ class Router:
         )
 
     def close(self) -> None:
-        """Give all descriptors back, once the replicas have ended."""
+        """Close all descriptors after the replicas have ended."""
         if self._thread is not None:
-            self._thread.join()  # it sees that the replicas have closed their lines
+            self._thread.join()  # it ends when the replicas have closed their connections
         self.connected()
         for line in self._lines:
             line.close()
@@ -195,7 +199,7 @@ class Router:
         try:
             self._hand_out(self._step)
         except (ReplicaGoneError, ConnectionError):
-            pass  # whoever watches the replica says why
+            pass  # the supervisor reports the reason
         except BaseException as error:
             self._failure = error
             os.write(self._wake, b"!")
@@ -234,7 +238,7 @@ class Router:
                 key.data.flush()
 
     def _take(self, step: RoutedStep, balancer: Balancer, limit_s: float) -> None:
-        """Take what replicas say and go on sending to them, for `limit_s` seconds until one of them moves."""
+        """Receive from replicas and continue sending, waiting at most `limit_s` seconds for activity."""
         for key, events in self._poll.select(limit_s):
             if events & selectors.EVENT_WRITE:
                 key.data.flush()

@@ -1,1 +1,1 @@
-"""Servers and the requests to them. Runs in the engine's process."""
+"""Servers and the requests to them; runs in the engine's process."""

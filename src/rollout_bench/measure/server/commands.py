@@ -1,4 +1,4 @@
-"""A harness's own command: what it is given, its process, the CPU time that it took, and its report."""
+"""An external load generator's command: its input, its process and CPU time, its report."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ from rollout_bench.measure.server.stream import LoadPass, ServingFailed, Target
 from rollout_bench.workloads.requests import Request
 
 LOOK_S = 0.1
-"""How often the CPU time of the command's processes is read."""
+"""Interval between readings of the processes' CPU times, in seconds."""
 
 CpuTimes = dict[int, list[tuple[float, float]]]
-"""Pid -> CPU time in seconds at moments of the monotonic clock, as (moment, CPU time)."""
+"""Pid -> readings (time on the monotonic clock, CPU time), both in seconds."""
 
 
 REPORT = "report.json"
-"""What a command is to write, in the folder that it runs in."""
+"""File that a command must write into its working folder."""
 
 UNREAD = ("return_token_ids", "return_tokens_as_token_ids")
-"""Fields of a request whose answers no command looks at."""
+"""Request fields whose answers no command reads."""
 
 MOST_PROMPT_TOKENS = 10**8
-"""A server that says that a prompt has more is not to be believed."""
+"""Largest plausible number of prompt tokens in a report."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a command is to send in a pass.
+    """Input of a command for one pass.
 
     Attributes:
-        requests: what is asked for, in order.
-        texts: the prompt of each.
-        due_s: when each is to be sent, in seconds after the beginning; None: all as soon as possible.
-        request_rate: so many are sent in a second, where a command draws its own times; None: as above.
-        burstiness: the shape of the gaps that it draws.
-        concurrency: how many may be under way at once; None: any number.
-        seed: seeds its draws.
+        requests: the requests, in order.
+        texts: the prompt of each request.
+        due_s: time at which each request is due, in seconds after the start; None: as soon as possible.
+        request_rate: requests per second, if the command draws its own times; None: see `due_s`.
+        burstiness: shape of the gaps that the command draws.
+        concurrency: largest number of simultaneous requests; None: unlimited.
+        seed: seed of the command's draws.
     """
 
     requests: Sequence[Request]
@@ -66,41 +66,42 @@ class Load:
 
     @property
     def in_turn(self) -> bool:
-        """Whether so many users send, each as soon as its answer has come."""
+        """Whether `concurrency` users send, each as soon as its previous answer has arrived."""
         return self.due_s is None and self.concurrency is not None
 
 
 class Harness(Protocol):
-    """A load generator of others: a module with these names."""
+    """An external load generator: a module with these names."""
 
     @property
     def NAME(self) -> str:  # noqa: N802
-        """What messages call it."""
+        """Name in messages."""
 
     def command(self, folder: Path, load: Load, target: Target) -> tuple[list[str], dict[str, str]]:
-        """Write what the command reads into `folder`; return its line, on which no secret is, and its environment."""
+        """Write the command's input into `folder`; return its command line, free of secrets, and its environment."""
 
     def read_report(self, report: dict[str, Any], load: Load, target: Target, offset_s: float) -> LoadPass:
-        """Return what the report says of a pass; what sending cost is not in it.
+        """Return the pass from the command's report, without the cost of sending.
 
         Raises:
-            ServingFailed: the report is not one of these requests, or the wall clock, which was `offset_s` ahead of the
+            ServingFailed: if the report does not match the requests, or the wall clock, which was `offset_s` ahead of
+                the
                 monotonic clock before the pass, was set.
         """
 
 
 def prepare(harness: Harness, load: Load, sent: Sequence[tuple[int, int]], target: Target) -> Callable[[], LoadPass]:
-    """Return what has `harness` send `load` and waits for the answers.
+    """Return a function that lets `harness` send `load` and waits for the answers.
 
     Args:
-        harness: whose command it is.
-        load: what is sent.
-        sent: for each of its requests, which of the pass's it is, and how often that had been sent before.
-        target: where they go.
+        harness: the load generator.
+        load: its input.
+        sent: for each request of `load`, its index in the pass and the number of earlier sendings.
+        target: the server.
     """
 
     def run() -> LoadPass:
-        """Raise `ServingFailed` where the command failed."""
+        """Run the command; raise `ServingFailed` if it failed."""
         offset_s = time.time() - time.monotonic()
         with tempfile.TemporaryDirectory(prefix="harness-") as name:
             folder = Path(name)
@@ -111,14 +112,14 @@ def prepare(harness: Harness, load: Load, sent: Sequence[tuple[int, int]], targe
         share = busiest_share(used, done.began_s, done.began_s + done.elapsed_s)
         return replace(done, client=ClientUse(cpu_share=share), sent=list(sent))
 
-    # Each request is an open file, and the command has this process's limit.
+    # Each request is an open file, and the command inherits this process's limit.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return run
 
 
 def wrong_counts(prompt_tokens: int, output_tokens: int, request: Request) -> str | None:
-    """Return why the counts of an answer can't be, which a command calls a success; None where they can."""
+    """Return why the token counts of a reported success are impossible; None if they are possible."""
     if 0 < output_tokens <= request.output_tokens and 0 <= prompt_tokens <= MOST_PROMPT_TOKENS:
         return None
     return (
@@ -128,15 +129,15 @@ def wrong_counts(prompt_tokens: int, output_tokens: int, request: Request) -> st
 
 
 def missing(harness: str, reported: str, wanted: int) -> ServingFailed:
-    """Return the failure of a command that did not report as many requests as it was given."""
+    """Return the failure of a command that reported fewer requests than it received."""
     cause = f"{harness} reports {reported} of {wanted} requests"
     return ServingFailed("load_generator", cause, f"{LOOK}, or set harness: rollout-bench")
 
 
 def environment_of(prefix: str, key: str, target: Target) -> dict[str, str]:
-    """Return the environment of a command: this process's without `prefix`, and what authorises requests in `key`.
+    """Return a command's environment: this process's without variables of `prefix`, plus the server's key in `key`.
 
-    A server here needs no proxy.
+    Local servers bypass proxies.
     """
     found = {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
     loopback = "127.0.0.1,localhost,::1"
@@ -146,16 +147,16 @@ def environment_of(prefix: str, key: str, target: Target) -> dict[str, str]:
 
 
 def run_command(line: Sequence[str], folder: Path, environment: dict[str, str], harness: str) -> CpuTimes:
-    """Run a harness's command in `folder` to its end; return the CPU times of its processes.
+    """Run a load generator's command in `folder` to its end; return the CPU times of its processes.
 
     Args:
         line: the command line.
-        folder: where it runs; a harness may read files of settings there.
-        environment: all of its environment.
-        harness: what messages call it.
+        folder: the working folder, which may hold files that the command reads.
+        environment: the whole environment of the command.
+        harness: its name in messages.
 
     Raises:
-        ServingFailed: it failed.
+        ServingFailed: if the command failed.
     """
     process = subprocess.Popen(
         line,
@@ -196,9 +197,9 @@ def _note_cpu_times(pid: int, used: CpuTimes) -> None:
 
 
 def busiest_share(used: CpuTimes, began_s: float, ended_s: float) -> float:
-    """Return the CPU time of the busiest process between two moments, over that time.
+    """Return the CPU time of the busiest process between two times, divided by the time between them.
 
-    A core is what one process can have.
+    A process can use at most one core, so 1 means a full core.
     """
     rises = [float(np.diff(np.interp([began_s, ended_s], *np.array(seen).T))[0]) for seen in used.values()]
     return max(rises, default=0.0) / max(ended_s - began_s, 1e-9)

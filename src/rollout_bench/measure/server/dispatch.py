@@ -1,4 +1,4 @@
-"""How the requests of a pass are sent: when each is due, and by whom."""
+"""Schedules the requests of a pass and chooses the program that sends them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
 HARNESSES: dict[str, commands.Harness] = {"vllm-bench": vllm_command, "guidellm": guidellm}
-"""Load generators of others, by their names in the config."""
+"""External load generators, by their names in the config."""
 
 
 class Sending:
     """Sends passes.
 
     Args:
-        load: the program that sends requests, and the spread of their arrivals.
+        load: names the load generator and the distribution of arrivals.
     """
 
     def __init__(self, load: LoadSpec) -> None:
@@ -32,9 +32,9 @@ class Sending:
         target: Target,
         label: str,
     ) -> Callable[[], LoadPass]:
-        """Make all that one pass needs; what is returned sends it.
+        """Prepare one pass; return a function that sends it.
 
-        `label` seeds when requests are due.
+        `label` seeds the arrival times.
         """
         load, due_s = self._load, self._due_s(len(requests), requests, point, label)
         if load.harness in HARNESSES:

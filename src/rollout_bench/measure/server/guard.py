@@ -1,7 +1,7 @@
-"""Has a server of ours demand its key for every path.
+"""Makes a server that was started here require its key for every path.
 
-vLLM asks for the key below /v1 alone. The server is started with its development endpoints, through which the loaded
-weights are read, and those are nobody else's business on a machine with many users.
+vLLM requires the key only below /v1. The server is started with its development endpoints, which expose the loaded
+weights, and other users of the machine must not reach these.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 KEY_VARIABLE = "VLLM_API_KEY"
-"""Where vLLM too looks for the key, so that it stands on no command line."""
+"""Environment variable from which vLLM reads the key, so that no command line contains it."""
 
 
 class KeyForAll:
-    """ASGI middleware, named to vLLM by `--middleware`."""
+    """ASGI middleware that requires the key, passed to vLLM with `--middleware`."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self._app = app

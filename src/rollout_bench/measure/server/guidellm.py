@@ -1,8 +1,8 @@
-"""Requests sent by guidellm's own command, `guidellm run`, and its JSON report read back.
+"""Sends requests with the command `guidellm run`, and reads its JSON report.
 
-The command gets the pass as a data set: text, output tokens and time of each request. It sends each row once: when
-it is due, or as soon as one of its users is free. The report keeps a request's start, its first and its last token,
-and the server's token counts.
+The command receives the pass as a data set: text, output tokens and time of each request. It sends each row once: when
+it is due, or when a user is free. The report has each request's start, its first and last token, and the server's token
+counts.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ STATUS = re.compile(r"^HTTPStatusError\W+\w+ \w+ '(\d{3}) ")
 
 
 def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str], dict[str, str]]:
-    """Write data set and settings; return the command line and its environment, in which alone the key stands."""
+    """Write data set and settings; return the command line and its environment, which holds the key."""
     rows = [
-        # request_duration comes back in the report, and nothing uses it
+        # request_duration returns in the report as the request's number; guidellm ignores it
         {"text": text, "output_tokens_count": request.output_tokens, "request_duration": number,
          "relative_timestamp": _lead_s(load) + (load.due_s[number] if load.due_s is not None else 0.0)}
         for number, (text, request) in enumerate(zip(load.texts, load.requests, strict=True))
     ]  # fmt: skip
     (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    # None takes out what guidellm sends by itself. "identity": a few compressed bytes may be gigabytes.
+    # None removes a field that guidellm sends by default. "identity": a few compressed bytes may be gigabytes.
     body = {"ignore_eos": None, **{name: value for name, value in target.body.items() if name not in commands.UNREAD}}
     settings = {
         "backend": {
@@ -64,7 +64,9 @@ def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str
         **dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME"), str(folder)),
         "HF_HUB_OFFLINE": "1",
         "GUIDELLM__LOGGING__CONSOLE_LOG_LEVEL": "WARNING",
-        "GUIDELLM__MAX_WORKER_PROCESSES": str(max(1, min(len(os.sched_getaffinity(0)) - 1, 10))),  # one is the server's
+        "GUIDELLM__MAX_WORKER_PROCESSES": str(
+            max(1, min(len(os.sched_getaffinity(0)) - 1, 10))
+        ),  # without the server's core
         "GUIDELLM__MAX_CONCURRENCY": str(load.concurrency or len(rows)),
     }
     return [
@@ -79,12 +81,12 @@ def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str
 
 
 def _lead_s(load: commands.Load) -> float:
-    """Return seconds from its beginning to that of the pass, in which its processes get requests, 500 a second."""
+    """Return the seconds that guidellm needs before the pass to distribute requests, 500 a second."""
     return 1.0 + len(load.requests) / 500
 
 
 def read_report(report: dict[str, Any], load: commands.Load, target: Target, offset_s: float) -> LoadPass:
-    """Return what the report says of a pass. Its times are those of the wall clock."""
+    """Return the pass from the report. Its times are from the wall clock."""
     if abs(time.time() - time.monotonic() - offset_s) > 1e-3:
         cause = "the wall clock was set during the pass, which guidellm's times depend on"
         raise ServingFailed("load_generator", cause, "run again, or set harness: rollout-bench")
@@ -113,9 +115,9 @@ def _outcome(stat: dict[str, Any], request: Request, target: Target, offset_s: f
     outcome.pieces_s = sorted({times[end] for end in ends if end in times})
     prompt_tokens, output_tokens = (stat[f"{way}_metrics"]["text_tokens"] for way in ("input", "output"))
     if stat["status"] != "completed":
-        outcome.error = str(stat["error"] or "guidellm cancelled it").split("\\n")[0]  # then come links and addresses
+        outcome.error = str(stat["error"] or "guidellm cancelled it").split("\\n")[0]  # links and addresses follow
         outcome.status = int(named[1]) if (named := STATUS.search(outcome.error)) else None
-    elif prompt_tokens is None:  # guidellm then reports as many output tokens as were asked for
+    elif prompt_tokens is None:  # guidellm then reports the requested number of output tokens
         outcome.error = "the answer broke off, or the server does not say how many tokens are in it (usage)"
     elif not outcome.pieces_s:
         outcome.error = "no piece of the answer had text, so guidellm saw no token come"

@@ -1,7 +1,6 @@
-"""Requests paced here: at given times, or each as an earlier one ends; for a time, or a number of them.
+"""Sends requests at given times, or each when an earlier request ends; for a time, or a number of requests.
 
-What is asked for is gone through in order, and begun again after its end. At the end of a time requests that are under
-way are cut.
+The list of requests is sent in order and repeated after its end. When the time is over, running requests are cut.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ from rollout_bench.measure.server.stream import (
 from rollout_bench.workloads.requests import Request
 
 LOOK_S = 0.01
-"""How often the event loop is asked whether it is late."""
+"""Interval between checks of the event loop's lateness, in seconds."""
 
 FAILED_PAUSE_S = 0.05
-"""So long a user waits whose request failed: a server that refuses all at once would else be asked without end."""
+"""Pause of a user after a failed request, in seconds, to avoid flooding a server that refuses everything."""
 
 
 def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[Question]:
-    """Return what is sent for each request, made before the pass so that making it costs nothing in it."""
+    """Return the body of each request, prepared before the pass so that it costs no measured time."""
     return [
         _question_of(prompt, request.output_tokens, target) for request, prompt in zip(requests, prompts, strict=True)
     ]
 
 
 def _question_of(prompt: Prompt, output_tokens: int, target: Target) -> Question:
-    """Return what is sent to have `prompt` answered with so many tokens."""
+    """Return the request that asks for `output_tokens` tokens after `prompt`."""
     how = {"stream": True, "stream_options": {"include_usage": True}}
     parts = 1 if isinstance(prompt, str) else len(prompt)
     added = TEMPLATE_TOKENS * parts if target.chat else 0
@@ -56,7 +55,7 @@ def _question_of(prompt: Prompt, output_tokens: int, target: Target) -> Question
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hold back the garbage collector: over thousands of open answers a collection takes longer than a token."""
+    """Disable the garbage collector: with thousands of open answers, a collection takes longer than a token."""
     gc.collect()
     gc.disable()
     try:
@@ -66,7 +65,7 @@ def _no_collection() -> Iterator[None]:
 
 
 async def _watch(late: list[float]) -> None:
-    """Note by how much the event loop is late each time: so late may any answer be seen, too."""
+    """Record the lateness of the event loop, which is also the delay with which it sees answers."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             slept = time.monotonic()
@@ -75,18 +74,18 @@ async def _watch(late: list[float]) -> None:
 
 
 def _open_files() -> None:
-    """Allow as many open files as allowed: each request is one."""
+    """Raise this process's limit of open files to its maximum, because each request is an open file."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @dataclass(frozen=True)
 class LoadEnd:
-    """When sending ends, and waiting for an answer.
+    """Conditions that end a pass.
 
     Attributes:
-        duration_s: so long after the beginning, and what is under way then is cut; None: only when all are sent.
-        requests: how many are sent, where that says no list of when they are due; None: any number.
+        duration_s: time after which sending stops and running requests are cut; None: send all requests.
+        requests: number of requests to send if `due_s` does not list them; None: unlimited.
     """
 
     duration_s: float | None = None
@@ -95,14 +94,15 @@ class LoadEnd:
 
 @dataclass(frozen=True)
 class Part:
-    """What is sent in a pass.
+    """The requests of a pass.
 
     Attributes:
-        contents: what is asked for, in order.
-        due_s: when each is to be sent, in seconds after the beginning, rising; None: as soon as an earlier one ends.
-        concurrency: how many may be under way at once; None: any number.
-        target: where they go.
-        ending: when sending ends.
+        contents: the requests, in order.
+        due_s: time at which each request is due, in seconds after the start, rising; None: when an earlier request
+            ends.
+        concurrency: largest number of simultaneous requests; None: unlimited.
+        target: the server.
+        ending: the conditions that end the pass.
     """
 
     contents: list[Question]
@@ -120,15 +120,16 @@ def prepare(
     target: Target,
     ending: LoadEnd,
 ) -> Callable[[], LoadPass]:
-    """Make what is needed to send `requests`; what is returned sends them.
+    """Prepare sending `requests`; return a function that sends them.
 
     Args:
-        requests: what is asked for, again from the first after the last.
-        prompts: the prompt of each, as token ids or text.
-        due_s: when to send one, in seconds after the beginning, rising; None: as soon as `concurrency` lets it.
-        concurrency: how many may be under way at once; None: any number.
-        target: where they go.
-        ending: when sending ends.
+        requests: the requests, repeated from the first after the last.
+        prompts: the prompt of each request, as token ids or text.
+        due_s: time at which each request is due, in seconds after the start, rising; None: as soon as `concurrency`
+            allows.
+        concurrency: largest number of simultaneous requests; None: unlimited.
+        target: the server.
+        ending: the conditions that end the pass.
     """
     times = None if due_s is None else list(due_s)
     part = Part(questions(requests, prompts, target), times, concurrency, target, ending)
@@ -148,19 +149,19 @@ def prepare(
 
 
 class PartSender:
-    """Sends a part."""
+    """Sends the requests of a `Part`."""
 
     def __init__(self, part: Part) -> None:
         self.sent: list[tuple[int, int]] = []
-        """For each outcome, which of the contents it is of, and how often that had been sent before."""
+        """For each outcome, the index of its content and the number of earlier sendings of that content."""
         self.outcomes: list[RequestOutcome] = []
-        """In the order in which requests were let go."""
+        """Outcomes, in the order of sending."""
         self.began_s = 0.0
-        """When it began, on the monotonic clock."""
+        """Start time, on the monotonic clock."""
         self.ended_s = 0.0
-        """When the last answer had ended, or the time was over, on the monotonic clock."""
+        """Time at which the last answer ended or the time was over, on the monotonic clock."""
         self.late_s: list[float] = []
-        """How late the event loop was, each time it was asked."""
+        """Lateness of the event loop at each check, in seconds."""
         self._part = part
         self._url = part.target.asked_at
         self._headers = {"Content-Type": "application/json", **part.target.headers}
@@ -168,14 +169,14 @@ class PartSender:
             divmod(number, len(part.contents))[::-1] for number in itertools.count()
         )
         self._over = False
-        self._name = secrets.token_hex(4)  # nobody else's requests at that server have such ids
+        self._name = secrets.token_hex(4)  # unique among the requests at that server
 
     async def run(self) -> None:
-        """Send it once; the public attributes say what came of it."""
+        """Send the part once; the public attributes hold the results."""
         watcher = asyncio.create_task(_watch(self.late_s))
         try:
             async with open_session(self._part.target.verify_tls) as session:
-                # not before: what came until now took a while
+                # only now: opening the session takes time
                 self.began_s = time.monotonic()
                 await self._send_all(session)
         finally:
@@ -193,7 +194,7 @@ class PartSender:
         for outcome in self.outcomes:
             if outcome.ended_s is None:
                 outcome.ended_s = cut_s
-                if outcome.error is None:  # else it had failed before, and its answer had not ended
+                if outcome.error is None:  # with an error, the request had failed before its answer ended
                     outcome.cut_s = cut_s
             part.target.settle(outcome)
         ends = [outcome.ended_s for outcome in self.outcomes if outcome.ended_s is not None]
@@ -203,18 +204,18 @@ class PartSender:
                 raise error
 
     def _senders(self, session: aiohttp.ClientSession) -> list[asyncio.Task[None]]:
-        """Begin what sends: somebody for each request that is due at a time, else for each that may be under way."""
+        """Start the senders: one for each due request, or one for each of the `concurrency` users."""
         part = self._part
         if part.due_s is None:
             assert part.concurrency is not None, "what is not due at a time is sent as another ends"
             return [asyncio.create_task(self._users(session)) for _ in range(part.concurrency)]
         limit = None if part.concurrency is None else asyncio.Semaphore(part.concurrency)
-        # in pairs from here on: of requests that are due at nearly the same time either may wake up first
+        # paired here because tasks with nearly equal due times may wake up in any order
         pairs = zip(part.due_s, self._order, strict=False)
         return [asyncio.create_task(self._at(due_s, number, session, limit)) for due_s, number in pairs]
 
     def _left_s(self, after_s: float) -> float:
-        """Return seconds until `after_s` after the beginning; 0 once it is past."""
+        """Return the seconds until `after_s` after the start; 0 if that is past."""
         return max(0.0, self.began_s + after_s - time.monotonic())
 
     def _goes_on(self) -> bool:
@@ -223,7 +224,7 @@ class PartSender:
         return in_time and (ending.requests is None or sent < ending.requests)
 
     async def _users(self, session: aiohttp.ClientSession) -> None:
-        """Send one request after the other, as somebody does who waits for each answer."""
+        """Send one request after the other, as a user who waits for each answer."""
         while self._goes_on():
             place = self._place(time.monotonic(), next(self._order))
             await self._send(place, session, self._part.contents[self.sent[place][0]])
@@ -240,7 +241,7 @@ class PartSender:
                 await self._send(place, session, self._part.contents[number[0]])
 
     def _place(self, due_s: float, number: tuple[int, int]) -> int:
-        """Return the place of what is due now, the `number` of the contents, among the outcomes."""
+        """Add an outcome for a request that is due now, `number` of the contents; return its index."""
         self.sent.append(number)
         self.outcomes.append(RequestOutcome(due_s=due_s))
         return len(self.outcomes) - 1

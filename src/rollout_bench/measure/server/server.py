@@ -1,4 +1,4 @@
-"""vLLM's OpenAI-compatible server as a child process: started on a port of the kernel's choice, asked, and ended."""
+"""vLLM's OpenAI-compatible server as a child process: started on a free port, queried and ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rollout_bench.measure.server.stream import ServingFailed
 
 MODULE = "vllm.entrypoints.openai.api_server"
 NAME = "rollout-bench"
-"""The model's name at servers of ours."""
+"""The model's name on servers that are started here."""
 
 CENSUS = "rollout_bench.measure.probes.census.WeightCensus"
 POLL_S = 0.1
@@ -32,9 +32,9 @@ POLL_S = 0.1
 def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
     """Return the server's command line.
 
-    The port is 0: the kernel picks a free one as it is bound, so nothing can be raced.
-
-    Engine arguments are those of offline mode, in the command line's spelling, and `more`.
+    Port 0 lets the kernel choose a free port at binding, so no other process can take it first. The other arguments are
+    the
+    engine arguments of offline mode in the command line's spelling, and `more`.
     """
     load = spec.load
     assert load is not None, "an online spec has a load"
@@ -50,11 +50,11 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
 
 
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-"""The chat template of models that have none: messages as they are."""
+"""Chat template for models without one: messages unchanged."""
 
 
 def _has_template(model: Path) -> bool:
-    """Return whether a model has a chat template of its own; one that is not a folder here has, as far as we know."""
+    """Return whether a model has its own chat template; a model that is not a local folder is assumed to have one."""
     if not model.is_dir() or any(model.glob("chat_template*")):
         return True
     settings = model / "tokenizer_config.json"
@@ -68,7 +68,7 @@ def _words(option: str, value: Any) -> list[str]:
         return [f"--{option}" if value else f"--no-{option}"]
     if isinstance(value, list | tuple) and not any(isinstance(item, dict | list) for item in value):
         return [f"--{option}", *map(str, value)]
-    # with =, so that a value beginning with a dash is none of argparse's options
+    # with =, so that argparse does not read a value with a leading dash as an option
     return [f"--{option}={json.dumps(value) if isinstance(value, dict | list) else value}"]
 
 
@@ -76,9 +76,9 @@ class Server:
     """A running server. Its log is this process's output.
 
     Args:
-        spec: what is measured.
+        spec: the spec of the launch.
         model: local folder or hub id of the weights.
-        more: arguments of the engine that are no settings of the experiment.
+        more: engine arguments that are not settings of the experiment.
     """
 
     def __init__(self, spec: Spec, model: str, more: Mapping[str, Any]) -> None:
@@ -93,9 +93,12 @@ class Server:
         self.pid = self._process.pid
 
     def wait_for_port(self) -> int:
-        """Wait until it listens, and return where; whoever calls has a limit of its own.
+        """Wait until the server listens, and return its port; the caller has its own time limit.
 
-        vLLM binds first and listens once the engine is loaded. Raises `ServingFailed` where it ends.
+        vLLM binds first and listens once the engine is loaded.
+
+        Raises:
+            ServingFailed: if the server ends.
         """
         while True:
             self.check()
@@ -106,14 +109,14 @@ class Server:
             time.sleep(POLL_S)
 
     def check(self) -> None:
-        """Raise `ServingFailed` where the server has ended."""
+        """Raise `ServingFailed` if the server has ended."""
         status = self._process.poll()
         if status is not None:
             how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise ServingFailed("", f"the server {how}", "")  # the log's end says why
+            raise ServingFailed("", f"the server {how}", "")  # the end of the log has the reason
 
     def processes(self) -> dict[int, str]:
-        """Return pids of the server and of the engine behind it -> what they are."""
+        """Return pids of the server and its engine -> their names."""
         try:
             children = psutil.Process(self.pid).children(recursive=True)
         except psutil.Error:
@@ -122,13 +125,13 @@ class Server:
         return {self.pid: "server", **{pid: name for pid, name in named.items() if name}}
 
     def stop(self) -> None:
-        """Ask it to end and wait until it has; whoever calls has a limit of its own."""
+        """Ask the server to end and wait for it; the caller has its own time limit."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
 
 
 def _name(process: psutil.Process) -> str:
-    """Return what a process of the engine is; empty for Python's helpers, which may end whenever they like."""
+    """Return the name of an engine process; empty for Python's helper processes, which may end at any time."""
     try:
         title = " ".join(process.cmdline()) or process.name()
     except psutil.Error:

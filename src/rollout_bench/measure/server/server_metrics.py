@@ -17,7 +17,7 @@ MEANS = {
     "e2el_mean_s": ("vllm:e2e_request_latency_seconds",),
     "queue_mean_s": ("vllm:request_queue_time_seconds",),
 }
-"""Field of a pass -> the histogram."""
+"""Field of `ServerUse` -> histogram."""
 
 COUNTS = {
     "requests": ("vllm:e2e_request_latency_seconds_count",),
@@ -27,26 +27,26 @@ COUNTS = {
     "prefix_cache_queries": ("vllm:prefix_cache_queries_total",),
     "prefix_cache_hits": ("vllm:prefix_cache_hits_total",),
 }
-"""Field of a pass -> the counter."""
+"""Field of `ServerUse` -> counter."""
 
 DRAFTS = {
     "drafts": "vllm:spec_decode_num_drafts_total",
     "draft_tokens": "vllm:spec_decode_num_draft_tokens_total",
     "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
 }
-"""Field of what speculative decoding did -> the counter. Only engines that draft have them."""
+"""Field of `Drafting` -> counter. Only engines with speculative decoding have these counters."""
 
 BY_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
-"""The counter of accepted tokens that has a label for their position in a draft, from 0."""
+"""Counter of accepted tokens, labelled with their position in a draft, from 0."""
 
 _MOST = 1e18
-"""More than any count, and any time in seconds."""
+"""Upper bound for any count, and for any time in seconds."""
 
 
 def parse(text: str) -> dict[str, float]:
-    """Sample name -> value, summed over labels (data-parallel engines), of shares the largest; no buckets.
+    """Return sample name -> value: sums over labels (data-parallel engines), the maximum for shares, no buckets.
 
-    Of a text that is not in the format of Prometheus nothing, and nothing that can't be a count or a time.
+    Text that is not in the Prometheus format gives an empty result; impossible counts and times are left out.
     """
     totals: defaultdict[str, float] = defaultdict(float)
     for family in _families(text):
@@ -61,7 +61,7 @@ def parse(text: str) -> dict[str, float]:
 
 
 def cache_labels(text: str) -> dict[str, str]:
-    """Return what vLLM says of its KV cache, as label -> text; empty where it does not."""
+    """Return vLLM's facts about its KV cache, as label -> text; empty if the server does not report them."""
     for family in _families(text):
         if family.name in ("vllm:cache_config", "vllm:cache_config_info") and family.samples:
             return dict(family.samples[0].labels)
@@ -69,7 +69,7 @@ def cache_labels(text: str) -> dict[str, str]:
 
 
 def _families(text: str) -> list[Any]:
-    """vLLM's metrics; none where the text is not in the format of Prometheus."""
+    """Return vLLM's metrics; empty if the text is not in the Prometheus format."""
     try:
         return [family for family in text_string_to_metric_families(text) if family.name.startswith("vllm:")]
     except (ValueError, LookupError):
@@ -77,7 +77,7 @@ def _families(text: str) -> list[Any]:
 
 
 def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
-    """By how much the server's counters and histograms rose between two readings."""
+    """Return the increase of the server's counters and histograms between two readings."""
     old, new = parse(before), parse(after)
     rose = {name: value - old.get(name, 0.0) for name, value in new.items()}
     counts = {field: _whole(_first(rose, names)) for field, names in COUNTS.items()}
@@ -86,7 +86,7 @@ def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
 
 
 def drafted(before: str, after: str) -> Drafting | None:
-    """Return by how much the counters of speculative decoding rose between two readings; None where there are none."""
+    """Return the increase of the speculative decoding counters between two readings; None if there are none."""
     old, new = parse(before), parse(after)
     if any(name not in new for name in DRAFTS.values()):
         return None
@@ -97,7 +97,7 @@ def drafted(before: str, after: str) -> Drafting | None:
 
 
 def _by_position(text: str) -> dict[int, float]:
-    """Return how many tokens were accepted at each position of their drafts, summed over the other labels."""
+    """Return the number of accepted tokens at each position of a draft, summed over the other labels."""
     found: defaultdict[int, float] = defaultdict(float)
     for family in _families(text):
         for sample in family.samples:
@@ -108,7 +108,7 @@ def _by_position(text: str) -> dict[int, float]:
 
 
 def median_s(times: list[float]) -> float | None:
-    """Return the median of some times; None where there are none."""
+    """Return the median of times; None for an empty list."""
     return statistics.median(times) if times else None
 
 

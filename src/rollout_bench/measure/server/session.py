@@ -1,4 +1,4 @@
-"""A session with a server, ours or somebody's: what is known of it, single requests, prompts as text."""
+"""A session with a server, started here or elsewhere: facts about it, single requests, prompts as text."""
 
 from __future__ import annotations
 
@@ -44,16 +44,17 @@ people my made over did down only way find use may water long little very after 
 know get through back
 """
 WORDS = tuple(_COMMON.split())
-"""Words that most vocabularies hold as one token each."""
+"""Words that are single tokens in most vocabularies."""
 
 
 class PromptText:
     """Turns token ids into text.
 
     Args:
-        model: folder or hub id of the model, whose own tokenizer decodes; None where nobody has it: each id then
-            becomes a word, and a prompt of n ids has about n tokens.
-        trust_remote_code: whether the tokenizer may be code that comes with the model.
+        model: folder or hub id of the model, whose tokenizer decodes; None if unknown: then each id becomes a word, and
+            a
+            prompt of n ids has about n tokens.
+        trust_remote_code: whether the tokenizer may run code from the model.
     """
 
     def __init__(self, model: str | None, trust_remote_code: bool = False) -> None:
@@ -65,21 +66,21 @@ class PromptText:
 
     @property
     def vocabulary(self) -> int | None:
-        """How many ids it has text for; None where it takes any."""
+        """Number of ids that it can decode; None if it accepts any id."""
         return None if self._tokenizer is None else len(self._tokenizer)
 
     def of(self, token_ids: Sequence[int]) -> str:
-        """Return the text of some ids."""
+        """Return the text of token ids."""
         if self._tokenizer is not None:
             return str(self._tokenizer.decode(list(token_ids)))
         return " ".join(WORDS[number % len(WORDS)] for number in token_ids)
 
 
 ANSWER_S = 30.0
-"""How long a single request may take, from its beginning to the last byte of its answer."""
+"""Time limit for a single request, until the last byte of its answer, in seconds."""
 
 ANSWER_BYTES = 8 << 20
-"""More than any single answer takes: what each worker of a large server says of its layers, or /metrics."""
+"""Upper bound for the bytes of a single answer, such as /metrics or the layers of all workers."""
 
 PINGS = 11
 
@@ -87,7 +88,7 @@ HOW_TO_REACH = "check its url, that it is up, and that no proxy or firewall stan
 
 
 class Connection:
-    """Asks the server behind a target, one request at a time.
+    """Sends single requests to the server of a target, one at a time.
 
     Args:
         target: the server.
@@ -98,13 +99,14 @@ class Connection:
         self._root = urlsplit(target.root)
 
     def ask(self, method: str, path: str, content: Any = None, answer_s: float = ANSWER_S) -> tuple[int, str]:
-        """Return status and text of the answer to a request for `path`, below the address above /v1.
+        """Return status and text of the answer to a request for `path`, relative to the address above /v1.
 
-        The text is as the server wrote it, to be shown through `Target.quoted` only. Of an error it is the beginning,
-        of a redirect where it leads.
+        The text is the server's own, so show it only through `Target.quoted`. For an error it is the start of the
+        answer, for a
+        redirect a sentence with the target.
 
         Raises:
-            OSError: there is no server, or no whole answer in time, or one without end.
+            OSError: if no server answers, or the answer is incomplete, late or too long.
         """
         body = None if content is None else json.dumps(content).encode()
         headers = {**self.target.headers, **({"Content-Type": "application/json"} if body else {})}
@@ -117,17 +119,17 @@ class Connection:
                 raise ConnectionError(said) from None
 
     def json(self, method: str, path: str, content: Any = None) -> Any:
-        """As `ask`, parsed; None where the answer is no JSON or no success."""
+        """Return the parsed answer of `ask`; None if it is not JSON or the status is not 200."""
         status, text = self.ask(method, path, content)
         return parsed(text) if status == 200 else None
 
     def metrics(self) -> str:
-        """Return the text of /metrics; empty where the server has none."""
+        """Return the text of /metrics; empty if the server has no vLLM metrics."""
         status, text = self.ask("GET", "/metrics")
         return text if status == 200 and "vllm:" in text else ""
 
     def round_trip_s(self) -> float | None:
-        """Median time of a request that does nothing, in seconds."""
+        """Return the median time of an empty request, in seconds."""
         times = []
         for _ in range(PINGS):
             start = time.monotonic()
@@ -137,7 +139,7 @@ class Connection:
         return median_s(times)
 
     def complete(self, prompt: list[int] | str, more: dict[str, Any]) -> tuple[int, str]:
-        """Have one token generated."""
+        """Request a completion of one token."""
         path = self.target.asked_at.removeprefix(self.target.root)
         return self.ask("POST", path, {**self.target.asking(prompt, 1), **more})
 
@@ -158,7 +160,7 @@ class Connection:
 
 
 class _Arriving(io.RawIOBase):
-    """What comes over a connection until a moment of the monotonic clock; sockets only limit the wait for each byte."""
+    """Bytes of a connection until a fixed time; a socket's own timeout only limits the wait for each byte."""
 
     def __init__(self, raw: io.RawIOBase, connected: socket.socket, until_s: float) -> None:
         self._raw = raw
@@ -181,7 +183,7 @@ class _Arriving(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer, head and all, that comes until `until_s` or not at all."""
+    """An answer that must be complete, headers included, before `until_s`."""
 
     def __init__(self, until_s: float, connected: socket.socket, *arguments: Any, **more: Any) -> None:
         super().__init__(connected, *arguments, **more)
@@ -206,7 +208,7 @@ def _read(answer: http.client.HTTPResponse) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turn what goes wrong on the way to `url` into `ServingFailed`."""
+    """Convert connection errors for `url` into `ServingFailed`."""
     try:
         yield
     except ssl.SSLError as error:
@@ -223,7 +225,7 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def check_answer(status: int, text: str, target: Target) -> None:
-    """Raise `ServingFailed` where the answer to a completion is none."""
+    """Raise `ServingFailed` if the answer to a completion reports a failure."""
     said = target.quoted(told(None, None, text), 200)
     if status in (401, 403):
         raise ServingFailed(
@@ -244,7 +246,7 @@ def check_answer(status: int, text: str, target: Target) -> None:
 
 
 def identity(connection: Connection, token_ids: bool) -> Served:
-    """Return what the server says of itself; raise `ServingFailed` where it has not the model or the key is wrong."""
+    """Return the server's identity; raise `ServingFailed` if it lacks the model or refuses the key."""
     target, model = connection.target, connection.target.model
     status, text = connection.ask("GET", "/v1/models")
     if status in (401, 403):
@@ -275,16 +277,16 @@ def _names_itself(entry: Any) -> bool:
 
 
 def _word(target: Target, answer: Any, name: str) -> str | None:
-    """Return what a server says under `name`, fit to be kept; None where it says nothing there."""
+    """Return the server's value of `name`, safe to store; None if it is missing."""
     word = answer.get(name) if isinstance(answer, dict) else None
     return target.quoted(word, 100) if isinstance(word, str) and word else None
 
 
 def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
-    """Return the headers of every request to `endpoint`, secrets filled in from the environment.
+    """Return the headers of every request to `endpoint`, with secrets from the environment.
 
     Raises:
-        ServingFailed: a variable is not set.
+        ServingFailed: if a variable is not set.
     """
     headers = {name: re.sub(r"\$\{(\w+)\}", lambda m: _variable(m[1]), text) for name, text in endpoint.headers.items()}
     if endpoint.api_key_env is not None:
@@ -303,16 +305,16 @@ def _variable(name: str) -> str:
 
 
 PROBE = [70, 71, 72, 73, 74, 75, 76, 77]
-"""A prompt for finding out what a server takes; no vocabulary is so small that it lacks these."""
+"""Prompt for testing which requests a server accepts; every vocabulary has these ids."""
 
 
 NOT_UNDERSTOOD = (400, 415, 422, 501)
-"""Statuses by which servers refuse prompts of token ids, and fields that they don't know."""
+"""Statuses with which servers reject prompts of token ids or unknown fields."""
 
 BUSY_TRIES = 3
 
 DYING_S = 5.0
-"""How long a process may take from closing its sockets to its end, on a machine that does something else."""
+"""Longest time from closing its sockets to the end of a process, on a busy machine, in seconds."""
 
 
 @dataclass
@@ -320,17 +322,17 @@ class Opened:
     """A server that has answered a completion.
 
     Attributes:
-        target: where requests go and what each carries.
-        connection: single requests to it.
-        served: what it said of itself.
-        facts: what is known of the engine behind it.
-        device: `device_model` and `device_memory_bytes`, where a worker told.
-        world_size: devices the engine uses.
-        vocabulary: prompts' token ids are below it.
-        text: turns token ids into text, where prompts travel as text; else None.
-        processes: pids of the server and its engine -> what they are.
-        flags: doubts that hold for all passes.
-        server: the process, where it is ours.
+        target: address, and contents of every request.
+        connection: sends single requests to it.
+        served: its identity.
+        facts: known facts of its engine.
+        device: `device_model` and `device_memory_bytes`, if a worker reported them.
+        world_size: number of devices that the engine uses.
+        vocabulary: upper bound of the prompts' token ids, exclusive.
+        text: turns token ids into text if prompts are sent as text; else None.
+        processes: pids of the server and its engine -> their names.
+        flags: flags that hold for all passes.
+        server: the server's process if it was started here.
     """
 
     target: Target
@@ -346,28 +348,28 @@ class Opened:
     server: Server | None = None
 
     def check(self) -> None:
-        """Raise `ServingFailed` where a server of ours has ended."""
+        """Raise `ServingFailed` if a server started here has ended."""
         if self.server is not None:
             self.server.check()
 
     @contextlib.contextmanager
     def between_passes(self) -> Iterator[None]:
-        """Turn what goes wrong with single requests into `ServingFailed`."""
+        """Convert errors of single requests into `ServingFailed`."""
         try:
             with reaching(self.target.url):
                 yield
         except ServingFailed:
             until_s = time.monotonic() + DYING_S
             while self.server is not None and time.monotonic() < until_s:
-                self.check()  # that a server of ours ended says more than that nothing listens
+                self.check()  # the end of our server explains more than a refused connection
                 time.sleep(0.05)
             raise
 
     def reset(self) -> None:
-        """Empty the prefix cache of a server of ours; nobody else's is touched."""
+        """Clear the prefix cache of a server started here; other servers are left alone."""
         if self.server is None:
             return
-        for _ in range(40):  # the blocks of the last request are freed a moment after its answer
+        for _ in range(40):  # the blocks of the last request are freed shortly after its answer
             answer = self.connection.json("POST", "/reset_prefix_cache")
             if not isinstance(answer, dict) or answer.get("success") is not False:
                 return
@@ -375,24 +377,24 @@ class Opened:
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
     def linears(self) -> list[LinearShape]:
-        """Return the linear layers of the first worker's part of the model, of a server of ours."""
+        """Return the linear layers of the first worker's part of the model, for a server started here."""
         with self.between_passes():
             return [LinearShape.model_validate(s) for s in _from_workers(self.connection, "rollout_bench_linears")[0]]
 
     def stop(self) -> None:
-        """End a server of ours."""
+        """End the server if it was started here."""
         if self.server is not None:
             self.server.stop()
 
 
 def open_own(spec: Spec, model: str, **more: Any) -> Callable[[], Opened]:
-    """Start a server, with `more` arguments of the engine; what is returned waits until it is ready."""
+    """Start a server, with `more` engine arguments; return a function that waits until it is ready."""
     server = Server(spec, model, more)
     return lambda: _own(spec, model, server)
 
 
 def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
-    """Return fields of every request that vLLM knows: the sampling of offline mode."""
+    """Return the sampling fields of every request in vLLM's form, as in offline mode."""
     workload = spec.workload
     body: dict[str, Any] = {
         "temperature": workload.temperature,
@@ -409,7 +411,7 @@ def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
 
 
 def _own(spec: Spec, model: str, server: Server) -> Opened:
-    """Return all that is to be known of a server of ours once it listens, which answers a completion for that."""
+    """Wait for a server started here, test it with a completion, and return it with its facts."""
     load = spec.load
     assert load is not None, "an online spec has a load"
     target = Target(
@@ -467,7 +469,7 @@ def _kv_cache_tokens(labels: dict[str, str]) -> int | None:
 
 
 def open_endpoint(spec: Spec) -> Opened:
-    """Find out what the endpoint of `spec` is and takes; raise `ServingFailed` where it can't be measured."""
+    """Find out what the endpoint of `spec` is and accepts; raise `ServingFailed` if it cannot be measured."""
     endpoint, load = spec.endpoint, spec.load
     assert endpoint is not None, "what is opened is an endpoint"
     assert load is not None, "an online spec has a load"
@@ -500,7 +502,7 @@ def open_endpoint(spec: Spec) -> Opened:
 
 
 def _text_for(endpoint: EndpointSpec) -> PromptText:
-    """Return what makes text of token ids; raise `ServingFailed` where the tokenizer that is named is none."""
+    """Return the endpoint's tokenizer; raise `ServingFailed` if the configured tokenizer cannot be loaded."""
     try:
         return PromptText(endpoint.tokenizer)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -515,7 +517,7 @@ def _text_for(endpoint: EndpointSpec) -> PromptText:
 def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[int, str]:
     """Return status and text of a completion.
 
-    A server that is busy is asked again, since its load is not to depend on it.
+    A busy server is asked again, so that the result does not depend on its load.
     """
     for _ in range(BUSY_TRIES):
         status, answer = connection.complete(prompt, {})
@@ -526,7 +528,7 @@ def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[i
 
 
 def _took_token_ids(answer: str) -> bool:
-    """Return whether the probe was read as one prompt of so many tokens, a beginning-of-text token besides."""
+    """Return whether the probe was read as one prompt with its length, or one token more for the start of text."""
     try:
         content = parsed(answer)
         counted = content["usage"]["prompt_tokens"]
@@ -564,6 +566,6 @@ def _found(
 
 
 def text_flag() -> Flag:
-    """Say that prompts travel as text."""
+    """Return the flag for prompts that are sent as text."""
     sentence = "Prompts are sent as text: the server tokenizes them, so prompt lengths are only about as asked."
     return Flag(code="prompts_as_text", severity="warning", sentence=sentence)

@@ -1,7 +1,8 @@
-"""One request over HTTP: where it goes, how its answer is taken apart as it comes, what became of it.
+"""One request over HTTP: its target, its answer as it arrives, its outcome.
 
-The answer is looked at with regular expressions alone while it comes: parsing every piece as JSON would cost more than
-receiving it, and be part of what is measured. They look at every byte a fixed number of times, whatever a server sends.
+While an answer arrives, it is only searched with regular expressions. Parsing each piece as JSON would cost more than
+receiving it, and would distort the measurement. Each byte is examined a fixed number of times, whatever the server
+sends.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import printable
 
 SHORTEST_SECRET = 6
-"""Letters of a header's word that may be a secret; shorter ones, as `true`, stand in too many texts."""
+"""Minimum length of a header's word that is treated as secret; shorter words, such as `true`, are too common."""
 
 
 Prompt = list[int] | str
-"""A prompt as token ids, as text, or as the messages of a chat."""
+"""A prompt: token ids or text."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class Target:
     """A server as requests see it.
 
     Attributes:
-        url: base address, up to and with /v1.
-        model: the model's name there.
-        headers: what every request carries; the key is among them, so they are never printed.
-        verify_tls: whether its certificate is checked.
-        body: fields of every request besides prompt and max_tokens.
-        chat: whether prompts are messages of a chat.
-        tokenizer: folder or hub id of the model's tokenizer; None where nobody has it.
-        trust_remote_code: whether that may be code which comes with the model.
+        url: base address, up to and including /v1.
+        model: the model's name on the server.
+        headers: headers of every request. They include the key, so they are never printed.
+        verify_tls: whether the server's certificate is checked.
+        body: fields of every request except prompt and max_tokens.
+        chat: whether prompts are chat messages.
+        tokenizer: folder or hub id of the model's tokenizer; None if unknown.
+        trust_remote_code: whether the tokenizer may run code from the model.
     """
 
     url: str
@@ -55,11 +56,11 @@ class Target:
 
     @property
     def asked_at(self) -> str:
-        """The address of completions."""
+        """Address for completions."""
         return f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
 
     def asking(self, prompt: Prompt, output_tokens: int) -> dict[str, Any]:
-        """Return what is posted for one completion; of a chat `prompt` is a message's text, or all messages."""
+        """Return the JSON body of a completion; for a chat, `prompt` is the text of one message or all messages."""
         own: dict[str, Any] = {"model": self.model, "max_tokens": output_tokens}
         if not self.chat:
             return {**self.body, **own, "prompt": prompt}
@@ -70,14 +71,14 @@ class Target:
         return {**body, **own, "messages": messages}
 
     def quoted(self, text: str, most: int = 300) -> str:
-        """Return what the server wrote as one line of at most `most` characters, with no word of a header's value."""
+        """Return the server's `text` as one line of at most `most` characters, with words from header values masked."""
         for word in " ".join(self.headers.values()).split():
             if len(word) >= SHORTEST_SECRET:
-                text = re.sub(re.escape(word), "***", text, flags=re.IGNORECASE)  # a host's name has small letters
+                text = re.sub(re.escape(word), "***", text, flags=re.IGNORECASE)  # host names appear in lower case
         return printable(" ".join(text.split()), most)
 
     def settle(self, outcome: RequestOutcome) -> None:
-        """Make what the server says in an `outcome` that failed fit to be kept and shown."""
+        """Make the server's texts in a failed `outcome` safe to store and show."""
         if outcome.error is None:
             return
         outcome.error = self.quoted(outcome.error)
@@ -86,28 +87,28 @@ class Target:
 
     @property
     def root(self) -> str:
-        """The address above /v1, where /health and /metrics are."""
+        """Address above /v1, with /health and /metrics."""
         return self.url.removesuffix("/v1")
 
 
 @dataclass
 class RequestOutcome:
-    """What became of one request. Times are seconds of the monotonic clock.
+    """Outcome of one request. Times are seconds of the monotonic clock.
 
     Attributes:
-        due_s: when it was to be sent: when the load says, or else when the harness let it; None where it does not tell.
-        sent_s: when it was sent, the connection standing; None where it never was.
-        pieces_s: when each piece of the answer came; of a stream perhaps only the first and the last.
-        piece_tokens: tokens in each piece; empty where only the first and the last are known.
-        prompt_tokens: as the server counted them; None where it does not say.
-        output_tokens: tokens that came back.
-        counted: whether each token was seen; else the server said how many there were.
-        finish_reason: why it ended: length, stop.
+        due_s: time at which the load or the harness scheduled the request; None if the harness does not report it.
+        sent_s: time at which the request was sent on its open connection; None if it was not sent.
+        pieces_s: arrival times of the pieces of the answer; some harnesses report only the first and the last.
+        piece_tokens: tokens in each piece; empty if only the first and the last time are known.
+        prompt_tokens: prompt tokens counted by the server; None if it does not report them.
+        output_tokens: tokens in the answer.
+        counted: whether the client saw each token; if not, `output_tokens` is the server's number.
+        finish_reason: the server's reason for the end: length, stop.
         status: HTTP status.
-        error: why it failed; None where it did not.
-        ended_s: when its answer ended or it failed.
-        cut_s: when it was cut, since the time of the load was over; None where it was not.
-        every_piece: whether `pieces_s` are those of every piece, though nobody tells how many tokens each had.
+        error: reason of the failure; None on success.
+        ended_s: time at which the answer ended or failed.
+        cut_s: time at which the request was cut because the load's time was over; None if it was not cut.
+        every_piece: whether `pieces_s` has every piece although the tokens of each piece are unknown.
     """
 
     due_s: float | None = None
@@ -130,12 +131,13 @@ class LoadPass:
     """One pass of a load.
 
     Attributes:
-        began_s: when it began, on the monotonic clock.
-        elapsed_s: until the last answer had ended.
-        outcomes: one for each request, in their order.
-        client: what sending cost.
-        sent: where not all were sent once: for each outcome, which request it is of, from 0, and how often that had
-            been sent before.
+        began_s: start time, on the monotonic clock.
+        elapsed_s: time until the last answer ended, in seconds.
+        outcomes: one for each request, in order.
+        client: cost of sending.
+        sent: for each outcome, the index of its request and the number of earlier sendings of that request; None if
+            each
+            request was sent once.
     """
 
     began_s: float
@@ -146,12 +148,12 @@ class LoadPass:
 
 
 class ServingFailed(Exception):  # noqa: N818 (an outcome)
-    """There is no server, or it can't be measured.
+    """The server is missing or cannot be measured.
 
     Args:
-        category: kind of failure.
-        cause: what happened, in one line; never with a key in it.
-        fix: what to do.
+        category: category of the failure.
+        cause: one line, without any key.
+        fix: the remedy.
     """
 
     def __init__(self, category: str, cause: str, fix: str) -> None:
@@ -162,31 +164,31 @@ class ServingFailed(Exception):  # noqa: N818 (an outcome)
 
 
 ERROR_BYTES = 64 << 10
-"""So much of an error is read: a sentence of it is shown."""
+"""Largest number of bytes read from an error."""
 
 ERROR_S = 10.0
-"""So long the text of an error is waited for."""
+"""Time limit for receiving the text of an error, in seconds."""
 
 TEMPLATE_TOKENS = 4 << 10
-"""More than a chat template adds to a message."""
+"""Upper bound for the tokens that a chat template adds to a message."""
 
 TOKEN_BYTES = 4 << 10
-"""More than one token takes in an answer, with the 20 most likely ones beside it."""
+"""Upper bound for the bytes of one token in an answer, including the 20 most likely tokens."""
 
 
 class Headers(Protocol):
-    """The headers of an answer, as every HTTP client has them: whatever the letters of a name, it is found."""
+    """Headers of an answer from any HTTP client; names are case-insensitive."""
 
     def get(self, name: str, /) -> str | None:
-        """Return what stands under `name`."""
+        """Return the value of header `name`."""
 
 
 class Unusable(Exception):  # noqa: N818 (an outcome)
-    """What a server answers is no answer; the text may quote it, and is not fit to be shown yet.
+    """The answer of a server cannot be used.
 
     Args:
-        reason: why.
-        status: its HTTP status, where that is why.
+        reason: the reason, possibly with quoted text that is not yet safe to show.
+        status: HTTP status, if it is the reason.
     """
 
     def __init__(self, reason: str, status: int = 200) -> None:
@@ -196,12 +198,12 @@ class Unusable(Exception):  # noqa: N818 (an outcome)
 
 @dataclass(frozen=True)
 class Question:
-    """A completion that is asked for.
+    """A completion request.
 
     Attributes:
-        body: what is posted.
-        output_tokens: so many tokens may come back.
-        template_tokens: so many a chat template may add to what is posted.
+        body: the posted body.
+        output_tokens: largest allowed number of tokens in the answer.
+        template_tokens: largest number of tokens that a chat template may add.
     """
 
     body: bytes
@@ -210,17 +212,17 @@ class Question:
 
     @property
     def prompt_tokens(self) -> int:
-        """More than any prompt has: no more tokens than its request has bytes, and what a template adds."""
+        """Upper bound for prompt tokens: the bytes of the request plus the tokens of the template."""
         return len(self.body) + self.template_tokens
 
     @property
     def answer_bytes(self) -> int:
-        """More than any answer takes: the prompt quoted in it, and every token."""
+        """Upper bound for the bytes of the answer: the quoted prompt and all tokens."""
         return (1 << 20) + 16 * len(self.body) + TOKEN_BYTES * self.output_tokens
 
 
 def parsed(content: str | bytes) -> Any:
-    """Return `content` parsed as JSON; None where it is none, or nested deeper than anything of use."""
+    """Return `content` parsed as JSON; None if it is not JSON or is nested too deeply."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
@@ -228,7 +230,7 @@ def parsed(content: str | bytes) -> Any:
 
 
 def told(status: int | None, reason: str | None, content: str) -> str:
-    """Return what a server said of a failure: its status, and its message without what is around it."""
+    """Return the server's description of a failure: status and message, without the surrounding JSON."""
     message = parsed(content)
     for name in ("error", "detail", "message"):
         if isinstance(message, dict) and name in message:
@@ -238,9 +240,10 @@ def told(status: int | None, reason: str | None, content: str) -> str:
 
 
 def elsewhere(status: int, headers: Headers) -> str | None:
-    """Return where a redirect leads, as a sentence; None where the answer is no redirect.
+    """Return a sentence with the target of a redirect; None if the answer is not a redirect.
 
-    It is never followed: the headers, a key among them, are for the host that was named, and so is what is measured.
+    Redirects are never followed: the headers, with the key, are only for the configured host, and so is the
+    measurement.
     """
     location = headers.get("Location")
     if location is None or not 300 <= status < 400:
@@ -253,13 +256,13 @@ def elsewhere(status: int, headers: Headers) -> str | None:
 
 
 def encoding_of(headers: Headers) -> str | None:
-    """Return how the answer is compressed, which nobody asked for; None where it is not."""
+    """Return the compression of the answer, although none was requested; None if it is not compressed."""
     found = (headers.get("Content-Encoding") or "").strip()
     return None if found.lower() in ("", "identity") else found
 
 
 async def check_head(status: int, reason: str | None, headers: Headers, body: AsyncIterator[bytes]) -> None:
-    """Raise `Unusable` where the head of an answer says that it is none, with the beginning of `body` in its words."""
+    """Raise `Unusable` if the head of an answer reports a failure or compression, quoting the start of `body`."""
     encoding = encoding_of(headers)
     if status == 200 and encoding is None:
         return
@@ -273,7 +276,7 @@ async def check_head(status: int, reason: str | None, headers: Headers, body: As
 
 
 async def beginning(body: AsyncIterator[bytes], most: int) -> bytes:
-    """Return what comes of `body`, until it is more than `most` bytes."""
+    """Return the start of `body`, read until it exceeds `most` bytes."""
     found = bytearray()
     async for piece in body:
         found += piece
@@ -283,7 +286,7 @@ async def beginning(body: AsyncIterator[bytes], most: int) -> bytes:
 
 
 def too_long(most: int) -> Unusable:
-    """Return what to raise where an answer takes more than `most` bytes."""
+    """Return the exception for an answer of more than `most` bytes."""
     return Unusable(f"the answer is longer than {most} bytes, more than any to this request takes")
 
 
@@ -291,17 +294,17 @@ TOKEN_IDS = b'"token_ids":'
 PROMPT_TOKEN_IDS = b'"prompt_token_ids":'
 TEXT = re.compile(rb'"(?:text|content)":\s*"[^"]')
 ERROR = re.compile(rb'"error":\s*[^n\s]')
-"""An event with an error that is not null."""
+"""Event with a non-null error."""
 GOOD_ENDS = ("length", "stop", None)
 FINISH = re.compile(rb'"finish_reason":\s*"(\w{1,40})"')
 
 
 def open_session(verify_tls: bool) -> aiohttp.ClientSession:
-    """Return a session for `send`: any number of connections, and no limit on time, which the launch has."""
+    """Return a session for `send` with unlimited connections and time; the launch has its own limit."""
     trace = aiohttp.TraceConfig()
     trace.on_request_chunk_sent.append(_note_sent)  # the body, which aiohttp writes together with the headers
     return aiohttp.ClientSession(
-        # vLLM's server closes an idle connection after 5 s, and what is sent at that very moment fails
+        # vLLM's server closes idle connections after 5 s, and a request sent at that moment would fail
         connector=aiohttp.TCPConnector(limit=0, ssl=verify_tls, keepalive_timeout=2.0),
         timeout=aiohttp.ClientTimeout(total=None),
         headers={"Accept-Encoding": "identity"},  # a few compressed bytes may be gigabytes
@@ -311,7 +314,7 @@ def open_session(verify_tls: bool) -> aiohttp.ClientSession:
 
 
 async def _note_sent(_session: aiohttp.ClientSession, context: Any, _chunk: Any) -> None:
-    """Note when a request was sent: a thousand handed over at once take a second, and that is not the server's."""
+    """Record when a request was sent: sending a thousand together takes a second that is not the server's."""
     context.trace_request_ctx.sent_s = time.monotonic()
 
 
@@ -322,7 +325,7 @@ async def send(
     question: Question,
     outcome: RequestOutcome,
 ) -> None:
-    """Send `question` and fill `outcome` with what comes back; no failure of the server or the network is raised."""
+    """Send `question` and fill `outcome`; failures of server or network are stored there, not raised."""
     try:
         async with session.post(
             url, data=question.body, headers=headers, allow_redirects=False, trace_request_ctx=outcome
@@ -338,11 +341,11 @@ async def send(
 
 
 class Answer:
-    """An answer that comes line by line; `outcome` is filled with what comes.
+    """An answer that arrives line by line and fills `outcome`.
 
     Args:
-        question: what was asked.
-        outcome: what is known of the request so far.
+        question: the request.
+        outcome: the request's outcome so far.
     """
 
     def __init__(self, question: Question, outcome: RequestOutcome) -> None:
@@ -353,10 +356,10 @@ class Answer:
         self._ended = False
 
     def take(self, line: bytes, now_s: float) -> bool:
-        """Take a line that came at `now_s`; False for the one that ends the stream.
+        """Process a line that arrived at `now_s`; return False for the line that ends the stream.
 
         Raises:
-            Unusable: more tokens came than were asked for, and who knows how many more are to come.
+            Unusable: if more tokens arrived than were requested.
         """
         if not line.startswith(b"data:"):
             return True  # comments that keep a connection alive
@@ -371,7 +374,7 @@ class Answer:
         return True
 
     def end(self) -> None:
-        """Say what was wrong with it, after its last line."""
+        """Check the whole answer after its last line and store its error, if any."""
         outcome = self._outcome
         _count_claimed(parsed(self._last), self._question, outcome)
         if outcome.error is None and not self._ended:
@@ -382,7 +385,7 @@ class Answer:
 
 
 async def _read_stream(content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome) -> None:
-    waiting = bytearray()  # the beginning of a line whose end has not come
+    waiting = bytearray()  # the start of an incomplete line
     left = question.answer_bytes
     answer = Answer(question, outcome)
     async for data in content.iter_any():
@@ -405,9 +408,9 @@ async def _read_stream(content: aiohttp.StreamReader, question: Question, outcom
 
 
 def _take(event: bytes, now: float, outcome: RequestOutcome) -> bool:
-    """Take one event of a stream; whether it is the last with tokens."""
+    """Process one event of a stream; return whether it is the last with tokens."""
     ids = listed(event, TOKEN_IDS)
-    # of a chat in an event of its own, before the first token
+    # a chat sends the prompt's ids in a separate event before the first token
     if not outcome.pieces_s and (prompt := listed(event, PROMPT_TOKEN_IDS)) is not None:
         outcome.prompt_tokens = prompt
     if ids is not None:
@@ -429,7 +432,7 @@ def _take(event: bytes, now: float, outcome: RequestOutcome) -> bool:
 
 
 def _check(question: Question, outcome: RequestOutcome) -> None:
-    """Refuse what has too few tokens, which would pass for a fast answer, or too many, which would pass for many."""
+    """Store an error if the answer ended wrongly, has too many tokens, or has an impossible number of prompt tokens."""
     if outcome.error is not None:
         return
     if outcome.finish_reason not in GOOD_ENDS:
@@ -445,7 +448,7 @@ def _too_many(tokens: int, most: int) -> str:
 
 
 def _count_claimed(answer: Any, question: Question, outcome: RequestOutcome) -> None:
-    """Take the server's own counts where the tokens themselves were not seen."""
+    """Use the server's own counts if the client has not seen the tokens."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(usage, dict):
         return
@@ -465,10 +468,11 @@ def _count_claimed(answer: Any, question: Question, outcome: RequestOutcome) -> 
 
 
 def listed(event: bytes, key: bytes) -> int | None:
-    """Return how many values the first list behind `key` holds; None where there is none.
+    """Return the number of values in the first list after `key`; None if there is none.
 
-    It looks at each byte once, whatever the event is; a regular expression begins anew at each key, and takes ten times
-    as long for the thousands of ids of a long prompt.
+    The search examines each byte once. A regular expression would restart at each key and take ten times as long for
+    the
+    thousands of ids of a long prompt.
     """
     at = event.find(key)
     while at >= 0:

@@ -1,7 +1,7 @@
-"""Requests sent by the command `vllm bench serve`, and the JSON file of `--save-result --save-detailed` read back.
+"""Sends requests with the command `vllm bench serve`, and reads the JSON file of `--save-result --save-detailed`.
 
-The command gets the pass as a custom data set: text and output tokens of each request. The command paces and
-sends the requests itself, and its results are kept.
+The command receives the pass as a custom data set: text and output tokens of each request. It paces and sends the
+requests itself, and its results are kept.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ importlib.metadata.version = of_any_build
 from vllm.entrypoints.cli.main import main
 main()
 """
-"""vLLM's command. It asks for the version of the package `vllm`, which other builds do not call themselves."""
+"""Runs vLLM's command, which needs the version of the package `vllm`; other builds have another package name."""
 
 NAME = "vllm bench serve"
 
 OWN = ("model", "max_tokens", "prompt", "messages", *commands.UNREAD)
-"""Fields of a request that the command fills, or whose answers it does not look at."""
+"""Request fields that the command fills itself, or whose answers it does not read."""
 
 
 def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str], dict[str, str]]:
-    """Write the data set; return the command line and its environment, in which alone the key stands."""
+    """Write the data set; return the command line and its environment, which holds the key."""
     rows = [
         {"prompt": text, "output_tokens": request.output_tokens}
         for text, request in zip(load.texts, load.requests, strict=True)
@@ -54,7 +54,7 @@ def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str
 
 
 def arguments(folder: Path, load: commands.Load, target: Target) -> list[str]:
-    """Return the words behind `vllm`; no secret is among them."""
+    """Return the arguments after `vllm`, which contain no secrets."""
     sampling = {name: value for name, value in target.asking("", 1).items() if name not in OWN}
     given: dict[str, Any] = {
         "backend": "openai-chat" if target.chat else "openai",
@@ -64,7 +64,7 @@ def arguments(folder: Path, load: commands.Load, target: Target) -> list[str]:
         "tokenizer": target.tokenizer,
         "dataset-name": "custom",
         "dataset-path": folder / "requests.jsonl",
-        "custom-output-len": -1,  # as the data set says
+        "custom-output-len": -1,  # as in the data set
         "num-prompts": len(load.requests),
         "num-warmups": 0,
         "ready-check-timeout-sec": 0,  # it has answered already
@@ -87,13 +87,13 @@ def arguments(folder: Path, load: commands.Load, target: Target) -> list[str]:
 
 
 def read_report(report: dict[str, Any], load: commands.Load, target: Target, offset_s: float) -> LoadPass:
-    """Return what the report says of a pass. Its times are those of `time.perf_counter`: the monotonic clock."""
+    """Return the pass from the report. Its times are from `time.perf_counter`, the monotonic clock."""
     each = ("start_times", "ttfts", "itls", "input_lens", "output_lens", "errors")
     lengths = {len(report.get(name) or ()) for name in each}
     if lengths != {len(load.requests)}:
         raise commands.missing(NAME, ", ".join(map(str, sorted(lengths))), len(load.requests))
     waited_s = report.get("queue_times")
-    if waited_s is None or report["request_rate"] == "inf":  # what waits for another's end is due then, and not before
+    if waited_s is None or report["request_rate"] == "inf":  # a request that waits for another's end is due only then
         waited_s = [None] * len(load.requests)
     outcomes = [
         _outcome({name: report[name][place] for name in each}, waited_s[place], request, target)
@@ -105,7 +105,7 @@ def read_report(report: dict[str, Any], load: commands.Load, target: Target, off
 
 
 def _outcome(seen: dict[str, Any], waited_s: float | None, request: Request, target: Target) -> RequestOutcome:
-    """Return what became of a request; `waited_s` passed from when it was due until it was sent."""
+    """Return the outcome of a request that waited `waited_s` between its due time and its sending."""
     sent_s, error = float(seen["start_times"]), str(seen["errors"] or "")
     counts = int(seen["input_lens"]), int(seen["output_lens"])
     outcome = RequestOutcome(due_s=None if waited_s is None else sent_s - waited_s, sent_s=sent_s)
@@ -116,7 +116,7 @@ def _outcome(seen: dict[str, Any], waited_s: float | None, request: Request, tar
         outcome.ended_s, outcome.every_piece = outcome.pieces_s[-1], True
         outcome.prompt_tokens, outcome.output_tokens = counts
         return outcome
-    outcome.error = error.strip().splitlines()[-1]  # of a traceback the error itself
+    outcome.error = error.strip().splitlines()[-1]  # the last line of a traceback is the error
     named = (status.value for status in http.HTTPStatus if status.phrase == outcome.error)
     outcome.status = next(named, outcome.status)
     target.settle(outcome)
