@@ -1,11 +1,11 @@
 """Several configurations against one baseline, measured in blocks: one spread, one critical value. Pure functions.
 
-A block is a round: one launch of each configuration. With y_ij the logarithm of configuration j in block i and
-d_ij = y_ij - y_i0 its log ratio to the baseline, the model is y_ij = block_i + configuration_j + noise. The spread of
-the noise is estimated from all configurations of the table together, so that a table of three configurations and three
-blocks has four degrees of freedom where each pair alone has two; and the comparisons share one critical value that
-holds for all of them together (Dunnett, "A multiple comparison procedure for comparing several treatments with a
-control", JASA 50, 1955). With one comparison all of it is Student's paired t test.
+A block is a round: one launch of each configuration. y_ij is the logarithm of configuration j in block i, and
+d_ij = y_ij - y_i0 is its log ratio to the baseline. The model is y_ij = block_i + configuration_j + noise. The spread
+of the noise is estimated from all configurations of the table. So a table of three configurations and three blocks has
+four degrees of freedom, and a single pair has two. All comparisons share one critical value that holds for all of them
+together (Dunnett, "A multiple comparison procedure for comparing several treatments with a control", JASA 50, 1955).
+With one comparison, this is Student's paired t test.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from scipy import optimize, special
 Array = NDArray[np.float64]
 
 BALANCED = 0.5
-"""Correlation of two log ratios to the same baseline where every block has all configurations."""
+"""Correlation of two log ratios to the same baseline if every block has all configurations."""
 
 _SCALES = 64
-"""Points at which the estimated spread is integrated over: p values are then right to a few millionths."""
+"""Integration points for the estimated spread; p values are then exact to a few millionths."""
 
 _BASELINES = np.linspace(-8.5, 8.5, 40)
-"""Points at which the noise that comparisons share is integrated over, in standard deviations."""
+"""Integration points for the shared noise of the comparisons, in standard deviations."""
 
 _NEGLIGIBLE = 1e-15
-"""Chance of an estimated spread beyond the points of the integral, on either side."""
+"""Chance of an estimated spread outside the integration points, on either side."""
 
 _VISIBLE = 0.9
 """Quantile of F above which one configuration visibly scatters more than the others."""
@@ -37,12 +37,13 @@ _VISIBLE = 0.9
 
 @dataclass(frozen=True)
 class Contrasts:
-    """What blocks tell of configurations against their baseline, as log ratios without a unit.
+    """Estimates of configurations against their baseline from blocks, as log ratios without a unit.
 
-    `log_ratio`, `error` (its standard error), `pairs` and `pooled_error` (the standard error from the spread of the
-    whole table alone) are [..., k - 1]; `freedom`, `comparisons` and `correlation` are [...]. NaN where a configuration
-    has fewer than two pairs. `own_error` [..., k - 1] is the standard error from a configuration's own pairs where it
-    or the baseline visibly scatters more than the others, and 0 elsewhere; `own_freedom` are its degrees of freedom.
+    `log_ratio`, `error` (its standard error), `pairs` and `pooled_error` are [..., k - 1]. `pooled_error` is the
+    standard error from the spread of the whole table only. `freedom`, `comparisons` and `correlation` are [...].
+    Values are NaN if a configuration has fewer than two pairs. `own_error` [..., k - 1] is the standard error from a
+    configuration's own pairs if it or the baseline visibly scatters more than the others, else 0. `own_freedom` are
+    its degrees of freedom.
     """
 
     log_ratio: Array
@@ -59,18 +60,18 @@ class Contrasts:
 def contrasts(log_ratios: ArrayLike) -> Contrasts:
     """Estimate the log ratio of each of k - 1 configurations to the baseline from `log_ratios` [..., m, k - 1].
 
-    `log_ratios` holds d_ij, NaN where block i has no pair of configuration j. The estimate d_j is the mean of its own
-    m_j pairs. s^2 is the residual variance of the least-squares fit of blocks and configurations, with
-    nu = sum_j (m_j - 1) degrees of freedom, (m - 1)(k - 1) where nothing is missing. The standard error is guarded
-    against one configuration that scatters more than the others: se_j^2 = max(2 s^2, s_j^2) / m_j, with s_j^2 the
-    sample variance of its own pairs. With one configuration both are the same, and so is nu = m - 1. s_j has fewer
-    degrees of freedom than s, so where it is visible that one side scatters more, `half_widths` asks `own_error`, too.
+    `log_ratios` holds d_ij, NaN if block i has no pair of configuration j. The estimate d_j is the mean of its own m_j
+    pairs. s^2 is the residual variance of the least-squares fit of blocks and configurations, with
+    nu = sum_j (m_j - 1) degrees of freedom: (m - 1)(k - 1) if nothing is missing. The standard error is
+    se_j^2 = max(2 s^2, s_j^2) / m_j, with s_j^2 the sample variance of the configuration's own pairs. The maximum
+    guards against a configuration with larger scatter than the others. With one configuration both variances are
+    equal, and nu = m - 1. s_j has fewer degrees of freedom than s. So if one side visibly scatters more, `half_widths`
+    also uses `own_error`.
 
     A block with a missing launch keeps its other pairs. Leaving out whole blocks would cost more than it gains:
-    studies/block_tables.py has both, and least squares. Configurations with fewer than two pairs take no part.
-
-    `correlation` is that of two estimates, n_jl / (2 sqrt(m_j m_l)) with n_jl shared blocks: the least one in the
-    table, which errs on the safe side, and `BALANCED` where nothing is missing.
+    studies/block_tables.py compares both with least squares. Configurations with fewer than two pairs are left out.
+    `correlation` is the smallest correlation of two estimates in the table, n_jl / (2 sqrt(m_j m_l)) with n_jl shared
+    blocks. The smallest errs on the safe side; it is `BALANCED` if nothing is missing.
 
     Raises:
         ValueError: fewer than two dimensions.
@@ -107,12 +108,12 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
 
 
 def _scatters_more(d: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return of each configuration [..., k - 1] whether it or the baseline visibly scatters more than the others.
+    """Return for each configuration [..., k - 1] whether it or the baseline visibly scatters more than the others.
 
-    By blocks without a missing pair in log ratios `d` [..., m, k - 1], 0 if missing. Left out in turn, a configuration
-    is compared with what is left: s_j^2 / (2 s_-j^2) with F of m - 1 and (m - 1)(k - 2) degrees of freedom. Of the
-    baseline the variance of its distance from the mean of the others takes the place of s_j^2, and with k = 3 too few
-    are left to tell.
+    Only blocks without a missing pair in log ratios `d` [..., m, k - 1] count; missing values are 0. Each
+    configuration is compared with all the others: s_j^2 / (2 s_-j^2) against F with m - 1 and (m - 1)(k - 2) degrees
+    of freedom. For the baseline, s_j^2 is replaced by the variance of its distance from the mean of the others. With k
+    = 3 the baseline is not tested, because too few configurations remain.
     """
     judged = np.asarray(there.any(axis=-2))
     k = judged.sum(axis=-1)[..., None] + 1
@@ -134,11 +135,11 @@ def _scatters_more(d: Array, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _residual_variance(d: Array, there: NDArray[np.bool_]) -> Array:
-    """s^2 [...] of the least-squares fit of blocks and configurations to log ratios `d` [..., m, k - 1], 0 if missing.
+    """Return s^2 [...] of the least-squares fit to log ratios `d` [..., m, k - 1], with 0 for missing values.
 
-    In a block the ratios share the baseline's noise, so their covariance is s^2 (I + J), whose inverse is
-    I - J / n_i, n_i being the ratios and the baseline of the block: generalised least squares with it is the ordinary
-    fit of all y_ij.
+    The fit is of blocks and configurations. The ratios in a block share the baseline's noise, so their covariance is
+    s^2 (I + J). Its inverse is I - J / n_i, with n_i the number of ratios plus the baseline. Generalised least squares
+    with this inverse equals the ordinary fit of all y_ij.
     """
     present = there.astype(float)
     cells = present.sum(axis=-1) + 1
@@ -156,9 +157,9 @@ def _residual_variance(d: Array, there: NDArray[np.bool_]) -> Array:
 
 @lru_cache(maxsize=256)
 def _scales(freedom: int) -> tuple[Array, Array]:
-    """Estimated over true spread, sqrt(chi^2_nu / nu), at `_SCALES` points, and the weight of each.
+    """Return estimated over true spread, sqrt(chi^2_nu / nu), at `_SCALES` points, and the weight of each point.
 
-    By the trapezoidal rule in the logarithm, where the density is smooth and falls off on both sides.
+    The trapezoidal rule is used in the logarithm, where the density is smooth and falls off on both sides.
     """
     half = freedom / 2
     ends = special.gammaincinv(half, _NEGLIGIBLE), special.gammainccinv(half, _NEGLIGIBLE)
@@ -170,11 +171,11 @@ def _scales(freedom: int) -> tuple[Array, Array]:
 def adjusted_p(
     t: float, comparisons: int, freedom: int, correlation: float = BALANCED, *, one_sided: bool = False
 ) -> float:
-    """Return the chance that the largest of `comparisons` |t| is at least `t` >= 0 where nothing differs.
+    """Return the chance that the largest of `comparisons` |t| is at least `t` >= 0 if nothing differs.
 
-    The t values share one spread estimate with `freedom` degrees of freedom, and any two are correlated by
-    `correlation` below 1. The integral over the spread and over what the comparisons share is done by quadrature
-    (Dunnett 1955); one comparison is Student's t. With `one_sided` of the largest t, whatever the smallest is.
+    The t values share one estimate of the spread with `freedom` degrees of freedom. Any two have the `correlation`,
+    below 1. The integral over the spread and over the shared noise is computed by quadrature (Dunnett 1955). One
+    comparison is Student's t. With `one_sided`, the chance is of the largest t instead of the largest |t|.
     """
     if comparisons == 1:
         return float((1 if one_sided else 2) * special.stdtr(freedom, -t))
@@ -192,10 +193,10 @@ def adjusted_p(
 def critical_value(
     comparisons: int, freedom: int, level: float, correlation: float = BALANCED, *, one_sided: bool = False
 ) -> float:
-    """Return the |t| that the largest of `comparisons` exceeds with chance `level` where nothing differs.
+    """Return the |t| that the largest of `comparisons` exceeds with chance `level` if nothing differs.
 
-    Dunnett's two-sided point, or the one-sided one; arguments as in `adjusted_p`. It lies between Student's t at
-    `level` and at `level` / `comparisons` (Bonferroni).
+    This is Dunnett's two-sided point, or the one-sided point; the arguments are as in `adjusted_p`. It lies between
+    Student's t at `level` and at `level` / `comparisons` (Bonferroni).
     """
     sides = 1 if one_sided else 2
     low, high = (float(-special.stdtrit(freedom, level / (sides * share))) for share in (1, comparisons))
@@ -209,10 +210,10 @@ def critical_value(
 
 
 def half_widths(found: Contrasts, level: float) -> Array:
-    """Return how far the interval of each log ratio reaches [..., k - 1], so that all miss with chance `level`.
+    """Return the half width of each log ratio's interval [..., k - 1]; with chance `level`, any interval misses.
 
-    The critical value times the error. Where one side visibly scatters more, at least as far as by its own pairs: then
-    Student's t at `level` / comparisons (Bonferroni) times `own_error`.
+    The half width is the critical value times the error. If one side visibly scatters more, it is at least `own_error`
+    times Student's t at `level` / comparisons (Bonferroni).
     """
     comparisons = np.maximum(found.comparisons, 1)
     points = np.vectorize(critical_value, otypes=[float])
@@ -222,7 +223,7 @@ def half_widths(found: Contrasts, level: float) -> Array:
 
 
 def p_value(found: Contrasts, place: int) -> float:
-    """Return the chance of a t as large as that of configuration `place` among all of one table, as `half_widths`."""
+    """Return the adjusted p value of configuration `place` within its table, consistent with `half_widths`."""
     comparisons, distance = int(found.comparisons), abs(float(found.log_ratio[place]))
     shared = adjusted_p(distance / float(found.error[place]), comparisons, int(found.freedom), float(found.correlation))
     if not found.own_error[place]:
@@ -234,10 +235,10 @@ def p_value(found: Contrasts, place: int) -> float:
 def step_down(p_values: ArrayLike, groups: ArrayLike) -> Array:
     """Adjust p values [n], which hold within each of `groups` [n] (labels), for all groups together: [n].
 
-    From the smallest on, each is multiplied by the number of groups that still have one as large, at most to 1, and is
-    no less than the one before. The chance of even one false rejection is then at most the level: when the first
-    true hypothesis is reached, every group that has true ones is still counted. With groups of one this is
-    Holm's method (1979), with one group nothing changes.
+    In ascending order, each p value is multiplied by the number of groups that still have a p value at least as large.
+    It is at most 1 and never below the previous one. The chance of any false rejection is then at most the level: when
+    the first true hypothesis is reached, every group with true hypotheses is still counted. With groups of one this is
+    Holm's method (1979); with one group nothing changes.
     """
     p, labels = np.asarray(p_values, dtype=float), np.asarray(groups)
     order = np.argsort(p, kind="stable")

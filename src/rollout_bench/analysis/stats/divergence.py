@@ -1,6 +1,7 @@
-"""How far one policy is from another on tokens that one of them sampled: KL, weights, choices, with intervals.
+"""Divergence between two policies on tokens that one of them sampled: KL, weights, choices, with intervals.
 
-Pure functions on arrays. d = log q - log p is of each token, p being the policy that sampled it, both at temperature 1.
+Pure functions on arrays. For each token, d = log q - log p. p is the policy that sampled the token. Both policies have
+temperature 1.
 """
 
 from __future__ import annotations
@@ -17,36 +18,36 @@ from scipy import special
 Array = NDArray[np.float64]
 
 NEAR = (0.9, 1.1)
-"""Ratios q / p inside are near 1."""
+"""Ratios q / p in this range are near 1."""
 
 CLIP = 2.0
-"""Where truncated importance sampling cuts a weight off: the usual cap of verl's and TRL's corrections."""
+"""Cap of the weights in truncated importance sampling: the usual value in verl's and TRL's corrections."""
 
 REPLICATES = 4000
-"""Samples of the bootstrap."""
+"""Bootstrap samples."""
 
 PIVOTS = 1500
-"""Draws of what the mean of |d| may truly be."""
+"""Draws of the true mean of |d|."""
 
 TELLING = 2
-"""Sequences in which anything differs that an interval of the mean of |d| takes."""
+"""Minimum number of sequences with any difference for an interval of the mean of |d|."""
 
 FARTHEST = 1000.0
-"""Times the mean of |d| beyond which its interval has no upper end."""
+"""The interval of the mean of |d| has no upper end beyond this multiple of the mean."""
 
 LARGEST = 700.0
-"""The largest k1 of which e^k1 is still a double."""
+"""The largest k1 for which e^k1 is a double."""
 
 GRID = 1000
-"""Values among which a sample's percentile is found."""
+"""Number of values among which a sample's percentile is searched."""
 
 SEED = 20
-"""Of the bootstrap: the same data give the same interval, always."""
+"""Seed of the bootstrap, so that the same data always give the same interval."""
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A value with its interval, whose ends are NaN where it is not known; `high` is infinite where there is no end."""
+    """A value with its interval; both ends are NaN if unknown, and `high` is infinite without an upper end."""
 
     value: float
     low: float
@@ -60,26 +61,27 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far q is from p, over all tokens that p sampled.
+    """Divergence of q from p over all tokens that p sampled.
 
     Attributes:
-        sequences: how many.
-        tokens: of all sequences.
-        mean: of d, in nats; its negative is `k1`.
-        sd: of d, about its mean, in nats.
-        p95: of |d|, the least value that 95 % of the tokens don't exceed.
-        largest: of |d|.
-        size: mean over sequences of the mean of |d| of their tokens: each sequence counts alike, however long it is.
-        k1: estimate of KL(p || q) in nats per token, mean of -d: without bias, of either sign.
-        k3: the same, mean of e^d - 1 - d: without bias, never negative, and of less variance where q is near p.
+        sequences: number of sequences.
+        tokens: tokens of all sequences.
+        mean: mean of d, in nats; `k1` is its negative.
+        sd: standard deviation of d about its mean, in nats.
+        p95: smallest value of |d| that 95 % of the tokens do not exceed.
+        largest: largest |d|.
+        size: mean over sequences of the mean of |d| of their tokens; each sequence counts equally, whatever its length.
+        k1: estimate of KL(p || q) in nats per token, mean of -d: unbiased, of either sign.
+        k3: estimate of KL(p || q) in nats per token, mean of e^d - 1 - d: unbiased, never negative, and with less
+            variance if q is near p.
         outside: share of tokens whose ratio e^d is outside `NEAR`.
         clipped: share of tokens whose ratio is above `CLIP`.
-        token_ess: effective sample size of tokens weighted by e^d, as a share of them: (sum w)^2 / (n sum w^2).
-        sequence_ess: the same of sequences, weighted by the product of their tokens' ratios, each time that they were
-            given anew: not of all times together, which would be a power of the weight. Without an interval: few
-            sequences say little of how large the rarest weights are, and 90 % intervals missed in 32 of 100 tries.
-        agreement: share of tokens in whose place both find the same token likeliest; None where that is not known.
-        perplexity_ratio: of the tokens under q over that under p: e^k1, of which `LARGEST` is the most.
+        token_ess: effective sample size of tokens weighted by e^d, as a share of the tokens: (sum w)^2 / (n sum w^2).
+        sequence_ess: effective sample size of sequences, weighted by the product of their tokens' ratios. Each scoring
+            counts separately; the product over all scorings would be a power of the weight. It has no interval, because
+            few sequences hardly show the rarest weights: 90 % intervals missed in 32 of 100 tries.
+        agreement: share of tokens at which both policies have the same most likely token; None if unknown.
+        perplexity_ratio: perplexity of the tokens under q over perplexity under p: e^k1, with k1 at most `LARGEST`.
     """
 
     sequences: int
@@ -105,22 +107,23 @@ def divergence(
     same_first: Sequence[ArrayLike] | None = None,
     times: int = 1,
 ) -> Divergence:
-    """Return how far q is from p.
+    """Return the divergence of q from p.
 
-    k1 and k3 are those of J. Schulman, "Approximating KL Divergence" (2020, joschu.net/blog/kl-approx.html), where
-    x ~ q, r = p(x) / q(x), and KL[q, p] is estimated by -log r and (r - 1) - log r. Here the tokens are p's, so the
-    names of the two change places. Intervals are percentiles of a bootstrap of whole sequences (B. Efron and R. J.
-    Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3): the tokens of one depend on each other. Those of
-    means are as wide as Student's at least, as in `excess`; that of `size` is `mean_size`'s.
+    k1 and k3 are from J. Schulman, "Approximating KL Divergence" (2020, joschu.net/blog/kl-approx.html). There x ~ q,
+    r = p(x) / q(x), and KL[q, p] is estimated by -log r and (r - 1) - log r. Here p sampled the tokens, so p and q
+    change places. Intervals are percentiles of a bootstrap of whole sequences, because tokens of a sequence depend on
+    each other (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3). Intervals of
+    means are at least as wide as Student's, as in `excess`. The interval of `size` is computed by `mean_size`.
 
     Args:
         log_ratios: for each sequence d of its tokens [n_i >= 1], in nats; p sampled them.
-        confidence: of each interval, taken alone.
-        same_first: for each sequence and token whether both find the same token likeliest [n_i].
-        times: how often q gave each sequence its probabilities: so many parts of each n_i follow one another.
+        confidence: of each interval on its own.
+        same_first: for each sequence and token whether both policies have the same most likely token [n_i].
+        times: number of times that q scored each sequence; each n_i consists of that many consecutive parts.
 
     Raises:
-        ValueError: there is no sequence, one has no token, a value is not finite, or there are no such parts.
+        ValueError: there is no sequence, a sequence has no token, a value is not finite, or n_i is not divisible by
+            `times`.
     """
     each = [np.asarray(values, dtype=float) for values in log_ratios]
     if not each or any(values.size == 0 for values in each):
@@ -155,13 +158,13 @@ def divergence(
 def mean_size(log_ratios: Sequence[ArrayLike], confidence: float) -> Bounded:
     """Return the mean over sequences of their mean |d|, with its interval.
 
-    |d| has a long tail to one side, and a bootstrap and Student's interval lie too low: rare large values that a run
-    has not drawn are in neither. So the mean of a sequence is taken to be zero or lognormal. With n1 of n sequences not
-    zero, and m and s^2 the mean and variance of their logarithms, the true mean is p exp(mu + v / 2), where
-    p ~ Beta(n1 + 1/2, n - n1 + 1/2), v ~ (n1 - 1) s^2 / chi^2_(n1 - 1) and mu ~ m + Normal(0, v / n1), and the ends are
+    |d| has a long upper tail. Bootstrap and Student's intervals are too low, because they miss rare large values that
+    the run did not draw. So the mean of a sequence is modelled as zero or lognormal. Let n1 of n sequences be nonzero,
+    and m and s^2 the mean and variance of their logarithms. The true mean is p exp(mu + v / 2) with
+    p ~ Beta(n1 + 1/2, n - n1 + 1/2), v ~ (n1 - 1) s^2 / chi^2_(n1 - 1) and mu ~ m + Normal(0, v / n1). The ends are
     quantiles of `PIVOTS` draws (K. Krishnamoorthy and T. Mathew, "Inferences on the means of lognormal distributions
     using generalized p-values and generalized confidence intervals", J. Stat. Plan. Inference 115, 2003; zeros:
-    J. Aitchison, J. Am. Stat. Assoc. 50, 1955). Not known of fewer than `TELLING`, and without an upper end
+    J. Aitchison, J. Am. Stat. Assoc. 50, 1955). The interval is unknown for n1 below `TELLING`, and has no upper end
     beyond `FARTHEST`.
 
     Args:
@@ -185,10 +188,10 @@ def _sizes(log_ratios: Sequence[ArrayLike]) -> Array:
 
 
 def effective_share(log_weights: ArrayLike) -> float:
-    """Return the effective sample size of weights e^`log_weights` [n >= 1], as a share of n: 1 where all are alike.
+    """Return the effective sample size of weights e^`log_weights` [n >= 1], as a share of n: 1 for equal weights.
 
-    (sum w)^2 / (n sum w^2) (Kish, Survey Sampling, 1965). Only differences of the logarithms matter, so that no weight
-    is too large for a double.
+    The formula is (sum w)^2 / (n sum w^2) (Kish, Survey Sampling, 1965). Only differences of the logarithms matter, so
+    no weight overflows.
     """
     logs = np.asarray(log_weights, dtype=float)
     weights = np.exp(logs - logs.max())
@@ -196,20 +199,21 @@ def effective_share(log_weights: ArrayLike) -> float:
 
 
 def excess(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike], confidence: float) -> Bounded:
-    """Return by how much the mean of |d| is above that of a floor, over the same sequences, with its interval.
+    """Return the mean of |d| minus the mean of |d| of a noise floor, over the same sequences, with its interval.
 
-    Each sequence counts alike, as in `mean_size`, and its sides are drawn together, so what makes it hard for either
-    counts for both. The interval is the wider of the bootstrap's and of Student's: of 4 sequences the bootstrap alone
-    excludes 0 too often, in 11 % and not 2.5 %.
-    A floor of exactly nothing has no noise that a difference could be mistaken for, so there the bootstrap stays alone.
+    Each sequence counts equally, as in `mean_size`. Both sides of a sequence are drawn together, so its difficulty
+    affects both. The interval is the wider of the bootstrap's and Student's. With 4 sequences, the bootstrap alone
+    excludes 0 too
+    often: in 11 % of cases instead of 2.5 %. If the noise floor is exactly 0, it has no noise, so only the bootstrap is
+    used.
 
     Args:
         log_ratios: for each sequence d of its tokens [n_i], in nats.
-        floor: the same of what differs for no reason that matters [m_i].
+        floor: for each sequence d of the noise floor [m_i], in nats.
         confidence: of the interval.
 
     Raises:
-        ValueError: the sides have not as many sequences.
+        ValueError: the sides have different numbers of sequences.
     """
     if len(log_ratios) != len(floor):
         raise ValueError(f"{len(log_ratios)} sequences can't be held against {len(floor)}")
@@ -222,14 +226,14 @@ def excess(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike], confiden
 def _widened(
     found: Bounded, off: Array, confidence: float, least: float = -math.inf, most: float = math.inf
 ) -> Bounded:
-    """Return an interval that is as wide as Student's at least, and ends between `least` and `most`.
+    """Return an interval that is at least as wide as Student's, with ends between `least` and `most`.
 
     Args:
-        found: of a bootstrap.
-        off: by how much each sequence moves the value, times how many there are [n].
+        found: value and interval of a bootstrap.
+        off: shift of the value by each sequence, times the number of sequences [n].
         confidence: of the interval.
-        least: that the value can be.
-        most: the same.
+        least: smallest possible value.
+        most: largest possible value.
     """
     if off.size < 2:
         return found
@@ -243,10 +247,10 @@ def _k3(d: Array) -> Array:
 
 
 class _Drawn:
-    """Samples of whole sequences, and intervals of what is computed of their tokens.
+    """Bootstrap samples of whole sequences, and intervals of statistics of their tokens.
 
     Args:
-        each: the tokens of each sequence [n_i]; only how many they are counts.
+        each: the tokens of each sequence [n_i]; only their number is used.
         confidence: of each interval.
     """
 
@@ -257,7 +261,7 @@ class _Drawn:
         self._confidence = confidence
 
     def mean(self, values: Array) -> Bounded:
-        """Return the mean of `values` [tokens], whose ratio to tokens is linearised in each sequence.
+        """Return the mean of `values` [tokens], with the ratio of sums to tokens linearised for each sequence.
 
         W. G. Cochran, Sampling Techniques, 1977, section 6.3.
         """
@@ -273,7 +277,7 @@ class _Drawn:
         return _bounded(float(values.std()), np.sqrt(np.maximum(squares - means**2, 0.0)), self._confidence)
 
     def effective(self, log_weights: Array) -> Bounded:
-        """Return `effective_share` of `log_weights` [tokens]; a sample where all weights are nearly 0 has none."""
+        """Return `effective_share` of `log_weights` [tokens]; samples whose weights are all nearly 0 are left out."""
         weights = np.exp(log_weights - log_weights.max())
         squares = self._sums(weights**2)
         drawn = squares > np.finfo(float).tiny
@@ -281,9 +285,10 @@ class _Drawn:
         return _bounded(effective_share(log_weights), np.minimum(shares, 1.0), self._confidence)
 
     def percentile(self, values: Array, share: float) -> Bounded:
-        """Return the least of `values` [tokens] that this `share` of them does not exceed.
+        """Return the smallest of `values` [tokens] that this `share` of them does not exceed.
 
-        A sample's is found among `GRID` of the values, so that counting takes no more for more tokens.
+        In a bootstrap sample, the percentile is searched among `GRID` of the values, so that the time does not grow
+        with the number of tokens.
         """
         ordered = np.sort(values)
         value = float(ordered[int(np.ceil(round(share * values.size, 9))) - 1])
@@ -303,7 +308,7 @@ class _Drawn:
 
 @lru_cache(maxsize=1)
 def _draws(sequences: int) -> Array:
-    """Return how often each of so many sequences is drawn in each sample [REPLICATES, sequences]."""
+    """Return the number of times that each sequence is drawn in each sample [REPLICATES, sequences]."""
     generator = np.random.default_rng(SEED)
     return generator.multinomial(sequences, np.full(sequences, 1 / sequences), size=REPLICATES).astype(float)
 

@@ -1,4 +1,4 @@
-"""Where two straight lines cross that are known by a few pairs of them: Fieller's theorem. Pure functions."""
+"""Crossing of two straight lines that are known from a few pairs: Fieller's theorem. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 Range = tuple[float, float]
-"""From and to, of x; infinity where there is no end."""
+"""Both ends of a range of x; infinity without an upper end."""
 
 Sign = Literal[-1, 0, 1]
 
 
 @dataclass(frozen=True)
 class LineCrossing:
-    """Where the difference d(x) = p + s x of two lines is zero, for x >= 0, and where it is shown not to be.
+    """Where the difference d(x) = p + s x of two lines is zero, for x >= 0, and where it is significantly nonzero.
 
-    Each x is tested by itself, so a stretch found by searching all x holds with less confidence; one that holds an x
-    that was named before holds with all of it.
+    Each x is tested separately. So a range that was found by searching all x holds with less confidence. A range that
+    holds an x chosen beforehand has the full confidence.
 
     Attributes:
-        at: the estimate of it; None where the means of the lines do not cross at x >= 0.
-        below: where d is significantly below zero; None where it is so nowhere.
-        above: the same above zero.
+        at: estimate of the crossing; None if the mean lines do not cross at x >= 0.
+        below: range in which d is significantly below zero; None if there is none.
+        above: range in which d is significantly above zero; None if there is none.
     """
 
     at: float | None
@@ -36,25 +36,24 @@ class LineCrossing:
 
 
 def crossing(intercepts: ArrayLike, slopes: ArrayLike, confidence: float) -> LineCrossing:
-    """Return where n >= 2 lines p_i + s_i x, each the difference of a pair, are zero in the mean.
+    """Return where the mean of n >= 2 lines p_i + s_i x is zero; each line is the difference of a pair.
 
-    With m(x) = p + s x of the mean p and s, v_pp, v_ps and v_ss the sample covariances (n - 1) divided by n, and t the
-    quantile of Student's distribution with n - 1 degrees of freedom: what lies neither in `below` nor in `above` is
-    all x with m(x)^2 <= t^2 (v_pp + 2 x v_ps + x^2 v_ss). If p_i and s_i are normally distributed, however they depend
-    on each other, that set holds the true crossing -E(p) / E(s) with `confidence`, because at the true one m(x) over
-    its standard error is a t statistic (Fieller, "Some problems in interval estimation", Journal of the Royal
-    Statistical Society B 16, 1954, 175-185). It is an interval where s is not zero by the same test; else it goes on
-    without end, or has all x: there is no answer then, and no method with a bounded interval would keep its promise
-    (von Luxburg and Franz, "A geometric approach to confidence sets for ratios", Statistica Sinica 19, 2009,
-    1095-1117).
+    Let m(x) = p + s x with the means p and s. v_pp, v_ps and v_ss are the sample covariances (n - 1) divided by n. t
+    is the quantile of Student's distribution with n - 1 degrees of freedom. The x outside `below` and `above` are all
+    x with m(x)^2 <= t^2 (v_pp + 2 x v_ps + x^2 v_ss). If p_i and s_i are jointly normal, this set holds the true
+    crossing -E(p) / E(s) with `confidence`, because m(x) over its standard error is a t statistic there (Fieller,
+    "Some problems in interval estimation", Journal of the Royal Statistical Society B 16, 1954, 175-185). The set is
+    an interval if s is significantly nonzero by the same test. Otherwise it is unbounded or holds all x. Then there is
+    no answer, and no method with a bounded interval could keep its confidence (von Luxburg and Franz, "A geometric
+    approach to confidence sets for ratios", Statistica Sinica 19, 2009, 1095-1117).
 
     Args:
         intercepts: p_i [n], in the unit of d.
-        slopes: s_i [n], in the unit of d for each unit of x.
+        slopes: s_i [n], in the unit of d per unit of x.
         confidence: between 0 and 1.
 
     Raises:
-        ValueError: fewer than two lines, not as many slopes as intercepts, or a value that is not finite.
+        ValueError: fewer than two lines, different numbers of slopes and intercepts, or a value that is not finite.
     """
     lines = np.stack([np.asarray(intercepts, dtype=float), np.asarray(slopes, dtype=float)])
     if lines.shape[1] < 2 or not np.isfinite(lines).all():
@@ -65,12 +64,12 @@ def crossing(intercepts: ArrayLike, slopes: ArrayLike, confidence: float) -> Lin
     t = special.stdtrit(n - 1, 0.5 + confidence / 2)
 
     def sign(x: float) -> Sign:
-        """Return the sign of the difference at `x` where it is significant, else 0."""
+        """Return the sign of the difference at `x` if it is significant, else 0."""
         mean, error = p + s * x, math.sqrt(max(0.0, v_pp + 2 * x * v_ps + x * x * v_ss))
         return 0 if abs(mean) <= t * error else 1 if mean > 0 else -1
 
-    # The discriminant is written so that it is exactly zero where nothing scatters. Where it is negative there is no
-    # end, and the place that is taken for one divides nothing.
+    # In this form the discriminant is exactly zero if nothing scatters. If it is negative, there is no root,
+    # and the sign is the same on both sides of the value computed here.
     a, b, c = s * s - t * t * v_ss, p * s - t * t * v_ps, p * p - t * t * v_pp
     inside = p * p * v_ss - 2 * p * s * v_ps + s * s * v_pp - t * t * (v_pp * v_ss - v_ps * v_ps)
     q = -(b + math.copysign(t * math.sqrt(max(0.0, inside)), b))
@@ -86,6 +85,6 @@ def _between(low: float, high: float) -> float:
 
 
 def _where(signs: Sequence[tuple[Sign, float, float]], wanted: Sign) -> Range | None:
-    """Return from where to where the sign is `wanted`: d is a line, so that is one stretch or none."""
+    """Return the range in which the sign is `wanted`; d is a line, so there is at most one range."""
     found = [(low, high) for sign, low, high in signs if sign == wanted]
     return (found[0][0], found[-1][1]) if found else None

@@ -1,4 +1,4 @@
-"""Percentiles that a sample can claim, with intervals that assume no distribution. Pure functions on arrays."""
+"""Percentiles for large enough samples, with intervals that assume no distribution. Pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scipy import special
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.99
-"""Of the claim and of the interval."""
+"""Confidence of the sample size and of the interval."""
 
 
 @dataclass(frozen=True)
 class PercentileInterval:
-    """A percentile of samples, in their unit, each field with the shape of the input but for its last axis.
+    """A percentile of samples, in their unit; each field has the shape of the input without its last axis.
 
-    `low` <= `estimate` <= `high`; all three are values of the sample, none is interpolated.
+    `low` <= `estimate` <= `high`; all three are values of the sample, without interpolation.
     """
 
     estimate: Array
@@ -29,12 +29,12 @@ class PercentileInterval:
 
 @lru_cache(maxsize=64)
 def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
-    """Return the least sample that can claim the percentile 100 `p`: 662 for 0.99 at a confidence of 0.99.
+    """Return the smallest sample size for the percentile 100 `p`: 662 for 0.99 at a confidence of 0.99.
 
-    The least n with P(B <= 1) <= 1 - confidence, B binomial with n trials of chance 1 - p: then the second largest
-    of n independent values is no less than the true percentile with that confidence. This is the smallest sample
-    of MLPerf's early stopping (MLCommons, "MLPerf Inference Rules", appendix on the early stopping criterion; LoadGen's
-    early_stopping.cc, whose least are 64 for p90 and 662 for p99).
+    This is the smallest n with P(B <= 1) <= 1 - confidence, B binomial with n trials of chance 1 - p. Then the second
+    largest of n independent values is at least the true percentile with that confidence. MLPerf's early stopping has
+    the same minimum (MLCommons, "MLPerf Inference Rules", appendix on the early stopping criterion; LoadGen's
+    early_stopping.cc: 64 for p90 and 662 for p99).
 
     Raises:
         ValueError: `p` is not at least 0.5 and below 1, or `confidence` is not above 0.5 and below 1.
@@ -57,13 +57,13 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
 def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
     """Return ranks (from 1) of the sorted values of a sample of `n` that enclose its percentile 100 `p`.
 
-    With B binomial (n trials of chance p) and a = 1 - confidence: the greatest l with P(B < l) <= a / 2 and the least
+    With B binomial (n trials of chance p) and a = 1 - confidence: the largest l with P(B < l) <= a / 2 and the smallest
     u with P(B >= u) <= a / 2. The true percentile lies in [x(l), x(u)] with a chance of at least the confidence,
-    whatever the distribution, ties included (David and Nagaraja, Order Statistics, 3rd ed. 2003, section 7.1; Hahn
+    for any distribution, ties included (David and Nagaraja, Order Statistics, 3rd ed. 2003, section 7.1; Hahn
     and Meeker, Statistical Intervals, 1991, section 5.2).
 
     Raises:
-        ValueError: as `samples_needed`, and where `n` is less than that.
+        ValueError: as in `samples_needed`, and if `n` is below its result.
     """
     if n < samples_needed(p, confidence):
         raise ValueError(f"{n} values cannot claim the percentile {100 * p:g}")
@@ -75,14 +75,14 @@ def interval_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[in
 def percentile_interval(
     values: ArrayLike, p: float, confidence: float = CONFIDENCE, independent: int | None = None
 ) -> PercentileInterval:
-    """Return the percentile 100 `p` of samples [..., n] with the interval of `interval_ranks`, which is two-sided.
+    """Return the percentile 100 `p` of samples [..., n] with the two-sided interval of `interval_ranks`.
 
-    The estimate is the value of rank ceil(n p), the least that n p of the values do not exceed. Where values come in
-    groups, so that they tell as much as `independent` <= n values that do not (None: all n), the ranks are those
-    of so many, as the same shares of the sample.
+    The estimate is the value of rank ceil(n p): the smallest value that n p of the values do not exceed. Values in
+    groups may carry only as much information as `independent` <= n independent values (None: all n). The ranks are
+    then those of a sample of that size, as the same shares of the sample.
 
     Raises:
-        ValueError: as `interval_ranks`, or a value is not finite.
+        ValueError: as in `interval_ranks`, or a value is not finite.
     """
     array = np.asarray(values, dtype=float)
     if array.ndim < 1 or not np.isfinite(array).all():
@@ -96,10 +96,10 @@ def percentile_interval(
 
 
 def spread_of_groups(values: ArrayLike, groups: ArrayLike, p: float, confidence: float = CONFIDENCE) -> float:
-    """Return how far off the percentile 100 `p` of all groups that of `values` [n] may be, by how its `groups` differ.
+    """Return the uncertainty of the percentile 100 `p` of `values` [n] from the differences between their `groups` [n].
 
-    Student's t of the groups' own percentiles, t s / sqrt(count), in the unit of the values; 0 with fewer than two.
-    `effective_samples` of a few groups often takes them for alike by chance, and this doesn't.
+    This is Student's t of the groups' own percentiles, t s / sqrt(count), in the unit of the values; 0 with fewer than
+    two groups. With few groups, `effective_samples` often finds no difference by chance; this function is safer.
     """
     array, labels = np.asarray(values, dtype=float), np.asarray(groups)
     each = [_estimate(np.sort(array[labels == label]), p) for label in np.unique(labels)]
@@ -114,12 +114,13 @@ def _estimate(ordered: Array, p: float) -> Array:
 
 
 def effective_samples(values: ArrayLike, groups: ArrayLike) -> float:
-    """As how many independent values `values` [n] count that come in `groups` [n], labels of whatever kind.
+    """Return the number of independent values that `values` [n] in `groups` [n] (labels) are worth.
 
-    n / (1 + (m - 1) r), the design effect of clusters (Kish, Survey Sampling, 1965), with m = n / number of groups, r
-    the intraclass correlation from a one-way analysis of variance, (B - W) / (B + (m - 1) W), B and W the mean squares
-    between and within groups; r below 0 counts as 0. From n where groups do not matter to their number where the
-    values of a group are all the same. n where there is one group, or one value in each.
+    This is n / (1 + (m - 1) r), the design effect of clusters (Kish, Survey Sampling, 1965), with m = n / number of
+    groups. r is the intraclass correlation from a one-way analysis of variance, (B - W) / (B + (m - 1) W). B and W are
+    the mean squares between and within groups; a negative r counts as 0. The result ranges from n, if the groups do
+    not matter, to the number of groups, if all values of a group are equal. It is n for a single group, and for one
+    value per group.
     """
     array, labels = np.asarray(values, dtype=float), np.unique(np.asarray(groups), return_inverse=True)[1]
     n, count = array.size, int(labels.max()) + 1

@@ -1,18 +1,19 @@
-"""Blocks in two stages: the spread of the first ones says how many there are to be. Pure functions on arrays.
+"""Blocks in two stages: the spread of the first blocks determines the total number of blocks. Pure functions on arrays.
 
-Stein, "A two-sample test for a linear hypothesis whose power is independent of the variance", Annals of Mathematical
-Statistics 16, 1945. The first stage gives the spread, its degrees of freedom and, with the critical value of
-`stats.blocks`, the number of blocks at which the interval is as narrow as it is wanted. Of normal noise the spread of
-the first blocks is independent of all means, so the number of blocks is, too, and the interval that is made with it
-covers the truth as often as it says, whatever the true spread is and wherever a limit ends the second stage. To use the
-spread of all blocks in its place would be wrong: where that of the first ones comes out small by luck the second stage
-is short, and the luck stays in.
+Source: Stein, "A two-sample test for a linear hypothesis whose power is independent of the variance", Annals of
+Mathematical Statistics 16, 1945.
 
-A machine that is quiet during the first stage and not later would leave an interval that is too narrow. So the interval
-is the wider one of two: with the spread of the first stage, and with that of all blocks as if their number had been
-fixed. It covers at least as much as the first, and holds where the spread changes.
+The first stage gives the spread and its degrees of freedom. With the critical value of `stats.blocks`, these give the
+number of blocks at which the interval has the wanted width. With normal noise, the spread of the first blocks is
+independent of all means, so the number of blocks is independent of them as well. The interval with this spread
+therefore has its nominal coverage, for any true spread and any limit of the second stage. The spread of all blocks
+would be wrong here: if the first blocks have a small spread by luck, the second stage is short, and the bias remains.
 
-What this does not cover: ending the run, or asking for more, because of what the difference looks like.
+A machine that is quiet only during the first stage would give an interval that is too narrow. So the result is the
+wider of two intervals: one with the spread of the first stage, and one with the spread of all blocks as if their number
+had been fixed. It covers at least as often as the first, and remains valid if the spread changes.
+
+Not covered: ending the run or adding blocks because of the observed difference.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ FIRST = 3
 """Blocks of the first stage."""
 
 ALONE = 4
-"""Blocks of the first stage where only one configuration is compared with the baseline, at the least: three would leave
-two degrees of freedom, and a critical value that takes 1.8 times as many blocks."""
+"""Minimum blocks of the first stage if only one configuration is compared with the baseline. Three blocks would leave
+two degrees of freedom, and a critical value that needs 1.8 times as many blocks.
+"""
 
 _COUNTLESS = 10**9
-"""More blocks than anybody runs; as many where no number would do."""
+"""Upper limit of a computed number of blocks, also used if no number would be enough."""
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """What the first stage said of one configuration.
+    """Result of the first stage for one configuration.
 
-    `blocks` are its pairs in the first stage, `spread` is the standard deviation of a pair's log ratio that its
-    interval is made with, `needed` how many blocks the wanted half width takes, whatever the limit.
+    `blocks` are its pairs in the first stage. `spread` is the standard deviation of a pair's log ratio for its
+    interval. `needed` is the number of blocks for the wanted half width, without the limit.
     """
 
     blocks: int
@@ -50,10 +52,10 @@ class FirstStage:
 
 @dataclass(frozen=True)
 class TwoStages:
-    """How many blocks configurations that share a baseline are to have.
+    """Number of blocks for configurations that share a baseline.
 
-    As many as make each interval reach no further than `half_width` (a fraction: 0.01 for 1 %) off its ratio, at least
-    `FIRST`, at most `max_blocks`. `confidence` is that of all intervals together.
+    It makes each interval reach at most `half_width` (a fraction: 0.01 for 1 %) from its ratio. It is at least `FIRST`
+    and at most `max_blocks`. `confidence` holds for all intervals together.
     """
 
     half_width: float
@@ -61,14 +63,14 @@ class TwoStages:
     confidence: float
 
     def first(self, comparisons: int) -> int:
-        """Return how many blocks the first stage has where so many configurations are compared."""
+        """Return the number of blocks of the first stage for that many comparisons."""
         return min(self.max_blocks, ALONE if comparisons == 1 else FIRST)
 
     def of(self, log_ratios: ArrayLike) -> tuple[tuple[Contrasts, Contrasts], list[FirstStage | None]]:
-        """Return the contrasts of one table of `log_ratios` [m, k - 1], and what the first stage said of each.
+        """Return the contrasts of one table of `log_ratios` [m, k - 1], and the first stage of each configuration.
 
-        The contrasts are those of `two_stage_contrasts`. None for a configuration that has fewer pairs than the first
-        stage takes.
+        The contrasts come from `two_stage_contrasts`. The first stage is None for a configuration with too few pairs
+        for it.
         """
         d = np.asarray(log_ratios, dtype=float)
         first = self.first(int((np.isfinite(d).sum(axis=0) >= 2).sum()))
@@ -84,18 +86,19 @@ class TwoStages:
         ]
 
     def within(self, needed: int, comparisons: int) -> int:
-        """Return how many blocks there are to be where `needed` are: at least the first stage, at most `max_blocks`."""
+        """Return `needed` limited to the allowed number of blocks: at least the first stage, at most `max_blocks`."""
         return min(self.max_blocks, max(self.first(comparisons), needed))
 
 
 def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> tuple[Contrasts, Contrasts]:
-    """Return two estimates, with the spread of the first `first` pairs of each configuration, and of all blocks.
+    """Return two estimates: with the spread of each configuration's first `first` pairs, and with all blocks' spread.
 
-    An interval is the wider one of both, and a p value the larger one. From `log_ratios` [..., m, k - 1] in the order
-    of launches, NaN where a block has no pair of a configuration. The first stage of a configuration are its own first
-    pairs: a launch that failed or is invalid is made up for by the next one, and no configuration waits for another.
-    In the first estimate, spread, degrees of freedom and correlation are those of `contrasts` over these pairs; d_j is
-    the mean of all n_j pairs, and its error sqrt(max(2 s^2, s_j^2) / n_j). The second is that of `contrasts`.
+    The interval is the wider of both, and the p value the larger. `log_ratios` [..., m, k - 1] are in the order of
+    launches, NaN if a block has no pair of a configuration. The first stage of a configuration is its own first pairs:
+    the next launch replaces a failed or invalid one, and no configuration waits for another. In the first estimate,
+    spread, degrees of freedom and correlation come from `contrasts` over these pairs. d_j is the mean of all n_j
+    pairs, and its error is sqrt(max(2 s^2, s_j^2) / n_j). The second estimate is the result of `contrasts` for all
+    blocks.
 
     Raises:
         ValueError: fewer than two dimensions.
@@ -118,9 +121,9 @@ def two_stage_contrasts(log_ratios: ArrayLike, first: int) -> tuple[Contrasts, C
 
 
 def blocks_asked(spread: ArrayLike, critical: ArrayLike, half_width: float) -> NDArray[np.int_]:
-    """Return how many blocks make an interval reach `half_width` (a fraction): ceil((c spread / ln(1 + h))^2).
+    """Return the number of blocks for an interval of `half_width` (a fraction): ceil((c spread / ln(1 + h))^2).
 
-    `spread` and `critical` have shapes that go together; where the spread is NaN, 0.
+    The shapes of `spread` and `critical` are broadcast. The result is 0 if the spread is NaN.
     """
     wanted = np.ceil((np.asarray(critical) * np.asarray(spread, dtype=float) / np.log1p(half_width)) ** 2)
     return np.asarray(np.nan_to_num(np.minimum(wanted, _COUNTLESS)), dtype=int)

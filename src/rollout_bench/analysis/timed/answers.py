@@ -1,4 +1,4 @@
-"""What several rows say together: the best one, and trends over a number that settings go through."""
+"""Answers from several rows together: the best configuration, and trends over a swept number."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import ComparisonSettings
 
 FEWEST = 3
-"""Configurations from which on the best is asked for: of two the verdict says it."""
+"""Minimum configurations for a best one; for two, the verdict is enough."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Configurations that share a baseline, by the first metric, each in one of three groups.
+    """Configurations that share a baseline, including the baseline, in three groups by the first metric.
 
-    `best` has the best mean of those that may be it, `ties` can't be told from it, the best of them first, `others` are
-    surely not the best. The baseline is one of them. `complete` says whether all that is compared is among them.
+    `best` has the best mean of the configurations that may be the best. `ties` are not distinguishable from it, the
+    best of them first. `others` are significantly worse. `complete` is whether every compared configuration is
+    included.
     """
 
     best: Row
@@ -44,7 +45,7 @@ class Standing:
 
 
 def compared_rows(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
-    """Return the baseline's row and the rows that are compared with it, for each baseline that some row has."""
+    """Return each baseline's row with the rows that are compared with it."""
     rows = list(rows)
     by_place = {row.experiment.place: row for row in rows}
     groups = grouped((row.against.other.place, row) for row in rows if row.against.other is not None)
@@ -52,10 +53,10 @@ def compared_rows(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
 
 
 def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> Standing | None:
-    """Return how configurations stand that are compared with `baseline` pair by pair; None where nobody can say.
+    """Return the standing of the configurations that are compared pair by pair with `baseline`; None if undetermined.
 
-    So it is with fewer than `FEWEST` that are, and where pairs are of different ways. `stop` says what the number of
-    launches depended on, as in `comparison.judge`.
+    It is undetermined for fewer than `FEWEST` configurations, and if the pairs are of different kinds. `stop`
+    determined the number of launches, as in `comparison.judge`.
     """
     judged = [row for row in others if row.comparison.p_value is not None and not row.comparison.sides]
     if len(judged) + 1 < FEWEST or len({row.comparison.ways for row in judged}) > 1:
@@ -79,10 +80,10 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
     everyone = [baseline, *judged]
     order = sorted(range(len(everyone)), key=lambda place: (not may_be[place], -means[place]))
     best, *rest = order
-    if not may_be[best]:  # each by another one, in blocks that not all have
+    if not may_be[best]:  # each configuration is ruled out by another, in blocks that not all share
         return None
     undetected = {place for place, row in enumerate(everyone) if row.comparison.verdict == "undetected"}
-    # a verdict asks both sides, and is not contradicted: the baseline and what is not told from it stay together
+    # Verdicts are two-sided. To agree with them, the baseline stays with the rows that do not differ from it.
     together = undetected if best == 0 else {0} if best in undetected else set()
     ties = [place for place in rest if may_be[place] or place in together]
     return Standing(
@@ -94,15 +95,15 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
 
 
 def _estimates(logs: Array, stop: Stop) -> Sequence[Contrasts]:
-    """Return what blocks of log ratios tell; in two stages what is claimed must hold by both estimates."""
+    """Return the estimates from blocks of log ratios; in two stages a conclusion must hold for both estimates."""
     return [contrasts(logs)] if stop is None else stop.of(logs)[0]
 
 
 @dataclass(frozen=True)
 class Swept:
-    """Rows that differ in the number alone, by its value.
+    """Rows that differ in one number only, by its value.
 
-    `label` tells the line from the others: the quant, and what else its settings set that others don't.
+    `label` distinguishes the line from the others: the quantization, and other settings that not all lines share.
     """
 
     mode: str
@@ -114,7 +115,7 @@ class Swept:
 
 
 def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
-    """Return the number that the settings of `rows` go through, and the lines over it; empty where there is none."""
+    """Return the name of the swept number in the settings of `rows`, and the lines over it; both may be empty."""
     measured = [row for row in rows if row.used and row.experiment.part is None]
     specs = {row.experiment.place: row.experiment.records[0].spec for row in measured}
     name = swept_number(list(specs.values()))
@@ -134,16 +135,16 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
 
 
 def _others(spec: Spec, names: Sequence[str]) -> list[str]:
-    """Return what else a setting sets, in words, where settings differ in more than the number."""
+    """Return the other settings in words, for settings that differ in more than the number."""
     settings = set_in(spec)
     return [f"{name}={word_of(settings[name])}" for name in names if name in settings]
 
 
 def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Return `rows` with labels for figures, which have less room than tables, and what values in them are of.
+    """Return `rows` with short labels for figures, and the names of the swept values in them.
 
-    Where settings are all that differs, the label is the setting's name, `default` too. One of a sweep over several
-    names has its values in place of it, `8+true+fp8`; what they are of is empty where there is none.
+    If only settings differ, the label is the setting's name, including `default`. A setting of a sweep over several
+    names is labelled with its values, such as `8+true+fp8`. The names are empty if there is no such sweep.
     """
     specs = {row.experiment.setting: row.experiment.records[0].spec for row in rows if row.experiment.records}
     names_set = differing(specs.values())
@@ -162,9 +163,9 @@ def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
 
 @dataclass(frozen=True)
 class Trend:
-    """The speed-up of one line over its baseline, at the least and at the largest number at which there is one.
+    """The speed-up of one line over its baseline, at the smallest and the largest number with an interval.
 
-    `sure` says whether the two intervals have nothing in common.
+    `sure` is whether the two intervals do not overlap.
     """
 
     line: Swept
@@ -173,7 +174,7 @@ class Trend:
 
 
 def trends(lines: Sequence[Swept]) -> list[Trend]:
-    """Return how speed-ups change over the number, for each line that has some with intervals."""
+    """Return the trend of the speed-up over the number, for each line with at least two intervals."""
     found = []
     for line in lines:
         known = [(value, row) for value, row in line.rows if row.comparison.low and row.comparison.high]

@@ -1,4 +1,4 @@
-"""How evenly replicas share the time of their steps, and what a router between them did. Warm-up never counts."""
+"""Balance of replicas within their steps, and the work of the router between them. Warm-up is left out."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ REPLICA_COLUMNS: dict[str, str] = {
     "replica_idle_share": "Float64",
     "replica_start_spread_s": "Float64",
 }
-"""Columns of the table where some experiment has replicas, with their types."""
+"""Additional columns of the table if an experiment has replicas, with their types."""
 
 
 @dataclass(frozen=True)
 class Balance:
-    """Shares of the steps of one replica, or of all.
+    """Means and shares of one replica in its steps, or of all replicas.
 
     Attributes:
-        elapsed_s: its own time of an iteration; of all of them the step's.
-        output_tokens: that it generated in an iteration.
-        idle_share: share of the steps' time in which its devices waited for the slowest replica, or to be let go.
+        elapsed_s: time of the replica in an iteration; for all replicas the step's time.
+        output_tokens: tokens that it generated in an iteration.
+        idle_share: share of the steps' time in which its devices waited for the slowest replica or for the release.
         slowest_share: share of iterations in which it was the slowest.
-        prompts: distinct prompts that it got of an iteration. None, as the next three, where a load is not shared.
+        prompts: distinct prompts that it received in an iteration. This and the next three are None if no load is
+            shared.
         cached_share: share of its prompt tokens that came from its prefix cache.
-        preemptions: in an iteration.
-        peak_running: most sequences that it ran at once, in any iteration.
+        preemptions: preemptions in an iteration.
+        peak_running: most sequences that it ran simultaneously, in any iteration.
     """
 
     elapsed_s: float
@@ -46,7 +47,7 @@ class Balance:
 
     @property
     def output_tokens_per_s(self) -> float:
-        """Its rate while it ran; of all of them the step's."""
+        """Output tokens per second of `elapsed_s`."""
         return self.output_tokens / self.elapsed_s
 
 
@@ -55,9 +56,9 @@ class Replicated:
     """The replicas of a row, `each` in the order of their numbers; all numbers are means over valid launches.
 
     Attributes:
-        imbalance: of an iteration, the slowest replica's elapsed time over the mean of all replicas', less 1.
-        start_spread_s: how long after the first replica the last one began, in the worst iteration.
-        ends_s: when each was done, in seconds after the release: [launches][iterations][replicas].
+        imbalance: of an iteration: the slowest replica's elapsed time over the mean of all replicas, minus 1.
+        start_spread_s: delay between the first and the last replica's start, in the worst iteration.
+        ends_s: end of each replica, in seconds after the release: [launches][iterations][replicas].
     """
 
     row: Row
@@ -69,17 +70,17 @@ class Replicated:
 
     @property
     def launches(self) -> int:
-        """Launches that its numbers are of."""
+        """Number of launches behind the means."""
         return len(self.ends_s)
 
 
 def imbalance(elapsed_s: Sequence[float]) -> float:
-    """max(t) / mean(t) - 1 over the elapsed times t of replicas, in seconds: 0 where all take as long."""
+    """Return max(t) / mean(t) - 1 over the elapsed times t of replicas, in seconds: 0 for equal times."""
     return max(elapsed_s) / mean(elapsed_s) - 1
 
 
 def replicated(rows: Sequence[Row]) -> list[Replicated]:
-    """Return those of `rows` that have replicas in a valid launch."""
+    """Return the replicas of each of `rows` that has replicas in a valid launch."""
     found = []
     for row in rows:
         used = {launch.launch for launch in row.used}
@@ -122,7 +123,7 @@ def _of_launches(row: Row, launches: Sequence[Sequence[tuple[Iteration, list[Rep
 
 
 def _shared(launches: Sequence[Sequence[ReplicaPass]]) -> dict[str, float | None]:
-    """Return what is known of one replica's part of a load that several share, by the names of `Balance`."""
+    """Return the known values of one replica's part of a shared load, by the names of `Balance`."""
     parts = [part for passes in launches for part in passes]
     if any(part.prompts is None for part in parts):
         return {}
@@ -161,7 +162,7 @@ def replica_line(found: Replicated) -> dict[str, object]:
 def replica_table(rows: Sequence[Row]) -> pd.DataFrame:
     """Return a line for each replica of `rows`, in plain units and full precision.
 
-    An empty one where no launch is valid.
+    A row without a valid launch has one line with empty cells.
     """
     found = {one.row.experiment.place: one for one in replicated(rows)}
     columns = ("elapsed_s", "output_tokens", "output_tokens_per_s", "idle_share", "slowest_share")
@@ -185,17 +186,17 @@ def replica_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Routed:
-    """A rollout's steps: means over iterations, then over valid launches; None where nobody says.
+    """A rollout's steps: means over iterations, then over valid launches; None if unknown.
 
     Attributes:
-        engines: how many there are.
-        prompts_per_engine: distinct prompts that an engine gets of a step.
+        engines: number of engines.
+        prompts_per_engine: distinct prompts that an engine receives in a step.
         cached_share: share of the prompt tokens that came from prefix caches.
         handing_out_s: from a step's beginning until its last sequence was handed out, in seconds.
-        decide_s: time that choosing an engine took for a sequence, in seconds.
-        loop_delay_p99_s: by how much the router was late, 99 % of the time; the worst launch.
-        preemptions: of all engines in a step.
-        kv_cache_peak: largest share of a KV cache in use, of any engine and step.
+        decide_s: time of choosing an engine for a sequence, in seconds.
+        loop_delay_p99_s: 99th percentile of the router's delay, in the worst launch.
+        preemptions: preemptions of all engines in a step.
+        kv_cache_peak: largest used share of a KV cache, over engines and steps.
     """
 
     engines: int
@@ -209,7 +210,7 @@ class Routed:
 
 
 def routed(row: Row) -> Routed | None:
-    """Return what the router and the engines of `row` did; None where no valid launch has it."""
+    """Return the means of the router and the engines of `row`; None if no valid launch has a router."""
     used = {launch.launch for launch in row.used}
     launches = [
         steps
@@ -269,7 +270,7 @@ def _cached_share(step: Iteration) -> float | None:
 
 
 def routing_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a line for each of `rows`, in plain units and full precision; empty fields where nothing is valid."""
+    """Return a line for each of `rows`, in plain units and full precision; cells are empty if no launch is valid."""
     lines = []
     for row in rows:
         found = routed(row)

@@ -1,4 +1,4 @@
-"""Collects what is to be summarised: the selected experiments, their records, side files and failures, checked."""
+"""Collect the input of a summary: the selected experiments, their records, side files and failures, checked."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 def with_sequences(
     results: Path, experiments: Sequence[TimedExperiment], comparison: ComparisonSettings
 ) -> tuple[TimedExperiment, ...]:
-    """Return `experiments` of `results`, online ones with the requests of their launches, or why a launch has none.
+    """Return `experiments` of `results` with their side files of sequences, if these are needed.
 
-    Offline ones have the times of their passes where `comparison` is of them.
+    Online experiments get the requests of their launches, or the reason for missing ones. Offline experiments get the
+    times of their sequences if `comparison` has a metric of sequences.
     """
 
     def wanted(mode: str) -> bool:
@@ -56,7 +57,7 @@ def with_sequences(
 
 
 def _with_sequences(results: Path, experiment: TimedExperiment) -> TimedExperiment:
-    # Not at the top: where no side file is read, nothing here needs numpy.
+    # Not at the top: without side files, nothing here needs numpy.
     from rollout_bench.analysis.timed.latencies import pass_times_of
     from rollout_bench.analysis.timed.service import requests_of
 
@@ -73,23 +74,22 @@ def _with_sequences(results: Path, experiment: TimedExperiment) -> TimedExperime
             requests[record.launch] = requests_of(record, rows)
         if found := pass_times_of(record, rows):
             times[record.launch] = found
-    # offline the notes on percentiles tell what could not be read
+    # Offline, the notes on percentiles list the unreadable files.
     return replace(experiment, requests=requests, unread=tuple(unread) if has_loads else (), pass_times=times)
 
 
 DEFAULT_BASELINE = {"quant": "bf16"}
-"""What speed-ups refer to where no plan says it."""
+"""Baseline of speed-ups without a plan."""
 
 
 def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings | None = None) -> Collection:
-    """Read the records and failures that `plan` selects, or all there are where it is None.
+    """Read the records and failures that `plan` selects, or all of them if it is None.
 
-    A record or failure that does not validate, was edited, lies where it does not belong or is a copy of another is
-    among the damaged ones of its experiment, and takes no part in anything else. `comparison` stands in for that of the
-    plan, and without one for the default.
+    A record or failure is damaged if it does not validate, was edited, is in the wrong place or is a copy of another.
+    It is listed as damaged in its experiment and not used otherwise. `comparison` replaces the plan's, or the default.
 
     Raises:
-        UserError: `results` is no folder.
+        UserError: `results` is not a folder.
     """
     if not results.is_dir():
         problem = "is not a folder" if results.exists() else "does not exist"
@@ -134,9 +134,9 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
 
 
 def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Iterator[Record]:
-    """Yield the records of launches that were measured in one block with some of `experiments` and are not among them.
+    """Yield records of launches outside `experiments` that were measured in one block with launches of them.
 
-    One that can't be used is left out.
+    Unusable records are left out.
     """
     there = {(e.mode, e.experiment, record.launch) for e in experiments for record in e.records}
     damaged = {(e.mode, e.experiment, each.launch) for e in experiments for each in e.damaged}
@@ -153,7 +153,7 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
             continue
         mode, name, launch = mate
         path = record_path(results, mode, name, launch)
-        # OSError: it is not there, or its folder can't be read.
+        # OSError: the file is missing, or its folder is not readable.
         with contextlib.suppress(UserError, OSError):
             stat = path.stat()
             file = FoundFile(mode, name, launch, RECORD, stat.st_size, stat.st_mtime_ns)
@@ -165,7 +165,7 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
 def _planned(
     results: Path, planned: PlannedExperiment, records: Sequence[FoundFile], failures: Sequence[FoundFile]
 ) -> dict[str, Any]:
-    """Return the fields of a planned experiment, of which other launches than those wanted are not read."""
+    """Return the fields of a planned experiment; only its planned launches are read."""
     wanted = range(planned.launches)
     became = _became(results, *([file for file in files if file.launch in wanted] for files in (records, failures)))
     settled = {each.launch for outcomes in became.values() for each in outcomes}
@@ -210,10 +210,7 @@ def _collect_all(results: Path, found: ResultsListing, comparison: ComparisonSet
 
 
 def _names_found(results: Path, mode: str, experiment: str, records: Sequence[Launched]) -> dict[str, str]:
-    """Return the names of an experiment that was found without a plan.
-
-    Those of its spec, else what its folder tells.
-    """
+    """Return the names of an experiment that was found without a plan, from its spec or else from its folder."""
     spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
     names = spec.axes if spec else dict.fromkeys(AXES, "?") | {"model": experiment, "setting": DEFAULT_SETTING}
     key = experiment.rpartition("-")[2] if spec is None else spec.key()
@@ -221,7 +218,7 @@ def _names_found(results: Path, mode: str, experiment: str, records: Sequence[La
 
 
 def _spec(path: Path) -> Spec | None:
-    """Return the spec at `path`, None without a whole one: the folder's name then tells what there is."""
+    """Return the spec at `path`; None without a valid one, so that the folder's name is used."""
     try:
         return read_spec(path)
     except UserError:
@@ -233,7 +230,7 @@ def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[Fou
 
 
 def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ...], tuple[Damaged, ...]]:
-    """Return the records in `files`, which lie in one experiment's folder, and those that can't be used."""
+    """Return the usable and the damaged records among `files`, which are of one experiment."""
     records: list[Launched] = []
     damaged: list[Damaged] = []
     for file in files:
@@ -249,7 +246,11 @@ def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ..
 
 
 def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
-    """Return `record`, which was read from `path`: in its place and with measured iterations, or a `UserError`."""
+    """Return `record`, read from `path`.
+
+    Raises:
+        UserError: the file is in the wrong place, or has no measured iterations.
+    """
     _must_match(path, "spec.mode", record.spec.mode, file.mode)
     _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
     _must_match(path, "launch", record.launch, file.launch)
@@ -260,9 +261,9 @@ def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
 
 
 def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
-    """Yield those of `records`, which are of one experiment, that are copies of another: one launch counts once.
+    """Yield the `records` of one experiment that are copies of each other.
 
-    Nobody can say which is the copy, so none of them counts.
+    The original is unknown, so none of them counts.
     """
     for same in grouped((record.origin, record) for record in records).values():
         if len(same) == 1:

@@ -1,4 +1,4 @@
-"""The table: one row per experiment, one column per number, in plain units and full precision."""
+"""The summary table: one row per experiment, one column per number, in plain units and full precision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rollout_bench.contracts.metrics import ENERGY, METRICS
 from rollout_bench.contracts.modes import mode_of
 
 MAIN_METRIC = "output_tokens_per_s"
-"""The metric whose comparison needs no prefix."""
+"""The metric whose comparison columns have no prefix."""
 
 
 _ALL: dict[str, str] = {
@@ -70,33 +70,33 @@ _ALL: dict[str, str] = {
 }
 
 SEQUENCE_COLUMNS = {m.heads: "Float64" for m in METRICS.values() if m.of_sequences}
-"""Those of metrics that are there only where they are compared."""
+"""Columns of metrics that are included only if they are compared."""
 
 IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
-"""Columns of what is compared pass by pass, of any metric, or was measured in blocks."""
+"""Columns of comparisons by iteration, and of launches measured in blocks; for any metric."""
 
 OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group == ENERGY}
-"""Those of metrics that only cycles, only placements, or only launches whose energy is known have."""
+"""Columns that only cycles, placements, or launches with known energy have."""
 
 OF_CACHE = ("kv_cache_dtype", "kv_cache_bytes_per_token")
-"""Columns of what engines hold that could be looked into."""
+"""Columns from engines whose KV cache could be inspected."""
 
 _OPTIONAL = (*IN_BLOCKS, OF_SERVERS, *OF_PARTS, *OF_CACHE)
 
 COLUMNS = {name: kind for name, kind in _ALL.items() if name not in _OPTIONAL}
-"""Columns of the table in order, with their types; the same names head summary.csv.
+"""Columns of the table in order, with their types; summary.csv has the same names.
 
-Those from `speedup` to `verdict` are of `MAIN_METRIC`; any other metric that is compared has the same
-columns at the end, `<metric>_` before their names. Where something is online, or has replicas,
-the columns of requests and of replicas stand before, then those of `SEQUENCE_COLUMNS` that are compared. Where
-something has them, `IN_BLOCKS` and `OF_PARTS` stand among them.
+Columns from `speedup` to `verdict` are for `MAIN_METRIC`. Every other compared metric has the same columns at the end,
+prefixed with `<metric>_`. If some experiment is online or has replicas, the columns of requests and of replicas
+precede them, then the compared ones of `SEQUENCE_COLUMNS`. `IN_BLOCKS` and `OF_PARTS` are included if some row has
+values.
 """
 
 
 def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
-    """One line per row, in order, with `COLUMNS`; a number that does not exist is missing, never zero.
+    """Return one line per row, in order, with `COLUMNS`; an unknown number is missing, never zero.
 
-    `latencies` has the distributions of each row's sequences by measure; empty where the sequences were not read.
+    `latencies` has the distributions of each row's sequences by measure; empty if the sequences were not read.
     """
     others = {
         f"{metric}_{column}": _ALL[column]
@@ -122,7 +122,7 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
 
 
 def flag_texts(row: Row) -> list[str]:
-    """Return the flags of a row's launches, each once: code, `!` where it makes invalid, how many have it."""
+    """Return the flags of a row's launches: code, `!` if it invalidates, and the number of launches with it."""
     counts: dict[tuple[str, bool], int] = {}
     for launch in row.launches:
         for flag in {(flag.code, flag.severity == "invalid") for flag in launch.flags}:

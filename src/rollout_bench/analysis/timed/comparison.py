@@ -42,25 +42,26 @@ from rollout_bench.plan.config import ComparisonSettings
 Verdict = Literal["faster", "slower", "irrelevant", "undetected", "unknown"]
 
 MARKS: dict[Verdict, str] = {"faster": "^", "slower": "v", "irrelevant": "~", "undetected": "~", "unknown": "?"}
-"""How a verdict is written."""
+"""Sign of each verdict in tables."""
 
 FOUND: tuple[Verdict, ...] = ("faster", "slower", "irrelevant")
-"""Verdicts that say there is a difference."""
+"""Verdicts that report a difference."""
 
 MIN_PAIRS = 2
-"""Pairs of launches that an interval needs; where sides are not paired, launches of each side."""
+"""Minimum pairs of launches for an interval; for unpaired sides, minimum launches of each side."""
 
 FEW_PAIRS = 8
-"""Pairs below which a mode that an engine chooses at its start may not have shown: then the single pairs are told."""
+"""Below this number of pairs, a mode that an engine chooses at its start may be missed; single pairs are shown."""
 
 MODE_SHARE = 0.3
-"""Share of starts in a mode for which a summary says how likely so few starts miss it."""
+"""Share of starts in a mode for which a summary reports the chance of missing it."""
 
 
 def missed_modes(share: float, starts: int) -> float:
-    """Return the chance that all `starts` are in one mode, where a `share` of starts is in the other: p^m + (1 - p)^m.
+    """Return the chance that all `starts` are in one mode if a `share` of starts is in the other: p^m + (1 - p)^m.
 
-    No test of what they show can miss it less often (Bahadur and Savage, Annals of Mathematical Statistics 27, 1956).
+    No test on the observed values can miss it less often (Bahadur and Savage, Annals of Mathematical Statistics 27,
+    1956).
     """
     return share**starts + (1 - share) ** starts
 
@@ -69,12 +70,12 @@ Values = Mapping[int, float]
 """A metric by launch index."""
 
 Stop = TwoStages | None
-"""What the number of launches depended on: on the spread of the first ones, or on nothing that was seen."""
+"""Rule for the number of launches: the spread of the first launches decides it, or None if it is fixed."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison of launches that did not take turns.
+    """One side of a comparison of launches that were not interleaved.
 
     `value` is the geometric mean of its launches, in the metric's unit.
     """
@@ -85,22 +86,24 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How an experiment compares with its baseline in one metric.
+    """Comparison of an experiment with its baseline in one metric.
 
-    `speedup` is the geometric mean of `pairs` (above 1: better than the baseline), the ratio of each launch
-    index that both sides have; `low` and `high` are its interval, which holds together with those of all that is
-    compared with the same baseline in the same way. Where the sides did not take turns there are no pairs but `sides`,
-    its own and the baseline's, and `speedup` is the ratio of their values.
-    `p_value` is that of "no difference" among all that is compared with the same baseline, `p_adjusted` the same among
+    `pairs` has the ratio for each launch index that both sides have, and `speedup` is their geometric mean (above 1:
+    better than the baseline). `low` and `high` are its interval. It is simultaneous with the intervals of all
+    experiments that are compared with the same baseline in the same way. If the sides were not interleaved, `pairs` is
+    empty, `sides` are the own side and the baseline's, and `speedup` is the ratio of their values.
+
+    `p_value` is for "no difference", adjusted for all comparisons with the same baseline. `p_adjusted` is adjusted for
     all comparisons of the table.
-    `first_stage` says what the first launches told of how many there are to be, None where their spread does
-    not decide that. `unpaired` and
-    `baseline_unpaired` count launches that were not used since the other side has none of their index. `is_baseline`
-    marks the baseline itself. Where nothing can be compared, `verdict` is None; there, and where it is unknown for
-    another reason than too few launches, `reason` says why.
-    `ways` says how the ratios were found, in one way for all pairs; where that is from passes, `of_totals` is the ratio
-    of all passes of these pairs together, above 1 being better, which passes that a typical ratio leaves out are part
-    of. `other_way` are launches whose pairs are of another way and therefore do not count.
+
+    `first_stage` is the result of the first launches for the number of launches; None if that number does not depend on
+    them. `unpaired` and `baseline_unpaired` count launches without a partner of their index. `is_baseline` marks the
+    baseline itself. `verdict` is None if nothing can be compared. `reason` explains a missing verdict, or an unknown
+    one that has another cause than too few launches.
+
+    `ways` is how the ratios were computed, the same way for all pairs. If they come from iterations, `of_totals` is the
+    ratio of all iterations of these pairs together (above 1: better). It includes iterations that a typical ratio
+    leaves out. `other_way` are launches whose pairs were computed in another way and therefore do not count.
     """
 
     is_baseline: bool = False
@@ -122,7 +125,7 @@ class Comparison:
 
     @property
     def of_passes(self) -> bool:
-        """Whether some of it is of typical passes, not of launches' values."""
+        """Whether some ratios come from typical iterations instead of whole launches."""
         return bool(self.ways - {"launches"})
 
     @property
@@ -134,21 +137,21 @@ class Comparison:
 
     @property
     def carried_by_few(self) -> bool:
-        """Whether the ratio of all passes is further off the typical ratio than half of its interval."""
+        """Whether the ratio of all iterations differs from the typical ratio by more than half of the interval."""
         if self.of_totals is None or self.speedup is None or self.half_width is None:
             return False
         return abs(math.log(self.of_totals / self.speedup)) > self.half_width
 
     @property
     def launches_used(self) -> tuple[int, int]:
-        """How many launches of its own and of the baseline's took part."""
+        """Number of launches used from the own side and from the baseline."""
         if self.sides:
             return self.sides[0].launches, self.sides[1].launches
         return len(self.pairs), len(self.pairs)
 
     @property
     def launches_missing(self) -> int:
-        """Launches that a verdict still lacks: of both sides, where they are paired, else of the smaller one."""
+        """Launches missing for a verdict: of both sides if they are paired, else of the smaller side."""
         return max(0, MIN_PAIRS - min(self.launches_used))
 
 
@@ -159,12 +162,10 @@ def compare(
     higher_is_better: bool = True,
     stop: Stop = None,
 ) -> Comparison:
-    """Compare values by launch index with those of the baseline (same unit), as yet without a verdict.
+    """Compare values by launch index with the values of the baseline (same unit), without a verdict.
 
-    `stop` says what the number of pairs depended on; of two stages `judge` makes the interval. A difference is only
-    called by `judge`. Values
-    that are zero, negative or not finite make the whole comparison unknown, since what went wrong in one
-    launch may have touched others.
+    `judge` adds the verdict, and the interval if the number of pairs depends on `stop` in two stages. Values that are
+    zero, negative or not finite make the whole comparison unknown: their cause may also have affected other launches.
     """
     wrong = _wrong(values, baseline)
     if wrong:
@@ -184,10 +185,10 @@ def compare_launches(
     confidence: float,
     stop: Stop = None,
 ) -> Comparison:
-    """As `compare`, in `metric` of launches that are valid and took turns, each pair as `pairs.pair_of` has it.
+    """Compare valid interleaved launches in `metric`, like `compare`, with the pairs from `pairs.pair_of`.
 
-    Only pairs of one way count: those that `pairs.of_one_way` chooses. By times of sequences whole launches are
-    compared where a pass of any of them has no value: to leave such launches out would choose by what is compared.
+    Only pairs of one way count (`pairs.of_one_way`). For times of sequences, whole launches are compared if an
+    iteration of any launch has no value. Leaving out such launches would select them by the compared value.
     """
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
     wrong = _wrong(*(values_of(metric, side) for side in sides))
@@ -228,7 +229,7 @@ def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence
     )
     if len(both) < MIN_PAIRS:
         return comparison
-    # What decides how many pairs there are may differ no less than all of them.
+    # Pairs that decide the number of pairs must differ as much as all pairs.
     deciding = logs if stop is None else logs[:FIRST]
     if standard_deviation(deciding) < NO_SPREAD:
         which = "all" if len(deciding) == len(logs) else f"the first {len(deciding)}"
@@ -238,7 +239,7 @@ def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence
 
 
 def compare_apart(values: Values, baseline: Values, confidence: float, higher_is_better: bool = True) -> Comparison:
-    """As `compare`, for sides that did not take turns: all launches count, whatever their index."""
+    """Compare sides that were not interleaved, like `compare`: all launches count, whatever their index."""
     wrong = _wrong(values, baseline)
     if wrong:
         return wrong
@@ -259,9 +260,9 @@ def compare_apart(values: Values, baseline: Values, confidence: float, higher_is
 def compare_launches_apart(
     own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], metric: MetricName, confidence: float
 ) -> Comparison:
-    """As `compare_apart`, in `metric` of valid launches.
+    """Compare valid launches in `metric`, like `compare_apart`.
 
-    By typical passes where every launch of both sides has them (`pairs.typical`), else by the launches' values.
+    Typical iterations are compared if every launch of both sides has them (`pairs.typical`), else the launches' values.
     """
     of = METRICS[metric]
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
@@ -291,16 +292,16 @@ def _side(logs: Sequence[float]) -> Side:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Comparisons with one baseline, judged together: what their pairs tell, a place for each.
+    """Comparisons with one baseline that are judged together, each with its place in the estimates.
 
-    `estimates` are one, or those of `two_stage_contrasts`: what is claimed holds by each of them.
+    `estimates` has one element, or the two of `two_stage_contrasts`: a conclusion must hold for each of them.
     """
 
     estimates: Sequence[Contrasts]
     first_stages: Sequence[FirstStage | None]
 
     def with_interval(self, place: int, comparison: Comparison, confidence: float) -> Comparison:
-        """Return one of them with the interval and the p value that it has among the others."""
+        """Return a comparison with its simultaneous interval and p value."""
         middle = float(self.estimates[0].log_ratio[place])
         half = max(float(half_widths(found, 1 - confidence)[place]) for found in self.estimates)
         with np.errstate(over="ignore"):
@@ -321,11 +322,11 @@ def judge(
     stop: Stop = None,
     baselines: Sequence[Hashable] | None = None,
 ) -> list[Comparison]:
-    """Return the same comparisons with their verdicts, all of one metric in one table, in their order.
+    """Return the comparisons with their verdicts, in the same order; all are of one metric in one table.
 
-    `baselines` says what each is compared with: those of one baseline whose pairs are of one way are judged as blocks,
-    with one spread and one critical value (`stats.blocks`); None where each has its own. The chance of a false finding
-    is shared by all, by `blocks.step_down`. `stop` as in `compare`.
+    `baselines` has the baseline of each comparison; None if each has its own. Comparisons with one baseline whose
+    pairs are of one way are judged as blocks, with one spread and one critical value (`stats.blocks`).
+    `blocks.step_down` limits the chance of a false finding among all of them. `stop` is as in `compare`.
     """
     tables: dict[Hashable, list[int]] = {}
     for number, comparison in enumerate(family):
@@ -348,7 +349,7 @@ def judge(
 
 
 def log_ratios(comparisons: Sequence[Comparison]) -> Array:
-    """Return log ratios [blocks, comparisons], NaN where one has no pair of that launch."""
+    """Return log ratios [blocks, comparisons], NaN if a comparison has no pair of that launch."""
     launches = sorted({launch for comparison in comparisons for launch in comparison.pairs})
     return np.log([[comparison.pairs.get(launch, math.nan) for comparison in comparisons] for launch in launches])
 
@@ -359,10 +360,10 @@ def _judged(comparison: Comparison, p_adjusted: float, settings: ComparisonSetti
 
 
 def verdict(speedup: float, p_adjusted: float, settings: ComparisonSettings) -> Verdict:
-    """Return the verdict on a speed-up whose adjusted p value is known."""
+    """Return the verdict on a speed-up with this adjusted p value."""
     if not p_adjusted < 1 - settings.confidence:
         return "undetected"
-    # The distance is taken as a ratio on both sides, so that swapping the sides mirrors the verdict.
+    # The distance is a ratio in both directions, so swapping the sides mirrors the verdict.
     if max(speedup, 1 / speedup) < 1 + settings.relevant_difference:
         return "irrelevant"
     return "faster" if speedup > 1 else "slower"

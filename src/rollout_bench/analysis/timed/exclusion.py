@@ -1,14 +1,14 @@
-"""Which blocks others' use of the machine spoilt: decided for all launches of a block from all of their readings.
+"""Blocks that other processes disturbed, judged for all launches of a block from all of their readings.
 
-A launch judged by its own readings only is dropped more often the shorter its passes are, because a share over a short
-time varies more, and those that are left are the lucky ones. In a block the engines make their passes in turn, so all
-readings together cover the whole time of its rounds but for what lies between two passes (the next prompts, collecting
-garbage; starts where engines come in groups), and what they show hits all of its launches alike. Whether a block
-counts then says nothing for or against one of its launches. `docs/trust.md` has how much each rule favours whom.
+If each launch were judged by its own readings, launches with shorter iterations would be dropped more often: a share of
+a short time varies more. The remaining ones would be the lucky ones. In a block the engines alternate their iterations,
+so all readings together cover the whole time of its rounds, except for gaps between iterations (the next prompts,
+garbage collection, and starts of engines in groups). A disturbance therefore affects all launches of the block equally,
+and excluding a block favours none of them. `docs/trust.md` lists the bias of each rule.
 
-Launches that ran one after the other have no such reading: starts of engines lie between their passes. They keep what
-they found out about themselves, since readings pooled over them would favour the launch with the shorter passes by far
-more: the launch with the longer passes decides.
+Launches that ran one after the other have no such readings, because starts of engines lie between their iterations.
+They keep their own flags. Pooled readings would favour the launch with the shorter iterations even more: the launch
+with the longer iterations would decide.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Which = tuple[str, int]
 
 @dataclass(frozen=True)
 class BlockLoss:
-    """What the launches of a block lost of what one limit is for.
+    """Loss of a block's launches with respect to one limit.
 
-    `pooled` is over all of them together, `own` over each launch; of one without readings there is none.
+    `pooled` is over all launches together, `own` over each launch; launches without readings are missing from `own`.
     """
 
     limit: Limit
@@ -39,16 +39,16 @@ class BlockLoss:
 
     @property
     def spoilt(self) -> bool:
-        """Whether none of the launches counts."""
+        """Whether all launches of the block are invalid."""
         return self.pooled.certain > self.limit.invalid or self.most.certain > self.limit.alone
 
     @property
     def most(self) -> LostTime:
-        """What the launch lost that lost most."""
+        """The largest loss of a single launch."""
         return max(self.own.values(), key=lambda lost: lost.certain)
 
     def flag(self, record: Record) -> Flag | None:
-        """Return what there is to say of a launch of the block, None where it lost too little to be marked."""
+        """Return the flag of a launch of the block; None if its loss is too small for one."""
         own = self.own.get(_which(record))
         if self.spoilt:
             return Flag(code=self.limit.code, severity="invalid", sentence=self._why_spoilt(own))
@@ -88,15 +88,14 @@ def _percent(share: float) -> str:
 def with_blocks_decided(
     experiments: Sequence[TimedExperiment], mates: Iterable[Record] = ()
 ) -> tuple[TimedExperiment, ...]:
-    """Return `experiments` with the flags for others' use of the host decided anew for each block on a CPU.
+    """Return `experiments` with the flags for host use by other processes decided anew for each block on a CPU.
 
-    Of a block either all launches are invalid for a code of `HOST_LIMITS`, or none is, and those that lost more than
-    the limit of warnings are marked. What its mates used counts as others' use in each launch's readings, on purpose:
-    they are to be idle. Launches outside of blocks, on accelerators, of endpoints, or without readings keep their
-    flags, and all flags of other codes are kept.
+    Either all launches of a block are invalid for a code of `HOST_LIMITS`, or none is. Launches above the warning
+    limit get a warning. Host use by the block's other launches deliberately counts as use by others, because they
+    should be idle. All other launches keep their flags: outside of blocks, on accelerators, of endpoints, or without
+    readings. Flags with other codes are kept.
 
-    `mates` are records of the same blocks that are not selected: what is read of a block does not depend on which of
-    its launches a summary is of.
+    `mates` are unselected records of the same blocks. With them, the decision does not depend on the selected launches.
     """
     blocks = grouped(
         (record.block.id, record)
@@ -144,7 +143,7 @@ def _readings(record: Record) -> list[HostUse]:
 
 
 def _put(flags: list[Flag], code: str, flag: Flag | None) -> None:
-    """Put `flag` into the place of that with its code, or take that away; what says the same stays as it is."""
+    """Replace the flag with this code by `flag`, or remove it if None; equivalent flags stay unchanged."""
     place = next((number for number, each in enumerate(flags) if each.code == code), None)
     if place is None:
         flags.extend([flag] if flag is not None else [])

@@ -1,6 +1,6 @@
-"""What a summary is made from, as data: experiments with their records and failures, and which launches count.
+"""Input of a summary as data: experiments with their records and failures, and the launches that count.
 
-All that tables and figures show of these modes is made from `Chosen`. What is left out of them is seen in the flags.
+All tables and figures of these modes are made from `Chosen`. Flags list the launches that are left out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def invalid_codes(flags: Iterable[Flag]) -> list[str]:
-    """Return the codes of those of `flags` that make a launch invalid, each once; empty where it is valid."""
+    """Return the distinct codes of `flags` that make a launch invalid; empty if it is valid."""
     return sorted({flag.code for flag in flags if flag.severity == "invalid"})
 
 
 def no_valid_launch(records: Sequence[Launched]) -> str:
-    """Return why `records` give no number: `no valid launch: cpu_shared, token_count`.
+    """Return the reason why no launch of `records` is valid: `no valid launch: cpu_shared, token_count`.
 
-    Empty where one of them is valid, and where there is none.
+    Empty if a launch is valid, and for no records.
     """
     if not records or any(record.valid for record in records):
         return ""
@@ -41,9 +41,9 @@ def no_valid_launch(records: Sequence[Launched]) -> str:
 
 
 def with_one_model(records: Sequence[Launched]) -> tuple[Launched, ...]:
-    """Return `records`, which are of one experiment: invalid are those that loaded another model than the newest did.
+    """Return the `records` of one experiment; those that loaded another model than the newest are marked invalid.
 
-    What is invalid for another reason says nothing of the others.
+    Records that are invalid for another reason are not compared.
     """
     newest_first = sorted(records, key=lambda record: (record.started_at, record.launch), reverse=True)
     valid = [record for record in newest_first if record.valid]
@@ -57,7 +57,7 @@ def _judged_by(record: Launched, newest_first: Sequence[Launched]) -> Launched:
         words = "is another file" if len(others) == 1 else "are other files"
         doubts.append(f"{first_few(others)} {words} in launch {newest.launch}")
     newest = newest_first[0]
-    if record.environment.device_model == newest.environment.device_model:  # another may hold a model in another way
+    if record.environment.device_model == newest.environment.device_model:  # other devices may store a model otherwise
         theirs = _facts(newest)
         differing = [(name, own) for name, own in _facts(record).items() if theirs.get(name, own) != own]
         doubts += [f"{name}: {own}, in launch {newest.launch} {theirs[name]}" for name, own in differing]
@@ -80,7 +80,7 @@ def _facts(record: Launched) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A launch whose record, or whose failure, can't be used: `error` names the file, what is wrong, what to do."""
+    """A launch with an unusable record or failure: `error` names the file, the problem and the remedy."""
 
     launch: int
     error: UserError
@@ -88,7 +88,7 @@ class Damaged:
 
 @dataclass(frozen=True)
 class LoadPart:
-    """Which of the loads of a sweep an experiment was cut down to: `point`, the `number`-th from 0 of `whole`."""
+    """The load of a sweep to which an experiment was reduced: `point`, the `number`-th from 0 of `whole`."""
 
     whole: TimedExperiment
     point: LoadPoint
@@ -100,11 +100,11 @@ AnyRecord = TypeVar("AnyRecord", bound=Launched, covariant=True)
 
 @dataclass(frozen=True)
 class Selected(Generic[AnyRecord]):
-    """One experiment, of whatever mode, with what became of its launches.
+    """One experiment, of any mode, with the outcome of its launches.
 
-    `planned` is the number of launches wanted, None where no plan says it. `records` and `failures`
-    are in the order of their launch; a launch has at most one of the two; `missing` has neither, and `damaged` one that
-    can't be used.
+    `planned` is the number of planned launches, or None without a plan. `records` and `failures` are in the order of
+    their launches; a launch has at most one of the two. `missing` launches have neither, and `damaged` launches have
+    an unusable one.
     """
 
     mode: str
@@ -126,11 +126,12 @@ class Selected(Generic[AnyRecord]):
 class TimedExperiment(Selected[Record]):
     """One experiment that generates, offline or online.
 
-    `requests` are those of each launch index whose side file tells of them, `unread` says what it lacks; offline both
-    are empty. `pass_times` are those of the sequences in the measured iterations of each launch index; offline only
-    where they are compared.
-    Of a sweep each load is an experiment of its own: `part` says which, `workload` names it, the records hold its
-    iterations alone, and launches that failed, are missing or damaged, which are of no load, are with the first.
+    `requests` are the requests of each launch index with a side file; `unread` are messages about unreadable files.
+    Both are empty offline. `pass_times` are times of the sequences in the measured iterations of each launch index;
+    offline only if they are compared.
+
+    Each load of a sweep is a separate experiment. `part` identifies it, `workload` names it, and its records have only
+    its iterations. Launches that failed, are missing or damaged belong to no load, so the first load lists them.
     """
 
     requests: Mapping[int, Requests] = field(default_factory=dict)
@@ -140,36 +141,36 @@ class TimedExperiment(Selected[Record]):
 
     @property
     def whole(self) -> TimedExperiment:
-        """The experiment that was launched: itself, or all loads of the sweep."""
+        """The experiment that was launched: itself, or the whole sweep."""
         return self.part.whole if self.part else self
 
     @property
     def point_label(self) -> str:
-        """How tables name its load; empty where the launch had no other."""
+        """Name of its load in tables; empty unless the launch had several loads."""
         return self.part.point.label if self.part else ""
 
     @property
     def place(self) -> str:
-        """Where it lies and which load of a sweep it is; no other has the same."""
+        """Unique place: mode, folder, and the load of a sweep."""
         return f"{self.mode}/{self.experiment}" + (f" @ {self.point_label}" if self.part else "")
 
     @property
     def has_replicas(self) -> bool:
-        """Whether a launch had several engines side by side."""
+        """Whether a launch had several engines simultaneously."""
         return any(len(i.replicas or ()) > 1 for record in self.records for i in record.iterations)
 
 
 def launched(experiments: Iterable[TimedExperiment]) -> list[TimedExperiment]:
-    """Return what was launched, each once, however many loads of it are among `experiments`."""
+    """Return the distinct launched experiments, each once even if several of its loads are among `experiments`."""
     return list({(e.mode, e.experiment): e.whole for e in experiments}.values())
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """Experiments that the selected ones are compared with though they did not take turns.
+    """Experiments that the selected ones are compared with although they were not interleaved.
 
-    `name` and `of` are what messages call these and the selected ones. Of the groups engine and machine those in
-    `differ` may differ; empty: any one of them.
+    `name` and `of` are the names of these and of the selected ones in messages. Only the groups in `differ`, engine or
+    machine, may differ; if empty, either one may.
     """
 
     name: str
@@ -180,14 +181,13 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Collection:
-    """Everything that one summary or figure is made from.
+    """All input of one summary or figure.
 
-    `precision` says when an experiment has launches enough, None where their number is fixed.
-    `beyond_planned` counts records of selected experiments whose launch index is not planned,
-    `not_selected` those of other experiments; neither are read. `earlier` is what speed-ups refer to where two
-    folders are compared. `slo` is what a request must keep to count as good. `others` are the experiments that
-    look into the engine instead of timing it. `weights` has the folder of the weights of each experiment that reads
-    some, `files` the configs that a call was given.
+    `precision` decides when an experiment has enough launches; None if their number is fixed. `beyond_planned` counts
+    records of selected experiments with an unplanned launch index. `not_selected` counts records of other experiments.
+    Neither are read. `earlier` is the baseline if two folders are compared. `slo` has the limits of a good request.
+    `others` are the experiments of the modes profile, messages and drift. `weights` has the weights folder of each
+    experiment that reads weights. `files` are the config files of the call.
     """
 
     experiments: tuple[TimedExperiment, ...]
@@ -211,21 +211,21 @@ class Collection:
 
     @property
     def damaged(self) -> list[UserError]:
-        """What is wrong with each file that can't be used."""
+        """The error of each unusable file."""
         return [damaged.error for experiment in self.launched for damaged in experiment.damaged]
 
     @property
     def complete(self) -> bool:
-        """True when no launch is missing, none has failed and none is damaged."""
+        """Whether no launch is missing, failed or damaged."""
         return not any(each.missing or each.failures or each.damaged for each in self.launched)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A measured experiment with those of its launches that count.
+    """A measured experiment with its valid launches.
 
-    `experiment` has the records of its valid launches alone. Where there is none, `reason` says why; else it is empty.
-    `label` is its quant and its setting, with the key where another measured experiment has the same names.
+    `experiment` has only the records of valid launches. `reason` explains why there is none, else it is empty. `label`
+    is its quantization and setting, with the key if another measured experiment has the same names.
     """
 
     experiment: Selected[Launched]
@@ -234,17 +234,17 @@ class Chosen:
 
     @property
     def place(self) -> str:
-        """Where it lies; no other has the same."""
+        """Unique place: mode and folder."""
         return f"{self.experiment.mode}/{self.experiment.experiment}"
 
     @property
     def table(self) -> Table:
-        """Platform, model and workload: what stands side by side."""
+        """Platform, model and workload: the key of a table."""
         return table_of(self.experiment)
 
 
 def chosen(experiments: Iterable[Selected[Launched]]) -> list[Chosen]:
-    """Return those of `experiments` that were measured, in their order, cut down to their valid launches."""
+    """Return the measured ones of `experiments`, in their order, reduced to their valid launches."""
     measured = [experiment for experiment in experiments if experiment.records]
     named = Counter((each.mode, *names_of(each)) for each in measured)
     return [

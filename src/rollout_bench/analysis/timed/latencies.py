@@ -1,4 +1,4 @@
-"""Percentiles of sequences: read from side files, pooled, and only as far as a sample can claim them."""
+"""Percentiles of sequences: read from side files, pooled, and reported only if the sample is large enough."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 
 MEASURES = ("e2el_s", "ttft_s", "output_tokens")
-"""What is pooled: seconds from the beginning of the iteration until a sequence was complete, seconds until its first
-token, and its length in tokens, which is of interest only where the model may end it."""
+"""Pooled measures: seconds from the iteration's beginning until a sequence was complete, seconds until its first token,
+and its length in tokens, which matters only if the model may end it.
+"""
 
 
 @dataclass(frozen=True)
 class PooledSequences:
     """The counted sequences of all valid launches of one experiment.
 
-    `values` has an array [n] by measure, without those that the engine did not give; `independent` as how many
-    independent values they count, since sequences of a batch share its steps, and iterations their launch. `reasons`
-    say why a measure or the sequences of a launch are not among them. `launches` has the values [n] of each launch and
-    as how many independent ones they count in it, for requests to a server. `of_launch` has the launch of each value
-    [n], where `values` are of several. `pass_times` are those of each valid
-    launch, by its index, whose sequences all have times.
+    `values` has an array [n] by measure, without missing values. `independent` is the number of independent values that
+    they are worth, since sequences of a batch share its steps, and iterations their launch. `reasons` explain missing
+    measures or launches. `launches` has the values [n] of each launch and their independent number, for requests to a
+    server. `of_launch` has the launch of each value [n] if `values` are of several launches. `pass_times` has the
+    times of each valid launch, by its index, if all its sequences have times.
     """
 
     values: Mapping[str, Array]
@@ -58,12 +58,12 @@ def pool_sequences(results: Path, collection: Collection) -> list[PooledSequence
 
 
 def _of_requests(experiment: TimedExperiment) -> PooledSequences:
-    """Return those of an online experiment, whose side files were read with its records."""
+    """Return the sequences of an online experiment, whose side files were read with its records."""
     if not any(record.valid for record in experiment.records):
         return _without(experiment)
     valid = [r.launch for r in experiment.records if r.valid and r.launch in experiment.requests]
     requests = [experiment.requests[launch] for launch in valid]
-    lengths = not experiment.records[0].spec.workload.ignore_eos  # else they are what was asked for
+    lengths = not experiment.records[0].spec.workload.ignore_eos  # else lengths are as requested
     values, independent = pool_requests(requests, lengths)
     launches = {
         measure: tuple(
@@ -94,7 +94,7 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
         try:
             every = read_sequences(path, record)
-        except UserError as error:  # the record is whole without it, so the summary is still worth having
+        except UserError as error:  # the record is complete without it, so the summary is still useful
             reasons.append(f"launch {record.launch} is not among them, {error.problem}")
             continue
         rows = _counted(record, every)
@@ -110,7 +110,7 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
         why = "requests: per_prompt keeps none" if per_prompt else "the engine did not give all"
         reasons.append(f"no times of single sequences, {why}")
     if experiment.records[0].spec.workload.ignore_eos:
-        del pooled["output_tokens"]  # all of one length, the one that was asked for
+        del pooled["output_tokens"]  # all lengths are as requested
     complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
     independent = {measure: _independent(values, batches) for measure, values in complete.items()}
     of_launch = dict.fromkeys(complete, np.array([launch for launch, _ in batches]))
@@ -118,11 +118,11 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
 
 
 def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTimes, ...]:
-    """Return the measured iterations of `record` as its side file's `rows` tell of them; none without all times.
+    """Return the measured iterations of `record` from the `rows` of its side file; empty unless all times are known.
 
-    A sequence begins to run when the engine first schedules it; behind a server, where only its client's times are
-    known, when it is sent. One that failed is left out. A load for a time has no last sequence that anybody waits for,
-    and is left out.
+    A sequence begins to run when the engine first schedules it. Behind a server only the client's times are known, so
+    it begins when it is sent. Failed sequences are left out. Loads with a fixed duration are left out as well, because
+    nobody waits for their last sequence.
     """
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
@@ -164,14 +164,14 @@ def _sequence_columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:
 
 
 def _independent(values: Array, batches: Sequence[tuple[int, int]]) -> int:
-    """As how many independent values sequences of these launches and iterations count, at most."""
+    """Return the number of independent values in sequences of these launches and iterations: the smaller estimate."""
     launches, iterations = (np.array(labels) for labels in zip(*batches, strict=True))
     of_iterations = effective_samples(values, launches * (iterations.max() + 1) + iterations)
     return max(1, int(min(of_iterations, effective_samples(values, launches))))
 
 
 PERCENTILES = (50, 90, 95, 97, 99)
-"""Those that are told, rising."""
+"""Reported percentiles, in ascending order."""
 
 LAST = PERCENTILES[-1]
 
@@ -188,10 +188,10 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Distribution:
-    """One measure of `sequences` sequences, which tell as much as `independent` independent ones would.
+    """One measure of `sequences` sequences, worth `independent` independent values.
 
-    `claimed` has what so many can claim. `by_launch` has, where each launch is a sample of its own, the means over
-    launches of what every one of them can claim.
+    `claimed` has the percentiles for which the sample is large enough. If each launch is a separate sample,
+    `by_launch` has the means over launches of the percentiles that every launch has.
     """
 
     sequences: int
@@ -201,7 +201,7 @@ class Distribution:
 
 
 def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
-    """Return the distribution of each measure that `pooled` has."""
+    """Return the distribution of each measure in `pooled`."""
     return {
         measure: replace(
             distribution(values, pooled.independent[measure], pooled.of_launch.get(measure)),
@@ -212,18 +212,18 @@ def distributions(pooled: PooledSequences) -> dict[str, Distribution]:
 
 
 def _by_launch(launches: Sequence[tuple[Array, int]]) -> dict[int, float]:
-    """Return means over `launches`, each its values [n] and as how many independent ones they count."""
+    """Return percentiles as means over `launches`, each given as its values [n] and their independent number."""
     found = [distribution(values, independent) for values, independent in launches]
     common = [p for p in PERCENTILES if found and all(p in each.claimed for each in found)]
     return {p: float(np.mean([each.claimed[p].value for each in found])) for p in common}
 
 
 def distribution(values: Array, independent: int, of_launch: ArrayLike | None = None) -> Distribution:
-    """Return the distribution of `values` [n >= 1], which tell as much as `independent` <= n independent ones.
+    """Return the distribution of `values` [n >= 1], worth `independent` <= n independent values.
 
-    Intervals reach as far as the percentiles of launches say, at least, where `of_launch` [n] says whose values are.
+    If `of_launch` [n] gives the launch of each value, intervals are at least as wide as the spread between launches.
     """
-    ordered = np.sort(values)  # so that sorting it again for each percentile costs next to nothing
+    ordered = np.sort(values)  # makes sorting it again for each percentile cheap
     claimed = {}
     for percentile in claimable(independent):
         found = percentile_interval(ordered, percentile / 100, independent=independent)
@@ -235,12 +235,12 @@ def distribution(values: Array, independent: int, of_launch: ArrayLike | None = 
 
 
 def claimable(samples: int) -> list[int]:
-    """Return those of `PERCENTILES` that so many independent values can claim."""
+    """Return the `PERCENTILES` for which that many independent values are enough."""
     return [percentile for percentile in PERCENTILES if samples >= samples_needed(percentile / 100)]
 
 
 def more_for(percentile: int, independent: int) -> int:
-    """Independent values that `percentile` still lacks."""
+    """Return the number of independent values that are missing for `percentile`."""
     return max(0, samples_needed(percentile / 100) - independent)
 
 
@@ -254,7 +254,7 @@ def _latency_columns(measures: Iterable[str]) -> dict[str, str]:
 
 
 def _name(measure: str, part: str) -> str:
-    """Return a column: `e2el_p50_low_s`, the unit last."""
+    """Return a column name, with the unit last: `e2el_p50_low_s`."""
     base = measure.removesuffix("_s")
     return f"{base}_{part}" + ("_s" if base != measure and part != "independent" else "")
 
@@ -265,14 +265,14 @@ LATENCY_COLUMNS: dict[str, str] = {"sequences": "Int64"} | _latency_columns(MEAS
 REQUEST_COLUMNS: dict[str, str] = _latency_columns(measure for measure in LATENCIES if measure not in MEASURES) | {
     _name(measure, f"p{percentile}_launch_mean"): "Float64" for measure in LATENCIES for percentile in PERCENTILES
 }
-"""Those that only requests to a server have."""
+"""Columns only for requests to a server."""
 
 
 def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
-    """Return the values of `LATENCY_COLUMNS`, without those that there are not."""
+    """Return the values of `LATENCY_COLUMNS`, without unknown ones."""
     if not found:
         return {}
-    # Of the gaps between tokens, which are among the measures of a request, there are many more.
+    # Gaps between tokens are a measure of a request as well, but there are many more of them.
     sequences = [d.sequences for measure, d in found.items() if measure != "itl_s"]
     line: dict[str, object] = {"sequences": max(sequences, default=None)}
     for measure, distribution in found.items():

@@ -1,4 +1,4 @@
-"""One launch in numbers, derived from the raw values of its record; what can be compared, and what its time went to."""
+"""Numbers of one launch, derived from the raw values of its record: compared metrics, and the parts of its time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ NO_LIMITS = Slo()
 
 @dataclass(frozen=True)
 class LaunchMeasures:
-    """One launch in numbers.
+    """Numbers of one launch.
 
-    `values` has each metric that the launch has, by its name. `iteration_output_tokens_per_s` has one value for each
-    measured iteration, `warmup_output_tokens_per_s` one for each warm-up iteration, which came before and enters
-    nothing else. `service` says how an online launch served its requests, None offline and where its side file does
-    not tell. `paired` is False where it is no fair pair with its partner in the baseline.
-    `passes` are the measured iterations, `block` is the id of the block in which they were interleaved with those of
-    other engines, None outside of one, and `automatic` says whether `iterations: auto` fixed how many there are.
-    `kv_cache` is None where nobody could look into it. `anatomies` has the passes whose sequences' times are known, by
-    their index.
+    `values` has each known metric by its name. `iteration_output_tokens_per_s` has one value per measured iteration,
+    and `warmup_output_tokens_per_s` one per warm-up iteration, which nothing else uses. `service` has the service
+    metrics of an online launch; None offline or without a side file. `paired` is False if it is not a fair pair with
+    its partner in the baseline.
+
+    `passes` are the measured iterations. `block` is the id of the block in which they were interleaved with those of
+    other engines, or None. `automatic` is whether `iterations: auto` set their number. `kv_cache` is None if it could
+    not be inspected. `anatomies` has the iterations with known times of sequences, by their index.
     """
 
     launch: int
@@ -49,22 +49,22 @@ class LaunchMeasures:
 
     @property
     def output_tokens_per_s(self) -> float:
-        """The one metric that every launch has."""
+        """Output tokens per second, the metric that every launch has."""
         return self.values["output_tokens_per_s"]
 
     @property
     def valid(self) -> bool:
-        """False when a flag says that the launch is no result."""
+        """Whether no flag makes the launch invalid."""
         return not invalid_codes(self.flags)
 
 
 def measure(
     record: Record, requests: Requests | None = None, slo: Slo = NO_LIMITS, times: Sequence[PassTimes] = ()
 ) -> LaunchMeasures:
-    """Derive the numbers of `record`, which must hold at least one measured iteration, of its `requests` and `times`.
+    """Compute the numbers of `record`, which must have a measured iteration, with its `requests` and `times`.
 
-    `kv_cache_sequences` is how many of the workload's longest sequences (prompt and output tokens) the KV cache holds
-    at once, sharing nothing.
+    `kv_cache_sequences` is the number of the workload's longest sequences (prompt and output tokens) that fit into the
+    KV cache simultaneously without sharing.
     """
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     service = None if requests is None else service_of(requests, measured, slo)
@@ -97,7 +97,7 @@ def measure(
 
 
 def output_rate(iteration: Iteration) -> float:
-    """Output tokens per second of one iteration, all samples counted."""
+    """Return the output tokens per second of one iteration, over all samples."""
     return iteration.output_tokens / iteration.elapsed_s
 
 
@@ -106,14 +106,14 @@ class LaunchCost:
     """Seconds of one launch, by part.
 
     Args:
-        process_s: until the engine process ran; 0 in records that don't say, where it is in `other_s`.
-        import_s: importing the engine; 0 of a server.
-        init_s: constructing it; 0 of a server. What the engine logged of it is in the record's `startup.reported`.
+        process_s: until the engine process ran; 0 in records without it, which have it in `other_s`.
+        import_s: importing the engine; 0 for a server.
+        init_s: constructing it; 0 for a server. The engine's own log of it is in the record's `startup.reported`.
         warmup_s: warm-up iterations.
-        measured_s: iterations that count.
-        other_s: what lies between: looking at the loaded weights and at the machine, preparing iterations.
+        measured_s: measured iterations.
+        other_s: time between these: inspecting weights and machine, preparing iterations.
         waited_s: waiting for its turn among the engines of a block.
-        server_start_s: both of a server, whose processes import and construct; 0 of other engines.
+        server_start_s: import and construction in a server's processes; 0 for other engines.
     """
 
     process_s: float
@@ -146,14 +146,14 @@ def parts_of(record: Record) -> LaunchCost:
 
 
 def values_of(metric: MetricName, launches: Iterable[LaunchMeasures]) -> dict[int, float]:
-    """Return the metric by launch index, of those of `launches` that have it."""
+    """Return the metric by launch index, for the launches that have it."""
     return {launch.launch: launch.values[metric] for launch in launches if metric in launch.values}
 
 
 def fell_behind(launches: Iterable[LaunchMeasures]) -> bool:
-    """Return whether the server kept less than `KEPT_UP` of the rate, in the mean over `launches`.
+    """Return whether the server's mean rate over `launches` was below `KEPT_UP` of the requested rate.
 
-    True where none tells.
+    Also return True if the rate is unknown for all launches.
     """
     kept = list(values_of("kept_up_share", launches).values())
     return not kept or sum(kept) / len(kept) < KEPT_UP

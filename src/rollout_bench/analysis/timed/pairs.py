@@ -1,8 +1,9 @@
-"""Which launches are a fair pair, and what a pair tells of two configurations.
+"""Fair pairs of launches, and their log ratios.
 
-A pair tells the log ratio of their typical passes, or of their values. Where its launches ran in different places, the
-difference between the places is part of that. All such are marked, and compared as far as no place had one side more
-than once more often than the other: then the difference cancels, or the spread of the pairs has it.
+A pair gives the log ratio of the typical iterations or of the values of two launches. If they ran on different devices
+or nodes, the difference between these places is part of the ratio. All such pairs are flagged. They are compared only
+as long as no place had one side more than once more often than the other side. Then the difference cancels, or it is
+included in the spread of the pairs.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Flag, Iteration, Placement
 
 TRIMMED = 0.2
-"""Share of the smallest values, and as much of the largest, that a typical value leaves out."""
+"""Share of the smallest values, and the same share of the largest, that a typical value leaves out."""
 
 MIN_PASSES = 5
-"""Passes from which on trimming leaves one out on each side."""
+"""Iterations from which trimming leaves out one on each side."""
 
 Way = Literal["rounds", "passes", "launches"]
-"""How a pair is compared: round by round of its block, by each launch's typical pass, or by the launches' values."""
+"""How a pair is compared: by rounds of its block, by each launch's typical iteration, or by the launches' values."""
 
 WAYS: tuple[Way, ...] = ("rounds", "passes", "launches")
 """The most precise first."""
@@ -36,7 +37,7 @@ WAYS: tuple[Way, ...] = ("rounds", "passes", "launches")
 
 @dataclass(frozen=True)
 class Pair:
-    """Two launches of one index: the log of own over baseline's value, without a unit, and how it was found."""
+    """Two launches of one index: the log of own over baseline's value, without a unit, and how it was computed."""
 
     log_ratio: float
     way: Way
@@ -46,11 +47,11 @@ def trimmed_mean(values: Sequence[float]) -> float:
     """Return the mean of `values` [n >= 1] without the floor(0.2 n) smallest and as many largest ones.
 
     The 20 % trimmed mean (Tukey and McLaughlin, "Less vulnerable confidence and significance procedures for location
-    based on a single sample", Sankhya A 25, 1963): a disturbed pass, which is nearly always a slow one, moves it by no
-    more than the next value would, and where noise is normal its standard error is 5 to 7 % larger than the mean's.
+    based on a single sample", Sankhya A 25, 1963). A disturbed iteration, nearly always a slow one, moves it no further
+    than the next value would. With normal noise its standard error is 5 to 7 % larger than the mean's.
 
     Raises:
-        ValueError: there are none.
+        ValueError: `values` is empty.
     """
     if not values:
         raise ValueError("no values to take a mean of")
@@ -59,19 +60,20 @@ def trimmed_mean(values: Sequence[float]) -> float:
 
 
 def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whole: bool = False) -> Pair | None:
-    """Return what launch `own` tells against its partner `other`, which both have `metric`.
+    """Return the log ratio of launch `own` to its partner `other`, which both have `metric`.
 
-    - In one block: the trimmed mean over the rounds that both have of the log ratio of their passes. What slows all
-      engines in a round is in both passes and so not in the ratio.
-    - Not in a block, both with at least `MIN_PASSES` passes and `iterations: auto`: the difference of the trimmed means
-      of their passes' logarithms.
-    - Otherwise, where only launches have the metric, and where they are to be compared as a `whole`: the log ratio of
-      the launches' values.
+    - In one block: the trimmed mean of the log ratios of their iterations, over the rounds that both have. A
+    disturbance
+      that slows all engines in a round is in both iterations, so it cancels.
+    - Not in a block, both with at least `MIN_PASSES` iterations and `iterations: auto`: the difference of the trimmed
+    means
+      of their iterations' logarithms.
+    - Otherwise, for metrics of launches only, or with `whole`: the log ratio of the launches' values.
 
-    None where a block's launches share no round.
+    Return None if a block's launches share no round.
 
     Raises:
-        ValueError: a pass or a launch has a value that is not above zero.
+        ValueError: an iteration or a launch has a value that is not above zero.
     """
     same_block = own.block is not None and own.block == other.block
     if whole or not METRICS[metric].in_passes:
@@ -86,11 +88,11 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whol
 
 
 def of_one_way(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
-    """Return those of `pairs`, by launch, that are of the most precise way of which there are at least `least`.
+    """Return the `pairs`, by launch, of the most precise way that has at least `least` pairs.
 
-    Where no way has as many, those of the most precise way that there is. Pairs of two ways scatter differently, so
-    one spread does not hold for both: that of the narrow ones, which may even decide how many pairs there are, would
-    find differences in the wide ones that do not exist. The choice looks at no ratio.
+    If no way has that many, return the pairs of the most precise way present. Pairs of two ways scatter differently,
+    so one spread is not valid for both. The spread of the narrow pairs, which may even decide the number of pairs,
+    would find false differences in the wide ones. The choice does not depend on the ratios.
     """
     of_way = {way: {launch: pair for launch, pair in pairs.items() if pair.way == way} for way in WAYS}
     there = [found for found in of_way.values() if found]
@@ -98,35 +100,35 @@ def of_one_way(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
 
 
 def typical(launch: LaunchMeasures) -> bool:
-    """Return whether `launch` can be compared by its typical pass: it has enough passes, fixed by `auto`."""
+    """Return whether `launch` can be compared by its typical iteration: it has enough iterations, set by `auto`."""
     return launch.automatic and len(launch.passes) >= MIN_PASSES
 
 
 def typical_value(metric: MetricName, launch: LaunchMeasures) -> float:
-    """Return the trimmed geometric mean over the passes of `launch`, in the unit of `metric`."""
+    """Return the trimmed geometric mean over the iterations of `launch`, in the unit of `metric`."""
     return math.exp(trimmed_mean(_logs(metric, launch)))
 
 
 def by_round(metric: MetricName, launch: LaunchMeasures) -> dict[int, float]:
-    """Return the logarithm of `metric` in each pass of `launch`, by its round."""
+    """Return the logarithm of `metric` in each iteration of `launch`, by its round."""
     logs = _logs(metric, launch)
     return {each.round: log for each, log in zip(launch.passes, logs, strict=True) if each.round is not None}
 
 
 def has_idle_pass(metric: MetricName, launch: LaunchMeasures) -> bool:
-    """Return whether some pass of `launch` has no value of `metric` that has a logarithm.
+    """Return whether the logarithm of `metric` is undefined for an iteration of `launch`.
 
-    As where nothing was generated, where the times of its sequences are not known, or where a tail is 0 s long.
+    Examples: nothing was generated, the times of its sequences are unknown, or its tail is 0 s long.
     """
     return METRICS[metric].in_passes and any(not _over(metric, [(launch, each)]) > 0 for each in launch.passes)
 
 
 def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, LaunchMeasures]]) -> float | None:
-    """Return own over the baseline's value of `metric`, over all passes of `pairs` (own, baseline's) together.
+    """Return own over the baseline's value of `metric`, over all iterations of `pairs` (own, baseline's) together.
 
-    Of a throughput that is the ratio of the total times per token, where every second counts, also those of passes that
-    a typical ratio leaves out. Of launches of one block it is over the rounds that both have. None without any, and
-    where only launches have the metric.
+    For a throughput, this is the ratio of the total times per token. Every second counts, including iterations that a
+    typical ratio leaves out. For launches of one block, only rounds that both have are used. Return None without pairs,
+    and for metrics of launches only.
     """
     sides = [(launches, _passes(*launches)) for launches in pairs]
     if not METRICS[metric].in_passes or not sides:
@@ -136,7 +138,7 @@ def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, La
 
 
 def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Iteration], Sequence[Iteration]]:
-    """Return the passes of both that can be compared: of one block those of the rounds that both have."""
+    """Return the comparable iterations of both launches: in one block, those of the rounds that both have."""
     if own.block is None or own.block != other.block:
         return own.passes, other.passes
     both = {each.round for each in own.passes} & {each.round for each in other.passes}
@@ -147,7 +149,7 @@ def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Iterat
 def partners(
     own: Iterable[LaunchMeasures], theirs: Iterable[LaunchMeasures]
 ) -> dict[int, tuple[LaunchMeasures, LaunchMeasures]]:
-    """Return the launches that both sides have, by their index."""
+    """Return the pairs of launches that both sides have, by their index."""
     there: Mapping[int, LaunchMeasures] = {launch.launch: launch for launch in theirs}
     found = {launch.launch: (launch, there[launch.launch]) for launch in own if launch.launch in there}
     return dict(sorted(found.items()))
@@ -158,7 +160,7 @@ def _logs(metric: MetricName, launch: LaunchMeasures) -> list[float]:
 
 
 def _over(metric: MetricName, passes: Sequence[tuple[LaunchMeasures, Iteration]]) -> float:
-    """Return `metric` over `passes`, each beside its launch; a pass without times of its sequences counts as 0."""
+    """Return `metric` over `passes`, each with its launch; an iteration without times of its sequences counts as 0."""
     of_passes = METRICS[metric].of_passes
     if of_passes is None:
         return mean([getattr(launch.anatomies.get(each.index), metric, None) or 0.0 for launch, each in passes])
@@ -166,17 +168,18 @@ def _over(metric: MetricName, passes: Sequence[tuple[LaunchMeasures, Iteration]]
 
 
 SLACK_S = 600.0
-"""Seconds by which two launches of one round may be further apart than the launches between them take: for waiting
-until devices are free, for building weights. That is longer than what the machine does lasts: on two cores, launches
-four minutes apart had nothing left in common (studies/results/launches.json). Such a pair is right on average, since
-the order inside a round is balanced, but gains nothing over any other pair; to leave it out would lose a pair more."""
+"""Seconds that two launches of one round may be apart beyond the duration of the launches between them, for waiting for
+free devices and for building weights. Disturbances of the machine are shorter: on two cores, launches four minutes
+apart had nothing left in common (studies/results/launches.json). Such a pair is unbiased, because the order within a
+round is balanced, but no more precise than any other pair. Leaving it out would lose a pair.
+"""
 
 
 def round_s(experiments: Sequence[TimedExperiment]) -> float:
-    """Return how far apart two launches of one round of `experiments` can start, in seconds.
+    """Return the maximum time between the starts of two launches of one round of `experiments`, in seconds.
 
-    Twice what a launch of each takes, and `SLACK_S`: they may be the first and the last of the round, whose order is
-    another one each time, and launches between them may fail and be started again.
+    It is twice the duration of one launch of each experiment, plus `SLACK_S`. The two launches may be the first and the
+    last of the round, whose order changes each time, and launches between them may fail and be restarted.
     """
     each = launched(experiments)
     taken = [record.wall_s for experiment in each for record in experiment.records]
@@ -186,11 +189,11 @@ def round_s(experiments: Sequence[TimedExperiment]) -> float:
 def marked_out_of_turn(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
 ) -> tuple[LaunchMeasures, ...]:
-    """Mark those of `launches` of `experiment` that started over `limit_s` before or after their partner in `other`.
+    """Mark `launches` of `experiment` that started more than `limit_s` before or after their partner in `other`.
 
-    Those of a block take turns with all of it; where their partner is not of the same block, they are marked as well.
-    That is what becomes of launches of which one side was measured later: of an experiment that was added, of a record
-    that was deleted. Whatever changed meanwhile is the same in all of their ratios, so no number of them would tell.
+    Launches of a block are interleaved with the whole block; they are marked if their partner is not of the same block.
+    This happens if one side was measured later, for an added experiment or after a record was deleted. A change of the
+    machine in between is the same in all of their ratios, so no number of launches would reveal it.
     """
     theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
     own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
@@ -239,10 +242,10 @@ def _hours(seconds: float) -> str:
 def marked_unfair(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
 ) -> tuple[LaunchMeasures, ...]:
-    """Mark those of `launches` of `experiment` that are no fair pair with their partner in `other`.
+    """Mark `launches` of `experiment` that are not a fair pair with their partner in `other`.
 
-    Those that did not take turns (`marked_out_of_turn`), and those that ran in another place unless their places even
-    out (`_even`). All that ran in another place have a flag; where a record does not say where it ran, nothing is said.
+    These are launches that were not interleaved (`marked_out_of_turn`), and launches in another place unless the places
+    balance (`_even`). Every launch in another place gets a flag. Records without a place get none.
     """
     turned = marked_out_of_turn(launches, experiment, other, limit_s)
     own, theirs = ({record.launch: record for record in side.records} for side in (experiment, other))
@@ -268,12 +271,12 @@ def marked_unfair(
 def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
     """Return the launches whose `places`, own and the partner's, can be compared.
 
-    That is all of them where no device, node or neighbourhood had one side more than once more often than the other;
-    else one after the other, those that keep it so. With places that add e to a log ratio, independent and of one
-    variance v, and which had one side k more often than the other, these add sum(k^2) v / n^2 to the variance of the
-    mean of n pairs, and (2 u - sum(k^2) / n) v / (n (n - 1)) to what the spread of the pairs says of it, where u pairs
-    are of two places. With every |k| <= 1 the latter is never less, since sum(k^2) = sum(|k|) <= 2 u. The choice looks
-    at no ratio.
+    That is all of them if no device, node or neighbourhood had one side more than once more often than the other.
+    Otherwise launches are added one after the other while this holds. Assume that places add e to a log ratio,
+    independent and with variance v. Places that had one side k more often than the other add sum(k^2) v / n^2 to the
+    variance of the mean of n pairs. If u pairs are of two places, the spread of the pairs estimates this part as
+    (2 u - sum(k^2) / n) v / (n (n - 1)). With every |k| <= 1 the estimate is never too small, since
+    sum(k^2) = sum(|k|) <= 2 u. The choice does not depend on the ratios.
     """
     apart = {launch: _apart(*pair) for launch, pair in places.items()}
     total: Counter[str] = Counter()
@@ -296,7 +299,7 @@ def _most(counts: Counter[str]) -> int:
 
 
 def _apart(own: Placement, other: Placement) -> Counter[str]:
-    """Return 1 for each place that `own` had to itself, -1 for each that its partner had to itself."""
+    """Return 1 for each place that only `own` had, and -1 for each place that only its partner had."""
     found = Counter({"beside others": bool(own.neighbours) - bool(other.neighbours)})
     sides = ({own.node}, {other.node}) if own.node != other.node else ({*own.devices}, {*other.devices})
     if own.node != other.node or _differ(own, other):
@@ -306,7 +309,7 @@ def _apart(own: Placement, other: Placement) -> Counter[str]:
 
 
 def place_flags(own: Placement, other: Placement) -> list[Flag]:
-    """Return doubts about a pair from where its launches ran: `own`, and its partner in the baseline."""
+    """Return the flags of a pair for the places of its launches: `own`, and its partner in the baseline."""
     flags = []
     if own.node != other.node:
         sentence = f"It ran on {own.node}, its partner in the baseline on {other.node}: nodes may differ in speed."
@@ -327,7 +330,7 @@ def place_flags(own: Placement, other: Placement) -> list[Flag]:
 def _differ(own: Placement, other: Placement) -> bool:
     """Return whether the devices differ.
 
-    Of another number than the partner's, which both asked for, they tell nothing.
+    Different numbers of devices were requested, so they do not count as a difference.
     """
     known = own.devices and other.devices
     return bool(known) and len(own.devices) == len(other.devices) and set(own.devices) != set(other.devices)

@@ -1,4 +1,4 @@
-"""Which experiment is compared with which: baselines, earlier results, and what must agree for it."""
+"""Select the counterpart of each experiment: its baseline or earlier results, and the facts that must agree."""
 
 from __future__ import annotations
 
@@ -22,29 +22,34 @@ Place = tuple[str, ...]
 
 
 def check_axes(baseline: Mapping[str, str]) -> None:
-    """Raise `UserError` where `baseline` (axis -> name) names an axis that there is not."""
+    """Check that `baseline` (axis -> name) has only known axes.
+
+    Raises:
+        UserError: an axis is unknown.
+    """
     for axis in baseline:
         if axis not in AXES:
             raise UserError(f"baseline: unknown axis '{axis}'", did_you_mean(axis, AXES))
 
 
 def is_baseline(experiment: TimedExperiment, baseline: Mapping[str, str]) -> bool:
-    """Return True when `experiment` has the baseline's value on each of its axes."""
+    """Return whether `experiment` has the baseline's value on each of its axes."""
     return bool(baseline) and all(getattr(experiment.whole, axis) == value for axis, value in baseline.items())
 
 
 def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Place, list[TimedExperiment]]:
-    """Return `experiments` by what `find_baseline` looks for first."""
+    """Return `experiments` by their names, for `find_baseline`."""
     return grouped((_place(experiment), experiment) for experiment in experiments)
 
 
 def find_baseline(
     experiment: TimedExperiment, index: Mapping[Place, Sequence[TimedExperiment]], baseline: Mapping[str, str]
 ) -> tuple[TimedExperiment | None, str]:
-    """Return the experiment that `experiment`, which must be measured, is compared with; or None and the reason.
+    """Return the baseline of `experiment`, which must be measured; or None and the reason.
 
-    Same mode, platform, model, quant, workload and setting but for the baseline's axes, same workload settings
-    and same engine version. Among several, the one with the same engine arguments and iterations.
+    The baseline has the same mode, platform, model, quantization, workload and setting except for the baseline's axes.
+    It has the same workload settings and engine version. Of several, the one with the same engine arguments and
+    iterations is used.
     """
     name = ", ".join(f"{axis} {value}" for axis, value in baseline.items())
     if not baseline:
@@ -87,7 +92,7 @@ def _engine(spec: Spec) -> tuple[str, str, dict[str, str]]:
 
 
 SENDER = {"harness", "harness_version"}
-"""Fields of a load that say what sends it: the same load, as another program sees it."""
+"""Fields of a load that identify its sender; they do not change the load."""
 
 
 def _arrivals(spec: Spec) -> object:
@@ -101,7 +106,7 @@ def _settings(spec: Spec) -> tuple[object, ...]:
 Group = Literal["engine", "machine", "circumstance"]
 
 ENGINE = ("engine_name", "engine_version", "plugins", "torch_version", "python_version", "packages")
-"""Facts that make the engine."""
+"""Facts that define the engine."""
 
 MACHINE = (
     "platform",
@@ -112,32 +117,32 @@ MACHINE = (
     "cpu_cores",
     "memory_bytes",
 )
-"""Facts that make the machine; its name and its kernel are circumstances."""
+"""Facts that define the machine; its name and its kernel are circumstances."""
 
 IN_PAIRS = ("device_model", "cpu_model", "cpu_cores", "device_count", "torch_version")
-"""Facts that the two launches of a pair must share; the number of devices only where both were to use as many."""
+"""Facts that both launches of a pair must share; the number of devices only if both requested the same number."""
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 ABOUT = {"device_memory_bytes": 0.01, "memory_bytes": 0.01, "resolved.num_gpu_blocks": 0.01}
-"""Facts that are measured -> how far they may be apart and still agree: kernels keep some memory for themselves."""
+"""Measured facts -> relative difference up to which they agree, since kernels keep some memory for themselves."""
 
 CACHES = {f"variables.{name}" for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
-"""Facts that say where compiled code is kept, in a folder for each engine below a user's home: no difference."""
+"""Folders of compiled code, one per engine below a user's home: not a difference."""
 
 ITERATIONS = "measuring.iterations"
-"""The fact that says how many passes count, a number or auto: auto is compared with any number, and that is told."""
+"""The fact with the number of measured iterations, or auto. auto is compared with any number, and this is reported."""
 
 EXECUTOR = "distributed_executor_backend"
-"""What no difference is: it follows from the mode and from `multiprocess`, and a placement's is a class of ours."""
+"""Not a difference: it follows from the mode and from `multiprocess`, and a placement's is our own class."""
 
 DEALT_OUT = {f"variables.{name}" for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ASCEND_RT_VISIBLE_DEVICES")}
-"""Facts that a lease sets for each launch anew; which devices it had, its placement says."""
+"""Facts that a lease sets anew for each launch; its placement records the devices."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A fact in which an experiment's launches, `own`, differ from those it is compared with, `other`."""
+    """A fact that differs between an experiment's launches, `own`, and their counterparts, `other`."""
 
     fact: str
     own: str
@@ -145,7 +150,7 @@ class Difference:
 
     @property
     def group(self) -> Group:
-        """What the fact belongs to."""
+        """The group of the fact: engine, machine or circumstance."""
         name = self.fact.partition(".")[0]
         return "engine" if name in ENGINE else "machine" if name in MACHINE else "circumstance"
 
@@ -154,12 +159,12 @@ class Difference:
 
 
 def environment_facts(environment: Environment) -> dict[str, str]:
-    """Return every field of `environment` as text, those of mappings as `<field>.<name>`."""
+    """Return every field of `environment` as text; fields of mappings are named `<field>.<name>`."""
     return {name: value for name, value in flat(environment.model_dump()) if name not in CACHES | DEALT_OUT}
 
 
 def load_facts(record: Record) -> dict[str, str]:
-    """Return what must be the same for two experiments to be compared at all: work, passes, and the model's shape."""
+    """Return the facts that two compared experiments must share: work, iterations, and the model's shape."""
     spec = record.spec
     load: dict[str, Any] = {
         "measurement_version": spec.measurement_version,
@@ -168,16 +173,13 @@ def load_facts(record: Record) -> dict[str, str]:
         "synthetic": spec.model.synthetic or {},
     }
     if spec.load is not None:
-        # A point is compared with the same point; which others were measured besides does not matter.
+        # A point is compared with the same point; the other measured points do not matter.
         load["arrivals"] = spec.load.model_dump(exclude={"points", *SENDER})
     return dict(flat(load))
 
 
 def launch_facts(record: Record) -> dict[str, str]:
-    """Return what may differ between two launches of one load, and is then told.
-
-    Where they ran and how they were set.
-    """
+    """Return the facts that may differ between two launches of one load and are then reported: machine and settings."""
     spec, environment = record.spec, record.environment
     settings: dict[str, Any] = {
         ITERATIONS: spec.measuring.iterations,
@@ -201,9 +203,10 @@ def launch_facts(record: Record) -> dict[str, str]:
 
 
 def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, str]]) -> list[Difference]:
-    """Return the facts whose values are not the same on both sides, each side being the facts of its launches.
+    """Return the facts whose values differ between both sides; each side has the facts of its launches.
 
-    What the engine says of itself (`resolved`) counts only where both sides say it: versions tell of different things.
+    Values that the engine reports (`resolved`) count only if both sides have them, because versions report different
+    ones.
     """
     names = dict.fromkeys(name for facts in (*other, *own) for name in facts)
     found = []
@@ -220,7 +223,7 @@ def differences(own: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, s
 
 
 def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tuple[int, Difference]]:
-    """Launch index and fact, for the launches that both sides have: those of `IN_PAIRS` and the host's name."""
+    """Return launch index and differing fact for the launches that both sides have: `IN_PAIRS` and the host's name."""
     partners = {record.launch: record for record in other}
     return [
         (record.launch, Difference(fact, str(own_value), str(other_value)))
@@ -233,7 +236,7 @@ def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tup
 
 
 def _of_pair(fact: str, record: Record) -> object:
-    """Return a fact of `IN_PAIRS`, or the host's name: the node's, where the host is a container on it."""
+    """Return a fact of `IN_PAIRS`, or the host's name: the node's name if the host is a container."""
     placement = record.placement
     return placement.node if fact == "hostname" and placement is not None else getattr(record.environment, fact)
 
@@ -260,10 +263,10 @@ def _readable(name: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class Counterpart:
-    """The `other` experiment; where there is none, `instead` stands in place of a comparison.
+    """The `other` experiment, or without one, `instead` in place of a comparison.
 
-    `differences` are facts in which the two differ, though they may be compared. `refused` says why the sides of a
-    whole table are not, and what to do about it.
+    `differences` are facts that differ although the two may be compared. `refused` is the error if the sides of a whole
+    table are not compared.
     """
 
     other: TimedExperiment | None = None
@@ -282,14 +285,14 @@ def valid_records(experiment: TimedExperiment) -> list[Record]:
 
 
 def why_not_measured(experiment: TimedExperiment) -> str:
-    """Return why `experiment` has nothing to compare; empty where it has."""
+    """Return the reason why `experiment` has nothing to compare; empty if it has."""
     return no_valid_launch(experiment.records) if experiment.records else "not measured"
 
 
 def against_baseline(
     experiment: TimedExperiment, index: Mapping[Place, Sequence[TimedExperiment]], baseline: Mapping[str, str]
 ) -> Counterpart:
-    """Return what `experiment` is compared with in pairs of launches: its baseline among those in `index`."""
+    """Return the counterpart of `experiment` for pairs of launches: its baseline among the experiments in `index`."""
     if is_baseline(experiment, baseline):
         return Counterpart(instead=Comparison(is_baseline=True))
     reason = why_not_measured(experiment)
@@ -332,7 +335,7 @@ def _confounders(
 
 
 def no_comparison(own: Record, other: Record) -> str:
-    """Return why launches of two experiments say nothing of what these differ in; empty where they may."""
+    """Return the reason why two launches must not be compared; empty if they may."""
     return (
         _other_step(own.spec, other.spec)
         or (_other_model(own, other) if own.spec.model.name == other.spec.model.name else "")
@@ -365,7 +368,7 @@ def _other_model(own: Record, other: Record) -> str:
 
 
 def _without_effect(own: Record, other: Record) -> str:
-    """Return what is asked of engines that differ in nothing else, and that they do not follow; empty else."""
+    """Return requested arguments that two otherwise equal engines did not follow; empty if there are none."""
     sides = (own, other)
     rest = {"setting": None, "engine": own.spec.engine}
     changed = [record.spec.engine.model_copy(update={"args": {}}) for record in sides]
@@ -375,7 +378,7 @@ def _without_effect(own: Record, other: Record) -> str:
     overruled = [record.engine.overruled or {} for record in sides]
     resolved = [dict(flat({"resolved": {**record.engine.resolved, "num_gpu_blocks": ""}})) for record in sides]
     if differences(resolved[:1], resolved[1:]):
-        return ""  # how many blocks there are varies from start to start
+        return ""  # the engines differ; num_gpu_blocks is left out, as it varies from start to start
     found = []
     for name in (name for name in {**asked[0], **asked[1]} if asked[0].get(name) != asked[1].get(name)):
         if any(name in said and name not in ignored for said, ignored in zip(asked, overruled, strict=True)):
@@ -389,7 +392,7 @@ def _without_effect(own: Record, other: Record) -> str:
 
 
 def _mixed_engines(one: TimedExperiment, other: TimedExperiment) -> str:
-    """Return the engines that the valid launches of both sides found where they ran, if not all ran in one."""
+    """Return the engines of the valid launches of both sides if there are several; else an empty string."""
     found = _engines(one) | _engines(other)
     return ", ".join(sorted(found)) if len(found) > 1 else ""
 
@@ -407,12 +410,13 @@ ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "d
 
 
 def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) -> list[Counterpart]:
-    """Return what each of `experiments` is compared with: the one of `earlier` that has its names and its load.
+    """Return the counterpart of each of `experiments`: the one in `earlier` with its names and its load.
 
-    The names are mode, model, quant and workload, and the platform, unless each side has one platform and they are not
-    the same. Among several the one with the same engine arguments counts.
-    A table (mode and platform) is refused as a whole where launches of one side differ, or the sides in too much:
-    either the engine or the machine may differ, or what `earlier.differ` accepts.
+    The names are mode, model, quantization and workload. The platform is included unless each side has a single
+    platform and these differ. Of several, the one with the same engine arguments is used.
+
+    A table (mode and platform) is refused as a whole if launches of one side differ, or if the sides differ too much:
+    only the engine or only the machine may differ, or the groups in `earlier.differ`.
     """
     across = _across(experiments, earlier.experiments)
     found = [_counterpart(experiment, earlier, across) for experiment in experiments]
@@ -434,7 +438,7 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
 
 
 def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    """Return those of `experiments` whose names some of `others` have too."""
+    """Return the `experiments` whose names also occur in `others`."""
     across = _across(experiments, others)
     names = {_names_apart(other, across) for other in others}
     return tuple(e for e in experiments if _names_apart(e, across) in names)
@@ -477,7 +481,7 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
 
 
 def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
-    """Return the launches that are one and the same on both sides: they tell nothing of a difference."""
+    """Return the launches that are the same on both sides, and so show no difference."""
     there = {record.launch: record for record in valid_records(other)}
     return [
         record.launch
@@ -487,7 +491,7 @@ def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
 
 
 def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
-    """Return what to say where launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
+    """Return the error if launches of one side differ in a fact of `ONE_IN_A_SIDE`."""
     launches = [
         (f"{name_of(e)} launch {record.launch}", launch_facts(record)) for e in side for record in valid_records(e)
     ]
@@ -505,7 +509,7 @@ def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
 
 
 def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError | None:
-    """Return what to say where engine and machine differ, or one that was not to."""
+    """Return the error if both engine and machine differ, or a group that must not."""
     unique = dict.fromkeys(difference for against in found for difference in against.differences)
     groups: tuple[Group, ...] = ("engine", "machine")
     differing = {g: [d for d in unique if d.group == g] for g in groups}
@@ -523,7 +527,7 @@ def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError 
 
 
 def _across(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperiment]) -> bool:
-    """Return whether the platform is what differs: each side has one."""
+    """Return whether the sides are compared across platforms: each side has exactly one."""
     return len({e.platform for e in experiments}) == len({e.platform for e in others}) == 1
 
 

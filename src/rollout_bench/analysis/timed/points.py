@@ -1,4 +1,4 @@
-"""The loads of a sweep as experiments of their own, so that each has its means, its baseline and its verdict."""
+"""Loads of a sweep as separate experiments, each with its means, baseline and verdict."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rollout_bench.contracts.record import Record
 
 
 def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
-    """Return `experiments`, one for each load of those with several; quants under one load are neighbours.
+    """Return `experiments` with one for each load of a sweep; quantizations under one load are neighbours.
 
-    An experiment with one load, or none, stays as it is.
+    An experiment with one load or none is unchanged.
     """
     found = [_parts(experiment) for experiment in experiments]
     if all(len(parts) == 1 for parts in found):
@@ -37,12 +37,12 @@ def _names(experiment: TimedExperiment) -> tuple[str, ...]:
 
 
 def points_of(records: Iterable[Record]) -> list[LoadPoint]:
-    """Return the loads of `records`, in the order in which they came."""
+    """Return the loads of `records`, in the order of their first use."""
     return list(dict.fromkeys(i.point for record in records for i in record.iterations if i.point is not None))
 
 
 def _parts(experiment: TimedExperiment) -> list[TimedExperiment]:
-    # Of records that tell of no load none has several; so that thousands of them are not gone through.
+    # Records of modes without loads are skipped: there may be thousands.
     points = points_of(experiment.records) if mode_of(experiment.mode).has_loads else []
     if len(points) < 2:
         return [experiment]
@@ -76,12 +76,12 @@ def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperim
 
 
 def _of_point(record: Record, point: LoadPoint) -> Record:
-    """Return `record` with the iterations under `point` alone; not validated again, since a part of it is as valid."""
+    """Return `record` with only the iterations under `point`; it is not validated again."""
     return record.model_copy(update={"iterations": [i for i in record.iterations if i.point == point]})
 
 
 def _order(point: LoadPoint | None) -> tuple[float, float]:
-    """Sort loads from the lightest on, or, where they do not rise, as they follow each other."""
+    """Return the sort key of a load: from the lightest on, or in their own order for stages."""
     if point is None:
         return (-1.0, 0.0)
     return point.weight if point.stage is None else (float(point.stage), 0.0)

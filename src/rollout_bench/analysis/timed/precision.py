@@ -1,4 +1,4 @@
-"""How many launches of each experiment are wanted where the precision of its comparison decides."""
+"""Number of launches of each experiment, if the precision of its comparison decides it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from rollout_bench.contracts.record import Block
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
 OF_THE_MOMENT = {"cpu_steal", "cpu_shared", "memory_pressure"}
-"""Flags that make a launch invalid because of what else the machine did; the next may be spared."""
+"""Flags that invalidate a launch because of a temporary disturbance; the next launch may be undisturbed."""
 
 Wanted = dict[int, int]
-"""Launches that are wanted, by the `id` of what is launched."""
+"""Number of wanted launches by the `id` of the launched experiment."""
 
 
 def stop_of(precision: Precision, confidence: float) -> TwoStages:
-    """Return what `precision` lets the number of launches depend on."""
+    """Return the stopping rule for the number of launches under `precision`."""
     return TwoStages(precision.half_width, precision.max_launches, confidence)
 
 
@@ -47,12 +47,12 @@ def with_enough(
     comparison: ComparisonSettings,
     precision: Precision,
 ) -> tuple[TimedExperiment, ...]:
-    """Return `experiments` cut down to the launches that are wanted now, given the records that are there.
+    """Return `experiments` reduced to the launches that are wanted now, given the existing records.
 
-    How many the first metric of each comparison wants, `_by_spread` says. Of a sweep the load counts that wants most.
-    The baseline is wanted as often as anything compared with it, what ran in blocks with it as often as the others, and
-    what is compared with nothing as often as the least. Records beyond are left out, although they are there: which
-    launches count is for the rule to say, not for what somebody measured besides.
+    `_by_spread` computes the number for the first metric of each comparison. For a sweep, the load with the largest
+    number counts. The baseline has as many launches as the largest number among its comparisons. An experiment in
+    blocks with it has as many as the others, and an uncompared one has the minimum. Records beyond that number are
+    left out, so that the rule selects the launches, not the history of measurements.
     """
     parts = split(experiments)
     index = index_by_names(parts)
@@ -71,9 +71,9 @@ def with_enough(
 class _Compared:
     """An experiment, or a load of a sweep, with its baseline.
 
-    `log_ratios` are those of its pairs by launch in `metric`, which decides, all found in the one way in `ways`;
-    `there` are the launches that both sides have, of the whole: an invalid one need not have come to this load.
-    `spoilt` are launches that made no pair for a reason that further ones will have too.
+    `log_ratios` are the log ratios of its pairs by launch in `metric`, the deciding one; all are computed in the way
+    `ways`. `there` are the launches that both whole experiments have, because an invalid launch may lack this load.
+    `spoilt` are launches without a pair for a reason that will affect further launches as well.
     """
 
     own: TimedExperiment
@@ -86,12 +86,12 @@ class _Compared:
 
     @property
     def sides(self) -> tuple[TimedExperiment, TimedExperiment]:
-        """What is launched for it."""
+        """The two launched experiments."""
         return self.own.whole, self.other.whole
 
     @property
     def contiguous(self) -> int:
-        """How many launches are there without a gap."""
+        """Number of existing launches before the first gap."""
         return next(launch for launch in range(len(self.there) + 1) if launch not in self.there)
 
     def pairs(self, launches: int) -> list[float]:
@@ -99,11 +99,11 @@ class _Compared:
         return [log for launch, log in sorted(self.log_ratios.items()) if launch < launches]
 
     def in_vain(self, launches: int) -> bool:
-        """Return whether the first `launches` made no pair, and further ones would make none either."""
+        """Return whether the first `launches` made no pair, and further launches would make none either."""
         return not self.pairs(launches) and self.spoilt.issuperset(range(launches))
 
     def enough(self, pairs: int, least: int, most: int) -> int:
-        """Return the number of launches that have so many pairs if each that is not there yet makes one."""
+        """Return the number of launches that gives `pairs` pairs, if each missing launch makes a pair."""
         for launches in range(least, most):
             absent = len(set(range(launches)) - self.there)
             if len(self.pairs(launches)) + absent >= pairs or (not absent and self.in_vain(launches)):
@@ -114,12 +114,12 @@ class _Compared:
 def _by_spread(
     parts: Iterable[TimedExperiment], compared: Sequence[_Compared], baseline: Mapping[str, str], stages: TwoStages
 ) -> Wanted:
-    """Return launches that are wanted where the spread of the first ones says how many (`stats.two_stages`).
+    """Return the wanted launches if the spread of the first launches decides their number (`stats.two_stages`).
 
-    What is compared with one baseline, by pairs of one way, is a table. First, all of it is wanted as often as the
-    first stage takes; a launch that made no pair is made up for by a further one. Then each has its number, all of it
-    at once. While a launch of the first stage is still to come in the table, which may change all numbers, only one
-    more than are there; one that failed is not waited for, and the others go on without it.
+    All experiments that are compared with one baseline, by pairs of one way, form a table. At first, all need the
+    launches of the first stage; a launch without a pair is replaced by another one. Afterwards each experiment has its
+    final number. A missing launch of the first stage may change all numbers, so until then each experiment needs at
+    most one more launch than it has. The others do not wait for a failed launch.
     """
     named = Counter(_table_name(part, baseline) for part in parts if not is_baseline(part, baseline))
     with_baseline = {_table_name(part, baseline) for part in parts if is_baseline(part, baseline)}
@@ -146,7 +146,7 @@ def _by_spread(
 
 
 def _after_first_stage(table: Sequence[_Compared], least: int, stages: TwoStages) -> list[int]:
-    """Return how often each of `table` is wanted, by the spread of the first pairs that are there."""
+    """Return the number of wanted launches for each of `table`, from the spread of the existing first pairs."""
     judged = sum(len(each.log_ratios) >= MIN_PAIRS for each in table)
     first = stages.first(judged) if judged else least
     wanted = []
@@ -158,7 +158,7 @@ def _after_first_stage(table: Sequence[_Compared], least: int, stages: TwoStages
 
 
 def _log_ratios(table: Sequence[_Compared]) -> Array:
-    """Return log ratios [launches, comparisons], NaN where one has no pair."""
+    """Return log ratios [launches, comparisons], NaN if a comparison has no pair."""
     launches = sorted({launch for each in table for launch in each.log_ratios})
     rows = [[each.log_ratios.get(launch, np.nan) for each in table] for launch in launches]
     return np.array(rows, dtype=float).reshape(len(launches), len(table))
@@ -174,9 +174,9 @@ def _raise(wanted: Wanted, each: _Compared, launches: int) -> None:
 
 
 def _even_out(wanted: Wanted, compared: Sequence[_Compared]) -> None:
-    """Raise what ran in blocks with its baseline to what its neighbours there are wanted: a block has all of them.
+    """Raise experiments that ran in blocks with their baseline to the largest number among these blocks' members.
 
-    One that failed before it had as many as it wants itself is not raised: each further block would try it again.
+    An experiment with a failure within its own number is not raised: each further block would try it again.
     """
     most: Wanted = {}
     interleaved = [each for each in compared if any(_in_company(record.block) for record in each.own.records)]
@@ -201,7 +201,7 @@ def _partner(
     other, _ = find_baseline(experiment, index, baseline)
     if other is None or not (valid_records(experiment) and valid_records(other)):
         return other
-    return against_baseline(experiment, index, baseline).other  # none where no verdict could come of it
+    return against_baseline(experiment, index, baseline).other  # None if a verdict is impossible
 
 
 def _compared(
@@ -235,7 +235,7 @@ def _measured(experiment: TimedExperiment) -> list[LaunchMeasures]:
 def _deciding(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, comparison: ComparisonSettings
 ) -> MetricName:
-    """Return the first metric that is not set by the load, which would be precise at once and tell nothing."""
+    """Return the first metric that the load does not determine; such a metric would be precise but meaningless."""
     metrics = comparison.metrics_of(experiment.mode)
     point = experiment.records[0].iterations[0].point
     if not at_a_rate(point) or fell_behind(launches):

@@ -1,4 +1,4 @@
-"""One row per experiment: its launches in numbers, its means, and its comparisons with the baseline."""
+"""One row per experiment: the numbers of its launches, its means, and its comparisons with the baseline."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from rollout_bench.contracts.spec import behind_server, single_times
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
-"""Why there is no verdict on a throughput that every server would have had."""
+"""Reason for no verdict on a throughput that the load determines."""
 
 STARTED_TOGETHER = "the engines of a block started all at once, so start-up times tell of no single one"
-"""Why there is no start-up time."""
+"""Reason for a missing start-up time."""
 
 """Why there is no verdict on the times of sequences that reached their engines through different entries."""
 
@@ -58,7 +58,7 @@ UNPAIRED = {
     "other_node": NOT_SWAPPED,
     "other_neighbours": "make no fair pair: one side ran beside other launches, and too seldom the other",
 }
-"""Flag -> why launches that have it are no pair."""
+"""Flag -> why launches with it are not a pair."""
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 """The launches of each experiment, by its place."""
@@ -68,11 +68,11 @@ Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 class Row:
     """An experiment with its numbers.
 
-    `launches` are all that were measured, which only what tells of their state may look at: counts, flags, crosses.
-    Every number comes from `used`, the valid ones; where there are none it is missing, and `empty_because` says why.
-    `quant_label` is the quant's name, with the key where two experiments differ in nothing else that a table shows.
-    `label` is what tells it from the others of its table: its `quant_label`, and its setting where it has one.
-    `comparisons` has at least one metric, in the order of the config; `against` is what they compare with.
+    `launches` are all measured launches; only counts, flags and crosses use them. Every number comes from `used`, the
+    valid launches. Without any, the numbers are missing, and `empty_because` has the reason. `quant_label` is the
+    quantization's name, with the key if two experiments have equal names in a table. `label` distinguishes the row in
+    its table: its `quant_label`, and its setting if it has one. `comparisons` has at least one metric, in the order of
+    the config. `against` is the counterpart of the comparisons.
     """
 
     experiment: TimedExperiment
@@ -84,43 +84,47 @@ class Row:
 
     @property
     def comparison(self) -> Comparison:
-        """That of the first metric."""
+        """Comparison in the first metric."""
         return next(iter(self.comparisons.values()))
 
     @property
     def valid(self) -> bool:
-        """True when some launch gives numbers."""
+        """Whether some launch is valid."""
         return bool(self.used)
 
     @property
     def used(self) -> tuple[LaunchMeasures, ...]:
-        """The launches that numbers are taken from: those that are valid."""
+        """The valid launches, which all numbers come from."""
         return tuple(launch for launch in self.launches if launch.valid)
 
     @property
     def empty_because(self) -> str:
-        """Why there is no number although launches were measured; else empty."""
+        """Reason for missing numbers although launches were measured; else empty."""
         return no_valid_launch(self.experiment.records)
 
     @property
     def axes(self) -> dict[str, object]:
-        """Its names as tables have them: model, workload, quant (with the key where it needs one) and setting."""
+        """Names in tables: model, workload, quant (with the key if needed) and setting."""
         own = self.experiment
         return {"model": own.model, "workload": own.workload, "quant": self.quant_label, "setting": own.setting}
 
     @property
     def name(self) -> str:
-        """What a message calls it: model, quant and workload."""
+        """Name in messages: model, quantization and workload."""
         return title_of(self.experiment, self.label)
 
     @property
     def whole_name(self) -> str:
-        """The same of what was launched, which may have several loads."""
+        """Name in messages of the launched experiment, which may have several loads."""
         return title_of(self.experiment.whole, self.label)
 
 
 def rows_of(collection: Collection) -> list[Row]:
-    """Return the rows of `collection` in its order; raise `UserError` where the baseline's axes are unknown."""
+    """Return the rows of `collection` in its order.
+
+    Raises:
+        UserError: an axis of the baseline is unknown.
+    """
     check_axes(collection.baseline)
     experiments = collection.experiments
     measured = _measured(experiments, collection.slo)
@@ -179,7 +183,7 @@ def _marked(
     marked_so = dict(measured)
     for platform in dict.fromkeys(e.platform for e in experiments):
         table = [(e, a) for e, a in zip(experiments, found, strict=True) if e.platform == platform]
-        limit_s = round_s([e for e, _ in table])  # of all modes, which take turns too
+        limit_s = round_s([e for e, _ in table])  # over all modes, which are interleaved as well
         for experiment, against in table:
             if against.other is not None:
                 place = experiment.place
@@ -190,10 +194,7 @@ def _marked(
 def _judged(
     found: Sequence[Comparison | None], against: Sequence[Counterpart], collection: Collection
 ) -> list[Comparison | None]:
-    """Return the comparison of each experiment in one metric, None where it has none.
-
-    Those of a table are judged together.
-    """
+    """Return the comparison of each experiment in one metric, None without one; each table is judged together."""
     judged = list(found)
     tables: dict[tuple[str, str], dict[int, Comparison]] = {}
     for number, (e, comparison) in enumerate(zip(collection.experiments, found, strict=True)):
@@ -273,7 +274,7 @@ def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
 def _wanted(
     theirs: Sequence[LaunchMeasures], experiment: TimedExperiment, collection: Collection
 ) -> Sequence[LaunchMeasures]:
-    """Return `theirs` without those that the baseline needs for other comparisons, where precision says how many."""
+    """Return `theirs` without launches that, with `precision`, the baseline needs only for other comparisons."""
     if collection.precision is None or collection.earlier is not None or experiment.planned is None:
         return theirs
     return [launch for launch in theirs if launch.launch < experiment.planned]
@@ -296,30 +297,28 @@ def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Co
 
 
 PARTS = ("process_s", "import_s", "init_s", "server_start_s", "warmup_s", "waited_s", "measured_s", "other_s")
-"""In the order of time; `other_s` is what no other part explains. They add up to `launch_s`."""
+"""Parts of a launch in the order of time; `other_s` is the rest. They add up to `launch_s`."""
 
 OF_SERVERS = "server_start_s"
-"""The part that servers have in place of `OF_ENGINES`."""
+"""The part that servers have instead of `OF_ENGINES`."""
 
 OF_ENGINES = ("import_s", "init_s")
-"""The parts that only engines have whose start somebody sees."""
+"""The parts of engines that are not behind a server."""
 
 OF_BLOCKS = "waited_s"
-"""The part that only launches of a block have."""
+"""The part that only launches in a block have."""
 
 REPORTED = ("weights_load_s", "compile_s", "graph_capture_s")
-"""Parts of `init_s`, or of a server's start, as the engine's log tells them."""
+"""Parts of `init_s` or of a server's start, from the engine's log."""
 
 COST_COLUMNS: dict[str, str] = dict.fromkeys(("launch_s", *PARTS, *REPORTED, "measured_share"), "Float64")
 """Columns of the table, with their types."""
 
 
 def cost_line(row: Row) -> dict[str, object]:
-    """Return the values of `COST_COLUMNS` for a row with valid launches.
+    """Return the values of `COST_COLUMNS` for a row with valid launches: seconds, and the measured share.
 
-    Seconds, and the share of them that was measured.
-
-    Of a load of a sweep they are those of the whole launch.
+    For a load of a sweep they are values of the whole launch.
     """
     used = {launch.launch for launch in row.used}
     records = [record for record in row.experiment.whole.records if record.launch in used]
@@ -357,25 +356,19 @@ SERVICE_COLUMNS: dict[str, str] = {
 
 
 def metrics_line(row: Row) -> dict[str, object]:
-    """Return the mean of each metric over the valid launches that have it, None without one, by its column."""
+    """Return the mean of each metric over the valid launches that have it, by its column; None if none has it."""
     known = {metric.heads: list(values_of(name, row.used).values()) for name, metric in METRICS.items()}
     return {column: mean(values) if values else None for column, values in known.items()}
 
 
 def load_line(row: Row) -> dict[str, object]:
-    """Return those values of `SERVICE_COLUMNS` that say under which load a row with launches was measured.
-
-    None offline.
-    """
+    """Return the values of `SERVICE_COLUMNS` that describe the load of a row with launches; empty offline."""
     point = row.experiment.records[0].iterations[0].point
     return {} if point is None else {"request_rate": str(point.request_rate), "concurrency": point.concurrency}
 
 
 def service_line(row: Row) -> dict[str, object]:
-    """Return those values of `SERVICE_COLUMNS` that are of all launches together.
-
-    None where none tells of its requests.
-    """
+    """Return the values of `SERVICE_COLUMNS` over all launches together; empty without requests."""
     services = [launch.service for launch in row.used if launch.service is not None]
     if not services:
         return {}

@@ -1,8 +1,6 @@
-"""How well requests were served: latencies of each, goodput, and the requests of several launches pooled.
+"""Service of requests: latencies of each request, goodput, and pooled requests of several launches.
 
-All times are what the client saw, in seconds.
-
-Pure functions on arrays.
+All times are measured at the client, in seconds. Pure functions on arrays.
 """
 
 from __future__ import annotations
@@ -23,16 +21,17 @@ from rollout_bench.plan.serving import Slo
 Indices = NDArray[np.int64]
 
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s")
-"""What is known of each request that succeeded; of inter-token latencies a request has many."""
+"""Latencies of each successful request; a request has many inter-token latencies."""
 
 
 @dataclass(frozen=True)
 class Requests:
-    """The requests in the measured iterations of one launch, an array [n] for each field but the last three.
+    """The requests in the measured iterations of one launch, an array [n] for each field except the last three.
 
-    Times are seconds after the request's iteration began, NaN where there is none. `gaps_s` [g] are the times from
-    one piece of an answer to the next, of succeeded requests, `gap_of` [g] the position of the request each is of.
-    `cut_s` is when a request was cut, because the time of its load was over: it neither failed nor succeeded.
+    Times are seconds after the request's iteration began, NaN if unknown. `cut_s` is the time at which a request was
+    cut because the duration of its load was over; such a request neither failed nor succeeded. `gaps_s` [g] are the
+    times between consecutive pieces of an answer, of successful requests. `gap_of` [g] is the position of each gap's
+    request.
     """
 
     iteration: Indices
@@ -48,17 +47,17 @@ class Requests:
 
     @cached_property
     def good(self) -> NDArray[np.bool_]:
-        """Whether each request succeeded: it did not fail, and was not cut."""
+        """Whether each request succeeded: it neither failed nor was cut."""
         return np.asarray(~self.failed & np.isnan(self.cut_s))
 
     @cached_property
     def ttft_s(self) -> Array:
-        """Time to first token of each request, NaN where it did not succeed."""
+        """Time to first token of each request, NaN unless it succeeded."""
         return np.where(self.good, self.first_s - self.sent_s, np.nan)
 
     @cached_property
     def e2el_s(self) -> Array:
-        """End-to-end latency of each request, NaN where it did not succeed."""
+        """End-to-end latency of each request, NaN unless it succeeded."""
         return np.where(self.good, self.last_s - self.sent_s, np.nan)
 
     @cached_property
@@ -75,24 +74,24 @@ class Requests:
 
     @property
     def itl_s(self) -> Array:
-        """Inter-token latencies [g], all of every request that succeeded: the gaps between pieces of an answer."""
+        """Inter-token latencies [g] of all successful requests: the gaps between pieces of an answer."""
         return self.gaps_s
 
     @cached_property
     def gap_end_s(self) -> Array:
-        """When each gap ended [g], in seconds after its iteration began."""
-        starts = np.flatnonzero(np.diff(self.gap_of, prepend=-1))  # gaps of one request stand together
+        """End of each gap [g], in seconds after its iteration began."""
+        starts = np.flatnonzero(np.diff(self.gap_of, prepend=-1))  # gaps of one request are consecutive
         total = np.cumsum(self.gaps_s)
         before = np.repeat(np.concatenate([[0.0], total])[starts], np.diff([*starts, self.gaps_s.size]))
         return np.asarray(self.first_s[self.gap_of] + total - before)
 
     def known(self, measure: str) -> Array:
-        """Return the values of one of `LATENCIES` that there are."""
+        """Return the finite values of one of `LATENCIES`."""
         values: Array = getattr(self, measure)
         return np.asarray(values[np.isfinite(values)])
 
     def of_iterations(self, indices: Collection[int]) -> Requests:
-        """Return those in the iterations with these indices."""
+        """Return the requests in the iterations with these indices."""
         keep = np.isin(self.iteration, list(indices))
         position = np.cumsum(keep) - 1
         gaps = keep[self.gap_of]
@@ -111,7 +110,7 @@ class Requests:
 
 
 def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
-    """Return the requests of `record` that count, from its side file's `rows`."""
+    """Return the requests in measured iterations of `record`, from the `rows` of its side file."""
     counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
     rows = [row for row in rows if row.iteration in counted]
     gaps = [row.gaps_us or [] if row.complete else [] for row in rows]
@@ -131,9 +130,9 @@ def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
 
 
 def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[dict[str, Array], dict[str, int]]:
-    """Return values [n] of each measure that requests of `launches` have, and as how many independent ones they count.
+    """Return the values [n] of each measure over `launches`, and the number of independent values they are worth.
 
-    `lengths`: output tokens are among them.
+    `lengths`: whether output tokens are included.
     """
     if not launches:
         return {}, {}
@@ -147,12 +146,12 @@ def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[
 
 
 def _clusters(launch: Requests, measure: str) -> list[Indices]:
-    """Return labels [n] of what makes values of `measure` in one launch resemble each other, a labelling for each."""
+    """Return labellings [n] of the values of `measure` in one launch; values with the same label are correlated."""
     if measure != "itl_s":
         return [launch.iteration[np.isfinite(getattr(launch, measure))]]
     iteration = launch.iteration[launch.gap_of]
-    # Tokens that came within a median gap of each other are of one step of the engine, or of two: all that are in the
-    # batch wait for the same step, however many they are.
+    # Tokens within a median gap of each other come from one step of the engine, or from two: all requests in the
+    # batch wait for the same step.
     width_s = float(np.median(launch.gaps_s)) if launch.gaps_s.size else 0.0
     steps = np.floor(launch.gap_end_s / width_s).astype(np.int64) if width_s > 0 else iteration
     steps = np.where(np.isfinite(launch.gap_end_s), steps, 0)
@@ -160,7 +159,7 @@ def _clusters(launch: Requests, measure: str) -> list[Indices]:
 
 
 def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
-    """As how many independent values they count, at most: by launch, and by each labelling inside launches."""
+    """Return the number of independent values: the smallest estimate over launches and over each labelling."""
     sizes = [labels[0].size for labels in launches]
     of_launch = np.repeat(np.arange(len(sizes)), sizes)
     found = [effective_samples(values, of_launch)]
@@ -172,15 +171,14 @@ def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
 
 @dataclass(frozen=True)
 class Service:
-    """One launch under one load, means over its requests that succeeded; None where nothing tells.
+    """One launch under one load, as means over its successful requests; None if unknown.
 
-    `requests` were sent, of which `failed` failed and `incomplete` were cut at the end of the time.
-    `completed_requests_per_s` and `goodput_requests_per_s` count those that succeeded, and those that met every limit.
-    `in_flight` is the mean number under way, `in_flight_most` the most
-    at once. `offered_requests_per_s` is the rate at which requests were due, `kept_up_share` the share of it that came
-    back, which is only the least that it can be where a pass was `too_short`.
-    `send_delay_s` is how much later than due they were sent.
-    `tokens_per_piece` is 1 where each token came alone.
+    `requests` were sent; `failed` of these failed, and `incomplete` were cut at the end of the duration.
+    `completed_requests_per_s` and `goodput_requests_per_s` count successful requests, and requests within every limit.
+    `in_flight` is the mean number of simultaneous requests, and `in_flight_most` the maximum. `offered_requests_per_s`
+    is the rate at which requests were due. `kept_up_share` is the answered share of this rate; it is only a lower
+    bound if an iteration was `too_short`. `send_delay_s` is the delay between due and sent. `tokens_per_piece` is 1 if
+    each token came separately.
     """
 
     requests: int
@@ -208,7 +206,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
     good = good_requests(requests, slo)
     e2el_s = requests.known("e2el_s")
-    under_way_s = requests.cut_s - requests.sent_s  # of those that were cut, which were under way too
+    under_way_s = requests.cut_s - requests.sent_s  # cut requests were under way as well
     occupied_s = float(e2el_s.sum()) + float(np.nansum(under_way_s))
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
     arriving = [_arrivals(requests.of_iterations([i.index]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
@@ -237,14 +235,14 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
 
 
 def at_a_rate(point: LoadPoint | None) -> bool:
-    """Return whether requests arrive when the load says, and not when others have ended."""
+    """Return whether the load sets the arrival times, independently of the end of other requests."""
     return point is not None and point.request_rate != "inf"
 
 
 def good_requests(requests: Requests, slo: Slo) -> Array | None:
-    """Return which of `requests` [n] met every limit of `slo`; None without a limit, or where one can't be looked at.
+    """Return which of `requests` [n] met every limit of `slo`; None without limits, or if a latency is unknown.
 
-    A request that failed never does. One of a single token has no TPOT and meets its limit, as in vLLM's
+    A failed request never meets them. A request with a single token has no TPOT and meets its limit, as in vLLM's
     `calculate_metrics`.
     """
     if not slo.named:
@@ -263,11 +261,11 @@ def good_requests(requests: Requests, slo: Slo) -> Array | None:
 
 
 def most_at_once(requests: Requests) -> int:
-    """Return the most requests of one iteration that were under way at once, of those that succeeded or were cut."""
+    """Return the maximum of simultaneous requests in one iteration, among those that succeeded or were cut."""
     ended_s = np.where(requests.good, requests.last_s, requests.cut_s)
     there = np.isfinite(ended_s) & np.isfinite(requests.sent_s)
     begins, ends = np.sort(requests.sent_s[there]), np.sort(ended_s[there])
-    # Of those that had begun when one began, those that had ended by then; one that ends just then makes room for it.
+    # At each begin: requests begun so far, minus those ended by then. An end at the same moment counts as ended.
     under_way = np.arange(1, begins.size + 1) - np.searchsorted(ends, begins, side="right")
     return int(under_way.max()) if under_way.size else 0
 
@@ -286,7 +284,7 @@ def _mean(values: Array) -> float | None:
 def _tokens_per_piece(requests: Requests) -> float | None:
     several = np.zeros(requests.first_s.size, dtype=bool)
     several[requests.gap_of] = True
-    # one that went on after its first piece, and has no gaps, came in pieces of which nobody tells
+    # a request with further tokens after its first piece but without gaps has an unknown number of pieces
     known = np.isfinite(requests.ttft_s) & (several | (requests.last_s <= requests.first_s))
     pieces = int(known.sum()) + requests.gaps_s.size
     return float(requests.output_tokens[known].sum()) / pieces if pieces else None

@@ -1,1 +1,1 @@
-"""Traces of a profiled engine to one table of events, and each event to what it is for."""
+"""Read traces of a profiled engine into one table of events, and categorise each event."""

@@ -1,4 +1,4 @@
-"""What torch_npu's profiler leaves, as an events table. Read from files in its layout, not yet from a real NPU."""
+"""Events table from the output of torch_npu's profiler. Tested on files in its layout, not yet on a real NPU."""
 
 from __future__ import annotations
 
@@ -38,27 +38,26 @@ from rollout_bench.core.errors import UserError
 Indices = npt.NDArray[np.int64]
 
 MISMATCH = 0.01
-"""Share by which two files of the profiler may differ about the same time."""
+"""Relative difference of the same time in two of the profiler's files up to which they agree."""
 
 
 def read_ascend(
     path: Path, trace: str, rank: int, phase: Phase, linears: Sequence[LinearShape] = ()
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Read what torch_npu wrote of one worker.
+    """Read torch_npu's output for one worker.
 
     Args:
         path: the folder that holds `ASCEND_PROFILER_OUTPUT`.
         trace: its name in the table.
-        rank: worker that it is of.
-        phase: what its steps compute, where no annotation says it.
-        linears: the linear layers of one rank: their number tells steps apart where nothing else does.
+        rank: rank of the worker.
+        phase: phase of its steps if no annotation has it.
+        linears: the linear layers of one rank: without other information, their number separates the steps.
 
     Returns:
-        The events table, in which a kernel's name is its type and its path ends in its own name; and sentences on
-        what is doubtful about it.
+        The events table, in which a kernel's name is its type and its path ends in its own name; and warnings.
 
     Raises:
-        UserError: files are missing or damaged, or nothing tells one step from the next.
+        UserError: files are missing or damaged, or the steps cannot be separated.
     """
     folder = output_folder(path)
     details = read_kernels(folder)
@@ -114,9 +113,9 @@ def _steps(
     path: Path,
     warnings: list[str],
 ) -> tuple[StepWindows, Indices]:
-    """Return the steps, and the one of each kernel.
+    """Return the steps, and the step of each kernel.
 
-    By vLLM's annotations, the profiler's marks, its numbers, or attention.
+    Steps come from vLLM's annotations, the profiler's marks, its step numbers, or attention kernels, in this order.
     """
     start, duration = raw.array("start"), raw.array("duration")
     name = raw.array("name")

@@ -1,4 +1,4 @@
-"""What each event is for: rules, its category, and of a linear layer its role and its tokens."""
+"""Categorise events by rules; linear layers also get their role and their tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 Platform = Literal["cpu", "cuda", "ascend"]
 
 Layout = Literal["out_first", "in_first", "any"]
-"""How the inputs of a matrix multiplication stand."""
+"""Order of the inputs of a matrix multiplication."""
 
 RULES_FILE: Final = Path(__file__).with_name("rules.yaml")
 
@@ -45,18 +45,18 @@ Pattern = Annotated[str, AfterValidator(_is_pattern)]
 
 
 class Rule(Strict):
-    """What events are for whose name, or a name on whose path, a pattern is found in."""
+    """Category of events with a pattern in their name, or in a name on their path."""
 
     match: Pattern = Field(min_length=1, description="Regular expression to find in a name.")
-    category: Category = Field(description="What it is for.")
-    role: Role | None = Field(None, description="What a linear layer does in the model.")
+    category: Category = Field(description="Category of the event.")
+    role: Role | None = Field(None, description="Role of a linear layer in the model.")
     path: Pattern | None = Field(None, description="Regular expression to find in the path.")
     dtypes: Pattern | None = Field(None, description="Regular expression to find in the data types.")
-    shapes: Layout = Field("any", description="How the inputs of a linear layer stand.")
-    companion: bool = Field(False, description="Whether it ends another kernel's matrix multiplication.")
+    shapes: Layout = Field("any", description="Order of the inputs of a linear layer.")
+    companion: bool = Field(False, description="Whether it completes another kernel's matrix multiplication.")
 
     def holds(self, name: str, names_on_path: Sequence[str], path: str, dtypes: str) -> bool:
-        """Return whether an event with these is what the rule is about."""
+        """Return whether the rule matches an event with these properties."""
         if self.path is not None and not re.search(self.path, path):
             return False
         if self.dtypes is not None and not re.search(self.dtypes, dtypes):
@@ -67,7 +67,7 @@ class Rule(Strict):
 
 
 class RunRule(Strict):
-    """What a run of plain operators is for."""
+    """Category of a run of plain operators."""
 
     category: Category | Literal["next"]
     holds: Pattern | None = None
@@ -96,15 +96,15 @@ CYCLE: Final[tuple[Role, ...]] = ("qkv", "o", "gate_up", "down")
 """The order of the linear layers in one layer of the model."""
 
 LAST: Final[Role] = "lm_head"
-"""The one that follows all layers."""
+"""Role of the linear layer after all layers."""
 
 UNKNOWN: Final = -1
-"""Tokens where they are unknown."""
+"""Number of tokens if unknown."""
 
 OfShapes = Callable[[str, Layout], tuple[Role | None, int]]
 
 Product = tuple[int, int, int]
-"""Tokens (M), features that go in (K) and that come out (N)."""
+"""Tokens (M), input features (K) and output features (N)."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ class Linear:
     Attributes:
         block: number of its step on its stream.
         name: its name.
-        path: names of what encloses it.
-        ruled: whether a rule says that it is linear; else it is a plain operator that serves the next one.
-        companion: whether it ends the multiplication of the row before.
-        role: what the rule says that it does.
-        layout: how the rule says that its inputs stand.
+        path: names of the enclosing events.
+        ruled: whether a rule makes it linear; else it is a plain operator that serves the next one.
+        companion: whether it completes the multiplication of the previous row.
+        role: its role by the rule.
+        layout: order of its inputs by the rule.
         shapes: JSON of its inputs' dimensions, or "".
     """
 
@@ -133,7 +133,7 @@ class Linear:
 
 
 def roles_of(rows: Sequence[Linear], linears: Sequence[LinearShape]) -> list[tuple[Role, int]]:
-    """Role and tokens of each row; in each block rows stand in order of time. A role that nothing tells is other."""
+    """Return role and tokens of each row; each block's rows are in the order of time. Unknown roles are `other`."""
     known: dict[tuple[int, int], set[Role]] = {}
     for shape in linears:
         known.setdefault((shape.in_features, shape.out_features), set()).add(shape.role)
@@ -161,7 +161,7 @@ def _block(rows: list[Linear], of_shapes: OfShapes, linears: Sequence[LinearShap
         found[i] = (role or place, tokens)
     result: list[tuple[Role, int]] = []
     for i, row in enumerate(rows):
-        # What serves a multiplication stands before it, what it calls itself behind.
+        # Plain operators precede the multiplication that they serve; its own calls follow it.
         nearest = _nearest(own, i, ahead=not row.ruled)
         role, tokens = found.get(nearest, (None, UNKNOWN))
         result.append((role or "other", tokens if i == nearest else UNKNOWN))
@@ -169,7 +169,7 @@ def _block(rows: list[Linear], of_shapes: OfShapes, linears: Sequence[LinearShap
 
 
 def _own(rows: Sequence[Linear]) -> list[int]:
-    """Return the rows that are a multiplication each: ruled, no companion, and not called by another one."""
+    """Return the rows that are separate multiplications: ruled, no companion, and not called by another one."""
     own: list[int] = []
     inside = ""
     for i, row in enumerate(rows):
@@ -183,9 +183,9 @@ def _own(rows: Sequence[Linear]) -> list[int]:
 
 
 def _nearest(own: Sequence[int], i: int, ahead: bool) -> int:
-    """Return the multiplication at or before row `i`, or at or behind it if `ahead`.
+    """Return the multiplication at or before row `i`, or at or behind it with `ahead`.
 
-    The other one without one; else -1.
+    If there is none on that side, the nearest on the other side is returned; -1 without any.
     """
     behind = bisect.bisect_left(own, i)
     before = bisect.bisect_right(own, i) - 1
@@ -196,10 +196,9 @@ def _nearest(own: Sequence[int], i: int, ahead: bool) -> int:
 
 
 def cycle(linears: Sequence[LinearShape], count: int) -> list[Role]:
-    """Return roles of `count` multiplications of one step by their place: the layers' in turn, then the last one.
+    """Return the roles of `count` multiplications of one step by their order: those of each layer, then the last one.
 
-    A step that does not have exactly as many as the model's layers ask for, with or without the last one, tells
-    nothing: all of them are other.
+    All roles are `other` unless `count` equals the number for the model's layers, with or without the last one.
     """
     layers = {shape.role: shape.layers for shape in linears}
     roles = [role for role in CYCLE if role in layers]
@@ -214,7 +213,7 @@ def cycle(linears: Sequence[LinearShape], count: int) -> list[Role]:
 
 
 def _by_shapes(shapes: str, layout: Layout, known: dict[tuple[int, int], set[Role]]) -> tuple[Role | None, int]:
-    """Return the one role that fits the shapes, None without one or with several; and the tokens."""
+    """Return the role that fits the shapes, None if none or several fit; and the tokens."""
     products = list(_products(_dims(shapes), layout))
     fitting = [(m, roles) for m, k, n in products if (roles := known.get((k, n)))]
     if not fitting:
@@ -234,7 +233,7 @@ def _dims(shapes: str) -> list[list[int]]:
 
 
 def _products(dims: list[list[int]], layout: Layout) -> Iterator[Product]:
-    """Yield the products that the inputs may be of."""
+    """Yield the possible products of the inputs."""
     if len(dims) < 2:
         return
     if layout in ("out_first", "any"):
@@ -248,9 +247,9 @@ def _products(dims: list[list[int]], layout: Layout) -> Iterator[Product]:
         if left[-1] == right[-1]:
             yield _tokens(left), left[-1], right[-2]
     if layout == "any":
-        # Packed weights keep only one of their sides, scales have the other.
+        # Packed weights have only one of the two sides; scales have the other.
         sides = {side for other in dims[1:] for side in other}
-        # Ascend's blocked weights: [N / n, K / k, k, n], or with both sides changed.
+        # Ascend's blocked weights: [N / n, K / k, k, n], or with both sides swapped.
         sides |= {side for a, b, c, d in (o for o in dims[1:] if len(o) == 4) for side in (a * d, b * c)}
         yield from ((_tokens(left), left[-1], side) for side in sorted(sides))
 
@@ -281,17 +280,17 @@ def categorise(
     platform: Platform | None = None,
     quantized: bool = True,
 ) -> pd.DataFrame:
-    """Say what each event is for.
+    """Add category, role and tokens to each event.
 
     Args:
         events: an events table.
-        linears: the linear layers of one rank, which tell roles by their shapes.
-        platform: whose rules apply; None to tell by the names of the device's rows.
-        quantized: whether linear layers hold quantized weights, whose products may get their scale afterwards.
+        linears: the linear layers of one rank; their shapes determine the roles.
+        platform: the platform whose rules apply; None to infer it from the names of the device's rows.
+        quantized: whether linear layers hold quantized weights; their products may be scaled afterwards.
 
     Returns:
-        The table with the columns `category`, `role` ("" where none) and `tokens` (M of a matrix multiplication,
-        missing where it is unknown). Rows of steps have the category "other".
+        The table with the columns `category`, `role` ("" if none) and `tokens` (M of a matrix multiplication,
+        missing if unknown). Rows of steps have the category "other".
     """
     chosen = rule_sets()[platform or platform_of(events)]
     chosen = chosen if quantized else chosen.model_copy(update={"rescale": None})
@@ -300,7 +299,7 @@ def categorise(
     rule[where == STEP] = -1
     of_rule = np.array([CATEGORIES.index(r.category) for r in chosen.rules] + [OTHER], dtype=np.int64)
     category = of_rule[rule]
-    # Only the device's rows have neighbours that matter: the host's are launches.
+    # Neighbours matter only for the device's rows: the host's rows are launches.
     device = np.flatnonzero(where == DEVICE)
     order = device[_by_time(events, device)]
     category[order] = _runs(events, order, category[order], rule[order], chosen)
@@ -318,7 +317,7 @@ def categorise(
 
 
 def platform_of(events: pd.DataFrame) -> Platform:
-    """Return the platform that an events table is of, by the names of the device's rows."""
+    """Return the platform of an events table, from the names of the device's rows."""
     device = events[events["where"] == DEVICE]
     names = device["name"].astype("str").unique()
     if any(_TORCH_OPERATOR.search(name) for name in names):
@@ -328,7 +327,7 @@ def platform_of(events: pd.DataFrame) -> Platform:
 
 
 def _rule_of(events: pd.DataFrame, rules: Sequence[Rule]) -> Numbers:
-    """Return number of the first rule that holds for each row, -1 without one."""
+    """Return the number of the first matching rule for each row, -1 without one."""
     columns = [events[column].astype("category").cat for column in ("name", "path", "dtypes")]
     texts = [[str(text) for text in column.categories] for column in columns]
     codes = np.stack([column.codes.to_numpy(dtype=np.int64) for column in columns], axis=1)
@@ -345,7 +344,7 @@ def _rule_of(events: pd.DataFrame, rules: Sequence[Rule]) -> Numbers:
 
 
 def _by_time(events: pd.DataFrame, rows: Numbers) -> Numbers:
-    """Return the order of rows by trace, rank, stream and step, then by time: those that enclose others first."""
+    """Return the order of rows by trace, rank, stream and step, then by time; enclosing rows come first."""
     columns = [events[column].to_numpy()[rows] for column in ("start_us", "step", "rank")]
     longest = -events["duration_us"].to_numpy()[rows]
     codes = [events[column].astype("category").cat.codes.to_numpy()[rows] for column in ("stream", "trace")]
@@ -355,14 +354,14 @@ def _by_time(events: pd.DataFrame, rows: Numbers) -> Numbers:
 
 
 def _runs(events: pd.DataFrame, order: Numbers, category: Numbers, rule: Numbers, chosen: RuleSet) -> Numbers:
-    """Return categories of the device's rows, in `order`, with those of runs of plain operators filled in."""
+    """Return the categories of the device's rows, in `order`, with runs of plain operators filled in."""
     if not len(order):
         return category
     names = events["name"].astype("category").cat
     plain_names = np.array([bool(re.search(chosen.plain, str(name))) for name in names.categories], dtype=bool)
     code = names.codes.to_numpy()[order]
     plain = (rule < 0) & plain_names[code]
-    passed = category == MEMORY_COPY  # goes on within a run
+    passed = category == MEMORY_COPY  # does not end a run
     anchor = ~plain & ~passed
     block = _blocks(events, order)
     result = category.copy()
@@ -374,7 +373,7 @@ def _runs(events: pd.DataFrame, order: Numbers, category: Numbers, rule: Numbers
 
 
 def _blocks(events: pd.DataFrame, order: Numbers) -> Numbers:
-    """Return a number that changes where the trace, the rank, the stream or the step does."""
+    """Return a number that changes whenever the trace, the rank, the stream or the step changes."""
     changes = np.zeros(len(order), dtype=bool)
     for column in ("trace", "rank", "stream", "step"):
         values = events[column]
@@ -389,7 +388,7 @@ def _stretches(numbers: Numbers) -> list[tuple[int, int]]:
 
 
 def _filled(category: Numbers, plain: Any, anchor: Any, code: Any, names: Any, chosen: RuleSet) -> Numbers:
-    """One step on one stream: categories with those of plain rows filled in, run by run."""
+    """Return the categories of one step on one stream, with plain rows filled in run by run."""
     result = category.copy()
     anchors = np.flatnonzero(anchor)
     starts = anchors[np.isin(category[anchors], (EMBEDDING, LINEAR))]
@@ -422,7 +421,7 @@ def _filled(category: Numbers, plain: Any, anchor: Any, code: Any, names: Any, c
 
 
 def _without_rescaling(inside: Numbers, result: Numbers, words: Sequence[str], chosen: RuleSet) -> Numbers:
-    """Return the rest of the run `inside` after a linear layer; note in `result` what gives the product its scale."""
+    """Return the run `inside` after a linear layer without its rescaling, which is marked as quantize in `result`."""
     if chosen.rescale is None or chosen.views is None:
         return inside
     computing = [place for place, word in enumerate(words) if not re.search(chosen.views, word)]
@@ -433,7 +432,7 @@ def _without_rescaling(inside: Numbers, result: Numbers, words: Sequence[str], c
 
 
 def _linears(events: pd.DataFrame, rows: Numbers, rule: Numbers, rules: Sequence[Rule]) -> list[Linear]:
-    """Return rows of linear layers, in order, as what roles are told by."""
+    """Return the rows of linear layers, in order, as input of `roles_of`."""
     part = events.iloc[rows]
     found = []
     for block, number, name, path, shapes in zip(

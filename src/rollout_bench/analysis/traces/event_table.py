@@ -1,4 +1,4 @@
-"""From raw events to rows of the events table."""
+"""Turn raw events into rows of the events table."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Rows:
         event: number of the event.
         where: host or device.
         step: number of its step.
-        path: number of its path among `paths`.
+        path: number of its path in `paths`.
         self_us: its self time in microseconds.
-        source: the event whose shapes and data types it has: of a kernel, the operator that launched it.
+        source: the event that provides shapes and data types: for a kernel, the operator that launched it.
     """
 
     event: Indices
@@ -38,7 +38,7 @@ class Rows:
 
 
 def table(raw: RawEvents, rows: Rows, steps: StepWindows, trace: str, rank: int) -> pd.DataFrame:
-    """Return the events table of one trace: a row for each step, then one for each event, by time."""
+    """Return the events table of one trace: a row for each step, then a row for each event, by time."""
     start = raw.array("start")[rows.event]
     order = np.lexsort((-raw.array("duration")[rows.event], start))
     count = len(order)
@@ -94,7 +94,7 @@ def _with_steps(frame: pd.DataFrame, steps: StepWindows, trace: str, rank: int) 
 
 
 def _named(numbers: npt.NDArray[np.integer], texts: list[str]) -> pd.Categorical:
-    """Return numbers of texts as a categorical column of those that occur."""
+    """Return numbers of texts as a categorical column of the texts that occur."""
     used, codes = np.unique(numbers, return_inverse=True)
     words, again = np.unique(np.array([texts[number] for number in used.tolist()], dtype=object), return_inverse=True)
     return pd.Categorical.from_codes(again[codes].astype(np.int32), categories=pd.Index(words, dtype="str"))

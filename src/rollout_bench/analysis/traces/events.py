@@ -1,4 +1,4 @@
-"""The events table and its raw columns: one row per event of a trace, kept as compressed CSV."""
+"""The events table and its raw columns: one row per event of a trace, stored as compressed CSV."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ STEP, HOST, DEVICE = "step", "host", "device"
 """Values of the column `where`: a whole step of the engine, work of the host, work of the device."""
 
 OUTSIDE: Final = -1
-"""Number of the step of an event that is in none."""
+"""Step number of an event outside all steps."""
 
 BETWEEN: Final = " > "
-"""What joins the names in a path."""
+"""Separator of the names in a path."""
 
 TEXT: Final = ("trace", "phase", "where", "name", "path", "stream", "shapes", "dtypes")
 COUNTS: Final = ("rank", "step")
@@ -51,17 +51,17 @@ COLUMNS: Final = (
 """In the order of the file. Text columns are categorical, without missing values; times are in microseconds."""
 
 ROWS_AT_ONCE: Final = 200_000
-"""Rows that are text in memory at a time while a table is written."""
+"""Rows that are held as text in memory while a table is written."""
 
 
 def empty_events() -> pd.DataFrame:
-    """Return an events table without any row."""
+    """Return an events table without rows."""
     frame = pd.DataFrame({column: pd.Series(dtype="float64") for column in COLUMNS})
     return _typed(frame)
 
 
 def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Several events tables as one, still categorical."""
+    """Return several events tables as one, still categorical."""
     if not frames:
         return empty_events()
     columns: dict[str, object] = {}
@@ -74,7 +74,7 @@ def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def write_events(path: Path, frame: pd.DataFrame) -> None:
-    """Write an events table whole, as gzip-compressed CSV; equal tables give equal files. Times to the nanosecond.
+    """Write an events table atomically as gzip-compressed CSV; equal tables give equal files. Times have nanoseconds.
 
     Raises:
         UserError: the file system refuses.
@@ -89,10 +89,10 @@ def write_events(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_events(path: Path) -> pd.DataFrame:
-    """Read what `write_events` wrote.
+    """Read a table from `write_events`.
 
     Raises:
-        UserError: the file can't be read, is damaged, or lacks columns.
+        UserError: the file is unreadable or damaged, or lacks columns.
     """
     remedy = "delete it and ask for the summary again: it is made from the traces beside the record"
     try:
@@ -114,7 +114,7 @@ def read_events(path: Path) -> pd.DataFrame:
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the same table with every column's type, so that an empty one is like any other."""
+    """Return the table with every column's type, so that an empty table has the same types."""
     for column in TEXT:
         if len(frame) == 0:
             frame[column] = pd.Categorical(pd.Series([], dtype="str"))
@@ -135,17 +135,17 @@ KINDS: Final = {
     "gpu_memset": KERNEL,
     "gpu_user_annotation": DEVICE_ANNOTATION,
 }
-"""Kind by the category that torch's profiler writes; other categories are none of ours."""
+"""Category in torch's profiler -> kind; other categories are ignored."""
 
 FLOW: Final = "async_npu"
-"""Category of the flows that torch_npu draws from an operator to what it launched."""
+"""Category of torch_npu's flows from an operator to its kernels."""
 
 FURTHEST_US = 1e17
-"""Times beyond this, three thousand years, are no times."""
+"""Times beyond this value, three thousand years, are invalid."""
 
 
 class Words:
-    """Texts by number, each kept once."""
+    """Distinct texts by number."""
 
     def __init__(self) -> None:
         self.texts: list[str] = [""]
@@ -160,7 +160,7 @@ class Words:
 
 
 class _Lists(Words):
-    """JSON texts of lists, by number; what was seen once is not written again."""
+    """JSON texts of lists, by number; each distinct list is encoded once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,8 +181,8 @@ class RawEvents:
     """Events with a begin and a duration.
 
     Attributes:
-        offset: whole microseconds to take from every time, so that times of day, given as text, keep their nanoseconds.
-        unfinished: events without an end, which are taken to have no duration.
+        offset: whole microseconds subtracted from every time, so that times of day, given as text, keep nanoseconds.
+        unfinished: events without an end, which count as 0 us long.
     """
 
     offset: int = 0
@@ -211,7 +211,7 @@ class RawEvents:
         return len(self.kind)
 
     def add(self, event: dict[str, Any]) -> None:
-        """Take an event in, if it is of a kind that counts and have a time."""
+        """Add an event if it is of a known kind and has a time."""
         self.events_seen += 1
         phase = event.get("ph")
         if phase == "X":
@@ -227,29 +227,29 @@ class RawEvents:
             self._flow(event, phase)
 
     def add_kernel(self, event: dict[str, Any], start: float, duration: Any, shapes: str, dtypes: str) -> None:
-        """Take a kernel in: `event` has its name, pid and tid; `shapes` and `dtypes` are JSON texts."""
+        """Add a kernel: `event` has its name, pid and tid; `shapes` and `dtypes` are JSON texts."""
         self._append(event, KERNEL, start, self._length(duration))
         self.shapes[-1], self.dtypes[-1] = self.dims.number(shapes), self.types.number(dtypes)
 
     def busiest_thread(self, events: npt.NDArray[np.int64]) -> int:
-        """Return number of the thread that most of these events are on; of several, the one where they last longest."""
+        """Return the number of the thread with most of these events; of several, the busiest."""
         thread, duration = self.array("thread")[events], self.array("duration")[events]
         counts, lengths = np.bincount(thread), np.bincount(thread, weights=duration)
         numbers: list[int] = np.unique(thread).tolist()
         return max(numbers, key=lambda n: (counts[n], lengths[n], self.threads.texts[n]))
 
     def finish(self) -> None:
-        """Once every event is in: pairs begins with ends, and lets time begin with the first event.
+        """Pair begins with ends, and shift all times so that the first event is at 0; call it after the last event.
 
         An end belongs to the innermost begin of the same name on the same thread.
         """
         for halves in self._halves.values():
-            # At one time ends come first, so that neighbours stay neighbours.
+            # At equal times ends come first, so that adjacent events do not nest.
             halves.sort(key=lambda half: (half[0], half[1] == "B", str(half[2].get("name"))))
             self._pair(halves)
         self._halves.clear()
         if len(self):
-            # Small numbers keep the profiler's nanoseconds when they are added.
+            # Small numbers keep the profiler's nanoseconds in sums.
             start = self.array("start")
             first = float(start.min())
             start -= first
@@ -261,10 +261,7 @@ class RawEvents:
         return np.frombuffer(values, dtype=np.dtype(values.typecode)) if values else np.zeros(0, values.typecode)
 
     def time(self, value: Any) -> float | None:
-        """Return microseconds after `offset`, of a number or, as torch_npu writes them, a text.
-
-        None if it is no time.
-        """
+        """Return microseconds after `offset` from a number, or from torch_npu's text; None if it is not a time."""
         try:
             part = 0.0
             if isinstance(value, str):

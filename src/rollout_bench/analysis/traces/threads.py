@@ -1,4 +1,4 @@
-"""Events of each host thread as a tree: which span encloses which, self times and paths."""
+"""Events of each host thread as a tree: enclosing spans, self times and paths."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 ROUNDING_US = 0.01
-"""By how much a child may outlast its parent: profilers round begin and duration, each on its own."""
+"""Microseconds by which a child may end after its parent: profilers round begin and duration separately."""
 
 
 def nest(start: Floats, duration: Floats, tie: Indices | None = None) -> tuple[Floats, Indices]:
-    """Self time and parent of every span of one thread, in any order.
+    """Return self time and parent of every span of one thread, in any order.
 
-    Each moment counts for one span: of those under way, the one that began last; of those that began together, the
-    shortest. So self times are never negative and add up to the union of all spans, whether they nest or overlap.
-    A span's parent is the innermost one that was under way when it began and lasted as long as it did.
+    Each moment counts for one span: the last one to begin among the running spans; of several, the shortest. So self
+    times are never negative and add up to the union of all spans, whether they nest or overlap. A span's parent is the
+    innermost span that was running when it began and that did not end before it.
 
     Args:
-        start: when each span began, in microseconds.
-        duration: how long it took, in microseconds, not negative.
-        tie: what tells equal spans apart: the smaller one encloses the greater one.
+        start: begin of each span, in microseconds.
+        duration: duration of each span, in microseconds, not negative.
+        tie: order of equal spans: the span with the smaller value encloses the other.
 
     Returns:
         Self times in microseconds, and parents as indices into the spans, -1 without one.
@@ -54,7 +54,7 @@ def nest(start: Floats, duration: Floats, tie: Indices | None = None) -> tuple[F
 
 
 def _spend(under_way: list[int], ends: list[float], own: list[float], now: float, until: float) -> float:
-    """Give the time from `now` to `until` to the spans under way, dropping those that end; return the new now."""
+    """Add the time from `now` to `until` to the running spans, removing those that end; return the new now."""
     while under_way:
         top = under_way[-1]
         end = ends[top]
@@ -70,7 +70,7 @@ def _spend(under_way: list[int], ends: list[float], own: list[float], now: float
 
 
 def union(start: Floats, duration: Floats) -> float:
-    """Return microseconds in which at least one of the spans is under way."""
+    """Return the microseconds in which at least one span is running."""
     if len(start) == 0:
         return 0.0
     order = np.argsort(start, kind="stable")
@@ -80,13 +80,13 @@ def union(start: Floats, duration: Floats) -> float:
 
 
 def clip(start: Floats, duration: Floats, first: float, last: float) -> tuple[Floats, Floats]:
-    """Start and duration of what lies between `first` and `last` of each span, in microseconds; 0 long if nothing."""
+    """Return begin and duration of each span's part between `first` and `last`, in microseconds; 0 long if outside."""
     begin = np.minimum(np.maximum(start, first), last)
     return begin, np.maximum(np.minimum(start + duration, last) - begin, 0.0)
 
 
 class Paths:
-    """Paths of names by number, each made of the path before it and one name more. Number 0 is the empty one."""
+    """Paths of names by number, each made of a shorter path and one more name. Number 0 is the empty path."""
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
@@ -94,7 +94,7 @@ class Paths:
         self._numbers: dict[tuple[int, int], int] = {}
 
     def below(self, path: int, name: int) -> int:
-        """Return the path that leads through `path` and then through the name of that number."""
+        """Return the number of `path` extended by the name with that number."""
         known = self._numbers.get((path, name))
         if known is None:
             known = self._numbers[(path, name)] = len(self._parts)
@@ -111,12 +111,12 @@ class Paths:
 
 @dataclass(frozen=True)
 class Nested:
-    """What surrounds each event.
+    """Surroundings of each event.
 
     Attributes:
-        self_us: microseconds less what is covered by enclosed events; of the device's events all of them.
-        parent: the event that encloses it most closely, -1 without one.
-        path: number of the path of those that enclose it.
+        self_us: microseconds without the time of enclosed events; for the device's events the whole duration.
+        parent: the innermost enclosing event, -1 without one.
+        path: number of the path of its enclosing events.
     """
 
     self_us: npt.NDArray[np.float64]
@@ -129,7 +129,7 @@ def nested(raw: RawEvents, unnamed: Collection[int]) -> Nested:
     """Nest the events of each thread of the host.
 
     Args:
-        unnamed: numbers of names that stand in no path: those of the steps.
+        unnamed: numbers of names that are left out of paths: the names of steps.
     """
     start, duration, name, thread = (raw.array(c) for c in ("start", "duration", "name", "thread"))
     own, parent = duration.astype(np.float64), np.full(len(raw), -1, dtype=np.int64)
@@ -165,12 +165,12 @@ def _lead(
 
 
 def _ties(raw: RawEvents) -> npt.NDArray[np.int64]:
-    """Return what tells events apart that begin and end together.
+    """Return the order of events that begin and end together.
 
-    The profiler's own numbering, then name, then kind.
+    They are ordered by the profiler's numbering, then name, then kind.
     """
     ranks = np.argsort(np.argsort(np.array(raw.names.texts, dtype=object), kind="stable"), kind="stable")
-    # Events without a number, such as calls of the runtime, are the inner ones.
+    # Events without a number, such as calls of the runtime, are enclosed by numbered ones.
     external = raw.array("external")
     numbered = np.where(external >= 0, external, np.iinfo(np.int64).max)
     place = np.empty(len(raw), dtype=np.int64)

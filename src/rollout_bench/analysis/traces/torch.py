@@ -1,4 +1,4 @@
-"""Traces of torch's profiler, CPU and CUDA, as an events table, and what launched each kernel."""
+"""Events table from traces of torch's profiler, CPU and CUDA, and the launcher of each kernel."""
 
 from __future__ import annotations
 
@@ -30,14 +30,11 @@ from rollout_bench.core.errors import UserError
 Indices = npt.NDArray[np.int64]
 
 GRAPH_LAUNCHES = frozenset({"cudaGraphLaunch", "cuGraphLaunch"})
-"""Calls that launch many kernels at once, of which no operator is known."""
+"""Calls that launch many kernels at once, without a known operator for each."""
 
 
 def launchers(raw: RawEvents, kernels: Indices) -> Indices:
-    """Return the host's event that launched each kernel.
-
-    The call of the runtime, or else its operator; -1 without either.
-    """
+    """Return the host's event that launched each kernel: the runtime call, or else its operator; -1 without either."""
     kind = raw.array("kind")
     calls = np.flatnonzero(kind == RUNTIME)
     operators = np.flatnonzero(kind == OPERATOR)
@@ -47,7 +44,7 @@ def launchers(raw: RawEvents, kernels: Indices) -> Indices:
 
 
 def _matched(keys: Indices, events: Indices, wanted: Indices) -> Indices:
-    """Return the event of each wanted key, -1 without one; no key is -1."""
+    """Return the event of each wanted key, -1 without one; -1 is not a key."""
     if not len(keys):
         return np.full(len(wanted), -1, dtype=np.int64)
     order = np.argsort(keys, kind="stable")
@@ -59,10 +56,11 @@ def _matched(keys: Indices, events: Indices, wanted: Indices) -> Indices:
 def steps_of(raw: RawEvents, kernels: Indices, launcher: Indices, host: StepWindows, device: Indices) -> Indices:
     """Return the step of each kernel.
 
-    The one that launched it, else the one marked on the device at that time, else by time.
+    It is the step of the launcher, else the step marked on the device at that time, else the step on the host at that
+    time.
 
     Args:
-        host: the steps as the host's annotations have them.
+        host: steps from the host's annotations.
         device: annotations of steps on the device.
     """
     start = raw.array("start")
@@ -75,7 +73,7 @@ def steps_of(raw: RawEvents, kernels: Indices, launcher: Indices, host: StepWind
 
 
 def _device_marks(raw: RawEvents, device: Indices, host: StepWindows) -> StepWindows | None:
-    """Return the device's annotations of steps as windows, if there is one for each of the host's on one stream."""
+    """Return the device's annotations of steps as windows, if a stream has one for each of the host's; else None."""
     if not len(device):
         return None
     thread, start, duration = raw.array("thread"), raw.array("start"), raw.array("duration")
@@ -88,10 +86,10 @@ def _device_marks(raw: RawEvents, device: Indices, host: StepWindows) -> StepWin
 
 
 def device_steps(raw: RawEvents, kernels: Indices, step: Indices, host: StepWindows) -> StepWindows:
-    """Return the steps as the device sees them: each begins with its first kernel on the stream that works most.
+    """Return the steps on the device: each begins with its first kernel on the busiest stream.
 
-    The host runs ahead of the device, so its annotation says when a step was launched, not when it was computed. Both
-    follow each other at the same pace. Where a step has no kernel there, the host's windows are kept.
+    The host runs ahead of the device, so its annotation has the time of the launch, not of the computation. Both
+    proceed at the same rate. The host's windows are returned if a step has no kernel on that stream.
     """
     start, duration, thread = raw.array("start"), raw.array("duration"), raw.array("thread")
     works = np.bincount(thread[kernels], weights=duration[kernels])
@@ -107,9 +105,9 @@ def device_steps(raw: RawEvents, kernels: Indices, step: Indices, host: StepWind
 
 
 def paths(raw: RawEvents, tree: Nested, kernels: Indices, launcher: Indices) -> tuple[Indices, Indices]:
-    """Path of each kernel, and the operator whose shapes it has: the innermost that launched it and has some, or -1.
+    """Return the path of each kernel, and the operator with its shapes: the innermost launching one with shapes, or -1.
 
-    The call that launched it stands in the path only if it is a graph's: then the shapes are nobody's.
+    The launching call is part of the path only if it launches a graph; then the shapes are unknown.
     """
     name, shapes, kind = raw.array("name"), raw.array("shapes"), raw.array("kind")
     path, source = np.zeros(len(kernels), dtype=np.int64), np.full(len(kernels), -1, dtype=np.int64)
@@ -136,9 +134,10 @@ class Marked:
 
     Attributes:
         host: their events on the host, on one thread.
-        device: those on the device, of any stream.
-        phase: what the step computes, by the number of the annotation's name.
-        whole: events on that thread that mark a whole step, from scheduling to handing back, where it was stepped.
+        device: their events on the device, on any stream.
+        phase: phase of the step, by the number of the annotation's name.
+        whole: events on that thread that mark a whole step, from scheduling to output, if the profile stepped the
+            engine.
         names: the numbers of all these annotations' names.
     """
 
@@ -155,13 +154,13 @@ def read_torch(path: Path, trace: str, rank: int) -> tuple[pd.DataFrame, list[st
     Args:
         path: the file, plain or gzip-compressed.
         trace: its name in the table.
-        rank: worker that it is of.
+        rank: rank of the worker.
 
     Returns:
-        The events table, and sentences on what is doubtful about it.
+        The events table, and warnings.
 
     Raises:
-        UserError: the file can't be read or is no such trace, or holds no step of vLLM.
+        UserError: the file is unreadable, is not such a trace, or has no step of vLLM.
     """
     raw = RawEvents()
     for event in trace_events(path):
@@ -177,7 +176,7 @@ def read_torch(path: Path, trace: str, rank: int) -> tuple[pd.DataFrame, list[st
     if (kind == KERNEL).any():
         rows, steps = _cuda(raw, tree, marked, steps)
     else:
-        # A device has a clock of its own, and may be a step behind the host; here the step is what the host took.
+        # Unlike a GPU, which may lag a step behind the host, a CPU has the whole step on the host.
         whole = within(steps, raw.array("start")[marked.whole], raw.array("duration")[marked.whole])
         steps = steps if whole is None else whole
         rows = _cpu(raw, tree, marked, steps)
@@ -197,7 +196,7 @@ def _marked(path: Path, raw: RawEvents) -> Marked:
             f"{path}: holds no step of vLLM: no annotation like execute_context_0(0)_generation_32(32)",
             f"see that the profiler runs while the engine computes, then {REMEDY}",
         )
-    # Where several threads have some, all but one only wait for it.
+    # If several threads have annotations, all but one only wait for that one.
     main = raw.busiest_thread(host)
     wholes = [number for number, text in enumerate(raw.names.texts) if text == WHOLE_STEP]
     return Marked(
@@ -213,7 +212,7 @@ def _host_steps(raw: RawEvents, marked: Marked) -> StepWindows:
     start, duration, name = raw.array("start"), raw.array("duration"), raw.array("name")
     phases = [marked.phase[number] for number in name[marked.host].tolist()]
     steps = windows(start[marked.host], duration[marked.host], phases)
-    # Sampling follows the annotation, so the last step lasts as long as its thread works.
+    # Sampling follows the annotation, so the last step lasts until the end of its thread's work.
     main = raw.array("thread") == raw.array("thread")[marked.host[0]]
     working = main & (raw.array("kind") == OPERATOR) & (start >= steps.begin[-1])
     return steps.lasting_until(float((start + duration)[working].max(initial=0.0)))

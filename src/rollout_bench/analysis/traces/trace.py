@@ -1,4 +1,4 @@
-"""The traces of one profile launch as one events table."""
+"""Read the traces of one profile launch as one events table."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def read_traces(
     """Read every trace of a launch.
 
     Args:
-        folder: where they lie.
-        traces: what the record says of them.
-        linears: the linear layers of one rank: on Ascend their number may be all that tells steps apart.
+        folder: folder of the traces.
+        traces: their entries in the record.
+        linears: the linear layers of one rank; on Ascend their number may be needed to separate the steps.
 
     Returns:
-        The events table, and sentences on what is doubtful about it.
+        The events table, and warnings.
 
     Raises:
-        UserError: a trace is missing, damaged, of another tool, or holds no step of the engine.
+        UserError: a trace is missing, damaged, of another tool, or has no step of the engine.
     """
     frames, warnings = [], []
     for trace in traces:

@@ -1,8 +1,7 @@
 """Files of profilers: torch_npu's CSV files as tables, and trace events one after the other.
 
-Not yet read from a real NPU: the columns are those known of torch_npu, with the spellings of several versions.
-
-Format: "Trace Event Format" of the Chromium project; an object with `traceEvents`, or that array alone.
+Not yet tested on a real NPU: the columns are the known ones of torch_npu, in the spellings of several versions.
+Format: "Trace Event Format" of the Chromium project; an object with `traceEvents`, or only that array.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ _KERNEL_COLUMNS: Final = {
     "shapes": (("Input Shapes",), False),
     "dtypes": (("Input Data Types",), False),
 }
-"""Our name, the spellings in the file, and whether nothing goes without it."""
+"""Our name -> the spellings in the file, and whether the column is required."""
 
 
 def output_folder(path: Path) -> Path:
-    """Return the folder of CSV files in what torch_npu wrote.
+    """Return the folder of CSV files in torch_npu's output.
 
     Raises:
-        UserError: there is none, or none with kernels: the raw data were not analysed.
+        UserError: the folder or its kernels are missing, because the raw data were not analysed.
     """
     folder = path / OUTPUT if path.name != OUTPUT else path
     if not (folder / KERNELS).is_file():
@@ -64,12 +63,12 @@ def output_folder(path: Path) -> Path:
 
 
 def read_kernels(folder: Path) -> pd.DataFrame:
-    """`kernel_details.csv` as text; columns as in `_KERNEL_COLUMNS`.
+    """Return `kernel_details.csv` as text, with the columns of `_KERNEL_COLUMNS`.
 
-    Times stay text, too, so that times of day keep their nanoseconds. shapes and dtypes are JSON lists or "".
+    Times are text as well, so that times of day keep their nanoseconds. shapes and dtypes are JSON lists or "".
 
     Raises:
-        UserError: the file can't be read, lacks a column, or has no row.
+        UserError: the file is unreadable, lacks a column, or has no row.
     """
     path = folder / KERNELS
     content = _read(path)
@@ -88,7 +87,7 @@ def read_kernels(folder: Path) -> pd.DataFrame:
 
 
 def totals_by_type(folder: Path) -> dict[str, float] | None:
-    """Return microseconds by operator type in `op_statistic.csv`, None if there is no such file.
+    """Return microseconds by operator type in `op_statistic.csv`; None without that file.
 
     Raises:
         UserError: the file is damaged.
@@ -104,11 +103,9 @@ def totals_by_type(folder: Path) -> dict[str, float] | None:
 
 
 def busy_time(folder: Path) -> float | None:
-    """Return microseconds in which the device worked, as `step_trace_time.csv` has it over all its rows.
+    """Return the microseconds of device work, summed over all rows of `step_trace_time.csv`; None without that file.
 
-    None without it.
-
-    Computing plus communication that no computing hides.
+    Device work is computing plus communication that does not overlap with it.
 
     Raises:
         UserError: the file is damaged.
@@ -125,19 +122,19 @@ def busy_time(folder: Path) -> float | None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Return a CSV file as text, without the blanks and tabs that the profiler leaves around values."""
+    """Return a CSV file as text, without the profiler's blanks and tabs around values."""
     try:
         content = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="replace", index_col=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}", "analyse the raw data again") from None
-    except ValueError as error:  # what pandas raises where a file is no CSV derives from it
+    except ValueError as error:  # base class of pandas' errors for invalid CSV
         raise UserError(f"{path}: is no table: {error}", "analyse the raw data again") from None
     content.columns = content.columns.str.strip()
     return pd.DataFrame({column: content[column].str.strip() for column in content.columns})
 
 
 def _shapes(text: str) -> str:
-    """`"4,4096;4096,12288"` as JSON; quotes and brackets around and in it count for nothing."""
+    """Return `"4,4096;4096,12288"` as JSON; quotes and brackets are ignored."""
     if not re.search(r"\d", text):
         return ""
     parts = [[int(n) for n in re.findall(r"\d+", part)] for part in text.split(";")]
@@ -151,7 +148,7 @@ def _types(text: str) -> str:
 
 CHUNK_BYTES = 4 << 20
 LONGEST = 64 << 20
-"""Characters that one event, or one value beside the events, may have."""
+"""Maximum characters of one event, or of one value beside the events."""
 
 REMEDY = "profile again: delete the record that it belongs to and run the same command"
 
@@ -161,10 +158,10 @@ _SPACE = re.compile(r"\s*")
 
 
 def trace_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a trace, plain or gzip-compressed, in the file's order. What is no object is left out.
+    """Yield the events of a trace, plain or gzip-compressed, in the file's order; non-objects are skipped.
 
     Raises:
-        UserError: the file can't be read, is empty, is cut off, is not JSON, or holds no trace events.
+        UserError: the file is unreadable, empty, cut off or not JSON, or has no trace events.
     """
     try:
         with path.open("rb") as file:
@@ -181,17 +178,16 @@ def trace_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class _Reader:
-    """Looks at a file through a buffer of text that holds what is next.
+    """Read a JSON file through a text buffer that holds the next part.
 
-    Not ijson, which is about as fast: one NaN, or one integer beyond 64 bits, makes it refuse the whole file, and
-    torch_npu's traces are written by Python's json, which writes both. A damaged file that nests deep takes all
-    memory.
+    ijson is about as fast, but refuses the whole file for one NaN or one integer beyond 64 bits. torch_npu's traces may
+    have both, since Python's json writes them. A damaged file with deep nesting would also use all memory.
     """
 
     def __init__(self, path: Path, source: BinaryIO) -> None:
         self._path = path
         self._source = source
-        # A name may be cut in two by the profiler, in the middle of a character.
+        # The profiler may cut a name in the middle of a character.
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._decode = json.JSONDecoder().raw_decode
         self._text = ""
@@ -227,7 +223,7 @@ class _Reader:
         self._at += 1
         decode = self._decode
         while True:
-            # Most events lie whole in the buffer: this is the loop in which the time goes.
+            # Most events are complete in the buffer, so most of the time is spent in this loop.
             text, at = self._text, self._at
             skip = _FILLER.match
             try:
@@ -251,7 +247,7 @@ class _Reader:
                 yield event
 
     def _value(self) -> Any:
-        """Return the next value, which begins where the buffer stands."""
+        """Return the next value, which begins at the buffer's position."""
         while True:
             try:
                 value, at = self._decode(self._text, self._at)
@@ -268,7 +264,7 @@ class _Reader:
             self._more()
 
     def _peek(self, filler: re.Pattern[str]) -> str:
-        """Return the next character that is no filler, "" at the end of the file."""
+        """Return the next character after the filler, "" at the end of the file."""
         while True:
             self._at = cast("re.Match[str]", filler.match(self._text, self._at)).end()
             if self._at < len(self._text):
@@ -278,7 +274,7 @@ class _Reader:
             self._more()
 
     def _more(self) -> None:
-        """Add to the buffer and drop what was read; as much again as there is, so that long values stay linear."""
+        """Drop the read part of the buffer and add at least as much as the rest, so long values need linear time."""
         piece = self._source.read(max(CHUNK_BYTES, len(self._text) - self._at))
         self._ended = not piece
         self._text = self._text[self._at :] + self._characters.decode(piece, final=self._ended)

@@ -1,4 +1,4 @@
-"""Steps of the engine in a trace: when each begins, what it computes, and where its time goes."""
+"""Steps of the engine in a trace: their begins, phases and times by category."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from rollout_bench.contracts.inside import Phase
 Indices = npt.NDArray[np.int64]
 
 _STEP = re.compile(r"execute_(?:\d+_)?context_(\d+)\([^)]*\)_generation_(\d+)\([^)]*\)")
-"""vLLM's annotation: requests (tokens) whose prompts are computed, requests (tokens) that decode. A longer form, which
-a setting of vLLM's asks for, counts more in the brackets and has the number of tokens in front."""
+"""vLLM's annotation: requests (tokens) whose prompts are computed, and requests (tokens) that decode. A longer form
+has more counts in the brackets and starts with the number of tokens.
+"""
 
 _OLDER_STEP = re.compile(r"execute_new_(\d+)_cached_(\d+)")
-"""As workers derived from earlier versions of vLLM's write it: new requests, and those that go on."""
+"""Annotation of workers derived from earlier vLLM versions: new requests, and continued requests."""
 
 WHOLE_STEP = "rollout_bench_step"
-"""How a profile that steps the engine marks each step; vLLM's annotation inside it covers the model's part alone."""
+"""Mark of each step in a profile that steps the engine; vLLM's annotation within it covers only the model's part."""
 
 _NUMBERED_STEP = re.compile(r"ProfilerStep#\d+")
-"""The profiler's own mark, where it has a schedule: it does not say what was computed."""
+"""The profiler's own mark if it has a schedule; it does not contain the phase."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class StepWindows:
     """Steps in order, as windows of time.
 
     Attributes:
-        begin: when each begins, in microseconds, rising.
-        end: when each ends: when the next one begins, but for the last.
-        phases: what each computes.
+        begin: begin of each step, in microseconds, rising.
+        end: end of each step: the begin of the next one, except for the last.
+        phases: phase of each step.
     """
 
     begin: Floats
@@ -48,20 +49,20 @@ class StepWindows:
         return len(self.phases)
 
     def at(self, times: Floats) -> Indices:
-        """Return number of the step in which each of the times lies, `OUTSIDE` without one."""
+        """Return the number of the step at each of the times, `OUTSIDE` without one."""
         number = np.searchsorted(self.begin, times, side="right") - 1
         inside = (number >= 0) & (times < self.end[np.maximum(number, 0)]) if len(self) else np.zeros(len(times), bool)
         return np.where(inside, number, OUTSIDE).astype(np.int64)
 
     def lasting_until(self, end: float) -> StepWindows:
-        """Return the same with the last one ending no earlier than `end`."""
+        """Return the steps with the last one extended to at least `end`."""
         if not len(self):
             return self
         return replace(self, end=np.append(self.end[:-1], max(self.end[-1], end)))
 
 
 def phase_of(name: str) -> Phase | None:
-    """Return what the step computes that an annotation of this name opens, None if it opens none."""
+    """Return the phase of the step that an annotation of this name opens, None if it opens none."""
     found = _STEP.fullmatch(name) or _OLDER_STEP.fullmatch(name)
     if found is None:
         return None
@@ -81,12 +82,12 @@ def is_numbered_step(name: str) -> bool:
 def windows(begin: Floats, duration: Floats, phases: list[Phase]) -> StepWindows:
     """Return steps from their annotations, in any order.
 
-    Each lasts until the next one begins, the last as long as itself.
+    Each step lasts until the next one begins; the last step has its annotation's duration.
 
     Args:
-        begin: when each annotation begins, in microseconds.
-        duration: how long it lasts.
-        phases: what each step computes.
+        begin: begin of each annotation, in microseconds.
+        duration: its duration.
+        phases: phase of each step.
     """
     order = np.lexsort((np.array(phases), duration, begin))
     begin, last = begin[order], (begin + duration)[order]
@@ -94,14 +95,14 @@ def windows(begin: Floats, duration: Floats, phases: list[Phase]) -> StepWindows
 
 
 def within(steps: StepWindows, begin: Floats, duration: Floats) -> StepWindows | None:
-    """Return `steps` as long as the marks around them, None unless each has one of its own.
+    """Return `steps` with the windows of the marks around them; None unless each step has a separate mark.
 
-    What lies between two marks, as the next pass being handed over, then belongs to no step.
+    Time between two marks, such as handing over the next iteration, then belongs to no step.
 
     Args:
-        steps: steps as vLLM's annotations tell of them.
-        begin: when each mark of a whole step begins, in microseconds.
-        duration: how long it lasts.
+        steps: steps from vLLM's annotations.
+        begin: begin of each whole step's mark, in microseconds.
+        duration: its duration.
     """
     order = np.argsort(begin, kind="stable")
     begin, end = begin[order], (begin + duration)[order]
@@ -114,13 +115,13 @@ def within(steps: StepWindows, begin: Floats, duration: Floats) -> StepWindows |
 
 
 def by_number(start: Floats, duration: Floats, numbers: npt.NDArray[np.object_], phase: Phase) -> StepWindows | None:
-    """Return steps from the number that each kernel carries; None if one lacks it, or one number has several.
+    """Return steps from the step number of each kernel; None if a kernel has none.
 
     Args:
-        start: when each kernel begins, in microseconds.
-        duration: how long it takes.
+        start: begin of each kernel, in microseconds.
+        duration: its duration.
         numbers: its step's number, as text.
-        phase: what all of them compute.
+        phase: phase of all steps.
     """
     if not len(numbers) or any(not str(number).isdigit() for number in numbers.tolist()):
         return None
@@ -132,18 +133,16 @@ def by_number(start: Floats, duration: Floats, numbers: npt.NDArray[np.object_],
 def by_attention(
     start: Floats, duration: Floats, attention: npt.NDArray[np.bool_], layers: int, phase: Phase
 ) -> StepWindows | None:
-    """Return steps by counting.
+    """Return steps by counting attention kernels, one per layer; None unless their number is a multiple of the layers.
 
-    Each has one attention kernel a layer. None if their number is no multiple of the layers.
-
-    Between the last one of a step and the first of the next, the step ends where the device waits longest.
+    A step ends at the device's longest wait between its last attention kernel and the first of the next step.
 
     Args:
-        start: when each kernel begins, in microseconds.
-        duration: how long it takes.
+        start: begin of each kernel, in microseconds.
+        duration: its duration.
         attention: whether it is an attention kernel.
         layers: layers of the model.
-        phase: what all of the steps compute.
+        phase: phase of all steps.
     """
     order = np.argsort(start, kind="stable")
     start, end = start[order], np.maximum.accumulate((start + duration)[order])
@@ -165,15 +164,15 @@ KEYS = ["trace", "phase", "rank", "step"]
 def step_times(events: pd.DataFrame) -> pd.DataFrame:
     """Return microseconds of each step by category and role: the rows of a step add up to its duration.
 
-    Each moment counts for one row of the device: its self time on a single stream. Where several streams work at
-    once, for the row that began last. What lies outside the step's window counts for none. The rest is host_gap: the
-    step's duration less the union of the device's rows.
+    Each moment counts for one row of the device. On a single stream this is the row's self time; with simultaneous
+    streams the row that began last counts. Time outside the step's window is left out. host_gap is the rest: the
+    step's duration minus the union of the device's rows.
 
     Args:
-        events: a table that `categorise` made.
+        events: a table from `categorise`.
 
     Returns:
-        One row for each step, category and role that takes time, with the columns trace, phase, rank, step, category,
+        One row for each step, category and role with any time, with the columns trace, phase, rank, step, category,
         role, us.
     """
     steps = events[events["where"] == STEP].set_index(["trace", "rank", "step"])
@@ -200,7 +199,7 @@ def step_times(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _busy(rows: pd.DataFrame, first: float, length: float) -> pd.DataFrame:
-    """Return the device's rows of one step, which begins at `first`, with the microseconds that count for each."""
+    """Return the device's rows of one step, which begins at `first`, with the microseconds that count for each row."""
     start: Floats = rows["start_us"].to_numpy()
     duration: Floats = rows["duration_us"].to_numpy()
     last = first + length
@@ -212,14 +211,14 @@ def _busy(rows: pd.DataFrame, first: float, length: float) -> pd.DataFrame:
 
 
 def unknown(events: pd.DataFrame) -> pd.DataFrame:
-    """Return names of the device's rows in steps that no rule knows, the longest first.
+    """Return the names of the device's rows in steps that match no rule, the longest first.
 
     Args:
-        events: a table that `categorise` made.
+        events: a table from `categorise`.
 
     Returns:
-        One row for each name and phase, with the columns name, phase, calls, us and share: of the device's self time in
-        all steps of that phase.
+        One row for each name and phase, with the columns name, phase, calls, us and share. share is the share of the
+        device's self time in all steps of that phase.
     """
     device = events[(events["where"] == DEVICE) & (events["step"] != OUTSIDE)]
     whole = device.groupby("phase", observed=True)["self_us"].sum()
