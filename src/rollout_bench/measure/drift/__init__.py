@@ -1,1 +1,1 @@
-"""Probabilities that engines give one sequence of tokens: what mode drift compares."""
+"""Probabilities that different engines give the same tokens, for mode drift."""

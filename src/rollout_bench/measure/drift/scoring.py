@@ -1,4 +1,4 @@
-"""Drift mode in the engine process: the reference samples tokens, and every engine says how likely it finds them."""
+"""Drift mode in the engine process: the reference samples tokens, and every engine scores them."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.workloads.requests import Source
 
 LOGPROBS_MODE = "raw_logprobs"
-"""vLLM's name of log probabilities of the model itself, before temperature and what cuts tokens off."""
+"""vLLM's name for the model's own log probabilities, before temperature and token filters."""
 
 SEEDS = 1 << 20
-"""Seeds of requests that belong to one seed of a workload."""
+"""Number of request seeds for each seed of a workload."""
 
 
 @dataclass(frozen=True)
 class Continued:
-    """A prompt with the tokens that were sampled after it."""
+    """A prompt and the tokens sampled after it."""
 
     prompt_token_ids: list[int]
     token_ids: list[int]
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each pass.
+    """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
-        ServingFailed: a prompt leaves no room for tokens, or the engine does not say what it gives them.
+        ServingFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
     """
     settings = job.spec.drift
     assert settings is not None, "the spec is of drift mode"
@@ -66,7 +66,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def prompts_of(source: Source, count: int) -> list[list[int]]:
-    """Return the first `count` prompts of a workload, each once: those of launch 0, pass after pass."""
+    """Return the first `count` prompts of a workload, each once, from launch 0, pass after pass."""
     found: list[list[int]] = []
     index = 0
     while len(found) < count:
@@ -76,7 +76,11 @@ def prompts_of(source: Source, count: int) -> list[list[int]]:
 
 
 def sampled_by(reference: Path) -> list[Continued]:
-    """Return what the launch sampled whose record is `reference`; raise `UserError` as `read_scores`."""
+    """Return the sequences that the launch with the record `reference` sampled.
+
+    Raises:
+        UserError: as in `read_scores`.
+    """
     rows = read_scores(scores_path(reference), read_drift(reference))
     return [
         Continued(row.prompt_token_ids, row.token_ids)
@@ -86,7 +90,7 @@ def sampled_by(reference: Path) -> list[Continued]:
 
 
 def digest(sequences: Iterable[Continued]) -> str:
-    """Return the SHA-256 over prompts and tokens, as JSON without spaces."""
+    """Return the SHA-256 of prompts and tokens, as JSON without spaces."""
     ids = [[one.prompt_token_ids, one.token_ids] for one in sequences]
     return hashlib.sha256(json.dumps(ids, separators=(",", ":")).encode()).hexdigest()
 
@@ -95,8 +99,8 @@ class Scorer:
     """Samples and scores sequences with an engine.
 
     Args:
-        engine: loaded, with `LOGPROBS_MODE`.
-        wait: called when all is ready for a pass.
+        engine: loaded engine, with `LOGPROBS_MODE`.
+        wait: called when everything is ready for a pass.
     """
 
     def __init__(self, engine: LoadedEngine, wait: Wait) -> None:
@@ -107,16 +111,17 @@ class Scorer:
         self.vocabulary = engine.vocabulary
 
     def sample(self, prompts: Sequence[list[int]], tokens: int, first_seed: int, ignore_eos: bool) -> list[ScoredRow]:
-        """Return a row for each prompt, continued at temperature 1 by so many `tokens`, at most.
+        """Return a row for each prompt, continued at temperature 1 by at most `tokens` tokens.
 
         Args:
             prompts: token ids.
-            tokens: fewer where `max_model_len` has no room: a sequence that is scored needs a token more.
-            first_seed: of the first one; each has a seed of its own, so that its tokens depend on no other.
-            ignore_eos: whether it goes on after the end of text, as the workload says.
+            tokens: fewer if `max_model_len` leaves less room; scoring needs room for one more token.
+            first_seed: seed of the first prompt; each prompt has its own seed, so its tokens are independent of the
+                others.
+            ignore_eos: whether sequences continue after the end of text, as in the workload.
 
         Raises:
-            ServingFailed: there is no room for a single token, or the engine's answer lacks what was asked for.
+            ServingFailed: if there is no room for a token, or the engine's answer is incomplete.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -158,13 +163,14 @@ class Scorer:
         return rows
 
     def score(self, sequences: Sequence[Continued], batch: int) -> list[ScoredRow]:
-        """Return a row for each of `sequences`, of which the engine gets `batch` at once.
+        """Return a row for each of `sequences`; the engine receives `batch` of them at a time.
 
-        Their probabilities are those of prompts, which vLLM computes in one go, chunked where they are longer than a
-        step has room for; it looks up no prefix for such a request. One token is generated, and thrown away.
+        vLLM computes these as probabilities of a prompt in one pass, in chunks if the prompt is longer than a step
+        allows. It
+        does not use the prefix cache for such requests. One token is generated and discarded.
 
         Raises:
-            ServingFailed: the engine's answer lacks what was asked for.
+            ServingFailed: if the engine's answer is incomplete.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -193,9 +199,10 @@ class Scorer:
         return f"scored-{number}"
 
     def _run(self, requests: Sequence[tuple[list[int], Any]]) -> Iterator[Any]:
-        """Yield vLLM's output of each of `requests`, prompt and sampling parameters, in their order.
+        """Yield vLLM's output for each of `requests` (prompt and sampling parameters), in order.
 
-        The engine gets them all before its first step, also where its core is a process of its own: else chance would
+        The engine receives all requests before its first step, even if its core is a separate process. Otherwise chance
+        would
         decide how many are computed together.
         """
         engine = self._engine.llm.llm_engine
@@ -217,15 +224,16 @@ class Scorer:
 
 
 def read_choices(said: Sequence[Mapping[int, Any] | None], token_ids: Sequence[int]) -> tuple[list[float], list[int]]:
-    """Return the log probability of each of `token_ids`, and the likeliest token in its place.
+    """Return the log probability of each of `token_ids`, and the most likely token in its place.
 
     Args:
-        said: for each token vLLM's mapping of token id -> Logprob: of the token itself, and of the likeliest, which has
-            rank 1. They are one where these are the same.
-        token_ids: as many.
+        said: for each token, vLLM's mapping of token id -> Logprob, with the token itself and the most likely token,
+            which
+            has rank 1. If both are the same, there is one entry.
+        token_ids: the tokens, one for each mapping.
 
     Raises:
-        ServingFailed: it lacks one of them, or a value is no number.
+        ServingFailed: if an entry is missing or a value is not finite.
     """
     fix = "report it with the log; leave drift out of modes meanwhile"
     if len(said) != len(token_ids):

@@ -1,1 +1,1 @@
-"""The engine's process: a module for each mode. Needs only what vLLM installs."""
+"""The engine's process: a module for each mode; it needs only packages that vLLM installs."""

@@ -1,4 +1,4 @@
-"""Mode cycle in the engine process: generates as offline, and goes through a transition after each pass."""
+"""Mode cycle in the engine process: generates as in offline mode, with a weight sync after each pass."""
 
 from __future__ import annotations
 
@@ -31,17 +31,16 @@ from rollout_bench.measure.server.stream import ServingFailed
 EXTENSION = "rollout_bench.measure.probes.trainer_stand_in.TrainerStandIn"
 
 DRAIN_S, POLL_S = 60.0, 0.001
-"""For how long requests that are still under way are waited for, and how often is looked, in seconds."""
+"""Time limit for unfinished requests, and interval between checks, in seconds."""
 
 PROMPTS, PROMPT_TOKENS, TOKENS, SEED = 2, 16, 8, 20260101
-"""The greedy probe: prompts, random token ids in each, tokens generated of each, and the seed of the ids."""
+"""The greedy probe: number of prompts, random ids in each, tokens generated for each, seed of the ids."""
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each iteration.
+    """Do `job`: send each event, and wait for the order before each iteration.
 
-    What an update brought is proven once the next pass has generated: the first requests that the woken engine gets
-    are timed ones.
+    An update is proven only after the next pass, because the first requests after waking up must be the timed ones.
     """
     spec = job.spec
     assert spec.cycle is not None, "specs of this mode have it"
@@ -57,7 +56,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     transitions = Transitions(engine, spec.cycle, updates)
     proofs = Proofs(engine, norms=True)
     weights: Weights = "first"
-    # As many cycles as were asked for: which weights a pass has, and how often they changed, follows from its number.
+    # The number of a pass determines its weights and the number of updates before it.
     series = Series(spec.measuring)
     last = False
     while not last:
@@ -81,7 +80,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def check_engine(llm: Any, spec: Spec) -> None:
-    """Raise `ServingFailed` where this vLLM, or what it loaded, lacks what a cycle needs."""
+    """Raise `ServingFailed` if this vLLM or its loaded weights do not support a cycle."""
     lacking = [name for name in ("sleep", "wake_up", "collective_rpc", "reset_prefix_cache") if not hasattr(llm, name)]
     if lacking:
         raise ServingFailed(
@@ -98,12 +97,12 @@ def check_engine(llm: Any, spec: Spec) -> None:
 
 
 class Transitions:
-    """Takes a loaded engine from the end of a pass to where it could generate again, with new weights.
+    """Takes a loaded engine from the end of a pass to readiness with new weights.
 
     Args:
         engine: the engine.
-        settings: what is done, in what order.
-        updates: how new weights reach it.
+        settings: the steps and their order.
+        updates: brings new weights to the engine.
     """
 
     def __init__(self, engine: LoadedEngine, settings: CycleSpec, updates: WeightUpdates) -> None:
@@ -115,12 +114,12 @@ class Transitions:
         self._update: WeightUpdate | None = None
 
     def go(self, weights: Weights, ended: float, prove: Callable[[], WeightProof]) -> dict[str, Any]:
-        """Go through one transition to `weights`; return the fields of `Transition` but for `proof`.
+        """Do one weight sync to `weights`; return the fields of `Transition` except `proof`.
 
         Args:
-            weights: those that the engine has afterwards.
-            ended: when the pass's last token was back, on the monotonic clock, in seconds.
-            prove: returns what the weights are that the pass had; called once the engine is drained, and not timed.
+            weights: the engine's new weights.
+            ended: time at which the pass's last token was back, on the monotonic clock, in seconds.
+            prove: returns the proof of the pass's weights; called after draining, not timed.
         """
         self._ended, self._parts, self._memory = ended, [], []
         self._look("before")
@@ -150,7 +149,7 @@ class Transitions:
         }
 
     def _timed(self, name: PartName, work: Callable[[], Any], beside_s: Callable[[], float] = lambda: 0.0) -> Any:
-        """Return what `work` returns, and note what it took less `beside_s`, what proving took meanwhile."""
+        """Return the result of `work`; record its time without `beside_s()`, the time that proofs took meanwhile."""
         began = time.monotonic()
         result = work()
         elapsed_s = time.monotonic() - began
@@ -159,7 +158,7 @@ class Transitions:
         return result
 
     def _renew(self, weights: Weights) -> None:
-        """Update the weights, after which what the prefix cache holds is wrong."""
+        """Update the weights, then clear the prefix cache, which the update invalidates."""
         noted_s = self._noting_s()
         known = self._timed("update", lambda: self._updates.apply(weights), lambda: self._noting_s() - noted_s)
         rest_s = self._parts[-1].elapsed_s - (known.get("transfer_s") or 0.0) - (known.get("quantize_s") or 0.0)
@@ -167,7 +166,7 @@ class Transitions:
         self._timed("reset_prefix_cache", self._engine.reset_prefix_cache)
 
     def _noting_s(self) -> float:
-        """Return what noting packed weights has taken so far, on the rank where it took longest, in seconds."""
+        """Return the seconds spent on recording packed weights so far, on the slowest rank."""
         return float(max(self._llm.collective_rpc("rollout_bench_noting_s")))
 
     def _drain(self) -> None:
@@ -204,7 +203,7 @@ class Proofs:
         self._prompts = [[draw.randrange(engine.vocabulary) for _ in range(max(1, length))] for _ in range(PROMPTS)]
 
     def take(self, weights: Weights) -> WeightProof:
-        """Return the proof of the engine as it is; `weights` are those that it should have."""
+        """Return the proof of the engine's current state; `weights` are its expected weights."""
         now, trained, not_finite = self._tensors()
         before = now if self._before is None else self._before
         changed = {name for name, checksum in now.items() if before.get(name) != checksum}
@@ -222,7 +221,7 @@ class Proofs:
         )
 
     def _tensors(self) -> tuple[dict[str, str], set[str], int]:
-        """Return the checksum of each tensor of each rank, which other weights change, and how many are not finite."""
+        """Return each rank's tensor checksums, the names that updates must change, and the number not finite."""
         checksums, trained, not_finite = {}, set(), 0
         ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
         for rank, proofs in enumerate(ranks):
@@ -234,7 +233,7 @@ class Proofs:
         return checksums, trained, not_finite
 
     def _generated(self) -> Iterator[list[int]]:
-        """Yield the greedy tokens of each prompt, one prompt after the other."""
+        """Yield the greedy tokens of each prompt."""
         from vllm import SamplingParams
 
         how = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)

@@ -1,4 +1,4 @@
-"""The engine of a rollout's replica: how sequences that a router hands out reach it, and what comes back of them."""
+"""The engine of a rollout's replica: receives the router's sequences and returns the results."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from rollout_bench.measure.routing.exchange import Generate
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a sequence. Moments are on the monotonic clock, in seconds; None where nobody knows.
+    """Result of a sequence. Times are on the monotonic clock, in seconds; None if unknown.
 
     Attributes:
-        token_ids: what was generated.
-        logprobs: log probability of each of these, None for one that is no number; None where none were returned.
-        finish_reason: why it ended.
-        prompt_tokens: tokens of the prompt, as the engine counts them.
-        cached_prompt_tokens: of these, taken from the prefix cache.
-        queued, scheduled, first_token, last_token: as a row of the side file has them.
+        token_ids: the generated tokens.
+        logprobs: log probability of each token, None if not finite; None if none were requested.
+        finish_reason: reason for the end.
+        prompt_tokens: tokens of the prompt, counted by the engine.
+        cached_prompt_tokens: prompt tokens from the prefix cache.
+        queued, scheduled, first_token, last_token: times, as in a row of the side file.
     """
 
     token_ids: list[int]
@@ -51,12 +51,12 @@ class Outcome:
 
 
 def finite(said: Iterable[float | None]) -> list[float | None]:
-    """Return log probabilities with None for those that are NaN or infinite, which no JSON can carry."""
+    """Return log probabilities with None for NaN and infinity, which JSON cannot represent."""
     return [None if one is None or not math.isfinite(one) else one for one in said]
 
 
 def outcome_of(output: Any) -> Outcome:
-    """Return what came of a request for one sequence, from vLLM's RequestOutput."""
+    """Return the result of a request for one sequence, from vLLM's RequestOutput."""
     (completion,) = output.outputs
     token_ids = list(completion.token_ids)
     said = completion.logprobs
@@ -75,23 +75,23 @@ def outcome_of(output: Any) -> Outcome:
 
 
 class EngineLooks:
-    """What an engine says of itself after each of its steps: a logger of vLLM's statistics.
+    """Statistics of an engine after each of its steps: a stat logger for vLLM.
 
-    Makes no use of vLLM's base class, which can't be imported before the engine's start is timed.
+    It does not inherit from vLLM's base class, which cannot be imported before the engine's start is timed.
     """
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was before."""
+        """Reset all statistics."""
         self.preemptions = self.peak_running = 0
         self.kv_cache_peak = 0.0
         self.drafting: Drafting | None = None
-        """What was drafted; None where nothing was."""
+        """Counts of speculative decoding; None if nothing was drafted."""
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-        """Take what vLLM says."""
+        """Add vLLM's statistics of one step."""
         if iteration_stats is not None:
             self.preemptions += iteration_stats.num_preempted_reqs
         if scheduler_stats is None:
@@ -113,7 +113,7 @@ class EngineLooks:
 
 
 def _drafted(scheduler_stats: Any) -> Drafting | None:
-    """Return what one step drafted; None where nothing was checked in it."""
+    """Return the draft counts of one step; None if it verified no drafts."""
     stats = scheduler_stats.spec_decoding_stats
     if stats is None:
         return None
@@ -126,12 +126,12 @@ def _drafted(scheduler_stats: Any) -> Drafting | None:
 
 
 class AsyncEntry:
-    """AsyncLLM: a request for each sequence, as it comes.
+    """An AsyncLLM engine that gets one request for each sequence, as it arrives.
 
     Args:
-        job: what is to be done.
+        job: the job.
         engine: the engine.
-        looks: what it says of itself.
+        looks: collects the engine's statistics.
     """
 
     def __init__(self, job: Job, engine: Any, looks: EngineLooks) -> None:
@@ -142,7 +142,7 @@ class AsyncEntry:
         self._pass = 0
 
     async def generate(self, word: Generate) -> Outcome:
-        """Return what comes of a sequence."""
+        """Generate a sequence and return its result."""
         from vllm.sampling_params import RequestOutputKind
 
         config = self._engine.vllm_config.model_config
@@ -155,13 +155,17 @@ class AsyncEntry:
         return outcome_of(final)
 
     def drafting(self) -> Drafting | None:
-        """Return what the engine drafted since the step began; None where it has no speculative decoding."""
+        """Return the draft counts since the start of the step; None without speculative decoding."""
         return (self.looks.drafting or drafting_of({})) if self._drafts else None
 
     async def reset(self) -> None:
-        """Empty the prefix cache, before a step; raise `RuntimeError` where it can't be."""
+        """Clear the prefix cache before a step.
+
+        Raises:
+            RuntimeError: if blocks are still in use.
+        """
         self._pass += 1
-        for _ in range(20):  # the blocks of the last request are freed a moment after its output
+        for _ in range(20):  # the blocks of the last request are freed shortly after its output
             if await self._engine.reset_prefix_cache() is not False:
                 return
             await asyncio.sleep(0.05)
@@ -172,14 +176,14 @@ class AsyncEntry:
 
 
 async def open_async(job: Job, tell: Tell) -> AsyncEntry:
-    """Return the entry of an AsyncLLM engine once it is loaded, of which all is told."""
+    """Load an AsyncLLM engine, report it as ready, and return its entry."""
     start = imported(tell)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
     looks = EngineLooks()
-    # the context decides how many tokens a step may have: as a server's, which is what verl says, too
+    # the context sets the number of tokens in a step: a server's value, as in verl
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(model=job.model, **arguments(job.spec)),
         usage_context=UsageContext.OPENAI_API_SERVER,
@@ -188,7 +192,7 @@ async def open_async(job: Job, tell: Tell) -> AsyncEntry:
     init_s = time.perf_counter() - start.began
     config = engine.vllm_config
     told = facts_of(job.spec, await engine.collective_rpc("rollout_bench_census"), config)
-    # As vLLM's server has it, whose app verl runs: collections don't go through all that was imported, 0.5 s each.
+    # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
     gc.collect()
     gc.freeze()
     tell_ready(job, tell, start, init_s, told, world_size(config), vocabulary_of(config))

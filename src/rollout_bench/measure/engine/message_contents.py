@@ -1,4 +1,4 @@
-"""What is in a message: bytes by field, in other formats, and against the message before."""
+"""Contents of a message: bytes by field, size in other formats, and difference from the previous message."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from rollout_bench.contracts.messages import (
 from rollout_bench.measure.probes.message_notes import Wire, size_of
 
 RUN_BYTES = 8
-"""Bytes of a run that two messages have in common, at least: shorter ones are in any two by chance."""
+"""Minimum length in bytes of a run that counts as common to two messages; shorter runs occur by chance."""
 
 EXACT_BYTES = 1 << 15
-"""Messages up to this size get the exact distance, which takes time with the square of it."""
+"""Largest message, in bytes, with an exact distance, whose time grows with the square of the size."""
 
 HAS_RAPIDFUZZ = importlib.util.find_spec("rapidfuzz") is not None
 
 REPEATS = 3
-"""How often formats and differences are made, for the least time."""
+"""Number of repetitions of each conversion; the fastest counts."""
 
 PROTOCOL: int = 5
 
 
 @dataclass
 class Contents:
-    """Looks into the messages of one pass, each against the one before of its link, writer and method."""
+    """Analyses the messages of one pass, each against the previous one with the same link, writer and method."""
 
     _before: dict[tuple[Any, ...], bytes] = field(default_factory=dict)
 
     def of(self, wire: Wire, through_socket: bool, link: Link, rank: int | None, method: str) -> MessageContent:
-        """Return what is in the message that was sent as `wire`."""
+        """Return the contents of the message that was sent as `wire`."""
         whole = b"".join(wire)
         before = self._before.get((link, rank, method))
         self._before[link, rank, method] = whole
@@ -67,7 +67,7 @@ class Contents:
 
 
 def repeated_bytes(message: bytes, before: bytes) -> int:
-    """Return how many bytes of `message` are in runs of `RUN_BYTES` or more that stand somewhere in `before`."""
+    """Return the number of bytes of `message` in runs of at least `RUN_BYTES` bytes that also occur in `before`."""
     import numpy as np
 
     if min(len(message), len(before)) < RUN_BYTES:
@@ -80,7 +80,7 @@ def repeated_bytes(message: bytes, before: bytes) -> int:
 
 
 def _windows(content: bytes) -> Any:
-    """Return every `RUN_BYTES` bytes of `content` in a row, as one number each."""
+    """Return every run of `RUN_BYTES` bytes in `content`, each as one number."""
     import numpy as np
 
     view = np.lib.stride_tricks.sliding_window_view(np.frombuffer(content, dtype=np.uint8), RUN_BYTES)
@@ -88,7 +88,7 @@ def _windows(content: bytes) -> Any:
 
 
 def distance_between(message: bytes, before: bytes, repeated: int) -> tuple[int, Literal["levenshtein", "runs"]]:
-    """Return the distance of two messages in bytes, and which it is; `repeated` is from `repeated_bytes`."""
+    """Return the distance of two messages in bytes, and its method; `repeated` is from `repeated_bytes`."""
     if HAS_RAPIDFUZZ and max(len(message), len(before)) <= EXACT_BYTES:
         from rapidfuzz.distance import Levenshtein  # type: ignore[import-not-found,unused-ignore]
 
@@ -97,7 +97,7 @@ def distance_between(message: bytes, before: bytes, repeated: int) -> tuple[int,
 
 
 def difference(message: bytes, before: bytes) -> MessageDifference:
-    """Return what a reader that has `before` would need to have `message`."""
+    """Return the size and times of a difference with which a reader of `before` can rebuild `message`."""
 
     def make() -> bytes:
         compressor = zlib.compressobj(level=1, wbits=-15, zdict=before)
@@ -113,7 +113,7 @@ def difference(message: bytes, before: bytes) -> MessageDifference:
 
 
 def least(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the least time of a few calls in seconds, and what the last one returned."""
+    """Return the shortest time of several calls in seconds, and the last result."""
     times, done = [], None
     for _ in range(REPEATS):
         began = perf_counter()
@@ -123,7 +123,7 @@ def least(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def decoded(wire: Wire, link: Link) -> Any:
-    """Return the object that was sent over a socket."""
+    """Return the object of a message that was sent over a socket."""
     from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
     from vllm.v1.serial_utils import MsgpackDecoder
 
@@ -131,19 +131,19 @@ def decoded(wire: Wire, link: Link) -> Any:
 
 
 def pickled_size(message: Any) -> int:
-    """Return what `message` takes when pickled, all in one."""
+    """Return the size of `message` in bytes as a pickle without separate buffers."""
     return len(pickle.dumps(message, protocol=PROTOCOL))
 
 
 def packed_size(message: Any) -> int:
-    """Return what `message` takes as vLLM's msgpack."""
+    """Return the size of `message` in bytes in vLLM's msgpack."""
     from vllm.v1.serial_utils import MsgpackEncoder
 
     return size_of(list(MsgpackEncoder().encode(message)))
 
 
 def in_pickle(message: Any, _: Any) -> FormatSize:
-    """Return what `message` takes in Python's pickle."""
+    """Return size and times of `message` in Python's pickle."""
     buffers: list[Any] = []
 
     def make() -> bytes:
@@ -157,7 +157,7 @@ def in_pickle(message: Any, _: Any) -> FormatSize:
 
 
 def in_msgpack(message: Any, types: Callable[[], Any] | None) -> FormatSize | None:
-    """Return what `message`, of `types`, takes in vLLM's msgpack; None where that can't hold it."""
+    """Return size and times of `message`, of `types`, in vLLM's msgpack; None if msgpack cannot represent it."""
     from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
     encoder = MsgpackEncoder()
@@ -168,8 +168,8 @@ def in_msgpack(message: Any, types: Callable[[], Any] | None) -> FormatSize | No
     for kind in (types, None):
         try:
             decoder = MsgpackDecoder(None if kind is None else kind())
-            read_s, _ = least(lambda: decoder.decode(list(made)))  # noqa: B023 (called at once)
-        except Exception:  # msgspec's and typing's own, of several kinds
+            read_s, _ = least(lambda: decoder.decode(list(made)))  # noqa: B023 (called immediately)
+        except Exception:  # several types from msgspec and typing
             continue
         return FormatSize(size_bytes=size_of(list(made)), make_s=make_s, read_s=read_s, typed=kind is not None)
     return None
@@ -211,7 +211,7 @@ _TYPES: dict[Link, Callable[[], Any]] = {
 
 
 def fields_of(message: Any, size: Callable[[Any], int]) -> dict[MessagePart, int]:
-    """Return the bytes of `message` by what they are for; they sum up to `size(message)`."""
+    """Return the bytes of `message` by their purpose; the sum is `size(message)`."""
     left = total = size(message)
     found: dict[MessagePart, int] = {}
     for name, emptied in emptied_in_turn(message):
@@ -223,7 +223,7 @@ def fields_of(message: Any, size: Callable[[Any], int]) -> dict[MessagePart, int
 
 
 def emptied_in_turn(message: Any) -> Iterator[tuple[MessagePart, Any]]:
-    """Yield copies of `message`, each with one more of its fields empty, by the name of that field."""
+    """Yield the name of each field and a copy of `message` in which this and all earlier fields are empty."""
     if not isinstance(message, tuple):
         yield from _emptied(message)
         return
@@ -239,7 +239,7 @@ def _emptied(part: Any) -> Iterator[tuple[MessagePart, Any]]:
 
 
 def _changed(part: Any, **changes: Any) -> Any:
-    """Return a copy of `part` with `changes`; of fields that this version of vLLM does not have, none."""
+    """Return a copy of `part` with `changes`; fields that this version of vLLM lacks are ignored."""
     part = copy.copy(part)
     for name, value in changes.items():
         if hasattr(part, name):
@@ -292,4 +292,4 @@ _EMPTIED: dict[str, Callable[[Any], Iterator[tuple[MessagePart, Any]]]] = {
     "EngineCoreRequest": _of_request,
     "EngineCoreOutputs": _of_outputs,
 }
-"""Class of vLLM's that travels -> its fields, in the order in which they are emptied."""
+"""vLLM class of a message -> generator of its fields, in the order of emptying."""

@@ -1,4 +1,4 @@
-"""Messages mode in the engine process: passes of so many sequences at once, their messages timed, then looked into."""
+"""Messages mode in the engine process: passes with fixed batches whose messages are timed, then analysed."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ EXTENSION = "rollout_bench.measure.probes.message_probes.MessageLooks"
 FRONT_END_FILE = "front-end.pickle"
 
 MOST_SHARE = 0.01
-"""Share of a step that looking may take."""
+"""Largest share of a step that the probes may take."""
 
 ROOM = 8
-"""Messages that there is room for, for each step and sequence that is expected: several times what is sent."""
+"""Messages reserved for each expected step and sequence, several times the number that is sent."""
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each pass.
+    """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
-        ServingFailed: this vLLM sends its messages otherwise.
+        ServingFailed: if this vLLM sends its messages in another way.
     """
     spec, settings = job.spec, job.spec.messages
     assert settings is not None, "a messages spec says what is looked at"
@@ -87,14 +87,14 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 class Passes:
-    """Runs passes of the workload, so many sequences at once.
+    """Runs passes of the workload with a given number of simultaneous sequences.
 
     Args:
-        engine: a loaded engine whose executor is ours, and whose front end is noted.
-        source: where requests come from.
+        engine: a loaded engine with our executor and a probed front end.
+        source: makes the requests.
         launch: index of the launch.
-        tokens: that each sequence generates.
-        wait: called when all is ready for a pass.
+        tokens: number of tokens that each sequence generates.
+        wait: called when everything is ready for a pass.
     """
 
     def __init__(self, engine: LoadedEngine, source: Source, launch: int, tokens: int, wait: Wait) -> None:
@@ -106,16 +106,16 @@ class Passes:
         self._names = 0
 
     def run(self, batch: int, look: Look) -> NotedPass:
-        """Run a pass of `batch` sequences, which the engine gets all at once, and return what was noted of it.
+        """Run a pass of `batch` sequences that the engine receives together; return the recorded messages.
 
-        Passes of one batch have the same prompts, whatever they are looked at for.
+        All passes of a batch size have the same prompts.
         """
         llm, core = self._engine.llm, self._engine.llm.llm_engine.engine_core
         asked = self._sequences(batch)
         sampling = self._engine.sampling_of([self._tokens], single=True)
         room = ROOM * (self._tokens + batch) + sum(len(request.prompt_token_ids) for request in asked) // 64
         self._engine.reset_prefix_cache()
-        # Else the first step would have as many sequences as came before it, which chance decides.
+        # Otherwise the first step would have a random number of sequences: those that arrived before it.
         core.call_utility("pause_scheduler", "keep", False)
         gc.collect()
         with tempfile.TemporaryDirectory() as folder:
@@ -143,13 +143,13 @@ class Passes:
 
 
 def probe_use(batch: int, calls: dict[str, int], cost: ProbeCost, steps: Sequence[MessageStep]) -> ProbeUse:
-    """Return what looking took of a pass, from how often each probe was called."""
+    """Return the time that the probes took in a pass, from their numbers of calls."""
     cost_s = sum(count * float(getattr(cost, name)) for name, count in calls.items())
     return ProbeUse(batch=batch, cost_s=cost_s, share=cost_s / sum(step.elapsed_s for step in steps))
 
 
 def cost_flags(use: ProbeUse, steps: Sequence[MessageStep]) -> list[Flag]:
-    """Return a flag where looking took more of a step than it may."""
+    """Return a flag if the probes took more than `MOST_SHARE` of a step."""
     if use.share <= MOST_SHARE:
         return []
     each_ms = 1000 * median(step.elapsed_s for step in steps)
@@ -161,7 +161,7 @@ def cost_flags(use: ProbeUse, steps: Sequence[MessageStep]) -> list[Flag]:
 
 
 def batch_flags(batch: int, steps: Sequence[MessageStep]) -> list[Flag]:
-    """Return a flag where the engine never ran all sequences of a pass at once."""
+    """Return a flag if the engine never ran all sequences of a pass simultaneously."""
     most = max(step.sequences for step in steps)
     if most == batch:
         return []

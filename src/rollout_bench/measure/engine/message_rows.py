@@ -1,4 +1,4 @@
-"""From what front end, core and workers noted of a pass to its steps and messages."""
+"""Turns the records of front end, core and workers on a pass into its steps and messages."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rollout_bench.measure.probes.message_notes import CORE_FILE, WORKER_FILES, 
 from rollout_bench.measure.server.stream import ServingFailed
 
 S = 1e-9
-"""A nanosecond in seconds."""
+"""Seconds in a nanosecond."""
 
 
 @dataclass(frozen=True)
 class NotedPass:
-    """What was noted of one pass.
+    """The processes' records of one pass.
 
     Attributes:
-        look: what it was looked at for.
-        batch: its sequences.
-        began: when, in nanoseconds.
-        front_end: what the front end noted.
-        core: what the core noted, its steps among it.
-        workers: the same of each worker, by rank.
+        look: whether the pass recorded times or contents.
+        batch: number of sequences.
+        began: start time, in nanoseconds.
+        front_end: the front end's records.
+        core: the core's records, with its steps.
+        workers: each worker's records, by rank.
     """
 
     look: Look
@@ -40,7 +40,7 @@ class NotedPass:
 
     @staticmethod
     def read(look: Look, batch: int, began: int, folder: Path, front_end: str) -> NotedPass:
-        """Read what the processes wrote to `folder`, in which only this pass's files are, and remove it."""
+        """Read the files of this pass from `folder`, and remove them."""
         paths = {path.name: path for path in folder.iterdir()}
         contents = {name: pickle.loads(path.read_bytes()) for name, path in paths.items()}
         for path in paths.values():
@@ -50,14 +50,14 @@ class NotedPass:
         return NotedPass(look, batch, began, contents[front_end], contents[CORE_FILE], workers)
 
     def check(self) -> None:
-        """Raise `ServingFailed` where a message was not noted for want of room."""
+        """Raise `ServingFailed` if a process had no room to record a message."""
         for process in (self.front_end, self.core, *self.workers):
             dropped = sum(each.dropped for each in process["noted"])
             if dropped:
                 raise unmatched(f"{dropped} messages were not noted for want of room")
 
     def calls(self) -> dict[str, int]:
-        """Return how often each probe was called, by the name of its cost."""
+        """Return the number of calls of each probe, by the name of its cost."""
         counted = {"put_s": 0, "got_s": 0, "encode_s": 0, "decode_s": 0, "step_s": len(self.core["steps"])}
         for process in (self.front_end, self.core, *self.workers):
             for each in process["noted"]:
@@ -68,7 +68,7 @@ class NotedPass:
 
 
 def unmatched(problem: str) -> ServingFailed:
-    """Return the failure of a launch whose messages can't be told apart."""
+    """Return the failure of a launch whose messages cannot be matched."""
     return ServingFailed(
         "messages_unmatched",
         f"the messages of a pass can't be matched: {problem}",
@@ -105,7 +105,7 @@ def steps_of(noted: NotedPass) -> list[MessageStep]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One message, before it is a row: `read` has the rank, asked, got and decoded of each reader."""
+    """One message before it becomes a row; `read` has rank, asked, got and decoded of each reader."""
 
     link: Link
     writer: Noted
@@ -117,14 +117,14 @@ class _Seen:
 
 
 def rows_of(noted: NotedPass, contents: Contents | None) -> list[MessageRow]:
-    """Return a row for each message that belongs to a step, link after link, each in the order in which it was sent.
+    """Return a row for each message that belongs to a step, link after link, in the order of sending.
 
     Args:
-        noted: what was noted.
-        contents: looks into the messages of a pass for contents, None in one for times.
+        noted: the records.
+        contents: analyses the messages of a pass for contents; None in a pass for times.
 
     Raises:
-        ServingFailed: what was noted at one end of a link does not fit the other.
+        ServingFailed: if the records at the two ends of a link do not match.
     """
     noted.check()
     rows = []
@@ -161,7 +161,7 @@ def _read(encoded: int, rank: int | None, asked: int, got: int, decoded: int) ->
 
 
 def _one(process: dict[str, Any], writes: bool, name: str | None = None) -> Noted:
-    """Return the one end of a queue in `process` that writes, or reads; of sockets where `name` says so."""
+    """Return the only writing or reading end of a queue in `process`, or of the socket `name`."""
     sockets = ("front_end_to_core", "core_to_front_end")
     found: list[Noted] = [
         each
@@ -193,7 +193,7 @@ def _to_workers(noted: NotedPass) -> Iterator[_Seen]:
 
 
 def _from_workers(noted: NotedPass) -> Iterator[_Seen]:
-    """Yield what workers answered: the n-th answer got from a worker is to the n-th call that wants one of it."""
+    """Yield the workers' answers; the n-th answer from a worker belongs to the n-th call that expects one."""
     calls = _one(noted.core, writes=True)
     for rank, worker in enumerate(noted.workers):
         wanted = [(method, step) for method, of, step in calls.tags if of in (None, rank)]
@@ -233,7 +233,7 @@ def _outputs(noted: NotedPass) -> Iterator[_Seen]:
 
 
 def _in_turn(ends: Sequence[Noted]) -> dict[Any, tuple[int, ...]]:
-    """Return the rows of what one thread reads from a socket, by tag; it asks for the next once it has decoded one."""
+    """Return the rows of one thread's reads from a socket, by tag; each read begins after decoding the previous one."""
     tagged = [(row, tag) for each in ends for row, tag in zip(each.rows, each.tags, strict=True)]
     found: dict[Any, tuple[int, ...]] = {}
     asked = 0

@@ -1,4 +1,4 @@
-"""Offline mode in the engine process: loads vLLM, generates iteration after iteration."""
+"""Offline mode in the engine process: loads vLLM and generates one iteration after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rollout_bench.measure.launch.steadiness import Series
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each iteration."""
+    """Do `job`: send each event, and wait for the order before each iteration."""
     spec = job.spec
     engine = loaded(job, tell)
     source = source_of(job, engine.vocabulary)

@@ -1,4 +1,4 @@
-"""Online mode in the engine process: a server under one load after the other, and the rows that come of it."""
+"""Online mode in the engine process: sends one load after another to a server and returns the rows."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from rollout_bench.workloads.requests import Request, Source, moved, sent_of
 def iteration_of(
     index: int, warmup: bool, point: LoadPoint, done: LoadPass, rows: Sequence[SequenceRow], server: ServerUse | None
 ) -> Iteration:
-    """Return the iteration: what failed is not counted, neither its tokens nor its sequences.
+    """Return the iteration; failed requests count neither with tokens nor as sequences.
 
-    Of what was cut at the end of its time the tokens that had come are, and its prompt where any had.
+    Of a request cut at the end, the received tokens count, and its prompt if any token was received.
     """
     good = [row for row in rows if not row.failed]
     complete = sum(row.complete for row in rows)
@@ -59,7 +59,7 @@ def iteration_of(
 
 
 def rows_of(requests: Sequence[Request], done: LoadPass, index: int) -> list[SequenceRow]:
-    """One row for each request, in their order; times in seconds after the pass began."""
+    """Return one row for each request, in order; times in seconds after the start of the pass."""
     return [
         _row(request, outcome, done.began_s, index) for request, outcome in zip(requests, done.outcomes, strict=True)
     ]
@@ -77,7 +77,9 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
         prompt=request.prompt,
         sample=request.sample,
         prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
-        output_tokens=0 if cut and not outcome.counted else outcome.output_tokens,  # pieces are not counted tokens
+        output_tokens=0
+        if cut and not outcome.counted
+        else outcome.output_tokens,  # the number of pieces is not a token count
         finish_reason=outcome.finish_reason,
         first_token_s=since(pieces[0]) if pieces else None,
         last_token_s=since(pieces[-1]) if pieces else None,
@@ -92,16 +94,16 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each iteration.
+    """Do `job`: send each event, and wait for the order before each iteration.
 
     Raises:
-        ServingFailed: there is no server, it ended, or every request of a pass failed.
+        ServingFailed: if the server is missing or ended, or every request of a pass failed.
     """
     spec, load = job.spec, job.spec.load
     assert load is not None, "an online spec has a load"
     variables = dict(os.environ)
     if spec.endpoint is not None:
-        open_endpoint(spec)  # so that one that is not there is told of at once
+        open_endpoint(spec)  # so that a missing endpoint is reported immediately
     opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
@@ -117,7 +119,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
                 "torch_version": "unknown",
                 "packages": {},
                 "engine_version": opened.served.version or "unknown",
-                "variables": {},  # they are of this machine, and one of them may be the key
+                "variables": {},  # they describe this machine, and one of them may be the key
             }
         )
     flags = opened.flags + ([] if spec.endpoint is not None else engine_flags(spec, opened.facts))
@@ -150,12 +152,12 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 SPARE = 2
-"""Times as many requests are drawn for a pass of a closed loop by time as the pass before it sent."""
+"""Requests drawn for a timed closed-loop pass, as a multiple of the requests that the previous pass sent."""
 
 
 @dataclass(frozen=True)
 class _Load:
-    """What every pass of a launch has in common."""
+    """Data shared by all passes of a launch."""
 
     job: Job
     opened: Opened
@@ -164,19 +166,19 @@ class _Load:
     tell: Tell
     wait: Wait
     sent: dict[str, int] = field(default_factory=dict)
-    """Requests that the last pass of a load sent, by its label."""
+    """Label of a load -> number of requests that its last pass sent."""
 
     def send(self, point: LoadPoint, index: int, warmup: bool) -> IterationDone:
-        """Send one pass; return what to tell of it."""
+        """Send one pass; return its event."""
         spec, opened = self.job.spec, self.opened
-        # of a closed loop by time only the pass before tells how many it takes
+        # for a timed closed loop, only the previous pass shows how many requests are needed
         loop = point.duration_s is not None and point.request_rate == "inf"
         least = SPARE * self.sent.get(point.label, 0) if loop else 0
         asked = self.source.requests(self.job.launch, index, least)
         dataset = spec.workload.dataset
         if spec.endpoint is not None and (dataset is None or dataset.format == "trace"):
-            # Nobody empties its cache for us, and it may have seen these very prompts: under another name, in another
-            # workload, in a launch that failed. Prompts that somebody wrote stay what they are.
+            # An endpoint's cache cannot be cleared, and may hold these prompts: from another name, another workload
+            # or a failed launch. So the ids are changed at random, except in prompts written by people.
             by = int.from_bytes(os.urandom(4))
             asked = moved(asked, opened.vocabulary, by)
         prompts = [
@@ -197,7 +199,7 @@ class _Load:
             asked = sent_of(asked, done.sent)
         rows = rows_of(asked, done, index)
         self.sent[point.label] = len(rows)
-        with opened.between_passes():  # a server that is killed ends a moment after all its requests have
+        with opened.between_passes():  # a killed server ends shortly after its requests
             _check_some_succeeded(rows, opened.target)
         use = drafting = None
         if before:
@@ -206,7 +208,7 @@ class _Load:
             use, drafting = server_metrics.risen(before, after, round_trip_s), server_metrics.drafted(before, after)
         iteration = iteration_of(index, warmup, point, done, rows, use).model_copy(update={"drafting": drafting})
         flags = _token_flags(spec, asked, iteration, rows)
-        # others may use theirs meanwhile; and what a chat template puts in front of each prompt is cached, too
+        # others may use an endpoint too, and the start of a chat template is cached for all prompts
         certain = spec.endpoint is None and spec.load is not None and spec.load.api is None
         hits = prefix_cache_flags(asked, iteration, rows if certain else _without_hits(rows))
         flags += hits if certain else _warnings(hits)
@@ -214,11 +216,11 @@ class _Load:
 
 
 def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return doubts about what came back for the requests that came to their end."""
+    """Return flags on the tokens of requests that ended normally."""
     good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
     flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
     exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
-    # Text tokenizes as it likes, and another's server may not know ignore_eos: the counts are right, the load is not.
+    # Text gives other token counts, and an endpoint may ignore ignore_eos: counts are right, the load differs.
     return flags if exact else _warnings(flags)
 
 
@@ -231,7 +233,7 @@ def _warnings(flags: Sequence[Flag]) -> list[Flag]:
 
 
 def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
-    """Raise `ServingFailed` where every request failed, with what was said most often."""
+    """Raise `ServingFailed` with the most frequent error if every request failed."""
     if not rows:
         raise ServingFailed("load_generator", "no request was sent in the time of a pass", "set a longer duration_s")
     if not all(row.failed for row in rows):

@@ -1,4 +1,4 @@
-"""Profile mode in the engine process: through the engine or its server, and whole traces under plain names."""
+"""Profile mode in the engine process: traces steps through the engine or its server, and checks the traces."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.workloads.requests import Request, Source
 
 STEP = re.compile(rb"execute_(context|new)_\d+")
-"""How vLLM's worker marks a step, in 0.23 and since."""
+"""Mark of a step by vLLM's worker, since 0.23."""
 
 RANK = re.compile(r"(?:global_)?rank[-_]?(\d+)")
 
 ENDING = ".pt.trace.json"
-"""How torch's profiler ends the names of its files; .gz follows."""
+"""End of the names of torch's trace files, before .gz."""
 
 ASCEND = "_ascend_pt"
-"""How torch_npu's profiler ends the names of its folders."""
+"""End of the names of torch_npu's trace folders."""
 
 
 def profiler_config(folder: Path) -> dict[str, Any]:
-    """vLLM's `profiler_config` for traces in `folder`."""
+    """Return vLLM's `profiler_config` for traces in `folder`."""
     return {
         "profiler": "torch",
         "torch_profiler_dir": str(folder),
@@ -57,9 +57,9 @@ def profiler_config(folder: Path) -> dict[str, Any]:
         "torch_profiler_with_stack": False,
         "torch_profiler_with_memory": False,
         "torch_profiler_use_gzip": True,
-        # Else its table of all operators is made at each stop, which takes longer than the steps.
+        # Otherwise each stop makes a table of all operators, which takes longer than the steps.
         "torch_profiler_dump_cuda_time_total": False,
-        # Its front end would be traced from start to stop, whatever the window is.
+        # Otherwise the front end would be traced from start to stop, whatever the window is.
         "ignore_frontend": True,
     }
 
@@ -68,20 +68,20 @@ class Traces:
     """The traces of a launch.
 
     Args:
-        folder: where they are kept; it is there.
+        folder: existing folder for the traces.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.written = folder / "profiler"
-        """Where the profiler is to write."""
+        """Output folder of the profiler."""
         self.written.mkdir()
 
     def take(self, phase: Phase) -> list[TraceFile]:
-        """Move what the profiler wrote since the last call to where it is kept.
+        """Move the profiler's new traces into the folder, with plain names.
 
         Raises:
-            ServingFailed: it wrote nothing, or a trace that is torn or empty.
+            ServingFailed: if there is no trace, or a trace is torn or empty.
         """
         found = [path for path in sorted(self.written.iterdir()) if ENDING in path.name or path.name.endswith(ASCEND)]
         if not found:
@@ -106,21 +106,21 @@ class Traces:
         return kept
 
     def drop(self) -> None:
-        """Remove what the profiler wrote since the last call, of its first step: that one is slow besides."""
+        """Remove the trace of the profiler's first step, which is unusually slow."""
         for path in self.written.iterdir():
             path.unlink() if path.is_file() else shutil.rmtree(path)
 
     def close(self) -> None:
-        """Remove what else the profiler wrote."""
+        """Remove the profiler's remaining files."""
         shutil.rmtree(self.written, ignore_errors=True)
 
 
 TRACED: tuple[Phase, ...] = ("prefill", "decode")
-"""The phases that are traced, each in windows of its own."""
+"""The traced phases, each in separate windows."""
 
 
 def check_whole(path: Path) -> None:
-    """Raise `ServingFailed` where the trace at `path` is torn or holds no step of the engine."""
+    """Raise `ServingFailed` if the trace at `path` is torn or contains no step of the engine."""
     steps, end = 0, b""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -139,19 +139,19 @@ _SMALLER = "free some space in the results folder; with fewer profile.steps a tr
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job` through the engine itself, or behind its server where the spec has a load.
+    """Do `job` through the engine itself, or through its server if the spec has a load.
 
     Raises:
-        ServingFailed: there is no server, it ended, or there is no trace of what was asked for.
+        ServingFailed: if the server is missing or ended, or a trace is missing.
     """
     (_measure_engine if job.spec.load is None else _measure_server)(job, tell, wait)
 
 
 def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each window of steps.
+    """Do `job`: send each event, and wait for the order before each window of steps.
 
     Raises:
-        ServingFailed: there is no trace of what was asked for.
+        ServingFailed: if a trace is missing.
     """
     spec, settings = job.spec, job.spec.profile
     assert settings is not None, "a profile's spec says what is traced"
@@ -185,10 +185,10 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each pass.
+    """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
-        ServingFailed: there is no server, it ended, or there is no trace of what was asked for.
+        ServingFailed: if the server is missing or ended, or a trace is missing.
     """
     spec, load, settings = job.spec, job.spec.load, job.spec.profile
     assert load is not None, "a profile through a server has a load"
@@ -232,7 +232,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 class _Passes:
-    """Sends one pass of the workload after the other, all requests at once."""
+    """Sends one pass of the workload after another, all requests together."""
 
     def __init__(self, job: Job, opened: Opened, sending: Sending, source: Source, tell: Tell, wait: Wait) -> None:
         self._job = job
@@ -244,7 +244,7 @@ class _Passes:
         self._index = 0
 
     def warm_up(self) -> None:
-        """Tell of a pass that never counts."""
+        """Send a pass that does not count, and report it."""
         assert self._job.spec.load is not None, "a profile through a server has a load"
         point = self._job.spec.load.points[0]
         done, rows = self._send()
@@ -255,11 +255,11 @@ class _Passes:
         )
 
     def plain(self) -> list[SequenceRow]:
-        """Return a pass without the profiler."""
+        """Send a pass without the profiler; return its rows."""
         return self._send()[1]
 
     def traced(self, phase: Phase, count: int) -> list[SequenceRow]:
-        """Return a pass of which `count` steps are traced: the first that compute, or those half-way through."""
+        """Send a pass and trace `count` steps, the first or those after half the tokens; return its rows."""
 
         def start(asked: Sequence[Request]) -> None:
             self._ask("/start_profile", _window(max(request.output_tokens for request in asked), phase, count))
@@ -294,7 +294,7 @@ class _Passes:
         failed = [row.error for row in rows if row.error]
         if failed:
             cause = f"{len(failed)} of {len(rows)} requests failed, the first with: {failed[0]}"
-            with self._opened.between_passes():  # as in online
+            with self._opened.between_passes():  # as in online mode
                 raise ServingFailed("all_requests_failed", cause, "read the end of the log for what the server said")
         return done, rows
 

@@ -1,4 +1,4 @@
-"""Rollout mode in the engine process: generates what the router hands out, and tells what came of it."""
+"""Rollout mode in the engine process: generates the router's sequences and reports the results."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from rollout_bench.measure.routing.exchange import Ended, Generate, Over, heard,
 from rollout_bench.workloads.requests import Request
 
 LINE_BYTES = 1 << 27
-"""The longest line that a router may send: a prompt of ten million tokens."""
+"""Longest line from a router, in bytes: a prompt of ten million tokens."""
 
 _KEPT: list[AsyncEntry] = []
-"""Engines of this process: to end one takes seconds, and whoever started the process does it."""
+"""Engines of this process, kept because ending one takes seconds; the supervisor ends the process."""
 
 SHORTEST_S = 1e-9
-"""What a step takes a replica that gets nothing of it."""
+"""Time of a step for a replica without sequences, in seconds."""
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each iteration."""
+    """Do `job`: send each event, and wait for the order before each iteration."""
     asyncio.run(_measure(job, tell, wait))
 
 
@@ -58,7 +58,7 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
             tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
         await entry.reset()
         gc.collect()
-        series.ordered(wait())  # holds up the event loop, which has nothing to do
+        series.ordered(wait())  # blocks the event loop, which is idle
         entry.looks.begin()
         share = await _share_of_step(entry, *line)
         tell(IterationEnds())
@@ -72,10 +72,10 @@ class Share:
     """A replica's share of a step.
 
     Attributes:
-        words: the sequences that were handed to it, by their numbers.
-        outcomes: what came of each.
-        back: when each was back, on the monotonic clock, in seconds.
-        over: what the router said at the end.
+        words: its sequences, by number.
+        outcomes: result of each sequence.
+        back: time at which each was back, on the monotonic clock, in seconds.
+        over: the router's message at the end.
     """
 
     words: dict[int, Generate] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Share:
 
 
 async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Share:
-    """Generate what the router hands out until it says that the step is over."""
+    """Generate the router's sequences until the step is over."""
     share = Share()
 
     async def generate(word: Generate) -> None:
@@ -114,12 +114,12 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
         async with asyncio.TaskGroup() as tasks:
             await read(tasks)
     except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # the first, for which the others were cancelled
+        raise failures.exceptions[0] from None  # the first, which cancelled the others
     return share
 
 
 def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
-    """Return a replica's share of a step as it is told."""
+    """Return the event for a replica's share of a step."""
     began, looks = share.over.began, entry.looks
     rows = {number: row_of(word, share.outcomes[number], index, began) for number, word in sorted(share.words.items())}
     ended = max(share.back.values(), default=began)
@@ -157,12 +157,12 @@ def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, wa
 
 
 def request_of(word: Generate) -> Request:
-    """Return what was asked for."""
+    """Return the request of a message."""
     return Request(word.prompt, word.sample, word.prompt_token_ids, word.output_tokens)
 
 
 def row_of(word: Generate, outcome: Outcome, index: int, began: float) -> SequenceRow:
-    """Return the row of a sequence, its times in seconds after the step began."""
+    """Return the row of a sequence, with times in seconds after the start of the step."""
 
     def since(moment: float | None) -> float | None:
         return None if moment is None else round(moment - began, 6)
@@ -185,7 +185,7 @@ def row_of(word: Generate, outcome: Outcome, index: int, began: float) -> Sequen
 
 
 def logprob_flags(index: int, outcomes: Sequence[Outcome]) -> list[Flag]:
-    """Return a flag where not all log probabilities came back, or some are no numbers."""
+    """Return a flag if log probabilities are missing or not finite."""
     without = sum(
         len(outcome.logprobs or ()) != len(outcome.token_ids) or None in (outcome.logprobs or ())
         for outcome in outcomes

@@ -1,4 +1,4 @@
-"""Mode startup in the engine process: starts an engine, has it generate one token, and tells what that took."""
+"""Mode startup in the engine process: starts an engine, generates one token, and reports the times."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from rollout_bench.measure.starts.start_phases import StartSpan, noted_spans
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event. The start is the pass: it begins with the word, before anything is imported.
+    """Do `job`: send each event. The start is the pass: it begins with the order, before any import.
 
-    A warm launcher has imported everything by then.
+    A warm launcher has already imported everything when the order arrives.
     """
     spec = job.spec
     assert spec.startup is not None, "specs of this mode have it"
@@ -69,7 +69,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     (row,) = sequence_rows(outputs, [asked], 0, sent)
     told, init_s = engine.facts(), constructed - began
     tell_ready(job, tell, start, init_s, told, engine.world_size, engine.vocabulary)
-    # Between engine and request lies what making the request took, which is ours and no part of a start.
+    # The time between engine and request is our preparation of the request, not a part of the start.
     last = StartSpan(name="first_token", began=constructed, ended=constructed + token - sent)
     noted = noted_spans(read_notes(scratch / "start-notes"), config_span.ended, constructed)
     spans += [config_span, *noted, last]
@@ -97,10 +97,10 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def _prepare(spec: Spec, scratch: Path) -> int:
-    """Set what vLLM reads when it is imported: where it notes, and empty caches where those are wanted.
+    """Set the variables that vLLM reads at import: the file for notes, and empty caches for cold starts.
 
     Returns:
-        Files in the compile caches.
+        Number of files in the compile caches.
     """
     assert spec.startup is not None, "specs of this mode have it"
     configuration = scratch / "start-logging.json"
@@ -118,11 +118,11 @@ def _prepare(spec: Spec, scratch: Path) -> int:
 
 
 def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
-    """Import vLLM, finding out the platform on the way; return when constructing began, and the spans so far.
+    """Import vLLM and detect the platform; return the start, the time before construction, and the spans so far.
 
     Args:
-        tell: takes each event.
-        own: variables with paths of this launch alone, which are no part of its surroundings.
+        tell: sends an event.
+        own: variables with paths of this launch, to be left out of the environment.
     """
     variables = {name: value for name, value in os.environ.items() if name not in own}
     tell(PhaseBegins(phase="importing"))
@@ -146,7 +146,7 @@ def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, lis
 
 
 def _constructed(job: Job, began: float) -> tuple[LoadedEngine, float, StartSpan]:
-    """Return the engine, when it was constructed, and when, since it `began`, its configuration was made."""
+    """Return the engine, the time of its completion, and the span from `began` to the finished configuration."""
     from vllm import LLM
 
     assert job.spec.startup is not None, "specs of this mode have it"

@@ -1,4 +1,4 @@
-"""Runs an engine step by step, in this process or from what it hands back, and chooses the steps to look at."""
+"""Runs an engine step by step, or follows its own core's steps, and selects steps to measure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rollout_bench.measure.engine.vllm import LoadedEngine
 from rollout_bench.workloads.requests import Request
 
 STEP_NAME = "rollout_bench_step"
-"""How a step is marked in the trace, from scheduling to handing back; vLLM marks the model's part alone."""
+"""Mark of a step in the trace, from scheduling to returned outputs; vLLM only marks the model's part."""
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one step computed."""
+    """Contents of one step."""
 
     prefill: int
     decode: int
@@ -28,12 +28,12 @@ class StepBatch:
 
     @property
     def phase(self) -> Phase:
-        """prefill, decode, or mixed."""
+        """Phase of the step: prefill, decode, or mixed."""
         return "mixed" if self.prefill and self.decode else "prefill" if self.prefill else "decode"
 
 
 class Stepping:
-    """Steps through passes of a workload.
+    """Runs passes of a workload step by step.
 
     Args:
         engine: a loaded engine whose core is in this process.
@@ -58,7 +58,7 @@ class Stepping:
         self._scheduler.update_from_output = noted
 
     def begin(self, asked: Sequence[Request]) -> None:
-        """Hand over the requests of a pass, one for each sequence, to an engine with an empty prefix cache."""
+        """Submit the requests of a pass, one for each sequence, after clearing the engine's prefix cache."""
         self.abandon()
         self._engine.reset_prefix_cache()
         self._passes += 1
@@ -73,27 +73,28 @@ class Stepping:
 
     @property
     def prefilling(self) -> bool:
-        """Whether prompts of the pass are still to be computed."""
+        """Whether the pass still has prompts to compute."""
         return any(r.num_computed_tokens < r.num_prompt_tokens for r in self._scheduler.requests.values())
 
     @property
     def running(self) -> bool:
-        """Whether something of the pass is left."""
+        """Whether the pass has unfinished requests."""
         return bool(self._llm_engine.has_unfinished_requests())
 
     def abandon(self) -> None:
-        """End what is left of the pass."""
+        """Abort the rest of the pass."""
         if self._llm_engine.has_unfinished_requests():
             self._llm_engine.abort_request(self._ids)
         while self._llm_engine.has_unfinished_requests() or self._core.batch_queue:
-            self._llm_engine.step()  # with asynchronous scheduling a batch may still be under way
+            self._llm_engine.step()  # with asynchronous scheduling a batch may still be running
         self._ids = []
 
     def step(self, profiled: bool) -> Step | None:
         """Return the next step; None once the pass is over.
 
-        With asynchronous scheduling the engine's first call only hands a batch to the device: its time counts for the
-        step that it began.
+        With asynchronous scheduling the engine's first call only submits a batch to the device; its time is added to
+        the step
+        that it began.
         """
         from torch.profiler import record_function
 
@@ -124,7 +125,7 @@ class Stepping:
         for name, tokens in scheduled.num_scheduled_tokens.items():
             before = computed.get(name, 0)
             context += before + tokens
-            request = self._scheduler.requests.get(name)  # none where it was abandoned while its batch was under way
+            request = self._scheduler.requests.get(name)  # None if it was aborted while its batch was running
             if request is not None and before < request.num_prompt_tokens:
                 prefill += 1
             else:
@@ -133,14 +134,14 @@ class Stepping:
 
 
 class Following:
-    """As `Stepping`, for a core that goes on by itself: a step lasts from one answer of the core to the next.
+    """Like `Stepping`, for a core in another process: a step lasts from one answer of the core to the next.
 
-    What the core computes is told from whose tokens come back: a step that ends no prompt and gives no token is not
-    seen, and the step that ends a prompt counts for all of it that was in no cache. The core is a few steps ahead where
-    answers wait to be read.
+    The computed work is inferred from the returned tokens. A step that ends no prompt and returns no token is not seen.
+    The
+    step that ends a prompt counts all its uncached tokens. The core may be a few steps ahead of the answers.
 
     Args:
-        engine: a loaded engine whose core is a process of its own.
+        engine: a loaded engine whose core is in a separate process.
     """
 
     def __init__(self, engine: LoadedEngine) -> None:
@@ -152,7 +153,7 @@ class Following:
         self._last_s = 0.0
 
     def begin(self, asked: Sequence[Request]) -> None:
-        """Hand over the requests of a pass, one for each sequence, to an engine with an empty prefix cache."""
+        """Submit the requests of a pass, one for each sequence, after clearing the engine's prefix cache."""
         self.abandon()
         self._engine.reset_prefix_cache()
         self._passes += 1
@@ -168,16 +169,16 @@ class Following:
 
     @property
     def prefilling(self) -> bool:
-        """Whether prompts of the pass are still to be computed."""
+        """Whether the pass still has prompts to compute."""
         return bool(self._prompts)
 
     @property
     def running(self) -> bool:
-        """Whether something of the pass is left."""
+        """Whether the pass has unfinished requests."""
         return bool(self._llm_engine.has_unfinished_requests())
 
     def abandon(self) -> None:
-        """End what is left of the pass."""
+        """Abort the rest of the pass."""
         if self._llm_engine.has_unfinished_requests():
             self._llm_engine.abort_request(self._ids)
         while self._llm_engine.has_unfinished_requests():
@@ -213,8 +214,8 @@ class Windows:
     """Windows of steps of one phase.
 
     Args:
-        stepping: runs the engine, or follows it.
-        passes: the requests of one pass after the other.
+        stepping: runs or follows the engine.
+        passes: yields the requests of each pass.
     """
 
     def __init__(self, stepping: Stepping | Following, passes: Iterator[list[Request]]) -> None:
@@ -223,10 +224,11 @@ class Windows:
         self._sooner = 0
 
     def steps(self, phase: Phase, count: int, profiled: LoadedEngine | None) -> list[Step]:
-        """At most `count` steps of `phase`, with the profiler of `profiled` around them where it is given.
+        """Return at most `count` steps of `phase`; if `profiled` is an engine, its profiler runs around them.
 
-        Prefill steps are all that compute prompts, of as many passes as it takes. Decode steps are those half-way
-        through a pass: there the KV cache is as full as it is on average.
+        Prefill steps are all steps that compute prompts, from as many passes as necessary. Decode steps are from the
+        middle of
+        a pass, where the KV cache has its average size.
         """
         taken = self._decode(count, profiled) if phase == "decode" else self._prefill(count, profiled)
         self._stepping.abandon()
@@ -242,7 +244,7 @@ class Windows:
         return taken
 
     def _decode(self, count: int, profiled: LoadedEngine | None) -> list[Step]:
-        """Return where texts end before half of what they may have, an earlier part of a further pass is taken."""
+        """Return decode steps; if texts end before the middle, a further pass with an earlier window is used."""
         while True:
             asked = next(self._passes)
             most = max(request.output_tokens for request in asked)
@@ -259,14 +261,14 @@ class Windows:
         return taken
 
     def _come_to(self, asked: list[Request], before: int) -> bool:
-        """Return begins a pass and goes to `before` steps after its last prompt; False where it ended by then."""
+        """Begin a pass and run it until `before` steps after its last prompt; return False if it ended earlier."""
         self._stepping.begin(asked)
         while self._stepping.prefilling:
             self._next(None)
         return all(self._next(None) for _ in range(1, before)) and self._stepping.running
 
     def _next(self, profiled: LoadedEngine | None) -> list[Step]:
-        """Return the next step, in a list; an empty one once the pass is over."""
+        """Return a list with the next step; empty once the pass is over."""
         step = self._stepping.step(profiled is not None)
         return [] if step is None else [step]
 

@@ -1,4 +1,4 @@
-"""What is asked of vLLM's `LLM`: import, load, say what was loaded, and generate one timed iteration."""
+"""Use of vLLM's `LLM`: import, load, report the loaded engine, and generate one timed iteration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rollout_bench.workloads.requests import ReplicaPart, Request, Source
 
 
 def source_of(job: Job, vocabulary: int) -> Source:
-    """Return where the requests of `job` come from, for a model with `vocabulary` token ids."""
+    """Return the source of the requests of `job`, for a model with `vocabulary` token ids."""
     args = job.spec.engine.args
     theirs = None if job.spec.endpoint is None else job.spec.endpoint.tokenizer
     tokenizer = theirs or args.get("tokenizer") or job.model
@@ -42,22 +42,22 @@ def source_of(job: Job, vocabulary: int) -> Source:
 CENSUS = "rollout_bench.measure.probes.census.WeightCensus"
 
 DRAFTS = "vllm:spec_decode_num_"
-"""How vLLM's counters of speculative decoding begin; the last of them, by position, is a vector."""
+"""Prefix of vLLM's counters of speculative decoding; the counter by position is a vector."""
 
 REPLICAS = "data_parallel_size"
-"""Engine argument that is the supervisor's: it starts as many engines, each of which is whole."""
+"""Engine argument that only the supervisor uses: it starts this number of complete engines."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A pass that is over.
+    """A finished pass.
 
     Attributes:
-        began: its beginning on the machine's monotonic clock, in seconds.
-        iteration: what came of it.
+        began: start time on the machine's monotonic clock, in seconds.
+        iteration: its result.
         rows: one for each sequence.
-        counters: by how much the engine's own counters rose meanwhile.
-        ordered: how many iterations are to count, where the order to begin said so.
+        counters: increase of the engine's own counters.
+        ordered: number of iterations that count, if the order to begin contained it.
     """
 
     began: float
@@ -70,12 +70,12 @@ class Generated:
 def facts_of(
     spec: Spec, ranks: list[dict[str, Any]], config: Any
 ) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
-    """Return what was loaded, the device as a worker sees it, and the engine's other processes.
+    """Return the engine's facts, the device as a worker sees it, and the engine's other processes.
 
     Args:
-        spec: what was asked.
-        ranks: what each worker said of its weights.
-        config: vLLM's.
+        spec: the spec of the launch.
+        ranks: each worker's report on its weights.
+        config: vLLM's config.
     """
     tensor_parallel_size = int(config.parallel_config.tensor_parallel_size)
     other = overruled(config, spec.engine.args)
@@ -85,23 +85,23 @@ def facts_of(
 
 
 def arguments(spec: Spec) -> dict[str, Any]:
-    """Return the arguments that an engine of `spec` is made with, but for its model."""
+    """Return the arguments of an engine of `spec`, without its model."""
     if spec.platform == "cpu":
         note_packed_weights()
     defaults = {"skip_tokenizer_init": True, "disable_log_stats": False, "worker_extension_cls": CENSUS}
-    # without the number of replicas, each of which is an engine of its own
+    # without the number of replicas, because each replica is a separate engine
     return defaults | {name: value for name, value in spec.engine.args.items() if name != REPLICAS}
 
 
 def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **more: Any) -> Any:
-    """Return vLLM's parameters of a request for `samples` sequences of `tokens` tokens, at most.
+    """Return vLLM's parameters of a request for `samples` sequences of at most `tokens` tokens.
 
     Args:
-        workload: what is asked for.
-        config: vLLM's, of the model.
+        workload: the workload.
+        config: vLLM's config of the model.
         tokens: tokens of each sequence.
         samples: sequences of the request.
-        more: parameters besides.
+        more: further parameters.
     """
     from vllm import SamplingParams
 
@@ -121,7 +121,7 @@ def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **m
 
 
 def vocabulary_of(config: Any) -> int:
-    """Return how many token ids the model of vLLM's `config` has."""
+    """Return the number of token ids of the model in vLLM's `config`."""
     return int(config.model_config.get_vocab_size())
 
 
@@ -129,8 +129,8 @@ class LoadedEngine:
     """A loaded vLLM engine.
 
     Args:
-        spec: what to measure.
-        llm: vLLM's `LLM`, or what has the same methods.
+        spec: the spec of the launch.
+        llm: vLLM's `LLM`, or an object with the same methods.
     """
 
     def __init__(self, spec: Spec, llm: Any) -> None:
@@ -142,7 +142,7 @@ class LoadedEngine:
         self.drafts = drafts(spec)
 
     def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
-        """Return what was loaded, the device as a worker sees it, and the engine's other processes."""
+        """Return the engine's facts, the device as a worker sees it, and the engine's other processes."""
         return facts_of(self._spec, self.llm.collective_rpc("rollout_bench_census"), self._config)
 
     def linears(self) -> list[LinearShape]:
@@ -154,9 +154,9 @@ class LoadedEngine:
         """Generate one iteration.
 
         Args:
-            asked: the sequences to generate, the samples of a prompt one after the other.
+            asked: the sequences to generate; samples of the same prompt follow each other.
             index: index of the iteration.
-            wait: called when all is ready; the timed region begins when it returns.
+            wait: called when everything is ready; the timed region begins when it returns.
         """
         workload = self._spec.workload
         sent = asked if workload.requests == "per_sequence" else asked[:: workload.samples_per_prompt]
@@ -188,9 +188,9 @@ class LoadedEngine:
         return Generated(began, iteration, rows, dict(risen), ordered)
 
     def sampling_of(self, output_tokens: list[int], single: bool = False) -> Any:
-        """vLLM's parameters: one object for requests that want as many tokens each, else one for each.
+        """Return vLLM's parameters: one object if all requests want the same number of tokens, else a list.
 
-        `single`: each request generates one sequence, whatever the workload says.
+        `single`: each request generates one sequence, whatever the workload sets.
         """
         workload = self._spec.workload
         samples = 1 if single or workload.requests == "per_sequence" else workload.samples_per_prompt
@@ -198,17 +198,21 @@ class LoadedEngine:
         return each[output_tokens[0]] if len(each) == 1 else [each[tokens] for tokens in output_tokens]
 
     def reset_prefix_cache(self) -> None:
-        """Empty the prefix cache; raise `RuntimeError` where it can't be."""
-        for _ in range(20):  # the blocks of the last request are freed a moment after its output
+        """Clear the prefix cache.
+
+        Raises:
+            RuntimeError: if blocks are still in use.
+        """
+        for _ in range(20):  # the blocks of the last request are freed shortly after its output
             if self.llm.reset_prefix_cache() is not False:
                 return
             time.sleep(0.05)
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
     def counters(self) -> Counter[str]:
-        """Return how high the engine's own counters are, by vLLM's names.
+        """Return the engine's own counters, by vLLM's names: prefix cache hits, preemptions and speculative decoding.
 
-        Those of prefix cache hits, preemptions and speculative decoding, one by position as `<name>:<position>`.
+        The counter by position is split into `<name>:<position>`.
         """
         totals: Counter[str] = Counter()
         for metric in self.llm.get_metrics():
@@ -224,12 +228,12 @@ class LoadedEngine:
 
 
 def drafts(spec: Spec) -> bool:
-    """Return whether an engine of `spec` decodes speculatively."""
+    """Return whether an engine of `spec` uses speculative decoding."""
     return bool(spec.engine.args.get("speculative_config"))
 
 
 def drafting_of(risen: Mapping[str, int]) -> Drafting:
-    """Return what speculative decoding did, from by how much vLLM's counters rose."""
+    """Return the counts of speculative decoding, from the increase of vLLM's counters."""
     by_position = f"{DRAFTS}accepted_tokens_per_pos:"
     places = sorted(int(name.removeprefix(by_position)) for name in risen if name.startswith(by_position))
     return Drafting(
@@ -241,17 +245,17 @@ def drafting_of(risen: Mapping[str, int]) -> Drafting:
 
 
 def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, began: float) -> list[SequenceRow]:
-    """One row per generated sequence.
+    """Return one row for each generated sequence.
 
     Args:
         outputs: vLLM's RequestOutputs, in the order of the requests.
         sent: the first sample of each request.
         iteration: index of the iteration.
-        began: its beginning on the monotonic clock, which vLLM's engine core uses too.
+        began: its start time on the monotonic clock, which vLLM's engine core uses too.
     """
     rows = []
     for request, output in zip(sent, outputs, strict=True):
-        alone = len(output.outputs) == 1  # of n samples in one request only one's statistics survive
+        alone = len(output.outputs) == 1  # vLLM keeps the statistics of only one of n samples in a request
         stats = output.metrics if alone else None
         for position, completion in enumerate(output.outputs):
             rows.append(
@@ -279,12 +283,12 @@ def _since(began: float, stats: Any, name: str) -> float | None:
 
 @dataclass(frozen=True)
 class EngineStart:
-    """The start of an engine, once vLLM is imported.
+    """The start of an engine after the import of vLLM.
 
     Attributes:
         variables: the environment before vLLM changed it.
-        import_s: importing it, in seconds.
-        began: when constructing the engine began, by `time.perf_counter`.
+        import_s: time of the import, in seconds.
+        began: start of the engine's construction, by `time.perf_counter`.
     """
 
     variables: dict[str, str]
@@ -293,11 +297,11 @@ class EngineStart:
 
 
 def imported(tell: Tell) -> EngineStart:
-    """Import vLLM, and tell of it."""
+    """Import vLLM and report the phases."""
     variables = dict(os.environ)
     tell(PhaseBegins(phase="importing"))
     start = time.perf_counter()
-    import vllm  # noqa: F401 (timed on its own)
+    import vllm  # noqa: F401 (timed separately)
     from vllm import LLM  # noqa: F401 (imported lazily by vllm)
 
     import_s = time.perf_counter() - start
@@ -314,16 +318,16 @@ def tell_ready(
     world_size: int,
     vocabulary: int | None = None,
 ) -> None:
-    """Tell that the engine of `job` is loaded; from here on it logs nothing but warnings.
+    """Report that the engine of `job` is loaded; from now on it only logs warnings.
 
     Args:
-        job: what is to be done.
-        tell: takes the event.
-        start: how it began.
-        init_s: constructing the engine, in seconds.
-        told: what `facts_of` returns.
-        world_size: devices that it uses.
-        vocabulary: token ids of the model, where a router needs to know.
+        job: the job.
+        tell: sends an event.
+        start: from `imported`.
+        init_s: time of the engine's construction, in seconds.
+        told: from `facts_of`.
+        world_size: number of devices that the engine uses.
+        vocabulary: number of token ids of the model, if a router needs it.
     """
     spec, (facts, device, processes) = job.spec, told
     processes.pop(os.getpid(), None)
@@ -342,12 +346,12 @@ def tell_ready(
 
 
 def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
-    """Return the engine of `job`, of which all is told; from here on it logs nothing but warnings.
+    """Load the engine of `job`, report it as ready, and return it; from now on it only logs warnings.
 
     Args:
-        job: what is to be done.
-        tell: takes each event.
-        more: arguments of vLLM's that are no settings of the experiment.
+        job: the job.
+        tell: sends an event.
+        more: vLLM arguments that are not settings of the experiment.
     """
     start = imported(tell)
     from vllm import LLM

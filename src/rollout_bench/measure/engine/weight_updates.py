@@ -1,4 +1,4 @@
-"""New weights for the engine, by each `UpdateMethod`: through vLLM's own `reload_weights`."""
+"""Updates the engine's weights by each `UpdateMethod`, through vLLM's own `reload_weights`."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ REFUSALS = re.compile(
     r"NotImplementedError|\bnot (?:yet )?support|\bunsupported\b|can ?not be (?:reloaded|updated)|Model reloading with",
     re.IGNORECASE,
 )
-"""What exceptions of vLLM's say whose reason is the checkpoint's format."""
+"""Texts of vLLM exceptions that reject the checkpoint's format."""
 
 
 DEVICE_ERROR = "CUDA error"
-"""Exceptions that have it are of the device, whatever else they say."""
+"""Text of exceptions from the device, which are never rejections of a format."""
 
 
 class WeightUpdates(Protocol):
-    """A way in which new weights reach the engine."""
+    """A method of bringing new weights to the engine."""
 
     held_bytes: int
-    """Bytes of the trainer's tensors in the memory of the engine's processes on the host, of all ranks."""
+    """Bytes of the trainer's tensors in host memory, in the engine processes of all ranks."""
 
     def prepare(self) -> None:
-        """Make both sets of weights; nobody times it.
+        """Make both sets of weights; not timed.
 
         Raises:
-            ServingFailed: they can't be made.
+            ServingFailed: if they cannot be made.
         """
 
     def stage(self, weights: Weights) -> None:
-        """Have the trainer hold these weights where it will hand them over from; nobody times it."""
+        """Let the trainer hold these weights where the transfer begins; not timed."""
 
     def apply(self, weights: Weights) -> dict[str, Any]:
-        """Give the engine these weights; return the fields of `WeightUpdate` that are known of it, without load_s.
+        """Give the engine these weights; return the known fields of `WeightUpdate`, without load_s.
 
         Raises:
-            ServingFailed: vLLM refuses to update this format.
+            ServingFailed: if vLLM cannot update this format.
         """
 
 
 class Reload:
-    """vLLM reads a checkpoint of its own format from disk; the second lies beside the first.
+    """vLLM reads a checkpoint in its own format from disk; the second checkpoint lies beside the first.
 
     Args:
-        llm: vLLM's.
-        spec: what is measured.
+        llm: vLLM's `LLM`.
+        spec: the spec of the launch.
         model: folder of the first weights, or hub id.
     """
 
@@ -64,7 +64,7 @@ class Reload:
         self.held_bytes = 0
 
     def prepare(self) -> None:
-        """Build the second checkpoint: the first one's shape and format, other weights."""
+        """Build the second checkpoint, with the shape and format of the first and different weights."""
         shape = self._spec.model.synthetic
         if shape is None:
             raise ServingFailed(
@@ -80,20 +80,20 @@ class Reload:
             raise ServingFailed("no_second_checkpoint", error.problem, error.remedy) from error
 
     def stage(self, weights: Weights) -> None:
-        """Do nothing: they lie on the disk."""
+        """Do nothing: the checkpoints are on disk."""
 
     def apply(self, weights: Weights) -> dict[str, Any]:
-        """Have vLLM read the checkpoint of these weights."""
+        """Let vLLM read the checkpoint of these weights."""
         _told_refusals(self._llm, self._spec, "rollout_bench_reload", {"folder": self._folders[weights]})
         return {}
 
 
 class InProcess:
-    """The trainer's bf16 tensors are handed over in the worker's process, and quantized there; see `TrainerStandIn`.
+    """The trainer's bf16 tensors are passed on and quantized in the worker's process; see `TrainerStandIn`.
 
     Args:
-        llm: vLLM's.
-        spec: what is measured.
+        llm: vLLM's `LLM`.
+        spec: the spec of the launch.
         model: folder of the first weights, or hub id.
     """
 
@@ -115,10 +115,10 @@ class InProcess:
         self.held_bytes = sum(self._llm.collective_rpc("rollout_bench_trainer", kwargs=what))
 
     def stage(self, weights: Weights) -> None:
-        """Do nothing: they lie in the host's memory."""
+        """Do nothing: the tensors are in host memory."""
 
     def apply(self, weights: Weights) -> dict[str, Any]:
-        """Hand the trainer's tensors over; what the slowest rank needed is what is told."""
+        """Pass the trainer's tensors on; return the times of the slowest rank."""
         ranks = _told_refusals(self._llm, self._spec, "rollout_bench_update", {"weights": weights})
         slowest: dict[str, Any] = max(ranks, key=lambda rank: rank["transfer_s"] + rank["quantize_s"])
         quantizes = self._spec.quant.weights_format != "bf16"
@@ -129,14 +129,14 @@ METHODS: Mapping[UpdateMethod, type[Reload] | type[InProcess]] = {
     "reload": Reload,
     "in_process": InProcess,
 }
-"""Each method of `CycleSpec.update`."""
+"""Value of `CycleSpec.update` -> class."""
 
 
 def _told_refusals(llm: Any, spec: Spec, method: str, arguments: dict[str, Any]) -> list[Any]:
-    """Return what each rank returned; raise `ServingFailed` where vLLM says that it can't update this format."""
+    """Return the result of each rank; raise `ServingFailed` if vLLM cannot update this format."""
     try:
         answers: list[Any] = llm.collective_rpc(method, kwargs=arguments)
-    except Exception as error:  # of the worker, as vLLM hands it on: any type
+    except Exception as error:  # from the worker through vLLM, of any type
         said = f"{type(error).__name__}: {error}"
         if not REFUSALS.search(said) or DEVICE_ERROR in said:
             raise

@@ -1,4 +1,4 @@
-"""The engine process: does the job of one launch and tells its supervisor. Started by it, never by hand."""
+"""The engine process: does the job of one launch and sends events to its supervisor, which starts it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
     named(MODES[job.spec.mode].worker)(job, tell, wait)
     tell(Done())
     if replicas(job.spec) > 1 or job.in_block:
-        orders.readline()  # to end an engine takes work, which would be in the others' last pass
+        orders.readline()  # ending an engine takes CPU time, which would disturb the last pass of the others
 
 
 def main() -> int:
-    """Read the job from stdin and do it; 0 if all iterations were delivered."""
+    """Read the job from stdin and do it; return 0 if all iterations were delivered."""
     die_with_parent(signal.SIGKILL)
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     orders = os.fdopen(os.dup(0), "rb", buffering=0)
     text = orders.readline()
-    with open(os.devnull) as nothing:  # noqa: PTH123 (nobody else is to read, or to wait for, what comes on stdin)
+    with open(os.devnull) as nothing:  # noqa: PTH123 (no other code may read stdin)
         os.dup2(nothing.fileno(), 0)
-    if not text:  # the supervisor ended before it had anything to do
+    if not text:  # the supervisor ended before it sent a job
         return 1
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)

@@ -1,1 +1,1 @@
-"""One start of an engine: what it finds, and what its time goes to."""
+"""One start of an engine: the state of caches and files, and the time of its phases."""

@@ -1,7 +1,7 @@
-"""What vLLM's processes note while they start: lines of its log that begin or end a phase, with the monotonic clock.
+"""Notes of vLLM's processes during a start: log lines that begin or end a phase, with the monotonic clock.
 
-vLLM's own log has whole seconds. Each of its processes reads the same logging configuration while it imports vLLM, and
-that names the handler here.
+vLLM's own log only has whole seconds. All its processes read the same logging configuration when they import vLLM, and
+this configuration names the handler in this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from rollout_bench.contracts.fields import Strict
 
 NOTES = "ROLLOUT_BENCH_START_NOTES"
-"""Environment variable with the path of the file that takes notes; without it nothing is noted."""
+"""Environment variable with the path of the notes; without it no notes are taken."""
 
 NOTED = (
     r"Initializing a V1 LLM engine|Starting to load model|Loading weights on|Initializing model took"
@@ -32,30 +32,30 @@ NOTED = (
     r"|for KV cache on node|KV cache layout|KV cache size"
     r"|Capturing a cudagraph on|Graph capturing finished|init engine \("
 )
-"""The lines that are noted."""
+"""Pattern of the noted lines."""
 
 _NOTED = re.compile(NOTED)
 
 LONGEST = 200
-"""Characters that are kept of a line."""
+"""Number of characters kept of a line."""
 
 
 class StartNote(Strict):
     """A line of vLLM's log."""
 
     at: float
-    """When, on the machine's monotonic clock, in seconds."""
+    """Time on the machine's monotonic clock, in seconds."""
     pid: int
     text: str
 
 
 class StartNotes(logging.Handler):
-    """Appends the lines that begin or end a phase to the file that the environment names."""
+    """Log handler that appends lines which begin or end a phase to the file in the environment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note a line; what can't be written is left out."""
+        """Write a note; errors are ignored."""
         now = time.monotonic()
-        with contextlib.suppress(Exception):  # a note is never worth a failed start
+        with contextlib.suppress(Exception):  # a start must not fail because of a note
             text = record.getMessage()
             if _NOTED.search(text):
                 line = StartNote(at=now, pid=os.getpid(), text=text[:LONGEST]).model_dump_json() + "\n"
@@ -67,18 +67,18 @@ class StartNotes(logging.Handler):
 
 
 def read_notes(path: Path) -> list[StartNote]:
-    """Return all notes in the order of their times; none where nothing was noted."""
+    """Return all notes by time; empty if there are none."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValidationError):  # torn, of a process that was killed
+            with contextlib.suppress(ValidationError):  # torn line of a killed process
                 found.append(StartNote.model_validate_json(line))
     return sorted(found, key=lambda each: each.at)
 
 
 @contextlib.contextmanager
 def noting_configuration(made: Callable[[float], None]) -> Iterator[None]:
-    """Tell `made` when vLLM has made its configuration, on the monotonic clock in seconds."""
+    """Call `made` when vLLM has made its configuration, with the time on the monotonic clock in seconds."""
     from vllm.engine.arg_utils import EngineArgs
 
     make = EngineArgs.create_engine_config
@@ -96,7 +96,7 @@ def noting_configuration(made: Callable[[float], None]) -> Iterator[None]:
 
 
 def logging_configuration() -> str:
-    """Return what VLLM_LOGGING_CONFIG_PATH is to name, as JSON: vLLM's usual log, with DEBUG lines, and the notes."""
+    """Return the JSON for VLLM_LOGGING_CONFIG_PATH: vLLM's usual log with DEBUG lines, and the notes."""
     return json.dumps(
         {
             "version": 1,

@@ -1,4 +1,4 @@
-"""From what processes noted while they started to the phases of the start, none of which overlap."""
+"""Turns the notes of a start into its phases, which do not overlap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollout_bench.measure.starts.start_notes import StartNote
 
 
 class StartSpan(Strict):
-    """From when until when, on the monotonic clock in seconds, something was done that may have other spans in it."""
+    """A span of time on the monotonic clock, in seconds; other spans may lie inside it."""
 
     name: PhaseName
     began: float
@@ -37,11 +37,11 @@ OVER: tuple[PhaseName, ...] = (
     "import",
     "process",
 )
-"""Where spans overlap, a moment is of the phase that stands first: what lies inside of another stands before it."""
+"""Overlapping time belongs to the first of these phases, so inner phases come before outer ones."""
 
 
 def shared_out(spans: Iterable[StartSpan], began: float, ended: float) -> tuple[list[StartPhase], float]:
-    """Return the phases between two times, in the order of their beginnings, and the seconds that none explains."""
+    """Return the phases between two times, by start time, and the seconds that belong to no phase."""
     inside = [(max(span.began, began), min(span.ended, ended), OVER.index(span.name)) for span in spans]
     inside = [each for each in inside if each[1] > each[0]]
     edges = sorted({began, ended, *(edge for first, last, _ in inside for edge in (first, last))})
@@ -69,12 +69,12 @@ SECONDS = re.compile(r"(?:took|takes) ([0-9.]+) ?s\b")
 
 
 def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: float) -> list[StartSpan]:
-    """Return the spans of time that vLLM's notes describe.
+    """Return the spans that vLLM's notes describe.
 
     Args:
-        notes: of all processes, in the order of their times.
-        config_ended: when the front end had its configuration.
-        constructed: when the front end had its engine.
+        notes: notes of all processes, by time.
+        config_ended: time at which the front end had its configuration.
+        constructed: time at which the front end had its engine.
     """
     notes = [note for note in notes if config_ended <= note.at <= constructed]
     first, last = _finder(notes, reverse=False), _finder(notes, reverse=True)
@@ -93,10 +93,10 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
     weights = last(r"Initializing model took|Loading weights on") or loads
     profiles = first(r"Warming up model for the compilation", loads)
     read = last(r"Loading weights took|Loading weights on") or weights
-    # The runner for CPUs does not say when it has the weights; what follows at once is a layout of the KV cache, for
-    # an engine that compiles nothing.
+    # The CPU runner does not log the end of loading. For an engine without compilation, the next line is the layout
+    # of the KV cache, immediately afterwards.
     loaded = last(r"Model loading took") or profiles or first(r"KV cache layout", read)
-    # From the first of two lines that follow each other: between them a busy machine may let the process wait.
+    # Starts at the first of two successive lines: on a busy machine the process may wait between them.
     add("weights", loads if built is None else built, loaded or read)
     profiling = profiles or loaded or read
     profiled = last(r"Warming up done|for KV cache on node|Available KV cache memory|Memory profiling takes")
@@ -119,22 +119,24 @@ COMPILING: Mapping[str, PhaseName] = {
     "Dynamo bytecode transform time": "dynamo",
     "Compiling a graph for": "inductor",
 }
-"""What a line of vLLM's log that has seconds says they went to."""
+"""Text of a log line with seconds -> phase of these seconds."""
 
 
 def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
-    """Return what compiling took, and loading of what had been compiled: all processes together.
+    """Return the spans of compiling and of loading compiled graphs, for all processes.
 
-    On a CPU vLLM says when it begins to compile and when it has saved the graphs: Inductor's time has Dynamo's there.
+    On a CPU vLLM only logs the start of compilation and the saving of the graphs, so Inductor's time includes Dynamo's.
     """
     spans: list[StartSpan] = []
     for own in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
         find, aot = _finder(own, reverse=False), any("Directly load AOT" in note.text for note in own)
         for before, note in pairwise(own):
-            if "Compiling model again" in note.text:  # an artifact was read in vain
+            if "Compiling model again" in note.text:  # the loaded artifact was unusable
                 spans.append(StartSpan(name="cached_graphs", began=before.at, ended=note.at))
             name = next((kind for line, kind in COMPILING.items() if line in note.text), None)
-            if aot and "torch.compile" in note.text:  # the whole: of loading an artifact no other line has seconds
+            if (
+                aot and "torch.compile" in note.text
+            ):  # the total, because no other line has the seconds of loading an artifact
                 name = "cached_graphs"
             seconds = _seconds(note)
             if name is not None and seconds is not None:
@@ -146,7 +148,7 @@ def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
 
 
 def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
-    """Return a flag where caches were to be warm, and a start compiled without reading a graph from them."""
+    """Return a flag if caches should be warm but the start compiled without reading a graph from them."""
     compiled_s = course.own_s("inductor")
     if wanted == "cold" or compiled_s is None or course.own_s("cached_graphs") is not None:
         return []
@@ -158,7 +160,7 @@ def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
 
 
 def _finder(notes: Sequence[StartNote], *, reverse: bool) -> Callable[..., float | None]:
-    """Return what finds the time of the first, or the last, note that a pattern is found in, from a time on."""
+    """Return a function that finds the time of the first (or last) note with a pattern, from a given time on."""
 
     def find(pattern: str, since: float = 0.0) -> float | None:
         ordered = reversed(notes) if reverse else notes

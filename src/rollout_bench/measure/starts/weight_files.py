@@ -1,4 +1,4 @@
-"""The files that hold a model's weights: read before an engine starts, so that each start finds them alike."""
+"""The files of a model's weights, read before an engine starts so that each start finds them in memory."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
-"""As vLLM looks for them: of those that there are, it reads the first kind."""
+"""Patterns in vLLM's order: it reads the files of the first pattern that matches."""
 
 CHUNK = 1 << 24
-"""Bytes that are read at once."""
+"""Number of bytes in one read."""
 
 
 def read_weights(spec: Spec, model: str) -> int | None:
-    """Read the weight files of `model`, so that every start finds them in the machine's memory; return their bytes.
+    """Read the weight files of `model` into the machine's page cache; return their size in bytes.
 
-    None where a start of `spec` reads no weights, or nobody knows where the files are.
+    Return None if a start of `spec` reads no weights, or the files are unknown.
     """
     if spec.startup is None or spec.startup.load_formats in NO_WEIGHTS_NEEDED:
         return None
@@ -30,7 +30,7 @@ def read_weights(spec: Spec, model: str) -> int | None:
 
 
 def weight_files(model: str) -> list[Path]:
-    """Return the files that hold the weights of a folder or, where it is in the cache of the hub's client, of an id."""
+    """Return the weight files of a folder, or of a hub id that is in the local hub cache."""
     folder = Path(model).expanduser() if is_local(model) else _in_hub_cache(model)
     if folder is None:
         return []
@@ -43,5 +43,5 @@ def _in_hub_cache(model: str) -> Path | None:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(model, local_files_only=True))
-    except Exception:  # not installed, or not there yet: then nobody knows the files
+    except Exception:  # not installed, or not downloaded yet
         return None

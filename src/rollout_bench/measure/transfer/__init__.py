@@ -1,1 +1,1 @@
-"""A trainer in a process of its own, which gives an engine its weights through vLLM's own weight transfer."""
+"""A trainer in a separate process that sends weights to an engine through vLLM's own weight transfer."""

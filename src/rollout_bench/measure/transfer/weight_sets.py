@@ -1,4 +1,4 @@
-"""A trainer's weights: what a synthetic model has in bf16, and what the engine's format stores for it."""
+"""A trainer's weights: the bf16 tensors of a synthetic model, and their form in the engine's format."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.checkpoints.weights import encode, random_weights
 
 Named = list[tuple[str, torch.Tensor]]
-"""Tensors by their names in a checkpoint, in its order."""
+"""Names and tensors, in the order of a checkpoint."""
 
 
 def specs_of(model: ResolvedShape) -> dict[str, TensorSpec]:
-    """Return the tensors of a model by their names, in the order of a checkpoint."""
+    """Return the tensor specs of a model by name, in the order of a checkpoint."""
     return {spec.name: spec for spec in tensors(model)}
 
 
 def drawn(specs: Mapping[str, TensorSpec], model: ResolvedShape) -> Named:
-    """Return the bf16 weights of a model on the host; `specs` are its tensors by their names."""
+    """Return the bf16 weights of a model on the host; `specs` are its tensor specs by name."""
     return list(zip(specs, random_weights(specs.values(), model), strict=True))
 
 
 class Encoder:
-    """Makes of bf16 tensors what the engine's format stores, and notes how long that took.
+    """Converts bf16 tensors to the engine's format, and measures the time.
 
     Args:
-        specs: the model's tensors by their names; of those that are not among them nothing is quantized.
-        weights_format: the engine's.
-        wait: returns once the device has done all that it was given, so that a time is that of the work.
+        specs: the model's tensor specs by name; unknown tensors are not quantized.
+        weights_format: the engine's format.
+        wait: waits until the device has finished, so that times cover the work.
     """
 
     def __init__(self, specs: Mapping[str, TensorSpec], weights_format: str, wait: Callable[[], None]) -> None:
@@ -42,11 +42,11 @@ class Encoder:
 
     @property
     def quantizes(self) -> bool:
-        """Whether it makes anything else of a tensor than the tensor itself."""
+        """Whether the format changes any tensor."""
         return self._format != "bf16"
 
     def stored(self, name: str, tensor: torch.Tensor) -> Iterable[tuple[str, torch.Tensor]]:
-        """Return what is stored for one bf16 tensor."""
+        """Return the stored tensors, with names, for one bf16 tensor."""
         spec = self._specs.get(name)
         if spec is None or not self.quantizes:
             return [(name, tensor)]
@@ -59,6 +59,6 @@ class Encoder:
 
 
 def synchronize(device: torch.device) -> None:
-    """Return once a device has done all that it was given; a CPU has, always."""
+    """Wait until a device has finished its work; a CPU has nothing to wait for."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize(device)
