@@ -1,1 +1,1 @@
-"""Errors, files and processes: what every room stands on."""
+"""Errors, files and processes, which all other packages use."""

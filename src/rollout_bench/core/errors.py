@@ -1,4 +1,4 @@
-"""Errors that a user can cause, told in two lines: what is wrong and where; what to do."""
+"""Errors that a user can cause. Each message has two lines: the problem with its place, and the remedy."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ LEFT_OUT_STATUS = 3
 """Exit status of a command that did its work and left out damaged records."""
 
 _LONGEST = 10_000
-"""Characters of an error's line: more than any list that is of use."""
+"""Maximum characters of an error's line. No useful list is longer."""
 
 _NOT_ASCII = re.compile(r"[^ -~\n\t]")
-"""What may be more than a letter."""
+"""Characters that may be unprintable."""
 
 
 def printable(text: str, most: int = 300) -> str:
-    """Return `text`, which somebody else wrote, so that it can do nothing but be read.
+    """Return `text` from an untrusted source in a form that is safe to print.
 
-    Line breaks and tabs stay. Control characters, invisible ones and marks that reverse the direction of writing become
-    visible escapes, as `\\x1b`: a terminal obeys them, and they hide what else is there.
+    Line breaks and tabs stay. Control characters, invisible characters and direction marks become visible escapes such
+    as `\\x1b`, because a terminal obeys them or they hide other text.
 
     Args:
-        text: a server's answer, a line of a log, the name in a file that anybody may have written.
-        most: characters of the result; a longer one ends with "...".
+        text: a server's answer, a line of a log, or a name from a file that anybody may have written.
+        most: maximum characters of the result; a shortened text ends with "...".
     """
-    head = text[: most + 1]  # what is cut off anyway is not looked at: it may be megabytes
+    head = text[: most + 1]  # the rest may be megabytes
     shown = _NOT_ASCII.sub(_visible, head)
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
@@ -44,12 +44,12 @@ def _visible(found: re.Match[str]) -> str:
 
 
 class UserError(Exception):
-    """Something a user can mend.
+    """An error that the user can fix.
 
     Args:
-        problem: what is wrong and where, in one line.
-        remedy: what to do about it, in one line.
-        status: exit status of the command that it ends.
+        problem: the problem and its place, in one line.
+        remedy: what the user should do, in one line.
+        status: exit status of the command that the error ends.
     """
 
     def __init__(self, problem: str, remedy: str, status: int = 1) -> None:
@@ -60,13 +60,13 @@ class UserError(Exception):
 
 
 def near_miss(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` was most likely meant to be, or None if none is close."""
+    """Return the known word closest to `word`, or None if none is similar."""
     matches = difflib.get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
     return next((k for k in known if matches and k.lower() == matches[0]), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a remedy for an unknown word: the near miss if there is one, else the words that are known."""
+    """Return a remedy for an unknown word: the closest known word, or all known words if none is similar."""
     known = sorted(known)
     close = near_miss(word, known)
     if close is not None:
@@ -75,7 +75,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def tell(errors: Iterable[UserError]) -> int:
-    """Print `errors` on stderr, each once; return the exit status of a command that left out what they are about."""
+    """Print each distinct error once on stderr.
+
+    Returns:
+        `LEFT_OUT_STATUS` if there are errors, else 0.
+    """
     told = dict.fromkeys(map(str, errors))
     for text in told:
         print(text, file=sys.stderr)
@@ -83,7 +87,7 @@ def tell(errors: Iterable[UserError]) -> int:
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Run a command's `main` and turn a `UserError` into two lines on stderr and its exit status."""
+    """Run a command's `main` and exit. A `UserError` becomes two lines on stderr and its exit status."""
     try:
         status = main()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Files that hold one validated object: written whole or not at all, read with an error that names file and field."""
+"""JSON files of one validated object each. Writing is atomic; reading errors name the file and the field."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path` by way of a temporary file, fsync and rename.
+    """Write `content` to `path` atomically: temporary file, fsync, rename.
 
     Raises:
-        UserError: the file system refuses; then neither `path` nor the temporary file is left changed.
+        UserError: if the file system refuses. `path` is then unchanged and the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -45,17 +45,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def folder_named(text: str) -> Path:
-    """Return the folder that an option --out names; raise `UserError` where the name is empty."""
+    """Return the folder that an option --out names; raise `UserError` if the name is empty."""
     if not text.strip():
         raise UserError("--out: is empty", "name a folder; the one that you are in is .")
     return Path(text)
 
 
 def did_you_mean_folder(path: Path) -> str | None:
-    """Return a remedy for a folder that is not there.
-
-    The one that is, but for one name on its way, None without one.
-    """
+    """Return a remedy for a missing folder: an existing folder whose path differs in one similar name, or None."""
     missing = path
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent
@@ -74,25 +71,25 @@ def write_json(path: Path, content: BaseModel) -> None:
 
 
 def json_text(content: BaseModel) -> str:
-    """Return `content` as the JSON that our files hold."""
+    """Return `content` as JSON in the layout of our files."""
     return json.dumps(content.model_dump(mode="json"), indent=1) + "\n"
 
 
 def read_model(path: Path, model: type[Model], remedy: str) -> Model:
-    """Read and validates the JSON file at `path`.
+    """Read and validate the JSON file at `path`.
 
     Args:
-        remedy: what to do where it is damaged or missing.
+        remedy: what the user should do if the file is damaged or missing.
 
     Raises:
-        UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, or
-            does not validate.
+        UserError: if the file can't be read, is not JSON, has another schema version, or does not validate. The error
+            names the file and the field.
     """
     return validated(path, read_json(path, remedy), model, remedy)
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Return what the JSON file at `path` holds; raise `UserError` where it can't be read or is no JSON."""
+    """Return the content of the JSON file at `path`; raise `UserError` if it can't be read or is not JSON."""
     try:
         if not path.is_file() and path.exists() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
             raise UserError(f"{path}: cannot be read: it is no regular file", remedy)
@@ -106,7 +103,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def validated(path: Path, content: Any, model: type[Model], remedy: str) -> Model:
-    """Return `content`, which was read from `path`, as `model`; raise `UserError` naming file and field."""
+    """Return `content`, read from `path`, as a `model`; raise a `UserError` with file and field if it is invalid."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Prints what engine the interpreter that runs this file has, as JSON: standard library only, nothing imported."""
+"""Prints as JSON which engine this interpreter has, without importing it. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HARNESSES = ("guidellm",)
 
 
 def look() -> dict[str, Any]:
-    """Name, version, plugins of the engine (None where there is none), harnesses, the path of its arg_utils.py."""
+    """Return the engine's name (None if there is none), version, plugins, harnesses and the path of arg_utils.py."""
     versions = {d: v for d in (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES) if (v := _version(d))}
     name = next((d for d in _DISTRIBUTIONS if d in versions), None)
     spec = importlib.util.find_spec("vllm") if name else None

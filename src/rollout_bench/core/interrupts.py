@@ -8,24 +8,24 @@ import sys
 from types import FrameType
 
 INTERRUPTED = 130
-"""Exit status of a command that Ctrl-C ended, as shells have it."""
+"""Exit status of a command that Ctrl-C ended, as in shells."""
 
 
 _seen: list[int] = []
 
 
 def end_on_interrupt() -> None:
-    """From now on end this process on Ctrl-C, wherever it is; `heed_interrupts` ends that."""
+    """End this process immediately on Ctrl-C, until `heed_interrupts` is called."""
     signal.signal(signal.SIGINT, _end)
 
 
 def heed_interrupts() -> None:
-    """From now on raise `KeyboardInterrupt` on Ctrl-C, as Python does: what runs has something to end."""
+    """Raise `KeyboardInterrupt` on Ctrl-C from now on, as Python does by default, so that running work can clean up."""
     signal.signal(signal.SIGINT, _raise)
 
 
 def end_as_interrupted() -> None:
-    """End with `INTERRUPTED` where Ctrl-C has raised since `heed_interrupts`."""
+    """Exit with `INTERRUPTED` if Ctrl-C has raised `KeyboardInterrupt` since `heed_interrupts`."""
     if _seen:
         sys.exit(INTERRUPTED)
 
@@ -37,4 +37,4 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 def _end(*_: object) -> None:
     print("interrupted: nothing was started", file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)  # Snakemake would print where it was
+    os._exit(INTERRUPTED)  # Snakemake would print a traceback

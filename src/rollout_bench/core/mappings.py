@@ -1,4 +1,4 @@
-"""Mappings that are made of pairs."""
+"""Mappings built from pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _Value = TypeVar("_Value")
 
 
 def grouped(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, list[_Value]]:
-    """Return the values of each key, keys and values in the order of `pairs`."""
+    """Return a list of values for each key; keys and values keep the order of `pairs`."""
     found: dict[_Key, list[_Value]] = {}
     for key, value in pairs:
         found.setdefault(key, []).append(value)

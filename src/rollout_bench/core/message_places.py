@@ -1,6 +1,6 @@
-"""What of vLLM's inside the probes of messages mode rest on, and whether an installed vLLM has it.
+"""The internals of vLLM that the probes of messages mode need, and a check whether the installed vLLM has them.
 
-Read from the source, since to import vLLM takes ten seconds.
+The check reads vLLM's source, because importing vLLM takes ten seconds.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ PLACES: dict[str, dict[str, frozenset[str]]] = {
     },
     "config/scheduler.py": {"SchedulerConfig": frozenset({"get_scheduler_cls", "scheduler_cls"})},
 }
-"""File below vllm/ -> name that it defines or imports -> methods or fields that a class of this name has there."""
+"""File below vllm/ -> name that the file defines or imports -> methods or fields of the class with this name."""
 
 REMEDY = "leave messages out of modes, or use a vLLM from 0.23 to 0.32, which measure/probes/message_probes.py fits"
 
 
 def moved(vllm: Path) -> list[str]:
-    """Return what the vLLM in the folder `vllm` lacks of `PLACES`: `<file>: <class>.<name>`."""
+    """Return the entries of `PLACES` that the vLLM in the folder `vllm` lacks, as `<file>: <class>.<name>`."""
     return [f"{file}: {name}" for file, names in PLACES.items() for name in _missing(vllm / file, names)]
 
 
 def installed() -> Path | None:
-    """Return the folder of the vLLM that this interpreter would import; None where there is none."""
+    """Return the folder of the vLLM that this interpreter would import, or None if there is none."""
     spec = importlib.util.find_spec("vllm")
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
 def sentence(missing: list[str]) -> str:
-    """Return what is wrong where `missing` is."""
+    """Return the problem, for a message, if the entries `missing` are absent."""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"the messages of this vLLM can't be looked at: it has no {missing[0]}{more}"
 

@@ -1,6 +1,6 @@
-"""What tells a model's files from others without reading them all: names, sizes, and hashes of what says most.
+"""Fingerprints of a model's files: names, sizes and hashes of samples, without reading all weights.
 
-Needs only the standard library, and where a model is on the hub its client.
+Needs only the standard library, and the hub's client for models on the hub.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json")
-"""Files that are weights, or say where they are."""
+"""Files with weights, and their indexes."""
 
 SETTINGS = ("config.json", "params.json", "generation_config.json", "*quant*.json", "*.py")
-"""Files that say what the model is, and how it is quantized and generates."""
+"""Files with the model's architecture, quantization, generation defaults and code."""
 
 TOKENIZER = ("tokenizer*", "*token*.json", "vocab.*", "merges.txt", "chat_template*", "*.model", "*.tiktoken")
-"""Files of its tokenizer."""
+"""Files of the model's tokenizer."""
 
 NAMING = ("revision", "download_dir", "speculative_config", "tokenizer", "hf_config_path")
-"""Arguments of the engine that say which files it loads."""
+"""Arguments of the engine that choose the files that it loads."""
 
 REVISION = "revision"
-"""What stands for the files of a model from the hub: the commit of its repository."""
+"""Name under which a model from the hub has one fingerprint for all files: the commit of its repository."""
 
 WHOLE = 1 << 20
-"""Bytes up to which a file is hashed whole."""
+"""A file of up to this many bytes is hashed completely."""
 
 SAMPLE = 1 << 12
-"""Bytes that are hashed at the beginning, in the middle and at the end of a larger one."""
+"""Bytes that are hashed at the beginning, in the middle and at the end of a larger file."""
 
 LONGEST_HEADER = 100_000_000
-"""Bytes that the header of a safetensors file has at most, as its own library allows."""
+"""Maximum bytes of the header of a safetensors file, as in the safetensors library."""
 
 
 def model_files(model: str, args: Mapping[str, Any], *, weights: bool = True) -> dict[str, str]:
-    """Return what each file is that an engine loads: name -> its size and the first half of a SHA-256.
+    """Return a fingerprint of each file that an engine loads: name -> size and first half of a SHA-256.
 
-    Of a file of weights that is over its header and a few samples, so that 140 GB take milliseconds. Files of a draft
-    model, of a tokenizer and of a config of its own have the argument that names them before theirs.
+    The hash of a large file covers its header and a few samples, so that 140 GB take milliseconds. The files of a draft
+    model, a separate tokenizer or a separate config have the engine's argument as a prefix of their names.
 
     Args:
         model: folder, file of weights, or id on the hub.
         args: the engine's arguments.
-        weights: whether it reads weights.
+        weights: whether the engine reads weights.
     """
     drafts = args.get("speculative_config")
     others = {
@@ -64,15 +64,15 @@ def model_files(model: str, args: Mapping[str, Any], *, weights: bool = True) ->
 
 
 def differing_files(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """Return the names of files that are not the same in both, sorted."""
+    """Return the sorted names of files that differ between the two, or are missing in one of them."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def files_in_record(record: Path) -> dict[str, str]:
-    """Return what the model's files were of the launch whose record this is; empty where it does not say.
+    """Return the fingerprints of the model's files from a record; empty if the record has none or can't be read.
 
-    A plan asks this of each record that is there, so that nothing else in it is parsed. What can't be read says nothing
-    here, and is told of where the record is read.
+    A plan calls this for every existing record, so only this field is parsed. An unreadable record is reported later,
+    when it is read completely.
     """
     try:
         content = record.read_bytes()
@@ -96,7 +96,7 @@ def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[
     patterns = (*SETTINGS, *TOKENIZER, *(WEIGHTS if weights else ()))
     try:
         files = sorted(file for file in path.iterdir() if any(fnmatch(file.name, wanted) for wanted in patterns))
-    except OSError:  # the engine says what is wrong with it
+    except OSError:  # the engine reports the error
         return {}
     return {
         file.name: _word(file) for file in files if file.is_file() and (weights or not fnmatch(file.name, WEIGHTS[-1]))
@@ -104,7 +104,7 @@ def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[
 
 
 def _word(path: Path) -> str:
-    """Return the size of a file and the first half of a hash over it, or over parts of a large one."""
+    """Return the size of a file and the first half of a hash: of the whole file, or of samples of a large file."""
     digest = hashlib.sha256()
     try:
         size = path.stat().st_size
@@ -118,19 +118,19 @@ def _word(path: Path) -> str:
                 for place in (size // 2, size - SAMPLE):
                     file.seek(place)
                     digest.update(file.read(SAMPLE))
-    except OSError as error:  # the engine says more; what the other files are is still known
+    except OSError as error:  # the engine reports it in detail; the other fingerprints remain useful
         return error.strerror or "unreadable"
     return f"{size} {digest.hexdigest()[:32]}"
 
 
 def _commit(model: str, revision: str, cache: str | None) -> str | None:
-    """Return the commit of a model of the hub that its client has last been given; None where there is none."""
+    """Return the commit of a hub model in the client's cache, or None if it is not there."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
         return None
     try:
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(model, "config.json", cache_dir=cache, revision=revision)
-    except Exception:  # not installed, or no such name: the engine says so
+    except Exception:  # client not installed, or unknown name: the engine reports it
         return None
     return Path(found).parent.name if isinstance(found, str) else None

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formatting of numbers for people."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 
 MISSING = "-"
-"""Stands for a number that does not exist."""
+"""Placeholder for a missing number."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return `value` with `digits` significant digits and thousands separators; digits before the point all stay."""
+    """Return `value` with `digits` significant digits and thousands separators; integer digits are never rounded."""
     if value is None or math.isnan(value):
         return MISSING
     if value == 0:
@@ -21,15 +21,15 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def brief(value: float, digits: int = 4) -> str:
-    """Return `value` for a sentence: as `number`, without zeros at its end. Never `3.41e+03`."""
+    """Return `value` for a sentence: as `number` does, without trailing zeros and never as `3.41e+03`."""
     text = number(value, digits)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def ratio(value: float) -> str:
-    """Return a speed-up.
+    """Return a speed-up as text.
 
-    Three decimals up to 10, then three significant digits; beyond a thousand either way only that.
+    It has three decimals below 10 and three significant digits above. Extreme values become `>1000` or `<0.001`.
     """
     if value > 1000:
         return ">1000"
@@ -39,9 +39,9 @@ def ratio(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Return a difference such as 0.042: `4.2 %`, two significant digits; from 100 % on as a factor, `2.5x`.
+    """Return a difference such as 0.042 as `4.2 %`, with two significant digits.
 
-    Beyond a factor of a thousand `any size`, for want of a difference that would do.
+    From 100 % on it becomes a factor, such as `2.5x`. Above a factor of 1000 it becomes `any size`.
     """
     if fraction >= 0.995:
         return "any size" if fraction > 999 else f"{number(1 + fraction, 2)}x"
@@ -49,7 +49,7 @@ def percent(fraction: float) -> str:
 
 
 def plain_percent(fraction: float) -> str:
-    """Return a setting such as 0.01 or 0.975 as it was written: `1 %`, `97.5 %`."""
+    """Return a setting such as 0.01 or 0.975 as a percentage without rounding: `1 %`, `97.5 %`."""
     return f"{100 * fraction:.6g} %"
 
 
@@ -59,19 +59,19 @@ def count(value: int | None) -> str:
 
 
 def several(amount: int, thing: str) -> str:
-    """`1 launch`, `2 launches`."""
+    """Return an amount with its noun: `1 launch`, `2 launches`."""
     ending = "es" if thing.endswith(("ch", "sh", "s", "x")) else "s"
     return f"{amount:,d} {thing}{'' if amount == 1 else ending}"
 
 
 def first_few(things: Iterable[object], most: int = 4, separator: str = ", ") -> str:
-    """Return the first `most` of `things`, and how many more there are."""
+    """Return the first `most` of `things` as text, with the number of further things."""
     names = [str(thing) for thing in things]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return separator.join(names[:most]) + more
 
 
 def sentence(text: str) -> str:
-    """Return `text` with a full stop where it has none."""
+    """Return `text` with a full stop at its end, unless it ends with a punctuation mark."""
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."

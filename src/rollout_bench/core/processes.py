@@ -1,6 +1,6 @@
-"""Process groups, signals and the node: who belongs to a group, how it is ended, what asks this process to end.
+"""Process groups, stop signals and the node's name.
 
-Only groups that we started ourselves are ever named here, by the pid and start time of their leader.
+Functions act only on groups that we started, identified by the pid and start time of their leader.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from types import FrameType
 PR_SET_PDEATHSIG = 1
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that ask a process of ours to end."""
+"""The signals that ask one of our processes to end."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A session that a process of ours leads.
+    """A session whose leader is one of our processes.
 
     Args:
         leader: pid of the leader, which is also the id of its process group and session.
-        started: the leader's start in clock ticks since boot; tells it from a later process of the same pid.
+        started: the leader's start in clock ticks since boot; it distinguishes the leader from a later process with
+            the same pid.
     """
 
     leader: int
@@ -46,35 +47,35 @@ class _Stat:
 
 
 def group_of(leader: int) -> Group:
-    """Return the group that the running (or not yet reaped) process `leader` leads."""
+    """Return the group of the process `leader`, which is running or not yet reaped."""
     stat = _stat(leader)
     return Group(leader, stat.started if stat is not None else -1)
 
 
 def members(group: Group) -> list[int]:
-    """Return pids of the living processes of `group`, also of those that left the process group but not the session."""
+    """Return the pids of all living processes in the process group or the session of `group`."""
     leader = _stat(group.leader)
     if leader is not None and leader.started != group.started:
-        return []  # the group is gone and its number belongs to somebody else
+        return []  # the group is gone; another process has the pid
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         pid = int(entry.name)
         with contextlib.suppress(OSError):  # ended meanwhile
-            # asked of the kernel: reading the state of all processes takes it 20 times as long
+            # system calls, because reading the state of all processes takes 20 times as long
             if group.leader in (os.getpgid(pid), os.getsid(pid)):
                 found += [pid] if is_living(pid) else []
     return found
 
 
 def members_of(groups: Sequence[Group]) -> list[int]:
-    """Return pids of the living processes of all `groups`."""
+    """Return the pids of the living processes of all `groups`."""
     return [pid for group in groups for pid in members(group)]
 
 
 def descendants(pid: int) -> set[int]:
-    """Return pids of the processes that `pid` started, or that those started; one whose parent has ended is missing."""
+    """Return the pids of all children, grandchildren and so on of `pid`, except orphans."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         stat = _stat(int(entry.name))
@@ -90,13 +91,13 @@ def descendants(pid: int) -> set[int]:
 SHARED_MEMORY = Path("/dev/shm")
 
 _OF_PYTHON = re.compile(rb" /dev/shm/((?:psm_|sem\.mp-)\w+)$", re.MULTILINE)
-"""Shared memory and semaphores with the random names that Python's multiprocessing gives them: one program's alone."""
+"""Shared memory and semaphores with the random names of Python's multiprocessing, which only one program uses."""
 
 
 def shared_memory_of(pids: Iterable[int]) -> set[Path]:
-    """Return the shared memory and semaphores of Python's multiprocessing that the processes have open, by path.
+    """Return the paths of the shared memory and semaphores of Python's multiprocessing that the processes have open.
 
-    What is still there once all of them were killed, nobody will ever use or remove.
+    Files that remain after all these processes were killed are garbage.
     """
     found = set()
     for pid in pids:
@@ -106,22 +107,22 @@ def shared_memory_of(pids: Iterable[int]) -> set[Path]:
 
 
 def is_living(pid: int) -> bool:
-    """Return whether the process has not ended; one that is being killed has not."""
+    """Return whether the process is still running; a process that is being killed counts as running."""
     stat = _stat(pid)
     return stat is not None and stat.state not in "ZX"
 
 
 def is_stopped(pid: int) -> bool:
-    """Return whether somebody stopped the process, by a signal or with a debugger."""
+    """Return whether a signal or a debugger has stopped the process."""
     stat = _stat(pid)
     return stat is not None and stat.state in "Tt"
 
 
 def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 60.0) -> bool:
-    """End every process of all `groups`: SIGTERM, up to `grace_s` seconds of waiting, SIGKILL until none is left.
+    """End every process of all `groups`: SIGTERM, a wait of up to `grace_s` seconds, then SIGKILL until all are gone.
 
     Returns:
-        False if processes were left after `limit_s` further seconds (stuck inside the kernel), else True.
+        False if processes remain after `limit_s` further seconds (stuck in the kernel), else True.
     """
     for pid in members_of(groups):
         _send(pid, signal.SIGTERM)
@@ -138,24 +139,24 @@ def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 
 
 
 def stop_groups(groups: Sequence[Group]) -> None:
-    """Stop every process of all `groups`, so that they use no CPU time until they are continued."""
+    """Stop (SIGSTOP) every process of all `groups`, so that they use no CPU time until `continue_groups`."""
     for pid in members_of(groups):
         _send(pid, signal.SIGSTOP)
 
 
 def continue_groups(groups: Sequence[Group]) -> None:
-    """Let every process of all `groups` go on that was stopped."""
+    """Continue (SIGCONT) every process of all `groups`."""
     for pid in members_of(groups):
         _send(pid, signal.SIGCONT)
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Have the kernel send `signal_number` to this process when the thread that started it ends."""
+    """Ask the kernel to send `signal_number` to this process when the thread that started the process ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
 def is_orphan_of(parent: int) -> bool:
-    """Have SIGTERM sent to this process when `parent`, which started it, ends; return whether it has ended already."""
+    """Ask the kernel for a SIGTERM when the parent process ends; return whether `parent` has ended already."""
     die_with_parent(signal.SIGTERM)
     return os.getppid() != parent
 
@@ -186,18 +187,18 @@ def _stat(pid: int) -> _Stat | None:
 
 
 class Watch:
-    """Notices the end of a process, our child or not, without reaping it.
+    """Detects the end of a process without reaping it. The process need not be our child.
 
     Args:
         pid: the process.
-        name: what it is, for messages.
+        name: the process's name in messages.
     """
 
     def __init__(self, pid: int, name: str) -> None:
         self.pid = pid
         self.name = name
         self.descriptor: int | None = None
-        """Becomes readable when the process ends; None on kernels before 5.3, where `ended` has to be asked."""
+        """Becomes readable when the process ends. None on kernels before 5.3: call `ended` there."""
         self._started = group_of(pid).started
         with contextlib.suppress(OSError, AttributeError):
             self.descriptor = os.pidfd_open(pid)
@@ -217,7 +218,7 @@ class Watch:
 
 
 def printed_by(*command: str) -> str:
-    """Return what a vendor's tool prints; empty where there is no such tool, or where it hangs for 20 s."""
+    """Return the output of a vendor's tool; empty if the tool is missing or runs longer than 20 s."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -238,9 +239,9 @@ class Interrupted(Exception):  # noqa: N818 (an outcome)
 
 @contextlib.contextmanager
 def signals_as_descriptor() -> Iterator[int]:
-    """While it holds, SIGINT, SIGTERM and SIGHUP are bytes to read from the descriptor and do nothing else.
+    """Yield a descriptor from which SIGINT, SIGTERM and SIGHUP can be read as bytes. They have no other effect.
 
-    A SIGHUP that is ignored (nohup) stays ignored.
+    An ignored SIGHUP (nohup) stays ignored.
     """
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     with stopping_handled_by(lambda *_: None):
@@ -255,7 +256,7 @@ def signals_as_descriptor() -> Iterator[int]:
 
 @contextlib.contextmanager
 def stopping_handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """While it holds, `handler` takes the signals of `STOPPING`; a SIGHUP that is ignored (nohup) stays ignored."""
+    """Handle the signals of `STOPPING` with `handler` inside the block; an ignored SIGHUP (nohup) stays ignored."""
     ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set[int]()
     before = {number: signal.signal(number, handler) for number in STOPPING if number not in ignored}
     try:
@@ -266,20 +267,21 @@ def stopping_handled_by(handler: Callable[[int, FrameType | None], object]) -> I
 
 
 def pause(signals: int, seconds: float) -> None:
-    """Sleep so long; raise `Interrupted` as soon as a signal comes to the descriptor of `signals_as_descriptor`."""
+    """Sleep for `seconds`; raise `Interrupted` when the descriptor of `signals_as_descriptor` receives a signal."""
     if select.select([signals], [], [], seconds)[0]:
         raise Interrupted(os.read(signals, 1)[0])
 
 
 def node_name() -> str:
-    """Name of the machine: as Slurm has it, or as ROLLOUT_BENCH_NODE says where the host name is a container's."""
+    """Return the machine's name: ROLLOUT_BENCH_NODE (for containers), else Slurm's node name, else the host name."""
     return os.environ.get("ROLLOUT_BENCH_NODE") or os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def scheduler_job() -> str | None:
-    """Id of the scheduler's job that this process is part of; None outside of a scheduler.
+    """Return the id of the scheduler's job of this process; None outside a scheduler.
 
-    It is Slurm's, or what ROLLOUT_BENCH_JOB says (the manifests' Jobs, which start a pod after another), or the pod's.
+    The id is Slurm's, else ROLLOUT_BENCH_JOB (set by our Kubernetes Jobs, which may start several pods), else the
+    pod's name.
     """
     in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") is not None
     known = os.environ.get("SLURM_JOB_ID") or os.environ.get("ROLLOUT_BENCH_JOB")

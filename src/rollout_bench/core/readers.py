@@ -1,6 +1,6 @@
-"""Readers of values that others wrote: trainers' settings, workload profiles, command lines.
+"""Readers of external values: trainers' settings, workload profiles, command lines.
 
-A reader returns a value as what it has to be, or raises `ValueError` with what is wanted instead.
+A reader returns the converted value, or raises `ValueError` with a description of valid values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ Reader = Callable[[Any], _Value]
 
 
 def finite(value: Any) -> float | None:
-    """Return a number; None for all else. Texts count too: YAML 1.1 has 1e-1 as one, and so have command lines."""
+    """Return a finite number, or None for any other value.
+
+    Text is converted, because command lines hold text and YAML 1.1 reads 1e-1 as text.
+    """
     try:
         found = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -42,12 +45,12 @@ index = _numbers("a whole number from 0 up", lambda found: found >= 0 and found.
 
 
 def maybe(reader: Reader[_Value]) -> Reader[_Value | None]:
-    """Return a reader that lets null be None."""
+    """Return a reader that also accepts None."""
     return lambda value: None if value is None else reader(value)
 
 
 def switch(value: Any) -> bool:
-    """Return true or false, written as YAML or as Python has them."""
+    """Return true or false, written as in YAML or Python, or as 0 or 1; raise `ValueError` for other values."""
     words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
     found = words.get(str(value).lower())
     if found is None:
@@ -56,7 +59,7 @@ def switch(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """Return a text that is not empty."""
+    """Return a non-empty text without surrounding space; raise `ValueError` for other values."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text")
     return value.strip()

@@ -1,4 +1,4 @@
-"""Whether a server keeps up with the rate at which requests arrive."""
+"""Checks whether a server keeps up with the arrival rate of requests."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 
 CHANCE = 3.0
-"""Standard deviations that may be chance: of the ten rates of a sweep none is to be too much for being unlucky."""
+"""Growth up to this many standard deviations may be chance, so that no rate of a ten-rate sweep fails by bad luck."""
 
 LONG = 0.4
-"""Mean E2EL over the time in which requests arrive, from which on a pass is too short to see whether a server keeps
-up."""
+"""Maximum ratio of mean E2EL to the time in which requests arrive. Above it, a pass is too short for this check."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """One pass whose requests arrived at a rate, in seconds: when each of n was due, E2EL and end of the m <= n that
-    succeeded, how long the pass took, and how many were cut as its time was over."""
+    """One pass whose requests arrived at a rate.
+
+    Args:
+        due_s: the time at which each request was due, in seconds [n].
+        e2el_s: E2EL of the m <= n requests that succeeded, in seconds [m].
+        end_s: end of the requests that succeeded, in seconds [m].
+        elapsed_s: duration of the pass, in seconds.
+        cut: number of requests that were cut off when the time of the pass was over.
+    """
 
     due_s: Array
     e2el_s: Array
@@ -32,18 +38,18 @@ class Arrivals:
 
 
 def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
-    """Return the rate at which requests were due, per second, and the share of it at which answers came.
+    """Return the offered rate (requests per second), and the share of it that the server answered.
 
-    With a the first and b the last time that one of n was due: offered is (n - 1) / (b - a), the mean over passes. A
-    server that falls behind has more and more requests under way, so what is looked at is by how much their number grew
-    in the second half of [a, b], when the first answers have long come, summed over passes. The share is
-    1 - growth / requests due in those halves, but 1 where the growth may be chance: below `CHANCE` standard deviations
-    of the difference of two such numbers, were requests independent. So latencies that differ from request to request,
-    and answers that come in bursts since a batch ends together, are not taken for falling behind, and few requests show
-    only what is far too much.
-    Where the mean E2EL is over `LONG` of b - a in a pass, nothing of the kind can be seen. The share is then answers
-    over the time of the passes, over what was offered: the least that it can be.
-    None where fewer than four requests tell, or all were due at once.
+    Let a be the first and b the last due time of a pass with n requests. The offered rate is (n - 1) / (b - a), the
+    mean over passes.
+    A server that falls behind has a growing number of running requests. The growth is measured in the second half of
+    [a, b], after the first answers have arrived, and summed over passes.
+    The share is 1 - growth / (requests due in these halves). It counts the growth as 0 if it may be chance: below
+    `CHANCE` standard deviations of a difference of two counts of independent requests. So varying latencies and bursts
+    of answers do not count as falling behind. With few requests only a large growth counts.
+    If the mean E2EL of a pass exceeds `LONG` * (b - a), the growth can't be measured. The share is then a lower bound:
+    answers per second of the passes, divided by the offered rate.
+    The result is None if a pass has fewer than four requests, or if all its requests were due simultaneously.
     """
     if not passes or any(one.due_s.size < 4 or np.ptp(one.due_s) <= 0 for one in passes):
         return None
@@ -55,21 +61,21 @@ def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
     growth = float(due - came)
     if growth > CHANCE * max(2 * float(under_way) + growth, 1.0) ** 0.5:
         return offered, float(came / due)
-    # What failed never comes back, however much of the growth may be chance.
-    # What was cut may have come.
+    # Failed requests count as unanswered even if the growth may be chance.
+    # Requests that were cut off do not count: they might have succeeded.
     ended = sum(one.due_s.size - one.cut for one in passes)
     return offered, sum(one.end_s.size for one in passes) / max(1, ended)
 
 
 def too_short(one: Arrivals) -> bool:
-    """Return whether requests took so long, measured by the time in which they arrived, that nothing can be seen."""
+    """Return whether requests took too long, relative to the time in which they arrived, for this check."""
     return bool(one.e2el_s.size and one.e2el_s.mean() > LONG * np.ptp(one.due_s))
 
 
 def _second_half(one: Arrivals) -> tuple[float, float, float]:
-    """Return requests due in it, answers that came in it, and how many that succeed were under way as it began."""
+    """Return for the second half of a pass: requests due, answers, and the later successes running at its start."""
     middle, last = float(one.due_s.min() + one.due_s.max()) / 2, float(one.due_s.max())
     came = int(((one.end_s > middle) & (one.end_s <= last)).sum())
-    due = max(int((one.due_s > middle).sum()) - 1, 1)  # the last one's answer can't have come as it is due
-    never = (one.due_s.size - one.end_s.size - one.cut) / 2  # about: requests of the first half that failed
+    due = max(int((one.due_s > middle).sum()) - 1, 1)  # the last request can't be answered when it is due
+    never = (one.due_s.size - one.end_s.size - one.cut) / 2  # estimate of the failed requests of the first half
     return due, came, max(0.0, int((one.due_s <= middle).sum()) - int((one.end_s <= middle).sum()) - never)

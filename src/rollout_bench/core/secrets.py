@@ -1,4 +1,4 @@
-"""What may be a secret, by its name or by how it looks: it must stand in no config, spec, record or manifest."""
+"""Detection of possible secrets by name or form. Configs, specs, records and manifests must not contain secrets."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 LEFT_OUT: Final = "(left out: may be a secret)"
-"""What stands in the place of a text that may be a secret."""
+"""Replacement for a text that may be a secret."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-"""The words of a name, however they are joined: HF_TOKEN, X-Api-Key, accessToken."""
+"""The words of a name in any style: HF_TOKEN, X-Api-Key, accessToken."""
 
 _SECRET_WORD = re.compile(
     r"\w*(passw|pwd|passphrase|secret|cookie|credential)\w*|auth(?!or(?!iz))\w*"
     r"|(api|access|private|auth|(open)?ai)?keys?|(api|access|auth|hf|hub|git(hub|lab)?)?tokens?"
     r"|(pg|db)?pass|creds?|pat|pw|jwt|bearer|sig(nature)?"
 )
-"""Words that name secrets; no part of a longer word is meant: a monkey is no key, tiktoken and a tokenizer no token."""
+"""Words that name secrets. Most must match whole words: `monkey` is no key, and `tokenizer` is no token."""
 
 _COUNTS = {"tokens", "threshold"}
-"""Words of names that count tokens, where a number is no secret."""
+"""Words in names of token counts, whose numbers are no secrets."""
 
 _SPECIAL = {"bos", "eos", "pad", "unk", "mask", "stop"}
-"""Words of names of a tokenizer's special tokens."""
+"""Words in names of a tokenizer's special tokens."""
 
 _COLUMNS = {"prompt", "response", "reward", "image", "video", "messages", "tools", "label", "sort"}
-"""Words of names of settings that say by which key a trainer finds something: verl's `data.prompt_key`."""
+"""Words in names of settings whose value is a column of a data set, such as verl's `data.prompt_key`."""
 
 _LOOKS_SECRET = re.compile(
     r"(?i:^(bearer|basic|token)\s+(?!\$)\S+$|\b(authorization|api-key)[\"']?\s*[:=]\s*[\"']?(?!\$)\S)"
@@ -35,24 +35,24 @@ _LOOKS_SECRET = re.compile(
     r"|(AKIA|ASIA)[A-Z0-9]{12}|eyJ[\w-]{8,}\.[\w-]{16}|npm_\w{30}|pypi-AgE|[sr]k_(live|test)_\w{8}|SG\.[\w-]{16}"
     r"|AIza[\w-]{30}|hf_[A-Za-z0-9]{16}|nvapi-[\w-]{16}|gsk_\w{16}|r8_\w{16}|dckr_pat_[\w-]{8}|ya29\.[\w-]{8})"
 )
-"""Values that are secrets whatever they are called: of an Authorization header, the keys that hubs, forges and clouds
-hand out (with fewer letters than detect-secrets wants of them), a user or a password in an address."""
+"""Values that are secrets under any name: Authorization headers, API keys of hubs, forges and clouds, and a user or a
+password in a URL. Keys match with fewer letters than in detect-secrets."""
 
 _NAMED_INSIDE = re.compile(r"(?:(?<!\S)--?([\w.-]+)[=\s]\s*|\b([A-Za-z_]\w*)=)(?![$-])([^\s&,;]{4,})")
-"""Names and values within a text: options of a command, variables before it, the query of an address.
+"""Names and values inside a text: options of a command, variables before a command, the query of a URL.
 
-What begins with - is the next option, and what is shorter (`tokens=4k`) is too short for a secret."""
+A value that begins with - is the next option. A value under four characters (`tokens=4k`) is too short for a secret."""
 
 _SWITCH = re.compile(r"[01]?|true|false", re.IGNORECASE)
 
 
 def secret_words(name: str) -> set[str]:
-    """Return the words of `name` that name secrets, in small letters; empty where it holds none."""
+    """Return the words of `name` that name secrets, in lower case."""
     return {word for word in _words(name) if _SECRET_WORD.fullmatch(word)}
 
 
 def looks_secret(value: str) -> bool:
-    """Return whether `value` is what secrets look like, or names one within: an option of a command, for instance."""
+    """Return whether `value` has the form of a secret, or contains one by name, such as an option of a command."""
     if _LOOKS_SECRET.search(value):
         return True
     inside = _NAMED_INSIDE.findall(value)
@@ -60,7 +60,7 @@ def looks_secret(value: str) -> bool:
 
 
 def may_be_secret(name: str, value: str) -> bool:
-    """Return whether `value` may be a secret where it is called `name`; switches and numbers of tokens are none."""
+    """Return whether `value` with the name `name` may be a secret; switches and token counts are no secrets."""
     return _named_secret(name, value) or looks_secret(value)
 
 
@@ -72,7 +72,7 @@ def _named_secret(name: str, value: str) -> bool:
     is_count = of_text and bool(_COUNTS & set(_words(name))) and re.fullmatch(r"(?i)\d+[km]?|auto", value) is not None
     is_special = of_text and (bool(_SPECIAL & set(_words(name))) or re.fullmatch(r"<\S+>", value) is not None)
     is_column = secret == {"key"} and bool(_COLUMNS & set(_words(name))) and value.isidentifier()
-    is_ours = name == "key" and re.fullmatch(r"[0-9a-f]{8}", value) is not None  # what experiments are called by
+    is_ours = name == "key" and re.fullmatch(r"[0-9a-f]{8}", value) is not None  # the key of an experiment
     is_path = _words(name)[-1] in ("path", "dir", "base", "file") and value.startswith("/")
     return not (is_count or is_special or is_column or is_ours or is_path) and _SWITCH.fullmatch(value) is None
 
@@ -83,10 +83,10 @@ def without_secrets(
     """Return `content` with `LEFT_OUT` for each text that may be a secret, and the dotted names of these texts.
 
     Args:
-        content: what a file may hold, however deep.
-        is_secret: says of a name and a text whether it is one.
-        place: dotted name of `content`; a name that is a secret itself is left out of names, too.
-        name: the last part of that.
+        content: the nested content of a file.
+        is_secret: returns whether a text is a secret, from its name and the text.
+        place: dotted name of `content`. A key that may be a secret is replaced in names, too.
+        name: the last part of `place`.
     """
     if isinstance(content, str):
         return (LEFT_OUT, [place]) if is_secret(name, content) else (content, [])

@@ -1,4 +1,4 @@
-"""YAML that a user wrote, read with every way in which it can be damaged told in two lines."""
+"""YAML files from users. Each kind of damage raises a `UserError` of two lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rollout_bench.core.errors import UserError
 
 _MOST_BYTES = 1 << 20
 _MOST_VALUES = 100_000
-"""What a config holds at most. Aliases of aliases multiply: without a limit 300 bytes make 10 billion values."""
+"""Maximum values in a config. Nested aliases multiply: without a limit 300 bytes expand to 10 billion values."""
 
 
 class _NoKeyTwice(yaml.SafeLoader):
-    """YAML where a key that stands twice in one mapping is an error, or noted; plain YAML lets the last one win."""
+    """YAML loader that rejects or records duplicate keys in a mapping; the standard loader keeps the last one."""
 
     twice: list[str] | None = None
 
@@ -35,12 +35,12 @@ def read_text(path: Path, what: str, remedy: str, where: str | None = None) -> s
 
     Args:
         path: the file.
-        what: what it should be.
-        remedy: what to do about one that is damaged.
-        where: what to do about one that is not there; the same by default.
+        what: the expected kind of file, for messages.
+        remedy: what the user should do about a damaged file.
+        where: what the user should do about a missing file; `remedy` by default.
 
     Raises:
-        UserError: naming the file, where it is not there, too large, or not UTF-8.
+        UserError: if the file is missing, too large, or not UTF-8. The error names the file.
     """
     try:
         with path.open("rb") as file:
@@ -66,18 +66,18 @@ def read_mapping(
     example: str = "",
     twice: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the YAML in a file, which must have keys at its top.
+    """Return the content of a YAML file, which must be a mapping.
 
     Args:
         path: the file.
-        what: what it should be.
-        remedy: what to do about one that is damaged.
-        where: what to do about one that is not there; the same by default.
-        example: keys that it may have.
-        twice: takes the keys that stand twice, of which the last one holds; None: such a key is an error.
+        what: the expected kind of file, for messages.
+        remedy: what the user should do about a damaged file.
+        where: what the user should do about a missing file; `remedy` by default.
+        example: valid keys, for messages.
+        twice: list that receives duplicate keys, whose last value counts. If None, a duplicate key is an error.
 
     Raises:
-        UserError: naming the file and, for a syntax error, line and column.
+        UserError: if the file is missing or damaged. The error names the file, and line and column of a syntax error.
     """
     return mapping_in(read_text(path, what, remedy, where), path, what, remedy, example, twice)
 
@@ -85,7 +85,7 @@ def read_mapping(
 def mapping_in(
     text: str, path: Path, what: str, remedy: str, example: str = "", twice: list[str] | None = None
 ) -> dict[str, Any]:
-    """Return the YAML in `text`, as `read_mapping` does, where `path` is what messages name."""
+    """Return the mapping in the YAML `text`, as `read_mapping` does; messages name `path`."""
     try:
         content = _content(path, text, twice)
     except yaml.YAMLError as error:
@@ -96,7 +96,7 @@ def mapping_in(
     except (
         ValueError,
         AttributeError,
-    ) as error:  # what PyYAML raises on a date that does not exist, or on 5,000 digits
+    ) as error:  # PyYAML raises these on an impossible date, or on 5,000 digits
         raise UserError(f"{path}: holds a value that can't be read: {error}", remedy) from None
     except RecursionError:
         raise UserError(f"{path}: is nested deeper than any {what} is", remedy) from None
@@ -106,7 +106,7 @@ def mapping_in(
 
 
 def _content(path: Path, text: str, twice: list[str] | None) -> Any:
-    """Return what `text` holds; raise `UserError` before aliases are filled in that would make too much of it."""
+    """Return the content of `text`; raise `UserError` before too many aliases are expanded."""
     loader = _NoKeyTwice(text)
     loader.twice = twice
     node = loader.get_single_node()
@@ -121,12 +121,9 @@ def _content(path: Path, text: str, twice: list[str] | None) -> Any:
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Return how many values `node` stands for, each alias counted in full.
-
-    `counted` remembers them by the node's id.
-    """
+    """Return the number of values in `node`, each alias counted in full. `counted` caches them by the node's id."""
     if id(node) not in counted:
-        counted[id(node)] = _MOST_VALUES + 1  # until it is known: a node that holds itself has no end
+        counted[id(node)] = _MOST_VALUES + 1  # until counted: a node that contains itself is infinite
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         inner = [value for part in parts for value in (part if isinstance(part, tuple) else (part,))]
         counted[id(node)] = 1 + sum(_values(value, counted) for value in inner)
