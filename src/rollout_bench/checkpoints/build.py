@@ -1,4 +1,4 @@
-"""Build a checkpoint directory: whole, or not there."""
+"""Builds a checkpoint directory, complete or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.core.errors import UserError
 
 MANIFEST = "synthetic.json"
-"""Says what a directory was built from and how long each file is; written last."""
+"""File with the directory's shape and format and the size of each file; written last."""
 
 
 def build_checkpoint(
@@ -40,8 +40,9 @@ def build_checkpoint(
     """Build a checkpoint directory that vLLM loads.
 
     The same shape, seed and format give the same bytes on the same torch version. All formats round the same bf16
-    weights. Memory stays near that of one tensor for each core. The directory is built beside its destination and
-    renamed, so what stands there is whole; a whole one is left alone. Builders of one destination wait for each other.
+    weights. Memory use is about one tensor for each core. The directory is built beside its destination and renamed, so
+    the destination is always complete. A complete checkpoint is not built again. Builders of the same destination wait
+    for each other.
 
     Args:
         shape: the model.
@@ -50,11 +51,11 @@ def build_checkpoint(
         config_only: leave the weights out, for `load_format: dummy`.
 
     Returns:
-        Whether it was built; False when the same checkpoint was already there.
+        Whether it was built; False if the same checkpoint already exists.
 
     Raises:
-        UserError: the format does not suit the shape, something else stands at the destination, or the disk
-            is full or not writable.
+        UserError: if the format does not suit the shape, the destination is something else, or the disk is full or not
+            writable.
     """
     try:
         checked = check_format(shape, weights_format)
@@ -79,7 +80,7 @@ def _build(
     identity: dict[str, Any],
     config_only: bool,
 ) -> None:
-    # The lock makes one fixed name safe, so the remains of a killed build are found and removed.
+    # The lock makes a fixed name safe, so the remains of a killed build are found and removed.
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -105,7 +106,7 @@ def _build(
 
 
 def _write_weights(directory: Path, shape: ResolvedShape, weights_format: WeightsFormat) -> None:
-    # Importing torch takes seconds, and a refused build or a whole destination needs none of it.
+    # Importing torch takes seconds, and a refused build or a complete destination does not need it.
     from rollout_bench.checkpoints.weights import write_shards
 
     shards = plan_shards(shape, weights_format)
@@ -133,10 +134,10 @@ def _identity(shape: ResolvedShape, weights_format: WeightsFormat, config_only: 
 
 
 def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
-    """Return whether the same checkpoint stands there; nothing or an empty directory is False.
+    """Return whether the same checkpoint exists there; False if nothing or an empty directory does.
 
     Raises:
-        UserError: something else stands there, or the checkpoint is damaged.
+        UserError: if something else exists there, or the checkpoint is damaged.
     """
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return False
@@ -195,7 +196,7 @@ def _disk_error(error: OSError, destination: Path) -> UserError:
 
 @contextmanager
 def _lock(destination: Path) -> Iterator[None]:
-    # flock ends with its process, however that ends. The file stays: removing it would let two builders lock two files.
+    # The lock ends with its process. The file stays: if it were removed, two builders could lock two different files.
     with destination.with_name(f".{destination.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,9 +1,9 @@
-"""Weight formats: the tensors of an architecture, how each format stores them, config.json, tokenizer and file sizes.
+"""Weight formats: the tensors of an architecture, their form in each format, config.json, tokenizer and file sizes.
 
-Byte-level BPE without merges, as tokenizer.json describes it: https://huggingface.co/docs/tokenizers. Ids 0 to 255 are
-the bytes, all further ones a word each, a space and letters, all as long. `ignore_merges` takes a word that is in the
-vocabulary whole and splits any other into its bytes. So ids of words, put into text, come back as the same ids. Those
-of bytes need not: two of them may be half a character, or begin a word.
+The tokenizer is byte-level BPE without merges, in the form of tokenizer.json: https://huggingface.co/docs/tokenizers.
+Ids 0 to 255 are the bytes. Each further id is a word of a space and letters, and all words have the same length.
+`ignore_merges` keeps a word in the vocabulary whole and splits other words into bytes. So the ids of words, decoded to
+text, are encoded to the same ids. The ids of bytes may not be: two bytes may form half a character, or begin a word.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.core.errors import did_you_mean
 
 BUILDER_VERSION = 2
-"""Goes up when the same shape and seed no longer give the same files, and is part of their folder's name. 1 had no
+"""Increased when the same shape and seed give different files; part of the folder's name. Version 1 had no
 tokenizer."""
 
 
 class Role(Enum):
-    """What a tensor does, which decides how it is filled and whether a format quantizes it."""
+    """Purpose of a tensor, which determines its values and whether a format quantizes it."""
 
     LINEAR = "linear"
-    """Projection that quantized formats store as whole numbers."""
+    """Projection that quantized formats store as integers."""
     RESIDUAL_LINEAR = "residual_linear"
-    """Projection like LINEAR whose output is added to the residual stream."""
+    """Projection like LINEAR, whose output is added to the residual stream."""
     ROUTER = "router"
     """Expert router: a projection that stays in bf16 in every format."""
     EMBEDDING = "embedding"
@@ -53,7 +53,7 @@ class TensorSpec:
 
     @property
     def quantizable(self) -> bool:
-        """Whether quantized formats store this tensor as whole numbers."""
+        """Whether quantized formats store this tensor as integers."""
         return self.role in (Role.LINEAR, Role.RESIDUAL_LINEAR)
 
 
@@ -132,14 +132,14 @@ MODELSLIM_TYPES = {"modelslim-w8a8": "W8A8_DYNAMIC", "modelslim-w8a16": "W8A16"}
 ITEM_BYTES = {"I8": 1, "BF16": 2, "I32": 4, "F32": 4, "I64": 8}
 """Bytes per value of the safetensors dtypes in use."""
 WORD_BITS = 32
-"""Of the int32 words that hold the values of a pack-quantized weight."""
+"""Bits of the int32 words in a pack-quantized weight."""
 GROUP = 128
-"""Successive inputs of an output channel that share a scale in 4 bits."""
+"""Number of successive inputs of an output channel that share a scale in 4-bit formats."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor as a checkpoint file holds it: name, safetensors dtype and shape."""
+    """One tensor in a checkpoint file: name, safetensors dtype and shape."""
 
     name: str
     dtype: str
@@ -147,15 +147,15 @@ class StoredTensor:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that the tensor takes in the file."""
+        """Bytes of the tensor in the file."""
         return ITEM_BYTES[self.dtype] * prod(self.shape)
 
 
 def check_format(shape: ResolvedShape, weights_format: str) -> WeightsFormat:
-    """Return the format when it exists and the architecture can be stored in it.
+    """Return the format if it exists and supports the architecture.
 
     Raises:
-        ValueError: one sentence, when the format is unknown or no engine could load the result.
+        ValueError: if the format is unknown or no engine could load the result; one sentence.
     """
     for known in FORMATS:
         if known == weights_format:
@@ -177,7 +177,7 @@ def check_format(shape: ResolvedShape, weights_format: str) -> WeightsFormat:
 
 
 def stored_tensors(spec: TensorSpec, weights_format: WeightsFormat) -> tuple[StoredTensor, ...]:
-    """Return what a format stores for one tensor of the model: itself, or whole numbers with their scales."""
+    """Return the stored tensors of a format for one tensor of the model: itself, or integers with their scales."""
     if weights_format == "bf16" or not spec.quantizable:
         return (StoredTensor(spec.name, "BF16", spec.shape),)
     rows, columns = spec.shape
@@ -206,7 +206,7 @@ def stored_tensors(spec: TensorSpec, weights_format: WeightsFormat) -> tuple[Sto
 
 
 def quantization_config(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, Any] | None:
-    """Return config.json's `quantization_config`, or None for the formats that do not use one."""
+    """Return config.json's `quantization_config`; None for formats without one."""
     if not weights_format.startswith("compressed-tensors"):
         return None
     weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
@@ -231,7 +231,7 @@ def quantization_config(shape: ResolvedShape, weights_format: WeightsFormat) -> 
 
 
 def modelslim_description(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, str] | None:
-    """Return the content of ModelSlim's quant_model_description.json, or None for other formats.
+    """Return the content of ModelSlim's quant_model_description.json; None for other formats.
 
     vllm-ascend looks up every module by `<module>.weight`, so a tied lm_head is listed although it is not stored.
     """
@@ -245,8 +245,8 @@ def modelslim_description(shape: ResolvedShape, weights_format: WeightsFormat) -
     return description
 
 
-# openPangu's own model_type exists only in its remote code. vLLM picks the model class by `architectures`, and
-# Llama's config class carries every attribute which that class reads (attention_bias, rope_parameters, head_dim ...).
+# openPangu's own model_type exists only in its remote code. vLLM selects the model class by `architectures`, and
+# Llama's config class has every attribute that this class reads (attention_bias, rope_parameters, head_dim ...).
 MODEL_TYPES = {"qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3_moe", "openpangu": "llama"}
 MODEL_CLASSES = {
     "qwen2": "Qwen2ForCausalLM",
@@ -276,7 +276,7 @@ def hf_config(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, 
         "rope_theta": shape.rope_theta,
         "rms_norm_eps": RMS_NORM_EPS[shape.architecture],
         "attention_bias": "o_proj" in shape.biased_projections,
-        # Some config classes default to real token ids, and random weights do sample them.
+        # Some config classes default to real token ids, which random weights would sample.
         "bos_token_id": None,
         "eos_token_id": None,
         "pad_token_id": None,
@@ -297,21 +297,21 @@ def hf_config(shape: ResolvedShape, weights_format: WeightsFormat) -> dict[str, 
 
 
 SHARD_BYTES = 4 << 30
-"""A file is closed before it grows past this."""
+"""Maximum size of a file in bytes, unless a single tensor is larger."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One safetensors file: its name and the tensors of the model that it holds, in order."""
+    """One safetensors file: its name and its tensors, in order."""
 
     name: str
     specs: tuple[TensorSpec, ...]
 
 
 def plan_shards(shape: ResolvedShape, weights_format: WeightsFormat) -> list[Shard]:
-    """Divide a model over files of at most SHARD_BYTES, unless a single tensor is larger.
+    """Divide a model into files of at most SHARD_BYTES, unless a single tensor is larger.
 
-    A weight and its scales stay in one file. One file has no number in its name, as transformers writes it.
+    A weight and its scales stay in the same file. A single file has no number in its name, as in transformers.
     """
     groups: list[list[TensorSpec]] = [[]]
     filled = 0
@@ -330,21 +330,21 @@ def plan_shards(shape: ResolvedShape, weights_format: WeightsFormat) -> list[Sha
 
 
 def checkpoint_bytes(shape: ResolvedShape, weights_format: WeightsFormat) -> int:
-    """Return bytes that all weights of a model take in a format, without walking every layer.
+    """Return the bytes of all weights of a model in a format, without file headers.
 
-    File headers not counted.
+    The size of one layer is multiplied by the number of layers.
     """
     layers = shape.num_hidden_layers * stored_bytes(layer_tensors(shape, 0), weights_format)
     return stored_bytes(outer_tensors(shape), weights_format) + layers
 
 
 def stored_bytes(specs: Iterable[TensorSpec], weights_format: WeightsFormat) -> int:
-    """Return bytes that the tensors take in a format, headers not counted."""
+    """Return the bytes of the tensors in a format, without headers."""
     return sum(stored.size_bytes for spec in specs for stored in stored_tensors(spec, weights_format))
 
 
 def shard_index(shards: Sequence[Shard], weights_format: WeightsFormat) -> tuple[str, dict[str, object]]:
-    """Return the index of a sharded checkpoint, its file name and its content: which file holds which tensor."""
+    """Return the index of a sharded checkpoint: its file name, and its map of tensors to files."""
     name = f"{shards[0].name.rsplit('-', 3)[0]}.safetensors.index.json"
     weight_map = {
         stored.name: shard.name
@@ -357,7 +357,7 @@ def shard_index(shards: Sequence[Shard], weights_format: WeightsFormat) -> tuple
 
 
 def file_header(stored: Sequence[StoredTensor]) -> bytes:
-    """Return the JSON header of a safetensors file, padded so that the values after it are aligned."""
+    """Return the JSON header of a safetensors file, padded so that the values are aligned."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for item in stored:
@@ -370,17 +370,17 @@ def file_header(stored: Sequence[StoredTensor]) -> bytes:
 
 BYTES = 256
 SMALLEST_VOCABULARY = BYTES
-"""Ids that it takes to write any text; a smaller model has no tokenizer."""
+"""Minimum number of ids that can represent any text; a model with fewer ids has no tokenizer."""
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def tokenizer_files(vocabulary: int, longest: int) -> dict[str, dict[str, Any]]:
-    """File name -> content of a tokenizer with `vocabulary` ids, none of them special, in the form of transformers'.
+    """Return file name -> content of a tokenizer in transformers' form, with `vocabulary` ids and no special ids.
 
     Args:
-        vocabulary: number of ids; below `SMALLEST_VOCABULARY` there are no files.
-        longest: tokens in the longest sequence that the model takes.
+        vocabulary: number of ids; below `SMALLEST_VOCABULARY` the result is empty.
+        longest: largest number of tokens in a sequence for the model.
     """
     if vocabulary < SMALLEST_VOCABULARY:
         return {}
@@ -431,9 +431,9 @@ def _word(number: int, length: int) -> str:
 
 
 def _byte_letters() -> list[str]:
-    """Return the character that stands for each byte in byte-level BPE.
+    """Return the character for each byte in byte-level BPE, as in GPT-2.
 
-    GPT-2's: printable ones for themselves, the others from U+0100 on
+    Printable bytes are themselves, other bytes are characters from U+0100 on
     (https://github.com/openai/gpt-2/blob/master/src/encoder.py, `bytes_to_unicode`).
     """
     own = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}

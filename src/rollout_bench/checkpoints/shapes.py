@@ -1,4 +1,4 @@
-"""Shapes of synthetic models: presets, and what a user may write under `synthetic:`."""
+"""Shapes of synthetic models: presets, and the user's settings under `synthetic:`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESETS: Mapping[str, Mapping[str, FieldValue]] = MappingProxyType(
             "tie_word_embeddings": True,
             "rope_theta": 1_000_000.0,
         },
-        # About 3 M parameters: starts fast, measures nothing.
+        # About 3 M parameters: starts fast, too small for measurements.
         "qwen3-tiny": {
             "architecture": "qwen3",
             "hidden_size": 256,
@@ -71,7 +71,7 @@ PRESETS: Mapping[str, Mapping[str, FieldValue]] = MappingProxyType(
             "tie_word_embeddings": False,
             "rope_theta": 16_000_000.0,
         },
-        # About 3 M parameters, its output head an own matrix.
+        # About 3 M parameters, with a separate output head.
         "qwen2-tiny": {
             "architecture": "qwen2",
             "hidden_size": 256,
@@ -161,7 +161,7 @@ PRESETS: Mapping[str, Mapping[str, FieldValue]] = MappingProxyType(
             "rope_theta": 1_000_000.0,
         },
         # config.json of openPangu-Embedded-7B-V1.1 (GitHub: wujing215/OpenPangu7B-on-NVIDIA).
-        # Its model card gives 12800 as "hidden dimension"; config.json says that is intermediate_size.
+        # Its model card calls 12800 "hidden dimension"; in config.json it is intermediate_size.
         "pangu-7b": {
             "architecture": "openpangu",
             "hidden_size": 4096,
@@ -191,14 +191,14 @@ MULTIPLE = 16
 
 
 OTHER_NORM = 1.25
-"""What norms are in other weights of a model. bf16 has it."""
+"""Value of norms in a model's other weights, exact in bf16."""
 
 
 class ResolvedShape(BaseModel):
-    """A complete model shape: what a checkpoint is built from. `model_dump()` is JSON-able.
+    """A complete model shape, from which a checkpoint is built. `model_dump()` can be written as JSON.
 
     Raises:
-        ValueError: on construction, when the fields contradict each other.
+        ValueError: on construction, if the fields contradict each other.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -219,11 +219,11 @@ class ResolvedShape(BaseModel):
     moe_intermediate_size: Width | None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     norm: Annotated[float, Field(gt=0, le=2, exclude_if=lambda value: value == 1.0)] = 1.0
-    """All weights of norms. Left out of `model_dump()` where it is one: nothing but `other_weights` has another."""
+    """Value of all norm weights. `model_dump()` leaves it out if it is 1; only `other_weights` sets another value."""
 
     @property
     def biased_projections(self) -> tuple[str, ...]:
-        """Projections of attention that carry a bias: openPangu's all do, Qwen2's but for the last."""
+        """Attention projections with a bias: all in openPangu, all but the last in Qwen2."""
         return {"openpangu": ("q_proj", "k_proj", "v_proj", "o_proj"), "qwen2": ("q_proj", "k_proj", "v_proj")}.get(
             self.architecture, ()
         )
@@ -234,7 +234,7 @@ class ResolvedShape(BaseModel):
         return self.architecture in ("qwen3", "qwen3_moe")
 
     def other_weights(self) -> ResolvedShape:
-        """Return the same model with the weights of the next seed, and with other norms, which no seed changes."""
+        """Return the same model with the weights of the next seed, and with other values of norms."""
         return self.model_copy(update={"seed": (self.seed + 1) % (1 << 63), "norm": OTHER_NORM})
 
     @model_validator(mode="after")
@@ -244,7 +244,7 @@ class ResolvedShape(BaseModel):
 
 
 class SyntheticModel(BaseModel):
-    """A model that the project builds itself: a preset, perhaps in other sizes."""
+    """A model that the project builds itself: a preset, possibly with other sizes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -252,7 +252,7 @@ class SyntheticModel(BaseModel):
     shape: dict[str, FieldValue] = Field(
         {},
         description=(
-            "Sizes in which it differs from the preset, by the names of its config.json: num_hidden_layers, "
+            "Sizes that differ from the preset, under their names in config.json: num_hidden_layers, "
             "hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim, vocab_size, "
             "max_position_embeddings, tie_word_embeddings, rope_theta; with experts num_experts, num_experts_per_tok, "
             "moe_intermediate_size. Widths are multiples of 16 (head_dim for vLLM on CPU: of 32)."
@@ -271,8 +271,8 @@ class SyntheticModel(BaseModel):
         """Return the complete shape.
 
         Raises:
-            ValueError: one sentence that names the field: an unknown preset or size, or sizes that contradict each
-                other.
+            ValueError: if a preset or size is unknown, or sizes contradict each other; one sentence that names the
+                field.
         """
         if self.preset not in PRESETS:
             raise ValueError(f"preset {self.preset!r} is unknown; there are {', '.join(sorted(PRESETS))}")
@@ -288,7 +288,7 @@ class SyntheticModel(BaseModel):
 
 
 def wrong_field(error: ValidationError, fields: type[BaseModel]) -> str:
-    """Say what is wrong with the first wrong field of a command's JSON object, which may have those of `fields`."""
+    """Return the problem of the first wrong field in a command's JSON object, whose valid fields are in `fields`."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -301,7 +301,7 @@ def check_shape(fields: Mapping[str, Any]) -> None:
     """Check that the sizes of a complete shape fit together.
 
     Raises:
-        ValueError: one sentence that names the field at fault.
+        ValueError: if they do not; one sentence that names the field.
     """
     moe = fields["architecture"] == "qwen3_moe"
     for name in MOE_FIELDS:

@@ -1,6 +1,6 @@
-"""The numbers: seeded random weights, their rounding to 8 and 4 bits, written one tensor at a time.
+"""The values of weights: seeded random numbers, rounded to 8 and 4 bits, written one tensor at a time.
 
-safetensors' own save_file needs a whole file in memory; the format is a length, a JSON header and the raw values
+safetensors' own save_file needs a whole file in memory. The format is a length, a JSON header and the raw values
 (https://huggingface.co/docs/safetensors#format).
 """
 
@@ -30,7 +30,7 @@ from rollout_bench.checkpoints.formats import (
 from rollout_bench.checkpoints.shapes import ResolvedShape
 
 CHUNK_ELEMENTS = 1 << 22
-"""Values drawn at a time in float32 (16 MiB), so that a large embedding needs no float32 copy of itself."""
+"""Number of float32 values in one draw (16 MiB), to avoid a float32 copy of a large embedding."""
 TORCH_DTYPES = {
     "I8": torch.int8,
     "BF16": torch.bfloat16,
@@ -41,15 +41,15 @@ TORCH_DTYPES = {
 
 
 def random_weight(spec: TensorSpec, shape: ResolvedShape) -> torch.Tensor:
-    """Return one bf16 tensor of the model, drawn from its own stream of the seed.
+    """Return one bf16 tensor of the model, drawn from its own random stream.
 
-    Projections are uniform with variance 1 / in, so a normalised input keeps its scale; those that write to the
-    residual stream have a further 1 / (2 * layers), so that the stream's variance stays near 1 through all layers
-    (the scaling of GPT-2, Radford et al. 2019, section 2.3). Norms are `shape.norm`, which is one.
+    Projections are uniform with variance 1 / in, so a normalised input keeps its scale. Projections into the residual
+    stream have an additional factor 1 / (2 * layers), so that the stream's variance stays near 1 through all layers
+    (the scaling of GPT-2, Radford et al. 2019, section 2.3). Norms have the value `shape.norm`, usually 1.
 
     Args:
         spec: the tensor; the result has its shape.
-        shape: the model. Streams are keyed by its seed and by tensor name, so formats and shards do not change the
+        shape: the model. Streams depend on its seed and the tensor's name, so formats and shards do not change the
             values.
     """
     if spec.role is Role.NORM:
@@ -64,9 +64,9 @@ def random_weight(spec: TensorSpec, shape: ResolvedShape) -> torch.Tensor:
 
 
 def random_weights(specs: Iterable[TensorSpec], shape: ResolvedShape) -> Iterator[torch.Tensor]:
-    """Yield `random_weight` of each of `specs` in order, drawn by all cores, so many tensors ahead.
+    """Yield `random_weight` for each of `specs` in order; all cores draw tensors in advance.
 
-    One core draws some 10^8 numbers a second, which is more than a minute for a model of 8 billion.
+    One core draws about 10^8 numbers a second, so a model of 8 billion parameters would take more than a minute.
     """
     cores = len(os.sched_getaffinity(0))
     if cores == 1:
@@ -74,7 +74,7 @@ def random_weights(specs: Iterable[TensorSpec], shape: ResolvedShape) -> Iterato
         return
     threads = torch.get_num_threads()
     try:
-        # torch draws on one thread, but rounds on as many as it has, in each thread of the pool
+        # torch draws on one thread, but would round on all its threads in each thread of the pool
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             drawn: deque[Future[torch.Tensor]] = deque()
             for spec in specs:
@@ -90,7 +90,7 @@ def random_weights(specs: Iterable[TensorSpec], shape: ResolvedShape) -> Iterato
 def encode(
     spec: TensorSpec, weight: torch.Tensor, weights_format: WeightsFormat
 ) -> list[tuple[StoredTensor, torch.Tensor]]:
-    """Return the tensors that a format stores for one bf16 weight, in the order of `formats.stored_tensors`."""
+    """Return the stored tensors of a format for one bf16 weight, in the order of `formats.stored_tensors`."""
     return list(zip(stored_tensors(spec, weights_format), _values(spec, weight, weights_format), strict=True))
 
 
@@ -99,12 +99,12 @@ def round_to_int8(weight: torch.Tensor, scale_dtype: torch.dtype) -> tuple[torch
 
     Args:
         weight: [out, in], any float dtype.
-        scale_dtype: dtype that the scale is stored in; rounding uses the stored scale, not the exact one.
+        scale_dtype: dtype of the stored scale; rounding uses the stored scale, not the exact one.
 
     Returns:
-        int8 values [out, in] in -127..127 and scales [out, 1]: weight is about values * scales.
+        int8 values [out, in] in -127..127 and scales [out, 1]; weight is approximately values * scales.
     """
-    # by a tensor: on a GPU torch multiplies by the reciprocal of a number, and scales in float32 may have another bit
+    # a tensor: on a GPU torch would multiply by the reciprocal of a number, which may change the last bit of scales
     most = torch.tensor(127.0, device=weight.device)
     exact = weight.float().abs().amax(dim=1, keepdim=True) / most
     scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(scale_dtype)
@@ -115,14 +115,15 @@ def round_to_int8(weight: torch.Tensor, scale_dtype: torch.dtype) -> tuple[torch
 def round_to_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Round a weight to 4 bits, symmetric, with one scale for each `GROUP` inputs of an output channel.
 
-    As compressed-tensors makes scales (`calculate_qparams`): 15 steps from the smallest value to the largest. They are
-    stored in bf16, and rounding uses what is stored.
+    Scales are as in compressed-tensors (`calculate_qparams`): 15 steps from the smallest to the largest value. They are
+    stored in bf16, and rounding uses the stored scales.
 
     Args:
         weight: [out, in], any float dtype; in is a multiple of `GROUP`.
 
     Returns:
-        int8 values [out, in] in -8..7 and scales [out, in / GROUP]: weight is about values * scales of their group.
+        int8 values [out, in] in -8..7 and scales [out, in / GROUP]; weight is approximately values * scales of their
+        group.
     """
     rows, columns = weight.shape
     groups = weight.float().view(rows, columns // GROUP, GROUP)
@@ -134,11 +135,11 @@ def round_to_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """Pack whole numbers of so many bits, 8 or 4, as compressed-tensors' pack-quantized does.
+    """Pack whole numbers of 8 or 4 bits, as in compressed-tensors' pack-quantized format.
 
     Args:
         values: int8 [out, in], signed.
-        bits: of each.
+        bits: bits of each number.
 
     Returns:
         int32 [out, in * bits / 32]: each value plus 2^(bits - 1), the first in the lowest bits.
@@ -183,13 +184,13 @@ def write_shards(
     """Write the safetensors files of a checkpoint and fsync them.
 
     Args:
-        directory: where.
+        directory: destination.
         shape: the model.
-        weights_format: how its weights are stored.
-        shards: which of them each file holds.
+        weights_format: format of the weights.
+        shards: the files and their tensors.
 
     Raises:
-        OSError: a file could not be written, for instance because the disk is full.
+        OSError: if a file cannot be written, for instance because the disk is full.
     """
     for shard in shards:
         stored = [item for spec in shard.specs for item in stored_tensors(spec, weights_format)]
@@ -215,7 +216,7 @@ def _write_file(
         for item, tensor in values:
             if tensor.dtype is not TORCH_DTYPES[item.dtype] or tuple(tensor.shape) != item.shape:
                 raise AssertionError(f"{item.name} was announced as {item} and made as {tensor.dtype} {tensor.shape}")
-            # numpy has no bfloat16, so the bytes travel as uint8.
+            # numpy has no bfloat16, so the bytes are passed as uint8.
             file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,1 +1,1 @@
-"""The load: lengths, data sets, and the requests of a pass."""
+"""The workload: lengths, data sets, and the requests of a pass."""

@@ -1,6 +1,7 @@
-"""Data sets: files of lengths, prompts or conversations that a workload is made of.
+"""Data sets: files with lengths, prompts or conversations for a workload.
 
-Standard library and pydantic only: read while planning, and again by the engine process.
+This module needs only the standard library and pydantic. Data sets are read during planning, and again by the engine
+process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rollout_bench.core.errors import UserError, near_miss
 
 ASKING = ("human", "user")
 ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
-"""Whose turn it is, in the ShareGPT files that are about."""
+"""Names of the speakers in common ShareGPT files."""
 
 MOST_TOKENS = 10_000_000
 SHAPES = {
@@ -37,10 +38,11 @@ class Entry:
     """One prompt of a data set.
 
     Attributes:
-        prompt: its text, its token ids, or, of a trace, how many tokens it has.
-        output: how many tokens to generate, the answer whose tokens say so, or None where the file does not say.
-        arrival_s: when it arrives, in seconds after a moment of the file's own.
-        group: of a trace, what it has in common with the other entries that have the same prompt in a pass.
+        prompt: its text or token ids; in a trace, its number of tokens.
+        output: number of tokens to generate, or the answer text with that number of tokens; None if the file has
+            neither.
+        arrival_s: arrival time in seconds, relative to any fixed time of the file.
+        group: in a trace, entries with the same group have the same prompt in a pass.
     """
 
     prompt: str | tuple[int, ...] | int
@@ -50,24 +52,24 @@ class Entry:
 
 
 def prompt_numbers(taken: Sequence[Entry]) -> list[int]:
-    """Return the index of each entry's prompt among those of a pass: entries of one group have the same prompt."""
+    """Return the index of each entry's prompt in a pass; entries of the same group have the same prompt."""
     found: dict[tuple[int | None, int | None], int] = {}
     keys = [(number, None) if entry.group is None else (None, entry.group) for number, entry in enumerate(taken)]
     return [found.setdefault(key, len(found)) for key in keys]
 
 
 def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:
-    """Return all entries of the file, in its order.
+    """Return all entries of the file, in order.
 
     Raises:
-        UserError: it can't be read, is not of the format, or holds nothing; naming the line.
+        UserError: if it cannot be read, has another format, or is empty; the text names the line.
     """
     return entries(path, read_bytes(path), format)
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the file's content; raise `UserError` where it can't be read."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
+    """Return the file's content; raise `UserError` if it cannot be read."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # pipes and /dev/zero never end
         raise UserError(f"{path}: cannot be read: it is no regular file", "name a file")
     try:
         return path.read_bytes()
@@ -77,12 +79,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256(content: bytes) -> str:
-    """Return what a spec names the file by."""
+    """Return the checksum by which a spec identifies the file."""
     return hashlib.sha256(content).hexdigest()
 
 
 def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
-    """Return all entries in the file's content; raise as `read_dataset` does."""
+    """Return all entries in the file's content; raise the errors of `read_dataset`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,7 +102,7 @@ def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
 
 
 class _DamagedError(Exception):
-    """What is wrong with a file, without its name."""
+    """The fault of a file, without the file's name."""
 
 
 TRACE_KEYS = (
@@ -109,7 +111,7 @@ TRACE_KEYS = (
     ("arrival_s", "timestamp"),
     ("prompt_group",),
 )
-"""Keys of a line that say something, ours and Mooncake's name for the same; others say nothing here."""
+"""Keys of a line that are read: our name, and Mooncake's name if it has one. Other keys are ignored."""
 
 
 def _check_spelling(where: str, row: dict[str, Any]) -> None:
@@ -132,7 +134,7 @@ def _trace(text: str) -> Iterator[Entry]:
             if prompts.setdefault(group, prompt) != prompt:
                 raise _DamagedError(f"{where}: prompt_group {group} has {prompt} prompt_tokens, above {prompts[group]}")
         arrival = row.get("arrival_s")
-        if arrival is None and "timestamp" in row:  # Mooncake's, in milliseconds
+        if arrival is None and "timestamp" in row:  # Mooncake's key, in milliseconds
             arrival = _seconds(f"{where}: timestamp", row["timestamp"]) / 1000
         yield Entry(
             prompt,
@@ -174,7 +176,7 @@ def _sharegpt(text: str) -> Iterator[Entry]:
 
 
 def _first_pair(turns: list[Any]) -> tuple[str, str] | None:
-    """Return the first question and the first answer after it; None where one is missing, as in many such files."""
+    """Return the first question and the first answer after it; None if one is missing, as in many such files."""
     asked: str | None = None
     for turn in turns:
         said = turn.get("value") if isinstance(turn, dict) else None
@@ -195,7 +197,7 @@ _READERS: dict[DatasetFormat, Callable[[str], Iterator[Entry]]] = {
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    # not splitlines(): texts in JSON may hold other line separators
+    # not splitlines(): texts in JSON may contain other line separators
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield f"line {number}", line.rstrip("\r")

@@ -1,8 +1,8 @@
-"""Lengths of prompts and outputs: seeded draws that depend on a label alone, exactly within their bounds.
+"""Lengths of prompts and outputs: seeded draws that depend only on a label, exactly within their bounds.
 
-Every draw inverts the distribution's function at a uniform number, so there is no loop that could go on for ever, and
-the n-th length depends on label and n alone. Of the platform only the last bit of the C library's erf, log and exp
-has a part in it, which could move one draw in 10^12 by one token.
+Every draw inverts the distribution function at a uniform number, so no loop can run forever, and the n-th length
+depends only on label and n. The platform only affects the last bit of the C library's erf, log and exp, which could
+change one draw in 10^12 by one token.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from statistics import NormalDist
 from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform
 
 BLOCK = 512
-"""Numbers that a stream draws at a time."""
+"""Number of draws in a stream's block."""
 
 
 def integers(label: str, count: int) -> array[int]:
-    """Return the first `count` 64-bit numbers of SHAKE-256 over `label`; more of them begin with the same ones."""
+    """Return the first `count` 64-bit numbers of SHAKE-256 over `label`; a larger count extends the same sequence."""
     return array("Q", hashlib.shake_256(label.encode()).digest(8 * count))
 
 
 def share(number: int) -> float:
-    """Return the uniform number in (0, 1) that a 64-bit number stands for: never 0 and never 1.
+    """Return the uniform number in (0, 1) for a 64-bit number, never 0 or 1.
 
-    The upper 52 bits and a half: all that a double holds without rounding up to 1.
+    It uses the upper 52 bits plus one half, the most that a double holds without rounding up to 1.
     """
     return ((number >> 12) + 0.5) / (1 << 52)
 
@@ -39,7 +39,7 @@ def shares(label: str, count: int) -> list[float]:
 
 
 def stream(label: str) -> Iterator[float]:
-    """Uniform numbers in (0, 1) without end."""
+    """Yield uniform numbers in (0, 1) endlessly."""
     for block in itertools.count():
         yield from shares(f"{label}/{block}", BLOCK)
 
@@ -51,8 +51,8 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
     """Return `count` lengths, in tokens.
 
     Args:
-        length: a number, which each of them is then, or a distribution.
-        label: what the draws depend on. More draws under one label begin with the same ones.
+        length: a number for all lengths, or a distribution.
+        label: determines the draws. A larger count extends the same sequence.
     """
     if isinstance(length, int):
         return [length] * count
@@ -62,10 +62,7 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
 
 
 def share_within(length: Length) -> float:
-    """Return the part of the distribution that lies within the bounds.
-
-    The chance that a length needs no second draw.
-    """
+    """Return the share of the distribution within the bounds."""
     if isinstance(length, Normal | LogNormal):
         below, above = (STANDARD.cdf(edge) for edge in _edges(length))
         return above - below
@@ -73,13 +70,13 @@ def share_within(length: Length) -> float:
 
 
 def _bell(length: Normal | LogNormal, share: float) -> int:
-    """Return the length at `share` of the distribution between the bounds.
+    """Return the length at quantile `share` of the distribution within the bounds.
 
-    Rounded lengths from low to high are those whose value lies from low - 1/2 to high + 1/2, so that is where the
-    distribution is cut: the same as drawing again whatever falls outside, without ever drawing again.
+    Rounded lengths from low to high correspond to values from low - 1/2 to high + 1/2, so the distribution is cut
+    there. The result is the same as redrawing values outside the bounds.
     """
     below, above = (STANDARD.cdf(edge) for edge in _edges(length))
-    # Held off 0 and 1, where there is no inverse and rounding could lead.
+    # Kept away from 0 and 1, which rounding could reach and which have no inverse.
     z = STANDARD.inv_cdf(min(max(below + share * (above - below), 1e-300), 1 - 2**-53))
     if isinstance(length, Normal):
         value = length.mean + z * length.std
@@ -89,7 +86,7 @@ def _bell(length: Normal | LogNormal, share: float) -> int:
 
 
 def _edges(length: Normal | LogNormal) -> tuple[float, float]:
-    """Return the bounds in standard deviations from the middle, half a token further out on either side."""
+    """Return the bounds in standard deviations from the middle, extended by half a token on each side."""
     low, high = length.low - 0.5, length.high + 0.5
     if isinstance(length, Normal):
         return (low - length.mean) / length.std, (high - length.mean) / length.std

@@ -1,4 +1,4 @@
-"""The requests of one pass: prompts as token ids, shared prefixes, arrivals; the same for every mode."""
+"""The requests of one pass: prompts as token ids, shared prefixes, arrivals. They are the same in every mode."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from rollout_bench.workloads.lengths import STANDARD, drawn, integers, stream
 
 @dataclass(frozen=True)
 class ReplicaPart:
-    """The part of replica `replica` of `replicas`: the whole workload, with prompts and lengths of its own."""
+    """The part of replica `replica` of `replicas`: the whole workload, with different prompts and lengths."""
 
     replica: int = 0
     replicas: int = 1
 
     def label(self, workload: WorkloadSpec, launch: int, iteration: int) -> str:
-        """Return what the draws of an iteration depend on; replica 0 draws what the one engine of a launch does."""
+        """Return the label of an iteration's draws; replica 0 has the same draws as a single engine."""
         whole = f"{workload.seed}/{launch}/{iteration}"
         return f"{whole}/replica-{self.replica}" if self.replica else whole
 
 
 WHOLE = ReplicaPart()
-"""The part of an engine that is alone."""
+"""The part of a single engine."""
 
 
 MARGIN = 32
-"""One part in this many is left out at either end of the vocabulary, where special tokens and padding lie."""
+"""1 / MARGIN of the vocabulary is left out at each end, because special tokens and padding lie there."""
 
 
 def token_range(vocabulary: int) -> range:
-    """Return the token ids that prompts are made of, for a vocabulary of so many ids."""
+    """Return the token ids used in prompts, for a vocabulary of `vocabulary` ids."""
     margin = vocabulary // MARGIN
     return range(margin, vocabulary - margin)
 
@@ -57,20 +57,21 @@ def prompts(
     """Return the prompts of one iteration.
 
     Args:
-        workload: how many prompts, how long, what they share, and the seed.
+        workload: number and lengths of prompts, shared prefixes, and the seed.
         vocabulary: size of the model's vocabulary.
         launch: index of the launch.
         iteration: index of the iteration, warm-up included.
-        lengths: tokens of each prompt, where they are not the workload's to draw.
-        part: which replica they are of.
+        lengths: tokens of each prompt; None draws them as in the workload.
+        part: the replica.
 
     Returns:
-        As many lists of ids as there are `lengths`, else `workload.prompts`, no two alike, each with its shared prefix
-        in front, which counts towards its length. They depend on the arguments alone, not on the Python that runs them:
-        every draw is 64 bits of SHAKE-256 over seed, launch, iteration, replica and prompt.
+        A list of ids for each of `lengths`, or `workload.prompts` lists. All are different. Each begins with its shared
+        prefix, which counts towards its length. They depend only on the arguments, not on the Python version: every
+            draw is
+        64 bits of SHAKE-256 over seed, launch, iteration, replica and prompt.
 
     Raises:
-        UserError: the vocabulary is too small for so many distinct prompts.
+        UserError: if the vocabulary is too small for this number of distinct prompts.
     """
     label = part.label(workload, launch, iteration)
     if lengths is None:
@@ -95,14 +96,14 @@ def prompts(
 def prefixes(
     workload: WorkloadSpec, vocabulary: int, launch: int, iteration: int, part: ReplicaPart = WHOLE
 ) -> list[list[int]]:
-    """Return what the prompts of one iteration begin with, by their index modulo the number of these.
+    """Return the shared prefixes of one iteration; prompt i has prefix i modulo their number.
 
     Returns:
-        As many different lists of ids as `shared_prefix` has groups, each of its length; one empty one where there is
-        none.
+        A different list of ids for each group of `shared_prefix`, with its length; without shared prefixes, one empty
+        list.
 
     Raises:
-        UserError: the vocabulary is too small for so many distinct ones.
+        UserError: if the vocabulary is too small for this number of distinct prefixes.
     """
     shared = workload.shared_prefix
     if shared is None:
@@ -116,9 +117,10 @@ def prefixes(
 
 
 def shifted(token_ids: list[int], vocabulary: int, by: int) -> list[int]:
-    """Return the prompt with every drawn id moved on by `by`, round the range that prompts are made of.
+    """Return the prompt with every drawn id shifted by `by`, modulo the range of ids in prompts.
 
-    What prompts share they go on sharing; but no cache that has seen them before moving has any of them now.
+    Shifted prompts share the same prefixes as before, but a cache that has seen the original prompts contains none of
+    them.
     """
     ids = token_range(vocabulary)
     return [ids[(number - ids[0] + by) % len(ids)] if number in ids else number for number in token_ids]
@@ -142,28 +144,27 @@ Burstiness = float | Literal["constant"]
 
 
 def arrivals(rate: float, burstiness: Burstiness, count: int, label: str) -> list[float]:
-    """Due times of `count` requests at `rate` per second: the first at 0, the last at (count - 1) / rate.
+    """Return due times of `count` requests at `rate` per second: the first at 0, the last at (count - 1) / rate.
 
-    Gaps are drawn from the gamma distribution with shape `burstiness` (1: exponential, a Poisson process; its
-    coefficient of variation is burstiness^-1/2), as `vllm bench serve` and others define it, and then scaled to that
-    sum, which vLLM does too. For a Poisson process this is exactly how arrivals lie once their number within a time
-    is given. Without it a pass of 32 requests would offer 18 % more or less than the rate that its table names.
-    vLLM has a gap before the first request as well and ends at count / rate.
+    Gaps are drawn from the gamma distribution with shape `burstiness`, as in `vllm bench serve` and other programs. Its
+    coefficient of variation is burstiness^-1/2; shape 1 is exponential, a Poisson process. The gaps are then scaled
+    to the exact total, as in vLLM. For a Poisson process this is the distribution of arrivals given their number.
+    Without scaling, a pass of 32 requests would differ from the nominal rate by about 18 %. vLLM also has a gap before
+    the first request and ends at count / rate.
 
     Args:
         rate: requests per second.
         burstiness: shape of the gaps' distribution, or `constant` for even gaps.
         count: number of requests.
-        label: what the draws depend on: seed, launch and iteration. The rate is not in it, and only scales the
-            pattern.
+        label: seed, launch and iteration, on which the draws depend. The rate only scales the pattern.
     """
     if count < 2:
         return [0.0] * count
     if burstiness == "constant":
         return [number / rate for number in range(count)]
-    uniform = stream(f"{label}/arrivals")  # the label alone is that of prompts
+    uniform = stream(f"{label}/arrivals")  # the plain label is used for prompts
     logs = [_log_gamma_draw(float(burstiness), uniform) for _ in range(count - 1)]
-    largest = max(logs)  # of shapes far below 1 almost all gaps are too short for a double, the largest too
+    largest = max(logs)  # for shapes far below 1 almost all gaps, even the largest, are too small for a double
     gaps = [math.exp(value - largest) for value in logs]
     scale = (count - 1) / rate / math.fsum(gaps)
     return [0.0, *(scale * due for due in accumulate(gaps))]
@@ -172,9 +173,9 @@ def arrivals(rate: float, burstiness: Burstiness, count: int, label: str) -> lis
 def _log_gamma_draw(shape: float, uniform: Iterator[float]) -> float:
     """Return the logarithm of a gamma-distributed number of scale 1.
 
-    G. Marsaglia and W. W. Tsang, "A simple method for generating gamma variables", ACM TOMS 26 (2000) 363-372: exact,
-    with at least 95 % of the draws accepted whatever the shape. Written out here since scipy, whose inverse would do,
-    is not installed with vLLM, and since numpy and `random` don't promise the same draws in their next version.
+    G. Marsaglia and W. W. Tsang, "A simple method for generating gamma variables", ACM TOMS 26 (2000) 363-372. The
+    method is exact and accepts at least 95 % of the draws for any shape. scipy, which could invert the distribution, is
+    not installed with vLLM, and numpy and `random` do not guarantee the same draws in later versions.
     """
     boost = 0.0
     if shape < 1:  # gamma(shape) is gamma(shape + 1) times a uniform number to the power of 1 / shape
@@ -191,14 +192,14 @@ def _log_gamma_draw(shape: float, uniform: Iterator[float]) -> float:
 
 @dataclass(frozen=True)
 class Request:
-    """One sequence that is to be generated.
+    """One sequence to generate.
 
     Attributes:
-        prompt: index of its prompt inside the iteration, which all lines of a group in a trace share.
+        prompt: index of its prompt in the iteration; all lines of a group in a trace share it.
         sample: index of the sample of that prompt.
         prompt_token_ids: the prompt.
         output_tokens: tokens to generate; a maximum if the workload stops at the end of text.
-        arrival_s: arrival time in seconds after the iteration begins, if a trace gives one.
+        arrival_s: arrival time in seconds after the start of the iteration, if a trace has one.
     """
 
     prompt: int
@@ -209,14 +210,14 @@ class Request:
 
 
 def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
-    """Return the same requests with other token ids, which share with each other what they shared before."""
+    """Return the requests with shifted token ids; they share the same prefixes as before."""
     return [replace(one, prompt_token_ids=shifted(one.prompt_token_ids, vocabulary, by)) for one in asked]
 
 
 def sent_of(asked: Sequence[Request], sent: Sequence[tuple[int, int]]) -> list[Request]:
-    """Return what was sent of `asked`: for each request its number, from 0, and how often it had been sent before.
+    """Return the sent requests, from pairs of index in `asked` and number of earlier sendings.
 
-    What is sent again is a further sample of its prompt.
+    A request that is sent again counts as a further sample of its prompt.
     """
     samples = Counter(request.prompt for request in asked)
     return [
@@ -226,18 +227,18 @@ def sent_of(asked: Sequence[Request], sent: Sequence[tuple[int, int]]) -> list[R
 
 
 class Source:
-    """Where the requests of a workload come from: made once, asked for every iteration, in both modes.
+    """Makes the requests of a workload for every iteration.
 
     Args:
-        workload: what to ask for.
+        workload: the workload.
         vocabulary: size of the model's vocabulary.
-        model: folder or hub id of the model; its tokenizer is loaded where the data set is text.
-        dataset: the data set's file, where the workload has one.
-        trust_remote_code: whether a tokenizer may bring its own code.
-        part: which replica they are for.
+        model: folder or hub id of the model, whose tokenizer is loaded if the data set is text.
+        dataset: file of the data set, if the workload has one.
+        trust_remote_code: whether the tokenizer may run code from the model.
+        part: the replica.
 
     Raises:
-        UserError: the data set can't be read, or there is no tokenizer for its text.
+        UserError: if the data set cannot be read, or has text but no tokenizer is available.
     """
 
     def __init__(
@@ -263,17 +264,17 @@ class Source:
             self._tokenizer = load_tokenizer(model, trust_remote_code)
 
     def requests(self, launch: int, iteration: int, least: int = 0) -> list[Request]:
-        """One request for each sequence, the samples of a prompt one after the other.
+        """Return one request for each sequence; the samples of a prompt follow each other.
 
-        Where prompts are drawn, `least` requests at least: the workload's own, and further ones of the same kind.
+        If prompts are drawn, there are at least `least` requests: the workload's own, and further requests of the same
+        kind.
 
-        Each sample has an output length of its own where the workload draws them; where a data set says how long the
-        answer to a prompt is, all its samples have that. Of a data set an iteration takes the next `prompts` entries,
-        for each replica, in the order of the file and from its beginning again after its end; every launch begins with
-        the first.
+        If the workload draws output lengths, each sample has its own; a length from a data set holds for all samples of
+        the prompt. From a data set, each iteration takes the next `prompts` entries for each replica, in the file's
+        order. After the end it continues with the first entry. Every launch begins with the first entry.
 
         Raises:
-            UserError: the vocabulary is too small for so many distinct prompts, or for the data set's token ids.
+            UserError: if the vocabulary is too small for distinct prompts, or for the data set's token ids.
         """
         workload, samples = self._workload, self._workload.samples_per_prompt
         if least > workload.prompts * samples and workload.dataset is None:
@@ -308,7 +309,7 @@ class Source:
         ]  # fmt: skip
 
     def _traced(self, taken: Sequence[Entry], launch: int, iteration: int) -> list[list[int]]:
-        """Return prompts of a trace: entries of one group have the same."""
+        """Return the prompts of a trace; entries of the same group have the same prompt."""
         places = prompt_numbers(taken)
         pairs = zip(places, taken, strict=True)
         lengths = {place: entry.prompt for place, entry in pairs if isinstance(entry.prompt, int)}
@@ -316,10 +317,7 @@ class Source:
         return [found[place] for place in places]
 
     def _tokenized(self, taken: Sequence[Entry], beginnings: list[list[int]]) -> list[list[int]]:
-        """Return prompts of a data set.
-
-        A shared prefix in front, cut at the end to the longest that the workload takes.
-        """
+        """Return the prompts of a data set, after a shared prefix, cut to the workload's longest prompt."""
         texts = self._encoded([entry.prompt for entry in taken if isinstance(entry.prompt, str)])
         found = []
         for number, entry in enumerate(taken):
@@ -335,7 +333,7 @@ class Source:
         return found
 
     def _output_tokens(self, taken: Sequence[Entry]) -> list[int | None]:
-        """Return what the data set says of output lengths; of an answer its tokens, up to what the workload takes."""
+        """Return the data set's output lengths; for answer texts, their tokens, up to the workload's longest output."""
         answers = self._encoded([entry.output for entry in taken if isinstance(entry.output, str)], special=False)
         most = longest(self._workload.output_tokens)
         return [
@@ -348,9 +346,9 @@ class Source:
         return iter(self._tokenizer(texts, add_special_tokens=special)["input_ids"])
 
     def _arrivals(self, numbers: range) -> list[float | None]:
-        """Return arrivals of the entries with these running numbers, after the first of them.
+        """Return the arrival times of the entries with these running numbers, relative to the first.
 
-        A file that begins again does so one mean gap after its end.
+        After its end, the file repeats with one mean gap between.
         """
         if self._entries[0].arrival_s is None:
             return [None] * len(numbers)
@@ -367,7 +365,7 @@ def _as_ids(entry: Entry) -> tuple[int, ...]:
 
 
 def load_tokenizer(model: str, trust_remote_code: bool) -> Any:
-    """Return the tokenizer of a model, a folder or a name on the hub; raise `UserError` where it has none."""
+    """Return the tokenizer of a model, a folder or a hub id; raise `UserError` if it has none."""
     from transformers import AutoTokenizer
 
     try:
@@ -382,12 +380,12 @@ def load_tokenizer(model: str, trust_remote_code: bool) -> Any:
 
 @dataclass(frozen=True)
 class Sharing:
-    """What a prefix cache that was empty before can hold of some requests, at most.
+    """The most that an initially empty prefix cache can provide for some requests.
 
     Attributes:
-        tokens: prompt tokens of all requests together that need not be computed: all, less each distinct beginning
-            once. Drawn as a tree with a node for each token, the lengths less the number of nodes.
-        with_others: index of a prompt -> how many of its tokens another prompt begins with too.
+        tokens: number of prompt tokens that need not be computed. In a tree of all prompts with a node for each token,
+            this is the sum of the lengths minus the number of nodes.
+        with_others: index of a prompt -> length of the longest prefix that it shares with another prompt.
     """
 
     tokens: int
@@ -395,9 +393,10 @@ class Sharing:
 
 
 def sharing(requests: Iterable[Request]) -> Sharing:
-    """Return what `requests` share.
+    """Return the prefixes that `requests` share.
 
-    Sorted prompts that lie side by side share the most: those nodes are counted twice.
+    In sorted order, neighbouring prompts share the longest prefixes, so their common lengths add up to the shared
+    nodes.
     """
     samples: dict[int, int] = defaultdict(int)
     ids: dict[int, list[int]] = {}

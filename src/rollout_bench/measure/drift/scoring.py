@@ -166,8 +166,7 @@ class Scorer:
         """Return a row for each of `sequences`; the engine receives `batch` of them at a time.
 
         vLLM computes these as probabilities of a prompt in one pass, in chunks if the prompt is longer than a step
-        allows. It
-        does not use the prefix cache for such requests. One token is generated and discarded.
+        allows. It does not use the prefix cache for such requests. One token is generated and discarded.
 
         Raises:
             ServingFailed: if the engine's answer is incomplete.
@@ -202,8 +201,7 @@ class Scorer:
         """Yield vLLM's output for each of `requests` (prompt and sampling parameters), in order.
 
         The engine receives all requests before its first step, even if its core is a separate process. Otherwise chance
-        would
-        decide how many are computed together.
+        would decide how many are computed together.
         """
         engine = self._engine.llm.llm_engine
         pause = getattr(engine.engine_core, "call_utility", None)
@@ -228,8 +226,7 @@ def read_choices(said: Sequence[Mapping[int, Any] | None], token_ids: Sequence[i
 
     Args:
         said: for each token, vLLM's mapping of token id -> Logprob, with the token itself and the most likely token,
-            which
-            has rank 1. If both are the same, there is one entry.
+            which has rank 1. If both are the same, there is one entry.
         token_ids: the tokens, one for each mapping.
 
     Raises:

@@ -192,7 +192,7 @@ class Proofs:
 
     Args:
         engine: the engine.
-        norms: whether an update also has to change the weights of norms.
+        norms: whether an update must also change the weights of norms.
     """
 
     def __init__(self, engine: LoadedEngine, norms: bool) -> None:

@@ -93,8 +93,7 @@ class Stepping:
         """Return the next step; None once the pass is over.
 
         With asynchronous scheduling the engine's first call only submits a batch to the device; its time is added to
-        the step
-        that it began.
+        the step that it began.
         """
         from torch.profiler import record_function
 
@@ -137,8 +136,7 @@ class Following:
     """Like `Stepping`, for a core in another process: a step lasts from one answer of the core to the next.
 
     The computed work is inferred from the returned tokens. A step that ends no prompt and returns no token is not seen.
-    The
-    step that ends a prompt counts all its uncached tokens. The core may be a few steps ahead of the answers.
+    The step that ends a prompt counts all its uncached tokens. The core may be a few steps ahead of the answers.
 
     Args:
         engine: a loaded engine whose core is in a separate process.
@@ -227,8 +225,7 @@ class Windows:
         """Return at most `count` steps of `phase`; if `profiled` is an engine, its profiler runs around them.
 
         Prefill steps are all steps that compute prompts, from as many passes as necessary. Decode steps are from the
-        middle of
-        a pass, where the KV cache has its average size.
+        middle of a pass, where the KV cache has its average size.
         """
         taken = self._decode(count, profiled) if phase == "decode" else self._prefill(count, profiled)
         self._stepping.abandon()

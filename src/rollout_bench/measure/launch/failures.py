@@ -255,8 +255,7 @@ def diagnose(exception: str, log: str) -> Cause:
 
     Returns:
         The first known cause that matches the exception, else the first that matches the log's errors, else a crash
-        that
-        quotes the exception.
+        that quotes the exception.
     """
     exception = _searched(exception)
     errors = PREFIX.sub("", CHATTER.sub("", _searched(log)))

@@ -34,8 +34,7 @@ def passes_of(starts_s: Sequence[float], passes_s: Sequence[float], left_s: Sequ
             together.
         passes_s: duration of the last warm-up pass of each engine, in seconds.
         left_s: remaining time of each engine, in seconds. If it is too short for `FEWEST` passes, the result is
-            smaller,
-            but at least 1.
+            smaller, but at least 1.
     """
     wanted = min(max(round(SHARE * sum(starts_s) / max(sum(passes_s), SHORTEST_S)), FEWEST), MOST)
     return min(wanted, *(fitting(*of) for of in zip(passes_s, left_s, strict=True)))

@@ -155,14 +155,13 @@ def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[st
     """Return `environment` with cache folders for warm starts.
 
     All launches with the same start share the folder, whatever their setting is. For cold caches the engine's process
-    makes
-    its own. The folder ignores the shell's `VARIABLES`, so that launches started elsewhere find it.
+    makes its own. The folder ignores the shell's `VARIABLES`, so that launches started elsewhere find it.
     """
     assert spec.startup is not None, "specs of this mode have it"
     root = _root_of_caches(environment, spec, version("torch"))
     if spec.startup.caches == "cold" or root is None:  # `check_before_start` reports this
         return dict(environment)
-    # vLLM compiles other code for another load format
+    # vLLM compiles different code for different load formats
     start = StartupSpec(caches="warm", load_formats=spec.startup.load_formats)
     alike = spec.model_copy(update={STARTUP.settings: start, "setting": None})
     folder = root / f"start-{alike.key()}"

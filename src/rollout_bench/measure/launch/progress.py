@@ -50,8 +50,7 @@ class Progress:
         launch: index of the launch.
         record: path of its record.
         plan: file with all launches, `{"launches": [{"record": path, "expected_s": seconds or null}, ...]}`; None
-            prints
-            no totals.
+            prints no totals.
         mates: records of the launches in the same block, each expected to take as long as this launch.
         began: start time of the launch or its block, on the monotonic clock.
     """

@@ -151,18 +151,18 @@ class StartSeen(Strict):
 
     event: Literal["start"] = "start"
     spans: list[tuple[PhaseName, float, float]] = Field(description="Phases, which may overlap: name, start, end.")
-    imports: float = Field(description="When the engine's process began to import the engine.")
+    imports: float = Field(description="Time at which the engine's process began to import the engine.")
     began: float | None = Field(
-        description="When a waiting process received its order. Null if the start begins with the launch."
+        description="Time at which a waiting process received its order. Null if the start begins with the launch."
     )
     token: float = Field(
-        description="When the first token would have arrived if the request had been sent immediately."
+        description="Time at which the first token would have arrived if the request had been sent immediately."
     )
     cache_files: int
 
 
 class Failed(Strict):
-    """The engine process gave up."""
+    """The engine process failed."""
 
     event: Literal["failed"] = "failed"
     exception: str = Field(description="Type and text of the exception, or the cause if it is known.")

@@ -54,9 +54,8 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
     """Return the joint iteration of the `passes` of replicas 0, 1, ..., which were released together.
 
     The step that training waits for begins with the first replica and ends with the last. Tokens, requests and
-    sequences
-    are sums. Prompt numbers continue from replica to replica, and all times count from the common start. Replicas that
-    share one load report their parts separately, with prompts already numbered.
+    sequences are sums. Prompt numbers continue from replica to replica, and all times count from the common start.
+    Replicas that share one load report their parts separately, with prompts already numbered.
     """
     moments = [done.began for done in passes if done.began is not None]
     assert len(moments) == len(passes), "a replica says when it began"

@@ -6,8 +6,7 @@ engine's pass. While an engine starts or ends, no launch has the turn. If all en
 granted after all of them have started.
 
 With fewer places than launches, the first launch, the baseline, stays, and the others come in groups. The baseline
-makes
-the same number of passes beside each group. The numbering of rounds continues from group to group.
+makes the same number of passes beside each group. The numbering of rounds continues from group to group.
 """
 
 from __future__ import annotations

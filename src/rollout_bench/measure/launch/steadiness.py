@@ -55,8 +55,7 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
 
     Passes with different amounts of work differ in time without being unsteady. Arrivals at a fixed rate are not scaled
     because the rate sets the time. A timed load is scaled because its amount of work varies. A placement returns the
-    time
-    of the whole step, on which verdicts are based.
+    time of the whole step, on which verdicts are based.
     """
     if iteration.placed is not None:
         return iteration.placed.elapsed_s
@@ -256,10 +255,8 @@ class Series:
     """The iterations of a launch so far.
 
     The warm-up has its planned length. Lengthening it after seeing the times would bias the mean: by 0.5 % if some
-    passes
-    are delayed, by 2 % if passes become faster. With `iterations: auto` the supervisor sends the number of iterations
-    that
-    count before the first of them begins.
+    passes are delayed, by 2 % if passes become faster. With `iterations: auto` the supervisor sends the number of
+    iterations that count before the first of them begins.
 
     Args:
         measuring: the planned numbers of iterations.
@@ -292,8 +289,7 @@ class Series:
         """Apply the order for the next iteration, which may contain the number of iterations that count.
 
         Only `iterations: auto` needs this number. It is fixed by the order for the first iteration that counts, so
-        nobody can
-        choose it from times that count.
+        nobody can choose it from times that count.
 
         Raises:
             RuntimeError: if the next iteration would count and the number is still unknown.

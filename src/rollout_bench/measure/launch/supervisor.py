@@ -6,8 +6,7 @@ supervisor  -- job, go (stdin) ->  engine process of each replica (own session) 
     +--- pipe held open --->  guardian (own session; ends the engines' sessions at end of file)
 
 Most launches have one replica. With several, an event counts once all replicas have sent theirs, so all are ready
-before
-a pass begins. In a block the supervisor asks for its turn before it starts the pass.
+before a pass begins. In a block the supervisor asks for its turn before it starts the pass.
 """
 
 from __future__ import annotations
@@ -432,14 +431,12 @@ class EngineLaunch:
         """Suspend the engine's processes until the next turn if they would use cores of the launch that has the turn.
 
         vLLM's workers spin for a second after each message before they sleep (`busy_loop_s` of shm_broadcast.py), and
-        no
-        setting shortens this. On accelerators the host's cores only feed the device, so nothing is suspended.
+        no setting shortens this. On accelerators the host's cores only feed the device, so nothing is suspended.
 
         The server of an online launch keeps running: timers that expire while it is suspended would close its
-        connections when
-        the pass begins. The server of a rollout is suspended together with its client. The client reuses no connection
-        that was
-        idle for more than 2 s (`open_session` in measure/server/stream.py), and the server closes none before 5 s.
+        connections when the pass begins. The server of a rollout is suspended together with its client. The client
+        reuses no connection that was idle for more than 2 s (`open_session` in measure/server/stream.py), and the
+        server closes none before 5 s.
         """
         if self.job.spec.platform == "cpu" and self.job.spec.load is None:
             stop_groups([replica.group for replica in self._replicas])

@@ -273,10 +273,8 @@ def held_with_children(apart: Collection[int] = (), proc: Path = Path("/proc")) 
     """Return the memory in bytes of this process and its descendants, without the pids in `apart`.
 
     This counts anonymous and shared memory; shared pages are divided among their processes (proportional set size).
-    Pages
-    of files such as libraries and checkpoints are left out: the kernel can drop them, and each process's part depends
-    on
-    other users of the same program. Without this information, the result is the resident set size.
+    Pages of files such as libraries and checkpoints are left out: the kernel can drop them, and each process's part
+    depends on other users of the same program. Without this information, the result is the resident set size.
     """
     parent = psutil.Process()
     held = 0

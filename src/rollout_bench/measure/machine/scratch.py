@@ -103,8 +103,7 @@ def end_left_behind(say: Say) -> bool:
 
     Args:
         say: prints the processes that still run `LIMIT_S` seconds after they were killed. Their folder stays, so that
-            the
-            next launch finds them again. They may hold only one of several devices, so measuring continues.
+            the next launch finds them again. They may hold only one of several devices, so measuring continues.
 
     Returns:
         Whether any process was left.
@@ -192,8 +191,7 @@ def _processes(folder: Path) -> list[int]:
     """Return the pids of processes with `folder` as temporary folder, and of living processes noted in it.
 
     psutil does not find vLLM's engine core: it reads variables only up to the first gap, and a process that sets its
-    title
-    leaves a gap.
+    title leaves a gap.
     """
     setting = f"TMPDIR={folder}".encode()
     found = _noted_stuck(folder)

@@ -1,1 +1,1 @@
-"""Mode placement: a controller, and the ranks that it starts, one for each device: they generate, train, or do both."""
+"""Mode placement: a controller and its ranks, one for each device; ranks generate, train, or both."""

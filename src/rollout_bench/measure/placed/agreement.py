@@ -1,4 +1,4 @@
-"""Whether the weights that an engine has are those that its trainer has, by the checksums of both. Pure functions."""
+"""Compares an engine's weights with its trainer's weights, by their checksums. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from rollout_bench.contracts.cycles import Agreement
 
 Checksums = Sequence[tuple[str, str]]
-"""Name and checksum of each tensor, in their order."""
+"""Name and checksum of each tensor, in order."""
 
 Shares = Sequence[tuple[str, Sequence[str]]]
-"""Name of each tensor, and checksums: of all of it, and of what else a rank may have of it."""
+"""Name of each tensor, with checksums of the whole tensor and of the shares that a rank may hold."""
 
 
 def agreement(trainers: Shares, received: Checksums, loaded: Mapping[str, Sequence[str]]) -> Agreement:
-    """Return what of an engine's weights is as the trainer has it.
+    """Return how far an engine's weights agree with the trainer's weights.
 
     Args:
-        trainers: what the trainer has, and the rank's shares of it.
-        received: what the engine was handed; buckets may end anywhere.
-        loaded: name -> checksums of a tensor, wherever the engine has it now.
+        trainers: the trainer's tensors, and the rank's possible shares.
+        received: the tensors that the engine received.
+        loaded: name -> checksums of a tensor, for each place where the engine holds it now.
     """
     handed = dict(received)
     lost = [name for name, (whole, *_) in trainers if handed.get(name) != whole]

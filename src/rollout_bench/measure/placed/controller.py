@@ -1,11 +1,11 @@
-"""Mode placement in the engine's process: the controller starts a rank for each device, and leads them through steps.
+"""Mode placement in the engine's process: the controller starts a rank for each device and leads them through steps.
 
 controller -- job, go (stdin) ->  rank 0 (same session) --- engine, trainer, or both
     |      <-- words (pipe) ---
     |      -- job, go ->          rank 1 ...
-    ranks speak to one another without it: gloo, NCCL
+    ranks also communicate directly: gloo, NCCL
 
-Ranks end with the controller, however that ends.
+When the controller ends, for any reason, the ranks end too.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ from rollout_bench.measure.placed.words import (
 from rollout_bench.measure.server.stream import ServingFailed
 
 TAIL_LINES = 400
-"""So many of the last lines that a rank logged are looked through for why it failed."""
+"""Number of a rank's last log lines that are searched for the cause of a failure."""
 
 LOG_S = 1.0
-"""For how long the end of a failed rank's log is waited for: its traceback stands there."""
+"""Time to wait for the end of a failed rank's log, with its traceback, in seconds."""
 
 CAUSE_S = 5.0
-"""For how long the cause is waited for where a rank has only lost the others."""
+"""Time to wait for the cause after a rank has only lost the others, in seconds."""
 
 Told = TypeVar("Told", Ready, RankLoaded, RankWaits, StepOver)
 
 DEVICES_OF: Mapping[Platform, str] = {"cuda": "CUDA_VISIBLE_DEVICES"}
-"""Platform -> the variable that says which devices a process sees."""
+"""Platform -> variable with the devices that a process sees."""
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: tell each event, and wait for the word before each step.
+    """Do `job`: send each event, and wait for the order before each step.
 
     Raises:
-        ServingFailed: it can't be placed so, or a rank failed.
+        ServingFailed: if the placement is impossible, or a rank failed.
     """
     spec = job.spec
     check(spec)
@@ -95,7 +95,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def check(spec: Spec) -> None:
-    """Raise `ServingFailed` where engines and trainer can't be placed as `spec` says."""
+    """Raise `ServingFailed` if engines and trainer cannot be placed as in `spec`."""
     placement = placement_of(spec)
     problem = ""
     shards, generating = tensor_parallel_size(spec), len(placement.generating)
@@ -122,7 +122,7 @@ def check(spec: Spec) -> None:
 
 
 def placement_of(spec: Spec) -> PlacementSpec:
-    """Return the part of a spec that says where all live."""
+    """Return the placement settings of a spec."""
     assert spec.placement is not None, "a placement has its settings"
     return spec.placement
 
@@ -133,10 +133,10 @@ class RankProcess:
 
     Attributes:
         number: its number.
-        name: what a message calls it.
+        name: its name in messages.
         process: the process.
-        pipe: becomes readable when it tells something.
-        log: the last lines that it logged.
+        pipe: becomes readable when the rank sends an event.
+        log: its last log lines.
     """
 
     number: int
@@ -149,14 +149,14 @@ class RankProcess:
     _copying: threading.Thread | None = None
 
     def order(self, content: bytes) -> None:
-        """Write to its stdin; that it is gone, its pipe says."""
+        """Write to its stdin; if the rank is gone, its pipe shows it."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(content)
             self.process.stdin.flush()
 
     def read(self) -> list[Word] | None:
-        """Return what it told since; None where it has ended."""
+        """Return its new events; None after it has ended."""
         content = os.read(self.pipe, 1 << 20)
         if not content:
             return None
@@ -164,12 +164,12 @@ class RankProcess:
         return [told_word(line) for line in lines]
 
     def begin_log(self) -> None:
-        """Copy from now on what it logs to the launch's log, its number in front of each line."""
+        """Start copying its log to the launch's log, with its number before each line."""
         self._copying = threading.Thread(target=self._copy_log, daemon=True)
         self._copying.start()
 
     def end_log(self) -> None:
-        """Wait until all is copied that it logged; where a child of its goes on, for `LOG_S` seconds."""
+        """Wait until its log is copied, at most `LOG_S` seconds in case a child process continues."""
         if self._copying is not None:
             self._copying.join(LOG_S)
 
@@ -186,7 +186,7 @@ class Ranks:
     """All ranks of a launch.
 
     Args:
-        ranks: they, by their numbers.
+        ranks: the ranks, by number.
     """
 
     def __init__(self, ranks: Sequence[RankProcess]) -> None:
@@ -197,11 +197,11 @@ class Ranks:
 
     @property
     def processes(self) -> dict[int, str]:
-        """Pids -> what they are."""
+        """Pid -> name of each rank."""
         return {rank.process.pid: f"rank {rank.number}" for rank in self._ranks}
 
     def ready(self, tell: Tell) -> list[Ready]:
-        """Return the starts of all engines, once every rank has all that it needs; tell the phases of the first."""
+        """Return the starts of all engines once every rank is loaded; send the phases of rank 0."""
         self.told_all(RankLoaded, tell)
         said = [(rank, word) for rank in self._ranks for word in rank.words if isinstance(word, Ready)]
         for rank, word in said:
@@ -209,7 +209,11 @@ class Ranks:
         return [word for _, word in said]
 
     def told_all(self, kind: type[Told], tell: Tell | None = None) -> list[Told]:
-        """Return the next word of this kind of each rank; raise `ServingFailed` where one fails."""
+        """Return the next event of this kind from each rank.
+
+        Raises:
+            ServingFailed: if a rank fails.
+        """
         found: dict[int, Told] = {}
         while True:
             for rank in self._ranks:
@@ -222,7 +226,7 @@ class Ranks:
             self._listen(tell)
 
     def go(self) -> None:
-        """Let all begin the next step."""
+        """Let all ranks begin the next step."""
         for rank in self._ranks:
             rank.order(GO)
 
@@ -237,7 +241,7 @@ class Ranks:
                 rank.words.append(word)
 
     def _told(self, limit_s: float | None) -> Iterator[tuple[RankProcess, Word]]:
-        """Yield what ranks tell, once one does; of one that ended without a word, that it failed."""
+        """Yield the next events of ranks; for a rank that ended without reporting, yield a failure."""
         for key, _ in self._pipes.select(limit_s):
             rank: RankProcess = key.data
             words = rank.read()
@@ -249,7 +253,7 @@ class Ranks:
                     yield rank, word
 
     def _raise(self, first: RankProcess, failed: RankFailed) -> None:
-        """Raise why the launch failed: of a rank that only lost the others, what became of those, if it comes."""
+        """Raise the cause of the failure; if a rank only lost the others, wait briefly for their failure."""
         found, deadline = [(first, failed)], time.monotonic() + CAUSE_S
         while all(word.bereft for _, word in found) and time.monotonic() < deadline:
             told = self._told(deadline - time.monotonic())
@@ -263,7 +267,7 @@ class Ranks:
 
 
 def ended(rank: RankProcess) -> RankFailed:
-    """Return what is to be said of a rank that ended without a word."""
+    """Return the failure of a rank that ended without reporting one."""
     status = rank.process.wait()
     how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
     fix = f"{CRASH_FIX}; where nobody ended it, memory may have run out: look at dmesg"
@@ -272,9 +276,9 @@ def ended(rank: RankProcess) -> RankFailed:
 
 @contextmanager
 def started(job: Job) -> Iterator[Ranks]:
-    """Start all ranks of `job` and give them theirs; they end with this process."""
+    """Start all ranks of `job` and send them their jobs; they end with this process."""
     placement = placement_of(job.spec)
-    # in the launch's own temporary folder, which goes with it
+    # in the launch's own temporary folder, which is removed with it
     folder = tempfile.mkdtemp(prefix="ranks-")
     ranks = []
     for number in range(placement.devices):
@@ -283,11 +287,11 @@ def started(job: Job) -> Iterator[Ranks]:
         own = job.model_copy(update={"replica": 0, "line": None})
         order = RankJob(job=own, rank=number, cores=cores, folder=folder)
         ranks[-1].order(f"{order.model_dump_json()}\n".encode())
-    for rank in ranks:  # threads only now: a process that has some is not forked from safely
+    for rank in ranks:  # only now, because a process with threads cannot be forked safely
         rank.begin_log()
 
     def ask_ranks(*_: object) -> None:
-        """Have all say where they hang, since this process, which is asked, waits for them."""
+        """Let all ranks print their stacks: the supervisor signals this process, which only waits for them."""
         for rank in ranks:
             rank.process.send_signal(signal.SIGUSR1)
 
@@ -314,20 +318,20 @@ def _start(number: int, placement: PlacementSpec, environment: dict[str, str]) -
 
 
 def surroundings(spec: Spec, number: int, folder: str) -> tuple[dict[str, str], list[int] | None]:
-    """Return the environment of rank `number`, and the cores that it may run on; None for all.
+    """Return the environment of rank `number`, and the cores that it may use; None for all.
 
-    The ranks of an engine see the devices of all of them, which vLLM needs to exchange tensors past NCCL.
+    The ranks of an engine see the devices of all its ranks, which vLLM needs for transfers outside NCCL.
     """
     devices = placement_of(spec).devices
     shards = next((ranks for ranks in placed_engines(spec) if number in ranks), range(number, number + 1))
     environment = {
         **os.environ,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if spec.engine.multiprocess else "0",
-        # of the engine, whose ranks these are: as torchrun says it
+        # within the engine, in torchrun's convention
         "RANK": str(shards.index(number)),
         "LOCAL_RANK": str(shards.index(number)),
         "WORLD_SIZE": str(len(shards)),
-        # the folder's name in it, which no other launch has
+        # contains the folder's name, which is unique to the launch
         MEETING: f"{folder}/{Path(folder).name}-engine-{shards[0]}",
     }
     if spec.platform in DEVICES_OF:
@@ -350,12 +354,12 @@ def surroundings(spec: Spec, number: int, folder: str) -> tuple[dict[str, str], 
 
 
 def ready(readies: Sequence[Ready], ranks: Ranks, spec: Spec) -> Ready:
-    """Return the start of the launch: that of its engines, on the devices of all ranks.
+    """Return the start of the launch: the start of its engines, on the devices of all ranks.
 
     Args:
-        readies: those of all ranks that generate, by their numbers.
+        readies: the starts of all generating ranks, by number.
         ranks: all ranks.
-        spec: what is measured.
+        spec: the spec of the launch.
     """
     engines = [engine_ready([readies[rank] for rank in shards]) for shards in placed_engines(spec)]
     one = engines[0] if len(engines) == 1 else ready_together(engines, spec.platform)
@@ -368,7 +372,7 @@ def ready(readies: Sequence[Ready], ranks: Ranks, spec: Spec) -> Ready:
 
 
 def engine_ready(shards: Sequence[Ready]) -> Ready:
-    """Return the start of an engine, of which each rank tells its own: the slowest one's times, the weights of all."""
+    """Return the start of an engine from the starts of its ranks: the times of the slowest, the weights of all."""
     slowest = max(shards, key=lambda rank: rank.import_s + rank.init_s)
     weights = [each for rank in shards if (each := rank.engine.weights_bytes_by_dtype) is not None]
     linear = sum((Counter(each.linear) for each in weights), Counter[str]())
@@ -379,14 +383,14 @@ def engine_ready(shards: Sequence[Ready]) -> Ready:
 
 
 def together(over: Sequence[StepOver], spec: Spec) -> IterationDone:
-    """Return the pass that the steps of all ranks make, which were released together.
+    """Return the joint pass of all ranks, which were released together.
 
     Args:
-        over: the steps of all ranks, by their numbers.
-        spec: what is measured.
+        over: the steps of all ranks, by number.
+        spec: the spec of the launch.
 
     Raises:
-        ServingFailed: ranks of one engine generated different sequences.
+        ServingFailed: if ranks of one engine generated different sequences.
     """
     release = min(one.released for one in over)
     passes = [engine_pass([over[rank] for rank in shards], release) for shards in placed_engines(spec)]
@@ -405,14 +409,14 @@ def together(over: Sequence[StepOver], spec: Spec) -> IterationDone:
 
 
 def engine_pass(shards: Sequence[StepOver], release: float) -> IterationDone:
-    """Return the pass of an engine, of which each rank tells: it is over when the last is done.
+    """Return the pass of an engine from the steps of its ranks; it ends with the last rank.
 
     Args:
         shards: the steps of its ranks.
-        release: when the first rank of the launch was let go, on the monotonic clock, in seconds.
+        release: time at which the first rank of the launch was released, on the monotonic clock, in seconds.
 
     Raises:
-        ServingFailed: its ranks generated different sequences, so one of them must be wrong.
+        ServingFailed: if its ranks generated different sequences, so that one must be wrong.
     """
     told = [one.done for one in shards if one.done is not None]
     first, *others = told

@@ -1,8 +1,7 @@
-"""vLLM's executor of engines whose ranks a launcher starts, as TRL's are, found by a file instead of a port.
+"""vLLM's executor for engines whose ranks an external launcher starts, as in TRL; ranks meet at a file, not a port.
 
-vLLM's own has `MASTER_PORT`, which another process may take between its choice and its use. And on CPU all engines of a
-machine would call the memory that their ranks share alike: vLLM 0.32 names it after the way to meet, `env://`, or after
-the file.
+vLLM's own executor uses `MASTER_PORT`, which another process may take before it is used. On CPU, vLLM 0.32 also names
+the ranks' shared memory after the meeting method, so `env://` would give all engines of a machine the same name.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class SharedEngineExecutor(ExecutorWithExternalLauncher):  # type: ignore[misc]
-    """vLLM's own, whose ranks meet at a file; RANK and LOCAL_RANK are a launcher's."""
+    """vLLM's executor whose ranks meet at a file; the launcher sets RANK and LOCAL_RANK."""
 
     def _distributed_args(self) -> tuple[str, int, int]:
         return f"file://{os.environ[MEETING]}", int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
 
     def _init_executor(self) -> None:
         super()._init_executor()
-        # all ranks have mapped what they share by now, and a rank that is killed would leave it behind
+        # all ranks have mapped the shared memory by now, and a killed rank would leave its file behind
         for segment in SHARED_MEMORY.glob(f"{Path(os.environ[MEETING]).name}-*"):
             segment.unlink(missing_ok=True)

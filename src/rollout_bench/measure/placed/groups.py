@@ -1,7 +1,7 @@
-"""Groups of ranks that speak to one another, beside torch's default group, which vLLM makes for itself.
+"""Groups of ranks that communicate, separate from torch's default group, which vLLM uses.
 
-On cpu all goes through gloo. On cuda tensors that a device holds go through NCCL, and barriers and token ids through
-gloo, as those are the host's.
+On cpu all data goes through gloo. On cuda, device tensors go through NCCL; barriers and token ids are on the host and
+go through gloo.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rollout_bench.measure.placed.words import LOCALHOST
 
 
 class PeerLostError(Exception):
-    """A collective failed: another rank is gone, or has given up."""
+    """A collective failed because another rank is gone or has failed."""
 
 
 @contextmanager
@@ -32,15 +32,15 @@ def _together() -> Iterator[None]:
 
 
 class RankGroup:
-    """Some of the ranks. Every one of them makes it, and calls its methods in the same order.
+    """A group of ranks. Every member creates it, and calls its methods in the same order.
 
     Args:
-        name: its name, which no other group of the launch has.
+        name: name of the group, unique in the launch.
         ranks: its members.
-        rank: this process's; one of them.
-        folder: a folder that all ranks share: each group has a file in it, by which its members find each other.
-        device: where tensors are: cpu or cuda.
-        timeout_s: after which a member is given up that does not come; the launch's own limit comes before.
+        rank: the rank of this process, a member.
+        folder: folder that all ranks share; the group's members find each other through a file in it.
+        device: device of the tensors: cpu or cuda.
+        timeout_s: time limit for missing members; the launch's own limit is shorter.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class RankGroup:
                 self._data = dist.ProcessGroupNCCL(prefixed, self._place, self.size, options)
 
     def barrier(self) -> None:
-        """Wait until all have come."""
+        """Wait until all members have arrived."""
         with _together():
             self._host.barrier().wait()
 
     def gather(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Return what each member handed over, in their order; numbers are below 2^31."""
+        """Return the numbers of each member, in the order of members; numbers are below 2^31."""
         own = torch.tensor(numbers, dtype=torch.int32)
         length = torch.tensor([len(own)], dtype=torch.int32)
         lengths = [torch.empty_like(length) for _ in range(self.size)]
         with _together():
             self._host.allgather([lengths], [length]).wait()
-            longest = max(int(one) for one in lengths)  # gloo takes tensors of one shape alone
+            longest = max(int(one) for one in lengths)  # gloo requires equal shapes
             padded = torch.zeros(longest, dtype=torch.int32)
             padded[: len(own)] = own
             found = [torch.empty_like(padded) for _ in range(self.size)]
@@ -80,7 +80,7 @@ class RankGroup:
         return [one[: int(count)].tolist() for one, count in zip(found, lengths, strict=True)]
 
     def add_up(self, tensors: Sequence[torch.Tensor], most_bytes: int) -> None:
-        """Make each tensor the sum of all members' in its place, in buckets of `most_bytes`."""
+        """Replace each tensor by the sum of all members' tensors, in buckets of `most_bytes`."""
         for bucket in buckets(sizes(tensors), most_bytes):
             flat = torch.cat([tensors[number].reshape(-1) for number in bucket])
             with _together():
@@ -92,7 +92,7 @@ class RankGroup:
                 place += tensor.numel()
 
     def say(self, text: str | None) -> str:
-        """Return what the first member says; the others say None."""
+        """Return the first member's text; the other members pass None."""
         content = torch.frombuffer(bytearray((text or "").encode() or b" "), dtype=torch.uint8)
         length = torch.tensor([len(content)], dtype=torch.int64)
         with _together():
@@ -102,7 +102,7 @@ class RankGroup:
         return bytes(content.tolist()).decode()
 
     def send(self, tensors: Sequence[torch.Tensor], most_bytes: int) -> None:
-        """Send tensors to all others, in buckets; to be called by the first member."""
+        """Send tensors to all other members, in buckets; only the first member calls this."""
         for bucket in buckets(sizes(tensors), most_bytes):
             flat = torch.cat([tensors[number].detach().reshape(-1) for number in bucket])
             with _together():
@@ -111,7 +111,7 @@ class RankGroup:
     def receive(
         self, parts: Sequence[tuple[str, torch.dtype, torch.Size]], most_bytes: int
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield what the first member sends: tensors of these names, types and shapes, as the buckets come."""
+        """Yield tensors from the first member, with these names, data types and shapes, as the buckets arrive."""
         each = sizes_of_parts(parts)
         for bucket in buckets(each, most_bytes):
             flat = torch.empty(sum(each[number][1] for number in bucket), dtype=torch.uint8, device=self._device)
@@ -136,13 +136,13 @@ def sizes(tensors: Sequence[torch.Tensor]) -> list[tuple[str, int]]:
 
 
 def sizes_of_parts(parts: Sequence[tuple[str, torch.dtype, torch.Size]]) -> list[tuple[str, int]]:
-    """Return the same of tensors of which names, types and shapes are known."""
+    """Return data type and bytes of each tensor from names, data types and shapes."""
     return [(str(dtype), shape.numel() * dtype.itemsize) for _, dtype, shape in parts]
 
 
 def _gloo(store: dist.Store, place: int, size: int, timeout: timedelta) -> Any:
     options: Any = dist.ProcessGroupGloo._Options()
     create: Callable[..., Any] = dist.ProcessGroupGloo.create_device
-    options._devices = [create(hostname=LOCALHOST)]  # the host's name may not be an address that it listens on
+    options._devices = [create(hostname=LOCALHOST)]  # the host may not listen on the address of its name
     options._timeout = timeout
     return dist.ProcessGroupGloo(store, place, size, options)

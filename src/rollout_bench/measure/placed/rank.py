@@ -1,16 +1,16 @@
-"""The process of a rank: its engine, its trainer, or both, and its part of each step. Started by the controller.
+"""The process of a rank: its engine, its trainer, or both, and its part of each step. The controller starts it.
 
-All ranks go through the same program. One that trains gets the sequences of all engines and trains on its share; what
-it waits for others before each collective is no activity of its. Inside a collective it may wait a little, too, where
-another is slower in it: nobody can tell the two apart.
+All ranks run the same program. A training rank receives the sequences of all engines and trains on its share. Waiting
+before a collective is not counted as an activity. Waiting inside a collective for a slower rank cannot be separated
+from the work, and counts as work.
 
-A colocated rank's engine takes the weights from the trainer in its own process, and may sleep until then. Of separate
-ones the first rank that trains sends them to the workers of all engines, bucket by bucket, and these load each as it
-comes.
+A colocated rank's engine takes the weights from the trainer in its own process, and may sleep until then. With separate
+ranks, the first training rank sends the weights to the workers of all engines, bucket by bucket. The workers load each
+bucket as it arrives.
 
-With tensor parallel several ranks are one engine: each has vLLM's whole front end and scheduler, gets the same requests
-and comes to the same tokens, in lockstep. What comes of an engine is told by each of its ranks; the controller holds
-them against each other, and counts the first.
+With tensor parallelism several ranks are one engine. Each rank has vLLM's whole front end and scheduler, gets the same
+requests and generates the same tokens in lockstep. Each rank reports its engine's results; the controller compares them
+and uses the first.
 """
 
 from __future__ import annotations
@@ -69,25 +69,25 @@ if TYPE_CHECKING:
     from rollout_bench.measure.placed.trainer import Trainer
 
 Manifest = list[tuple[str, "torch.dtype", "torch.Size"]]
-"""Name, type and shape of each tensor that travels."""
+"""Name, data type and shape of each transferred tensor."""
 
 TAKER = "rollout_bench.measure.placed.taking.WeightTaker"
-"""What is mixed into vLLM's worker."""
+"""Worker extension of vLLM."""
 
 EXECUTOR = "rollout_bench.measure.placed.executor.SharedEngineExecutor"
-"""Has one worker, in this process, as a trainer's rank has it: TRL starts its engines so."""
+"""Executor with one worker in this process, as in the ranks of TRL."""
 
 MICROSECONDS = 1_000_000
 
 SHORTEST_S = 1e-9
-"""What a step takes an engine that gets nothing of it."""
+"""Time of a step for an engine without sequences, in seconds."""
 
 
 class Notes:
-    """What a rank does, and when.
+    """The activities of a rank and their times.
 
     Args:
-        device: where it computes: what was begun there is waited for.
+        device: device of the computations, which are waited for.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -96,7 +96,7 @@ class Notes:
 
     @contextmanager
     def doing(self, activity: Activity) -> Iterator[None]:
-        """Note that what happens meanwhile is `activity`."""
+        """Record the time inside the context as `activity`."""
         began = time.monotonic()
         yield
         if self._device.type == "cuda":
@@ -106,10 +106,10 @@ class Notes:
         self.spans.append(Span(activity=activity, began_s=began, elapsed_s=time.monotonic() - began))
 
     def take_off(self, activity: Activity, beside_s: float) -> None:
-        """Take so many seconds off the last span of `activity`, and have what follows begin as much earlier.
+        """Shorten the last span of `activity` by `beside_s` seconds, and shift later spans accordingly.
 
-        What reaches an engine can be proven only by looking at it on its way, and on cpu before oneDNN packs it: no
-        trainer waits for that.
+        Proofs must read weights during the update, on cpu before oneDNN packs them. A real trainer would not wait for
+        this.
         """
         place = max(number for number, span in enumerate(self.spans) if span.activity == activity)
         short = self.spans[place]
@@ -124,8 +124,8 @@ class GeneratingRank:
     """An engine or a shard of one, and the engine's share of each step's prompts.
 
     Args:
-        job: what the rank is to do.
-        tell: takes what the controller has to know of the engine.
+        job: the rank's job.
+        tell: sends events about the engine to the controller.
     """
 
     def __init__(self, job: RankJob, tell: TellController) -> None:
@@ -157,7 +157,7 @@ class GeneratingRank:
         self._asked: list[Request] = []
 
     def prepare(self) -> None:
-        """Make the requests of the next step, and empty the prefix cache."""
+        """Make the requests of the next step, and clear the prefix cache."""
         asked = self._source.requests(self._launch, self._index)
         prompts = list(dict.fromkeys(request.prompt for request in asked))
         own = {prompts[place] for place in share(len(prompts), self._number, len(self._engines))}
@@ -166,12 +166,12 @@ class GeneratingRank:
         self._before = self.engine.counters()
 
     def own(self, sharing: bool) -> range:
-        """Return which of its engine's sequences are this rank's to hand over.
+        """Return the indices of the engine's sequences that this rank passes on.
 
-        Each has a share where the engine's ranks train, too; else the first has all.
+        If the engine's ranks also train, each has a share; else the first rank has all.
 
         Args:
-            sharing: whether they train.
+            sharing: whether the ranks train.
         """
         count = len(self._asked)
         if sharing:
@@ -179,11 +179,11 @@ class GeneratingRank:
         return range(count if self._place == 0 else 0)
 
     def generate(self, notes: Notes, others: RankGroup | None) -> list[Any]:
-        """Return vLLM's outputs of all that its engine is asked for.
+        """Return vLLM's outputs for all requests of its engine.
 
         Args:
-            notes: take what is done.
-            others: the ranks of the engine, who know the prompts of their own shares alone; None where all are known.
+            notes: records the activities.
+            others: the ranks of the engine, if each knows only the prompts of its own share; None if all are known.
         """
         sent = self._sent()
         if not sent:
@@ -213,16 +213,16 @@ class GeneratingRank:
         ]
 
     def join(self, name: str, job: RankJob, ranks: Sequence[int]) -> None:
-        """Have the worker join the group of `ranks` that weights come through."""
+        """Let the worker join the group of `ranks` that transfers weights."""
         who = {"name": name, "ranks": list(ranks), "rank": job.rank, "folder": job.folder}
         self.engine.llm.collective_rpc("rollout_bench_join", kwargs={**who, "timeout_s": job.job.timeout_s})
 
     def take(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        """Load new weights that are in this process."""
+        """Load new weights from this process."""
         self._take("rollout_bench_take", weights=weights)
 
     def receive(self, parts: Manifest, most_bytes: int) -> None:
-        """Load new weights that come through the group that was joined, in buckets of `most_bytes`."""
+        """Load new weights from the joined group, in buckets of `most_bytes`."""
         told = [(name, str(dtype).removeprefix("torch."), list(shape)) for name, dtype, shape in parts]
         self._take("rollout_bench_receive", parts=told, most_bytes=most_bytes)
 
@@ -231,17 +231,20 @@ class GeneratingRank:
         self._taken = Taken(**taken)
 
     def noted_s(self, number: int) -> tuple[float, float]:
-        """Return what noting weights, for proofs, took of an update, in seconds: in all, and before a tensor came.
+        """Return the seconds spent on recording weights during an update: in total, and before a given tensor arrived.
 
         Args:
-            number: which of the tensors.
+            number: index of the tensor.
         """
         before, self._noting_s = self._noting_s, self._taken.noted_s
-        until = next(iter(self._taken.noted_before_s[number:]), self._noting_s)  # one that is lost has not come
+        until = next(iter(self._taken.noted_before_s[number:]), self._noting_s)  # a lost tensor has no time
         return self._noting_s - before, until - before
 
     def proof(self, trainers: Sequence[tuple[str, Sequence[Sequence[str]]]], parts: Manifest) -> WeightProof:
-        """Return what the engine's weights are, beside `trainers`: name and `shares_of` each tensor of the trainer."""
+        """Return the proof of the engine's weights, compared with the trainer's.
+
+        `trainers` has the name of each trainer tensor and its `shares_of`.
+        """
         kinds = {name: (str(dtype), list(shape)) for name, dtype, shape in parts}
         what = {"parts": kinds, "ranks": len(self.shards)}
         (loaded,) = self.engine.llm.collective_rpc("rollout_bench_loaded", kwargs=what)
@@ -249,16 +252,16 @@ class GeneratingRank:
         return self._proofs.take("second").model_copy(update={"trainer": found})
 
     def reset(self) -> None:
-        """Empty the prefix cache."""
+        """Clear the prefix cache."""
         self.engine.reset_prefix_cache()
 
     def told(self, outputs: Sequence[Any], released: float, ended: float) -> IterationDone:
-        """Return what came of its engine's share.
+        """Return the event for its engine's share of the step.
 
         Args:
-            outputs: vLLM's.
-            released: when the step began, on the monotonic clock, in seconds.
-            ended: when the last token was back.
+            outputs: vLLM's outputs.
+            released: start time of the step, on the monotonic clock, in seconds.
+            ended: time at which the last token was back.
         """
         from rollout_bench.measure.engine.vllm import sequence_rows
 
@@ -293,7 +296,7 @@ class GeneratingRank:
 
 
 def _cached(rows: Sequence[SequenceRow], counted: int) -> int:
-    """Return prompt tokens from the prefix cache: of all rows, or as the engine counted where one does not say."""
+    """Return prompt tokens from the prefix cache: the sum over rows, or the engine's counter if a row lacks them."""
     said = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
     return sum(said) if len(said) == len(rows) else counted
 
@@ -303,14 +306,14 @@ def _digest(token_ids: list[int]) -> str:
 
 
 class PlacedRank:
-    """One rank, with all that it has.
+    """One rank with its engine, its trainer, or both.
 
     Args:
-        job: what it is to do.
-        tell: tells the controller.
+        job: the rank's job.
+        tell: sends events to the controller.
 
     Raises:
-        ServingFailed: the trainer's stand-in can't take the checkpoint.
+        ServingFailed: if the trainer's stand-in cannot load the checkpoint.
     """
 
     def __init__(self, job: RankJob, tell: TellController) -> None:
@@ -329,7 +332,7 @@ class PlacedRank:
         self._sleep = None
         if self._generator is not None and placement.sleep is not None:
             self._sleep = EngineSleep(self._generator.engine.llm, int(placement.sleep), self._device)
-            self._sleep.fall_asleep()  # so that the trainer has room to be made, as in TRL
+            self._sleep.fall_asleep()  # makes room for the trainer, as in TRL
         self._trainer = _trainer(job, self._device) if job.rank in placement.training else None
         self._colocated = placement.generators is None
         everyone = range(placement.devices)
@@ -338,7 +341,7 @@ class PlacedRank:
         sender = placement.training[0]
         updating = [] if self._colocated else [sender, *placement.generating]
         self._updating = self._group(job, "updating", updating)
-        self._weights = None  # of who sends them; an engine's worker joins in its own process
+        self._weights = None  # for the sender; an engine's worker joins in its own process
         if self._generator is not None and updating:
             self._generator.join("weights", job, updating)
         elif updating:
@@ -352,9 +355,9 @@ class PlacedRank:
         self._bytes = sum(size for _, size in sizes)
         self._last_bucket = buckets(sizes, BUCKET_BYTES)[-1].start if sizes else 0
         self._pending: list[Trajectory] = []
-        if placement.overlap:  # there is nothing to train on in the warm-up, and what training does first is slow
+        if placement.overlap:  # the first step has nothing to train on, and the first training is slow
             self._rehearse(_made_up(spec.workload))
-        self._renew(Notes(self._device))  # dummy weights of engine and trainer are alike from here on, too
+        self._renew(Notes(self._device))  # from now on engine and trainer have the same weights, even dummy weights
         if self._generator is not None:
             self._generator.noted_s(self._last_bucket)
         self._proof()
@@ -368,7 +371,7 @@ class PlacedRank:
         return RankGroup(name, ranks, job.rank, Path(job.folder), self._device, job.job.timeout_s)
 
     def _manifest(self) -> Manifest:
-        """Return names, types and shapes of the weights that travel."""
+        """Return names, data types and shapes of the transferred weights."""
         import torch
 
         own = [] if self._trainer is None else self._trainer.weights()
@@ -378,7 +381,7 @@ class PlacedRank:
         return [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in said]
 
     def steps(self, orders: IO[bytes]) -> None:
-        """Make a step for each line of `orders`."""
+        """Do a step for each line of `orders`."""
         while True:
             if self._generator is not None:
                 self._generator.prepare()
@@ -437,16 +440,16 @@ class PlacedRank:
         )
 
     def _share(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """Return those that this rank trains on."""
+        """Return the sequences that this rank trains on."""
         if self._trainer is None:
             return []
         training = self._placement.training
         return [trajectories[n] for n in share(len(trajectories), training.index(self._rank), len(training))]
 
     def _train(self, trajectories: Sequence[Trajectory], notes: Notes) -> float | None:
-        """Train on this rank's share of the step's sequences; return the mean loss."""
+        """Train on this rank's share of the step's sequences; return the mean loss, or None without training."""
         trainer, trainers = self._trainer, self._trainers
-        if trainer is None or trainers is None or not trajectories:  # of the step before the first there are none
+        if trainer is None or trainers is None or not trajectories:  # before the first step there are none
             return None
         with notes.doing("train"):
             loss = trainer.train(self._share(trajectories), sum(len(one.output_token_ids) for one in trajectories))
@@ -462,7 +465,7 @@ class PlacedRank:
         return loss
 
     def _rehearse(self, trajectories: Sequence[Trajectory]) -> None:
-        """Compute and reduce gradients of made-up sequences, and forget them."""
+        """Compute and reduce gradients of made-up sequences, then discard them."""
         trainer, trainers = self._trainer, self._trainers
         if trainer is None or trainers is None or self._placement.train_s is not None:
             return
@@ -472,7 +475,7 @@ class PlacedRank:
         trainer.forget()
 
     def _fall_asleep(self, notes: Notes) -> AsleepMemory | None:
-        """Put this rank's engine to sleep where it is to; return what that gave back."""
+        """Put this rank's engine to sleep if configured; return the free memory before and after."""
         if self._sleep is None:
             return None
         awake = self._sleep.memory()
@@ -484,10 +487,10 @@ class PlacedRank:
         return AsleepMemory(awake_free_bytes=awake.free, asleep_free_bytes=asleep.free, total_bytes=asleep.total)
 
     def _renew(self, notes: Notes) -> int:
-        """Wake the engines, bring them the trainer's weights and empty their prefix caches, as mode cycle does.
+        """Wake the engine, update its weights and clear its prefix cache, as in mode cycle.
 
         Returns:
-            How many bytes this rank's engine took.
+            Number of bytes that this rank's engine received.
         """
         if self._sleep is not None:
             with notes.doing("wake"):
@@ -502,7 +505,7 @@ class PlacedRank:
         return taken
 
     def _update(self, notes: Notes) -> int:
-        """Bring the trainer's weights to the engines; return how many bytes this rank's engine took."""
+        """Transfer the trainer's weights to the engines; return the bytes that this rank's engine received."""
         generator, trainer, group = self._generator, self._trainer, self._updating
         if group is None and not self._colocated:
             return 0
@@ -521,9 +524,9 @@ class PlacedRank:
         return 0 if generator is None else self._bytes
 
     def _without_noting(self, notes: Notes) -> None:
-        """Take off the update what noting weights, for their proofs, took of it.
+        """Subtract the time for recording weights for proofs from the update.
 
-        Until the last bucket is there, all wait for the slowest engine; then each is on its own.
+        Until the last bucket arrives, all ranks wait for the slowest engine; afterwards each rank is independent.
         """
         all_s, before_s = (0.0, 0.0) if self._generator is None else self._generator.noted_s(self._last_bucket)
         noted_s = all_s
@@ -534,9 +537,9 @@ class PlacedRank:
             notes.take_off("update", noted_s)
 
     def _proof(self) -> WeightProof | None:
-        """Return what the weights of this rank's engine are, beside the first trainer's as it has them now.
+        """Return the proof of this rank's engine, compared with the first trainer's current weights.
 
-        Trainers that drift apart are found so, too: shards of one engine would come from several.
+        This also finds trainers that drift apart, because shards of one engine would come from different trainers.
         """
         group = self._trainers if self._colocated else self._updating
         if group is None:
@@ -551,7 +554,7 @@ class PlacedRank:
 
 
 def _made_up(workload: WorkloadSpec) -> list[Trajectory]:
-    """Return sequences as many and as long as those of a step."""
+    """Return made-up sequences, with the number and length of a step's sequences."""
     prompt, output = [0] * longest(workload.prompt_tokens), [0] * longest(workload.output_tokens)
     each = itertools.product(range(workload.prompts), range(workload.samples_per_prompt))
     return [Trajectory(number, sample, prompt, output) for number, sample in each]
@@ -577,7 +580,7 @@ def _trainer(job: RankJob, device: torch.device) -> Trainer:
 def work(job: RankJob, tell: TellController, orders: IO[bytes]) -> None:
     """Do `job` until there are no more `orders`."""
     if job.cores is not None:
-        os.sched_setaffinity(0, job.cores)  # before torch is imported, so before any thread of its
+        os.sched_setaffinity(0, job.cores)  # before torch is imported and starts threads
     PlacedRank(job, tell).steps(orders)
 
 
@@ -588,7 +591,7 @@ def main() -> int:
     os.set_inheritable(descriptor, False)
     orders = os.fdopen(os.dup(0), "rb", buffering=0)
     text = orders.readline()
-    with open(os.devnull) as nothing:  # noqa: PTH123 (nobody else is to read what comes on stdin)
+    with open(os.devnull) as nothing:  # noqa: PTH123 (no other code may read stdin)
         os.dup2(nothing.fileno(), 0)
     if not text:
         return 1

@@ -1,4 +1,4 @@
-"""Who gets what of a step, and how sequences and weights are packed to travel. Pure functions."""
+"""Distributes sequences among ranks, and packs sequences and weights for transfer. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 BUCKET_BYTES = 2_048_000_000
-"""Weights that travel at once, as verl's bucket has it."""
+"""Largest number of bytes of weights in one transfer, as in verl's bucket."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A generated sequence, as a trainer needs it.
+    """A generated sequence in the trainer's form.
 
     Attributes:
-        prompt, sample: which one it is, as `workloads.requests.Request` has them.
-        prompt_token_ids: tokens that were given.
-        output_token_ids: tokens that were sampled.
+        prompt, sample: its indices, as in `workloads.requests.Request`.
+        prompt_token_ids: tokens of the prompt.
+        output_token_ids: sampled tokens.
     """
 
     prompt: int
@@ -26,18 +26,18 @@ class Trajectory:
 
     @property
     def tokens(self) -> int:
-        """Tokens, those of the prompt included."""
+        """Number of tokens, including the prompt."""
         return len(self.prompt_token_ids) + len(self.output_token_ids)
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What came with an update.
+    """The tensors of an update.
 
     Attributes:
-        received: name and checksum of each tensor, in their order.
-        noted_before_s: what noting weights had taken in the worker's process, in seconds, as each of them came.
-        noted_s: the same, in the end.
+        received: name and checksum of each tensor, in order.
+        noted_before_s: total time of recording weights in the worker's process when each tensor arrived, in seconds.
+        noted_s: this total at the end.
     """
 
     received: list[tuple[str, str]] = field(default_factory=list)
@@ -46,12 +46,12 @@ class Taken:
 
 
 def share(count: int, part: int, parts: int) -> range:
-    """Return which of `count` things part `part` of `parts` gets: neighbours, and at most one more than any other."""
+    """Return the consecutive indices of `count` items for part `part` of `parts`; sizes differ by at most one."""
     return range(count * part // parts, count * (part + 1) // parts)
 
 
 def packed(trajectories: Iterable[Trajectory]) -> list[int]:
-    """Return sequences as numbers: prompt, sample, both lengths, then all tokens of each."""
+    """Return sequences as numbers: for each prompt, sample, both lengths, then all tokens."""
     numbers: list[int] = []
     for one in trajectories:
         numbers += (one.prompt, one.sample, len(one.prompt_token_ids), len(one.output_token_ids))
@@ -61,7 +61,7 @@ def packed(trajectories: Iterable[Trajectory]) -> list[int]:
 
 
 def unpacked(numbers: Sequence[int]) -> list[Trajectory]:
-    """Return the sequences that `packed` made `numbers` of."""
+    """Return the sequences from the `numbers` of `packed`."""
     found, place = [], 0
     while place < len(numbers):
         prompt, sample, given, sampled = numbers[place : place + 4]
@@ -72,26 +72,28 @@ def unpacked(numbers: Sequence[int]) -> list[Trajectory]:
 
 
 def in_order(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
-    """Return sequences by prompt and sample, so that all ranks have them in one order, whoever generated them."""
+    """Return sequences by prompt and sample, so that all ranks have them in the same order."""
     return sorted(trajectories, key=lambda one: (one.prompt, one.sample))
 
 
 def advantage(sample: int, samples: int) -> float:
-    """Return a sequence's advantage: a stand-in that needs no reward.
+    """Return a sequence's advantage, a stand-in that needs no reward.
 
-    -0.5 for the first sample of a prompt, 1 for the last, and evenly between; 1 where there is one. Those of GRPO (Shao
-    et al. 2024, arXiv:2402.03300, section 4.1.2) sum up to 0 over the samples of a prompt: where these are alike, as
-    greedy ones are, nothing would be trained, and no proof could tell that from an update that was lost.
+    The first sample of a prompt has -0.5, the last has 1, and the others are evenly between; a single sample has 1. The
+    advantages of GRPO (Shao et al. 2024, arXiv:2402.03300, section 4.1.2) sum to 0 over the samples of a prompt. If
+    samples are alike, as with greedy sampling, nothing would be trained, and a proof could not distinguish this from a
+    lost update.
     """
     return 1.0 if samples == 1 else 1.5 * sample / (samples - 1) - 0.5
 
 
 def buckets(sizes: Sequence[tuple[str, int]], most_bytes: int) -> list[range]:
-    """Return which tensors travel together.
+    """Return the indices of tensors that travel together.
 
     Args:
         sizes: data type and bytes of each tensor.
-        most_bytes: bytes of a bucket. A larger tensor is a bucket of its own; none has two data types.
+        most_bytes: size limit of a bucket. A larger tensor is a separate bucket; all tensors of a bucket have the same
+            data type.
     """
     found, first, held = [], 0, 0
     for number, (dtype, size) in enumerate(sizes):

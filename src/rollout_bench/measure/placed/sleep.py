@@ -1,8 +1,8 @@
-"""A colocated engine's sleep while its device trains: vLLM gives the device's memory back, and takes it again.
+"""Sleep of a colocated engine during training: vLLM releases device memory, and allocates it again later.
 
-What vLLM made in its own memory pool sleeps: weights and KV cache. What torch allocates for the trainer lies outside of
-that pool, in the same process, and stays. vLLM takes its memory from the device itself, so what torch only keeps in
-store has to be given back to the device before.
+Only memory in vLLM's own pool is released: weights and KV cache. The trainer's memory from torch is outside the pool,
+in the same process, and stays. vLLM allocates from the device itself, so torch's cached free memory must be returned to
+the device first.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class DeviceMemory(NamedTuple):
-    """Memory of a device, in bytes; on a CPU nothing.
+    """Memory of a device, in bytes; 0 on a CPU.
 
     Attributes:
-        free: of it.
-        total: all of it.
+        free: free memory.
+        total: total memory.
     """
 
     free: int
@@ -28,11 +28,11 @@ class DeviceMemory(NamedTuple):
 
 
 class EngineSleep:
-    """Puts an engine to sleep, and wakes it.
+    """Puts an engine to sleep and wakes it.
 
     Args:
         llm: vLLM's engine, made with `enable_sleep_mode`.
-        level: how deeply it sleeps: 1 or 2.
+        level: sleep level, 1 or 2.
         device: its device.
     """
 
@@ -40,11 +40,11 @@ class EngineSleep:
         self._llm, self._level, self._device = llm, level, device
 
     def fall_asleep(self) -> None:
-        """Have the engine give its memory back."""
+        """Let the engine release its memory."""
         self._llm.sleep(level=self._level)
 
     def memory(self) -> DeviceMemory:
-        """Return what the device has at this moment."""
+        """Return the current memory of the device."""
         if self._device.type == "cpu":
             return DeviceMemory(0, 0)
         import torch
@@ -52,18 +52,18 @@ class EngineSleep:
         return DeviceMemory(*map(int, torch.cuda.mem_get_info(self._device)))
 
     def wake_weights(self) -> None:
-        """Make the engine allocate memory for its weights, which an update then fills.
+        """Let the engine allocate memory for its weights, which an update then fills.
 
         Raises:
-            ServingFailed: the device has not enough left.
+            ServingFailed: if the device has too little free memory.
         """
         self._wake("weights")
 
     def wake_kv_cache(self) -> None:
-        """Have the engine take the memory of its KV cache, so that it can generate again.
+        """Let the engine allocate its KV cache, so that it can generate again.
 
         Raises:
-            ServingFailed: the device has not enough left.
+            ServingFailed: if the device has too little free memory.
         """
         self._wake("kv_cache")
 
@@ -74,7 +74,7 @@ class EngineSleep:
             torch.cuda.empty_cache()
         try:
             self._llm.wake_up(tags=[tag])
-        except Exception as error:  # vLLM's allocator raises RuntimeError, torch an error of its own
+        except Exception as error:  # vLLM's allocator raises RuntimeError, torch its own error
             if "out of memory" not in str(error).lower():
                 raise
             what = "the KV cache" if tag == "kv_cache" else "the weights"

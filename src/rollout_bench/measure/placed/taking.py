@@ -1,6 +1,6 @@
-"""How a worker takes new weights, in its rank's process, or behind an AsyncLLM in one of its own.
+"""Loads new weights in a worker, in its rank's process or behind an AsyncLLM in a separate process.
 
-What vLLM mixes into its worker, so that weights reach it without passing through another process.
+This worker extension of vLLM receives weights directly, without another process between.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from rollout_bench.measure.probes.weight_proofs import WeightProofs, noted, noti
 Tensors = Iterable[tuple[str, torch.Tensor]]
 
 Part = tuple[str, str, Sequence[int]]
-"""Name of a tensor that travels, its type as torch calls it, and its shape: what can go to another process."""
+"""Name of a transferred tensor, torch's name of its data type, and its shape, in a form for other processes."""
 
 
 class WeightTaker(WeightProofs):
-    """The proofs, and the taking of weights."""
+    """Worker extension of vLLM: proofs, and loading of new weights."""
 
     def rollout_bench_join(self, name: str, ranks: list[int], rank: int, folder: str, timeout_s: float) -> None:
-        """Join the group that weights come through, as its member `rank`: see `RankGroup`."""
+        """Join the group that transfers weights, as member `rank`: see `RankGroup`."""
         device: torch.device = self.device  # type: ignore[attr-defined]
         self._rollout_bench_group = RankGroup(name, ranks, rank, Path(folder), device, timeout_s)
 
     def rollout_bench_receive(self, parts: list[Part], most_bytes: int) -> dict[str, Any]:
-        """Load what the group's first member sends, through vLLM's own worker; return `Taken` as it can travel."""
+        """Load the weights from the group's first member through vLLM's own worker; return `Taken` as a dictionary."""
         kinds = [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in parts]
         return self.rollout_bench_take(self._rollout_bench_group.receive(kinds, most_bytes))
 
     def rollout_bench_take(self, weights: Tensors) -> dict[str, Any]:
-        """Load `weights`, which only a caller in this process can hand over; return `Taken` as it can travel."""
+        """Load `weights`, from a caller in this process; return `Taken` as a dictionary."""
         taken = Taken()
         self.reload_weights(weights_iterator=_noted(weights, taken))  # type: ignore[attr-defined]
         return {"received": taken.received, "noted_before_s": taken.noted_before_s, "noted_s": noting_s()}
 
 
 def _noted(weights: Tensors, taken: Taken) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield `weights`, and note what each is."""
+    """Yield `weights`, and record name and checksum of each."""
     for name, tensor in weights:
         taken.noted_before_s.append(noting_s())
         taken.received.append((name, noted(tensor).checksum))

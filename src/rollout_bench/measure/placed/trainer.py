@@ -1,14 +1,14 @@
 """The trainer's stand-in: forward, backward and optimizer of the checkpoint's own model, in torch.
 
-Parameters, gradients and AdamW's moments are bf16, on a CPU float32, since many have no bf16 and torch then takes ten
-times as long. All are on each rank that trains (data parallel, nothing is sharded), without gradient checkpointing.
-Trainers that keep master weights beside them, shard them or recompute activations do more: what this one measures is a
-step of a plain trainer. Weights travel as bf16, as the checkpoint has them.
+Parameters, gradients and AdamW's moments are bf16 on a GPU. On a CPU they are float32, because many CPUs lack bf16 and
+torch then takes ten times as long. Each training rank holds all of them (data parallel, no sharding), and there is no
+gradient checkpointing. Trainers with master weights, sharding or recomputation do more work; this one measures a plain
+trainer's step. Weights are transferred as bf16, as in the checkpoint.
 
-The loss is that of a policy gradient: minus the log-probability of each sampled token times the advantage of its
-sequence, summed and divided by all sampled tokens of the step. So every token weighs the same, whichever rank and
-micro-batch it is in: the sum of all ranks' gradients is that of one rank with all sequences in one batch. Advantages
-are made up (`shares.advantage`): there is no reward.
+The loss is a policy gradient: minus the log-probability of each sampled token times the advantage of its sequence,
+summed over all sampled tokens of the step and divided by their number. So every token has the same weight in any rank
+and micro-batch: the sum of all ranks' gradients equals the gradient of one rank with one batch. Advantages are made up
+(`shares.advantage`) because there is no reward.
 """
 
 from __future__ import annotations
@@ -28,39 +28,41 @@ from rollout_bench.measure.placed.shares import Trajectory, advantage
 from rollout_bench.measure.server.stream import ServingFailed
 
 LEARNING_RATE = 1e-4
-"""Of AdamW. Its steps are about as large, and a smaller one would be lost in bf16's 8 bits: weights near 0.02 have
-neighbours 1.2e-4 apart."""
+"""Learning rate of AdamW, about the size of a weight's change in a step.
+
+Smaller changes would be lost in bf16's 8 bits: weights near 0.02 have neighbours 1.2e-4 apart.
+"""
 
 SEED = 0
-"""Of weights where the checkpoint's are made up by the engine (load_format: dummy): the same on every rank."""
+"""Seed of the weights if the engine makes dummy weights (load_format: dummy); the same on every rank."""
 
 
 class Trainer(ABC):
-    """What ranks that train have."""
+    """Interface of the trainer on a rank."""
 
     @abstractmethod
     def weights(self) -> list[tuple[str, torch.Tensor]]:
-        """Return the weights that an engine is to take, by the checkpoint's names."""
+        """Return the weights for the engine, by the checkpoint's names."""
 
     @abstractmethod
     def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int) -> float | None:
-        """Compute gradients of a rank's share.
+        """Compute the gradients of a rank's share.
 
         Args:
-            trajectories: its sequences; there may be none.
-            sampled_tokens: tokens that were sampled in the step, over all ranks.
+            trajectories: its sequences, possibly none.
+            sampled_tokens: number of tokens sampled in the step, over all ranks.
 
         Returns:
-            The mean loss of a token, over micro-batches; None where nothing is computed.
+            The mean loss of a token, over micro-batches; None if nothing is computed.
         """
 
     @abstractmethod
     def gradients(self) -> list[torch.Tensor]:
-        """Return the gradients of all parameters, to be added up over ranks in place; none where none are computed."""
+        """Return the gradients of all parameters, for an in-place sum over ranks; empty if none are computed."""
 
     @abstractmethod
     def optimize(self) -> None:
-        """Change the weights by the gradients, which are gone then."""
+        """Update the weights with the gradients, then drop the gradients."""
 
     @abstractmethod
     def forget(self) -> None:
@@ -68,14 +70,14 @@ class Trainer(ABC):
 
 
 MICRO_BATCH = 4
-"""Sequences that go through forward and backward at once; gradients accumulate over all of a device's."""
+"""Number of sequences in a forward and backward pass; gradients accumulate over a device's micro-batches."""
 
 
 class PolicyTrainer(Trainer):
     """Trains a model.
 
     Args:
-        model: the model, as transformers has it.
+        model: the model from transformers.
         samples: samples of each prompt.
     """
 
@@ -83,37 +85,37 @@ class PolicyTrainer(Trainer):
         self.model = model
         self._samples = samples
         self._parameters = list(model.parameters())
-        # on a GPU the usual way needs memory for one more copy of the model; this one is TRL's default, too
+        # on a GPU the default needs memory for another copy of the model; fused is TRL's default too
         fused = self._parameters[0].is_cuda
         self._optimizer = torch.optim.AdamW(self._parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=fused)
 
     def weights(self) -> list[tuple[str, torch.Tensor]]:
-        """Return its parameters, tied ones once, as checkpoints have them."""
+        """Return its parameters, tied parameters once, as in checkpoints."""
         return [(name, parameter.detach().bfloat16()) for name, parameter in self.model.named_parameters()]
 
     def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int) -> float | None:
-        """Go forward and backward through micro-batches of neighbours; gradients accumulate."""
+        """Compute forward and backward passes of successive micro-batches; gradients accumulate."""
         losses = []
         device = self._parameters[0].device
-        # what dropout draws would be missing in the engine's sampler, and ranks of one engine have to draw alike
+        # dropout must not advance the engine's random state, which all ranks of an engine must share
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             for first in range(0, len(trajectories), MICRO_BATCH):
                 batch = trajectories[first : first + MICRO_BATCH]
                 summed = self._summed_loss(batch)
                 (summed / sampled_tokens).backward()
                 losses.append(summed.detach() / sum(len(one.output_token_ids) for one in batch))
-        # read once they are all there: a device is waited for to read one
+        # read only at the end, because reading a loss waits for the device
         return float(sum(losses)) / len(losses) if losses else None
 
     def gradients(self) -> list[torch.Tensor]:
-        """Return the gradients of all parameters: zeros where a rank had nothing to train on."""
+        """Return the gradients of all parameters; zeros if the rank had nothing to train on."""
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
     def optimize(self) -> None:
-        """Make a step of AdamW."""
+        """Do a step of AdamW."""
         self._optimizer.step()
         self.forget()
 
@@ -131,20 +133,20 @@ class PolicyTrainer(Trainer):
             ids[row, : one.tokens] = torch.tensor([*one.prompt_token_ids, *one.output_token_ids])
             weights[row, len(one.prompt_token_ids) : one.tokens] = advantage(one.sample, self._samples)
         ids, weights = ids.to(device), weights.to(device)
-        # logits of prompts, but for that of the first sampled token, are of no use, and large
+        # logits of prompts are large and, except for the first sampled token's, not needed
         kept = longest - min(len(one.prompt_token_ids) for one in batch) + 1
-        # what fills the shorter ones up comes last, where causal attention looks at it from nowhere else
+        # padding is at the end, where causal attention never reads it
         logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
         lost = cross_entropy(logits[:, :-1].float().transpose(1, 2), ids[:, 1 - kept :], reduction="none")
         return (lost * weights[:, 1 - kept :]).sum()
 
 
 class TimedTrainer(Trainer):
-    """Takes as long as it is told, and has weights that stay as they are.
+    """Waits for a fixed time, and has constant weights.
 
     Args:
-        weights: the checkpoint's.
-        elapsed_s: how long this rank trains, in seconds.
+        weights: the checkpoint's weights.
+        elapsed_s: training time of this rank, in seconds.
     """
 
     def __init__(self, weights: Sequence[tuple[str, torch.Tensor]], elapsed_s: float) -> None:
@@ -156,12 +158,12 @@ class TimedTrainer(Trainer):
         return self._weights
 
     def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int) -> float | None:
-        """Sleep."""
+        """Wait for the fixed time."""
         time.sleep(self._elapsed_s)
         return None
 
     def gradients(self) -> list[torch.Tensor]:
-        """Return none."""
+        """Return an empty list."""
         return []
 
     def optimize(self) -> None:
@@ -172,16 +174,16 @@ class TimedTrainer(Trainer):
 
 
 def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device: torch.device) -> Any:
-    """Return the checkpoint's model in bf16, on a CPU in float32, with its weights.
+    """Return the checkpoint's model with weights, in bf16, or in float32 on a CPU.
 
     Args:
         folder: the checkpoint, or its hub id.
-        has_weights: whether its weights are there; else they are drawn, alike on every rank.
-        trust_remote_code: whether the model may bring its own code.
-        device: where it is to be.
+        has_weights: whether the checkpoint has weights; else they are drawn, the same on every rank.
+        trust_remote_code: whether the model may run its own code.
+        device: device of the model.
 
     Raises:
-        ServingFailed: names or shapes of the checkpoint's tensors are not those of the model in transformers.
+        ServingFailed: if tensor names or shapes of checkpoint and transformers model differ.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -197,7 +199,7 @@ def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device:
 
 
 def fill(model: Any, folder: str) -> None:
-    """Give `model` the weights of the checkpoint in `folder`; raise `ServingFailed` where they don't fit."""
+    """Load the weights of the checkpoint in `folder` into `model`; raise `ServingFailed` if they do not fit."""
     own = dict(model.named_parameters())
     tied = set(model.state_dict()) - set(own)
     missing = dict(own)
@@ -219,7 +221,7 @@ def _unlike(folder: str, what: str) -> ServingFailed:
 
 
 def checkpoint_weights(folder: str, device: torch.device) -> list[tuple[str, torch.Tensor]]:
-    """Return all tensors of a checkpoint, each brought to `device`; raise `ServingFailed` where it has none."""
+    """Return all tensors of a checkpoint, on `device`; raise `ServingFailed` if it has none."""
     found = [(name, tensor.to(device)) for name, tensor in _tensors(_files(folder))]
     if not found:
         raise _unlike(folder, "has no *.safetensors")
@@ -237,5 +239,5 @@ def _files(folder: str) -> list[Path]:
 def _tensors(files: Iterable[Path]) -> Iterable[tuple[str, torch.Tensor]]:
     for path in files:
         with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+            for name in opened.keys():  # noqa: SIM118 (not a mapping)
                 yield name, opened.get_tensor(name)

@@ -1,4 +1,4 @@
-"""What controller and ranks of a placement tell each other: JSON lines, orders on stdin and answers over a pipe."""
+"""Messages between controller and ranks of a placement: JSON lines, orders on stdin and answers over a pipe."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from rollout_bench.measure.launch.protocol import IterationDone, Job, PhaseBegin
 
 
 class RankJob(Strict):
-    """What a rank is to do; it is the first line of its stdin, and it does nothing before."""
+    """Work for a rank: the first line of its stdin. The rank does nothing before it arrives."""
 
-    job: Job = Field(description="The launch's; the replica in it is the number of the rank's engine.")
-    rank: int = Field(description="Its number, from 0.")
-    cores: list[int] | None = Field(description="Cores that it may run on. Null: all that its parent may.")
-    folder: str = Field(description="An empty folder that all ranks of the launch share: they find each other there.")
+    job: Job = Field(description="The launch's job.")
+    rank: int = Field(description="Number of the rank, from 0.")
+    cores: list[int] | None = Field(description="Cores that the rank may use. Null: all cores of its parent.")
+    folder: str = Field(description="An empty folder that all ranks of the launch share, to find each other.")
 
 
 class RankLoaded(Strict):
-    """The rank has its engine, its trainer, or both, and the engine has the trainer's weights."""
+    """The rank has its engine, its trainer, or both, and its engine has the trainer's weights."""
 
     event: Literal["loaded"] = "loaded"
 
 
 class RankWaits(Strict):
-    """All is ready for the next step, which begins once every rank has been told to go."""
+    """The rank is ready for the next step, which begins when all ranks receive the order."""
 
     event: Literal["waits"] = "waits"
 
@@ -40,24 +40,24 @@ class StepOver(Strict):
     """The rank's part of a step is over. Times are on the machine's monotonic clock, in seconds."""
 
     event: Literal["over"] = "over"
-    released: float = Field(description="When it was let go.")
-    step: RankStep = Field(description="What it did; spans begin at moments of the clock, not of the step.")
+    released: float = Field(description="Time at which the rank was released.")
+    step: RankStep = Field(description="Activities of the rank; spans start at times of the clock, not of the step.")
     done: IterationDone | None = Field(
-        description="What its engine generated, whose ranks all tell the same. Null where it has none."
+        description="Sequences of its engine, the same from all ranks of the engine. Null without an engine."
     )
-    gathered_bytes: int = Field(description="Bytes of the sequences that it handed over.")
-    update_bytes: int = Field(description="Bytes of weights that its engine took.")
-    proof: WeightProof | None = Field(description="What its engine's weights are now. Null where it has none.")
+    gathered_bytes: int = Field(description="Bytes of the sequences that the rank passed on.")
+    update_bytes: int = Field(description="Bytes of weights that its engine received.")
+    proof: WeightProof | None = Field(description="Proof of its engine's current weights. Null without an engine.")
 
 
 class RankFailed(Strict):
-    """The rank gave up."""
+    """The rank failed."""
 
     event: Literal["failed"] = "failed"
-    exception: str = Field(description="Type and text of the exception, or the cause itself where it is known.")
-    category: str = Field("", description="Kind of failure, where the rank knows it.")
-    fix: str = Field("", description="What to do about it, where the rank knows it.")
-    bereft: bool = Field(False, description="Whether it only lost the others, of which one must have failed before.")
+    exception: str = Field(description="Type and text of the exception, or the cause if it is known.")
+    category: str = Field("", description="Category of the failure, if known.")
+    fix: str = Field("", description="Remedy, if known.")
+    bereft: bool = Field(False, description="Whether the rank only lost another rank, which must have failed first.")
 
 
 Word = PhaseBegins | Ready | RankLoaded | RankWaits | StepOver | RankFailed
@@ -66,10 +66,10 @@ _WORD: TypeAdapter[Word] = TypeAdapter(Annotated[Word, Field(discriminator="even
 TellController = Callable[[Word], None]
 
 LOCALHOST = "127.0.0.1"
-"""Where all ranks are."""
+"""Address of all ranks."""
 
 MEETING = "ROLLOUT_BENCH_MEETING"
-"""Variable that names the file at which the ranks of an engine meet; no other engine of the machine has such a name."""
+"""Variable with the file at which the ranks of an engine meet; its name is unique on the machine."""
 
 GO = b"go\n"
 """The order to begin the next step."""
@@ -83,5 +83,9 @@ def tell_controller(descriptor: int, word: Word) -> None:
 
 
 def told_word(line: bytes) -> Word:
-    """Return the word in `line`; raise `ValueError` where there is none."""
+    """Return the message in `line`.
+
+    Raises:
+        ValueError: if `line` is not a message.
+    """
     return _WORD.validate_python(json.loads(line))

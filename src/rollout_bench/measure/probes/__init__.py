@@ -1,1 +1,1 @@
-"""What runs inside vLLM's own workers."""
+"""Code that runs inside vLLM's own workers."""

@@ -1,4 +1,4 @@
-"""The KV cache inside vLLM's worker: which data type each layer's has, and the bytes of a token."""
+"""The KV cache inside vLLM's worker: data type of each layer, and bytes per token."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 
 def cache_held(model: Any, tokens: int) -> dict[str, Any] | None:
-    """Return what the attention layers of `model` hold of the KV cache, read from its tensors.
+    """Return the data types and size of the KV cache of `model`, read from its tensors.
 
     Layers that share another layer's cache are left out.
 
     Args:
-        model: the loaded model, its cache in place.
-        tokens: that the cache has room for.
+        model: the loaded model with its cache.
+        tokens: capacity of the cache in tokens.
 
     Returns:
-        layers: data type -> layers; bytes_per_token: of all of them. None where there is no cache, or no room is known.
+        layers: data type -> number of layers; bytes_per_token: over all layers. None if there is no cache or the
+            capacity is unknown.
     """
     layers: Counter[str] = Counter()
     size = 0
@@ -31,7 +32,7 @@ def cache_held(model: Any, tokens: int) -> dict[str, Any] | None:
 
 
 def _tensors(held: Any) -> list[Any]:
-    """Return the tensors of a layer's cache: one for both, or one each for keys and values, as on Ascend."""
+    """Return the tensors of a layer's cache: one, or separate ones for keys and values, as on Ascend."""
     import torch
 
     if isinstance(held, torch.Tensor):
@@ -42,8 +43,8 @@ def _tensors(held: Any) -> list[Any]:
 def _dtype(module: Any, tensors: list[Any]) -> str:
     """Return the data type of a layer's cache.
 
-    A value of one byte may mean anything, and only the layer says what: fp8 lies in tensors of uint8. Any other is
-    what the tensor has, whatever the layer says.
+    For one-byte values only the layer has the type, because fp8 is stored in uint8 tensors. For other sizes the
+    tensor's type counts.
     """
     name = str(tensors[0].dtype).removeprefix("torch.")
     said = str(getattr(module, "kv_cache_dtype", "auto"))

@@ -1,8 +1,8 @@
 """The weight census inside vLLM's worker: bytes by data type, linear layers by role, resolved settings.
 
-vLLM mixes `WeightCensus` into its worker class (`worker_extension_cls`) and calls it by name on every rank.
-On CPU the weights of most linear layers are handed to oneDNN, which packs them into memory of its own and
-leaves an empty parameter behind; what is handed over is noted at that moment.
+vLLM mixes `WeightCensus` into its worker class (`worker_extension_cls`), and the methods are called by name on every
+rank. On CPU most linear layers pass their weights to oneDNN, which packs them into its own memory and leaves an empty
+parameter. So these weights are recorded when they are passed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ ROLES: dict[str, Role] = {
     "router": "router",
     "shared_expert_gate": "router",
 }
-"""Last part of a module's name -> role. Linear layers with another name are `other`."""
+"""Last part of a module's name -> role. Linear layers with other names have the role `other`."""
 
 
 def linear_modules(model: Any) -> dict[Role, list[Any]]:
     """Return the linear modules of `model` by role, in the order of the layers.
 
-    Experts, which are none, are left out.
+    Experts are left out because they are not linear modules.
     """
     found: dict[Role, list[Any]] = {}
     for name, module in model.named_modules():
@@ -49,12 +49,12 @@ def linear_modules(model: Any) -> dict[Role, list[Any]]:
             found.setdefault(ROLES.get(name.rpartition(".")[2], "other"), []).append(module)
     head = getattr(model, "lm_head", None)
     if head is not None and "lm_head" not in found and _head_sizes(head) is not None:
-        found["lm_head"] = [head]  # it shares the embedding's weights, and is the embedding's module
+        found["lm_head"] = [head]  # a head that shares the embedding's weights is the embedding's module
     return {role: found[role] for role in get_args(Role) if role in found}
 
 
 def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
-    """Return the shapes of `linear_modules`, each with the modules that have it."""
+    """Return the shapes of `linear_modules`, each with its modules."""
     shapes: dict[tuple[Role, int, int], list[Any]] = {}
     for role, modules in linear_modules(model).items():
         for module in modules:
@@ -67,12 +67,12 @@ def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
 
 
 def linear_shapes(model: Any) -> list[LinearShape]:
-    """Return the shapes of `linear_modules`, each with how many layers have it."""
+    """Return the shapes of `linear_modules`, each with its number of layers."""
     return [shape for shape, _ in linears_by_shape(model)]
 
 
 def _sizes(module: Any) -> tuple[int, int] | None:
-    """Return features in and out on this rank; None for what is no linear layer."""
+    """Return the input and output features on this rank; None if `module` is not a linear layer."""
     bases = {base.__name__ for base in type(module).__mro__}
     if "LinearBase" in bases:
         into = getattr(module, "input_size_per_partition", module.input_size)
@@ -81,7 +81,7 @@ def _sizes(module: Any) -> tuple[int, int] | None:
 
 
 def _head_sizes(module: Any) -> tuple[int, int] | None:
-    """Of the layer that gives a value to each word of the vocabulary."""
+    """Return the input and output features of an output head; None if `module` is not one."""
     if not hasattr(module, "num_embeddings_per_partition"):
         return None
     return int(module.embedding_dim), int(module.num_embeddings_per_partition)
@@ -114,14 +114,14 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "load_config": ("load_format",),
     "compilation_config": ("mode", "level", "cudagraph_mode"),
 }
-"""Part of vLLM's VllmConfig -> fields of it that influence speed."""
+"""Part of vLLM's VllmConfig -> its fields that influence speed."""
 
 NAMES = {"cache_dtype": "kv_cache_dtype", "mode": "compilation_mode", "level": "compilation_level"}
-"""Fields that are recorded under a plainer name."""
+"""Field -> clearer name in the record."""
 
 
 def resolved_settings(vllm_config: Any) -> dict[str, Any]:
-    """Return the fields above as JSON values; those that this vLLM does not have are left out."""
+    """Return the fields in `FIELDS` as JSON values; fields that this vLLM lacks are left out."""
     found: dict[str, Any] = {}
     for part, fields in FIELDS.items():
         config = getattr(vllm_config, part, None)
@@ -132,16 +132,16 @@ def resolved_settings(vllm_config: Any) -> dict[str, Any]:
 
 
 NOT_HELD = frozenset({"distributed_executor_backend", "data_parallel_size", "quantization", "tokenizer"})
-"""Arguments that an engine may put otherwise, that are for several engines, and that the census proves."""
+"""Arguments not compared: the engine may express them differently, or other code checks or uses them."""
 
 ALSO_CALLED = {"half": "float16", "float": "float32", "fp8": "fp8_e4m3"}
-"""What vLLM has two names for."""
+"""Value -> vLLM's second name for it."""
 
 
 def overruled(vllm_config: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments `asked` of an engine that it does not follow, with what it uses in their place.
+    """Return the arguments in `asked` that the engine does not follow, with the values that it uses instead.
 
-    A key inside of an argument is called `<argument>.<key>`. What no part of the config has under its name is left out.
+    A nested key is called `<argument>.<key>`. Arguments that are not in the config are left out.
     """
     own = vars(vllm_config)
     parts = [own, *(vars(own[part]) for part in FIELDS if own.get(part) is not None)]
@@ -162,11 +162,11 @@ def _overruled(parts: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> 
 
 
 def _as_asked(asked: Any, used: Any) -> bool:
-    """Return whether an engine that uses `used` follows what is `asked`, which may leave it to the engine."""
+    """Return whether an engine that uses `used` follows `asked`, which may leave the choice to the engine."""
     if asked in (None, "auto", -1):
         return True
     if isinstance(asked, Mapping | list):
-        return bool(used) or not asked  # what the engine makes of each of them is its own matter
+        return bool(used) or not asked  # the engine may transform the entries
     if isinstance(asked, str) and isinstance(used, int | float) and not isinstance(used, Enum):
         return True  # 4k, 90%
     names = {str(_plain(used)), str(used.value) if isinstance(used, Enum) else str(used)}
@@ -175,7 +175,7 @@ def _as_asked(asked: Any, used: Any) -> bool:
 
 
 def kv_cache_tokens(vllm_config: Any) -> int | None:
-    """Return tokens that fit into the KV cache; None where this vLLM does not say."""
+    """Return the capacity of the KV cache in tokens; None if this vLLM does not report it."""
     cache = vllm_config.cache_config
     said = getattr(cache, "kv_cache_size_tokens", None)
     if said is not None:
@@ -185,13 +185,13 @@ def kv_cache_tokens(vllm_config: Any) -> int | None:
 
 
 def world_size(vllm_config: Any) -> int:
-    """Return devices that the engine uses."""
+    """Return the number of devices that the engine uses."""
     parallel = vllm_config.parallel_config
     return int(parallel.world_size) * int(getattr(parallel, "data_parallel_size", 1) or 1)
 
 
 def end_of_text(model_config: Any) -> list[int]:
-    """Token ids that end a text, from the model's own config: without a tokenizer vLLM does not know them."""
+    """Return the token ids that end a text, from the model's config; without a tokenizer vLLM does not know them."""
     said = getattr(model_config.hf_text_config, "eos_token_id", None)
     return [int(i) for i in said] if isinstance(said, list | tuple) else [] if said is None else [int(said)]
 
@@ -207,27 +207,27 @@ def _plain(value: Any) -> Any:
 
 
 NOT_A_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|bias|workspace|sort_ind")
-"""Tensors of a linear layer that are no weights of it."""
+"""Tensors of a linear layer that are not its weights."""
 
 ROUTER = re.compile(r"(^|\.)(gate|router|shared_expert_gate)$")
 """Linear layers that choose experts; they stay unquantized by design and do not count as linear."""
 
 EXPERTS = ("FusedMoE", "RoutedExperts")
-"""Classes that hold the experts' weights: vLLM up to 0.23, and since."""
+"""Classes that hold the experts' weights: up to vLLM 0.23, and later."""
 
 DEPTH = 5
-"""How far from a layer's own attributes its packed weights are looked for."""
+"""Depth of the search for packed weights below a layer's attributes."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What oneDNN made of a weight, as it was noted then: nobody can look at it afterwards.
+    """A weight packed by oneDNN, recorded at packing because it cannot be read afterwards.
 
     Attributes:
-        handler: refers to the handler that holds it, and does not keep it: an update of the weights makes another one.
+        handler: weak reference to oneDNN's handler; an update of the weights makes another handler.
         dtype: data type of the weight.
-        size: its bytes.
-        noted: what `note_packed_weights` was asked to note of it.
+        size: size of the weight in bytes.
+        noted: result of the `look` of `note_packed_weights`.
     """
 
     handler: Callable[[], Any]
@@ -237,16 +237,16 @@ class Packed:
 
 
 _packed: dict[int, Packed] = {}
-"""id of a oneDNN handler that still lives -> what it packed."""
+"""id of a living oneDNN handler -> its weight."""
 
 _look: list[Callable[[Any], Any]] = []
-"""What else is noted of a weight that is packed, by the last of them."""
+"""Functions for further facts of a packed weight; the last is used."""
 
 
 def note_packed_weights(look: Callable[[Any], Any] | None = None) -> None:
-    """Have the weights that vLLM packs from now on, in this process, noted; it is imported for that.
+    """Record the weights that vLLM packs in this process from now on; this imports vLLM.
 
-    `look` takes each weight and returns what is noted of it besides, from now on.
+    From now on, `look` is called with each weight, and its result is recorded too.
     """
     from vllm import _custom_ops as ops
 
@@ -259,7 +259,7 @@ def note_packed_weights(look: Callable[[Any], Any] | None = None) -> None:
 
 
 def noting(create: Any) -> Any:
-    """Return `create`, which packs a weight into a handler of oneDNN's, with what it packs noted."""
+    """Return a wrapper of `create`, which packs a weight into a oneDNN handler, that records the weight."""
 
     def noted(weight: Any, *args: Any, **kwargs: Any) -> Any:
         handler = create(weight, *args, **kwargs)
@@ -274,23 +274,23 @@ def noting(create: Any) -> Any:
 
 
 def packed_by(value: Any) -> Packed | None:
-    """Return what was packed into `value`, where it is a handler of oneDNN's that was noted."""
+    """Return the recorded weight of a oneDNN handler; None if `value` is not a recorded handler."""
     found = _packed.get(id(value))
     return found if found is not None and found.handler() is value else None
 
 
 class WeightCensus:
-    """What vLLM mixes into its worker."""
+    """Worker extension of vLLM."""
 
     get_model: Any  # the worker's own
     vllm_config: Any
 
     def rollout_bench_census(self) -> dict[str, Any]:
-        """Return bytes and facts of this rank.
+        """Return the weights and facts of this rank.
 
         Returns:
-            linear, other: data type -> bytes; linear_methods, linear_kernels: class name -> layers;
-            attention_backends: their names; kv_cache: of `cache_held`; pid of this process; device_model and
+            linear, other: data type -> bytes; linear_methods, linear_kernels: class name -> number of layers;
+            attention_backends: their names; kv_cache: from `cache_held`; pid of this process; device_model and
             device_memory_bytes, None on cpu.
         """
         model = self.get_model()
@@ -304,13 +304,13 @@ class WeightCensus:
         return cache_held(model, int(blocks or 0) * int(block_size or 0))
 
     def rollout_bench_linears(self) -> list[dict[str, Any]]:
-        """Return the linear layers of this rank: `LinearShape`s as dictionaries."""
+        """Return the linear layers of this rank, `LinearShape`s as dictionaries."""
         return [shape.model_dump() for shape in linear_shapes(self.get_model())]
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
-        """Return what a server does not tell over HTTP: settings as resolved, world size, vocabulary, end of text.
+        """Return facts that a server does not expose over HTTP: resolved settings, world size, vocabulary, end of text.
 
-        `asked`: the engine's arguments as JSON, since that method of the server's takes only text.
+        `asked`: the engine's arguments as JSON, because the server's method only accepts text.
         """
         model_config = self.vllm_config.model_config
         return {
@@ -324,7 +324,7 @@ class WeightCensus:
 
 
 def count_weights(model: Any) -> dict[str, dict[str, int]]:
-    """Return bytes of all tensors of `model` by data type, those of linear layers and experts apart."""
+    """Return the bytes of all tensors of `model` by data type, separately for linear layers with experts and others."""
     linear: Counter[str] = Counter()
     other: Counter[str] = Counter()
     methods: Counter[str] = Counter()
@@ -364,14 +364,14 @@ def _method(module: Any) -> str:
 
 
 def _kernels(module: Any) -> list[str]:
-    """Return the kernel that the layer's method chose; none where it names none."""
+    """Return the kernel of the layer's method; empty if the method has none."""
     holders = (getattr(module, "scheme", None), getattr(module, "quant_method", None))
     found = [getattr(holder, name, None) for holder in holders for name in ("kernel", "fp8_linear")]
     return [type(kernel).__name__ for kernel in found if kernel is not None][:1]
 
 
 def own_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Name and tensor of each parameter and buffer of `module` itself, each once: `seen` has the ids of all so far."""
+    """Yield name and tensor of each parameter and buffer of `module` itself; `seen` has the ids of earlier tensors."""
     for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
         if tensor is not None and id(tensor) not in seen:
             seen.add(id(tensor))
@@ -379,9 +379,9 @@ def own_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
 
 
 def all_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """As `own_tensors`, with what hides behind the other attributes of a linear layer: packed weights (`Packed`).
+    """Yield `own_tensors` and tensors in the other attributes of a linear layer, such as packed weights (`Packed`).
 
-    The order, and so the name of what has two, does not depend on which attribute was set last.
+    The attributes are sorted, so the name of a tensor with two names does not depend on the order of assignment.
     """
     import torch
 
@@ -402,7 +402,7 @@ def all_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
 
 
 def _plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors inside `tensor`: itself, or what a wrapping subclass (torchao) is made of."""
+    """Yield `tensor` itself, or the inner tensors of a wrapping subclass (torchao)."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         if tensor.device.type != "meta" and tensor.numel():
@@ -446,8 +446,8 @@ def _device() -> dict[str, Any]:
     return {"device_model": None, "device_memory_bytes": None}
 
 
-# A worker imports this by its name, once it has vLLM. Who imports it before calls `note_packed_weights` itself: the
-# time that importing vLLM takes is recorded, and must not be spent here.
+# A worker imports this module by name after vLLM. Code that imports it earlier calls `note_packed_weights` itself:
+# the import of vLLM is timed, and must not happen here.
 if os.environ.get("VLLM_TARGET_DEVICE") == "cpu" and "vllm" in sys.modules:
     note_packed_weights()
 
@@ -463,10 +463,10 @@ def engine_facts(
 
     Args:
         ranks: the census of each worker.
-        resolved: settings as the engine resolved them.
-        tensor_parallel_size: workers that hold parts of the same layers.
-        kv_cache_tokens: tokens that fit into the KV cache; None where it is not known.
-        overruled: arguments that the engine does not follow, with what it uses.
+        resolved: settings as resolved by the engine.
+        tensor_parallel_size: number of workers that share the same layers.
+        kv_cache_tokens: capacity of the KV cache in tokens; None if unknown.
+        overruled: arguments that the engine does not follow, with the values that it uses.
     """
     linear: Counter[str] = Counter()
     other: Counter[str] = Counter()
@@ -492,7 +492,7 @@ def engine_facts(
 
 
 def _cache_facts(caches: Sequence[tuple[dict[str, Any] | None, bool]]) -> CacheFacts | None:
-    """Return the KV cache of an engine from that of each worker, and whether its layers count; None: of one unknown."""
+    """Return the KV cache of an engine from each worker's cache, and whether its layers count; None if unknown."""
     layers: Counter[str] = Counter()
     size = 0
     for cache, counts in caches:

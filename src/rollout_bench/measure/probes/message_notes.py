@@ -1,8 +1,8 @@
-"""Notes of when messages pass through a process, kept until a pass is over, and what is mixed into queues to take them.
+"""Records when messages pass through a process, until the end of a pass, with mixins for queues, encoders and decoders.
 
-Nothing here needs vLLM. All times are of the machine's monotonic clock, so those of two processes can be subtracted.
-Each end of a link counts its messages from its first one on, so the n-th that is put into a queue is the n-th got from
-it. Nothing is noted, only counted, until a pass begins; rows lie in memory that was allocated before.
+This module does not need vLLM. All times are on the machine's monotonic clock, so times of different processes can be
+subtracted. Each end of a link counts its messages from the start, so the n-th message put into a queue is the n-th
+message taken out. Before a pass begins, messages are only counted. Records go into preallocated memory.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ now = monotonic_ns
 """Nanoseconds on the machine's monotonic clock."""
 
 ROW = struct.Struct("5q")
-"""Number of the message, three moments in nanoseconds, and its size in bytes; -1 where it is not known."""
+"""Number of the message, three times in nanoseconds, and its size in bytes (-1 if unknown)."""
 
 Wire = tuple[bytes, ...]
-"""The bytes of a message as they were sent: its main part, and the buffers beside it."""
+"""The sent bytes of a message: its main part and its separate buffers."""
 
 
 class Ending:
-    """One end of one link in this process.
+    """One end of a link in this process.
 
     Args:
-        name: of the queue that both ends belong to, or of the socket.
-        writes: whether messages come from here.
+        name: name of the socket, or of the queue, which both ends share.
+        writes: whether this end sends.
     """
 
     def __init__(self, name: str, writes: bool) -> None:
         self.name = name
         self.writes = writes
         self.number = 0
-        """Messages so far, from the first one on."""
+        """Number of messages since the start."""
         self.reached = 0
-        """When the message that is being sent was encoded, or the one that is being read had come."""
+        """Time at which the current message was encoded (when sending) or arrived (when reading)."""
         self.noting = False
         self.sent: list[Wire] | None = None
-        """The messages themselves, where contents are looked at and this end writes."""
+        """The messages themselves, if the pass records contents and this end sends."""
         self.through_socket: set[int] = set()
-        """Which of `sent`, by their place, were too large for the ring."""
+        """Indices in `sent` of messages that were too large for the ring."""
         self._rows = bytearray()
         self._tags: list[Any] = []
         self._count = 0
         self._dropped = 0
 
     def begin(self, look: Look, capacity: int) -> None:
-        """Note up to `capacity` messages from the next one on."""
+        """Start recording, with room for `capacity` messages."""
         self._rows = bytearray(capacity * ROW.size)
         self._tags = [None] * capacity
         self._count = self._dropped = 0
@@ -63,7 +63,7 @@ class Ending:
         self.noting = True
 
     def note(self, first: int, second: int, third: int, size: int, tag: Any) -> None:
-        """Note the message that was sent or got just now, and count it."""
+        """Record and count the message that was just sent or received."""
         count = self._count
         if count < len(self._tags):
             ROW.pack_into(self._rows, count * ROW.size, self.number, first, second, third, size)
@@ -74,7 +74,7 @@ class Ending:
         self.number += 1
 
     def end(self) -> Noted:
-        """Stop noting, and return what was noted."""
+        """Stop recording, and return the records."""
         self.noting = False
         rows = list(ROW.iter_unpack(bytes(self._rows[: self._count * ROW.size])))
         noted = Noted(
@@ -86,16 +86,17 @@ class Ending:
 
 @dataclass(frozen=True)
 class Noted:
-    """What was noted at one end.
+    """The records of one end.
 
     Attributes:
-        name: of the queue or the socket.
-        writes: whether it is the end that sends.
-        rows: as `ROW` has them. A writer's moments: began to encode, encoded, put. A reader's: asked, got, decoded.
-        tags: what the message is, one for each row.
-        dropped: messages that there was no room for.
-        sent: the messages themselves, one for each row, where contents were looked at.
-        through_socket: places in `sent` of those that were too large for the ring.
+        name: name of the queue or the socket.
+        writes: whether this end sends.
+        rows: rows of `ROW`. The three times of a writer: encoding began, encoded, put. Of a reader: asked, got,
+            decoded.
+        tags: identifies the message of each row.
+        dropped: number of messages without room.
+        sent: the message of each row, if the pass recorded contents.
+        through_socket: indices in `sent` of messages that were too large for the ring.
     """
 
     name: str
@@ -109,14 +110,14 @@ class Noted:
 
 @dataclass
 class ProcessNotes:
-    """All that one process notes."""
+    """All records of one process."""
 
     endings: list[Ending] = field(default_factory=list)
     tag: Callable[[Any], Any] = lambda message: None
-    """What is kept of a message that is put into a queue."""
+    """Returns the tag of a message that is put into a queue."""
 
     def ending(self, name: str, writes: bool) -> Ending:
-        """Return a new end of a link, which is noted with the others."""
+        """Return a new end of a link, which is recorded with the others."""
         ending = Ending(name, writes)
         self.endings.append(ending)
         return ending
@@ -127,27 +128,27 @@ class ProcessNotes:
             ending.begin(look, capacity)
 
     def end(self, path: Path, **more: Any) -> None:
-        """End a pass: write what was noted, and `more`, to `path`."""
+        """End a pass: write the records, and `more`, to `path`."""
         noted = [ending.end() for ending in self.endings]
         content = {"noted": [each for each in noted if each.rows or each.dropped], **more}
         path.write_bytes(pickle.dumps(content, protocol=5))
 
 
 BEGIN, END = "rollout_bench_begin_messages", "rollout_bench_end_messages"
-"""What the workers are asked when a pass begins and ends, and with them the core."""
+"""Methods that the core and its workers call when a pass begins and ends."""
 
 CORE_FILE, WORKER_FILES = "core.pickle", "worker-{rank}.pickle"
-"""What the core and each worker write once a pass has ended."""
+"""Files that the core and each worker write at the end of a pass."""
 
 HERE = ProcessNotes()
-"""What this process notes."""
+"""The records of this process."""
 
 
 class NotedRing:
-    """Mixed in before a queue over shared memory: notes each message that is put into it or got out of it."""
+    """Mixin for a queue in shared memory that records each message put into it or taken from it."""
 
     ending: Ending
-    """Has to be there before the first message."""
+    """Must be set before the first message."""
 
     def enqueue(self, obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Put `obj` into the queue."""
@@ -161,7 +162,7 @@ class NotedRing:
         return done
 
     def dequeue(self, *args: Any, **kwargs: Any) -> Any:
-        """Get the next message out of the queue; counts none where the time is up before."""
+        """Return the next message of the queue; after a timeout, nothing is counted."""
         ending = self.ending
         asked = now()
         message = super().dequeue(*args, **kwargs)  # type: ignore[misc]
@@ -178,12 +179,12 @@ class NotedRing:
         return slot if self.ending.sent is None else CopiedSlot(slot, self.ending)
 
     def acquire_read(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the context in which a message is decoded, entered once there is one."""
+        """Return the context in which a message is decoded, entered once a message is there."""
         return AwaitedSlot(super().acquire_read(*args, **kwargs), self.ending)  # type: ignore[misc]
 
 
 class AwaitedSlot:
-    """Notes when a slot of the ring had something to read."""
+    """Context of a ring slot that records when a message arrived."""
 
     __slots__ = ("_ending", "_slot")
 
@@ -201,7 +202,7 @@ class AwaitedSlot:
 
 
 class CopiedSlot:
-    """Keeps what was written to a slot of the ring, byte by byte as a reader will find it."""
+    """Context of a ring slot that copies the written bytes as a reader will find them."""
 
     def __init__(self, slot: Any, ending: Ending) -> None:
         self._slot = slot
@@ -222,7 +223,7 @@ class CopiedSlot:
 
 
 def parts_of(slot: Any) -> Wire:
-    """Return the parts of the message in a slot of the ring: a flag, how many, then each after its length."""
+    """Return the parts of the message in a ring slot: a flag, the number of parts, then length and bytes of each."""
     parts, offset = [], 3
     for _ in range(int.from_bytes(slot[1:3], "big")):
         length = int.from_bytes(slot[offset : offset + 4], "big")
@@ -232,7 +233,7 @@ def parts_of(slot: Any) -> Wire:
 
 
 class SocketProxy:
-    """A socket whose calls are its own, but for those that a subclass has."""
+    """A socket proxy; subclasses replace single methods."""
 
     def __init__(self, socket: Any, ending: Ending) -> None:
         self._socket = socket
@@ -243,7 +244,7 @@ class SocketProxy:
 
 
 class CopyingSocket(SocketProxy):
-    """Keeps messages that were too large for the ring."""
+    """Copies messages that were too large for the ring."""
 
     def send_multipart(self, parts: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
         """Send `parts`."""
@@ -253,7 +254,7 @@ class CopyingSocket(SocketProxy):
 
 
 class AwaitedSocket(SocketProxy):
-    """Notes when a message came that was too large for the ring."""
+    """Records when a message that was too large for the ring arrived."""
 
     def recv_multipart(self, *args: Any, **kwargs: Any) -> Any:
         """Receive the parts of a message."""
@@ -263,13 +264,13 @@ class AwaitedSocket(SocketProxy):
 
 
 class NotedEncoding:
-    """Mixed in before an encoder: notes each message that is encoded for a socket."""
+    """Mixin for an encoder that records each message encoded for a socket."""
 
     ending: Ending
     tag: Callable[[Any], Any]
 
     def encode(self, obj: Any) -> Any:
-        """Return the parts of the message that `obj` makes."""
+        """Return the parts of the message for `obj`."""
         ending = self.ending
         if not ending.noting:
             return super().encode(obj)  # type: ignore[misc]
@@ -279,7 +280,7 @@ class NotedEncoding:
         return parts
 
     def encode_into(self, obj: Any, buffer: bytearray) -> Any:
-        """As `encode`, with the main part in `buffer`."""
+        """Like `encode`, with the main part in `buffer`."""
         ending = self.ending
         if not ending.noting:
             return super().encode_into(obj, buffer)  # type: ignore[misc]
@@ -296,13 +297,13 @@ class NotedEncoding:
 
 
 class NotedDecoding:
-    """Mixed in before a decoder: notes each message that is decoded."""
+    """Mixin for a decoder that records each decoded message."""
 
     ending: Ending
     tag: Callable[[Any], Any]
 
     def decode(self, parts: Any) -> Any:
-        """Return what the message is."""
+        """Return the decoded message."""
         ending = self.ending
         if not ending.noting:
             return super().decode(parts)  # type: ignore[misc]
@@ -313,7 +314,7 @@ class NotedDecoding:
 
 
 def size_of(parts: Any) -> int:
-    """Return the bytes of a message that is one part, or several."""
+    """Return the bytes of a message of one or several parts."""
     return sum(map(_length, parts)) if isinstance(parts, list | tuple) else _length(parts)
 
 
@@ -322,7 +323,7 @@ def _length(part: Any) -> int:
 
 
 class _BareRing:
-    """A queue that does nothing but go through the same calls as a real one."""
+    """A queue that only makes the same calls as a real queue."""
 
     class _Slot:
         def __enter__(self) -> bytes:
@@ -346,7 +347,7 @@ class _BareRing:
 
 
 class _BareCodec:
-    """An encoder and decoder that does nothing."""
+    """An encoder and decoder that do nothing."""
 
     _parts: tuple[bytes, ...] = (b"",)
 
@@ -367,9 +368,9 @@ class _NotedBareCodec(NotedEncoding, NotedDecoding, _BareCodec):
 
 
 def costs(calls: int = 2000, rounds: int = 9) -> dict[str, float]:
-    """Return what the probes add to a call, in seconds: put_s, got_s, encode_s, decode_s.
+    """Return the time that each probe adds to a call, in seconds: put_s, got_s, encode_s, decode_s.
 
-    The median over `rounds` of `calls` calls with the probe, less the median of as many without it.
+    The result is the median over `rounds` of `calls` calls with the probe, minus the median without it.
     """
     ring, codec, bare_ring, bare_codec = _NotedBareRing(), _NotedBareCodec(), _BareRing(), _BareCodec()
     ending = ring.ending = codec.ending = Ending("cost", writes=True)
@@ -392,7 +393,7 @@ def _added(ending: Ending, noted: Callable[[Any], Any], bare: Callable[[Any], An
 
 
 def timed(call: Callable[[Any], Any], calls: int) -> float:
-    """Return the seconds that one of `calls` calls takes."""
+    """Return the mean time of one call over `calls` calls, in seconds."""
     parts = (b"",)
     began = now()
     for _ in range(calls):

@@ -1,12 +1,11 @@
-"""Looks at the messages of vLLM's multiprocess engine, from inside its core and its workers.
+"""Records the messages of vLLM's multiprocess engine, inside its core and its workers.
 
-vLLM's own extension points where there are some: the executor is a class of ours, the scheduler one that we derive from
-the one that vLLM chose, workers are told when a pass begins by the extension that is mixed into them. Where there are
-none, a name in one of vLLM's modules is bound to a class derived from the one that it named: `MessageQueue` where the
-executor and its workers look it up, `MsgpackEncoder` and `MsgpackDecoder` where the core does. What all this rests on
-stands in `core.message_places`, and is checked before anything is planned.
+Where vLLM has extension points, they are used: an executor class of ours, a scheduler class derived from vLLM's choice,
+and a worker extension that receives the start of a pass. Elsewhere a name in a vLLM module is bound to a derived class:
+`MessageQueue` in the executor's module, `MsgpackEncoder` and `MsgpackDecoder` in the core's module.
+`core.message_places` lists these requirements, and they are checked before planning.
 
-Imported in the engine's processes, by name.
+The engine's processes import this module by name.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from rollout_bench.measure.probes.message_notes import (
 
 
 class NotedQueue(NotedRing, MessageQueue):  # type: ignore[misc]
-    """A queue between core and workers that notes its messages."""
+    """A queue between core and workers that records its messages."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,23 +56,23 @@ class NotedQueue(NotedRing, MessageQueue):  # type: ignore[misc]
         return queue
 
 
-multiproc_executor.MessageQueue = NotedQueue  # before the executor makes its queue, and a worker opens it
+multiproc_executor.MessageQueue = NotedQueue  # before the executor makes its queue and a worker opens it
 
 
 class MessageLooks(WeightCensus):
-    """What vLLM mixes into its worker; a worker that is asked for one method may be asked for all of them."""
+    """Worker extension of vLLM with the methods that begin and end a pass."""
 
     def rollout_bench_begin_messages(self, look: Look, capacity: int) -> None:
-        """Begin a pass, of `capacity` messages at most."""
+        """Begin a pass of at most `capacity` messages."""
         HERE.begin(look, capacity)
 
     def rollout_bench_end_messages(self, folder: str) -> None:
-        """End a pass, and write what was noted to `folder`."""
+        """End a pass, and write the records to `folder`."""
         HERE.end(Path(folder) / WORKER_FILES.format(rank=self.rank), rank=self.rank)  # type: ignore[attr-defined]
 
 
 class CoreSteps:
-    """Which step the core is in, and when its steps began and ended."""
+    """The core's current step, and the start and end of its steps."""
 
     def __init__(self) -> None:
         self.current: int | None = None
@@ -84,12 +83,12 @@ class CoreSteps:
         self._noting = False
 
     def begin(self) -> None:
-        """Count steps from 0 on."""
+        """Start counting steps from 0."""
         self.__init__()  # type: ignore[misc]
         self._noting = True
 
     def scheduled(self, scheduled: Any, began: int) -> None:
-        """Note that a step was scheduled; one without a token is none."""
+        """Record a scheduled step; schedules without tokens are ignored."""
         self.current = None
         if self._noting and scheduled.total_num_scheduled_tokens:
             self.current = self._of_schedule[id(scheduled)] = len(self._scheduled)
@@ -97,7 +96,7 @@ class CoreSteps:
             self._moments.append([began, 0])
 
     def updated(self, scheduled: Any, outputs: dict[int, Any]) -> None:
-        """Note that a step ended, and that `outputs` are of it."""
+        """Record the end of a step, and its `outputs`."""
         step = self._of_schedule.pop(id(scheduled), None)
         if step is not None:
             self._moments[step][1] = now()
@@ -105,11 +104,11 @@ class CoreSteps:
                 self._of_outputs[id(each)] = step
 
     def step_of_outputs(self, outputs: Any) -> int | None:
-        """Return the step that `outputs` are of; None where they are of none."""
+        """Return the step of `outputs`; None if they belong to no step."""
         return self._of_outputs.pop(id(outputs), None)
 
     def end(self) -> list[dict[str, Any]]:
-        """Return the steps that ended: began and ended in nanoseconds, and what was scheduled."""
+        """Return the steps: start and end in nanoseconds, and their scheduled contents."""
         self._noting = False
         steps = [
             {"began": began, "ended": ended, **described(scheduled)}
@@ -120,7 +119,7 @@ class CoreSteps:
 
 
 def described(scheduled: Any) -> dict[str, Any]:
-    """Return what a `SchedulerOutput` schedules: tokens, sequences, requests that are new, how many prefill."""
+    """Return the contents of a `SchedulerOutput`: tokens, sequences, new requests, and sequences in prefill."""
     new, cached = scheduled.scheduled_new_reqs, scheduled.scheduled_cached_reqs
     return {
         "tokens": scheduled.total_num_scheduled_tokens,
@@ -133,11 +132,11 @@ def described(scheduled: Any) -> dict[str, Any]:
 
 
 STEPS = CoreSteps()
-"""Those of this process, where it is the core."""
+"""The steps of this process, if it is the core."""
 
 
 def noting(scheduler: type[Any]) -> type[Any]:
-    """Return a class derived from `scheduler` that notes its steps."""
+    """Return a class derived from `scheduler` that records its steps."""
 
     class NotedScheduler(scheduler):  # type: ignore[misc]
         def schedule(self, *args: Any, **kwargs: Any) -> Any:
@@ -155,36 +154,36 @@ def noting(scheduler: type[Any]) -> type[Any]:
 
 
 class CoreEncoder(NotedEncoding, MsgpackEncoder):  # type: ignore[misc]
-    """Encodes what the core sends to the front end."""
+    """Encodes messages from the core to the front end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ending = HERE.ending("core_to_front_end", writes=True)
 
     def tag(self, outputs: Any) -> Any:
-        """Return when `outputs` were made, which both ends see, and their step."""
+        """Return the creation time of `outputs`, which both ends see, and their step."""
         return outputs.timestamp, STEPS.step_of_outputs(outputs)
 
 
 class CoreDecoder(NotedDecoding, MsgpackDecoder):  # type: ignore[misc]
-    """Decodes what the front end sends to the core."""
+    """Decodes messages from the front end to the core."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ending = HERE.ending("front_end_to_core", writes=False)
 
     def tag(self, request: Any) -> Any:
-        """Return the id of a request, None for anything else."""
+        """Return the id of a request; None for other messages."""
         return getattr(request, "request_id", None)
 
 
 class MessagesExecutor(multiproc_executor.MultiprocExecutor):  # type: ignore[misc]
-    """vLLM's own multiprocess executor, whose messages are noted."""
+    """vLLM's own multiprocess executor, with recorded messages."""
 
     def _init_executor(self) -> None:
         from vllm.v1.engine import core
 
-        core.MsgpackEncoder, core.MsgpackDecoder = CoreEncoder, CoreDecoder  # whose threads start later
+        core.MsgpackEncoder, core.MsgpackDecoder = CoreEncoder, CoreDecoder  # the threads that use them start later
         super()._init_executor()
         HERE.tag = lambda message: (message[0], message[3], STEPS.current)
         # Workers have the config already; the scheduler is made after the executor.
@@ -194,7 +193,7 @@ class MessagesExecutor(multiproc_executor.MultiprocExecutor):  # type: ignore[mi
     def collective_rpc(
         self, method: Any, timeout: float | None = None, args: tuple[Any, ...] = (), *more: Any, **named: Any
     ) -> Any:
-        """As vLLM's; a pass begins before the workers hear of it, and ends after they have said that it did."""
+        """Call vLLM's method; recording begins before the workers are called, and ends after they have answered."""
         if method == BEGIN:
             HERE.begin(args[0], args[1])
             STEPS.begin()
@@ -211,26 +210,26 @@ class MessagesExecutor(multiproc_executor.MultiprocExecutor):  # type: ignore[mi
 
 
 class FrontEndEncoder(NotedEncoding, MsgpackEncoder):  # type: ignore[misc]
-    """Encodes what the front end sends to the core."""
+    """Encodes messages from the front end to the core."""
 
     def tag(self, request: Any) -> Any:
-        """Return the id of a request, None for anything else."""
+        """Return the id of a request; None for other messages."""
         return getattr(request, "request_id", None)
 
 
 class FrontEndDecoder(NotedDecoding, MsgpackDecoder):  # type: ignore[misc]
-    """Decodes what the core sends to the front end."""
+    """Decodes messages from the core to the front end."""
 
     def tag(self, outputs: Any) -> Any:
-        """Return when `outputs` were made, which both ends see."""
+        """Return the creation time of `outputs`, which both ends see."""
         return outputs.timestamp
 
 
 def note_front_end(client: Any) -> None:
-    """Have the messages between this process and its engine core noted.
+    """Record the messages between this process and its engine core.
 
     Args:
-        client: vLLM's client of the core, of an `LLM`.
+        client: vLLM's client of the core, from an `LLM`.
     """
     client.encoder.__class__ = FrontEndEncoder
     client.encoder.ending = HERE.ending("front_end_to_core", writes=True)
@@ -239,7 +238,7 @@ def note_front_end(client: Any) -> None:
 
 
 def probe_costs() -> dict[str, float]:
-    """Return what looking costs a call, in seconds: those of `message_notes.costs`, and step_s."""
+    """Return the time that each probe adds to a call, in seconds: `message_notes.costs`, and step_s."""
 
     class Scheduled:
         total_num_scheduled_tokens = 1
@@ -263,7 +262,7 @@ def probe_costs() -> dict[str, float]:
 
 
 def pickled_bytes() -> dict[str, int]:
-    """Return what objects that messages consist of take when pickled by themselves, as a queue pickles them."""
+    """Return the size in bytes of single objects in messages, pickled as in a queue."""
     from vllm import SamplingParams
     from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
     from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT

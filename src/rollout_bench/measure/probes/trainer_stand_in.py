@@ -1,7 +1,7 @@
-"""What stands for the trainer inside vLLM's worker: its weights.
+"""A stand-in for the trainer inside vLLM's worker: it holds the trainer's weights.
 
-The trainer's tensors are bf16, lie in the host's memory, and have the names of a checkpoint. Each rank holds the whole
-model, as every rank of verl does once it has gathered the parameters of all; vLLM's loaders take each rank's part.
+The tensors are bf16, lie in host memory, and have a checkpoint's names. Each rank holds the whole model, like a rank of
+verl after gathering all parameters; vLLM's loaders take each rank's part.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rollout_bench.measure.probes.weight_proofs import WeightProofs
 from rollout_bench.measure.transfer.weight_sets import Encoder, Named, drawn, specs_of, synchronize
 
 BUCKET_BYTES = 2048 * 10**6
-"""Bytes of weights that are handed over at once: verl's bucket."""
+"""Largest number of bytes of weights in one transfer, as in verl's bucket."""
 
 
 class HandOver(TypedDict):
-    """What handing an update over took on one rank: seconds; bytes of the trainer's tensors; buckets."""
+    """The transfer of an update on one rank: times in seconds, bytes of the trainer's tensors, number of buckets."""
 
     transfer_s: float
     quantize_s: float
@@ -31,7 +31,7 @@ class HandOver(TypedDict):
 
 
 class TrainerStandIn(WeightProofs):
-    """Proofs and the trainer's weights: what vLLM mixes into its worker for a cycle."""
+    """Worker extension of vLLM for a cycle: proofs, and the trainer's weights."""
 
     reload_weights: Any  # the worker's own
     device: Any
@@ -39,12 +39,12 @@ class TrainerStandIn(WeightProofs):
     model_config: Any
 
     def rollout_bench_trainer(self, shape: dict[str, Any] | None, weights_format: str) -> int:
-        """Make the trainer's weights, both sets; return their bytes.
+        """Make both sets of the trainer's weights; return their bytes.
 
         Args:
-            shape: of a synthetic model; None: the checkpoint that the engine loaded is read, and in the second set each
-                of its tensors is `rolled`.
-            weights_format: of what the engine loads.
+            shape: shape of a synthetic model. None: the loaded checkpoint is read, and its tensors are `rolled` for the
+                second set.
+            weights_format: the engine's format.
         """
         specs = {} if shape is None else specs_of(ResolvedShape(**shape))
         self._encoder = Encoder(specs, weights_format, lambda: synchronize(self.device))
@@ -60,7 +60,7 @@ class TrainerStandIn(WeightProofs):
         return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
 
     def rollout_bench_update(self, weights: Weights) -> HandOver:
-        """Hand the trainer's weights over to vLLM, in buckets of `BUCKET_BYTES`; return what that took."""
+        """Transfer the trainer's weights to vLLM in buckets of `BUCKET_BYTES`; return times and sizes."""
         took = HandOver(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
         self._encoder.elapsed_s = 0.0
         self._reload(weights_iterator=self._handed_over(weights, took))
@@ -68,11 +68,11 @@ class TrainerStandIn(WeightProofs):
         return took
 
     def rollout_bench_reload(self, folder: str) -> None:
-        """Have vLLM read the checkpoint in `folder`."""
+        """Let vLLM read the checkpoint in `folder`."""
         self._reload(weights_path=folder)
 
     def _reload(self, **what: Any) -> None:
-        """Reload, and wait until the device is done; the type of an exception is lost between processes, so name it."""
+        """Reload, and wait for the device; include an exception's type in its text, because processes lose the type."""
         try:
             self.reload_weights(**what)
         except Exception as error:
@@ -80,9 +80,9 @@ class TrainerStandIn(WeightProofs):
         synchronize(self.device)
 
     def _handed_over(self, weights: Weights, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield what a checkpoint of the engine's format has, from copies on the engine's device; fill `took`."""
+        """Yield the tensors in the engine's format, made from copies on the engine's device; fill `took`."""
         for bucket in buckets(self._sets[weights], BUCKET_BYTES):
-            synchronize(self.device)  # what vLLM did with the bucket before is no part of this
+            synchronize(self.device)  # vLLM's work on the previous bucket does not count here
             began = time.monotonic()
             copies = [(name, tensor.to(self.device, copy=True)) for name, tensor in bucket]
             synchronize(self.device)
@@ -93,7 +93,7 @@ class TrainerStandIn(WeightProofs):
                 yield from self._encoder.stored(*copies.pop(0))
 
     def _read(self) -> Named:
-        """Return the tensors of the checkpoint that the engine loaded, as vLLM's own loader reads them."""
+        """Return the tensors of the loaded checkpoint, read by vLLM's own loader."""
         from vllm.model_executor.model_loader import get_model_loader
 
         loader: Any = get_model_loader(self.load_config)
@@ -101,7 +101,7 @@ class TrainerStandIn(WeightProofs):
         return [(name, tensor.cpu().clone()) for name, tensor in read]
 
     def rollout_bench_device_free(self) -> int | None:
-        """Return free memory of this rank's device, in bytes; None on cpu."""
+        """Return the free memory of this rank's device, in bytes; None on cpu."""
         if self.device.type == "cpu":
             return None
         synchronize(self.device)
@@ -109,9 +109,9 @@ class TrainerStandIn(WeightProofs):
 
 
 def rolled(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor whose rows, or values, have moved on by one, and are larger by 1/4 where that changes nothing.
+    """Return `tensor` with its rows, or values, shifted by one; if this changes nothing, plus 1/4.
 
-    So are norms that are all ones, and biases that are all zero. A number stays as it is.
+    Norms that are all ones and biases that are all zero would not change by a shift. A scalar stays as it is.
     """
     if not tensor.dim():
         return tensor
@@ -120,7 +120,7 @@ def rolled(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def buckets(named: Named, limit: int) -> Iterator[Named]:
-    """Yield `named` in order, in buckets of at most `limit` bytes, but of one tensor at the least."""
+    """Yield `named` in order, in buckets of at most `limit` bytes; a larger tensor is a separate bucket."""
     bucket: Named = []
     held = 0
     for name, tensor in named:

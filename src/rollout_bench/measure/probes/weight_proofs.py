@@ -1,8 +1,8 @@
-"""What proves which weights a worker holds: a checksum of every tensor, computed where the tensor is.
+"""Proves which weights a worker holds: a checksum of every tensor, computed on the tensor's device.
 
-oneDNN keeps what it packs to itself, so on CPU a packed weight's checksum is noted when it is packed. What that takes
-is summed up, so that it can be taken off an update's time. Checksums are made of sums over rows, so that a tensor can
-be found again among the rows of one that it was fused to.
+oneDNN does not expose packed weights, so on CPU a weight's checksum is recorded when it is packed. The time for this is
+summed up and subtracted from an update's time. Checksums are built from row sums, so that a tensor can be found among
+the rows of a fused tensor.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from rollout_bench.measure.probes.census import (
 )
 
 CHUNK_WORDS = 1 << 18
-"""Words of 8 bytes that are summed up at a time: 2 MiB, which stays in a core's cache."""
+"""Number of 8-byte words in one sum: 2 MiB, which fits into a core's cache."""
 
 CHUNK_WORDS_CUDA = 1 << 23
-"""The same on a GPU: 64 MiB, of which starting the kernels is no large part."""
+"""Number of 8-byte words in one sum on a GPU: 64 MiB, so that starting the kernels takes a small part."""
 
 NO_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|workspace|sort_ind|strides|_map")
-"""Tensors that may stay when weights change: what a kernel works with, and scales, which may round alike."""
+"""Tensors that may stay the same when weights change: a kernel's workspace, and scales, which may round alike."""
 
 FIRST_MULTIPLIER, SECOND_MULTIPLIER = -7046029254386353131, -4658895280553007687
 """Odd 64-bit constants of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), as signed numbers."""
 
 FIRST_ROW = 1 << 32
-"""Rows get other odd numbers than words in a row, so that a matrix and its transpose differ."""
+"""Offset of the odd numbers for rows, so that a matrix and its transpose have different checksums."""
 
 
 @dataclass(frozen=True)
 class TensorProof:
-    """What is known of one tensor.
+    """Checksum and facts of one tensor.
 
     Attributes:
-        checksum: 16 hex digits over its values in their order, its type and its shape.
-        finite: whether all values are finite numbers.
-        dtype, shape: its own.
-        rows: a sum over each of its rows, int64 [product of all sizes but the last; of a vector: its length].
+        checksum: 16 hex digits over its values in order, its data type and its shape.
+        finite: whether all values are finite.
+        dtype, shape: data type and shape of the tensor.
+        rows: a sum over each row, int64 [product of all sizes but the last; for a vector: its length].
     """
 
     checksum: str
@@ -63,7 +63,7 @@ class TensorProof:
     rows: torch.Tensor = field(compare=False, repr=False)
 
     def part(self, first: int, shape: Sequence[int]) -> str:
-        """Return the checksum of a part: as many neighbours of the first size as `shape` has, from `first` on."""
+        """Return the checksum of a part with `shape`: consecutive entries of the first dimension, from `first` on."""
         each = math.prod(shape[1:-1])
         return _checksum(self.rows[first * each : (first + shape[0]) * each], self.dtype, shape)
 
@@ -71,9 +71,9 @@ class TensorProof:
 def proof_of(tensor: torch.Tensor) -> TensorProof:
     """Return the proof of `tensor` [any shape], computed on its device.
 
-    The checksum is the sum over words of 8 bytes, each times two odd numbers that depend on its row and its place in
-    the row, modulo 2^64; rows are filled up with zeros. A word that changed always shows, since an odd number has an
-    inverse; rows that changed places all but surely. Data type and shape take part.
+    The checksum is a sum over 8-byte words modulo 2^64. Each word is multiplied by two odd numbers, which depend on its
+    row and on its place in the row; rows are padded with zeros. A single changed word always changes the checksum,
+    because odd numbers have inverses. Exchanged rows almost always change it. Data type and shape are included.
     """
     tensor = tensor.detach().contiguous()
     shape = tuple(tensor.shape)
@@ -91,7 +91,7 @@ def _chunk_words(tensor: torch.Tensor) -> int:
 
 
 def _words(rows: torch.Tensor, words: int) -> torch.Tensor:
-    """Return `rows` [n, any] as [n, words] numbers of 8 bytes, filled up with zeros."""
+    """Return `rows` [n, any] as [n, words] 8-byte numbers, padded with zeros."""
     raw = rows.view(torch.uint8)
     if raw.shape[1] % 8 or raw.storage_offset() % 8:
         padded = torch.zeros(len(raw), 8 * words, dtype=torch.uint8, device=raw.device)
@@ -111,8 +111,10 @@ def _finite(flat: torch.Tensor) -> bool:
         return True
     bad = torch.zeros((), dtype=torch.bool, device=flat.device)
     for chunk in torch.split(flat, 4 * _chunk_words(flat)):
-        values = chunk if chunk.element_size() > 1 else chunk.float()  # of 8-bit floats torch can't tell
-        ends = torch.stack(torch.aminmax(values))  # NaN where a value is; to look at each takes many times as long
+        values = chunk if chunk.element_size() > 1 else chunk.float()  # torch cannot compare 8-bit floats
+        ends = torch.stack(
+            torch.aminmax(values)
+        )  # NaN if any value is NaN; testing each value takes many times as long
         bad |= ~torch.isfinite(ends).all()
     return not bool(bad.item())
 
@@ -127,15 +129,15 @@ _noting_s = 0.0
 
 
 def noting_s() -> float:
-    """Return what noting weights in updates has taken in this process so far, in seconds."""
+    """Return the total time of recording weights during updates in this process, in seconds."""
     return _noting_s
 
 
 def noted(tensor: torch.Tensor) -> TensorProof:
-    """Return the proof of a tensor while an update is timed, and count the time that it took."""
+    """Return the proof of a tensor during a timed update, and count the time for it."""
     global _noting_s
     if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)  # what is still under way is the update's
+        torch.cuda.synchronize(tensor.device)  # pending work belongs to the update
     began = time.monotonic()
     found = proof_of(tensor)
     _noting_s += time.monotonic() - began
@@ -143,38 +145,39 @@ def noted(tensor: torch.Tensor) -> TensorProof:
 
 
 def noted_packed(weight: torch.Tensor) -> TensorProof:
-    """Return the proof of a weight that oneDNN is about to pack [in, out], as checkpoints have it [out, in]."""
+    """Return the proof of a weight that oneDNN is about to pack [in, out], in a checkpoint's layout [out, in]."""
     return noted(weight.t())
 
 
 class WeightProofs(WeightCensus):
-    """The census, and proofs of the weights: what vLLM mixes into its worker."""
+    """Worker extension of vLLM: the census, and proofs of the weights."""
 
     def rollout_bench_proofs(self, norms: bool) -> dict[str, tuple[str, bool, bool]]:
-        """Return the proof of every tensor of this rank by its name, and whether other weights have to change it.
+        """Return name -> checksum, finite, and whether an update must change the tensor, for every tensor of this rank.
 
-        `norms`: whether they have to change the weights of norms, too.
+        `norms`: whether updates must also change the weights of norms.
         """
         found = proofs_of(self.get_model(), norms)
         return {name: (proof.checksum, proof.finite, trained) for name, (proof, trained) in found.items()}
 
     def rollout_bench_loaded(self, parts: Mapping[str, tuple[str, Sequence[int]]], ranks: int) -> dict[str, list[str]]:
-        """Return `loaded_of` this rank's model; `parts` has types as text, as `torch.bfloat16`."""
+        """Return `loaded_of` this rank's model; `parts` has data types as text, such as `torch.bfloat16`."""
         return loaded_of(self.get_model(), parts, ranks)
 
     def rollout_bench_noting_s(self) -> float:
-        """Return what noting weights in updates has taken in this process so far, in seconds."""
+        """Return the total time of recording weights during updates in this process, in seconds."""
         return noting_s()
 
 
 def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
-    """Return the proof of every parameter, buffer and packed weight of `model`; True: an update has to change it.
+    """Return name -> proof, and whether an update must change it, for parameters, buffers and packed weights.
 
     An update has to change weights and biases of linear layers, the embedding and the output head. This includes a
     head that shares the embedding's values, because it then has separate packed weights.
-    With `norms`, an update also has to change the weights of norms and a rank's share of the embedding.
-    A training step may leave both unchanged. Near one, bf16 has no values closer than 0.004. Tokens that do not
-    occur have no gradient. Workspaces are not weights and are left out.
+
+    With `norms`, an update also has to change the weights of norms and a rank's share of the embedding. A training step
+    may leave both unchanged. Near one, bf16 has no values closer than 0.004. Tokens that do not occur have no gradient.
+    Workspaces are not weights and are left out.
     """
     found: dict[str, tuple[TensorProof, bool]] = {}
     seen: set[int] = set()
@@ -201,9 +204,9 @@ def _is_share_of_embedding(module: Any) -> bool:
 
 
 def shares_of(tensor: torch.Tensor, ranks: int) -> list[list[str]]:
-    """Return for each of the `ranks` that share a model the checksums of what it may have of `tensor`.
+    """Return, for each of the `ranks` of an engine, the checksums of the parts of `tensor` that the rank may hold.
 
-    All of it; its share of the rows; its share of the columns. The last two are where ranks divide them.
+    The parts are the whole tensor, the rank's share of the rows, and its share of the columns, if they divide evenly.
     """
     whole = proof_of(tensor)
     found = [[whole.checksum] for _ in range(ranks)]
@@ -217,11 +220,11 @@ def shares_of(tensor: torch.Tensor, ranks: int) -> list[list[str]]:
 
 
 DIVIDED = (0, 1)
-"""What ranks divide of a weight [out, in]: its rows, or its columns."""
+"""Dimensions of a weight [out, in] that ranks may divide: rows or columns."""
 
 
 def _share(shape: Sequence[int], dim: int | None, ranks: int) -> tuple[int, ...] | None:
-    """Return the shape of a rank's share along `dim`, None where that does not divide; without `dim` all of it."""
+    """Return the shape of a rank's share along `dim`; None if it does not divide evenly. Without `dim`: the whole."""
     if dim is None:
         return tuple(shape)
     if dim >= len(shape) or shape[dim] % ranks:
@@ -230,16 +233,16 @@ def _share(shape: Sequence[int], dim: int | None, ranks: int) -> tuple[int, ...]
 
 
 def loaded_of(model: Any, parts: Mapping[str, tuple[str, Sequence[int]]], ranks: int = 1) -> dict[str, list[str]]:
-    """Return checksums of a checkpoint's tensors as `model` has them: of each wherever it is, of some nowhere.
+    """Return name -> checksums of a checkpoint's tensors in `model`, for each place where a tensor is found.
 
-    A tensor, or this rank's share of it, is looked for under its own name, and in the rows of what vLLM fuses it to
-    with its neighbours. One that is packed for a kernel (but by oneDNN) or has another type is not found, and neither
-    is a share of what does not divide evenly. Rows that fill a vocabulary up are left out.
+    A tensor, or this rank's share of it, is searched under its own name and among the rows of fused tensors. Not found
+    are tensors with another data type, tensors packed for a kernel (except by oneDNN), and uneven shares. Padding rows
+    of a vocabulary are ignored.
 
     Args:
-        model: vLLM's.
-        parts: name of each tensor -> its type, as text, and its shape.
-        ranks: those that share the model.
+        model: vLLM's model.
+        parts: name of each tensor -> data type as text, and shape.
+        ranks: number of ranks that share the model.
     """
     found: dict[str, list[str]] = {}
     fused: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", None) or {}
@@ -252,7 +255,7 @@ def loaded_of(model: Any, parts: Mapping[str, tuple[str, Sequence[int]]], ranks:
         for dim in (None, *(DIVIDED if ranks > 1 else ())):
             shapes = [_share(parts[each][1], dim, ranks) for each in names]
             ends = _ends(shapes, proof.shape, filled_up=dim is None and len(names) == 1)
-            for each, shape, end in zip(names, shapes, ends, strict=False):  # none where they do not fit
+            for each, shape, end in zip(names, shapes, ends, strict=False):  # `ends` is empty if they do not fit
                 assert shape is not None, "what fits is there"
                 found.setdefault(each, []).append(proof.part(end - shape[0], shape))
             if ends:
@@ -261,12 +264,12 @@ def loaded_of(model: Any, parts: Mapping[str, tuple[str, Sequence[int]]], ranks:
 
 
 def _ends(shapes: Sequence[tuple[int, ...] | None], whole: tuple[int, ...], *, filled_up: bool) -> list[int]:
-    """Return where each of `shapes` ends among the rows of `whole`; nothing where they are not those rows.
+    """Return the last row of each of `shapes` in a fused tensor; empty if the shapes do not fit.
 
     Args:
-        shapes: of neighbours.
-        whole: the shape of what they are fused to.
-        filled_up: whether there may be more rows.
+        shapes: shapes of successive parts.
+        whole: shape of the fused tensor.
+        filled_up: whether it may have more rows.
     """
     lengths = [shape[0] for shape in shapes if shape and whole and shape[1:] == whole[1:]]
     ends = list(itertools.accumulate(lengths))
@@ -276,7 +279,7 @@ def _ends(shapes: Sequence[tuple[int, ...] | None], whole: tuple[int, ...], *, f
 
 
 def _unused(name: str, taken: Any) -> str:
-    """Return `name`, numbered where it is taken: parts of a list have one name."""
+    """Return `name`, with a number if it is taken: parts of a list have the same name."""
     number, free = 1, name
     while free in taken:
         number += 1
@@ -284,6 +287,6 @@ def _unused(name: str, taken: Any) -> str:
     return free
 
 
-# A worker imports this by its name, before it loads weights.
+# A worker imports this module by name before it loads weights.
 if os.environ.get("VLLM_TARGET_DEVICE") == "cpu" and "vllm" in sys.modules:
     note_packed_weights(noted_packed)

@@ -85,8 +85,7 @@ class Harness(Protocol):
 
         Raises:
             ServingFailed: if the report does not match the requests, or the wall clock, which was `offset_s` ahead of
-                the
-                monotonic clock before the pass, was set.
+                the monotonic clock before the pass, was set.
         """
 
 

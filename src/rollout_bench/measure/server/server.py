@@ -33,8 +33,7 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
     """Return the server's command line.
 
     Port 0 lets the kernel choose a free port at binding, so no other process can take it first. The other arguments are
-    the
-    engine arguments of offline mode in the command line's spelling, and `more`.
+    the engine arguments of offline mode in the command line's spelling, and `more`.
     """
     load = spec.load
     assert load is not None, "an online spec has a load"

@@ -52,8 +52,7 @@ class PromptText:
 
     Args:
         model: folder or hub id of the model, whose tokenizer decodes; None if unknown: then each id becomes a word, and
-            a
-            prompt of n ids has about n tokens.
+            a prompt of n ids has about n tokens.
         trust_remote_code: whether the tokenizer may run code from the model.
     """
 
@@ -102,8 +101,7 @@ class Connection:
         """Return status and text of the answer to a request for `path`, relative to the address above /v1.
 
         The text is the server's own, so show it only through `Target.quoted`. For an error it is the start of the
-        answer, for a
-        redirect a sentence with the target.
+        answer, for a redirect a sentence with the target.
 
         Raises:
             OSError: if no server answers, or the answer is incomplete, late or too long.

@@ -136,8 +136,7 @@ class LoadPass:
         outcomes: one for each request, in order.
         client: cost of sending.
         sent: for each outcome, the index of its request and the number of earlier sendings of that request; None if
-            each
-            request was sent once.
+            each request was sent once.
     """
 
     began_s: float
@@ -471,8 +470,7 @@ def listed(event: bytes, key: bytes) -> int | None:
     """Return the number of values in the first list after `key`; None if there is none.
 
     The search examines each byte once. A regular expression would restart at each key and take ten times as long for
-    the
-    thousands of ids of a long prompt.
+    the thousands of ids of a long prompt.
     """
     at = event.find(key)
     while at >= 0:
