@@ -215,7 +215,7 @@ def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
 
 
 def sent_of(asked: Sequence[Request], sent: Sequence[tuple[int, int]]) -> list[Request]:
-    """Return the sent requests, from pairs of index in `asked` and number of earlier sendings.
+    """Return the sent requests, from pairs: index in `asked`, and how often that request was sent before.
 
     A request that is sent again counts as a further sample of its prompt.
     """

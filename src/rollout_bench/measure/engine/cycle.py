@@ -221,7 +221,7 @@ class Proofs:
         )
 
     def _tensors(self) -> tuple[dict[str, str], set[str], int]:
-        """Return each rank's tensor checksums, the names that updates must change, and the number not finite."""
+        """Return each rank's tensor checksums, the names that updates must change, and how many are not finite."""
         checksums, trained, not_finite = {}, set(), 0
         ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
         for rank, proofs in enumerate(ranks):

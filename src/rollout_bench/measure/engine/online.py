@@ -35,7 +35,7 @@ from rollout_bench.workloads.requests import Request, Source, moved, sent_of
 def iteration_of(
     index: int, warmup: bool, point: LoadPoint, done: LoadPass, rows: Sequence[SequenceRow], server: ServerUse | None
 ) -> Iteration:
-    """Return the iteration; failed requests count neither with tokens nor as sequences.
+    """Return the iteration; failed requests add neither tokens nor sequences.
 
     Of a request cut at the end, the received tokens count, and its prompt if any token was received.
     """

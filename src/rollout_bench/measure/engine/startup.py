@@ -118,7 +118,7 @@ def _prepare(spec: Spec, scratch: Path) -> int:
 
 
 def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
-    """Import vLLM and detect the platform; return the start, the time before construction, and the spans so far.
+    """Import vLLM and detect the platform; return the start, the time when construction begins, and the spans.
 
     Args:
         tell: sends an event.

@@ -1,4 +1,4 @@
-"""Runs an engine step by step, or follows its own core's steps, and selects steps to measure."""
+"""Runs an engine step by step, or follows a core in another process, and selects steps to measure."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class WeightUpdates(Protocol):
         """
 
     def stage(self, weights: Weights) -> None:
-        """Let the trainer hold these weights where the transfer begins; not timed."""
+        """Put these weights where the trainer's transfer begins; not timed."""
 
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Give the engine these weights; return the known fields of `WeightUpdate`, without load_s.

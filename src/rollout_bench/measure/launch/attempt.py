@@ -146,7 +146,7 @@ class Assignment:
 
     @property
     def wanted(self) -> Wanted:
-        """Return the launch's requirements on its node."""
+        """Return what the launch needs from its node."""
         first = self.launch if self.first_device is None else self.first_device
         return Wanted(self.spec, self.out, self.isolation, self.devices, first)
 
@@ -263,7 +263,7 @@ def attempt(assignment: Assignment, signals: int, word: Word, seat: Seat | None 
             raise outcome.failed("interrupted", cause) from None
         say(f"interrupted by {error}: the engine was ended, nothing was written")
         return 128 + error.number
-    except Exception as error:  # a fault of this program: every launch reports its end
+    except Exception as error:  # a fault of this program, reported like every other failure
         assignment.log.write_text(traceback.format_exc())
         cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
         raise outcome.failed("starting", cause) from None

@@ -99,7 +99,7 @@ class IterationDone(Strict):
         None, description="Number of iterations that count. Null until `iterations: auto` has chosen it."
     )
     began: float | None = Field(
-        None, description="Begin of the iteration, on the machine's monotonic clock, in seconds."
+        None, description="Start time of the iteration, on the machine's monotonic clock, in seconds."
     )
 
 

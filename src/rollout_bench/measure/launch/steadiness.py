@@ -53,9 +53,9 @@ from rollout_bench.contracts.spec import MeasuringSpec, WorkloadSpec
 def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     """Return the time of a pass in seconds, scaled to a common amount of output if lengths are drawn.
 
-    Passes with different amounts of work differ in time without being unsteady. Arrivals at a fixed rate are not scaled
-    because the rate sets the time. A timed load is scaled because its amount of work varies. A placement returns the
-    time of the whole step, on which verdicts are based.
+    Passes with different amounts of work differ in time without being unsteady. Arrivals at a fixed rate are not
+    scaled, because the rate sets the time. A timed load is scaled, because its amount of work varies. For a placement
+    the result is the time of the whole step, on which verdicts are based.
     """
     if iteration.placed is not None:
         return iteration.placed.elapsed_s

@@ -289,7 +289,7 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A launch's requirements on its node.
+    """A launch's requirements for its node.
 
     Args:
         spec: the spec of the launch.

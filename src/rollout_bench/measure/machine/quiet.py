@@ -1,4 +1,4 @@
-"""Checks whether other processes use the machine when a launch begins, and which.
+"""Finds out whether other processes use the machine when a launch begins, and names them.
 
 A launch on a busy machine takes minutes and is then invalid. An early message lets the user act.
 """

@@ -209,7 +209,7 @@ class Ranks:
         return [word for _, word in said]
 
     def told_all(self, kind: type[Told], tell: Tell | None = None) -> list[Told]:
-        """Return the next event of this kind from each rank.
+        """Return the next event of type `kind` from each rank.
 
         Raises:
             ServingFailed: if a rank fails.

@@ -87,7 +87,7 @@ class Notes:
     """The activities of a rank and their times.
 
     Args:
-        device: device of the computations, which are waited for.
+        device: each activity ends when this device has finished its computations.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -524,7 +524,7 @@ class PlacedRank:
         return 0 if generator is None else self._bytes
 
     def _without_noting(self, notes: Notes) -> None:
-        """Subtract the time for recording weights for proofs from the update.
+        """Subtract from the update the time that proofs took to record weights.
 
         Until the last bucket arrives, all ranks wait for the slowest engine; afterwards each rank is independent.
         """

@@ -259,7 +259,7 @@ def note_packed_weights(look: Callable[[Any], Any] | None = None) -> None:
 
 
 def noting(create: Any) -> Any:
-    """Return a wrapper of `create`, which packs a weight into a oneDNN handler, that records the weight."""
+    """Wrap `create`, which packs a weight into a oneDNN handler, so that the weight is recorded."""
 
     def noted(weight: Any, *args: Any, **kwargs: Any) -> Any:
         handler = create(weight, *args, **kwargs)

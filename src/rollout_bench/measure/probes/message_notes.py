@@ -94,7 +94,7 @@ class Noted:
         rows: rows of `ROW`. The three times of a writer: encoding began, encoded, put. Of a reader: asked, got,
             decoded.
         tags: identifies the message of each row.
-        dropped: number of messages without room.
+        dropped: number of messages that were not recorded because there was no room.
         sent: the message of each row, if the pass recorded contents.
         through_socket: indices in `sent` of messages that were too large for the ring.
     """

@@ -95,7 +95,7 @@ def prepare(harness: Harness, load: Load, sent: Sequence[tuple[int, int]], targe
     Args:
         harness: the load generator.
         load: its input.
-        sent: for each request of `load`, its index in the pass and the number of earlier sendings.
+        sent: for each request of `load`, its index in the pass and how often it was sent before.
         target: the server.
     """
 

@@ -153,7 +153,7 @@ class PartSender:
 
     def __init__(self, part: Part) -> None:
         self.sent: list[tuple[int, int]] = []
-        """For each outcome, the index of its content and the number of earlier sendings of that content."""
+        """For each outcome, the index of its content and how often that content was sent before."""
         self.outcomes: list[RequestOutcome] = []
         """Outcomes, in the order of sending."""
         self.began_s = 0.0
@@ -241,7 +241,7 @@ class PartSender:
                 await self._send(place, session, self._part.contents[number[0]])
 
     def _place(self, due_s: float, number: tuple[int, int]) -> int:
-        """Add an outcome for a request that is due now, `number` of the contents; return its index."""
+        """Add an outcome for the content `number`, which is due now; return the index of the outcome."""
         self.sent.append(number)
         self.outcomes.append(RequestOutcome(due_s=due_s))
         return len(self.outcomes) - 1

@@ -135,8 +135,8 @@ class LoadPass:
         elapsed_s: time until the last answer ended, in seconds.
         outcomes: one for each request, in order.
         client: cost of sending.
-        sent: for each outcome, the index of its request and the number of earlier sendings of that request; None if
-            each request was sent once.
+        sent: for each outcome, the index of its request and how often that request was sent before; None if each
+            request was sent once.
     """
 
     began_s: float
