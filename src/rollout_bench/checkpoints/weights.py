@@ -44,8 +44,8 @@ def random_weight(spec: TensorSpec, shape: ResolvedShape) -> torch.Tensor:
     """Return one bf16 tensor of the model, drawn from its own random stream.
 
     Projections are uniform with variance 1 / in, so a normalised input keeps its scale. Projections into the residual
-    stream have an additional factor 1 / (2 * layers), so that the stream's variance stays near 1 through all layers
-    (the scaling of GPT-2, Radford et al. 2019, section 2.3). Norms have the value `shape.norm`, usually 1.
+    stream have an additional factor 1 / (2 * layers), which keeps the stream's variance near 1 through all layers. This
+    is the scaling of GPT-2 (Radford et al. 2019, section 2.3). Norms have the value `shape.norm`, usually 1.
 
     Args:
         spec: the tensor; the result has its shape.

@@ -1,8 +1,8 @@
 """Lengths of prompts and outputs: seeded draws that depend only on a label, exactly within their bounds.
 
-Every draw inverts the distribution function at a uniform number, so no loop can run forever, and the n-th length
-depends only on label and n. The platform only affects the last bit of the C library's erf, log and exp, which could
-change one draw in 10^12 by one token.
+Every draw inverts the distribution function at a uniform number, so no loop can run forever. The n-th length depends
+only on label and n. The platform only affects the last bit of the C library's erf, log and exp, which could change one
+draw in 10^12 by one token.
 """
 
 from __future__ import annotations

@@ -427,7 +427,7 @@ def cycle_flags(passes: Sequence[Iteration]) -> list[Flag]:
 
 
 def _proofs(transitions: Sequence[Transition]) -> list[tuple[str, WeightProof]]:
-    """Return the proofs of `transitions` in order, each with the number of updates as the beginning of a sentence."""
+    """Return the proofs of `transitions` in order, each with the start of its sentence, such as "As loaded"."""
     taken = [
         (updates, proof)
         for number, transition in enumerate(transitions)

@@ -154,8 +154,9 @@ FILLED = ".filled"
 def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[str, str]:
     """Return `environment` with cache folders for warm starts.
 
-    All launches with the same start share the folder, whatever their setting is. For cold caches the engine's process
-    makes its own. The folder ignores the shell's `VARIABLES`, so that launches started elsewhere find it.
+    All launches with the same load format share the folder, whatever their launcher and setting. For cold caches the
+    engine's process makes its own. The folder ignores the shell's `VARIABLES`, so that launches started elsewhere find
+    it.
     """
     assert spec.startup is not None, "specs of this mode have it"
     root = _root_of_caches(environment, spec, version("torch"))

@@ -227,6 +227,6 @@ def go(iterations: int | None = None) -> str:
 
 
 def iterations_in(order: bytes) -> int | None:
-    """Return the number of iterations that count from an order to begin; None if the order contains none."""
+    """Return the number of counted iterations that an order to begin contains; None if it contains none."""
     words = order.split()
     return int(words[1]) if len(words) > 1 else None

@@ -16,7 +16,7 @@ iterations:
 
 The first three flag a launch only if p is below the test's level and the change is at least `CHANGE` of the mean:
 smaller changes cannot alter a verdict. If the iterations after a lead-in are steady, the lead-in belongs to the
-warm-up. The lead-in has its own test with a larger level because it is the most common problem, and a false alarm costs
+warm-up. The lead-in has its own test with a larger level because it is the most common problem. A false alarm costs
 only one more iteration. All tests depend only on ratios of times. Fewer than `LEAST` iterations are not tested.
 
 Share of steady launches that are flagged, and in brackets flagged for a lead-in, among 20,000 series of independent

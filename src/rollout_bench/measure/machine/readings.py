@@ -1,9 +1,9 @@
 """Host and devices around each pass: readings, pauses, and flags for interference.
 
-A stopped process leaves no trace, so during a pass the supervisor checks twice a second: the state of each engine
-process, and the clock. If the supervisor wakes up more than a second late, it was suspended, and probably so was its
-engine in the same job and container (`scontrol suspend`, `docker pause`, Ctrl-Z). The monotonic clock stops while the
-machine is suspended; the boot-time clock continues, and the difference shows the suspension.
+A stopped process leaves no trace. So during a pass the supervisor checks twice a second: the state of each engine
+process, and the clock. If the supervisor wakes up more than a second late, it was suspended (`scontrol suspend`,
+`docker pause`, Ctrl-Z). Its engine, in the same job and container, was then probably suspended too. The monotonic clock
+stops while the machine is suspended; the boot-time clock continues, and the difference shows the suspension.
 
 A check reads one small file of each process and takes 0.03 ms for each (measured): 0.02 % of a core for three
 processes.

@@ -1,7 +1,7 @@
 """The engine's temporary folder, and the end of processes that outlived both command and guardian.
 
 The folder holds the engine's sockets and rendezvous files. Usually the guardian ends the engine and then removes the
-folder. If both are killed together (for example by `pkill -9 -f rollout_bench`), the engine process ends with its
+folder. Both may be killed together, for example by `pkill -9 -f rollout_bench`. The engine process then ends with its
 parent, but vLLM's engine core and its workers continue to compute (observed with vLLM 0.32). The next launch that holds
 devices ends them first.
 

@@ -1,7 +1,7 @@
 """vLLM's executor for engines whose ranks an external launcher starts, as in TRL; ranks meet at a file, not a port.
 
 vLLM's own executor uses `MASTER_PORT`, which another process may take before it is used. On CPU, vLLM 0.32 also names
-the ranks' shared memory after the meeting method, so `env://` would give all engines of a machine the same name.
+the ranks' shared memory after the meeting method. With `env://` all engines of a machine would use the same name.
 """
 
 from __future__ import annotations

@@ -539,7 +539,7 @@ class PlacedRank:
     def _proof(self) -> WeightProof | None:
         """Return the proof of this rank's engine, compared with the first trainer's current weights.
 
-        This also finds trainers that drift apart, because shards of one engine would come from different trainers.
+        Shards of one engine get their weights from different trainers, so this also finds trainers that drift apart.
         """
         group = self._trainers if self._colocated else self._updating
         if group is None:

@@ -79,10 +79,10 @@ def in_order(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
 def advantage(sample: int, samples: int) -> float:
     """Return a sequence's advantage, a stand-in that needs no reward.
 
-    The first sample of a prompt has -0.5, the last has 1, and the others are evenly between; a single sample has 1. The
-    advantages of GRPO (Shao et al. 2024, arXiv:2402.03300, section 4.1.2) sum to 0 over the samples of a prompt. If
-    samples are alike, as with greedy sampling, nothing would be trained, and a proof could not distinguish this from a
-    lost update.
+    The first sample of a prompt has -0.5, the last has 1, and the others are evenly between; a single sample has 1.
+    GRPO's advantages (Shao et al. 2024, arXiv:2402.03300, section 4.1.2) sum to 0 over the samples of a prompt. With
+    identical samples, as in greedy sampling, they would not change the weights. A proof could not distinguish this from
+    a lost update.
     """
     return 1.0 if samples == 1 else 1.5 * sample / (samples - 1) - 0.5
 

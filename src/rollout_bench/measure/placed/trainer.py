@@ -5,10 +5,10 @@ torch then takes ten times as long. Each training rank holds all of them (data p
 gradient checkpointing. Trainers with master weights, sharding or recomputation do more work; this one measures a plain
 trainer's step. Weights are transferred as bf16, as in the checkpoint.
 
-The loss is a policy gradient: minus the log-probability of each sampled token times the advantage of its sequence,
-summed over all sampled tokens of the step and divided by their number. So every token has the same weight in any rank
-and micro-batch: the sum of all ranks' gradients equals the gradient of one rank with one batch. Advantages are made up
-(`shares.advantage`) because there is no reward.
+The loss is a policy gradient: the mean, over all sampled tokens of the step, of minus log-probability times the
+sequence's advantage. So every token has the same weight in any rank and micro-batch, and the sum of all ranks'
+gradients equals the gradient of one rank with one batch. Advantages are made up (`shares.advantage`) because there is
+no reward.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class ProcessNotes:
 
 
 BEGIN, END = "rollout_bench_begin_messages", "rollout_bench_end_messages"
-"""Methods that the core and its workers call when a pass begins and ends."""
+"""Methods that are called on the workers, through the core, when a pass begins and ends."""
 
 CORE_FILE, WORKER_FILES = "core.pickle", "worker-{rank}.pickle"
 """Files that the core and each worker write at the end of a pass."""

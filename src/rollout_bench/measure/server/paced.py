@@ -155,7 +155,7 @@ class PartSender:
         self.sent: list[tuple[int, int]] = []
         """For each outcome, the index of its content and how often that content was sent before."""
         self.outcomes: list[RequestOutcome] = []
-        """Outcomes, in the order of sending."""
+        """Outcomes, in the order in which requests became due."""
         self.began_s = 0.0
         """Start time, on the monotonic clock."""
         self.ended_s = 0.0
