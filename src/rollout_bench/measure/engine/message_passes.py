@@ -143,7 +143,7 @@ class Passes:
 
 
 def probe_use(batch: int, calls: dict[str, int], cost: ProbeCost, steps: Sequence[MessageStep]) -> ProbeUse:
-    """Return the time that the probes took in a pass, from their numbers of calls."""
+    """Return the time that the probes took in a pass, from the number of calls of each probe."""
     cost_s = sum(count * float(getattr(cost, name)) for name, count in calls.items())
     return ProbeUse(batch=batch, cost_s=cost_s, share=cost_s / sum(step.elapsed_s for step in steps))
 

@@ -279,7 +279,7 @@ class Surroundings:
     def why_no_energy(self, iterations: Sequence[Iteration]) -> str | None:
         """Return why the energy of measured iterations is unknown; None if it is known for all.
 
-        The devices of an endpoint are not asked for.
+        The devices of an endpoint are not read, so the result is None.
         """
         if self._platform == "cpu":
             return "the energy of a CPU is not read"
