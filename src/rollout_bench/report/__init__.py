@@ -1,1 +1,1 @@
-"""From tables to files that people read."""
+"""Turn tables into files for readers."""

@@ -1,4 +1,4 @@
-"""What a summary says first: of each comparison who is better, how surely, what is in doubt, and what to do next."""
+"""First section of a summary: the verdict of each comparison, its interval, its flags, and the next step."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from rollout_bench.report.headings import on_unnamed_endpoint
 from rollout_bench.report.prose import some
 
 MOST = 6
-"""Comparisons that have a conclusion of their own; the tables have all."""
+"""Maximum number of comparisons with a conclusion; the tables have all."""
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What one comparison comes to.
+    """Result of one comparison.
 
     Attributes:
-        title: what all of its configurations have in common; empty where there is one comparison.
-        metric: what they are compared by.
-        words: what those are called that are better, and that are worse.
-        baseline: what they are compared with.
+        title: names that all of its configurations share; empty if there is only one comparison.
+        metric: the compared metric.
+        words: words for better and for worse configurations.
+        baseline: the baseline.
         better: names with ratio and interval, the best first.
-        worse: the same of those that are worse, the worst last.
-        small: those whose difference is real and too small to matter.
-        undetected: names with ratio and interval, of which neither is known.
-        unknown: names with the reason why there is no verdict.
-        best: the best one, where there are three or more; empty where nobody can say.
-        all_judged: whether all that is compared could be the best.
-        ties: those that are not distinguishable from it.
-        also: what its engines differ in besides what is compared, by the names of those that do.
-        doubts: what is wrong with its launches.
-        next: what to do; empty where nothing is left to do.
-        command: what does it; empty where no command does.
+        worse: names with ratio and interval of worse configurations, the worst last.
+        small: configurations with a significant difference that is too small to matter.
+        undetected: inconclusive configurations, with ratio and interval.
+        unknown: names with the reason for a missing verdict.
+        best: the best of three or more configurations; empty if undetermined.
+        all_judged: whether every compared configuration could have been the best.
+        ties: configurations that are not distinguishable from the best.
+        also: other differences between the engines -> names of the configurations with them.
+        doubts: problems of the launches.
+        next: the next step; empty if there is none.
+        command: command for the next step; empty if there is none.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Conclusion:
 
 
 def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, object]:
-    """Return what templates/conclusion.md.j2 asks for."""
+    """Return the values for templates/conclusion.md.j2."""
     groups = compared_rows(rows)
     lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
     beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
@@ -88,7 +88,7 @@ def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, 
         "more": max(0, len(groups) - MOST),
         "confidence": collection.comparison.confidence,
         "through": name,
-        # against a baseline of one setting a trend is that of the table's own column
+        # with a baseline of one setting, the table's column shows the trend
         "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
     }
 
@@ -129,9 +129,9 @@ def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
 
 
 def _by_told_metric(others: Sequence[Row]) -> list[Row]:
-    """Return `others`, which have one baseline, with the first metric in front that there is a verdict on.
+    """Return `others`, which share a baseline, with the first metric that has a verdict moved to the front.
 
-    Of requests that arrive at a rate the load sets the throughput, and what can be told is of latencies.
+    If requests arrive at a rate, the load determines the throughput, so only latencies have a verdict.
     """
     metrics = list(others[0].comparisons)
     told = next((m for m in metrics if any(row.comparisons[m].verdict is not None for row in others)), metrics[0])
@@ -147,7 +147,7 @@ def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
 def _conclusion(
     base: Row, others: Sequence[Row], lacking: Sequence[Row], collection: Collection, several_groups: bool
 ) -> Conclusion:
-    """Return what `others` come to against `base`; `lacking` are those that would be compared, and have no number."""
+    """Return the conclusion of `others` against `base`; `lacking` are this comparison's rows without numbers."""
     settings = collection.comparison
     everyone = [base, *others, *lacking]
     axes = _told_apart_by(everyone, collection.baseline)
@@ -279,6 +279,6 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
 
 
 def _command(change: str, collection: Collection) -> str:
-    """Return the command that measures with `change`; what else stood on the command line no plan knows."""
+    """Return the command that measures with `change`; other options of the original command line are unknown here."""
     files = f"--configfile {shlex.join(collection.files)} " if collection.files else ""
     return f"snakemake {files}--config {change}"

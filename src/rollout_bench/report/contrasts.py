@@ -1,4 +1,4 @@
-"""What a comparison says of two values that are told apart in a sentence, as templates/contrast.md.j2 writes it."""
+"""Comparison of two values in one sentence, for templates/contrast.md.j2."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from rollout_bench.plan.quants import confounders
 
 @dataclass(frozen=True)
 class Contrast:
-    """What a comparison says of two values of one thing, all else being the same.
+    """Comparison of two values of one setting, with everything else equal.
 
     Attributes:
-        group: what both have in common.
-        name: of what is compared.
-        own: what sentences call the value that is compared.
-        other: the same of the baseline's.
-        metric: what they are compared by; empty where that is how long a step takes.
-        factor: how many times as long a step takes, or the speed-up in `metric`; None where nobody can say.
-        interval: its ends; empty without one.
-        comparison: what it is taken from.
-        why: why there is no verdict.
-        settings: those in which they differ, as (name, own, the baseline's).
-        besides: whether they differ in what sentences call them, too.
+        group: names that both have in common.
+        name: name of the compared row.
+        own: name of its value in sentences.
+        other: name of the baseline's value in sentences.
+        metric: the compared metric; empty if it is the time of a step.
+        factor: step time over the baseline's step time, or the speed-up in `metric`; None if unknown.
+        interval: both ends; empty without an interval.
+        comparison: the comparison itself.
+        why: reason for a missing verdict.
+        settings: differing settings, as (name, own, the baseline's).
+        besides: whether the named values differ as well.
     """
 
     group: str
@@ -57,7 +57,7 @@ def contrast(
     settings: tuple[tuple[str, str, str], ...] = (),
     besides: bool = True,
 ) -> Contrast:
-    """Return what the comparison of `row` in `metric` says; `of_time`: its ratio is that of the times of steps."""
+    """Return the comparison of `row` in `metric` as a contrast; `of_time`: its ratio is one of step times."""
     found = row.comparisons[metric]
     ends = tuple(end for end in (found.low, found.high) if end is not None)
     return Contrast(
@@ -76,18 +76,18 @@ def contrast(
 
 
 def engine_settings(own: Record, theirs: Record) -> Iterator[tuple[str, str, str]]:
-    """Yield what of the settings of two engines differs, without blocks: their number varies from start to start."""
+    """Yield the differing settings of two engines, without the number of blocks, which varies from start to start."""
     return (each for each in other_settings(own, theirs) if not each[0].endswith("num_gpu_blocks"))
 
 
 CALLED = {"args": "engine_args", "variables": "engine.environment"}
-"""What a config calls the facts of `confounders`."""
+"""Names of the facts of `confounders` in a config."""
 
 
 def other_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
     """Yield the settings in which two engines differ, as (name, of one, of the other).
 
-    Of settings that nobody set, those that the engines resolved differently are told, too.
+    Settings that are not set but that the engines resolved differently are included.
     """
     for fact, values in confounders(one.spec, other.spec).items():
         place, dot, name = fact.partition(".")

@@ -1,4 +1,4 @@
-"""How launches were measured: in blocks of interleaved engines, or one engine at a time."""
+"""Design of the measurement: blocks of interleaved engines, or one engine at a time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from rollout_bench.contracts.record import Block, Record
 
 @dataclass(frozen=True)
 class Design:
-    """The blocks of one mode and platform, and what was measured outside of them.
+    """The blocks of one mode and platform, and the launches outside of blocks.
 
-    `engines` and `rounds` (of each engine but the baseline) are the least and the most of a block, `passes` those that
-    count of a launch outside of one. `grouped` counts blocks whose engines came in groups beside the baseline, and
-    `at_once` is how many engines of such a block were alive at the same time, the least and the most. `dropped` counts
-    engines that failed before the end of their block, `together` blocks whose engines started all at once.
+    `engines` and `rounds` (of each engine except the baseline) are the minimum and maximum of a block. `passes` are the
+    minimum and maximum of measured iterations of a launch outside of blocks. `grouped` counts blocks whose engines
+    came in groups beside the baseline, and `at_once` is the minimum and maximum of simultaneous engines in such a
+    block. `dropped` counts engines that failed before the end of their block. `together` counts blocks whose engines
+    started simultaneously.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Design:
 
 
 def design_values(collection: Collection) -> dict[str, Any]:
-    """Return what templates/measured.md.j2 asks for: no design where all was measured as configs before blocks say."""
+    """Return the values for templates/measured.md.j2, with designs of blocks and of `iterations: auto`."""
     designs = list(_designs(collection))
     return {"designs": designs, "several_tables": len(designs) > 1}
 
@@ -72,27 +73,27 @@ def _range(numbers: Sequence[int]) -> tuple[int, int]:
 
 
 def _rounds(block: Block) -> list[int]:
-    """Return in how many rounds each engine made a pass.
+    """Return the number of rounds in which each engine made an iteration, without the baseline if there are others.
 
-    Without the baseline where there are others: of engines that come in groups, it makes as many beside each group.
+    If engines come in groups, the baseline makes as many iterations beside each group.
     """
     each = [sum(place in order for order in block.order) for place in range(len(block.members))]
     return each[1:] or each
 
 
 def in_groups(block: Block) -> bool:
-    """Return whether some engine made its passes only after another one had made all of its own.
+    """Return whether some engine made its first iteration only after another one had made all of its iterations.
 
-    Of engines that are all alive at once each makes a pass in the first round, but for those that fail before.
+    If all engines are alive simultaneously, each makes an iteration in the first round, unless it failed before.
     """
     made_a_pass = {place for order in block.order for place in order}
     return not made_a_pass.issubset(block.order[0] if block.order else ())
 
 
 def _failed(block: Block, place: int) -> bool:
-    """Return whether an engine without a record made fewer passes than others, and as the baseline not the last one.
+    """Return whether an engine without a record stopped early: fewer iterations than others, or a missing last one.
 
-    One that made all of its passes has lost its record since.
+    An engine that made all of its iterations has lost its record later.
     """
     if place == 0:
         return len(block.members) > 1 and bool(block.order) and 0 not in block.order[-1]

@@ -1,4 +1,4 @@
-"""Two results folders compared: a summary of the one with the other as its baseline, in a frame for two sides."""
+"""Compare two results folders: a summary of one with the other as its baseline, in a layout for two sides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rollout_bench.report.verdicts import differing, verdict_values
 
 @dataclass(frozen=True)
 class Compared:
-    """The contents of compare.md and compare.csv, what stands on the terminal, and what is wrong with unread files."""
+    """The contents of compare.md and compare.csv, the text for the terminal, and the errors of unread files."""
 
     text: str
     markdown: str
@@ -40,18 +40,18 @@ class Compared:
 def compare_folders(
     a: Path, b: Path, settings: ComparisonSettings, differ: Sequence[str] = (), everything: bool = False
 ) -> Compared:
-    """Compare what two results folders have in common, as a summary of `b` does whose baseline is the results of `a`.
+    """Compare the common experiments of two results folders: a summary of `b` with the results of `a` as its baseline.
 
     Args:
         a: the earlier results.
         b: the results whose speed-ups are shown.
         settings: metrics and rules of the verdicts.
-        differ: what may differ, of engine and machine; empty: one of them.
+        differ: groups that may differ, engine or machine; empty: either one of them.
         everything: read all records, whatever the summaries in the folders select.
 
     Raises:
-        UserError: a folder holds no records or none that can be used, both are the same, they have nothing in common,
-            or nothing of that may be compared.
+        UserError: a folder has no usable records, both folders are the same, they have no experiment in common, or none
+            of these may be compared.
     """
     of_a = _of_folder(a, settings, everything)
     if a.resolve() == b.resolve():
@@ -61,7 +61,7 @@ def compare_folders(
     common = in_common(measured_b, measured_a)
     if not common:
         raise _nothing_in_common(a, measured_a, b, measured_b)
-    # How many launches B was to have is over: all that it has are compared, by a test that looks once.
+    # The planned number of launches of B no longer matters: all are compared, by a test that looks once.
     collection = replace(
         of_b,
         experiments=common,
@@ -103,12 +103,12 @@ def compare_folders(
 
 
 def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -> Collection:
-    """Return what the summary in `folder` selects; all there is without a summary.
+    """Return the selection of the summary in `folder`; all experiments without a summary.
 
-    `folder` is a results folder, or that of a summary which is kept in one.
+    `folder` is a results folder, or the folder of a summary that is kept in one.
 
     Raises:
-        UserError: it holds no record of a launch.
+        UserError: it has no record of a launch.
     """
     results = results_of(folder)
     check_results_folder(results)

@@ -1,7 +1,7 @@
-"""The figures: what each is called, who draws it of what, and when there is data for it.
+"""The figures: their names, their drawing functions, and the data that they need.
 
 A figure is an entry here, named by the modes that it shows, and a function that draws it.
-Imported while the workflow is parsed, so the functions are only named.
+This module is imported while the workflow is parsed, so the functions are only named.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ class Drawing:
 
     Attributes:
         name: of its file, <name>.svg.
-        function: module:function that draws it. Arguments: the values of `of`, then where it was measured, then what to
-            warn of.
+        function: module:function that draws it. Arguments: the values of `of`, the machine, and the warning.
         of: attributes of `parts.Findings` that it is drawn from.
-        needs: what there must be besides an experiment in a mode that it shows.
-        title: what summary.md calls it; empty where it is not shown there.
+        needs: data that it needs besides an experiment in one of its modes.
+        title: its title in summary.md; empty if it is not shown there.
     """
 
     name: str
@@ -111,10 +110,10 @@ DRAWINGS = {
         ),
     )
 }
-"""Name -> figure, in the order in which summary.md shows them."""
+"""Name -> figure, in the order of summary.md."""
 
 NAMES = tuple(dict.fromkeys(figure for mode in MODES.values() for figure in mode.figures))
-"""Every figure, in the order in which they are drawn."""
+"""Every figure, in the order of drawing."""
 
 
 def names_of(
@@ -127,11 +126,11 @@ def names_of(
     """Return the figures of experiments in these modes.
 
     Args:
-        modes: what is selected.
-        loads: of each experiment that generates, None offline.
-        has_replicas: where an experiment has several.
-        goes_through: the number that settings go through, where they do.
-        has_comparisons: where there is a speed-up; before anything is measured nobody knows that there is none.
+        modes: the selected modes.
+        loads: load of each experiment that generates, None offline.
+        has_replicas: whether an experiment has several replicas.
+        goes_through: the number that settings sweep, or None.
+        has_comparisons: whether there is a speed-up; before the measurement this is assumed.
     """
     online = [load for load in loads if load is not None]
     there = {
@@ -153,7 +152,7 @@ def names_of_specs(
     *,
     has_comparisons: bool = True,
 ) -> tuple[str, ...]:
-    """As `names_of`, with what the specs `timed` tell, which are of modes that generate."""
+    """Return `names_of` with the values from the specs `timed`, which are of modes that generate."""
     return names_of(
         modes,
         [spec.load for spec in timed],
@@ -164,12 +163,12 @@ def names_of_specs(
 
 
 def figure_names(rows: Sequence[Row], collection: Collected) -> tuple[str, ...]:
-    """Return the figures that valid launches have data for; none where no launch is valid."""
+    """Return the figures for which valid launches have data; none without a valid launch."""
     rows = [row for row in rows if row.used]
     modes = {one.mode for one in collection.launched if any(record.valid for record in one.records)}
     if not modes:
         return ()
-    # each experiment once, however many loads it has
+    # each experiment once, even with several loads
     every = list({row.experiment.whole.place: row.experiment.records[0].spec for row in rows}.values())
     return names_of_specs(
         modes,

@@ -1,4 +1,4 @@
-"""Columns that people see: heading, cell, definition; and one table as plain text cells."""
+"""Columns of the tables: heading, cell, definition; and tables as plain text cells."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from rollout_bench.core.numbers import MISSING, count, number, plain_percent, ra
 from rollout_bench.plan.config import ComparisonSettings
 
 UNKNOWN = "unknown"
-"""What records say of the platform, the quant and the engine of a server that somebody else started."""
+"""Value of platform, quantization and engine in records of a server that somebody else started."""
 
 Line = dict[str, Any]
-"""One line of the table (`analysis.tables.COLUMNS`), missing numbers as None; plus, by metric, `comparisons` and
-`footnotes` (a number or None), by measure, `distributions` of its sequences, `several_devices` (True where a launch
-takes more than one, else None), and `empty_because`: why what was measured gives no number, empty where it does."""
+"""One line of the table (`analysis.tables.COLUMNS`), with missing numbers as None. Additional keys: by metric,
+`comparisons` and `footnotes` (a number or None); by measure, `distributions` of its sequences; `several_devices` (True
+if a launch needs more than one, else None); `empty_because`, the reason for missing numbers, else empty.
+"""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column; `cell` gives the text for a line. `words`: it reads from the left, as words do.
+    """A column; `cell` returns the text for a line. `words`: it is left-aligned.
 
-    With `known` it is left out of tables in which no line has a value of that name.
+    If `known` is set, tables without any value of that name omit the column.
     """
 
     header: str
@@ -86,7 +87,7 @@ def metric_columns(group: str) -> tuple[Column, ...]:
 
 
 def launch_counts(experiment: Selected[Launched]) -> Line:
-    """Return what `LAUNCHES` shows of an experiment of any mode, by the names that summary.csv has."""
+    """Return the values for `LAUNCHES` of an experiment of any mode, by their names in summary.csv."""
     return {
         "launches_valid": sum(record.valid for record in experiment.records),
         "launches_measured": len(experiment.records),
@@ -102,13 +103,13 @@ def _launches(line: Line) -> str:
 def speedup_columns(
     settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False, typical: Collection[MetricName] = ()
 ) -> tuple[Column, ...]:
-    """Return the column of each metric that is compared in `mode`.
+    """Return the column of each compared metric of `mode`.
 
     Args:
-        settings: of the comparison.
-        mode: of the table.
-        apart: whether the sides did not take turns.
-        typical: metrics of which typical passes are compared, instead of launches' values.
+        settings: settings of the comparison.
+        mode: mode of the table.
+        apart: whether the sides were not interleaved.
+        typical: metrics that compare typical iterations instead of launches' values.
     """
     return tuple(_speedup_column(metric, settings, apart, typical) for metric in settings.metrics_of(mode))
 
@@ -140,7 +141,7 @@ def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonS
 
 
 def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
-    """Return the mark, with what a ~ means and what is missing beside a ?."""
+    """Return the mark, with an explanation of a ~, and the number of missing launches for a ?."""
     assert comparison.verdict is not None
     mark = MARKS[comparison.verdict]
     if comparison.verdict == "undetected":
@@ -156,14 +157,14 @@ def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
 
 
 def interval_text(comparison: Comparison) -> str:
-    """Return the interval in brackets after a space; nothing where there is none."""
+    """Return the interval in brackets after a space; empty without an interval."""
     if comparison.low is None or comparison.high is None:
         return ""
     return f" [{ratio(comparison.low)}, {ratio(comparison.high)}]"
 
 
 def _or_unknown(line: Line, field: str, text: str) -> str:
-    """Return `text`, but where it was measured and nobody could know, as with another's server."""
+    """Return `text`, or "unknown" if it was measured without a known value, as with another's server."""
     if line[field] is not None:
         return text
     return "unknown" if line["launches_valid"] else MISSING
@@ -205,7 +206,7 @@ LAUNCHES = Column(
     _launches,
     known="launches_valid",
 )
-"""The first column after the names, of the first table of each mode."""
+"""First column after the names, in the first table of each mode."""
 
 _OUTPUT, *FURTHER = metric_columns("throughput")
 
@@ -222,7 +223,7 @@ RATES = (
         known="several_devices",
     ),
 )
-"""What the first table begins with, offline and online; per device only where a launch takes several."""
+"""First columns of the first table, offline and online; per device only if a launch needs several."""
 
 THROUGHPUT = (
     *RATES,
@@ -240,7 +241,7 @@ THROUGHPUT = (
     *metric_columns("step"),
     *FURTHER,
 )
-"""What an experiment reached; `speedup_columns` follow."""
+"""Columns of the first offline table, before `speedup_columns`."""
 
 PER_LAUNCH = (
     *metric_columns("start-up"),
@@ -274,14 +275,14 @@ PER_LAUNCH = (
         lambda line: _or_unknown(line, "weights_bytes", number((line["weights_bytes"] or 0) / 2**30, 3)),
     ),
 )
-"""What it took to get there, and what no load changes."""
+"""Columns of start-up and memory, which no load changes."""
 
 ENGINE = (*metric_columns("rates"), *PER_LAUNCH)
-"""The other rates, and what it took to get there."""
+"""The other rates, then start-up and memory."""
 
 
 ENERGY_USED = metric_columns(ENERGY)
-"""What the devices took to generate."""
+"""Energy of the devices during generation."""
 
 EMPTY_BECAUSE = Column(
     "empty because",
@@ -290,7 +291,7 @@ EMPTY_BECAUSE = Column(
     lambda line: line.get("empty_because") or MISSING,
     words=True,
 )
-"""The last column, in tables with a line that has something in it, but beside `FLAGS`, which say the same."""
+"""Last column of tables with such a reason; tables with `FLAGS`, which has the reason as well, omit it."""
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ NAMES = (MODEL, WORKLOAD, QUANT, SETTING)
 
 
 def told(tables: Iterable[View]) -> list[View]:
-    """Return `tables` without the columns that have nothing in any line, and without tables that have no others."""
+    """Return `tables` without empty columns, and without tables that have no other columns than names."""
     found = []
     for table in tables:
         filled = [
@@ -330,7 +331,7 @@ class Views:
 
 
 def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
-    """Return the lines that stand in one table, of one mode and platform, with the title of each."""
+    """Return the title and the lines of each table; each mode and platform has one table."""
     return [
         (
             f"{mode}, {platform}".removesuffix(f", {UNKNOWN}"),
@@ -341,7 +342,7 @@ def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
 
 
 def on_unnamed_endpoint(row: Row) -> bool:
-    """Return whether it is another's server with no quant that the config names, and nothing to compare it with."""
+    """Return whether the row is another's server whose quantization the config does not name, without a counterpart."""
     specs = [record.spec for record in row.experiment.records[:1]]
     unnamed = [spec.endpoint is not None and spec.quant.name == UNKNOWN for spec in specs]
     return any(unnamed) and row.against.other is None
@@ -350,7 +351,7 @@ def on_unnamed_endpoint(row: Row) -> bool:
 def lines_of(
     frame: pd.DataFrame, rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()
 ) -> tuple[list[Line], tuple[str, ...]]:
-    """Return what columns are made from, a line per row, and the footnotes that the lines refer to."""
+    """Return the input of the columns, a line per row, and the footnotes of the lines."""
     lines: list[Line] = [
         {str(field): None if pd.isna(value) else value for field, value in line.items()}
         for line in frame.astype(object).to_dict("records")
@@ -364,7 +365,7 @@ def lines_of(
         line["empty_because"] = row.empty_because
         records = row.experiment.records
         line["several_devices"] = True if records and devices_of_rate(records[0].spec) > 1 else None
-        # who has not said what an endpoint's quant is compares nothing, and needs no reason why
+        # an endpoint without a named quantization has no comparison, and needs no reason
         wanted = not on_unnamed_endpoint(row)
         reasons = {metric: comparison.reason if wanted else "" for metric, comparison in row.comparisons.items()}
         line["comparisons"] = row.comparisons
@@ -376,10 +377,10 @@ def lines_of(
 
 
 def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line], without: Sequence[Line] = ()) -> View:
-    """Return the table of `lines` with `columns` after those of names that are not the same in all of them.
+    """Return the table of `lines`, with columns for names that differ between lines, then `columns`.
 
-    The lines in `without`, which stand below, have names, counts of launches and no numbers. What a line has as
-    `empty_because` is told in a column of its own.
+    The lines in `without` follow below; they have names and counts of launches but no numbers. A line's `empty_because`
+    has a separate column.
     """
     columns = [c for c in columns if not c.known or any(line.get(c.known) is not None for line in lines)]
     names: list[Column] = []
@@ -463,18 +464,18 @@ COST = (
 
 
 SHOWN = (50, 90)
-"""Percentiles with a column of their own; of the others the highest is shown, all are in summary.csv."""
+"""Percentiles with a separate column; of the others the highest is shown, and summary.csv has all."""
 
 TITLES = {
     "e2el_s": "Time until a sequence is complete (E2EL), s",
     "ttft_s": "Time to first token (TTFT), s",
     "output_tokens": "Output length, tokens",
 }
-"""Table by measure."""
+"""Measure -> title of its table."""
 
 
 def can_claim(line: Line, measure: str) -> bool:
-    """Return whether sequences of `line` have a percentile of `measure`."""
+    """Return whether `line` has enough sequences for any percentile of `measure`."""
     found: Distribution | None = line["distributions"].get(measure)
     return found is not None and bool(found.claimed)
 

@@ -1,4 +1,4 @@
-"""What stands around the tables: how complete they are, what is missing and why, where launches ran."""
+"""Notes around the tables: completeness, missing launches with reasons, and machines."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
 
 DESIGN = "How it was measured"
-"""Heading of what answers nothing, though it stands beside the answers."""
+"""Heading of a section that is beside the answers but is not one."""
 
 METHODS = ("How verdicts are reached", "How percentiles are found")
-"""Headings of what holds of every run; it stands with the definitions, not on the terminal."""
+"""Headings of sections that are the same for every run; they are among the definitions and not on the terminal."""
 
 
 def left_out_alarm(left_out: Sequence[Chosen], mode: str) -> str:
-    """Return what to say beside a figure of a mode whose experiments lack a valid launch; empty where none does."""
+    """Return the warning of a figure about experiments of `mode` without a valid launch; empty if there are none."""
     own = [each for each in left_out if each.experiment.mode == mode]
     names = [f"{_name(each.experiment, each.label)}, {each.reason}" for each in own]
     return f"Left out: {some(names)}." if names else ""
@@ -49,7 +49,7 @@ def _name(experiment: Selected[Launched], label: str = "") -> str:
 
 
 def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
-    """For each mode and platform a line on the commonest environment, then one for each fact that differs."""
+    """Yield for each mode and platform a line on the most common environment, then a line per differing fact."""
     experiments = launched(experiments)
     for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
         environments = [
@@ -66,9 +66,9 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
 
 
 def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
-    """One side of a comparison: how many launches of how many experiments and when they started; then the machines.
+    """Yield lines on one side of a comparison: its launches, experiments and start times; then the machines.
 
-    Yield no line if nothing was measured. `unread` counts the further records that `--all` would read.
+    No line is yielded if nothing was measured. `unread` counts the further records that `--all` would read.
     """
     measured = launched(e for e in experiments if e.records)
     records = [record for experiment in measured for record in experiment.records]
@@ -97,7 +97,7 @@ def hardware(experiments: Sequence[Selected[Launched]]) -> str:
 
 
 def differences(environments: Sequence[Environment]) -> list[str]:
-    """Return each fact in which `environments` differ, with its values and how many launches have each."""
+    """Return each fact in which `environments` differ, with its values and the number of launches for each."""
     flat = [environment_facts(environment) for environment in environments]
     texts = []
     for name in dict.fromkeys(name for facts in flat for name in facts):
@@ -120,7 +120,7 @@ def _device(environment: Environment) -> str:
 
 
 def _engine(environment: Environment) -> str:
-    """Return the engine's name and version; of a server that somebody else started what it says itself."""
+    """Return the engine's name and version; for a server that somebody else started, the version that it reports."""
     version = environment.engine_version
     if environment.engine_name != UNKNOWN:
         return f"{environment.engine_name} {version}"
@@ -148,7 +148,7 @@ def _describe(environment: Environment) -> str:
 
 
 def completeness(collection: Collection) -> str:
-    """Return the line at the top: how many launches are measured, and INCOMPLETE first where one is not."""
+    """Return the status line: the number of measured launches, with INCOMPLETE in front if any is missing."""
     experiments = collection.launched
     measured = sum(len(e.records) for e in experiments)
     failed = sum(len(e.failures) for e in experiments)
@@ -171,10 +171,7 @@ def completeness(collection: Collection) -> str:
 
 
 def left_out(rows: Sequence[Row]) -> str:
-    """Return what to say beside a figure of experiments without a valid launch, of which it shows no number.
-
-    Mostly empty.
-    """
+    """Return the warning of a figure about experiments without a valid launch; empty if there are none."""
     names: dict[str, dict[str, None]] = {}
     for row in rows:
         if row.empty_because:
@@ -183,7 +180,7 @@ def left_out(rows: Sequence[Row]) -> str:
 
 
 def foot(findings: Findings) -> SummaryPart:
-    """Return the notes that every summary has: what is missing and why, where launches ran, how verdicts come about."""
+    """Return the notes of every summary: missing launches with reasons, machines, and the method of the verdicts."""
     collection, rows = findings.collection, findings.rows
     records = [(e, record) for e in collection.launched for record in e.records]
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
@@ -223,8 +220,8 @@ def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
 
 
 def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
-    """Yield an experiment, its launches, and what the first of them says of a flag that they all have."""
-    told: set[tuple[object, ...]] = set()  # a launch's doubts are those of every load of its sweep
+    """Yield an experiment, its launches with a certain flag, and the flag of the first of them."""
+    told: set[tuple[object, ...]] = set()  # every load of a sweep has the same flags of a launch
     for row in rows:
         seen: dict[tuple[str, str], dict[int, Flag]] = {}
         for launch in row.launches:
@@ -271,14 +268,14 @@ def _without_percentiles(findings: Findings) -> list[tuple[str, str]]:
     found = grouped(
         (reason, row.name)
         for row, pooled, distributions in zip(findings.rows, findings.sequences, findings.latencies, strict=False)
-        if mode_of(row.experiment.mode).passes != "none"  # else nothing is repeated that could have one
+        if mode_of(row.experiment.mode).passes != "none"  # modes without iterations have no percentiles
         for reason in (*pooled.reasons, *_too_few(row, distributions))
     )
     return [(some(names), reason) for reason, names in found.items()]
 
 
 def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[str]:
-    """Yield why measures of sequences, offline, have no percentile although they were measured."""
+    """Yield the reason why offline measures of sequences have no percentile although they were measured."""
     unclaimed = [measure for measure, found in distributions.items() if not found.claimed]
     if unclaimed and not mode_of(row.experiment.mode).has_loads:
         names = ", ".join(TITLES[measure].partition(",")[0] for measure in unclaimed)

@@ -1,6 +1,6 @@
-"""The summary as one HTML file that can be sent: answers, pictures, tables, and what they rest on folded away.
+"""The summary as one HTML file to share: answers, pictures, tables, and folded notes.
 
-It loads nothing: pictures are inside, put there by whoever draws them (`with_pictures`).
+It loads no other files: `with_pictures` embeds the pictures after they are drawn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rollout_bench.report.rendering import escaped, markdown_section, markdown_t
 TITLE = "Rollout benchmark"
 
 PICTURES = ("<!-- pictures -->", "<!-- end of pictures -->")
-"""Between them stand the pictures; nothing, before they are drawn."""
+"""Markers around the pictures; there is no picture between them before drawing."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --page: #fff; --line: #ddd; --quiet: #666; --alarm: #d55e00 }
@@ -47,14 +47,14 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
 addEventListener("hashchange", () => { const there = document.querySelector(location.hash + " details");
   if (there) there.open = true });
 """
-"""What is folded is printed too, and opens for who comes by the contents."""
+"""Script that opens folded sections for printing, and when a link of the contents leads to them."""
 
 _OPEN = frozenset({"No valid launch", "Damaged", "Failed", "Missing", "No verdict"})
-"""Notes that are not folded: something is wrong, or not there."""
+"""Notes that are not folded, because they report a problem."""
 
 
 def page(status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section]) -> str:
-    """Return the whole page, as yet without pictures."""
+    """Return the whole page, without pictures."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
 
     def rendered(markdown: str) -> str:
@@ -92,9 +92,9 @@ def _name(heading: str) -> str:
 
 
 def with_pictures(html: str, pictures: Mapping[str, bytes]) -> str:
-    """Return `html`, a page of ours, with `pictures` (name of the figure -> SVG) beside or in place of what it has.
+    """Return `html`, a page from `page`, with `pictures` (name of the figure -> SVG) added or replaced.
 
-    One without an SVG is not shown.
+    A picture with an empty SVG is removed.
     """
     begin, end = PICTURES
     head, there, rest = html.partition(begin)

@@ -1,4 +1,4 @@
-"""What a summary and its figures are made from, and what a part of the summary adds to it."""
+"""Input of a summary and its figures, and the contribution of each part of the summary."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from rollout_bench.report.headings import Line, View, launch_counts, lines_of, t
 from rollout_bench.report.prose import Section
 
 ENERGY_COMPARED = ("energy_j_per_token", "device_power_w")
-"""What the part on energy compares. Tokens per second and watt are the inverse of the first, so have its verdict."""
+"""Compared metrics of energy. Tokens per second and watt are the inverse of the first and have the same verdict."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report has. What is derived from it is computed once, when it is first asked for.
+    """All data of a report. Derived values are computed once, at their first use.
 
     Attributes:
         collection: the experiments with their records.
         sequences: of each timed experiment, in its order; without them there are no percentiles.
-        inside: what was found inside the engine.
-        results: the folder that all of it was read from, for what a mode has to read itself; None where there is none.
+        inside: findings inside the engine.
+        results: the folder that all of it was read from, for modes that read further files; None if there is none.
     """
 
     collection: Collection
@@ -45,7 +45,7 @@ class Findings:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The timed experiments with their numbers, which who looked inside the engine has already."""
+        """The timed experiments with their numbers, taken from `inside` if it has them."""
         return list(self.inside.rows) or rows_of(self.collection)
 
     @cached_property
@@ -55,9 +55,9 @@ class Findings:
 
     @cached_property
     def pass_times(self) -> Mapping[str, tuple[tuple[PassTimes, ...], ...]]:
-        """The measured passes of each valid launch whose sequences have times, by the place of a row that has some.
+        """Measured iterations with times of sequences, for each valid launch, by the place of the row.
 
-        Where requests arrive at a rate a pass is no step, and is left out.
+        If requests arrive at a rate, an iteration is not a step and is left out.
         """
         sequences = self.sequences or (pool_sequences(self.results, self.collection) if self.results else ())
         return {
@@ -81,14 +81,14 @@ class Findings:
 
     @cached_property
     def drawn(self) -> list[Row]:
-        """The rows as figures name them, which have less room than tables."""
+        """The rows with short names for figures."""
         return self._shortly[0]
 
     @cached_property
     def energy_rows(self) -> list[Row]:
-        """`rows`, compared in the energy that they take, whatever the config compares; empty where none is known.
+        """`rows`, compared in energy, whatever metrics the config compares; empty if no energy is known.
 
-        Each metric is judged by itself, so these comparisons change no other.
+        Each metric is judged separately, so these comparisons do not change the others.
         """
         if not any("energy_j_per_token" in launch.values for row in self.rows for launch in row.used):
             return []
@@ -96,13 +96,13 @@ class Findings:
 
     @property
     def energy_settings(self) -> ComparisonSettings:
-        """The settings of the comparison, with `ENERGY_COMPARED` in place of what the config compares."""
+        """The settings of the comparison, with `ENERGY_COMPARED` in place of the config's metrics."""
         metrics = {mode: list(ENERGY_COMPARED) for mode in MODES}
         return self.collection.comparison.model_copy(update={"metrics": metrics})
 
     @property
     def values_of(self) -> str:
-        """What the values are of that figures name settings by; empty where they are called by their names."""
+        """Names of the settings whose values name the rows in figures; empty if the rows have the settings' names."""
         return self._shortly[1]
 
     @cached_property
@@ -111,17 +111,17 @@ class Findings:
 
     @cached_property
     def launches(self) -> dict[str, Line]:
-        """What `headings.LAUNCHES` shows of each experiment that looks into the engine, by its place."""
+        """Values for `headings.LAUNCHES` of each profile, messages and drift experiment, by its place."""
         return {f"{other.mode}/{other.experiment}": launch_counts(other) for other in self.collection.others}
 
     def typical(self, mode: Mode) -> frozenset[MetricName]:
-        """Return by what experiments of `mode` are compared pass by pass, not by launches' values."""
+        """Return the metrics in which experiments of `mode` are compared by iterations instead of launches' values."""
         rows = [row for row in self.rows if mode_of(row.experiment.mode) is mode]
         return frozenset(metric for row in rows for metric, found in row.comparisons.items() if found.of_passes)
 
     @property
     def footnotes(self) -> tuple[str, ...]:
-        """What the cells of tables refer to as [1], [2], ..."""
+        """Footnotes to which cells of tables refer as [1], [2], ..."""
         return self._lines[1]
 
     def tables_of(self, mode: Mode) -> list[tuple[str, list[Line], list[Row]]]:
@@ -142,17 +142,17 @@ class Findings:
 
 @dataclass(frozen=True)
 class SummaryPart:
-    """What one mode, or one matter of several modes, adds to a summary.
+    """Contribution of one mode, or of one topic of several modes, to a summary.
 
     Attributes:
-        answers: what it found, in sentences, above all tables.
+        answers: findings in sentences, above all tables.
         tables: in their order.
         sections: notes below all tables.
-        definitions: sections that say what columns mean, or why there are none, which a terminal does not show; those
-            of timed modes stand together below their notes.
+        definitions: sections that define columns or explain missing ones; not on the terminal. The definitions of all
+            timed modes follow their notes.
         warnings: sections above all others.
-        files: further files for programs, by their names.
-        texts: the same of those that are no tables, as they are written.
+        files: further tables for programs, by file name.
+        texts: further text files, by file name.
     """
 
     answers: Sequence[Section] = ()

@@ -1,4 +1,4 @@
-"""Notes of a summary: `templates/` has the sentences, Python gives the values."""
+"""Notes of a summary: `templates/` has the sentences, Python the values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollout_bench.report.headings import View, told
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _NAMED = 3
-"""Names in a list before the others are counted."""
+"""Number of names in a list before the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Section:
 
 
 def sections(template: str, **values: Any) -> list[Section]:
-    """Return the sections that templates/<template>.md.j2 makes of `values`, without those that have no item.
+    """Return the sections of templates/<template>.md.j2 with `values`, without empty sections.
 
     Raises:
-        jinja2.UndefinedError: the template asks for a value that is not given.
+        jinja2.UndefinedError: the template needs a missing value.
         ValueError: it has text outside of an item.
     """
     found: list[tuple[str, list[str]]] = []
@@ -49,19 +49,19 @@ def sections(template: str, **values: Any) -> list[Section]:
 
 
 def definitions(heading: str, tables: Iterable[View]) -> tuple[Section, ...]:
-    """Return the section that defines the columns of `tables` that are shown, each once; empty where there is none."""
+    """Return the section that defines the shown columns of `tables`, each once; empty if there are none."""
     columns = [column for table in told(tables) for column in table.columns if column.definition]
     items = tuple(dict.fromkeys(f"{column.header}: {column.definition}" for column in columns))
     return (Section(heading, items),) if items else ()
 
 
 def those(names: Sequence[str], compared: int) -> str:
-    """Return `all compared` where `names` are as many, else the names."""
+    """Return `all compared` if there are as many `names`, else the names."""
     return "all compared" if len(names) == compared > 1 else "; ".join(names)
 
 
 def some(names: Sequence[str], most: int = _NAMED) -> str:
-    """Return the first few of `names`, and how many more there are."""
+    """Return the first few of `names`, and the number of the rest."""
     return first_few(names, most, "; ")
 
 
@@ -74,13 +74,13 @@ def _plain(value: float) -> str:
 
 
 def _one_line(value: Any) -> Any:
-    """Return `value` without line breaks, so that text that somebody else wrote begins no item and no heading."""
+    """Return `value` without line breaks, so that foreign text cannot start an item or a heading."""
     return " ".join(value.split()) if isinstance(value, str) else value
 
 
 @cache
 def _environment() -> Environment:
-    # Nothing is escaped here: each of the renderers escapes the items as its format needs.
+    # No escaping here: each renderer escapes the items for its format.
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, finalize=_one_line)
     environment.filters |= {
         "number": number,

@@ -1,4 +1,4 @@
-"""The config's schema and the reference tables, derived from the models that check what users and engines write."""
+"""The config's schema and the reference tables, derived from the models that validate configs and records."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def config_table() -> str:
 
 
 def modes_table() -> str:
-    """Return every mode as CSV: what it measures, the page that says how to use it, a config that plans it."""
+    """Return every mode as CSV: its measurement, its page, and an example config."""
     return _csv(("mode", "measures", "page", "example"), [(m.name, m.title, m.page, m.example) for m in MODES.values()])
 
 
 def records_table() -> str:
-    """Return every field of what a launch leaves behind as CSV: of a mode what all records have not."""
+    """Return every field of a launch's files as CSV; for a single mode only the fields that not all records have."""
     parts: list[tuple[str, type[BaseModel]]] = [
         ("launch-<i>.json", Record),
         *((f"launch-<i>.json of {mode.name}", mode.record) for mode in MODES.values()),
@@ -62,7 +62,7 @@ def records_table() -> str:
 
 
 def metrics_table() -> str:
-    """Return every metric as CSV: its names, which way is better, what it is."""
+    """Return every metric as CSV: its names, the better direction, its definition."""
     header = ("metric", "unit", "better", "heading", "of its speed-up", "in summary.csv", "of", "definition")
     return _csv(header, [_of_metric(metric) for metric in METRICS.values()])
 
@@ -112,7 +112,7 @@ def _fields(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterat
 
 
 def _inner(schema: dict[str, Any], field: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """Return the object that a field leads to, and how the path to it goes on."""
+    """Return the nested object of a field, and the suffix of the path to it."""
     for option in (field, *field.get("anyOf", [])):
         if "$ref" in option:
             return _resolve(schema, option), ""

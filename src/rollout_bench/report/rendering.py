@@ -1,4 +1,4 @@
-"""Tables and notes as text for a terminal and as Markdown."""
+"""Render tables and notes as text for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from rollout_bench.report.headings import FLAGS, SETS, SETTING, View, Views
 from rollout_bench.report.prose import Section
 
 WIDTH = 120
-"""Columns of the terminal."""
+"""Width of the terminal in characters."""
 
 _NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 13, 17
 _SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
-"""Longer words are folded, so that a long model name does not push the numbers out of sight."""
+"""Longer words are folded, so that the numbers stay visible beside a long model name."""
 
 _SPEEDUPS = {METRICS[name].speedup for name in COMPARED}
 
 _ROOM = 10_000
-"""More than any table needs: tables are never squeezed, a squeezed number would be a wrong one."""
+"""More than any table needs: tables are never squeezed, since this would cut numbers."""
 
 _FORMULA = re.compile(r"\s*[=+@-].|[\t\r]")
-"""Beginnings of a cell that a spreadsheet takes for a formula."""
+"""Start of a cell that a spreadsheet would treat as a formula."""
 
 _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
@@ -49,20 +49,20 @@ def terminal(
     elsewhere: str = "",
     end: Sequence[Section] = (),
 ) -> str:
-    """Return the whole text: `status` at the top, answers, tables, sections, where the rest stands, then the end.
+    """Return the whole text: `status`, answers, tables, sections, a pointer to the other files, then `end`.
 
-    The end is what a terminal shows when all is printed.
+    `end` is the part that is visible in a terminal after printing.
     """
     parts = [_fill(status), *map(_terminal_section, answers), *map(_terminal_table, tables.tables)]
     parts += map(_terminal_section, sections)
     parts += [_fill(elsewhere)] if elsewhere else []
     parts += map(_terminal_section, end)
-    # what records of earlier versions quote was not made printable when it was written
+    # texts in records of earlier versions may have unprintable characters
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """Return a table as CSV; a text that a spreadsheet would run as a formula has an apostrophe before it."""
+    """Return a table as CSV; an apostrophe precedes text that a spreadsheet would run as a formula."""
     quoted = {
         str(name): column.map(lambda cell: f"'{cell}" if _runs(cell) else cell)
         for name, column in frame.items()
@@ -93,7 +93,7 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 
 
 def _terminal_table(view: View) -> str:
-    """Return the table as wide as it likes, or with its words folded where it would be wider than `WIDTH`."""
+    """Return the table at its natural width, or with folded words if it is wider than `WIDTH`."""
     text = _rendered(view, _SPEEDUP_WIDTH, _NAME_WIDTH)
     if _width(text) > WIDTH:
         text = _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NAME_WIDTH)
@@ -131,14 +131,14 @@ def _a_line_each(setting: str) -> str:
 
 
 def _two_lines(header: str) -> str:
-    """Return `header` broken at the space that makes it narrowest."""
+    """Return `header`, broken at the space that makes it narrowest."""
     spaces = [place for place, character in enumerate(header) if character == " "]
     broken = [header[:place] + "\n" + header[place + 1 :] for place in spaces]
     return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=header)
 
 
 def _without_repeats(view: View) -> list[list[str]]:
-    """Return the cells, without the names that stand right above too (all but the last column of names)."""
+    """Return the cells without names that are the same in the line above (all but the last column of names)."""
     names = sum(column.header in ("model", "workload") for column in view.columns)
     lines, above = [], [""] * names
     for cells in view.cells:
@@ -161,9 +161,9 @@ def markdown(
     answers: Sequence[Section] = (),
     folder: str = "figures",
 ) -> str:
-    """Return the whole file: `title`, `status`, answers, tables, the `figures` that have a title, then the sections.
+    """Return the whole file: `title`, `status`, answers, tables, the `figures` with a title, then the sections.
 
-    Figures lie in `folder`, relative to the file.
+    Figures are in `folder`, relative to the file.
     """
     strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
     parts = [f"# {title}", strong, *map(markdown_section, answers)]
@@ -172,7 +172,7 @@ def markdown(
         shown = [drawing for name, drawing in DRAWINGS.items() if name in figures and drawing.title]
         parts += ["\n".join(f"![{drawing.title}]({quote(folder)}/{drawing.name}.svg)" for drawing in shown)]
     parts += map(markdown_section, sections)
-    # what records of earlier versions quote was not made printable when it was written
+    # texts in records of earlier versions may have unprintable characters
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
 
 
@@ -192,9 +192,9 @@ def markdown_table(view: View) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return `text` on one line, with everything that Markdown would read as markup taken literally."""
+    """Return `text` on one line, with Markdown's special characters escaped."""
     text = " ".join(text.split())
     for character in "\\|*<>`~[]&":
         text = text.replace(character, "\\" + character)
-    # Underscores inside a word are no markup on GitHub.
+    # GitHub does not treat underscores inside a word as markup.
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)

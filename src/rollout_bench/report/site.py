@@ -1,4 +1,4 @@
-"""Hooks of mkdocs for the site of the documentation: the tables of the reference are pages of it."""
+"""Hooks of mkdocs for the documentation's site: the reference tables become pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add a page for each file that `make docs` makes in docs/reference."""
+    """Add a page for each file of docs/reference that `make docs` writes."""
     for file in files.media_files():
         path = Path(file.src_uri)
         if path.suffix in (".csv", ".txt") and path.parent.name == "reference":
@@ -21,7 +21,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Lead to the pages of the reference, and name files outside of docs/, which the site does not have."""
+    """Link to the reference pages, and replace links to files outside of docs/ by their texts."""
     markdown = re.sub(r"\((reference/\w+)\.(?:csv|txt)\)", r"(\1.md)", markdown)
     return re.sub(r"(?<!!)\[([^]]+)\]\(\.\./[^)]*\)", r"\1", markdown)
 

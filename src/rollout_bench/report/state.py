@@ -1,6 +1,6 @@
-"""Which results a summary is made of, and whether it still agrees with what lies there.
+"""The input of a summary, and whether the summary is still up to date.
 
-Imported while the workflow is parsed, so it lists folders and opens one small file, no record.
+This module is imported while the workflow is parsed, so it lists folders and opens one small file, but no record.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from rollout_bench.core.files import read_json
 from rollout_bench.plan.planfile import PlanFile, read_plan
 
 SUMMARY_FILES = ("summary.md", "summary.html", "summary.csv", "summary.txt")
-"""What a summary consists of, besides its state."""
+"""Files of a summary, besides its state."""
 
 STATE_FILE = "summary.json"
-"""What the summary was made from."""
+"""File with the input of the summary."""
 
 SUMMARIES = "summaries"
-"""Folder inside the results folder: the last summary of each config and its figures, in a folder of the config's name.
+"""Folder inside the results folder: the last summary and figures of each config, in a folder with its name.
 
-The summary in the results folder itself is of what was run last, whichever config that was.
+The summary in the results folder itself is of the last run, whichever config it used.
 """
 
 STATE_VERSION = 1
-"""Raised when summaries of earlier versions have to be made again."""
+"""Increased when summaries of earlier versions must be made again."""
 
 State = dict[str, Any]
 
 
 def results_of(folder: Path) -> Path:
-    """Return the results folder that `folder` stands for: itself, or the one around the summary that is kept there."""
-    place = folder if folder.parent.name == SUMMARIES else folder.absolute()  # from inside of it, it is called "."
+    """Return the results folder for `folder`: itself, or the folder around a summary that is kept in it."""
+    place = folder if folder.parent.name == SUMMARIES else folder.absolute()  # the current folder may be "."
     is_kept = place.parent.name == SUMMARIES and (place / STATE_FILE).is_file()
-    # Records: a results folder that happens to lie in a folder of that name.
+    # With records it is a results folder that happens to be in a folder of that name.
     return place.parents[1] if is_kept and not find_results(place).records else folder
 
 
 def summary_state(results: Path, plan: PlanFile | None) -> State:
-    """Return what a summary of `results` under `plan` is made from: the plan, and size and mtime_ns of each file."""
+    """Return the input of a summary of `results` under `plan`: the plan, and size and mtime_ns of each file."""
     found = find_results(results)
     return {
         "schema_version": STATE_VERSION,
@@ -53,11 +53,11 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
 
 
 def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
-    """Return True when the summary in one of `places` (default: `results`) has to be made again.
+    """Return whether the summary in one of `places` (default: `results`) must be made again.
 
-    That is when one of its files is missing, when a record, side file or failure came, went or changed since, when
-    another plan is asked for, or while a record is damaged, so that each run tells. How long launches are expected to
-    take does not matter.
+    It must if one of its files is missing, or if a record, side file or failure was added, removed or changed. It must
+    also for another plan, and as long as a record is damaged, so that each run reports it. Expected durations of
+    launches do not matter.
     """
     states = []
     for folder in places or (results,):
@@ -74,7 +74,7 @@ def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
 
 
 def _state_in(folder: Path) -> State | None:
-    """Return what the summary in `folder` was made from; None where a file of it is missing or can't be read."""
+    """Return the input of the summary in `folder`; None if one of its files is missing or unreadable."""
     if not all((folder / name).is_file() for name in SUMMARY_FILES):
         return None
     try:
@@ -85,10 +85,10 @@ def _state_in(folder: Path) -> State | None:
 
 
 def plan_of_summary(folder: Path) -> PlanFile | None:
-    """Return the plan that the summary in `folder` was made with; None without a summary or a plan.
+    """Return the plan of the summary in `folder`; None without a summary or a plan.
 
     Raises:
-        UserError: the state file is there and is not what a summary leaves.
+        UserError: the state file is not valid.
     """
     path = folder / STATE_FILE
     remedy = "ask for everything (--all), or delete the file"
@@ -120,7 +120,7 @@ def _essence(plan: Any) -> Any:
         return plan
     names = ("baseline", "comparison", "precision", "slo", "experiments", "skipped")
     parts = {name: plan.get(name) for name in names}
-    # Where weights lie, and how many devices a launch takes, is no part of any result.
+    # The folder of the weights and the number of devices do not affect any result.
     left_out = {"weights": None, "devices": None}
     parts["experiments"] = [{**e, **left_out} for e in parts["experiments"] or [] if isinstance(e, dict)]
     return parts
@@ -148,7 +148,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_plan(arguments: argparse.Namespace) -> PlanFile | None:
-    """Return the plan that is asked for, None for everything; raise `UserError` where it can't be read."""
+    """Return the selected plan, None for everything.
+
+    Raises:
+        UserError: the plan cannot be read.
+    """
     if arguments.all:
         return None
     return read_plan(arguments.plan) if arguments.plan else plan_of_summary(arguments.results)

@@ -1,4 +1,4 @@
-"""The summary: tables and notes as the files that hold them."""
+"""The summary: its tables and notes, and the files with them."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ SPANNING = (
     f"{_TABLES}.spanning.energy_tables:energy_part",
     f"{_TABLES}.spanning.drafting_tables:drafting_part",
 )
-"""What several modes have, found as `Mode.tables` are; between timed modes and those that look into the engine."""
+"""Parts that several modes share, in the form of `Mode.tables`; between timed modes and profile, messages and drift."""
 
 ELSEWHERE = (
     "Launches: valid/measured/planned. ^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. "
     "The files summary.md and summary.html {}say what each column is and how verdicts are reached."
 )
-"""What the terminal has in place of definitions, with place for the figures that the files show."""
+"""Text that replaces the definitions on the terminal, with a placeholder for the figures in the files."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a summary says, and the files that say it, each made when it is first asked for.
+    """The content of a summary and its files; each file is made at its first use.
 
     Attributes:
-        status: the line that heads it.
+        status: first line.
         views: its tables.
-        sections: all that stands below the tables; their links are relative to where the summary lies.
-        notes: those of them that a terminal shows too: what defines columns and methods is in files.
+        sections: all sections below the tables; their links are relative to the summary's folder.
+        notes: the sections that a terminal shows as well; definitions of columns and methods are only in files.
         answers: sections above the tables.
-        shown: names of the figures that summary.md shows.
+        shown: names of the figures in summary.md.
         csv: the contents of summary.csv.
-        tables: those of other files for programs, by their names: what profiles and replicas come to.
-        figures: folder of the figures, relative to where the summary lies.
+        tables: contents of other files for programs, by their names.
+        figures: folder of the figures, relative to the summary's folder.
     """
 
     status: str
@@ -69,7 +69,7 @@ class Summary:
 
     @cached_property
     def html(self) -> str:
-        """The contents of summary.html, as yet without pictures."""
+        """The contents of summary.html, without pictures."""
         return page(self.status, self.views, self.sections, self.answers)
 
     @cached_property
@@ -80,7 +80,7 @@ class Summary:
 
     @property
     def answer(self) -> str:
-        """The first section above the tables, the conclusion where there is one, as a terminal shows it; else empty."""
+        """The first section above the tables as a terminal shows it: the conclusion if there is one; else empty."""
         return terminal("", Views((), ()), (), end=self._first).strip()
 
     @property
@@ -88,11 +88,11 @@ class Summary:
         return [section for section in self.answers if section.heading != DESIGN][:1]
 
     def placed(self, results: Path, figures: Path) -> Summary:
-        """Return the same for another folder, from which what it links lies elsewhere.
+        """Return the summary for another folder, with adapted links.
 
         Args:
-            results: the results folder, relative to that one.
-            figures: the same of the figures' folder.
+            results: the results folder, relative to the new folder.
+            figures: the figures' folder, relative to the new folder.
         """
 
         def moved(section: Section) -> Section:
@@ -116,7 +116,7 @@ def summarise(
         collection: the launches.
         sequences: of each experiment in its order; without them there are no percentiles.
         figures: link to the figures in the Markdown.
-        looked: what was found inside the engine.
+        looked: findings inside the engine.
         results: the folder that all of it was read from.
     """
     findings = Findings(collection, sequences, looked or Looked(), results=results)
@@ -158,7 +158,7 @@ def _timed_parts(findings: Findings) -> list[SummaryPart]:
 
 
 def _other_parts(findings: Findings) -> list[SummaryPart]:
-    """Return what several modes have, then each mode that looks into the engine, in the order of the registry."""
+    """Return the parts that several modes share, then profile, messages and drift, in the order of the registry."""
     measured = {mode_of(experiment.mode).name for experiment in findings.collection.others}
     inside = [mode.tables for name, mode in MODES.items() if name in measured]
     return [_part(function, findings) for function in (*SPANNING, *inside)]

@@ -1,4 +1,4 @@
-"""The foot of a summary on its verdicts: the method, and what was not used."""
+"""Notes of a summary on its verdicts: the method, and unused launches."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from rollout_bench.report.designs import in_groups
 def verdict_values(
     rows: Sequence[Row], settings: ComparisonSettings, precision: Precision | None = None, *, apart: bool = False
 ) -> dict[str, Any]:
-    """Return what templates/verdicts.md.j2 asks for.
+    """Return the values for templates/verdicts.md.j2.
 
     Args:
-        rows: what is compared, and with what.
-        settings: of the comparison.
-        precision: where it decides how many launches there are.
-        apart: whether the sides of the comparisons did not take turns.
+        rows: the compared rows.
+        settings: settings of the comparison.
+        precision: the rule for the number of launches, if it is not fixed.
+        apart: whether the sides of the comparisons were not interleaved.
     """
     compared = list(_each(rows))
     starts = min((min(each.launches_used) for _, _, each in compared if each.low is not None), default=0)
@@ -85,7 +85,7 @@ def verdict_values(
 
 
 def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, Way, FirstStage, int, float]]:
-    """Yield names, how they are compared, what the first stage asked for, the pairs by now, and the half-width."""
+    """Yield name, way of comparison, result of the first stage, present number of pairs, and half width."""
     for row in rows:
         found = next((comparison for comparison in row.comparisons.values() if comparison.first_stage), None)
         if found is None or found.first_stage is None or found.high is None or found.speedup is None:
@@ -97,13 +97,13 @@ def _asked(rows: Sequence[Row]) -> Iterator[tuple[str, Way, FirstStage, int, flo
 def differing(
     rows: Sequence[Row], groups: Sequence[Group] = ("engine", "machine", "circumstance")
 ) -> dict[str, list[str]]:
-    """Return each fact of `groups` in which rows differ from what they are compared with, and which rows do."""
+    """Return each fact of `groups` that differs between rows and their counterparts, with the names of these rows."""
     found = ((each, row.name) for row in rows for each in row.against.differences if each.group in groups)
     return {str(difference): names for difference, names in grouped(found).items()}
 
 
 def _other_means(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int]]:
-    """Yield names whose means are not those of their pairs: how many pairs, and launches of both sides."""
+    """Yield rows whose means include launches outside of their pairs: name, number of pairs, launches of both sides."""
     for name, metric, comparison, sides in _with_baseline(rows):
         own, theirs = (len(values_of(metric, side.used)) for side in sides)
         if comparison.pairs and max(own, theirs) > len(comparison.pairs):
@@ -111,7 +111,7 @@ def _other_means(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _typical_means(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
-    """Yield names of typical speed-ups that the means of a row do not show, with the ratio of the means."""
+    """Yield rows whose typical speed-up differs from the ratio of their means: name, ratio of means, speed-up."""
     for name, metric, comparison, sides in _with_baseline(rows):
         if not comparison.of_passes or comparison.speedup is None:
             continue
@@ -122,7 +122,7 @@ def _typical_means(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
 
 
 def _with_baseline(rows: Sequence[Row]) -> Iterator[tuple[str, MetricName, Comparison, tuple[Row, Row]]]:
-    """Yield what is compared with one of `rows`, with both; earlier results have the same names, and are no rows."""
+    """Yield each comparison with one of `rows` and both rows; earlier results have the same names but are not rows."""
     by_place = {row.experiment.place: row for row in rows}
     for row, metric, comparison in _with_metric(rows):
         baseline = by_place.get(row.against.other.place) if row.against.other else None
@@ -131,7 +131,7 @@ def _with_baseline(rows: Sequence[Row]) -> Iterator[tuple[str, MetricName, Compa
 
 
 def _never_of_passes(rows: Sequence[Row]) -> list[str]:
-    """Return the headers of metrics of which whole launches are compared, where others are compared by passes."""
+    """Return the headers of metrics that compare whole launches, if other metrics compare iterations."""
     compared = [(metric, comparison) for _, metric, comparison in _with_metric(rows) if comparison.ways]
     if not any(comparison.of_passes for _, comparison in compared):
         return []
@@ -140,9 +140,9 @@ def _never_of_passes(rows: Sequence[Row]) -> list[str]:
 
 
 def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[int]]]]:
-    """Yield names, how their pairs are compared, and the launches whose pairs are of another way, by that way.
+    """Yield name, way of comparison, and the left-out launches whose pairs are of another way, by that way.
 
-    Once for all metrics that leave out the same launches.
+    Metrics that leave out the same launches are yielded once.
     """
     for row in rows:
         told = set()
@@ -155,7 +155,7 @@ def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[
 
 
 def _apart_by_way(rows: Sequence[Row]) -> Iterator[tuple[Way, list[str]]]:
-    """Yield names of rows by how their pairs are compared, where those of one baseline are not all compared alike."""
+    """Yield names of rows by their way of comparison, if rows with one baseline are compared in different ways."""
     tables: dict[tuple[object, MetricName], list[tuple[Row, Way]]] = {}
     for row, metric, comparison in _with_metric(rows):
         if row.against.other is not None and comparison.pairs:
@@ -170,7 +170,7 @@ def _apart_by_way(rows: Sequence[Row]) -> Iterator[tuple[Way, list[str]]]:
 
 
 def _unlike_iterations(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
-    """Yield names of rows that have another number of iterations than their baseline, and both numbers."""
+    """Yield names of rows whose number of iterations differs from their baseline's, and both numbers."""
     for row in rows:
         if row.against.other is None or not any(comparison.ways for comparison in row.comparisons.values()):
             continue

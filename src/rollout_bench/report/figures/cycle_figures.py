@@ -1,4 +1,4 @@
-"""The figure of cycles: what a step is made of, generation and each part of the transition."""
+"""The figure of cycles: the time of a step, split into generation and each part of the transition."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COLOURS = {
     LOAD: "#0072B2",
     "reset prefix cache": "#009E73",
 }
-"""What a bar is made of, from left to right: generation in grey, the transition in Okabe and Ito's palette (2008)."""
+"""Pieces of a bar, from left to right: generation in grey, the transition in Okabe and Ito's palette (2008)."""
 
 OF_PARTS: Mapping[str, tuple[PartName, ...]] = {
     "drain, pause": ("drain", "pause"),
@@ -50,11 +50,11 @@ OF_PARTS: Mapping[str, tuple[PartName, ...]] = {
     "wake, resume": ("wake_weights", "wake_kv_cache", "resume"),
     "reset prefix cache": ("reset_prefix_cache",),
 }
-"""Piece of a bar -> the parts of a transition that it adds up."""
+"""Piece of a bar -> the parts of a transition that it sums up."""
 
 
 def cycle_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draw the seconds of a step, a bar for each quantization and setting, a point for each launch's whole step."""
+    """Draw the seconds of a step: a bar for each quantization and setting, a point for each launch's whole step."""
     rows = [row for row in rows if row.experiment.mode == CYCLE.name]
     costs = {row.experiment.place: found for row in rows if (found := step_costs(row)) is not None}
     if not costs:
@@ -88,7 +88,7 @@ def cycle_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
 
 
 def pieces(costs: StepCosts) -> dict[str, float]:
-    """Return the seconds of each piece of a bar that there is, by its name, from left to right."""
+    """Return the seconds of each nonzero piece of a bar, by its name, from left to right."""
     update = costs.update
     found = {
         GENERATION: costs.generation_s,
@@ -111,7 +111,7 @@ def _draw(axes: Axes, frame: Frame, row: Row, y: float, costs: StepCosts | None)
         axes.barh(y, seconds, left=left, height=0.78, color=COLOURS[name])
         left += seconds
     for place, launch in enumerate(costs.launches):
-        # Launches are staggered, so that equal ones do not hide one another.
+        # Launches are staggered, so that equal ones remain visible.
         height = y + 0.5 * (0.5 - (place + 0.5) / len(costs.launches))
         axes.scatter(launch.whole_s, height, s=0.17 * size**2, color=INK, edgecolors="white", linewidths=0.8, zorder=3)
     end = max(left, *(each.whole_s for each in costs.launches))

@@ -31,34 +31,34 @@ from rollout_bench.report.figures.style import (
 )
 
 MAX_COLUMNS = 4
-"""Panels side by side that fit on a slide."""
+"""Maximum number of panels side by side on a slide."""
 
 Column = tuple[str, str, str]
-"""Platform, model and workload: what one column of panels shows."""
+"""Platform, model and workload: the key of a column of panels."""
 
 
 def online_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of online experiments that have a valid launch."""
+    """Return the rows of online experiments with a valid launch."""
     return [row for row in rows if mode_of(row.experiment.mode).has_loads and row.used]
 
 
 def nothing_online(rows: Sequence[Row], otherwise: str) -> str:
-    """As `nothing`, for a figure of the online experiments among `rows`."""
+    """Return the message of an empty figure of the online experiments among `rows`, as in `nothing`."""
     return nothing([row for row in rows if mode_of(row.experiment.mode).has_loads], otherwise)
 
 
 def column_of(row: Row) -> Column:
-    """Return the column that `row` belongs to; each load of a sweep has its own."""
+    """Return the column of `row`; each load of a sweep has a separate one."""
     return table_of(row.experiment)
 
 
 def whole_column_of(row: Row) -> Column:
-    """Return the column that `row` belongs to, all loads of a sweep in one."""
+    """Return the column of `row`; all loads of a sweep share one."""
     return table_of(row.experiment.whole)
 
 
 def spread(columns: Sequence[Column]) -> tuple[list[Column], str]:
-    """At most `MAX_COLUMNS` of `columns`, evenly chosen from the first to the last; and what is left out, in words."""
+    """Return at most `MAX_COLUMNS` of `columns`, evenly spaced from the first to the last; and a note on the others."""
     unique = list(dict.fromkeys(columns))
     if len(unique) <= MAX_COLUMNS:
         return unique, ""
@@ -68,7 +68,7 @@ def spread(columns: Sequence[Column]) -> tuple[list[Column], str]:
 
 
 def title_columns(line: Sequence[Axes], columns: Sequence[Column]) -> None:
-    """Name each of `columns` above its panel of the first line, unless they are all the same."""
+    """Write the title of each column above its panel in the first line, without parts that all columns share."""
     for axes, (platform, model, workload) in zip(line, columns, strict=True):
         parts = [model] if len({other[1] for other in columns}) > 1 else []
         parts += [workload, *([platform] if len({other[0] for other in columns}) > 1 else [])]
@@ -76,7 +76,7 @@ def title_columns(line: Sequence[Axes], columns: Sequence[Column]) -> None:
 
 
 def models_of(columns: Sequence[Column]) -> str:
-    """Return a note on the model, where it stands above no panel."""
+    """Return a note on the model if all columns share it, so that no panel names it."""
     models = {model for _, model, _ in columns}
     return f"Model {models.pop()}." if len(models) == 1 else ""
 
@@ -86,7 +86,7 @@ def draw_grid(
 ) -> list[list[Axes]]:
     """Return axes [measures][columns], the columns titled; `measures` are the labels of the vertical axes.
 
-    Panels of a column share the horizontal axis if `share_x`, those of a line the vertical one if `share_y`.
+    Panels of a column share the horizontal axis if `share_x`; panels of a line share the vertical axis if `share_y`.
     """
     grid = figure.subplots(
         len(measures),
@@ -106,11 +106,11 @@ LATENCY_TITLE = "Distribution of latency"
 LATENCY_MEASURES = {"ttft_s": "TTFT ms", "itl_s": "ITL ms"}
 
 BEYOND = 0.995
-"""Share of the values that the horizontal axis reaches to, so that one straggler does not squeeze all others."""
+"""Share of the values that the horizontal axis covers, so that one straggler does not compress the others."""
 
 
 def latency_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draw the distribution of TTFT and of ITL, one line per quant, a column of panels for each model and load."""
+    """Draw the distribution of TTFT and of ITL: one line per quantization, a column of panels per model and load."""
     if not online_rows(rows):
         return message_figure(LATENCY_TITLE, nothing_online(rows, "Nothing is measured online yet."), alarm=alarm)
     rows = online_rows(rows)
@@ -156,7 +156,7 @@ def _draw_latency(axes: Axes, shown: dict[str, Array], styles: dict[str, QuantSt
     for label, values in there.items():
         x, share = ecdf(values)
         axes.step(x, share, where="post", color=styles[label].colour, linewidth=2.2)
-        # A marker on each line, so that a printed grey is told apart too.
+        # A marker on each line, so that lines remain distinct in greyscale.
         for at in (0.25, 0.5, 0.75):
             axes.plot(x[np.searchsorted(share, at)], at, styles[label].marker, color=styles[label].colour, markersize=7)
     end = max(float(np.quantile(values, BEYOND)) for values in there.values())
@@ -171,11 +171,11 @@ SWEEP_TITLE = "Throughput and latency over the sweep"
 SWEEP_MEASURES = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms"}
 
 FAR = 20.0
-"""Greatest over least latency in a row of panels from which on its axis is logarithmic."""
+"""Ratio of largest to smallest latency in a row of panels from which its axis is logarithmic."""
 
 
 def sweep_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, alarm: str) -> Figure:
-    """Draw mean TTFT and TPOT over output tok/s, a curve for each quant through the loads of its sweep."""
+    """Draw mean TTFT and TPOT over output tok/s, a curve for each quantization through the loads of its sweep."""
     swept = [row for row in rows if row.experiment.part is not None]
     rows = online_rows(swept)
     if not rows:

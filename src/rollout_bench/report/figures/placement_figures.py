@@ -1,4 +1,4 @@
-"""The figure of placements: what each device does in a typical step, and how long it waits."""
+"""The figure of placements: activities and idle share of each device in a typical step."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ COLOURS: Mapping[str, str] = {
     "update, reset": "#009E73",
     "sleep, wake": "#56B4E9",
 }
-"""What a lane is made of, in Okabe and Ito's palette (2008); white is waiting."""
+"""Pieces of a lane, in Okabe and Ito's palette (2008); white is waiting."""
 
 MOST_PANELS, MOST_LANES = 6, 24
-"""Configurations, and devices of all of them, that fit on a slide."""
+"""Maximum number of configurations on a slide, and of devices over all of them."""
 
 
 def piece_of(activity: Activity) -> str:
-    """Return which of `COLOURS` an activity has."""
+    """Return the key of an activity in `COLOURS`."""
     return next(name for name in COLOURS if activity in name.split(", "))
 
 
 def placement_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """Draw a typical step of each placement over one time axis: a panel per configuration, a lane per device.
 
-    A typical step: the one with the median time of all valid launches.
+    The typical step is the one with the median time of all valid launches.
     """
     rows = [row for row in rows if row.experiment.mode == PLACEMENT.name]
     found = [(row, step) for row in rows if (step := typical_step(row)) is not None]
@@ -105,7 +105,7 @@ def _draw(axes: Axes, rank: RankStep, step: PlacedStep, size: float) -> None:
 
 
 def _fitting(found: Sequence[tuple[Row, PlacedStep]]) -> list[tuple[Row, PlacedStep]]:
-    """Return the first of `found` that there is room for, one at the least."""
+    """Return the first elements of `found` that fit on the slide, at least one."""
     shown: list[tuple[Row, PlacedStep]] = []
     for row, step in found[:MOST_PANELS]:
         if shown and sum(len(each.ranks) for _, each in shown) + len(step.ranks) > MOST_LANES:

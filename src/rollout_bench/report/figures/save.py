@@ -1,4 +1,4 @@
-"""All figures of a results folder, as SVG."""
+"""Draw all figures of a results folder, as SVG."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def figure_files(
     """Return file name -> content of figures; the same bytes for the same records.
 
     Args:
-        collection: what they show.
-        names: of the figures; empty: of those that there is data for.
-        looked: what was found inside the engine.
+        collection: the experiments to draw.
+        names: names of the figures; empty: all figures with data.
+        looked: findings inside the engine.
         results: the folder that all of it was read from.
     """
     findings = Findings(collection, inside=looked or Looked(), results=results)
@@ -53,7 +53,7 @@ def _drawn(name: str, findings: Findings) -> Figure:
 
 
 def _alarm(name: str, findings: Findings) -> str:
-    """Return what to warn of beside a figure: launches that are missing, and those that it leaves out."""
+    """Return the warning of a figure: launches that are missing, and launches that it leaves out."""
     collection = findings.collection
     modes = [mode for mode in MODES.values() if name in mode.figures]
     incomplete = "" if collection.complete else completeness(collection)
@@ -73,15 +73,16 @@ def save_figures(
 ) -> list[str]:
     """Write `figure_files` of `collection`, read from `results`, into `folder`; return the names of the figures.
 
-    Those that show data are put into `page` too, summary.html, where there is one. Of `also`, where a summary is kept,
-    they go into the folder figures/ and into the page as well. Nothing is written where one can't be drawn.
+    Figures with data are also inserted into `page`, summary.html, if it exists. If `also` is the folder of a kept
+    summary, the figures are written into its folder figures/ and inserted into its page as well. No file is written if
+    a figure cannot be drawn.
 
     Raises:
         UserError: a side file is damaged; the message names file and line.
     """
     looked = look(results, collection, rows_of(collection))
     files = figure_files(collection, names, looked, results)
-    # one that only says why there is nothing to show is a file, which was asked for, but nothing for a reader's page
+    # a figure without data is written as a file, since it was requested, but is left out of the page
     drawn = {name.removesuffix(".svg"): content if has_panels(content) else b"" for name, content in files.items()}
     places = [(folder, page)]
     if also is not None:

@@ -1,4 +1,4 @@
-"""Figure of settings that go through a number: throughput over it, with its interval, a line for each quant."""
+"""The figure of swept settings: throughput over a number, with its interval, a line for each quantization."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from rollout_bench.report.figures.style import (
 TITLE = "Throughput over a setting"
 
 WIDE = 8
-"""Largest over smallest number from which on the axis is logarithmic."""
+"""Ratio of largest to smallest number from which the axis is logarithmic."""
 
 MAX_PANELS = 4
 
 
 def settings_figure(rows: Sequence[Row], settings: ComparisonSettings, where: str, alarm: str) -> Figure:
-    """Draw output tok/s over the number that settings go through; a panel for each model and workload."""
+    """Draw output tok/s over the swept number of the settings; a panel for each model and workload."""
     name, lines = lines_over(rows)
     if not lines:
         return message_figure(TITLE, nothing(rows, "No setting goes through three numbers."), alarm=alarm)
@@ -64,7 +64,7 @@ def settings_figure(rows: Sequence[Row], settings: ComparisonSettings, where: st
             *(word for word, of in ((mode, 0), (platform, 1)) if len({p[of] for p in panels}) > 1),
         ]
         title_panel(axes, ", ".join(words), len(shown))
-    # labels of several words have no room beside the title
+    # labels of several words do not fit beside the title
     figure.axes[0].legend(handles=keys(styles, 0.5 * WIDTH / len(shown), 12), loc="best", frameon=False, fontsize=12)
     return figure
 

@@ -1,4 +1,4 @@
-"""The figure of starts: a waterfall of the phases from the launch's beginning to a first token."""
+"""The figure of starts: a waterfall of the phases from the launch's beginning to the first token."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rollout_bench.report.tables.startup_tables import PHASES
 STARTUP_TITLE = "What a start costs"
 
 MOST = 6
-"""Starts that a slide has room for."""
+"""Maximum number of starts on a slide."""
 
 ACROSS = 3
 
 OWN, INSIDE, REST = "#0072B2", "#CFE2EF", "#D55E00"
-"""A phase's own time, that of phases inside it, and what no phase explains (Okabe and Ito 2008)."""
+"""Colours of a phase's own time, of nested phases, and of the time outside all phases (Okabe and Ito 2008)."""
 
 
 def startup_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draw a panel for each start, in which each phase begins where it begins: means over valid launches."""
+    """Draw a panel for each start, with each phase at its own time: means over valid launches."""
     rows = [row for row in rows if row.experiment.mode == STARTUP.name]
     costs = {row.experiment.place: found for row in rows if (found := start_costs(row)) is not None}
     if not costs:

@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, title, note, and panels of one line per model and quant."""
+"""Shared style of all figures: size, colours, title, note, and panels with one line per model and quantization."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZE_IN = (13.333, 7.5)
 """Width and height of a 16:9 slide, in inches."""
 
 WIDTH = 72 * SIZE_IN[0]
-"""The same width in points, as the size of text is given."""
+"""Width of the slide in points, the unit of text sizes."""
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -42,44 +42,46 @@ RC: Any = {
     "svg.fonttype": "path",
     "text.hinting": "none",
 }
-"""Settings of matplotlib; fixed, so that a user's own do not change the figures. Text that is not fitted to pixels has
-the same width at every resolution and in an SVG, so what is measured to fit does."""
+"""Settings of matplotlib; fixed, so that a user's settings do not change figures. Unhinted text has the same width at
+every resolution and in an SVG, so text that is measured to fit does fit.
+"""
 
 TITLE_SIZE = 22
-"""Points of a figure's title."""
+"""Size of a figure's title in points."""
 
 INK = "#222222"
 QUIET = "#666666"
 ALARM = "#a03000"
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-"""Okabe and Ito's colour-blind safe palette (2008), without the yellow that vanishes on white."""
+"""Okabe and Ito's colour-blind safe palette (2008), without yellow, which vanishes on white."""
 
 _MARKERS = "osD^vP*X"
 
 ROOM = 1.04
-"""How far an axis from zero goes on after all that is drawn: matplotlib's own margin is a share of the span of the
-points, which may be less than half a marker."""
+"""Factor by which an axis from zero extends beyond the data. matplotlib's margin is a share of the points' span, which
+may be less than half a marker.
+"""
 
 HALO = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-"""Behind text that a grid line may cross."""
+"""Background of text that a grid line may cross."""
 
 
 @dataclass(frozen=True)
 class QuantStyle:
-    """How a quant is drawn in every figure; the marker tells apart what a printed grey does not."""
+    """Style of a quantization in every figure; the marker keeps it distinct in greyscale."""
 
     colour: str
     marker: str
 
 
 def quant_styles(rows: Sequence[Row]) -> dict[str, QuantStyle]:
-    """Return a style for each quant label, by its order in `rows`."""
+    """Return a style for each quantization label, by its order in `rows`."""
     return label_styles(row.label for row in rows)
 
 
 def label_styles(labels: Iterable[str]) -> dict[str, QuantStyle]:
-    """Return a style for each of `labels` by their order. Colours repeat after seven, markers after eight."""
+    """Return a style for each of `labels`, by their order. Colours repeat after seven, markers after eight."""
     return {
         label: QuantStyle(_COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)])
         for place, label in enumerate(dict.fromkeys(labels))
@@ -87,7 +89,7 @@ def label_styles(labels: Iterable[str]) -> dict[str, QuantStyle]:
 
 
 def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
-    """Return an empty figure with its title above and `notes` in small type below, after `alarm` if there is one."""
+    """Return an empty figure with its title above, and `alarm` and `notes` in small type below."""
     figure = Figure(figsize=SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)
     title = shorten(title, 0.98 * WIDTH, TITLE_SIZE, "bold")
@@ -103,7 +105,7 @@ def new_figure(title: str, notes: Sequence[str], alarm: str = "") -> Figure:
 
 
 def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: str = "") -> Figure:
-    """Return a figure without data that says why."""
+    """Return a figure without data that shows the reason."""
     figure = new_figure(title, notes, alarm)
     text = "\n".join(wrapped(message, 0.8 * WIDTH, 20))
     figure.text(0.5, 0.52, text, fontsize=20, color=QUIET, ha="center", va="center")
@@ -111,14 +113,14 @@ def message_figure(title: str, message: str, notes: Sequence[str] = (), alarm: s
 
 
 def has_panels(svg: bytes) -> bool:
-    """Return whether a figure that was saved as SVG shows data: a `message_figure` has no axes."""
+    """Return whether a saved SVG figure shows data: a `message_figure` has no axes."""
     return b'<g id="axes_' in svg
 
 
 def nothing(rows: Sequence[Row], otherwise: str) -> str:
     """Return the message of an empty figure of `rows`.
 
-    That no launch is valid, where some were measured, else `otherwise`.
+    It is "No launch is valid." if some were measured but none is valid, else `otherwise`.
     """
     return (
         "No launch is valid." if any(row.launches for row in rows) and not any(row.used for row in rows) else otherwise
@@ -126,12 +128,12 @@ def nothing(rows: Sequence[Row], otherwise: str) -> str:
 
 
 def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
-    """Draw the key of the figure's quants: beside its title where that has room for it, else beside the panels.
+    """Draw the figure's legend beside its title if it fits there, else beside the panels.
 
-    Titles of panels have less room then, so they come after it.
+    A legend beside the panels shortens the room for their titles, so call it before `title_panel`.
     """
     room = 0.97 * WIDTH - width_of(figure.texts[0].get_text(), TITLE_SIZE, "bold")
-    if sum(width_of(label, 15) + 75 for label in styles) > room:  # a line, its marker and the spaces around take 72
+    if sum(width_of(label, 15) + 75 for label in styles) > room:  # a line, its marker and the spaces need 72
         legend_beside(figure, keys(styles, 0.25 * WIDTH, 12))
         return
     handles = keys(styles, room, 15)
@@ -139,14 +141,14 @@ def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
 
 
 def legend_beside(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Draw a key beside the panels, before these have titles, and of more than fit how many these are."""
+    """Draw a legend beside the panels, before these have titles; if too many entries, with the number of the rest."""
     more = Line2D([], [], linestyle="none", label=f"and {len(handles) - MAX_LINES} more")
     shown = handles if len(handles) <= MAX_LINES else [*handles[:MAX_LINES], more]
     figure.legend(handles=shown, loc="outside right center", frameon=False, fontsize=min(12.0, 240 / len(shown)))
 
 
 def keys(styles: dict[str, QuantStyle], room: float, size: float) -> list[Line2D]:
-    """Return the lines of a key, their labels shortened to as many points of `room` in type of `size` points."""
+    """Return the entries of a legend, with labels shortened to `room` points in type of `size` points."""
     return [
         Line2D(
             [], [], color=style.colour, marker=style.marker, linewidth=2, markersize=8, label=shorten(label, room, size)
@@ -156,20 +158,20 @@ def keys(styles: dict[str, QuantStyle], room: float, size: float) -> list[Line2D
 
 
 def thousands() -> FuncFormatter:
-    """Tick labels with thousands separators, three significant digits at least."""
+    """Return a formatter of tick labels with thousands separators and at least three significant digits."""
     return FuncFormatter(
         lambda value, _: number(float(value), 3).rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}"
     )
 
 
 def width_of(text: str, size: float, weight: str = "normal") -> float:
-    """Return the width of one line of `text`, in points as is the `size` of its type; the same in every format."""
+    """Return the width of one line of `text` in type of `size`, both in points; it is the same in every format."""
     font = FontProperties(family=RC["font.family"], size=size, weight=weight)
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def shorten(text: str, room: float, size: float, weight: str = "normal") -> str:
-    """Return `text`, its middle replaced where it is wider than `room` points: both ends of a name tell most."""
+    """Return `text`, with its middle replaced if it is wider than `room` points: both ends of a name matter most."""
     short, characters = text, len(text)
     while width_of(short, size, weight) > room and characters > 3:
         characters -= 1
@@ -179,7 +181,7 @@ def shorten(text: str, room: float, size: float, weight: str = "normal") -> str:
 
 
 def wrapped(text: str, room: float, size: float) -> list[str]:
-    """Return the lines of `text`, none wider than `room` points unless it is a single word."""
+    """Return the lines of `text`, none wider than `room` points except for single words."""
     lines: list[str] = []
     for word in text.split():
         if lines and width_of(f"{lines[-1]} {word}", size) <= room:
@@ -190,18 +192,18 @@ def wrapped(text: str, room: float, size: float) -> list[str]:
 
 
 def title_panel(axes: Axes, title: str, across: int) -> None:
-    """Write `title` above a panel, of which so many stand side by side, as far as there is room for it."""
+    """Write `title` above a panel, of which `across` are side by side, shortened to the available room."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "new_figure made it"
     beside = sum(key.get_window_extent().width for key in figure.legends if key.get_in_layout()) * 72 / figure.dpi
     shared = len(axes.get_shared_y_axes().get_siblings(axes)) > 1
-    left = 150 / across + 10 if shared else 75  # names of ticks, where panels share them of the first panel only
+    left = 150 / across + 10 if shared else 75  # tick labels; of shared ones only the first panel's
     room = (WIDTH - beside) / across - left
     axes.set_title(shorten(title, room, 14), loc="left", fontsize=14)
 
 
 def image(figure: Figure) -> bytes:
-    """Return `figure` as SVG, without a date or a version in it."""
+    """Return `figure` as SVG, without date and version."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
@@ -209,7 +211,7 @@ def image(figure: Figure) -> bytes:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Context in which figures are made and saved: matplotlib's defaults, then `RC`."""
+    """Return the context in which figures are made and saved: matplotlib's defaults, then `RC`."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(RC)
@@ -218,24 +220,24 @@ def settings() -> Iterator[None]:
 
 MAX_PANELS = 4
 MAX_LINES = 24
-"""More do not fit on a slide; the note says how many are left out."""
+"""Maximum number of lines on a slide; a note gives the number of the others."""
 
 MIN_HEIGHT = 7.0
-"""Fewer lines are centred, not blown up to fill the slide."""
+"""Fewer lines are centred and not stretched to fill the slide."""
 
 TOP = 0.5
 """The y position above the first heading."""
 
 Group = tuple[str, str, str]
-"""Mode, platform and workload: what one panel shows."""
+"""Mode, platform and workload: the key of a panel."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where each row goes: `panels` from left to right, `lines` (model, quant label) from top to bottom.
+    """Layout of the rows: `panels` from left to right, `lines` (model, quantization label) from top to bottom.
 
-    `heights` are the lines' y positions and `headings` those of the models above them; one line is
-    one unit high. `left_out` says in words what does not fit, empty if everything does.
+    `heights` are the y positions of the lines, and `headings` those of the models above them; one line is one unit
+    high. `left_out` is a note on parts that do not fit; empty if everything fits.
     """
 
     panels: tuple[Group, ...]
@@ -245,7 +247,7 @@ class Frame:
 
     @property
     def height(self) -> float:
-        """From above the first heading to below the last line."""
+        """Height from above the first heading to below the last line."""
         return TOP - min(self.heights.values()) + 0.6
 
 
@@ -275,12 +277,12 @@ def frame_of(rows: Sequence[Row]) -> Frame:
 
 
 def group_of(row: Row) -> Group:
-    """Return the panel that `row` belongs to."""
+    """Return the panel of `row`."""
     return row.experiment.mode, row.experiment.platform, row.experiment.workload
 
 
 def heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Return `rows` with the last load of each sweep alone, since each would take a panel; and a note that says so."""
+    """Return `rows` with only the last load of each sweep, since each load would need a panel; and a note about it."""
     last: dict[str, Row] = {}
     for row in rows:
         part = row.experiment.part
@@ -292,14 +294,14 @@ def heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
 
 
 def group_title(group: Group, groups: Sequence[Group]) -> str:
-    """Return the workload; with mode and platform where the figure shows several of them."""
+    """Return the workload, with mode and platform if the figure shows several of them."""
     parts = [f"workload {group[2]}" if len(groups) < MAX_PANELS - 1 else group[2]]
     parts += [group[axis] for axis in (0, 1) if len({other[axis] for other in groups}) > 1]
     return ", ".join(parts)
 
 
 def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
-    """Return the panels' axes, side by side, with a tick for each line and the models' names above their lines."""
+    """Return the axes of the panels, side by side, with a tick per line and the models' names above their lines."""
     across = len(frame.panels)
     grid = figure.subplots(1, across, sharey=True, squeeze=False)[0]
     spare = max(0.0, MIN_HEIGHT - frame.height) / 2
@@ -324,5 +326,5 @@ def draw_frame(figure: Figure, frame: Frame) -> list[Axes]:
 
 
 def text_size(frame: Frame) -> float:
-    """Return points of the text beside a line."""
+    """Return the size of the text beside a line, in points."""
     return min(14.0, 310 / max(frame.height, MIN_HEIGHT))

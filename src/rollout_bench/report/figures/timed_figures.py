@@ -49,7 +49,7 @@ THROUGHPUT_TITLE = "Rollout throughput"
 
 
 def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
-    """Draw the output tok/s of `rows`; `where` names the machine; `alarm` says what must not be overlooked."""
+    """Draw the output tok/s of `rows`; `where` names the machine; `alarm` is a warning."""
     if not any(row.used for row in rows):
         return message_figure(THROUGHPUT_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
     rows, swept = heaviest(rows)
@@ -77,7 +77,7 @@ def throughput_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
 
 
 def _of_groups_with(rows: Sequence[Row], shows: Callable[[Row], bool]) -> list[Row]:
-    """Return those of `rows` whose panel has a row that shows something: an empty panel is none."""
+    """Return the `rows` whose panel shows at least one row, so that no panel is empty."""
     groups = {group_of(row) for row in rows if shows(row)}
     return [row for row in rows if group_of(row) in groups]
 
@@ -86,15 +86,15 @@ def _draw_throughput(axes: Axes, frame: Frame, row: Row, y: float, style: QuantS
     size = text_size(frame)
     if not row.used:
         unmeasured = "failed" if row.experiment.failures else "not measured"
-        text = "no valid launch" if row.launches else unmeasured  # with its codes it may not fit
+        text = "no valid launch" if row.launches else unmeasured  # with flag codes it may not fit
         axes.annotate(text, (0, y), (6, 0), textcoords="offset points", va="center", color=QUIET, fontsize=size)
         return
     average = mean([launch.output_tokens_per_s for launch in row.used])
     axes.barh(y, average, height=0.78, color=style.colour, alpha=0.55, edgecolor=style.colour)
-    limit = axes.get_xlim()[1]  # of what is valid; an invalid launch beyond it has no place
+    limit = axes.get_xlim()[1]  # of valid launches; an invalid launch beyond it is not drawn
     shown = [launch for launch in row.launches if launch.output_tokens_per_s <= limit]
     for launch in shown:
-        # Launches are staggered, so that equal ones do not hide one another.
+        # Launches are staggered, so that equal ones remain visible.
         place = y + 0.5 * (0.5 - (launch.launch + 0.5) / (row.launches[-1].launch + 1))
         marker, edge = ("o", "white") if launch.valid else ("x", None)
         axes.scatter(launch.output_tokens_per_s, place, s=0.17 * size**2, marker=marker, color=INK, edgecolors=edge,
@@ -107,14 +107,14 @@ def _draw_throughput(axes: Axes, frame: Frame, row: Row, y: float, style: QuantS
 
 
 VALUE_ROOM = 0.14
-"""Of the axis: as much as a value needs beside its bar's end; with several panels side by side, half of that."""
+"""Share of the axis that a value needs beside its bar's end; half of it with several panels side by side."""
 
 
 def _place_of_value(average: float, rates: Sequence[float], limit: float) -> tuple[float, Literal["left", "right"]]:
-    """Return where the value of a bar stands on an axis that ends at `limit`, and which of its sides that is.
+    """Return the position of a bar's value on an axis that ends at `limit`, and the side of the text at that position.
 
-    After the bar's end where no point lies in its way, else inside of the bar, before the first point, if it is long
-    enough: beside a point beyond the bar it would be taken for the point's.
+    The value is after the bar's end unless a point is in the way. Otherwise it is inside the bar, before the first
+    point, if the bar is long enough. Beside a point beyond the bar, it would look like the point's value.
     """
     room, first = VALUE_ROOM * limit, min([average, *rates])
     in_the_way = any(average < rate < average + room for rate in rates)
@@ -124,17 +124,17 @@ def _place_of_value(average: float, rates: Sequence[float], limit: float) -> tup
 ITERATIONS_TITLE = "Throughput of each iteration"
 
 MAX_TICKS = 16
-"""First and last rounds of blocks that an axis has room to name."""
+"""Maximum number of tick labels for first and last rounds of blocks."""
 
 MAX_SIDE = 4
-"""Models down and workloads across that fit on a slide."""
+"""Maximum number of models down and workloads across on a slide."""
 
 
 def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     """Draw output tok/s over the index of the iteration: a panel per model and workload, a line per launch.
 
-    Where launches were interleaved, block after block over the rounds, so that what all engines of a block had in
-    common lies at one place.
+    Interleaved launches are drawn block after block over the rounds, so that iterations of one round are above each
+    other.
     """
     if not any(row.used for row in rows):
         return message_figure(ITERATIONS_TITLE, nothing(rows, "Nothing is measured yet."), alarm=alarm)
@@ -164,13 +164,13 @@ def iterations_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:
     for column in grid.T:
         for axes in [axes for axes in column if axes.get_visible()][-1:]:
             axes.set_xlabel("round, block after block" if in_blocks else "iteration")
-            axes.tick_params(labelbottom=True)  # of panels that share an axis only the last line has it
+            axes.tick_params(labelbottom=True)  # with a shared axis only the last line has labels
     figure.supylabel("output tok/s", fontsize=15)
     return figure
 
 
 def _stretch(row: Row, launch: LaunchMeasures) -> tuple[int, str]:
-    """Return what a launch shares with those that it took turns with, and with no other: index and block."""
+    """Return the index and block that a launch shares with the launches it was interleaved with."""
     return launch.launch, launch.block or row.experiment.place
 
 
@@ -211,7 +211,7 @@ def _draw_iterations(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantSty
 
 
 def _draw_blocks(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle]) -> None:
-    """Draw a stretch of the axis for each block, in the order of launches: its warm-up, then a place for each round."""
+    """Draw a section of the axis for each block, in the order of launches: its warm-up, then one position per round."""
     launches = [(row, launch) for row in rows for launch in row.used]
     stretches = sorted(dict.fromkeys(_stretch(*each) for each in launches), key=lambda each: each[0])
     end, ticks = 0, []
@@ -242,7 +242,7 @@ def _draw_blocks(axes: Axes, rows: Sequence[Row], styles: dict[str, QuantStyle])
 
 
 BEYOND = 1.0
-"""How far intervals may stretch the axis: as much again, on each side, as the pairs and 1 span."""
+"""Limit of the axis for intervals: on each side, as much again as the span of the pairs and 1."""
 
 
 _IN_PAIRS = "Diamond: geometric mean of the ratios in {} of launches with the same index. Circle: one such pair."
@@ -254,7 +254,7 @@ _OF_PASSES = (
 
 @dataclass(frozen=True)
 class SpeedupAxis:
-    """The axis, the same for all panels, goes from `low` to `high`; intervals are cut at `first` and `last` on it."""
+    """The axis of all panels, from `low` to `high`; intervals are cut at `first` and `last`."""
 
     low: float
     first: float
@@ -263,15 +263,15 @@ class SpeedupAxis:
 
 
 LABELS = 0.55
-"""Share of a panel that labels beside it may take, before their type grows smaller."""
+"""Maximum share of a panel for labels beside it, before their type becomes smaller."""
 
 
 def speedup_figure(
     rows: Sequence[Row], baseline: Mapping[str, str], settings: ComparisonSettings, where: str, alarm: str
 ) -> Figure:
-    """Draw the speed-ups of `rows` over `baseline` (axis -> value), or say why there is none.
+    """Draw the speed-ups of `rows` over `baseline` (axis -> value), or the reason why there are none.
 
-    Each panel in the first metric that has some: where requests arrive at a rate, throughput has none.
+    Each panel shows the metric with most speed-ups: if requests arrive at a rate, throughput has none.
     """
     rows, swept = heaviest(rows)
     metrics = {group: _metric([row for row in rows if group_of(row) == group]) for group in map(group_of, rows)}
@@ -343,7 +343,7 @@ def _notes(
 def _label(comparison: Comparison, settings: ComparisonSettings) -> str:
     if comparison.speedup is None:
         return "no speed-up"
-    # In whole words it would take the room of a narrow panel's data.
+    # The full wording would be too wide for a narrow panel.
     if comparison.verdict == "irrelevant":
         text = f"{MARKS['irrelevant']} (real)"
     elif comparison.verdict == "undetected":
@@ -397,10 +397,10 @@ def _why_none(rows: Sequence[Row], name: str) -> str:
 REPLICAS_TITLE = "When replicas were done"
 
 ACROSS, DOWN = 3, 2
-"""Panels that fit on a slide."""
+"""Maximum number of panels on a slide, across and down."""
 
 NAMED = 6
-"""Replicas that the legend has room for; of more all look alike but the slowest."""
+"""Maximum number of replicas in the legend; with more, all look the same."""
 
 
 def replicas_figure(rows: Sequence[Row], where: str, alarm: str) -> Figure:

@@ -1,1 +1,1 @@
-"""Tables and the notes that belong to them: a module for each mode; in `spanning`, for what several modes have."""
+"""Tables and their notes: a module for each mode; `spanning` has tables that several modes share."""

@@ -1,4 +1,4 @@
-"""The anatomy of a step: when its sequences were complete, how full the engine was, what the last ones cost."""
+"""The anatomy of a step: completion of its sequences, occupancy of the engine, cost of the last sequences."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from rollout_bench.report.parts import Findings
 from rollout_bench.report.prose import Section, sections
 
 HEAVY = 0.15
-"""Tail as a share of the step from which on it is told: the last tenth of sequences that are complete evenly, one
-after the other, takes 0.1."""
+"""Minimum tail, as a share of the step, that is reported. If sequences complete evenly in time, the last tenth
+needs 0.1.
+"""
 
 TIME: tuple[MetricName, ...] = ("output_tokens_per_s", "step_time_s")
-"""Metrics whose verdict is on the whole step, tail and all."""
+"""Metrics with a verdict on the whole step, tail included."""
 
 FRONT: MetricName = "t90_s"
-"""The one whose verdict is on the step without its tail."""
+"""The metric with a verdict on the step without its tail."""
 
 STANDS: Mapping[str, str] = {"faster": "faster", "slower": "slower"}
-"""Verdict -> what a sentence says of it; of all others that no difference was found."""
+"""Verdict -> its word in a sentence; for all other verdicts no difference was found."""
 
 
 def _of(name: str, digits: int = 3, factor: float = 1) -> Callable[[Line], str]:
@@ -113,7 +114,7 @@ COLUMNS = (
 
 
 def anatomy_views(findings: Findings, title: str, rows: Sequence[Row]) -> Iterator[View]:
-    """Yield the table of those of `rows` that are steps, if there is something to tell of one."""
+    """Yield the table of the steps among `rows` if some step has anything to report."""
     shown = _steps(rows)
     if _tells(findings, shown):
         imbalance = {one.row.experiment.place: one.imbalance for one in replicated(shown)}
@@ -135,7 +136,7 @@ def _steps(rows: Sequence[Row]) -> list[Row]:
 
 
 def _tells(findings: Findings, rows: Sequence[Row]) -> bool:
-    """Return whether sequences of some of `rows` differ, or might have: in length, by a tail, or in a verdict."""
+    """Return whether the sequences of some row differ, or may differ: in length, by a tail, or in a verdict."""
     for row in rows:
         found = findings.anatomies.get(row.experiment.place)
         if found is None:
@@ -149,9 +150,9 @@ def _tells(findings: Findings, rows: Sequence[Row]) -> bool:
 
 
 def anatomy_files(findings: Findings) -> dict[str, pd.DataFrame]:
-    """Return anatomy.csv, a line for each step of any mode; nothing where there is nothing to tell.
+    """Return anatomy.csv, a line for each step of any mode; no file if no step has anything to report.
 
-    In plain units and full precision, with what verl logs under verl's names.
+    Values are in plain units and full precision; verl's metrics have verl's names.
     """
     rows = _steps(findings.rows)
     if not _tells(findings, rows):
@@ -168,7 +169,7 @@ def anatomy_files(findings: Findings) -> dict[str, pd.DataFrame]:
 
 
 def anatomy_sections(findings: Findings, mode: Mode) -> list[Section]:
-    """Return what is to be said of the steps of `mode`: verdicts that disagree, and where sequences wait unseen."""
+    """Return the notes on the steps of `mode`: verdicts that disagree, and hidden waiting behind a server."""
     rows = [row for row in findings.rows if mode_of(row.experiment.mode) is mode]
     steps = _steps(rows)
     return sections(
@@ -179,9 +180,9 @@ def anatomy_sections(findings: Findings, mode: Mode) -> list[Section]:
 
 
 def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, str, float]]:
-    """Yield names of rows that have one verdict by the whole step, and another one by its t90.
+    """Yield rows with different verdicts on the whole step and on its t90.
 
-    Each with the metric of the step, what it says and by which factor, and the same of t90.
+    Each has its name, the metric of the step, its verdict and ratio, then the verdict and ratio of t90.
     """
     for row in rows:
         whole = next((metric for metric in TIME if metric in row.comparisons), None)

@@ -1,4 +1,4 @@
-"""The tables of cycles: what a step costs, part by part, from which length on a quantization pays, and memory."""
+"""The tables of cycles: costs of a step by part, sequence lengths at which a quantization pays, and memory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.offline_tables import compared_columns, throughput_views
 
 MOST = 8
-"""Experiments that have a sentence of their own; the table has all."""
+"""Maximum number of experiments with a sentence; the table has all."""
 
 WHOLE_STEP = "whole_step_s"
-"""The metric that the sentences are about, where it is compared."""
+"""The metric of the sentences, if it is compared."""
 
 PARTS: Mapping[PartName, str] = {
     "drain": "Until the engine had nothing left to do, in milliseconds. Here and in the next columns, what vLLM's own "
@@ -40,7 +40,7 @@ PARTS: Mapping[PartName, str] = {
     "wake_kv_cache": "Waking the KV cache.",
     "resume": "Letting the paused engine go on.",
 }
-"""Part of a transition -> what its column means."""
+"""Part of a transition -> definition of its column."""
 
 
 def _costs(cell: Callable[[StepCosts], str]) -> Callable[[Line], str]:
@@ -168,15 +168,15 @@ GAINS = (
 
 @dataclass(frozen=True)
 class Decision:
-    """What decides on a quantization or a setting.
+    """Result for a quantization or a setting.
 
     Attributes:
         place: of the experiment.
         verdict: on the whole step.
-        costs: what its step costs.
-        other: what the baseline's costs.
-        gain: at which lengths it pays; None where too few launches tell, or steps are not the same work.
-        unlike: whether the steps of the two are not the same work.
+        costs: costs of its step.
+        other: costs of the baseline's step.
+        gain: lengths at which it pays; None for too few launches, or if the steps are not the same work.
+        unlike: whether the steps of both are not the same work.
     """
 
     place: str
@@ -188,7 +188,7 @@ class Decision:
 
 
 def cycle_part(findings: Findings) -> SummaryPart:
-    """Return what a step costs and from which length on a quantization pays, in sentences and tables, and cycle.csv."""
+    """Return the costs of a step and the lengths at which a quantization pays, as text and tables, and cycle.csv."""
     tables, every = [], []
     costs = {row.experiment.place: step_costs(row) for row in findings.rows}
     decided = list(decisions(findings, costs))
@@ -226,7 +226,7 @@ def cycle_part(findings: Findings) -> SummaryPart:
 
 
 def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iterator[Decision]:
-    """Yield what decides on each cycle that is compared with a measured baseline."""
+    """Yield the result of each cycle that is compared with a measured baseline."""
     settings = findings.collection.comparison
     metrics = settings.metrics_of(CYCLE.name)
     metric = WHOLE_STEP if WHOLE_STEP in metrics else metrics[0]
@@ -242,7 +242,7 @@ def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iter
             continue
         told = [axis for axis in AXES if getattr(row.experiment, axis) != getattr(other, axis)]
         unlike = not _same_work(row.experiment.records[0].spec, other.records[0].spec, own, theirs)
-        # the answers on all that has one baseline hold together
+        # simultaneous confidence for all rows with this baseline
         confidence = 1 - (1 - settings.confidence) / beside[other.place]
         yield Decision(
             place=row.experiment.place,
@@ -262,11 +262,11 @@ def decisions(findings: Findings, costs: Mapping[str, StepCosts | None]) -> Iter
 
 
 SAME_TOKENS = 0.01
-"""By how much the output tokens of two steps may differ, as a share, that are called the same work."""
+"""Maximum relative difference in the output tokens of two steps that count as the same work."""
 
 
 def _same_work(own: Spec, theirs: Spec, costs: StepCosts, other: StepCosts) -> bool:
-    """Return whether steps generate as much: they were asked for the same, and got it."""
+    """Return whether both steps generate the same amount: equal requests and nearly equal output."""
     if own.workload.model_dump(exclude={"name"}) != theirs.workload.model_dump(exclude={"name"}):
         return False
     return abs(costs.output_tokens - other.output_tokens) <= SAME_TOKENS * other.output_tokens
@@ -275,7 +275,7 @@ def _same_work(own: Spec, theirs: Spec, costs: StepCosts, other: StepCosts) -> b
 def alone(
     rows: Sequence[Row], costs: Mapping[str, StepCosts | None], decided: Sequence[Decision]
 ) -> Iterator[tuple[str, StepCosts]]:
-    """Yield names and costs of measured `rows` that no decision tells of."""
+    """Yield names and costs of measured `rows` that are in no decision."""
     told = {id(side) for each in decided for side in (each.costs, each.other)}
     for row in rows:
         found = costs[row.experiment.place]
@@ -284,7 +284,7 @@ def alone(
 
 
 def _short(row: Row, rows: Sequence[Row]) -> str:
-    """Return what tells `row` from the other `rows`: model and workload only where there are several."""
+    """Return the name of `row` among `rows`, with model and workload only if there are several."""
     return row.label if len({(each.experiment.model, each.experiment.workload) for each in rows}) == 1 else row.name
 
 

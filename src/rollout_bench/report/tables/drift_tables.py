@@ -1,4 +1,4 @@
-"""The tables of drift mode: how far each quant's probabilities are from the reference's, beside its own floor."""
+"""The tables of drift mode: drift of each quantization from the reference, compared with the noise floor."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
 
 
 def excess_text(one: Drifted) -> str:
-    """Return by how much its mean |d| may be above the floor, in nats, where it was not found to be above it."""
+    """Return the upper limit of mean |d| above the noise floor, in nats, if there is no significant drift."""
     assert one.beyond is not None, "only what was held against a floor has a verdict"
     return number(max(0.0, one.beyond.high), 3)
 
 
 def scored_text(one: Drifted) -> str:
-    """Return how its tokens were scored: `1 at once`, `1 at once, other launches`."""
+    """Return how the tokens were scored: `1 at once`, `1 at once, other launches`."""
     how = "while generating" if one.batch is None else f"{one.batch} at once"
     return f"{how}, other launches" if one.elsewhere else how
 
 
 def verdict_text(one: Drifted) -> str:
-    """Return what is said of it beside the floor of its reference."""
+    """Return the verdict relative to the noise floor of the reference."""
     if one.of_reference:
         return "(reference)"
     if one.drifts is None:
@@ -95,7 +95,7 @@ SIZE = (
         lambda found: bounded_text(found.k3),
     ),
 )
-"""How far the probabilities are apart."""
+"""Columns on the size of the drift."""
 
 WEIGHTS = (
     SIZE[1],
@@ -131,11 +131,11 @@ WEIGHTS = (
     ),
     _of("tokens", "Tokens that the line is over, of all its launches.", lambda found: count(found.tokens)),
 )
-"""What it makes of importance weights, and of choices."""
+"""Columns on importance weights and on choices."""
 
 
 def drift_part(findings: Findings) -> SummaryPart:
-    """Return what drifts and what does not, in sentences and tables, and drift.csv."""
+    """Return the drift of each experiment, in sentences and tables, and drift.csv."""
     report = findings.inside.drift
     left_out = [each for each in findings.inside.left_out if each.experiment.mode == DRIFT.name]
     tables = list(_views(findings, report, left_out))
@@ -168,9 +168,9 @@ def drift_part(findings: Findings) -> SummaryPart:
 
 
 def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
-    """Yield, of each that is held against a reference, the batch with which it is farthest from it, and how to call it.
+    """Yield, for each experiment, the batch size with the largest drift, and a phrase for it.
 
-    A sentence has room for one batch: `32 at once (less with 1)`, and `1 or 32 at once` where all are as far.
+    A sentence has room for one batch size: `32 at once (less with 1)`, or `1 or 32 at once` for equal drift.
     """
     for each in grouped((one.chosen.place, one) for one in drifted if not one.of_reference).values():
         one = max(each, key=lambda other: (bool(other.drifts), other.found.size.value))
@@ -207,7 +207,7 @@ def _names(each: Chosen) -> Line:
 
 
 def drift_table(report: DriftReport) -> pd.DataFrame:
-    """Return a line for each experiment and batch; the columns end in their units."""
+    """Return a line for each experiment and batch size; the columns end in their units."""
     lines = []
     for one in report.drifted:
         experiment, found, beyond = one.chosen.experiment, one.found, one.beyond

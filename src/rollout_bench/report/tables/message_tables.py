@@ -1,4 +1,4 @@
-"""The tables of messages mode: share of a step, links, and what is in messages."""
+"""The tables of messages mode: share of a step, links, and contents of messages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SHARE = (
         lambda line: _percent(line["step"], "front_end"),
     ),
 )
-"""What messages take of a decode step."""
+"""Columns on the share of messages in a decode step."""
 
 LINK = (
     _of("batch", "Sequences of the pass.", lambda use: str(use.batch)),
@@ -86,7 +86,7 @@ LINK = (
     ),
     _of("share %", "The same over the step: median over steps.", lambda use: number(100 * use.share, 2)),
 )
-"""What a link carries."""
+"""Columns on the messages of a link."""
 
 CONTENT = (
     *LINK[:3],
@@ -130,11 +130,11 @@ CONTENT = (
         lambda use: number(1e6 * use.coding_s, 3),
     ),
 )
-"""What is in the messages, and what else they could be."""
+"""Columns on the contents of messages and on alternative encodings."""
 
 
 def messages_part(findings: Findings) -> SummaryPart:
-    """Return the answer, the tables of each platform, what their columns mean, and the lines for programs."""
+    """Return the answer, the tables of each platform, the definitions of their columns, and the files for programs."""
     inside, confidence = findings.inside, findings.collection.comparison.confidence
     runs = inside.messages
     shares = run_shares(runs, confidence)
@@ -171,7 +171,7 @@ def messages_views(
         runs: from `message_runs`.
         left_out: experiments, of any mode, without a valid launch.
         confidence: of intervals.
-        launches: how many each experiment has, by its place.
+        launches: counts of launches of each experiment, by its place.
     """
     launches = launches or {}
     tables: list[View] = []
@@ -211,7 +211,7 @@ def messages_views(
 
 
 def messages_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
-    """Return a line for each experiment, batch, phase and link; the columns end in their units."""
+    """Return a line for each experiment, batch size, phase and link; the columns end in their units."""
     lines = []
     for run in runs:
         for use in link_uses(run):
@@ -241,7 +241,7 @@ def messages_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
 
 
 def steps_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
-    """Return bytes and distances at the smallest batch of each experiment: a line for each step."""
+    """Return bytes and distances at the smallest batch size of each experiment: a line for each step."""
     return pd.DataFrame(
         {**_identity(run), "batch": run.batches[0], "step": number, **vars(step)}
         for run in runs
@@ -285,7 +285,7 @@ def _parts(use: LinkUse) -> str:
 
 
 def _gain(each: RunShares) -> dict[str, Any] | None:
-    """Return what differences would save at the largest batch; None where no step of the pass for contents tells."""
+    """Return the saving from differences at the largest batch size; None without such a step in the contents pass."""
     step = each.steps[-1]
     for use in _decode_uses(each.run, step.batch):
         if use.link == "core_to_workers" and use.size_bytes is not None and use.difference_bytes is not None:

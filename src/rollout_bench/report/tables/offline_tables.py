@@ -1,4 +1,4 @@
-"""The tables of offline experiments: throughput, anatomy, rates, what a launch costs, percentiles."""
+"""The tables of offline experiments: throughput, anatomy, rates, costs of a launch, percentiles."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from rollout_bench.report.tables.anatomy_tables import anatomy_files, anatomy_se
 
 
 def offline_part(findings: Findings) -> SummaryPart:
-    """Return the tables of each platform, and what their columns mean. Flags have a column only where there are some.
+    """Return the tables of each platform, and the definitions of their columns.
 
-    Percentiles have a table only where one can be claimed.
+    There is a column of flags only if there are flags, and a table of percentiles only if a sample is large enough.
     """
     tables = throughput_views(findings, OFFLINE)
     return SummaryPart(
@@ -41,7 +41,7 @@ def offline_part(findings: Findings) -> SummaryPart:
 
 
 def throughput_views(findings: Findings, mode: Mode) -> list[View]:
-    """Return the tables of throughput of each platform in `mode`, one that generates."""
+    """Return the throughput tables of each platform in `mode`, which must generate."""
     speedups = compared_columns(findings, mode, of_parts=False)
     return [
         view
@@ -51,7 +51,7 @@ def throughput_views(findings: Findings, mode: Mode) -> list[View]:
 
 
 def compared_columns(findings: Findings, mode: Mode, *, of_parts: bool) -> list[Column]:
-    """Return the columns of speed-ups of `mode` in metrics that only its passes have, or in all others."""
+    """Return the speed-up columns of `mode`: in metrics that only its iterations have (`of_parts`), or in others."""
     settings = findings.collection.comparison
     columns = speedup_columns(settings, mode.name, typical=findings.typical(mode))
     metrics = settings.metrics_of(mode.name)

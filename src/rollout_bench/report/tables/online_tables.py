@@ -1,4 +1,4 @@
-"""The tables of online experiments and their foot: service, latency, the sweep."""
+"""The tables of online experiments and their notes: service, latency, the sweep."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.anatomy_tables import anatomy_files, anatomy_sections, anatomy_views
 
 THROUGHPUT_METRIC: MetricName = "output_tokens_per_s"
-"""The metric whose speed-up stands beside the throughput; there is room for one. The others stand beside latencies."""
+"""The only metric whose speed-up is beside the throughput, for lack of room. The others are beside latencies."""
 
 SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")
-"""Latencies with columns of their own; summary.csv has NTPOT too."""
+"""Latencies with separate columns; summary.csv has NTPOT too."""
 
 
 def _in_flight(line: Line) -> str:
@@ -80,16 +80,16 @@ SERVICE = (
     *metric_columns("service"),
     *FURTHER,
 )
-"""What the server did; the speed-up follows."""
+"""Columns on the server's work, before the speed-up."""
 
 LATENCIES = metric_columns("latencies")
-"""Means; the other speed-ups follow."""
+"""Columns of means, before the other speed-ups."""
 
 
 def split_speedups(
     settings: ComparisonSettings, typical: Collection[MetricName]
 ) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
-    """Return the columns of what is compared: that of throughput, and those of all else."""
+    """Return the speed-up column of throughput, and the columns of all other compared metrics."""
     metrics = settings.metrics_of(ONLINE.name)
     speedups = speedup_columns(settings, ONLINE.name, typical=typical)
     columns = dict(zip(metrics, speedups, strict=True))
@@ -98,7 +98,7 @@ def split_speedups(
 
 
 def percentile_columns() -> tuple[Column, ...]:
-    """Median and tail of each latency."""
+    """Return the columns of median and tail of each latency."""
     return tuple(column for measure in SHOWN for column in _percentiles(measure))
 
 
@@ -138,7 +138,7 @@ def _tail(measure: str) -> Callable[[Line], str]:
 
 
 def with_interval(field: str, header: str, definition: str, factor: float = 1000) -> Column:
-    """Return a column of `line[field]`: a mean over launches of what is never negative, and its interval, or None."""
+    """Return a column of `line[field]`: a mean over launches of a non-negative value with its interval, or None."""
 
     def cell(line: Line) -> str:
         value: tuple[float, tuple[float, float] | None] | None = line[field]
@@ -155,7 +155,7 @@ SWEPT = ("ttft_s", "tpot_s", "e2el_s")
 
 
 def online_part(findings: Findings) -> SummaryPart:
-    """Return the tables of each platform, and what the numbers mean."""
+    """Return the tables of each platform, and the definitions of their columns."""
     tables = [
         view for title, lines, rows in findings.tables_of(ONLINE) for view in _views(findings, title, lines, rows)
     ]
@@ -186,7 +186,7 @@ def _views(findings: Findings, title: str, lines: Sequence[Line], rows: Sequence
 
 
 def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
-    """Return a line for each experiment, whatever its loads; with the key beside the quant where names are the same."""
+    """Return a line for each experiment, whatever its loads; with the key if two experiments have the same names."""
     first = {row.experiment.experiment: (line, row) for line, row in reversed(list(zip(lines, rows, strict=True)))}
     there = [(line, row) for line, row in zip(lines, rows, strict=True) if first[row.experiment.experiment][1] is row]
     wholes = [row.experiment.whole for _, row in there]
@@ -199,7 +199,7 @@ def _launched(lines: Sequence[Line], rows: Sequence[Row]) -> list[Line]:
 
 
 def _costs(line: Line, others: bool) -> Line:
-    """Return a line for what a launch costs: a server of `others` was not started, and what came before is other."""
+    """Return a line of launch costs; a server of `others` was not started, so the time before counts as other."""
     if not others:
         return line | {"own": True}
     spent = [line.get(name) or 0.0 for name in (OF_SERVERS, "other_s")]
@@ -237,10 +237,10 @@ def _sweep_columns() -> tuple[Column, ...]:
 
 
 PIECES = 1.01
-"""Tokens per piece from which on it is told."""
+"""Minimum tokens per piece that are reported."""
 
 LATE_S = 0.005
-"""Mean delay of sending from which on it is told."""
+"""Minimum mean delay of sending that is reported."""
 
 
 def _values(findings: Findings) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def _values(findings: Findings) -> dict[str, Any]:
 
 
 def _late(services: Iterable[tuple[Row, Sequence[Service]]]) -> Iterator[tuple[str, int, float, float]]:
-    """Of each experiment that sent too late: how many launches did, and by how many milliseconds, mean and most."""
+    """Yield each experiment with late requests: name, number of such launches, mean and maximum delay in ms."""
     for row, found in services:
         late = [service for service in found if service.send_delay_s is not None and service.send_delay_s > LATE_S]
         if late:

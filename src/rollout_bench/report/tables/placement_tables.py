@@ -1,4 +1,4 @@
-"""The tables of placements: what a step takes where engine and trainer live, and what each device does meanwhile."""
+"""The tables of placements: costs of a step for each placement, and activities of each device."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.offline_tables import compared_columns, throughput_views
 
 MOST = 8
-"""Experiments that have a sentence of their own; the table has all."""
+"""Maximum number of experiments with a sentence; the table has all."""
 
 WHOLE_STEP = "placed_step_s"
-"""The metric that the sentences are about, where it is compared."""
+"""The metric of the sentences, if it is compared."""
 
 ACTIVITY: Mapping[Activity, str] = {
     "generate": "Generating. Here and in the next columns, share of the whole step.",
@@ -46,7 +46,7 @@ ACTIVITY: Mapping[Activity, str] = {
     "update": "Bringing the new weights into the engine, or sending them.",
     "reset": "Emptying the prefix cache, which the old weights filled.",
 }
-"""What a device does -> what its column means."""
+"""Activity of a device -> definition of its column."""
 
 
 def _costs(cell: Callable[[PlacedCosts], str]) -> Callable[[Line], str]:
@@ -66,7 +66,7 @@ def _percent(share: float) -> str:
 
 
 def placed(spec: PlacementSpec) -> str:
-    """Return what sentences call a placement, as a noun."""
+    """Return the name of a placement in sentences, as a noun."""
     if spec.generators is None:
         return "engine and trainer colocated" + (f" with sleep level {spec.sleep}" if spec.sleep else "")
     how = "generating a step ahead" if spec.overlap else "only generating"
@@ -114,7 +114,7 @@ ASLEEP = (
     ),
     Column("device GiB", "All memory of that device.", _asleep(lambda memory: memory.total_bytes)),
 )
-"""Where an engine sleeps."""
+"""Columns for engines that sleep."""
 DEVICE_SECONDS = Column(
     "device-seconds",
     "Devices x placed step s: what a step costs where devices are paid for by time.",
@@ -193,13 +193,13 @@ BY_DEVICE = (
 
 @dataclass(frozen=True)
 class PlacementDecision:
-    """What decides on a placement.
+    """Result for a placement.
 
     Attributes:
         place: of the experiment.
         verdict: on the whole step.
-        costs: what its step costs.
-        other: what the baseline's costs.
+        costs: costs of its step.
+        other: costs of the baseline's step.
     """
 
     place: str
@@ -209,7 +209,7 @@ class PlacementDecision:
 
 
 def placement_part(findings: Findings) -> SummaryPart:
-    """Return what a step takes in each place, in sentences and tables, what each device did, and placement.csv."""
+    """Return the costs of a step for each placement, as text and tables, and each device's activities; placement.csv."""
     tables, every = [], []
     costs = {row.experiment.place: placed_costs(row) for row in findings.rows}
     columns = compared_columns(findings, PLACEMENT, of_parts=True)
@@ -257,7 +257,7 @@ def placement_part(findings: Findings) -> SummaryPart:
 def decisions(
     findings: Findings, costs: Mapping[str, PlacedCosts | None], names: Mapping[str, str]
 ) -> Iterator[PlacementDecision]:
-    """Yield what decides on each placement that is compared with one that does the same work."""
+    """Yield the result of each placement that is compared with a placement of the same work."""
     metrics = findings.collection.comparison.metrics_of(PLACEMENT.name)
     metric = WHOLE_STEP if WHOLE_STEP in metrics else metrics[0]
     for row, own, theirs in _compared(findings, costs):
@@ -285,7 +285,7 @@ def decisions(
 def unlike(
     findings: Findings, costs: Mapping[str, PlacedCosts | None], names: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield names of placements that do other work than what they are compared with, what of it, and of both."""
+    """Yield placements with other work than their baseline: both names, the difference, and both values."""
     for row, _, _ in _compared(findings, costs):
         other = row.against.other
         assert other is not None, "it is compared with something"
@@ -297,7 +297,7 @@ def unlike(
 def _compared(
     findings: Findings, costs: Mapping[str, PlacedCosts | None]
 ) -> Iterator[tuple[Row, PlacedCosts, PlacedCosts]]:
-    """Yield each measured placement that has a measured baseline, with what both cost."""
+    """Yield each measured placement that has a measured baseline, with the costs of both."""
     for row in findings.rows:
         other, own = row.against.other, costs[row.experiment.place]
         if row.experiment.mode != PLACEMENT.name or other is None or own is None:
@@ -313,7 +313,7 @@ def alone(
     decided: Sequence[PlacementDecision],
     names: Mapping[str, str],
 ) -> Iterator[tuple[str, str, PlacedCosts, str]]:
-    """Yield group, name, costs and setting of each measured row that has no baseline and is part of no decision."""
+    """Yield group, name, costs and setting of each measured row without a baseline and without a decision."""
     told = {id(side) for each in decided for side in (each.costs, each.other)}
     for row in rows:
         found = costs[row.experiment.place]
@@ -326,7 +326,7 @@ def _group(experiment: TimedExperiment) -> str:
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
-    """Return what sentences call each of `rows` that is measured, with its setting where two would be called alike."""
+    """Return the name of each measured row in sentences, with its setting if two names would be equal."""
     found = {
         row.experiment.place: (placed(spec.placement), row)
         for row in rows

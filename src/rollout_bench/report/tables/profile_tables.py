@@ -1,4 +1,4 @@
-"""The tables of profile mode and their foot: where a step's time goes, and changes."""
+"""The tables of profile mode and their notes: time of a step by category, and changes."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, sections
 
 CATEGORY_WORDS = {"kv_cache": "KV cache", "memory_copy": "memory copy", HOST_GAP: "device waits"}
-"""Of those that are not called as they are."""
+"""Display names of categories that differ from their keys."""
 
 REST = "rest"
-"""What is too small for a column or a line of its own."""
+"""Categories and parts that are too small for a separate column or line."""
 
 _NAME = 44
-"""Characters of an operator's name that a note shows."""
+"""Characters of an operator's name in a note."""
 
 
 def category_word(category: str) -> str:
-    """Return a category."""
+    """Return the display name of a category."""
     return CATEGORY_WORDS.get(category, category)
 
 
 def part_word(part: Part) -> str:
-    """Return the name of a category, with the role if it is a linear layer."""
+    """Return the display name of a category, with the role of a linear layer."""
     category, role = part
     return f"{category_word(category)} {role}" if role else category_word(category)
 
@@ -72,7 +72,7 @@ def role_word(part: Part) -> str:
 
 
 def operator_word(name: str) -> str:
-    """Return the name of an operator or kernel, its middle left out where it is long, as names of templates are."""
+    """Return the name of an operator or kernel, shortened in the middle if long, as names of templates are."""
     return cut(" ".join(name.removeprefix("void ").split()), _NAME)
 
 
@@ -93,7 +93,7 @@ PHASE = Column(
 
 
 _NO_DIFFERENCE = 1e-6
-"""Of a part: less is rounding."""
+"""Relative difference of a part below which it is rounding."""
 
 
 def _text(field: str) -> Callable[[Line], str]:
@@ -117,7 +117,7 @@ STEP = (
         _number("step_us", 4, 1e-3),
     ),
 )
-"""The columns of categories follow."""
+"""Columns before the columns of categories."""
 
 _CATEGORY = {
     "linear": "Matrix multiplications of linear layers.",
@@ -129,7 +129,7 @@ _CATEGORY = {
 
 
 def category_column(category: str) -> Column:
-    """Return the time in one category, or in the rest."""
+    """Return the column of the time in one category, or in the rest."""
 
     def cell(line: Line) -> str:
         us = line["parts"][category]
@@ -194,12 +194,12 @@ PART = Column(
 
 
 def saved(change: Change) -> float:
-    """Return what a part saves, with a difference that is none but for rounding as 0."""
+    """Return the saving of a part, with rounding errors as 0."""
     return 0.0 if abs(change.saved) < _NO_DIFFERENCE * max(change.baseline, change.own) else change.saved
 
 
 def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
-    """Return its own time, the speed-up and the difference in one phase."""
+    """Return the columns of own time, speed-up and difference in one phase."""
 
     def of(line: Line) -> Change | None:
         found: Change | None = line["changes"].get(phase)
@@ -229,14 +229,14 @@ def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
 
 
 MOST_CATEGORIES = 6
-"""Columns of categories that a table has room for, beside the time that the device waits and the rest."""
+"""Maximum number of category columns in a table, besides the device's waiting and the rest."""
 
 SMALL = 0.01
-"""A part below this share of every step has no column and no line of its own."""
+"""A part below this share of every step has no separate column or line."""
 
 
 def profile_part(findings: Findings) -> SummaryPart:
-    """Return the tables and notes of all profiles, those that can't be read above all else, and profile.csv."""
+    """Return the tables and notes of all profiles, with unreadable profiles at the top, and profile.csv."""
     inside = findings.inside
     report, tables = inside.profiles, profile_views(inside.profiles, findings.launches)
     found = bool(report.profiled or report.left_out)
@@ -251,9 +251,9 @@ def profile_part(findings: Findings) -> SummaryPart:
 
 
 def profile_views(report: ProfileReport, launches: Mapping[str, Line] | None = None) -> list[View]:
-    """Return the tables of each platform; those on differences only where something is compared.
+    """Return the tables of each platform; tables of differences only if profiles are compared.
 
-    `launches` says how many each experiment has, by its place.
+    `launches` has the counts of launches of each experiment, by its place.
     """
     launches = launches or {}
     tables: list[View] = []
@@ -275,7 +275,7 @@ def profile_views(report: ProfileReport, launches: Mapping[str, Line] | None = N
 def by_phase(
     report: ProfileReport, profiled: Sequence[ProfiledExperiment]
 ) -> Iterator[tuple[ProfiledExperiment, Breakdown]]:
-    """Yield the phases of `profiled`, those of one model and workload together, quants of a phase side by side."""
+    """Yield the phases of `profiled` by model and workload, with the quantizations of a phase side by side."""
     for table in dict.fromkeys(each.table for each in profiled):
         for phase in PHASES:
             for each in profiled:
@@ -316,7 +316,7 @@ def _steps(
 
 
 def shown_categories(found: Sequence[Breakdown]) -> list[str]:
-    """Return the categories that have columns, in their order."""
+    """Return the categories with separate columns, in their order."""
     greatest = {category: max(breakdown.share(category) for breakdown in found) for category in CATEGORIES}
     candidates = [category for category in CATEGORIES if category != HOST_GAP and greatest[category] >= SMALL]
     most = sorted(candidates, key=lambda category: -greatest[category])[:MOST_CATEGORIES]
@@ -356,7 +356,7 @@ def _changes(
     pairs: Sequence[tuple[ProfiledExperiment, ProfiledExperiment]],
     without: Sequence[Line],
 ) -> Iterator[View]:
-    """One line for each part that takes some share of a step in either; their last one is the whole step."""
+    """Yield the table of changes: a line for each large enough part of either side; the last line is the whole step."""
     lines: list[Line] = []
     for own, baseline in pairs:
         sides = report.of(own), report.of(baseline)
@@ -406,14 +406,14 @@ def _sum(found: Sequence[Change]) -> Change:
 
 
 TRACES, DEFINITIONS = "Traces", "Definitions, profile"
-"""Headings of the section that links the traces, and of what columns mean."""
+"""Headings of the section with links to the traces, and of the definitions of columns."""
 
 _UNKNOWN_NAMES = 5
-"""Operators that no rule knows which a note names."""
+"""Maximum number of operators without a rule that a note names."""
 
 
 def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section]:
-    """Return the sections below the tables of `profile_views`, without those that have nothing to say."""
+    """Return the non-empty sections below the tables of `profile_views`."""
     if not report.profiled:
         return []
     found = sections(
@@ -438,16 +438,16 @@ def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> d
 
 
 def _unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
-    """Return operators that no rule knows, with their share of the step in percent, where all of them take much."""
+    """Return operators without a rule, with their share of the step in percent; empty unless they need a flag."""
     if breakdown.traced_share(OTHER) <= UNKNOWN:
         return []
     return [(operator_word(name), 100 * share) for name, share in unknown(profiled, breakdown)]
 
 
 def _defined(tables: Sequence[View]) -> Iterator[Column]:
-    """Yield the columns that are shown of `tables` and have a definition, each once.
+    """Yield the shown columns of `tables` that have a definition, each once.
 
-    Columns of several phases share theirs.
+    Columns of several phases share their definition.
     """
     defined: set[str] = set()
     for column in (column for table in told(tables) for column in table.columns):

@@ -1,4 +1,4 @@
-"""The tables of rollouts: throughput of a step, and what its router and its engines did."""
+"""The tables of rollouts: throughput of a step, and the work of its router and its engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollout_bench.report.tables.anatomy_tables import TIME, anatomy_files, anat
 from rollout_bench.report.tables.offline_tables import throughput_views
 
 MOST = 6
-"""Configurations of which a sentence says how their engines shared a step; the table has all."""
+"""Maximum number of configurations with a sentence on their engines' shares of a step; the table has all."""
 
 
 def _of(field: str, scale: float = 1.0) -> Callable[[Line], str]:
@@ -54,7 +54,7 @@ ROUTER = (
 
 
 def rollout_part(findings: Findings) -> SummaryPart:
-    """Return the tables of throughput and of what router and engines did, and rollout.csv."""
+    """Return the tables of throughput, router and engines, and rollout.csv."""
     tables, every = throughput_views(findings, ROLLOUT), []
     for title, lines, rows in findings.tables_of(ROLLOUT):
         shown = [line | {"routed": routed(row)} for line, row in zip(lines, rows, strict=True)]
@@ -77,13 +77,13 @@ def rollout_part(findings: Findings) -> SummaryPart:
 
 
 def contrasted(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return groups of measured rows that use at least two routers and are otherwise alike."""
+    """Return groups of measured rows that use at least two routers and are otherwise equal."""
     groups = grouped((_but_router(row.experiment.records[0].spec), row) for row in rows if row.used)
     return [group for group in groups.values() if len({_router_of(row) for row in group}) > 1]
 
 
 def contrasts(rows: Sequence[Row]) -> Iterator[Contrast]:
-    """Yield what is to be said of each of `rows` that differs from what it is compared with in its router alone."""
+    """Yield the comparison of each of `rows` that differs from its baseline only in the router."""
     for row in rows:
         other = row.against.other
         if other is None or not other.records or not row.used:
@@ -104,7 +104,7 @@ def contrasts(rows: Sequence[Row]) -> Iterator[Contrast]:
 
 
 def never_contrasted(rows: Sequence[Row]) -> Iterator[tuple[str, list[str]]]:
-    """Yield what groups of `rows` that differ in their router alone have in common, uncompared, and their routers."""
+    """Yield groups of `rows` that differ only in the router but are not compared: common name, and routers."""
     told = {contrast.group for contrast in contrasts(rows)}
     for group in contrasted(rows):
         if _but_router(group[0].experiment.records[0].spec) not in told:
@@ -113,9 +113,9 @@ def never_contrasted(rows: Sequence[Row]) -> Iterator[tuple[str, list[str]]]:
 
 
 def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None]]:
-    """Yield the names of rows whose engines share steps, their routers, and what these did.
+    """Yield rows whose engines share steps: name, router, its statistics, and the imbalance.
 
-    With it by how much longer than the mean the slowest engine took, as a share; None of one engine.
+    The imbalance is the slowest engine's time over the mean, minus 1; None if unknown.
     """
     imbalance = {one.row.experiment.place: one.imbalance for one in replicated(rows)}
     for row in rows:
@@ -125,7 +125,7 @@ def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None
 
 
 def _of_time(metric: MetricName, spec: Spec) -> bool:
-    """Return whether a ratio in `metric` is one of the times of steps: all have as many tokens as were asked for."""
+    """Return whether a ratio in `metric` is a ratio of step times: all sequences have the requested length."""
     return metric == "step_time_s" or (metric in TIME and spec.workload.ignore_eos)
 
 

@@ -1,4 +1,4 @@
-"""The tables of starts: what a start costs, verdicts on it, and what each second of it goes to."""
+"""The tables of starts: costs of a start, verdicts, and seconds of each phase."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 
 MOST = 12
-"""Experiments that have a sentence of their own; the tables have all."""
+"""Maximum number of experiments with a sentence; the tables have all."""
 
 LOADING = "loading"
 """Folder of loading-time reports, beside the summary."""
 
 OF_TIME = "startup_s"
-"""The metric whose verdicts are told as times."""
+"""The metric whose verdicts are ratios of times."""
 
 PHASES: Mapping[PhaseName, tuple[str, str]] = {
     "process": ("process", "Starting the engine's process, until it imports the engine, in seconds."),
@@ -45,7 +45,7 @@ PHASES: Mapping[PhaseName, tuple[str, str]] = {
     "engine_ready": ("engine ready", "From the engine's own end of its start until it takes requests."),
     "first_token": ("first token", "From the request until its only token is back."),
 }
-"""Phase -> what tables and sentences call it, and what its column means."""
+"""Phase -> its display name, and the definition of its column."""
 
 
 def _costs(cell: Callable[[StartCosts], str]) -> Callable[[Line], str]:
@@ -91,7 +91,7 @@ REST_SHARE = Column("rest %", "Its share of the whole.", _costs(lambda costs: f"
 
 
 def startup_part(findings: Findings) -> SummaryPart:
-    """Return what a start costs, in sentences and tables, startup.csv, and loading-time reports."""
+    """Return the costs of a start, in sentences and tables, startup.csv, and loading-time reports."""
     tables = []
     rows = [row for row in findings.rows if row.experiment.mode == STARTUP.name]
     costs = {row.experiment.place: start_costs(row) for row in rows}
@@ -124,7 +124,7 @@ def startup_part(findings: Findings) -> SummaryPart:
 
 
 def _loading(row: Row) -> Iterator[tuple[str, str]]:
-    """Yield the loading-time report of each valid launch, and the file that it is written to."""
+    """Yield the file name and the loading-time report of each valid launch."""
     for record in row.experiment.records:
         if record.valid and record.startup.course is not None:
             name = f"{row.experiment.experiment}.launch-{record.launch}.yaml"
@@ -137,7 +137,7 @@ def _largest(costs: StartCosts) -> str:
 
 
 def verdicts(findings: Findings, rows: Sequence[Row]) -> Iterator[Contrast]:
-    """Yield what the first metric says of each of `rows` that is compared with a measured baseline."""
+    """Yield the verdict in the first metric for each of `rows` that is compared with a measured baseline."""
     metrics = findings.collection.comparison.metrics_of(STARTUP.name)
     metric = OF_TIME if OF_TIME in metrics else metrics[0]
     several = [axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1]

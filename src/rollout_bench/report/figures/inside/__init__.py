@@ -1,1 +1,1 @@
-"""Figures of launches that look into the engine, and of what its probabilities are."""
+"""Figures of launches in the modes profile, messages and drift."""

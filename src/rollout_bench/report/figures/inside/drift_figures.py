@@ -1,4 +1,4 @@
-"""The figure of drift: how far the tokens' probabilities are from the reference's, and the reference's from itself."""
+"""The figure of drift: token probabilities of each experiment, and of the reference again, against the reference."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TITLE = "Drift from the reference"
 NO_BAR = "Where there is no bar, the interval is unbounded or not known."
 
 MOST = 20
-"""Lines that a slide has room for."""
+"""Maximum number of lines on a slide."""
 
 
 def drift_figure(report: DriftReport, where: str, alarm: str) -> Figure:
-    """Draw a line for each experiment and batch: mean |d| with its interval; a dashed line is the reference's floor."""
+    """Draw a line for each experiment and batch size: mean |d| with its interval; a dashed line is the noise floor."""
     if not report.drifted:
         message = " ".join(report.problems[:2]) or "No valid launch has scored anything yet."
         return message_figure(TITLE, message, alarm=alarm)

@@ -1,4 +1,4 @@
-"""Bytes of messages over the steps of a pass, and the share of a decode step that messages take over the batch."""
+"""Figures of messages: bytes over the steps of a pass, and share of a decode step over the batch size."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ LABELS: dict[Link, str] = {
     "workers_to_core": "back to core",
     "core_to_front_end": "to front end",
 }
-"""Links, in words that have room beside the title."""
+"""Names of links that fit beside the title."""
 
 MOST_PANELS = 6
 
 MARKERS = 10
-"""Markers on a line: links with like bytes would hide one another behind more."""
+"""Maximum number of markers on a line, so that links with similar bytes remain visible."""
 
 SHARES = "Share of a decode step"
 
 MOST_LINES = 5
-"""Experiments whose names have room beside the title."""
+"""Maximum number of experiments whose names fit beside the title."""
 
 
 def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure:
-    """Draw the bytes that each link carries in each step at the largest batch, a panel for each of `runs`."""
+    """Draw the bytes of each link in each step at the largest batch size, a panel for each of `runs`."""
     if not runs:
         return message_figure(TITLE, "There is no valid launch of messages yet.", alarm=alarm)
     shown = runs[:MOST_PANELS]
@@ -75,7 +75,7 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
             axes.plot(
                 *zip(*points, strict=True),
                 color=style.colour,
-                linestyle="--" if link == "core_to_front_end" else "-",  # as many bytes as to workers, or nearly
+                linestyle="--" if link == "core_to_front_end" else "-",  # nearly the same bytes as to workers
                 linewidth=2,
                 marker=style.marker,
                 markersize=7,
@@ -96,8 +96,8 @@ def messages_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figu
 
 
 def shares_figure(runs: Sequence[MessagesRun], where: str, alarm: str) -> Figure:
-    """Draw the share of a decode step that messages take over the batch, a line for each of `runs`."""
-    # the band is of launches themselves, so no confidence enters
+    """Draw the share of messages in a decode step over the batch size, a line for each of `runs`."""
+    # the band shows the launches themselves, so the confidence does not matter
     found = run_shares(runs, ComparisonSettings().confidence)
     if not found:
         return message_figure(SHARES, "There is no valid launch of messages with decode steps yet.", alarm=alarm)
@@ -139,7 +139,7 @@ def _draw_shares(axes: Axes, each: RunShares, style: QuantStyle) -> None:
 
 
 def _label(each: RunShares, all_of_them: Sequence[RunShares]) -> str:
-    """Return the names of an experiment that differ among `all_of_them`, its workload where none does."""
+    """Return the names of an experiment that differ among `all_of_them`, or its workload if none differs."""
     names = [_names(other) for other in all_of_them]
     differing = [name for place, name in enumerate(_names(each)) if len({other[place] for other in names}) > 1]
     return " ".join(differing) or each.run.chosen.experiment.workload

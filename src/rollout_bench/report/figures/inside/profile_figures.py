@@ -52,18 +52,18 @@ COLOURS = {
     OTHER: "#888888",
     HOST_GAP: "#E4E4E4",
 }
-"""Okabe and Ito's palette (2008) and tints of it: large categories differ most."""
+"""Okabe and Ito's palette (2008) and tints of it; large categories differ most."""
 
 _IN_A_LINE = 5
-"""Categories of the legend side by side."""
+"""Categories per line of the legend."""
 
 Table = tuple[str, str, str]
-"""Platform, model and workload: what one heading is above."""
+"""Platform, model and workload: the key of a heading."""
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Where each profile goes, by its place, and each heading; one line is one unit high."""
+    """Height of each profile's line, by its place, and of each heading; one line is one unit high."""
 
     heights: dict[str, float]
     labels: dict[str, str]
@@ -72,17 +72,17 @@ class Lines:
 
     @property
     def height(self) -> float:
-        """From above the first heading to below the last line."""
+        """Height from above the first heading to below the last line."""
         return TOP - min(self.heights.values()) + 0.6
 
     @property
     def text_size(self) -> float:
-        """Points of the text beside a line."""
+        """Size of the text beside a line, in points."""
         return min(14.0, 310 / max(self.height, MIN_HEIGHT))
 
 
 def lines_of(profiled: Sequence[ProfiledExperiment]) -> Lines:
-    """Lay out `profiled` (at least one), those of one model and workload together."""
+    """Lay out `profiled` (at least one), grouped by model and workload."""
     tables = list(dict.fromkeys(each.table for each in profiled))
     ordered = [each for table in tables for each in profiled if each.table == table]
     heights: dict[str, float] = {}
@@ -102,13 +102,13 @@ def lines_of(profiled: Sequence[ProfiledExperiment]) -> Lines:
 
 
 def table_title(table: Table, tables: Sequence[Table]) -> str:
-    """Model and workload, and the platform where there are several."""
+    """Return model and workload, with the platform if there are several."""
     platform, model, workload = table
     return ", ".join([model, workload, *([platform] if len({other[0] for other in tables}) > 1 else [])])
 
 
 def draw_lines(axes: Axes, lines: Lines, first: bool, across: int) -> None:
-    """Draw ticks for the lines and headings above them, in one of so many panels; names stand left of the first."""
+    """Draw ticks for the lines and headings above them in one of `across` panels; only the `first` panel has names."""
     spare = max(0.0, MIN_HEIGHT - lines.height) / 2
     axes.set_ylim(TOP - lines.height - spare, TOP + spare)
     size = lines.text_size
@@ -126,7 +126,7 @@ def draw_lines(axes: Axes, lines: Lines, first: bool, across: int) -> None:
 
 
 def category_legend(figure: Figure, shown: Iterable[str]) -> None:
-    """Draw the key of the categories in `shown`, in two lines beside the title."""
+    """Draw the legend of the categories in `shown`, in two lines beside the title."""
     there = set(shown)
     handles = [
         Patch(facecolor=COLOURS[category], label=category_word(category))
@@ -140,7 +140,7 @@ def category_legend(figure: Figure, shown: Iterable[str]) -> None:
 
 
 def ink_on(category: str) -> str:
-    """Return a colour for text on the category's own that can be read."""
+    """Return a readable text colour on the category's colour."""
     red, green, blue = (int(COLOURS[category][place : place + 2], 16) for place in (1, 3, 5))
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else INK
 
@@ -148,7 +148,7 @@ def ink_on(category: str) -> str:
 STEPS_TITLE = "Where a step's time goes"
 
 WIDE = 0.07
-"""Share of a panel's width from which on a segment has its share written in it."""
+"""Minimum share of a panel's width for a segment with a label."""
 
 
 def steps_figure(report: ProfileReport, where: str, alarm: str) -> Figure:

@@ -1,1 +1,1 @@
-"""Tables of what several modes have: a module for each matter."""
+"""Tables that several modes share: a module for each topic."""

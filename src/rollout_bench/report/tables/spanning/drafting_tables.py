@@ -1,4 +1,4 @@
-"""The table of speculative decoding: what was drafted, and what was accepted."""
+"""The table of speculative decoding: drafted and accepted tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions
 
 ARGUMENT = "speculative_config"
-"""The engine's argument that switches speculative decoding on."""
+"""The engine argument that enables speculative decoding."""
 
 
 def _percent(field: str) -> Column:
@@ -57,9 +57,9 @@ COLUMNS = (
 
 
 def drafting_part(findings: Findings) -> SummaryPart:
-    """Return a line on each experiment whose engine drafts, and a file for programs.
+    """Return a line for each experiment with speculative decoding, and a file for programs.
 
-    Nothing where no valid launch has passes with speculative decoding.
+    Both are empty if no valid launch has iterations with speculative decoding.
     """
     found = [(row, done) for row in findings.rows if (done := _drafted(row)) is not None]
     if not found:
@@ -73,12 +73,12 @@ def drafting_part(findings: Findings) -> SummaryPart:
 
 
 def _drafted(row: Row) -> Drafting | None:
-    """Return what all measured iterations of valid launches drafted together; None where one does not tell."""
+    """Return the sum of drafts over all measured iterations of valid launches; None if any is unknown."""
     return Drafting.together([iteration.drafting for launch in row.used for iteration in launch.passes])
 
 
 def _method_of(spec: Spec) -> str:
-    """Return how an engine drafts, in a few words; empty where it does not."""
+    """Return the engine's drafting method in a few words; empty without speculative decoding."""
     drafts = spec.engine.args.get(ARGUMENT)
     if not drafts:
         return ""

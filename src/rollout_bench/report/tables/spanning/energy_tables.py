@@ -1,4 +1,4 @@
-"""The table of energy, of every mode that runs its workload again and again."""
+"""The table of energy, for every mode with repeated iterations."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ENERGY, _WATTS = ENERGY_COMPARED
 
 
 def energy_part(findings: Findings) -> SummaryPart:
-    """Return a table for each platform and mode, energy.csv, and why some energy is not known.
+    """Return a table for each platform and mode, energy.csv, and the reasons for unknown energy.
 
-    Nothing of launches that neither tell their energy nor why it is not known.
+    Launches with neither energy nor a reason are left out.
     """
     tables = list(_views(findings))
     unknown = sections("energy", unknown=list(_unknown(findings)))
     frame = _frame(findings)
-    # who asked for no energy, on a machine that tells of none, finds in the files why there is none
+    # if energy was not requested and is unknown, the reason is only in the files
     told = bool(tables) or _asked(findings)
     return SummaryPart(
         tables=tables,

@@ -1,4 +1,4 @@
-"""The tables of launches with several engines side by side, whatever their mode."""
+"""The tables of launches with several engines side by side, in any mode."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def _percent(share: float | None) -> str:
 
 
 SHARED = ("prompts", "cached_share", "preemptions", "peak_running")
-"""What is known only where replicas share one load."""
+"""Fields that are known only if replicas share one load."""
 
 ALL = "all"
-"""The line of all replicas of an experiment."""
+"""Name of the line for all replicas of an experiment."""
 
 
 def _of_shared(field: str, scale: float = 1.0) -> Callable[[Line], str]:
@@ -94,10 +94,10 @@ COLUMNS = (
 
 
 def replica_part(findings: Findings) -> SummaryPart:
-    """Return a table for each platform, what its columns mean, and replicas.csv; nothing where no launch had several.
+    """Return a table for each platform, the definitions of its columns, and replicas.csv; empty without replicas.
 
     Each experiment has a line for all of its replicas and one for each. An experiment without a valid launch has only
-    the first, which says so.
+    the first line, with the reason.
     """
     rows = [row for row in findings.rows if row.experiment.has_replicas]
     if not rows:
