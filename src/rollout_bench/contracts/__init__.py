@@ -1,1 +1,1 @@
-"""What processes and stages hand to one another: settings, specs, records, and where they lie."""
+"""Data that processes and stages exchange: settings, specs, records, and their paths."""

@@ -1,4 +1,4 @@
-"""The axes of the matrix: the names by which a config tells its experiments apart, besides the mode."""
+"""The axes of the matrix: besides the mode, the names that identify a config's experiments."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 AXES = ("platform", "model", "quant", "workload", "setting")
-"""What experiments of one mode may differ in, and what a baseline may fix."""
+"""Axes on which experiments of one mode may differ, and which a baseline may fix."""
 
 DEFAULT_SETTING = "default"
-"""The setting that changes nothing."""
+"""The setting without changes."""
 
 
 class Placed(Protocol):
-    """What stands in a table."""
+    """An entry of a table."""
 
     @property
     def platform(self) -> str:
@@ -29,7 +29,7 @@ class Placed(Protocol):
 
 
 class Named(Placed, Protocol):
-    """What has a name on each of `AXES`."""
+    """An object with a name on each of `AXES`."""
 
     @property
     def quant(self) -> str:
@@ -44,34 +44,34 @@ Names = tuple[str, ...]
 """A name on each of `AXES`."""
 
 Table = tuple[str, str, str]
-"""Platform, model and workload: what stands side by side."""
+"""Platform, model and workload: the key of a table."""
 
 
 def names_of(named: Named, changes: Mapping[str, str] | None = None) -> Names:
-    """Return the names of an experiment, or of the one that differs from it by `changes`, axis -> name."""
+    """Return the names of an experiment, with `changes` (axis -> name) applied."""
     return tuple((changes or {}).get(axis, getattr(named, axis)) for axis in AXES)
 
 
 def table_of(placed: Placed) -> Table:
-    """Return what an experiment has in common with those that it stands beside."""
+    """Return the table of an experiment."""
     return placed.platform, placed.model, placed.workload
 
 
 def label_of(named: Named) -> str:
-    """Return what tells an experiment from those that it stands beside: its quant, and its setting if it has one."""
+    """Return the name of an experiment within its table: its quantization, and its setting unless it is the default."""
     return with_setting(named.quant, named.setting)
 
 
 def with_setting(label: str, setting: str) -> str:
-    """Return the `label` of a quant with the name of its setting, if it has one."""
+    """Return the `label` of a quantization with the name of its setting, unless it is the default."""
     return label if setting == DEFAULT_SETTING else f"{label} {setting}"
 
 
 def title_of(placed: Placed, label: str) -> str:
-    """Return what a message calls an experiment that tables call `label`: model, label, workload."""
+    """Return the name in messages of an experiment with this `label`: model, label, workload."""
     return f"{placed.model} {label} {placed.workload}"
 
 
 def name_of(named: Named) -> str:
-    """Return what a message calls an experiment."""
+    """Return the name of an experiment in messages."""
     return title_of(named, label_of(named))

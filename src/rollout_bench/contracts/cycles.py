@@ -1,7 +1,7 @@
-"""What one step of training costs besides generating: sleep, wake-up, new weights; and what proves that they came.
+"""Costs of a training step besides generation: sleep, wake-up and weight sync; and the proof of the new weights.
 
-A pass in mode cycle generates, then goes through one `Transition`, after which the engine could generate again. The
-order of its parts is that of verl and TRL.
+An iteration in mode cycle generates and then goes through one `Transition`. Afterwards the engine can generate again.
+The order of its parts is the same as in verl and TRL.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from rollout_bench.contracts.fields import Count, Strict, absent, brackets, no_d
 
 
 def _level(value: Any) -> Any:
-    """Return the level of a sleep as specs have it: text, since `none` is one."""
+    """Return a sleep level as text, as in specs, because `none` is a level."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 SleepLevel = Annotated[Literal["none", "1", "2"], BeforeValidator(_level)]
-"""none: the engine pauses and keeps all its memory; 1: weights go to the host's memory, the KV cache is given back; 2:
-both are given back."""
+"""none: the engine pauses and keeps all its memory; 1: weights move to the host's memory, and the KV cache is freed;
+2: both are freed.
+"""
 
 UpdateMethod = Literal["reload", "in_process"]
-"""How new weights reach the engine.
+"""Method of the weight sync.
 
-reload: vLLM reads a checkpoint of the engine's own format from disk. in_process: tensors of the trainer, bf16, are
-handed over in the engine's process, bucket by bucket, and quantized there where the engine's format needs it.
+reload: vLLM reads a checkpoint in the engine's format from disk. in_process: the trainer's bf16 tensors are handed over
+in the engine's process, bucket by bucket, and quantized there if the engine's format needs it.
 """
 
 
@@ -35,10 +36,10 @@ def _listed(value: Any) -> Any:
 
 
 class CycleSettings(Strict):
-    """What happens between two generations of a training step: the engine gets other weights and its own, in turn."""
+    """Actions between two generations of a training step: the engine alternately receives other weights and its own."""
 
     repeats: Annotated[Count, Field(ge=3, le=1000)] = Field(
-        10, description="Cycles that count, in each launch: each generates, and goes through one transition."
+        10, description="Measured cycles in each launch: each generates and goes through one transition."
     )
     sleep: (
         Annotated[
@@ -51,25 +52,26 @@ class CycleSettings(Strict):
     ) = Field(
         None,
         description=(
-            "How deeply the engine sleeps while the trainer has the device: none (it pauses, and keeps its memory), 1 "
-            "(weights go to the host), 2 (weights are given up). Several are settings that are compared: "
-            "sleep-1, sleep-2. Null: what verl does, 2 on cuda, 1 on ascend; none on cpu, where vLLM refuses sleep."
+            "Sleep level of the engine while the trainer uses the device: none (it pauses, and keeps its "
+            "memory), 1 (weights move to the host), 2 (weights are freed). Several levels are compared as "
+            "settings: sleep-1, sleep-2. Null: as in verl, 2 on cuda and 1 on ascend; none on cpu, where vLLM "
+            "refuses sleep."
         ),
     )
     update: Annotated[list[UpdateMethod], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
         ["in_process"],
         description=(
-            "How new weights reach the engine: in_process (the trainer's bf16 tensors, in buckets), reload (vLLM reads "
-            "a checkpoint of its own format). Several are settings that are compared: update-reload."
+            "Method of the weight sync: in_process (the trainer's bf16 tensors, in buckets), reload (vLLM reads "
+            "a checkpoint in its own format). Several methods are compared as settings: update-reload."
         ),
     )
 
 
 class CycleSpec(Strict):
-    """What happens between two generations. How often, `measuring.iterations` says."""
+    """Actions between two generations. `measuring.iterations` is their number."""
 
-    sleep: SleepLevel = Field(description="How deeply the engine sleeps.")
-    update: UpdateMethod = Field(description="How new weights reach the engine.")
+    sleep: SleepLevel = Field(description="Sleep level of the engine.")
+    update: UpdateMethod = Field(description="Method of the weight sync.")
 
 
 PartName = Literal[
@@ -82,123 +84,125 @@ PartName = Literal[
     "wake_kv_cache",
     "resume",
 ]
-"""Parts of a transition. pause and resume without sleep; sleep, wake_weights and wake_kv_cache with it."""
+"""Parts of a transition. pause and resume occur without sleep; sleep, wake_weights and wake_kv_cache with sleep."""
 
 Weights = Literal["first", "second"]
-"""Which weights an engine has: those that it was started with, or those of the second checkpoint."""
+"""Weights of an engine: the initial ones, or those of the second checkpoint."""
 
 
 class TransitionPart(Strict):
     """One part of a transition."""
 
-    name: PartName = Field(description="What was done.")
+    name: PartName = Field(description="Name of the part.")
     began_s: float = Field(
         ge=0,
-        description="When, in seconds after the pass's last token was back; after drain proving comes in between.",
+        description=(
+            "Beginning, in seconds after the iteration's last token; the proof between drain and the next part "
+            "is included."
+        ),
     )
-    elapsed_s: float = Field(ge=0, description="How long it took, in seconds.")
+    elapsed_s: float = Field(ge=0, description="Duration, in seconds.")
 
 
 class WeightUpdate(Strict):
-    """New weights: what of an update's time went where. The three times sum up to that of its part."""
+    """New weights: time of each stage of the update. The three times add up to the time of the part."""
 
-    weights: Weights = Field(description="Which weights they are.")
+    weights: Weights = Field(description="The new weights.")
     transfer_s: float | None = absent(
-        "Copying the trainer's tensors to the engine's device, in seconds. Null where vLLM reads them itself.",
+        "Copying the trainer's tensors to the engine's device, in seconds. Null if vLLM reads them itself.",
         ge=0,
     )
     quantize_s: float | None = absent(
-        "Quantizing bf16 weights for the engine's format, in seconds. Null where nobody but the engine does.", ge=0
+        "Quantizing bf16 weights for the engine's format, in seconds. Null if only the engine quantizes.", ge=0
     )
     load_s: float = Field(
         ge=0,
-        description=(
-            "The rest, in seconds: vLLM puts weights into their places, repacks, and quantizes where it does."
-        ),
+        description=("The rest, in seconds: vLLM copies weights into its tensors, repacks, and quantizes if needed."),
     )
-    size_bytes: int | None = absent("Bytes of the trainer's tensors. Null where vLLM reads them itself.", ge=0)
-    buckets: int | None = absent("In how many buckets. Null where vLLM reads them itself.", ge=1)
+    size_bytes: int | None = absent("Bytes of the trainer's tensors. Null if vLLM reads them itself.", ge=0)
+    buckets: int | None = absent("Number of buckets. Null if vLLM reads the weights itself.", ge=1)
 
 
 class MemoryLook(Strict):
-    """What the engine held at one moment of a transition."""
+    """The engine's memory at one moment of a transition."""
 
     when: Literal["before", "asleep", "after"] = Field(
-        description="before: when the pass was over; asleep: paused or asleep; after: at the end."
+        description="before: at the end of the iteration; asleep: paused or asleep; after: at the end."
     )
-    device_free_bytes: int | None = absent("Free memory of the worker's device that has least. Null on cpu.", ge=0)
+    device_free_bytes: int | None = absent("Free memory of the worker's device with the least. Null on cpu.", ge=0)
     host_bytes: int = Field(
         ge=0,
         description=(
-            "Memory of the engine's processes on the host, shared pages counted once (proportional set size of "
-            "anonymous and shared memory: pages of files are the system's), without the trainer's tensors."
+            "Memory of the engine's processes on the host, with shared pages counted once (proportional set size"
+            " of anonymous and shared memory, without pages of files and without the trainer's tensors)."
         ),
     )
 
 
 class Agreement(Strict):
-    """Whether an engine's weights are its trainer's, tensor by tensor: checksums over type, shape and all values."""
+    """Comparison of an engine's weights with its trainer's by tensor: checksums over type, shape and all values."""
 
-    tensors: int = Field(ge=1, description="Tensors that the trainer has.")
+    tensors: int = Field(ge=1, description="Tensors of the trainer.")
     not_received: int = Field(
-        ge=0, description="Of these, those that the engine was not handed, or not as the trainer has them."
+        ge=0, description="Tensors among these that the engine did not receive, or received with differences."
     )
     found: int = Field(
         ge=0,
         description=(
-            "Of these, those that can be read in the engine once they are loaded: under their own name, or as rows of "
-            "a tensor that vLLM fuses several to; of what ranks share out, the rank's part. What is packed for some "
-            "kernels, or shared out unevenly, can't."
+            "Tensors among these that are readable in the engine after loading: under their own name, or as rows"
+            " of a tensor that vLLM fuses from several. Of a tensor split over ranks, the rank's part is "
+            "compared. Tensors that are packed for a kernel or split unevenly are not readable."
         ),
     )
-    not_loaded: int = Field(ge=0, description="Of those that were found, those that are not as the trainer has them.")
-    first: str | None = absent("Name of the first that was not received or not loaded. Null where there is none.")
+    not_loaded: int = Field(ge=0, description="Tensors among the found ones that differ from the trainer's.")
+    first: str | None = absent("Name of the first tensor that was not received or not loaded. Null if there is none.")
 
 
 class WeightProof(Strict):
-    """What the engine's weights are, and what it generates with them: read while nothing is timed."""
+    """The engine's weights and their greedy tokens, read while nothing is timed."""
 
-    weights: Weights = Field(description="Which weights the engine should have.")
+    weights: Weights = Field(description="Expected weights of the engine.")
     tensors: int = Field(ge=1, description="Tensors of the model, packed ones included.")
     trained: int = Field(
         ge=0,
         description=(
-            "Of these, those that other weights have to change: weights and biases of linear layers and experts, the "
-            "embedding and the output head; in cycles weights of norms, too."
+            "Tensors among these that other weights must change: weights and biases of linear layers and "
+            "experts, the embedding and the output head; in cycles also weights of norms."
         ),
     )
-    changed: int = Field(ge=0, description="Tensors that are not what they were at the proof before.")
-    changed_trained: int = Field(ge=0, description="Of these, those that other weights have to change.")
-    not_finite: int = Field(ge=0, description="Tensors with a value that is infinite or no number.")
-    checksum: str = Field(pattern="^[0-9a-f]{16}$", description="Over all tensors, by name.")
+    changed: int = Field(ge=0, description="Tensors that differ from the previous proof.")
+    changed_trained: int = Field(ge=0, description="Tensors among these that other weights must change.")
+    not_finite: int = Field(ge=0, description="Tensors with an infinite value or NaN.")
+    checksum: str = Field(pattern="^[0-9a-f]{16}$", description="Checksum over all tensors, by name.")
     tokens: str = Field(
         pattern="^[0-9a-f]{16}$",
         description=(
-            "First 16 hex digits of SHA-256 over the greedy tokens of a few fixed prompts, generated one after the "
-            "other: in one batch their rounding would depend on which of them meet."
+            "First 16 hex digits of SHA-256 over the greedy tokens of a few fixed prompts. They are generated "
+            "one after the other, because the rounding in a batch depends on its composition."
         ),
     )
     trainer: Agreement | None = absent(
-        "In mode placement, whether they are the trainer's. Null in other modes, and in records made earlier."
+        "In mode placement, the comparison with the trainer's weights. Null in other modes, and in earlier records."
     )
 
 
 class Transition(Strict):
-    """From the last token of a pass until the engine could generate again, with new weights."""
+    """From the last token of an iteration until the engine can generate again with new weights."""
 
-    elapsed_s: float = Field(gt=0, description="The sum of its parts, in seconds: proving is none of them.")
+    elapsed_s: float = Field(gt=0, description="Sum of its parts, in seconds, without proofs.")
     parts: list[TransitionPart] = Field(min_length=1, description="In their order.")
-    update: WeightUpdate = Field(description="What became of the weights.")
+    update: WeightUpdate = Field(description="The update of the weights.")
     memory: list[MemoryLook] = Field(min_length=1, description="In their order.")
     loaded: WeightProof | None = absent(
-        "What the weights were that the pass generated with, read once the engine was drained. Null in records of "
-        "earlier versions but for the first pass."
+        "Proof of the weights that the iteration generated with, read after the engine was drained. Null in "
+        "earlier records except for the first iteration."
     )
     proof: WeightProof | None = absent(
-        "What they were afterwards. Null but in the last pass: of all others it is the next pass's `loaded`. In "
-        "records of earlier versions all have it, read before the next pass began."
+        "Proof of the weights after the transition. Null except in the last iteration, since the next "
+        "iteration's `loaded` is the same. All iterations of earlier records have it, read before the next "
+        "iteration began."
     )
 
     def part_s(self, *names: PartName) -> float:
-        """Return what the parts of these names took together, in seconds."""
+        """Return the total duration of the parts with these names, in seconds."""
         return sum(part.elapsed_s for part in self.parts if part.name in names)

@@ -1,4 +1,4 @@
-"""The base of every model that is read from a file, and types of values that say what they accept."""
+"""Base class of every model that is read from a file, and validated types of values."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Base of all that is read from a file: unknown fields are errors, values don't change, numbers are finite."""
+    """Base of all models that are read from a file: no unknown fields, immutable values, finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def to(self, model: type[_Model], **more: Any) -> _Model:
-        """Return a `model` with the fields that it shares with this one, and `more`, which wins; validated anew."""
+        """Return a validated `model` with the fields that it shares with this one; `more` replaces and adds fields."""
         return model(**self.model_dump(include=model.model_fields.keys() - more.keys()), **more)
 
 
 def absent(description: str, **more: Any) -> Any:
-    """Return a field that is None by default, and then not written at all.
+    """Return a field that is None by default and then not written.
 
-    What was measured before the field existed keeps its key, and records don't carry what their mode does not have.
+    Experiments that were measured before the field existed keep their key, and records omit fields of other modes.
     """
     return Field(None, description=description, exclude_if=lambda value: value is None, **more)
 
 
 def flat(content: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each value inside of `content` as text, those of mappings as `<field>.<name>`."""
+    """Yield each value in `content` as text; values of mappings are named `<field>.<name>`."""
     items = content.model_dump() if isinstance(content, BaseModel) else content
     for name, value in items.items():
         if isinstance(value, Mapping | BaseModel):
@@ -57,7 +57,7 @@ UtcTime = Annotated[str, AfterValidator(_utc)]
 
 
 MOST_LAUNCHES = 10_000
-"""Of one experiment."""
+"""Maximum number of launches of one experiment."""
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
 
@@ -78,7 +78,7 @@ def _launches(value: Any) -> Any:
     if not isinstance(value, dict):
         return _number_or_auto(value)
     for mode, number in value.items():
-        # the command line delivers all as text
+        # values on the command line are text
         whole = str(number).isdecimal() and 1 <= int(number) <= MOST_LAUNCHES
         if not whole:
             raise ValueError(f"has {number!r} for {mode}, where a whole number from 1 to {MOST_LAUNCHES} is wanted")
@@ -88,7 +88,7 @@ def _launches(value: Any) -> Any:
 def _switch_or_auto(value: Any) -> Any:
     if isinstance(value, bool) or value == "auto":
         return value
-    if value in ("true", "false"):  # the command line delivers all as text
+    if value in ("true", "false"):  # values on the command line are text
         return value == "true"
     raise ValueError(f"{value!r} is neither true, false nor auto")
 
@@ -100,7 +100,11 @@ def _list(value: Any) -> Any:
 
 
 def brackets(value: Any) -> Any:
-    """Refuse a single value and an empty list."""
+    """Check that `value` is a list with at least one element.
+
+    Raises:
+        ValueError: it is a single value or an empty list.
+    """
     value = _list(value)
     if isinstance(value, list) and not value:
         raise ValueError("is an empty list: name at least one")
@@ -108,7 +112,11 @@ def brackets(value: Any) -> Any:
 
 
 def no_duplicates(values: list[str]) -> list[str]:
-    """Refuse what is named more than once."""
+    """Check that no value occurs more than once.
+
+    Raises:
+        ValueError: a value is repeated.
+    """
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
@@ -146,7 +154,7 @@ def _place(value: str) -> str:
     if value.startswith("hub:") and not re.fullmatch(r"hub:\w[\w.-]*/\w[\w.-]*", value):
         raise ValueError(f"{value!r} names no model on the hub: write hub:<owner>/<name>")
     _home(value)
-    return value  # as written: it becomes part of the spec, and a home folder would give each user keys of its own
+    return value  # as written: it is part of the spec, and with a home folder the key would depend on the user
 
 
 def _compiles(value: str) -> str:
@@ -174,21 +182,21 @@ def _typed(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=60)]
-"""A name that becomes part of a path: letters, digits, `.`, `+`, `-`; no separator can escape results/."""
+"""A name that becomes part of a path: letters, digits, `.`, `+`, `-`; it has no separator and cannot leave results/."""
 
 
 Names = Annotated[list[Name], BeforeValidator(brackets), AfterValidator(no_duplicates)]
-"""A selection: at least one name, none twice."""
+"""A selection: at least one name, without repetition."""
 
 MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(no_duplicates)]
-"""A selection that may be empty; no name twice."""
+"""A selection that may be empty, without repetition."""
 
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
 _SomeLaunches = Annotated[int, Field(ge=1, le=MOST_LAUNCHES)]
 Launches = Annotated[_SomeLaunches | Literal["auto"] | dict[str, _SomeLaunches], BeforeValidator(_launches)]
 Passes = Annotated[Count | Literal["auto"], BeforeValidator(_number_or_auto)]
 AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
-"""A number of launches that `launches: auto` may come to; levels for more looks than that take long to simulate."""
+"""A limit of launches for `launches: auto`; the simulation of levels for more looks would take long."""
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
 MaybeAuto = Annotated[bool | Literal["auto"], BeforeValidator(_switch_or_auto)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
@@ -224,7 +232,7 @@ Sweep = Annotated[
 """Values of each key; read from text as those of `Args` are."""
 
 Args = Annotated[dict[Text, Any], BeforeValidator(_typed_args)]
-"""Any values; numbers, true, false and null are read from text too, since the command line delivers all as text.
+"""Any values; numbers, true, false and null are also read from text, since values on the command line are text.
 
-The name of a revision stays text: it may be all digits.
+A revision stays text, because it may consist of digits only.
 """

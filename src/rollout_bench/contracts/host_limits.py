@@ -1,6 +1,6 @@
-"""From where on what a host did besides a launch is a doubt about it, judged from the readings in its record.
+"""Limits for disturbances of the host during a launch, judged from the readings in its record.
 
-The launch judges itself by them while it is measured, and the summary judges whole blocks anew.
+The launch judges itself during the measurement, and the summary judges whole blocks again.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from rollout_bench.contracts.record import HostUse
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-"""Unit in which the kernel counts the time of cores and processes."""
+"""Unit of the kernel's CPU times of cores and processes."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """From where on a share of the measured time is a doubt.
+    """Limits for a share of the measured time.
 
     Args:
         code: of the flag.
-        what: what has the share, as the end of a sentence.
-        share: from the reading of one iteration; None where it was not read.
-        warning: above this share the launch is marked.
-        invalid: above this share it takes no part in comparisons, where the platform is cpu.
-        alone: above this share of one launch its whole block takes no part, however little the others lost.
-        in_ticks: counted in the kernel's ticks, and so no more exact than one tick a core and iteration.
+        what: description of the share, as the end of a sentence.
+        share: from the reading of one iteration; None if it was not read.
+        warning: above this share the launch is flagged.
+        invalid: above this share the launch is left out of comparisons, on platform cpu.
+        alone: above this share of one launch its whole block is left out, whatever the others lost.
+        in_ticks: whether it is counted in the kernel's ticks, with an error of one tick per core and iteration.
     """
 
     code: str
@@ -40,8 +40,8 @@ class Limit:
 
 
 HOST_LIMITS = (
-    # Time that is taken from the engine's cores slows a CPU engine in proportion. 2 % is what the hypervisor takes on
-    # a machine that is not oversold, and twice the least relevant difference; with 10 % the number is the neighbours'.
+    # Time lost on the engine's cores slows a CPU engine in proportion. 2 % is the hypervisor's normal share on
+    # a machine that is not oversold, and twice the smallest relevant difference; at 10 % the result is useless.
     Limit(
         code="cpu_steal",
         what="of its cores' time went to other virtual machines",
@@ -51,8 +51,8 @@ HOST_LIMITS = (
         alone=0.2,
         in_ticks=True,
     ),
-    # Below 5 % is what an idle system does. At 25 % a CPU engine may be a third slower: more than quantizations gain.
-    # Who shares its cores evenly with one other program all the time loses half: 40 % in one launch is no chance.
+    # An idle system is below 5 %. At 25 % a CPU engine may be a third slower: more than quantizations gain.
+    # A constant even share with another program costs half: 40 % in one launch is not an accident.
     Limit(
         code="cpu_shared",
         what="of its cores' time other processes used",
@@ -62,7 +62,7 @@ HOST_LIMITS = (
         alone=0.4,
         in_ticks=True,
     ),
-    # Who waits for memory for 1 % of the time reclaims pages; at 10 % the machine thrashes.
+    # A machine that waits for memory for 1 % of the time reclaims pages; at 10 % it thrashes.
     Limit(
         code="memory_pressure",
         what="of the time processes waited for memory",
@@ -73,15 +73,16 @@ HOST_LIMITS = (
     ),
 )
 """Limits for shares of the time of all measured iterations together. On accelerators none makes a launch invalid: the
-host's cores only feed the device, and the effect shows in the times themselves (`not_steady`)."""
+host's cores only feed the device, and the times themselves show the effect (`not_steady`).
+"""
 
 
 @dataclass(frozen=True)
 class LostTime:
-    """The share of the time that a limit is for, over several readings: weighted by their time.
+    """Lost share of the time for one limit, over several readings, weighted by their time.
 
-    `certain` is `mean` less what the kernel's ticks leave open; `worst` is the largest share of one reading, and
-    `busiest` the process that used most there, empty where nobody knows.
+    `certain` is `mean` minus the uncertainty of the kernel's ticks. `worst` is the largest share of one reading, and
+    `busiest` the process with the highest use in it; empty if unknown.
     """
 
     mean: float
@@ -91,9 +92,9 @@ class LostTime:
 
 
 def lost_time(limit: Limit, read: Sequence[HostUse]) -> LostTime | None:
-    """Return what `limit` is for, over all of `read` together; None where none of them has it."""
+    """Return the lost time for `limit`, over all of `read` together; None if no reading has it."""
     shares = [(share, host) for host in read if (share := limit.share(host)) is not None]
-    time_s = math.fsum(host.window_s for _, host in shares)  # whose digits no order of the readings changes
+    time_s = math.fsum(host.window_s for _, host in shares)  # independent of the order of the readings
     if not time_s:
         return None
     mean = math.fsum(share * host.window_s for share, host in shares) / time_s

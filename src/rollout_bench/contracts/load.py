@@ -1,6 +1,6 @@
-"""The load of an experiment: lengths, shared prefixes, data sets, arrivals, whose server it goes to, what is scored.
+"""The load of an experiment: lengths, shared prefixes, data sets, arrivals, endpoints and scored tokens.
 
-Part of the spec, and written the same way in the config.
+It is part of the spec and has the same form in the config.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from rollout_bench.contracts.fields import (
 )
 
 KEPT_UP = 0.95
-"""A server that delivers at least this share of the rate that is offered keeps up."""
+"""A server keeps up if it delivers at least this share of the offered rate."""
 
 
 PAUSE_S = 1.0
-"""Seconds that a launch rests between two of its loads."""
+"""Pause of a launch between two of its loads, in seconds."""
 
 
 class _Bounded(Strict):
-    low: Tokens = Field(1, description="The shortest; what is drawn below it is drawn again.")
-    high: Tokens = Field(description="The longest; what is drawn above it is drawn again.")
+    low: Tokens = Field(1, description="Minimum length; shorter draws are repeated.")
+    high: Tokens = Field(description="Maximum length; longer draws are repeated.")
 
     @model_validator(mode="after")
     def _order(self) -> _Bounded:
@@ -43,26 +43,30 @@ class _Bounded(Strict):
 
 
 class Uniform(_Bounded):
-    """Every length from low to high is as likely."""
+    """Uniformly distributed lengths from low to high."""
 
-    distribution: Literal["uniform"] = Field(description="Which distribution it is.")
+    distribution: Literal["uniform"] = Field(description="Name of the distribution.")
 
 
 class Normal(_Bounded):
     """Normally distributed lengths, rounded."""
 
-    distribution: Literal["normal"] = Field(description="Which distribution it is.")
-    mean: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Mean, before the bounds cut it.")
-    std: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Standard deviation, before the bounds cut it.")
+    distribution: Literal["normal"] = Field(description="Name of the distribution.")
+    mean: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Mean, before truncation to the bounds.")
+    std: Annotated[Number, Field(gt=0, le=1e7)] = Field(
+        description="Standard deviation, before truncation to the bounds."
+    )
 
 
 class LogNormal(_Bounded):
-    """Lengths whose logarithm is normally distributed: many short ones and a long tail, as answers have it."""
+    """Log-normally distributed lengths: many short ones and a long tail, as in real answers."""
 
-    distribution: Literal["lognormal"] = Field(description="Which distribution it is.")
-    median: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Median, before the bounds cut it.")
+    distribution: Literal["lognormal"] = Field(description="Name of the distribution.")
+    median: Annotated[Number, Field(gt=0, le=1e7)] = Field(description="Median, before truncation to the bounds.")
     sigma: Annotated[Number, Field(gt=0, le=10)] = Field(
-        description="Standard deviation of the natural logarithm: 1 has one length in six beyond 2.7 times the median."
+        description=(
+            "Standard deviation of the natural logarithm: with 1, one length in six is above 2.7 times the median."
+        )
     )
 
 
@@ -79,23 +83,25 @@ Length = Annotated[
     | Annotated[LogNormal, Tag("lognormal")],
     Discriminator(_kind),
 ]
-"""A number of tokens, or how it is distributed."""
+"""A number of tokens, or its distribution."""
 
 
 DISTRIBUTIONS = ("uniform", "normal", "lognormal")
-"""What a length can be but a number."""
+"""Distributions of lengths."""
 
 
 def longest(length: Length) -> int:
-    """Return the most tokens that `length` can come to."""
+    """Return the maximum number of tokens of `length`."""
     return length if isinstance(length, int) else length.high
 
 
 class SharedPrefix(Strict):
-    """Tokens that prompts begin with together, as they do with a system prompt or few-shot examples."""
+    """Tokens at the beginning of several prompts, as in system prompts or few-shot examples."""
 
-    tokens: Tokens = Field(description="How many of a prompt's tokens are shared; each prompt has at least one more.")
-    groups: Count = Field(1, description="How many different prefixes there are; prompts take them in turn.")
+    tokens: Tokens = Field(
+        description="Shared tokens at the beginning of a prompt; each prompt has at least one more token."
+    )
+    groups: Count = Field(1, description="Number of different prefixes; prompts use them alternately.")
 
 
 DatasetFormat = Annotated[
@@ -110,10 +116,10 @@ DatasetFormat = Annotated[
 
 
 class DatasetSpec(Strict):
-    """A file that lengths or prompts come from, named by its content."""
+    """A file with lengths or prompts, identified by its content."""
 
     format: DatasetFormat
-    sha256: str = Field(description="SHA-256 of the file; where it lies is not part of the experiment.")
+    sha256: str = Field(description="SHA-256 of the file; its path is not part of the experiment.")
 
 
 def _rate(value: Any) -> Any:
@@ -130,41 +136,41 @@ def _rate(value: Any) -> Any:
 
 
 Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"], BeforeValidator(_rate)]
-"""Requests per second; inf sends all at once, trace when the data set says."""
+"""Requests per second; inf sends all immediately, trace uses the arrival times of the data set."""
 
 
 Duration = Annotated[Number, Field(gt=0, le=86_400)]
 
 
 class LoadPoint(Strict):
-    """How the requests of one pass are sent."""
+    """Arrival of the requests of one iteration."""
 
     concurrency: Count | None = Field(
-        None, description="Requests under way at once, at most: the next is sent when one ends. Null: no limit."
+        None, description="Maximum number of simultaneous requests: the next is sent when one ends. Null: no limit."
     )
     request_rate: Rate = Field(
         "inf",
         description=(
-            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
-            "concurrency lets them; trace: when the data set says."
+            "Requests sent per second, whether or not earlier ones have ended; inf: all immediately, or as soon "
+            "as concurrency permits; trace: at the arrival times of the data set."
         ),
     )
     duration_s: Duration | None = absent(
-        "Seconds in which requests are sent, at a request_rate or with a concurrency. Null: until all requests of the "
-        "workload are sent."
+        "Seconds during which requests are sent, at a request_rate or with a concurrency. Null: until all "
+        "requests of the workload are sent."
     )
     requests: Count | None = absent(
-        "Requests that are sent, through the prompts of the workload in order, and from the first again. Null: each "
-        "once, or as many as duration_s takes."
+        "Number of requests to send, through the prompts of the workload in order, and from the first again."
+        " Null: each once, or as many as fit into duration_s."
     )
 
     stage: Count | None = absent(
-        "Its place among the loads of a launch, from 1. Null where these rise, so that each is told by what it is."
+        "Position among the loads of a launch, from 1. Null if the loads rise, so that their values identify them."
     )
 
     @property
     def label(self) -> str:
-        """How tables name it: `all at once`, `8 at once`, `4 req/s`, `as traced`, `stage 2: 8 at once for 30 s`."""
+        """Name in tables: `all at once`, `8 at once`, `4 req/s`, `as traced`, `stage 2: 8 at once for 30 s`."""
         rate = {"inf": "", "trace": "as traced"}.get(str(self.request_rate), f"{self.request_rate} req/s")
         rate = rate.replace(".0 req/s", " req/s")
         limit = "" if self.concurrency is None else f"{self.concurrency} at once"
@@ -175,13 +181,13 @@ class LoadPoint(Strict):
 
     @property
     def weight(self) -> tuple[float, float]:
-        """By what loads are sorted from the lightest on; what is sent at once comes last."""
+        """Sort key of loads, the lightest first; loads that send all requests immediately come last."""
         rate = self.request_rate if isinstance(self.request_rate, float) else math.inf
         return rate, math.inf if self.concurrency is None else self.concurrency
 
     @property
     def due_requests(self) -> int | None:
-        """How many requests it sends; None where nothing says it but the workload, or how fast answers come."""
+        """Number of requests; None if it depends on the workload or on the speed of the answers."""
         if self.requests is not None:
             return self.requests
         if self.duration_s is None or not isinstance(self.request_rate, float):
@@ -190,7 +196,7 @@ class LoadPoint(Strict):
 
     @property
     def least_s(self) -> float:
-        """Seconds that a pass of it takes at the least; 0 where nothing says it but how fast answers come."""
+        """Minimum duration of an iteration, in seconds; 0 if it depends on the speed of the answers."""
         if self.duration_s is not None:
             return self.duration_s
         due = self.due_requests
@@ -216,7 +222,7 @@ Harness = Annotated[
     Literal["rollout-bench", "guidellm", "vllm-bench"],
     Field(
         description=(
-            "What sends the requests of online launches: rollout-bench itself, or a command, which needs prompts_as: "
+            "Sender of the requests of online launches: rollout-bench itself, or a command, which needs prompts_as: "
             "text: vllm-bench, `vllm bench serve`; guidellm, `guidellm run`."
         )
     ),
@@ -231,45 +237,45 @@ Api = Annotated[Literal["completions", "chat"] | None, AfterValidator(_by_defaul
 
 
 class Traffic(Strict):
-    """How requests arrive at a server, at one load or at several, as far as config and spec say the same."""
+    """Arrival of requests at a server, at one load or several: the settings that config and spec share."""
 
     burstiness: Burstiness = Field(
         1.0,
         description=(
-            "How uneven arrivals are at a request_rate: 1, a Poisson process; below 1, in bursts; above, more even "
-            "(the shape of the gamma distribution of the gaps); constant, with even gaps."
+            "Unevenness of arrivals at a request_rate: 1, a Poisson process; below 1, in bursts; above 1, more "
+            "even (the shape of the gamma distribution of the gaps); constant, with even gaps."
         ),
     )
     api: Api = absent(
-        "What is asked for. completions, or null: /v1/completions; chat: /v1/chat/completions, the prompt as text in "
-        "one message of the user, to which the server's chat template adds."
+        "Requested endpoint. completions, or null: /v1/completions; chat: /v1/chat/completions, with the "
+        "prompt as text in one message of the user, to which the server's chat template adds."
     )
 
 
 class LoadSpec(Traffic):
-    """How requests arrive at a server, and who sends them."""
+    """Arrival of requests at a server, and their sender."""
 
     points: tuple[LoadPoint, ...] = Field(min_length=1, description="Loads that a launch measures one after the other.")
     token_ids: bool = Field(description="Whether prompts are sent as token ids; else as text.")
     harness: Harness
-    harness_version: str | None = absent("Version of the package that provides it. Null: rollout-bench itself.")
+    harness_version: str | None = absent("Version of the harness's package. Null: rollout-bench itself.")
 
 
 ENDPOINT_VOCABULARY = 32_000
-"""Token ids of prompts are drawn below this number where an endpoint's tokenizer does not say how many there are."""
+"""Upper limit of prompts' token ids for an endpoint whose tokenizer does not give the size of its vocabulary."""
 
 
 class EndpointSpec(Strict):
-    """A server that somebody else started."""
+    """A server that was started outside of rollout-bench."""
 
     url: Text = Field(description="Base address of its OpenAI-compatible API, up to and with /v1.")
     model: Text = Field(description="The model's name there, as /v1/models lists it.")
     api_key_env: Variable | None = Field(
-        None, description="Environment variable that holds its API key. The key itself stands nowhere."
+        None, description="Environment variable that holds its API key. The key itself is not stored."
     )
     verify_tls: bool = Field(True, description="false: accept any certificate.")
     headers: dict[str, VariableText] = Field(
-        {}, description="Further headers. ${NAME} stands for an environment variable, which secrets have to be in."
+        {}, description="Further headers. ${NAME} is replaced by an environment variable, which secrets must use."
     )
     tokenizer: Text | None = absent(
         "Folder or hub id of its model's tokenizer, which makes the text of prompts that travel as text, and reads "
@@ -279,34 +285,38 @@ class EndpointSpec(Strict):
 
 
 class DriftSettings(Strict):
-    """Which tokens launches in mode drift score, and how many sequences at once."""
+    """Scored tokens of launches in mode drift, and batch sizes."""
 
     prompts: Annotated[Count, Field(ge=2, le=65_536)] = Field(
-        64, description="Prompts of the workload that the reference continues, once each: sequences that are scored."
+        64, description="Prompts of the workload that the reference continues once each: the scored sequences."
     )
     tokens: Annotated[Count, Field(le=65_536)] = Field(
-        128, description="Tokens that it samples after each prompt, at most: fewer where max_model_len has no room."
+        128, description="Maximum number of tokens sampled after each prompt: fewer if max_model_len is reached."
     )
     reference: Name = Field(
         "bf16",
-        description="The quantization that samples the tokens, under the default setting, and that the others' "
-        "probabilities are held against.",
+        description=(
+            "The quantization that samples the tokens, under the default setting, and that the others' "
+            "probabilities are compared with."
+        ),
     )
     batch_sizes: Annotated[
         list[Annotated[Count, Field(le=65_536)]],
         BeforeValidator(brackets),
         AfterValidator(lambda values: sorted(set(values))),
         Field(max_length=16),
-    ] = Field([1, 64], description="Sequences that are scored at once: all of them are, with each of these numbers.")
+    ] = Field(
+        [1, 64], description="Numbers of sequences that are scored at once: all sequences are scored with each number."
+    )
 
 
 class DriftSpec(Strict):
-    """Which tokens are scored, and how many sequences at once."""
+    """Scored tokens and batch sizes."""
 
-    prompts: int = Field(ge=2, description="Sequences that are scored.")
-    tokens: int = Field(ge=1, description="Tokens that are sampled after each prompt, at most.")
+    prompts: int = Field(ge=2, description="Scored sequences.")
+    tokens: int = Field(ge=1, description="Maximum number of tokens sampled after each prompt.")
     batch_sizes: tuple[int, ...] = Field(min_length=1, description="Sequences that are scored at once.")
     reference: str | None = absent(
-        "Folder of the experiment whose first launch sampled the tokens, which ends in the key of its spec. Null in the"
-        " reference itself."
+        "Folder of the experiment whose first launch sampled the tokens; it ends in the key of its spec. "
+        "Null in the reference itself."
     )

@@ -1,4 +1,4 @@
-"""The registry of metrics: what a launch is measured by, what it is called, and which way is better."""
+"""The registry of metrics: their names, definitions and better directions."""
 
 from __future__ import annotations
 
@@ -15,37 +15,36 @@ from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.core.numbers import plain_percent
 
 ENERGY = "energy"
-"""Group of metrics that only launches have whose energy is known."""
+"""Group of metrics that need a launch's energy."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of a launch: the mean over valid launches is a column, and its ratio to the baseline's a verdict.
+    """A number of a launch: its mean over valid launches is a column, and its ratio to the baseline's gets a verdict.
 
     Args:
-        name: as a config and the prefix of columns have it. It ends with the unit.
+        name: name in configs and prefix of columns, ending with the unit.
         unit: of the value; empty for a count.
         header: of its column in a table, and its name in a sentence.
         definition: at the foot of the summary and in the reference.
-        better: which way; neither where no verdict is wanted.
-        value: of a record with at least one measured iteration, None where it can't tell.
-        of_passes: of measured iterations: of all of a launch, in place of `value` where that is None, or of single
-            ones, which rounds of interleaved engines are compared by. Without both it is read from the rows of a side
-            file.
-        of_sequences: whether these are the times of sequences, of which `Anatomy` in analysis/stats/anatomy.py has the
-            metric by its name. Else they are of requests to a server: `Service` in analysis/timed/service.py has it.
-        part: field of a pass that it is read from, where only passes of one mode have that; else empty.
-        speedup: header of its speed-up's column; empty where neither way is better.
-        words: what is better by it, and what is worse.
-        column: of summary.csv; the name where empty.
-        group: the columns of a table that it belongs to; empty where only summary.csv has it. Those of `throughput`
-            and `start-up` are in tables of every mode that generates, those of `energy` have a table of all modes;
-            `step` and `rates` offline only, `requests`, `load`, `service` and `latencies` online only, `transitions`
-            in cycles and `placed` in placements only.
-        optional: its column is left out of a table in which no line has a value.
-        set_by_load: a load that says when requests arrive sets it, as long as the server keeps up.
-        factor: makes of the value what `header` says, milliseconds of seconds.
-        digits: that a table shows.
+        better: the better direction; neither for a metric without a verdict.
+        value: function of a record with at least one measured iteration; returns None if unknown.
+        of_passes: function of measured iterations. It is applied to all of a launch if `value` is None, and to single
+            ones for comparisons by round. Without both, the metric is read from the rows of a side file.
+        of_sequences: whether the rows are times of sequences: `Anatomy` in analysis/stats/anatomy.py has the metric
+            under this name. Otherwise they are requests to a server: `Service` in analysis/timed/service.py has it.
+        part: field of an iteration that it needs and that only one mode has; else empty.
+        speedup: header of its speed-up's column; empty if neither direction is better.
+        words: words for better and for worse.
+        column: name in summary.csv; the metric's name if empty.
+        group: group of table columns; empty if only summary.csv has it. `throughput` and `start-up` are in tables of
+            every mode that generates, and `energy` has a table for all modes. `step` and `rates` are offline only;
+            `requests`, `load`, `service` and `latencies` online only; `transitions` in cycles and `placed` in
+            placements only.
+        optional: whether tables without any value omit its column.
+        set_by_load: whether a load with arrival times determines it, as long as the server keeps up.
+        factor: factor from the value to the unit in `header`, such as seconds to milliseconds.
+        digits: significant digits in tables.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Metric:
 
     @property
     def heads(self) -> str:
-        """The name of its column in summary.csv."""
+        """Name of its column in summary.csv."""
         return self.column or self.name
 
     @property
@@ -78,16 +77,16 @@ class Metric:
 
     @property
     def in_rows(self) -> bool:
-        """Whether a side file has it, and not the record."""
+        """Whether it is read from a side file instead of the record."""
         return self.value is None and self.of_passes is None
 
     @property
     def in_passes(self) -> bool:
-        """Whether single passes have it, in the record or in a side file, and not only launches."""
+        """Whether single iterations have it, in the record or in a side file."""
         return self.of_passes is not None or self.of_sequences
 
     def read(self, record: Record) -> float | None:
-        """Return the value of a launch; None where its record can't tell, as of a metric that is in rows."""
+        """Return the value of a launch; None if its record does not have it, as for a metric in rows."""
         if self.value is not None or self.of_passes is None:
             return None if self.value is None else self.value(record)
         measured = [iteration for iteration in record.iterations if not iteration.warmup]
@@ -112,7 +111,7 @@ def _per_device(record: Record) -> float:
 
 
 def _step_time_s(passes: Sequence[Iteration]) -> float:
-    import numpy as np  # not at the top: who only wants a name need not wait for it
+    import numpy as np  # not at the top: callers that only need names should not wait for it
 
     return float(np.mean([iteration.elapsed_s for iteration in passes]))
 
@@ -130,17 +129,16 @@ def _placed_s(passes: Sequence[Iteration]) -> float:
 
 
 def _startup_s(record: Record) -> float | None:
-    """Return the start-up time; None where other engines started meanwhile, which it then tells of as well."""
+    """Return the start-up time; None if other engines started simultaneously, because it then includes their load."""
     if record.block is not None and record.block.started == "together":
         return None
     return record.startup.import_s + record.startup.init_s
 
 
 def _devices_read(record: Record) -> list[DeviceUse] | None:
-    """Return what devices told around measured iterations; None unless the energy of each is known.
+    """Return the device readings around measured iterations; None unless the energy of each is known.
 
-    Of a cycle and a placement it is not: their readings surround proofs, too, so a third of what they have
-    may be of measuring.
+    Cycles and placements have none: their readings include proofs, which may be a third of the energy.
     """
     measured = [it for it in record.iterations if not it.warmup]
     if any(it.transition or it.placed for it in measured):
@@ -156,7 +154,7 @@ def _uses(passes: Sequence[Iteration]) -> list[DeviceUse]:
 
 
 def _where_read(of_passes: Callable[[Sequence[Iteration]], float]) -> Callable[[Record], float | None]:
-    """Return what reads a launch as `of_passes` does, where the energy of all of its passes is known."""
+    """Return a function that applies `of_passes` to a launch, or returns None if the energy is not fully known."""
 
     def value(record: Record) -> float | None:
         if _devices_read(record) is None:
@@ -172,7 +170,7 @@ def _energy_per_token_j(passes: Sequence[Iteration]) -> float:
 
 
 def _tokens_per_j(passes: Sequence[Iteration]) -> float:
-    """Return the inverse: output tokens per joule, which is the same as per second and watt."""
+    """Return output tokens per joule, the inverse of joules per token; equal to tokens per second and watt."""
     per_token_j = _energy_per_token_j(passes)
     return 1 / per_token_j if per_token_j else 0.0
 
@@ -216,7 +214,7 @@ _ALL = (
         speedup="speed-up per device",
         set_by_load=True,
     ),
-    # The next three are the same work over the same time: what they would say of it, output_tokens_per_s says.
+    # The next three are the same work over the same time, so output_tokens_per_s has their verdict.
     Metric(
         name="total_tokens_per_s",
         unit="tokens/s",
@@ -297,7 +295,7 @@ _ALL = (
         group="placed",
         optional=True,
     ),
-    # Only what a config names of the next three is read, and in summary.csv.
+    # The next three are read, and in summary.csv, only if the config names them.
     Metric(
         name="t90_s",
         unit="s",
@@ -521,7 +519,7 @@ METRICS = {metric.name: metric for metric in _ALL}
 """Every metric by its name, in the order of the columns of summary.csv."""
 
 COMPARED = tuple(metric.name for metric in _ALL if metric.better != "neither")
-"""Those that a config can name, which get a verdict."""
+"""Metrics with a verdict, which a config can name."""
 
 if TYPE_CHECKING:
     MetricName = str
@@ -530,4 +528,4 @@ else:
     """A name in `COMPARED`; no type checker follows a registry."""
 
 Metrics = Annotated[list[MetricName], BeforeValidator(brackets), AfterValidator(no_duplicates)]
-"""A selection of metrics: at least one, none twice."""
+"""A selection of metrics: at least one, without repetition."""

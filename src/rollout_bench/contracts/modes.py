@@ -1,7 +1,7 @@
-"""The modes: what each measures, and what plan, launch, analysis, report and rules have to know of it.
+"""The modes: what each measures, and its properties for plan, launch, analysis, report and rules.
 
-A mode is an entry here, its worker, its record model where it needs one, its tables and its page. What is imported by
-name stays in the process that calls it: the worker in the engine's, the tables in the report's.
+A mode consists of an entry here, its worker, its record model if needed, its tables and its page. Functions that are
+imported by name stay in the process that calls them: the worker in the engine's, the tables in the report's.
 """
 
 from __future__ import annotations
@@ -17,43 +17,42 @@ from rollout_bench.contracts.metrics import Metric
 from rollout_bench.contracts.record import Launched, Record
 
 SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
-"""How the names of what lies beside a record end: a row per sequence, a folder of traces."""
+"""Endings of names beside a record: a side file with a row per sequence, and a folder of traces."""
 
 MESSAGE_ROWS = ".messages.jsonl.gz"
-"""The same of a row per message."""
+"""Ending of a side file with a row per message."""
 
 SCORE_ROWS = ".scores.jsonl.gz"
-"""The same of a row per scored sequence."""
+"""Ending of a side file with a row per scored sequence."""
 
 _WORKERS, _TABLES = "rollout_bench.measure.engine", "rollout_bench.report.tables"
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What launches of one mode do and leave, and what is made of it.
+    """The work and the output of launches of one mode.
 
     Attributes:
-        name: as configs, specs and the folder below results/ have it.
-        title: what it measures, in a few words.
+        name: in configs, specs and as the folder below results/.
+        title: its measurement, in a few words.
         worker: module:function that does the job in the engine's process.
         record: model of the record.
-        side_files: endings of what a launch writes beside its record.
+        side_files: endings of the files that a launch writes beside its record.
         generates: whether its records have tokens per second, so that experiments are compared by them.
-        has_loads: whether requests arrive at a server in ways that the workload names, and are timed one by one.
-        passes: how often the workload is run: `repeated` as the config says, `once` after its warm-up, or not at all.
-        launches: how many make an experiment: as many as the config wants, `least` where it says auto, or one.
-        data_parallel: what a launch does with several replicas: measures all, measures one of them, refuses.
-        interleaves: whether engines that are compared may be alive together and make their passes in turn. Not
-            online: a server that waits between two loads still has clients, timers and metrics that belong to its own
-            window of time. And a launch that traces a step once has no passes to take turns with.
-        metrics: what its experiments are compared by where a config says nothing else; none of modes that compare
-            otherwise.
-        settings: key of the config, and field of the spec, that only this mode has; empty where there is none.
-        tables: module:function that makes its part of the summary, tables, notes and further files, from what the
-            report has: (report.parts.Findings) -> report.parts.SummaryPart.
-        figures: names of the figures that show it, from the registry of figures in the report.
-        page: the page in docs/ that says how to use it.
-        example: a config that plans it.
+        has_loads: whether requests arrive at a server as the workload sets, and are timed individually.
+        passes: iterations of the workload: `repeated` as configured, `once` after its warm-up, or none.
+        launches: launches of an experiment: as many as the config sets, `least` for its auto, or one.
+        data_parallel: a launch with several replicas measures all, measures one of them, or is refused.
+        interleaves: whether compared engines may be alive simultaneously and alternate their iterations. Online is not
+            interleaved: a server that waits between two loads still has clients, timers and metrics of its own time
+            window. A launch that traces a step once has no iterations to alternate.
+        metrics: default metrics of comparisons; none for modes that compare otherwise.
+        settings: key of the config, and field of the spec, that only this mode has; empty if there is none.
+        tables: module:function that makes its part of the summary, tables, notes and further files:
+            (report.parts.Findings) -> report.parts.SummaryPart.
+        figures: names of its figures in the report's registry.
+        page: its how-to page in docs/.
+        example: an example config.
     """
 
     name: str
@@ -261,23 +260,23 @@ DRIFT = Mode(
 )
 
 MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, MESSAGES, DRIFT)}
-"""Name -> mode, in the order in which they are listed everywhere."""
+"""Name -> mode, in the order of all lists."""
 
 
 def mode_of(name: str) -> Mode:
-    """Return the mode called `name`; a folder of results that no mode is called by is taken to hold offline records."""
+    """Return the mode called `name`, or offline for an unknown folder of results."""
     return MODES.get(name, OFFLINE)
 
 
 def only_mode(metric: Metric) -> str:
-    """Return the only mode whose experiments have `metric`; empty where those of each have."""
+    """Return the only mode whose experiments have `metric`; empty if all modes have it."""
     if metric.of_requests:
         return ONLINE.name
     return {"": "", "transition": CYCLE.name, "placed": PLACEMENT.name}[metric.part]
 
 
 def named(function: str) -> Callable[..., Any]:
-    """Return what module:function names, imported now."""
+    """Import and return the function named by module:function."""
     module, _, name = function.partition(":")
     found: Callable[..., Any] = getattr(import_module(module), name)
     return found

@@ -1,10 +1,9 @@
-"""The post-mortem of a launch: whether it left a record, else how far it came, why it ended there, and what to do.
+"""The post-mortem of a launch: whether it left a record; otherwise its last phase, the cause and the remedy.
 
-Whoever saw a launch end turns what it left (an exception, a log, an exit status, the state of a job) into a `Cause`:
-`measure/launch/failures.py` for the engine, `cluster/slurm.py` for the scheduler. All else is here, so that every
-command says the same of it: how a failure is written, worded, and whose fault it is.
-
-Imported while the workflow is parsed, so no large library.
+The observer of a launch's end converts its traces (an exception, a log, an exit status, the state of a job) into a
+`Cause`: `measure/launch/failures.py` for the engine, `cluster/slurm.py` for the scheduler. The rest is here, so that
+every command writes, words and attributes failures in the same way.
+This module is imported while the workflow is parsed, so it needs no large library.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ State = Literal["measured", "failed", "missing"]
 
 
 NODE_STATUS = 75
-"""Exit status where the node was at fault: EX_TEMPFAIL of sysexits.h, another try elsewhere may succeed."""
+"""Exit status for a fault of the node: EX_TEMPFAIL of sysexits.h, because a retry elsewhere may succeed."""
 
 NODE_FAULTS = frozenset(
     {
@@ -37,17 +36,17 @@ NODE_FAULTS = frozenset(
         "preempted",
     }
 )
-"""Categories that are no fault of what is measured: the same launch may well succeed on another node."""
+"""Categories of failures that the experiment does not cause: the same launch may succeed on another node."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a launch failed.
+    """Cause of a launch's failure.
 
     Args:
         category: short name of the kind of failure.
         cause: what happened, in one line.
-        fix: what to do about it, in one line.
+        fix: the remedy, in one line.
     """
 
     category: str
@@ -56,7 +55,7 @@ class Cause:
 
 
 def state_of(record: Path) -> State:
-    """Return what is left of the launch that is to write `record`; a record counts for more than a failure."""
+    """Return the state of the launch that writes `record`; a record takes precedence over a failure."""
     if record.is_file():
         return "measured"
     return "failed" if failure_path(record).is_file() else "missing"
@@ -65,15 +64,15 @@ def state_of(record: Path) -> State:
 def failure_of(
     experiment: str, launch: int, phase: str, cause: Cause, log: str, node: str | None, job: str | None
 ) -> Failure:
-    """Return what a launch leaves that has failed now.
+    """Return the failure of a launch that has failed now.
 
     Args:
         experiment: folder name of its experiment.
         launch: its index.
-        phase: how far it came.
-        cause: why it came no further.
-        log: path of the log that tells more.
-        node: name of the machine; None where it reached none.
+        phase: its last phase.
+        cause: the cause of the failure.
+        log: path of the log with details.
+        node: name of the machine; None if it reached none.
         job: id of the scheduler's job; None outside of a scheduler.
     """
     return Failure(
@@ -92,14 +91,15 @@ def failure_of(
 
 
 def is_nodes_fault(failure: Failure) -> bool:
-    """Return whether the launch may succeed as it is on another node; else what it measures has to change."""
+    """Return whether the unchanged launch may succeed on another node; else the experiment must change."""
     return failure.category in NODE_FAULTS
 
 
 def failed_by_itself(record: Path, plan: Path) -> bool:
-    """Return whether a launch left a failure and no record, would fail on any node, and did so in this run.
+    """Return whether a launch failed in this run, without a record, and would fail on any node.
 
-    That is since the plan file `plan` was written; where there is none, whenever. A failure that can't be read is none.
+    This run began when the plan file `plan` was written; without it, any failure counts. An unreadable failure does not
+    count.
     """
     path = failure_path(record)
     try:
@@ -112,7 +112,7 @@ def failed_by_itself(record: Path, plan: Path) -> bool:
 
 
 def error_of(failure: Failure, name: str | None = None) -> UserError:
-    """Return the two lines that say how far the launch `name` came, why it failed and what to do."""
+    """Return the error with the last phase of the launch `name`, the cause and the remedy."""
     name = name or f"{failure.experiment} launch {failure.launch}"
     status = NODE_STATUS if is_nodes_fault(failure) else 1
     return UserError(f"{name}: {failure.phase}: {failure.cause}", f"{failure.fix} (log: {failure.log})", status)

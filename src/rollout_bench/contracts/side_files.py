@@ -1,4 +1,4 @@
-"""Side files: a line of JSON for each sequence, or for each look at a server, compressed, beside the record."""
+"""Side files beside the record: compressed lines of JSON, one per sequence, message or scored sequence."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _SCORES = TypeAdapter(list[ScoredRow])
 REMEDY = "restore it, or delete it: the launch then counts without it"
 
 LINE_BYTES = 1 << 16
-"""What a line takes at most, apart from what its tokens take."""
+"""Maximum bytes of a line without its tokens."""
 
 TOKEN_BYTES = 32
-"""What a line takes at most for a token: two numbers."""
+"""Maximum bytes of a line per token: two numbers."""
 
 SCORE_BYTES = 64
-"""The same of a token that is scored: four numbers."""
+"""Maximum bytes of a line per scored token: four numbers."""
 
 BATCH_BYTES = 1 << 20
-"""How much is validated in one call: of a million rows a call for each would take minutes."""
+"""Bytes that are validated in one call: one call per row would take minutes for a million rows."""
 
 
 def write_rows(path: Path, rows: Iterable[Strict]) -> str:
-    """Write a side file, whole or not at all; return its SHA-256 in hex."""
+    """Write a side file atomically; return its SHA-256 in hex."""
     lines = "".join(row.model_dump_json() + "\n" for row in rows)
     content = gzip.compress(lines.encode(), compresslevel=6, mtime=0)
     write_whole(path, content)
@@ -53,8 +53,8 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
     """Return the rows of the side file at `path`, which belongs to `record`.
 
     Raises:
-        UserError: naming file and line, where it is missing, damaged, of another launch, or not of as many rows and
-            tokens as the record counts.
+        UserError: the file is missing, damaged, of another launch, or differs from the record's numbers of rows or
+            tokens; the message names file and line.
     """
     expected = sum(map(_rows_of, record.iterations))
     line_bytes = LINE_BYTES + TOKEN_BYTES * longest(record.spec.workload.output_tokens)
@@ -78,7 +78,7 @@ def _rows_of(iteration: Iteration) -> int:
 
 
 def read_messages(path: Path, record: Messages) -> list[MessageRow]:
-    """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
+    """Return the rows of the side file at `path`, which belongs to `record`; errors are as in `read_sequences`."""
     with _needed_by_its_record():
         rows = _read(path, _MESSAGES, MessageRow, record.messages, LINE_BYTES)
         if len(rows) != record.messages:
@@ -94,7 +94,7 @@ def read_messages(path: Path, record: Messages) -> list[MessageRow]:
 
 
 def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
-    """Return the rows of the side file at `path`, which belongs to `record`; raise as `read_sequences`."""
+    """Return the rows of the side file at `path`, which belongs to `record`; errors are as in `read_sequences`."""
     drift = record.spec.drift
     assert drift is not None, "records of this mode have it"
     with _needed_by_its_record():
@@ -117,7 +117,7 @@ def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
 
 @contextmanager
 def _needed_by_its_record() -> Iterator[None]:
-    """Have errors inside say to delete the record with its side file, without which it shows nothing."""
+    """Change the remedy of errors inside: delete the record with its side file, since it is useless without it."""
     try:
         yield
     except UserError as error:
@@ -127,7 +127,7 @@ def _needed_by_its_record() -> Iterator[None]:
 
 
 def _read(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row], most: int, line_bytes: int) -> list[_Row]:
-    """Return the rows of a side file with `most` lines of `line_bytes` at most: what is packed well needs no memory."""
+    """Return the rows of a side file with at most `most` lines of `line_bytes`, to limit the unpacked size."""
     if not path.is_file():
         raise UserError(f"{path}: is missing" if not path.exists() else f"{path}: is no file", REMEDY)
     found: list[_Row] = []
@@ -140,7 +140,7 @@ def _read(path: Path, rows: TypeAdapter[list[_Row]], row: type[_Row], most: int,
 
 
 class _DamagedRowError(Exception):
-    """What is wrong with a side file."""
+    """A problem of a side file."""
 
 
 def _check_written_with(path: Path, record: Record | Messages | Drift) -> None:
@@ -186,4 +186,4 @@ def _validated(lines: list[bytes], rows: TypeAdapter[list[_Row]], row: type[_Row
                 first = error.errors()[0]
                 problem = ": ".join([*map(str, first["loc"]), first["msg"]])
                 raise _DamagedRowError(f"line {number}: {problem}") from None
-        raise  # what no line alone can cause
+        raise  # not caused by a single line

