@@ -1,1 +1,1 @@
-"""Launches as jobs of Slurm and Kubernetes: what they ask for, who owns them, how they ended."""
+"""Launches as jobs of Slurm and Kubernetes: their resources, owners and failures."""

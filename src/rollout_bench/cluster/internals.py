@@ -1,4 +1,4 @@
-"""Snakemake's insides: all that is used of them, in one place."""
+"""All uses of Snakemake's internals, in one place."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Internals:
-    """Everything that is used of Snakemake 9.27 besides its settings and directives, each with its reason.
+    """The internals of Snakemake 9.27 that we use, each with the reason.
 
     Args:
-        workflow: Snakemake's.
+        workflow: Snakemake's `Workflow` object.
     """
 
     def __init__(self, workflow: Any) -> None:
@@ -18,47 +18,48 @@ class Internals:
     def limit_of(self, resource: str) -> int | None:
         """Return the limit of a resource that the user set (`--resources devices=4`), or None.
 
-        Settings hold it too, but not parsed.
+        Snakemake's settings have only the unparsed text of this limit.
         """
         limit = self._workflow.global_resources.get(resource)
         return None if limit is None else limit.value
 
     def limit(self, resource: str, most: int) -> None:
-        """Limit a resource of all jobs together.
+        """Limit the total of a resource over all jobs.
 
-        A profile can't: how many devices there are is known only on the machine, and a user's `--resources` would
-        replace the profile's list, those of single devices included.
+        A profile can't set this limit, because the number of devices is known only on the machine. A user's
+        `--resources` would also replace the profile's whole list, including the limits of single devices.
         """
         self._workflow.register_resource(resource, most)
 
     def force(self, rule: str) -> None:
-        """Run a rule even if Snakemake takes its outputs for up to date.
+        """Run a rule even if Snakemake considers its outputs up to date.
 
-        It takes them for up to date where an input is missing, and does not see that the selection changed or that a
-        record was copied or deleted. `forcerun` in a profile would write the summary anew in every run, and no run
-        would say that nothing is to be done.
+        Snakemake considers outputs up to date if an input is missing. It also ignores a changed selection, and copied
+        or deleted records. `forcerun` in a profile is no alternative: it would rewrite the summary in every run, and
+        Snakemake would never print that there is nothing to be done.
         """
         self._workflow.dag.forcerules.add(self._workflow.get_rule(rule))
 
     def force_output(self, path: str) -> None:
-        """Run the job of an output even if the file is there: an empty mark, which no record stands behind any more."""
+        """Run the job of an output even if the file exists, for a mark whose records are gone."""
         self._workflow.dag.forcefiles.add(path)
 
     def outputs_to_make(self) -> list[str]:
-        """Return the outputs of all jobs that are to run; no directive tells them before the first begins."""
+        """Return the outputs of all jobs to run. No directive lists them before the first job begins."""
         return [str(file) for job in self._workflow.dag.needrun_jobs() for file in job.output]
 
     def rules_to_run(self) -> set[str]:
-        """Return the names of the rules whose jobs are to run; no directive tells them before the first begins."""
+        """Return the names of the rules of all jobs to run. No directive lists them before the first job begins."""
         return {job.rule.name for job in self._workflow.dag.needrun_jobs()}
 
     def drop_default_rate_limit(self) -> None:
-        """Take back Snakemake's limit of 100 jobs a second, which nothing here comes near; another one stays.
+        """Remove Snakemake's default limit of 100 jobs a second. A limit that the user set stays.
 
-        With a limit, each look for jobs to start sets a timer of its timespan that has it look once more, and that
-        one sets the next: after k launches Snakemake looks k times a second through all that are left, with a thread
-        for each timer, beside the engine that is measured. `max-jobs-per-timespan` in a profile can't switch it off,
-        and with a longer timespan Snakemake does not end before its last timer has.
+        This workflow never reaches 100 jobs a second, but the limit has a cost. Each search for jobs to start sets a
+        timer for another search, which sets the next timer. After k launches Snakemake searches all remaining jobs k
+        times a second, with a thread for each timer, while an engine is measured.
+        `max-jobs-per-timespan` in a profile can't switch the limit off. With a longer timespan, Snakemake waits at its
+        end for the last timer.
         """
         limit = self._workflow.scheduling_settings.max_jobs_per_timespan
         if limit and (limit.max_jobs, limit.timespan) == (100, 1):

@@ -1,4 +1,4 @@
-"""One Job that measures a config on Kubernetes: its pod runs the workflow, and leaves the results on a claim."""
+"""The Kubernetes Job that measures a config. Its pod runs the workflow and writes the results to a volume claim."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
 
 HOME = "/opt/rollout-bench"
-"""The project, as the images of containers/ hold it."""
+"""Folder of the project in the images built from containers/."""
 
 TEMPLATE = Path(__file__).with_name("job.yaml.j2")
 
 RESOURCES: Mapping[Platform, str] = {"cuda": "nvidia.com/gpu", "ascend": "huawei.com/Ascend910"}
-"""What the vendors' device plugins call a device."""
+"""Names of a device in the vendors' device plugins."""
 
 
 def manifest(experiments: Sequence[Experiment], platform: Platform, config: Config, merged: Mapping[str, Any]) -> str:
-    """Return the manifest of the Job and of what it mounts, as YAML.
+    """Return the YAML manifest of the Job and of the objects that it mounts.
 
     Args:
-        experiments: what the config comes to; the pod has as many devices as the largest launch needs.
-        platform: whose devices these are.
-        config: says what the pod is like.
-        merged: the same config as it was read.
+        experiments: all experiments of the config; the pod has enough devices for the largest launch.
+        platform: platform of the devices.
+        config: the validated config, whose `kubernetes` section describes the pod.
+        merged: the same config before validation.
 
     Raises:
-        UserError: no image is named, or the template can't be read or filled.
+        UserError: if the config names no image, or the template can't be read or filled.
     """
     settings = config.kubernetes
     if settings.image is None:
@@ -64,7 +64,7 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
 
 
 def _in_pod(merged: Mapping[str, Any], has_models: bool) -> dict[str, Any]:
-    """Return the config with paths as a pod has them: data sets on the claim, weights on theirs."""
+    """Return the config with the pod's paths: data sets on the results claim, weights on the models claim."""
     workloads = {}
     for name, workload in merged["workload_settings"].items():
         dataset = workload.get("dataset") if isinstance(workload, Mapping) else None

@@ -1,13 +1,12 @@
-"""Who owns a launch while it is measured, and failures of owners that ended silently.
+"""Claims on launches that are being measured, and failures of processes that ended silently.
 
-It keeps two processes from measuring one launch at the same time, on whatever machines they run, and it is what
-remains of a process that was killed. Made by a hard link, which exactly one of several wins on any shared file system,
-NFS included, where the locks of flock may be of one machine only. No lock tells whether the holder lives, so that is
-asked: the kernel, where the holder ran on this machine, else Slurm. Where neither can tell, the claim holds for as long
-as a launch may take.
+A claim prevents two processes on any machines from measuring a launch simultaneously. It also remains after a process
+was killed. A claim is a hard link: on any shared file system, NFS included, exactly one process succeeds in making it.
+Locks of flock may hold on one machine only.
+A claim does not show whether its process is alive. The kernel answers for processes of this machine, Slurm for others.
+Without an answer, the claim is valid for the maximum duration of a launch.
 
-A launch leaves its claim while it is measured, and Slurm a log for each job; those, and what Slurm still knows of the
-job, say why there is no record.
+If a launch left no record, the cause comes from its claim, the log of its Slurm job, and Slurm's state of the job.
 """
 
 from __future__ import annotations
@@ -33,59 +32,60 @@ from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import group_of, node_name, scheduler_job
 
 SPARE_S = 900.0
-"""How much longer than its time limit a launch may take: ending the engine, writing, clocks that differ."""
+"""Seconds that a launch may exceed its time limit: end of the engine, writing of files, differing clocks."""
 
 PATIENCE_S = 60.0
-"""How long a process of the same job that a failed node left behind may take to end."""
+"""Seconds that we wait for the end of a process of the same job on a failed node."""
 
 
 class Owner(Strict):
-    """Who measures a launch."""
+    """The process that measures a launch."""
 
-    host: str = Field(description="Name of the machine, as its kernel has it.")
-    node: str = Field(description="Name of the machine, as its scheduler has it.")
-    pid: int = Field(description="The measuring command.")
-    started_ticks: int = Field(description="Its start in clock ticks since boot, which tells it from a later process.")
+    host: str = Field(description="Host name of the machine.")
+    node: str = Field(description="The scheduler's name of the machine.")
+    pid: int = Field(description="Pid of the measuring command.")
+    started_ticks: int = Field(description="Start of the command in clock ticks since boot, because pids are reused.")
     job: str | None = Field(description="Id of the scheduler's job.")
-    until_s: float = Field(description="When it has ended at the latest, in seconds since 1970.")
+    until_s: float = Field(description="Latest possible end of the command, in seconds since 1970.")
     log: str = Field(description="Path of the launch's log.")
 
     def lives(self) -> bool:
-        """Return whether the process may still be there; where nobody can tell, until the launch's time is over."""
+        """Return whether the process may still be running; if unknown, True until the launch's time is over."""
         if self.host == socket.gethostname():
             return group_of(self.pid).started == self.started_ticks
         if (
             self.job is not None and self.job == scheduler_job()
-        ):  # started again elsewhere: the scheduler has ended the first
+        ):  # the scheduler restarted the job here, so the first process has ended
             return False
         known = None if self.job is None else slurm.ask(self.job)
         if known is not None:
             return known.state in slurm.LIVING
-        # asked again, once the controller is known to answer: a busy one may have failed to, just before
+        # ask again after the controller has answered, because a busy controller may have missed the first question
         forgotten = self.job is not None and slurm.answers() and slurm.ask(self.job) is None
         return not forgotten and time.time() < self.until_s
 
     def holder(self) -> str:
-        """Who it is, in words."""
+        """Return the process in words, for messages."""
         return f"process {self.pid} on {self.node}" + (f", job {self.job}" if self.job else "")
 
 
 def read_claim(path: Path) -> Owner:
-    """Read a claim; raise `UserError` naming file and field."""
+    """Return the claim at `path`; raise a `UserError` with file and field if it is damaged."""
     return read_model(path, Owner, "delete the file if nothing measures that launch")
 
 
 @contextlib.contextmanager
 def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[Path, Owner], object]) -> Iterator[None]:
-    """Hold the claim on the launch that is to write `record` (an absolute path).
+    """Hold the claim on the launch of `record` (an absolute path) inside the block.
 
     Args:
+        record: path of the launch's record.
         log: the launch's log.
         timeout_s: the launch's time limit.
-        tell_of_dead: is told of a claim that a dead process left, before it is taken over.
+        tell_of_dead: called with the record and the claim of a dead process, before its claim is replaced.
 
     Raises:
-        UserError: another process measures it, or may do so, or the note can't be written.
+        UserError: if another process measures or may measure the launch, or the claim can't be written.
     """
     path = claim_path(record)
     own = Owner(
@@ -106,7 +106,7 @@ def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[P
     try:
         yield
     finally:
-        with contextlib.suppress(UserError):  # gone, or another's that took it over
+        with contextlib.suppress(UserError):  # gone, or replaced by another process
             if read_claim(path) == own:
                 word_path(record).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def _take(path: Path, ours: Path, own: Owner, tell_of_dead: Callable[[Owner], ob
             try:
                 other = read_claim(path)
             except UserError:
-                if not path.exists():  # given up meanwhile
+                if not path.exists():  # removed meanwhile
                     continue
                 raise
             if not other.lives():
@@ -143,7 +143,7 @@ def _take(path: Path, ours: Path, own: Owner, tell_of_dead: Callable[[Owner], ob
 
 
 def give_up(path: Path, dead: Owner) -> None:
-    """Remove the claim of a dead process, and no other that was made meanwhile."""
+    """Remove the claim of a dead process, but keep a newer claim at the same path."""
     aside = path.with_name(f".{path.name}.dead.{socket.gethostname()}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
@@ -156,10 +156,10 @@ def give_up(path: Path, dead: Owner) -> None:
 
 
 JOB_LOGS = Path("logs/slurm")
-"""Where the profile has Slurm put the logs of jobs: rule_launch/<mode>_<experiment>_<launch>/<job>.log."""
+"""Folder of the Slurm jobs' logs in the profile: rule_launch/<mode>_<experiment>_<launch>/<job>.log."""
 
 CANCEL_S = 180.0
-"""How long jobs may take to end that are cancelled: Slurm's KillWait, and the engine's end."""
+"""Seconds that cancelled jobs may need to end: Slurm's KillWait, and the end of the engine."""
 
 _KILLED = Cause(
     "killed",
@@ -169,12 +169,12 @@ _KILLED = Cause(
 
 
 def end_left_behind(folder: Path) -> None:
-    """Cancel what an earlier Snakemake in `folder`, which was killed, have left running or waiting on the cluster.
+    """Cancel running and waiting jobs of an earlier Snakemake in `folder` that was killed.
 
-    It would have done so itself, had it been let. Its launches would otherwise be measured twice.
+    Otherwise their launches would be measured twice.
 
     Raises:
-        UserError: they don't end.
+        UserError: if a job does not end.
     """
     if not JOB_LOGS.is_dir():
         return  # nothing was ever submitted from here
@@ -187,10 +187,9 @@ def end_left_behind(folder: Path) -> None:
 
 
 def under_way(results: Path) -> dict[str, str]:
-    """Return the records of `results` that are being measured, relative to it, and how far each launch is, in words.
+    """Return the running launches: path of the record, relative to `results` -> progress in words.
 
-    As far as can be said without a question to a scheduler: a launch on another machine counts for as long as it may
-    take.
+    No scheduler is asked. A launch on another machine counts as running until its time is over.
     """
     folder = results / STARTED
     found = {}
@@ -198,7 +197,7 @@ def under_way(results: Path) -> dict[str, str]:
         try:
             claim = read_claim(path)
         except UserError:
-            continue  # over meanwhile, or damaged: the launch itself will say so
+            continue  # finished meanwhile, or damaged: the launch itself reports that
         here = claim.host == socket.gethostname()
         if claim.lives() if here else time.time() < claim.until_s:
             record = path.relative_to(folder)
@@ -207,7 +206,7 @@ def under_way(results: Path) -> dict[str, str]:
 
 
 def _word_of(record: Path) -> str:
-    """Return how far a launch says that it is."""
+    """Return the progress that a launch has written."""
     try:
         return printable(word_path(record).read_text(errors="replace").strip()) or "begun"
     except OSError:
@@ -215,7 +214,7 @@ def _word_of(record: Path) -> str:
 
 
 def tell_of_claims(results: Path) -> list[Path]:
-    """Turn the claims of dead processes into failures; return the records that these would have written."""
+    """Turn the claims of dead processes into failures; return the paths of the missing records."""
     told = []
     folder = results / STARTED
     for path in sorted(folder.glob("*/*/launch-*.json")):
@@ -223,7 +222,7 @@ def tell_of_claims(results: Path) -> list[Path]:
         try:
             claim = read_claim(path)
         except UserError:
-            continue  # given up meanwhile, or damaged: the launch itself will say so
+            continue  # removed meanwhile, or damaged: the launch itself reports that
         if claim.lives():
             continue
         if tell_of_dead(record, claim):
@@ -233,8 +232,8 @@ def tell_of_claims(results: Path) -> list[Path]:
 
 
 def tell_of_dead(record: Path, claim: Owner) -> bool:
-    """Turn the claim of a dead process into a failure, if it left neither record nor failure; whether it did."""
-    again_here = claim.job is not None and claim.job == scheduler_job()  # this process goes on with that launch
+    """Write a failure for the claim of a dead process that left neither record nor failure; return whether written."""
+    again_here = claim.job is not None and claim.job == scheduler_job()  # this process measures that launch again
     if again_here or state_of(record) != "missing":
         return False
     job = claim.job
@@ -248,12 +247,15 @@ def tell_of_jobs(
     since_s: float,
     marks: Mapping[Path, Path] = MappingProxyType({}),
 ) -> list[Path]:
-    """Write failures for `records` that neither exist nor failed and whose jobs have a log younger than `since_s`.
+    """Write failures for missing `records` without a failure whose jobs have a log newer than `since_s`.
 
     Args:
-        records: of launches that may have had a job.
+        records: records of launches that may have had a job.
         since_s: seconds since 1970.
-        marks: record -> what the job of its block was to leave, of those that are measured in blocks.
+        marks: record -> output file of its block's job, for launches measured in blocks.
+
+    Returns:
+        The records for which a failure was written.
     """
     told = []
     for record in (record for record in records if state_of(record) == "missing"):
@@ -275,9 +277,9 @@ def tell_of_jobs(
 
 
 def newest_log(record: Path, since_s: float, mark: Path | None = None) -> Path | None:
-    """Return the log of the job that was to write `record`, of those begun after `since_s` the last.
+    """Return the newest log, since `since_s`, of the job that should have written `record`; None if there is none.
 
-    That of a block is called by what it was to leave, its `mark`.
+    The log of a block's job has the name of the block's output file, `mark`.
     """
     rule, output = ("launch", record) if mark is None else ("block", mark)
     mode, experiment, launch = output.parent.parent.name, output.parent.name, output.stem.removeprefix("launch-")

@@ -1,7 +1,7 @@
-"""Brings records home from a cluster: each is checked, put in place whole, and none is replaced.
+"""Copies records from a cluster into the local results folder. Each record is checked, and none is replaced.
 
-Only what a launch leaves is read, only plain files, and no link is followed: it could lead to any file of the machine
-that collects.
+Only plain files of launches are read. Links are not followed, because a link could point to any file of the local
+machine.
 """
 
 from __future__ import annotations
@@ -43,27 +43,24 @@ _LEFT = re.compile(
     r"|\.operators\.csv\.(?:gz|txt)|(?:\.replica-\d+)?\.log)"
 )
 _LONGEST = 200
-"""Bytes in a name, at most; a file system takes 255, and copies have a longer name for a while."""
+"""Maximum bytes of a name. File systems allow 255, and temporary copies have longer names."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer would be waited for
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # otherwise a pipe without a writer would block
 
 
 def launch_of(path: str) -> str | None:
-    """Return the launch, `<mode>/<experiment>/launch-<i>`, that left a file at `path` below the claim.
-
-    None if none did.
-    """
+    """Return the launch, `<mode>/<experiment>/launch-<i>`, that owns the file at `path` below the claim, or None."""
     match, parts = _LEFT.fullmatch(path), path.split("/")
     odd = any(part in ("", ".", "..") or len(part.encode()) > _LONGEST for part in parts)
     return None if match is None or odd else match["launch"]
 
 
 def copy_file(root: Path, path: str, target: Path) -> None:
-    """Copy the plain file at `path` below `root` to `target`, through to the disk.
+    """Copy the plain file at `path` below `root` to `target`, with fsync.
 
     Raises:
-        UserError: it is no plain file, it or a folder on the way from `root` is a link, or it can't be copied.
+        UserError: if it is no plain file, if it or a folder between `root` and it is a link, or if it can't be copied.
     """
     *folders, name = PurePosixPath(path).parts
     descriptor = -1
@@ -93,11 +90,14 @@ _AGAIN = "collect again; if that does not help, delete it where it lies and meas
 
 @dataclass
 class Collected:
-    """What came of it: paths of what was brought home, how much was there already, and what was not taken and why.
+    """Result of `collect`.
 
     Attributes:
-        refused: launches that were not taken.
-        left_out: files beside launches that were not taken, each in one line.
+        records: paths of copied records, relative to the results folder.
+        failures: paths of copied failures.
+        present: number of launches that were in the results folder already.
+        refused: launches that were not copied, with the reason.
+        left_out: side files that were not copied, one line each.
     """
 
     records: list[str] = field(default_factory=list)
@@ -108,13 +108,13 @@ class Collected:
 
 
 def collect(source: Path, results: Path, logs: Path) -> Collected:
-    """Copy the launches of `source`, which holds results/ and logs/ as a launch leaves them, to `results` and `logs`.
+    """Copy the launches of `source`, a folder with results/ and logs/, to `results` and `logs`.
 
-    A record that is at home stays, whatever the other one says. A failure comes home where there is no record. What is
-    checked is a copy that nobody else can write any more.
+    An existing record stays. A failure is copied if there is no record. Checks read a private copy, which no other
+    process can change.
 
     Raises:
-        UserError: `source` holds no results folder, or the home folders can't be written.
+        UserError: if `source` has no results folder, or its results folder is a link.
     """
     where = "give the folder that the results claim is mounted at"
     if not (source / "results").is_dir():
@@ -130,7 +130,7 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
                 with tempfile.TemporaryDirectory(prefix=".collecting-", dir=results) as copies:
                     take(source, file, Path(copies), results, logs, done)
             except UserError as error:
-                # told by its own path, not by that of its copy
+                # name the original file, not the copy
                 done.refused.append(UserError(error.problem.replace(copies, str(source)), error.remedy))
             except OSError as error:
                 done.refused.append(UserError(f"{error.filename}: {error.strerror}", _AGAIN))
@@ -167,12 +167,12 @@ def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Pa
     spec = home.with_name("spec.json")
     if not spec.exists():
         write_json(spec, record.spec)
-    shutil.rmtree(traces_path(home), ignore_errors=True)  # of a launch that never got a record
+    shutil.rmtree(traces_path(home), ignore_errors=True)  # left by a launch without a record
     for beside in sorted(copied.parent.iterdir()):
         if beside != copied:
             beside.replace(home.with_name(beside.name))
     _copy_logs(source, file, logs, done)
-    copied.replace(home)  # the last one: a record always has what belongs to it
+    copied.replace(home)  # last, so that a record always has its side files
     failure_path(home).unlink(missing_ok=True)
     done.records.append(file.path)
 
@@ -194,7 +194,7 @@ def _failure(source: Path, file: FoundFile, copies: Path, results: Path, logs: P
 
 
 def _check_place(path: Path, file: FoundFile, told: tuple[str, str, int]) -> None:
-    """Raise `UserError` where a file that tells of one launch lies at the place of another."""
+    """Raise `UserError` if the content of a file belongs to another launch than its path."""
     if told != (file.mode, file.experiment, file.launch):
         raise UserError(f"{path}: is of {told[0]} {told[1]} launch {told[2]}: it was moved", _AGAIN)
 
@@ -209,7 +209,7 @@ def _copy_beside(source: Path, file: FoundFile, copies: Path, done: Collected) -
 
 
 def _beside(record: Path) -> Iterator[Path]:
-    """Yield what has the name of `record` but for its ending, and what lies in such folders; no link is followed."""
+    """Yield the side files of `record`: equal name with another suffix, and files in such folders, without links."""
     for path in sorted(record.parent.glob(f"{record.stem}.*")):
         if path.is_dir() and not path.is_symlink():
             yield from (inner for inner in sorted(path.rglob("*")) if inner.is_symlink() or not inner.is_dir())
@@ -229,7 +229,7 @@ def _copy_logs(source: Path, file: FoundFile, logs: Path, done: Collected) -> No
 
 
 def _copy(source: Path, path: Path, target: Path, done: Collected) -> bool:
-    """Copy a file that belongs to a launch; return whether it did, and notes what it left out."""
+    """Copy a file of a launch; return whether it was copied. A refused file is added to `done.left_out`."""
     name = path.relative_to(source).as_posix()
     try:
         if launch_of(name) is None:

@@ -1,4 +1,4 @@
-"""What the launching rules ask of Snakemake, so that launches run side by side on a machine with several devices."""
+"""Threads and resources of the launching rules, so that launches run simultaneously on a machine with many devices."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ RESOURCE = "devices"
 
 
 class SideBySide:
-    """What the launching rules ask of Snakemake.
+    """Threads and resources of the launching rules.
 
-    Where jobs run on this machine and launches may run side by side, each device is a resource of its own. Launches
-    that are compared, those of one index that differ in their quant alone, ask for the same one: so they take turns
-    on it, and a device that is faster than another makes no difference. On a cluster all this is the scheduler's.
+    If launches may run simultaneously on this machine, each device is a separate Snakemake resource. Compared launches
+    (equal index, different quantization only) request the same device and run one after another. So differences
+    between devices do not affect the comparison. On a cluster, the scheduler assigns devices.
 
     Args:
         plan: the launches.
-        workflow: Snakemake's, which is told of the limit unless the user set one (`--resources devices=4`).
-        on_cluster: whether jobs are submitted, or this is one.
+        workflow: Snakemake's `Workflow` object. Its limit is set unless the user set one (`--resources devices=4`).
+        on_cluster: whether jobs are submitted to a cluster, or this process is such a job.
     """
 
     def __init__(self, plan: Schedule, workflow: Any, on_cluster: bool) -> None:
@@ -54,12 +54,12 @@ class SideBySide:
 
     @property
     def all_cores(self) -> int:
-        """Threads of a job beside which nothing may run."""
+        """Threads of a job that must run alone."""
         here = self._cores if self._here else None
         return here or self._plan.config.cluster.cpus_per_device
 
     def threads(self, wildcards: Any) -> int:
-        """Return threads of a launch: all cores, or its devices' share of them where launches run side by side."""
+        """Return the threads of a launch: all cores, or its devices' share if launches run simultaneously."""
         devices = devices_needed(self._launch(wildcards).experiment.spec)
         if not self._here:
             return self._plan.config.cluster.cpus_per_device * max(1, devices)
@@ -69,24 +69,25 @@ class SideBySide:
 
     @property
     def resources(self) -> dict[str, Callable[..., int]]:
-        """Resources of a launch: the number of its devices, and each of those that it begins with."""
+        """Functions for the resources of a launch: the number of its devices, and each single device."""
         slots = range(self._count) if self._count > 1 else ()
         return {RESOURCE: self._needed, **{_slot(number): partial(self._takes, number) for number in slots}}
 
     def first(self, launch: ScheduledLaunch) -> int:
-        """Return number of the device that `launch` begins with.
+        """Return the index of the first device of `launch`.
 
-        Launches that differ in their quant alone have the same; those of one round are spread over the devices.
+        Launches that differ only in their quantization have the same first device. The launches of one round are
+        spread over the devices.
         """
         devices = max(1, devices_needed(launch.experiment.spec))
         places = max(1, self._count // devices)
         groups = len(self._rank)
-        # with a step that shares a factor with their number, a group would never come to some of the places
+        # with a common factor of step and places, a group would never reach some of the places
         step = next(step for step in itertools.count(groups) if math.gcd(step, places) == 1)
         return (self._rank[_group(launch)] + launch.index * step) % places * devices
 
     def arguments(self, wildcards: Any) -> list[str]:
-        """Return arguments of the measuring command for a launch."""
+        """Return the arguments of the measuring command for a launch."""
         launch = self._launch(wildcards)
         isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
         arguments = ["--isolation", isolation]
@@ -107,9 +108,9 @@ class SideBySide:
 
 
 def check_devices(config: Config, matrix: Matrix) -> None:
-    """Raise `UserError` where a launch needs more devices than this machine, which is to measure it, has.
+    """Raise `UserError` if a launch needs more devices than this machine has.
 
-    As of weights, nothing is said of pods, nor where nobody can tell: a node that submits may have none at all.
+    There is no check for a pod, nor if the number of devices is unknown: a login node may have no devices.
     """
     if config.kubernetes.image is not None:
         return
@@ -123,10 +124,10 @@ def check_devices(config: Config, matrix: Matrix) -> None:
 
 
 def _devices(plan: Schedule) -> int:
-    """Return devices that launches of `plan` may hold here at the same time; 1 where nobody can tell."""
+    """Return how many devices the launches of `plan` may use here simultaneously; 1 if the number is unknown."""
     try:
         found = visible_devices(plan.matrix.platform, plan.config.devices)
-    except DeviceError:  # the launches will say so
+    except DeviceError:  # the launches report it
         return 1
     return max(1, min(len(found or ()), plan.config.devices or len(found or ())))
 

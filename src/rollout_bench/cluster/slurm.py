@@ -1,6 +1,6 @@
-"""Slurm: what the job of a launch asks for, and what Slurm says of jobs, nodes and devices.
+"""Slurm: the resources of a launch's job, and the state of jobs, nodes and devices.
 
-On one machine nothing is asked, and no resource is named.
+Without a cluster, no command of Slurm is called and no resource is requested.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIVING = frozenset(
         "STAGE_OUT",
     }
 )
-"""States of jobs that run, or will."""
+"""States of jobs that run, wait, or will run again."""
 
 CAUSES = {
     "TIMEOUT": Cause(
@@ -61,7 +61,7 @@ CAUSES = {
     ),
     "CANCELLED": Cause("cancelled", "somebody cancelled the job", "run the same command again"),
 }
-"""State of a job that did not end by itself -> why its launch has no record."""
+"""State of a job that was ended from outside -> the cause why its launch has no record."""
 
 _SAME = {"DEADLINE": "TIMEOUT", "BOOT_FAIL": "NODE_FAIL"}
 
@@ -72,7 +72,7 @@ _WORDS = (
     (r"oom[_-]kill|[Ee]xceeded (?:job|step) memory limit|exceeded memory limit|Out Of Memory", "OUT_OF_MEMORY"),
     (r"CANCELLED AT", "CANCELLED"),
 )
-"""What slurmd writes into the log of a job that it ends, and what that means."""
+"""Pattern of slurmd's message in the log of a job that it ended -> state of the job."""
 
 
 _TAIL_BYTES = 20_000
@@ -80,7 +80,7 @@ _TAIL_BYTES = 20_000
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """What Slurm says of a job: its state in a word, its nodes as it writes them, and its log where it says."""
+    """Slurm's description of a job: its state, its node list in Slurm's notation, and the path of its log, if known."""
 
     state: str
     nodes: str
@@ -88,15 +88,15 @@ class SlurmJob:
 
 
 def own_job(variables: Mapping[str, str] = os.environ) -> str | None:
-    """Id of the job that this process runs in; None outside of Slurm."""
+    """Return the id of this process's Slurm job, or None outside Slurm."""
     return variables.get("SLURM_JOB_ID")
 
 
 def ask(job: str) -> SlurmJob | None:
-    """Return what Slurm says of a job; None where it has forgotten it, or there is no Slurm.
+    """Return Slurm's description of a job; None if the job is unknown or there is no Slurm.
 
-    The controller forgets jobs that ended more than MinJobAge seconds ago (300 by default); then its accounting,
-    where there is one, is asked.
+    The controller forgets jobs that ended more than MinJobAge seconds ago (300 by default). Slurm's accounting, if
+    there is one, is asked after that.
     """
     words = dict(word.partition("=")[::2] for word in printed_by("scontrol", "show", "job", job).split())
     if words.get("JobId") == job:
@@ -107,14 +107,14 @@ def ask(job: str) -> SlurmJob | None:
 
 
 def answers() -> bool:
-    """Return whether there is a Slurm whose controller can be asked."""
+    """Return whether a Slurm controller answers."""
     return " UP" in printed_by("scontrol", "ping").replace("\n", " ")
 
 
 def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
-    """Return why Slurm is ending the job that this process runs in; None where it is not, or outside of Slurm.
+    """Return why Slurm is ending this process's job; None if Slurm is not ending it, or outside Slurm.
 
-    A job that was preempted and would stay so is put back into the queue: the executor plugin waits for that.
+    A preempted job is put back into the queue, because the executor plugin waits for its new start.
     """
     job = own_job()
     deadline = time.monotonic() + limit_s
@@ -132,7 +132,7 @@ def word_on_own_job(limit_s: float = 5.0) -> Cause | None:
 
 
 def tail(log: Path) -> str:
-    """Return the end of a job's log; empty where it can't be read."""
+    """Return the end of a job's log; empty if the log can't be read."""
     try:
         return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
     except OSError:
@@ -140,16 +140,16 @@ def tail(log: Path) -> str:
 
 
 def cause_of(known: SlurmJob | None, logs: Iterable[Path]) -> Cause | None:
-    """Return why the launch of a job ended, by the job's state or else by what slurmd wrote into one of its `logs`.
+    """Return why the launch of a job ended, from the job's state, else from slurmd's message in one of its `logs`.
 
-    None where neither says: states such as COMPLETED and FAILED tell nothing of it.
+    The result is None if both are silent: states such as COMPLETED and FAILED contain no cause.
     """
     cause = None if known is None else CAUSES.get(_SAME.get(known.state, known.state))
     return cause or next((found for log in logs if (found := cause_in_log(tail(log))) is not None), None)
 
 
 def cause_in_log(text: str) -> Cause | None:
-    """Return why a launch ended, by what slurmd wrote into the job's log; None where it wrote nothing."""
+    """Return why a launch ended, from slurmd's message in the job's log; None if there is no such message."""
     for pattern, state in _WORDS:
         if re.search(pattern, text):
             return CAUSES[state]
@@ -157,7 +157,7 @@ def cause_in_log(text: str) -> Cause | None:
 
 
 def left_running(folder: Path) -> list[str]:
-    """Return ids of the jobs that a Snakemake in `folder` submitted and that run or wait, or just end."""
+    """Return the ids of running, waiting and ending jobs that a Snakemake in `folder` submitted."""
     wanted = ["--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,COMPLETING,REQUEUED"]
     lines = printed_by("squeue", "--me", "--noheader", *wanted, "--Format=JobID: |,WorkDir: |,Comment:").splitlines()
     jobs = [line.split("|", 2) for line in lines if line.count("|") >= 2]
@@ -166,7 +166,7 @@ def left_running(folder: Path) -> list[str]:
 
 
 def cancel(jobs: Sequence[str], folder: Path, limit_s: float) -> list[str]:
-    """Cancel jobs that `left_running` named, and wait for their end; return those that still run after `limit_s`."""
+    """Cancel `jobs` and wait for their end; return the jobs that still run after `limit_s` seconds."""
     printed_by("scancel", *jobs)
     deadline = time.monotonic() + limit_s
     while (left := sorted(set(jobs) & set(left_running(folder)))) and time.monotonic() < deadline:
@@ -175,11 +175,11 @@ def cancel(jobs: Sequence[str], folder: Path, limit_s: float) -> list[str]:
 
 
 def granted_npus(variables: Mapping[str, str] = os.environ) -> list[int] | None:
-    """Return numbers of the NPUs that Slurm granted this job on this node, in order; None where it does not say.
+    """Return the indices of the NPUs that Slurm granted this job on this node, in order; None if unknown.
 
-    Slurm sets no variable for a resource that it has no plugin for, such as npu. Where gres.conf names their device
-    files it grants particular ones, and `scontrol -d show job` tells which: `GRES=npu:2(IDX:0-1)`. Where gres.conf has
-    their count alone it grants a number, and nobody knows which: then this is None too.
+    Slurm has no plugin for npu, so it sets no variable for this resource. If gres.conf names the device files, Slurm
+    grants specific NPUs, and `scontrol -d show job` prints their indices: `GRES=npu:2(IDX:0-1)`. If gres.conf has only
+    a count, Slurm grants only a number of NPUs, and the result is None.
     """
     job, node = own_job(variables), variables.get("SLURMD_NODENAME")
     if job is None or node is None:
@@ -188,14 +188,14 @@ def granted_npus(variables: Mapping[str, str] = os.environ) -> list[int] | None:
 
 
 def see_granted_npus() -> None:
-    """Have this process, and what it starts, see the NPUs that Slurm granted, unless a variable says already which."""
+    """Set ASCEND_RT_VISIBLE_DEVICES to the NPUs that Slurm granted, unless the variable is set already."""
     granted = granted_npus(os.environ)
     if granted is not None:
         os.environ.setdefault("ASCEND_RT_VISIBLE_DEVICES", ",".join(map(str, granted)))
 
 
 def npus_in(text: str, node: str) -> list[int] | None:
-    """Return the numbers of NPUs on `node` in what `scontrol -d show job` prints; None where it names none."""
+    """Return the indices of NPUs on `node` in the output of `scontrol -d show job`; None if there are none."""
     for line in text.splitlines():
         nodes = re.search(r"\bNodes=(\S+)", line)
         indices = re.search(r"\bGRES=\S*?\bnpu(?::[^(,]*)?\(IDX:([\d,-]+)\)", line)
@@ -205,7 +205,7 @@ def npus_in(text: str, node: str) -> list[int] | None:
 
 
 def expanded(nodes: str) -> list[str]:
-    """Return names of the nodes in a list as Slurm writes it: node[01-03,7],other."""
+    """Return the names of the nodes in a Slurm list such as node[01-03,7],other."""
     names = []
     for prefix, inside, rest in re.findall(r"([^,\[\]]+)(?:\[([^\]]+)\])?([^,\[\]]*)", nodes):
         if not inside:
@@ -223,20 +223,20 @@ def _span(part: str) -> range:
 
 
 Asked = int | str | Callable[..., int | str | None]
-"""A value, or what gives one for the wildcards of a job (None: nothing is asked) and the number of the try, from 1."""
+"""A requested value, or a function of a job's wildcards that returns it (None: no request)."""
 
 SPARE_MIN = 5
-"""Minutes of a job beside its launch: starting Snakemake and Python on the node, ending the engine."""
+"""Minutes of a job besides its launch: start of Snakemake and Python on the node, end of the engine."""
 
 BUILDING_MIN = 60
 """Minutes for building a synthetic checkpoint."""
 
 DEVICE_RESOURCES = {"cuda": "gpu", "ascend": "npu"}
-"""What Slurm usually calls a device of each platform."""
+"""Slurm's usual name of a device, for each platform."""
 
 
 def asked_for_launch(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
-    """Resource -> what a launch asks of it; nothing on one machine."""
+    """Return the resources that a launch requests: name -> value or function; empty without a cluster."""
     if not on_cluster:
         return {}
     cluster = plan.config.cluster
@@ -249,17 +249,17 @@ def asked_for_launch(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
 
     def extra(wildcards: Any) -> str:
         launch = _launch(plan, wildcards)
-        in_order = f"--nice={plan.by_record[launch.record][0]}"  # submitted in no order
+        in_order = f"--nice={plan.by_record[launch.record][0]}"  # Snakemake submits jobs in no order
         return " ".join([in_order, *(["--exclusive"] if _alone(plan, launch) else [])])
 
     return {"runtime": runtime_min(plan), "cpus_per_task": cpus, "gres": devices, "slurm_extra": extra}
 
 
 def asked_for_block(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
-    """Resource -> what a block asks of it; nothing on one machine.
+    """Return the resources that a block requests: name -> value or function; empty without a cluster.
 
-    Its launches take turns on the devices and cores of one, and need the time of all. The launch that wildcards name is
-    the baseline's.
+    The launches of a block share the devices and cores of one launch, and need the time of all launches. The
+    wildcards name the baseline's launch.
     """
     if not on_cluster:
         return {}
@@ -271,31 +271,31 @@ def asked_for_block(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
 
 
 def asked_for_building(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
-    """Resource -> what building a checkpoint asks of it: no device, which has better things to do."""
+    """Return the resources that building a checkpoint requests, without a device; empty without a cluster."""
     if not on_cluster:
         return {}
     return {"runtime": BUILDING_MIN, "cpus_per_task": plan.config.cluster.cpus_per_device}
 
 
 def runtime_min(plan: Schedule, launches: int = 1) -> int:
-    """Time limit of a job in minutes: what its launches may take, and some more.
+    """Return the time limit of a job in minutes: the limits of its launches, plus `SPARE_MIN`.
 
     Args:
-        plan: what the config is of.
-        launches: that the job measures in turn.
+        plan: the planned launches, with the time limit of one launch.
+        launches: number of launches of the job.
     """
     return math.ceil(launches * plan.timeout_s / 60) + SPARE_MIN
 
 
 def gres(plan: Schedule, launch: ScheduledLaunch) -> str | None:
-    """Return devices as Slurm's --gres has them, `gpu:h200:2`; None where the launch takes none."""
+    """Return the devices of a launch in the syntax of Slurm's --gres, `gpu:h200:2`; None if it needs no device."""
     spec = launch.experiment.spec
     name = plan.config.cluster.device_resource or DEVICE_RESOURCES.get(spec.platform)
     return f"{name}:{devices_needed(spec)}" if name and devices_needed(spec) else None
 
 
 def _alone(plan: Schedule, launch: ScheduledLaunch) -> bool:
-    """Return whether the launch must have its node for itself: on cpu launches side by side would slow each other."""
+    """Return whether the launch needs a node alone: simultaneous launches on CPU would slow each other."""
     return (plan.config.isolation or usual_isolation(launch.experiment.spec.platform)) == "exclusive"
 
 

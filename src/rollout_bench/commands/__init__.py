@@ -1,1 +1,1 @@
-"""What the sub-commands of `rollout-bench` do, and the scripts of the same purpose that rules call."""
+"""The sub-commands of `rollout-bench`, which the workflow's rules call as scripts, too."""

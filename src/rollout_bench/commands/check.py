@@ -1,6 +1,6 @@
-"""Print what a bug report needs: engine, versions, devices, memory, models; and for each problem its fix.
+"""Print the facts for a bug report: engine, versions, devices, memory, models; and a fix for each problem.
 
-Run it with the engine's own Python. Exit status 1 where something keeps the engine from running.
+Run it with the engine's own Python. The exit status is 1 if a problem keeps the engine from running.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Bring records home from where they were measured: a cluster's volume, or any copy of it.
+"""Copy records from a cluster's volume, or from any copy of the volume, into the local results folder.
 
-Each record is validated before it is put in place, whole, with what lies beside it and its log. One that is at home
-already is never replaced. Failures come home too. Asked again, it takes what is new. Links are not followed, and what
-no launch leaves is left out.
+Each record is validated, then copied with its side files and its log. An existing record is never replaced. Failures
+are copied, too. A second call copies only new records. Links are not followed, and files of no launch are left out.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 when every launch that is there was taken, 1 when one was not.",
+        epilog="Exit status: 0 when every launch in FOLDER was collected or is there already, 1 when one was refused.",
     )
     parser.add_argument("source", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="results at home (default: %(default)s)"
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="local results (default: %(default)s)"
     )
     parser.add_argument(
-        "--logs", type=Path, default=Path("logs"), metavar="DIR", help="logs at home (default: %(default)s)"
+        "--logs", type=Path, default=Path("logs"), metavar="DIR", help="local logs (default: %(default)s)"
     )
     return parser
 
 
 def main() -> int:
-    """Check, put in place, say what came."""
+    """Collect the launches and print a summary."""
     arguments = parser().parse_args()
     results: Path = arguments.results
     try:

@@ -1,6 +1,7 @@
-"""Compare two results folders: two engines, two machines, or two times of measuring the same experiments.
+"""Compare two results folders: two engines, two machines, or two runs of the same experiments.
 
-Speed-ups are those of B over A. Nothing took turns, so whatever drifted between them is part of the difference.
+Speed-ups are B relative to A. The folders were not measured interleaved, so drift between them is part of the
+difference.
 """
 
 from __future__ import annotations
@@ -32,30 +33,30 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when the folders are compared, 1 on an error, 3 when they are compared without damaged "
-        "records, which are told on stderr.",
+        "records, which are listed on stderr.",
     )
     parser.add_argument("a", type=Path, metavar="A", help="the earlier results folder, or a summary kept in one")
-    parser.add_argument("b", type=Path, metavar="B", help="results folder, or summary, whose speed-ups are told")
+    parser.add_argument("b", type=Path, metavar="B", help="results folder, or summary, whose speed-ups are reported")
     parser.add_argument(
         "--all",
         action="store_true",
-        help="take every experiment that is found (default: what the summary in each folder selects, if there is one)",
+        help="compare all experiments in the folders (default: the experiments of each folder's summary, if any)",
     )
     parser.add_argument(
         "--differ",
         nargs="+",
         choices=["engine", "machine"],
         default=[],
-        help="what may differ between A and B (default: either of them, not both)",
+        help="what may differ between A and B (default: engine or machine, not both)",
     )
     parser.add_argument(
         "--metric",
         action="append",
         choices=COMPARED,
-        help=f"what is compared; can be given several times (default: {'; '.join(of_modes)})",
+        help=f"metric to compare; can be given several times (default: {'; '.join(of_modes)})",
     )
     parser.add_argument(
-        "--confidence", type=float, metavar="SHARE", help=f"of each interval (default: {default.confidence})"
+        "--confidence", type=float, metavar="SHARE", help=f"confidence of each interval (default: {default.confidence})"
     )
     parser.add_argument(
         "--relevant-difference",
@@ -63,12 +64,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help=f"speed-ups closer to 1 are never called ^ or v (default: {default.relevant_difference})",
     )
-    parser.add_argument("--out", type=folder_named, metavar="DIR", help="write compare.md and compare.csv there, too")
+    parser.add_argument("--out", type=folder_named, metavar="DIR", help="write compare.md and compare.csv there as well")
     return parser
 
 
 def main() -> int:
-    """Read, compares, and only then writes."""
+    """Read and compare both folders, then write the result."""
     arguments = parser().parse_args()
     asked = settings(arguments)
     # Not at the top: --help need not wait for scipy and pandas.
@@ -83,7 +84,7 @@ def main() -> int:
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:
-    """Return the settings that are asked for, else the defaults; raise `UserError` for one that can't be."""
+    """Return the settings from `arguments`, with defaults for the rest; raise `UserError` for an invalid value."""
     asked: list[MetricName] | None = arguments.metric
     default = ComparisonSettings()
     of_modes = {

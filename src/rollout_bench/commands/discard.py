@@ -1,7 +1,7 @@
-"""Move records that are in doubt aside, so that the next call of snakemake measures these launches again.
+"""Move doubtful records aside, so that the next call of snakemake measures their launches again.
 
-With a launch go those of its index that are compared with it: measured alone, it would not take turns with them, and be
-no pair. What is moved lies in RESULTS_DIR/aside, where nothing reads it.
+The other launches of the same block move, too: a launch measured alone is not interleaved with them and forms no pair.
+Moved records are in RESULTS_DIR/aside, which no command reads.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         default=Path("results"),
         metavar="RESULTS_DIR",
-        help="results folder, of which what was run last is looked at, or one config's summary in it, "
+        help="results folder, whose last run is checked, or the summary of one config in it, "
         f"RESULTS_DIR/{SUMMARIES}/NAME (default: %(default)s)",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--invalid", action="store_true", help="launches that take part in no number, or make no pair; damaged records"
+        "--invalid", action="store_true", help="invalid launches, launches without a pair, and damaged records"
     )
-    which.add_argument("--flagged", action="store_true", help="the same, and launches with any flag in their record")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be moved")
+    which.add_argument("--flagged", action="store_true", help="as --invalid, and all launches with a flag")
+    parser.add_argument("--dry-run", action="store_true", help="only print which records would be moved")
     return parser
 
 
 def main() -> int:
-    """Look what is in doubt, say it, move it."""
+    """Print the doubtful records and move them."""
     arguments = parser().parse_args()
     results, plan = results_of(arguments.results), plan_of_summary(arguments.results)
     if plan is None:
@@ -64,9 +64,9 @@ def main() -> int:
 
 
 def in_doubt(results: Path, plan: PlanFile, *, every: bool) -> set[str]:
-    """Return the records of launches that are in doubt, as a summary would have them: with any flag where `every`.
+    """Return the paths of doubtful records: invalid launches, or all flagged launches if `every`.
 
-    A launch that took no turns with its partner is too: no verdict comes of it, whatever it measured.
+    Launches without an interleaved partner are doubtful, too, because they contribute to no verdict.
     """
     # Not at the top: --help need not wait for scipy and pandas.
     from rollout_bench.analysis.timed.rows import rows_of
@@ -87,9 +87,9 @@ def in_doubt(results: Path, plan: PlanFile, *, every: bool) -> set[str]:
 
 
 def _in_torn_blocks(results: Path, plan: PlanFile) -> set[str]:
-    """Return records of blocks that lack others: measured now, these would be no pair with those that are there.
+    """Return the existing records of incomplete blocks: a launch measured later would form no pair with them.
 
-    What has failed is no reason to measure the others again.
+    A failed launch is no reason to measure the others of its block again.
     """
     found: set[str] = set()
     launches = {(e.mode, e.experiment): e.launches for e in plan.experiments}

@@ -1,7 +1,7 @@
-"""Write results as files that other tools read: llm-d's Benchmark Report 0.2.1, as YAML.
+"""Write results in a format of other tools: llm-d's Benchmark Report 0.2.1, as YAML.
 
-Each valid launch has a file, and each experiment one of all its launches; of a sweep for each of its loads. Launches
-that failed or are invalid are no results: they are named on stderr and in index.json.
+Each valid launch has one file, and each experiment has one file for all its launches. A sweep has such files for each
+load. Failed and invalid launches are not exported: stderr and index.json list them.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def parser() -> argparse.ArgumentParser:
         "results",
         type=Path,
         metavar="RESULTS",
-        help="results folder: all that is in it; or a summary kept in one: what that selects",
+        help="results folder, to export everything; or a summary kept in one, to export its selection",
     )
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="what is written (default: %(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="output format (default: %(default)s)")
     parser.add_argument("--out", type=folder_named, metavar="DIR", required=True, help="folder for the files")
     return parser
 
 
 def main() -> int:
-    """Read, make all reports, and only then write."""
+    """Make all reports, then write them."""
     arguments = parser().parse_args()
     results, out = results_of(arguments.results), arguments.out
     check_results_folder(results)

@@ -1,4 +1,4 @@
-"""Print what a plan file selects: done, failed, missing, skipped and why, and time left."""
+"""Print the state of a plan: launches done, failed and missing, skipped combinations with reasons, and time left."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
-    """Return `plan` with only the launches that what is measured so far wants, where precision says how many."""
+    """Return `plan` with only the launches that the results need so far, if the plan has a target precision."""
     if plan.precision is None:
         return plan
     wanted = {(e.mode, e.experiment): e.planned or 0 for e in collect(results, plan).launched}
@@ -54,7 +54,7 @@ def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
 
 
 def show(plan: PlanFile, results: Path) -> None:
-    """Print the plan for the records that lie in `results`."""
+    """Print the state of the plan, given the records in `results`."""
     width = None if sys.stdout.isatty() else 120
     console = Console(width=width, soft_wrap=True, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -149,7 +149,7 @@ def _minutes(left: Iterable[tuple[float | None, int]]) -> str:
 
 
 def invalid_launches(plan: PlanFile, launched: Iterable[Selected[Launched]]) -> int:
-    """Return how many of the launches that are done, and are not measured again, take part in no number."""
+    """Return the number of finished launches that are invalid and will not be measured again."""
     again = set(plan.again)
     return sum(
         not record.valid and str(record_path(Path(plan.results), e.mode, e.experiment, record.launch)) not in again
@@ -159,7 +159,7 @@ def invalid_launches(plan: PlanFile, launched: Iterable[Selected[Launched]]) -> 
 
 
 def under_way_lines(plan: PlanFile, results: Path) -> list[str]:
-    """Return a line for each launch that is being measured, and one for those that the plan does not select."""
+    """Return a line for each launch that is running now, and one line for all running launches outside the plan."""
     running = under_way(results)
     lines = []
     for experiment in plan.experiments:
@@ -174,7 +174,7 @@ def under_way_lines(plan: PlanFile, results: Path) -> list[str]:
 
 
 def interleaved_lines(plan: PlanFile) -> list[str]:
-    """Return what is measured interleaved, a line for each comparison, and why the others are not."""
+    """Return a line for each interleaved comparison, and a line with the reason for each other comparison."""
     lines = []
     for group in plan.interleaved:
         size = len(group.experiments)
@@ -186,7 +186,7 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
 
 
 def compared_with_nothing(plan: PlanFile) -> list[str]:
-    """Return a line where experiments are selected none of which has another one for its baseline."""
+    """Return a warning line if no selected experiment is the baseline of another selected experiment."""
     if len(plan.experiments) < 2 or not plan.baseline or set(plan.baseline).isdisjoint(AXES):
         return []
     there = {(e.mode, *names_of(e)) for e in plan.experiments}
@@ -201,9 +201,9 @@ def compared_with_nothing(plan: PlanFile) -> list[str]:
 
 
 def torn_lines(plan: PlanFile, results: Path) -> list[str]:
-    """Return a line for each experiment of a block that lacks launches whose baseline, which is to be of it, is there.
+    """Return a line for each experiment with missing launches whose baseline's launches in the same block exist.
 
-    Measured now, they would be no pair with it: `analysis.timed.pairs` flags them not_interleaved.
+    Measured now, these launches would form no pair: `analysis.timed.pairs` flags them not_interleaved.
     """
     lines = []
     launches = {(e.mode, e.experiment): e.launches for e in plan.experiments}

@@ -18,17 +18,17 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when the summary is written, 1 on an error, 3 when it is written without damaged "
-        "records, which are told on stderr; with --check 1 when it is written and incomplete.",
+        "records, which are listed on stderr; with --check 1 when it is written and incomplete.",
     )
     add_selection(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the summary goes (default: RESULTS_DIR)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the summary (default: RESULTS_DIR)")
     parser.add_argument(
-        "--also", type=Path, metavar="DIR", help="write it there too, to be kept; figures are then those in DIR/figures"
+        "--also", type=Path, metavar="DIR", help="keep a copy of the summary there; its figures are in DIR/figures"
     )
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="show in summary.md those of the figures that compare, as far as there are some",
+        help="show the figures of comparisons in summary.md, if there are any",
     )
     parser.add_argument(
         "--check", action="store_true", help="exit with status 1 when planned launches are missing or failed"
@@ -37,11 +37,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Read, summarise, and only then write."""
+    """Summarise the results, then write all files."""
     arguments = parser().parse_args()
     results = results_of(arguments.results)
     plan = chosen_plan(arguments)
-    # First: what changes while the records are read makes the summary stale instead of wrong for good.
+    # First, so that a change while the records are read makes the summary stale and not permanently wrong.
     state = summary_state(results, plan)
     collection = collect(results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
@@ -55,7 +55,7 @@ def main() -> int:
     made = summarise(collection, sequences, figures=arguments.figures, looked=looked, results=results)
     stated = json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n"
     out: Path = arguments.out or arguments.results
-    # What is shown are the figures that are kept: beside `out` may lie those of another selection.
+    # Show the kept figures, because the figures beside `out` may belong to another selection.
     kept: Path = arguments.also or out
     contents: dict[Path, str] = {}
     for place in dict.fromkeys((out, kept)):

@@ -1,15 +1,15 @@
-"""Read the traces of a profile launch into one table of events: what ran where, when, for how long, in which step.
+"""Read the traces of a profile launch into one table of events: operator or kernel, place, step, start and duration.
 
 The table is gzip-compressed CSV with a row for each event. Its columns:
 
   trace        name of the trace, as in the record
   phase        of the step: prefill, decode or mixed; empty outside steps
-  rank         number of the worker
+  rank         index of the worker
   step         number of the step in its trace, from 0; -1 outside steps
   where        step: a whole step; device: work of the device; host: work of the host.
-               On a CPU the operators of the thread that runs the steps are the device's work.
+               On a CPU, operators of the thread that runs the steps count as work of the device.
   name         operator or kernel; on Ascend the kernel's type
-  path         operators around it, outermost first, joined by " > "; for a kernel, those that launched it
+  path         enclosing operators, outermost first, joined by " > "; for a kernel, the operators that launched it
   stream       process and thread, or device and stream
   start_us     microseconds since the first event of the trace
   duration_us  microseconds
@@ -17,7 +17,7 @@ The table is gzip-compressed CSV with a row for each event. Its columns:
   shapes       JSON of the inputs' dimensions, or empty; for a kernel, from the operator that launched it
   dtypes       JSON of the inputs' data types, likewise
 
-docs/why-faster.md has the categories of events, and the rules that choose them.
+docs/why-faster.md lists the categories of events and their rules.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 when the table is written, 1 on an error: then nothing is written.",
+        epilog="Exit status: 0 when the table is written, 1 on an error (no table is written).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("record", type=Path, metavar="RECORD", help="record of the launch: launch-0.json")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="where the table goes: launch-0.operators.csv.gz"
+        "--out", type=Path, required=True, metavar="FILE", help="file for the table: launch-0.operators.csv.gz"
     )
     return parser
 
 
 def main() -> int:
-    """Read everything before it writes."""
+    """Read all traces, then write the table."""
     arguments = parser().parse_args()
     # Not at the top: --help need not wait for pandas.
     from rollout_bench.analysis.traces.events import write_events

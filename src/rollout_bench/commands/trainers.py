@@ -1,4 +1,4 @@
-"""What a trainer's rollout asks of its engines, as a config of rollout-bench."""
+"""Conversion of a trainer's rollout settings into a config of rollout-bench."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ from rollout_bench.trainers.verl import verl_config
 from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
 
 COMMAND_LINE = "the command line"
-"""What messages call settings that are overrides alone."""
+"""Name in messages for settings that come only from overrides."""
 
 
 def verl_parser() -> argparse.ArgumentParser:
     """Return the command line of from-verl."""
     parser = _parser(
         "verl",
-        "verl's YAML: one that verl ships, saves or is given; without it overrides are laid over verl's defaults",
-        "as verl's command line has them: a.b=1, +a.b=1, ~a.b",
+        "verl's YAML: shipped with verl, saved by verl, or written by you; without a file, verl's defaults apply",
+        "overrides as on verl's command line: a.b=1, +a.b=1, ~a.b",
     )
     parser.add_argument(
         "--verl",
         choices=VERSIONS,
         default=VERSIONS[0],
-        help="version whose defaults hold where the file lacks a key (default: %(default)s)",
+        help="version of verl whose defaults replace missing keys (default: %(default)s)",
     )
     parser.add_argument(
         "--lengths",
         type=Path,
         metavar="DIR",
-        help="what trainer.rollout_data_dir named: measure the lengths of these rollouts, in the model's tokens",
+        help="folder from trainer.rollout_data_dir: use the lengths of these rollouts, in the model's tokens",
     )
     parser.add_argument(
         "--lengths-file",
         type=Path,
         default=Path("lengths.jsonl"),
         metavar="FILE",
-        help="where these lengths are written, which the config names (default: %(default)s)",
+        help="file for these lengths, which the config names (default: %(default)s)",
     )
     return parser
 
 
 def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"Make a config of the rollout that {trainer}'s settings describe: a step with all of its engines. "
-        "The config goes to stdout; what became of each key goes to stderr, and into the config as comments.",
+        description=f"Make a config from {trainer}'s settings: one rollout step with all its engines. "
+        "The config goes to stdout. The treatment of each key goes to stderr, and into the config as comments.",
         epilog="Exit status: 0 when the config is written, 1 on an error.",
     )
     parser.add_argument(
         "--one-engine",
         action="store_true",
-        help="measure one engine's part of a step alone, where the machine has too few devices for all engines",
+        help="measure only one engine's part of a step, for a machine with too few devices for all engines",
     )
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
@@ -71,7 +71,7 @@ def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
 
 
 def from_verl() -> int:
-    """Read, derive, and only then write."""
+    """Read verl's settings, derive the config, then write it."""
     arguments = verl_parser().parse_intermixed_args()
     registry = verl_registry(arguments.verl)
     name, content = arguments.file, {}
@@ -98,18 +98,18 @@ def trl_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "TRL",
         "TRL's YAML",
-        "laid over what the file says: num_processes=8, ~vllm_dtype",
+        "overrides of the file: num_processes=8, ~vllm_dtype",
     )
     parser.add_argument(
         "--trainer",
         choices=TRAINERS,
-        help="whose defaults hold where the file lacks a key (default: grpo)",
+        help="trainer whose defaults replace missing keys (default: grpo)",
     )
     return parser
 
 
 def from_trl() -> int:
-    """Read, derive, and only then write."""
+    """Read TRL's settings, derive the config, then write it."""
     arguments = trl_parser().parse_intermixed_args()
     content = read_yaml(Path(arguments.file), "TRL", last_wins=True)
     trainer = arguments.trainer or "grpo"
@@ -121,7 +121,7 @@ def from_trl() -> int:
 
 
 def _write(made: MadeConfig, trace: Path | None = None) -> int:
-    read_config(made.config)  # raises what is wrong with it
+    read_config(made.config)  # raises `UserError` if the config is invalid
     if trace is not None:
         _write_trace(trace, made)
     made = replace(made, config={**made.config, "timeout_s": TIMEOUT_S})
@@ -133,10 +133,10 @@ def _write(made: MadeConfig, trace: Path | None = None) -> int:
 
 
 TIMEOUT_S = 14_400
-"""Of a launch of a trainer's step, whose passes may take many minutes each."""
+"""Time limit of a launch of a trainer's step, in seconds. One pass may take many minutes."""
 
 
 def _without_secret(word: str) -> str:
-    """Return a word of the command without its value where that may be a secret: the command stands in the config."""
+    """Return a word of the command, without its value if that may be a secret. The config contains the command."""
     name, equals, value = word.partition("=")
     return f"{name}=..." if equals and may_be_secret(name, value) else word

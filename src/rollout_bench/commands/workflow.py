@@ -1,4 +1,4 @@
-"""The workflow, called as sub-commands: run it, show what is planned, check what it needs."""
+"""Sub-commands that call the workflow: run it, show its plan, check its requirements."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rollout_bench.core.errors import UserError
 
 
 def run() -> NoReturn:
-    """Measure what is missing, then write summary and figures, or make what the arguments name."""
+    """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
     _call(run.__doc__ or "")
 
 
 def plan() -> NoReturn:
-    """Print what is done, under way, missing, or skipped and why, and the minutes that are left."""
+    """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
     _call(plan.__doc__ or "", "plan")
 
 
 def check() -> NoReturn:
-    """Print what a bug report needs, and for each problem its fix; exit status 1 where there is one."""
+    """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
     _call(check.__doc__ or "", "check")
 
 
 def _call(purpose: str, *targets: str) -> NoReturn:
-    """Become Snakemake, called with `targets` and the arguments of this command; never return.
+    """Replace this process with Snakemake, called with `targets` and this command's arguments.
 
     Raises:
-        UserError: there is no Snakemake here.
+        UserError: if Snakemake is not installed or this folder has no Snakefile.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         said = " ".join(("snakemake", *targets))
