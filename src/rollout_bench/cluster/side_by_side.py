@@ -116,7 +116,7 @@ def check_devices(config: Config, matrix: Matrix) -> None:
         return
     try:
         found = None if matrix.platform == "cpu" else visible_devices(matrix.platform)
-    except DeviceError:  # the launches will say so
+    except DeviceError:  # the launches report it
         return
     there = len(os.sched_getaffinity(0)) if matrix.platform == "cpu" else len(found or ())
     if there:

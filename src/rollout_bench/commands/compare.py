@@ -64,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help=f"speed-ups closer to 1 are never called ^ or v (default: {default.relevant_difference})",
     )
-    parser.add_argument("--out", type=folder_named, metavar="DIR", help="write compare.md and compare.csv there as well")
+    parser.add_argument(
+        "--out", type=folder_named, metavar="DIR", help="write compare.md and compare.csv to this folder"
+    )
     return parser
 
 

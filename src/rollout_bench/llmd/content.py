@@ -1,4 +1,4 @@
-"""The keys of a profile, each asked for by name: what nobody has asked for is an error, so none is dropped silently."""
+"""The keys of a profile. A reader takes each key by name; a remaining key is an error, so none is dropped silently."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rollout_bench.core.readers import Reader, count, positive
 _Value = TypeVar("_Value")
 
 NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
-"""Values under which a key that can't be honoured changes nothing."""
+"""Values with which an unsupported key has no effect."""
 
 
 def whole_or_list(value: Any) -> list[int]:
-    """Return a whole number from 1 up, or a list of them, as a list."""
+    """Return a whole number from 1 up, or a list of such numbers, as a list."""
     return [count(one) for one in (value if isinstance(value, list) else [value])] or _none()
 
 
 def rate_or_list(value: Any) -> list[float]:
-    """Return a number above 0, or a list of them, as a list."""
+    """Return a number above 0, or a list of such numbers, as a list."""
     return [positive(one) for one in (value if isinstance(value, list) else [value])] or _none()
 
 
@@ -29,7 +29,7 @@ def _none() -> Any:
 
 
 def one_of(*words: str) -> Reader[str]:
-    """Return a reader of one of `words`."""
+    """Return a reader that accepts one of `words`."""
 
     def reader(value: Any) -> str:
         if value not in words:
@@ -43,9 +43,13 @@ class Keys:
     """The keys of one mapping in a profile."""
 
     def __init__(self, content: Mapping[str, Any], where: str, path: str = "", asked: set[str] | None = None) -> None:
-        """Take the keys of `content`, which stands at `path` in the profile that messages call `where`.
+        """Make the keys of a mapping.
 
-        `asked` takes the paths of all keys that are asked for and not refused, here and below.
+        Args:
+            content: the mapping.
+            where: name of the profile in messages.
+            path: path of the mapping in the profile.
+            asked: set that collects the paths of all supported keys that a reader takes, here and below.
         """
         self._left = {str(key): value for key, value in content.items()}
         self.where, self._path = where, path
@@ -54,7 +58,7 @@ class Keys:
         self._inner: list[Keys] = []
 
     def __contains__(self, key: str) -> bool:
-        """Return whether the key is written, with another value than null, and not asked for yet."""
+        """Return whether the key has a value other than null and is not taken yet."""
         return self._left.get(key) is not None
 
     def peek(self, key: str) -> Any:
@@ -63,11 +67,11 @@ class Keys:
 
     @property
     def names(self) -> list[str]:
-        """The keys that nobody has asked for yet."""
+        """The keys that are not taken yet."""
         return list(self._left)
 
     def at(self, key: str) -> str:
-        """Return the path of one of the keys, from the top of the profile."""
+        """Return the path of `key` from the top of the profile."""
         return f"{self._path}.{key}".lstrip(".")
 
     def _ask(self, *keys: str) -> None:
@@ -75,20 +79,20 @@ class Keys:
         self.asked.update(map(self.at, keys))
 
     def misspelt(self, key: str) -> None:
-        """Raise `UserError` where a key is missing, and one that nobody has asked for yet may stand for it."""
+        """Raise `UserError` if `key` is missing and a similar key, not taken yet, may be a misspelling of it."""
         near = None if key in self._left else near_miss(key, self._left)
         if near is not None:
             raise self.error(near, "there is no such key", f"did you mean '{key}'?")
 
     def error(self, key: str, problem: str, remedy: str) -> UserError:
-        """Return what is wrong with a key, named by its path."""
+        """Return an error about a key, with the key's path."""
         return UserError(f"{self.where}: {self.at(key)}: {problem}", remedy)
 
     def take(self, key: str, reader: Reader[_Value], default: Any) -> _Value:
-        """Return the value of a key that is honoured; the default where it is not written, or null.
+        """Take a key and return its value, or `default` if the key is missing or null.
 
         Raises:
-            UserError: it is not what the reader wants.
+            UserError: if the reader rejects the value.
         """
         self._ask(key)
         value = self._left.pop(key, None)
@@ -102,17 +106,17 @@ class Keys:
             ) from None
 
     def maybe(self, key: str, reader: Reader[_Value]) -> _Value | None:
-        """Return the value of a key that is honoured; None where it is not written."""
+        """Take a key and return its value, or None if the key is missing."""
         return self.take(key, reader, None)
 
     def needed(self, key: str, reader: Reader[_Value]) -> _Value:
-        """Return the value of a key that has to be there; raise `UserError` where it is not."""
+        """Take a required key and return its value; raise `UserError` if the key is missing."""
         if key not in self:
             raise self.error(key, "is missing", "write it into the profile: the load is not defined without it")
         return self.take(key, reader, None)
 
     def section(self, key: str) -> Keys:
-        """Return the keys below a key; none where it is not written."""
+        """Take a key and return the keys below it; empty if the key is missing."""
         self._ask(key)
         value = self._left.pop(key, None)
         if value is not None and not isinstance(value, Mapping):
@@ -122,7 +126,7 @@ class Keys:
         return inner
 
     def sections(self, key: str) -> list[Keys]:
-        """Return the keys of each entry of a list of mappings; none where it is not written."""
+        """Take a list of mappings and return the keys of each entry; empty if the key is missing."""
         self._ask(key)
         value = self._left.pop(key, None)
         if value is not None and (not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value)):
@@ -134,25 +138,25 @@ class Keys:
         return inner
 
     def inside(self, content: Mapping[str, Any], path: str) -> Keys:
-        """Return the keys of a mapping that stands at `path` below these, and has been taken already."""
+        """Return the keys of `content`, a mapping at `path` below these keys that is taken already."""
         return Keys(content, self.where, self.at(path), self.asked)
 
     def neutral(self, *keys: str) -> None:
-        """Take keys that change nothing about the load, with all below them."""
+        """Take keys without effect on the load, with all keys below them."""
         self._ask(*keys)
         for key in keys:
             self._left.pop(key, None)
 
     def refuse(self, reason: str, *keys: str, unless: tuple[Any, ...] = ()) -> None:
-        """Take keys that can't be honoured.
+        """Take unsupported keys.
 
         Args:
-            reason: why not, in words that can follow the key.
-            keys: their names.
-            unless: values, besides `NOTHING`, under which one changes nothing.
+            reason: why they are not supported, in words that can follow the key.
+            keys: names of the keys.
+            unless: values, besides `NOTHING`, with which a key has no effect.
 
         Raises:
-            UserError: one of them is written with another value.
+            UserError: if one of the keys has another value.
         """
         self._known.update(keys)
         for key in keys:
@@ -161,12 +165,14 @@ class Keys:
                 raise self.error(key, f"{shown(value)}: {reason}", self.instead(key))
 
     def instead(self, key: str) -> str:
-        """Return what to do about a key that can't be honoured."""
-        path = f"'{self.at(key)}'" if "[" in self.at(key) else self.at(key)  # in {} YAML takes [ for a list
+        """Return the remedy for an unsupported key."""
+        path = (
+            f"'{self.at(key)}'" if "[" in self.at(key) else self.at(key)
+        )  # inside {} YAML reads [ as the start of a list
         return f"take it out, with overrides: {{{path}: null}}, where the load is the same without it"
 
     def finish(self) -> None:
-        """Raise `UserError` for a key that nobody has asked for, here or below."""
+        """Raise `UserError` if a key is not taken, here or below."""
         for key in self._left:
             raise UserError(f"{self.where}: {self.at(key)}: there is no such key", did_you_mean(key, self._known))
         for inner in self._inner:

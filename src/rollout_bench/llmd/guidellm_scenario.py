@@ -1,4 +1,4 @@
-"""Profiles of the harness guidellm: scenarios with `spec` and `benchmarks`, as guidellm 0.7 and later have them."""
+"""Profiles of the harness guidellm: scenarios of guidellm 0.7 and later, with `spec` and `benchmarks`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BY_RATE = ("async", "constant", "poisson")
 KINDS = ("synchronous", "concurrent", "throughput", *BY_RATE)
 API = {"/v1/completions": "completions", "/v1/chat/completions": "chat"}
 SPREAD = 5
-"""Standard deviations from the mean to a bound that is not written, as guidellm has it."""
+"""Standard deviations from the mean to a missing bound, as in guidellm."""
 
 
 def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
-    """Return what a scenario means.
+    """Return the workload of a scenario.
 
     Raises:
-        UserError: a key that there is not, that can't be honoured, or has a value that it can't have.
+        UserError: if a key is unknown or unsupported, or has an invalid value.
     """
     keys.neutral("metadata")
     keys.misspelt("spec")
@@ -57,14 +57,16 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
 
 
 def _spec(content: dict[str, Any], top: Keys, served: MeasuredHere) -> tuple[Meaning, list[HeldLoad]]:
-    """Return what one benchmark means, and its loads."""
+    """Return the workload of one benchmark, and its loads."""
     keys = top.inside(content, "spec")
     meaning = Meaning()
     _backend(keys.section("backend"), meaning, served)
     _data(keys, meaning)
-    keys.neutral("tokenizer", "outputs")  # prompts travel as token ids; results are kept where they always are
+    keys.neutral("tokenizer", "outputs")  # prompts are sent as token ids; results go to the results folder
     loader = keys.section("data_loader")
-    loader.neutral("kind", "samples", "num_workers", "prefetch_factor", "shuffle")  # how guidellm makes synthetic text
+    loader.neutral(
+        "kind", "samples", "num_workers", "prefetch_factor", "shuffle"
+    )  # details of guidellm's synthetic text
     finalizer, mapper = keys.section("data_finalizer"), keys.section("data_column_mapper")
     finalizer.take("kind", one_of("generative"), "generative")
     mapper.take("kind", one_of("generative_column_mapper"), "")
@@ -90,7 +92,7 @@ def _backend(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
     keys.take("kind", one_of("openai_http"), "openai_http")
     check_url(keys, "target", served)
     check_model(keys, "model", served)
-    meaning.workload["ignore_eos"] = True  # guidellm asks for it wherever a length of the output is given
+    meaning.workload["ignore_eos"] = True  # guidellm sets it if an output length is given
     if API[keys.take("request_format", one_of(*API), "/v1/chat/completions")] == "chat":
         meaning.online["api"] = "chat"
     if not keys.take("stream", switch, True):
@@ -149,7 +151,7 @@ def _profile(spec: Keys, keys: Keys, meaning: Meaning) -> list[HeldLoad]:
 
 
 def _constraints(spec: Keys) -> tuple[list[float], list[int]]:
-    """Return for how many seconds each load is held, and how many requests it sends; empty where that is no limit."""
+    """Return the limits of each load: its seconds and its number of requests. A list is empty if there is no limit."""
     seconds: list[float] = []
     requests: list[int] = []
     for keys in spec.sections("constraints"):
@@ -170,7 +172,7 @@ def _constraints(spec: Keys) -> tuple[list[float], list[int]]:
 
 
 def _nth(values: list[Any], number: int) -> Any:
-    """Return the limit of a load: guidellm takes the last one where there are more loads."""
+    """Return the limit of load `number`. As in guidellm, the last limit also applies to all further loads."""
     return values[min(number, len(values) - 1)] if values else None
 
 
@@ -181,7 +183,7 @@ def _fewest(requests: int | None, rate: float | None, seconds: float | None) -> 
 
 
 def _data(spec: Keys, meaning: Meaning) -> None:
-    """Write prompts and outputs into `meaning`."""
+    """Write the lengths of prompts and outputs into `meaning`."""
     sets = spec.sections("data")
     if len(sets) != 1:
         raise spec.error("data", f"has {len(sets)} sources, and a workload has one", "make a profile of each")
@@ -222,7 +224,7 @@ def _lengths(keys: Keys, name: str) -> int | dict[str, Any]:
 
 
 def _prefix(keys: Keys) -> tuple[int, int]:
-    """Return how many tokens prompts share, and how many different beginnings there are."""
+    """Return the number of tokens in a shared prefix, and the number of different prefixes."""
     short = keys.take("prefix_tokens", index, 0), keys.take("prefix_count", count, 1)
     buckets = [
         (one.take("prefix_tokens", index, 0), one.take("prefix_count", count, 1), one.take("bucket_weight", count, 100))
@@ -250,7 +252,7 @@ def _changes(value: Any) -> list[dict[str, Any]]:
 
 
 def _changed(spec: dict[str, Any], change: dict[str, Any], keys: Keys, number: int) -> dict[str, Any]:
-    """Return `spec` with the changes of one benchmark, whose keys are paths with dots and indices."""
+    """Return `spec` with the changes of one benchmark. The keys of `change` are paths with dots and indices."""
     try:
         return laid_over(deepcopy(spec), {str(key): value for key, value in change.items()}, "")
     except UserError as error:

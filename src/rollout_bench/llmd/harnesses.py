@@ -1,4 +1,4 @@
-"""The harnesses of llm-d-benchmark: what reads the profiles of each, or why nobody does."""
+"""The harnesses of llm-d-benchmark: the reader of each harness's profiles, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class LlmdHarness:
     """One harness.
 
     Attributes:
-        name: as llm-d-benchmark calls it, and as its folder of profiles is called.
-        reader: what makes a workload of its keys; None where nothing does.
-        keys: keys of its profiles that can't be honoured, the first of them in the file being named.
-        reason: why not.
-        instead: what to do.
+        name: the harness's name in llm-d-benchmark, and the name of its folder of profiles.
+        reader: function that makes a workload from a profile's keys; None if the harness is not supported.
+        keys: typical keys of an unsupported harness; the error names the first of these keys in the file.
+        reason: why the harness is not supported.
+        instead: what the user can do instead.
     """
 
     name: str
@@ -29,10 +29,10 @@ class LlmdHarness:
     instead: str = ""
 
     def meaning_of(self, keys: Keys, served: MeasuredHere) -> Meaning:
-        """Return what a profile means.
+        """Return the workload of a profile.
 
         Raises:
-            UserError: a key that there is not, that can't be honoured, or has a value that it can't have.
+            UserError: if the harness is unsupported, or a key is unknown, unsupported or has an invalid value.
         """
         if self.reader is None:
             named = next((key for key in self.keys if key in keys), self.keys[0])
@@ -80,4 +80,4 @@ HARNESSES = {
         ),
     )
 }
-"""By name."""
+"""Name -> harness."""

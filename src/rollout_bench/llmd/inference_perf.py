@@ -1,4 +1,4 @@
-"""Profiles of the harness inference-perf: its config file, as version 0.4 to August 2026 reads it."""
+"""Profiles of the harness inference-perf: its config files, from version 0.4 to August 2026."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ NO_PICTURES = "no model that takes pictures, sound or films can be run here so f
 LIMITS = {"ttft": "ttft_ms", "tpot": "tpot_ms", "request_latency": "e2el_ms"}
 
 MOST_TOKENS = 1e9
-"""More no request has."""
+"""Maximum tokens of a prompt or an answer."""
 
 
 def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
-    """Return what a config of inference-perf means.
+    """Return the workload of a config of inference-perf.
 
     Raises:
-        UserError: a key that there is not, that can't be honoured, or has a value that it can't have.
+        UserError: if a key is unknown or unsupported, or has an invalid value.
     """
     meaning = Meaning()
     meaning.workload["samples_per_prompt"] = 1
@@ -83,7 +83,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
         problem = f"{interval_s:g}: a pass begins with an idle server here, {PAUSE_S:g} s after the load before it"
         raise load.error("interval", problem, load.instead("interval"))
     load.refuse("a request may take as long as its pass here", "request_timeout")
-    keys.finish()  # a key that there is not is told before what its neighbours lack
+    keys.finish()  # report an unknown key before a missing one
     if not streams:
         raise keys.error("api.streaming", WHOLE_ANSWERS, "set it to true, in the profile or in overrides")
     arriving(meaning, stages)
@@ -91,7 +91,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
 
 
 def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> bool:
-    """Write what is asked of which server into `meaning`; return whether answers are to be streamed."""
+    """Write API and sampling into `meaning`, and check model and server; return whether answers are streamed."""
     api = keys.section("api")
     if api.take("type", one_of("completion", "chat"), "completion") == "chat":
         meaning.online["api"] = "chat"
@@ -99,7 +99,7 @@ def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> bool:
     api.refuse("headers of one workload, priorities among them, are not sent", "headers", "session_id_header_key")
     api.refuse("headers of one workload, priorities among them, are not sent", "session_token_header_key")
     api.refuse("answers of a given form are not asked for", "response_format")
-    api.neutral("slo_unit", "slo_tpot_header", "slo_ttft_header")  # names of headers, of which none is sent
+    api.neutral("slo_unit", "slo_tpot_header", "slo_ttft_header")  # names of headers, which are not sent
     server = keys.section("server")
     server.take("type", one_of("vllm"), "vllm")
     check_model(server, "model_name", served)
@@ -109,9 +109,9 @@ def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> bool:
     server.refuse("certificates of clients are not sent", "cert_path", "key_path")
     tokenizer = keys.section("tokenizer")
     check_model(tokenizer, "pretrained_model_name_or_path", served)
-    tokenizer.neutral("trust_remote_code")  # prompts travel as token ids, or through the served model's tokenizer
+    tokenizer.neutral("trust_remote_code")  # prompts are sent as token ids, or use the served model's tokenizer
     tokenizer.refuse("may be a secret: it is inherited from where snakemake runs, as HF_TOKEN", "token")
-    tokenizer.finish()  # before data is missed that is indented too far
+    tokenizer.finish()  # before a `data` section that is indented too far is reported as missing
     return streams
 
 
@@ -120,8 +120,8 @@ def _report(keys: Keys, meaning: Meaning) -> None:
     goodput = report.section("goodput").section("constraints")
     limits = {name: goodput.take(name, positive, 0.0) * 1000 for name in goodput.names}  # seconds
     meaning.slo = limits_in(goodput, "", limits, LIMITS) if limits else {}
-    report.neutral("request_lifecycle", "prometheus", "session_lifecycle")  # every request is kept, whatever is printed
-    keys.neutral("storage", "metrics")  # results are kept where they always are, with what /metrics of the server says
+    report.neutral("request_lifecycle", "prometheus", "session_lifecycle")  # every request is recorded
+    keys.neutral("storage", "metrics")  # results go to the results folder, with the server's /metrics
 
 
 def _stages(load: Keys, kind: str) -> list[HeldLoad]:
@@ -142,7 +142,7 @@ def _stages(load: Keys, kind: str) -> list[HeldLoad]:
 
 
 def _limit(load: Keys, stages: list[HeldLoad], meaning: Meaning) -> None:
-    """Honour what limits requests under way besides the load: workers, and how many each may have."""
+    """Apply the worker limits to the concurrency of `stages`: number of workers, and requests of each worker."""
     workers = load.take("num_workers", count, 0)
     if not workers and "worker_max_concurrency" in load:
         meaning.notes.append(
@@ -165,7 +165,7 @@ def _data(keys: Keys, meaning: Meaning, requests: int) -> None:
     keys.refuse(NO_PICTURES, "multimodal", "visionarena")
     keys.refuse("random prompts are token ids, without a template", "use_chat_template")
     keys.refuse("a trace is a data set here: {format: trace}", "trace")
-    keys.neutral("corpus_file_path")  # what the words are, not how many
+    keys.neutral("corpus_file_path")  # the words of prompts, not their number
     load = meaning.workload
     for name in ("shared_prefix", "otel_trace_replay", "weka_trace_replay", "conversation_replay"):
         if name != kind:
@@ -193,7 +193,7 @@ def _conversations(keys: Keys, meaning: Meaning) -> None:
     meaning.workload["dataset"] = {"format": "sharegpt", "path": path}
     for theirs, ours in (("input_distribution", "prompt_tokens"), ("output_distribution", "output_tokens")):
         own = keys.section(theirs)
-        own.neutral("mean", "std_dev", "total_count", "type")  # of a data set only the bounds are looked at
+        own.neutral("mean", "std_dev", "total_count", "type")  # inference-perf uses only the bounds with a data set
         if own.take("min", count, 1) > 1:
             meaning.notes.append(f"data.{theirs}.min: conversations below it are not left out")
         meaning.workload[ours] = own.take("max", count, 1024)
@@ -227,7 +227,7 @@ def _shared_prefix(keys: Keys, meaning: Meaning, requests: int) -> None:
 
 
 def _inline(keys: Keys, name: str, legacy: str, default: int) -> int | dict[str, Any]:
-    """Return a length that is a number or a distribution, perhaps under an earlier name, which wins over a number."""
+    """Return a length: a number or a distribution. A distribution under the older name wins over a number."""
     own = keys.section(legacy) if legacy in keys else None
     if isinstance(keys.peek(name), dict):
         return _lengths(keys.section(name), shifts=False)
@@ -237,11 +237,11 @@ def _inline(keys: Keys, name: str, legacy: str, default: int) -> int | dict[str,
 
 
 def _lengths(keys: Keys, *, shifts: bool) -> int | dict[str, Any]:
-    """Return lengths as a distribution has them.
+    """Return the lengths of a workload for a distribution in a profile.
 
     Args:
-        keys: of the distribution.
-        shifts: whether a log-normal one begins at `min`, as it does for random prompts and nowhere else.
+        keys: keys of the distribution.
+        shifts: whether a log-normal distribution begins at `min`, as only random prompts do.
     """
     kind = keys.take("type", one_of("normal", "lognormal", "uniform", "fixed"), "normal")
     low, high = keys.take("min", index, 10), keys.take("max", count, 1024)

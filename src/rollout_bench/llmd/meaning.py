@@ -1,4 +1,4 @@
-"""What a profile means here: a workload, how its requests arrive, and which requests are good."""
+"""The workload of a profile: prompts and outputs, arrival of requests, and goodput limits."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
 
 EXPECTED_STEP_S = 0.01
-"""Seconds for an output token, at the least, of which a closed loop by duration is expected to need prompts."""
+"""Minimum expected seconds for an output token, which gives the number of prompts for a closed loop by duration."""
 
 MOST_PROMPT_TOKENS = 4_000_000
-"""Tokens of all prompts that are made for such a loop, at most; after the last it begins again with the first."""
+"""Maximum tokens of all prompts for a closed loop by duration. After the last prompt, the loop repeats them."""
 
 
 WHOLE_ANSWERS = "asks for whole answers, and answers are streamed here: a whole one shows no first token"
-"""Why a profile is refused that does not stream."""
+"""Why a profile without streaming is refused."""
 
 
 @dataclass(frozen=True)
 class MeasuredHere:
-    """What the config measures, as far as a profile may name it.
+    """The models and servers of the config, which a profile may name.
 
     Attributes:
-        models: names of models, in the config and on servers, and where their weights are.
-        urls: addresses of endpoints, with /v1 and without.
+        models: names of models in the config and on servers, and places of their weights.
+        urls: addresses of endpoints, with and without /v1.
     """
 
     models: frozenset[str] = frozenset()
@@ -38,15 +38,15 @@ class MeasuredHere:
 
 @dataclass
 class Meaning:
-    """What a profile comes to.
+    """The settings that follow from a profile.
 
     Attributes:
         workload: keys of a workload, without `online`.
-        online: keys of its `online`.
-        otherwise: keys of a workload that hold where the config says nothing else.
-        slo: limits that a request must keep to count as good, in milliseconds, as the config has them.
-        notes: what a reader of the results has to know of how a key was read.
-        mode: the mode that measures it.
+        online: keys below the workload's `online`.
+        otherwise: default values for keys of the workload that the config does not set.
+        slo: goodput limits of a request, in milliseconds, with the config's names.
+        notes: differences to the harness that a reader of the results must know.
+        mode: the mode that measures the profile.
     """
 
     workload: dict[str, Any] = field(default_factory=dict)
@@ -62,11 +62,11 @@ class HeldLoad:
     """A load that a profile holds for a time, or for a number of requests.
 
     Attributes:
-        path: the key that messages name.
-        rate: requests per second; None: as soon as concurrency lets them.
-        concurrency: requests under way at once; None: any number.
-        duration_s: how long it is held.
-        requests: how many are sent; None where the duration decides.
+        path: the key of the load in messages.
+        rate: requests per second; None: the concurrency alone limits requests.
+        concurrency: maximum simultaneous requests; None: no limit.
+        duration_s: duration of the load in seconds; None if the number of requests limits it.
+        requests: number of requests; None if the duration limits the load.
     """
 
     path: str
@@ -76,7 +76,7 @@ class HeldLoad:
     requests: int | None = None
 
     def sent(self, prompt_tokens: float, output_tokens: float) -> int:
-        """Return how many requests it sends; of a closed loop by duration, how many prompts it should have at hand."""
+        """Return the number of requests; for a closed loop by duration, the estimated number of prompts it needs."""
         if self.requests is not None:
             return self.requests
         assert self.duration_s is not None, "a stage has an end"
@@ -88,11 +88,11 @@ class HeldLoad:
 
 
 def arriving(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
-    """Write into `meaning` how requests arrive, and how many prompts that takes; its lengths stand there already.
+    """Write the arrival of requests and the number of prompts into `meaning`.
 
     Args:
-        meaning: what is written into.
-        stages: the loads, in their order; at least one.
+        meaning: settings to change, which must have prompt and output lengths already.
+        stages: the loads in order, at least one.
     """
     prompt, output = (
         _middle({**meaning.otherwise, **meaning.workload}[key]) for key in ("prompt_tokens", "output_tokens")
@@ -103,7 +103,7 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
         groups = meaning.workload.get("shared_prefix", {}).get("groups", 1)
         meaning.workload["prompts"] = max(groups, *counts)
     if all(stage.requests is None and stage.rate is None for stage in stages):
-        meaning.otherwise["prompts"] = meaning.workload.pop("prompts")  # how many these take depends on the server
+        meaning.otherwise["prompts"] = meaning.workload.pop("prompts")  # the server's speed decides how many
     users, rates = [stage.concurrency for stage in stages], [_plain(stage.rate) or "inf" for stage in stages]
     seconds, counted = [_plain(stage.duration_s) for stage in stages], [stage.requests for stage in stages]
     by_rate = any(stage.rate for stage in stages)
@@ -118,19 +118,19 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
 
 
 def _plain(value: float | None) -> float | int | None:
-    """Return a number as people write it: 30, not 30.0."""
+    """Return a whole number as an integer: 30, not 30.0."""
     return int(value) if value is not None and value == int(value) else value
 
 
 def _middle(length: Any) -> float:
-    """Return about how long a drawn length is."""
+    """Return the typical value of a length or a distribution."""
     if isinstance(length, int):
         return float(length)
     return float(length.get("mean") or length.get("median") or (length["low"] + length["high"]) / 2)
 
 
 def bounded(low: int, high: int, mean: float, std: float) -> int | dict[str, Any]:
-    """Return lengths round a mean, within bounds."""
+    """Return a normal distribution of lengths within bounds, or a number if all lengths are equal."""
     if low == high or std == 0:
         return min(max(round(mean), low), high)
     return {
@@ -143,19 +143,19 @@ def bounded(low: int, high: int, mean: float, std: float) -> int | dict[str, Any
 
 
 def uniform(low: int, high: int) -> int | dict[str, Any]:
-    """Return lengths that are as likely from `low` to `high`."""
+    """Return a uniform distribution of lengths from `low` to `high`, or a number if both are equal."""
     return low if low == high else {"distribution": "uniform", "low": low, "high": high}
 
 
 def behind(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
-    """Return the lengths of whole prompts whose own part, behind a shared prefix, has these."""
+    """Return the lengths of whole prompts: a shared prefix, then an individual part of the given length."""
     if isinstance(length, int):
         return prefix + length
     return {key: value + prefix if key in ("low", "high", "mean") else value for key, value in length.items()}
 
 
 def check_model(keys: Keys, key: str, served: MeasuredHere) -> None:
-    """Take the key that names the model; raise `UserError` where that is none that the config measures."""
+    """Take the key that names the model; raise `UserError` if the config does not measure this model."""
     named = keys.maybe(key, text)
     if named is not None and not is_of_the_launch(named, MODEL, TOKENIZER) and named not in served.models:
         raise keys.error(
@@ -166,7 +166,7 @@ def check_model(keys: Keys, key: str, served: MeasuredHere) -> None:
 
 
 def check_url(keys: Keys, key: str, served: MeasuredHere) -> None:
-    """Take the key that names the server; raise `UserError` where that is no endpoint of the config."""
+    """Take the key that names the server; raise `UserError` if the server is no endpoint of the config."""
     named = keys.maybe(key, text)
     if named is not None and not is_of_the_launch(named, URL) and named.rstrip("/") not in served.urls:
         raise keys.error(
@@ -177,16 +177,16 @@ def check_url(keys: Keys, key: str, served: MeasuredHere) -> None:
 
 
 def limits_in(keys: Keys, key: str, value: dict[str, float], names: dict[str, str]) -> dict[str, float]:
-    """Return the goodput limits of a profile as `slo` has them, in milliseconds.
+    """Return the goodput limits of a profile under the names of `slo`, in milliseconds.
 
     Args:
-        keys: whose key it is.
-        key: the key that holds them.
-        value: limits in milliseconds by the harness's names.
-        names: what `slo` calls them.
+        keys: the section with the limits.
+        key: the key of the limits in `keys`.
+        value: limits in milliseconds, by the harness's names.
+        names: harness's name -> name in `slo`.
 
     Raises:
-        UserError: a limit that `slo` has not.
+        UserError: if `slo` has no such limit.
     """
     for name in value:
         if name not in names:

@@ -1,4 +1,4 @@
-"""Profiles of the harness nop: nothing is sent, and the start of the engine is looked at."""
+"""Profiles of the harness nop, which sends no load and measures the start of the engine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from rollout_bench.llmd.content import Keys
 from rollout_bench.llmd.meaning import Meaning, MeasuredHere, check_model
 
 TOKENS = 16
-"""Of the one prompt whose first token ends a start."""
+"""Tokens of the single prompt. A start ends with its first output token."""
 
 
 def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
-    """Return what a nop profile means: modes: [startup], and one short request.
+    """Return the workload of a nop profile: mode startup with one short request.
 
     Raises:
-        UserError: a key that there is not, or another model than the config has.
+        UserError: if the profile names a model that the config does not measure.
     """
     check_model(keys, "model_name", served)
     keys.neutral("pvc_name")  # results are kept on kubernetes.results_claim

@@ -1,4 +1,4 @@
-"""Overrides of a profile's keys, as llm-d-benchmark's -o and as the config has them."""
+"""Overrides of a profile's keys, in the syntax of llm-d-benchmark's -o or of the config."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Place = tuple[str | int, ...]
 
 
 def parsed(overrides: Any, where: str) -> dict[str, Any]:
-    """Return overrides as a mapping, with values as YAML has them: the command line delivers all as text.
+    """Return overrides as a mapping. Text values, as from the command line, are parsed as YAML.
 
     Args:
-        overrides: a mapping, or text as llm-d's -o takes it: `min=20,total_count=200`.
-        where: what errors begin with.
+        overrides: a mapping, or text in the syntax of llm-d's -o: `min=20,total_count=200`.
+        where: first words of error messages.
 
     Raises:
-        UserError: it is neither of both.
+        UserError: if `overrides` has neither form, sets a key twice, or has an invalid value.
     """
     if overrides is None or overrides == "":
         return {}
@@ -58,20 +58,20 @@ def _value(key: str, value: Any, where: str) -> Any:
 def laid_over(
     content: dict[str, Any], overrides: Mapping[str, Any], where: str, asked: Callable[[], Collection[str]] = tuple
 ) -> dict[str, Any]:
-    """Return `content` with `overrides` laid over it; null takes a key out.
+    """Return `content` changed by `overrides`; null removes a key.
 
-    A key names a value by its path, with dots and indices: `load.stages[0].rate`, or `load.stages.0.rate`. Without a
-    dot it is the one key of that name, wherever it stands; or those of several places that are alike, as the two
-    distributions of inference-perf and its stages are. A path may add a key.
+    An override's key is a path with dots and indices: `load.stages[0].rate` or `load.stages.0.rate`. A name without a
+    dot means the only key with this name at any depth. It may also mean several keys in similar mappings, such as the
+    two distributions or the stages of inference-perf. A path may add a key.
 
     Args:
         content: the keys of a profile.
-        overrides: key -> another value.
-        where: what errors begin with.
-        asked: returns the paths of all keys that can be honoured, written or not.
+        overrides: key -> new value.
+        where: first words of error messages.
+        asked: function that returns the paths of all supported keys, present or not.
 
     Raises:
-        UserError: there is no such key, or there are several that have nothing in common.
+        UserError: if the key does not exist, or exists in several different mappings.
     """
     result = deepcopy(content)
     for key, value in overrides.items():
@@ -90,12 +90,12 @@ def _parts(key: str, where: str) -> Place:
 def _places(
     content: dict[str, Any], key: str, parts: Place, where: str, asked: Callable[[], Collection[str]]
 ) -> list[Place]:
-    """Return the places of a key that is not written by its whole path."""
+    """Return the places of a key that is given without its whole path."""
     written = dict(_walk(content))
     found = [place for place in written if place[-len(parts) :] == parts]
     if not found:
         if len(parts) == 1 and not any(isinstance(value, dict | list) for value in content.values()):
-            return [parts]  # of a flat profile: an option that it does not use so far
+            return [parts]  # a flat profile: the override adds an option
         known = sorted(asked())
         if len(parts) > 1 and _dotted(parts) in known:
             return [parts]
@@ -142,7 +142,7 @@ def _set(content: dict[str, Any], place: Place, value: Any, key: str, where: str
             parent[part], has = (
                 {},
                 True,
-            )  # a key above the one that is added; one that there is not is told by who reads
+            )  # parent of an added key; the profile's reader reports unknown keys
         if not has and not (last and isinstance(parent, dict)):
             above = _dotted(place[:number]) or "the profile"
             known = (

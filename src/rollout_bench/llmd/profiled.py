@@ -1,4 +1,4 @@
-"""Configs whose workloads name a profile of llm-d-benchmark, with the workloads that these profiles mean."""
+"""Expansion of a config's llm-d-benchmark profiles into workloads."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ OWN_KEYS = ("harness", "path", "overrides")
 
 
 class WorkloadProfile(Strict):
-    """A workload profile of llm-d-benchmark, unchanged, that a workload takes its load from."""
+    """A workload profile of llm-d-benchmark that defines the load of a workload."""
 
-    harness: Text = Field(description=f"Whose profile it is: {', '.join(HARNESSES)}.")
+    harness: Text = Field(description=f"Harness of the profile: {', '.join(HARNESSES)}.")
     path: Text = Field(
         description=(
-            "The file: a path, absolute or below the folder that snakemake runs in, or a name in "
+            "The file: a path, absolute or relative to snakemake's working folder, or the name of a file in "
             "configs/llm-d/<harness>/, with or without its ending."
         )
     )
     overrides: Args = Field(
         {},
         description=(
-            "Key of the profile -> another value; null takes the key out. A key is a path, load.stages[0].rate, or "
-            "the one key of that name."
+            "Key of the profile -> new value; null removes the key. A key is a path such as load.stages[0].rate, or "
+            "a name that only one key of the profile has."
         ),
     )
 
@@ -50,10 +50,10 @@ class Found:
     """A profile that was read.
 
     Attributes:
-        file: where it lies.
-        harness: whose it is.
-        content: its keys, with overrides; tokens that only a launch knows are not filled in.
-        meaning: what it comes to.
+        file: path of the profile.
+        harness: name of the profile's harness.
+        content: keys of the profile, with overrides; tokens that only a launch can fill in remain.
+        meaning: workload of the profile.
     """
 
     file: Path
@@ -63,16 +63,16 @@ class Found:
 
 
 def with_profiles(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a merged config in which each selected workload with a profile has the load that this means.
+    """Return a merged config in which each selected workload with a profile has the profile's load.
 
-    `profile: HARNESS/NAME` and `overrides` at the top, as a command line has them, become such a workload.
+    `profile: HARNESS/NAME` and `overrides` at the top level (from a command line) become such a workload.
 
     Args:
         merged: the config.
-        command_line: the part of it that stands on the command line.
+        command_line: the part of the config that comes from the command line.
 
     Raises:
-        UserError: a profile that can't be read, a key of it that can't be honoured, or one that the config sets too.
+        UserError: if a profile can't be read, has an unsupported key, or sets a key that the config sets, too.
     """
     config = _with_short_form(dict(merged), command_line or {})
     workloads, settings = config.get("workloads"), config.get("workload_settings")
@@ -94,11 +94,11 @@ def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
 
     Args:
         written: `profile` of the workload.
-        config: the merged config, which says what is measured.
-        where: what errors begin with.
+        config: the merged config, for models and endpoints.
+        where: first words of error messages.
 
     Raises:
-        UserError: it is not found, can't be read, or has a key that can't be honoured.
+        UserError: if the profile is not found, can't be read, or has an unsupported key.
     """
     if not isinstance(written, Mapping):
         raise UserError(f"{where}: {written!r} is no mapping", "write {harness: guidellm, path: sanity_concurrent}")
@@ -122,7 +122,7 @@ def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
 
     def asked() -> set[str]:
         keys = Keys(content, where)
-        with contextlib.suppress(UserError):  # it may be the overrides that mend it
+        with contextlib.suppress(UserError):  # the overrides may fix the error
             read(keys)
         return keys.asked
 
@@ -131,15 +131,15 @@ def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
 
 
 def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch: Mapping[str, str]) -> str:
-    """Return a profile as a harness would get it: tokens filled in, overrides laid over it.
+    """Return the text of a profile for a harness, with tokens filled in and overrides applied.
 
     Args:
-        profile: one that has been read before.
-        config: the config, as `profile_of` takes it.
-        of_the_launch: what one launch knows, by the names of llm-d's variables.
+        profile: a profile that was read before.
+        config: the config, as for `profile_of`.
+        of_the_launch: llm-d's variable -> value for one launch.
 
     Raises:
-        UserError: the file is not there any more, or can't be read.
+        UserError: if the file is missing now, or can't be read.
     """
     where = "config: profile"
     file = located(profile.harness, profile.path, where)
@@ -156,10 +156,10 @@ def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch:
 
 
 def readings(config: Mapping[str, Any]) -> list[str]:
-    """Return what the profiles of the selected workloads are read as, and what of them is read otherwise, as lines.
+    """Return lines with the resulting workload of each selected profile, and with its differences to the harness.
 
     Args:
-        config: a config whose profiles have been read before.
+        config: a config whose profiles were read before.
     """
     lines = []
     for name in config["workloads"]:
@@ -180,7 +180,7 @@ def _flow(value: Any) -> str:
 
 
 def _known(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the config says that a profile may want to know, by the names of llm-d's variables."""
+    """Return the values from the config for a profile's tokens: llm-d's variable -> value."""
     kubernetes = config.get("kubernetes")
     said = kubernetes if isinstance(kubernetes, Mapping) else {}
     namespace, claim = said.get("namespace"), said.get("results_claim")
@@ -216,9 +216,9 @@ def served_by(config: Mapping[str, Any]) -> MeasuredHere:
 
 
 def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with `profile: HARNESS/NAME` at its top as a workload of that name, measured alone.
+    """Return the config with the top-level `profile` turned into a workload of that name, the only selected one.
 
-    The longer form, {harness: HARNESS, path: PATH}, may stand there too.
+    `profile` is HARNESS/NAME, or the longer form {harness: HARNESS, path: PATH}.
     """
     named, overrides = config.get("profile"), config.pop("overrides", None)
     if isinstance(named, Mapping) and {"harness", "path"}.intersection(named):
@@ -259,7 +259,7 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
 
 
 def _named_shortly(named: str) -> dict[str, str]:
-    """Return harness and path of HARNESS/NAME, or of the path of a file whose folder is called as its harness."""
+    """Return harness and path from HARNESS/NAME, or from the path of a file in a folder with its harness's name."""
     path = PurePath(named)
     harness = path.parent.name
     if not harness:
@@ -280,7 +280,7 @@ def _named_shortly(named: str) -> dict[str, str]:
 
 
 def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
-    """Return a workload with what its profile means; what that says nothing of may stand beside it."""
+    """Return a workload with the settings of its profile. The config may set only keys that the profile does not."""
     where, meaning = f"config: workload_settings.{name}", found.meaning
     online = own.get("online") or {}
     if not isinstance(online, Mapping):
@@ -301,7 +301,7 @@ def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
 
 
 def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
-    """Raise `UserError` where no load is measured in a mode that is to measure one, or the other way round."""
+    """Raise `UserError` if the config's modes do not fit the profile: a load needs mode online, nop mode startup."""
     modes = config.get("modes", [OFFLINE.name])
     if found.meaning.mode not in MODES:
         raise UserError(
@@ -313,7 +313,7 @@ def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
             f"config: workload_settings.{name}.profile: nop sends nothing, and modes has {', '.join(map(str, modes))}",
             "write modes: [startup]",
         )
-    others = MODES.keys() - {ONLINE.name}  # a misspelt one is told as such, by who checks modes
+    others = MODES.keys() - {ONLINE.name}  # the check of modes reports a misspelt mode
     if found.meaning.mode == ONLINE.name and isinstance(modes, list) and modes and others.issuperset(map(str, modes)):
         raise UserError(
             f"config: workload_settings.{name}.profile: says how requests arrive at a server, and modes has no online",
@@ -322,10 +322,10 @@ def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
 
 
 def _slo(config: Mapping[str, Any], limits: Mapping[str, dict[str, float]]) -> dict[str, Any]:
-    """Return `slo` from the goodput limits of profiles, where the config itself says none.
+    """Return `slo` from the goodput limits of profiles; empty if the config itself has limits.
 
     Raises:
-        UserError: profiles have different ones.
+        UserError: if profiles have different limits.
     """
     written = config.get("slo")
     said = isinstance(written, Mapping) and any(value is not None for value in written.values())

@@ -1,4 +1,4 @@
-"""Profiles as llm-d-benchmark writes them: where they are found, and their REPLACE_ENV_ tokens filled in."""
+"""Files of llm-d-benchmark's profiles: search for a file, and replacement of its REPLACE_ENV_ tokens."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import mapping_in, read_text
 
 HOME = Path("configs") / "llm-d"
-"""Where a profile that is named without a folder is looked for, in a folder of its harness."""
+"""Folder of the profiles that are given by name, with a folder for each harness."""
 
 CLONE = Path(__file__).parents[3]
-"""The clone that this package belongs to: its profiles are found wherever snakemake runs."""
+"""The clone of this package. Its profiles are found from any working folder of snakemake."""
 
 ENDINGS = ("", ".yaml.in", ".yaml", ".yml", ".in")
-"""What a profile's name may lack: llm-d's own command line leaves it out."""
+"""Endings that may be missing in a profile's name, as on llm-d's own command line."""
 
 TOKEN = re.compile(r"REPLACE_ENV_(?P<name>\w+)")
 
@@ -29,21 +29,22 @@ MAX_MODEL_LEN = "LLMDBENCH_DEPLOY_CURRENT_MAX_MODEL_LEN"
 URL = "LLMDBENCH_HARNESS_STACK_ENDPOINT_URL"
 
 OF_THE_LAUNCH = (MODEL, TOKENIZER, MAX_MODEL_LEN, URL)
-"""What each launch knows better than the environment, and fills in last."""
+"""Variables that each launch fills in, instead of the environment."""
 
 _REMEDY = "mend the profile; docs/llm-d.md shows how each harness writes its own"
 
 
 def located(harness: str, path: str, where: str) -> Path:
-    """Return the file of a profile: a path, absolute or below the current folder, or a name found in `HOME`.
+    """Return the file of a profile.
 
     Args:
-        harness: whose profile it is; the folder below `HOME` that a name is found in.
-        path: as the user wrote it; the ending may be missing.
-        where: what errors begin with.
+        harness: harness of the profile, and name of its folder below `HOME`.
+        path: the user's path, absolute or relative to the current folder, or a name in `HOME`. The ending may be
+            missing.
+        where: first words of error messages.
 
     Raises:
-        UserError: there is no such file, naming the nearest one.
+        UserError: if there is no such file. The error suggests a similar name.
     """
     named = Path(path).expanduser() if path.startswith("~/") else Path(path)
     file = found_at(harness, path)
@@ -64,7 +65,7 @@ def located(harness: str, path: str, where: str) -> Path:
 
 
 def found_at(harness: str, path: str) -> Path | None:
-    """Return the file of a profile, as `located` does; None where there is none."""
+    """Return the file of a profile, as `located` does, or None if there is none."""
     named = Path(path).expanduser() if path.startswith("~/") else Path(path)
     places = (folder / f"{named}{ending}" for folder in _folders(harness, named) for ending in ENDINGS)
     return next((place for place in places if _is(Path.is_file, place)), None)
@@ -77,7 +78,7 @@ def _folders(harness: str, named: Path) -> list[Path]:
 def _is(kind: Callable[[Path], bool], path: Path) -> bool:
     try:
         return kind(path)
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+    except (OSError, ValueError):  # the name is too long, or contains a NUL
         return False
 
 
@@ -86,13 +87,12 @@ def _profiles(folder: Path) -> list[Path]:
 
 
 def filled(text: str, known: Mapping[str, str], where: str, later: Collection[str] = OF_THE_LAUNCH) -> str:
-    """Return a template's text with its tokens filled in: with what is `known` first, then from the environment.
+    """Return a template's text with its tokens replaced by values from `known`, else from the environment.
 
-    Those that are filled in `later`, by the launch, stay as they are where they are not known. What stands in a
-    template's comments need not be known.
+    A token of `later` without a known value stays, and the launch fills it in. Tokens in comments are ignored.
 
     Raises:
-        UserError: a token stays empty, or its value may be a secret, which would stand in the profile that is kept.
+        UserError: if a token has no value, or if its value may be a secret, because the filled profile is kept.
     """
     empty: dict[str, None] = {}
     filled_in = "".join(_filled_line(line, known, where, later, empty) for line in text.splitlines(keepends=True))
@@ -132,10 +132,10 @@ def _filled_line(
 def content_of(
     path: Path, known: Mapping[str, str], where: str, later: Collection[str] = OF_THE_LAUNCH
 ) -> dict[str, Any]:
-    """Return the keys of a profile, its tokens filled in as `filled` does.
+    """Return the keys of a profile, with tokens replaced as in `filled`.
 
     Raises:
-        UserError: the file can't be read, is no YAML with keys at its top, or has a token that stays empty.
+        UserError: if the file can't be read, is no YAML mapping, or has a token without a value.
     """
     what = "profile of llm-d-benchmark"
     text = read_text(path, what, _REMEDY)
@@ -143,6 +143,6 @@ def content_of(
 
 
 def is_of_the_launch(value: Any, *names: str) -> bool:
-    """Return whether a value is nothing but one of the tokens `names`, which each launch fills in itself."""
+    """Return whether a value is exactly one of the tokens `names`, which each launch fills in."""
     found = TOKEN.fullmatch(value) if isinstance(value, str) else None
     return found is not None and found["name"] in names

@@ -1,4 +1,4 @@
-"""Profiles of the harness vllm-benchmark: flags of `vllm bench serve`, as vLLM 0.32 has them. inferencemax's too."""
+"""Profiles of the harnesses vllm-benchmark and inferencemax: flags of `vllm bench serve` in vLLM 0.32."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollout_bench.llmd.meaning import (
 )
 
 API = {"vllm": "completions", "openai": "completions", "openai-chat": "chat"}
-"""Values of `backend`, and the API that requests go to."""
+"""Value of `backend` -> API of the requests."""
 
 ENDPOINTS = {"/v1/completions": "completions", "/v1/chat/completions": "chat"}
 
@@ -50,7 +50,7 @@ OF_THE_REPORT = (
     "plot-dataset-stats",
     "request-id-prefix",
 )
-"""Flags that say what is printed or kept: here every request is kept, so any percentile can be had afterwards."""
+"""Flags about output. They have no effect here: every request is recorded, so any percentile can be computed later."""
 
 OF_THE_CLIENT = (
     "executable",
@@ -62,19 +62,19 @@ OF_THE_CLIENT = (
     "no-stream",
     "no-reranker",
 )
-"""Flags that only vLLM's own client has a use for: prompts travel as token ids, and the launch warms up itself."""
+"""Flags that only vLLM's client needs: here prompts are sent as token ids, and the launch has its own warm-up."""
 
 SETS = ("random", "sharegpt", "custom", "prefix_repetition")
 
 OF_A_SET = ("random-", "prefix-repetition-", "sharegpt-", "custom-", "dataset-path")
-"""How flags begin that only one kind of data set has."""
+"""Prefixes of flags that apply to only one kind of data set."""
 
 MOST_OF_FILES = 1024
-"""Tokens of a prompt in a file that count, where nobody says how many: vLLM leaves out those that are longer."""
+"""Default maximum tokens of a prompt in a file. vLLM skips longer prompts."""
 
 
 def flag(value: Any) -> bool:
-    """Return whether a flag is set: llm-d writes one without a value as `none`."""
+    """Return whether a flag is set. llm-d writes a flag without a value as `none`."""
     return True if value == "none" else switch(value)
 
 
@@ -84,10 +84,10 @@ def rate(value: Any) -> float | None:
 
 
 def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
-    """Return what the flags of a profile mean.
+    """Return the workload of a profile's flags.
 
     Raises:
-        UserError: a flag that there is not, that can't be honoured, or has a value that it can't have.
+        UserError: if a flag is unknown or unsupported, or has an invalid value.
     """
     check_model(keys, "model", served)
     check_model(keys, "served-model-name", served)
@@ -149,14 +149,14 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
 
 
 def _lengths(keys: Keys, meaning: Meaning) -> None:
-    """Write prompts and outputs into `meaning`."""
+    """Write the lengths of prompts and outputs into `meaning`."""
     load = meaning.workload
     load["samples_per_prompt"] = 1
     name = keys.take("dataset-name", text, "random")
     if name not in SETS:
         why = "sends pictures, sound or films, and requests are text only here" if "mm" in name else "is not read here"
         raise keys.error("dataset-name", f"{name}: {why}", f"known: {', '.join(SETS)}; or make a trace of it")
-    keys.neutral("no-oversample", "disable-shuffle", "skip-chat-template")  # a file is taken in its own order
+    keys.neutral("no-oversample", "disable-shuffle", "skip-chat-template")  # prompts keep the order of the file
     general_in, general_out = keys.take("input-len", count, 0), keys.take("output-len", count, 0)
     if name == "random":
         ratio = keys.take("random-range-ratio", _ratios, (0.0, 0.0))
@@ -181,7 +181,7 @@ def _lengths(keys: Keys, meaning: Meaning) -> None:
 
 
 def _file(keys: Keys, meaning: Meaning, name: str) -> None:
-    """Write prompts from a file into `meaning`."""
+    """Write the data set of a file into `meaning`."""
     path = keys.needed("dataset-path", text)
     meaning.workload["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": path}
     keys.refuse("each answer is as long as the file has it: one length for all is random's", "sharegpt-output-len")
@@ -201,7 +201,7 @@ def _between(prefix: int, length: int, ratio: float) -> int | dict[str, Any]:
 
 
 def _ratios(value: Any) -> tuple[float, float]:
-    """Return by which part of their length inputs and outputs spread: one number, or JSON with one of each."""
+    """Return the relative spread of input and output lengths, from one number or from JSON with both."""
     try:
         read = json.loads(value) if isinstance(value, str) else value
         found = (read["input"], read["output"]) if isinstance(read, dict) else (read, read)
@@ -214,7 +214,7 @@ def _ratios(value: Any) -> tuple[float, float]:
 
 
 def _limits(value: Any) -> dict[str, float]:
-    """Return goodput limits: `ttft:500 tpot:50`, or a list of such pairs."""
+    """Return goodput limits in milliseconds, from `ttft:500 tpot:50` or a list of such pairs."""
     pairs = [str(one).partition(":") for one in (value if isinstance(value, list) else str(value).split())]
     try:
         return {name: positive(limit) for name, _, limit in pairs}
