@@ -1,1 +1,1 @@
-"""From a config to experiments and launches. Starts nothing."""
+"""Turn a config into experiments and launches, without starting any."""

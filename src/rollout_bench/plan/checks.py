@@ -1,4 +1,4 @@
-"""Checks of a config that pydantic can't make: names, engine arguments, lengths, devices."""
+"""Checks of a config that pydantic cannot make: names, engine arguments, lengths, devices."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from rollout_bench.plan.quants import known_quants
 OWN_ARGS = frozenset(
     {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}
 )
-"""Engine arguments that the measuring command sets itself, those of a server's front end too."""
+"""Engine arguments that the measuring command sets itself, including those of a server's front end."""
 
 
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-"""Engine arguments whose product is how many devices a launch takes."""
+"""Engine arguments whose product is the number of a launch's devices."""
 
 MOST = {
     **dict.fromkeys(PARALLEL, 1024),
@@ -43,16 +43,16 @@ MOST = {
     **dict.fromkeys(("max_model_len", "max_num_batched_tokens"), 1_000_000_000),
     "kv_cache_memory_bytes": 1 << 60,
 }
-"""Engine arguments that are counts, and numbers far beyond what any engine could be started with."""
+"""Engine arguments that are counts, with limits far beyond any possible engine."""
 
 BLOCK, SMALL_BLOCKS = 16, (1, 8)
-"""Tokens of a block of the KV cache that attention kernels take multiples of; some take these (vLLM 0.32, read)."""
+"""Block sizes of the KV cache must be multiples of the first; some kernels accept the others (vLLM 0.32, read)."""
 
 MOST_OF_ANY = (1 << 63) - 1
-"""No argument is a number of more than 64 bits."""
+"""Limit of all integer arguments: 64 bits."""
 
 DEEPEST_ARG = 32
-"""Levels of lists and mappings inside one engine argument: a spec nested far deeper can't be written."""
+"""Maximum nesting of lists and mappings in an engine argument: specs with much deeper nesting cannot be written."""
 
 OWN_VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "leave it out: mode and platform decide",
@@ -66,21 +66,21 @@ OWN_VARIABLES = {
         "leave it out: each launch gets devices of its own, of those that are visible where you run snakemake",
     ),
 }
-"""Environment variables that the measuring command sets itself, and what to do instead."""
+"""Environment variables that the measuring command sets itself, with the alternative."""
 
 INHERITED_VARIABLES = ("PATH", "PYTHONHOME")
-"""Environment variables that an engine finds programs (lscpu, a compiler) and its Python's own modules by."""
+"""Environment variables with which an engine finds programs (lscpu, a compiler) and its Python's modules."""
 
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
-"""Variables that Snakemake sets for each job to the job's threads; the rules that launch an engine take them out."""
+"""Variables that Snakemake sets to the threads of each job; rules that launch an engine remove them."""
 
 
 def dropped_variables(config: Config, shell: Mapping[str, str]) -> Iterator[str]:
-    """Yield two lines on the variables that the shell sets and no engine is given; none where there are none."""
+    """Yield two lines on variables of the shell that no engine receives; none if there are no such variables."""
     names = [name for name in THREAD_VARIABLES if name in shell and name not in config.engine.environment]
     if names:
         yield f"{', '.join(names)} of your shell: given to no engine, since Snakemake sets it anew for each job"
@@ -88,7 +88,11 @@ def dropped_variables(config: Config, shell: Mapping[str, str]) -> Iterator[str]
 
 
 def check_model_base(folder: Path) -> None:
-    """Raise `UserError` where `folder` can't be a folder."""
+    """Check that `folder` can be a folder.
+
+    Raises:
+        UserError: it is a file, or not accessible.
+    """
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"config: model_base: {folder}: is a file", "set model_base to a folder")
@@ -97,7 +101,11 @@ def check_model_base(folder: Path) -> None:
 
 
 def check_model_base_can_be_written(folder: Path) -> None:
-    """Raise `UserError` where no synthetic checkpoint can be built below `folder`."""
+    """Check that synthetic checkpoints can be built below `folder`.
+
+    Raises:
+        UserError: it is not writable.
+    """
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"):
         raise UserError(
@@ -107,7 +115,7 @@ def check_model_base_can_be_written(folder: Path) -> None:
 
 
 def absent_model(folder: Path) -> UserError | None:
-    """Return what is wrong with the folder that an engine is to load a model from; None where it holds one."""
+    """Return the error of a model folder without a model; None if it has one."""
     if (folder / "config.json").is_file():
         return None
     if folder.is_dir():
@@ -119,14 +127,17 @@ def absent_model(folder: Path) -> UserError | None:
 
 
 def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> None:
-    """Raise `UserError` where weights that were named are not on this machine, which is to measure them.
+    """Check that named weights exist on this machine, which will measure them.
 
-    Where not even the folder that they are named below is here, nobody can say: the config may be planned for another
-    machine. Nor do we say it of pods, which mount their own, and the workflow builds synthetic models itself.
+    If even the parent folder is missing, the config may be meant for another machine, so it is not checked. Neither are
+    pods, which mount their own weights, and synthetic models, which the workflow builds.
 
     Args:
-        config: what is planned.
-        models: each model that is loaded, and where its weights are to be found.
+        config: the config.
+        models: each loaded model with the path of its weights.
+
+    Raises:
+        UserError: weights are missing.
     """
     if config.kubernetes.image is not None:
         return
@@ -141,7 +152,11 @@ def check_weights(config: Config, models: Iterable[tuple[ModelSpec, str]]) -> No
 
 
 def check_variables(config: Config) -> None:
-    """Raise `UserError` for a variable that the measuring command sets itself, or that each launch has to inherit."""
+    """Check the environment variables of the config.
+
+    Raises:
+        UserError: rollout-bench sets a variable itself, or each launch must inherit it.
+    """
     for place, variables in _environments(config):
         for name in variables:
             if name in OWN_VARIABLES:
@@ -154,7 +169,11 @@ def check_variables(config: Config) -> None:
 
 
 def check_no_secrets(config: Config) -> None:
-    """Raise `UserError` for a setting that may be a secret: all of them end in specs, records and manifests."""
+    """Check that no setting may be a secret, since all settings end up in specs, records and manifests.
+
+    Raises:
+        UserError: a setting may be a secret.
+    """
     for place, settings in (*_environments(config), *engine_args_in(config)):
         check_no_secret(place, settings)
 
@@ -162,7 +181,11 @@ def check_no_secrets(config: Config) -> None:
 def check_no_secret(
     place: str, settings: Mapping[str, Any], is_secret: Callable[[str, str], bool] = may_be_secret
 ) -> None:
-    """Raise `UserError` where one of the settings that stand at `place`, however deep, may be a secret."""
+    """Check that none of the `settings` at `place`, at any depth, may be a secret.
+
+    Raises:
+        UserError: a setting may be a secret.
+    """
     for name in without_secrets(settings, is_secret, place)[1]:
         raise UserError(
             f"config: {name}: may be a secret, and would stand in spec.json, records and manifests",
@@ -172,7 +195,11 @@ def check_no_secret(
 
 
 def check_names(config: Config) -> None:
-    """Raise `UserError` for a model, quant, mode or workload that is selected and not defined, and the like."""
+    """Check that selected names and other references of the config are defined and consistent.
+
+    Raises:
+        UserError: a model, quantization, mode or workload is undefined, or a model has both weights and synthetic.
+    """
     for key, names, known in (
         ("modes", config.modes, set(MODES)),
         ("models", config.models, set(config.model_settings)),
@@ -209,7 +236,7 @@ def check_names(config: Config) -> None:
 
 
 def _check_launches(config: Config) -> None:
-    """Raise `UserError` for launches of a mode that there is not, or of which one launch is all there is to it."""
+    """Reject launch counts for unknown modes, and counts above 1 for single-launch modes."""
     for mode, launches in config.launches.items() if isinstance(config.launches, dict) else ():
         if mode not in MODES:
             raise UserError(f"config: launches: mode '{mode}' is not defined", did_you_mean(mode, MODES))
@@ -221,15 +248,19 @@ def _check_launches(config: Config) -> None:
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` for an argument that the engine does not know, or whose value no engine could take."""
+    """Check that the engine has all arguments and that their values are possible.
+
+    Raises:
+        UserError: an argument is unknown, or its value is impossible.
+    """
     for place, args in engine_args_in(config):
         for name, value in args.items():
             check_engine_arg(engine, f"{place}.{name}", name, value)
 
 
 def engine_args_in(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each place where a config has engine arguments, and what stands there."""
-    # first: under a setting they stand among the model's too, where nobody wrote them
+    """Yield each place of engine arguments in a config, with the arguments."""
+    # settings first: under a setting its arguments are also among the model's, where the user did not write them
     yield from (
         (f"setting_settings.{n}.engine_args", s.get("engine_args", {})) for n, s in config.setting_settings.items()
     )
@@ -246,7 +277,11 @@ def _environments(config: Config) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any) -> None:
-    """Raise `UserError` where the argument `name`, which stands at `where`, can't have this value."""
+    """Check the value of the argument `name` at `where`.
+
+    Raises:
+        UserError: the argument is unknown or reserved, or its value is impossible.
+    """
     if name in OWN_ARGS:
         raise UserError(f"config: {where}: is set by rollout-bench itself", "leave it out")
     if engine.arguments and name not in engine.arguments:
@@ -288,7 +323,11 @@ def _deeper_than(levels: int, value: Any) -> bool:
 
 
 def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dict[str, Any], source: ModelSpec) -> None:
-    """Raise `UserError` where a workload's `longest` sequence is longer than the engine or the model takes."""
+    """Check that a workload's `longest` sequence fits the engine and the model.
+
+    Raises:
+        UserError: it is longer than max_model_len or the model's positions.
+    """
     prompt_tokens, output_tokens = longest
     wanted = prompt_tokens + output_tokens
     limit = args["max_model_len"]
@@ -310,17 +349,16 @@ def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dic
 SIZE = "data_parallel_size"
 
 USUAL_UTILIZATION = 0.92
-"""vLLM's gpu_memory_utilization where nothing is said; on cpu it is of the machine's memory (vLLM 0.32, ran)."""
+"""vLLM's default gpu_memory_utilization; on cpu it is a share of the machine's memory (vLLM 0.32, ran)."""
 
 
 def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
-    """Return `args` with the number of replicas that a launch in `mode` has: none where it measures one engine.
+    """Return `args` with the number of replicas of a launch in `mode`; without it if the mode measures one engine.
 
-    What `rollout.replicas` says stands in specs as the engine argument does, so that whatever asks how many engines
-    a launch has finds it in one place.
+    `rollout.replicas` becomes the engine argument in specs, so that the number of engines is always in one place.
 
     Raises:
-        UserError: the two say different things.
+        UserError: both are set to different numbers.
     """
     if MODES[mode].data_parallel == "one":
         return {name: value for name, value in args.items() if name != SIZE}
@@ -336,9 +374,9 @@ def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def workload_in(mode: str, workload: WorkloadSpec) -> WorkloadSpec:
-    """Return `workload` as it is asked for in `mode`: a rollout's with log probabilities, as trainers want them.
+    """Return `workload` with the changes for `mode`.
 
-    A start ends with the first token of one prompt.
+    A rollout requests log probabilities, as trainers need them. A start ends with the first token of one prompt.
     """
     if mode == STARTUP.name:
         return workload.model_copy(update={"prompts": 1, "samples_per_prompt": 1, "output_tokens": 1})
@@ -348,7 +386,11 @@ def workload_in(mode: str, workload: WorkloadSpec) -> WorkloadSpec:
 
 
 def check_data_parallel(config: Config, spec: Spec) -> None:
-    """Raise `UserError` where the replicas or the devices of an experiment can't be had as the config wants it."""
+    """Check that the replicas and devices of an experiment are possible.
+
+    Raises:
+        UserError: there are too few devices, or the mode or the memory does not allow the replicas.
+    """
     count, each, model, key = replicas(spec), devices_per_replica(spec), spec.model.name, replicas_key(spec)
     if config.devices is not None and devices_needed(spec) > config.devices:
         if spec.placement is not None:
@@ -388,11 +430,11 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
 
 
 _OF_WHOLE_STEPS = (ROLLOUT.name, PLACEMENT.name, STARTUP.name)
-"""Modes whose engines share a step out, and the one that asks for a single token."""
+"""Modes whose engines share a step, and the mode that requests a single token."""
 
 
 def _check_share(config: Config, spec: Spec) -> None:
-    """Raise `UserError` where one engine would get the workload that `rollout.replicas` engines share."""
+    """Reject a workload of `rollout.replicas` engines in a mode in which one engine would get all of it."""
     engines = config.rollout.replicas or 1
     if engines > 1 and spec.endpoint is None and spec.mode not in _OF_WHOLE_STEPS:
         raise UserError(
@@ -406,11 +448,15 @@ def _check_share(config: Config, spec: Spec) -> None:
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
     "cpu": {"VLLM_BATCH_INVARIANT": "vLLM has no batch-invariant linear layers on cpu"},
 }
-"""Environment variables by the platform on which they do not do what they say (vLLM 0.32, read), and why."""
+"""Platform -> environment variables without their documented effect there (vLLM 0.32, read), with the reason."""
 
 
 def check_effects(spec: Spec, model: Path) -> None:
-    """Raise `UserError` where a setting could not do anything in a launch of `spec`, whose weights lie at `model`."""
+    """Check that all settings of `spec` have an effect; its weights are at `model`.
+
+    Raises:
+        UserError: a setting has none.
+    """
     args, why = spec.engine.args, WITHOUT_EFFECT.get(spec.platform, {})
     leave = "leave it out: what it does would not be measured"
     if args.get("enable_lora"):
@@ -461,11 +507,14 @@ def _check_placed_here(spec: Spec) -> None:
 
 
 def check_devices_here(specs: Iterable[Spec], there: int) -> None:
-    """Raise `UserError` where a launch needs more devices than the machine has that is to measure it.
+    """Check that this machine has enough devices for each launch.
 
     Args:
-        specs: what is planned.
-        there: devices that are visible; on cpu cores, of which each process of an engine needs one at the least.
+        specs: the planned experiments.
+        there: visible devices; on cpu cores, of which each process of an engine needs at least one.
+
+    Raises:
+        UserError: a launch needs more.
     """
     for spec in specs:
         _check_placed_here(spec)
@@ -476,7 +525,7 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         if spec.endpoint is None and needed > there:
             largest = max(sizes, key=lambda name: sizes[name])
             where, remedy = largest, f"lower {largest}"
-            if spec.rollout is not None and replicas(spec) > 1:  # fewer engines would have more to do each
+            if spec.rollout is not None and replicas(spec) > 1:  # with fewer engines, each would have more work
                 where = replicas_key(spec)
                 remedy = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
             raise UserError(
@@ -487,7 +536,7 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
 
 
 def _memory_is_shared_out(spec: Spec, count: int) -> bool:
-    """Return whether `count` engines find as much memory as they will ask for, as far as can be known beforehand."""
+    """Return whether the memory is known to be enough for `count` engines."""
     args, variables = spec.engine.args, {*spec.engine.environment, *os.environ}
     if args.get("kv_cache_memory_bytes") is not None or "VLLM_CPU_KVCACHE_SPACE" in variables:
         return True

@@ -1,4 +1,4 @@
-"""The config: every key that a user can write, with its meaning and its default.
+"""The config: every key, with its meaning and its default.
 
 The JSON schema in workflow/schemas/config.schema.json and the reference in docs/ are generated from here.
 """
@@ -52,34 +52,34 @@ from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo
 
 
 class ClusterSettings(Strict):
-    """What each launch asks a cluster for. Its devices follow from the engine arguments."""
+    """Resources of each launch on a cluster. Its devices follow from the engine arguments."""
 
     cpus_per_device: Count = Field(8, description="Cores for each device of a launch.")
     device_resource: Text | None = Field(
         None,
         description=(
-            "What the cluster calls a device: gpu or npu, or with a type gpu:h200, for Slurm; nvidia.com/gpu or "
-            "huawei.com/Ascend910 for Kubernetes. Null: what is usual on the platform; none on cpu."
+            "The cluster's name for a device: gpu or npu, or with a type gpu:h200, for Slurm; nvidia.com/gpu or "
+            "huawei.com/Ascend910 for Kubernetes. Null: the usual name on the platform; none on cpu."
         ),
     )
 
 
 DEFAULT_LAUNCHES = 3
-"""Of an experiment of which the config does not say how many, and the least of `launches: auto`."""
+"""Default number of launches of an experiment, and the minimum of `launches: auto`."""
 
 
 class Baseline(Strict):
-    """What all is compared with, by its name on one axis or several.
+    """The baseline of all comparisons, by its name on one or more axes.
 
-    Of what is not named here, both sides have the same: {quant: bf16} compares under each setting apart, {quant: bf16,
-    setting: default} compares every quant under every setting with bf16 under none. Mappings are merged, so null takes
-    back an axis that a config below names.
+    Both sides have the same name on all other axes. {quant: bf16} compares within each setting; {quant: bf16, setting:
+    default} compares every quantization under every setting with bf16 under the default. Mappings are merged, so null
+    removes an axis that a config below names.
     """
 
-    quant: Name | None = Field(None, description="This quant of the same model under the same workload.")
+    quant: Name | None = Field(None, description="This quantization of the same model under the same workload.")
     model: Name | None = Field(None, description="This model.")
     workload: Name | None = Field(None, description="This workload.")
-    setting: Name | None = Field(None, description="This setting; default is what no setting changes.")
+    setting: Name | None = Field(None, description="This setting; default is the one without changes.")
 
     @property
     def named(self) -> dict[str, str]:
@@ -89,7 +89,7 @@ class Baseline(Strict):
     @model_validator(mode="before")
     @classmethod
     def _null(cls, values: Any) -> Any:
-        # The command line delivers all as text.
+        # Values on the command line are text.
         return {axis: None if v == "null" else v for axis, v in values.items()} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
@@ -107,17 +107,17 @@ else:
 
 
 class ComparisonSettings(Strict):
-    """When a difference from the baseline is called one."""
+    """Rules for reporting a difference from the baseline."""
 
     confidence: Annotated[Number, Field(ge=0.5, le=0.9999)] = Field(
         0.95,
         description=(
-            "Confidence of the intervals, together for all that has the same baseline. 1 - confidence is the chance "
-            "that a metric's column without any true difference shows even one ^ or v."
+            "Confidence of the intervals, simultaneous for all experiments with the same baseline. 1 - "
+            "confidence is the chance of any ^ or v in a metric's column without any true difference."
         ),
     )
     relevant_difference: Annotated[Number, Field(ge=0, le=1)] = Field(
-        0.01, description="Speed-ups closer to 1 than this fraction are never called ^ or v, however sure they are."
+        0.01, description="Speed-ups closer to 1 than this fraction never get ^ or v, even if they are significant."
     )
     metrics: dict[ComparedMode, Metrics] = Field(
         {mode.name: list(mode.metrics) for mode in MODES.values() if mode.metrics},
@@ -142,26 +142,26 @@ class ComparisonSettings(Strict):
         return metrics
 
     def metrics_of(self, mode: str) -> list[MetricName]:
-        """Return what is compared of the experiments of `mode`."""
+        """Return the compared metrics of `mode`."""
         known = mode_of(mode)
         return self.metrics.get(known.name, list(known.metrics))
 
 
 class Precision(Strict):
-    """When `launches: auto` has launched enough."""
+    """Stopping rule of `launches: auto`."""
 
     half_width: Annotated[Number, Field(ge=0.0001, le=1)] = Field(
         0.01,
         description=(
-            "An experiment is launched as often as it takes for the interval of its speed-up (the first metric's) to "
-            "reach no further than this fraction off the speed-up."
+            "Launches are added until the interval of the speed-up (in the first metric) reaches at most this "
+            "fraction from the speed-up."
         ),
     )
     max_launches: Annotated[AutoCount, Field(ge=DEFAULT_LAUNCHES)] = Field(
         12,
         description=(
-            "Launches of each experiment at most, invalid ones included. The spread of the first 3 says how many there "
-            "are to be, of the first 4 where only one experiment is compared with the baseline."
+            "Maximum launches of each experiment, invalid ones included. The spread of the first 3 determines "
+            "the number, or of the first 4 if only one experiment is compared with the baseline."
         ),
     )
 
@@ -172,14 +172,14 @@ EngineArgs = Annotated[
         description=(
             "Arguments of vLLM's EngineArgs by their Python names: tensor_parallel_size, max_model_len, "
             "max_num_seqs, gpu_memory_utilization, dtype, trust_remote_code, enforce_eager, load_format, "
-            "kv_cache_memory_bytes, ... Checked against the vLLM that is installed."
+            "kv_cache_memory_bytes, ... Checked against the installed vLLM."
         )
     ),
 ]
 
 
 class EngineSettings(Strict):
-    """How the engine is run."""
+    """Interpreter and environment of the engine."""
 
     python: Program | None = Field(
         None,
@@ -191,26 +191,26 @@ class EngineSettings(Strict):
     environment: dict[Variable, VariableText] = Field(
         {},
         description=(
-            "Environment variables set for the engine, as text. No secrets: those are inherited from where snakemake "
-            "runs."
+            "Environment variables set for the engine, as text. No secrets: the engine inherits those from "
+            "snakemake's environment."
         ),
     )
 
 
 class ModelSettings(Strict):
-    """A model: where its weights are for each quant, or how to build them."""
+    """A model: its weights for each quantization, or how to build them."""
 
     weights: dict[Name, Weights] = Field(
         {},
         description=(
-            "Quant -> where its weights are: a folder below model_base, an absolute path, or hub:<owner>/<name>."
+            "Quant -> place of its weights: a folder below model_base, an absolute path, or hub:<owner>/<name>."
         ),
     )
     synthetic: SyntheticModel | None = Field(
         None, description="Build the weights instead: random values in a real architecture, in every quant."
     )
     engine_args: EngineArgs = Field(
-        {}, description="This model's own arguments; they win over all others but a setting's."
+        {}, description="This model's arguments; they take precedence over all others except a setting's."
     )
 
 
@@ -227,11 +227,11 @@ CacheDtype = Literal[
     "int4_per_token_head",
     "nvfp4",
 ]
-"""What vLLM calls the data types of a KV cache."""
+"""vLLM's names of the data types of a KV cache."""
 
 
 class QuantSettings(Strict):
-    """Changes to a known quant, or a new one. What is left out comes from the built-in table."""
+    """Changes to a known quantization, or a new one. Missing values come from the built-in table."""
 
     weights_format: (
         Literal[
@@ -247,13 +247,13 @@ class QuantSettings(Strict):
     ) = Field(
         None,
         description=(
-            "Layout of the checkpoint to load: bf16 for quants that the engine makes while loading; own"
-            " for one that only this quant's weights have."
+            "Layout of the checkpoint to load: bf16 for quantizations that the engine makes during loading; own "
+            "for a layout that only this quantization's weights have."
         ),
     )
     linear_dtypes: list[Text] | None = Field(
         None,
-        description=("Proof: data types, any of which the linear layers must have once loaded (int8, bfloat16, ...)."),
+        description=("Proof: each loaded linear layer must have one of these data types (int8, bfloat16, ...)."),
     )
     linear_method: Pattern | None = Field(
         None,
@@ -262,42 +262,43 @@ class QuantSettings(Strict):
     kv_cache_dtype: CacheDtype | None = Field(
         None,
         description=(
-            "Proof: data type that the KV cache of each layer must have; null: that of engine_args, or of the quant "
-            "that is known."
+            "Proof: data type that the KV cache of each layer must have; null: as in engine_args, or in the "
+            "known quantization."
         ),
     )
     engine_args: EngineArgs = Field({}, description="Arguments for this quant, for instance quantization.")
 
 
 class WorkloadSettings(Workload):
-    """The load that one iteration puts on the engine, offline and online."""
+    """The load of one iteration, offline and online."""
 
     profile: WorkloadProfile | None = Field(
         None,
         description=(
-            "A workload profile of llm-d-benchmark: {harness: guidellm, path: sanity_concurrent, overrides: {...}}. It "
-            "sets the keys of this workload that it says anything of."
+            "A workload profile of llm-d-benchmark: {harness: guidellm, path: sanity_concurrent, overrides: "
+            "{...}}. It sets the keys of this workload that it mentions."
         ),
     )
-    dataset: Dataset | None = Field(None, description="A file that lengths or prompts come from.")
-    online: OnlineLoad = Field(OnlineLoad(), description="How requests arrive where the engine is a server.")
+    dataset: Dataset | None = Field(None, description="A file with lengths or prompts.")
+    online: OnlineLoad = Field(OnlineLoad(), description="Arrival of requests, if the engine is a server.")
     engine_args: EngineArgs = Field(
-        {}, description="Arguments that belong to the load; engine_args, quant and model win over them."
+        {},
+        description="Arguments that belong to the load; engine_args, quantization and model take precedence over them.",
     )
 
 
 Partial = dict[str, Any]
-"""A part of a config: what a setting changes, which wins over all else."""
+"""Part of a config with a setting's changes, which take precedence over everything else."""
 
 
 class Config(Strict):
-    """A whole config, all overlays merged."""
+    """A whole config with all overlays merged."""
 
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
-        "auto", description="Kind of device. auto: told from the vLLM that is installed."
+        "auto", description="Kind of device. auto: determined from the installed vLLM."
     )
     models: MaybeNames = Field(
-        description="Models to measure: names in model_settings. Empty where endpoints alone are measured."
+        description="Models to measure: names in model_settings. Empty if only endpoints are measured."
     )
     quants: Names = Field(
         description=(
@@ -309,34 +310,35 @@ class Config(Strict):
         [OFFLINE.name],
         description=f"What to measure: {'; '.join(f'{mode.name}, {mode.title}' for mode in MODES.values())}.",
     )
-    workloads: Names = Field(description="Loads to measure under: names in workload_settings.")
+    workloads: Names = Field(description="Loads to measure: names in workload_settings.")
     settings: Names | None = Field(
         None,
         description=(
-            "Settings to measure with: default, which changes nothing, names in setting_settings, or names that sweep "
-            "makes. Null: default and all that sweep makes; in mode cycle, what its lists make in place of default."
+            "Settings to measure: default, which changes nothing, names in setting_settings, or names made by "
+            "sweep. Null: default and all settings of sweep; in mode cycle, the settings of its lists in place "
+            "of default."
         ),
     )
     sweep: Sweep = Field(
         {},
         description=(
-            "Engine argument or key of a workload -> its values: each combination is a setting, named after them: "
-            "{max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. Where both have a key: workload.seed, "
-            "engine_args.seed. Keys of rollout and cycle: rollout.router, cycle.update."
+            "Engine argument or key of a workload -> its values: each combination is a setting, named after "
+            "them: {max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. If both have a key: "
+            "workload.seed, engine_args.seed. Keys of rollout and cycle: rollout.router, cycle.update."
         ),
     )
     launches: Launches = Field(
         DEFAULT_LAUNCHES,
         description=(
-            "Engine starts for each experiment: more launches, surer differences. auto: as many as precision asks for. "
-            "Or a number for each mode, {offline: 5, online: 2}; a mode that is not named has the default."
+            "Engine starts for each experiment: more launches give more precise differences. auto: as many as "
+            "precision needs. Or a number for each mode, {offline: 5, online: 2}; other modes have the default."
         ),
     )
     precision: Precision = Field(
         Precision(),
         description=(
-            "What launches: auto goes on to. Raised later, it adds to the launches that are there. Choose it before "
-            "you look at the result: to ask for more because of what a difference looked like finds false ones."
+            "Goal of launches: auto. Raising it later adds to the existing launches. Choose it before you look "
+            "at the result: adding launches because of an observed difference finds false ones."
         ),
     )
     warmup_iterations: WarmupIterations = 1
@@ -344,112 +346,111 @@ class Config(Strict):
     interleave: MaybeAuto = Field(
         "auto",
         description=(
-            "true: the engines of one comparison are alive at the same time and make their passes in turn, so that a "
-            "machine that drifts hits all alike; with less memory than all of them need, the baseline and as many "
-            "others as fit. false: one engine after the other. auto: true on cpu where the memory is enough. No part "
-            "of an experiment's key."
+            "true: the engines of one comparison are alive simultaneously and alternate their iterations, so "
+            "that drift of the machine affects all alike; if memory is short, the baseline and as many others as"
+            " fit. false: one engine after the other. auto: true on cpu if the memory is enough. Not part of an "
+            "experiment's key."
         ),
     )
     timeout_s: Annotated[Seconds, Field(ge=1)] | None = Field(
         None,
         description=(
-            "Seconds after which a launch that has not finished is ended and counted as failed. Null: 1800, or more "
-            "where loads are held for longer."
+            "Seconds after which an unfinished launch is ended and counted as failed. Null: 1800, or more for "
+            "loads with a longer duration."
         ),
     )
     harness: Harness = "rollout-bench"
     profile: ProfileSettings = Field(
         ProfileSettings(),
         description=(
-            "What launches in mode profile trace. On the command line also HARNESS/NAME, with overrides={...}: a "
-            "workload profile of llm-d-benchmark, measured alone."
+            "Steps that launches in mode profile trace. On the command line also HARNESS/NAME, with "
+            "overrides={...}: a workload profile of llm-d-benchmark, measured alone."
         ),
     )
     messages: MessagesSettings = Field(
-        MessagesSettings(), description="What launches in mode messages look at: what engine and workers send."
+        MessagesSettings(),
+        description="Passes of launches in mode messages, which record messages of engine and workers.",
     )
     drift: DriftSettings = Field(
-        DriftSettings(), description="What launches in mode drift score: tokens that a reference sampled."
+        DriftSettings(), description="Tokens that launches in mode drift score, sampled by a reference."
     )
-    rollout: RolloutSettings = Field(
-        RolloutSettings(), description="How launches in mode rollout generate a step: engines and router."
-    )
+    rollout: RolloutSettings = Field(RolloutSettings(), description="Engines and router of launches in mode rollout.")
     cycle: CycleSettings = Field(
-        CycleSettings(), description="What launches in mode cycle do between two generations: sleep, wake-up, update."
+        CycleSettings(), description="Actions between two generations in mode cycle: sleep, wake-up, update."
     )
     placement: PlacementSettings = Field(
-        PlacementSettings(), description="Where launches in mode placement have their engines and their trainer."
+        PlacementSettings(), description="Placement of engines and trainer in mode placement."
     )
     startup: StartupSettings = Field(
-        StartupSettings(), description="What engines find that launches in mode startup start: caches, weights."
+        StartupSettings(), description="Conditions of engine starts in mode startup: caches, weights."
     )
-    slo: Slo = Field(Slo(), description="What counts as good service: goodput is what met it. Measures nothing anew.")
+    slo: Slo = Field(
+        Slo(), description="Limits of good requests, which goodput counts. A change needs no new measurement."
+    )
     endpoints: dict[Name, Endpoint] = Field(
         {},
         description=(
-            "Servers that are up already: each is measured under every workload where modes has online. models may be "
-            "empty then."
+            "Running servers: each is measured under every workload if modes has online. models may be empty then."
         ),
     )
     baseline: Baseline = Field(
         Baseline(quant="bf16"),
         description=(
-            "What speed-ups are relative to: one quant, model, workload or setting. null takes "
-            "back an axis that a config below this one names: {quant: null, model: qwen3-8b}."
+            "Baseline of the speed-ups: a quantization, model, workload or setting. null removes an axis that a "
+            "config below this one names: {quant: null, model: qwen3-8b}."
         ),
         json_schema_extra={"default": {"quant": "bf16"}},
     )
     comparison: ComparisonSettings = Field(
-        ComparisonSettings(), description="When a difference from the baseline is called one. Measures nothing anew."
+        ComparisonSettings(),
+        description="Rules for reporting a difference from the baseline. A change needs no new measurement.",
     )
-    model_base: Folder = Field(
-        "models", description="Folder that weights are found below, and synthetic ones built in."
-    )
+    model_base: Folder = Field("models", description="Folder of weights, in which synthetic ones are built.")
     isolation: Isolation | None = Field(
         None,
         description=(
-            "exclusive: a launch has the machine for itself. per_device: launches run side by side, each on devices of "
-            "its own. Null: exclusive on cpu and of endpoints, where they would slow each other, else per_device."
+            "exclusive: a launch has the whole machine. per_device: launches run side by side, each on separate "
+            "devices. Null: exclusive on cpu and for endpoints, where they would slow each other, else "
+            "per_device."
         ),
     )
     devices: Count | None = Field(
         None,
         description=(
-            "Devices of a machine that launches may hold at the same time; on cpu the cores are divided into so many "
-            "blocks. Null: all visible ones; on cpu one block for each replica."
+            "Devices of a machine that launches may hold simultaneously; on cpu the cores are divided into this "
+            "number of blocks. Null: all visible ones; on cpu one block for each replica."
         ),
     )
-    cluster: ClusterSettings = Field(ClusterSettings(), description="What each launch asks a cluster for.")
-    kubernetes: KubernetesSettings = Field(KubernetesSettings(), description="How launches run on Kubernetes.")
-    engine: EngineSettings = Field(EngineSettings(), description="How the engine is run.")
+    cluster: ClusterSettings = Field(ClusterSettings(), description="Resources of each launch on a cluster.")
+    kubernetes: KubernetesSettings = Field(KubernetesSettings(), description="Launches on Kubernetes.")
+    engine: EngineSettings = Field(EngineSettings(), description="Interpreter and environment of the engine.")
     engine_args: EngineArgs = Field(
         {},
-        description="Arguments for every experiment. Later ones win: rollout-bench's own (enable_prefix_caching: true, "
-        "seed: 0, max_model_len: prompt + output tokens, the longest there are), the workload's, these, the quant's, "
-        "the model's, the setting's.",
+        description=(
+            "Arguments for every experiment. Later ones take precedence: rollout-bench's own "
+            "(enable_prefix_caching: true, seed: 0, max_model_len: prompt + output tokens of the longest "
+            "sequence), the workload's, these, the quantization's, the model's, the setting's."
+        ),
     )
-    model_settings: dict[Name, ModelSettings] = Field(
-        {}, description="Model -> where its weights are and its own settings."
-    )
+    model_settings: dict[Name, ModelSettings] = Field({}, description="Model -> place of its weights and its settings.")
     quant_settings: dict[Name, QuantSettings] = Field(
-        {}, description="Quant -> changes to the built-in table, or a new quant."
+        {}, description="Quant -> changes to the built-in table, or a new quantization."
     )
     workload_settings: dict[Name, WorkloadSettings] = Field({}, description="Workload -> its load.")
     setting_settings: dict[Name, Partial] = Field(
         {},
         description=(
-            "Setting -> what is something else under it, laid over this config: engine_args (they win over all), "
-            "engine: {environment: ...}, harness, rollout, cycle, placement, startup; workload: keys of "
-            "workload_settings, of every workload."
+            "Setting -> its changes to this config: engine_args (they take precedence over all), engine: "
+            "{environment: ...}, harness, rollout, cycle, placement, startup; workload: keys of "
+            "workload_settings, for every workload."
         ),
     )
 
     def launches_of(self, mode: str) -> int:
         """Return the maximum number of launches of an experiment in `mode`.
 
-        A profile has one launch and is compared step by step.
-
-        `launches: auto` aims at a precision of timed generation; modes that look inside get the default number.
+        A profile has one launch and is compared step by step. `launches: auto` aims at a precision of timed
+        generation, so messages and drift get the default number.
         """
         wanted = MODES[mode].launches
         if wanted == "one":
@@ -462,5 +463,5 @@ class Config(Strict):
 
     @property
     def most_launches(self) -> int:
-        """How often any of the experiments is launched at most."""
+        """Maximum number of launches of any experiment."""
         return max(self.launches_of(mode) for mode in self.modes)

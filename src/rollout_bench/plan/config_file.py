@@ -1,4 +1,4 @@
-"""From what Snakemake merged out of files and command line to a checked `Config`, or a two-line error."""
+"""Validate the config that Snakemake merged from files and command line, or raise a two-line error."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ _OTHER_NAMES = {
     "throughput": "output_tokens_per_s",
     "safetensors": "auto",
 }
-"""What people call platforms, metrics and formats, where the nearest spelling would mislead (gpu is nearer to cpu)."""
+"""Common names of platforms, metrics and formats for which the nearest spelling misleads (gpu is nearer to cpu)."""
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `UserError` where something else stands in the place of a folder that the workflow needs."""
+    """Check that a folder of the workflow is a folder, if it exists.
+
+    Raises:
+        UserError: it is a file or a broken link.
+    """
     if folder.is_symlink() and not folder.exists():
         raise UserError(
             f"{folder}: is a link to {folder.readlink()}, which does not exist",
@@ -44,11 +48,15 @@ def check_folder(folder: Path) -> None:
 
 
 def check_metadata(folder: Path) -> None:
-    """Raise `UserError` for a damaged file that Snakemake would end on with a traceback."""
+    """Check for damaged files on which Snakemake would end with a traceback.
+
+    Raises:
+        UserError: a file is damaged.
+    """
     for path in folder.glob("*"):
         try:
             path.read_bytes().decode() if path.is_file() else None
-        except OSError:  # gone meanwhile: another run ends a job
+        except OSError:  # removed meanwhile by another run
             continue
         except UnicodeDecodeError:
             remedy = (
@@ -58,10 +66,10 @@ def check_metadata(folder: Path) -> None:
 
 
 def check_config_file(path: Path) -> None:
-    """Make sure that `path` is YAML with keys at its top, so that Snakemake can read it.
+    """Check that `path` is YAML with keys at its top, so that Snakemake can read it.
 
     Raises:
-        UserError: naming the file and, for a syntax error, line and column.
+        UserError: it is not; the message names the file and, for a syntax error, line and column.
     """
     content = read_mapping(
         path,
@@ -70,21 +78,21 @@ def check_config_file(path: Path) -> None:
         "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.csv shows one",
         " (models: ..., quants: ...)",
     )
-    if "__use_yte__" in content:  # Snakemake would run the Python that stands in such a file
+    if "__use_yte__" in content:  # Snakemake would run Python code in such a file
         raise UserError(f"{path}: __use_yte__: a config holds values and no programs", "leave it out, write the values")
 
 
 def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:
-    """Check the merged config.
+    """Validate the merged config.
 
     Args:
         merged: the config.
-        command_line: the part of it that stands on the command line.
+        command_line: the part of it from the command line.
 
     Raises:
-        UserError: naming the key by its dotted path, with the near miss where a key is unknown.
+        UserError: a value is invalid; the message has the key's dotted path, and a suggestion for an unknown key.
     """
-    # before anything else is said, so that no message repeats one; endpoints have a message of their own
+    # before any other check, so that no message repeats a secret; endpoints have a separate check
     elsewhere = {key: value for key, value in merged.items() if key != "endpoints"}
     check_no_secret("", elsewhere, lambda _, value: looks_secret(value))
     read = with_profiles(merged, command_line)
@@ -95,7 +103,7 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
 
 
 def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[str, Any]) -> UserError | None:
-    """Return what to say of a value that a profile comes to, and nobody wrote; None for any other."""
+    """Return the error for a value that a profile sets and the user did not write; None for other values."""
     if error["loc"][:1] != ("workload_settings",) or len(error["loc"]) < 3:
         return None
     _, name, *keys = error["loc"]
@@ -118,27 +126,27 @@ def _at(content: Any, place: Sequence[Any]) -> Any:
 
 
 def name_after(files: Sequence[Path]) -> str:
-    """Return what a config is called: after `files`, which are laid over the default one.
+    """Return the name of a config from `files`, which are merged over the default one.
 
-    The same files have the same name, wherever they lie; without any it is `default`.
+    The name does not depend on the folders of the files; without files it is `default`.
     """
     joined = re.sub(r"[^\w.+-]+", "-", "+".join(file.stem for file in files))
     return joined.lstrip("+.-")[:60] or "default"
 
 
 def told(errors: list[ErrorDetails], place: tuple[str, ...] = ()) -> UserError:
-    """Return what to say of a part of a config that does not validate, which stands at `place` in it."""
+    """Return the error for a part of a config that does not validate; `place` is its path in the config."""
     found = _most_telling(errors)
     return _told({**found, "loc": (*place, *found["loc"])})
 
 
 def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
-    # an unknown key explains a missing one, so it is told first
+    # an unknown key explains a missing one, so it is reported first
     return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
 
 
 def _told(error: ErrorDetails) -> UserError:
-    # Without which type it may have.
+    # Without the alternatives of the value's type.
     parts = error["loc"][:1] if error["loc"][:1] in (("launches",), ("iterations",)) else _without_tags(error["loc"])
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     value = error.get("input")
@@ -186,7 +194,7 @@ def _told(error: ErrorDetails) -> UserError:
 
 
 def _instead(location: tuple[int | str, ...]) -> str:
-    """Return what to do about a key that there is not, at `location`."""
+    """Return the remedy for an unknown key at `location`."""
     key = str(location[-1])
     if ":" in key:
         return "write a space after the colon: a word like this is one key to YAML"
@@ -197,12 +205,12 @@ def _instead(location: tuple[int | str, ...]) -> str:
     sections = [one.settings for one in MODES.values() if one.settings and key in _known_keys((one.settings,))]
     if location[:-1] == () and sections:
         return f"write it below {' or '.join(sections)}"
-    # overrides stand at the top beside profile: HARNESS/NAME, and are none of the config's keys once this is read
+    # overrides are at the top beside profile: HARNESS/NAME, and are removed before validation
     return did_you_mean(key, [*_known_keys(location[:-1]), *(["overrides"] if len(location) == 1 else [])])
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Without the kind of length, and without which type of several a value was tried as: pydantic puts both there."""
+    """Return `location` without pydantic's tags: the kind of a length, and the tried type of a union."""
     kinds = ("fixed", *DISTRIBUTIONS)
     return tuple(
         part
@@ -223,9 +231,9 @@ def _choices(error: ErrorDetails) -> list[str]:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return keys of the model that `location` leads to, from `Config` down."""
+    """Return the keys of the model at `location`, from `Config` down."""
     annotation: Any = Config
-    outer = {"sweep": 1, "setting_settings": 2}.get(str(next(iter(location), "")), 0)  # below: keys as at the top
+    outer = {"sweep": 1, "setting_settings": 2}.get(str(next(iter(location), "")), 0)  # below are top-level keys
     for part in location[outer:]:
         models = list(_models(annotation))
         if part in DISTRIBUTIONS:
@@ -239,7 +247,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _holders(annotation: Any) -> Iterator[Any]:
-    """Yield all lists and mappings that an annotation may stand for."""
+    """Yield all lists and mappings among the types of an annotation."""
     if get_origin(annotation) in (dict, list):
         yield annotation
     elif get_origin(annotation) is Annotated:
@@ -250,7 +258,7 @@ def _holders(annotation: Any) -> Iterator[Any]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield all models that an annotation may stand for."""
+    """Yield all models among the types of an annotation."""
     if get_origin(annotation) is Annotated:
         yield from _models(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, types.UnionType):

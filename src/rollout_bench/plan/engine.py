@@ -1,4 +1,4 @@
-"""What engine a Python interpreter holds, and the names of its arguments: without importing it, which takes 10 s."""
+"""The engine of a Python interpreter and its arguments, without importing the engine, which would take 10 s."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class InstalledEngine:
         plugins: platform plugins -> their versions.
         arguments: names of the fields of vLLM's EngineArgs.
         python: the interpreter.
-        harnesses: load generators besides vLLM's own that it has -> their versions.
-        folder: where the code of vLLM lies, None where that is not known.
+        harnesses: installed load generators besides vLLM's own -> their versions.
+        folder: folder of vLLM's code, None if unknown.
     """
 
     name: str
@@ -91,7 +91,7 @@ def _look_elsewhere(python: str) -> dict[str, Any]:
 
 
 def _engine_arguments(source: str) -> frozenset[str]:
-    """Field names of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py."""
+    """Return the field names of the dataclass EngineArgs in the source of vllm/engine/arg_utils.py."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and node.name == "EngineArgs":
             return frozenset(

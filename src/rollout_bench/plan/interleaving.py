@@ -1,4 +1,4 @@
-"""Which experiments are measured interleaved: their engines alive together, their passes in turn."""
+"""Experiments that are interleaved: their engines are alive simultaneously and alternate their iterations."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rollout_bench.plan.matrix import Experiment, Matrix
 OFF = "set interleave: false, or auto"
 
 TOGETHER_AT_LEAST = 2
-"""Engines that must fit at once: the baseline and one other."""
+"""Minimum number of engines that must fit simultaneously: the baseline and one other."""
 
 
 class MemoryUnknownError(Exception):
-    """Why nobody can say how much memory an engine takes.
+    """Reason for an unknown memory of an engine.
 
     Args:
         reason: in words that can follow `since`.
-        remedy: what to do so that it is known.
+        remedy: how to make it known.
     """
 
     def __init__(self, reason: str, remedy: str = "download the model first") -> None:
@@ -36,19 +36,23 @@ class MemoryUnknownError(Exception):
 
 
 class Memory(Protocol):
-    """How much memory engines take, and how much there is, in one unit for a platform."""
+    """Memory of engines and of the machine, in one unit per platform."""
 
     def taken(self, experiment: Experiment) -> float:
-        """Return what the engine of an experiment takes; raise `MemoryUnknownError` where nobody can say."""
+        """Return the memory of an experiment's engine.
+
+        Raises:
+            MemoryUnknownError: it is unknown.
+        """
 
     def there(self, platform: Platform) -> float:
-        """Return what all engines together may take; infinity where that is not known here."""
+        """Return the memory for all engines together; infinity if unknown here."""
 
     def words(self, platform: Platform, amount: float) -> str:
-        """Return an amount as people read it."""
+        """Return an amount in readable form."""
 
     def remedy(self, platform: Platform, engines: int) -> str:
-        """Return what to set so that so many engines fit."""
+        """Return the setting with which this number of engines fits."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class ComparedGroup:
     """Experiments that are compared with one another.
 
     Attributes:
-        members: experiments, the baseline first where there is one.
+        members: experiments, the baseline first if there is one.
         has_baseline: whether one of them is the baseline.
     """
 
@@ -65,7 +69,7 @@ class ComparedGroup:
 
     @property
     def name(self) -> str:
-        """What its experiments have in common and are called, in words."""
+        """Common and differing names of its experiments, in words."""
         shared, own = [], []
         every = [_names(experiment.spec) for experiment in self.members]
         for axis in every[0]:
@@ -84,8 +88,8 @@ class BlockGroup:
     Attributes:
         members: experiments, the baseline first.
         at_once: maximum number of engines that are alive simultaneously, 2 or more.
-        started: whether engines start one after the other, or all at once.
-        name: what its experiments have in common and are called, in words.
+        started: whether engines start one after the other, or simultaneously.
+        name: common and differing names of its experiments, in words.
     """
 
     members: tuple[Experiment, ...]
@@ -95,18 +99,18 @@ class BlockGroup:
 
     @property
     def baseline(self) -> Experiment:
-        """The experiment that the others are compared with, which the group is called by."""
+        """The baseline of the group, which also gives the group's name."""
         return self.members[0]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How many engines of a comparison fit the memory at once.
+    """Number of engines of a comparison that fit the memory simultaneously.
 
     Attributes:
-        at_once: engines, the baseline among them; 0 or 1 where not even two fit.
-        limit: what limits them, in words.
-        remedy: what to do about it, where it is not for the memory to say.
+        at_once: engines, including the baseline; 0 or 1 if not even two fit.
+        limit: the limiting factor, in words.
+        remedy: the remedy, unless `Memory` provides it.
     """
 
     at_once: int
@@ -115,7 +119,9 @@ class Fit:
 
 
 Design = Callable[[ComparedGroup], int | None]
-"""How a comparison was measured so far: engines alive at once, 1 one after the other; None where it was not yet."""
+"""Function from a comparison to its previous design: number of simultaneous engines, 1 if not interleaved; None if not
+measured before.
+"""
 
 
 def not_measured(comparison: ComparedGroup) -> int | None:
@@ -125,12 +131,12 @@ def not_measured(comparison: ComparedGroup) -> int | None:
 
 @dataclass(frozen=True)
 class Interleaving:
-    """What is interleaved, and what is not though it is compared, with the reason in one line each.
+    """Interleaved groups, and the reasons for comparisons without interleaving.
 
     Attributes:
-        groups: what is interleaved.
-        reasons: why the others are not.
-        unfit: those of `groups` that were interleaved before and can't be now: what to say before one is measured.
+        groups: the interleaved groups.
+        reasons: reasons why the others are not interleaved, one line each.
+        unfit: groups that were interleaved before and no longer fit, with the error to raise before measuring one.
     """
 
     groups: tuple[BlockGroup, ...] = ()
@@ -139,9 +145,9 @@ class Interleaving:
 
 
 def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
-    """Return the experiments of modes that can interleave that are compared, two or more each, in the matrix's order.
+    """Return the groups of two or more compared experiments in modes that can interleave, in the matrix's order.
 
-    They agree in all axes but those of the baseline.
+    Members of a group agree on all axes except the baseline's.
     """
     baseline = config.baseline.named
     cells = grouped(
@@ -165,20 +171,20 @@ def _names(spec: Spec) -> dict[str, str]:
 def interleaving(
     config: Config, matrix: Matrix, memory: Memory, *, on_cluster: bool, design: Design = not_measured
 ) -> Interleaving:
-    """Return what is interleaved under a config.
+    """Return the interleaving under a config.
 
-    `interleave: auto` decides once: what has records stays as these were measured, whatever the memory is now. Pairs of
-    both designs scatter differently, and the number of launches follows from the scatter of the first ones.
+    `interleave: auto` decides only once: comparisons with records keep their design, whatever the memory is now. Pairs
+    of both designs scatter differently, and the number of launches follows from the scatter of the first ones.
 
     Args:
-        config: what `interleave` stands in.
+        config: the config with `interleave`.
         matrix: its experiments.
-        memory: how much engines take, and how much there is.
-        on_cluster: whether launches run somewhere else, where nobody can look for memory now.
-        design: how comparisons were measured so far.
+        memory: memory of the engines and of the machine.
+        on_cluster: whether launches run elsewhere, where the memory cannot be read now.
+        design: previous designs of comparisons.
 
     Raises:
-        UserError: `interleave: true`, and engines that are compared can't be alive together.
+        UserError: `interleave: true`, and compared engines cannot be alive simultaneously.
     """
     if config.interleave is False:
         return Interleaving()
@@ -222,7 +228,7 @@ def _fits_no_more(group: BlockGroup, fit: Fit) -> UserError:
 
 
 def fitting(comparison: ComparedGroup, platform: Platform, memory: Memory) -> Fit:
-    """Return how many engines of a comparison fit the memory at once, whichever of the others stand by the baseline."""
+    """Return the number of a comparison's engines that fit the memory, for any choice beside the baseline."""
     try:
         first, *others = [memory.taken(experiment) for experiment in comparison.members]
     except MemoryUnknownError as error:
@@ -246,7 +252,7 @@ def _not_by_itself(platform: Platform, on_cluster: bool) -> str | None:
 
 
 def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
-    """Return what keeps engines from being alive together whatever the memory, and what to do; None where nothing."""
+    """Return the problem and remedy that prevent interleaving, apart from memory; None if there is none."""
     specs = [experiment.spec for experiment in comparison.members]
     if not comparison.has_baseline:
         return "the baseline is not among them", "select it too"
@@ -262,8 +268,8 @@ def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
 def _started(config: Config, comparison: ComparedGroup) -> Literal["in_turn", "together"]:
     """Return how the engines start.
 
-    Together only where none of them looks at what is free in order to size its KV cache, where the start is not what is
-    compared, and not on cpu, where they would share the cores.
+    They start together only if all have a fixed KV cache size, if start-up time is not compared, and not on cpu, where
+    they would share the cores.
     """
     spec = comparison.members[0].spec
     sized = all(e.spec.engine.args.get("kv_cache_memory_bytes") is not None for e in comparison.members)

@@ -1,4 +1,4 @@
-"""What a workload of the config comes to, the facts of its data set, and what is wrong with it."""
+"""Resolve a workload of the config, read its data set, and check both."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rollout_bench.workloads.lengths import share_within
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a data set holds. Lengths are in tokens.
+    """Facts of a data set. Lengths are in tokens.
 
     Attributes:
-        sha256: the content's.
+        sha256: SHA-256 of the content.
         prompts: number of its entries.
-        longest_pair: prompt and output of the longest sequence of a trace; zeros of another file.
-        longest_prompt: of a trace; 0 of another file.
-        shortest_prompt: of a trace; 0 of another file.
-        longest_output: the longest that the file says as a number; 0 where it says none.
-        outputs: how many entries say how long the output is, as a number or by an answer.
+        longest_pair: prompt and output of the longest sequence of a trace; zeros for other files.
+        longest_prompt: of a trace; 0 for other files.
+        shortest_prompt: of a trace; 0 for other files.
+        longest_output: the largest output length given as a number; 0 if there is none.
+        outputs: number of entries with an output length, as a number or by an answer.
         has_text: whether a tokenizer is needed.
-        largest_id: of prompts given as token ids; -1 where there are none.
-        has_arrivals: whether it says when requests arrive.
+        largest_id: of prompts given as token ids; -1 if there are none.
+        has_arrivals: whether it has arrival times.
     """
 
     sha256: str
@@ -47,7 +47,11 @@ class DatasetFacts:
 
 
 def dataset_facts(path: Path, format: DatasetFormat) -> DatasetFacts:
-    """Return the facts of the file; raise `UserError` where it can't be read or is not of the format."""
+    """Return the facts of the file.
+
+    Raises:
+        UserError: the file is unreadable or not of the format.
+    """
     try:
         state = path.stat()
     except (OSError, ValueError) as error:
@@ -86,19 +90,19 @@ def _most(values: Iterable[str | int | None]) -> int:
 
 
 LEAST_WITHIN = 1e-6
-"""Part of a distribution that its bounds must leave: below it they say something else than its numbers."""
+"""Minimum share of a distribution within its bounds: with less, the bounds determine the lengths."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
 class CheckedLoad:
-    """A workload as it can be run.
+    """A valid workload.
 
     Attributes:
         spec: its part of a spec.
         longest: prompt and output tokens of its longest sequence.
-        dataset_path: where its data set is on this machine.
+        dataset_path: path of its data set on this machine.
     """
 
     spec: WorkloadSpec
@@ -107,7 +111,11 @@ class CheckedLoad:
 
 
 def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
-    """Return the workload `name`; raise `UserError` naming the key where it contradicts itself or its data set."""
+    """Return the workload `name` after checking it.
+
+    Raises:
+        UserError: it contradicts itself or its data set; the message names the key.
+    """
     where = f"config: workload_settings.{name}"
     facts = None if load.dataset is None else _facts_of_load(where, load)
     prompt_tokens, output_tokens = load.prompt_tokens, load.output_tokens
@@ -130,12 +138,18 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
 def check_tokenizer(
     name: str, load: CheckedLoad, model: ModelSpec, folder: str | None, vocabulary: int | None = None
 ) -> None:
-    """Raise `UserError` where the data set of workload `name` can't be turned into token ids of `model`.
+    """Check that the data set of workload `name` can be converted to token ids of `model`.
 
     Args:
-        folder: where its weights are; one that is not there tells nothing. None where nobody has them: there is no
-            tokenizer then.
-        vocabulary: number of its token ids, where it is known otherwise than from a shape that is built.
+        name: name of the workload.
+        load: the workload.
+        model: the model.
+        folder: folder of its weights, which is not checked if it is missing; None if there are no weights, and so no
+            tokenizer.
+        vocabulary: number of its token ids, if it is known from elsewhere than a synthetic shape.
+
+    Raises:
+        UserError: it cannot be converted.
     """
     if load.dataset_path is None or load.spec.dataset is None or load.spec.dataset.format == "trace":
         return
@@ -253,7 +267,7 @@ def _check_samples(where: str, load: WorkloadSettings) -> None:
 
 
 def _check_supply(where: str, load: WorkloadSettings) -> None:
-    """Raise `UserError` where more requests are due in the time of a load than are drawn for a pass."""
+    """Reject loads in whose duration more requests are due than are drawn for an iteration."""
     drawn = load.prompts * load.samples_per_prompt
     for point in load.online.points:
         due = point.due_requests

@@ -1,4 +1,4 @@
-"""The matrix: models x quants x modes x workloads, expanded into experiments and what is left out."""
+"""The matrix: models x quants x modes x workloads, expanded into experiments and skipped combinations."""
 
 from __future__ import annotations
 
@@ -84,18 +84,18 @@ from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
-"""Spelled out although vLLM's defaults are the same, since results depend on them."""
+"""Set explicitly although vLLM's defaults are the same, since results depend on them."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that has to be built.
+    """A checkpoint to build.
 
     Attributes:
         shape: the full shape of the model.
         weights_format: its layout.
-        config_only: True where dummy weights are loaded and only the config is needed.
-        folder: where it is built, below model_base.
+        config_only: whether only the config is needed, because dummy weights are loaded.
+        folder: folder of the checkpoint, below model_base.
     """
 
     shape: dict[str, Any]
@@ -105,7 +105,7 @@ class Checkpoint:
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments of build_checkpoint.py that say what is made."""
+        """Arguments of build_checkpoint.py for this checkpoint."""
         arguments = ["--shape", json.dumps(self.shape), "--format", self.weights_format]
         return [*arguments, "--config-only"] if self.config_only else arguments
 
@@ -117,9 +117,9 @@ class Experiment:
     Attributes:
         spec: its settings.
         name: folder name, `<model>_<quant>_<workload>-<key>`.
-        model_path: where the weights really are on this machine (beginning with `/` or `./`), or a hub id.
-        checkpoint: what has to be built first, or None.
-        dataset_path: where the workload's data set is on this machine, or None.
+        model_path: path of the weights on this machine (beginning with `/` or `./`), or a hub id.
+        checkpoint: the checkpoint to build first, or None.
+        dataset_path: path of the workload's data set on this machine, or None.
     """
 
     spec: Spec
@@ -131,7 +131,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Matrix:
-    """All experiments of a config in the order of its tables, and the combinations left out."""
+    """All experiments of a config in the order of its tables, and the skipped combinations."""
 
     platform: Platform
     experiments: list[Experiment]
@@ -142,8 +142,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     """Expand a config for an engine.
 
     Raises:
-        UserError: a name that is not defined, an engine argument that the engine does not know, lengths
-            beyond max_model_len, or nothing left to measure.
+        UserError: a name is undefined, the engine lacks an argument, lengths exceed max_model_len, or nothing is left
+            to measure.
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
@@ -175,7 +175,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     for cell in _cells(config):
         in_mode = names[cell[0]]
         if DEFAULT_SETTING not in in_mode:
-            _experiment(config, engine, platform, *cell, None)  # what is wrong without any setting is an error
+            _experiment(config, engine, platform, *cell, None)  # problems without any setting are errors
         found = {name: _under_setting(settings[name], name, engine, platform, cell) for name in in_mode}
         twins = _twins(found, config.baseline.setting or DEFAULT_SETTING)
         for setting, one in found.items():
@@ -216,7 +216,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
 
 
 def _check_one_model(config: Config, experiments: list[Experiment]) -> None:
-    """Raise `UserError` where engine arguments make two models of what is called one: they could not be compared."""
+    """Reject engine arguments that make two models under one name, which could not be compared."""
     first: dict[str, Spec] = {}
     for spec in (experiment.spec for experiment in experiments):
         other = first.setdefault(spec.model.name, spec)
@@ -233,7 +233,7 @@ def _check_one_model(config: Config, experiments: list[Experiment]) -> None:
 
 
 def differing_lines(matrix: Matrix, baseline: Mapping[str, str]) -> list[str]:
-    """Return what engines are told that their baselines' are not, besides what is compared, a line for each kind."""
+    """Return the arguments that differ from the baseline's besides the compared ones, a line per kind."""
     index = {(e.spec.mode, *e.spec.axes.values()): e.spec for e in matrix.experiments}
     found: dict[str, list[str]] = {}
     for spec in index.values():
@@ -248,10 +248,10 @@ def differing_lines(matrix: Matrix, baseline: Mapping[str, str]) -> list[str]:
 
 
 def _with_references(experiments: list[Experiment], skipped: list[Skipped], drift: DriftSettings) -> list[Experiment]:
-    """Return `experiments`, of which those of drift mode now name the one whose tokens they score.
+    """Return `experiments` with the reference of each drift experiment set, whose tokens it scores.
 
-    That is the reference's quant under the default setting, of the same model and workload. Those without one go to
-    `skipped`.
+    The reference has the reference's quantization under the default setting, and the same model and workload. Drift
+    experiments without one are added to `skipped`.
     """
     quant = drift.reference
     sampling = [e for e in experiments if e.spec.drift and e.spec.quant.name == quant and e.spec.setting is None]
@@ -286,7 +286,7 @@ _Cell = tuple[str, str, str, str]
 """Mode, model, workload and quant."""
 
 _Reason = tuple[str, str]
-"""Why a combination can't be measured, and what to do to have it measured."""
+"""Reason why a combination cannot be measured, and the remedy."""
 
 
 def _under_setting(
@@ -294,7 +294,7 @@ def _under_setting(
 ) -> Experiment | _Reason:
     """Return the experiment of a cell under a setting, which has changed `config`.
 
-    What can't be under one setting is left out for it alone; the default is what the user has written himself.
+    Problems of one setting only skip it; under the default, which the user wrote, they are errors.
     """
     if setting == DEFAULT_SETTING:
         return _experiment(config, engine, platform, *cell, None)
@@ -305,7 +305,7 @@ def _under_setting(
 
 
 def _twins(found: Mapping[str, Experiment | _Reason], first: str) -> dict[str, _Reason]:
-    """Return the settings of a cell under which it is what it is under another one; that of `first` stays."""
+    """Return the settings of a cell that make the same experiment as another one, with the reason; `first` is kept."""
     names: dict[str, str] = {}
     twins: dict[str, _Reason] = {}
     for setting in sorted(found, key=lambda name: name != first):
@@ -408,9 +408,10 @@ def _experiment(
 
 
 def _further_room(config: Config, mode: str, workload: str) -> int:
-    """Return tokens by which prompts that travel as text may come out longer than they were drawn: a quarter, and some.
+    """Return the additional tokens that sequences may need.
 
-    In drift mode what is sampled besides the workload's own, and the token that is generated while others are scored.
+    Prompts sent as text may become longer than drawn: a quarter and 32 tokens. Drift mode may sample more tokens than
+    the workload, and generates one token while scoring.
     """
     settings = config.workload_settings[workload]
     if mode == DRIFT.name:
@@ -483,5 +484,5 @@ def _located(config: Config, weights: str) -> str:
 
 
 def _explicit(path: str) -> str:
-    """Return `path` written so that no one takes `models/name` for a hub id."""
+    """Return `path` in a form that cannot be a hub id, unlike `models/name`."""
     return path if Path(path).is_absolute() else f"./{path}"

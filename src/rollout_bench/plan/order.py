@@ -1,4 +1,4 @@
-"""The balanced order within each round: of launches, or of passes."""
+"""The balanced order of launches or iterations within each round."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TypeVar
 Thing = TypeVar("Thing")
 
 LEAST_ROUNDS = 6
-"""Fewer different rounds in a cycle make too many neighbouring ones each other's reverse: of two experiments, all."""
+"""Minimum rounds in a cycle: with fewer, too many neighbouring rounds are each other's reverse (for two names, all)."""
 
 
 def williams_row(treatments: int, row: int) -> tuple[int, ...]:
     """Return one row of a Williams design of `treatments`: a permutation of 0 to `treatments` - 1.
 
-    The design has `design_rows(treatments)` rows. Over all of them each treatment stands in each place equally often,
-    before any other as often as after it, and right after any other equally often, so that what a launch leaves to the
-    next one (heat, clocks, caches) and a machine that becomes slower hit all alike (Williams, "Experimental designs
+    The design has `design_rows(treatments)` rows. Over all rows, each treatment is equally often in each place,
+    equally often before and after any other, and equally often immediately after any other. So after-effects of a
+    launch (heat, clocks, caches) and a machine that slows down affect all alike (Williams, "Experimental designs
     balanced for the estimation of residual effects of treatments", Australian Journal of Scientific Research A 2,
-    1949). Of an odd number the second half of the rows is the first one backwards.
+    1949). For an odd number, the second half of the rows is the first half reversed.
     """
     first = ((place + 1) // 2 if place % 2 else -(place // 2) for place in range(treatments))
     shifted = tuple((step + row) % treatments for step in first)
@@ -28,12 +28,12 @@ def williams_row(treatments: int, row: int) -> tuple[int, ...]:
 
 
 def design_rows(treatments: int) -> int:
-    """Return how many rows a Williams design has: `treatments` where they are even or one, else twice as many."""
+    """Return the number of rows of a Williams design: `treatments` if even or one, else twice as many."""
     return treatments if treatments % 2 == 0 or treatments == 1 else 2 * treatments
 
 
 def cycle_rounds(treatments: int) -> int:
-    """Return after how many rounds the orders are balanced: a whole design, or several up to `LEAST_ROUNDS`."""
+    """Return the number of rounds after which the orders are balanced: one design, or several up to `LEAST_ROUNDS`."""
     rows = design_rows(treatments)
     return rows * -(-LEAST_ROUNDS // rows)
 
@@ -41,9 +41,9 @@ def cycle_rounds(treatments: int) -> int:
 def round_orders(names: Iterable[str], rounds: int | None, seed: int) -> Iterator[tuple[str, ...]]:
     """Yield the order of `names` in each of `rounds` rounds; None: without end.
 
-    The rows of the design follow in an order that `seed` draws, all of them before any comes again, and `seed` also
-    draws which name is which treatment. Rows in their own order would make neighbouring rounds alike, and so would
-    every other round backwards: then pairs resemble each other when the machine drifts.
+    `seed` draws the order of the design's rows, all of which are used before any is repeated. It also assigns names to
+    treatments. With rows in their own order, or with every other round reversed, neighbouring rounds would be similar.
+    Then pairs would resemble each other if the machine drifts.
     """
     labels = _shuffled(names, f"{seed}")
     cycle_length = cycle_rounds(max(len(labels), 1))
@@ -56,17 +56,17 @@ def round_orders(names: Iterable[str], rounds: int | None, seed: int) -> Iterato
 
 
 def block_orders(seed: int, launch: int, names: Sequence[str], group: int, rounds: int) -> Iterator[tuple[str, ...]]:
-    """Yield the order of passes in each round of a block, without end.
+    """Yield the order of iterations in each round of a block, without end.
 
-    A block is seldom a whole cycle of the design. All blocks of a comparison together are, since they share one
-    sequence, and block i begins at its round i x `rounds`, where the one before ended.
+    A block is seldom a whole cycle of the design, but all blocks of a comparison together are. They share one
+    sequence, in which block i begins at round i x `rounds`, after the previous block.
 
     Args:
         seed: draws the sequence, with `group`.
         launch: index of the launches in the block.
-        names: of the engines, those of the group.
-        group: number of the group of engines that are alive together.
-        rounds: how many the group makes in this block.
+        names: names of the group's engines.
+        group: number of the group of engines that are alive simultaneously.
+        rounds: rounds of the group in this block.
     """
     drawn = hashlib.sha256(f"{seed} {group}".encode()).digest()
     return itertools.islice(round_orders(names, None, int.from_bytes(drawn[:8])), launch * rounds, None)

@@ -1,4 +1,4 @@
-"""What mode placement makes of a config in its specs, and what it refuses."""
+"""Mode placement's fields of the spec, and its refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollout_bench.plan.checks import engine_args_in
 from rollout_bench.plan.config import Config
 
 Reason = tuple[str, str]
-"""Why a combination can't be measured, and what to do to have it measured."""
+"""Reason why a combination cannot be measured, and the remedy."""
 
 SERVER = "server"
 
@@ -30,23 +30,23 @@ REFUSED_ARGS = {
         "leave it out, or leave placement out of modes",
     ),
 }
-"""Engine arguments that a placement can't have, but as they are by default -> why, and what to do."""
+"""Engine arguments that a placement only allows at their defaults -> reason and remedy."""
 
 SLEEPS_ON: tuple[Platform, ...] = ("cuda",)
-"""Platforms where a colocated engine can sleep while its device trains."""
+"""Platforms on which a colocated engine can sleep while its device trains."""
 
 TRAINER_DTYPES = (None, "auto", "bfloat16")
-"""Values of the engine's dtype under which it takes the trainer's weights as they are."""
+"""Values of the engine's dtype with which it loads the trainer's weights unchanged."""
 
 NO_STAND_IN = ("qwen3_moe", "openpangu")
-"""Architectures of synthetic models that the trainer's stand-in can't make."""
+"""Architectures of synthetic models that the trainer's stand-in does not support."""
 
 
 def placement_spec(settings: PlacementSettings) -> PlacementSpec:
-    """Return where engines and trainer live, in the first place that `settings` list.
+    """Return the placement of engines and trainer, with the first `where` of `settings`.
 
-    Colocated devices take turns at generating and training, so there nothing overlaps and none only generates. A
-    server's devices have no trainer that they would sleep for.
+    Colocated devices alternate between generating and training, so there is no overlap and no device that only
+    generates. A server's devices do not train, so their engines do not sleep.
     """
     where = settings.where[0]
     generators = settings.generators or settings.devices // 2
@@ -61,13 +61,16 @@ def placement_spec(settings: PlacementSettings) -> PlacementSpec:
 
 
 def check_placement(configs: Collection[Config]) -> None:
-    """Raise `UserError` where placements can't be had as the config wants them, whatever model is placed.
+    """Check that the config's placements are possible, for any model.
 
-    Colocated devices take no notice of `generators` and `overlap`, which are wrong only where nothing else is measured.
-    So is `sleep`, of which a server takes none.
+    `generators` and `overlap` do not apply to colocated devices, and `sleep` does not apply to servers. They are
+    errors only if no other placement is measured.
 
     Args:
-        configs: the config under each setting of mode placement; none where that is not selected.
+        configs: the config under each setting of mode placement; empty unless the mode is selected.
+
+    Raises:
+        UserError: a placement is not possible.
     """
     for config in configs:
         settings = config.placement
@@ -110,9 +113,10 @@ def _check_colocated(settings: PlacementSettings) -> None:
 
 
 def check_engines(spec: Spec) -> None:
-    """Raise `UserError` where a placement's devices make no whole engines, more than there is work for, or can't sleep.
+    """Check that a placement's devices form whole engines with enough work, and can sleep if configured.
 
-    Of several settings only those are left out that are wrong so.
+    Raises:
+        UserError: they do not. With several settings, only the affected ones are skipped.
     """
     if spec.placement is None:
         return
@@ -139,7 +143,7 @@ def check_engines(spec: Spec) -> None:
         ("engines", "prompts", generating // size, load.prompts),
         ("trainers", "sequences", training, load.prompts * load.samples_per_prompt),
     )
-    for who, what, share, there in shared:  # samples of a prompt stay on one engine, whose cache has the prompt
+    for who, what, share, there in shared:  # an engine has all samples of a prompt, to share its cache
         if there < share:
             raise UserError(
                 f"config: placement.devices: {share} {who} share {there} {what} of workload {load.name}, so some have "
@@ -149,14 +153,14 @@ def check_engines(spec: Spec) -> None:
 
 
 def _near_sizes(size: int, generating: int) -> str:
-    """Return the divisors of `generating` that are next to `size`."""
+    """Return the divisors of `generating` nearest to `size`."""
     divisors = [number for number in range(1, generating + 1) if generating % number == 0]
     below, above = [n for n in divisors if n < size], [n for n in divisors if n > size]
     return " or ".join(map(str, [*below[-1:], *above[:1]]))
 
 
 def _near_devices(size: int, placement: PlacementSpec) -> str:
-    """Return what to do for `size` to divide the devices that generate: the next numbers of these."""
+    """Return the remedy with the nearest numbers of generating devices that `size` divides."""
     below = len(placement.generating) // size * size
     found = [number for number in (below, below + size) if number]
     if placement.generators is not None:
@@ -177,14 +181,14 @@ def _check_args(place: str, args: dict[str, Any]) -> None:
 
 
 def not_placed(quant: str, scheme: Quantization, model: ModelSpec, path: str, config: Config) -> Reason | None:
-    """Return why a model can't be placed under a quant; None where it can, as far as can be told before a launch.
+    """Return the reason why a model cannot be placed with a quantization; None if no reason is known before a launch.
 
     Args:
-        quant: the quant's name.
-        scheme: what it is.
-        model: which weights are loaded.
-        path: where they are, or will be built.
-        config: what the user wants.
+        quant: the quantization's name.
+        scheme: the quantization.
+        model: the loaded weights.
+        path: path of the weights, or of the checkpoint to build.
+        config: the config.
     """
     if scheme.weights_format != "bf16" or "bfloat16" not in scheme.linear_dtypes:
         return (
@@ -215,11 +219,11 @@ def not_placed(quant: str, scheme: Quantization, model: ModelSpec, path: str, co
 
 
 def _no_bf16(folder: Path) -> str:
-    """Return what a checkpoint says of its weights if that is not bf16; empty also where it says nothing."""
+    """Return a description of a checkpoint's weights if they are not bf16; empty if they are or if unknown."""
     try:
         said = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
-        return ""  # who loads it will say what is wrong with it
+        return ""  # loading it will report the problem
     if not isinstance(said, dict):
         return ""
     if said.get("quantization_config"):

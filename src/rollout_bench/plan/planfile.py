@@ -1,6 +1,6 @@
-"""The plan file: which experiments and launches are selected, and which combinations are skipped and why.
+"""The plan file: selected experiments and launches, and skipped combinations with reasons.
 
-The workflow writes it, the summary and the figures read it. Only the standard library and pydantic.
+The workflow writes it, and the summary and the figures read it. It needs only the standard library and pydantic.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ had more keys, which are not read."""
 
 
 def cost_in_words(launches: Iterable[tuple[float | None, int]], *, least: bool = False) -> str:
-    """Return what launches take one after the other, of which each has its seconds and the number of its devices.
+    """Return the time of launches in sequence; each is given by its seconds and its number of devices.
 
-    `least`: it may well be more.
+    `least`: the time is a lower limit.
     """
     seconds = device_seconds = 0.0
     for expected_s, devices in launches:
@@ -45,22 +45,20 @@ def cost_in_words(launches: Iterable[tuple[float | None, int]], *, least: bool =
 
 
 LONG_MIN = 120
-"""Minutes from which on people count in hours."""
+"""Minutes from which the time is given in hours."""
 
 
 class PlannedLaunch(Strict):
-    """One launch that is selected."""
+    """One selected launch."""
 
-    record: str = Field(description="Path of its record, relative to the folder that holds the results folder.")
-    expected_s: float | None = Field(
-        None, description="How long it is expected to take, in seconds. Null: nothing was measured yet."
-    )
+    record: str = Field(description="Path of its record, relative to the parent of the results folder.")
+    expected_s: float | None = Field(None, description="Expected duration, in seconds. Null: nothing was measured yet.")
 
 
 class PlannedExperiment(Strict):
-    """One experiment that is selected."""
+    """One selected experiment."""
 
-    mode: str = Field(description="What is measured: offline, online.")
+    mode: str = Field(description="Mode of measurement: offline, online.")
     experiment: str = Field(description="Folder name of the experiment below its mode.")
     key: str = Field(description="First 8 hex digits of sha256 over the spec's canonical JSON.")
     platform: str = Field(description="Kind of device: cpu, cuda, ascend.")
@@ -69,36 +67,36 @@ class PlannedExperiment(Strict):
     workload: str = Field(description="The workload's name in the config.")
     setting: str = Field(DEFAULT_SETTING, description="The setting's name in the config.")
     launches: int = Field(
-        description="Launches that are wanted, at most where precision is set: indices 0 to launches - 1."
+        description="Wanted launches, or their maximum if precision is set: indices 0 to launches - 1."
     )
     weights: str | None = Field(
         None, description="Folder of the weights that a launch reads. Null for hub models and dummy weights."
     )
-    devices: int = Field(1, ge=0, description="Devices that a launch takes; none where the server is another's.")
+    devices: int = Field(1, ge=0, description="Devices of a launch; 0 for another's server.")
 
 
 class InterleavedGroup(Strict):
     """Experiments whose launches of one index are measured as one block."""
 
-    mode: str = Field(description="What is measured.")
+    mode: str = Field(description="Mode of measurement.")
     experiments: list[str] = Field(description="Their folder names, the baseline's first.")
-    name: str = Field(description="What they have in common and are called, in words.")
-    at_once: int = Field(ge=2, description="Engines that are alive at the same time at most.")
+    name: str = Field(description="Common and differing names of the experiments, in words.")
+    at_once: int = Field(ge=2, description="Maximum number of engines that are alive simultaneously.")
     started: Literal["in_turn", "together"] = Field(
-        description="in_turn: engines start one after the other; together: all at once."
+        description="in_turn: engines start one after the other; together: all simultaneously."
     )
 
 
 class Skipped(Strict):
-    """A combination of the selected axes that can't be measured."""
+    """A combination of the selected axes that cannot be measured."""
 
-    mode: str = Field(description="What was to be measured.")
+    mode: str = Field(description="Mode of measurement.")
     model: str = Field(description="The model's name in the config.")
     quant: str = Field(description="The quantization's name in the config.")
     workload: str = Field(description="The workload's name in the config.")
     setting: str = Field(DEFAULT_SETTING, description="The setting's name in the config.")
-    reason: str = Field(description="Why it is skipped, in one line.")
-    remedy: str = Field(description="What to do to have it measured, in one line.")
+    reason: str = Field(description="Reason for skipping it, in one line.")
+    remedy: str = Field(description="How to have it measured, in one line.")
 
 
 class PlanFile(Strict):
@@ -106,49 +104,52 @@ class PlanFile(Strict):
 
     schema_version: Literal[1] = Field(description="Version of this schema.")
     results: str = Field(description="The results folder, as the config names it.")
-    fingerprint: str = Field(description="Changes with whatever the plan was made from.")
-    baseline: dict[str, str] = Field(description="What speed-ups refer to, as axis -> value: {quant: bf16}.")
-    comparison: ComparisonSettings = Field(ComparisonSettings(), description="When a difference is called one.")
-    precision: Precision | None = Field(
-        None, description="When an experiment has launches enough; null where their number is fixed."
-    )
+    fingerprint: str = Field(description="Hash of the inputs of the plan.")
+    baseline: dict[str, str] = Field(description="Baseline of the speed-ups, as axis -> value: {quant: bf16}.")
+    comparison: ComparisonSettings = Field(ComparisonSettings(), description="Rules for reporting a difference.")
+    precision: Precision | None = Field(None, description="Stopping rule for launches; null if their number is fixed.")
     order_seed: int | None = Field(
-        None, description="Draws the order of launches within each round; null in plans whose order was fixed."
+        None, description="Seed of the order of launches within each round; null in plans with a fixed order."
     )
-    slo: Slo = Field(Slo(), description="What a request must keep to count as good.")
+    slo: Slo = Field(Slo(), description="Limits of a good request.")
     experiments: list[PlannedExperiment] = Field(description="In the order of the tables.")
-    skipped: list[Skipped] = Field(description="Combinations that can't be measured.")
+    skipped: list[Skipped] = Field(description="Combinations that cannot be measured.")
     interleaved: list[InterleavedGroup] = Field(
-        [], description="Experiments that are measured interleaved: one launch of each is one job."
+        [], description="Interleaved experiments: one launch of each is one job."
     )
     not_interleaved: list[str] = Field(
-        [], description="What is compared and could be interleaved, but is not, and why: one line each."
+        [], description="Comparisons that could be interleaved but are not, with the reason: one line each."
     )
-    launches: list[PlannedLaunch] = Field(description="In the order they run.")
+    launches: list[PlannedLaunch] = Field(description="In the order of running.")
     again: list[str] = Field(
         [],
-        description="Records that are there and are measured again, with other files of the model than there were; "
-        "shown by plan alone.",
+        description=(
+            "Existing records that are measured again, because the model's files have changed; only shown by plan."
+        ),
     )
     changed: list[str] = Field(
-        [], description="Files of models that changed since they were measured, one line each; shown by plan alone."
+        [], description="Files of models that changed since the measurement, one line each; only shown by plan."
     )
     profiles: list[str] = Field(
-        [], description="What profiles of llm-d-benchmark were read as, one line each; shown by plan alone."
+        [], description="Interpretation of llm-d-benchmark's profiles, one line each; only shown by plan."
     )
     differing: list[str] = Field(
-        [], description="What engines are told besides what is compared, one line each; shown by plan alone."
+        [], description="Differences in engine arguments besides the compared ones, one line each; only shown by plan."
     )
-    files: list[str] = Field([], description="Configs that were laid over the default one.")
+    files: list[str] = Field([], description="Configs that were merged over the default one.")
 
 
 def read_plan(path: Path) -> PlanFile:
-    """Read and validate a plan file; raise `UserError` naming file and field where it is none."""
+    """Read and validate a plan file.
+
+    Raises:
+        UserError: it is not valid; the message names file and field.
+    """
     return read_model(path, PlanFile, "give the path of a plan file; the workflow writes a damaged one again")
 
 
 def is_plan(path: Path) -> bool:
-    """Return whether a whole plan file lies at `path`."""
+    """Return whether `path` is a valid plan file."""
     try:
         read_plan(path)
     except UserError:
@@ -157,5 +158,9 @@ def is_plan(path: Path) -> bool:
 
 
 def write_plan(path: Path, plan: PlanFile) -> None:
-    """Write `plan` to `path`, whole or not at all; raise `UserError` where the file system refuses."""
+    """Write `plan` to `path` atomically.
+
+    Raises:
+        UserError: the file system refuses.
+    """
     write_json(path, plan)

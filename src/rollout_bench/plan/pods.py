@@ -1,4 +1,4 @@
-"""The part of the config that says how launches run on Kubernetes; it changes nothing about what they measure."""
+"""The config's settings for launches on Kubernetes; they do not change the measurement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _dns_name(value: str) -> str:
 
 
 def _secret(value: str) -> str:
-    if not re.fullmatch(_NAME, value):  # not shown: it may be what belongs into the Secret
+    if not re.fullmatch(_NAME, value):  # not shown: it may be the secret itself
         raise ValueError("what stands there is no name of a Secret: small letters, digits, '-' and '.'")
     return value
 
@@ -64,27 +64,27 @@ Image = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_ima
 
 
 class KubernetesSettings(Strict):
-    """What the Job of `snakemake kubernetes_manifest` is like; all of these are variables of its template."""
+    """Properties of the Job of `snakemake kubernetes_manifest`; all are variables of its template."""
 
     image: Image | None = Field(
-        None, description="Image with rollout-bench and the engine, as containers/ builds it, with its tag or digest."
+        None, description="Image with rollout-bench and the engine, as built by containers/, with its tag or digest."
     )
-    namespace: DnsName = Field("default", description="Namespace of everything that is made.")
+    namespace: DnsName = Field("default", description="Namespace of all created objects.")
     results_claim: DnsName = Field(
         "rollout-bench",
-        description="PersistentVolumeClaim that takes results and logs, and holds data sets in its folder datasets/.",
+        description="PersistentVolumeClaim for results and logs; its folder datasets/ holds data sets.",
     )
-    claim_size: Size | None = Field(None, description="Make results_claim, so large: 50Gi. Null: it is there.")
+    claim_size: Size | None = Field(None, description="Create results_claim with this size: 50Gi. Null: it exists.")
     models_claim: DnsName | None = Field(
         None, description="PersistentVolumeClaim with the weights, mounted read-only as model_base. Null: none."
     )
     secrets: Annotated[list[SecretName], BeforeValidator(_names)] = Field(
         [],
-        description="Names of Secrets whose keys become environment variables: HF_TOKEN, or what api_key_env names.",
+        description="Names of Secrets whose keys become environment variables: HF_TOKEN, or api_key_env's variable.",
     )
     cpus: Count = Field(8, description="Cores of the pod.")
     memory: Size = Field("32Gi", description="Memory of the pod, /dev/shm included.")
-    debug: bool = Field(False, description="Have the pod wait instead of measure, so that it can be looked into.")
+    debug: bool = Field(False, description="Let the pod wait instead of measuring, so that it can be inspected.")
     template: Text | None = Field(
-        None, description="Template of your own, in Jinja, for all else. Null: src/rollout_bench/cluster/job.yaml.j2."
+        None, description="A custom Jinja template for everything else. Null: src/rollout_bench/cluster/job.yaml.j2."
     )

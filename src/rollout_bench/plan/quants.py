@@ -1,9 +1,8 @@
-"""What each quant means on each platform: the checkpoint it loads, how the engine is told, what proves it.
+"""Quantizations on each platform: the loaded checkpoint, the engine arguments, the proof.
 
-And what an engine is told besides, which is then part of each comparison with another quant.
-
-Established by runs on cpu and cuda (H200), but for what a comment says; read in vllm-ascend's source for ascend, where
-no run has been made.
+Also the other differences between two engines, which are part of every comparison of quantizations.
+Established by runs on cpu and cuda (H200), except as noted in comments; for ascend from vllm-ascend's source, without
+any run.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rollout_bench.contracts.spec import FOLLOWS_LENGTHS, Platform, Quantization
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import QuantSettings
 
-# what torchao's config_to_dict(Int8WeightOnlyConfig()) gives; spelled out because planning imports no torch
+# result of torchao's config_to_dict(Int8WeightOnlyConfig()), written out because planning does not import torch
 _PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
 _INT8_WEIGHT_ONLY = {
     "_type": "Int8WeightOnlyConfig",
@@ -46,15 +45,15 @@ _TORCHAO_W4A16 = {"quantization_config_dict_json": json.dumps(_INT4_WEIGHT_ONLY)
 class Quant(Quantization):
     """One quantization on one platform."""
 
-    engine_args: dict[str, Any] = Field({}, description="What the engine must be told.")
-    moe: bool = Field(True, description="False where the engine can't do it for mixture-of-experts models.")
+    engine_args: dict[str, Any] = Field({}, description="Engine arguments that select it.")
+    moe: bool = Field(True, description="False if the engine does not support it for mixture-of-experts models.")
     weights_of: str | None = Field(
-        None, description="Another quant, whose weights it loads where it has none of its own."
+        None, description="Another quantization, whose weights it loads if it has none of its own."
     )
 
 
 CACHE_ARGUMENT = "kv_cache_dtype"
-"""vLLM's argument that says how the KV cache is stored."""
+"""vLLM's argument for the data type of the KV cache."""
 
 
 def _quant(weights_format: str, *linear_dtypes: str, method: str = "", moe: bool = True, **engine_args: Any) -> Quant:
@@ -88,7 +87,7 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
         "bf16-kv8": _with_fp8_cache(_BF16, "bf16"),
         "w8a8-kv8": _with_fp8_cache(_CPU_W8A8, "w8a8"),
         # no kernel for experts on cpu; with AMX vLLM makes activations int8 and weights uint8, which is not this
-        # its kernel for experts is for accelerators alone
+        # its kernel for experts exists only for accelerators
         "fp8-channel": _quant("bf16", "float8_e4m3fn", method="(?i)fp8", moe=False, quantization="fp8_per_channel"),
         "w4a16": _quant("compressed-tensors-w4a16", "int32", method="(?i)wna16", moe=False),
     },
@@ -97,7 +96,7 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
         "w8a8": _W8A8,
         "w8a16": _quant("compressed-tensors-w8a16", "int32", "uint8", "int8", method="(?i)w8a16|wna16"),
         "fp8": _CUDA_FP8,
-        # a scale for each 128 x 128 weights, as verl and DeepSeek have them
+        # a scale for each 128 x 128 weights, as in verl and DeepSeek
         "fp8-block": _quant(
             "bf16", "float8_e4m3fn", "float8_e4m3fnuz", method="(?i)fp8.*block", quantization="fp8_per_block"
         ),
@@ -114,11 +113,11 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
 
 
 class Refusal(NamedTuple):
-    """A quant that the engine refuses on a platform.
+    """A quantization that the engine refuses on a platform.
 
     Attributes:
-        engine_args: what asks for it.
-        said: words of the engine's, when it was asked.
+        engine_args: arguments that select it.
+        said: the engine's message.
     """
 
     engine_args: dict[str, Any]
@@ -131,16 +130,16 @@ REFUSED: dict[Platform, dict[str, Refusal]] = {
         "w4a16-torchao": Refusal({"quantization": "torchao", "hf_overrides": _TORCHAO_W4A16}, "Requires mslk >= 1.0.0"),
     }
 }
-"""What somebody may want and no launch was possible of, tried with vLLM 0.32 on a CPU without AMX."""
+"""Quantizations that users may want but that could not be launched, tried with vLLM 0.32 on a CPU without AMX."""
 
 
 def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
-    """Return names of all quants, built in or refused on any platform, or defined in the config."""
+    """Return names of all quantizations, built in or refused on any platform, or defined in the config."""
     return {name for tables in (BUILT_IN, REFUSED) for table in tables.values() for name in table} | set(settings)
 
 
 def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
-    """Return why there is no quant of that name on a platform, and what to do."""
+    """Return the reason why a platform has no quantization of that name, and the remedy."""
     alike = [known for known in BUILT_IN[platform] if known.startswith(f"{name}-")]
     take = f"take {' or '.join(alike)}, " if alike else ""
     define = f"{take}define it in quant_settings.{name}, or leave it out of quants"
@@ -151,10 +150,10 @@ def unknown_quant(name: str, platform: Platform) -> tuple[str, str]:
 
 
 def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettings]) -> Quant | None:
-    """Return the quant of that name on that platform with the config's changes, or None where the platform has none.
+    """Return the quantization of that name on that platform with the config's changes; None if the platform has none.
 
     Raises:
-        UserError: nothing could ever prove it, so that all of its launches would be invalid.
+        UserError: it has no proof, so all of its launches would be invalid.
     """
     built_in = BUILT_IN[platform].get(name)
     changes = settings.get(name)
@@ -167,7 +166,7 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     if quant.kv_cache_dtype is not None:
         changed = {"kv_cache_dtype": engine_args.get(CACHE_ARGUMENT)} | changed
     if changes.weights_format is not None:
-        changed["weights_of"] = None  # they are of another layout
+        changed["weights_of"] = None  # those have another layout
     found = quant.to(Quant, **changed)
     if not found.linear_dtypes:
         raise UserError(
@@ -178,7 +177,7 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
 
 
 def other_cache(name: str, quant: Quant, args: dict[str, Any]) -> tuple[str, str] | None:
-    """Return why an engine with `args` would not have the KV cache that the quant promises, and what to do; or None."""
+    """Return reason and remedy if an engine with `args` would not have the quantization's KV cache; else None."""
     wanted, asked = quant.kv_cache_dtype, args.get(CACHE_ARGUMENT)
     if wanted is None or (asked is None and CACHE_ARGUMENT not in quant.engine_args):
         return None
@@ -191,7 +190,7 @@ def other_cache(name: str, quant: Quant, args: dict[str, Any]) -> tuple[str, str
 
 
 def _instead(name: str, quant: Quant) -> str:
-    """Return what to do about a quant without a proof: say what proves it, or call it the setting that it is."""
+    """Return the remedy for a quantization without a proof: add the proof, or make it a setting."""
     proof = "set linear_dtypes to the data types of the loaded linear layers: docs/models-and-quantizations.md"
     if quant.weights_format not in ("bf16", "own") or "quantization" in quant.engine_args or not quant.engine_args:
         return proof
@@ -218,7 +217,7 @@ SIZES = frozenset(
         "vocab_size",
     }
 )
-"""Keys of a model's config.json: with another value it is another model."""
+"""Keys of a model's config.json whose change makes it another model."""
 
 
 def confounders(
@@ -227,15 +226,16 @@ def confounders(
     setting: Spec | None = None,
     resolved: Sequence[Mapping[str, Any]] = ({}, {}),
 ) -> dict[str, tuple[str, str]]:
-    """Return what the engines of two experiments are told that is not the same, besides what is compared.
+    """Return the differing arguments of the engines of two experiments besides the compared ones.
 
-    What makes a quantization is compared where quants are, and what a setting sets where settings are.
+    If quantizations are compared, their arguments are not confounders; neither are a setting's if settings are
+    compared.
 
     Args:
         own: an experiment.
         other: its baseline.
-        setting: what differs from `own` in the setting alone, which is that of `other`; None where there is none.
-        resolved: settings as both engines resolved them: what an argument is that is not set.
+        setting: the experiment like `own` under the setting of `other`; None if there is none.
+        resolved: both engines' resolved settings, for the values of unset arguments.
 
     Returns:
         `args.<argument>`, `variables.<name>` or `multiprocess` -> its value on both sides.
@@ -275,11 +275,11 @@ def _makes_quant(fact: str, spec: Spec) -> bool:
 
 
 def words_of(found: Mapping[str, tuple[str, str]]) -> str:
-    """Return confounders as sentences have them: `load_format dummy / auto, max_num_seqs 1 / 64`."""
+    """Return confounders for a sentence: `load_format dummy / auto, max_num_seqs 1 / 64`."""
     return ", ".join(f"{fact.partition('.')[2] or fact} {own} / {other}" for fact, (own, other) in found.items())
 
 
 def sizes_set(spec: Spec) -> dict[str, str]:
-    """Return the sizes of its model that the engine of `spec` is told: `hf_overrides.<key>` -> value."""
+    """Return the model sizes in the engine arguments of `spec`: `hf_overrides.<key>` -> value."""
     changed = flat({"hf_overrides": spec.engine.args.get("hf_overrides") or {}})
     return {name: value for name, value in changed if name.rpartition(".")[2] in SIZES}

@@ -1,4 +1,4 @@
-"""The order in which launches run, which are missing or measured again, and how long they will take."""
+"""The order of launches, the missing and repeated ones, and their expected duration."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ from rollout_bench.plan.settings import idle_lines
 RESULTS = Path("results")
 
 MARKS = RESULTS / "blocks"
-"""Empty files, one for each block that a job has measured; gone when the run ends.
+"""Empty files, one for each block that a job has measured; removed at the end of the run.
 
-They are what Snakemake takes for the outputs of a block's job. It must not take the records for that: when a job fails,
-Snakemake deletes all of its outputs, also the records of engines that did not fail, and with update() it writes those
-anew that were there before (both were tried with 9.27).
+They are Snakemake's outputs of a block's job. The records cannot be these outputs: when a job fails, Snakemake deletes
+all of its outputs, including the records of successful engines. With update() it rewrites records that existed before
+(both were tried with 9.27).
 """
 
 ASIDE = RESULTS / "aside"
-"""Records that were measured again since, by the moment at which; nothing reads them."""
+"""Records that were measured again since, by the time of the move; no command reads them."""
 
 TIMEOUT_S = 1800
-"""Seconds that a launch may take where the config says nothing."""
+"""Default time limit of a launch, in seconds."""
 
 Cell = tuple[str, ...]
-"""Mode, platform, model, quant and workload."""
+"""Mode, platform, model, quantization and workload."""
 
 
 @dataclass(frozen=True)
 class ScheduledLaunch:
-    """One launch that is selected: launch `index` of `experiment`, whose record lies at `record`."""
+    """One selected launch: launch `index` of `experiment`, whose record has the path `record`."""
 
     experiment: Experiment
     index: int
@@ -71,7 +71,7 @@ class ScheduledLaunch:
 
     @property
     def needed(self) -> list[str]:
-        """Records that have to be there before it: that of the launch which samples the tokens that it scores."""
+        """Records that must exist first: the record of the launch that samples the tokens to score."""
         reference = reference_path(Path(self.record), self.experiment.spec)
         return [] if reference is None else [str(reference)]
 
@@ -81,8 +81,8 @@ class ScheduledBlock:
     """Launches of one index that one job measures interleaved, the baseline's first.
 
     Attributes:
-        group: whose launches they are.
-        index: of the launches.
+        group: the group of the launches.
+        index: index of the launches.
         launches: the launches.
     """
 
@@ -92,23 +92,23 @@ class ScheduledBlock:
 
     @property
     def mark(self) -> str:
-        """The file that its job leaves when all of it is measured."""
+        """The file that its job writes after measuring all of it."""
         baseline = self.group.baseline
         return mark_of(baseline.spec.mode, baseline.name, self.index)
 
 
 def mark_of(mode: str, baseline: str, index: int | str) -> str:
-    """Return the file that the job of a block leaves; the block is called by its baseline's folder."""
+    """Return the file that the job of a block writes; the block has the name of its baseline's folder."""
     return str(MARKS / mode / baseline / f"launch-{index}")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """All launches of a matrix that may be wanted, in the order they run.
+    """All launches of a matrix that may be wanted, in the order of running.
 
-    Launch 0 of every experiment comes before launch 1 of any, so that a machine that drifts hits all alike. Inside
-    such a round the order is balanced and another in each (`plan.order`); `order_seed` draws it, and the plan file
-    keeps it, so that runs that go on with the same results go on with the same orders. What is interleaved is measured
+    Launch 0 of every experiment precedes launch 1 of any, so that drift of the machine affects all alike. Within such
+    a round the order is balanced and differs between rounds (`plan.order`). `order_seed` draws it, and the plan file
+    keeps it, so that later runs with the same results continue the same orders. Interleaved experiments are measured
     in blocks: one job for the launches of one index.
     """
 
@@ -118,11 +118,11 @@ class Schedule:
     order_seed: int
     interleaving: Interleaving = field(default_factory=Interleaving)
     again: set[str] = field(default_factory=set)
-    """Records that are there and are measured again all the same; empty once the run has moved them away."""
+    """Existing records that are measured again; empty once the run has moved them away."""
     changed: list[str] = field(default_factory=list)
-    """A line for each model whose files are others than some of these records were measured with."""
+    """A line for each model whose files differ from those at the time of some of these records."""
     files: tuple[str, ...] = ()
-    """Configs that are laid over the default one."""
+    """Configs that are merged over the default one."""
 
     @cached_property
     def missing(self) -> list[str]:
@@ -130,9 +130,9 @@ class Schedule:
         return self.missing_now()
 
     def missing_now(self) -> list[str]:
-        """Return paths of the records that don't exist, or are measured again, in the order they run.
+        """Return paths of the records that do not exist or are measured again, in the order of running.
 
-        Where launches: auto, up to the most.
+        With launches: auto, the maximum number is included.
         """
         there = present(launch.record for launch in self.launches) - self.again
         return [launch.record for launch in self.launches if launch.record not in there]
@@ -143,7 +143,11 @@ class Schedule:
         return {launch.record: (position, launch) for position, launch in enumerate(self.launches)}
 
     def launch_of(self, record: str) -> ScheduledLaunch:
-        """Return the launch whose record is at `record`; raise `UserError` for one that the config does not select."""
+        """Return the launch with this record.
+
+        Raises:
+            UserError: the config does not select it.
+        """
         if record not in self.by_record:
             raise UserError(
                 f"{record}: the config selects no such launch", "see `snakemake plan` for those that it does"
@@ -151,13 +155,13 @@ class Schedule:
         return self.by_record[record][1]
 
     def priority_of(self, output: str) -> int:
-        """Higher for what runs earlier; of a block as of the first of its launches."""
+        """Return a priority that is higher for earlier launches; for a block it is the first launch's."""
         places = [self.by_record[launch.record][0] for launch in self.launches_at(output)]
         return len(self.launches) - min(places) if places else 0
 
     @cached_property
     def blocks(self) -> dict[str, ScheduledBlock]:
-        """Mark -> block, in the order in which they run."""
+        """Mark -> block, in the order of running."""
         by_name = {e.name: group for group in self.interleaving.groups for e in group.members}
         found: dict[tuple[str, int], dict[str, ScheduledLaunch]] = {}
         for launch in self.launches:
@@ -172,36 +176,41 @@ class Schedule:
 
     @cached_property
     def _mark_of(self) -> dict[str, str]:
-        """Record -> mark of its block, where it is measured in one."""
+        """Record -> mark of its block, for records of blocks."""
         return {launch.record: block.mark for block in self.blocks.values() for launch in block.launches}
 
     def outputs_for(self, records: Iterable[str]) -> list[str]:
-        """Return what the jobs that measure `records` leave, each once, in the order in which they run.
+        """Return the distinct outputs of the jobs that measure `records`, in the order of running.
 
-        A block's mark, or the record itself.
+        The output is a block's mark, or the record itself.
         """
         return list(dict.fromkeys(self._mark_of.get(record, record) for record in records))
 
     def launches_at(self, output: str) -> tuple[ScheduledLaunch, ...]:
-        """Return the launches of the job that leaves `output`; none where it measures nothing."""
+        """Return the launches of the job with this output; empty if it measures nothing."""
         if output in self.blocks:
             return self.blocks[output].launches
         return (self.by_record[output][1],) if output in self.by_record else ()
 
     def block_of(self, mark: str) -> ScheduledBlock:
-        """Return the block that leaves `mark`; raise `UserError` for one that the config does not select."""
+        """Return the block with this mark.
+
+        Raises:
+            UserError: the config does not select it.
+        """
         if mark not in self.blocks:
             raise UserError(f"{mark}: the config selects no such block", "see `snakemake plan` for those that it does")
         return self.blocks[mark]
 
     def is_in_block(self, record: str) -> bool:
-        """Return whether a record is measured as one of a block's."""
+        """Return whether a record is measured in a block."""
         return record in self._mark_of
 
     def checkpoint_at(self, folder: str) -> Checkpoint:
         """Return the checkpoint to build at `folder`.
 
-        Raise `UserError` for one that nothing selected loads.
+        Raises:
+            UserError: no selected experiment loads it.
         """
         if folder not in self._checkpoints:
             raise UserError(
@@ -216,7 +225,7 @@ class Schedule:
 
     @cached_property
     def experiments(self) -> list[PlannedExperiment]:
-        """The experiments as the plan file lists them."""
+        """The experiments in the form of the plan file."""
         return [
             PlannedExperiment(
                 mode=e.spec.mode,
@@ -237,18 +246,18 @@ class Schedule:
 
     @cached_property
     def by_cell(self) -> dict[Cell, list[PlannedExperiment]]:
-        """Cell of the matrix -> its experiments: one, as a rule."""
+        """Cell of the matrix -> its experiments: usually one."""
         return grouped((cell_of(experiment), experiment) for experiment in self.experiments)
 
     def shown_file(self, again: list[str]) -> PlanFile:
-        """Return the plan as `snakemake plan` shows it, with records that are measured `again` and profiles as read."""
+        """Return the plan for `snakemake plan`, with records to measure `again` and the interpretation of profiles."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
         differing = [*differing_lines(self.matrix, self.config.baseline.named), *idle_lines(self.config)]
         shown = {"again": again, "changed": self.changed, "profiles": profiles, "differing": differing}
         return self.plan_file().model_copy(update=shown)
 
     def plan_file(self, *, estimate: bool = True) -> PlanFile:
-        """Return the plan as it is put on disk; `estimate` reads earlier records to say how long launches take."""
+        """Return the plan in the form of its file; `estimate` reads earlier records for the expected durations."""
         expected = self.expected_s if estimate else {}
         precision = self.config.precision if self.config.launches == "auto" else None
         selected = {
@@ -289,16 +298,16 @@ class Schedule:
 
     @cached_property
     def timeout_s(self) -> float:
-        """Seconds that a launch may take: what the config says, else `TIMEOUT_S`, or more where loads need it."""
+        """Time limit of a launch, in seconds: the config's, else `TIMEOUT_S` or more for long loads."""
         needed_s = limit_for(max((_held_s(e.spec) for e in self.matrix.experiments), default=0.0))
         return self.config.timeout_s or max(TIMEOUT_S, needed_s)
 
     @cached_property
     def expected_s(self) -> dict[str, float | None]:
-        """Seconds that a launch of each experiment is expected to take, by the experiment's folder name.
+        """Expected seconds of a launch of each experiment, by the experiment's folder name.
 
-        As its own did, else the mean of those that are known; None where nothing is measured. One of a block was alive
-        for as long as the whole block took, so it took the part of that which falls to one of them.
+        It is the duration of its own earlier launch, else the mean of the known ones; None if nothing is measured. A
+        launch of a block lasts as long as the whole block, so only its share of the block counts.
         """
         known: dict[str, float] = {}
         missing = set(self.missing)
@@ -307,13 +316,13 @@ class Schedule:
                 try:
                     record = read_launched(Path(launch.record), launch.experiment.spec.mode)
                 except UserError:
-                    continue  # the summary tells of it; here it is only an estimate less
+                    continue  # the summary reports it; here only an estimate is missing
                 known[launch.experiment.name] = round(_own_part_s(record), 1)
         usual_s = round(statistics.mean(known.values()), 1) if known else None
         return {e.name: known.get(e.name, usual_s) for e in self.matrix.experiments}
 
     def cost_of(self, records: Iterable[str]) -> str:
-        """Return in words what it will take to measure `records`."""
+        """Return in words the cost of measuring `records`."""
         experiments = [self.by_record[record][1].experiment for record in records]
         return cost_in_words(
             ((self.expected_s[e.name], devices_needed(e.spec)) for e in experiments),
@@ -322,12 +331,12 @@ class Schedule:
 
 
 def _own_part_s(record: Launched) -> float:
-    """Return the seconds that a launch took; of a block the part of one of its launches."""
+    """Return the seconds of a launch; in a block, its share of the block."""
     return record.wall_s / (1 if record.block is None else len(record.block.members))
 
 
 def _held_s(spec: Spec) -> float:
-    """Return seconds in which a launch holds its loads, and rests between them; 0 where they say no time."""
+    """Return the seconds of a launch's loads and the pauses between them; 0 if the loads have no duration."""
     measuring = spec.measuring
     if spec.load is None or measuring.iterations == "auto":
         return 0.0
@@ -336,7 +345,7 @@ def _held_s(spec: Spec) -> float:
 
 
 def _weights_folder(experiment: Experiment) -> str | None:
-    """Return the folder that a launch reads its weights from; None where it reads none, or have them from a hub."""
+    """Return the folder of a launch's weights; None if it reads none or uses a hub."""
     if experiment.spec.endpoint is not None:
         return None
     dummy = experiment.spec.load_format in NO_WEIGHTS_NEEDED
@@ -344,18 +353,18 @@ def _weights_folder(experiment: Experiment) -> str | None:
 
 
 def cell_of(experiment: PlannedExperiment, changes: Mapping[str, str] | None = None) -> Cell:
-    """Return the cell of an experiment, or the one that differs from it by `changes`, axis -> value."""
+    """Return the cell of an experiment, with `changes` (axis -> value) applied."""
     return experiment.mode, *names_of(experiment, changes)
 
 
 def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: Interleaving | None = None) -> Schedule:
-    """Put the launches of a matrix in the order that `order_seed` draws.
+    """Return the launches of a matrix in the order that `order_seed` draws.
 
     Args:
-        config: how often each is launched.
+        config: the config with the numbers of launches.
         matrix: the experiments.
-        order_seed: draws the orders.
-        interleaving: which of them are measured in blocks; None: none.
+        order_seed: seed of the orders.
+        interleaving: the experiments that are measured in blocks; None: none.
     """
     by_place = {f"{experiment.spec.mode}/{experiment.name}": experiment for experiment in matrix.experiments}
     launches = [
@@ -368,7 +377,7 @@ def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: 
 
 
 def kept_order_seed(plan: Path) -> int | None:
-    """Return the seed that the plan file at `plan` keeps; None where there is none to go on with."""
+    """Return the seed in the plan file at `plan`; None if there is none."""
     try:
         return read_plan(plan).order_seed
     except UserError:
@@ -376,15 +385,17 @@ def kept_order_seed(plan: Path) -> int | None:
 
 
 def order_seed(plan: Path) -> int:
-    """Return the seed that the plan file at `plan` keeps, or a new one."""
+    """Return the seed in the plan file at `plan`, or a new one."""
     kept = kept_order_seed(plan)
     return secrets.randbits(32) if kept is None else kept
 
 
 def kept_design(plan: Path) -> Design:
-    """Return how comparisons were measured so far: the records say whether interleaved, the plan file how many at once.
+    """Return a function for the previous design of comparisons, from the records and the plan file.
 
-    Not the plan file alone: each call writes it anew, also `snakemake plan` with another config, and the records stay.
+    The records show whether they were interleaved, and the plan file has the number of simultaneous engines. The plan
+    file alone is not enough: each call rewrites it, including `snakemake plan` with another config, while the records
+    remain.
     """
     try:
         groups = read_plan(plan).interleaved
@@ -403,9 +414,9 @@ def kept_design(plan: Path) -> Design:
 
 
 def _company(experiment: Experiment) -> int | None:
-    """Return engines that the block of the first launch began with, 1 where it was none; None without a record.
+    """Return the initial number of engines in the first launch's block, 1 without a block; None without a record.
 
-    One that can't be read tells nothing here; the summary tells of it.
+    An unreadable record counts as none; the summary reports it.
     """
     folder = RESULTS / experiment.spec.mode / experiment.name
     paths = {_number(path): path for path in folder.glob("launch-*.json") if _number(path) is not None}
@@ -422,10 +433,10 @@ def _number(path: Path) -> int | None:
 
 
 def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
-    """Write the plan file, and a spec.json for every experiment of which a launch is measured for `outputs`.
+    """Write the plan file, and a spec.json for every experiment with a launch that is measured for `outputs`.
 
     Raises:
-        UserError: results/ can't be written.
+        UserError: results/ is not writable.
     """
     write_plan(path, plan.plan_file())
     measured = (launch for output in outputs for launch in plan.launches_at(output))
@@ -440,7 +451,7 @@ def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
 
 
 def _known_of(experiment: Experiment) -> dict[str, str]:
-    """Return what the launches of an experiment know that a profile of llm-d-benchmark asks for."""
+    """Return the values of an experiment's launches that a profile of llm-d-benchmark needs."""
     endpoint, length = experiment.spec.endpoint, experiment.spec.engine.args.get("max_model_len")
     model = experiment.model_path if endpoint is None else endpoint.model
     url = "http://127.0.0.1:PORT" if endpoint is None else endpoint.url.removesuffix("/v1")
@@ -453,10 +464,10 @@ def with_partners(
     baseline: Container[str],
     results: Path = RESULTS,
 ) -> set[str]:
-    """Return the records in `results` that are there and are to be measured again, where those in `doubtful` are.
+    """Return the existing records in `results` that must be measured again because of the flagged ones in `doubtful`.
 
-    With a launch that is in doubt go those of its index that are compared with it: measured alone it would not have
-    taken turns with them, and be no pair.
+    The launches of the same index that are compared with a flagged launch are included. Measured alone, it would not be
+    interleaved with them, and so not form a pair.
     """
     groups = grouped(
         (
@@ -471,9 +482,9 @@ def with_partners(
 
 
 def measured_with_other_files(plan: Schedule) -> set[str]:
-    """Return the records of launches that loaded other files than their models have now; `plan` has a line for each.
+    """Return the records of launches whose model files have changed since; `plan` gets a line for each model.
 
-    What an earlier version measured does not say, and nor does a model that is not on this machine.
+    Records of earlier versions, and models that are not on this machine, are not checked.
     """
     there = present(launch.record for launch in plan.launches)
     now: dict[str, dict[str, str]] = {}
@@ -493,7 +504,7 @@ def measured_with_other_files(plan: Schedule) -> set[str]:
 
 
 def _changed_line(model: Path, records: Mapping[str, list[str]]) -> str:
-    """Return which files of `model` changed, and when, after the launches of `records` were measured."""
+    """Return a line with the files of `model` that changed, and when, after the launches of `records` were measured."""
     names = list(dict.fromkeys(name for names in records.values() for name in names))
     files = [model / name for name in names]
     changed_s = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
@@ -505,17 +516,17 @@ def _changed_line(model: Path, records: Mapping[str, list[str]]) -> str:
 
 
 def set_aside(records: Iterable[str], results: Path = RESULTS) -> Path | None:
-    """Move `records` in `results`, and what lies beside each, to a folder of their own; None where there are none.
+    """Move `records` in `results` and their side files to a separate folder; return it, or None without records.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the folder is not writable.
     """
     folder = results / ASIDE.name / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     moved = False
     for record in map(Path, records):
         place = folder / record.parent.relative_to(results)
         place.mkdir(parents=True, exist_ok=True)
-        # the record last: what was torn off by a kill is not taken for measured without its side files
+        # the record last: after a kill, a record without its side files must not remain
         beside = [path for path in record.parent.glob(f"{record.stem}.*") if path != record]
         for path in (*beside, record):
             path.rename(place / path.name)
@@ -524,10 +535,10 @@ def set_aside(records: Iterable[str], results: Path = RESULTS) -> Path | None:
 
 
 def moved_since(plan: Path) -> set[str]:
-    """Return the records that were set aside since the plan file `plan` was written: those of the run that wrote it."""
+    """Return the records that were set aside since the plan file `plan` was written, so by the run that wrote it."""
     try:
         began_ns = plan.stat().st_mtime_ns
         folders = [folder for folder in ASIDE.iterdir() if folder.stat().st_mtime_ns >= began_ns]
-    except OSError:  # nothing was ever set aside, or planned
+    except OSError:  # no records were ever set aside, or no plan exists
         return set()
     return {str(RESULTS / path.relative_to(folder)) for folder in folders for path in folder.glob("*/*/launch-*.json")}

@@ -1,4 +1,4 @@
-"""The parts of the config that only online mode has: arrivals, servers of others, limits, and what good service is."""
+"""The config's settings for online mode: arrivals, endpoints, data sets, and limits of good service."""
 
 from __future__ import annotations
 
@@ -46,50 +46,51 @@ OneOrSeveral = Annotated[
     | Annotated[list[_Value], BeforeValidator(brackets), Field(max_length=1000), Tag("several")],
     Discriminator(_kind),
 ]
-"""A value that holds for all loads of a launch, or one for each of them."""
+"""A value for all loads of a launch, or a list with one for each of them."""
 
 PACING = ("concurrency", "request_rate", "duration_s", "requests")
 
 
 class OnlineLoad(Traffic):
-    """How requests arrive at a server: `concurrency`, `request_rate` or both, under one load or under several."""
+    """Arrival of requests at a server: `concurrency`, `request_rate` or both, under one load or several."""
 
     concurrency: OneOrSeveral[Count | None] = Field(
         None,
         description=(
-            "Requests under way at once, at most: the next is sent when one ends. Null: no limit. A list: loads that "
-            "follow each other behind one server launch, in this order; the lists of concurrency, request_rate, "
-            "duration_s and requests are as long and are taken together, and what is no list holds for all."
+            "Maximum number of simultaneous requests: the next is sent when one ends. Null: no limit. A list: "
+            "successive loads behind one server launch, in this order; lists of concurrency, request_rate, "
+            "duration_s and requests must have the same length and are combined by position. A single value "
+            "applies to all loads."
         ),
     )
     request_rate: OneOrSeveral[Rate] = Field(
         "inf",
         description=(
-            "Requests sent per second, whether or not earlier ones have ended; inf: all at once, or as soon as "
-            "concurrency lets them; trace: when the data set says. A list: one for each load."
+            "Requests sent per second, whether or not earlier ones have ended; inf: all immediately, or as soon "
+            "as concurrency permits; trace: at the arrival times of the data set. A list: one for each load."
         ),
     )
     duration_s: OneOrSeveral[Duration | None] = absent(
-        "Seconds in which requests are sent, at a request_rate or with a concurrency. Null: until all requests of the "
-        "workload are sent. A list: one for each load."
+        "Seconds during which requests are sent, at a request_rate or with a concurrency. Null: until all "
+        "requests of the workload are sent. A list: one for each load."
     )
     requests: OneOrSeveral[Count | None] = absent(
-        "Requests that are sent, through the prompts of the workload in order, and from the first again. Null: each "
-        "once, or as many as duration_s takes. A list: one for each load."
+        "Number of requests to send, through the prompts of the workload in order, and from the first again."
+        " Null: each once, or as many as fit into duration_s. A list: one for each load."
     )
     prompts_as: Literal["token_ids", "text"] = Field(
         "token_ids",
-        description="token_ids: lengths are exact. text: decoded first, for servers that take nothing else; flagged.",
+        description="token_ids: lengths are exact. text: decoded first, for servers that accept only text; flagged.",
     )
 
     @property
     def as_text(self) -> bool:
-        """Whether prompts travel as text: messages of a chat always do."""
+        """Whether prompts are sent as text; messages of a chat always are."""
         return self.prompts_as == "text" or self.api == "chat"
 
     @property
     def points(self) -> tuple[LoadPoint, ...]:
-        """The loads that are measured one after the other, numbered where they do not rise."""
+        """The loads that are measured one after the other, numbered unless they rise."""
         pacing = {key: getattr(self, key) for key in PACING}
         count = max(self._lengths.values(), default=1)
         points = [
@@ -102,7 +103,7 @@ class OnlineLoad(Traffic):
 
     @property
     def _lengths(self) -> dict[str, int]:
-        """How many loads each key that is a list has."""
+        """Number of loads in each key that is a list."""
         return {key: len(value) for key in PACING if isinstance(value := getattr(self, key), list)}
 
     @model_validator(mode="after")
@@ -126,34 +127,37 @@ class OnlineLoad(Traffic):
 
 
 class Dataset(Strict):
-    """A file that lengths or prompts come from. Its content becomes part of the experiment, its place does not."""
+    """A file with lengths or prompts. Its content is part of the experiment, its path is not."""
 
     format: DatasetFormat
     path: Folder = Field(description="The file, relative to the folder that snakemake runs in.")
 
 
 class Slo(Strict):
-    """What a request must keep to count as good. Null: no limit."""
+    """Limits of a good request. Null: no limit."""
 
-    ttft_ms: Milliseconds | None = Field(None, description="Longest time to the first token, in milliseconds.")
-    tpot_ms: Milliseconds | None = Field(None, description="Longest time per output token after it, in milliseconds.")
-    e2el_ms: Milliseconds | None = Field(None, description="Longest end-to-end latency, in milliseconds.")
+    ttft_ms: Milliseconds | None = Field(None, description="Maximum time to the first token, in milliseconds.")
+    tpot_ms: Milliseconds | None = Field(
+        None, description="Maximum time per output token after the first, in milliseconds."
+    )
+    e2el_ms: Milliseconds | None = Field(None, description="Maximum end-to-end latency, in milliseconds.")
 
     @property
     def named(self) -> dict[str, float]:
-        """The limits there are, in milliseconds, by their name."""
+        """The set limits, in milliseconds, by name."""
         return self.model_dump(exclude_none=True)
 
 
 class Endpoint(EndpointSpec):
-    """A server that is up already. It is measured as it is: nothing is started, stopped or proven."""
+    """A running server. It is measured as it is, without starting, stopping or proving anything."""
 
     quant: Name = Field(
         "unknown",
-        description="What to call its quantization in tables; nobody proves it. Name the baseline's to have speed-ups.",
+        description="Name of its quantization in tables, without proof. Use the baseline's name to get speed-ups.",
     )
     model_name: Name | None = Field(
-        None, description="What to call its model in tables; endpoints of one name are compared. Null: the endpoint's."
+        None,
+        description="Name of its model in tables; endpoints with the same name are compared. Null: its own name.",
     )
 
     _address = field_validator("url")(_url)

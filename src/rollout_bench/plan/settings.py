@@ -1,4 +1,4 @@
-"""Settings: what a config changes of engine and load to find out which is best, and the config under each of them."""
+"""Settings: changes of engine and load that are compared, and the config under each of them."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from rollout_bench.plan.config_file import told
 from rollout_bench.plan.engine import InstalledEngine
 
 LONGEST_NAME = 60
-"""Characters of a name, as for all that becomes part of a path."""
+"""Maximum characters of a name, as for every part of a path."""
 
 SECTIONS = (ROLLOUT.settings, CYCLE.settings, PLACEMENT.settings, STARTUP.settings)
-"""Keys of the config that belong to one mode and can be something else under a setting."""
+"""Keys of the config that belong to one mode and that a setting can change."""
 
 LISTS = {
     CYCLE.settings: ("sleep", "update"),
     PLACEMENT.settings: ("where",),
     STARTUP.settings: ("caches", "load_formats", "launchers"),
 }
-"""Keys that take a list, each value of which is a setting in their mode, as of a sweep, by their section."""
+"""Section -> keys with a list, each value of which is a setting in that mode, like a sweep's."""
 
 PARTS = ("engine_args", "engine.environment", "harness", "workload", *SECTIONS)
-"""What a setting may change: keys of the config, and `workload`, which stands for each that is measured."""
+"""Parts that a setting may change: keys of the config, and `workload`, which applies to each measured workload."""
 
 PLACES = ("engine_args", "workload", *SECTIONS)
-"""What a setting changes keys of, and what such a key of a sweep may begin with."""
+"""Sections whose keys a setting changes, and possible prefixes of a sweep's keys."""
 
 OWN_KEY = {"engine_args": "name the argument itself"}
-"""Keys of a workload that a setting has a place of its own for, and what to do instead."""
+"""Keys of a workload with a separate place in a setting -> remedy."""
 
 
 def resolved(config: Config, engine: InstalledEngine) -> Config:
-    """Return `config` with all that its sweep and its lists make among its settings, and `settings` as a list of names.
+    """Return `config` with all settings from its sweep and its lists, and `settings` as a list of names.
 
-    Those that there are in one of its modes are `settings_in`.
+    `settings_in` returns the settings of one mode.
 
     Raises:
-        UserError: a setting that is selected, or is the baseline, and not defined; a key that neither the engine nor a
-            workload has; a value of which no name can be made.
+        UserError: a selected setting or the baseline's is undefined, a key exists neither in the engine nor in a
+            workload, or a value cannot be part of a name.
     """
     own = config.setting_settings
     if DEFAULT_SETTING in own:
@@ -95,16 +95,16 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
 
 
 def settings_in(mode: str, config: Config, *, chosen: bool) -> list[str]:
-    """Return the settings that there are in `mode`, of a config that is `resolved`.
+    """Return the settings of `mode`, for a `resolved` config.
 
-    What lists make is of the mode alone that has them: others have what it is without them. There, a setting that says
-    nothing of a list has its first value, which one that the list makes has too; so it is wanted only where somebody
-    asks for it.
+    Settings from a mode's lists exist only in that mode; other modes use the same settings without them. In that mode,
+    a setting without a value for a list has the list's first value, like one of the list's settings. So it is included
+    only if requested.
 
     Args:
-        mode: one of the config's.
-        config: one that is `resolved`.
-        chosen: whether the config says itself which settings are measured.
+        mode: one of the config's modes.
+        config: a `resolved` config.
+        chosen: whether the config selects its settings explicitly.
     """
     names, known, lists = config.settings or [], config.setting_settings, _lists(config)
     own = {_inner(key) for key in lists.pop(MODES[mode].settings, {})}
@@ -122,9 +122,9 @@ def settings_in(mode: str, config: Config, *, chosen: bool) -> list[str]:
 
 
 def _lists(config: Config) -> dict[str, dict[str, list[Any]]]:
-    """Return the lists that hold several values: section -> key, as a sweep has it -> values.
+    """Return the lists with several values: section -> key in the form of a sweep's -> values.
 
-    One that nobody wrote is there only in its own mode, and gives way to a sweep of its key.
+    A default list counts only in its own mode, and a sweep of its key replaces it.
     """
     found: dict[str, dict[str, list[Any]]] = {}
     selected = {MODES[mode].settings for mode in config.modes}
@@ -142,10 +142,10 @@ def _inner(key: str) -> str:
 
 
 def under(config: Config, name: str) -> Config:
-    """Return what a config that is `resolved` comes to under one of its settings.
+    """Return a `resolved` config under one of its settings.
 
     Raises:
-        UserError: a workload that can't be under it.
+        UserError: a workload is not valid under it.
     """
     setting = config.setting_settings[name]
     of_all = {key: value for key, value in setting.items() if key not in ("engine_args", "workload")}
@@ -155,7 +155,7 @@ def under(config: Config, name: str) -> Config:
         for workload in config.workloads
     }
     changed = _over(config, {**of_all, "model_settings": models}) if setting else config
-    # what is wrong with another setting is no matter here
+    # problems of other settings do not matter here
     known = {"workload_settings": {**config.workload_settings, **workloads}, "setting_settings": {name: setting}}
     return changed.model_copy(update=known)
 
@@ -166,13 +166,17 @@ def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[
     try:
         return WorkloadSettings.model_validate(load.model_dump() | changes)
     except ValidationError as error:
-        # not below a key of the config: a sweep has made some of these settings
+        # without the setting's key: some settings come from a sweep
         problem = told(error.errors(), ("workload_settings", workload))
         raise UserError(f"{problem.problem}, under setting {setting}", problem.remedy) from None
 
 
 def _check(config: Config, name: str, setting: Partial) -> None:
-    """Raise `UserError` for what can't be a setting of `config`: it is laid over it."""
+    """Check that a setting can be merged over `config`.
+
+    Raises:
+        UserError: it cannot.
+    """
     where, load = f"setting_settings.{name}", setting.get("workload", {})
     if not isinstance(load, Mapping):
         raise UserError(f"config: {where}.workload: {load!r} is no mapping", "write keys of workload_settings below it")
@@ -185,7 +189,11 @@ def _check(config: Config, name: str, setting: Partial) -> None:
 
 
 def _over(config: Config, changes: Partial, place: tuple[str, ...] = ()) -> Config:
-    """Return `config` with `changes` laid over it; raise `UserError`, naming `place`, where it can't be that."""
+    """Return `config` with `changes` merged over it.
+
+    Raises:
+        UserError: the result is not valid; the message names `place`.
+    """
     try:
         return Config.model_validate(_merged(config.model_dump(exclude_unset=True), changes))
     except ValidationError as error:
@@ -199,7 +207,7 @@ def _merged(below: Any, above: Any) -> Any:
 
 
 def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Partial]]:
-    """Yield each combination of a sweep under the name that is made of it."""
+    """Yield the name and the changes of each combination of a sweep."""
     if not sweep:
         return
     keys = [(*_target(key, engine), key) for key in sweep]
@@ -232,13 +240,17 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
 
 
 def _as_listed(written: str, value: Any) -> Any:
-    """Return the value of a sweep as its key takes it: in a list of its own where that takes lists."""
+    """Return a sweep's value in the form of its key: in a list if the key needs one."""
     section, _, inner = written.partition(".")
     return [value] if inner in LISTS.get(section, ()) else value
 
 
 def _check_load(config: Config, written: str, key: str, value: Any) -> None:
-    """Raise `UserError` where no workload can have this value of a sweep, whatever else it has."""
+    """Check that a sweep's value is possible for every workload.
+
+    Raises:
+        UserError: it is not, whatever the workload's other keys are.
+    """
     for workload in config.workloads:
         try:
             WorkloadSettings.model_validate(config.workload_settings[workload].model_dump() | {key: value})
@@ -250,13 +262,13 @@ def _check_load(config: Config, written: str, key: str, value: Any) -> None:
 
 @contextmanager
 def told_of_sweep(config: Config, name: str, own: Container[str], engine: InstalledEngine) -> Iterator[None]:
-    """Say in errors which values of a sweep they are of, where a sweep has made the setting `name`.
+    """Add the sweep's values to the message of errors inside, if a sweep made the setting `name`.
 
     Args:
-        config: one that is `resolved`.
+        config: a `resolved` config.
         name: one of its settings.
-        own: names that stand in the config themselves.
-        engine: whose arguments a sweep may go through.
+        own: names of settings that the config defines.
+        engine: the engine whose arguments can be swept.
     """
     try:
         yield
@@ -273,7 +285,7 @@ def told_of_sweep(config: Config, name: str, own: Container[str], engine: Instal
 
 
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
-    """Return where a key of a sweep belongs, of `PLACES`, and what it is called there."""
+    """Return the place of a sweep's key, one of `PLACES`, and its name there."""
     where, dot, inner = key.partition(".")
     if key in PLACES:
         raise UserError(f"config: sweep.{key}: is a mapping, and a sweep goes through values", f"name a key: {key}.KEY")
@@ -312,7 +324,7 @@ def _check_key(where: str, key: str) -> None:
 
 
 def _word(key: str, value: Any) -> str:
-    """Return a value as a name has it."""
+    """Return a value in the form for names."""
     words = {True: "true", False: "false", None: "null"}
     word = words[value] if isinstance(value, bool) or value is None else str(value).replace("_", "-")
     if isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word):

@@ -1,1 +1,1 @@
-"""Whether engines fit into the memory that is there."""
+"""Whether engines fit into the available memory."""

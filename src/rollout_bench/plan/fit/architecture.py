@@ -1,4 +1,4 @@
-"""What the memory of a model follows from: its sizes, read from a Hugging Face config, and how weights are stored."""
+"""Inputs of a model's memory: its sizes, from a Hugging Face config, and the storage of its weights."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ PLAIN_MLP = (
     "phi",
     "starcoder2",
 )
-"""Model types whose MLP has no gate, which nothing else in their config tells."""
+"""Model types whose MLP has no gate, which their config does not show."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 class UnknownArchitectureError(Exception):
-    """Why no numbers can be given, in words that can follow `since`."""
+    """Reason for unknown numbers, in words that can follow `since`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Experts:
         count: experts in a layer.
         intermediate_size: width of one expert's MLP.
         layers: layers that have experts; the others have a dense MLP.
-        shared_intermediate_size: width of the MLP beside them that sees every token; 0 where there is none.
+        shared_intermediate_size: width of the shared MLP for every token; 0 if there is none.
     """
 
     count: int
@@ -72,8 +72,8 @@ class Architecture:
         intermediate_size: width of the dense MLP.
         vocabulary: token ids.
         tied_embeddings: whether the output head is the embedding.
-        experts: the experts, of a mixture.
-        sliding_layers: layers that look back no further than a window.
+        experts: the experts of a mixture.
+        sliding_layers: layers whose attention is limited to a window.
     """
 
     hidden_size: int
@@ -93,7 +93,7 @@ class Architecture:
         return self.layers - (self.experts.layers if self.experts else 0)
 
     def key_value_heads_of_rank(self, ranks: int) -> int:
-        """Return heads of keys and values on one of `ranks`; with more ranks than heads each has a copy of one."""
+        """Return heads of keys and values on one of `ranks`; with more ranks than heads, each has a copy of one."""
         return max(1, self.key_value_heads // ranks)
 
 
@@ -101,7 +101,7 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
     """Return the sizes in the content of a config.json.
 
     Raises:
-        UnknownArchitectureError: it is of a kind whose size is not the sum that is made here, or a size is missing.
+        UnknownArchitectureError: the kind of model is not supported here, or a size is missing.
     """
     config = config.get("text_config") or config
     _refuse_others(config)
@@ -122,10 +122,10 @@ def architecture_from(config: Mapping[str, Any]) -> Architecture:
 
 
 def linear_shapes(a: Architecture) -> list[LinearShape]:
-    """Return the linear layers as vLLM holds them: q, k and v in one matrix, gate and up in another.
+    """Return vLLM's linear layers: q, k and v in one matrix, gate and up in another.
 
-    Of experts each has two matrices, gate and up together and down; `layers` then counts the matrices of all experts
-    in all layers. The output head is there also where it is tied.
+    Each expert has two matrices, gate and up together, and down; `layers` then counts the matrices of all experts in
+    all layers. The output head is included even if it is tied.
     """
     query, key_value = a.heads * a.head_dim, a.key_value_heads * a.head_dim
     found = [_shape("qkv", a.hidden_size, query + 2 * key_value, a.layers), _shape("o", query, a.hidden_size, a.layers)]
@@ -205,9 +205,9 @@ HUB_MODELS = Path(__file__).with_name("hub_models.yaml")
 
 
 def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
-    """Return the content of the config.json that an experiment loads.
+    """Return the content of the config.json that an experiment loads, with `hf_overrides` applied.
 
-    Made, in the weights' folder, in a local hub cache, or known of a well-known model; as `hf_overrides` changes it.
+    It is generated, or read from the weights' folder or a local hub cache, or known for a well-known model.
 
     Raises:
         UnknownArchitectureError: there is none here.
@@ -240,10 +240,10 @@ def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
 
 
 def known_config(model: str) -> dict[str, Any]:
-    """Return what matters here of the config.json of a well-known model of the hub.
+    """Return the relevant part of the config.json of a well-known model of the hub.
 
     Raises:
-        UnknownArchitectureError: it is none of them.
+        UnknownArchitectureError: the model is not well known.
     """
     for one in _hub_models():
         if re.fullmatch(one["models"], model):
@@ -267,17 +267,17 @@ def _in_hub_cache(model: str) -> Path | None:
 
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "uint8": 1.0, "float8": 1.0}
-"""Bytes of one value, by torch's name; float8 stands for each of the 8-bit floats."""
+"""Bytes of one value, by torch's name; float8 is any 8-bit float."""
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How the weights of linear layers are stored.
+    """Storage of the weights of linear layers.
 
     Attributes:
         bits: of one weight.
-        scale_bytes: for each output feature, beside the weights.
-        dtype: data type of activations, of the other weights, and of the KV cache where nothing else is said.
+        scale_bytes: for each output feature, in addition to the weights.
+        dtype: data type of activations, of the other weights, and by default of the KV cache.
     """
 
     bits: float
@@ -291,19 +291,19 @@ class Coding:
 
 
 def plain(dtype: str) -> Coding:
-    """Return weights as the model has them."""
+    """Return the storage of unquantized weights."""
     return Coding(8 * BYTES[dtype], 0.0, dtype)
 
 
 def coding_of(spec: Spec, config: Mapping[str, Any]) -> Coding:
-    """Return how the experiment's weights are stored.
+    """Return the storage of the experiment's weights.
 
     Args:
         spec: its settings.
         config: content of the config.json that it loads, or at least its dtype.
 
     Raises:
-        UnknownArchitectureError: the quantization does not say.
+        UnknownArchitectureError: the quantization does not define it.
     """
     model = plain(model_dtype(spec, config))
     known = {
@@ -320,7 +320,7 @@ def coding_of(spec: Spec, config: Mapping[str, Any]) -> Coding:
 
 
 def model_dtype(spec: Spec, config: Mapping[str, Any]) -> str:
-    """Return what the engine makes of the config's data type; its `auto` turns 32 bits into 16, as vLLM does."""
+    """Return the engine's data type for the config; `auto` turns 32 bits into 16, as in vLLM."""
     asked = str(spec.engine.args.get("dtype", "auto"))
     asked = {"half": "float16", "float": "float32"}.get(asked, asked)
     if asked in BYTES:
@@ -332,7 +332,7 @@ def model_dtype(spec: Spec, config: Mapping[str, Any]) -> str:
 def cache_value_bytes(kv_cache_dtype: object, dtype: str) -> float:
     """Return bytes of one value in the KV cache, for vLLM's `kv_cache_dtype`: auto is the model's, fp8 one byte.
 
-    Scales beside them are not counted.
+    Scales are not counted.
     """
     asked = str(kv_cache_dtype or "auto")
     if asked.startswith(("fp8", "int8", "uint8")):
@@ -343,18 +343,18 @@ def cache_value_bytes(kv_cache_dtype: object, dtype: str) -> float:
 
 
 def _by_dtype(spec: Spec, model: Coding) -> Coding:
-    """From the data types that prove the quantization."""
+    """Return the storage from the data types that prove the quantization."""
     names = {"float8" if name.startswith("float8") else name for name in spec.quant.linear_dtypes}
     name = names.pop() if len(names) == 1 else ""
     if name not in BYTES:
         raise UnknownArchitectureError(f"{spec.quant.name} does not say how many bits a weight has")
-    if name in ("int8", "uint8"):  # weights alone: those that quantize activations too have a format of their own
+    if name in ("int8", "uint8"):  # only weights: formats that also quantize activations are handled above
         return replace(model, bits=8, scale_bytes=2)
     return replace(model, bits=8 * BYTES[name])
 
 
 def _written(config: Mapping[str, Any], model: Coding) -> Coding | None:
-    """From the `quantization_config` of a checkpoint; None where it does not say."""
+    """Return the storage from a checkpoint's `quantization_config`; None if it is not defined there."""
     method = config.get("quant_method")
     if method == "fp8":
         return replace(model, bits=8)
@@ -374,4 +374,4 @@ def _with_scales(bits: int, group_size: object) -> float:
 
 
 NOT_QUANTIZED = ("router", "lm_head")
-"""Roles that every format here leaves in the model's own data type."""
+"""Roles that every format here keeps in the model's data type."""

@@ -1,4 +1,4 @@
-"""The memory that an engine takes while it is alive, and how much of it there is: can several live together?"""
+"""The memory of a running engine, and the available memory: whether several engines can be alive simultaneously."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from rollout_bench.plan.matrix import Experiment
 GIB = 1 << 30
 
 OWN_BYTES = int(1.25 * GIB)
-"""What a process of an engine takes on CPU besides weights, KV cache and `working_bytes`: Python, torch, vLLM.
+"""Memory of an engine's process on CPU besides weights, KV cache and `working_bytes`: Python, torch, vLLM.
 
-Measured with vLLM 0.32 and qwen3-90m: at its most 1.0 to 1.1 GiB, and its supervisor 0.1 GiB.
+Measured with vLLM 0.32 and qwen3-90m: at most 1.0 to 1.1 GiB, and its supervisor 0.1 GiB.
 """
 
 MOST_AVAILABLE = 0.9
-"""Share of the memory that is available which engines on CPU may take together: what is available changes."""
+"""Share of the available memory that engines on CPU may use together, since the available memory changes."""
 
 STEP_TOKENS, STEP_SEQUENCES = 4096, 256
-"""What vLLM sets max_num_batched_tokens and max_num_seqs to on CPU (`EngineArgs` of 0.32, for one rank)."""
+"""vLLM's defaults of max_num_batched_tokens and max_num_seqs on CPU (`EngineArgs` of 0.32, for one rank)."""
 
 FLOAT32_BYTES = 4
 
 MOST_UTILIZATION = 0.97
-"""Share of a device's memory that engines may ask for together: each also has a CUDA context, outside of its share."""
+"""Share of a device's memory that engines may request together: each also has a CUDA context outside of its share."""
 
 KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 
@@ -52,7 +52,7 @@ WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 
 
 def held_bytes(architecture: Architecture, coding: Coding) -> float:
-    """Return bytes of all weights: of each matrix K N bits / 8 and its scales, of tied embeddings those of the head."""
+    """Return bytes of all weights: K N bits / 8 and scales of each matrix; tied embeddings count once, as the head."""
     total = 0.0
     for shape in linear_shapes(architecture):
         plain = shape.role in NOT_QUANTIZED
@@ -64,10 +64,10 @@ def held_bytes(architecture: Architecture, coding: Coding) -> float:
 
 
 def weights_held(spec: Spec, model_path: str) -> float:
-    """Return bytes of the weights that an engine holds: those of the files, else what the architecture comes to.
+    """Return bytes of the weights of an engine, from the files or else from the architecture.
 
     Raises:
-        MemoryUnknownError: neither tells.
+        MemoryUnknownError: both are unknown.
     """
     if spec.model.synthetic is None and is_local(model_path):
         try:
@@ -75,7 +75,7 @@ def weights_held(spec: Spec, model_path: str) -> float:
             if files:
                 return float(sum(path.stat().st_size for path in files))
         except OSError:
-            pass  # the architecture may tell, and if it does not, its reason does
+            pass  # the architecture may be known; otherwise its error has the reason
     try:
         config = model_config(spec, model_path)
         return held_bytes(architecture_from(config), coding_of(spec, config))
@@ -84,11 +84,11 @@ def weights_held(spec: Spec, model_path: str) -> float:
 
 
 def working_bytes(spec: Spec, model_path: str) -> float:
-    """Return bytes that an engine on CPU needs at its most besides weights and KV cache.
+    """Return the maximum bytes of an engine on CPU besides weights and KV cache.
 
     The activations of one step, in float32: 4 x hidden_size (residual, normed, attention's in and out) and
     3 x intermediate_size (gate, up and their product) for each token. The logits of one step, in float32. The largest
-    weight once more, in the model's 2 bytes, since loading may repack it.
+    weight a second time, in the model's 2 bytes, since loading may repack it.
 
     Raises:
         MemoryUnknownError: the model's config.json is not here, or lacks a size.
@@ -118,9 +118,9 @@ def _size(config: Mapping[str, Any], name: str) -> int:
 
 
 def cpu_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
-    """Return bytes of the KV cache on CPU; None where the engine takes what its share of the machine leaves.
+    """Return bytes of the KV cache on CPU; None if the engine uses the rest of its share of the machine.
 
-    The variable wins over the argument, as in vLLM.
+    The variable takes precedence over the argument, as in vLLM.
     """
     space = {**variables, **spec.engine.environment}.get(KV_SPACE)
     if space and space.isdigit():
@@ -130,23 +130,23 @@ def cpu_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> fl
 
 
 def utilization(spec: Spec) -> float:
-    """Return the share of the memory of a device, on CPU of the machine, that an engine asks for."""
+    """Return the share of a device's memory, on CPU of the machine's, that an engine requests."""
     asked = spec.engine.args.get("gpu_memory_utilization")
     return USUAL_UTILIZATION if asked is None else float(asked)
 
 
 OFFLOADS = ("cpu_offload", "offload")
-"""How arguments begin that leave part of the weights in the host's memory."""
+"""Prefixes of arguments that keep part of the weights in the host's memory."""
 
 
 def engine_parts(spec: Spec, model_path: str, ranks: int) -> dict[str, float]:
-    """Return what an engine holds on one of `ranks` devices at the least, what it is -> bytes.
+    """Return the minimum memory of an engine on one of `ranks` devices: name of the part -> bytes.
 
-    Weights, and its KV cache: of a set size, else as much as one sequence of max_model_len needs, without which vLLM
-    does not start. On CPU also what its process takes.
+    The parts are the weights and the KV cache. If the cache has no set size, it is the size for one sequence of
+    max_model_len, because vLLM does not start with less. On CPU the process is included.
 
     Raises:
-        MemoryUnknownError: nobody can say how large the weights are.
+        MemoryUnknownError: the size of the weights is unknown.
     """
     parts = {"weights": weights_held(spec, model_path) / ranks}
     asked, one = set_cache_bytes(spec), sequence_bytes(spec, model_path, ranks)
@@ -158,7 +158,7 @@ def engine_parts(spec: Spec, model_path: str, ranks: int) -> dict[str, float]:
 
 
 def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
-    """Return the KV cache of one sequence of max_model_len on one of `ranks` devices; None where nobody can say."""
+    """Return the KV cache of one sequence of max_model_len on one of `ranks` devices; None if unknown."""
     try:
         config = model_config(spec, model_path)
         a, dtype = architecture_from(config), coding_of(spec, config).dtype
@@ -172,15 +172,15 @@ def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
 
 
 def set_cache_bytes(spec: Spec) -> float | None:
-    """Return the size of the KV cache that is set; None where the engine takes what its share leaves."""
+    """Return the set size of the KV cache; None if the engine uses the rest of its share."""
     asked = spec.engine.args.get("kv_cache_memory_bytes")
     return cpu_cache_bytes(spec) if spec.platform == "cpu" else None if asked is None else float(asked)
 
 
 def trainer_bytes(spec: Spec, model_path: str) -> float:
-    """Return what a placement's trainer keeps on a device while the engine there is awake, if they share one.
+    """Return the memory of a placement's trainer beside an awake colocated engine; 0 if they share no device.
 
-    Of each parameter its bf16 weight; where it really trains also two moments, and, unless the engine sleeps
+    Each parameter has a bf16 weight. With real training it also has two moments and, unless the engine sleeps
     meanwhile, the gradient (docs/whole-step.md).
     """
     placement = spec.placement
@@ -191,12 +191,12 @@ def trainer_bytes(spec: Spec, model_path: str) -> float:
 
 
 def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError | None:
-    """Return what to say of an engine that a device can't hold in any case; None where it may.
+    """Return the error for an engine that cannot fit a device in any case; None if it may fit.
 
     Args:
-        experiment: whose engine it is.
+        experiment: the experiment of the engine.
         device_bytes: memory of a device; on CPU of the machine, or of one of its memory nodes.
-        device: what it is called.
+        device: its name in messages.
     """
     spec, args = experiment.spec, experiment.spec.engine.args
     if spec.endpoint is not None or any(name.startswith(OFFLOADS) and value for name, value in args.items()):
@@ -245,7 +245,11 @@ MOST_RANKS = 1024
 
 
 def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, device: str) -> None:
-    """Raise `UserError` where an engine can't be held by a device; on CPU by this machine."""
+    """Check that each engine may fit a device, on CPU this machine.
+
+    Raises:
+        UserError: an engine cannot fit.
+    """
     for experiment in experiments:
         on_cpu = experiment.spec.platform == "cpu"
         there = device_bytes if not on_cpu else machine_bytes() if set_cache_bytes(experiment.spec) else node_bytes()
@@ -255,19 +259,23 @@ def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, de
 
 
 class MachineMemory:
-    """The memory of this machine: bytes on CPU, on accelerators shares of what the devices of a launch have.
+    """The memory of this machine: bytes on CPU, shares of a launch's devices on accelerators.
 
     Args:
-        on_cluster: whether launches run somewhere else: then nobody knows how much memory of a host there is.
+        on_cluster: whether launches run elsewhere, so that the host's memory is unknown.
         places: launches that run side by side on CPU, each with a share of the memory.
-        device_bytes: memory of one accelerator; None where nobody can tell.
+        device_bytes: memory of one accelerator; None if unknown.
     """
 
     def __init__(self, on_cluster: bool = False, places: int = 1, device_bytes: float | None = None) -> None:
         self._on_cluster, self._places, self._device_bytes = on_cluster, max(1, places), device_bytes
 
     def taken(self, experiment: Experiment) -> float:
-        """Return what an engine takes; raise `MemoryUnknownError` where nobody can say."""
+        """Return the memory of an engine.
+
+        Raises:
+            MemoryUnknownError: it is unknown.
+        """
         spec = experiment.spec
         if spec.platform != "cpu":
             return max(utilization(spec), self._held_share(experiment))
@@ -280,7 +288,7 @@ class MachineMemory:
         return weights_held(spec, experiment.model_path) + ranks * cache + working + processes * OWN_BYTES
 
     def _held_share(self, experiment: Experiment) -> float:
-        """Return the share of a device that weights and the KV cache come to at the least; 0 where nobody can tell."""
+        """Return the minimum share of a device for weights and KV cache; 0 if unknown."""
         spec = experiment.spec
         if self._device_bytes is None:
             return 0.0
@@ -291,24 +299,24 @@ class MachineMemory:
         return sum(parts.values()) / self._device_bytes
 
     def there(self, platform: Platform) -> float:
-        """Return what all engines together may take: on CPU `MOST_AVAILABLE` of what is available now."""
+        """Return the memory for all engines together: on CPU `MOST_AVAILABLE` of the currently available memory."""
         if platform != "cpu":
             return MOST_UTILIZATION
         return math.inf if self._on_cluster else MOST_AVAILABLE * self._available / self._places
 
     @cached_property
     def _available(self) -> int:
-        """Looked up once, so that all groups of a plan are told of one number."""
+        """Available bytes, read once so that all groups of a plan use the same number."""
         return available_bytes()
 
     def words(self, platform: Platform, amount: float) -> str:
-        """Return an amount as people read it."""
+        """Return an amount in readable form."""
         if platform != "cpu":
             return f"{amount:.2f} of a device's memory"
         return f"{amount / GIB:,.1f} GiB of memory"
 
     def remedy(self, platform: Platform, engines: int) -> str:
-        """Return what to set so that so many engines fit."""
+        """Return the setting with which this number of engines fits."""
         if platform != "cpu":
             share = math.floor(100 * MOST_UTILIZATION / engines) / 100
             cache = "" if self._device_bytes is None else ", and kv_cache_memory_bytes, where it is set, to less"
@@ -325,7 +333,7 @@ def machine_bytes() -> int:
 
 
 def node_bytes(nodes: Path = Path("/sys/devices/system/node")) -> int:
-    """Return the memory of the largest memory node, which vLLM on CPU takes its share of (0.32, read)."""
+    """Return the memory of the largest memory node, of which vLLM on CPU uses its share (0.32, read)."""
     found = []
     for file in nodes.glob("node*/meminfo"):
         lines = (line.split() for line in file.read_text().splitlines())
@@ -334,7 +342,7 @@ def node_bytes(nodes: Path = Path("/sys/devices/system/node")) -> int:
 
 
 def available_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return memory that is available now, on the machine and in the container that this runs in, whichever is less."""
+    """Return the available memory: the smaller of the machine's and the container's."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
