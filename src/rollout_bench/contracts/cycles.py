@@ -87,7 +87,7 @@ PartName = Literal[
 """Parts of a transition. pause and resume occur without sleep; sleep, wake_weights and wake_kv_cache with sleep."""
 
 Weights = Literal["first", "second"]
-"""Weights of an engine: the initial ones, or those of the second checkpoint."""
+"""Weights of an engine: the initial ones, or the second checkpoint's."""
 
 
 class TransitionPart(Strict):

@@ -129,8 +129,8 @@ class MessageRow(Strict):
         """Return the cost of the message, in seconds, without the time that a reader was busy with other work.
 
         Args:
-            ranks: the workers that the step waits for; the slowest of these readers counts, or of all if none is among
-                them.
+            ranks: the workers that the step waits for. The slowest of these readers counts; if none of them read the
+                message, the slowest of all readers.
         """
         reads = self.reads or []
         costs = [read.transport_s - read.waited_s + read.decode_s for read in reads if read.rank in ranks]

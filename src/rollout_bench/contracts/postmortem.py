@@ -1,7 +1,7 @@
 """The post-mortem of a launch: whether it left a record; otherwise its last phase, the cause and the remedy.
 
-The observer of a launch's end converts its traces (an exception, a log, an exit status, the state of a job) into a
-`Cause`: `measure/launch/failures.py` for the engine, `cluster/slurm.py` for the scheduler. The rest is here, so that
+The observer of a launch's end converts an exception, a log, an exit status or the state of a job into a `Cause`. This
+is `measure/launch/failures.py` for the engine, and `cluster/slurm.py` for the scheduler. The rest is here, so that
 every command writes, words and attributes failures in the same way.
 This module is imported while the workflow is parsed, so it needs no large library.
 """

@@ -511,7 +511,7 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
 
     Args:
         specs: the planned experiments.
-        there: visible devices; on cpu cores, of which each process of an engine needs at least one.
+        there: visible devices; on cpu cores, at least one for each process of an engine.
 
     Raises:
         UserError: a launch needs more.

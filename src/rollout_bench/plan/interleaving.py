@@ -268,8 +268,8 @@ def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
 def _started(config: Config, comparison: ComparedGroup) -> Literal["in_turn", "together"]:
     """Return how the engines start.
 
-    They start together only if all have a fixed KV cache size, if start-up time is not compared, and not on cpu, where
-    they would share the cores.
+    They start together only if all have a fixed KV cache size and start-up time is not compared. On cpu they never do,
+    since they would share the cores.
     """
     spec = comparison.members[0].spec
     sized = all(e.spec.engine.args.get("kv_cache_memory_bytes") is not None for e in comparison.members)

@@ -34,11 +34,11 @@ from rollout_bench.plan.serving import Endpoint, OnlineLoad
 
 
 def core_apart(platform: Platform, mode: str, load: LoadSpec | None, placement: PlacementSpec | None) -> bool:
-    """Return whether the engine core is a separate process; on a CPU two processes would share the cores.
+    """Return whether the engine core is a separate process.
 
-    On a CPU, a profile runs step by step in one process; two processes would wait for each other and slow each step.
-    In one process, front end and core exchange no messages, so messages mode needs two. Engines of a placement run in
-    the process of their rank.
+    On a CPU, two processes would share the cores, and a profile runs step by step. On other platforms, one process
+    would delay each step by the host's work. One process exchanges no messages, so messages mode needs two. Engines of
+    a placement run in the process of their rank.
     """
     if placement is not None:
         return False

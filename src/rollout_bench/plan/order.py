@@ -41,7 +41,7 @@ def cycle_rounds(treatments: int) -> int:
 def round_orders(names: Iterable[str], rounds: int | None, seed: int) -> Iterator[tuple[str, ...]]:
     """Yield the order of `names` in each of `rounds` rounds; None: without end.
 
-    `seed` draws the order of the design's rows, all of which are used before any is repeated. It also assigns names to
+    `seed` draws the order of the design's rows; all rows are used before any is repeated. It also assigns names to
     treatments. With rows in their own order, or with every other round reversed, neighbouring rounds would be similar.
     Then pairs would resemble each other if the machine drifts.
     """

@@ -20,7 +20,7 @@ from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
 PLAN_SCHEMA_VERSION: Literal[1] = 1
-"""Raised when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
+"""Increased when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
 `precision` nor `weights`, 3 no `slo`, 5 no `order_seed`, 6
 neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
 of an experiment, 10 neither `differing` nor `known` of a launch; up to 10 `precision` and `comparison`

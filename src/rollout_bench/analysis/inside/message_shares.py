@@ -73,7 +73,7 @@ class RunShares:
 
     @property
     def largest(self) -> StepShare:
-        """The batch size at which messages have the largest share of a step."""
+        """Shares at the batch size with the largest share of a step."""
         return max(self.steps, key=lambda step: step.estimated("engine").value)
 
 

@@ -141,8 +141,8 @@ COLUMNS = (
     "speedup",
     "saved_us",
 )
-"""`us` of a part and `step_us` of all are without the profiler, `traced_us` with it; `share` is us / step_us. `calls`
-are those of a step. `speedup` and `saved_us` compare `us` with the baseline's, empty where there is none."""
+"""`us` of a part and `step_us` of the step are without the profiler, `traced_us` with it. `share` is us / step_us.
+`calls` are per step. `speedup` and `saved_us` compare `us` with the baseline's; empty without a baseline."""
 
 
 def profile_table(report: ProfileReport) -> pd.DataFrame:

@@ -63,8 +63,8 @@ class Anatomy:
         most_running: the most sequences that ran simultaneously.
         occupancy: `occupancy`, 0 to 1.
         group_p50_s: time until 50 % of the groups were complete; None if prompts have one sample each.
-        group_p90_s: time until 90 % of the groups were complete; None likewise.
-        straggler_gap_s: `straggler_gap_s`; None likewise.
+        group_p90_s: time until 90 % of the groups were complete; None as for `group_p50_s`.
+        straggler_gap_s: `straggler_gap_s`; None as for `group_p50_s`.
         longest_tokens: tokens of the longest sequence; of several, the last to be complete.
         longest_tokens_per_s: tokens of that sequence over its running time.
         longest_speed: `longest_tokens_per_s` over the median token rate of all sequences.
@@ -137,8 +137,8 @@ def running(begins_s: ArrayLike, ends_s: ArrayLike) -> tuple[Array, Whole]:
 def occupancy(begins_s: ArrayLike, ends_s: ArrayLike) -> float | None:
     """Return sum of running times / (makespan x most running): 1 at a constant number, None if the makespan is 0.
 
-    The sum is the integral of the number of running sequences, so the ratio is its mean over its maximum (Little's law,
-    Little 1961, for a system that begins and ends empty).
+    The sum is the integral of the number of running sequences, so the ratio is the mean of this number over its
+    maximum. This is Little's law (Little 1961) for a system that begins and ends empty.
     """
     begins, ends = (np.asarray(times, dtype=float) for times in (begins_s, ends_s))
     return _ratio(float((ends - begins).sum()), float(ends.max()) * int(running(begins, ends)[1].max()))

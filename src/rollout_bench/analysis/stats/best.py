@@ -25,7 +25,7 @@ def may_be_best(
     """Return for the baseline and for each of k - 1 configurations whether it may be the best one: [k].
 
     Configuration i is ruled out if some j is significantly better. The true best is ruled out with a chance of at most
-    `level`: some other configuration, although not better, would have to look that much better.
+    `level`, because no other configuration is truly better.
 
     Args:
         log_ratios: logarithms of the ratio to the baseline [m, k - 1], above 0 is better; NaN if a block has none.

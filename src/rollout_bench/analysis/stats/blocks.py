@@ -86,7 +86,7 @@ def contrasts(log_ratios: ArrayLike) -> Contrasts:
     m = np.where(judged, pairs, 1)
     d = np.where(there, d, 0.0)
     mean = d.sum(axis=-2) / m
-    # Of each configuration first, so that the sums below lose no digits to large ratios.
+    # Centre each configuration first, so that large ratios do not cost digits in the sums below.
     centred = np.where(there, d - mean[..., None, :], 0.0)
     own = (centred**2).sum(axis=-2) / np.maximum(m - 1, 1)
     s2, freedom = _residual_variance(centred, there), (pairs - judged).sum(axis=-1)

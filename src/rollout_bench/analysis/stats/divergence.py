@@ -203,9 +203,8 @@ def excess(log_ratios: Sequence[ArrayLike], floor: Sequence[ArrayLike], confiden
 
     Each sequence counts equally, as in `mean_size`. Both sides of a sequence are drawn together, so its difficulty
     affects both. The interval is the wider of the bootstrap's and Student's. With 4 sequences, the bootstrap alone
-    excludes 0 too
-    often: in 11 % of cases instead of 2.5 %. If the noise floor is exactly 0, it has no noise, so only the bootstrap is
-    used.
+    excludes 0 too often: in 11 % of cases instead of 2.5 %. If the noise floor is exactly 0, it has no noise, so only
+    the bootstrap is used.
 
     Args:
         log_ratios: for each sequence d of its tokens [n_i], in nats.

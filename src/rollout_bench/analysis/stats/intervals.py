@@ -26,7 +26,7 @@ def standard_deviation(values: ArrayLike) -> float:
 
 
 def ecdf(values: ArrayLike) -> tuple[Array, Array]:
-    """Return the distinct `values` [n >= 1] in ascending order, and the share of all values that each is at least.
+    """Return the distinct `values` [n >= 1] in ascending order, and for each the share of values up to it.
 
     This is the empirical cumulative distribution function.
     """
@@ -147,7 +147,7 @@ def degrees_of_freedom(sd: ArrayLike, launches: int, baseline_sd: ArrayLike, bas
     (`tests/unit/analysis/test_unpaired.py` simulates it).
     """
     u, v = np.square(sd) / launches, np.square(baseline_sd) / baseline_launches
-    share = u / (u + v)  # of the variance; unlike the squares above it can not underflow
+    share = u / (u + v)  # of the variance; unlike the squares above, it cannot underflow
     own = 1 / (share**2 / (launches - 1) + (1 - share) ** 2 / (baseline_launches - 1))
     freedom: Array = np.minimum(own, 2 * (min(launches, baseline_launches) - 1))
     return freedom

@@ -44,7 +44,7 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
     def enough(n: int) -> bool:
         return bool(special.bdtr(1, n, 1 - p) <= 1 - confidence)
 
-    low, high = 1, 2  # one sample never is
+    low, high = 1, 2  # one sample is never enough
     while not enough(high):
         low, high = high, 2 * high
     while high - low > 1:

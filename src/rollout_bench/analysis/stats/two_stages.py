@@ -7,11 +7,11 @@ The first stage gives the spread and its degrees of freedom. With the critical v
 number of blocks at which the interval has the wanted width. With normal noise, the spread of the first blocks is
 independent of all means, so the number of blocks is independent of them as well. The interval with this spread
 therefore has its nominal coverage, for any true spread and any limit of the second stage. The spread of all blocks
-would be wrong here: if the first blocks have a small spread by luck, the second stage is short, and the bias remains.
+would be wrong here. If the first blocks have a small spread by luck, the second stage is short, and the bias remains.
 
-A machine that is quiet only during the first stage would give an interval that is too narrow. So the result is the
-wider of two intervals: one with the spread of the first stage, and one with the spread of all blocks as if their number
-had been fixed. It covers at least as often as the first, and remains valid if the spread changes.
+A machine that is quiet only during the first stage would give an interval that is too narrow. So a second interval uses
+the spread of all blocks, as if their number had been fixed, and the result is the wider of the two. It covers at least
+as often as the first, and remains valid if the spread changes.
 
 Not covered: ending the run or adding blocks because of the observed difference.
 """

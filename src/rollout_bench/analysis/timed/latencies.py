@@ -29,7 +29,7 @@ from rollout_bench.core.mappings import grouped
 
 MEASURES = ("e2el_s", "ttft_s", "output_tokens")
 """Pooled measures: seconds from the iteration's beginning until a sequence was complete, seconds until its first token,
-and its length in tokens, which matters only if the model may end it.
+and its length in tokens. The length matters only if the model may end a sequence.
 """
 
 

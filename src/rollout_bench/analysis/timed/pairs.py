@@ -138,7 +138,7 @@ def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, La
 
 
 def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Iteration], Sequence[Iteration]]:
-    """Return the comparable iterations of both launches: in one block, those of the rounds that both have."""
+    """Return the comparable iterations of both launches: in one block, iterations of rounds that both have."""
     if own.block is None or own.block != other.block:
         return own.passes, other.passes
     both = {each.round for each in own.passes} & {each.round for each in other.passes}
@@ -168,10 +168,10 @@ def _over(metric: MetricName, passes: Sequence[tuple[LaunchMeasures, Iteration]]
 
 
 SLACK_S = 600.0
-"""Seconds that two launches of one round may be apart beyond the duration of the launches between them, for waiting for
-free devices and for building weights. Disturbances of the machine are shorter: on two cores, launches four minutes
-apart had nothing left in common (studies/results/launches.json). Such a pair is unbiased, because the order within a
-round is balanced, but no more precise than any other pair. Leaving it out would lose a pair.
+"""Seconds that two launches of one round may be apart beyond the duration of the launches between them. It allows for
+waiting for free devices and for building weights. Disturbances of the machine are shorter: on two cores, launches four
+minutes apart had nothing left in common (studies/results/launches.json). Such a pair is unbiased, because the order
+within a round is balanced, but no more precise than any other pair. Leaving it out would lose a pair.
 """
 
 

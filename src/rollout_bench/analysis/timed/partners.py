@@ -415,8 +415,8 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
     The names are mode, model, quantization and workload. The platform is included unless each side has a single
     platform and these differ. Of several, the one with the same engine arguments is used.
 
-    A table (mode and platform) is refused as a whole if launches of one side differ, or if the sides differ too much:
-    only the engine or only the machine may differ, or the groups in `earlier.differ`.
+    A table (mode and platform) is refused as a whole if launches of one side differ, or if the sides differ too much.
+    Only the engine or only the machine may differ, or the groups in `earlier.differ`.
     """
     across = _across(experiments, earlier.experiments)
     found = [_counterpart(experiment, earlier, across) for experiment in experiments]

@@ -235,7 +235,7 @@ def _measured(experiment: TimedExperiment) -> list[LaunchMeasures]:
 def _deciding(
     launches: Sequence[LaunchMeasures], experiment: TimedExperiment, comparison: ComparisonSettings
 ) -> MetricName:
-    """Return the first metric that the load does not determine; such a metric would be precise but meaningless."""
+    """Return the first metric that the load does not determine; a determined one is precise but meaningless."""
     metrics = comparison.metrics_of(experiment.mode)
     point = experiment.records[0].iterations[0].point
     if not at_a_rate(point) or fell_behind(launches):

@@ -47,8 +47,6 @@ SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept u
 STARTED_TOGETHER = "the engines of a block started all at once, so start-up times tell of no single one"
 """Reason for a missing start-up time."""
 
-"""Why there is no verdict on the times of sequences that reached their engines through different entries."""
-
 NOT_SWAPPED = "make no fair pair: the baseline's ran on other devices, and the sides did not swap them"
 
 UNPAIRED = {

@@ -196,7 +196,7 @@ def _nearest(own: Sequence[int], i: int, ahead: bool) -> int:
 
 
 def cycle(linears: Sequence[LinearShape], count: int) -> list[Role]:
-    """Return the roles of `count` multiplications of one step by their order: those of each layer, then the last one.
+    """Return the roles of `count` multiplications of one step by their order: each layer's roles, then the last one.
 
     All roles are `other` unless `count` equals the number for the model's layers, with or without the last one.
     """

@@ -122,8 +122,8 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 OPERATOR, ANNOTATION, RUNTIME, KERNEL, DEVICE_ANNOTATION, LAUNCH_POINT = range(6)
-"""Kinds of events: an operator on the host, a marked stretch, a call of the device's runtime, work of the device, a
-marked stretch of the device, and the moment at which a flow to the device begins."""
+"""Kinds of events: an operator on the host, a marked period, a call of the device's runtime, work of the device, a
+marked period of the device, and the begin of a flow to the device."""
 
 KINDS: Final = {
     "cpu_op": OPERATOR,

@@ -192,7 +192,7 @@ def wrapped(text: str, room: float, size: float) -> list[str]:
 
 
 def title_panel(axes: Axes, title: str, across: int) -> None:
-    """Write `title` above a panel, of which `across` are side by side, shortened to the available room."""
+    """Write `title` above one of `across` panels side by side, shortened to the available room."""
     figure = axes.get_figure(root=True)
     assert figure is not None, "new_figure made it"
     beside = sum(key.get_window_extent().width for key in figure.legends if key.get_in_layout()) * 72 / figure.dpi
