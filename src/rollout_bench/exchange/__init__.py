@@ -1,1 +1,1 @@
-"""Results in the words of other tools: out as their reports, and in as what can be set beside ours."""
+"""Export of results in the formats of other tools."""

@@ -1,6 +1,6 @@
-"""llm-d's Benchmark Report 0.2.1, as far as we write it: names and kinds.
+"""The part of llm-d's Benchmark Report 0.2.1 that we write: names and types of its fields.
 
-Made from reading `llmdbenchmark/analysis/benchmark_report/schema_v0_2*.py` of github.com/llm-d/llm-d-benchmark.
+Source: `llmdbenchmark/analysis/benchmark_report/schema_v0_2*.py` of github.com/llm-d/llm-d-benchmark.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 VERSION: Final = "0.2.1"
-"""What we write."""
+"""Version of the reports that we write."""
 
 PERCENTILES: Final = {
     "p0p1": 0.1, "p1": 1, "p5": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99,
     "p99p9": 99.9,
 }  # fmt: skip
-"""Field of a statistic -> the percentage."""
+"""Field of `Statistics` -> percentage."""
 
 _Finite = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e18)]
 _Amount = Annotated[int, Field(ge=0)]
@@ -30,7 +30,7 @@ class ReportPart(BaseModel):
 
 
 class Statistics(ReportPart):
-    """How a number is distributed."""
+    """Statistics of a distribution."""
 
     units: str
     mean: _Finite
@@ -51,7 +51,7 @@ class Statistics(ReportPart):
 
 
 class RunTime(ReportPart):
-    """When it ran."""
+    """Time of a run."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -59,7 +59,7 @@ class RunTime(ReportPart):
 
 
 class ReportRun(ReportPart):
-    """Which run it is."""
+    """Identification of a run."""
 
     uid: Annotated[str, Field(min_length=1)]
     eid: str | None = None
@@ -68,7 +68,7 @@ class ReportRun(ReportPart):
 
 
 class ComponentMetadata(ReportPart):
-    """What a component of the stack is called."""
+    """Name and id of a stack component."""
 
     schema_version: str = "0.0.1"
     label: str
@@ -77,7 +77,7 @@ class ComponentMetadata(ReportPart):
 
 
 class NativeSettings(ReportPart):
-    """Settings in the words of what they are of."""
+    """Settings in the component's own format."""
 
     args: dict[str, Any] | None = None
     envars: dict[str, Any] | None = None
@@ -85,13 +85,13 @@ class NativeSettings(ReportPart):
 
 
 class ServedModel(ReportPart):
-    """The model."""
+    """The served model."""
 
     name: str
 
 
 class Parallelism(ReportPart):
-    """How one replica is spread over accelerators."""
+    """Parallelism of one replica over its accelerators."""
 
     tp: Annotated[int, Field(ge=0)] = 1
     dp: Annotated[int, Field(ge=0)] = 1
@@ -102,7 +102,7 @@ class Parallelism(ReportPart):
 
 
 class Accelerator(ReportPart):
-    """What one replica runs on."""
+    """Accelerators of one replica."""
 
     model: str
     count: _Amount
@@ -110,7 +110,7 @@ class Accelerator(ReportPart):
 
 
 class InferenceEngine(ReportPart):
-    """An engine, or several that are alike."""
+    """An engine, or several identical replicas of it."""
 
     kind: Literal["inference_engine"]
     tool: str
@@ -122,7 +122,7 @@ class InferenceEngine(ReportPart):
 
 
 class OtherComponent(ReportPart):
-    """Anything else of the stack; it may have any further key."""
+    """Any other component of the stack, with arbitrary further keys."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -132,7 +132,7 @@ class OtherComponent(ReportPart):
 
 
 class StackComponent(ReportPart):
-    """A part of the stack."""
+    """One component of the stack."""
 
     metadata: ComponentMetadata
     standardized: Annotated[InferenceEngine | OtherComponent, Field(discriminator="kind")]
@@ -140,7 +140,7 @@ class StackComponent(ReportPart):
 
 
 class SequenceLength(ReportPart):
-    """How long sequences are, in tokens."""
+    """Distribution of sequence lengths, in tokens."""
 
     distribution: Literal["fixed", "gaussian", "uniform", "other"]
     value: Annotated[int, Field(ge=0)] | _Finite
@@ -150,7 +150,7 @@ class SequenceLength(ReportPart):
 
 
 class PrefixGroups(ReportPart):
-    """What prompts begin with together."""
+    """Shared prefixes of prompts."""
 
     prefix_len: SequenceLength
     num_groups: Annotated[int, Field(ge=1)]
@@ -159,7 +159,7 @@ class PrefixGroups(ReportPart):
 
 
 class StandardLoad(ReportPart):
-    """What was sent, in the words that all tools share."""
+    """The load in the format that all tools share."""
 
     tool: str
     tool_version: str
@@ -174,7 +174,7 @@ class StandardLoad(ReportPart):
 
 
 class LoadMetadata(ReportPart):
-    """What a load is called."""
+    """Id and description of a load."""
 
     schema_version: str = "0.0.1"
     cfg_id: str | None = None
@@ -182,7 +182,7 @@ class LoadMetadata(ReportPart):
 
 
 class ReportLoad(ReportPart):
-    """What was sent."""
+    """The load."""
 
     metadata: LoadMetadata
     standardized: StandardLoad
@@ -190,14 +190,14 @@ class ReportLoad(ReportPart):
 
 
 class Scenario(ReportPart):
-    """What was measured."""
+    """The measured stack and its load."""
 
     stack: list[StackComponent] | None = None
     load: ReportLoad | None = None
 
 
 class AggregateRequests(ReportPart):
-    """How many requests, and how long."""
+    """Number and lengths of requests."""
 
     total: _Amount
     failures: _Amount | None = None
@@ -207,7 +207,7 @@ class AggregateRequests(ReportPart):
 
 
 class AggregateLatency(ReportPart):
-    """What a client waited for."""
+    """Latencies of requests at the client."""
 
     time_to_first_token: Statistics | None = None
     normalized_time_per_output_token: Statistics | None = None
@@ -217,7 +217,7 @@ class AggregateLatency(ReportPart):
 
 
 class AggregateThroughput(ReportPart):
-    """How much came in a second."""
+    """Tokens and requests per second."""
 
     input_token_rate: Statistics | None = None
     output_token_rate: Statistics | None = None
@@ -226,7 +226,7 @@ class AggregateThroughput(ReportPart):
 
 
 class AggregatePerformance(ReportPart):
-    """All requests together."""
+    """Performance over all requests."""
 
     requests: AggregateRequests | None = None
     latency: AggregateLatency | None = None
@@ -234,13 +234,13 @@ class AggregatePerformance(ReportPart):
 
 
 class RequestPerformance(ReportPart):
-    """What requests met."""
+    """Performance of requests."""
 
     aggregate: AggregatePerformance | None = None
 
 
 class ReportResults(ReportPart):
-    """What came out."""
+    """Results of a run."""
 
     request_performance: RequestPerformance | None = None
     observability: dict[str, Any] | None = None
@@ -256,7 +256,7 @@ class BenchmarkReport(ReportPart):
 
 
 class UsedResources(ReportPart):
-    """What we write of a component's resources, below `observability.components`."""
+    """Resources of a component that we write below `observability.components`."""
 
     cache_hit_rate: Statistics | None = None
     preemptions: Statistics | None = None
@@ -264,5 +264,5 @@ class UsedResources(ReportPart):
 
 
 def content_of(report: ReportPart) -> dict[str, Any]:
-    """Return a part of a report as a file has it: without what is None, but for what stands in native settings."""
+    """Return a part of a report as plain data for a file, without fields that are None."""
     return report.model_dump(mode="json", exclude_none=True)

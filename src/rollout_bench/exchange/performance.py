@@ -1,4 +1,4 @@
-"""The results of a Benchmark Report: statistics of requests, and what only a rollout has, each with its unit."""
+"""The results of a Benchmark Report: statistics of requests and of rollout steps, with units."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LATENCY_UNITS: Final = {
     "inter_token_latency": ("itl_s", "s/token"),
     "request_latency": ("e2el_s", "s"),
 }
-"""Field of a report's latencies -> our measure, and the unit that it is written in."""
+"""Latency field of a report -> our measure, and its unit in the report."""
 
 ANATOMY_UNITS: Final = {
     "sequences": ("sequences", "count"),
@@ -73,12 +73,12 @@ ANATOMY_UNITS: Final = {
 
 @dataclass(frozen=True)
 class MeasuredLaunch:
-    """One valid launch under one load, with what its side files tell.
+    """One valid launch under one load, with its side file.
 
     Attributes:
-        record: with the iterations of this load alone.
-        rows: of the sequences of these iterations; None where the side file does not tell.
-        requests: the same as arrays, where they were sent to a server.
+        record: the record, with only the iterations of this load.
+        rows: rows of the sequences in these iterations; None if the side file can't be read.
+        requests: the requests of these iterations as arrays, if they were sent to a server.
     """
 
     record: Record
@@ -87,21 +87,21 @@ class MeasuredLaunch:
 
     @property
     def passes(self) -> list[Iteration]:
-        """The iterations that count."""
+        """The iterations without warm-up."""
         return [iteration for iteration in self.record.iterations if not iteration.warmup]
 
     @property
     def counted(self) -> list[SequenceRow]:
-        """The rows of sequences in them that came back and that the step needed."""
+        """The rows of complete sequences in these iterations."""
         indices = {iteration.index for iteration in self.passes}
         return [r for r in self.rows or () if r.iteration in indices and r.complete]
 
 
 def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
-    """Return how `values` [n] are distributed, without those that are no number; None where none is left.
+    """Return statistics of the finite values among `values` [n]; None if there is no finite value.
 
-    A percentile p is the value of rank ceil(n p), as in our own tables: none is interpolated. The standard deviation is
-    the sample's (n - 1), and there is none of a single value. `mean` stands in for that of the values.
+    The percentile p is the value of rank ceil(n p / 100), without interpolation, as in our tables. The standard
+    deviation divides by n - 1, and is None for a single value. `mean`, if given, replaces the mean of the values.
     """
     array = np.asarray(values, dtype=float)
     ordered = np.sort(array[np.isfinite(array)])
@@ -120,16 +120,17 @@ def _at(ordered: Array, percent: float) -> float:
 
 
 def _few(values: Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
-    """Return the same of a handful of values, of passes or launches, which have no percentiles but the median."""
+    """Return statistics of a few values, such as passes or launches, without percentiles except the median."""
     found = statistics_of(values, units, mean)
     few = {"units", "mean", "stddev", "min", "p50", "max"}
     return None if found is None else Statistics(**found.model_dump(include=few))
 
 
 def results_of(launches: Sequence[MeasuredLaunch]) -> ReportResults:
-    """Return what `launches` [n >= 1], valid ones of one experiment under one load, measured together.
+    """Return the common results of `launches` [n >= 1], valid launches of one experiment under one load.
 
-    Requests of several launches are pooled. A rate is each launch's; of one launch its spread is that of the passes.
+    Requests of several launches are pooled. The statistics of a rate have one value for each launch; for a single
+    launch, they have one value for each pass.
     """
     only_starts = mode_of(launches[0].record.spec.mode).passes == "none"  # one token after a start is no throughput
     values, independent = _latencies(launches)
@@ -151,7 +152,7 @@ def results_of(launches: Sequence[MeasuredLaunch]) -> ReportResults:
 
 
 def mean_lengths(launches: Sequence[MeasuredLaunch]) -> dict[str, float]:
-    """Return tokens of a sequence as they were measured: `input` and `output`."""
+    """Return the measured mean tokens of a sequence: `input` and `output`."""
     passes = [iteration for launch in launches for iteration in launch.passes]
     sequences = sum(iteration.sequences for iteration in passes)
     if not sequences:
@@ -194,7 +195,7 @@ def _throughput(launches: Sequence[MeasuredLaunch]) -> AggregateThroughput:
 
 
 def _latencies(launches: Sequence[MeasuredLaunch]) -> tuple[dict[str, Array], dict[str, int]]:
-    """Return values [n] of each measure that all of `launches` have, and as how many independent ones they count."""
+    """Return for each measure that all `launches` have: its values [n], and the number of independent values."""
     if all(launch.requests is not None for launch in launches):
         return pool_requests([launch.requests for launch in launches if launch.requests is not None])
     found = [_own_latencies(launch) for launch in launches]
@@ -212,10 +213,10 @@ def _latencies(launches: Sequence[MeasuredLaunch]) -> tuple[dict[str, Array], di
 
 
 def _own_latencies(launch: MeasuredLaunch) -> dict[str, tuple[Array, list[int]]]:
-    """Return times of sequences [n] from the beginning of their pass, and the pass of each; nothing without all times.
+    """Return for each measure the times of sequences [n] and the pass of each sequence; empty if a time is missing.
 
-    Offline all requests are submitted when a pass begins. So time to first token and request latency count from there,
-    as in our own tables.
+    Offline, all requests are submitted at the start of a pass. So time to first token and request latency count from
+    the start of the pass, as in our tables.
     """
     rows = launch.counted
     if not rows or any(row.first_token_s is None or row.last_token_s is None for row in rows):
@@ -238,7 +239,7 @@ def _own_latencies(launch: MeasuredLaunch) -> dict[str, tuple[Array, list[int]]]
 def _observability(
     launches: Sequence[MeasuredLaunch], independent: Mapping[str, int], only_starts: bool
 ) -> dict[str, Any]:
-    """Return what a report has no standard place for, and what the engine said of itself; a unit in each statistic."""
+    """Return results without a standard field in a report, and the engine's own metrics; statistics have units."""
     found: dict[str, Any] = {}
     resources = content_of(_resources(launches))
     if resources:
@@ -283,7 +284,7 @@ def _told(entries: Mapping[str, tuple[Iterable[float | None], str]]) -> dict[str
 
 
 def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
-    """Return the anatomy of steps over the passes of all launches; nothing where requests arrive at a rate."""
+    """Return the anatomy of steps over the passes of all launches; empty if requests arrive at a rate."""
     times: list[PassTimes] = []
     for launch in launches:
         own = launch.passes
@@ -315,7 +316,7 @@ def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
 
 
 def _energy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
-    """Return what devices counted around passes, their memory included and the host not; nothing where none counts."""
+    """Return the energy of devices during passes, with their memory and without the host; empty if unknown."""
     passes = [it.devices for launch in launches for it in launch.passes if not (it.transition or it.placed)]
     counted = [sum(use.energy_j or 0.0 for use in uses) for uses in passes if uses and _all_counted(uses)]
     records = [launch.record for launch in launches]
@@ -333,7 +334,7 @@ def _all_counted(uses: Sequence[DeviceUse]) -> bool:
 
 
 def _startup(records: Sequence[Record]) -> dict[str, Any]:
-    """Return what starting took, each part in seconds; of a server only the whole, and of another's nothing."""
+    """Return the parts of the start in seconds; for our server only the total, for a foreign endpoint nothing."""
     served = [record for record in records if behind_server(record.spec) and record.spec.endpoint is None]
     seen = [record.startup for record in records if not behind_server(record.spec)]
     reported = dict.fromkeys(name for record in records for name in record.startup.reported if name.endswith("_s"))
@@ -366,7 +367,7 @@ def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
 
 
 def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:
-    """Return what engines said of their resources: totals of passes."""
+    """Return the resources that engines reported: statistics over the totals of passes."""
     passes = [iteration for launch in launches for iteration in launch.passes]
     hits = [
         i.cached_prompt_tokens / i.prompt_tokens

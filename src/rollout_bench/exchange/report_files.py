@@ -1,4 +1,4 @@
-"""Results as Benchmark Reports: a file for each launch and each experiment under each load, and an index of them."""
+"""Results as Benchmark Reports: one file for each launch and each experiment under each load, and an index."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ from rollout_bench.exchange.scenario import scenario_of
 from rollout_bench.plan.planfile import PlanFile
 
 FORMAT: Final = "benchmark-report"
-"""What `--format` calls it."""
+"""Name of the format for `--format`."""
 
 INDEX: Final = "index.json"
-"""What was written, and what was not and why; beside the folders of the modes."""
+"""File that lists the reports, and the launches that were left out with reasons. It is beside the modes' folders."""
 
 OTHER_FOLDER: Final = "name another folder with --out"
 
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/rollout-bench/benchmark-report")
-"""Of the UUIDs of our runs and experiments."""
+"""Namespace of the UUIDs of our runs and experiments."""
 
 
 @dataclass(frozen=True)
 class Exported:
     """Reports of a results folder.
 
-    `reports` has each by its path below the folder that it is written to. `left_out` says which launches are not among
-    them, and why, a line for each. `unread` are records and side files that can't be used.
+    Attributes:
+        reports: path below the output folder -> report.
+        left_out: a line for each launch without a report, with the reason.
+        unread: errors of records and side files that can't be read.
     """
 
     reports: dict[str, BenchmarkReport]
@@ -59,14 +61,14 @@ class Exported:
 
 
 def export(results: Path, plan: PlanFile | None = None) -> Exported:
-    """Return what lies in `results` as reports: every valid launch of a mode that generates.
+    """Return reports of every valid launch in `results` of a mode that generates.
 
     Args:
-        results: the folder.
-        plan: what is selected of it; None for everything.
+        results: the results folder.
+        plan: plan that selects launches; None for all launches.
 
     Raises:
-        UserError: `results` is no folder.
+        UserError: if `results` is no folder.
     """
     collection = collect(results, plan)
     reports: dict[str, BenchmarkReport] = {}
@@ -94,9 +96,9 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
 
 
 def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment, scope: str) -> BenchmarkReport:
-    """Return the report of `launches` [n >= 1] of `part`: of one of them, whose number is the `scope`, or of all.
+    """Return the report of `launches` [n >= 1] of `part`: `scope` is the number of a single launch, or "all".
 
-    The same launch under the same load always has the same uid; what is measured of it does not enter.
+    A launch under a load always has the same uid, which does not depend on the measured values.
     """
     records = [launch.record for launch in launches]
     first = records[0]
@@ -114,7 +116,7 @@ def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment
             time=RunTime(
                 start=min(begins),
                 end=max(ends),
-                # Launches of several experiments take turns, and loads share a launch: of these there is no duration.
+                # Interleaved launches, and loads that share a launch, have no duration.
                 duration=f"PT{first.wall_s}S" if len(records) == 1 and part.part is None else None,
             ),
             description=f"{title}, {measured}",
@@ -125,29 +127,28 @@ def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment
 
 
 def _stage(part: TimedExperiment) -> int:
-    """Return the number of a load: of a profile's stages its own, else its place from the lightest on, both from 0."""
+    """Return the index of a load from 0: its stage in a profile, else its rank from the lightest load."""
     if part.part is None:
         return 0
     return part.part.number if part.part.point.stage is None else part.part.point.stage - 1
 
 
 def write(exported: Exported, out: Path, results: Path) -> list[str]:
-    """Write all reports and the index below `out`, after looking for what must not be overwritten.
+    """Write all reports and the index below `out`.
 
-    The same experiment that was measured elsewhere has the same uid and the same file, so the index says which results
-    they are of.
+    An experiment that was measured in two places has the same uid and the same file name in both. So the index names
+    the results folder.
 
     Args:
         exported: the reports.
-        out: the folder.
-        results: what they were made of.
+        out: the output folder.
+        results: the results folder of the reports.
 
     Returns:
-        Reports of an earlier export that are still there and not among these.
+        Existing reports of an earlier export that are not among the new reports.
 
     Raises:
-        UserError: something else lies where a report is to be written, reports of other results among it; then nothing
-            is.
+        UserError: if a report would overwrite another file, or a report of other results. No report is written then.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file", "name a folder for the reports")
@@ -178,10 +179,10 @@ def yaml_text(report: BenchmarkReport) -> str:
 
 
 def _reports_before(index: Path, results: Path) -> list[str]:
-    """Return the reports that earlier exports of `results` named in `index`, those that were no results then, too.
+    """Return the reports of all earlier exports of `results` that `index` lists.
 
     Raises:
-        UserError: it is something else, or of other results.
+        UserError: if `index` is not an index of reports, or belongs to other results.
     """
     if not index.exists() and not index.is_symlink():
         return []
@@ -197,7 +198,7 @@ def _reports_before(index: Path, results: Path) -> list[str]:
 
 
 def _name_of(results: Path) -> str:
-    """Return what tells a results folder from others: an index is handed on, and names no folder of this machine."""
+    """Return a unique name of a results folder without its path, because users share an index."""
     return f"{results.name} {uuid.uuid5(NAMESPACE, str(results.resolve()))}"
 
 

@@ -1,4 +1,4 @@
-"""The scenario of a Benchmark Report: the stack and the load of an experiment, from its spec and a launch's facts."""
+"""The scenario of a Benchmark Report: stack and load of an experiment, from its spec and the record of a launch."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ ENGINE: Final = "engine"
 OWN_TOOL: Final = "rollout-bench"
 
 TOOLS: Final = {"vllm-bench": "vllm-benchmark"}
-"""Harness -> what llm-d calls it, where that is another name."""
+"""Harness -> its name in llm-d, if that differs."""
 
 UNKNOWN: Final = "unknown"
 
 _FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
-"""The folders of an absolute path; of an address, which has its path behind a host, nothing."""
+"""The folders of an absolute path. The path of a URL does not match."""
 
 OWNED_BY_ENGINES: Final = ("vllm", "sglang", "llamacpp")
-"""Engines that call themselves the owner of the model in /v1/models; elsewhere it is a person or a company."""
+"""Engines that write their own name as the model's owner in /v1/models. Other owners are people or companies."""
 
 
 def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> Scenario:
-    """Return what was measured under one load.
+    """Return the scenario of an experiment under one load.
 
     Args:
         record: a launch of the experiment.
-        point: how requests were sent; None offline.
-        stage: number of the point.
-        means: tokens of a sequence that were measured, `input` and `output`, for lengths that the spec does not tell.
+        point: load point of the requests; None offline.
+        stage: index of the load point.
+        means: measured mean tokens of a sequence, `input` and `output`, for lengths that the spec does not define.
     """
     stack = [_engine(record), *_others(record.spec)]
     return Scenario(stack=stack, load=_load(record, point, stage, means))
@@ -90,7 +90,7 @@ def _engine(record: Record) -> StackComponent:
         "packages": environment.packages,
     }
     if spec.endpoint is not None:
-        del config["python_version"]  # it is of the client
+        del config["python_version"]  # the client's version
         owner = {} if found.served is None or found.served.owned_by is None else {"owned_by": found.served.owned_by}
         config["endpoint"] = spec.endpoint.model_dump(mode="json", include={"url", "model"}) | owner
     return StackComponent(
@@ -101,12 +101,12 @@ def _engine(record: Record) -> StackComponent:
             tool_version=version,
             role="replica",
             replicas=engines,
-            # of another's server what it serves, which other tools call it too; the config's name is but a label
+            # for a foreign endpoint the served name, which other tools use, too; the config's name is only a label
             model=ServedModel(name=spec.model.name if spec.endpoint is None else _elsewhere(spec.endpoint.model)),
             accelerator=Accelerator(
                 model=environment.device_model,
                 count=_accelerators(record, tp * pp),
-                # Engines side by side are complete and independent: vLLM's own data parallelism is not used.
+                # Several engines are complete and independent: vLLM's data parallelism is not used.
                 parallelism=Parallelism(tp=tp, pp=pp, ep=_experts(spec, tp)),
             ),
         ),
@@ -115,12 +115,12 @@ def _engine(record: Record) -> StackComponent:
 
 
 def _native(**settings: Any) -> NativeSettings:
-    """Return settings as others may read them: without secrets, and without folders of this machine."""
+    """Return settings that may be published: without secrets and without folders of this machine."""
     return NativeSettings(**{name: _elsewhere(without_secrets(value)[0]) for name, value in settings.items()})
 
 
 def _elsewhere(content: Any) -> Any:
-    """Return `content` with `.../name` for each absolute path, however deep."""
+    """Return nested `content` with each absolute path shortened to `.../name`."""
     if isinstance(content, str):
         return _FOLDERS.sub(".../", content)
     if isinstance(content, Mapping):
@@ -133,7 +133,7 @@ def _variables(record: Record) -> dict[str, str]:
 
 
 def _accelerators(record: Record, of_engine: int) -> int:
-    """Return how many one engine has: a CPU is one; of another's server nobody knows, which llm-d writes as none."""
+    """Return the accelerators of one engine. A CPU counts as one; 0 means unknown, as for a foreign endpoint."""
     if record.spec.endpoint is not None:
         return 0
     return 1 if record.spec.platform == "cpu" else of_engine
@@ -166,7 +166,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
     sent = max((i.requests for i in record.iterations if not i.warmup), default=1)
     harness = OWN_TOOL if spec.load is None else TOOLS.get(spec.load.harness, spec.load.harness)
     own_version = record.environment.git_commit or UNKNOWN
-    measured = workload.dataset is not None  # of a data set only that says how long they are
+    measured = workload.dataset is not None  # the lengths of a data set are only known from measured means
     config: dict[str, Any] = {
         "n": workload.samples_per_prompt,
         "seed": workload.seed,
@@ -175,7 +175,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         "measuring": spec.measuring.model_dump(mode="json"),
         "point": point and point.model_dump(mode="json"),
     }
-    for name in ("load", mode_of(spec.mode).settings):  # the second is what this mode alone has
+    for name in ("load", mode_of(spec.mode).settings):  # the second is the settings of this mode
         settings = getattr(spec, name) if name else None
         if settings is not None:
             config[name] = settings.model_dump(mode="json")
@@ -195,7 +195,7 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
             source="sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
             stage=stage,
             input_seq_len=_length(workload.prompt_tokens, measured, means.get("input")),
-            # Only what is enforced: where a model may end its text earlier, output_tokens is but a limit.
+            # Only enforced lengths: if a model may end its text earlier, output_tokens is only a limit.
             output_seq_len=_length(workload.output_tokens, measured, means.get("output"))
             if workload.ignore_eos
             else None,
@@ -208,14 +208,14 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
 
 
 def _concurrency(point: LoadPoint | None, sent: int) -> int | None:
-    """Return how many requests may be under way: all of a pass that are `sent` at once; None where nothing limits."""
+    """Return the maximum simultaneous requests: the load's limit, else all `sent`; None if an arrival rate is set."""
     if point is not None and point.concurrency is not None:
         return point.concurrency
     return sent or None if point is None or point.request_rate == "inf" else None
 
 
 def _length(length: Length, measured: bool, mean: float | None) -> SequenceLength:
-    """Return a length in llm-d's words; what these have no word for is `other`, with the mean that was measured."""
+    """Return a length in llm-d's format. A distribution that llm-d lacks is `other`, with the measured mean."""
     if measured:
         most = length if isinstance(length, int) else length.high
         return SequenceLength(distribution="other", value=most if mean is None else mean)

@@ -1,1 +1,1 @@
-"""A trainer's own settings, turned into a config of rollout-bench."""
+"""Conversion of a trainer's settings into a config of rollout-bench."""

@@ -1,4 +1,4 @@
-"""The config that is made of a trainer's settings, and the account of what became of each of their keys."""
+"""The config made from a trainer's settings, and the account: a text that lists the treatment of each key."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rollout_bench.trainers.keys import Influence
 from rollout_bench.trainers.trainer_file import TrainerFile
 
 WIDTH = 118
-"""Characters of a line of the account: with the mark of a comment as many as lines of this project have."""
+"""Characters of a line of the account. With the comment mark, this is the line length of this project."""
 
 LONGEST_VALUE = 60
 
 MOST_TOLD = 1 << 20
-"""Characters of an account at most: a file has no more."""
+"""Maximum characters of an account, equal to the maximum size of a settings file."""
 
 
 @dataclass(frozen=True)
 class MadeConfig:
-    """A config that was made of a trainer's settings.
+    """A config made from a trainer's settings.
 
     Attributes:
-        head: what the step comes to, and what of it the config measures; a line each.
-        config: what is laid over config.yaml.
-        account: what became of each key, as text.
-        trace: lines of the data set that the config names, where it names one.
+        head: lines that describe the training step, and the part of it that the config measures.
+        config: the keys that replace those of config.yaml.
+        account: the treatment of each key, as text.
+        trace: lines of the data set that the config names; empty if it names none.
     """
 
     head: tuple[str, ...]
@@ -42,11 +42,11 @@ class MadeConfig:
 
     @property
     def told(self) -> str:
-        """All that is said beside the config."""
+        """The whole explanation: head and account."""
         return printable("\n".join([*self.head, "", self.account]), MOST_TOLD)
 
     def yaml(self, command: str) -> str:
-        """Return the file: all that is said as comments, then the config."""
+        """Return the YAML file: the explanation as comments, then the config."""
         lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.told}".splitlines()
         comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
         config = yaml.dump(self.config, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH)
@@ -54,7 +54,7 @@ class MadeConfig:
 
 
 class _BriefFlow(yaml.SafeDumper):
-    """YAML whose short lists and mappings stand in one line."""
+    """YAML dumper that writes short lists and mappings on one line."""
 
     def represent_data(self, data: Any) -> yaml.Node:
         node = super().represent_data(data)
@@ -64,14 +64,14 @@ class _BriefFlow(yaml.SafeDumper):
 
 
 def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
-    """Return what became of each key: of those that are written, and of those whose default has influence.
+    """Return the treatment of each key in the settings, and of each missing key whose default affects generation.
 
     Args:
-        settings: what is written.
-        unread: keys that this run does not read, though others do.
+        settings: the trainer's settings.
+        unread: keys that this run does not read, though other runs do.
 
     Raises:
-        UserError: a key with influence can't be resolved, or is not what it takes.
+        UserError: if a key that affects generation can't be resolved, or has an invalid value.
     """
     registry = settings.registry
     groups: dict[Influence, dict[str, list[str]]] = {influence: defaultdict(list) for influence in Influence}
@@ -83,7 +83,7 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
         elif key.path not in (path, f"{path}.*") and key.path.endswith(".*"):
             below[key.path] += 1
         elif key.influence is Influence.NEUTRAL:
-            # no values: a trainer's file may hold secrets, and what changes nothing need not be shown
+            # names without values, because a trainer's file may contain secrets
             groups[key.influence][key.says].append(path)
     for path, count in below.items():
         key = registry.keys[path]

@@ -1,6 +1,6 @@
-"""What each key of a trainer's settings means for generation: the registry that a trainer fills, and how it is asked.
+"""Registry of a trainer's settings: the effect of each key on generation.
 
-A key is in exactly one of these groups. A trainer that learns to do more moves an entry to another one.
+Each key has exactly one `Influence`. Support for a further key changes the influence of its entry.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rollout_bench.core.readers import Reader, count, finite
 
 
 class Influence(Enum):
-    """What becomes of a key."""
+    """The treatment of a key."""
 
     HONOURED = "honoured"
     UNSUPPORTED = "not supported"
@@ -25,7 +25,7 @@ class Influence(Enum):
 
 
 def top_k(value: Any) -> int:
-    """Return how many candidates are kept; -1, which trainers also write as 0 or null, keeps all."""
+    """Return the number of candidates; -1 keeps all. Trainers also write 0 or null for -1."""
     found = finite(-1 if value is None else value)
     if found is None or not found.is_integer() or found < -1:
         raise ValueError("a whole number from 1 up, or -1 for all")
@@ -33,14 +33,14 @@ def top_k(value: Any) -> int:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping; null is an empty one."""
+    """Return a mapping, empty for null."""
     if value is not None and not isinstance(value, dict):
         raise ValueError("a mapping")
     return {str(key): inner for key, inner in (value or {}).items()}
 
 
 def numbers(value: Any) -> list[int] | None:
-    """Return a list of whole numbers, or None."""
+    """Return a list of whole numbers, or None for null."""
     if value is None:
         return None
     if not isinstance(value, list):
@@ -50,16 +50,16 @@ def numbers(value: Any) -> list[int] | None:
 
 @dataclass(frozen=True)
 class TrainerKey:
-    """One key of a trainer's settings, or all below it.
+    """One key of a trainer's settings, or a key with all keys below it.
 
     Attributes:
-        path: dotted; `.*` at its end stands for the key and all below it.
-        influence: what becomes of it.
-        says: how it is honoured; why it changes nothing; what follows from its being left out.
-        reader: what its value has to be.
-        default: what the trainer has where nothing is written.
-        argument: the engine argument that it becomes, where it does so as it is.
-        off: values under which a key that is not supported changes nothing.
+        path: dotted path; `.*` at its end means the key and all keys below it.
+        influence: treatment of the key.
+        says: explanation for the user: its use in the config, why it has no effect, or the effect of ignoring it.
+        reader: reader that checks and converts the value.
+        default: the trainer's default value.
+        argument: the engine argument that receives the value unchanged, if any.
+        off: values with which an unsupported key has no effect.
     """
 
     path: str
@@ -71,43 +71,43 @@ class TrainerKey:
     off: tuple[Any, ...] = ()
 
     def influence_of(self, value: Any) -> Influence:
-        """Return what becomes of it where it has this value: what is switched off changes nothing."""
+        """Return the treatment of the key with this value. An unsupported key that is switched off has no effect."""
         return Influence.NEUTRAL if self.influence is Influence.UNSUPPORTED and value in self.off else self.influence
 
 
 def honoured(path: str, reader: Reader[Any], default: Any, says: str) -> TrainerKey:
-    """Return a key that the config has."""
+    """Return a key that the config takes into account."""
     return TrainerKey(path, Influence.HONOURED, says, reader, default)
 
 
 def argument(path: str, reader: Reader[Any], default: Any, name: str | None = None) -> TrainerKey:
-    """Return a key that becomes the engine argument `name`, by default that of its own last part."""
+    """Return a key that becomes the engine argument `name`; the default name is the last part of `path`."""
     name = name or path.rpartition(".")[2]
     return TrainerKey(path, Influence.HONOURED, f"engine argument {name}", reader, default, name)
 
 
 def unsupported(path: str, reader: Reader[Any] | None, default: Any, off: tuple[Any, ...], says: str) -> TrainerKey:
-    """Return a key that the config can't have, and under which values that is no matter."""
+    """Return a key that the config can't express, with the values `off` that have no effect."""
     return TrainerKey(path, Influence.UNSUPPORTED, says, reader, default, off=off)
 
 
 def neutral(says: str, *paths: str) -> tuple[TrainerKey, ...]:
-    """Return keys that change nothing about generation, all for one reason."""
+    """Return keys that do not affect generation, all for the reason `says`."""
     return tuple(TrainerKey(path, Influence.NEUTRAL, says) for path in paths)
 
 
 ALIKE = 0.85
-"""Likeness of two words from which on one is taken for the other, misspelt: scripts have keys of their own."""
+"""Minimum similarity of a misspelt key to a known key. It is high, because users' scripts add other keys."""
 
 
 @dataclass(frozen=True)
 class KeyRegistry:
-    """All keys of a trainer that are known.
+    """All known keys of a trainer.
 
     Attributes:
-        trainer: what messages call it.
+        trainer: the trainer's name in messages.
         keys: path -> key.
-        shared: paths that settings of other trainers have as well, so that they don't say whose a file is.
+        shared: paths that other trainers have, too, so that they do not identify the trainer of a file.
     """
 
     trainer: str
@@ -118,7 +118,7 @@ class KeyRegistry:
     def of(
         cls, trainer: str, keys: Iterable[TrainerKey], defaults: Mapping[str, Any], shared: Collection[str] = ()
     ) -> KeyRegistry:
-        """Return the registry of `keys`; `defaults` are those of another version or kind of the trainer."""
+        """Return the registry of `keys`, with `defaults` (path -> value) of another version or kind of the trainer."""
         found: dict[str, TrainerKey] = {}
         for key in keys:
             assert key.path not in found, f"{key.path} has two entries"
@@ -128,7 +128,7 @@ class KeyRegistry:
         return cls(trainer, found, shared)
 
     def find(self, path: str) -> TrainerKey | None:
-        """Return the entry of a key: its own, or that of the nearest one above it that stands for all below."""
+        """Return the entry for `path`, or the nearest entry above it that includes all keys below; else None."""
         if path in self.keys:
             return self.keys[path]
         parts = path.split(".")
@@ -145,18 +145,18 @@ class KeyRegistry:
         return any(known.startswith(f"{path}.") for known in self.keys)
 
     def has_influence_below(self, path: str) -> bool:
-        """Return whether a key below `path` can change generation."""
+        """Return whether a key below `path` can affect generation."""
         return any(
             known.startswith(f"{path}.") and key.influence is not Influence.NEUTRAL for known, key in self.keys.items()
         )
 
     def instead_of(self, path: str) -> str:
-        """Return what to do about a key that there is not: the near miss of the first part that is wrong."""
+        """Return the remedy for an unknown key: a known word similar to the first wrong part of `path`."""
         above, wrong, known = self._wrong_part(path)
         return did_you_mean(wrong, known).replace("did you mean '", f"did you mean '{above}")
 
     def misspelt(self, path: str, written: Sequence[str]) -> str | None:
-        """Return the key with influence on generation that `path` was most likely meant to be, if it is not there."""
+        """Return the key that `path` probably misspells, among keys that affect generation and are not in `written`."""
         parent, _, name = path.rpartition(".")
         known = {
             key.path.rpartition(".")[2]: key.path
@@ -177,10 +177,10 @@ class KeyRegistry:
 
 
 def read(key: TrainerKey, value: Any, where: str) -> Any:
-    """Return the value of a key as its reader has it.
+    """Return the value of a key, converted by the key's reader.
 
     Raises:
-        UserError: it is something else, naming `where` it stands.
+        UserError: if the reader rejects the value. The error names the file `where`.
     """
     if key.reader is None:
         return value

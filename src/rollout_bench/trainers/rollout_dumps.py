@@ -1,7 +1,7 @@
-"""Rollouts that verl has written down: their lengths in tokens, and each step, or one engine's part of it, as a trace.
+"""Rollouts that verl has saved: their lengths in tokens, and a trace of each step or of one engine's part.
 
-verl writes a file for each step into `trainer.rollout_data_dir`, one JSON line for each sequence with the texts of its
-prompt and its answer, both without special tokens.
+verl writes one file for each step into `trainer.rollout_data_dir`. A file has one JSON line for each sequence, with
+the texts of prompt and answer without special tokens.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from rollout_bench.trainers.step import StepPart
 from rollout_bench.workloads.lengths import integers
 
 Count = Callable[[Sequence[str]], list[int]]
-"""Returns how many tokens each text has."""
+"""Function that returns the number of tokens of each text."""
 
 SHAPE = 'each line is an object with the texts "input" and "output": what trainer.rollout_data_dir makes verl write'
 
 
 @dataclass(frozen=True)
 class RolloutDumps:
-    """Where rollouts were written down, and where their lengths go.
+    """Folder of saved rollouts, and file for their lengths.
 
     Attributes:
-        folder: what trainer.rollout_data_dir named.
-        file: the trace that is made of them.
+        folder: value of trainer.rollout_data_dir.
+        file: the trace to write.
     """
 
     folder: Path
@@ -40,9 +40,9 @@ class DumpedSequence:
     """One sequence of a step.
 
     Attributes:
-        prompt: index of its prompt among those of all steps.
-        prompt_tokens: tokens of its prompt, without special ones.
-        output_tokens: tokens that were generated, with the one that ended it.
+        prompt: index of the sequence's prompt among the prompts of all steps.
+        prompt_tokens: tokens of the prompt, without special tokens.
+        output_tokens: generated tokens, including the token that ended the sequence.
     """
 
     prompt: int
@@ -54,12 +54,12 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[DumpedSequ
     """Return the sequences of each step, in the order of the steps.
 
     Args:
-        folder: what trainer.rollout_data_dir named.
-        count: the model's tokenizer.
-        longest: the most tokens of an answer: one that has fewer ended with a token that is not in its text.
+        folder: value of trainer.rollout_data_dir.
+        count: function that counts tokens with the model's tokenizer.
+        longest: maximum tokens of an answer. A shorter answer ended with a token that is missing in its text.
 
     Raises:
-        UserError: there is no such folder, it holds no steps, or one of its lines is torn.
+        UserError: if the folder does not exist, contains no steps, or has a damaged line.
     """
     if not folder.is_dir():
         raise UserError(f"--lengths {folder}: there is no such folder", "name what trainer.rollout_data_dir named")
@@ -108,15 +108,15 @@ def _rows(path: Path) -> list[tuple[str, str]]:
 
 
 def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: bool) -> list[dict[str, int]]:
-    """Return the lines of a trace: of each step as many sequences as are measured, the samples of a prompt together.
+    """Return the lines of a trace: the measured number of sequences from each step, with a prompt's samples together.
 
     Args:
         steps: sequences of each step.
-        part: how many are measured.
-        spread: whether they are drawn from all sequences, or whole prompts are taken in their order.
+        part: number of measured sequences.
+        spread: if true, sequences are drawn at random from the whole step; else whole prompts are used in order.
 
     Raises:
-        UserError: no step has so many.
+        UserError: if every step has fewer sequences.
     """
     enough = [step for step in steps if len(step) >= part.sequences]
     if not enough:
@@ -142,7 +142,7 @@ def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: boo
 
 
 def counting(tokenizer: Any) -> Count:
-    """Return how a tokenizer of transformers counts the tokens of texts."""
+    """Return a function that counts the tokens of texts with a tokenizer of transformers."""
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []

@@ -1,4 +1,4 @@
-"""A trainer's step, as all of its engines share it, and what one engine alone gets of it."""
+"""The generation of a training step: its division among engines, and the part of one engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollout_bench.contracts.spec import RouterPolicy
 from rollout_bench.core.numbers import several
 
 Dealt = Literal["samples", "prompts", "runs"]
-"""What is dealt out to engines: samples to any of them, whole prompts, or runs of sequences that are as long."""
+"""Unit that is distributed to engines: single samples, whole prompts, or equally long runs of sequences."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class TrainerStep:
 
     Attributes:
         prompts: distinct prompts of the step.
-        samples: sequences of each.
+        samples: sequences of each prompt.
         engines: engines that share the step.
-        dealt: how its sequences are dealt out to them.
+        dealt: unit in which sequences are distributed to engines.
     """
 
     prompts: int
@@ -32,25 +32,25 @@ class TrainerStep:
 
     @property
     def sequences(self) -> int:
-        """All that the step generates."""
+        """Number of sequences of the step."""
         return self.prompts * self.samples
 
     @property
     def told(self) -> str:
-        """It in words."""
+        """The step in words."""
         sequences, engines = several(self.sequences, "sequence"), several(self.engines, "engine")
         return f"{several(self.prompts, 'prompt')}, {self.samples} of each, {sequences}; {engines}"
 
     @property
     def router(self) -> RouterPolicy:
-        """The policy that deals them out; of runs that end inside a prompt's samples, one that makes them as long."""
+        """Router policy for the step. Runs that split a prompt's samples need round_robin for equal lengths."""
         if self.dealt == "samples":
             return "least_in_flight"
         return "sticky" if self.dealt == "prompts" or self.prompts % self.engines == 0 else "round_robin"
 
     @property
     def share(self) -> StepPart:
-        """What one engine gets on average, rounded up: the step ends with the engine that has most."""
+        """Average part of one engine, rounded up, because the step ends with the engine that has most sequences."""
         together = math.ceil(self.prompts / self.engines)
         sequences = math.ceil(self.sequences / self.engines)
         if self.dealt == "prompts":
@@ -62,15 +62,15 @@ class TrainerStep:
 
     @property
     def met_in_turn(self) -> int:
-        """Of how many prompts an engine gets samples where they are dealt out in turn, one prompt after the other."""
+        """Number of prompts of which an engine gets samples, if samples are distributed round-robin in prompt order."""
         return min(self.prompts, math.ceil(self.sequences / self.engines))
 
     def part(self, one_engine: bool) -> StepPart:
-        """Return what is measured: one engine's part, or the whole step."""
+        """Return the measured part: one engine's part, or the whole step."""
         return self.share if one_engine else StepPart(self.sequences, self.prompts)
 
     def measured(self, one_engine: bool) -> str:
-        """Return what is measured in words."""
+        """Return the measured part in words."""
         if one_engine:
             return f"Measured here (--one-engine): one engine, its part of {self.share.told}."
         if self.engines == 1:
@@ -81,37 +81,38 @@ class TrainerStep:
         )
 
     def rollout(self, one_engine: bool) -> dict[str, Any]:
-        """Return the keys of a config that say how it is measured, or one engine's part of it."""
+        """Return the config keys that measure the step, or one engine's part of it."""
         shared = {} if one_engine else {ROLLOUT.settings: {"replicas": self.engines, "router": self.router}}
         return {"modes": [ROLLOUT.name], **shared}
 
 
 def distinct_prompts(prompts: int, samples: int, engines: int) -> float:
-    """Return of how many prompts one engine is expected to get at least one sample, each sample going to any engine.
+    """Return the expected number of prompts of which one engine gets at least one sample.
 
-    An engine gets none of the n samples of a prompt with probability (1 - 1/R)^n, so it sees P (1 - (1 - 1/R)^n).
+    Each sample goes to a random engine. With P prompts, n samples and R engines, an engine gets no sample of a prompt
+    with probability (1 - 1/R)^n. So the expected number is P (1 - (1 - 1/R)^n).
     """
     return prompts * (1 - (1 - 1 / engines) ** samples)
 
 
 @dataclass(frozen=True)
 class StepPart:
-    """Sequences that are measured of a step, and of how many distinct prompts they are."""
+    """Measured part of a step: number of sequences, and number of their distinct prompts."""
 
     sequences: int
     distinct: int
 
     @property
     def told(self) -> str:
-        """It in words."""
+        """The part in words."""
         return f"{several(self.sequences, 'sequence')}, of {several(self.distinct, 'distinct prompt')}"
 
     def workload(self, prompt_tokens: int) -> dict[str, Any]:
-        """Return the keys of a workload with this many sequences and distinct prompts of `prompt_tokens` tokens.
+        """Return the workload keys for this number of sequences and distinct prompts of `prompt_tokens` tokens.
 
-        Where the prompts can't all have the same number of samples, each sequence is a prompt of its own, and as many
-        of them begin alike as there are distinct ones: a prefix cache computes a prompt's last token again in any case,
-        so that only that one need differ.
+        If sequences can't be divided evenly among the prompts, each sequence becomes a separate prompt. Prompts then
+        form one shared-prefix group for each distinct prompt and differ only in the last token. A prefix cache always
+        computes the last token again, so this does not change its work.
         """
         if self.sequences % self.distinct == 0:
             return {"prompts": self.distinct, "samples_per_prompt": self.sequences // self.distinct}

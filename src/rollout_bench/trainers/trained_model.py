@@ -1,4 +1,4 @@
-"""The model that a trainer names: where its weights are, and what a config calls it."""
+"""The model that a trainer names: the place of its weights, and its name in a config."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.plan.checks import absent_model
 
 LONGEST_NAME = 60
-"""Characters of a model's name in a config."""
+"""Maximum characters of a model's name in a config."""
 
 QUANT_OF_DTYPE = {"bfloat16": "bf16", "bf16": "bf16", "auto": "bf16", "float16": "fp16", "half": "fp16", "fp16": "fp16"}
-"""Data type of an engine -> what its weights are called."""
+"""Data type of an engine -> name of its quantization."""
 
 
 def weights(path: str, key: str) -> str:
-    """Return where a config finds the weights that a trainer calls `path`.
+    """Return the config's value of `weights` for a trainer's model.
 
     Args:
         path: a folder, or a name on the hub.
-        key: the trainer's key that names it.
+        key: the trainer's key with this value, for messages.
 
     Raises:
-        UserError: a folder that is not there or holds no model.
+        UserError: if the folder is missing or contains no model, or `path` is neither a folder nor OWNER/NAME.
     """
     remedy = f"give the folder on this machine: {key}=FOLDER, or OWNER/NAME for a model of the hub"
     if "://" in path:
@@ -41,13 +41,13 @@ def weights(path: str, key: str) -> str:
 
 
 def quant_keys(quant: str) -> dict[str, Any]:
-    """Return the keys that a config needs where its weights are measured as `quant`, one of `QUANT_OF_DTYPE`."""
+    """Return the config keys for weights that are measured as `quant`, a value of `QUANT_OF_DTYPE`."""
     if quant == "bf16":
         return {}
     return {"baseline": {"quant": quant}, "quant_settings": {quant: {"linear_dtypes": ["float16"]}}}
 
 
 def model_name(path: str) -> str:
-    """Return what a config calls the model at `path`: the last part of it, as far as a name may have it."""
+    """Return the config's name of the model at `path`: the last part of the path, without invalid characters."""
     last = re.sub(r"[^a-z0-9.+-]+", "-", path.rstrip("/").rpartition("/")[2].lower())
     return last.strip("-.+")[:LONGEST_NAME].strip("-.+") or "model"

@@ -1,4 +1,4 @@
-"""A trainer's settings as they are written: a YAML file with the overrides of a command line laid over it."""
+"""A trainer's settings: a YAML file, changed by the overrides of a command line."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.trainers.keys import Influence, KeyRegistry, TrainerKey, read
 
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<path>[^=+~\s][^=\s]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
-"""An override as hydra has them: `a.b=1` changes, `+a.b=1` adds, `++a.b=1` does either, `~a.b` takes out."""
+"""An override in hydra's syntax: `a.b=1` changes, `+a.b=1` adds, `++a.b=1` changes or adds, `~a.b` removes."""
 
 
 class _NotThere:
-    """What stands for a key that is not written, or written as `???`: null is a value."""
+    """Value of a key that is missing, or written as `???`. None can't be used, because null is a value."""
 
 
 NOT_THERE = _NotThere()
 
 
 def read_yaml(path: Path, trainer: str, last_wins: bool = False) -> dict[str, Any]:
-    """Return the settings in a YAML file, interpolations as they are written.
+    """Return the settings in a YAML file, with unresolved interpolations.
 
     Args:
         path: the file.
-        trainer: whose it is.
-        last_wins: of a key that stands twice, this trainer takes the last one; that is said on stderr.
+        trainer: the trainer's name.
+        last_wins: whether this trainer uses the last value of a duplicate key. If so, duplicates only cause a warning.
 
     Raises:
-        UserError: it can't be read, is torn, or holds no keys.
+        UserError: if the file can't be read, is damaged, or contains no keys.
     """
     twice: list[str] | None = [] if last_wins else None
     what, remedy = f"settings of {trainer}", f"give the YAML that {trainer} is started with"
@@ -50,22 +50,22 @@ def read_yaml(path: Path, trainer: str, last_wins: bool = False) -> dict[str, An
 
 
 def is_override(word: str) -> bool:
-    """Return whether `word`, where a file should be named, is an override instead."""
+    """Return whether `word`, in the place of a file's name, is an override."""
     return OVERRIDE.fullmatch(word) is not None and "=" in word and not Path(word).exists()
 
 
 def check_own(name: str, content: dict[str, Any], registry: KeyRegistry, remedy: str) -> None:
-    """Raise `UserError` where settings have no key with influence on generation that is this trainer's alone."""
+    """Raise `UserError` if the settings have no key that affects generation and belongs only to this trainer."""
     keys = [key for path, _ in _leaves(content, "") if (key := registry.find(path)) is not None]
     if not any(key.influence is not Influence.NEUTRAL and key.path not in registry.shared for key in keys):
         raise UserError(f"{name}: has no key that says how {registry.trainer} generates", remedy)
 
 
 def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRegistry) -> dict[str, Any]:
-    """Return `content` with `overrides` laid over it, in their order; `content` is changed.
+    """Apply `overrides` to `content` in their order, in place, and return `content`.
 
     Raises:
-        UserError: one is no override, or is of a key that there is not.
+        UserError: if an override has an invalid form, or names an unknown key.
     """
     for override in overrides:
         found = OVERRIDE.fullmatch(override)
@@ -98,7 +98,7 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
 
 
 def _make_room(content: dict[str, Any], path: str) -> None:
-    """Put an empty mapping where an interpolation stands above `path`, whose own values are of no interest then."""
+    """Replace an interpolation above `path` by an empty mapping. The values of the interpolation are not needed."""
     for part in path.split(".")[:-1]:
         inner = content.get(part)
         if isinstance(inner, str) and "${" in inner:
@@ -117,7 +117,7 @@ def _value(override: str, written: str) -> Any:
 
 
 def _parent(content: dict[str, Any], path: str, override: str, make: bool) -> dict[str, Any] | None:
-    """Return the mapping that holds the last part of `path`; None where it is missing and not to be made."""
+    """Return the mapping that contains the last part of `path`; None if it is missing and `make` is false."""
     *above, _ = path.split(".")
     for part in above:
         if part not in content or content[part] is None:
@@ -133,13 +133,13 @@ def _parent(content: dict[str, Any], path: str, override: str, make: bool) -> di
 
 @dataclass(frozen=True)
 class TrainerFile:
-    """A trainer's settings, whose interpolations are resolved when a value is asked for.
+    """A trainer's settings. Interpolations are resolved when a value is read.
 
     Attributes:
-        name: what messages call it.
-        content: the settings as they are written.
-        registry: what is known of their keys.
-        tree: the same as OmegaConf has it.
+        name: name of the settings in messages.
+        content: the settings with unresolved interpolations.
+        registry: the known keys.
+        tree: `content` as an OmegaConf object.
     """
 
     name: str
@@ -149,8 +149,8 @@ class TrainerFile:
 
     @classmethod
     def of(cls, name: str, content: dict[str, Any], registry: KeyRegistry) -> TrainerFile:
-        """Return the settings in `content`; raise `UserError` where OmegaConf can't have them, or one is torn."""
-        from omegaconf import OmegaConf  # --help and planning do without it
+        """Return the settings in `content`; raise `UserError` if OmegaConf rejects them, or one is damaged."""
+        from omegaconf import OmegaConf  # --help and planning do not need it
         from omegaconf.errors import OmegaConfBaseException
 
         try:
@@ -171,14 +171,14 @@ class TrainerFile:
         return found
 
     def paths(self) -> list[str]:
-        """Return the dotted paths of all values that are written."""
+        """Return the dotted paths of all values in the settings."""
         return [path for path, _ in _leaves(self.content, "")]
 
     def written(self, path: str) -> Any:
-        """Return the value at `path` with its interpolations resolved, `NOT_THERE` where there is none.
+        """Return the value at `path` with resolved interpolations, or `NOT_THERE` if there is none.
 
         Raises:
-            UserError: an interpolation can't be resolved.
+            UserError: if an interpolation can't be resolved.
         """
         from omegaconf import OmegaConf
         from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -197,38 +197,38 @@ class TrainerFile:
             ) from None
 
     def get(self, path: str) -> Any:
-        """Return the value of a key that the registry has, or what the trainer takes where none is written.
+        """Return the value of a registered key, or the trainer's default if the key is missing.
 
         Raises:
-            UserError: it can't be resolved, or is not what the key takes.
+            UserError: if the value can't be resolved or is invalid.
         """
         key = self.registry.keys[path]
         value = self.written(path)
         return key.default if value is NOT_THERE else read(key, value, self.name)
 
     def has(self, path: str) -> bool:
-        """Return whether a value stands at `path`, be it null."""
+        """Return whether the settings have a value at `path`; null counts as a value."""
         return self.written(path) is not NOT_THERE
 
     def check_spelling(self) -> None:
-        """Raise `UserError` for a key that is not known and most likely one with influence, misspelt."""
+        """Raise `UserError` for an unknown key that probably misspells a key that affects generation."""
         paths = self.paths()
         for path in paths:
             if path not in self.registry.keys and (meant := self.registry.misspelt(path, paths)) is not None:
                 raise UserError(f"{self.name}: {path}: there is no such key", f"did you mean '{meant}'?")
 
     def arguments(self) -> dict[str, Any]:
-        """Return the engine arguments that keys become as they are; null leaves one to the engine."""
+        """Return the engine arguments that receive a key's value unchanged; null leaves the engine's default."""
         keys = [key for key in self.registry.keys.values() if key.argument is not None]
         return {str(key.argument): value for key in keys if (value := self.get(key.path)) is not None}
 
     def influence(self, key: TrainerKey) -> Influence:
-        """Return what becomes of a key under the value that it has here."""
+        """Return the treatment of a key with its value in these settings."""
         return key.influence_of(self.get(key.path)) if key.influence is Influence.UNSUPPORTED else key.influence
 
 
 def _without_dates(value: Any) -> Any:
-    """Return `value` with dates as text: YAML has them, OmegaConf and hydra do not."""
+    """Return `value` with dates as text, because OmegaConf and hydra have no dates, unlike YAML."""
     if isinstance(value, dict):
         return {key: _without_dates(inner) for key, inner in value.items()}
     if isinstance(value, list):

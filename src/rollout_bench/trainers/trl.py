@@ -1,4 +1,4 @@
-"""A config of a step of TRL's GRPO or RLOO: engines beside the processes of the training, or a server's."""
+"""A config for a step of TRL's GRPO or RLOO, with engines in the training's processes or in a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BESIDE = {
     "colocate": "engines whose core is part of the training's process (here it is a process of its own)",
     "server": "the way to the server over HTTP",
 }
-"""Mode -> what of its generation can't be measured."""
+"""Mode -> the part of its generation that can't be measured."""
 
 REQUESTS = "TRL has LLM.generate() take all of an engine's sequences at once; here each is a request to AsyncLLM."
 
@@ -39,25 +39,25 @@ ARGUMENTS = {
         "trust_remote_code": "server.trust_remote_code",
     },
 }
-"""Mode -> engine argument -> the key that it is read from: a server does not see the trainer's."""
+"""Mode -> engine argument -> TRL's key. A server does not read the trainer's keys."""
 
 LONGEST = {"colocate": ("vllm_max_model_length", "vllm_max_model_len"), "server": ("server.max_model_len",)}
-"""Mode -> keys that bound prompt and answer together, the newest name first."""
+"""Mode -> keys that limit prompt and answer together, newest name first."""
 
 COLOCATED_BATCHED_TOKENS = 4096
-"""What TRL sets max_num_batched_tokens to where its engines share the trainer's devices."""
+"""TRL's value of max_num_batched_tokens if its engines share the trainer's devices."""
 
 
 def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "grpo") -> MadeConfig:
     """Return the config that measures a step.
 
     Args:
-        settings: TRL's.
+        settings: TRL's settings.
+        one_engine: whether only one engine's part of the step is measured.
         trainer: one of `TRAINERS`.
-        one_engine: measure one engine's part of it alone.
 
     Raises:
-        UserError: the settings can't be those of a run, or need what is not measured here.
+        UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
     settings.check_spelling()
     if not settings.get("use_vllm"):
@@ -110,7 +110,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
 
 
 def _dealt(step: TrainerStep, mode: str, one_engine: bool) -> tuple[str, ...]:
-    """Return how sequences come to engines, a line each."""
+    """Return lines about the distribution of sequences to engines."""
     if one_engine:
         return (REQUESTS, "Left out: the other engines, and the wait for the slowest one.")
     if step.engines == 1:
@@ -126,7 +126,7 @@ def _dealt(step: TrainerStep, mode: str, one_engine: bool) -> tuple[str, ...]:
 
 
 def _unread(settings: TrainerFile, mode: str) -> set[str]:
-    """Return the keys of the mode that this run is not in."""
+    """Return the keys of the other mode, which this run does not read."""
     if mode == "server":
         sizes = {"vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_tp"}
         return {*sizes, *LONGEST["colocate"], *ARGUMENTS["colocate"].values()}
@@ -134,7 +134,7 @@ def _unread(settings: TrainerFile, mode: str) -> set[str]:
 
 
 def _mode(settings: TrainerFile) -> str:
-    """Return where the engines are: what says so first, the newest name before earlier ones."""
+    """Return the mode, from the newest key that is set: vllm_mode, vllm_colocation, vllm_tp or a `server` section."""
     mode, colocated = settings.get("vllm_mode"), settings.get("vllm_colocation")
     if mode is None and colocated is not None:
         mode = "colocate" if colocated else "server"
@@ -147,10 +147,11 @@ def _mode(settings: TrainerFile) -> str:
 
 
 def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]]:
-    """Return the step, and the engine arguments that follow from where its engines are.
+    """Return the step, and the engine arguments that depend on the mode.
 
     Raises:
-        UserError: its sequences are no whole groups, or tensor parallelism does not divide the processes.
+        UserError: if the batch sizes contradict each other, the sequences form no whole groups, or the size of tensor
+            parallelism does not divide the number of processes.
     """
     processes, per_device = settings.get("num_processes"), settings.get("per_device_train_batch_size")
     if processes is None:
@@ -203,10 +204,10 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
 
 
 def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
-    """Return tokens of each prompt, of each answer, and what an engine has room for.
+    """Return the tokens of each prompt and each answer, and the maximum tokens of a sequence in an engine.
 
     Raises:
-        UserError: nothing says how long prompts are, or there is no room for them.
+        UserError: if the length of prompts is unknown, or the maximum leaves no tokens for them.
     """
     answer = settings.get("max_completion_length")
     most, name = next(((value, name) for name in LONGEST[mode] if (value := settings.get(name))), (None, ""))

@@ -1,6 +1,6 @@
-"""What each key of TRL's GRPO and RLOO settings means for generation, in TRL 1.x and, with other names, before.
+"""The effect of each key of TRL's GRPO and RLOO settings on generation, for TRL 1.x and older names of its keys.
 
-Read in TRL's source at 1.10: trainer/grpo_config.py, trainer/rloo_config.py, generation/vllm_generation.py,
+Source: TRL 1.10: trainer/grpo_config.py, trainer/rloo_config.py, generation/vllm_generation.py,
 scripts/vllm_serve.py.
 """
 
@@ -22,7 +22,7 @@ def _words(names: str) -> list[str]:
 
 
 TRAINERS: dict[str, dict[str, int]] = {"grpo": {}, "rloo": {"num_generations": 2}}
-"""Trainer of TRL's whose steps are measured -> what it has where nothing is written and GRPO has something else."""
+"""Supported trainer of TRL -> its defaults that differ from GRPO's."""
 
 _SHARED = _words(
     "model_name_or_path trust_remote_code model_revision load_in_4bit num_processes per_device_train_batch_size "
@@ -74,7 +74,7 @@ _KEYS = (
     honoured("server.kv_cache_dtype", maybe(text), None, "engine argument kv_cache_dtype"),
     honoured("server.vllm_model_impl", text, "vllm", "engine argument model_impl"),
     honoured("server.trust_remote_code", switch, False, "engine argument trust_remote_code"),
-    # what can't be measured yet, and what follows
+    # not measured yet, with the consequence
     unsupported("min_p", None, None, (None, 0, 0.0), "no token is left out for being unlikely"),
     unsupported("repetition_penalty", number, 1.0, (1.0,), "no token is penalised"),
     unsupported("generation_kwargs", mapping, {}, ({},), "sampled without them"),
@@ -87,7 +87,7 @@ _KEYS = (
     unsupported("use_transformers_continuous_batching", switch, False, (False,), "vLLM is measured"),
     unsupported("server.speculative_config", None, None, (None,), "measured without speculative decoding"),
     unsupported("server.revision", maybe(text), None, (None, "main"), "the newest revision is measured"),
-    # what lies beside generation
+    # outside generation
     *neutral(
         "where the server is: its engine is started here",
         *(
@@ -162,5 +162,5 @@ _KEYS = (
 
 
 def trl_registry(trainer: str = "grpo") -> KeyRegistry:
-    """Return the keys of one of `TRAINERS`; those of `trl vllm-serve` stand below `server`."""
+    """Return the keys of one of `TRAINERS`; the keys of `trl vllm-serve` are below `server`."""
     return KeyRegistry.of("TRL", _KEYS, TRAINERS[trainer], _SHARED)

@@ -1,4 +1,4 @@
-"""A config of a step of verl: R AsyncLLM engines behind a router that spreads siblings."""
+"""A config for a step of verl: R AsyncLLM engines behind a router that spreads the samples of a prompt."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ SIZES = {
     "data_parallel_size": "data_parallel_size",
     "pipeline_model_parallel_size": "pipeline_parallel_size",
 }
-"""Key of verl's rollout that decides how many devices an engine has -> the engine argument."""
+"""Key of verl's rollout for the number of devices of an engine -> engine argument."""
 
 ENVIRONMENT = {"ascend": {"VLLM_ASCEND_ENABLE_NZ": "0", "VLLM_ALL2ALL_BACKEND": "flashinfer_all2allv"}}
-"""Platform -> what verl sets for its engines there, and vLLM has otherwise by default."""
+"""Platform -> environment variables that verl sets for its engines, unlike vLLM's defaults."""
 
 KEPT_SAMPLING = ("temperature", "top_p", "top_k")
-"""Keys of verl's rollout that a workload has under the same name."""
+"""Keys of verl's rollout that have the same name in a workload."""
 
 
 def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_engine: bool = False) -> MadeConfig:
     """Return the config that measures a step.
 
     Args:
-        settings: verl's.
-        one_engine: measure one engine's part of it alone.
-        dumps: rollouts that were written down, whose lengths are to be measured.
+        settings: verl's settings.
+        dumps: saved rollouts whose lengths replace the maximum lengths of the settings.
+        one_engine: whether only one engine's part of the step is measured.
 
     Raises:
-        UserError: the settings can't be those of a run, or need what is not measured here.
+        UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
     settings.check_spelling()
     _check_engine(settings)
@@ -98,7 +98,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
 
 
 def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:
-    """Return how samples come to engines, a line each."""
+    """Return lines about the distribution of samples to engines."""
     siblings_part = min(step.engines, step.samples) > 1
     if one_engine:
         expected_so = ("So many prompts are expected where samples reach verl's router in any order.",)
@@ -115,10 +115,10 @@ def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:
 
 
 def _dumped(settings: TrainerFile, dumps: RolloutDumps, place: str, longest: int) -> list[list[DumpedSequence]]:
-    """Return the sequences that were written down, counted by the tokenizer of the model at `place`."""
+    """Return the sequences of saved rollouts, with lengths from the tokenizer of the model at `place`."""
     model = str(Path(place.removeprefix("hub:")).expanduser())
 
-    @cache  # loaded once the folder has been read: a mistake in it shows before a hub is asked
+    @cache  # loaded after the folder was read, so that an error in the folder needs no request to a hub
     def count() -> Count:
         return counting(load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code")))
 
@@ -148,10 +148,10 @@ def _platform(settings: TrainerFile) -> str:
 
 
 def _device_keys(settings: TrainerFile) -> tuple[str, str]:
-    """Return the keys that hold the nodes of the engines, and the devices of a node."""
+    """Return the keys for the number of nodes with engines, and the number of devices of a node."""
     if settings.get("trainer.use_v1") and settings.get("trainer.v1.trainer_mode") == "separate_async":
         apart = ROLLOUT
-    else:  # recipes copy a section of their own over the rollout's keys
+    else:  # recipes copy a separate section over the rollout's keys
         apart = "rollout." if isinstance(settings.content.get("rollout"), dict) else ""
     if not apart or not settings.get(f"{apart}nnodes"):
         return "trainer.nnodes", "trainer.n_gpus_per_node"
@@ -160,18 +160,18 @@ def _device_keys(settings: TrainerFile) -> tuple[str, str]:
 
 
 def _unread(settings: TrainerFile) -> set[str]:
-    """Return the keys that this run does not read, though others do."""
+    """Return the keys that this run does not read, though other runs do."""
     places = (ROLLOUT, "rollout.", "trainer.")
     unread = {f"{place}{name}" for place in places for name in ("nnodes", "n_gpus_per_node")}
     unread -= {*_device_keys(settings)}
     sections = [ROLLOUT, MODEL]
-    own = sections[0 if settings.has(f"{ROLLOUT}mtp") else 1]  # the rollout's follows the model's where none is written
+    own = sections[0 if settings.has(f"{ROLLOUT}mtp") else 1]  # the rollout's key defaults to the model's
     unread |= {f"{one}mtp.enable_rollout" for one in sections if one != own or not settings.get(f"{one}mtp.enable")}
     return unread | ({f"{MODEL}lora_rank", f"{MODEL}lora.rank"} if settings.get(f"{MODEL}lora.merge") else set())
 
 
 def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
-    """Return the step, and how many devices its engines share."""
+    """Return the step, and the number of devices of all its engines."""
     nodes, per_node = (settings.get(key) for key in _device_keys(settings))
     if per_node is None:
         raise UserError(
@@ -190,15 +190,15 @@ def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     prompts = settings.get("data.train_batch_size")
     if not settings.get("trainer.use_v1"):
         prompts = settings.get("data.gen_batch_size") or prompts
-    # A rank of data parallelism schedules for itself, so it is one engine here.
+    # Each rank of data parallelism has its own scheduler, so it counts as an engine here.
     return TrainerStep(prompts, settings.get(f"{ROLLOUT}n"), devices // (tensor * pipeline), "samples"), devices
 
 
 def _lengths(settings: TrainerFile) -> tuple[int, int]:
-    """Return tokens of each prompt and of each answer.
+    """Return the tokens of each prompt and of each answer.
 
     Raises:
-        UserError: max_model_len leaves no room for an answer.
+        UserError: if max_model_len leaves no tokens for an answer.
     """
     prompt, answer = _length(settings, "prompt"), _length(settings, "response")
     most = settings.get(f"{ROLLOUT}max_model_len")
@@ -211,14 +211,14 @@ def _lengths(settings: TrainerFile) -> tuple[int, int]:
 
 
 def _length(settings: TrainerFile, what: str) -> int:
-    """Return tokens of a prompt or response; data.max_*_length is what the rollout's own key follows by default."""
+    """Return the tokens of a prompt or response: the rollout's key, else data.max_*_length."""
     own, followed = f"{ROLLOUT}{what}_length", f"data.max_{what}_length"
     length: int = settings.get(own if settings.has(own) else followed)
     return length
 
 
 def _quants(settings: TrainerFile) -> tuple[str, list[str]]:
-    """Return the quant of the weights that are there, and all that are measured."""
+    """Return the quantization of the existing weights, and all quantizations to measure."""
     dtype = settings.get(f"{ROLLOUT}dtype")
     if dtype not in QUANT_OF_DTYPE:
         raise UserError(

@@ -1,7 +1,7 @@
-"""What each key of verl's settings means for generation, as verl 0.8 and 0.9 have them.
+"""The effect of each key of verl's settings on generation, for verl 0.8 and 0.9.
 
-Read in verl's source at v0.8.0 and v0.9.0: rollout/vllm_rollout/vllm_async_server.py, rollout/llm_server.py and the
-agent loop. What verl reads but its vLLM rollout does not use is said so.
+Source: verl v0.8.0 and v0.9.0: rollout/vllm_rollout/vllm_async_server.py, rollout/llm_server.py and the agent loop.
+Entries mention keys that verl reads but its vLLM rollout does not use.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ROLLOUT = "actor_rollout_ref.rollout."
 MODEL = "actor_rollout_ref.model."
 
 VERSIONS = ("0.9", "0.8")
-"""Of verl, the newest first."""
+"""Supported versions of verl, newest first."""
 
 _EARLIER = {
     "0.9": {},
     "0.8": {f"{ROLLOUT}max_num_seqs": 1024, f"{ROLLOUT}calculate_log_probs": False, "trainer.use_v1": False},
 }
-"""Version -> what it has where nothing is written, as far as 0.9 has something else."""
+"""Version -> its defaults that differ from version 0.9."""
 
 
 def _index(value: Any) -> int:
@@ -40,7 +40,7 @@ def _index(value: Any) -> int:
 
 
 def _one(value: Any) -> int:
-    """Return 1, of what verl 0.8 and 0.9 refuse anything else."""
+    """Return 1, the only value that verl 0.8 and 0.9 accept for pipeline parallelism; raise `ValueError` otherwise."""
     if count(value) != 1:
         raise ValueError("1: verl's vLLM rollout has no other")
     return 1
@@ -96,7 +96,7 @@ _KEYS = (
     ),
     honoured(f"{ROLLOUT}cudagraph_capture_sizes", numbers, None, "engine argument compilation_config"),
     honoured(f"{ROLLOUT}engine_kwargs.vllm", mapping, {}, "engine arguments, each by its own name; null is left out"),
-    # what can't be measured yet, and what follows
+    # not measured yet, with the consequence
     unsupported(
         f"{ROLLOUT}ignore_eos", switch, False, (True,),
         "prompts are random tokens, so an answer has the length that the config says, wherever the model would end it",
@@ -170,7 +170,7 @@ _KEYS = (
     unsupported(
         "trainer.v1.trainer_mode", text, "sync", ("sync",), "measured as if no training ran at the same time",
     ),
-    # what verl's vLLM rollout does not read, or what lies beside generation
+    # not read by verl's vLLM rollout, or outside generation
     *neutral(
         "verl samples whatever it says, and sets no penalty",
         *(f"{ROLLOUT}{key}" for key in ("do_sample", "repetition_penalty")),
