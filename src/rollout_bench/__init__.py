@@ -1,6 +1,6 @@
-"""What the commands of rollout-bench share.
+"""The package of rollout-bench.
 
-One direction of flow: config -> plan -> spec -> record -> table -> summary, figures, report.
+Data flows in one direction: config -> plan -> spec -> record -> table -> summary, figures, report.
 """
 
 __version__ = "0.1.0"

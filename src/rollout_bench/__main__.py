@@ -1,4 +1,4 @@
-"""Measure, and look at what is planned, what was measured and what is possible.
+"""Measure RL rollouts with vLLM: run the workflow, print its plan, check the machine, compare results.
 
 `rollout-bench COMMAND --help` lists the options of a command.
 """
@@ -16,23 +16,23 @@ from rollout_bench.core.errors import UserError, did_you_mean, run_command
 NAME = "rollout-bench"
 
 COMMANDS = {
-    "run": ("workflow.run", "measure what is missing, then write summary and figures"),
-    "plan": ("workflow.plan", "print what is done, under way, missing or skipped, and the time left"),
-    "check": ("workflow.check", "print what a bug report needs, and for each problem its fix"),
-    "summarise": ("summarise.main", "make the tables of a results folder, wherever it was copied"),
+    "run": ("workflow.run", "measure missing launches, then write summary and figures"),
+    "plan": ("workflow.plan", "print launches done, under way and missing, skipped combinations, and the time left"),
+    "check": ("workflow.check", "print the facts for a bug report, and a fix for each problem"),
+    "summarise": ("summarise.main", "make the summary of a results folder, also of a copy"),
     "compare": ("compare.main", "compare two results folders"),
-    "discard": ("discard.main", "move records that are in doubt aside, to measure them again"),
+    "discard": ("discard.main", "move doubtful records aside, to measure them again"),
     "export": ("export.main", "write results as llm-d's Benchmark Reports"),
-    "collect": ("collect.main", "bring records home from where they were measured"),
-    "from-verl": ("trainers.from_verl", "make a config of the rollout that verl's settings describe"),
-    "from-trl": ("trainers.from_trl", "make a config of the rollout that TRL's settings describe"),
+    "collect": ("collect.main", "copy records from a cluster's volume into the local results"),
+    "from-verl": ("trainers.from_verl", "make a config from verl's settings"),
+    "from-trl": ("trainers.from_trl", "make a config from TRL's settings"),
     "trace": ("traces.main", "read the traces of a profile launch into one table of events"),
 }
-"""Sub-command -> its function in a module of `rollout_bench.commands`, imported only when it is run; what it does."""
+"""Sub-command -> function in a module of `rollout_bench.commands` (imported when the command runs), and purpose."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all that stands before a sub-command's own arguments."""
+    """Return the parser of the options before a sub-command."""
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -42,10 +42,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def dispatch() -> int:
-    """Run the sub-command that the command line names, as if it were a program; return its exit status.
+    """Run the sub-command of the command line; return its exit status.
 
     Raises:
-        UserError: there is no such sub-command, or the sub-command fails.
+        UserError: if the sub-command is unknown or fails.
     """
     word, *rest = sys.argv[1:] or ["--help"]
     if word.startswith("-"):

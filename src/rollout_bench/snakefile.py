@@ -1,4 +1,4 @@
-"""The interface between the Snakefile and the package: the plan, launches side by side, rounds of launches."""
+"""The functions that the Snakefile calls: plan of a config, start and end of a run, rounds, blocks, arguments."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
 ROUNDS = RESULTS / "rounds"
-"""Empty files, one for each number of launches of an experiment that was looked at; gone when the run ends."""
+"""Folder of empty marks: a mark for each round of an experiment that has ended. The end of the run deletes them."""
 
 
 def next_round(plan: Schedule) -> list[str]:
-    """Return the records that are wanted now and missing, in the order they run, and the rounds that wait for them.
+    """Return the missing records that are needed now, in the order of their launches, and the files of their rounds.
 
-    Once the file of a round is there, this is to be asked again. An experiment whose launch failed in this run gets no
-    further launch in it; the others do.
+    The caller asks again when the file of a round exists. An experiment with a failed launch in this run gets no
+    further launches in this run.
 
     Raises:
-        UserError: a record that is there can't be read, so that nobody can say whether more are wanted.
+        UserError: if a record can't be read, because the number of needed launches is then unknown.
     """
     wanted = _wanted(plan)
     missing = set(plan.missing_now())
-    moved = moved_since(PLAN_FILE) if _held else set()  # measured again in this run, whatever is wanted by now
+    moved = moved_since(PLAN_FILE) if _held else set()  # measured again in this run in any case
     records = [
         launch.record
         for launch in plan.launches
@@ -94,15 +94,15 @@ def next_round(plan: Schedule) -> list[str]:
 
 
 def round_file(mode: str, experiment: str, launches: int) -> Path:
-    """Return marks that so many launches of an experiment, and of its baseline, were there to be looked at."""
+    """Return the mark of a round: an experiment and its baseline have `launches` launches each."""
     return ROUNDS / mode / experiment / str(launches)
 
 
 def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
-    """Return records among the first `launches` of an experiment and of its baseline that are missing and to come.
+    """Return the missing records among the first `launches` of an experiment and its baseline, except given-up ones.
 
     Raises:
-        UserError: nothing of that name is selected.
+        UserError: if the config does not select the experiment.
     """
     own = plan.by_name.get((mode, experiment))
     if own is None:
@@ -120,13 +120,13 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
 
 
 def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
-    """Return the experiments that `own` may be compared with: one, as a rule; none for a baseline."""
+    """Return the baselines of `own`: usually one experiment, and none if `own` is a baseline."""
     wanted = cell_of(own, plan.config.baseline.named)
     return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])
 
 
 def _wanted(plan: Schedule) -> dict[str, int]:
-    """Return launches that are wanted of each experiment, by its folder name."""
+    """Return the number of launches that each experiment needs so far, by its folder name."""
     first = {e.name: min(DEFAULT_LAUNCHES, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
     if not RESULTS.is_dir():
         return first
@@ -135,7 +135,7 @@ def _wanted(plan: Schedule) -> dict[str, int]:
 
 
 def _given_up(plan: Schedule, record: str) -> bool:
-    """Return whether a block's launch is not tried again in this run, since it or one before it failed by itself."""
+    """Return whether a launch of a block is not tried again in this run, because it or an earlier launch failed."""
     if not _held or not plan.is_in_block(record):
         return False
     launch = plan.launch_of(record)
@@ -143,7 +143,7 @@ def _given_up(plan: Schedule, record: str) -> bool:
 
 
 def _failed_before(mode: str, experiment: str, launches: int) -> int | None:
-    """Return the first of so many launches that failed since the plan was written, and would fail anywhere else."""
+    """Return the first of the `launches` that failed in this run for a reason that does not depend on the node."""
     records = (record_path(RESULTS, mode, experiment, index) for index in range(launches))
     return next((index for index, record in enumerate(records) if failed_by_itself(record, PLAN_FILE)), None)
 
@@ -151,31 +151,31 @@ def _failed_before(mode: str, experiment: str, launches: int) -> int | None:
 PLAN_FILE = RESULTS / "plan.json"
 
 SHOWN_PLAN = RESULTS / f".plan-{os.getpid()}.json"
-"""What the rule plan prints: that of this call, also while a run goes by another one; gone when the call ends."""
+"""Plan of this call for the rule `plan`, separate from the plan of a simultaneous run. Deleted at the call's end."""
 
 CHECK_LOG = "logs/check.log"
 
 READING = frozenset({"plan", "check"})
-"""Rules that only look, so that they may run while another call measures into the same folder."""
+"""Read-only rules, which may run while another call measures into the same folder."""
 
 _held: list[filelock.BaseFileLock] = []
 _rules: set[str] = set()
-"""What this call runs."""
+"""Names of the rules that this call runs."""
 _began_s = time.time()
 
 
 def stop(error: UserError) -> NoReturn:
-    """End Snakemake with the two lines of `error` and exit status 1, with no traceback."""
+    """Print the two lines of `error` and end Snakemake with exit status 1, without a traceback."""
     print(error, file=sys.stderr, flush=True)
     sys.exit(1)
 
 
 def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
-    """Stop Snakemake where the default config, or what it keeps in this folder, can't be read, before it tries.
+    """Stop Snakemake early if the default config, the output folders or Snakemake's metadata can't be used.
 
     Args:
-        is_job: whether this is one of a cluster's jobs: its run has looked through Snakemake's notes already, of which
-            there is one for each file.
+        is_job: whether this is a job on a cluster. A job does not check the metadata again, which has one file for
+            each output.
         path: the default config.
     """
     try:
@@ -191,13 +191,14 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
 def plan_workflow(
     merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool
 ) -> tuple[Schedule, InstalledEngine]:
-    """Expand the merged config; stop Snakemake in two lines where it can't be.
+    """Return the plan of the merged config, and the engine; stop Snakemake with a two-line error if that fails.
 
     Args:
         merged: the config.
-        given: Snakemake's settings of it: files besides the default config, and what stands on the command line.
-        on_cluster: whether jobs are submitted, or this is one.
-        is_main: whether this is the call itself and no job of it, which takes doubtful records as they then are.
+        given: Snakemake's config settings: files besides the default config, and values of the command line.
+        on_cluster: whether jobs are submitted to a cluster, or this process is such a job.
+        is_main: whether this is the user's call and not one of its jobs. Only this call decides which records are
+            measured again.
     """
     try:
         for file in given.configfiles:
@@ -206,7 +207,7 @@ def plan_workflow(
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
         measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
-        # which rules are asked for is known only once all are read; check tells of every problem, not of the first
+        # The requested rules are not known yet. The rule check reports all problems, so skip these checks for it.
         if measured_here and "check" not in sys.argv:
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
             check_devices(config, matrix)
@@ -225,14 +226,14 @@ def plan_workflow(
 
 
 def _measured_again(plan: Schedule) -> set[str]:
-    """Return records of wanted launches whose models have other files now, with what they are compared with.
+    """Return the needed records whose model files have changed since, with the records compared with them.
 
     Raises:
-        UserError: called with --touch, which would move records and measure none, or for a part of what is compared.
+        UserError: if the call has --touch, which measures nothing, or --batch, which may separate compared launches.
     """
     again = with_partners(measured_with_other_files(plan), plan.experiments, plan.config.baseline.named)
     for word in sys.argv[1:] if again else ():
-        if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations too; no other option begins so
+        if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations, too; no other option begins like this
             raise UserError(f"{word.partition('=')[0]}: does not go with measuring launches again", "leave it out")
     if plan.config.launches != "auto" or not again:
         return again
@@ -241,15 +242,15 @@ def _measured_again(plan: Schedule) -> set[str]:
 
 
 def _places_on_cpu(config: Config) -> int:
-    """Return how many launches, or blocks of them, run side by side where the cores are divided."""
+    """Return the number of launches or blocks that may run simultaneously on divided cores."""
     return (config.devices or 1) if config.isolation == "per_device" else 1
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
-    """Stop `snakemake -j 4` without a cluster, and a cluster's jobs that would load one server all at once.
+    """Stop `snakemake --jobs 4` without a cluster, and cluster jobs that would load one endpoint simultaneously.
 
-    The former counts jobs that are submitted, and rules were read for those. Leases are a node's, so nothing keeps
-    launches of other nodes from the same endpoint.
+    `--jobs` is the number of submitted jobs, which need a cluster. Leases are local to a node, so they can't prevent
+    launches of several nodes from using the same endpoint.
     """
     served = [experiment.name for experiment in plan.matrix.experiments if experiment.spec.endpoint is not None]
     if served and workflow.resource_settings.nodes is not None and not workflow.local_exec:
@@ -261,10 +262,10 @@ def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
 
 
 def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> None:
-    """At the start of a real run that will make `outputs`: takes the folder for this process, puts the plan on disk.
+    """Start a real run that makes `outputs`: lock the results folder and write the plan.
 
-    The lock is the kernel's, so it is free the moment its holder dies, however it dies. Where `rules`, those that run,
-    only look, a folder that another run holds is left as it is, and none is held.
+    The kernel releases the lock when its process ends, for any reason. If all `rules` of this run are read-only, the
+    lock is not kept, and the folder of another run is not changed.
     """
     wanted = set(outputs)
     _rules.update(rules)
@@ -276,13 +277,13 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
         _held.append(lock)
         ownership.end_left_behind(Path.cwd())
         ownership.tell_of_claims(RESULTS)
-        # what a block lacks is measured, and what it has stays: its job leaves a mark, and no record is its output
+        # a block's output is a mark, so its existing records stay and only missing ones are measured
         measured = [
             launch.record
             for launch in plan.launches
             if launch.record in wanted and Path(launch.record).exists() and launch.record not in plan.again
         ]
-        if measured:  # forced, or written since by another run; Snakemake would delete it before a launch that may fail
+        if measured:  # forced, or written by another run meanwhile; Snakemake would delete it before the launch
             raise UserError(
                 f"{measured[0]}: is measured already",
                 "no option forces it; `rollout-bench discard --invalid` moves aside what is in doubt",
@@ -290,20 +291,20 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
         for group, error in plan.interleaving.unfit:
             if any(mark in wanted for mark, block in plan.blocks.items() if block.group is group):
                 raise error
-        # With launches: auto anything may become wanted during the run.
+        # With launches: auto, any launch may be needed later in the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
         asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
         for line in dropped_variables(plan.config, os.environ):
             print(line, file=sys.stderr, flush=True)
         _tell_cost(plan, asked)
         _tell_replaced(plan)
-        aside = set_aside(sorted(plan.again & asked))  # last: whatever ends the run before leaves all where it is
+        aside = set_aside(sorted(plan.again & asked))  # last, so that an earlier error moves nothing
         if aside is not None:
             print(*plan.changed, sep="\n", file=sys.stderr, flush=True)
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
         plan.again.clear()
         if _only_looks():
-            _held.pop().release()  # a run may begin meanwhile
+            _held.pop().release()  # so that a run may begin
     except filelock.Timeout:
         if not _only_looks():
             stop(
@@ -331,18 +332,19 @@ def _only_looks() -> bool:
 
 
 def _tell_cost(plan: Schedule, records: Collection[str]) -> None:
-    """Say what the launches will take that are measured now."""
+    """Print the expected duration of the launches of this run."""
     missing = {record for record in records if record in plan.again or not Path(record).exists()}
     if missing:
         print(f"{several(len(missing), 'launch')} to run: {plan.cost_of(missing)}", file=sys.stderr, flush=True)
 
 
 def end_well(plan: Schedule, scripts: Path) -> None:
-    """After a run in which no job failed.
+    """End a run in which no job failed.
 
-    Where launches of blocks did, whose jobs went on without these: as after a run in which a job failed, with exit
-    status 1 (SystemExit in onsuccess ends Snakemake 9.27 with its status). So ends the rule check where it has found a
-    problem, and has said so: a job that fails would bury it under Snakemake's own words.
+    A block's job may succeed although one of its launches failed. Such a run ends like a failed one, with exit status
+    1 (SystemExit in onsuccess ends Snakemake 9.27 with its status).
+    A run of the rule check that found a problem also ends with exit status 1. Its job does not fail, because
+    Snakemake's error message would hide the problem.
     """
     SHOWN_PLAN.unlink(missing_ok=True)
     if _held:
@@ -352,7 +354,7 @@ def end_well(plan: Schedule, scripts: Path) -> None:
 
 
 def _is_well() -> bool:
-    """Return whether the rule check has found no problem: so says the last line of check.py, unless it broke off."""
+    """Return whether the rule check found no problem: the last line of its log is "no problem found"."""
     try:
         said = Path(CHECK_LOG).read_text(errors="replace")
     except OSError:
@@ -361,7 +363,7 @@ def _is_well() -> bool:
 
 
 def _end_run(plan: Schedule, scripts: Path) -> None:
-    """As `end_well`, of a run that holds the folder."""
+    """End a run that holds the lock: delete its marks, or report failed launches of blocks and exit."""
     records = [Path(launch.record) for launch in plan.launches] if plan.blocks else []
     failed = [record for record in records if failed_by_itself(record, PLAN_FILE)]
     if not failed:
@@ -380,19 +382,21 @@ def _clean() -> None:
 
 
 def end_with_errors(plan: Schedule, scripts: Path) -> None:
-    """After a run in which a launch failed: writes the summary of what there is, marked incomplete."""
+    """End a run in which a launch failed: write a summary of the existing records, marked incomplete."""
     SHOWN_PLAN.unlink(missing_ok=True)
     if not _held:
         return
     _clean()
     records = [Path(launch.record) for launch in plan.launches]
-    tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])  # it can't itself
+    tell(
+        [error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)]
+    )  # of dead processes
     marks = {Path(one.record): Path(mark) for mark, block in plan.blocks.items() for one in block.launches}
     begun = [record for record in records if not _given_up(plan, str(record))]
     ownership.tell_of_jobs(begun, _began_s, marks)
     if all(state_of(path) == "missing" for path in records):
         return
-    if not _is_stale(plan):  # no job failed, so that the summary was written
+    if not _is_stale(plan):  # no job failed, so the summary is written already
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
     summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
@@ -401,16 +405,16 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
 
 
 def kept_folder(plan: Schedule) -> Path:
-    """Return the folder in which the last summary of this config is kept, with its figures."""
+    """Return the folder of this config's last summary and figures."""
     return RESULTS / SUMMARIES / name_after([Path(file) for file in plan.files])
 
 
 def _tell_replaced(plan: Schedule) -> None:
-    """Say where the summary that is kept under the name of this config is that of other files."""
+    """Print a warning if this run replaces a summary of other config files with the same name."""
     kept = kept_folder(plan)
     try:
         before = plan_of_summary(kept)
-    except UserError:  # nobody can read what it was of
+    except UserError:  # an unreadable summary names no files
         return
     if not _only_looks() and plan.files and before is not None and before.files not in ([], list(plan.files)):
         problem = f"{kept}: is the summary of {', '.join(before.files)}, and this run replaces it"
@@ -423,21 +427,21 @@ def _is_stale(plan: Schedule) -> bool:
 
 
 def figures(plan: Schedule) -> list[str]:
-    """Return the names of the figures that what is selected is drawn in."""
+    """Return the names of the figures of the selected experiments."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     timed = [spec for spec in specs if mode_of(spec.mode).generates]
     return list(names_of_specs({spec.mode for spec in specs}, timed, any(replicas(spec) > 1 for spec in specs)))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
-    """Return the records that are missing, asked for by `rule`, which is forced if it would tell of another state.
+    """Return the missing records as inputs of `rule`, and force `rule` if its summary is stale.
 
-    With `launches: auto` also the round after which this is asked again. Snakemake itself takes an output for up to
-    date whose inputs are missing, and knows nothing of records that came by copying. This is called when the rule's
-    job enters the DAG, before it is decided what runs, and again after each round.
+    With `launches: auto`, the result includes the round after which Snakemake calls this function again.
+    The rule is forced because Snakemake considers an output up to date if its inputs are missing, and does not detect
+    copied records. Snakemake calls this function when the rule's job enters the DAG, before it decides which jobs run.
 
-    With `--batch` all records, also those that are there: Snakemake takes a part of what it is given, and each batch
-    has to take its part of the same list.
+    With `--batch`, the result has all records, including existing ones. Each batch is a part of this list, so the list
+    must be the same for every batch.
     """
     batch = workflow.dag_settings.batch
     if batch is not None and batch.rulename == rule:
@@ -450,17 +454,17 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     except UserError as error:
         if not _held:
             stop(error)
-        wanted = []  # a record was damaged while the run goes on: the summary, which reads it too, tells
+        wanted = []  # a record was damaged during the run: the summary reports it
     if wanted or _is_stale(plan) or not is_plan(PLAN_FILE):
         Internals(workflow).force(rule)
     return _outputs_for(plan, wanted, Internals(workflow))
 
 
 def _outputs_for(plan: Schedule, records: Iterable[str], internals: Internals) -> list[str]:
-    """Return what jobs leave that measure missing `records`; that of a block runs also where its mark is there.
+    """Return the outputs of the jobs that measure `records`, and force jobs whose output exists already.
 
-    A run that was killed leaves marks behind, and what they stand for may be deleted since. A record that is to be
-    measured again is there until the run begins.
+    A block's mark may remain from a killed run although its records are deleted. A record that is measured again
+    exists until the run begins.
     """
     outputs = plan.outputs_for(records)
     for output in outputs:
@@ -470,9 +474,9 @@ def _outputs_for(plan: Schedule, records: Iterable[str], internals: Internals) -
 
 
 def _outputs_of_batches(plan: Schedule, internals: Internals) -> list[str]:
-    """Return what the jobs of all launches leave, the same for each batch.
+    """Return the outputs of the jobs of all launches, the same for each batch.
 
-    Blocks that are whole have their marks made here: the batch that measured them removed these when it ended.
+    This also restores the marks of complete blocks, because an earlier batch deletes its marks at its end.
     """
     missing = set(plan.missing)
     for mark, block in plan.blocks.items():
@@ -484,7 +488,7 @@ def _outputs_of_batches(plan: Schedule, internals: Internals) -> list[str]:
 
 
 def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
-    """Return the records that a round waits for: those of one experiment, and of its baseline, that are missing."""
+    """Return the outputs that a round waits for: missing launches of one experiment and its baseline."""
     try:
         return plan.outputs_for(missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches)))
     except UserError as error:
@@ -492,7 +496,7 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
 
 
 def needed(plan: Schedule, wildcards: Any) -> list[str]:
-    """Return what must be there before a launch: the checkpoint that it loads, if it is built here."""
+    """Return the input files of a launch, including its checkpoint if the workflow builds it."""
     launch = _launch(plan, wildcards)
     if plan.is_in_block(launch.record) and not Path(launch.record).exists():
         problem = f"{launch.record}: is measured in turn with what it is compared with, in one job for all of them"
@@ -501,26 +505,26 @@ def needed(plan: Schedule, wildcards: Any) -> list[str]:
 
 
 def needed_by_block(plan: Schedule, wildcards: Any) -> list[str]:
-    """Return what must be there before a block: what its launches load."""
+    """Return the checkpoints that the launches of a block load and the workflow builds."""
     return _checkpoints(_block(plan, wildcards).launches)
 
 
 def block_pattern() -> str:
-    """Return the mark that a block's job leaves, with wildcards; its experiment is the baseline's."""
+    """Return the mark of a block with wildcards. The experiment is the block's baseline."""
     return str(MARKS / "{mode}" / "{experiment}" / "launch-{launch}")
 
 
 def block_records(plan: Schedule, wildcards: Any) -> str:
-    """Return the records that a block's job is to write, a line for each."""
+    """Return the records that a block's job must write, a line for each."""
     launches = _block(plan, wildcards).launches
     missing = [x.record for x in launches if x.record in plan.again or not Path(x.record).exists()]
     return "".join(f"\n    {record}" for record in missing)
 
 
 def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """Return arguments of run_block.py that say what is measured, in which order, and how many at once.
+    """Return the arguments of run_block.py: launches, seed of the order, and number of simultaneous engines.
 
-    What failed in an earlier block of this run for a reason of its own would fail again, so it is left out.
+    An experiment that failed in an earlier block of this run would fail again, so it is left out.
     """
     block = _block(plan, wildcards)
     members = []
@@ -540,7 +544,7 @@ def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[st
 
 
 def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:
-    """Return the launches of a block but those that would fail, saying so; all if nothing else is left."""
+    """Return the launches of a block without those that would fail again, and print those; all if none remains."""
     kept, left_out = [], []
     for launch in block.launches:
         failed = _failed_before(launch.experiment.spec.mode, launch.experiment.name, launch.index)
@@ -556,12 +560,12 @@ def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:
 
 
 def priority(plan: Schedule, wildcards: Any) -> int:
-    """Higher for launches that run earlier."""
+    """Return the priority of a launch, higher for earlier launches."""
     return plan.priority_of(_launch(plan, wildcards).record)
 
 
 def block_priority(plan: Schedule, wildcards: Any) -> int:
-    """Higher for blocks that run earlier."""
+    """Return the priority of a block, higher for earlier blocks."""
     return plan.priority_of(_block(plan, wildcards).mark)
 
 
@@ -571,15 +575,12 @@ def _checkpoints(launches: Iterable[ScheduledLaunch]) -> list[str]:
 
 
 def checkpoint_pattern(plan: Schedule) -> str:
-    """Return where checkpoints are built, with wildcards for their name."""
+    """Return the folder of a built checkpoint, with a wildcard for its name."""
     return str(Path(plan.config.model_base) / "synthetic/{checkpoint}")
 
 
 def newest_source(*parts: str) -> str:
-    """Return the source file changed last among packages of rollout_bench and commands.
-
-    An input for what they derive.
-    """
+    """Return the newest source file among the given packages and scripts, as an input of rules that run them."""
     package = Path(__file__).parent
     scripts = package.parents[1] / "workflow" / "scripts"
     files = [path for part in parts for path in (package / part).rglob("*")]
@@ -589,7 +590,7 @@ def newest_source(*parts: str) -> str:
 
 
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
-    """Return arguments of the script that makes the checkpoint at `folder`."""
+    """Return the arguments of the script that builds the checkpoint at `folder`."""
     try:
         return plan.checkpoint_at(folder).arguments
     except UserError as error:
@@ -597,13 +598,13 @@ def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
 
 
 def dataset_arguments(plan: Schedule, record: str) -> list[str]:
-    """Return arguments of a measuring command that name the data set's file, where the workload has one."""
+    """Return the measuring command's argument for the data set, or none if the workload has no data set."""
     path = plan.launch_of(record).experiment.dataset_path
     return [] if path is None else [f"--dataset={path}"]
 
 
 def model_arguments(plan: Schedule) -> list[str]:
-    """Return arguments of check.py: where the weights of each model and quant are to be found."""
+    """Return the arguments of check.py: the place of the weights for each model and quantization."""
     pairs: dict[str, str] = {}
     for e in plan.matrix.experiments:
         if e.spec.endpoint is not None:

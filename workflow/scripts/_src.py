@@ -1,4 +1,4 @@
-"""Puts src/ on the path, so that these commands run in any Python, with nothing installed."""
+"""Puts src/ on the path, so that these commands run in any Python without installing rollout-bench."""
 
 import sys
 from pathlib import Path

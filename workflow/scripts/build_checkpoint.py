@@ -21,7 +21,7 @@ from rollout_bench.core.errors import UserError, run_command
 
 
 def main() -> int:
-    """Parse, build, and say what happened."""
+    """Build the checkpoint and print the result."""
     options = _parser().parse_args()
     shape = read_shape(options.shape)
     built = build_checkpoint(shape, options.format, options.out, config_only=options.config_only)
@@ -30,10 +30,10 @@ def main() -> int:
 
 
 def read_shape(text: str) -> ResolvedShape:
-    """Read a preset's name, a JSON object of `synthetic:` fields, or one of a complete shape.
+    """Return the shape from a preset's name, or from a JSON object of `synthetic:` fields or of a complete shape.
 
     Raises:
-        UserError: neither, or a field is wrong.
+        UserError: if the text is neither, or a field is invalid.
     """
     remedy = f'give a preset ({", ".join(PRESETS)}) or a JSON object such as \'{{"preset": "qwen3-tiny", "seed": 1}}\''
     try:
@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", required=True, help=f"weight format: {', '.join(FORMATS)}")
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="directory to make; a whole one is left alone"
+        "--out", required=True, type=Path, metavar="DIR", help="folder to make; a complete one is not changed"
     )
-    parser.add_argument("--config-only", action="store_true", help="no weights: enough for load_format: dummy")
+    parser.add_argument("--config-only", action="store_true", help="write no weights: enough for load_format: dummy")
     return parser
 
 

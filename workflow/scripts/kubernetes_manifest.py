@@ -1,4 +1,4 @@
-"""Write the Kubernetes Job that measures a config. Nothing is submitted: `kubectl apply` does that."""
+"""Write the manifest of a Kubernetes Job that measures a config. `kubectl apply` submits it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rollout_bench.plan.matrix import expand
 
 
 def main() -> int:
-    """Read, expand, write, say what to do next."""
+    """Write the manifest and print the next command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", metavar="CONFIG", help="the merged config as JSON; - is stdin")
+    parser.add_argument("config", metavar="CONFIG", help="the merged config as JSON; - means stdin")
     parser.add_argument("--python", help="interpreter that has the engine (default: engine.python of the config)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where it goes")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file for the manifest")
     arguments = parser.parse_args()
     merged = json.loads(sys.stdin.read() if arguments.config == "-" else Path(arguments.config).read_text())
     config = read_config(merged)

@@ -1,6 +1,6 @@
 """Make the JSON schema and the reference from the code: config, modes, metrics, records, commands.
 
-With --check it changes nothing and exits with 1 where a file is not what it would make.
+With --check it writes nothing, and the exit status is 1 if a file is out of date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCRIPTS = Path(__file__).resolve().parent
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare; exit status 1 where a file is out of date")
+    parser.add_argument("--check", action="store_true", help="only compare; exit status 1 if a file is out of date")
     arguments = parser.parse_args()
     stale = {path: content for path, content in made() if not path.is_file() or path.read_text() != content}
     if arguments.check and stale:
@@ -71,7 +71,7 @@ def _help_of(*command: str) -> str:
 
 
 def _rules() -> str:
-    """Return what `snakemake --list-rules` prints of the rules: name and what it does."""
+    """Return the output of `snakemake --list-rules`: name and description of each rule."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--list-rules", "--quiet"],
         cwd=REPOSITORY,

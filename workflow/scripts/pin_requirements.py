@@ -1,7 +1,7 @@
 """Resolve requirements/*.in into the pins requirements/*.txt and the conda environments environment*.yml.
 
-A pin stays while the inputs allow it; --upgrade takes the newest versions. `make pins` runs this with the pinned uv
-of `.venv`. It needs a package index, pip's configured one if there is one, and nothing else of `.venv`.
+A pin stays as long as the inputs allow it; --upgrade chooses the newest versions. `make pins` runs this script with
+the pinned uv of `.venv`. It needs only this uv and a package index: pip's configured index, if there is one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from setup_environment import uv_variables
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements"
 PYTHON_VERSION = "3.11"
-# The machine that each platform's wheels are for: the pins are the same wherever this runs.
+# The target machine of each platform's wheels, so that the pins do not depend on the machine that runs this.
 MACHINES = {
     "cpu": "x86_64-manylinux_2_28",
     "cuda": "x86_64-manylinux_2_34",
@@ -28,7 +28,7 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def compile_pins(platform: str, *options: str) -> None:
-    """Resolve `<platform>.in` into sorted `name==version` lines of `<platform>.txt`; exit where that is impossible."""
+    """Resolve `<platform>.in` into sorted `name==version` lines of `<platform>.txt`; exit if that is impossible."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--no-annotate"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--custom-compile-command", "make pins", *options]
     command += ["--python-version", PYTHON_VERSION, "--python-platform", MACHINES[platform]]
@@ -39,7 +39,7 @@ def compile_pins(platform: str, *options: str) -> None:
     # PyTorch's own index comes second, as in `make setup`.
     tries = [command, [*command, "--torch-backend", "cpu"]] if platform == "cpu" else [command]
     environment = {**uv_variables(sys.executable), **os.environ}
-    # An additional index may hold the files of one machine only, and uv takes a version from one index.
+    # An additional index may have files for one machine only, and uv takes all files of a version from one index.
     environment.pop("UV_INDEX", None)
     reasons = ""
     for tried in tries:
@@ -53,7 +53,7 @@ def compile_pins(platform: str, *options: str) -> None:
 
 
 def conda_environment(platform: str) -> str:
-    """Return the platform's conda file: the pins are spelt out, because Snakemake copies such a file elsewhere."""
+    """Return the platform's conda file. It lists all pins, because Snakemake copies the file to another folder."""
     holds = (REQUIREMENTS / f"{platform}.in").read_text().partition("\n-r ")[0]
     pins = [line for line in (REQUIREMENTS / f"{platform}.txt").read_text().splitlines() if not line.startswith("#")]
     options = [f"--extra-index-url {TORCH_CPU_INDEX}"] if platform == "cpu" else []
@@ -76,7 +76,7 @@ dependencies:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the inputs allow")
+    parser.add_argument("--upgrade", action="store_true", help="choose the newest versions that the inputs allow")
     args = parser.parse_args()
     for platform in MACHINES:
         compile_pins(platform, *(["--upgrade"] if args.upgrade else []))

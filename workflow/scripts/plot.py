@@ -1,4 +1,4 @@
-"""Draw the figures from the records in a results folder, as SVG, and put them into its summary.html."""
+"""Draw the figures of a results folder as SVG, and put them into its summary.html."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     of_modes = "; ".join(f"of {mode.name} mode {', '.join(mode.figures)}" for mode in MODES.values())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__} Where there is data for it: {of_modes}.",
+        description=f"{__doc__} Figures, if there is data for them: {of_modes}.",
         epilog="Exit status: 0 when the figures are drawn, 1 on an error, 3 when they are drawn without damaged "
-        "records, which are told on stderr.",
+        "records, which are listed on stderr.",
     )
     add_selection(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the figures go (default: RESULTS_DIR/figures)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the figures (default: RESULTS_DIR/figures)")
     parser.add_argument(
         "--also",
         type=Path,
         metavar="DIR",
-        help="they go to DIR/figures and into DIR/summary.html too, where a summary is kept",
+        help="write the figures to DIR/figures and into DIR/summary.html as well, if a summary is kept there",
     )
     parser.add_argument(
         "--figures",
         nargs="+",
         choices=NAMES,
         metavar="NAME",
-        help="draw these, also where there is no data for them: such a figure says why, and is not in summary.html: "
-        f"{', '.join(NAMES)} (default: those with data)",
+        help="draw these figures, even without data; a figure without data shows the reason and is not in "
+        f"summary.html: {', '.join(NAMES)} (default: all figures with data)",
     )
     return parser
 
 
 def main() -> int:
-    """Read, draw, and only then write."""
+    """Draw all figures, then write them."""
     arguments = parser().parse_args()
     results = results_of(arguments.results)
     collection = collect(results, chosen_plan(arguments))

@@ -1,4 +1,4 @@
-"""The command of rollout_bench/commands/traces.py, for any Python: nothing need be installed."""
+"""Runs rollout_bench/commands/traces.py in any Python, without installing rollout-bench."""
 
 import _src  # noqa: F401 (puts src/ on the path)
 

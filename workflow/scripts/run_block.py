@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Measures the launches of one block: starts their engines, lets them make their passes in turn, writes the records.
+"""Measures the launches of one block: starts their engines, runs their passes interleaved, writes the records.
 
-Each launch is measured as by run_launch.py, and leaves what that leaves. A launch that fails is left out, and the
-others go on. Runs in any Python that has vLLM; needs no Snakemake. Everything that the engines start ends with this
-command, also when it is killed.
+Each launch writes the same files as with run_launch.py. If a launch fails, the others continue. The script runs in any
+Python that has vLLM and needs no Snakemake. All processes of the engines end with this command, even if it is killed.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from rollout_bench.plan.order import block_orders
 
 
 class Member(Strict):
-    """One launch of the block, as --member names it."""
+    """One launch of the block, from --member."""
 
     spec: Path
     model: str
@@ -59,9 +58,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 all measured; else that of the first member that failed, as of run_launch.py (two lines "
-        "for each say why and what to do); with --attempt 0 also where others were measured and those that failed "
-        "would fail on any node; 130 or 143 interrupted.",
+        epilog="Exit status: 0 if all launches are measured; else the status of the first failed member, as for "
+        "run_launch.py (two lines for each give reason and remedy); with --attempt also 0 if some launches were "
+        "measured and the failed ones would fail on any node; 130 or 143 if interrupted.",
     )
     parser.add_argument(
         "--member",
@@ -69,36 +68,36 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         required=True,
         metavar="JSON",
-        help='a launch, the baseline first: {"spec": FILE, "model": MODEL, "dataset": FILE or null, "launch": I, '
-        '"out": FILE, "log": FILE}, each as the argument of run_launch.py; given once for each',
+        help='a launch: {"spec": FILE, "model": MODEL, "dataset": FILE or null, "launch": I, "out": FILE, '
+        '"log": FILE}, with values as for run_launch.py; once for each launch, the baseline first',
     )
     parser.add_argument(
         "--order-seed",
         type=int,
         default=0,
         metavar="N",
-        help="draws the order of passes in each round; launch I goes on in it where the block of launch I - 1 ended "
+        help="seed for the order of passes in each round; the block of launch I continues the order of launch I - 1 "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--at-once",
         type=int,
         metavar="N",
-        help="engines that live at the same time, at least 2: the baseline, and the others in groups (default: all)",
+        help="number of simultaneous engines, at least 2: the baseline, and the others in groups (default: all)",
     )
     parser.add_argument(
         "--start",
         choices=get_args(Started),
         default="in_turn",
-        help="in_turn: an engine starts once the one before has made its warm-up passes; together: all at once "
-        "(default: %(default)s)",
+        help="in_turn: an engine starts after the warm-up passes of the engine before; together: all engines start "
+        "simultaneously (default: %(default)s)",
     )
     add_common_arguments(parser)
     return parser.parse_args()
 
 
 def member(text: str) -> Member:
-    """Read --member; raise `argparse.ArgumentTypeError` where it is none."""
+    """Return the launch in the JSON of --member; raise `argparse.ArgumentTypeError` if it is invalid."""
     try:
         return Member.model_validate_json(text)
     except ValidationError as error:
@@ -107,7 +106,7 @@ def member(text: str) -> Member:
 
 
 def assigned(arguments: argparse.Namespace) -> list[Assignment]:
-    """Return what is to be measured; raise `UserError` where the arguments contradict each other or a spec."""
+    """Return the launches to measure; raise `UserError` if the arguments contradict each other or a spec."""
     members: list[Member] = arguments.member
     assignments = []
     for given in members:
@@ -127,7 +126,7 @@ def assigned(arguments: argparse.Namespace) -> list[Assignment]:
 
 
 def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> int:
-    """Measure all that is not settled; return the exit status."""
+    """Measure the launches without a record or a final failure; return the exit status."""
     statuses: dict[int, int] = {}
     left: list[int] = []
     with contextlib.ExitStack() as claims:
@@ -157,9 +156,10 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
 
 
 def is_over(records: Sequence[Path]) -> bool:
-    """Return whether a block left what it can: one record at least, and a failure of each that has none.
+    """Return whether a block is finished: at least one launch has a record, and each other launch a final failure.
 
-    A failure counts that was written in this run and would happen on any node. Then the run goes on with other blocks.
+    A failure is final if it was written in this run and would happen on any node. The run then continues with other
+    blocks.
     """
     plan = records[0].parent.parent.parent / "plan.json"
     measured = [record for record in records if state_of(record) == "measured"]
@@ -167,12 +167,12 @@ def is_over(records: Sequence[Path]) -> bool:
 
 
 def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Sequence[int]) -> Iterator[str]:
-    """Yield a sentence for each pair of which one side was measured before and the other is measured now.
+    """Yield a sentence for each launch whose partner was measured before: the two form no pair.
 
     Args:
         assignments: all launches of the block, the baseline first.
-        settled: positions of those whose records are there.
-        left: positions of those that are measured now.
+        settled: positions of the launches that have a record.
+        left: positions of the launches that are measured now.
     """
     for number in range(1, len(assignments)):
         for now, before in ((number, 0), (0, number)):
@@ -185,7 +185,10 @@ def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Se
 
 
 def interrupted(assignments: Sequence[Assignment], error: Interrupted) -> int:
-    """Say why the block was interrupted, where the scheduler knows, of each launch that did not say it itself."""
+    """Report the interruption; return the exit status.
+
+    If Slurm names a cause, each launch without a record or failure gets a failure with this cause.
+    """
     cause = slurm.word_on_own_job()
     if cause is None:
         say(f"interrupted by {error}: the engines were ended, nothing was written")
@@ -195,7 +198,7 @@ def interrupted(assignments: Sequence[Assignment], error: Interrupted) -> int:
 
 
 def alone(assignment: Assignment, signals: int) -> list[int]:
-    """Measure the only launch that is left, as one by itself; return its exit status."""
+    """Measure the only remaining launch without a block; return its exit status."""
     try:
         return [attempt(assignment, signals, slurm.word_on_own_job)]
     except UserError as error:
@@ -203,7 +206,7 @@ def alone(assignment: Assignment, signals: int) -> list[int]:
 
 
 def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:
-    """Measure launches in one block; return the exit status of each."""
+    """Measure launches interleaved in one block; return the exit status of each."""
     outs = frozenset(assignment.out for assignment in assignments)
     assignments = [replace(assignment, mates=outs - {assignment.out}) for assignment in assignments]
     first = assignments[0]
@@ -228,7 +231,7 @@ def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], sig
 
 
 def failed(error: UserError) -> int:
-    """Print the two lines of a launch that failed; return its exit status."""
+    """Print the two lines of a failed launch's error; return its exit status."""
     print(error, file=sys.stderr, flush=True)
     return error.status
 
@@ -243,7 +246,7 @@ def main() -> int:
         if any(assignment.spec.platform == "ascend" for assignment in assignments):
             slurm.see_granted_npus()
         status = measure(arguments, assignments, signals)
-    if "vllm" in sys.modules:  # whose libraries print what they leak when an interpreter ends
+    if "vllm" in sys.modules:  # its libraries print warnings about leaks when the interpreter ends
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures one launch: starts the engine or its server, runs warm-up and measured iterations, writes the record.
 
-Runs in any Python that has vLLM; needs no Snakemake. Everything that the engine starts ends with this command,
-also when it is killed.
+The script runs in any Python that has vLLM and needs no Snakemake. All processes of the engine end with this command,
+even if it is killed.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 measured; 1 failed (two lines say why and what to do), 75 where the node was at fault "
-        "and another may do; 130 or 143 interrupted.",
+        epilog="Exit status: 0 if measured; 1 if failed (two lines give reason and remedy); 75 if the node was at "
+        "fault and another node may succeed; 130 or 143 if interrupted.",
     )
     parser.add_argument("--spec", type=Path, required=True, metavar="FILE", help="spec.json of the experiment")
     parser.add_argument("--model", required=True, metavar="MODEL", help="folder with the weights, or hub id")
-    parser.add_argument("--dataset", type=Path, metavar="FILE", help="the workload's data set, where it has one")
+    parser.add_argument("--dataset", type=Path, metavar="FILE", help="the workload's data set, if it has one")
     parser.add_argument("--launch", type=int, required=True, metavar="I", help="index of the launch, from 0")
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE",
-        help="record to write, results/<mode>/<experiment>/launch-<i>.json; one row per sequence goes beside it",
+        help="record to write, results/<mode>/<experiment>/launch-<i>.json; its side files are written beside it",
     )
-    parser.add_argument("--log", type=Path, required=True, metavar="FILE", help="takes the engine's output")
+    parser.add_argument("--log", type=Path, required=True, metavar="FILE", help="file for the engine's output")
     add_common_arguments(parser)
     return parser.parse_args()
 
