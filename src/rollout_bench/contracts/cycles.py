@@ -127,7 +127,7 @@ class MemoryLook(Strict):
     """The engine's memory at one moment of a transition."""
 
     when: Literal["before", "asleep", "after"] = Field(
-        description="before: at the end of the iteration; asleep: paused or asleep; after: at the end."
+        description="before: at the end of the iteration; asleep: paused or asleep; after: at the transition's end."
     )
     device_free_bytes: int | None = absent("Free memory of the worker's device with the least. Null on cpu.", ge=0)
     host_bytes: int = Field(
@@ -144,17 +144,17 @@ class Agreement(Strict):
 
     tensors: int = Field(ge=1, description="Tensors of the trainer.")
     not_received: int = Field(
-        ge=0, description="Tensors among these that the engine did not receive, or received with differences."
+        ge=0, description="Trainer's tensors that the engine did not receive, or received with differences."
     )
     found: int = Field(
         ge=0,
         description=(
-            "Tensors among these that are readable in the engine after loading: under their own name, or as rows"
-            " of a tensor that vLLM fuses from several. Of a tensor split over ranks, the rank's part is "
+            "Trainer's tensors that are readable in the engine after loading: under their own name, or as rows "
+            "of a tensor that vLLM fuses from several. Of a tensor split over ranks, the rank's part is "
             "compared. Tensors that are packed for a kernel or split unevenly are not readable."
         ),
     )
-    not_loaded: int = Field(ge=0, description="Tensors among the found ones that differ from the trainer's.")
+    not_loaded: int = Field(ge=0, description="Tensors among found that differ from the trainer's.")
     first: str | None = absent("Name of the first tensor that was not received or not loaded. Null if there is none.")
 
 
@@ -166,12 +166,12 @@ class WeightProof(Strict):
     trained: int = Field(
         ge=0,
         description=(
-            "Tensors among these that other weights must change: weights and biases of linear layers and "
+            "Tensors of the model that other weights must change: weights and biases of linear layers and "
             "experts, the embedding and the output head; in cycles also weights of norms."
         ),
     )
     changed: int = Field(ge=0, description="Tensors that differ from the previous proof.")
-    changed_trained: int = Field(ge=0, description="Tensors among these that other weights must change.")
+    changed_trained: int = Field(ge=0, description="Tensors among changed that other weights must change.")
     not_finite: int = Field(ge=0, description="Tensors with an infinite value or NaN.")
     checksum: str = Field(pattern="^[0-9a-f]{16}$", description="Checksum over all tensors, by name.")
     tokens: str = Field(

@@ -1,6 +1,6 @@
 """Records of profile and drift launches.
 
-They have no throughput by design, because the profiler slows the engine down.
+Profiles have no throughput by design, because the profiler slows the engine down.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TraceFile(Strict):
     phase: Phase = Field(description="Phase of its steps.")
     rank: int = Field(ge=0, description="Rank of the worker.")
     source: Literal["torch", "torch_npu"] = Field(description="Profiler that wrote it.")
-    size_bytes: int = Field(gt=0, description="Its size on disk.")
+    size_bytes: int = Field(gt=0, description="Size on disk.")
 
 
 class Profile(Launched):
@@ -60,7 +60,7 @@ class Profile(Launched):
     host: list[HostUse] = Field([], description="Other activity of the machine during each window of steps.")
     devices: list[DeviceUse] = Field([], description="Readings of each device for each window.")
     traces: list[TraceFile] = Field(min_length=1, description="Files of the profiler.")
-    traces_folder: str = Field(description="Name of the folder beside this file with the traces.")
+    traces_folder: str = Field(description="Name of the traces' folder beside this file.")
 
     @property
     def timed_s(self) -> dict[str, float]:
@@ -93,5 +93,5 @@ class Drift(Launched):
     )
     scored_tokens: int = Field(gt=0, description="Tokens that were scored with each batch size, without prompts.")
     scores_file: str = Field(description="Name of the side file beside this one: a row for each sequence and batch.")
-    scores: int = Field(gt=0, description="Rows in it.")
+    scores: int = Field(gt=0, description="Rows in the side file.")
     side_files_sha256: dict[str, str] = Field(description="SHA-256 of the side file by its name.")

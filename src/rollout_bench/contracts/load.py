@@ -278,8 +278,8 @@ class EndpointSpec(Strict):
         {}, description="Further headers. ${NAME} is replaced by an environment variable, which secrets must use."
     )
     tokenizer: Text | None = absent(
-        "Folder or hub id of its model's tokenizer, which makes the text of prompts that travel as text, and reads "
-        "data sets of text; token ids of prompts are those that it has. Null: a common word stands for each token, and "
+        "Folder or hub id of its model's tokenizer, for prompts that are sent as text, for "
+        "data sets of text, and for the range of token ids. Null: prompts as text have a common word per token, and "
         f"token ids are below {ENDPOINT_VOCABULARY}."
     )
 

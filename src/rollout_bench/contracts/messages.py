@@ -50,8 +50,8 @@ class MessageRead(Strict):
     waited_s: float = Field(
         ge=0,
         description=(
-            "Part of this time, in seconds, until the reader was ready: until it asked for a message. A socket "
-            "is read by a separate thread, which is ready after decoding the previous message."
+            "Part of transport_s until the reader was ready: until it asked for a message. A socket is read by a"
+            " separate thread, which is ready after decoding the previous message."
         ),
     )
     decode_s: float = Field(ge=0, description="From its bytes until the reader had the object, in seconds.")
@@ -80,9 +80,9 @@ class MessageDifference(Strict):
 class MessageContent(Strict):
     """Content of a message. The previous message is the last one of the same link, writer and method."""
 
-    inline_bytes: int = Field(ge=0, description="Bytes of its main part.")
+    inline_bytes: int = Field(ge=0, description="Bytes of the main part.")
     out_of_band_bytes: int = Field(ge=0, description="Bytes of the out-of-band buffers.")
-    buffers: int = Field(ge=0, description="Number of these buffers.")
+    buffers: int = Field(ge=0, description="Number of out-of-band buffers.")
     through: Literal["ring", "socket"] = Field(description="ring: shared memory; socket: ZMQ.")
     distance: int | None = Field(description="Distance to the previous message, in bytes. Null for the first.")
     distance_by: Literal["levenshtein", "runs"] | None = Field(
@@ -147,15 +147,17 @@ class MessageStep(Strict):
     phase: Phase = Field(description="Phase of the step.")
     tokens: int = Field(ge=0, description="Scheduled tokens.")
     sequences: int = Field(ge=0, description="Scheduled sequences.")
-    new_requests: int = Field(ge=0, description="Sequences among these that are new to the workers.")
-    new_prompt_tokens: int = Field(ge=0, description="Tokens of their prompts.")
+    new_requests: int = Field(ge=0, description="Scheduled sequences that are new to the workers.")
+    new_prompt_tokens: int = Field(ge=0, description="Prompt tokens of the new sequences.")
     began_s: float = Field(ge=0, description="Beginning of scheduling, in seconds after the pass began.")
-    latency_s: float = Field(gt=0, description="From then until the scheduler had processed the output, in seconds.")
+    latency_s: float = Field(
+        gt=0, description="From the beginning of scheduling until the scheduler had processed the output, in seconds."
+    )
     elapsed_s: float = Field(
         gt=0,
         description=(
-            "The same from the end of the previous step if that is later, in seconds: unlike latencies, these "
-            "times do not overlap."
+            "Like latency_s, but from the end of the previous step if that is later, in seconds: these times do "
+            "not overlap."
         ),
     )
 
@@ -175,7 +177,7 @@ class ProbeUse(Strict):
 
     batch: int = Field(gt=0, description="Sequences of the pass.")
     cost_s: float = Field(ge=0, description="Calls times their cost, summed over all processes, in seconds.")
-    share: float = Field(ge=0, description="The same over the time of all steps.")
+    share: float = Field(ge=0, description="cost_s over the time of all steps.")
 
 
 class Messages(Launched):
@@ -192,9 +194,9 @@ class Messages(Launched):
     probe: ProbeCost = Field(description="Cost of probing a message.")
     probes: list[ProbeUse] = Field(min_length=1, description="Overhead of the probes in each pass for times.")
     host: list[HostUse] = Field([], description="Other activity of the machine during each pass for times.")
-    devices: list[DeviceUse] = Field([], description="Readings of each device for each such pass.")
+    devices: list[DeviceUse] = Field([], description="Readings of each device for each pass for times.")
     messages_file: str = Field(description="Name of the side file beside this one: a row for each message.")
-    messages: int = Field(gt=0, description="Rows in it.")
+    messages: int = Field(gt=0, description="Rows in the side file.")
     side_files_sha256: dict[str, str] = Field(description="SHA-256 of the side file by its name.")
 
     @property

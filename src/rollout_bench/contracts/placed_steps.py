@@ -131,7 +131,7 @@ class RankStep(Strict):
     )
     output_tokens: int = Field(ge=0, description="Generated tokens of these sequences.")
     trained_sequences: int = Field(ge=0, description="Sequences that it trained on.")
-    trained_tokens: int = Field(ge=0, description="Their tokens, prompts included.")
+    trained_tokens: int = Field(ge=0, description="Tokens of the sequences that it trained on, prompts included.")
     loss: float | None = absent("Mean loss over its micro-batches. Null if it did not train.")
     asleep: AsleepMemory | None = absent("Memory that its engine freed during sleep. Null if it did not sleep.")
 

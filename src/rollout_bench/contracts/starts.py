@@ -54,7 +54,7 @@ class StartupSettings(Strict):
 class StartupSpec(Strict):
     """Conditions of an engine's start."""
 
-    caches: CacheState = Field(description="Its compile caches.")
+    caches: CacheState = Field(description="State of the compile caches.")
     load_formats: StartFormat = Field(description="Method of loading weights.")
     launchers: Literal["warm"] | None = absent("warm: a process has imported the engine before the start begins.")
 
@@ -85,7 +85,7 @@ class StartPhase(Strict):
     name: PhaseName = Field(description="Name of the phase.")
     began_s: float = Field(ge=0, description="Beginning, in seconds after the launch's beginning.")
     ended_s: float = Field(ge=0, description="End. Other phases may lie in between.")
-    elapsed_s: float = Field(ge=0, description="Its own time, without nested phases, in seconds.")
+    elapsed_s: float = Field(ge=0, description="The phase's own time, without nested phases, in seconds.")
 
 
 class StartCourse(Strict):
@@ -96,7 +96,7 @@ class StartCourse(Strict):
 
     phases: list[StartPhase] = Field(description="Phases that occurred, in the order of their beginnings.")
     rest_s: float = Field(ge=0, description="Time outside all phases, in seconds.")
-    until_token_s: float = Field(gt=0, description="The whole, in seconds.")
+    until_token_s: float = Field(gt=0, description="The whole start, in seconds.")
     after_s: float | None = absent(
         ("Seconds from the launch's beginning to the start's. Null if they are the same, and in earlier records."),
         ge=0,

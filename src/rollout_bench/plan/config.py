@@ -122,13 +122,13 @@ class ComparisonSettings(Strict):
     metrics: dict[ComparedMode, Metrics] = Field(
         {mode.name: list(mode.metrics) for mode in MODES.values() if mode.metrics},
         description=(
-            "Mode -> what its experiments are compared by, each in a column of its own, of: "
+            "Mode -> metrics of its comparisons, each in a separate column, from: "
             f"{', '.join(f'`{name}`' for name in COMPARED)}; "
-            "modes that are left out keep their default. The figure shows the first, which decides. Where less is "
-            "better, as with times, the speed-up is the inverse ratio: above 1 is always better. Only online has the "
-            "metrics of requests (goodput_requests_per_s needs a limit in slo), only cycle whole_step_s and cycle_s, "
-            "only placement placed_step_s. Where requests arrive at a rate that the server keeps up with, "
-            "output_tokens_per_s and step_time_s are set by the load and get no verdict."
+            "other modes keep their default. The figure shows the first metric, which is decisive. If less is "
+            "better, as with times, the speed-up is the inverse ratio, so above 1 is always better. Only online has "
+            "the metrics of requests (goodput_requests_per_s needs a limit in slo), only cycle whole_step_s and "
+            "cycle_s, only placement placed_step_s. If requests arrive at a rate and the server keeps up, "
+            "the load determines output_tokens_per_s and step_time_s, and these get no verdict."
         ),
     )
 

@@ -338,7 +338,7 @@ def check_drift(config: Config) -> None:
     """Check that drift mode has a selected reference and enough sequences for each batch size.
 
     Raises:
-        UserError: it has not.
+        UserError: the reference is not selected, or a batch size exceeds the number of sequences.
     """
     if DRIFT.name not in config.modes:
         return

@@ -79,7 +79,7 @@ class InterleavedGroup(Strict):
     """Experiments whose launches of one index are measured as one block."""
 
     mode: str = Field(description="Mode of measurement.")
-    experiments: list[str] = Field(description="Their folder names, the baseline's first.")
+    experiments: list[str] = Field(description="Folder names of the experiments, the baseline's first.")
     name: str = Field(description="Common and differing names of the experiments, in words.")
     at_once: int = Field(ge=2, description="Maximum number of engines that are alive simultaneously.")
     started: Literal["in_turn", "together"] = Field(
@@ -143,7 +143,7 @@ def read_plan(path: Path) -> PlanFile:
     """Read and validate a plan file.
 
     Raises:
-        UserError: it is not valid; the message names file and field.
+        UserError: the file is not a valid plan; the message names file and field.
     """
     return read_model(path, PlanFile, "give the path of a plan file; the workflow writes a damaged one again")
 

@@ -249,7 +249,7 @@ def _check_load(config: Config, written: str, key: str, value: Any) -> None:
     """Check that a sweep's value is possible for every workload.
 
     Raises:
-        UserError: it is not, whatever the workload's other keys are.
+        UserError: it is impossible, whatever the workload's other keys are.
     """
     for workload in config.workloads:
         try:
@@ -324,7 +324,7 @@ def _check_key(where: str, key: str) -> None:
 
 
 def _word(key: str, value: Any) -> str:
-    """Return a value in the form for names."""
+    """Return a value as written in a setting's name."""
     words = {True: "true", False: "false", None: "null"}
     word = words[value] if isinstance(value, bool) or value is None else str(value).replace("_", "-")
     if isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word):
