@@ -20,11 +20,12 @@ from rollout_bench.plan.config import ComparisonSettings, Precision
 from rollout_bench.plan.serving import Slo
 
 PLAN_SCHEMA_VERSION: Literal[1] = 1
-"""Increased when a field of the plan file is added, removed or changes its meaning. 1 had no `comparison`, 2 neither
-`precision` nor `weights`, 3 no `slo`, 5 no `order_seed`, 6
-neither `interleaved` nor `not_interleaved`, 7 no `setting` of an experiment and of what is skipped, 8 no `devices`
-of an experiment, 10 neither `differing` nor `known` of a launch; up to 10 `precision` and `comparison`
-had more keys, which are not read."""
+"""Increased when a field of the plan file is added, removed or changes its meaning.
+
+Fields that earlier versions lack: 1 `comparison`; 2 `precision` and `weights`; 3 `slo`; 5 `order_seed`; 6 `interleaved`
+and `not_interleaved`; 7 `setting` of experiments and skipped combinations; 8 `devices` of an experiment; 10
+`differing`, and `known` of a launch. Up to 10, `precision` and `comparison` had more keys, which are not read.
+"""
 
 
 def cost_in_words(launches: Iterable[tuple[float | None, int]], *, least: bool = False) -> str:
@@ -120,7 +121,7 @@ class PlanFile(Strict):
     not_interleaved: list[str] = Field(
         [], description="Comparisons that could be interleaved but are not, with the reason: one line each."
     )
-    launches: list[PlannedLaunch] = Field(description="In the order of running.")
+    launches: list[PlannedLaunch] = Field(description="In order of execution.")
     again: list[str] = Field(
         [],
         description=(

@@ -86,9 +86,9 @@ BUILT_IN: dict[Platform, dict[str, Quant]] = {
         ),
         "bf16-kv8": _with_fp8_cache(_BF16, "bf16"),
         "w8a8-kv8": _with_fp8_cache(_CPU_W8A8, "w8a8"),
-        # no kernel for experts on cpu; with AMX vLLM makes activations int8 and weights uint8, which is not this
-        # its kernel for experts exists only for accelerators
+        # vLLM's kernel of fp8-channel for experts exists only for accelerators
         "fp8-channel": _quant("bf16", "float8_e4m3fn", method="(?i)fp8", moe=False, quantization="fp8_per_channel"),
+        # no kernel for experts on cpu; with AMX, vLLM uses int8 activations and uint8 weights, another quantization
         "w4a16": _quant("compressed-tensors-w4a16", "int32", method="(?i)wna16", moe=False),
     },
     "cuda": {

@@ -104,7 +104,7 @@ def mark_of(mode: str, baseline: str, index: int | str) -> str:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All launches of a matrix that may be wanted, in the order of running.
+    """All launches of a matrix that may be wanted, in order of execution.
 
     Launch 0 of every experiment precedes launch 1 of any, so that drift of the machine affects all alike. Within such
     a round the order is balanced and differs between rounds (`plan.order`). `order_seed` draws it, and the plan file
@@ -130,7 +130,7 @@ class Schedule:
         return self.missing_now()
 
     def missing_now(self) -> list[str]:
-        """Return paths of the records that do not exist or are measured again, in the order of running.
+        """Return paths of the records that do not exist or are measured again, in order of execution.
 
         With launches: auto, the maximum number is included.
         """
@@ -161,7 +161,7 @@ class Schedule:
 
     @cached_property
     def blocks(self) -> dict[str, ScheduledBlock]:
-        """Mark -> block, in the order of running."""
+        """Mark -> block, in order of execution."""
         by_name = {e.name: group for group in self.interleaving.groups for e in group.members}
         found: dict[tuple[str, int], dict[str, ScheduledLaunch]] = {}
         for launch in self.launches:
@@ -180,7 +180,7 @@ class Schedule:
         return {launch.record: block.mark for block in self.blocks.values() for launch in block.launches}
 
     def outputs_for(self, records: Iterable[str]) -> list[str]:
-        """Return the distinct outputs of the jobs that measure `records`, in the order of running.
+        """Return the distinct outputs of the jobs that measure `records`, in order of execution.
 
         The output is a block's mark, or the record itself.
         """

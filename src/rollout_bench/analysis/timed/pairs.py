@@ -63,11 +63,9 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whol
     """Return the log ratio of launch `own` to its partner `other`, which both have `metric`.
 
     - In one block: the trimmed mean of the log ratios of their iterations, over the rounds that both have. A
-    disturbance
-      that slows all engines in a round is in both iterations, so it cancels.
-    - Not in a block, both with at least `MIN_PASSES` iterations and `iterations: auto`: the difference of the trimmed
-    means
-      of their iterations' logarithms.
+      disturbance that slows all engines in a round is in both iterations, so it cancels.
+    - Not in a block, both with at least `MIN_PASSES` iterations and `iterations: auto`: the difference of the
+      trimmed means of their iterations' logarithms.
     - Otherwise, for metrics of launches only, or with `whole`: the log ratio of the launches' values.
 
     Return None if a block's launches share no round.

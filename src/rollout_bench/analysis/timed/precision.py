@@ -71,9 +71,9 @@ def with_enough(
 class _Compared:
     """An experiment, or a load of a sweep, with its baseline.
 
-    `log_ratios` are the log ratios of its pairs by launch in `metric`, the deciding one; all are computed in the way
-    `ways`. `there` are the launches that both whole experiments have, because an invalid launch may lack this load.
-    `spoilt` are launches without a pair for a reason that will affect further launches as well.
+    `log_ratios` are the log ratios of its pairs by launch in the deciding `metric`; `ways` is their single way.
+    `there` are the launches that both whole experiments have, because an invalid launch may lack this load. `spoilt`
+    are launches without a pair for a reason that will affect further launches as well.
     """
 
     own: TimedExperiment
