@@ -196,7 +196,7 @@ _SomeLaunches = Annotated[int, Field(ge=1, le=MOST_LAUNCHES)]
 Launches = Annotated[_SomeLaunches | Literal["auto"] | dict[str, _SomeLaunches], BeforeValidator(_launches)]
 Passes = Annotated[Count | Literal["auto"], BeforeValidator(_number_or_auto)]
 AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
-"""A limit of launches for `launches: auto`; the simulation of levels for more looks would take long."""
+"""Maximum number of launches for `launches: auto`; the simulation of more looks would be slow."""
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]
 MaybeAuto = Annotated[bool | Literal["auto"], BeforeValidator(_switch_or_auto)]
 Tokens = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000_000)]
@@ -229,7 +229,7 @@ Sweep = Annotated[
     ],
     Field(max_length=10),
 ]
-"""Values of each key; read from text as those of `Args` are."""
+"""Values of each key, read from text like the values of `Args`."""
 
 Args = Annotated[dict[Text, Any], BeforeValidator(_typed_args)]
 """Any values; numbers, true, false and null are also read from text, since values on the command line are text.

@@ -120,7 +120,7 @@ class Schedule:
     again: set[str] = field(default_factory=set)
     """Existing records that are measured again; empty once the run has moved them away."""
     changed: list[str] = field(default_factory=list)
-    """A line for each model whose files differ from those at the time of some of these records."""
+    """A line for each model whose files have changed since some of these records were measured."""
     files: tuple[str, ...] = ()
     """Configs that are merged over the default one."""
 

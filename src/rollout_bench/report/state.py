@@ -55,9 +55,9 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
 def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
     """Return whether the summary in one of `places` (default: `results`) must be made again.
 
-    It must if one of its files is missing, or if a record, side file or failure was added, removed or changed. It must
-    also for another plan, and as long as a record is damaged, so that each run reports it. Expected durations of
-    launches do not matter.
+    The reasons are a missing file of the summary, an added, removed or changed record, side file or failure, or another
+    plan. A damaged record is a reason as well, so that each run reports it. Expected durations of launches do not
+    matter.
     """
     states = []
     for folder in places or (results,):

@@ -78,8 +78,8 @@ def percentile_interval(
     """Return the percentile 100 `p` of samples [..., n] with the two-sided interval of `interval_ranks`.
 
     The estimate is the value of rank ceil(n p): the smallest value that n p of the values do not exceed. Values in
-    groups may carry only as much information as `independent` <= n independent values (None: all n). The ranks are
-    then those of a sample of that size, as the same shares of the sample.
+    groups may carry only as much information as `independent` <= n independent values (None: all n). The ranks
+    are then computed for that size and scaled to the sample.
 
     Raises:
         ValueError: as in `interval_ranks`, or a value is not finite.

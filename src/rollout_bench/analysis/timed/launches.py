@@ -22,13 +22,13 @@ class LaunchMeasures:
     """Numbers of one launch.
 
     `values` has each known metric by its name. `iteration_output_tokens_per_s` has one value per measured iteration,
-    and `warmup_output_tokens_per_s` one per warm-up iteration, which nothing else uses. `service` has the service
-    metrics of an online launch; None offline or without a side file. `paired` is False if it is not a fair pair with
-    its partner in the baseline.
+    and `warmup_output_tokens_per_s` has one per warm-up iteration, only for figures. `service` has the service metrics
+    of an online launch; None offline or without a side file. `paired` is False if it is not a fair pair with its
+    partner in the baseline.
 
-    `passes` are the measured iterations. `block` is the id of the block in which they were interleaved with those of
-    other engines, or None. `automatic` is whether `iterations: auto` set their number. `kv_cache` is None if it could
-    not be inspected. `anatomies` has the iterations with known times of sequences, by their index.
+    `passes` are the measured iterations. `block` is the id of the block of interleaved engines, or None. `automatic` is
+    whether `iterations: auto` set the number of iterations. `kv_cache` is None if it could not be inspected.
+    `anatomies` has the iterations with known times of sequences, by their index.
     """
 
     launch: int
