@@ -94,7 +94,7 @@ def next_round(plan: Schedule) -> list[str]:
 
 
 def round_file(mode: str, experiment: str, launches: int) -> Path:
-    """Return the mark of a round: an experiment and its baseline have `launches` launches each."""
+    """Return the mark of the round in which an experiment and its baseline reach `launches` launches."""
     return ROUNDS / mode / experiment / str(launches)
 
 

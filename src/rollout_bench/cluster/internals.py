@@ -41,7 +41,7 @@ class Internals:
         self._workflow.dag.forcerules.add(self._workflow.get_rule(rule))
 
     def force_output(self, path: str) -> None:
-        """Run the job of an output even if the file exists, for a mark whose records are gone."""
+        """Run the job of an output even if the file exists: the output may be a mark whose records are gone."""
         self._workflow.dag.forcefiles.add(path)
 
     def outputs_to_make(self) -> list[str]:

@@ -35,7 +35,7 @@ SPARE_S = 900.0
 """Seconds that a launch may exceed its time limit: end of the engine, writing of files, differing clocks."""
 
 PATIENCE_S = 60.0
-"""Seconds that we wait for the end of a process of the same job on a failed node."""
+"""Seconds to wait for the end of a process of the same job that a failed node left behind."""
 
 
 class Owner(Strict):
@@ -156,7 +156,7 @@ def give_up(path: Path, dead: Owner) -> None:
 
 
 JOB_LOGS = Path("logs/slurm")
-"""Folder of the Slurm jobs' logs in the profile: rule_launch/<mode>_<experiment>_<launch>/<job>.log."""
+"""Folder of the logs of Slurm jobs. A launch's log is rule_launch/<mode>_<experiment>_<launch>/<job>.log."""
 
 CANCEL_S = 180.0
 """Seconds that cancelled jobs may need to end: Slurm's KillWait, and the end of the engine."""
@@ -232,7 +232,11 @@ def tell_of_claims(results: Path) -> list[Path]:
 
 
 def tell_of_dead(record: Path, claim: Owner) -> bool:
-    """Write a failure for the claim of a dead process that left neither record nor failure; return whether written."""
+    """Write a failure for the claim of a dead process, unless it left a record or a failure.
+
+    Returns:
+        Whether a failure was written.
+    """
     again_here = claim.job is not None and claim.job == scheduler_job()  # this process measures that launch again
     if again_here or state_of(record) != "missing":
         return False

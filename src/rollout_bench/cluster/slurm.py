@@ -142,7 +142,7 @@ def tail(log: Path) -> str:
 def cause_of(known: SlurmJob | None, logs: Iterable[Path]) -> Cause | None:
     """Return why the launch of a job ended, from the job's state, else from slurmd's message in one of its `logs`.
 
-    The result is None if both are silent: states such as COMPLETED and FAILED contain no cause.
+    The result is None if neither names a cause. States such as COMPLETED and FAILED name none.
     """
     cause = None if known is None else CAUSES.get(_SAME.get(known.state, known.state))
     return cause or next((found for log in logs if (found := cause_in_log(tail(log))) is not None), None)

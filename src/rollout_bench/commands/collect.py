@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 when every launch in FOLDER was collected or is there already, 1 when one was refused.",
+        epilog="Exit status: 0 when the local results have every launch of FOLDER, 1 when a launch was refused.",
     )
     parser.add_argument("source", type=Path, metavar="FOLDER", help="folder that holds results/ and logs/")
     parser.add_argument(

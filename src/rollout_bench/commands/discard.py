@@ -1,7 +1,7 @@
 """Move doubtful records aside, so that the next call of snakemake measures their launches again.
 
-The other launches of the same block move, too: a launch measured alone is not interleaved with them and forms no pair.
-Moved records are in RESULTS_DIR/aside, which no command reads.
+The launches of the same index that are compared with a moved launch move, too. A launch that is measured alone is not
+interleaved with them, so it forms no pair. Moved records are in RESULTS_DIR/aside, which no command reads.
 """
 
 from __future__ import annotations

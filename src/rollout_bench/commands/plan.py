@@ -201,7 +201,7 @@ def compared_with_nothing(plan: PlanFile) -> list[str]:
 
 
 def torn_lines(plan: PlanFile, results: Path) -> list[str]:
-    """Return a line for each experiment with missing launches whose baseline's launches in the same block exist.
+    """Return a line for each experiment in a block that lacks launches although the baseline has these launches.
 
     Measured now, these launches would form no pair: `analysis.timed.pairs` flags them not_interleaved.
     """

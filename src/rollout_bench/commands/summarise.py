@@ -23,7 +23,10 @@ def parser() -> argparse.ArgumentParser:
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the summary (default: RESULTS_DIR)")
     parser.add_argument(
-        "--also", type=Path, metavar="DIR", help="keep a copy of the summary there; its figures are in DIR/figures"
+        "--also",
+        type=Path,
+        metavar="DIR",
+        help="keep a copy of the summary there; both then show the figures in DIR/figures",
     )
     parser.add_argument(
         "--figures",

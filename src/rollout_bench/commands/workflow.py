@@ -37,7 +37,7 @@ def _call(purpose: str, *targets: str) -> NoReturn:
         said = " ".join(("snakemake", *targets))
         argparse.ArgumentParser(
             usage="%(prog)s [ARGUMENT ...]",
-            description=f"{purpose} The same as `{said}`, called in the folder of the clone, and takes its arguments.",
+            description=f"{purpose} This calls `{said}` with the same arguments. Run it in the folder of the clone.",
         ).parse_args(["--help"])  # ends here
     if find_spec("snakemake") is None:
         raise UserError(

@@ -52,7 +52,10 @@ def folder_named(text: str) -> Path:
 
 
 def did_you_mean_folder(path: Path) -> str | None:
-    """Return a remedy for a missing folder: an existing folder whose path differs in one similar name, or None."""
+    """Return a remedy that names an existing folder with a similar path; None if there is no such folder.
+
+    The two paths differ in one name.
+    """
     missing = path
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent

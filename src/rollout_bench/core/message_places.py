@@ -55,7 +55,7 @@ def installed() -> Path | None:
 
 
 def sentence(missing: list[str]) -> str:
-    """Return the problem, for a message, if the entries `missing` are absent."""
+    """Return the problem of an error message about the `missing` entries."""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"the messages of this vLLM can't be looked at: it has no {missing[0]}{more}"
 

@@ -104,7 +104,7 @@ def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[
 
 
 def _word(path: Path) -> str:
-    """Return the size of a file and the first half of a hash: of the whole file, or of samples of a large file."""
+    """Return the size of a file and the first half of its hash. The hash of a large file covers only samples."""
     digest = hashlib.sha256()
     try:
         size = path.stat().st_size

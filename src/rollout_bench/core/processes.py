@@ -280,8 +280,8 @@ def node_name() -> str:
 def scheduler_job() -> str | None:
     """Return the id of the scheduler's job of this process; None outside a scheduler.
 
-    The id is Slurm's, else ROLLOUT_BENCH_JOB (set by our Kubernetes Jobs, which may start several pods), else the
-    pod's name.
+    The id is Slurm's, else ROLLOUT_BENCH_JOB, else the name of the pod. Our Kubernetes manifests set ROLLOUT_BENCH_JOB,
+    because a Job may start several pods one after another.
     """
     in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") is not None
     known = os.environ.get("SLURM_JOB_ID") or os.environ.get("ROLLOUT_BENCH_JOB")

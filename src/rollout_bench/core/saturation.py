@@ -44,9 +44,10 @@ def kept_up(passes: Sequence[Arrivals]) -> tuple[float, float] | None:
     mean over passes.
     A server that falls behind has a growing number of running requests. The growth is measured in the second half of
     [a, b], after the first answers have arrived, and summed over passes.
-    The share is 1 - growth / (requests due in these halves). It counts the growth as 0 if it may be chance: below
-    `CHANCE` standard deviations of a difference of two counts of independent requests. So varying latencies and bursts
-    of answers do not count as falling behind. With few requests only a large growth counts.
+    The share is 1 - growth / (requests due in these halves).
+    A growth below `CHANCE` standard deviations of a difference between two counts of independent requests may be
+    chance. The share is then the fraction of requests that succeeded, without requests that were cut off. So varying
+    latencies and bursts of answers do not count as falling behind. With few requests only a large growth counts.
     If the mean E2EL of a pass exceeds `LONG` * (b - a), the growth can't be measured. The share is then a lower bound:
     answers per second of the passes, divided by the offered rate.
     The result is None if a pass has fewer than four requests, or if all its requests were due simultaneously.
@@ -73,7 +74,10 @@ def too_short(one: Arrivals) -> bool:
 
 
 def _second_half(one: Arrivals) -> tuple[float, float, float]:
-    """Return for the second half of a pass: requests due, answers, and the later successes running at its start."""
+    """Return counts for the second half of a pass: requests due, answers, and requests running at its start.
+
+    The last count is an estimate and excludes requests that fail later.
+    """
     middle, last = float(one.due_s.min() + one.due_s.max()) / 2, float(one.due_s.max())
     came = int(((one.end_s > middle) & (one.end_s <= last)).sum())
     due = max(int((one.due_s > middle).sum()) - 1, 1)  # the last request can't be answered when it is due

@@ -264,5 +264,5 @@ class UsedResources(ReportPart):
 
 
 def content_of(report: ReportPart) -> dict[str, Any]:
-    """Return a part of a report as plain data for a file, without fields that are None."""
+    """Return a part of a report as plain data for a file. Fields that are None are left out, except native settings."""
     return report.model_dump(mode="json", exclude_none=True)

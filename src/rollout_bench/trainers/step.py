@@ -11,7 +11,7 @@ from rollout_bench.contracts.spec import RouterPolicy
 from rollout_bench.core.numbers import several
 
 Dealt = Literal["samples", "prompts", "runs"]
-"""Unit that is distributed to engines: single samples, whole prompts, or equally long runs of sequences."""
+"""Unit that is distributed to engines: single samples, whole prompts, or runs with equal numbers of sequences."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TrainerStep:
 
     @property
     def router(self) -> RouterPolicy:
-        """Router policy for the step. Runs that split a prompt's samples need round_robin for equal lengths."""
+        """Router policy for the step. If runs split a prompt's samples, round_robin gives engines equal numbers."""
         if self.dealt == "samples":
             return "least_in_flight"
         return "sticky" if self.dealt == "prompts" or self.prompts % self.engines == 0 else "round_robin"
