@@ -73,7 +73,7 @@ class RunShares:
 
     @property
     def largest(self) -> StepShare:
-        """Shares at the batch size with the largest share of a step."""
+        """The shares at the batch size at which `engine` is largest."""
         return max(self.steps, key=lambda step: step.estimated("engine").value)
 
 

@@ -55,8 +55,8 @@ def compared_rows(rows: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
 def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings, stop: Stop = None) -> Standing | None:
     """Return the standing of the configurations that are compared pair by pair with `baseline`; None if undetermined.
 
-    It is undetermined for fewer than `FEWEST` configurations, and if the pairs are of different kinds. `stop`
-    determined the number of launches, as in `comparison.judge`.
+    It is undetermined for fewer than `FEWEST` configurations, and if their pairs were computed in different
+    ways. `stop` determined the number of launches, as in `comparison.judge`.
     """
     judged = [row for row in others if row.comparison.p_value is not None and not row.comparison.sides]
     if len(judged) + 1 < FEWEST or len({row.comparison.ways for row in judged}) > 1:

@@ -70,7 +70,7 @@ Values = Mapping[int, float]
 """A metric by launch index."""
 
 Stop = TwoStages | None
-"""Rule for the number of launches: the spread of the first launches decides it, or None if it is fixed."""
+"""Rule for the number of launches: `TwoStages` if the spread of the first launches decides it, None if it is fixed."""
 
 
 @dataclass(frozen=True)

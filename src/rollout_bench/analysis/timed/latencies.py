@@ -188,7 +188,7 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Distribution:
-    """One measure of `sequences` sequences, worth `independent` independent values.
+    """Percentiles of one measure over `sequences` sequences, which are worth `independent` independent values.
 
     `claimed` has the percentiles for which the sample is large enough. If each launch is a separate sample,
     `by_launch` has the means over launches of the percentiles that every launch has.

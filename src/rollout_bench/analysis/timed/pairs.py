@@ -1,8 +1,8 @@
 """Fair pairs of launches, and their log ratios.
 
 A pair gives the log ratio of the typical iterations or of the values of two launches. If they ran on different devices
-or nodes, the difference between these places is part of the ratio. All such pairs are flagged. They are compared only
-as long as no place had one side more than once more often than the other side. Then the difference cancels, or it is
+or nodes, the difference between these places is part of the ratio. All such pairs are flagged. For every
+place, the numbers of compared launches of both sides differ by at most one. Then the difference cancels, or it is
 included in the spread of the pairs.
 """
 
@@ -269,12 +269,12 @@ def marked_unfair(
 def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
     """Return the launches whose `places`, own and the partner's, can be compared.
 
-    That is all of them if no device, node or neighbourhood had one side more than once more often than the other.
-    Otherwise launches are added one after the other while this holds. Assume that places add e to a log ratio,
-    independent and with variance v. Places that had one side k more often than the other add sum(k^2) v / n^2 to the
-    variance of the mean of n pairs. If u pairs are of two places, the spread of the pairs estimates this part as
-    (2 u - sum(k^2) / n) v / (n (n - 1)). With every |k| <= 1 the estimate is never too small, since
-    sum(k^2) = sum(|k|) <= 2 u. The choice does not depend on the ratios.
+    For a device, node or neighbourhood, let k be the number of launches of one side minus that of the other side. If
+    every |k| <= 1, all launches can be compared. Otherwise launches are added one after the other if this still holds
+    with them. Assume that each place adds an independent value with variance v to a log ratio. Then the places add
+    sum(k^2) v / n^2 to the variance of the mean of n pairs. If u pairs are of two places, the spread of the pairs
+    estimates this part as (2 u - sum(k^2) / n) v / (n (n - 1)). With every |k| <= 1 the estimate is never too small,
+    since sum(k^2) = sum(|k|) <= 2 u. The choice does not depend on the ratios.
     """
     apart = {launch: _apart(*pair) for launch, pair in places.items()}
     total: Counter[str] = Counter()

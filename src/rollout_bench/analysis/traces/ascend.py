@@ -38,7 +38,7 @@ from rollout_bench.core.errors import UserError
 Indices = npt.NDArray[np.int64]
 
 MISMATCH = 0.01
-"""Relative difference of the same time in two of the profiler's files up to which they agree."""
+"""Maximum relative difference between two of the profiler's files for the same time."""
 
 
 def read_ascend(

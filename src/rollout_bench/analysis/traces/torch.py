@@ -105,9 +105,10 @@ def device_steps(raw: RawEvents, kernels: Indices, step: Indices, host: StepWind
 
 
 def paths(raw: RawEvents, tree: Nested, kernels: Indices, launcher: Indices) -> tuple[Indices, Indices]:
-    """Return the path of each kernel, and the operator with its shapes: the innermost launching one with shapes, or -1.
+    """Return the path of each kernel, and the operator that provides its shapes, or -1.
 
-    The launching call is part of the path only if it launches a graph; then the shapes are unknown.
+    This operator is the innermost one with shapes around the call that launched the kernel. The call itself is part of
+    the path if it is an operator or launches a graph. For kernels of a graph the shapes are unknown.
     """
     name, shapes, kind = raw.array("name"), raw.array("shapes"), raw.array("kind")
     path, source = np.zeros(len(kernels), dtype=np.int64), np.full(len(kernels), -1, dtype=np.int64)
