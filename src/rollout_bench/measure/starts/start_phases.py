@@ -84,7 +84,9 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
         if began is not None and ended is not None and ended > began:
             spans.append(StartSpan(name=name, began=began, ended=ended))
 
-    loads = first(r"Starting to load model", config_ended)
+    loads = first(r"Starting to load model")
+    if loads is None:  # vLLM 0.23's runner for GPUs only logs the end of loading, with its seconds
+        loads = next((n.at - (_seconds(n) or 0.0) for n in notes if "Model loading took" in n.text), None)
     add("worker_start", config_ended, loads)
     if loads is None:
         return spans
@@ -129,18 +131,18 @@ def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
     """
     spans: list[StartSpan] = []
     for own in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
-        find, aot = _finder(own, reverse=False), any("Directly load AOT" in note.text for note in own)
+        find, whole = _finder(own, reverse=False), None
         for before, note in pairwise(own):
             if "Compiling model again" in note.text:  # the loaded artifact was unusable
                 spans.append(StartSpan(name="cached_graphs", began=before.at, ended=note.at))
             name = next((kind for line, kind in COMPILING.items() if line in note.text), None)
-            if (
-                aot and "torch.compile" in note.text
-            ):  # the total, because no other line has the seconds of loading an artifact
-                name = "cached_graphs"
             seconds = _seconds(note)
             if name is not None and seconds is not None:
                 spans.append(StartSpan(name=name, began=note.at - seconds, ended=note.at))
+            elif "torch.compile" in note.text and seconds is not None:
+                whole = StartSpan(name="cached_graphs", began=note.at - seconds, ended=note.at)
+        if whole and find("Directly load AOT") and find("bytecode transform|the compiled graph") is None:
+            spans.append(whole)  # no other line has the seconds of loading an artifact
         began, saved = find("Start compiling function"), find("saved AOT compiled function")
         if began is not None and saved is not None and find("Dynamo bytecode transform time") is None:
             spans.append(StartSpan(name="inductor", began=began, ended=saved))
@@ -170,5 +172,5 @@ def _finder(notes: Sequence[StartNote], *, reverse: bool) -> Callable[..., float
 
 
 def _seconds(note: StartNote) -> float | None:
-    found = SECONDS.search(note.text) or re.search(r"(?:time:|finished in) ([0-9.]+) s", note.text)
+    found = SECONDS.search(note.text) or re.search(r"(?:time:|finished in|GiB and) ([0-9.]+) s", note.text)
     return None if found is None else float(found[1])
