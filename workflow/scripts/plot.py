@@ -15,7 +15,7 @@ from rollout_bench.report.state import add_selection, chosen_plan, results_of
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the argument parser."""
     of_modes = "; ".join(f"of {mode.name} mode {', '.join(mode.figures)}" for mode in MODES.values())
     parser = argparse.ArgumentParser(
         description=f"{__doc__} Figures, if there is data for them: {of_modes}.",

@@ -1,4 +1,4 @@
-"""Threads and resources of the launching rules, so that launches run simultaneously on a machine with many devices."""
+"""Threads and resources of the launching rules. They let launches run simultaneously on different devices."""
 
 from __future__ import annotations
 

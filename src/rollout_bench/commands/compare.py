@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the argument parser."""
     default = ComparisonSettings()
     of_modes = [f"{mode} {' '.join(names)}" for mode, names in default.metrics.items()]
     parser = argparse.ArgumentParser(

@@ -22,7 +22,7 @@ from rollout_bench.report.state import SUMMARIES, plan_of_summary, results_of
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "results",

@@ -20,7 +20,7 @@ FORMATS = ("benchmark-report",)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when it is written without damaged "

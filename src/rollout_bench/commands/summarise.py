@@ -14,7 +14,7 @@ from rollout_bench.report.state import STATE_FILE, add_selection, chosen_plan, r
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when the summary is written, 1 on an error, 3 when it is written without damaged "

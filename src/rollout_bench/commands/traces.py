@@ -31,7 +31,7 @@ from rollout_bench.core.files import read_model
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Exit status: 0 when the table is written, 1 on an error (no table is written).",

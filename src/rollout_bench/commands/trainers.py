@@ -26,7 +26,7 @@ COMMAND_LINE = "the command line"
 
 
 def verl_parser() -> argparse.ArgumentParser:
-    """Return the command line of from-verl."""
+    """Return the argument parser of from-verl."""
     parser = _parser(
         "verl",
         "verl's YAML: shipped with verl, saved by verl, or written by you; without a file, verl's defaults apply",
@@ -94,7 +94,7 @@ def _write_trace(path: Path, made: MadeConfig) -> None:
 
 
 def trl_parser() -> argparse.ArgumentParser:
-    """Return the command line of from-trl."""
+    """Return the argument parser of from-trl."""
     parser = _parser(
         "TRL",
         "TRL's YAML",

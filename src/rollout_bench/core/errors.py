@@ -35,7 +35,7 @@ def printable(text: str, most: int = 300) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it."""
+    """Return a value as text for a message."""
     return printable(repr(value), 60)
 
 

@@ -69,7 +69,7 @@ def did_you_mean_folder(path: Path) -> str | None:
 
 
 def write_json(path: Path, content: BaseModel) -> None:
-    """Write `content` as JSON, as `write_whole` does."""
+    """Write `content` as JSON with `write_whole`."""
     write_whole(path, json_text(content).encode())
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C before anything is measured: one line, no traceback."""
+"""Handling of Ctrl-C. Before a measurement it prints one line and no traceback."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ NAMING = ("revision", "download_dir", "speculative_config", "tokenizer", "hf_con
 """Arguments of the engine that choose the files that it loads."""
 
 REVISION = "revision"
-"""Name under which a model from the hub has one fingerprint for all files: the commit of its repository."""
+"""Name of the only entry for a model from the hub. The entry's value is the commit of the repository."""
 
 WHOLE = 1 << 20
 """A file of up to this many bytes is hashed completely."""

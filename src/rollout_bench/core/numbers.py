@@ -10,7 +10,7 @@ MISSING = "-"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return `value` with `digits` significant digits and thousands separators; integer digits are never rounded."""
+    """Return `value` with `digits` significant digits and thousands separators, and all digits before the point."""
     if value is None or math.isnan(value):
         return MISSING
     if value == 0:

@@ -211,7 +211,7 @@ class Watch:
         return stat is None or stat.started != self._started or stat.state in "ZX"
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None

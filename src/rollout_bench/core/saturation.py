@@ -12,7 +12,8 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 
 CHANCE = 3.0
-"""Growth up to this many standard deviations may be chance, so that no rate of a ten-rate sweep fails by bad luck."""
+"""Growth up to this many standard deviations may be chance. The limit suits a sweep of ten rates: none of them should
+fail by chance."""
 
 LONG = 0.4
 """Maximum ratio of mean E2EL to the time in which requests arrive. Above it, a pass is too short for this check."""

@@ -85,7 +85,7 @@ def without_secrets(
     Args:
         content: the nested content of a file.
         is_secret: returns whether a text is a secret, from its name and the text.
-        place: dotted name of `content`. A key that may be a secret is replaced in names, too.
+        place: dotted name of `content`, in which `LEFT_OUT` replaces keys that may be secrets.
         name: the last part of `place`.
     """
     if isinstance(content, str):

@@ -138,7 +138,7 @@ class Keys:
         return inner
 
     def inside(self, content: Mapping[str, Any], path: str) -> Keys:
-        """Return the keys of `content`, a mapping at `path` below these keys that is taken already."""
+        """Return the keys of `content`, a mapping that is already taken. `path` is its path below these keys."""
         return Keys(content, self.where, self.at(path), self.asked)
 
     def neutral(self, *keys: str) -> None:

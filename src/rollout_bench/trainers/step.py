@@ -62,7 +62,7 @@ class TrainerStep:
 
     @property
     def met_in_turn(self) -> int:
-        """Number of prompts of which an engine gets samples, if samples are distributed round-robin in prompt order."""
+        """Number of prompts that an engine sees, if samples are distributed round-robin in prompt order."""
         return min(self.prompts, math.ceil(self.sequences / self.engines))
 
     def part(self, one_engine: bool) -> StepPart:
@@ -87,7 +87,7 @@ class TrainerStep:
 
 
 def distinct_prompts(prompts: int, samples: int, engines: int) -> float:
-    """Return the expected number of prompts of which one engine gets at least one sample.
+    """Return the expected number of prompts that one engine sees (at least one sample).
 
     Each sample goes to a random engine. With P prompts, n samples and R engines, an engine gets no sample of a prompt
     with probability (1 - 1/R)^n. So the expected number is P (1 - (1 - 1/R)^n).

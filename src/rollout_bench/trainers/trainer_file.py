@@ -98,7 +98,7 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
 
 
 def _make_room(content: dict[str, Any], path: str) -> None:
-    """Replace an interpolation above `path` by an empty mapping. The values of the interpolation are not needed."""
+    """Replace an interpolation above `path` by an empty mapping, because its values are not needed."""
     for part in path.split(".")[:-1]:
         inner = content.get(part)
         if isinstance(inner, str) and "${" in inner:

@@ -218,7 +218,7 @@ def _length(settings: TrainerFile, what: str) -> int:
 
 
 def _quants(settings: TrainerFile) -> tuple[str, list[str]]:
-    """Return the quantization of the existing weights, and all quantizations to measure."""
+    """Return the quantization of the checkpoint, and the list of quantizations to measure."""
     dtype = settings.get(f"{ROLLOUT}dtype")
     if dtype not in QUANT_OF_DTYPE:
         raise UserError(
