@@ -33,19 +33,19 @@ class Mode:
     """The work and the output of launches of one mode.
 
     Attributes:
-        name: in configs, specs and as the folder below results/.
+        name: its name in configs and specs, and of its folder below results/.
         title: its measurement, in a few words.
         worker: module:function that does the job in the engine's process.
         record: model of the record.
         side_files: endings of the files that a launch writes beside its record.
         generates: whether its records have tokens per second, so that experiments are compared by them.
         has_loads: whether requests arrive at a server as the workload sets, and are timed individually.
-        passes: iterations of the workload: `repeated` as configured, `once` after its warm-up, or none.
-        launches: launches of an experiment: as many as the config sets, `least` for its auto, or one.
+        passes: whether the workload is `repeated` as configured, runs `once` after its warm-up, or does not run (none).
+        launches: number of launches of an experiment: as the config sets it, the `least` number for its auto, or one.
         data_parallel: a launch with several replicas measures all, measures one of them, or is refused.
         interleaves: whether compared engines may be alive simultaneously and alternate their iterations. Online is not
-            interleaved: a server that waits between two loads still has clients, timers and metrics of its own time
-            window. A launch that traces a step once has no iterations to alternate.
+            interleaved, because a server that waits between two loads still has clients, timers and metrics of its own
+            time window. A launch that traces a step once has no iterations to alternate.
         metrics: default metrics of comparisons; none for modes that compare otherwise.
         settings: key of the config, and field of the spec, that only this mode has; empty if there is none.
         tables: module:function that makes its part of the summary, tables, notes and further files:

@@ -317,7 +317,7 @@ class EngineFacts(Strict):
         ),
     )
     kv_cache_tokens: int | None = Field(None, description="Tokens that fit into the KV cache. Null if unknown.")
-    weights_bytes_by_dtype: WeightBytes | None = Field(description="Null if unknown, as for another's server.")
+    weights_bytes_by_dtype: WeightBytes | None = Field(description="Null if unknown, for example for an endpoint.")
     linear_methods: dict[str, int] = Field(
         description=("The engine's name of each linear layer's quantization method or scheme -> number of layers.")
     )

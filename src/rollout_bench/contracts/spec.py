@@ -133,7 +133,7 @@ MEASUREMENT_VERSION = 1
 """Increased by hand when measurements change their meaning; old results then do not fit new plans."""
 
 Platform = Literal["cpu", "cuda", "ascend", "unknown"]
-"""unknown: the platform of another's server."""
+"""unknown: the platform of an endpoint."""
 
 Isolation = Literal["exclusive", "per_device"]
 """exclusive: a launch has the whole node; per_device: launches run side by side, each on separate devices."""
@@ -415,7 +415,7 @@ def placed_engines(spec: Spec) -> list[range]:
 
 
 def devices_needed(spec: Spec) -> int:
-    """Return the devices that a launch needs on its machine; 0 for another's server."""
+    """Return the number of devices that a launch needs on its machine; 0 for an endpoint."""
     return 0 if spec.endpoint is not None else replicas(spec) * devices_per_replica(spec)
 
 
@@ -458,10 +458,10 @@ def differing(specs: Iterable[Spec]) -> list[str]:
 
 
 def set_apart(specs: Sequence[Spec]) -> list[str]:
-    """Return for each spec, in words, its values among all that differ between settings: `kv_cache_dtype=fp8`.
+    """Return the values of each spec that differ between `specs`, as text: `kv_cache_dtype=fp8`.
 
-    For a setting these are the values that differ from the default of the same mode, platform, model, quantization and
-    workload. Values that are part of its name, as in a sweep's combinations, are not repeated.
+    For a spec with a setting, these are the values that differ from the spec without a setting on the same other axes.
+    Values in the setting's name, as in a sweep's combinations, are not repeated.
     """
     names = differing(specs)
     defaults = {_without_setting(spec): set_in(spec) for spec in specs if spec.setting is None}
@@ -483,7 +483,7 @@ def _without_setting(spec: Spec) -> tuple[str, ...]:
 
 
 def said_by_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
-    """Return the values in a setting's name for `names`, in its order: names of a sweep's combinations contain them.
+    """Return the values of `names` in the setting's name, in its order. A sweep's combinations have such names.
 
     Values that the spec lacks are defaults, such as an argument that is false.
     """

@@ -69,7 +69,7 @@ def check_config_file(path: Path) -> None:
     """Check that `path` is YAML with keys at its top, so that Snakemake can read it.
 
     Raises:
-        UserError: the file is not; the message names it and, for a syntax error, line and column.
+        UserError: it is not such YAML; the message names the file and, for a syntax error, line and column.
     """
     content = read_mapping(
         path,

@@ -413,7 +413,7 @@ def check_batches(spec: Spec) -> None:
 
 
 UNKNOWN = "unknown"
-"""Placeholder for another's server, which reveals neither its engine's settings nor its weights."""
+"""Placeholder for an endpoint, whose engine settings and weights are unknown."""
 
 
 def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:

@@ -73,7 +73,7 @@ class PlannedExperiment(Strict):
     weights: str | None = Field(
         None, description="Folder of the weights that a launch reads. Null for hub models and dummy weights."
     )
-    devices: int = Field(1, ge=0, description="Devices of a launch; 0 for another's server.")
+    devices: int = Field(1, ge=0, description="Devices of a launch; 0 for an endpoint.")
 
 
 class InterleavedGroup(Strict):

@@ -134,7 +134,7 @@ REFUSED: dict[Platform, dict[str, Refusal]] = {
 
 
 def known_quants(settings: dict[str, QuantSettings]) -> set[str]:
-    """Return names of all quantizations, built in or refused on any platform, or defined in the config."""
+    """Return the names of all quantizations: built in or refused on any platform, or defined in the config."""
     return {name for tables in (BUILT_IN, REFUSED) for table in tables.values() for name in table} | set(settings)
 
 

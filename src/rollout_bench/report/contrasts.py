@@ -20,7 +20,7 @@ class Contrast:
     """Comparison of two values of one setting, with everything else equal.
 
     Attributes:
-        group: names that both have in common.
+        group: names that both sides share.
         name: name of the compared row.
         own: name of its value in sentences.
         other: name of the baseline's value in sentences.
@@ -57,7 +57,7 @@ def contrast(
     settings: tuple[tuple[str, str, str], ...] = (),
     besides: bool = True,
 ) -> Contrast:
-    """Return the comparison of `row` in `metric` as a contrast; `of_time`: its ratio is one of step times."""
+    """Return the comparison of `row` in `metric` as a contrast; `of_time`: the ratio is step time over step time."""
     found = row.comparisons[metric]
     ends = tuple(end for end in (found.low, found.high) if end is not None)
     return Contrast(

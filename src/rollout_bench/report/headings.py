@@ -141,7 +141,7 @@ def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonS
 
 
 def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
-    """Return the mark, with an explanation of a ~, and the number of missing launches for a ?."""
+    """Return the mark of the verdict; a ~ is explained, and a ? is followed by the number of missing launches."""
     assert comparison.verdict is not None
     mark = MARKS[comparison.verdict]
     if comparison.verdict == "undetected":
@@ -164,7 +164,7 @@ def interval_text(comparison: Comparison) -> str:
 
 
 def _or_unknown(line: Line, field: str, text: str) -> str:
-    """Return `text`, or "unknown" if it was measured without a known value, as with another's server."""
+    """Return `text`; "unknown" if valid launches have no value of `field`, and `MISSING` without valid launches."""
     if line[field] is not None:
         return text
     return "unknown" if line["launches_valid"] else MISSING
@@ -342,7 +342,7 @@ def tables_of(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
 
 
 def on_unnamed_endpoint(row: Row) -> bool:
-    """Return whether the row is another's server whose quantization the config does not name, without a counterpart."""
+    """Return whether the row is of an endpoint without a named quantization and has no counterpart."""
     specs = [record.spec for record in row.experiment.records[:1]]
     unnamed = [spec.endpoint is not None and spec.quant.name == UNKNOWN for spec in specs]
     return any(unnamed) and row.against.other is None

@@ -110,7 +110,7 @@ class PlacedCosts:
 
     @property
     def generating_idle_share(self) -> float:
-        """Idle share of the devices that generate, as their mean."""
+        """Mean idle share of the devices that generate."""
         return mean([device.idle_share for device in self.devices if device.generates])
 
     @property

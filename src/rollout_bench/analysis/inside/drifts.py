@@ -191,7 +191,7 @@ def _of_tokens(
 def _held_against(
     sampled: Sequence[ScoredRow], scored: Sequence[Sequence[ScoredRow]], confidence: float
 ) -> tuple[Divergence, tuple[Array, ...]]:
-    """Return the divergence of all `scored` from the `sampled` rows, and d for each sequence."""
+    """Return the divergence of all `scored` rows from the `sampled` ones, and the values d of each sequence."""
     ratios = tuple(
         np.concatenate([np.subtract(row.logprobs, p.logprobs) for row in rows])
         for p, *rows in zip(sampled, *scored, strict=True)

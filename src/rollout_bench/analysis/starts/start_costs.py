@@ -28,7 +28,7 @@ class StartCosts:
     """Means over valid launches.
 
     Attributes:
-        launches: launch numbers with the courses of their starts.
+        launches: the number of each launch and the course of its start.
         phases: in the order of their beginnings.
         rest_s: time outside all phases, in seconds.
         until_token_s: from the launch's beginning until the first token, in seconds: all phases and the rest.

@@ -135,7 +135,7 @@ def running(begins_s: ArrayLike, ends_s: ArrayLike) -> tuple[Array, Whole]:
 
 
 def occupancy(begins_s: ArrayLike, ends_s: ArrayLike) -> float | None:
-    """Return sum of running times / (makespan x most running): 1 at a constant number, None if the makespan is 0.
+    """Return sum of running times / (makespan x most running): 1 if the number is constant, None if the makespan is 0.
 
     The sum is the integral of the number of running sequences, so the ratio is the mean of this number over its
     maximum. This is Little's law (Little 1961) for a system that begins and ends empty.

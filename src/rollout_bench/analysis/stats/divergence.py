@@ -260,9 +260,10 @@ class _Drawn:
         self._confidence = confidence
 
     def mean(self, values: Array) -> Bounded:
-        """Return the mean of `values` [tokens], with the ratio of sums to tokens linearised for each sequence.
+        """Return the mean of `values` [tokens] with its interval.
 
-        W. G. Cochran, Sampling Techniques, 1977, section 6.3.
+        The mean is a ratio of two sums over sequences. Student's interval is for the linearised ratio (W. G. Cochran,
+        Sampling Techniques, 1977, section 6.3).
         """
         sums = self._of_each(values)
         found = _bounded(float(values.mean()), self._times @ sums / self._tokens, self._confidence)

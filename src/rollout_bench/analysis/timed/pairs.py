@@ -60,7 +60,7 @@ def trimmed_mean(values: Sequence[float]) -> float:
 
 
 def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whole: bool = False) -> Pair | None:
-    """Return the log ratio of launch `own` to its partner `other`, which both have `metric`.
+    """Return the log ratio of launch `own` to its partner `other`; both have `metric`.
 
     - In one block: the trimmed mean of the log ratios of their iterations, over the rounds that both have. A
       disturbance that slows all engines in a round is in both iterations, so it cancels.
@@ -89,8 +89,8 @@ def of_one_way(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
     """Return the `pairs`, by launch, of the most precise way that has at least `least` pairs.
 
     If no way has that many, return the pairs of the most precise way present. Pairs of two ways scatter differently,
-    so one spread is not valid for both. The spread of the narrow pairs, which may even decide the number of pairs,
-    would find false differences in the wide ones. The choice does not depend on the ratios.
+    so one spread is not valid for both. With the spread of the narrow pairs, the wide pairs would show false
+    differences. That spread may also decide the number of pairs. The choice does not depend on the ratios.
     """
     of_way = {way: {launch: pair for launch, pair in pairs.items() if pair.way == way} for way in WAYS}
     there = [found for found in of_way.values() if found]

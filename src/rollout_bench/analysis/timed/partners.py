@@ -236,7 +236,7 @@ def pair_differences(own: Sequence[Record], other: Sequence[Record]) -> list[tup
 
 
 def _of_pair(fact: str, record: Record) -> object:
-    """Return a fact of `IN_PAIRS`, or the host's name: the node's name if the host is a container."""
+    """Return the value of a fact. For `hostname` it is the node if the placement is known."""
     placement = record.placement
     return placement.node if fact == "hostname" and placement is not None else getattr(record.environment, fact)
 
@@ -413,7 +413,7 @@ def against_earlier(experiments: Sequence[TimedExperiment], earlier: Earlier) ->
     """Return the counterpart of each of `experiments`: the one in `earlier` with its names and its load.
 
     The names are mode, model, quantization and workload. The platform is included unless each side has a single
-    platform and these differ. Of several, the one with the same engine arguments is used.
+    platform and these differ. If several have these names, the one with the same engine arguments is used.
 
     A table (mode and platform) is refused as a whole if launches of one side differ, or if the sides differ too much.
     Only the engine or only the machine may differ, or the groups in `earlier.differ`.

@@ -242,8 +242,8 @@ def at_a_rate(point: LoadPoint | None) -> bool:
 def good_requests(requests: Requests, slo: Slo) -> Array | None:
     """Return which of `requests` [n] met every limit of `slo`; None without limits, or if a latency is unknown.
 
-    A failed request never meets them. A request with a single token has no TPOT and meets its limit, as in vLLM's
-    `calculate_metrics`.
+    A failed request never meets them. A request with a single token has no TPOT and meets the limit on TPOT, as in
+    vLLM's `calculate_metrics`.
     """
     if not slo.named:
         return None

@@ -233,7 +233,7 @@ def _dims(shapes: str) -> list[list[int]]:
 
 
 def _products(dims: list[list[int]], layout: Layout) -> Iterator[Product]:
-    """Yield the possible products of the inputs."""
+    """Yield the possible products of matrices with shapes `dims` in `layout`."""
     if len(dims) < 2:
         return
     if layout in ("out_first", "any"):

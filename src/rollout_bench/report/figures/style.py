@@ -141,7 +141,7 @@ def legend(figure: Figure, styles: dict[str, QuantStyle]) -> None:
 
 
 def legend_beside(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Draw a legend beside the panels, before these have titles; if too many entries, with the number of the rest."""
+    """Draw a legend of at most `MAX_LINES` entries beside the panels, with the number of the others."""
     more = Line2D([], [], linestyle="none", label=f"and {len(handles) - MAX_LINES} more")
     shown = handles if len(handles) <= MAX_LINES else [*handles[:MAX_LINES], more]
     figure.legend(handles=shown, loc="outside right center", frameon=False, fontsize=min(12.0, 240 / len(shown)))
