@@ -35,8 +35,8 @@ class Internals:
         """Run a rule even if Snakemake considers its outputs up to date.
 
         Snakemake considers outputs up to date if an input is missing. It also ignores a changed selection, and copied
-        or deleted records. `forcerun` in a profile is no alternative: it would rewrite the summary in every run, and
-        Snakemake would never print that there is nothing to be done.
+        or deleted records. `forcerun` in a profile is no alternative, because it rewrites the summary in every run.
+        Snakemake would then never print that there is nothing to be done.
         """
         self._workflow.dag.forcerules.add(self._workflow.get_rule(rule))
 

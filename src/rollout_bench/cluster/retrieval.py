@@ -60,7 +60,7 @@ def copy_file(root: Path, path: str, target: Path) -> None:
     """Copy the plain file at `path` below `root` to `target`, with fsync.
 
     Raises:
-        UserError: if it is no plain file, if it or a folder between `root` and it is a link, or if it can't be copied.
+        UserError: if the file is no plain file or can't be copied, or if its path below `root` contains a link.
     """
     *folders, name = PurePosixPath(path).parts
     descriptor = -1

@@ -30,7 +30,8 @@ class SideBySide:
 
     Args:
         plan: the launches.
-        workflow: Snakemake's `Workflow` object. Its limit is set unless the user set one (`--resources devices=4`).
+        workflow: Snakemake's `Workflow` object. Its device limit is set here, unless the user set one
+            (`--resources devices=4`).
         on_cluster: whether jobs are submitted to a cluster, or this process is such a job.
     """
 

@@ -33,15 +33,17 @@ def main() -> int:
         metavar="NAME=PLACE",
         action="append",
         default=[],
-        help="a model's folder; may be repeated",
+        help="folder of a model; can be given several times",
     )
-    parser.add_argument("--hub", metavar="NAME=ID", action="append", default=[], help="a model on the hub")
+    parser.add_argument(
+        "--hub", metavar="NAME=ID", action="append", default=[], help="model on the hub; can be given several times"
+    )
     parser.add_argument(
         "--synthetic",
         metavar="NAME=FOLDER",
         action="append",
         default=[],
-        help="a checkpoint that the project builds",
+        help="checkpoint that the workflow builds; can be given several times",
     )
     arguments = parser.parse_args()
     problems: list[UserError] = []

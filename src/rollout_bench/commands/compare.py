@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         "--relevant-difference",
         type=float,
         metavar="SHARE",
-        help=f"speed-ups closer to 1 are never called ^ or v (default: {default.relevant_difference})",
+        help=f"speed-ups closer to 1 are never marked ^ or v (default: {default.relevant_difference})",
     )
     parser.add_argument(
         "--out", type=folder_named, metavar="DIR", help="write compare.md and compare.csv to this folder"

@@ -1,7 +1,7 @@
 """Move doubtful records aside, so that the next call of snakemake measures their launches again.
 
-The launches of the same index that are compared with a moved launch move, too. A launch that is measured alone is not
-interleaved with them, so it forms no pair. Moved records are in RESULTS_DIR/aside, which no command reads.
+If a launch moves, the launches of the same index that are compared with it also move. A launch that is measured alone
+is not interleaved with them, so it forms no pair. Moved records are in RESULTS_DIR/aside, which no command reads.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when it is written without damaged "
-        "records or side files, or beside reports of an earlier export that are no results now; stderr names them.",
+        epilog="Exit status: 0 when every valid launch is written, 1 on an error, 3 when damaged records or side files "
+        "were left out, or when reports of an earlier export remain that are no results now; stderr names them.",
     )
     parser.add_argument(
         "results",

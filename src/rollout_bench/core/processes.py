@@ -91,7 +91,7 @@ def descendants(pid: int) -> set[int]:
 SHARED_MEMORY = Path("/dev/shm")
 
 _OF_PYTHON = re.compile(rb" /dev/shm/((?:psm_|sem\.mp-)\w+)$", re.MULTILINE)
-"""Shared memory and semaphores with the random names of Python's multiprocessing, which only one program uses."""
+"""Shared memory and semaphores of Python's multiprocessing. Their random names are unique to one program."""
 
 
 def shared_memory_of(pids: Iterable[int]) -> set[Path]:

@@ -56,7 +56,7 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[DumpedSequ
     Args:
         folder: value of trainer.rollout_data_dir.
         count: function that counts tokens with the model's tokenizer.
-        longest: maximum tokens of an answer. A shorter answer ended with a token that is missing in its text.
+        longest: maximum tokens of an answer. A shorter answer has one more token, its end token, than its text.
 
     Raises:
         UserError: if the folder does not exist, contains no steps, or has a damaged line.

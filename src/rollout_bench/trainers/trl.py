@@ -150,8 +150,8 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
     """Return the step, and the engine arguments that depend on the mode.
 
     Raises:
-        UserError: if the batch sizes contradict each other, the sequences form no whole groups, or the size of tensor
-            parallelism does not divide the number of processes.
+        UserError: if the batch sizes contradict each other, the sequences form no whole groups, or the processes can't
+            be divided by the size of tensor parallelism.
     """
     processes, per_device = settings.get("num_processes"), settings.get("per_device_train_batch_size")
     if processes is None:
