@@ -129,7 +129,7 @@ class MemoryLook(Strict):
     when: Literal["before", "asleep", "after"] = Field(
         description="before: at the end of the iteration; asleep: paused or asleep; after: at the transition's end."
     )
-    device_free_bytes: int | None = absent("Free memory of the worker's device with the least. Null on cpu.", ge=0)
+    device_free_bytes: int | None = absent("Least free memory of the worker's devices. Null on cpu.", ge=0)
     host_bytes: int = Field(
         ge=0,
         description=(

@@ -71,9 +71,9 @@ class ClientUse(Strict):
 class RouterUse(Strict):
     """Cost of distributing a step's sequences to its engines."""
 
-    decisions: int = Field(ge=0, description="Distributed sequences.")
+    decisions: int = Field(ge=0, description="Number of distributed sequences.")
     decide_s: float = Field(ge=0, description="Total time of choosing their engines, in seconds.")
-    decide_max_s: float = Field(ge=0, description="Longest choice, in seconds.")
+    decide_max_s: float = Field(ge=0, description="Longest time of a choice, in seconds.")
     handing_out_s: float = Field(
         ge=0, description="From the step's beginning until the last sequence was distributed, in seconds."
     )
@@ -350,7 +350,7 @@ class HostUse(Strict):
         None,
         description="Name, pid and user of the process outside this launch with the highest use. Null: there was none.",
     )
-    memory_available_bytes: int | None = Field(None, ge=0, description="Available memory afterwards.")
+    memory_available_bytes: int | None = Field(None, ge=0, description="Available memory at the end.")
     memory_pressure_share: float | None = Field(
         None, ge=0, description="Share of the time during which some process waited for memory (/proc/pressure/memory)."
     )

@@ -13,7 +13,7 @@ CacheState = Literal["cold", "warm"]
 
 
 StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "tensorizer"]
-"""Method of loading weights, by vLLM's names; dummy makes them up and reads none."""
+"""Method of loading weights, by vLLM's names; dummy generates weights and reads none."""
 
 
 Launcher = Literal["none", "warm"]

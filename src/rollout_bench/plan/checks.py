@@ -349,7 +349,7 @@ def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dic
 SIZE = "data_parallel_size"
 
 USUAL_UTILIZATION = 0.92
-"""vLLM's default gpu_memory_utilization; on cpu it is a share of the machine's memory (vLLM 0.32, ran)."""
+"""vLLM's default gpu_memory_utilization; on cpu it is a share of the machine's memory (tried with vLLM 0.32)."""
 
 
 def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:

@@ -76,10 +76,10 @@ class Baseline(Strict):
     removes an axis that a config below names.
     """
 
-    quant: Name | None = Field(None, description="This quantization of the same model under the same workload.")
-    model: Name | None = Field(None, description="This model.")
-    workload: Name | None = Field(None, description="This workload.")
-    setting: Name | None = Field(None, description="This setting; default is the one without changes.")
+    quant: Name | None = Field(None, description="The baseline's quantization.")
+    model: Name | None = Field(None, description="The baseline's model.")
+    workload: Name | None = Field(None, description="The baseline's workload.")
+    setting: Name | None = Field(None, description="The baseline's setting; default is the setting without changes.")
 
     @property
     def named(self) -> dict[str, str]:

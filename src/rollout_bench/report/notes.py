@@ -31,7 +31,7 @@ from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
 
 DESIGN = "How it was measured"
-"""Heading of a section that is beside the answers but is not one."""
+"""Heading of a section among the answers that is not an answer."""
 
 METHODS = ("How verdicts are reached", "How percentiles are found")
 """Headings of sections that are the same for every run; they are among the definitions and not on the terminal."""

@@ -134,7 +134,7 @@ ITERATIONS = "measuring.iterations"
 """The fact with the number of measured iterations, or auto. auto is compared with any number, and this is reported."""
 
 EXECUTOR = "distributed_executor_backend"
-"""Not a difference: it follows from the mode and from `multiprocess`, and a placement's is our own class."""
+"""Not compared: it follows from the mode and from `multiprocess`; in mode placement it is our own class."""
 
 DEALT_OUT = {f"variables.{name}" for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ASCEND_RT_VISIBLE_DEVICES")}
 """Facts that a lease sets anew for each launch; its placement records the devices."""
