@@ -1,7 +1,7 @@
-"""The modes: what each measures, and its properties for plan, launch, analysis, report and rules.
+"""The modes: the measurement of each, and its properties for plan, launch, analysis, report and rules.
 
-A mode consists of an entry here, its worker, its record model if needed, its tables and its page. Functions that are
-imported by name stay in the process that calls them: the worker in the engine's, the tables in the report's.
+A mode consists of an entry here, its worker, its record model if needed, its tables and its page. Functions are given
+by name, so that only the process that calls them imports them: the engine's the worker, the report's the tables.
 """
 
 from __future__ import annotations

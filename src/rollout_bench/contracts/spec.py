@@ -523,7 +523,7 @@ def single_times(spec: Spec) -> bool:
 
 
 def lengths_differ(spec: Spec) -> bool:
-    """Return whether sequences due at an iteration's beginning may differ in length, and have individual times."""
+    """Return whether sequences have individual times and may differ in length, all due when the iteration begins."""
     workload = spec.workload
     fixed = isinstance(workload.output_tokens, int) and workload.ignore_eos and workload.dataset is None
     at_once = spec.load is None or any(point.request_rate == "inf" for point in spec.load.points)

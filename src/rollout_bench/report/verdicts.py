@@ -140,9 +140,10 @@ def _never_of_passes(rows: Sequence[Row]) -> list[str]:
 
 
 def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[int]]]]:
-    """Yield name, way of comparison, and the left-out launches whose pairs are of another way, by that way.
+    """Yield the name of a row, its way of comparison, and the launches that are left out, by their own way.
 
-    Metrics that leave out the same launches are yielded once.
+    Launches are left out if their pairs were computed in another way. If several metrics of a row leave out the same
+    launches, they are yielded once.
     """
     for row in rows:
         told = set()

@@ -115,7 +115,7 @@ class PlacedCosts:
 
     @property
     def training_idle_share(self) -> float:
-        """Idle share of the devices that train, as their mean."""
+        """Mean idle share of the devices that train."""
         return mean([device.idle_share for device in self.devices if device.trains])
 
     @property

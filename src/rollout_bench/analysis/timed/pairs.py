@@ -47,8 +47,8 @@ def trimmed_mean(values: Sequence[float]) -> float:
     """Return the mean of `values` [n >= 1] without the floor(0.2 n) smallest and as many largest ones.
 
     The 20 % trimmed mean (Tukey and McLaughlin, "Less vulnerable confidence and significance procedures for location
-    based on a single sample", Sankhya A 25, 1963). A disturbed iteration, nearly always a slow one, moves it no further
-    than the next value would. With normal noise its standard error is 5 to 7 % larger than the mean's.
+    based on a single sample", Sankhya A 25, 1963). A disturbed iteration is nearly always a slow one. It moves this
+    mean no further than the next value would. With normal noise its standard error is 5 to 7 % larger than the mean's.
 
     Raises:
         ValueError: `values` is empty.

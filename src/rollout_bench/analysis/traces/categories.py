@@ -388,7 +388,7 @@ def _stretches(numbers: Numbers) -> list[tuple[int, int]]:
 
 
 def _filled(category: Numbers, plain: Any, anchor: Any, code: Any, names: Any, chosen: RuleSet) -> Numbers:
-    """Return the categories of one step on one stream, with plain rows filled in run by run."""
+    """Return the categories of one step on one stream; rows in `plain` get theirs from the runs of the rule set."""
     result = category.copy()
     anchors = np.flatnonzero(anchor)
     starts = anchors[np.isin(category[anchors], (EMBEDDING, LINEAR))]
