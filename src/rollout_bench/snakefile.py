@@ -174,8 +174,8 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
     """Stop Snakemake early if the default config, the output folders or Snakemake's metadata can't be used.
 
     Args:
-        is_job: whether this is a job on a cluster. A job does not check the metadata again, which has one file for
-            each output.
+        is_job: whether this is a job on a cluster. Jobs skip the check of the metadata, because the user's call has
+            made it and it reads one file for each output.
         path: the default config.
     """
     try:

@@ -35,7 +35,7 @@ SPARE_S = 900.0
 """Seconds that a launch may exceed its time limit: end of the engine, writing of files, differing clocks."""
 
 PATIENCE_S = 60.0
-"""Seconds to wait for the end of a process of the same job that a failed node left behind."""
+"""Seconds to wait for an earlier process of the same job to end, if its node failed."""
 
 
 class Owner(Strict):

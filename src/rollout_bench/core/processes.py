@@ -239,7 +239,7 @@ class Interrupted(Exception):  # noqa: N818 (an outcome)
 
 @contextlib.contextmanager
 def signals_as_descriptor() -> Iterator[int]:
-    """Yield a descriptor from which SIGINT, SIGTERM and SIGHUP can be read as bytes. They have no other effect.
+    """Yield a descriptor that delivers SIGINT, SIGTERM and SIGHUP as bytes. The signals have no other effect.
 
     An ignored SIGHUP (nohup) stays ignored.
     """

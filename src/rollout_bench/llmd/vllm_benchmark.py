@@ -70,7 +70,7 @@ OF_A_SET = ("random-", "prefix-repetition-", "sharegpt-", "custom-", "dataset-pa
 """Prefixes of flags that apply to only one kind of data set."""
 
 MOST_OF_FILES = 1024
-"""Default maximum tokens of a prompt in a file. vLLM skips longer prompts."""
+"""Only this many tokens of a prompt in a file count by default. vLLM skips longer prompts instead."""
 
 
 def flag(value: Any) -> bool:
