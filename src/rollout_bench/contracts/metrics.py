@@ -208,7 +208,7 @@ _ALL = (
         unit="tokens/s/device",
         header="tok/s per device",
         definition="Output tok/s over the devices that a launch takes: tensor parallel x pipeline parallel x data "
-        "parallel size. A CPU counts as one, because all engines share it, and so does another's server.",
+        "parallel size. A CPU counts as one, because all engines share it, and so does an endpoint.",
         better="higher",
         value=_per_device,
         speedup="speed-up per device",
