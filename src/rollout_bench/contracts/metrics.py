@@ -194,9 +194,9 @@ _ALL = (
         name="output_tokens_per_s",
         unit="tokens/s",
         header="output tok/s",
-        definition="Output tokens of all sequences (each of a prompt's n samples counts) in the measured iterations of "
-        "a launch, divided by the time those iterations took; then the mean over valid launches, as in every column. "
-        "Warm-up iterations never count.",
+        definition="Output tokens of all measured iterations of a launch, divided by their elapsed time. All n "
+        "samples of a prompt count; warm-up iterations do not. Like every column, a mean over valid "
+        "launches.",
         better="higher",
         of_passes=_output_rate,
         speedup="speed-up",
@@ -207,8 +207,9 @@ _ALL = (
         name="output_tokens_per_s_per_device",
         unit="tokens/s/device",
         header="tok/s per device",
-        definition="Output tok/s over the devices that a launch takes: tensor parallel x pipeline parallel x data "
-        "parallel size. A CPU counts as one, because all engines share it, and so does an endpoint.",
+        definition="Output tok/s divided by the number of devices of a launch: tensor parallel x pipeline "
+        "parallel x data parallel size. A CPU counts as one device, because all engines share it; so "
+        "does an endpoint.",
         better="higher",
         value=_per_device,
         speedup="speed-up per device",
@@ -219,7 +220,7 @@ _ALL = (
         name="total_tokens_per_s",
         unit="tokens/s",
         header="total tok/s",
-        definition="As output tok/s, with prompt and output tokens.",
+        definition="Like output tok/s, but counts prompt and output tokens.",
         better="neither",
         of_passes=_rate(lambda iteration: iteration.prompt_tokens + iteration.output_tokens),
         group="rates",
@@ -228,7 +229,7 @@ _ALL = (
         name="requests_per_s",
         unit="requests/s",
         header="requests/s",
-        definition="As output tok/s, with requests handed to the engine.",
+        definition="Like output tok/s, but counts requests to the engine.",
         better="neither",
         of_passes=_rate(lambda iteration: iteration.requests),
         group="rates",
@@ -237,7 +238,7 @@ _ALL = (
         name="sequences_per_s",
         unit="sequences/s",
         header="sequences/s",
-        definition="As output tok/s, with sequences (samples) that came back.",
+        definition="Like output tok/s, but counts returned sequences (samples).",
         better="neither",
         of_passes=_rate(lambda iteration: iteration.sequences),
         group="rates",
@@ -246,8 +247,8 @@ _ALL = (
         name="step_time_s",
         unit="s",
         header="iter. s",
-        definition="Elapsed time of a measured iteration, from the first request until the last token, in seconds: "
-        "the rollout's step time. Mean over iterations, then over launches.",
+        definition="Elapsed time of a measured iteration, from the first request until the last token, in "
+        "seconds: the step time of the rollout. Mean over iterations, then over launches.",
         better="lower",
         of_passes=_step_time_s,
         speedup="step speed-up",
@@ -259,9 +260,9 @@ _ALL = (
         name="cycle_s",
         unit="s",
         header="transition s",
-        definition="What a step costs besides generating: from the last token until the engine could generate again, "
-        "with new weights, in seconds. Of the time that a trainer has the device nothing is part of it. Mean over "
-        "measured iterations, then over launches.",
+        definition="Time from the last token until the engine can generate again, with new weights, in seconds. "
+        "It excludes the time in which a trainer has the device. Mean over measured iterations, then "
+        "over launches.",
         better="lower",
         of_passes=_transition_s,
         part="transition",
@@ -273,8 +274,8 @@ _ALL = (
         name="whole_step_s",
         unit="s",
         header="whole step s",
-        definition="Generation and the transition that follows, in seconds: what a training step takes of the rollout "
-        "engine. Mean over measured iterations, then over launches.",
+        definition="Generation plus the transition after it, in seconds: the time for which a training step needs the "
+        "rollout engine. Mean over measured iterations, then over launches.",
         better="lower",
         of_passes=lambda passes: _step_time_s(passes) + _transition_s(passes),
         part="transition",
@@ -286,8 +287,8 @@ _ALL = (
         name="placed_step_s",
         unit="s",
         header="placed step s",
-        definition="A whole step of a placement: from the release of all devices until the last had trained and had "
-        "new weights, in seconds. Mean over measured iterations, then over launches.",
+        definition="A whole step of a placement, in seconds: from the release of all devices until the last device has "
+        "trained and has new weights. Mean over measured iterations, then over launches.",
         better="lower",
         of_passes=_placed_s,
         part="placed",
@@ -300,7 +301,7 @@ _ALL = (
         name="t90_s",
         unit="s",
         header="t90 s",
-        definition="When 90 % of the sequences of an iteration were complete, in seconds after it began. Mean over "
+        definition="Time until 90 % of the sequences of an iteration were complete, in seconds. Mean over "
         "iterations, then over launches, as in all columns of this table.",
         better="lower",
         of_sequences=True,
@@ -311,7 +312,7 @@ _ALL = (
         name="tail_s",
         unit="s",
         header="tail s",
-        definition="Makespan - t90: how long the last tenth of the sequences kept the iteration waiting, in seconds.",
+        definition="Makespan - t90: the time that an iteration waited for the last tenth of its sequences, in seconds.",
         better="lower",
         of_sequences=True,
         speedup="tail speed-up",
@@ -321,8 +322,8 @@ _ALL = (
         name="group_p90_s",
         unit="s",
         header="group p90 s",
-        definition="When 90 % of the groups were complete, in seconds after the iteration began. A group is all "
-        "samples of a prompt, complete with the last of them.",
+        definition="Time until 90 % of the groups of an iteration were complete, in seconds. A group is all "
+        "samples of a prompt; it is complete with its last sample.",
         better="lower",
         of_sequences=True,
         speedup="group p90 speed-up",
@@ -332,7 +333,7 @@ _ALL = (
         name="startup_s",
         unit="s",
         header="start-up s",
-        definition="Importing the engine and constructing it until it takes requests, mean over launches.",
+        definition="Importing and constructing the engine until it accepts requests, in seconds; mean over launches.",
         better="lower",
         value=_startup_s,
         speedup="start-up speed-up",
@@ -343,9 +344,10 @@ _ALL = (
         name="energy_j_per_token",
         unit="J/token",
         header="J per token",
-        definition="Energy that the devices took around the measured iterations, divided by the output tokens: memory "
-        "of the devices included and the host not; of a CPU its packages and memory, whoever used them. Cycles and "
-        "placements have none: around their passes devices were read together with proofs.",
+        definition="Energy of the devices, read around the measured iterations, divided by the output tokens. It "
+        "includes the devices' memory, but not the host. For a CPU, it covers packages and memory, "
+        "including other processes. Cycles and placements have no energy, because their readings "
+        "include the proofs.",
         better="lower",
         value=_where_read(_energy_per_token_j),
         of_passes=_energy_per_token_j,
@@ -358,7 +360,7 @@ _ALL = (
         name="tokens_per_s_per_w",
         unit="tokens/s/W",
         header="tok/s per W",
-        definition="Output tokens per second and watt, which is tokens per joule: the inverse of J per token.",
+        definition="Output tokens per second and watt, equal to tokens per joule: the inverse of J per token.",
         better="higher",
         value=_where_read(_tokens_per_j),
         of_passes=_tokens_per_j,
@@ -371,7 +373,7 @@ _ALL = (
         name="device_power_w",
         unit="W",
         header="W per device",
-        definition="Mean power of a device meanwhile.",
+        definition="Mean power of a device over the same time.",
         better="lower",
         value=_where_read(_power_w),
         of_passes=_power_w,
@@ -384,7 +386,7 @@ _ALL = (
         name="power_limit_share",
         unit="share",
         header="of limit %",
-        definition="The same as a share of the power limit that was in force.",
+        definition="W per device as a share of the power limit in force.",
         better="neither",
         value=_share_of_limit,
         group=ENERGY,
@@ -396,8 +398,8 @@ _ALL = (
         name="completed_requests_per_s",
         unit="requests/s",
         header="req/s",
-        definition="Requests that succeeded in the measured iterations of a launch, divided by the time those took; "
-        "mean over launches.",
+        definition="Successful requests of the measured iterations of a launch, divided by the elapsed time of these "
+        "iterations; mean over launches.",
         better="neither",
         group="requests",
         digits=3,
@@ -406,8 +408,9 @@ _ALL = (
         name="ttft_s",
         unit="s",
         header="TTFT ms",
-        definition="Time to first token: from sending a request until its first token was back. Of each launch the "
-        "mean over requests, then the mean over launches, as in the next three; in milliseconds.",
+        definition="Time to first token: from sending a request until receiving its first token, in "
+        "milliseconds. Mean over the requests of a launch, then over launches, as in the next three "
+        "columns.",
         better="lower",
         speedup="TTFT speed-up",
         column="ttft_mean_s",
@@ -418,8 +421,8 @@ _ALL = (
         name="tpot_s",
         unit="s",
         header="TPOT ms",
-        definition="Time per output token after the first: (E2EL - TTFT) / (output tokens - 1), without requests of "
-        "one token.",
+        definition="Time per output token after the first: (E2EL - TTFT) / (output tokens - 1). Requests with "
+        "one output token are left out.",
         better="lower",
         speedup="TPOT speed-up",
         column="tpot_mean_s",
@@ -430,8 +433,8 @@ _ALL = (
         name="itl_s",
         unit="s",
         header="ITL ms",
-        definition="Inter-token latency: every gap between two pieces of an answer, all requests pooled. A piece of "
-        "several tokens has one gap, as in vLLM's benchmark.",
+        definition="Inter-token latency: the gap between two pieces of an answer, over all gaps of all requests. "
+        "A piece of several tokens adds one gap, as in vLLM's benchmark.",
         better="lower",
         speedup="ITL speed-up",
         column="itl_mean_s",
@@ -442,7 +445,7 @@ _ALL = (
         name="e2el_s",
         unit="s",
         header="E2EL ms",
-        definition="End-to-end latency: from sending a request until its last token was back.",
+        definition="End-to-end latency: from sending a request until receiving its last token.",
         better="lower",
         speedup="E2EL speed-up",
         column="e2el_mean_s",
@@ -462,8 +465,8 @@ _ALL = (
         name="goodput_requests_per_s",
         unit="requests/s",
         header="goodput/s",
-        definition="Requests per second that succeeded and met every limit of `slo`. One of a single token has no TPOT "
-        "and meets its limit.",
+        definition="Successful requests per second that met every limit of `slo`. A request with one output "
+        "token has no TPOT, and counts as within the TPOT limit.",
         better="higher",
         speedup="goodput speed-up",
         group="service",
@@ -474,24 +477,24 @@ _ALL = (
         name="in_flight",
         unit="",
         header="in flight",
-        definition="Requests under way, as the client saw it: the sum of E2EL over the time. Of those that succeeded, "
-        "and of those that were cut, until then.",
+        definition="Mean number of requests in flight at the client: the sum of E2EL, divided by the time. "
+        "Counts successful requests, and cut requests until they were cut.",
         better="neither",
     ),
     Metric(
         name="offered_requests_per_s",
         unit="requests/s",
         header="offered/s",
-        definition="Where requests arrive at a rate: how many were due in a second.",
+        definition="Requests due per second, if requests arrive at a rate.",
         better="neither",
     ),
     Metric(
         name="kept_up_share",
         unit="share",
         header="kept up %",
-        definition="Where requests arrive at a rate: how much of it came back in the second half of the arrivals, 100 "
-        "where the number under way grew no more than by chance. From "
-        f"{plain_percent(KEPT_UP)} on the server keeps up, and throughput is set by the load.",
+        definition="If requests arrive at a rate: the completion rate in the second half of the arrivals, as a share "
+        "of the arrival rate. It is 100 if the number of requests in flight grew no more than by chance. From "
+        f"{plain_percent(KEPT_UP)} on, the server keeps up, and the load determines the throughput.",
         better="neither",
         group="load",
         optional=True,
@@ -502,7 +505,7 @@ _ALL = (
         name="send_delay_s",
         unit="s",
         header="send delay ms",
-        definition="How much later than due requests were sent.",
+        definition="Delay between the time at which a request was due and the time at which it was sent.",
         better="neither",
         factor=1000,
     ),
@@ -510,7 +513,7 @@ _ALL = (
         name="tokens_per_piece",
         unit="tokens/piece",
         header="tokens per piece",
-        definition="Output tokens in each piece of a streamed answer: 1 where each token came alone.",
+        definition="Output tokens per piece of a streamed answer: 1 if each token arrived separately.",
         better="neither",
     ),
 )

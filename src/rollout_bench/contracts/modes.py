@@ -121,7 +121,7 @@ ONLINE = Mode(
 )
 ROLLOUT = Mode(
     name="rollout",
-    title="the step of a rollout, shared out among engines by a router",
+    title="rollout steps whose requests a router distributes among engines",
     worker=f"{_WORKERS}.rollout:measure",
     record=Record,
     side_files=(SEQUENCES,),
@@ -146,7 +146,7 @@ ROLLOUT = Mode(
 )
 CYCLE = Mode(
     name="cycle",
-    title="a whole step: generation, sleep, wake-up and new weights",
+    title="whole training steps: generation, sleep, wake-up and weight sync",
     worker=f"{_WORKERS}.cycle:measure",
     record=Record,
     side_files=(SEQUENCES,),
@@ -165,7 +165,7 @@ CYCLE = Mode(
 )
 PLACEMENT = Mode(
     name="placement",
-    title="where engine and trainer should live: on the same devices, or on devices of their own",
+    title="placements of engine and trainer: on the same devices or on separate devices",
     worker="rollout_bench.measure.placed.controller:measure",
     record=Record,
     side_files=(SEQUENCES,),
@@ -184,7 +184,7 @@ PLACEMENT = Mode(
 )
 STARTUP = Mode(
     name="startup",
-    title="what one start of an engine costs, from its process to a first token",
+    title="the time of an engine start, from its process to a first token",
     worker=f"{_WORKERS}.startup:measure",
     record=Record,
     side_files=(SEQUENCES,),
@@ -203,7 +203,7 @@ STARTUP = Mode(
 )
 PROFILE = Mode(
     name="profile",
-    title="where the time of a step goes",
+    title="the time of a step by category of operators",
     worker=f"{_WORKERS}.profile:measure",
     record=Profile,
     side_files=(TRACES,),
@@ -222,7 +222,7 @@ PROFILE = Mode(
 )
 MESSAGES = Mode(
     name="messages",
-    title="what front end, engine core and workers send one another",
+    title="the messages between front end, engine core and workers",
     worker=f"{_WORKERS}.message_passes:measure",
     record=Messages,
     side_files=(MESSAGE_ROWS,),
@@ -241,7 +241,7 @@ MESSAGES = Mode(
 )
 DRIFT = Mode(
     name="drift",
-    title="how far a quantization's probabilities are from the reference's",
+    title="the difference between the probabilities of a quantization and of the reference",
     worker="rollout_bench.measure.drift.scoring:measure",
     record=Drift,
     side_files=(SCORE_ROWS,),

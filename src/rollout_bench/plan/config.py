@@ -308,7 +308,7 @@ class Config(Strict):
     )
     modes: Names = Field(
         [OFFLINE.name],
-        description=f"What to measure: {'; '.join(f'{mode.name}, {mode.title}' for mode in MODES.values())}.",
+        description=f"Modes to measure: {'; '.join(f'{mode.name}, {mode.title}' for mode in MODES.values())}.",
     )
     workloads: Names = Field(description="Loads to measure: names in workload_settings.")
     settings: Names | None = Field(

@@ -45,21 +45,21 @@ class Column:
 
 
 _RATIO_OF_PAIRS = (
-    "of each pair of launches with the same index, and of these ratios the geometric mean (so the ratio of two means "
-    "may differ from it in the last digits). The baseline has the same "
-    "mode, platform, model, quant, workload, setting and engine version, but for what `baseline` changes."
+    "It is the geometric mean of the ratios of launches with the same index, so the ratio of two means may differ in "
+    "the last digits. The baseline has the same mode, platform, model, quant, workload, setting and engine version, "
+    "except for the changes in `baseline`."
 )
 
 _RATIO_OF_TYPICAL = (
-    "of typical passes: a ratio for each pair of launches with the same index, and of these the geometric mean. Where "
-    "engines were interleaved, the ratio of a pair is the mean of the middle 60 % of the rounds; elsewhere the ratio "
-    "of the means of the middle 60 % of each launch's passes (all on the logarithmic scale). So the ratio of two means "
-    "in the table may differ from it. The baseline has the same mode, platform, model, quant, workload, setting and "
-    "engine version, but for what `baseline` changes."
+    "It compares typical passes, and is the geometric mean of the ratios of launches with the same index. If engines "
+    "were interleaved, the ratio of two launches is the mean ratio of the middle 60 % of the rounds. Otherwise it is "
+    "the ratio of two means, each over the middle 60 % of the passes of a launch. These means are on the logarithmic "
+    "scale, so the ratio of two means in the table may differ. The baseline has the same mode, platform, model, quant, "
+    "workload, setting and engine version, except for the changes in `baseline`."
 )
 
 _RATIO_APART = (
-    "each being the geometric mean over the launches of its side. The baseline has the same mode, platform, model, "
+    "Each side is the geometric mean over its launches. The baseline has the same mode, platform, model, "
     "quant, workload and setting, and was measured at another time or place."
 )
 
@@ -122,9 +122,9 @@ def _speedup_column(
     how = _RATIO_APART if apart else _RATIO_OF_TYPICAL if metric in typical else _RATIO_OF_PAIRS
     return Column(
         of.speedup,
-        f"{ratio_of.format(of.header)}, above 1 being better, {how} Then the verdict, and in brackets "
+        f"{ratio_of.format(of.header)}; above 1 is better. {how} The cell also has the verdict and, in brackets, "
         f"the {plain_percent(settings.confidence)} confidence interval of this speed-up"
-        f"{' taken alone' if apart else ''}.",
+        f"{' alone' if apart else ''}.",
         lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
         words=True,
     )
@@ -185,8 +185,8 @@ SETTING = Column("setting", "", _text("setting"), words=True)
 
 SETS = Column(
     "sets",
-    "What the setting sets that is something else under the default, and of the default what it has there. What a "
-    "name says is not repeated.",
+    "For a setting, the values that differ from the default; for the default, its values of the same keys. "
+    "Values in the name of a setting are not repeated.",
     lambda line: line["sets"] or MISSING,
     words=True,
     known="sets",
@@ -194,15 +194,16 @@ SETS = Column(
 
 FLAGS = Column(
     "flags",
-    "Reasons to distrust launches, and how many launches have them; with ! a launch is invalid and in no number.",
+    "Reasons to distrust launches, each with the number of launches. ! marks an invalid launch, which no "
+    "number includes.",
     lambda line: line["empty_because"] or line["flags"] or MISSING,
     words=True,
 )
 
 LAUNCHES = Column(
     "launches",
-    "Engine starts: valid / measured / planned (the last only where there is a plan). 2/3/3: one of three launches is "
-    "invalid, and in no number.",
+    "Engine starts: valid / measured / planned (planned only if there is a plan). 2/3/3: one of three "
+    "launches is invalid, and no number includes it.",
     _launches,
     known="launches_valid",
 )
@@ -254,7 +255,7 @@ PER_LAUNCH = (
     ),
     Column(
         "KV bytes per token",
-        "Bytes that a token takes in the KV cache: keys and values of all layers, on all devices of one engine.",
+        "Bytes per token in the KV cache: keys and values of all layers, on all devices of one engine.",
         lambda line: count(line["kv_cache_bytes_per_token"]),
         known="kv_cache_bytes_per_token",
     ),
@@ -265,8 +266,8 @@ PER_LAUNCH = (
     ),
     Column(
         "sequences at once",
-        "How many of the sequences in one iteration the KV cache holds at once at full length (prompt + output "
-        "tokens) if they share nothing.",
+        "Number of an iteration's sequences that the KV cache can hold at once at full length (prompt + output "
+        "tokens), if they share nothing.",
         _kv_cache_sequences,
     ),
     Column(
@@ -286,8 +287,8 @@ ENERGY_USED = metric_columns(ENERGY)
 
 EMPTY_BECAUSE = Column(
     "empty because",
-    "Why cells of the line are empty. An experiment without a valid launch shows no number, and nothing is compared "
-    "with it; its flags give the evidence.",
+    "The reason for empty cells in this line. An experiment without a valid launch has no numbers and no "
+    "comparisons; its flags are the evidence.",
     lambda line: line.get("empty_because") or MISSING,
     words=True,
 )
@@ -421,44 +422,44 @@ def _share(line: Line) -> str:
 
 
 COST = (
-    Column("process s", "Starting the engine's process, in seconds; part of other s where it is unknown.", _process),
+    Column("process s", "Starting the engine's process, in seconds; part of other s if unknown.", _process),
     Column("import s", "Importing the engine, in seconds.", _seconds("import_s"), known="import_s"),
     Column(
-        "init s", "Constructing the engine until it takes requests, in seconds.", _seconds("init_s"), known="init_s"
+        "init s", "Constructing the engine until it accepts requests, in seconds.", _seconds("init_s"), known="init_s"
     ),
     Column(
         "server start s",
-        "From starting a server until it has answered, in seconds. Its own processes import and construct the engine, "
-        "and nobody sees what each takes.",
+        "Starting a server until it answers, in seconds. The server's processes import and construct the engine; "
+        "the times of these parts are unknown.",
         _seconds("server_start_s"),
         known="server_start_s",
     ),
     Column(
         "of it weights / compile / graphs",
-        "Of init s, or of server start s: loading weights, compiling and capturing graphs, in seconds, from the "
-        "engine's log; - for what the log does not have.",
+        "Parts of init s or of server start s, from the engine's log: loading weights, compiling and capturing "
+        "graphs, in seconds. - marks a part that is not in the log.",
         _reported,
     ),
     Column("warm-up s", "All warm-up iterations of a launch, in seconds.", _seconds("warmup_s")),
     Column(
         "waiting s",
-        "Waiting for its turn among the engines of its block, all together, in seconds.",
+        "Total time that the engine waited for its turn in its block, in seconds.",
         _seconds("waited_s"),
         known="waited_s",
     ),
     Column(
         "measured s",
-        "All measured iterations of a launch, in cycles whole steps, in seconds.",
+        "All measured iterations of a launch, in seconds; in cycles, all whole steps.",
         _seconds("measured_s"),
     ),
-    Column("other s", "The launch's time that no other column holds, in seconds.", _seconds("other_s")),
+    Column("other s", "The launch's time outside all other columns, in seconds.", _seconds("other_s")),
     Column(
         "launch s",
-        "A whole launch, from starting the engine's process to its last iteration, in seconds. Like its parts a mean "
-        "over launches.",
+        "A whole launch, from starting the engine's process to its last iteration, in seconds. Like its parts, a "
+        "mean over launches.",
         _seconds("launch_s"),
     ),
-    Column("measured %", "Measured s as a share of launch s: the part of a launch that gives numbers.", _share),
+    Column("measured %", "Measured s as a share of launch s.", _share),
 )
 """The parts of a launch in the order of time."""
 

@@ -65,48 +65,53 @@ def _longest(line: Line) -> str:
 COLUMNS = (
     Column(
         "makespan s",
-        "When the last sequence of an iteration was complete, in seconds after it began; the time of the step without "
-        "what handing back the answers took. Failed requests are in no number here.",
+        "Time until the last sequence of an iteration was complete, in seconds. It excludes the time "
+        "to return the answers. The columns of this table exclude failed requests.",
         _of("makespan_s"),
     ),
-    Column("t50 s", "When half of the sequences were complete.", _of("t50_s")),
+    Column("t50 s", "Time until half of the sequences were complete.", _of("t50_s")),
     _metric("t90_s"),
-    Column("t99 s", "When 99 % were complete; of fewer than 100 sequences all of them.", _of("t99_s")),
+    Column(
+        "t99 s",
+        "Time until 99 % of the sequences were complete; with fewer than 100 sequences, all of them.",
+        _of("t99_s"),
+    ),
     _metric("tail_s", _tail),
-    Column("fill s", "When the last sequence was first scheduled; behind a server, sent.", _of("fill_s")),
+    Column("fill s", "Time until the last sequence was first scheduled (behind a server: sent).", _of("fill_s")),
     Column(
         "drain s",
-        "Makespan - the last moment at which as many sequences ran as ever did: how long the engine ran empty.",
+        "Makespan - the last time at which the maximum number of sequences ran: how long the engine took to empty.",
         _of("drain_s"),
     ),
     Column(
         "occupancy %",
-        "Sum of all sequences' running times / (makespan x the most that ran at once): 100 where as many ran from "
-        "beginning to end. A sequence runs from when it is first scheduled, behind a server sent, to its last token.",
+        "Sum of the running times of all sequences / (makespan x maximum number of running sequences): 100 if "
+        "this number ran from beginning to end. A sequence runs from its first scheduling (behind a server: its "
+        "sending) to its last token.",
         _of("occupancy", 3, 100),
     ),
     Column(
         "group p50 s",
-        "When half of the groups were complete. A group is all samples of a prompt, complete with the last of them.",
+        "Time until half of the groups were complete. A group is all samples of a prompt; it is complete with its "
+        "last sample.",
         _of("group_p50_s"),
     ),
     _metric("group_p90_s"),
     Column(
         "straggler s",
-        "How long a group waits for its last sample after half of its samples are complete, in seconds: mean over "
-        "groups.",
+        "Time from the completion of half of a group's samples until its last sample, in seconds; mean over groups.",
         _of("straggler_gap_s"),
     ),
     Column(
         "longest sequence",
-        "Tokens of the longest sequence, its tokens per second of its own running time, and that over the median of "
-        "all sequences: above 1 it gained from the others' leaving.",
+        "Tokens of the longest sequence, its tokens per second of running time, and this rate / the median rate "
+        "of all sequences. Above 1, the sequence became faster as others finished.",
         _longest,
         words=True,
     ),
     Column(
         "imbalance %",
-        "Elapsed time of an iteration's slowest replica over the mean of all replicas', less 1.",
+        "Elapsed time of an iteration's slowest replica / mean elapsed time of all replicas, minus 1.",
         lambda line: number(None if line["imbalance"] is None else 100 * line["imbalance"], 2),
         known="imbalance",
     ),

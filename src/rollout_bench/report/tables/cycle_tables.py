@@ -30,15 +30,15 @@ WHOLE_STEP = "whole_step_s"
 """The metric of the sentences, if it is compared."""
 
 PARTS: Mapping[PartName, str] = {
-    "drain": "Until the engine had nothing left to do, in milliseconds. Here and in the next columns, what vLLM's own "
-    "log says stands in brackets, where it says something.",
+    "drain": "Waiting until the engine was idle, in milliseconds. In this column and the next ones, brackets contain "
+    "the time from vLLM's own log, if the log has it.",
     "pause": "Pausing the engine, which keeps its memory.",
-    "sleep": "Putting the engine to sleep, which gives memory back.",
-    "wake_weights": "Waking the weights alone.",
-    "update": "Bringing the new weights in.",
-    "reset_prefix_cache": "Emptying the prefix cache, which the old weights filled.",
+    "sleep": "Putting the engine to sleep, which frees memory.",
+    "wake_weights": "Waking only the weights.",
+    "update": "Loading the new weights.",
+    "reset_prefix_cache": "Emptying the prefix cache of the old weights.",
     "wake_kv_cache": "Waking the KV cache.",
-    "resume": "Letting the paused engine go on.",
+    "resume": "Resuming the paused engine.",
 }
 """Part of a transition -> definition of its column."""
 
@@ -68,19 +68,19 @@ def _memory(field: str) -> Callable[[Line], str]:
 
 GENERATION = Column(
     "generation s",
-    "From handing over the first request until the last token was back, in seconds; without the transition. Mean over "
+    "Time from the first request until the last token, in seconds, without the transition. Mean over "
     "iterations, then over launches, as in all columns here.",
     _costs(lambda costs: number(costs.generation_s)),
 )
 SHARE = Column(
     "share %",
-    "The transition's share of the whole step.",
+    "Transition s as a share of the whole step.",
     _costs(lambda costs: number(100 * costs.transition_share, 3)),
 )
 UPDATES = (
     Column(
         "transfer ms",
-        "Until the trainer's tensors were on the engine's device.",
+        "Time until the trainer's tensors were on the engine's device.",
         _costs(lambda costs: _ms(costs.update.transfer_s)),
     ),
     Column(
@@ -90,39 +90,49 @@ UPDATES = (
     ),
     Column(
         "load ms",
-        "The rest of the update: vLLM puts weights into their places, repacks them, and may quantize them.",
+        "Rest of the update: vLLM copies weights into place, repacks them, and may quantize them.",
         _costs(lambda costs: _ms(costs.update.load_s)),
     ),
     Column(
         "handed over MB",
-        "Tensors that the trainer hands over, in megabytes (10^6 bytes); nothing where vLLM reads a checkpoint.",
+        "Size of the trainer's tensors, in megabytes (10^6 bytes); empty if vLLM reads a checkpoint.",
         _costs(lambda costs: number(costs.update.size_bytes and costs.update.size_bytes / 1e6, 4)),
     ),
     Column(
         "buckets",
-        "In how many pieces.",
+        "Number of pieces in which the trainer hands over its tensors.",
         _costs(lambda costs: MISSING if costs.update.buckets is None else brief(costs.update.buckets, 3)),
     ),
 )
 MEMORY = (
     Column(
         "device free GiB",
-        "Free memory of the first device when generation was over.",
+        "Free memory of the first device at the end of generation.",
         _memory("device_free_before"),
     ),
     Column(
         "device free asleep GiB",
-        "The same once the engine slept or paused: what a trainer gets.",
+        "Free memory of the first device while the engine slept or paused: the memory available to a trainer.",
         _memory("device_free_asleep"),
     ),
-    Column("device free after GiB", "The same at the end of the transition.", _memory("device_free_after")),
+    Column(
+        "device free after GiB",
+        "Free memory of the first device at the end of the transition.",
+        _memory("device_free_after"),
+    ),
     Column(
         "host GiB",
-        "Memory of the engine's processes on the host when generation was over, pages that they share counted once.",
+        "Host memory of the engine's processes at the end of generation. Shared pages count once.",
         _memory("host_before"),
     ),
-    Column("host asleep GiB", "The same once the engine slept or paused.", _memory("host_asleep")),
-    Column("host after GiB", "The same at the end of the transition.", _memory("host_after")),
+    Column(
+        "host asleep GiB",
+        "Host memory of the engine's processes while the engine slept or paused.",
+        _memory("host_asleep"),
+    ),
+    Column(
+        "host after GiB", "Host memory of the engine's processes at the end of the transition.", _memory("host_after")
+    ),
 )
 
 
@@ -141,25 +151,26 @@ def _gain(cell: Callable[[NetGain], str]) -> Callable[[Line], str]:
 GAINS = (
     Column(
         "tokens measured",
-        "Output tokens of a sequence, as measured.",
+        "Measured output tokens per sequence.",
         _costs(lambda costs: brief(costs.output_tokens)),
     ),
     Column(
         "break-even at",
-        "The estimate of the output tokens of a sequence at which a whole step takes as long as the baseline's, if "
-        "generation takes time in proportion to them and a transition none.",
+        "Estimated output tokens per sequence at which a whole step is as long as the baseline's. The estimate "
+        "assumes that generation time is proportional to these tokens, and transition time is independent of "
+        "them.",
         _gain(lambda gain: number(gain.at, 3)),
     ),
     Column(
         "pays",
-        "At which output tokens of a sequence a whole step is shorter than the baseline's: the stretch that holds the "
-        "measured length, by Fieller's theorem.",
+        "Output tokens per sequence at which a whole step is shorter than the baseline's: the range that contains "
+        "the measured length, by Fieller's theorem.",
         _gain(lambda gain: _lengths(gain.pays)),
         words=True,
     ),
     Column(
         "does not pay",
-        "At which it is longer. Lengths in neither column are inconclusive.",
+        "Output tokens per sequence at which a whole step is longer. Lengths in neither column are inconclusive.",
         _gain(lambda gain: _lengths(gain.loses)),
         words=True,
     ),

@@ -57,41 +57,41 @@ SIZE = (
     LAUNCHES,
     Column(
         "scored",
-        "How many sequences were scored at once; of the reference also what it gave its tokens while it generated "
-        "them, and what its other launches give them. All is held against its first one, with the smallest batch.",
+        "Number of sequences scored at once. The reference also has lines for its probabilities while generating "
+        "and in its other launches. Every line is compared with the reference's first launch, scored with the "
+        "smallest batch.",
         lambda line: scored_text(line["one"]),
         words=True,
     ),
     _of(
         "mean |d|",
-        "Mean over tokens of |d|, d being the log probability of a token less the one that the reference gave it, in "
-        "nats. Each sequence counts alike; in all other columns each token does. In brackets the interval over "
-        "sequences, for "
-        "which a sequence is taken to be zero or lognormal; not known where fewer than two sequences differ, and "
-        "unbounded above a thousand times the mean.",
+        "Mean |d| over tokens, in nats. d is the log probability of a token minus its log probability under the "
+        "reference. This column weights all sequences equally, the other columns all tokens. In brackets: the "
+        "interval over sequences, which assumes that a sequence is zero or lognormal. It is not known if fewer "
+        "than two sequences differ, and unbounded above a thousand times the mean.",
         lambda found: bounded_text(found.size),
     ),
     Column(
         "verdict",
-        "drifts: the mean |d| is larger than that of the reference against itself, its floor, which is the largest of "
-        "the table's lines (reference), but for the one while generating. The interval of the difference, by a "
-        "bootstrap of whole sequences, holds together for all with the same reference. no floor: the reference was "
-        "scored with one batch in one launch.",
+        "drifts: the mean |d| is above the floor. The floor is the largest mean |d| of the lines "
+        "(reference), without the line while generating. The interval of the difference comes from a "
+        "bootstrap of whole sequences, and holds together for all with the same reference. no floor: "
+        "the reference was scored with one batch in one launch.",
         lambda line: verdict_text(line["one"]),
         words=True,
     ),
     _of("mean d", "Mean of d.", lambda found: number(found.mean, 3)),
     _of("sd d", "Standard deviation of d.", lambda found: bounded_text(found.sd)),
-    _of("p95 |d|", "What 95 % of the tokens don't exceed.", lambda found: bounded_text(found.p95)),
-    _of("max |d|", "The largest.", lambda found: number(found.largest, 3)),
+    _of("p95 |d|", "95th percentile of |d| over tokens.", lambda found: bounded_text(found.p95)),
+    _of("max |d|", "Maximum |d|.", lambda found: number(found.largest, 3)),
     _of(
         "KL k1",
-        "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It may come out below 0.",
+        "Schulman's first estimate of KL(reference || quant), in nats per token: mean of -d. It can be below 0.",
         lambda found: bounded_text(found.k1),
     ),
     _of(
         "KL k3",
-        "His third of the same: mean of e^d - 1 - d, never below 0.",
+        "Schulman's third estimate of the same KL: mean of e^d - 1 - d, never below 0.",
         lambda found: bounded_text(found.k3),
     ),
 )
@@ -101,35 +101,36 @@ WEIGHTS = (
     SIZE[1],
     _of(
         f"outside [{NEAR[0]:g}, {NEAR[1]:g}] %",
-        "Share of tokens whose ratio of probabilities e^d, the quant's over the reference's, is outside, in percent.",
+        "Share of tokens whose ratio of probabilities e^d (quant / reference) is outside this range, in percent.",
         lambda found: bounded_text(found.outside, 100),
     ),
     _of(
         f"above {CLIP:g} %",
-        f"Share of tokens whose ratio is above {CLIP:g}, where truncated importance sampling usually cuts it off.",
+        f"Share of tokens whose ratio is above {CLIP:g}, the usual limit of truncated importance sampling.",
         lambda found: bounded_text(found.clipped, 100),
     ),
     _of(
         "token ESS %",
-        "Effective sample size of tokens weighted by their ratio, over their number, in percent.",
+        "Effective sample size of tokens, weighted by their ratios, / number of tokens, in percent.",
         lambda found: bounded_text(found.token_ess, 100, 4),
     ),
     _of(
         "sequence ESS %",
-        "The same of sequences, weighted by the product of their tokens' ratios.",
+        "Effective sample size of sequences, weighted by the products of their tokens' ratios, / number of "
+        "sequences, in percent.",
         lambda found: number(100 * found.sequence_ess, 4),
     ),
     _of(
         "same first choice %",
-        "Share of tokens in whose place both find the same token likeliest.",
+        "Share of tokens at whose position both engines find the same token most likely.",
         lambda found: MISSING if found.agreement is None else bounded_text(found.agreement, 100, 4),
     ),
     _of(
         "perplexity ratio",
-        "Perplexity of the tokens under who scores them over that under who sampled them.",
+        "Perplexity of the tokens under the scoring engine / perplexity under the engine that sampled them.",
         lambda found: bounded_text(found.perplexity_ratio, digits=5),
     ),
-    _of("tokens", "Tokens that the line is over, of all its launches.", lambda found: count(found.tokens)),
+    _of("tokens", "Number of tokens of this line, over all its launches.", lambda found: count(found.tokens)),
 )
 """Columns on importance weights and on choices."""
 

@@ -35,56 +35,62 @@ WORKERS = Column("TP", "Tensor parallel size: the number of workers.", lambda li
 SHARE = (
     LAUNCHES,
     WORKERS,
-    Column("batch", "Sequences of the pass.", lambda line: str(line["step"].batch)),
+    Column("batch", "Number of sequences in the pass.", lambda line: str(line["step"].batch)),
     Column(
         "step ms",
-        "A decode step, in milliseconds: median over steps, mean over launches.",
+        "Time of a decode step, in milliseconds: median over steps, mean over launches.",
         lambda line: number(1e3 * line["step"].estimated("step_s").value, 3),
     ),
     Column(
         "engine us",
-        "Encoding, transport and decoding of a decode step's messages between core and workers, in microseconds, at "
-        "the worker that answers and without the time that a reader was busy: median over steps, mean over launches.",
+        "Encoding, transport and decoding of the messages between core and workers in a decode step, in "
+        "microseconds, at the worker that answers. It excludes the time in which a reader was busy. Median over "
+        "steps, mean over launches.",
         lambda line: number(1e6 * line["step"].estimated("engine_s").value, 3),
     ),
     Column(
         "engine %",
-        "The same over the step, with its interval over launches.",
+        "Engine us as a share of the step, with its interval over launches.",
         lambda line: _percent(line["step"], "engine"),
     ),
     Column(
         "slowest %",
-        "The same at the worker that took longest. A step waits for it only where the workers wait for one another.",
+        "The same share at the slowest worker. A step waits for it only if the workers wait for one another.",
         lambda line: _percent(line["step"], "slowest"),
         known="several",
     ),
     Column(
         "front end %",
-        "Messages of front end to core and back, over the step: other threads and another process spend this time "
-        "while the engine goes on.",
+        "Messages between front end and core, as a share of the step. Other threads and another process spend "
+        "this time while the engine continues.",
         lambda line: _percent(line["step"], "front_end"),
     ),
 )
 """Columns on the share of messages in a decode step."""
 
 LINK = (
-    _of("batch", "Sequences of the pass.", lambda use: str(use.batch)),
-    _of("phase", "What the steps computed.", lambda use: use.phase, words=True),
-    _of("link", "Who sends to whom.", lambda use: _link(use.link), words=True),
-    _of("messages a step", "Median over steps.", lambda use: _whole(use.messages)),
-    _of("bytes a step", "Median over steps of the bytes of all its messages.", lambda use: _whole(use.size_bytes)),
+    _of("batch", "Number of sequences in the pass.", lambda use: str(use.batch)),
+    _of("phase", "Phase of the steps: prefill, decode or mixed.", lambda use: use.phase, words=True),
+    _of("link", "Sender and receiver.", lambda use: _link(use.link), words=True),
+    _of("messages a step", "Number of messages in a step; median over steps.", lambda use: _whole(use.messages)),
+    _of("bytes a step", "Bytes of all messages of a step; median over steps.", lambda use: _whole(use.size_bytes)),
     _of(
         "distance",
-        "The same of the distances to the messages before, in bytes.",
+        "Distances to the previous messages, in bytes per step; median over steps.",
         lambda use: _whole(use.distance),
     ),
     _of(
         "us a step",
-        "Encoding, transport and decoding of a step's messages, in microseconds: median over steps of all launches. "
-        "Without the time that a reader was busy; of several workers at the one that answers.",
+        "Encoding, transport and decoding of a step's messages, in microseconds; median over steps of all "
+        "launches. It excludes the time in which a reader was busy. With several workers, the times are from the "
+        "worker that answers.",
         lambda use: number(1e6 * use.busy_s, 3),
     ),
-    _of("share %", "The same over the step: median over steps.", lambda use: number(100 * use.share, 2)),
+    _of(
+        "share %",
+        "Share of the step: us a step / step time; median over steps.",
+        lambda use: number(100 * use.share, 2),
+    ),
 )
 """Columns on the messages of a link."""
 
@@ -93,12 +99,12 @@ CONTENT = (
     LINK[4],
     _of(
         "already sent",
-        "Of these, bytes in runs of 8 or more that the messages before have too.",
+        "Bytes in runs of 8 or more that are also in the previous messages.",
         lambda use: _whole(use.repeated_bytes),
     ),
     _of(
         "bytes by field",
-        "What the bytes are for, the most first; fields without any are left out.",
+        "Bytes of each field, largest first, without empty fields.",
         lambda use: _parts(use),
         words=True,
     ),
@@ -110,23 +116,24 @@ CONTENT = (
     ),
     _of(
         "msgpack",
-        "Bytes of the same messages in msgpack, in arrays without names of fields.",
+        "Bytes of the same messages in msgpack, as arrays without field names.",
         lambda use: _whole(use.formats.get("msgpack")),
         known="msgpack",
     ),
     _of(
         "difference",
-        "Bytes of what differs from the messages before, compressed: what a reader that remembers would be sent.",
+        "Compressed bytes of the difference to the previous messages: the size of a message to a reader that "
+        "keeps them.",
         lambda use: _whole(use.difference_bytes),
     ),
     _of(
         "difference us",
-        "Making and applying it, in microseconds: the best of three.",
+        "Making and applying the difference, in microseconds: the best of three.",
         lambda use: number(None if use.difference_s is None else 1e6 * use.difference_s, 3),
     ),
     _of(
         "coding us",
-        "Encoding and decoding the messages as they are, in microseconds: what a difference could save at most.",
+        "Encoding and decoding the unchanged messages, in microseconds: the maximum saving by a difference.",
         lambda use: number(1e6 * use.coding_s, 3),
     ),
 )

@@ -60,19 +60,20 @@ SERVICE = (
     *metric_columns("requests"),
     Column(
         "in flight (most)",
-        "Requests under way, as the client saw it: the sum of E2EL over the time, mean over launches; in brackets the "
-        "maximum at once in any launch. Counts only requests that succeeded, or were cut at the end of their time.",
+        "Mean number of requests in flight at the client: the sum of E2EL, divided by the time; mean over "
+        "launches. In brackets, the maximum in any launch. Counts only successful requests, and requests that "
+        "were cut at the end of the load's time.",
         _in_flight,
     ),
     Column(
         "failed %",
-        "Requests that failed, of all that were sent. They are in no latency.",
+        "Failed requests, as a share of all sent requests. No latency includes them.",
         lambda line: number(None if line["failed_share"] is None else 100 * line["failed_share"], 3),
     ),
     Column(
         "cut %",
-        "Requests that were under way, or due and not yet sent, when the time of the load was over, of all that were "
-        "due. They are in no latency and did not fail; tokens that had come count.",
+        "Requests in flight, or due but not yet sent, at the end of the load's time, as a share of all due "
+        "requests. They are not failures. No latency includes them, but the tokens received before the end count.",
         lambda line: number(None if line["incomplete_share"] is None else 100 * line["incomplete_share"], 3),
         known="incomplete_share",
     ),

@@ -35,16 +35,16 @@ WHOLE_STEP = "placed_step_s"
 """The metric of the sentences, if it is compared."""
 
 ACTIVITY: Mapping[Activity, str] = {
-    "generate": "Generating. Here and in the next columns, share of the whole step.",
-    "sleep": "Putting its engine to sleep, which gives memory back.",
-    "gather": "Handing over generated sequences, and taking those to train on; where devices that train share an "
-    "engine, handing each other prompts, too. To wait for others before is idle.",
+    "generate": "Generating. This column and the next ones are shares of the whole step.",
+    "sleep": "Putting the device's engine to sleep, which frees memory.",
+    "gather": "Handing over generated sequences and receiving sequences to train on. If devices that train share an "
+    "engine, they also hand each other prompts. Waiting for others beforehand is idle time.",
     "train": "Forward and backward of the trainer's stand-in.",
     "reduce": "Adding up the gradients of all devices that train.",
     "optimize": "The optimizer's step.",
-    "wake": "Waking its engine: weights before the update, KV cache after it.",
-    "update": "Bringing the new weights into the engine, or sending them.",
-    "reset": "Emptying the prefix cache, which the old weights filled.",
+    "wake": "Waking the device's engine: weights before the update, KV cache after it.",
+    "update": "Loading the new weights into the engine, or sending them.",
+    "reset": "Emptying the prefix cache of the old weights.",
 }
 """Activity of a device -> definition of its column."""
 
@@ -75,92 +75,96 @@ def placed(spec: PlacementSpec) -> str:
 
 WHERE = Column(
     "engine and trainer",
-    "Where they live. Colocated: each device generates and trains, in turn. A step ahead: devices train on the "
-    "sequences of the step before, while the next are generated with weights that are one step old.",
+    "Placement of engine and trainer. Colocated: each device alternately generates and trains. A step ahead: "
+    "devices train on the sequences of the previous step, while others generate the next sequences with "
+    "weights that are one step old.",
     _costs(lambda costs: placed(costs.spec).removeprefix("engine and trainer ")),
     words=True,
 )
 DEVICES = Column(
     "devices",
-    "Devices that share a step, whoever does what; on a CPU blocks of cores.",
+    "Devices that share a step, whether they generate or train; on a CPU, blocks of cores.",
     _costs(lambda costs: str(costs.spec.devices)),
 )
 SHARDS = Column(
     "devices per engine",
-    "Devices that hold an engine's shards and generate together: its tensor_parallel_size.",
+    "Devices that hold the shards of an engine and generate together: its tensor_parallel_size.",
     _costs(lambda costs: str(costs.devices_per_engine)),
 )
 ASLEEP = (
     Column(
         "sleep level",
-        "How deeply an engine sleeps while its device trains. 1: weights go to the host's memory; 2: they are given "
-        "up. The KV cache is given up at both.",
+        "Sleep level of an engine while its device trains. 1: it moves the weights to the host's memory; 2: it "
+        "discards them. At both levels it discards the KV cache.",
         _costs(lambda costs: costs.spec.sleep or MISSING),
     ),
     Column(
         "sleep and wake s",
-        "Putting an engine to sleep and waking it, of the device that is longest at it.",
+        "Putting an engine to sleep and waking it, on the device that needs longest.",
         _seconds("sleep_s"),
     ),
     Column(
         "free awake GiB",
-        "Free memory of a device once its engine had generated: of the step and the device of the next column.",
+        "Free memory of a device after its engine generated, in the same step and on the same device as the next "
+        "column.",
         _asleep(lambda memory: memory.awake_free_bytes),
     ),
     Column(
         "free asleep GiB",
-        "The same once its engine slept: the least that training could have besides what the trainer keeps.",
+        "Free memory of that device while its engine slept: the minimum for training, besides the trainer's own "
+        "memory.",
         _asleep(lambda memory: memory.asleep_free_bytes),
     ),
-    Column("device GiB", "All memory of that device.", _asleep(lambda memory: memory.total_bytes)),
+    Column("device GiB", "Total memory of that device.", _asleep(lambda memory: memory.total_bytes)),
 )
 """Columns for engines that sleep."""
 DEVICE_SECONDS = Column(
     "device-seconds",
-    "Devices x placed step s: what a step costs where devices are paid for by time.",
+    "Devices x placed step s: the cost of a step if devices are paid for by time.",
     _seconds("device_s"),
 )
 PARTS = (
     Column(
         "generation s",
-        "Of the device that generates longest, in seconds; mean over iterations, then over launches, as in all columns "
-        "here.",
+        "Generation time of the device that generates longest, in seconds; mean over iterations, then over "
+        "launches, as in all columns here.",
         _seconds("generation_s"),
     ),
     Column(
         "training s",
-        "Forward, backward, sum of gradients and optimizer, of the device that trains longest.",
+        "Forward, backward, sum of gradients and optimizer, on the device that trains longest.",
         _seconds("training_s"),
     ),
     Column(
         "update s",
-        "Bringing new weights into the engines and resetting them, of the device that is longest at it.",
+        "Loading new weights into the engines and resetting the engines, on the device that needs longest.",
         _seconds("update_s"),
     ),
     Column(
         "gather s",
-        "Handing over sequences, and prompts where devices that train share an engine, of the device that is longest "
-        "at it.",
+        "Handing over sequences (and prompts, if devices that train share an engine), on the device that needs "
+        "longest.",
         _seconds("gather_s"),
     ),
     Column(
         "generators idle %",
-        "Share of a step in which a device that generates does nothing; the mean over these.",
+        "Share of a step in which a device that generates is idle; mean over these devices.",
         _costs(lambda costs: _percent(costs.generating_idle_share)),
     ),
     Column(
         "trainers idle %",
-        "The same of devices that train; where all are colocated it is the same number.",
+        "Share of a step in which a device that trains is idle; mean over these devices. If all devices are "
+        "colocated, it equals generators idle %.",
         _costs(lambda costs: _percent(costs.training_idle_share)),
     ),
     Column(
         "sequences per engine",
-        "Sequences of a step that an engine generates; the mean over engines.",
+        "Sequences per engine and step; mean over engines.",
         _costs(lambda costs: brief(costs.sequences_per_engine)),
     ),
     Column(
         "KV cache tokens",
-        "Tokens that fit into the KV cache of one engine; the minimum over launches.",
+        "Tokens that fit into the KV cache of one engine; minimum over launches.",
         _costs(lambda costs: count(costs.kv_cache_tokens)),
     ),
 )
@@ -180,12 +184,12 @@ def _activity(name: Activity, text: str) -> Column:
 
 
 BY_DEVICE = (
-    Column("device", "Its number, from 0.", _device(lambda device: str(device.rank))),
-    Column("is for", "What it does of a step; both: generates and trains.", _device(_does), words=True),
+    Column("device", "Number of the device, from 0.", _device(lambda device: str(device.rank))),
+    Column("is for", "Work of the device in a step: generates, trains, or both.", _device(_does), words=True),
     *(_activity(name, ACTIVITY[name]) for name in ACTIVITIES),
     Column(
         "idle %",
-        "Share of the whole step in which it did nothing of all this.",
+        "Share of the whole step outside all these activities.",
         _device(lambda device: _percent(device.idle_share)),
     ),
 )

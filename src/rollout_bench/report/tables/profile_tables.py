@@ -86,7 +86,7 @@ def cut(text: str, characters: int) -> str:
 
 PHASE = Column(
     "phase",
-    "What the engine's steps computed: prefill prompts, decode one token of each sequence, mixed both.",
+    "Computation of the engine's steps. prefill: prompts; decode: one token per sequence; mixed: both.",
     lambda line: line["phase"],
     words=True,
 )
@@ -112,8 +112,8 @@ STEP = (
     PHASE,
     Column(
         "step ms",
-        "A step of the engine without the profiler, mean over those that the profile's launch timed. The columns after "
-        "it add up to it.",
+        "Time of an engine step without the profiler; mean over the timed steps of the profile's launch. The "
+        "following columns add up to it.",
         _number("step_us", 4, 1e-3),
     ),
 )
@@ -121,10 +121,11 @@ STEP = (
 
 _CATEGORY = {
     "linear": "Matrix multiplications of linear layers.",
-    "quantize": "Quantizing activations and dequantizing, where that is an operator of its own.",
-    HOST_GAP: "No operator runs on the device. On a CPU: what the engine's own process does between operators.",
+    "quantize": "Quantizing activations and dequantizing, if a separate operator does it.",
+    HOST_GAP: "Time in which no operator runs on the device. On a CPU: the engine process's own work "
+    "between operators.",
     "other": "Operators that match no rule; the notes list them.",
-    REST: "All categories together that are too small for a column.",
+    REST: "All categories that are too small for a separate column.",
 }
 
 
@@ -142,19 +143,19 @@ def category_column(category: str) -> Column:
 
 TIMED = (
     PHASE,
-    Column("traced", "Steps in the traces, of all ranks.", lambda line: f"{line['steps']:,d}"),
-    Column("tokens", "Tokens computed in a step, mean over the timed ones.", _tokens),
+    Column("traced", "Number of steps in the traces of all ranks.", lambda line: f"{line['steps']:,d}"),
+    Column("tokens", "Tokens computed in a step; mean over the timed steps.", _tokens),
     Column("step ms", "Mean time of a step without the profiler.", _number("unprofiled_s", 4, 1000)),
     Column("profiled ms", "Mean time of a step with the profiler.", _number("profiled_s", 4, 1000)),
     Column(
         "profiler overhead",
-        "Profiled ms / step ms: how much the profiler slows steps down.",
+        "Profiled ms / step ms: the slowdown by the profiler.",
         lambda line: MISSING if line["overhead"] is None else f"{ratio(line['overhead'])}x",
     ),
     Column(
         "in trace %",
-        "Duration of a step in the trace, from its begin to the begin of the next, over profiled ms. Off by more than "
-        f"{plain_percent(TRACE_OFF)}: flag trace_time.",
+        "Duration of a step in the trace (from its start to the start of the next step) / profiled ms. If it deviates "
+        f"from 100 % by more than {plain_percent(TRACE_OFF)}: flag trace_time.",
         _number("agreement", 3, 100),
     ),
     Column(
@@ -171,13 +172,13 @@ TIMED = (
     ),
     Column(
         "other %",
-        f"Share of the traced step of operators that match no rule. Above {plain_percent(UNKNOWN)}: flag other.",
+        f"Share of the traced step in operators that match no rule. Above {plain_percent(UNKNOWN)}: flag other.",
         _number("other", 2, 100),
     ),
     Column(
         "flags",
-        "trace_time and other: see their columns. untimed: no step without the profiler was timed. unsteady: steps "
-        "scatter widely.",
+        "trace_time and other: see their columns. untimed: no step was timed without the profiler. unsteady: step "
+        "times vary widely.",
         _text("flags"),
         words=True,
     ),
@@ -186,8 +187,8 @@ TIMED = (
 
 PART = Column(
     "part",
-    "Category of operators; below linear its roles. Linear + quantize is what the quantization changes in all. Parts "
-    "that take less than 1 % of a step are in the rest.",
+    "Category of operators; below linear, the roles of linear layers. Linear + quantize is the total effect "
+    "of a quantization. The rest contains parts below 1 % of a step.",
     lambda line: line["part"],
     words=True,
 )
@@ -218,11 +219,12 @@ def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
         return MISSING if change is None or not (change.own or change.baseline) else number(saved(change) / 1000, 3)
 
     return (
-        Column(f"{phase} ms", "Its time in a step of that phase without the profiler.", own),
-        Column(f"{phase} speed-up", "The baseline's time of the part / its own.", faster),
+        Column(f"{phase} ms", "Time of the part in a step of that phase, without the profiler.", own),
+        Column(f"{phase} speed-up", "The baseline's time of the part / its own time.", faster),
         Column(
             f"{phase} saves ms",
-            "The baseline's time less its own, negative where it costs time. The parts add up to the whole step's.",
+            "The baseline's time minus the experiment's own; negative if it is slower. The parts add up to the saving "
+            "of the whole step.",
             saves,
         ),
     )

@@ -34,22 +34,22 @@ def _of(field: str, scale: float = 1.0) -> Callable[[Line], str]:
 ROUTER = (
     Column(
         "engines",
-        "Engines that share a step.",
+        "Number of engines that share a step.",
         lambda line: MISSING if line["routed"] is None else str(line["routed"].engines),
     ),
-    Column("prompts/engine", "Distinct prompts that an engine gets of a step, on average.", _of("prompts_per_engine")),
-    Column("cached %", "Share of the prompt tokens that came from prefix caches.", _of("cached_share", 100)),
+    Column("prompts/engine", "Distinct prompts per engine and step, on average.", _of("prompts_per_engine")),
+    Column("cached %", "Share of the prompt tokens from prefix caches.", _of("cached_share", 100)),
     Column(
         "handing out ms",
-        "From a step's beginning until its last sequence was handed to an engine.",
+        "Time from the beginning of a step until an engine had its last sequence.",
         _of("handing_out_s", 1e3),
     ),
-    Column("decision us", "Time that choosing an engine took for a sequence, in microseconds.", _of("decide_s", 1e6)),
+    Column("decision us", "Time to choose an engine for a sequence, in microseconds.", _of("decide_s", 1e6)),
     Column(
-        "late p99 ms", "How late the router was, 99 % of the time; the worst iteration.", _of("loop_delay_p99_s", 1e3)
+        "late p99 ms", "99th percentile of the router's delay, in the worst iteration.", _of("loop_delay_p99_s", 1e3)
     ),
     Column("KV peak %", "Largest share of an engine's KV cache in use.", _of("kv_cache_peak", 100)),
-    Column("preemptions", "Preemptions in a step, of all engines.", _of("preemptions")),
+    Column("preemptions", "Preemptions per step, over all engines.", _of("preemptions")),
 )
 
 

@@ -28,22 +28,25 @@ OF_TIME = "startup_s"
 PHASES: Mapping[PhaseName, tuple[str, str]] = {
     "process": ("process", "Starting the engine's process, until it imports the engine, in seconds."),
     "import": ("import", "Importing torch and vLLM."),
-    "platform": ("platform", "Finding out what device there is."),
-    "config": ("config", "Making the engine's configuration, the model's class looked into."),
-    "worker_start": ("worker start", "Until a worker begins to load the model: its processes and their imports."),
-    "model_build": ("model build", "Making the model's modules, without weights."),
-    "weights": ("weights", "Loading weights, and bringing them into the form that kernels want."),
+    "platform": ("platform", "Detecting the device."),
+    "config": ("config", "Building the engine's configuration, including inspection of the model's class."),
+    "worker_start": (
+        "worker start",
+        "Time until a worker begins to load the model: starting its processes, and their imports.",
+    ),
+    "model_build": ("model build", "Building the model's modules, without weights."),
+    "weights": ("weights", "Loading weights, and converting them to the kernels' format."),
     "dynamo": ("Dynamo", "torch.compile's tracing of the model."),
-    "inductor": ("Inductor", "torch.compile's making of kernels."),
-    "cached_graphs": ("graphs loaded", "Loading compiled graphs from the caches, in place of Inductor."),
+    "inductor": ("Inductor", "torch.compile's generation of kernels."),
+    "cached_graphs": ("graphs loaded", "Loading compiled graphs from the caches instead of Inductor."),
     "memory_profiling": (
         "memory profiling",
-        "The first pass, without what it compiles; it says how much memory is left.",
+        "The first pass, without its compilation; it measures the free memory.",
     ),
-    "kv_cache": ("KV cache", "Making the KV cache."),
-    "graph_capture": ("graph capture", "Capturing graphs of the device."),
-    "engine_ready": ("engine ready", "From the engine's own end of its start until it takes requests."),
-    "first_token": ("first token", "From the request until its only token is back."),
+    "kv_cache": ("KV cache", "Allocating the KV cache."),
+    "graph_capture": ("graph capture", "Capturing device graphs."),
+    "engine_ready": ("engine ready", "Time from the end of the engine's own start-up until it accepts requests."),
+    "first_token": ("first token", "Time from the request until its only token."),
 }
 """Phase -> its display name, and the definition of its column."""
 
@@ -59,13 +62,13 @@ def _own_s(name: PhaseName) -> Callable[[StartCosts], str]:
 START = (
     Column(
         "start-up s",
-        "Importing the engine and constructing it until it takes requests, in seconds; mean over valid launches, as in "
-        "all columns here.",
+        "Importing and constructing the engine until it accepts requests, in seconds; mean over valid launches, "
+        "as in all columns here.",
         _costs(lambda costs: number(costs.startup_s, 3)),
     ),
     Column(
         "until a token s",
-        "From the launch's beginning until a first token was back: all phases and the rest.",
+        "Time from the beginning of the launch until the first token: all phases and the rest.",
         _costs(lambda costs: number(costs.until_token_s, 3)),
     ),
 )
@@ -77,7 +80,8 @@ FOUND = (
     ),
     Column(
         "weights GB/s",
-        "Their size over the seconds of reading them, as vLLM's log has them; of the whole phase where it has none.",
+        "Size of the weight files / seconds of reading them in vLLM's log; without such a log, / seconds of the "
+        "whole phase.",
         _costs(lambda costs: number(costs.loading_bytes_per_s and costs.loading_bytes_per_s / 1e9, 3)),
     ),
     Column(
@@ -86,8 +90,10 @@ FOUND = (
         _costs(lambda costs: MISSING if costs.cache_files is None else brief(costs.cache_files)),
     ),
 )
-REST = Column("rest", "What no phase explains.", _costs(lambda costs: f"{costs.rest_s:.2f}"))
-REST_SHARE = Column("rest %", "Its share of the whole.", _costs(lambda costs: f"{100 * costs.rest_share:.1f}"))
+REST = Column("rest", "Time outside all phases.", _costs(lambda costs: f"{costs.rest_s:.2f}"))
+REST_SHARE = Column(
+    "rest %", "Rest as a share of until a token s.", _costs(lambda costs: f"{100 * costs.rest_share:.1f}")
+)
 
 
 def startup_part(findings: Findings) -> SummaryPart:

@@ -34,22 +34,24 @@ _SHARES = {
 }
 
 COLUMNS = (
-    Column("method", "How tokens are drafted, and how many at once, at most.", lambda line: line["method"], words=True),
+    Column(
+        "method", "Drafting method, and maximum number of tokens per draft.", lambda line: line["method"], words=True
+    ),
     Column(
         "drafts",
-        "How often tokens were drafted for a sequence, in all measured iterations of all valid launches.",
+        "Number of drafts, counted per sequence, in all measured iterations of all valid launches.",
         lambda line: f"{line['drafts']:,d}",
     ),
-    Column("drafted tokens", "Tokens of these drafts.", lambda line: f"{line['draft_tokens']:,d}"),
+    Column("drafted tokens", "Number of tokens in these drafts.", lambda line: f"{line['draft_tokens']:,d}"),
     _percent("accepted_share"),
     Column(
         "by position %",
-        "Drafts of which the first, the second, ... token was accepted, as a share of all drafts.",
+        "Share of the drafts whose first, second, ... token was accepted.",
         lambda line: " / ".join(number(100 * share, 3) for share in line["by_position"]) or MISSING,
     ),
     Column(
         "tokens per draft",
-        "Tokens that a step with a draft gives: those accepted, and the one that the model generates itself.",
+        "Tokens per step with a draft: the accepted tokens, and one token that the model generates itself.",
         lambda line: number(line["tokens_per_draft"], 3),
     ),
     _percent("drafted_share"),

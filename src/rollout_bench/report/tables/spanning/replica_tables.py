@@ -38,20 +38,20 @@ def _of_shared(field: str, scale: float = 1.0) -> Callable[[Line], str]:
 COLUMNS = (
     Column(
         "replica",
-        "Number of the replica: an engine on devices of its own, released together with the others before each "
-        "iteration. all: the step of all replicas, from the start of the first until the slowest is done.",
+        "Number of the replica: an engine on its own devices, released together with the others before each "
+        "iteration. all: the step of all replicas, from the start of the first until the end of the slowest.",
         lambda line: line["replica"],
         words=True,
     ),
     Column(
         "own s",
-        "Elapsed time of a measured iteration on this replica, in seconds; for all, of the step. Mean over "
-        "iterations, then over launches.",
+        "Elapsed time of a measured iteration on this replica, in seconds; for all, elapsed time of the step. "
+        "Mean over iterations, then over launches.",
         _number("elapsed_s"),
     ),
     Column(
         "output tokens",
-        "Generated in an iteration; mean over iterations, then over launches.",
+        "Output tokens per iteration; mean over iterations, then over launches.",
         _number("output_tokens"),
     ),
     Column(
@@ -66,30 +66,35 @@ COLUMNS = (
     ),
     Column(
         "idle %",
-        "Share of the steps' time in which its devices waited for the slowest replica: 1 - its elapsed time / the "
-        "step's. For all, the mean: the share of the devices' time that a step leaves unused.",
+        "Share of the step time in which the replica's devices waited for the slowest replica: 1 - own s / step "
+        "time. For all, the mean: the unused share of the devices' time.",
         lambda line: _percent(line["balance"] and line["balance"].idle_share),
     ),
     Column(
         "imbalance %",
-        "Elapsed time of an iteration's slowest replica over the mean of all replicas', less 1; mean over iterations, "
-        "then over launches.",
+        "Elapsed time of an iteration's slowest replica / mean elapsed time of all replicas, minus 1; mean over "
+        "iterations, then over launches.",
         lambda line: _percent(line["imbalance"]),
     ),
     Column(
         "start spread ms",
-        "How long after the first replica the last one began, in the worst iteration.",
+        "Time from the start of the first replica to the start of the last, in the worst iteration.",
         lambda line: MISSING if line["spread_s"] is None else number(1e3 * line["spread_s"], 2),
     ),
-    Column("prompts", "Distinct prompts that it got of an iteration.", _of_shared("prompts"), known="prompts"),
+    Column("prompts", "Distinct prompts of the replica per iteration.", _of_shared("prompts"), known="prompts"),
     Column(
         "cached %",
-        "Share of its prompt tokens that came from its prefix cache.",
+        "Share of the replica's prompt tokens from its prefix cache.",
         _of_shared("cached_share", 100),
         known="cached_share",
     ),
-    Column("preemptions", "In an iteration.", _of_shared("preemptions"), known="preemptions"),
-    Column("most at once", "Most sequences that it ran at once.", _of_shared("peak_running"), known="peak_running"),
+    Column("preemptions", "Preemptions per iteration.", _of_shared("preemptions"), known="preemptions"),
+    Column(
+        "most at once",
+        "Maximum number of sequences that the replica ran at once.",
+        _of_shared("peak_running"),
+        known="peak_running",
+    ),
 )
 
 
