@@ -101,8 +101,11 @@ class Keys:
         try:
             return reader(value)
         except ValueError as error:
+            beside = "; several loads are written beside it, as online: {request_rate: [1, 2]}"
             raise self.error(
-                key, f"{shown(value)} is not {error}", "correct it in the profile, or in overrides"
+                key,
+                f"{shown(value)} is not {error}",
+                f"correct it in the profile, or in overrides{beside if isinstance(value, list) else ''}",
             ) from None
 
     def maybe(self, key: str, reader: Reader[_Value]) -> _Value | None:

@@ -16,7 +16,7 @@ BUDGET = {
     "contracts": 1597,
     "core": 673,
     "exchange": 545,
-    "llmd": 1058,
+    "llmd": 1059,
     "measure": 8708,
     "plan": 2650,
     "report": 3685,
