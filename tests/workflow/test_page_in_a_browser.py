@@ -142,7 +142,7 @@ def test_dark_and_light_are_different_and_both_can_be_read(browser: Browser, sen
         assert pages["dark"] < 64 < 192 < pages["light"]
 
 
-def test_the_documentation_is_read_and_searched_without_a_network(browser: Browser, tmp_path: Path):
+def test_the_documentation_is_read_without_a_network(browser: Browser, tmp_path: Path):
     config = str(REPOSITORY / "mkdocs.yml")
     built = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", config, "--site-dir", str(tmp_path)]
     done = subprocess.run(built, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -158,8 +158,6 @@ def test_the_documentation_is_read_and_searched_without_a_network(browser: Brows
             page.locator("article").get_by_role("link", name="config", exact=True).click()
             page.wait_for_url("**/config.html")
             assert "launches" in page.locator("td:first-child").all_inner_texts()
-            page.get_by_role("textbox", name="Search").fill("flagged")
-            page.locator(".md-search-result__link", has_text="It failed or is flagged").first.wait_for()
         finally:
             server.shutdown()
         assert [url for url in requested if not url.startswith((site, "data:", "blob:"))] == []

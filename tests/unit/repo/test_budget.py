@@ -24,7 +24,7 @@ BUDGET = {
     "snakefile": 379,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15316,
+    "tests": 15314,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
