@@ -388,9 +388,8 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
         return
     _clean()
     records = [Path(launch.record) for launch in plan.launches]
-    tell(
-        [error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)]
-    )  # of dead processes
+    # Claims of dead processes.
+    tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])
     marks = {Path(one.record): Path(mark) for mark, block in plan.blocks.items() for one in block.launches}
     begun = [record for record in records if not _given_up(plan, str(record))]
     ownership.tell_of_jobs(begun, _began_s, marks)

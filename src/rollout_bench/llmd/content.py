@@ -169,9 +169,8 @@ class Keys:
 
     def instead(self, key: str) -> str:
         """Return the remedy for an unsupported key."""
-        path = (
-            f"'{self.at(key)}'" if "[" in self.at(key) else self.at(key)
-        )  # inside {} YAML reads [ as the start of a list
+        # Inside {} YAML reads [ as the start of a list.
+        path = f"'{self.at(key)}'" if "[" in self.at(key) else self.at(key)
         return f"take it out, with overrides: {{{path}: null}}, where the load is the same without it"
 
     def finish(self) -> None:

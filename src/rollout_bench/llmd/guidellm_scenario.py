@@ -64,9 +64,8 @@ def _spec(content: dict[str, Any], top: Keys, served: MeasuredHere) -> tuple[Mea
     _data(keys, meaning)
     keys.neutral("tokenizer", "outputs")  # prompts are sent as token ids; results go to the results folder
     loader = keys.section("data_loader")
-    loader.neutral(
-        "kind", "samples", "num_workers", "prefetch_factor", "shuffle"
-    )  # details of guidellm's synthetic text
+    # Details of guidellm's synthetic text.
+    loader.neutral("kind", "samples", "num_workers", "prefetch_factor", "shuffle")
     finalizer, mapper = keys.section("data_finalizer"), keys.section("data_column_mapper")
     finalizer.take("kind", one_of("generative"), "generative")
     mapper.take("kind", one_of("generative_column_mapper"), "")

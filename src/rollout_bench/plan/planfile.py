@@ -135,7 +135,7 @@ class PlanFile(Strict):
         [], description="Interpretation of llm-d-benchmark's profiles, one line each; only shown by plan."
     )
     differing: list[str] = Field(
-        [], description="Differences in engine arguments besides the compared ones, one line each; only shown by plan."
+        [], description="Differences besides the compared ones, and settings without effect; only shown by plan."
     )
     files: list[str] = Field([], description="Configs that were merged over the default one.")
 

@@ -17,7 +17,7 @@ BUDGET = {
     "core": 673,
     "exchange": 545,
     "llmd": 1059,
-    "measure": 8708,
+    "measure": 8706,
     "plan": 2650,
     "report": 3685,
     "scripts": 496,

@@ -112,9 +112,8 @@ def _finite(flat: torch.Tensor) -> bool:
     bad = torch.zeros((), dtype=torch.bool, device=flat.device)
     for chunk in torch.split(flat, 4 * _chunk_words(flat)):
         values = chunk if chunk.element_size() > 1 else chunk.float()  # torch cannot compare 8-bit floats
-        ends = torch.stack(
-            torch.aminmax(values)
-        )  # NaN if any value is NaN; testing each value takes many times as long
+        # NaN if any value is NaN; testing each value takes many times as long.
+        ends = torch.stack(torch.aminmax(values))
         bad |= ~torch.isfinite(ends).all()
     return not bool(bad.item())
 

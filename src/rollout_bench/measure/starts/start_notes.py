@@ -59,11 +59,8 @@ class StartNotes(logging.Handler):
             text = record.getMessage()
             if _NOTED.search(text):
                 line = StartNote(at=now, pid=os.getpid(), text=text[:LONGEST]).model_dump_json() + "\n"
-                descriptor = os.open(os.environ[NOTES], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
-                    os.write(descriptor, line.encode())
-                finally:
-                    os.close(descriptor)
+                with Path(os.environ[NOTES]).open("a") as file:  # processes share it: a short line is one write
+                    file.write(line)
 
 
 def read_notes(path: Path) -> list[StartNote]:
