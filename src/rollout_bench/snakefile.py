@@ -22,7 +22,6 @@ from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
-from rollout_bench.contracts.spec import replicas
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
 from rollout_bench.core.numbers import several
@@ -429,7 +428,7 @@ def figures(plan: Schedule) -> list[str]:
     """Return the names of the figures of the selected experiments."""
     specs = [experiment.spec for experiment in plan.matrix.experiments]
     timed = [spec for spec in specs if mode_of(spec.mode).generates]
-    return list(names_of_specs({spec.mode for spec in specs}, timed, any(replicas(spec) > 1 for spec in specs)))
+    return list(names_of_specs({spec.mode for spec in specs}, timed))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

@@ -89,7 +89,7 @@ OFFLINE = Mode(
     metrics=("output_tokens_per_s",),
     settings="",
     tables=f"{_TABLES}.offline_tables:offline_part",
-    figures=("throughput", "speedup", "settings", "iterations", "replicas"),
+    figures=("throughput", "speedup", "settings", "iterations"),
     page="trust.md",
     example="config.yaml",
 )
@@ -108,14 +108,7 @@ ONLINE = Mode(
     metrics=("output_tokens_per_s", "ttft_s", "tpot_s"),
     settings="",
     tables=f"{_TABLES}.online_tables:online_part",
-    figures=(
-        "throughput",
-        "speedup",
-        "settings",
-        "iterations",
-        "latency",
-        "sweep",
-    ),
+    figures=("throughput", "speedup", "settings", "iterations", "sweep"),
     page="serving.md",
     example="configs/online.yaml",
 )
@@ -134,13 +127,7 @@ ROLLOUT = Mode(
     metrics=("output_tokens_per_s",),
     settings="rollout",
     tables=f"{_TABLES}.rollout_tables:rollout_part",
-    figures=(
-        "throughput",
-        "speedup",
-        "settings",
-        "iterations",
-        "replicas",
-    ),
+    figures=("throughput", "speedup", "settings", "iterations"),
     page="rollout.md",
     example="configs/rollout.yaml",
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 4767,
+    "analysis": 4763,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 559,
@@ -19,12 +19,12 @@ BUDGET = {
     "llmd": 1059,
     "measure": 8706,
     "plan": 2650,
-    "report": 3685,
+    "report": 3180,
     "scripts": 496,
-    "snakefile": 379,
+    "snakefile": 378,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15314,
+    "tests": 15312,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figure_names import DRAWINGS, NAMES, figure_names, names_of
-from rollout_bench.report.figures.style import settings
+from rollout_bench.report.figures.charts import Chart, draw, draw_reason, settings
 from rollout_bench.report.parts import Findings
 
 MODELS = ("qwen3-1.7b", "pangu-7b", "qwen3-30b-a3b", "a-model-with-quite-a-long-name-12b-instruct")
@@ -61,10 +60,9 @@ def _style() -> Iterator[None]:
 
 
 def drawn(name: str, findings: Findings) -> Figure:
-    drawing = DRAWINGS[name]
-    values = [attrgetter(of)(findings) for of in drawing.of]
-    figure: Figure = named(drawing.function)(*values, "On a machine.", "INCOMPLETE: 1 of 9 launches measured.")
-    return figure
+    chart: Chart | str = named(DRAWINGS[name].function)(findings)
+    alarm = "INCOMPLETE: 1 of 9 launches measured."
+    return draw_reason(name, chart, alarm) if isinstance(chart, str) else draw(chart, alarm, "On a machine.")
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
@@ -93,7 +91,7 @@ def test_throughput_bars_begin_at_zero_and_mark_each_launch(sizes: dict[str, Fin
 def test_the_figures_that_are_declared_are_those_with_data(sizes: dict[str, Findings]) -> None:
     small = sizes["small"]
     specs = [row.experiment.records[0].spec for row in small.rows]
-    every = names_of(MODES, [s.load for s in specs], has_replicas=True, goes_through="max_num_seqs")
+    every = names_of(MODES, [s.load for s in specs], goes_through="max_num_seqs")
     assert every == NAMES
     assert set(figure_names(small.rows, small.collection)) <= set(NAMES)
     assert names_of({"offline"}, [None]) == ("throughput", "speedup", "iterations")

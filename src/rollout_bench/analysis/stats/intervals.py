@@ -25,15 +25,6 @@ def standard_deviation(values: ArrayLike) -> float:
     return float(np.std(np.asarray(values, dtype=float), ddof=1))
 
 
-def ecdf(values: ArrayLike) -> tuple[Array, Array]:
-    """Return the distinct `values` [n >= 1] in ascending order, and for each the share of values up to it.
-
-    This is the empirical cumulative distribution function.
-    """
-    distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
-    return distinct, np.cumsum(counts) / counts.sum()
-
-
 def cv_percent(values: ArrayLike) -> float | None:
     """Return the coefficient of variation of `values` [n]: 100 s / mean, with s the sample standard deviation (n - 1).
 

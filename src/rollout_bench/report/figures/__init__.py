@@ -1,1 +1,1 @@
-"""Figures: 16:9, colour-blind safe, the same bytes for the same records."""
+"""Figures: charts of plain values, colour-blind safe, the same bytes for the same records."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.core.files import write_whole
 from rollout_bench.report.figure_names import DRAWINGS, figure_names
-from rollout_bench.report.figures.style import has_panels, image, settings
+from rollout_bench.report.figures.charts import Chart, draw, draw_reason, has_panels, image, settings
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
 from rollout_bench.report.page import with_pictures
 from rollout_bench.report.parts import Findings
@@ -44,12 +43,11 @@ def figure_files(
 
 def _drawn(name: str, findings: Findings) -> Figure:
     drawing = DRAWINGS[name]
-    values = [attrgetter(attribute)(findings) for attribute in drawing.of]
-    where = hardware(findings.collection.launched)
-    if "drawn" in drawing.of and findings.values_of:
-        where = f"Settings are values of {findings.values_of}. {where}"
-    figure: Figure = named(drawing.function)(*values, where, _alarm(name, findings))
-    return figure
+    chart: Chart | str = named(drawing.function)(findings)
+    alarm = _alarm(name, findings)
+    if isinstance(chart, str):
+        return draw_reason(drawing.title or name.capitalize(), chart, alarm)
+    return draw(chart, alarm, hardware(findings.collection.launched))
 
 
 def _alarm(name: str, findings: Findings) -> str:

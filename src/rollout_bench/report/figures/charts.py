@@ -1,0 +1,388 @@
+"""Two kinds of charts, of plain values: panels of rows (bars, intervals, parts of a time) and panels of lines.
+
+A chart says its conclusion in the title, its content below it, and its marks and machine at the foot. It is as high as
+its rows need, narrow enough to be read on a telephone, and has a dark style for pages in dark mode.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from rollout_bench.core.numbers import number
+
+WIDTH_IN, SIZE, TITLE_SIZE = 6.8, 10.5, 15
+"""Width of every chart in inches; sizes of its text and of its title in points."""
+
+WIDTH = 72 * WIDTH_IN - 16
+"""Width inside the margins, in points."""
+
+ROW_IN, HEADING_IN, AXIS_IN, LINES_IN = 0.27, 0.36, 0.62, 2.5
+"""Heights in inches of a row, of a panel's title, of its axis, and of a panel of lines."""
+
+MOST_ROWS, MOST_PANELS = 40, 8
+
+INK, QUIET, ALARM, PAGE, RULE = "#222222", "#666666", "#a03000", "#ffffff", "#dddddd"
+
+DARK = {INK: "#e4e4e4", QUIET: "#a0a0a0", ALARM: "#ff9a5c", PAGE: "#16181b", RULE: "#3a3d42"}
+"""Colour -> its replacement in dark mode; all other colours are visible on both pages."""
+
+BASELINE = "#8a8a8a"
+
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+"""Okabe and Ito's colour-blind safe palette (2008), without black and yellow, which vanish on one of the two pages."""
+
+MARKERS = "osD^vP*X"
+"""Markers of lines, in the order of the colours: they keep lines apart in greyscale."""
+
+RC: Any = {
+    "font.family": "DejaVu Sans", "font.size": SIZE, "axes.labelsize": SIZE, "xtick.labelsize": SIZE,
+    "ytick.labelsize": SIZE, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": RULE, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK,
+    "ytick.color": INK, "axes.edgecolor": INK, "axes.facecolor": "none", "figure.facecolor": PAGE,
+    "svg.hashsalt": "rollout-bench", "svg.fonttype": "path", "text.hinting": "none",
+}  # fmt: skip
+"""Settings of matplotlib; fixed, so that a user's settings do not change figures. Unhinted text has the same width at
+every resolution and in an SVG, so text that is measured to fit does fit.
+"""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a panel; its numbers are in the unit of the panel's axis.
+
+    Attributes:
+        label: name at the left.
+        heading: name of a group of rows, above its first row; empty if all rows are of one group.
+        value: length of the bar, or place of the diamond in a panel with a `middle`.
+        span: ends of the interval.
+        points: values of single launches or pairs.
+        crosses: values of invalid launches.
+        parts: name of the part, its beginning and its length; in place of a bar.
+        mark: place of a dashed mark.
+        text: at the right.
+        colour: of bar, diamond and interval.
+    """
+
+    label: str
+    heading: str = ""
+    value: float | None = None
+    span: tuple[float, float] | None = None
+    points: Sequence[float] = ()
+    crosses: Sequence[float] = ()
+    parts: Sequence[tuple[str, float, float]] = ()
+    mark: float | None = None
+    text: str = ""
+    colour: str = PALETTE[0]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A panel of rows over `axis`, between `limits`; with a `middle`, values are diamonds instead of bars from zero."""
+
+    title: str
+    axis: str
+    bars: Sequence[Bar]
+    limits: tuple[float, float]
+    middle: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a panel, through `points` (x, y).
+
+    Attributes:
+        band: x with the low and the high end of an interval.
+        circles: points of single launches.
+        hollow: points of the line that do not count.
+        dashed: whether it is a companion of another line in the same colour.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float, float]] = ()
+    circles: Sequence[tuple[float, float]] = ()
+    hollow: Sequence[tuple[float, float]] = ()
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A panel of lines; `ticks` are the places of ticks, and `log` the axes ("x", "y") with a logarithmic scale."""
+
+    title: str
+    x: str
+    y: str
+    lines: Sequence[Line]
+    ticks: Sequence[float] = ()
+    log: str = ""
+    from_zero: bool = True
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure: `title` is its conclusion, `content` names the measured things, `marks` explains what is drawn.
+
+    `keys` has the colour of each part or line by its name; parts without an entry have their bar's colour.
+    """
+
+    title: str
+    content: str
+    marks: str
+    panels: Sequence[Rows | Lines]
+    keys: Mapping[str, str]
+
+
+def colours_of(labels: Iterable[str], baseline: Iterable[str] = ()) -> dict[str, str]:
+    """Return a colour for each of `labels`, by their order: grey for those of the `baseline`."""
+    found = dict.fromkeys(baseline, BASELINE)
+    for label in dict.fromkeys(labels):
+        found.setdefault(label, PALETTE[sum(colour != BASELINE for colour in found.values()) % len(PALETTE)])
+    return found
+
+
+def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
+    """Draw `chart`, with an `alarm` above its panels and its marks and `where` it was measured below them."""
+    panels, left_out = _fitting(chart.panels)
+    heights = [_height_in(panel) for panel in panels]
+    head: list[tuple[str, float, str, str]] = []
+    head += [(line, TITLE_SIZE, "bold", INK) for line in wrapped(chart.title, WIDTH, TITLE_SIZE, "bold")]
+    head += [(line, SIZE, "normal", QUIET) for line in wrapped(chart.content, WIDTH, SIZE)]
+    head += [(line, SIZE, "normal", ALARM) for line in wrapped(alarm, WIDTH, SIZE)]
+    keys = _key_lines(chart.keys)
+    foot = wrapped(" ".join(filter(None, (chart.marks, left_out, where))), WIDTH, SIZE)
+    above = sum(1.35 * size for _, size, _, _ in head) + 1.5 * SIZE * len(keys) + 10
+    height = above + 72 * sum(heights) + 1.35 * SIZE * len(foot) + 14
+    figure = Figure(figsize=(WIDTH_IN, height / 72), layout="constrained")
+    FigureCanvasAgg(figure)
+    y = height - 6.0
+    for text, size, weight, colour in head:
+        figure.text(8 / (72 * WIDTH_IN), y / height, text, fontsize=size, fontweight=weight, color=colour, va="top")
+        y -= 1.35 * size
+    for line in keys:
+        _write_keys(figure, line, y, height)
+        y -= 1.5 * SIZE
+    for place, text in enumerate(reversed(foot)):
+        low = (6 + 1.35 * SIZE * place) / height
+        figure.text(8 / (72 * WIDTH_IN), low, text, fontsize=SIZE, color=QUIET, va="bottom")
+    bottom = (10 + 1.35 * SIZE * len(foot)) / height
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0.005, bottom, 0.985, (height - above) / height - bottom), hspace=0.02)
+    for axes, panel in zip(_grid(figure, heights), panels, strict=True):
+        _title(axes, panel.title)
+        if isinstance(panel, Rows):
+            _draw_rows(axes, panel, chart.keys)
+        else:
+            _draw_lines(axes, panel, chart.keys)
+    return figure
+
+
+def draw_reason(title: str, reason: str, alarm: str = "") -> Figure:
+    """Return a figure without data that shows the reason."""
+    return draw(Chart(title, reason, "", (), {}), alarm)
+
+
+def has_panels(svg: bytes) -> bool:
+    """Return whether a saved figure shows data: a `draw_reason` has no axes."""
+    return b'<g id="axes_' in svg
+
+
+def image(figure: Figure) -> bytes:
+    """Return `figure` as SVG without date and version, with its colours for dark mode."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    rules = "".join(
+        f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
+        for light, dark in DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    style = f'<style type="text/css">@media (prefers-color-scheme:dark){{{rules}}}</style>'.encode()
+    return buffer.getvalue().replace(b"<defs>", b"<defs>" + style, 1)
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Return the context in which figures are made and saved: matplotlib's defaults, then `RC`."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
+
+
+def width_of(text: str, size: float, weight: str = "normal") -> float:
+    """Return the width of one line of `text` in type of `size`, both in points; it is the same in every format."""
+    font = FontProperties(family=RC["font.family"], size=size, weight=weight)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
+
+
+def shorten(text: str, room: float, size: float = SIZE, weight: str = "normal") -> str:
+    """Return `text`, with its middle replaced if it is wider than `room` points: both ends of a name matter most."""
+    short, characters = text, len(text)
+    while width_of(short, size, weight) > room and characters > 3:
+        characters -= 1
+        head = (characters - 1) * 2 // 3
+        short = f"{text[:head]}…{text[len(text) - (characters - 1 - head) :]}"
+    return short
+
+
+def wrapped(text: str, room: float, size: float, weight: str = "normal") -> list[str]:
+    """Return the lines of `text`, none wider than `room` points."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width_of(f"{lines[-1]} {word}", size, weight) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(shorten(word, room, size, weight))
+    return lines
+
+
+def _fitting(panels: Sequence[Rows | Lines]) -> tuple[list[Rows | Lines], str]:
+    shown: list[Rows | Lines] = []
+    rows = 0
+    for panel in panels[:MOST_PANELS]:
+        rows += len(panel.bars) if isinstance(panel, Rows) else 0
+        if shown and rows > MOST_ROWS:
+            break
+        shown.append(panel)
+    left = f"Not shown for want of room: {len(panels) - len(shown)} of {len(panels)} panels."
+    return shown, left if len(shown) < len(panels) else ""
+
+
+def _height_in(panel: Rows | Lines) -> float:
+    title = HEADING_IN if panel.title else 0.1
+    return title + AXIS_IN + (LINES_IN if isinstance(panel, Lines) else ROW_IN * len(_named(panel)))
+
+
+def _grid(figure: Figure, heights: Sequence[float]) -> list[Axes]:
+    return list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]) if heights else []
+
+
+def _title(axes: Axes, title: str) -> None:
+    axes.set_title(shorten(title, 0.75 * WIDTH, SIZE, "bold"), loc="left", fontsize=SIZE, fontweight="bold")
+
+
+def _key_lines(keys: Mapping[str, str]) -> list[list[tuple[str, str, float]]]:
+    """Return the lines of the legend: each entry's name, its colour and its width in points."""
+    lines: list[list[tuple[str, str, float]]] = []
+    for name, colour in keys.items():
+        short = shorten(name, 0.9 * WIDTH)
+        width = width_of(short, SIZE) + 30
+        if not lines or sum(each[2] for each in lines[-1]) + width > WIDTH:
+            lines.append([])
+        lines[-1].append((short, colour, width))
+    return lines
+
+
+def _write_keys(figure: Figure, line: Sequence[tuple[str, str, float]], y: float, height: float) -> None:
+    x = 8.0
+    for name, colour, width in line:
+        figure.text(x / (72 * WIDTH_IN), y / height, "\N{BLACK SQUARE}", fontsize=SIZE, color=colour, va="top")
+        figure.text((x + 13) / (72 * WIDTH_IN), y / height, name, fontsize=SIZE, va="top")
+        x += width
+
+
+def _named(panel: Rows) -> list[tuple[str, Bar | None]]:
+    """Return the rows of `panel` by their labels, with a row without a bar for each new heading."""
+    found: list[tuple[str, Bar | None]] = []
+    heading = ""
+    for bar in panel.bars:
+        if bar.heading not in ("", heading):
+            heading = bar.heading
+            found.append((heading, None))
+        found.append((bar.label, bar))
+    return found
+
+
+def _draw_rows(axes: Axes, panel: Rows, keys: Mapping[str, str]) -> None:
+    rows = _named(panel)
+    low, high = panel.limits
+    axes.set_xlim(low, high)
+    axes.set_ylim(len(rows) - 0.45, -0.55)
+    axes.set_yticks(range(len(rows)), [shorten(label, 0.3 * WIDTH) for label, _ in rows])
+    for tick, (_, bar) in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("normal" if bar else "bold")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    if panel.middle is not None:
+        axes.axvline(panel.middle, color=INK, linewidth=1.2, zorder=1)
+    for y, (_, bar) in enumerate(rows):
+        if bar is not None:
+            _draw_bar(axes, bar, y, panel, keys)
+            axes.annotate(
+                shorten(bar.text, 0.36 * WIDTH), (1, y), (7, 0), xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points", va="center", color=QUIET if bar.value is None and not bar.parts else INK,
+            )  # fmt: skip
+    axes.set_xlabel(panel.axis)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(plain())
+
+
+def _draw_bar(axes: Axes, bar: Bar, y: float, panel: Rows, keys: Mapping[str, str]) -> None:
+    low, high = panel.limits
+    for name, begin, length in bar.parts:
+        axes.barh(y, length, left=begin, height=0.72, color=keys.get(name, bar.colour), linewidth=0)
+    if bar.value is not None and panel.middle is None:
+        axes.barh(y, bar.value, height=0.72, color=bar.colour)
+    if bar.span is not None:
+        ends = max(bar.span[0], low), min(bar.span[1], high)
+        axes.plot(ends, (y, y), color=bar.colour, linewidth=5, alpha=0.5, solid_capstyle="butt")
+        for end, marker, beyond in zip(ends, "<>", bar.span, strict=True):
+            if end != beyond:
+                axes.plot(end, y, marker=marker, markersize=8, color=bar.colour, clip_on=False, zorder=5)
+    count = len(bar.points)
+    # Points are staggered, so that equal ones remain visible.
+    places = [y + 0.45 * ((place + 0.5) / count - 0.5) for place in range(count)]
+    axes.scatter(bar.points, places, s=14, facecolors=PAGE, edgecolors=INK, linewidths=0.8, zorder=3)
+    axes.scatter(bar.crosses, [y] * len(bar.crosses), s=16, marker="x", color=INK, linewidths=1.2, zorder=3)
+    if bar.value is not None and panel.middle is not None:
+        axes.scatter(bar.value, y, s=44, marker="D", color=bar.colour, edgecolors=INK, linewidths=0.8, zorder=4)
+    if bar.mark is not None:
+        axes.plot([bar.mark] * 2, [y - 0.4, y + 0.4], color=INK, linestyle="--", linewidth=1.2, zorder=2)
+
+
+def _draw_lines(axes: Axes, panel: Lines, keys: Mapping[str, str]) -> None:
+    markers = {label: MARKERS[place % len(MARKERS)] for place, label in enumerate(keys)}
+    for line in panel.lines:
+        colour, marker = keys[line.label], markers[line.label]
+        look: dict[str, Any] = {"color": colour, "linewidth": 1.5, "linestyle": ":" if line.dashed else "-"}
+        dots = max(1, len(line.points) // 12)
+        axes.plot(*_columns(line.points), marker=marker, markersize=5, markevery=dots, **look)
+        if line.band:
+            places, low, high = zip(*line.band, strict=True)
+            axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.scatter(*_columns(line.circles), s=14, facecolors="none", edgecolors=colour, alpha=0.7)
+        axes.plot(*_columns(line.hollow), marker, color=colour, markersize=6, markerfacecolor=PAGE)
+    if "x" in panel.log:
+        axes.set_xscale("log", base=2)
+    if "y" in panel.log:
+        axes.set_yscale("log")
+    elif panel.from_zero:
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    axes.xaxis.set_major_locator(FixedLocator(list(panel.ticks)) if panel.ticks else MaxNLocator(8, integer=True))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(plain())
+    axes.yaxis.set_major_formatter(plain())
+    axes.set_xlabel(panel.x)
+    axes.set_ylabel(panel.y)
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def plain() -> FuncFormatter:
+    """Return a formatter of tick labels with thousands separators and at least three significant digits."""
+    return FuncFormatter(
+        lambda value, _: number(float(value), 3).rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}"
+    )

@@ -1,0 +1,570 @@
+"""The charts: a function for each figure, which returns its content, or the reason for its absence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from rollout_bench.analysis.cycles.placed_costs import typical_step
+from rollout_bench.analysis.cycles.step_costs import StepCosts, step_costs
+from rollout_bench.analysis.inside.message_links import sent_bytes
+from rollout_bench.analysis.inside.message_shares import run_shares
+from rollout_bench.analysis.inside.profiles import CATEGORIES, PHASES
+from rollout_bench.analysis.starts.start_costs import start_costs
+from rollout_bench.analysis.stats.intervals import mean, t_interval
+from rollout_bench.analysis.timed.answers import lines_over
+from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.cycles import PartName
+from rollout_bench.contracts.load import KEPT_UP
+from rollout_bench.contracts.messages import Link
+from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.contracts.modes import CYCLE, PLACEMENT, STARTUP, mode_of
+from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
+from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
+from rollout_bench.report.parts import Findings
+from rollout_bench.report.tables.drift_tables import scored_text
+from rollout_bench.report.tables.profile_tables import category_word
+from rollout_bench.report.tables.startup_tables import PHASES as START_PHASES
+
+PARTS: Mapping[str, tuple[PartName, ...]] = {
+    "drain, pause": ("drain", "pause"),
+    "sleep": ("sleep",),
+    "wake, resume": ("wake_weights", "wake_kv_cache", "resume"),
+    "reset prefix cache": ("reset_prefix_cache",),
+}
+"""Part of a cycle's bar -> the parts of a transition that it sums up."""
+
+CYCLE_COLOURS = {
+    "generation": "#b8b8b8",
+    "drain, pause": "#cc79a7",
+    "sleep": "#7a5195",
+    "wake, resume": "#56b4e9",
+    "transfer": "#e69f00",
+    "quantize": "#d55e00",
+    "load": "#0072b2",
+    "reset prefix cache": "#009e73",
+}
+
+ACTIVITY_COLOURS = {
+    "generate": "#0072b2",
+    "gather": "#cc79a7",
+    "train": "#e69f00",
+    "reduce, optimize": "#d55e00",
+    "update, reset": "#009e73",
+    "sleep, wake": "#56b4e9",
+}
+"""Activities of a placement -> colour; white is waiting."""
+
+CATEGORY_COLOURS = dict(
+    zip(
+        CATEGORIES,
+        ("#0072b2", "#d55e00", "#e69f00", "#f0c987", "#009e73", "#cc79a7", "#8ed3bc", "#7a5195", "#56b4e9", "#4d4d4d",
+         "#8c6d31", "#8a8a8a", "#cfcfcf"),
+        strict=False,
+    )
+)  # fmt: skip
+"""Category of operators -> colour: Okabe and Ito's palette (2008) and tints of it."""
+
+START_COLOURS = {"own time": "#0072b2", "phases inside": "#9cc3dd", "no phase": "#d55e00"}
+
+LINKS: Mapping[Link, str] = {
+    "front_end_to_core": "front end to core",
+    "core_to_workers": "core to workers",
+    "workers_to_core": "back to core",
+    "core_to_front_end": "to front end",
+}
+
+VERDICTS = {
+    "faster": "",
+    "slower": "",
+    "irrelevant": "real, small",
+    "undetected": "inconclusive",
+    "unknown": "no verdict",
+}
+
+
+def throughput(findings: Findings) -> Chart | str:
+    """Chart output tok/s of each experiment: a bar for the mean, a point for each launch."""
+    rows = findings.drawn
+    if not any(row.used for row in rows):
+        return _nothing(rows, "Nothing is measured yet.")
+    shown, swept = _heaviest(rows)
+    colours = _colours(findings)
+    panels = []
+    for title, own in _grouped(shown).items():
+        if not any(row.used for row in own):
+            continue
+        highest = max(launch.output_tokens_per_s for row in own for launch in row.used)
+        panels.append(
+            Rows(title, "output tok/s", [_rate(row, colours, 1.06 * highest, own) for row in own], (0, 1.06 * highest))
+        )
+    means = [mean(_rates(row)) for row in shown if row.used]
+    marks = "Bar: mean over launches. Point: one launch; warm-up does not count."
+    if any(len(row.used) < len(row.launches) for row in shown if row.used):
+        marks += " x: an invalid launch, which counts nowhere; none beyond the axis is shown."
+    return Chart(f"{_range(means)} output tok/s", _content(findings, shown), f"{marks} {swept}", panels, {})
+
+
+def _rates(row: Row) -> list[float]:
+    return [launch.output_tokens_per_s for launch in row.used]
+
+
+def _rate(row: Row, colours: Mapping[str, str], end: float, beside: Sequence[Row]) -> Bar:
+    bar = Bar(row.label, _heading(row, beside), colour=colours[row.label])
+    if not row.used:
+        unmeasured = "failed" if row.experiment.failures else "not measured"
+        return replace(bar, text="no valid launch" if row.launches else unmeasured)
+    invalid = [launch.output_tokens_per_s for launch in row.launches if not launch.valid]
+    average = mean(_rates(row))
+    crosses = [rate for rate in invalid if rate <= end]
+    return replace(bar, value=average, points=_rates(row), crosses=crosses, text=number(average))
+
+
+def speedup(findings: Findings) -> Chart | str:
+    """Chart speed-ups over the baseline with their intervals; the metric of a panel is the one with most speed-ups."""
+    rows, swept = _heaviest(findings.drawn)
+    name = ", ".join(findings.collection.baseline.values()) or "the baseline"
+    settings = findings.collection.comparison
+    panels: list[Rows] = []
+    told: list[tuple[str, MetricName, Comparison]] = []
+    for title, own in _grouped(rows).items():
+        metric = max(own[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in own))
+        compared = [(row, row.comparisons[metric]) for row in own if not row.comparisons[metric].is_baseline]
+        if any(comparison.speedup is not None for _, comparison in compared):
+            bars = [_ratio(row, one, metric, _colours(findings), own) for row, one in compared]
+            axis = f"{METRICS[metric].speedup} (times {name})"
+            panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
+            told += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
+    if not panels:
+        return _why_none(rows, name)
+    ways = {way for _, _, one in told for way in one.ways}
+    unit = "a block" if ways == {"rounds"} else "a pair of launches with the same index"
+    marks = (
+        f"Diamond: geometric mean of the ratios. Point: {unit}. Band: {plain_percent(settings.confidence)} interval; "
+        "the verdicts hold for the whole table. An arrow leads to an end beyond the axis."
+    )
+    return Chart(_verdict(told, name), _content(findings, rows), f"{marks} {swept}", panels, {})
+
+
+def _ratio(row: Row, one: Comparison, metric: MetricName, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
+    bar = Bar(row.label, _heading(row, beside), colour=colours[row.label])
+    if one.speedup is None:
+        return replace(bar, text="no speed-up")
+    span = None if one.low is None or one.high is None else (one.low, one.high)
+    text = f"{ratio(one.speedup)}x {_word(one, metric)}".strip()
+    return replace(bar, value=one.speedup, span=span, points=list(one.pairs.values()), text=text)
+
+
+def _word(one: Comparison, metric: MetricName) -> str:
+    better, worse = METRICS[metric].words
+    if one.verdict in ("faster", "slower"):
+        return (better if one.verdict == "faster" else worse).lower()
+    return VERDICTS[one.verdict or "unknown"]
+
+
+def _verdict(told: Sequence[tuple[str, MetricName, Comparison]], baseline: str) -> str:
+    """Return the conclusion on all comparisons in a sentence."""
+    found = [(label, metric, one) for label, metric, one in told if one.verdict in ("faster", "slower")]
+    if len(found) == 1:
+        ((label, metric, one),) = found
+        ends = f" [{ratio(one.low)}, {ratio(one.high)}]" if one.low is not None and one.high is not None else ""
+        return f"{label}: {_word(one, metric)} than {baseline}, {ratio(one.speedup or 1)}x{ends}"
+    if found:
+        words = dict.fromkeys(_word(one, metric) for _, metric, one in found)
+        said = [
+            f"{word.capitalize()} than {baseline}: "
+            + first_few([f"{label} {ratio(one.speedup or 1)}x" for label, m, one in found if _word(one, m) == word], 3)
+            for word in words
+        ]
+        return ". ".join(said)
+    if any(one.verdict in ("undetected", "irrelevant") for _, _, one in told):
+        return f"No relevant difference from {baseline} shown"
+    return f"No verdict on differences from {baseline} yet"
+
+
+def _limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
+    """Return the ends of the axis: at most the span of points and 1, and as much again on each side."""
+    known = [one for one in comparisons if one.speedup is not None]
+    points = [1.0, *(one.speedup or 1 for one in known), *(pair for one in known for pair in one.pairs.values())]
+    ends = [end for one in known for end in (one.low, one.high) if end is not None]
+    width = max(max(points) - min(points), 0.05)
+    first = max(min([*points, *ends]), min(points) - width, 0.0)
+    last = min(max([*points, *ends]), max(points) + width)
+    margin = 0.05 * (last - first)
+    return max(0.0, first - margin), last + margin
+
+
+def _why_none(rows: Sequence[Row], name: str) -> str:
+    if not any(row.launches for row in rows):
+        return "Nothing is measured yet."
+    if all(row.comparison.is_baseline for row in rows):
+        return f"Only {name} is selected: there is nothing to compare with it."
+    reasons = dict.fromkeys(row.comparison.reason for row in rows if row.comparison.reason)
+    return "No speed-up can be given: " + "; ".join(list(reasons)[:3]) + "."
+
+
+def iterations(findings: Findings) -> Chart | str:
+    """Chart output tok/s of each iteration, block after block or launch beside launch."""
+    rows = findings.drawn
+    if not any(row.used for row in rows):
+        return _nothing(rows, "Nothing is measured yet.")
+    shown, swept = _heaviest([row for row in rows if row.used])
+    panels = []
+    for title, own in _grouped(shown, by_model=True).items():
+        begins = _begins([launch for row in own for launch in row.used])
+        lines = [_course(row, launch, begins[launch.launch]) for row in own for launch in row.used]
+        panels.append(Lines(title, "iteration, launch after launch", "output tok/s", lines, from_zero=False))
+    measured = [launch.iteration_output_tokens_per_s for row in shown for launch in row.used]
+    most = max(max(rates) / min(rates) - 1 for rates in measured if min(rates) > 0)
+    marks = f"Line: one launch. Hollow: warm-up, which never counts. The vertical axes do not begin at zero. {swept}"
+    labels = {row.label for row in shown}
+    keys = {label: colour for label, colour in _colours(findings).items() if label in labels}
+    title = f"Iterations of a launch differ by up to {percent(most)}"
+    return Chart(title, _content(findings, shown), marks, panels, keys)
+
+
+def _begins(launches: Sequence[LaunchMeasures]) -> dict[int, int]:
+    """Return the place of each launch's first iteration: after the longest launch of the previous index."""
+    begins, place = {}, 0
+    for index in sorted({launch.launch for launch in launches}):
+        begins[index] = place
+        place += 1 + max(
+            len(launch.warmup_output_tokens_per_s) + len(launch.passes) for launch in launches if launch.launch == index
+        )
+    return begins
+
+
+def _course(row: Row, launch: LaunchMeasures, begin: int) -> Line:
+    warm = launch.warmup_output_tokens_per_s
+    points = [(begin + n, rate) for n, rate in enumerate((*warm, *launch.iteration_output_tokens_per_s))]
+    return Line(row.label, points, hollow=points[: len(warm)])
+
+
+def sweep(findings: Findings) -> Chart | str:
+    """Chart mean latencies over output tok/s: a line for each quantization through the loads of a sweep."""
+    rows = [row for row in findings.drawn if row.experiment.part is not None and mode_of(row.experiment.mode).has_loads]
+    used = [row for row in rows if row.used]
+    if not used:
+        return _nothing(rows, "No sweep is measured yet.")
+    measures = [m for m in ("ttft_s", "tpot_s", "e2el_s") if any(values_of(m, row.used) for row in used)]
+    names = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms", "e2el_s": "E2EL ms"}
+    panels = [
+        Lines(title, "output tok/s", names[measure], _through(own, measure))
+        for title, own in _grouped(used, whole=True).items()
+        for measure in measures[:2]
+    ]
+    marks = (
+        f"Point: a load, mean over launches. Hollow: the server kept less than {plain_percent(KEPT_UP)} of the rate."
+    )
+    keys = {label: colour for label, colour in _colours(findings).items() if label in {row.label for row in used}}
+    title = f"{_range([mean(_rates(row)) for row in used])} output tok/s over the loads"
+    return Chart(title, _content(findings, used, whole=True), marks, panels, keys)
+
+
+def _through(rows: Sequence[Row], measure: str) -> list[Line]:
+    lines = []
+    for label in dict.fromkeys(row.label for row in rows):
+        own = [(row, list(values_of(measure, row.used).values())) for row in rows if row.label == label]
+        places = {id(row): (mean(_rates(row)), 1000 * mean(values)) for row, values in own if values}
+        behind = [places[id(row)] for row, values in own if values and _fell_behind(row)]
+        lines.append(Line(label, list(places.values()), hollow=behind))
+    return lines
+
+
+def _fell_behind(row: Row) -> bool:
+    kept = list(values_of("kept_up_share", row.used).values())
+    return bool(kept) and mean(kept) < KEPT_UP
+
+
+def over_setting(findings: Findings) -> Chart | str:
+    """Chart output tok/s over the swept number of the settings, with its interval."""
+    name, lines = lines_over(findings.rows)
+    if not lines:
+        return _nothing(findings.rows, "No setting goes through three numbers.")
+    confidence = findings.collection.comparison.confidence
+    panels: dict[str, list[Line]] = {}
+    for one in lines:
+        rates = [(value, _rates(row)) for value, row in one.rows]
+        bands = [(value, *band) for value, each in rates if (band := t_interval(each, confidence))]
+        circles = [(value, rate) for value, each in rates for rate in each]
+        line = Line(one.label, [(value, mean(each)) for value, each in rates], bands, circles)
+        panels.setdefault(_joined(one.mode, one.platform, one.model, one.workload), []).append(line)
+    values = sorted({value for one in lines for value, _ in one.rows})
+    log = "x" if values[0] > 0 and values[-1] / values[0] >= 8 else ""
+    marks = (
+        f"Point: mean over launches. Band: {plain_percent(confidence)} interval of that mean alone. Circle: one "
+        "launch. The tables say which of them differ."
+    )
+    title = f"{_range([y for own in panels.values() for line in own for _, y in line.points])} output tok/s over {name}"
+    drawn = [Lines(title, name, "output tok/s", own, values, log) for title, own in panels.items()]
+    return Chart(title, "", marks, drawn, colours_of(one.label for one in lines))
+
+
+def cycle(findings: Findings) -> Chart | str:
+    """Chart the seconds of a step: generation, then each part of the transition."""
+    rows = [row for row in findings.drawn if row.experiment.mode == CYCLE.name]
+    costs = {row.experiment.place: found for row in rows if (found := step_costs(row)) is not None}
+    if not costs:
+        return _nothing(rows, "No transition is measured yet.")
+    panels = []
+    for title, own in _grouped(rows).items():
+        there = [each.whole_s for row in own if (one := costs.get(row.experiment.place)) for each in one.launches]
+        if there:
+            bars = [_step(row, costs.get(row.experiment.place), own) for row in own]
+            panels.append(Rows(title, "s of a step", bars, (0, 1.06 * max(there))))
+    used = {name for panel in panels for bar in panel.bars for name, _, _ in bar.parts}
+    title = f"The transition takes {_range([100 * one.transition_share for one in costs.values()], 2)} % of a step"
+    marks = "Bar: means over measured iterations, then over valid launches. Point: the whole step of one launch."
+    return Chart(title, _content(findings, rows), marks, panels, {k: v for k, v in CYCLE_COLOURS.items() if k in used})
+
+
+def _step(row: Row, costs: StepCosts | None, beside: Sequence[Row]) -> Bar:
+    bar = Bar(row.label, _heading(row, beside))
+    if costs is None:
+        unmeasured = "failed" if row.experiment.failures else "not measured"
+        return replace(bar, text="no valid launch" if row.launches else unmeasured)
+    update = costs.update
+    stages = {"transfer": update.transfer_s, "quantize": update.quantize_s, "load": update.load_s}
+    sums = {name: sum(costs.parts.get(part, 0.0) for part in parts) for name, parts in PARTS.items()}
+    lengths = {"generation": costs.generation_s, **stages, **sums}
+    parts = _after_one_another((name, lengths[name] or 0.0) for name in CYCLE_COLOURS)
+    points = [each.whole_s for each in costs.launches]
+    return replace(bar, parts=parts, points=points, text=f"{number(costs.whole_s, 3)} s")
+
+
+def placement(findings: Findings) -> Chart | str:
+    """Chart the activities of each device in the step with the median time: a panel for each placement."""
+    rows = [row for row in findings.drawn if row.experiment.mode == PLACEMENT.name]
+    found = [(row, step) for row in rows if (step := typical_step(row)) is not None]
+    if not found:
+        return _nothing(rows, "No step is measured yet.")
+    pieces = {activity: name for name in ACTIVITY_COLOURS for activity in name.split(", ")}
+    longest = 1.02 * max(step.elapsed_s for _, step in found)
+    several_tables = len({(row.experiment.model, row.experiment.workload) for row, _ in found}) > 1
+    names = [row.name if several_tables else row.label for row, _ in found]
+    panels = []
+    for name, (_, step) in zip(names, found, strict=True):
+        bars = [
+            Bar(
+                f"device {rank.rank}",
+                parts=[(pieces[span.activity], span.began_s, span.elapsed_s) for span in rank.spans],
+                text=f"waits {number(100 * max(0.0, 1 - rank.busy_s() / step.elapsed_s), 2)} %",
+            )
+            for rank in step.ranks
+        ]
+        panels.append(Rows(f"{name}: {number(step.elapsed_s, 3)} s", "s after the step began", bars, (0, longest)))
+    used = {part for panel in panels for bar in panel.bars for part, _, _ in bar.parts}
+    takes = [f"{number(step.elapsed_s, 3)} s ({name})" for name, (_, step) in zip(names, found, strict=True)]
+    title = f"A step takes {first_few(takes, 3)}"
+    marks = "The step with the median time of all valid launches. Blank: the device waits."
+    keys = {name: colour for name, colour in ACTIVITY_COLOURS.items() if name in used}
+    return Chart(title, _content(findings, rows), marks, panels, keys)
+
+
+def startup(findings: Findings) -> Chart | str:
+    """Chart the phases of a start, each at its own time: a panel for each experiment."""
+    rows = [row for row in findings.drawn if row.experiment.mode == STARTUP.name]
+    found = [(row, costs) for row in rows if (costs := start_costs(row)) is not None]
+    if not found:
+        return _nothing(rows, "No start is measured yet.")
+    longest = 1.02 * max(costs.until_token_s for _, costs in found)
+    several_tables = len({(row.experiment.model, row.experiment.workload) for row, _ in found}) > 1
+    panels = []
+    for row, costs in found:
+        bars = []
+        for name, phase in costs.phases.items():
+            span = phase.ended_s - phase.began_s
+            inside = [("phases inside", phase.began_s, span)] if phase.own_s < 0.97 * span else []
+            parts = [*inside, ("own time", phase.began_s, min(phase.own_s, span))]
+            bars.append(Bar(START_PHASES[name][0], parts=parts, text=_seconds(phase.own_s)))
+        bars.append(Bar("rest", parts=[("no phase", 0, costs.rest_s)], text=_seconds(costs.rest_s)))
+        label = row.name if several_tables else row.label
+        panels.append(
+            Rows(f"{label}: {number(costs.until_token_s, 3)} s", "s after the launch's beginning", bars, (0, longest))
+        )
+    title = f"{_range([costs.until_token_s for _, costs in found], 3)} s from a launch's beginning to a first token"
+    marks = "Means over valid launches. The rest is the time that no phase explains."
+    return Chart(title, _content(findings, rows), marks, panels, START_COLOURS)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{number(seconds, 2)} s" if seconds >= 0.005 else "0"
+
+
+def steps(findings: Findings) -> Chart | str:
+    """Chart milliseconds of each category of operators in a step without the profiler: a panel for each phase."""
+    report = findings.inside.profiles
+    shown = [each for each in report.profiled if report.of(each)]
+    if not shown:
+        return "There is no valid profile yet."
+    tables = {each.table for each in shown}
+    panels, used = [], set()
+    for phase in PHASES:
+        there = [(each, report.of(each)[phase]) for each in shown if phase in report.of(each)]
+        bars = []
+        for each, breakdown in there:
+            parts = _after_one_another((c, breakdown.of_category(c) / 1000) for c in CATEGORIES)
+            used |= {name for name, _, _ in parts}
+            heading = _joined(*each.table) if len(tables) > 1 else ""
+            text = f"{number(breakdown.step_us / 1000)} ms"
+            bars.append(Bar(each.quant, heading, parts=[(category_word(n), b, s) for n, b, s in parts], text=text))
+        if bars:
+            longest = max(breakdown.step_us for _, breakdown in there) / 1000
+            panels.append(Rows(phase, "ms per step", bars, (0, 1.02 * longest or 1)))
+    phase, own = next((phase, report.of(shown[0])[phase]) for phase in reversed(PHASES) if phase in report.of(shown[0]))
+    first = max(CATEGORIES, key=own.of_category)
+    title = f"{category_word(first).capitalize()}: {100 * own.share(first):.0f} % of a {phase} step ({shown[0].quant})"
+    marks = "Bar: a step without the profiler, divided by the shares of its trace."
+    keys = {category_word(c): CATEGORY_COLOURS[c] for c in CATEGORIES if c in used}
+    return Chart(title, _joined(*shown[0].table) if len(tables) == 1 else "", marks, panels, keys)
+
+
+def messages(findings: Findings) -> Chart | str:
+    """Chart bytes of each link in each step of the largest batch: a panel for each experiment."""
+    runs = findings.inside.messages
+    if not runs:
+        return "There is no valid launch of messages yet."
+    panels, most = [], 0
+    for run in runs:
+        batch = run.batches[-1]
+        sent: dict[Link, list[tuple[float, float]]] = {link: [] for link in LINKS}
+        for step, rows in run.launches[0].steps("contents", batch):
+            for link in LINKS:
+                total = sum(sent_bytes(row) or 0 for row in rows if row.link == link)
+                sent[link] += [(step.index, total)] if total else []
+                most = max(most, total)
+        lines = [
+            Line(LINKS[link], points, dashed=link == "core_to_front_end") for link, points in sent.items() if points
+        ]
+        panels.append(Lines(f"{run.name}, batch {batch}", "step", "bytes", lines, log="y"))
+    title = f"Up to {most:,d} bytes of messages on a link in a step"
+    return Chart(
+        title, "", "The first launch of each experiment, at its largest batch.", panels, colours_of(LINKS.values())
+    )
+
+
+def message_shares(findings: Findings) -> Chart | str:
+    """Chart the share of messages in a decode step over the batch size."""
+    found = run_shares(findings.inside.messages, findings.collection.comparison.confidence)
+    if not found:
+        return "There is no valid launch of messages with decode steps yet."
+    lines = []
+    for each in found:
+        launches = [(step.batch, [100 * one.engine for one in step.launches.values()]) for step in each.steps]
+        means = [(float(step.batch), 100 * step.estimated("engine").value) for step in each.steps]
+        front = [(float(step.batch), 100 * step.estimated("front_end").value) for step in each.steps]
+        band = [(float(batch), min(shares), max(shares)) for batch, shares in launches]
+        lines += [Line(each.run.name, means, band), Line(each.run.name, front, dashed=True)]
+    batches = sorted({float(step.batch) for each in found for step in each.steps})
+    shares = [y for line in lines if not line.dashed for _, y in line.points]
+    marks = (
+        "Lines: messages between core and workers, mean over launches. Bands: from the lowest launch to the highest. "
+        "Dotted: messages of the front end, for which a step does not wait."
+    )
+    panel = Lines("", "sequences at once", "% of a decode step", lines, batches, "x")
+    title = f"Messages take {_range(shares, 2)} % of a decode step"
+    return Chart(title, "", marks, [panel], colours_of(each.run.name for each in found))
+
+
+def drift(findings: Findings) -> Chart | str:
+    """Chart mean |d| of each experiment and batch size, with its interval and the noise floor."""
+    report = findings.inside.drift
+    if not report.drifted:
+        return " ".join(report.problems[:2]) or "No valid launch has scored anything yet."
+    several_references = len({one.reference.place for one in report.drifted}) > 1
+    labels = [one.name if several_references else one.chosen.label for one in report.drifted]
+    references = {label for label, one in zip(labels, report.drifted, strict=True) if one.of_reference}
+    colours = colours_of(labels, references)
+    bars = []
+    for label, one in zip(labels, report.drifted, strict=True):
+        size, floor = one.found.size, report.floor_of(one)
+        mark = None if floor is None else floor.found.size.value
+        span = (size.low, size.high) if size.has_ends else None
+        text = f"{number(size.value, 3)} {'(reference)' if one.of_reference else _beyond(one.drifts)}".strip()
+        bars.append(Bar(scored_text(one), label, size.value, span, mark=mark, text=text, colour=colours[label]))
+    end = max(max(bar.value or 0, bar.span[1] if bar.span else 0, bar.mark or 0) for bar in bars)
+    drifting = dict.fromkeys(label for label, one in zip(labels, report.drifted, strict=True) if one.drifts)
+    title = (
+        f"Drift beyond the noise floor: {first_few(drifting)}" if drifting else "No drift beyond the noise floor shown"
+    )
+    marks = (
+        "d: log probability of a token minus the reference's. Band: interval over sequences; without a band it is "
+        "unbounded or not known. Grey: the reference against itself. Dashed: its noise floor."
+    )
+    return Chart(title, "", marks, [Rows("", "mean |d|, nats per token", bars, (0, 1.05 * end or 1), middle=0)], {})
+
+
+def _beyond(drifts: bool | None) -> str:
+    return {True: "drifts", False: "within the noise", None: ""}[drifts]
+
+
+def _colours(findings: Findings) -> dict[str, str]:
+    """Return the colour of each label, in all charts of a report: grey for the baseline."""
+    rows = findings.drawn
+    grey = {row.label for row in rows if row.comparison.is_baseline}
+    labels = dict.fromkeys(row.label for row in rows)
+    return colours_of(labels, grey if grey < labels.keys() else ())
+
+
+def _grouped(rows: Sequence[Row], by_model: bool = False, whole: bool = False) -> dict[str, list[Row]]:
+    """Return the rows of each panel by its title: the parts of mode, platform and workload that differ."""
+    names = [_names(row, by_model, whole) for row in rows]
+    differing = [place for place in range(len(names[0])) if len({each[place] for each in names}) > 1] if names else []
+    found: dict[str, list[Row]] = {}
+    for row, own in zip(rows, names, strict=True):
+        found.setdefault(_joined(*(own[place] for place in differing)), []).append(row)
+    return found
+
+
+def _names(row: Row, by_model: bool, whole: bool) -> tuple[str, ...]:
+    own = row.experiment.whole if whole else row.experiment
+    return (own.model if by_model or whole else "", own.workload, own.mode, own.platform)
+
+
+def _heading(row: Row, beside: Sequence[Row]) -> str:
+    return row.experiment.model if len({other.experiment.model for other in beside}) > 1 else ""
+
+
+def _content(findings: Findings, rows: Sequence[Row], whole: bool = False) -> str:
+    """Return the names that all rows share: model, workload and mode; and how settings are named."""
+    shared = [{_names(row, True, whole)[place] for row in rows} for place in range(3)]
+    named = _joined(*(names.pop() for names in shared if len(names) == 1))
+    return f"{named}. Settings are values of {findings.values_of}." if findings.values_of else named
+
+
+def _joined(*names: str) -> str:
+    return ", ".join(filter(None, names))
+
+
+def _heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Return `rows` with only the last load of each sweep, since each load would need a panel; and a note about it."""
+    last: dict[str, Row] = {}
+    for row in rows:
+        if row.experiment.part is not None:
+            name = row.experiment.whole.place
+            before = last.get(name, row).experiment.part
+            last[name] = row if before is None or row.experiment.part.number >= before.number else last[name]
+    shown = [row for row in rows if row.experiment.part is None or row is last[row.experiment.whole.place]]
+    return shown, "Of a sweep its heaviest load." if len(shown) < len(rows) else ""
+
+
+def _after_one_another(lengths: Iterable[tuple[str, float]]) -> list[tuple[str, float, float]]:
+    """Return each part with a length above zero, its beginning and its length."""
+    parts, begin = [], 0.0
+    for name, length in lengths:
+        if length > 0:
+            parts.append((name, begin, length))
+            begin += length
+    return parts
+
+
+def _range(values: Sequence[float], digits: int = 4) -> str:
+    low, high = number(min(values), digits), number(max(values), digits)
+    return low if low == high else f"{low} to {high}"
+
+
+def _nothing(rows: Sequence[Row], otherwise: str) -> str:
+    measured = any(row.launches for row in rows) and not any(row.used for row in rows)
+    return "No launch is valid." if measured else otherwise

@@ -1,1 +1,0 @@
-"""Figures of launches in the modes profile, messages and drift."""
