@@ -32,4 +32,3 @@ rule all:
     default_target: True
     input:
         rules.summary.output,
-        rules.figures.output,

@@ -20,10 +20,9 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.cluster import ownership
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.side_by_side import check_devices
-from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
-from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, tell
+from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
 from rollout_bench.measure.machine.gpus import smallest_gpu
@@ -52,7 +51,6 @@ from rollout_bench.plan.schedule import (
     set_aside,
     with_partners,
 )
-from rollout_bench.report.figure_names import names_of_specs
 from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
@@ -397,9 +395,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     if not _is_stale(plan):  # no job failed, so the summary is written already
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
-    summarised = subprocess.run([sys.executable, str(scripts / "summarise.py"), *where, "--figures"], check=False)
-    if summarised.returncode in (0, LEFT_OUT_STATUS):
-        subprocess.run([sys.executable, str(scripts / "plot.py"), *where, "--figures", *figures(plan)], check=False)
+    subprocess.run([sys.executable, str(scripts / "summarise.py"), *where], check=False)
 
 
 def kept_folder(plan: Schedule) -> Path:
@@ -422,13 +418,6 @@ def _tell_replaced(plan: Schedule) -> None:
 
 def _is_stale(plan: Schedule) -> bool:
     return is_stale(RESULTS, plan.plan_file(estimate=False), RESULTS, kept_folder(plan))
-
-
-def figures(plan: Schedule) -> list[str]:
-    """Return the names of the figures of the selected experiments."""
-    specs = [experiment.spec for experiment in plan.matrix.experiments]
-    timed = [spec for spec in specs if mode_of(spec.mode).generates]
-    return list(names_of_specs({spec.mode for spec in specs}, timed))
 
 
 def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:

@@ -4,7 +4,6 @@ results/summaries/<name>/, where the runs of other configs leave them alone.
 Only missing records are asked for: a record that is there counts, whatever Snakemake remembers of it.
 """
 
-FIGURES = snakefile.figures(matrix)
 KEPT = snakefile.kept_folder(matrix)
 
 
@@ -12,7 +11,7 @@ report: "../report/workflow.rst"
 
 
 rule summary:
-    """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures."""
+    """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures; draw the figures."""
     input:
         wanted=lambda _: snakefile.records_to_summarise(matrix, workflow, "summary"),
         code=snakefile.newest_source("analysis", "report", "summarise.py"),
@@ -24,6 +23,8 @@ rule summary:
         state="results/summary.json",
         page=report(f"{KEPT}/summary.html", caption="../report/summary.rst", category="Summary"),
         kept=[f"{KEPT}/summary.{kind}" for kind in ("md", "csv", "txt", "json")],
+        drawn=directory("results/figures"),
+        figures=report(directory(f"{KEPT}/figures"), patterns=["{name}.svg"], category="Figures"),
     log:
         "logs/summary.log",
     localrule: True
@@ -34,27 +35,4 @@ rule summary:
         plan=snakefile.PLAN_FILE,
         kept=KEPT,
     shell:
-        "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} --figures 2>&1 | tee {log:q}"
-
-
-rule figures:
-    """Draw the figures, as SVG: throughput, speed-ups, iterations; of online experiments latencies and more."""
-    input:
-        rules.summary.output.state,
-        code=snakefile.newest_source("analysis", "report", "plot.py"),
-    output:
-        svg=[report(f"{KEPT}/figures/{name}.svg", category="Figures") for name in FIGURES],
-        last=expand("results/figures/{name}.svg", name=FIGURES),
-    log:
-        "logs/figures.log",
-    localrule: True
-    conda:
-        "../../environment.yml"
-    params:
-        command=[sys.executable, SCRIPTS / "plot.py"],
-        plan=snakefile.PLAN_FILE,
-        kept=KEPT,
-        names=FIGURES,
-    shell:
-        "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} --figures {params.names:q}"
-        " 2>&1 | tee {log:q}"
+        "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} 2>&1 | tee {log:q}"

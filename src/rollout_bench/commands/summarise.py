@@ -1,4 +1,4 @@
-"""Make summary.md, summary.html, summary.csv and summary.txt from the records in a results folder."""
+"""Make summary.md, .html, .csv, .txt and figures/*.svg from the records in a results folder."""
 
 from __future__ import annotations
 
@@ -26,12 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "--also",
         type=Path,
         metavar="DIR",
-        help="keep a copy of the summary there; both then show the figures in DIR/figures",
-    )
-    parser.add_argument(
-        "--figures",
-        action="store_true",
-        help="show the figures of comparisons in summary.md, if there are any",
+        help="keep a copy of the summary and its figures there",
     )
     parser.add_argument(
         "--check", action="store_true", help="exit with status 1 when planned launches are missing or failed"
@@ -55,13 +50,14 @@ def main() -> int:
 
     sequences = pool_sequences(results, collection)
     looked = look(results, collection, rows_of(collection))
-    made = summarise(collection, sequences, figures=arguments.figures, looked=looked, results=results)
+    made = summarise(collection, sequences, drawn=True, looked=looked, results=results)
     stated = json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n"
     out: Path = arguments.out or arguments.results
     # Show the kept figures, because the figures beside `out` may belong to another selection.
     kept: Path = arguments.also or out
-    contents: dict[Path, str] = {}
+    contents: dict[Path, str | bytes] = {}
     for place in dict.fromkeys((out, kept)):
+        (place / "figures").mkdir(parents=True, exist_ok=True)  # Snakemake expects it even without a figure
         summary = made.placed(Path(os.path.relpath(results, place)), Path(os.path.relpath(kept / "figures", place)))
         contents |= {
             place / "summary.md": summary.markdown,
@@ -69,10 +65,11 @@ def main() -> int:
             place / "summary.csv": summary.csv,
             place / "summary.txt": summary.text,
             **{place / name: table for name, table in summary.tables.items()},
+            **{place / "figures" / f"{picture.name}.svg": picture.svg for picture in made.pictures},
             place / STATE_FILE: stated,
         }
     for path, content in contents.items():
-        write_whole(path, content.encode())
+        write_whole(path, content.encode() if isinstance(content, str) else content)
     print(f"{out / 'summary.md'} (.html, .csv, .txt): {made.status}")
     if made.answer:
         print(f"\n{made.answer}\n")

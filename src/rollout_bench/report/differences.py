@@ -96,7 +96,7 @@ def compare_folders(
     )
     return Compared(
         text=terminal(status, tables, found),
-        markdown=markdown(status, tables, found, figures=(), title="Comparison of two results folders"),
+        markdown=markdown(status, tables, found, pictures={}, title="Comparison of two results folders"),
         csv=_csv(rows),
         damaged=damaged,
     )

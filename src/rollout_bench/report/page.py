@@ -1,29 +1,26 @@
-"""The summary as one HTML file to share: answers, pictures, tables, and folded notes.
-
-It loads no other files: `with_pictures` embeds the pictures after they are drawn.
-"""
+"""The summary as one HTML file to share: answers, pictures, tables, and folded notes. It loads no other files."""
 
 from __future__ import annotations
 
 import base64
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
 from rollout_bench.core.errors import printable
 from rollout_bench.core.numbers import several
-from rollout_bench.report.figure_names import DRAWINGS
 from rollout_bench.report.headings import Views
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import escaped, markdown_section, markdown_table
 
-TITLE = "Rollout benchmark"
+if TYPE_CHECKING:
+    from rollout_bench.report.figures.pictures import Picture
 
-PICTURES = ("<!-- pictures -->", "<!-- end of pictures -->")
-"""Markers around the pictures; there is no picture between them before drawing."""
+TITLE = "Rollout benchmark"
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --page: #fff; --line: #ddd; --quiet: #666; --alarm: #d55e00 }
@@ -53,8 +50,10 @@ _OPEN = frozenset({"No valid launch", "Damaged", "Failed", "Missing", "No verdic
 """Notes that are not folded, because they report a problem."""
 
 
-def page(status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section]) -> str:
-    """Return the whole page, without pictures."""
+def page(
+    status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section], pictures: Sequence[Picture]
+) -> str:
+    """Return the whole page."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
 
     def rendered(markdown: str) -> str:
@@ -63,7 +62,7 @@ def page(status: str, tables: Views, sections: Sequence[Section], answers: Seque
     parts: list[tuple[str, str]] = []
     for section in answers:
         parts.append((section.heading, rendered(markdown_section(section).partition("\n")[2])))
-    parts.append(("", "\n".join(PICTURES)))
+    parts.append(("", "\n".join(map(_figure, pictures))))
     for view in tables.tables:
         parts.append((view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>'))
     for section in sections:
@@ -87,25 +86,11 @@ def page(status: str, tables: Views, sections: Sequence[Section], answers: Seque
     )
 
 
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.svg).decode()
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'<figure id="figure-{picture.name}"><img alt="{escape(picture.title)}" src="{source}"></figure>'
+
+
 def _name(heading: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-
-
-def with_pictures(html: str, pictures: Mapping[str, bytes]) -> str:
-    """Return `html`, a page from `page`, with `pictures` (name of the figure -> SVG) added or replaced.
-
-    A picture with an empty SVG is removed.
-    """
-    begin, end = PICTURES
-    head, there, rest = html.partition(begin)
-    inside, closed, tail = rest.partition(end)
-    if not there or not closed:
-        return html
-    shown = {found[1]: found[0] for found in re.finditer(r'<figure id="figure-([\w-]+)">.*?</figure>', inside)}
-    for name, svg in pictures.items():
-        if not svg:
-            shown.pop(name, None)
-            continue
-        data, title = base64.b64encode(svg).decode(), escape(DRAWINGS[name].title or name)
-        shown[name] = f'<figure id="figure-{name}"><img alt="{title}" src="data:image/svg+xml;base64,{data}"></figure>'
-    return "\n".join([f"{head}{begin}", *(shown[name] for name in DRAWINGS if name in shown), f"{end}{tail}"])

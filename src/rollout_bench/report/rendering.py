@@ -6,7 +6,7 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +18,6 @@ from rich.table import Table
 
 from rollout_bench.contracts.metrics import COMPARED, METRICS
 from rollout_bench.core.errors import printable
-from rollout_bench.report.figure_names import DRAWINGS
 from rollout_bench.report.headings import FLAGS, SETS, SETTING, View, Views
 from rollout_bench.report.prose import Section
 
@@ -156,21 +155,19 @@ def markdown(
     status: str,
     tables: Views,
     sections: Sequence[Section],
-    figures: Sequence[str],
+    pictures: Mapping[str, str],
     title: str = "Rollout benchmark",
     answers: Sequence[Section] = (),
     folder: str = "figures",
 ) -> str:
-    """Return the whole file: `title`, `status`, answers, tables, the `figures` with a title, then the sections.
+    """Return the whole file: `title`, `status`, answers, tables, pictures, then the sections.
 
-    Figures are in `folder`, relative to the file.
+    `pictures` has the title of each figure by its name; their files are in `folder`, relative to the file.
     """
     strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
     parts = [f"# {title}", strong, *map(markdown_section, answers)]
     parts += [f"## {escaped(view.title)}\n\n{markdown_table(view)}" for view in tables.tables]
-    if figures:
-        shown = [drawing for name, drawing in DRAWINGS.items() if name in figures and drawing.title]
-        parts += ["\n".join(f"![{drawing.title}]({quote(folder)}/{drawing.name}.svg)" for drawing in shown)]
+    parts += [f"![{escaped(conclusion)}]({quote(folder)}/{name}.svg)" for name, conclusion in pictures.items()]
     parts += map(markdown_section, sections)
     # texts in records of earlier versions may have unprintable characters
     return printable("\n\n".join(parts) + "\n", sys.maxsize)

@@ -6,18 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rollout_bench.analysis.inside.overview import Looked
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences
 from rollout_bench.contracts.modes import MODES, mode_of, named
-from rollout_bench.report.figure_names import figure_names
 from rollout_bench.report.headings import Views, told
 from rollout_bench.report.notes import DESIGN, completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import csv_text, markdown, terminal
+
+if TYPE_CHECKING:
+    from rollout_bench.report.figures.pictures import Picture
 
 _TABLES = "rollout_bench.report.tables"
 
@@ -45,7 +48,7 @@ class Summary:
         sections: all sections below the tables; their links are relative to the summary's folder.
         notes: the sections that a terminal shows as well; definitions of columns and methods are only in files.
         answers: sections above the tables.
-        shown: names of the figures in summary.md.
+        pictures: the figures.
         csv: the contents of summary.csv.
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
@@ -56,7 +59,7 @@ class Summary:
     sections: Sequence[Section]
     notes: Sequence[Section]
     answers: Sequence[Section]
-    shown: Sequence[str]
+    pictures: Sequence[Picture]
     csv: str
     tables: Mapping[str, str] = field(default_factory=dict)
     figures: Path = Path("figures")
@@ -64,18 +67,19 @@ class Summary:
     @cached_property
     def markdown(self) -> str:
         """The contents of summary.md."""
+        titles = {picture.name: picture.title for picture in self.pictures}
         folder = self.figures.as_posix()
-        return markdown(self.status, self.views, self.sections, self.shown, answers=self.answers, folder=folder)
+        return markdown(self.status, self.views, self.sections, titles, answers=self.answers, folder=folder)
 
     @cached_property
     def html(self) -> str:
-        """The contents of summary.html, without pictures."""
-        return page(self.status, self.views, self.sections, self.answers)
+        """The contents of summary.html."""
+        return page(self.status, self.views, self.sections, self.answers, self.pictures)
 
     @cached_property
     def text(self) -> str:
         """The contents of summary.txt."""
-        elsewhere = ELSEWHERE.format("show the figures, and " if self.shown else "")
+        elsewhere = ELSEWHERE.format("show the figures, and " if self.pictures else "")
         return terminal(self.status, self.views, self.notes, self.answers, elsewhere=elsewhere, end=self._first)
 
     @property
@@ -106,7 +110,7 @@ def summarise(
     collection: Collection,
     sequences: Sequence[PooledSequences] = (),
     *,
-    figures: bool = False,
+    drawn: bool = False,
     looked: Looked | None = None,
     results: Path | None = None,
 ) -> Summary:
@@ -115,7 +119,7 @@ def summarise(
     Args:
         collection: the launches.
         sequences: of each experiment in its order; without them there are no percentiles.
-        figures: link to the figures in the Markdown.
+        drawn: draw the figures.
         looked: findings inside the engine.
         results: the folder that all of it was read from.
     """
@@ -137,11 +141,17 @@ def summarise(
         sections=sections,
         notes=[*warnings, *(section for part in parts for section in part.sections)],
         answers=answers,
-        shown=figure_names(findings.rows, collection) if figures else (),
+        pictures=_pictures(findings) if drawn else (),
         csv=csv_text(findings.frame),
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
     )
+
+
+def _pictures(findings: Findings) -> list[Picture]:
+    from rollout_bench.report.figures.pictures import pictures_of  # not at the top: only this needs matplotlib
+
+    return pictures_of(findings)
 
 
 def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:

@@ -1,4 +1,4 @@
-"""summarise.py and plot.py as a user runs them, by hand and without Snakemake; and when a summary is stale."""
+"""summarise.py as a user runs it, by hand and without Snakemake; and when a summary is stale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import plot
 import pytest
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
@@ -41,22 +40,22 @@ class Done:
     stderr: str
 
 
-def run(script: str, *arguments: str, cwd: Path) -> Done:
+def run(*arguments: str, cwd: Path) -> Done:
     """Run a command inside this process, which saves the seconds that imports take."""
     stderr = io.StringIO()
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stderr(stderr),
         contextlib.redirect_stdout(io.StringIO()),
-        mock.patch.object(sys, "argv", [script, *arguments]),
+        mock.patch.object(sys, "argv", ["summarise.py", *arguments]),
         pytest.raises(SystemExit) as end,
     ):
-        run_command({"summarise.py": summarise.main, "plot.py": plot.main}[script])
+        run_command(summarise.main)
     return Done(int(end.value.code or 0), stderr.getvalue())
 
 
 def summarised(project: Path, *arguments: str) -> Path:
-    done = run("summarise.py", "results", "--plan", "plan.json", *arguments, cwd=project)
+    done = run("results", "--plan", "plan.json", *arguments, cwd=project)
     assert done.returncode == 0, done.stderr
     return project / "results"
 
@@ -71,21 +70,21 @@ def test_an_incomplete_summary_is_written_and_only_the_check_fails(project: Path
     save(project / "results", make_failure(W8A8))
     assert "INCOMPLETE" in (summarised(project) / "summary.md").read_text()
     (project / "results" / "summary.md").unlink()
-    done = run("summarise.py", "results", "--plan", "plan.json", "--check", cwd=project)
+    done = run("results", "--plan", "plan.json", "--check", cwd=project)
     assert done.returncode == 1
     assert (project / "results" / "summary.md").exists()
 
 
-@pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
-def test_a_damaged_record_gives_two_lines_and_leaves_the_rest(project: Path, script: str) -> None:
+def test_a_damaged_record_gives_two_lines_and_leaves_the_rest(project: Path) -> None:
     path = record_path(project / "results", "offline", W8A8.experiment(), 0)
     path.write_text(path.read_text().replace('"wall_s"', '"wall"'))
-    done = run(script, "results", "--plan", "plan.json", cwd=project)
+    done = run("results", "--plan", "plan.json", cwd=project)
     assert done.returncode == LEFT_OUT_STATUS
     lines = done.stderr.splitlines()
     assert len(lines) == 2
     assert "launch-0.json: wall_s: " in lines[0]
-    assert (project / "results" / {"summarise.py": "summary.md", "plot.py": "figures"}[script]).exists()
+    assert (project / "results" / "summary.md").exists()
+    assert (project / "results" / "figures" / "throughput.svg").exists()
 
 
 def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) -> None:
@@ -93,8 +92,8 @@ def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) 
     path = record_path(results, "offline", W8A8.experiment(), 0)
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
-    assert run("summarise.py", "results", "--plan", "plan.json", cwd=project).returncode == LEFT_OUT_STATUS
-    assert run("summarise.py", "results", "--plan", "plan.json", "--check", cwd=project).returncode == 1
+    assert run("results", "--plan", "plan.json", cwd=project).returncode == LEFT_OUT_STATUS
+    assert run("results", "--plan", "plan.json", "--check", cwd=project).returncode == 1
     text = " ".join((results / "summary.txt").read_text().split())
     assert "INCOMPLETE: 1 of 2 planned launches measured, 2 experiments; 1 damaged." in text
     assert "launch-0.json: is not whole JSON" in text
@@ -104,7 +103,6 @@ def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) 
     assert not is_stale(results, PLAN)
 
 
-@pytest.mark.parametrize("script", ["summarise.py", "plot.py"])
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -115,9 +113,9 @@ def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) 
         (["results", "--plan", "bad.json"], "bad.json: schema_version: "),
     ],
 )
-def test_a_wrong_argument_is_a_two_line_error(project: Path, script: str, arguments: list[str], words: str) -> None:
+def test_a_wrong_argument_is_a_two_line_error(project: Path, arguments: list[str], words: str) -> None:
     (project / "bad.json").write_text("{}")
-    done = run(script, *arguments, cwd=project)
+    done = run(*arguments, cwd=project)
     assert done.returncode == 1
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 2

@@ -129,7 +129,7 @@ def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():
         assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
 
 
-ANALYSING = ["summarise.py", "plot.py", "compare.py", "plan.py", "read_trace.py"]
+ANALYSING = ["summarise.py", "compare.py", "plan.py", "read_trace.py"]
 
 
 @pytest.mark.parametrize("command", ANALYSING)

@@ -25,7 +25,8 @@ from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path, write_failure
 from rollout_bench.core.numbers import number
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.report.figures.save import figure_files
+from rollout_bench.report.figures.pictures import pictures_of
+from rollout_bench.report.parts import Findings
 from rollout_bench.report.rendering import WIDTH, csv_text
 from rollout_bench.report.summary import Summary, summarise
 
@@ -70,8 +71,8 @@ def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
     """Return the numbers that each figure shows, those at its axes among them."""
     collection = collect(results, None)
     looked = look(results, collection, rows_of(collection))
-    drawn = figure_files(collection, (), looked, results)
-    return [(name, [text for text in labels(svg.decode()) if text[0].isdigit()]) for name, svg in drawn.items()]
+    drawn = pictures_of(Findings(collection, inside=looked, results=results))
+    return [(each.name, [text for text in labels(each.svg.decode()) if text[0].isdigit()]) for each in drawn]
 
 
 @EACH

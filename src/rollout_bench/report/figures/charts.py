@@ -179,23 +179,14 @@ def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
     bottom = (10 + 1.35 * SIZE * len(foot)) / height
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0.005, bottom, 0.985, (height - above) / height - bottom), hspace=0.02)
-    for axes, panel in zip(_grid(figure, heights), panels, strict=True):
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, panel in zip(grid, panels, strict=True):
         _title(axes, panel.title)
         if isinstance(panel, Rows):
             _draw_rows(axes, panel, chart.keys)
         else:
             _draw_lines(axes, panel, chart.keys)
     return figure
-
-
-def draw_reason(title: str, reason: str, alarm: str = "") -> Figure:
-    """Return a figure without data that shows the reason."""
-    return draw(Chart(title, reason, "", (), {}), alarm)
-
-
-def has_panels(svg: bytes) -> bool:
-    """Return whether a saved figure shows data: a `draw_reason` has no axes."""
-    return b'<g id="axes_' in svg
 
 
 def image(figure: Figure) -> bytes:
@@ -262,10 +253,6 @@ def _fitting(panels: Sequence[Rows | Lines]) -> tuple[list[Rows | Lines], str]:
 def _height_in(panel: Rows | Lines) -> float:
     title = HEADING_IN if panel.title else 0.1
     return title + AXIS_IN + (LINES_IN if isinstance(panel, Lines) else ROW_IN * len(_named(panel)))
-
-
-def _grid(figure: Figure, heights: Sequence[float]) -> list[Axes]:
-    return list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]) if heights else []
 
 
 def _title(axes: Axes, title: str) -> None:

@@ -1,8 +1,8 @@
-"""The charts: a function for each figure, which returns its content, or the reason for its absence."""
+"""The charts: a function for each figure; it returns None if there is no data for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.cycles.placed_costs import typical_step
@@ -20,7 +20,7 @@ from rollout_bench.contracts.cycles import PartName
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.messages import Link
 from rollout_bench.contracts.metrics import METRICS, MetricName
-from rollout_bench.contracts.modes import CYCLE, PLACEMENT, STARTUP, mode_of
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
@@ -85,11 +85,11 @@ VERDICTS = {
 }
 
 
-def throughput(findings: Findings) -> Chart | str:
+def throughput(findings: Findings) -> Chart | None:
     """Chart output tok/s of each experiment: a bar for the mean, a point for each launch."""
-    rows = findings.drawn
+    rows = _rows(findings, "throughput")
     if not any(row.used for row in rows):
-        return _nothing(rows, "Nothing is measured yet.")
+        return None
     shown, swept = _heaviest(rows)
     colours = _colours(findings)
     panels = []
@@ -122,9 +122,9 @@ def _rate(row: Row, colours: Mapping[str, str], end: float, beside: Sequence[Row
     return replace(bar, value=average, points=_rates(row), crosses=crosses, text=number(average))
 
 
-def speedup(findings: Findings) -> Chart | str:
+def speedup(findings: Findings) -> Chart | None:
     """Chart speed-ups over the baseline with their intervals; the metric of a panel is the one with most speed-ups."""
-    rows, swept = _heaviest(findings.drawn)
+    rows, swept = _heaviest(_rows(findings, "speedup"))
     name = ", ".join(findings.collection.baseline.values()) or "the baseline"
     settings = findings.collection.comparison
     panels: list[Rows] = []
@@ -138,7 +138,7 @@ def speedup(findings: Findings) -> Chart | str:
             panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
             told += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
     if not panels:
-        return _why_none(rows, name)
+        return None
     ways = {way for _, _, one in told for way in one.ways}
     unit = "a block" if ways == {"rounds"} else "a pair of launches with the same index"
     marks = (
@@ -192,24 +192,15 @@ def _limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
     width = max(max(points) - min(points), 0.05)
     first = max(min([*points, *ends]), min(points) - width, 0.0)
     last = min(max([*points, *ends]), max(points) + width)
-    margin = 0.05 * (last - first)
+    margin = 0.05 * (last - first) or 0.05
     return max(0.0, first - margin), last + margin
 
 
-def _why_none(rows: Sequence[Row], name: str) -> str:
-    if not any(row.launches for row in rows):
-        return "Nothing is measured yet."
-    if all(row.comparison.is_baseline for row in rows):
-        return f"Only {name} is selected: there is nothing to compare with it."
-    reasons = dict.fromkeys(row.comparison.reason for row in rows if row.comparison.reason)
-    return "No speed-up can be given: " + "; ".join(list(reasons)[:3]) + "."
-
-
-def iterations(findings: Findings) -> Chart | str:
-    """Chart output tok/s of each iteration, block after block or launch beside launch."""
-    rows = findings.drawn
+def iterations(findings: Findings) -> Chart | None:
+    """Chart output tok/s of each iteration, launch after launch."""
+    rows = _rows(findings, "iterations")
     if not any(row.used for row in rows):
-        return _nothing(rows, "Nothing is measured yet.")
+        return None
     shown, swept = _heaviest([row for row in rows if row.used])
     panels = []
     for title, own in _grouped(shown, by_model=True).items():
@@ -242,12 +233,12 @@ def _course(row: Row, launch: LaunchMeasures, begin: int) -> Line:
     return Line(row.label, points, hollow=points[: len(warm)])
 
 
-def sweep(findings: Findings) -> Chart | str:
+def sweep(findings: Findings) -> Chart | None:
     """Chart mean latencies over output tok/s: a line for each quantization through the loads of a sweep."""
-    rows = [row for row in findings.drawn if row.experiment.part is not None and mode_of(row.experiment.mode).has_loads]
+    rows = [row for row in _rows(findings, "sweep") if row.experiment.part is not None]
     used = [row for row in rows if row.used]
     if not used:
-        return _nothing(rows, "No sweep is measured yet.")
+        return None
     measures = [m for m in ("ttft_s", "tpot_s", "e2el_s") if any(values_of(m, row.used) for row in used)]
     names = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms", "e2el_s": "E2EL ms"}
     panels = [
@@ -278,11 +269,11 @@ def _fell_behind(row: Row) -> bool:
     return bool(kept) and mean(kept) < KEPT_UP
 
 
-def over_setting(findings: Findings) -> Chart | str:
+def over_setting(findings: Findings) -> Chart | None:
     """Chart output tok/s over the swept number of the settings, with its interval."""
     name, lines = lines_over(findings.rows)
     if not lines:
-        return _nothing(findings.rows, "No setting goes through three numbers.")
+        return None
     confidence = findings.collection.comparison.confidence
     panels: dict[str, list[Line]] = {}
     for one in lines:
@@ -302,12 +293,12 @@ def over_setting(findings: Findings) -> Chart | str:
     return Chart(title, "", marks, drawn, colours_of(one.label for one in lines))
 
 
-def cycle(findings: Findings) -> Chart | str:
+def cycle(findings: Findings) -> Chart | None:
     """Chart the seconds of a step: generation, then each part of the transition."""
-    rows = [row for row in findings.drawn if row.experiment.mode == CYCLE.name]
+    rows = _rows(findings, "cycle")
     costs = {row.experiment.place: found for row in rows if (found := step_costs(row)) is not None}
     if not costs:
-        return _nothing(rows, "No transition is measured yet.")
+        return None
     panels = []
     for title, own in _grouped(rows).items():
         there = [each.whole_s for row in own if (one := costs.get(row.experiment.place)) for each in one.launches]
@@ -334,12 +325,12 @@ def _step(row: Row, costs: StepCosts | None, beside: Sequence[Row]) -> Bar:
     return replace(bar, parts=parts, points=points, text=f"{number(costs.whole_s, 3)} s")
 
 
-def placement(findings: Findings) -> Chart | str:
+def placement(findings: Findings) -> Chart | None:
     """Chart the activities of each device in the step with the median time: a panel for each placement."""
-    rows = [row for row in findings.drawn if row.experiment.mode == PLACEMENT.name]
+    rows = _rows(findings, "placement")
     found = [(row, step) for row in rows if (step := typical_step(row)) is not None]
     if not found:
-        return _nothing(rows, "No step is measured yet.")
+        return None
     pieces = {activity: name for name in ACTIVITY_COLOURS for activity in name.split(", ")}
     longest = 1.02 * max(step.elapsed_s for _, step in found)
     several_tables = len({(row.experiment.model, row.experiment.workload) for row, _ in found}) > 1
@@ -363,12 +354,12 @@ def placement(findings: Findings) -> Chart | str:
     return Chart(title, _content(findings, rows), marks, panels, keys)
 
 
-def startup(findings: Findings) -> Chart | str:
+def startup(findings: Findings) -> Chart | None:
     """Chart the phases of a start, each at its own time: a panel for each experiment."""
-    rows = [row for row in findings.drawn if row.experiment.mode == STARTUP.name]
+    rows = _rows(findings, "startup")
     found = [(row, costs) for row in rows if (costs := start_costs(row)) is not None]
     if not found:
-        return _nothing(rows, "No start is measured yet.")
+        return None
     longest = 1.02 * max(costs.until_token_s for _, costs in found)
     several_tables = len({(row.experiment.model, row.experiment.workload) for row, _ in found}) > 1
     panels = []
@@ -393,12 +384,12 @@ def _seconds(seconds: float) -> str:
     return f"{number(seconds, 2)} s" if seconds >= 0.005 else "0"
 
 
-def steps(findings: Findings) -> Chart | str:
+def steps(findings: Findings) -> Chart | None:
     """Chart milliseconds of each category of operators in a step without the profiler: a panel for each phase."""
     report = findings.inside.profiles
     shown = [each for each in report.profiled if report.of(each)]
     if not shown:
-        return "There is no valid profile yet."
+        return None
     tables = {each.table for each in shown}
     panels, used = [], set()
     for phase in PHASES:
@@ -421,11 +412,11 @@ def steps(findings: Findings) -> Chart | str:
     return Chart(title, _joined(*shown[0].table) if len(tables) == 1 else "", marks, panels, keys)
 
 
-def messages(findings: Findings) -> Chart | str:
+def messages(findings: Findings) -> Chart | None:
     """Chart bytes of each link in each step of the largest batch: a panel for each experiment."""
     runs = findings.inside.messages
     if not runs:
-        return "There is no valid launch of messages yet."
+        return None
     panels, most = [], 0
     for run in runs:
         batch = run.batches[-1]
@@ -445,11 +436,11 @@ def messages(findings: Findings) -> Chart | str:
     )
 
 
-def message_shares(findings: Findings) -> Chart | str:
+def message_shares(findings: Findings) -> Chart | None:
     """Chart the share of messages in a decode step over the batch size."""
     found = run_shares(findings.inside.messages, findings.collection.comparison.confidence)
     if not found:
-        return "There is no valid launch of messages with decode steps yet."
+        return None
     lines = []
     for each in found:
         launches = [(step.batch, [100 * one.engine for one in step.launches.values()]) for step in each.steps]
@@ -468,11 +459,11 @@ def message_shares(findings: Findings) -> Chart | str:
     return Chart(title, "", marks, [panel], colours_of(each.run.name for each in found))
 
 
-def drift(findings: Findings) -> Chart | str:
+def drift(findings: Findings) -> Chart | None:
     """Chart mean |d| of each experiment and batch size, with its interval and the noise floor."""
     report = findings.inside.drift
     if not report.drifted:
-        return " ".join(report.problems[:2]) or "No valid launch has scored anything yet."
+        return None
     several_references = len({one.reference.place for one in report.drifted}) > 1
     labels = [one.name if several_references else one.chosen.label for one in report.drifted]
     references = {label for label, one in zip(labels, report.drifted, strict=True) if one.of_reference}
@@ -498,6 +489,10 @@ def drift(findings: Findings) -> Chart | str:
 
 def _beyond(drifts: bool | None) -> str:
     return {True: "drifts", False: "within the noise", None: ""}[drifts]
+
+
+def _rows(findings: Findings, figure: str) -> list[Row]:
+    return [row for row in findings.drawn if figure in mode_of(row.experiment.mode).figures]
 
 
 def _colours(findings: Findings) -> dict[str, str]:
@@ -565,6 +560,18 @@ def _range(values: Sequence[float], digits: int = 4) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _nothing(rows: Sequence[Row], otherwise: str) -> str:
-    measured = any(row.launches for row in rows) and not any(row.used for row in rows)
-    return "No launch is valid." if measured else otherwise
+DRAWINGS: Mapping[str, Callable[[Findings], Chart | None]] = {
+    "placement": placement,
+    "startup": startup,
+    "cycle": cycle,
+    "speedup": speedup,
+    "throughput": throughput,
+    "iterations": iterations,
+    "sweep": sweep,
+    "settings": over_setting,
+    "steps": steps,
+    "messages": messages,
+    "message_shares": message_shares,
+    "drift": drift,
+}
+"""Name of a figure -> its function, in the order of a summary."""
