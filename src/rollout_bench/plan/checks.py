@@ -163,8 +163,8 @@ def check_variables(config: Config) -> None:
                 raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
             if name in INHERITED_VARIABLES:
                 raise UserError(
-                    f"config: {place}.{name}: would replace what each launch needs as it is where snakemake runs",
-                    f"leave it out: export {name} where you run snakemake, and the engine inherits it",
+                    f"config: {place}.{name}: each launch needs the value that snakemake itself has",
+                    f"leave it out, and export {name} before you run snakemake: the engine inherits it",
                 )
 
 
@@ -188,7 +188,7 @@ def check_no_secret(
     """
     for name in without_secrets(settings, is_secret, place)[1]:
         raise UserError(
-            f"config: {name}: may be a secret, and would stand in spec.json, records and manifests",
+            f"config: {name}: may be a secret, and would be written to spec.json, records and manifests",
             "take it out and export it as an environment variable where you run snakemake: the engine inherits it"
             " (on Kubernetes: kubernetes.secrets)",
         )
@@ -242,7 +242,7 @@ def _check_launches(config: Config) -> None:
             raise UserError(f"config: launches: mode '{mode}' is not defined", did_you_mean(mode, MODES))
         if MODES[mode].launches == "one" and launches > 1:
             raise UserError(
-                f"config: launches.{mode}: is {launches}, and a {mode} is one look, compared step by step",
+                f"config: launches.{mode}: is {launches}, but mode {mode} needs only one launch",
                 "set it to 1, or leave it out",
             )
 
@@ -296,16 +296,18 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
             f"config: {where}: is a secret", "export HF_TOKEN where you run snakemake: the engine inherits it"
         )
     if name in MOST and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError(f"config: {where}: {value!r} is no count", "give a whole number from 1 up")
+        raise UserError(f"config: {where}: {value!r} is not a count", "give a whole number from 1 up")
     if isinstance(value, int) and abs(value) > MOST.get(name, MOST_OF_ANY):
         most = MOST.get(name, MOST_OF_ANY)
-        raise UserError(f"config: {where}: is more than any engine takes", f"give a whole number up to {most:,}")
+        raise UserError(f"config: {where}: is larger than any engine accepts", f"give a whole number up to {most:,}")
     if name == "block_size" and value not in SMALL_BLOCKS and value % BLOCK:
-        raise UserError(f"config: {where}: no attention has blocks of {value} tokens", f"give a multiple of {BLOCK}")
+        raise UserError(
+            f"config: {where}: no attention backend supports blocks of {value} tokens", f"give a multiple of {BLOCK}"
+        )
     if name == "gpu_memory_utilization" and (
         isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
     ):
-        raise UserError(f"config: {where}: {value!r} is no share of the memory", "give a number above 0 and up to 1")
+        raise UserError(f"config: {where}: {value!r} is not a share of the memory", "give a number above 0 and up to 1")
     if _deeper_than(DEEPEST_ARG, value):
         raise UserError(f"config: {where}: is nested deeper than {DEEPEST_ARG} levels", "write it flatter")
     try:
@@ -368,7 +370,7 @@ def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
     if args.get(SIZE) not in (None, wanted):
         raise UserError(
             f"config: rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args[SIZE]}",
-            "leave one of them out: both are how many engines a launch has",
+            "leave one of them out: both set the number of engines in a launch",
         )
     return {**args, SIZE: wanted} if wanted > 1 else {name: value for name, value in args.items() if name != SIZE}
 
@@ -397,7 +399,7 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             each, key = devices_needed(spec), f"{PLACEMENT.settings}.devices"
         needed = f"{count} replicas x {each} = {devices_needed(spec)}" if count > 1 else str(each)
         raise UserError(
-            f"config: devices: a launch of {model} needs {needed} devices at once, more than {config.devices}",
+            f"config: devices: a launch of {model} needs {needed} devices simultaneously, more than {config.devices}",
             f"raise devices, or lower {key if count > 1 or spec.placement is not None else 'tensor_parallel_size'}",
         )
     _check_colocated_memory(spec)
@@ -417,15 +419,15 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
         )
     if spec.platform == "cpu" and not _memory_is_shared_out(spec, count):
         raise UserError(
-            f"config: {key}: {model} has {count} replicas, which share the machine's memory on cpu; each would take "
-            f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
+            f"config: {key}: {model} has {count} replicas, and each would use "
+            f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of the memory they share on cpu",
             f"set kv_cache_memory_bytes in engine_args, or gpu_memory_utilization to less than 1/{count}",
         )
     for name, value in spec.engine.args.items():
         if name.startswith("data_parallel_") and name != SIZE and value is not None:
             raise UserError(
-                f"config: {name}: is of vLLM's own data parallel; {model} has {count} replicas that are whole engines",
-                f"leave it out: {key} is all that replicas need",
+                f"config: {name}: belongs to vLLM's data parallelism, but {model} has {count} separate engines",
+                f"leave it out: separate engines need only {key}",
             )
 
 
@@ -438,10 +440,10 @@ def _check_share(config: Config, spec: Spec) -> None:
     engines = config.rollout.replicas or 1
     if engines > 1 and spec.endpoint is None and spec.mode not in _OF_WHOLE_STEPS:
         raise UserError(
-            f"config: rollout.replicas: workload {spec.workload.name} is a step that {engines} engines share, and in "
-            f"{spec.mode} mode one engine would get all of it",
-            f"measure one engine's part: from-verl and from-trl make it with --one-engine; or leave {spec.mode} out of "
-            "modes; or set rollout.replicas to null where the workload is one engine's already",
+            f"config: rollout.replicas: {engines} engines share workload {spec.workload.name}, but in "
+            f"{spec.mode} mode one engine would get all its requests",
+            f"measure one engine's share (from-verl and from-trl: --one-engine), or leave {spec.mode} out of "
+            "modes, or set rollout.replicas to null if the workload is already one engine's share",
         )
 
 
@@ -458,9 +460,9 @@ def check_effects(spec: Spec, model: Path) -> None:
         UserError: a setting has none.
     """
     args, why = spec.engine.args, WITHOUT_EFFECT.get(spec.platform, {})
-    leave = "leave it out: what it does would not be measured"
+    leave = "leave it out: its effect would not be measured"
     if args.get("enable_lora"):
-        raise UserError("config: enable_lora: no request of a launch names an adapter, so none would be used", leave)
+        raise UserError("config: enable_lora: the requests name no adapter, so the engine would not use one", leave)
     if args.get("enable_return_routed_experts") and _is_dense(spec, model):
         raise UserError(f"config: enable_return_routed_experts: {spec.model.name} has no experts", leave)
     for name, value in spec.engine.environment.items():
@@ -484,13 +486,13 @@ def _check_colocated_memory(spec: Spec) -> None:
     if colocated and spec.platform != "cpu" and said == [None, None]:
         sleeps = spec.placement is not None and spec.placement.sleep is not None
         raise UserError(
-            f"config: gpu_memory_utilization: a colocated engine of {spec.model.name} would take {USUAL_UTILIZATION} "
+            f"config: gpu_memory_utilization: a colocated engine of {spec.model.name} would use {USUAL_UTILIZATION} "
             + (
-                "of its device, beside what its trainer keeps"
+                "of its device's memory, in addition to the trainer's share"
                 if sleeps
-                else "of its device, and leave the trainer nothing"
+                else "of its device's memory, and leave none for the trainer"
             ),
-            f"set it in engine_args to what the trainer leaves, such as {0.8 if sleeps else 0.5}",
+            f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
         )
 
 
@@ -501,7 +503,7 @@ def _check_placed_here(spec: Spec) -> None:
         what = "engines" if tensor_parallel_size(spec) == 1 else "shards of engines"
         raise UserError(
             f"config: placement.devices: {shares} {what} of {spec.model.name} share the machine's memory on cpu, and "
-            f"each would take {share} of it",
+            f"each would use {share} of it",
             "set kv_cache_memory_bytes in engine_args",
         )
 

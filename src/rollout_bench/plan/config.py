@@ -95,7 +95,7 @@ class Baseline(Strict):
     @model_validator(mode="after")
     def _some_axis(self) -> Baseline:
         if not self.named:
-            raise ValueError("names no axis, but takes at least one: write {quant: bf16}")
+            raise ValueError("names no axis, but needs at least one: write {quant: bf16}")
         return self
 
 

@@ -44,7 +44,7 @@ def check_folder(folder: Path) -> None:
             "make that folder (is its disk mounted?), or remove the link",
         )
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, and the workflow needs a folder of that name", "move it away")
+        raise UserError(f"{folder}: is a file, but the workflow needs a folder with this name", "move it away")
 
 
 def check_metadata(folder: Path) -> None:
@@ -79,7 +79,10 @@ def check_config_file(path: Path) -> None:
         " (models: ..., quants: ...)",
     )
     if "__use_yte__" in content:  # Snakemake would run Python code in such a file
-        raise UserError(f"{path}: __use_yte__: a config holds values and no programs", "leave it out, write the values")
+        raise UserError(
+            f"{path}: __use_yte__: a config contains only values, no code",
+            "leave __use_yte__ out, and write the values",
+        )
 
 
 def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> Config:
@@ -153,17 +156,17 @@ def _told(error: ErrorDetails) -> UserError:
     if error["type"] == "extra_forbidden":
         return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
     if error["type"] == "missing":
-        return UserError(f"config: {where}: is missing", "set it in config.yaml, or lay a config over it that does")
+        return UserError(f"config: {where}: is missing", "set it in config.yaml, or in another --configfile")
     if error["type"] == "union_tag_invalid":
         said = f"{shown(error['ctx']['tag'])} is not known" if error["ctx"]["tag"] else "is missing"
         return UserError(f"config: {where}.distribution: {said}", did_you_mean(error["ctx"]["tag"], DISTRIBUTIONS))
     if error["loc"][-1] == "api_key_env":
         return UserError(
-            f"config: {where}: is no name of an environment variable",
-            "put the key into a variable and name that here: a key must not stand in a config",
+            f"config: {where}: is not the name of an environment variable",
+            "put the key into a variable and write the variable's name: a config must not contain keys",
         )
     if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "[key]" and "environment" in error["loc"]:
-        return UserError(f"config: {where} is no name of a variable", "use letters, digits and '_', no digit first")
+        return UserError(f"config: {where} is not a variable name", "use letters, digits and '_', no digit first")
     if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
         return UserError(
             f"config: {where}: {shown(value)} can't be a name",
@@ -199,7 +202,7 @@ def _instead(location: tuple[int | str, ...]) -> str:
     if ":" in key:
         return "write a space after the colon: a word like this is one key to YAML"
     if location[0] == "endpoints" and secret_words(key):
-        return "did you mean 'api_key_env'? It names an environment variable: a key must not stand in a config"
+        return "did you mean 'api_key_env'? It names an environment variable: a config must not contain keys"
     if location[-2:-1] != ("online",) and key in ("online", *OnlineLoad.model_fields):
         return f"write it below workload_settings.<name>{'' if key == 'online' else '.online'}"
     sections = [one.settings for one in MODES.values() if one.settings and key in _known_keys((one.settings,))]

@@ -221,8 +221,8 @@ def interleaving(
 
 def _fits_no_more(group: BlockGroup, fit: Fit) -> UserError:
     return UserError(
-        f"config: interleave: auto: {group.name}: its launches were measured interleaved so far,"
-        f" {group.at_once} engines alive at once; now {fit.limit}",
+        f"config: interleave: auto: {group.name}: its earlier launches were interleaved,"
+        f" {group.at_once} engines alive simultaneously; now {fit.limit}",
         f"{fit.remedy or 'free memory'}, or set interleave: true (with fewer engines alive at once) or false",
     )
 

@@ -160,7 +160,7 @@ def check_tokenizer(
     if vocabulary is not None and facts.largest_id >= vocabulary:
         raise UserError(
             f"{where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
-            "use prompts that this model's tokenizer made, or give them as text; of an endpoint, name its tokenizer",
+            "use prompts that this model's tokenizer made, or give them as text; for an endpoint, set its tokenizer",
         )
     if not facts.has_text:
         return
@@ -173,7 +173,7 @@ def check_tokenizer(
     elif folder is None:
         raise UserError(
             f"{where}: is text, and {model.name} has no tokenizer here",
-            "give prompts as token ids, take a trace, or name the tokenizer of an endpoint",
+            "give prompts as token ids, use a trace, or set the endpoint's tokenizer",
         )
     elif Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in TOKENIZER_FILES):
         raise UserError(
@@ -190,7 +190,7 @@ def _facts_of_load(where: str, load: WorkloadSettings) -> DatasetFacts:
         raise UserError(f"{where}.dataset: {error.problem}", error.remedy) from None
     if facts.prompts < load.prompts:
         raise UserError(
-            f"{where}.prompts: {load.prompts} are more than the {facts.prompts} that {load.dataset.path} has",
+            f"{where}.prompts: {load.prompts} are more than the {facts.prompts} prompts in {load.dataset.path}",
             f"set prompts to {facts.prompts} or fewer, or name a longer file",
         )
     return facts
@@ -200,8 +200,8 @@ def _check_trace(where: str, load: WorkloadSettings) -> None:
     for key in ("prompt_tokens", "output_tokens"):
         if key in load.model_fields_set:
             raise UserError(
-                f"{where}.{key}: has no meaning beside a trace, which has lengths of its own",
-                f"leave {key} out; where a config below this one sets it, give the workload another name",
+                f"{where}.{key}: has no effect, because the trace sets the lengths",
+                f"leave {key} out; if another config sets it, give the workload another name",
             )
 
 
@@ -211,18 +211,18 @@ def _check_texts(where: str, load: WorkloadSettings, facts: DatasetFacts) -> Non
     if not isinstance(load.prompt_tokens, int):
         raise UserError(
             f"{where}.prompt_tokens: is a distribution, but the prompts of a {format} data set have their own lengths",
-            "give a number: the most tokens of each prompt that count",
+            "give a number: the maximum number of tokens used from each prompt",
         )
     if not isinstance(load.output_tokens, int) and facts.outputs:
         raise UserError(
-            f"{where}.output_tokens: is a distribution, but {load.dataset.path} says how long its outputs are",
-            "give a number: the longest output; or take the lengths out of the file",
+            f"{where}.output_tokens: is a distribution, but {load.dataset.path} sets the output lengths",
+            "give the longest output as a number, or remove the lengths from the file",
         )
     if facts.longest_output > longest(load.output_tokens):
         raise UserError(
             f"{where}.output_tokens: {load.dataset.path} asks for outputs of {facts.longest_output} tokens,"
             f" more than {longest(load.output_tokens)}",
-            f"set output_tokens to {facts.longest_output}, or shorten those of the file",
+            f"set output_tokens to {facts.longest_output}, or shorten the outputs in the file",
         )
 
 
@@ -232,7 +232,7 @@ def _check_bounds(where: str, load: WorkloadSettings) -> None:
         if not isinstance(length, int) and share_within(length) < LEAST_WITHIN:
             raise UserError(
                 f"{where}.{key}: hardly any of the distribution lies from low {length.low} to high {length.high}",
-                "put the bounds where its lengths are, or write it as it is meant: these bounds alone would decide",
+                "correct the distribution, or set low and high so that they contain most of it",
             )
 
 
@@ -248,7 +248,7 @@ def _check_prefix(where: str, load: WorkloadSettings, facts: DatasetFacts | None
         shortest, whose = load.prompt_tokens.low, "prompt_tokens.low"
     if shared.tokens >= shortest:
         raise UserError(
-            f"{where}.shared_prefix.tokens: {shared.tokens} leave nothing of {whose}, {shortest}",
+            f"{where}.shared_prefix.tokens: {shared.tokens} tokens leave no room in {whose}, {shortest}",
             f"set it to {shortest - 1} or fewer, or make prompts longer" if shortest > 1 else "make prompts longer",
         )
     if shared.groups > load.prompts:
@@ -275,8 +275,8 @@ def _check_supply(where: str, load: WorkloadSettings) -> None:
             key = "duration_s" if point.requests is None else "requests"
             per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
             raise UserError(
-                f"{where}.online.{key}: {point.label} are {due} requests, and {load.prompts} prompts{per} are"
-                f" {drawn}: prompts would come again",
+                f"{where}.online.{key}: {point.label} needs {due} requests, but {load.prompts} prompts{per} give only"
+                f" {drawn}, so prompts would be repeated",
                 f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more",
             )
 
@@ -286,11 +286,11 @@ def _check_arrivals(where: str, load: WorkloadSettings, facts: DatasetFacts | No
         return
     if load.dataset is None or facts is None or load.dataset.format != "trace":
         raise UserError(
-            f"{where}.online.request_rate: is trace, and the workload has none",
+            f"{where}.online.request_rate: is trace, but the workload has no trace",
             "name a data set of format trace, or give requests per second",
         )
     if not facts.has_arrivals:
         raise UserError(
-            f"{where}.online.request_rate: is trace, and {load.dataset.path} does not say when requests arrive",
+            f"{where}.online.request_rate: is trace, and {load.dataset.path} contains no arrival times",
             "add arrival_s to its lines, or give requests per second",
         )

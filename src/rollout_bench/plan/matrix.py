@@ -207,8 +207,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             )
         first = skipped[0]
         raise UserError(
-            "config: nothing to measure: each combination is left out,"
-            f" the first ({first.model}, {first.quant}) since {first.reason}",
+            "config: nothing to measure: all combinations are skipped,"
+            f" the first ({first.model}, {first.quant}) because {first.reason}",
             first.remedy,
         )
     _check_one_model(config, experiments)
@@ -227,8 +227,8 @@ def _check_one_model(config: Config, experiments: list[Experiment]) -> None:
         places = (place for place, args in engine_args_in(config) if name in dict(flat(args)))
         raise UserError(
             f"config: {next(places, 'engine_args')}.{name}: is {mine.get(name, NOT_SET)} for {spec.title} and "
-            f"{theirs.get(name, NOT_SET)} for {other.title}: these are two models, and no comparison",
-            f"set it for all of them, in model_settings.{spec.model.name}.engine_args, or leave it out",
+            f"{theirs.get(name, NOT_SET)} for {other.title}: two different models cannot be compared",
+            f"set {name} for all of them, in model_settings.{spec.model.name}.engine_args, or leave it out",
         )
 
 

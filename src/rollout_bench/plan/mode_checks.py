@@ -86,7 +86,7 @@ def check_iterations(config: Config) -> None:
     """
     if any(measuring_of(config, mode).iterations == "auto" for mode in config.modes) and not config.warmup_iterations:
         raise UserError(
-            "config: iterations: auto takes its number from the warm-up, and warmup_iterations is 0",
+            "config: iterations: auto chooses the number during warm-up, but warmup_iterations is 0",
             "set warmup_iterations to 1, or iterations to a number",
         )
 
@@ -136,27 +136,27 @@ def check_startup(configs: Collection[Config], platform: Platform) -> None:
     for config in configs:
         if "fastsafetensors" in config.startup.load_formats and platform != "cuda":
             raise UserError(
-                "config: startup.load_formats: vLLM loads fastsafetensors to CUDA devices alone, and this is "
+                "config: startup.load_formats: vLLM supports fastsafetensors only on CUDA devices, but platform is "
                 f"{platform}",
-                "leave it out; runai_streamer loads weights here, too",
+                "leave fastsafetensors out; runai_streamer is also available",
             )
         if "tensorizer" in config.startup.load_formats:
             raise UserError(
                 f"config: startup.load_formats: tensorizer can't be measured on {platform}: "
                 f"{NO_TENSORIZER.get(platform, NOT_SERIALISED)}",
-                "leave it out; the others are auto, dummy, runai_streamer and fastsafetensors",
+                "leave tensorizer out; the others are auto, dummy, runai_streamer and fastsafetensors",
             )
         for place, args in engine_args_in(config):
             if "load_format" in args:
                 raise UserError(
-                    f"config: {place}.load_format: startup.load_formats says how weights are loaded in mode startup",
+                    f"config: {place}.load_format: in mode startup, startup.load_formats sets the load format",
                     f"leave it out, and set startup.load_formats: [{args['load_format']}]",
                 )
         for name in OF_STARTS:
             if name in config.engine.environment:
                 raise UserError(
                     f"config: engine.environment.{name}: is set by rollout-bench itself in mode startup",
-                    "leave it out: startup.caches says what the engine finds; or leave startup out of modes",
+                    "leave it out: startup.caches sets the caches that the engine finds; or leave startup out of modes",
                 )
 
 
@@ -189,7 +189,7 @@ def check_rollout(config: Config) -> None:
     for name in config.workloads:
         if config.workload_settings[name].requests == "per_prompt":
             raise UserError(
-                f"config: workload_settings.{name}.requests: per_prompt leaves a router no sequences to hand out",
+                f"config: workload_settings.{name}.requests: per_prompt gives the router no single sequences",
                 "set it to per_sequence, or leave rollout out of modes",
             )
 
@@ -239,14 +239,14 @@ def check_updatable(spec: Spec) -> None:
     drafts = args.get("speculative_config")
     if drafts is not None and (not isinstance(drafts, dict) or drafts.get("method") not in WITHOUT_WEIGHTS):
         raise UserError(
-            "config: speculative_config: an update gives the engine the model's weights, and the draft's stay what they"
-            " were",
-            f"take a method without weights ({', '.join(WITHOUT_WEIGHTS)}), or {leave}",
+            "config: speculative_config: an update replaces only the model's weights, so the draft model's weights"
+            " would be outdated",
+            f"use a method without weights ({', '.join(WITHOUT_WEIGHTS)}), or {leave}",
         )
     if spec.cycle is not None and args.get("load_format") in NO_WEIGHTS_NEEDED:
         raise UserError(
-            f"config: load_format: {args['load_format']} weights are those of no checkpoint, so nothing can prove what"
-            f" cycle.update: {spec.cycle.update} makes of them",
+            f"config: load_format: {args['load_format']} weights come from no checkpoint, so the result of"
+            f" cycle.update: {spec.cycle.update} cannot be verified",
             f"leave it out, or {leave}",
         )
 
@@ -288,8 +288,8 @@ def check_profile(config: Config, engine: InstalledEngine) -> None:
     release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
     if config.profile.through == "server" and release < WINDOWS_SINCE:
         raise UserError(
-            f"config: profile.through: the server of vLLM {engine.version} takes no window with /start_profile, so its"
-            " trace could not be bounded",
+            f"config: profile.through: vLLM {engine.version} cannot limit the number of steps in /start_profile, so the"
+            " trace would have no limit",
             "set profile.through: engine, or use vLLM 0.32 or later",
         )
     for name in config.workloads:
@@ -318,18 +318,18 @@ def check_messages(config: Config, engine: InstalledEngine) -> None:
         backend = args.get("distributed_executor_backend")
         if backend not in (None, "mp"):
             raise UserError(
-                f"config: {place}.distributed_executor_backend: {backend!r} has other messages than those of mp",
+                f"config: {place}.distributed_executor_backend: {backend!r}: only the messages of mp are measured",
                 "leave it out, or leave messages out of modes",
             )
         if (args.get("pipeline_parallel_size") or 1) != 1:
             raise UserError(
-                f"config: {place}.pipeline_parallel_size: messages between the stages of a pipeline are not looked at",
+                f"config: {place}.pipeline_parallel_size: messages between pipeline stages are not measured",
                 "set tensor_parallel_size instead, or leave messages out of modes",
             )
     for name in config.workloads:
         if longest(config.workload_settings[name].output_tokens) < 2:
             raise UserError(
-                f"config: modes: workload {name} generates one token, so it has no decode step to look at",
+                f"config: modes: workload {name} generates one token, so it has no decode step to measure",
                 "ask for more output_tokens, or leave messages out of modes",
             )
 
@@ -345,13 +345,12 @@ def check_drift(config: Config) -> None:
     drift = config.drift
     if drift.reference not in config.quants:
         raise UserError(
-            f"config: drift.reference: {drift.reference} samples the tokens, and is not among quants",
+            f"config: drift.reference: {drift.reference} samples the tokens, but is not in quants",
             f"add it to quants, or name another: drift: {{reference: {config.quants[0]}}}",
         )
     if drift.batch_sizes[-1] > drift.prompts:
         raise UserError(
-            f"config: drift.batch_sizes: {drift.batch_sizes[-1]} sequences at once are more than drift.prompts "
-            f"{drift.prompts}",
+            f"config: drift.batch_sizes: {drift.batch_sizes[-1]} sequences are more than drift.prompts {drift.prompts}",
             "raise drift.prompts, or leave that batch out",
         )
 
@@ -371,7 +370,7 @@ def check_drift_room(model: str, tokens: int, args: dict[str, Any], source: Mode
     limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
     if isinstance(limit, int) and positions is not None and limit > positions:
         raise UserError(
-            f"config: drift.tokens: with {tokens} tokens after a prompt max_model_len is {limit}, and {model} has"
+            f"config: drift.tokens: {tokens} tokens after each prompt need max_model_len {limit}, but {model} has only"
             f" {positions} positions",
             f"lower drift.tokens, or set max_model_len to {positions} at most",
         )
@@ -385,8 +384,8 @@ def check_same_weights(spec: Spec) -> None:
     """
     if spec.drift is not None and spec.load_format in NO_WEIGHTS_NEEDED:
         raise UserError(
-            f"config: load_format: {spec.load_format} weights are drawn anew in each layout, so drift would be that of"
-            " different models",
+            f"config: load_format: {spec.load_format} weights are random and differ between quants, so drift would"
+            " compare different models",
             f"leave load_format out, or leave {DRIFT.name} out of modes",
         )
 
@@ -436,7 +435,9 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
     """
     if ONLINE.name not in config.modes:
         if config.endpoints and not config.models:
-            raise UserError("config: modes: endpoints are measured online, and modes has no online", "add it to modes")
+            raise UserError(
+                "config: modes: endpoints are measured online, but modes lacks online", "add online to modes"
+            )
         return
     if config.harness == "guidellm" and config.harness not in engine.harnesses:
         raise UserError(
@@ -459,7 +460,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             )
         if config.harness == "vllm-bench" and endpoint.tokenizer is None:
             raise UserError(
-                f"config: endpoints.{name}.tokenizer: vllm bench serve needs one, to count tokens, and there is none",
+                f"config: endpoints.{name}.tokenizer: is missing: vllm bench serve counts tokens with it",
                 "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
             )
         named = endpoint.tokenizer or ""
@@ -475,7 +476,7 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
         if first != name:
             raise UserError(
                 f"config: endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
-                "give one of them another model_name or quant: tables could not tell them apart",
+                "give one of them another model_name or quant, so that tables can distinguish them",
             )
 
 
@@ -496,7 +497,7 @@ def check_time(config: Config, name: str) -> None:
         raise UserError(
             f"{where}: {loads} in {passes} passes take {whole_s:g} s, and timeout_s allows a launch"
             f" {config.timeout_s:g} s",
-            f"set timeout_s to {limit_for(whole_s)} or so, or lower iterations, or ask for less",
+            f"set timeout_s to {limit_for(whole_s)} or more, lower iterations, or reduce the load",
         )
 
 
@@ -526,13 +527,13 @@ def check_can_be_sent(config: Config, name: str) -> None:
     command = COMMANDS[config.harness]
     if config.harness == "guidellm" and load.online.api == "chat":
         raise UserError(
-            f"{where}.online.api: chat: guidellm is told here to ask for completions only",
+            f"{where}.online.api: chat: rollout-bench supports guidellm with completions only",
             "set harness: rollout-bench, or leave api out",
         )
     if not load.online.as_text:
         raise UserError(
             f"{where}.online.prompts_as: token_ids: {command} sends prompts as text only",
-            "set it to text (prompt lengths are then only about as asked, and flagged), or set harness: rollout-bench",
+            "set it to text (prompt lengths are then approximate, and flagged), or set harness: rollout-bench",
         )
     for key, why in _unsendable(config.harness, load.online):
         raise UserError(f"{where}.online.{key}: {command} {why}", f"set harness: rollout-bench, or leave {key} out")

@@ -76,7 +76,7 @@ def check_placement(configs: Collection[Config]) -> None:
         settings = config.placement
         if settings.sleep != "none" and all(each.placement.where[0] == SERVER for each in configs):
             raise UserError(
-                f"config: placement.sleep: is {settings.sleep}, and a server's devices only generate, so its engines "
+                f"config: placement.sleep: is {settings.sleep}, but a server's devices only generate, so its engines "
                 "never sleep",
                 "leave it out, or add colocated to placement.where",
             )
@@ -84,13 +84,13 @@ def check_placement(configs: Collection[Config]) -> None:
             _check_colocated(settings)
         elif settings.generators is not None and settings.generators >= settings.devices:
             raise UserError(
-                f"config: placement.generators: {settings.generators} of {settings.devices} devices leave none that "
-                "trains",
+                f"config: placement.generators: {settings.generators} of {settings.devices} devices leave none for "
+                "training",
                 f"set it to {settings.devices - 1} or less, or raise placement.devices",
             )
         if settings.overlap and not config.warmup_iterations:
             raise UserError(
-                "config: placement.overlap: the first step has none before it to train on, and warmup_iterations is 0",
+                "config: placement.overlap: the first step has no earlier step to train on, and warmup_iterations is 0",
                 "set warmup_iterations to 1, or overlap to 0",
             )
         for place, args in engine_args_in(config):
@@ -98,7 +98,7 @@ def check_placement(configs: Collection[Config]) -> None:
         for name in config.workloads:
             if config.workload_settings[name].requests == "per_prompt":
                 raise UserError(
-                    f"config: workload_settings.{name}.requests: per_prompt leaves a step no sequences to share out",
+                    f"config: workload_settings.{name}.requests: per_prompt gives a step no single sequences to share",
                     "set it to per_sequence, or leave placement out of modes",
                 )
 
@@ -107,7 +107,7 @@ def _check_colocated(settings: PlacementSettings) -> None:
     for key, value in (("generators", settings.generators), ("overlap", settings.overlap)):
         if value:
             raise UserError(
-                f"config: placement.{key}: is {value}, and colocated devices all generate and train, in turn",
+                f"config: placement.{key}: is {value}, but colocated devices all generate and train alternately",
                 f"leave it out, or add {SERVER} to placement.where",
             )
 
@@ -122,7 +122,7 @@ def check_engines(spec: Spec) -> None:
         return
     if spec.platform == "ascend":
         raise UserError(
-            f"config: modes: {spec.mode} needs NPUs that send each other weights, which is not built yet",
+            f"config: modes: {spec.mode} needs weight transfer between NPUs, which is not implemented",
             f"leave {spec.mode} out of modes on ascend",
         )
     if spec.placement.sleep and spec.platform not in SLEEPS_ON:
@@ -175,7 +175,7 @@ def _check_args(place: str, args: dict[str, Any]) -> None:
             raise UserError(f"config: {place}.{name}: {why}", remedy)
     if args.get("dtype") not in TRAINER_DTYPES:
         raise UserError(
-            f"config: {place}.dtype: the trainer's weights are bf16, and {args['dtype']} would be others",
+            f"config: {place}.dtype: is {args['dtype']}, but the trainer's weights are bf16",
             "set it to bfloat16, or leave placement out of modes",
         )
 

@@ -18,19 +18,19 @@ def _dns_name(value: str) -> str:
     if not re.fullmatch(_NAME, value):
         close = re.sub(r"[^a-z0-9.]+", "-", value.lower())[:253].strip("-.")
         meant = f"did you mean {close!r}?" if close else "write up to 253 of a-z, 0-9, '-' and '.'"
-        raise ValueError(f"{value!r} is no name that Kubernetes takes: {meant}")
+        raise ValueError(f"{value!r} is not a valid Kubernetes name: {meant}")
     return value
 
 
 def _secret(value: str) -> str:
     if not re.fullmatch(_NAME, value):  # not shown: it may be the secret itself
-        raise ValueError("what stands there is no name of a Secret: small letters, digits, '-' and '.'")
+        raise ValueError("contains an invalid Secret name: use small letters, digits, '-' and '.'")
     return value
 
 
 def _names(value: Any) -> Any:
     if not isinstance(value, list):
-        raise ValueError("a list of names of Secrets is wanted: what is in them must not stand in a config")
+        raise ValueError("must be a list of Secret names: a config must not contain the secrets themselves")
     return value
 
 
@@ -53,7 +53,7 @@ def _image(value: str) -> str:
     if repository != repository.lower():
         raise ValueError(f"{value!r} is no image: did you mean {value.replace(repository, repository.lower(), 1)!r}?")
     if not found["tag"] and not found["digest"]:
-        raise ValueError(f"{value!r} has no tag, so that each node may run another image: write {repository}:TAG")
+        raise ValueError(f"{value!r} has no tag, so nodes may run different images: write {repository}:TAG")
     return value
 
 

@@ -170,7 +170,7 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     found = quant.to(Quant, **changed)
     if not found.linear_dtypes:
         raise UserError(
-            f"config: quant_settings.{name}: has no linear_dtypes, so nothing can prove that its weights are quantized",
+            f"config: quant_settings.{name}: has no linear_dtypes, so quantized weights cannot be verified",
             _instead(name, found),
         )
     return found

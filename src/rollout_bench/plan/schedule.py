@@ -150,7 +150,7 @@ class Schedule:
         """
         if record not in self.by_record:
             raise UserError(
-                f"{record}: the config selects no such launch", "see `snakemake plan` for those that it does"
+                f"{record}: the config selects no such launch", "`snakemake plan` lists the selected launches"
             )
         return self.by_record[record][1]
 
@@ -199,7 +199,7 @@ class Schedule:
             UserError: the config does not select it.
         """
         if mark not in self.blocks:
-            raise UserError(f"{mark}: the config selects no such block", "see `snakemake plan` for those that it does")
+            raise UserError(f"{mark}: the config selects no such block", "`snakemake plan` lists the selected blocks")
         return self.blocks[mark]
 
     def is_in_block(self, record: str) -> bool:
@@ -214,7 +214,7 @@ class Schedule:
         """
         if folder not in self._checkpoints:
             raise UserError(
-                f"{folder}: no selected experiment loads it", "see `snakemake plan` for those that are selected"
+                f"{folder}: no selected experiment loads it", "`snakemake plan` lists the selected experiments"
             )
         return self._checkpoints[folder]
 

@@ -22,7 +22,7 @@ def _url(value: str) -> str:
             "holds a user or password: put the key into an environment variable and name it in api_key_env"
         )
     if "?" in value or "#" in value:
-        raise ValueError("has more than a path: write the address up to and with /v1")
+        raise ValueError("has a query or a fragment: end the address with /v1")
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -110,19 +110,19 @@ class OnlineLoad(Traffic):
     def _one_load_or_several(self) -> OnlineLoad:
         if len(set(self._lengths.values())) > 1:
             said = " and ".join(f"{length} of {key}" for key, length in self._lengths.items())
-            raise ValueError(f"has lists of different lengths, {said}: write as many of each, or one for all loads")
-        if self.burstiness != 1.0 and all(not isinstance(point.request_rate, float) for point in self.points):
             raise ValueError(
-                "burstiness shapes arrivals at a request_rate, and there is none: give one, or leave it out"
+                f"has lists of different lengths, {said}: write equally many values of each, or one value for all loads"
             )
+        if self.burstiness != 1.0 and all(not isinstance(point.request_rate, float) for point in self.points):
+            raise ValueError("burstiness needs a request_rate: set request_rate, or leave burstiness out")
         for point in self.points:
             if point.duration_s is not None and point.request_rate == "inf" and point.concurrency is None:
                 raise ValueError(
-                    "duration_s says for how long requests are sent, and all are sent at once: give a request_rate or "
+                    "duration_s has no effect if all requests are sent simultaneously: set request_rate or "
                     "a concurrency"
                 )
         if any(point.duration_s is not None and point.requests is not None for point in self.points):
-            raise ValueError("has duration_s and requests, each of which says when sending ends: keep one")
+            raise ValueError("has duration_s and requests, but each sets when sending ends: keep one")
         return self
 
 
@@ -166,7 +166,7 @@ class Endpoint(EndpointSpec):
     def _no_secrets(self) -> Endpoint:
         for name, value in self.headers.items():
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-                raise ValueError(f"headers: {name!r} is no name of a header")
+                raise ValueError(f"headers: {name!r} is not a header name")
             filled, variables = re.subn(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", "", value)
             if "${" in filled:
                 raise ValueError(f"headers: {name} has a ${{ that begins no variable: write ${{VARIABLE}}")

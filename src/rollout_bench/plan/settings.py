@@ -54,7 +54,7 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
     own = config.setting_settings
     if DEFAULT_SETTING in own:
         raise UserError(
-            f"config: setting_settings.{DEFAULT_SETTING}: is the name of the setting that changes nothing",
+            f"config: setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
             "give it another name",
         )
     lists = _lists(config)
@@ -67,7 +67,9 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
         if name in own or name in swept:
             maker = "sweep" if config.sweep else " and ".join(itertools.chain.from_iterable(lists.values()))
             where = f"setting_settings.{name}" if name in own else "two of its combinations"
-            raise UserError(f"config: {maker}: makes a setting '{name}', as {where}", "rename or leave out one of them")
+            raise UserError(
+                f"config: {maker}: makes a setting '{name}', and so does {where}", "rename or leave out one of them"
+            )
         swept[name] = setting
     known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
     for name, setting in own.items():
@@ -76,13 +78,13 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
             if len(setting.get(section, {}).get(inner) or ()) > 1:
                 key = f"{section}.{inner}"
                 raise UserError(
-                    f"config: setting_settings.{name}.{key}: has several values, and a setting has one of them",
+                    f"config: setting_settings.{name}.{key}: has several values, but a setting can have only one",
                     f"make a setting of each, or list them in {key}",
                 )
     if config.settings is None and own:
         names = ", ".join([DEFAULT_SETTING, *own, *swept])
         raise UserError(
-            f"config: setting_settings: {', '.join(own)}: written, and not selected", f"say settings: [{names}]"
+            f"config: setting_settings: {', '.join(own)}: defined but not selected", f"write settings: [{names}]"
         )
     selected = [DEFAULT_SETTING, *swept] if config.settings is None else config.settings
     for name in selected:
@@ -234,7 +236,7 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
         if len(name) > LONGEST_NAME:
             raise UserError(
                 f"config: sweep: the setting {name} has a name of {len(name)} characters, more than {LONGEST_NAME}",
-                "write these settings in setting_settings, under names of your own",
+                "write these settings in setting_settings, under shorter names",
             )
         yield name, changes
 
@@ -288,7 +290,7 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     """Return the place of a sweep's key, one of `PLACES`, and its name there."""
     where, dot, inner = key.partition(".")
     if key in PLACES:
-        raise UserError(f"config: sweep.{key}: is a mapping, and a sweep goes through values", f"name a key: {key}.KEY")
+        raise UserError(f"config: sweep.{key}: is a mapping, but a sweep needs a single key", f"write a key: {key}.KEY")
     if dot and where in PLACES:
         if where == "workload":
             _check_key("sweep", inner)
@@ -296,7 +298,7 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     of_workload, of_engine = key in WorkloadSettings.model_fields, key in engine.arguments
     if of_workload and of_engine:
         raise UserError(
-            f"config: sweep.{key}: is an engine argument, and a key of workloads too",
+            f"config: sweep.{key}: is both an engine argument and a workload key",
             f"write engine_args.{key} or workload.{key}",
         )
     if of_workload:
@@ -315,7 +317,7 @@ def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
 
 def _check_key(where: str, key: str) -> None:
     if key in OWN_KEY:
-        raise UserError(f"config: {where}.{key}: is no part of the load here", OWN_KEY[key])
+        raise UserError(f"config: {where}.{key}: does not belong below workload", OWN_KEY[key])
     if key not in WorkloadSettings.model_fields:
         raise UserError(
             f"config: {where}.{key}: a workload has no such key",
@@ -329,8 +331,8 @@ def _word(key: str, value: Any) -> str:
     word = words[value] if isinstance(value, bool) or value is None else str(value).replace("_", "-")
     if isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word):
         raise UserError(
-            f"config: sweep.{key}: no name can be made of {value!r}",
-            "write it in setting_settings, under a name of your own",
+            f"config: sweep.{key}: cannot derive a setting name from {value!r}",
+            "write it in setting_settings, under a name you choose",
         )
     return word
 

@@ -41,7 +41,7 @@ UNREADABLE = {
         "a: !!python/object/apply:os.system ['touch PWNED']",
         "line 1, column 4: no valid YAML: could not determine",
     ),
-    "template": ("__use_yte__: true\na: ?print('PWNED')", "__use_yte__: a config holds values and no programs"),
+    "template": ("__use_yte__: true\na: ?print('PWNED')", "__use_yte__: a config contains only values, no code"),
 }
 
 

@@ -59,8 +59,8 @@ def test_an_interleaved_group_that_no_longer_fits_is_an_error():
     assert [group.at_once for group in plan.interleaving.groups] == [3]
     ((_, error),) = plan.interleaving.unfit
     assert error.problem == (
-        "config: interleave: auto: offline cpu qwen3-90m demo: bf16, w8a16, w8a8: its launches were measured"
-        " interleaved so far, 3 engines alive at once; now 3 engines take 3 boxes, and there is 2.5 boxes"
+        "config: interleave: auto: offline cpu qwen3-90m demo: bf16, w8a16, w8a8: its earlier launches were"
+        " interleaved, 3 engines alive simultaneously; now 3 engines take 3 boxes, and there is 2.5 boxes"
     )
     assert error.remedy == "free memory, or set interleave: true (with fewer engines alive at once) or false"
     snakefile.begin(plan, ["results/summary.md"])  # nothing is measured, so nothing is wrong

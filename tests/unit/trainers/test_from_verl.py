@@ -237,7 +237,7 @@ def test_defaults_are_those_of_the_version_that_is_named(made: Made):
 @pytest.mark.parametrize("mode", sorted(MODES.keys() - {"rollout", "placement", "startup"}))
 def test_one_engine_never_gets_the_step_of_all_engines(made: Made, mode: str):
     made()
-    with pytest.raises(UserError, match=rf"verl-step is a step that 8 engines share, and in {mode} mode one engine .*"):
+    with pytest.raises(UserError, match=rf"8 engines share workload verl-step, but in {mode} mode one engine .*"):
         planned(made.text.replace("[rollout]", f"[{mode}]"))
     made("--one-engine")
     assert planned(made.text.replace("[rollout]", f"[{mode}]")).experiments

@@ -209,8 +209,8 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
     asked, one = set_cache_bytes(spec), sequence_bytes(spec, experiment.model_path, ranks)
     if asked is not None and one is not None and asked < one:
         return UserError(
-            f"config: kv_cache_memory_bytes: {asked:.0f} bytes hold no sequence of {spec.title} with max_model_len"
-            f" {args['max_model_len']}",
+            f"config: kv_cache_memory_bytes: {asked:.0f} bytes are too small for one sequence of {spec.title} with"
+            f" max_model_len {args['max_model_len']}",
             f"set it to {math.ceil(one)} or more in engine_args, or lower max_model_len",
         )
     needed, is_set = sum(parts.values()), asked is not None
