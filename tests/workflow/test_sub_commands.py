@@ -58,7 +58,7 @@ def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> No
     assert len(space.records) == 2
     assert "2 launches to run: time unknown, since nothing was measured yet" in done.stdout.splitlines()
     assert "results/summary.md (.html, .csv, .txt): " in done.stdout
-    assert "\nConclusion\n  - " in done.stdout
+    assert "\nConclusion\n  " in done.stdout
     # what Snakemake says of each job, with its indentation: "Finished jobid: 3" is progress, which stays
     shown = ("localrule", "    wildcards:", "    resources:", "    jobid:")
     assert [words for words in shown if words in done.stdout] == []

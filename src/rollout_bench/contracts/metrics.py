@@ -35,7 +35,7 @@ class Metric:
             under this name. Otherwise they are requests to a server: `Service` in analysis/timed/service.py has it.
         part: field of an iteration that it needs and that only one mode has; else empty.
         speedup: header of its speed-up's column; empty if neither direction is better.
-        words: words for better and for worse.
+        words: words for a ratio, for better and for worse.
         column: name in summary.csv; the metric's name if empty.
         group: group of table columns; empty if only summary.csv has it. `throughput` and `start-up` are in tables of
             every mode that generates, and `energy` has a table for all modes. `step` and `rates` are offline only;
@@ -57,7 +57,7 @@ class Metric:
     of_sequences: bool = False
     part: Literal["", "transition", "placed"] = ""
     speedup: str = ""
-    words: tuple[str, str] = ("Faster", "Slower")
+    words: tuple[str, str, str] = ("as fast", "faster", "slower")
     column: str = ""
     group: str = ""
     optional: bool = False
@@ -352,7 +352,7 @@ _ALL = (
         value=_where_read(_energy_per_token_j),
         of_passes=_energy_per_token_j,
         speedup="energy gain",
-        words=("Thriftier", "Hungrier"),
+        words=("as thrifty", "thriftier", "hungrier"),
         group=ENERGY,
         optional=True,
     ),
@@ -365,7 +365,7 @@ _ALL = (
         value=_where_read(_tokens_per_j),
         of_passes=_tokens_per_j,
         speedup="gain of tok/s per W",
-        words=("Thriftier", "Hungrier"),
+        words=("as thrifty", "thriftier", "hungrier"),
         group=ENERGY,
         optional=True,
     ),
@@ -378,7 +378,7 @@ _ALL = (
         value=_where_read(_power_w),
         of_passes=_power_w,
         speedup="power ratio",
-        words=("Less power", "More power"),
+        words=("as sparing of power", "less power", "more power"),
         group=ENERGY,
         optional=True,
     ),

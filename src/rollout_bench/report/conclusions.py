@@ -1,96 +1,57 @@
-"""First section of a summary: the verdict of each comparison, its interval, its flags, and the next step."""
+"""First sections of a summary: of each comparison a headline, at most four lines, and the next step."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from rollout_bench.analysis.cycles.proofs import LASTING
-from rollout_bench.analysis.timed.answers import Trend, compared_rows, lines_over, standing, trends
+from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
+from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import percent, plain_percent, ratio, several
+from rollout_bench.core.numbers import number, percent, plain_percent, ratio, several
 from rollout_bench.plan.quants import words_of
-from rollout_bench.report.headings import on_unnamed_endpoint
-from rollout_bench.report.prose import some
+from rollout_bench.report.prose import Section, some
 
 MOST = 6
-"""Maximum number of comparisons with a conclusion; the tables have all."""
+"""Maximum number of comparisons with a conclusion, and of configurations without one; the tables have all."""
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    """Result of one comparison.
+def conclusions(rows: Sequence[Row], collection: Collection) -> list[Section]:
+    """Return a section for each comparison with a common baseline, and one for trends over a swept number.
 
-    Attributes:
-        title: names that all of its configurations share; empty if there is only one comparison.
-        metric: the compared metric.
-        words: words for better and for worse configurations.
-        baseline: the baseline.
-        better: names with ratio and interval, the best first.
-        worse: names with ratio and interval of worse configurations, the worst last.
-        small: configurations with a significant difference that is too small to matter.
-        undetected: inconclusive configurations, with ratio and interval.
-        unknown: names with the reason for a missing verdict.
-        best: the best of three or more configurations; empty if undetermined.
-        all_judged: whether every compared configuration could have been the best.
-        ties: configurations that are not distinguishable from the best.
-        also: other differences between the engines -> names of the configurations with them.
-        doubts: problems of the launches.
-        next: the next step; empty if there is none.
-        command: command for the next step; empty if there is none.
+    If nothing can be compared, the section has the value of each configuration.
     """
-
-    title: str
-    metric: str
-    words: tuple[str, str]
-    baseline: str
-    better: Sequence[str]
-    worse: Sequence[str]
-    small: Sequence[str]
-    undetected: Sequence[str]
-    unknown: Sequence[str]
-    best: str
-    all_judged: bool
-    ties: Sequence[str]
-    also: Mapping[str, Sequence[str]]
-    doubts: Sequence[str]
-    next: str
-    command: str
-
-
-def conclusion_values(rows: Sequence[Row], collection: Collection) -> dict[str, object]:
-    """Return the values for templates/conclusion.md.j2."""
     groups = compared_rows(rows)
     lacking = [row for row in rows if why_not_measured(row.experiment) or _is_refused(row)]
     beside = [[row for row in lacking if _would_be_beside(row, base, collection)] for base, _ in groups]
     found = [
-        _conclusion(base, _by_told_metric(others), own, collection, len(groups) > 1)
+        _conclusion(base, _by_told_metric(others), own, collection)
         for (base, others), own in zip(groups[:MOST], beside, strict=False)
     ]
     compared = [row for base, others in groups for row in (base, *others)]
     told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
     if any(row.experiment.place not in told and (row.launches or row.experiment.failures) for row in lacking):
         found.append(_without_numbers([row for row in rows if row.experiment.place not in told], collection))
-    name, lines = lines_over(rows)
-    return {
-        "conclusions": found,
-        "unnamed": bool(rows) and not found and all(map(on_unnamed_endpoint, rows)),
-        "more": max(0, len(groups) - MOST),
-        "confidence": collection.comparison.confidence,
-        "through": name,
-        # with a baseline of one setting, the table's column shows the trend
-        "trends": [] if "setting" in collection.baseline else [_trend(each) for each in trends(lines)][:MOST],
-    }
+    if not found:
+        found += _values([row for row in rows if row.used], collection)
+    if len(found) == 1:
+        found = [replace(found[0], heading="Conclusion")]
+    if len(groups) > MOST:
+        more = f"{several(len(groups) - MOST, 'more comparison')}: see the tables."
+        found[-1] = replace(found[-1], items=(*found[-1].items, more))
+    return [*found, *_trends(rows, collection)]
 
 
 def _is_refused(row: Row) -> bool:
@@ -106,26 +67,24 @@ def _would_be_beside(row: Row, base: Row, collection: Collection) -> bool:
     )
 
 
-def _without_numbers(rows: Sequence[Row], collection: Collection) -> Conclusion:
-    step, command = _next(rows, [], collection)
-    return Conclusion(
-        title="",
-        metric="",
-        words=("", ""),
-        baseline="",
-        better=[],
-        worse=[],
-        small=[],
-        undetected=[],
-        unknown=[f"{row.label} ({_why(row)})" for row in rows if _is_refused(row)],
-        best="",
-        all_judged=False,
-        ties=[],
-        also={},
-        doubts=list(_doubts(rows)),
-        next=step,
-        command=command,
-    )
+def _without_numbers(rows: Sequence[Row], collection: Collection) -> Section:
+    refused = [f"{row.label} ({_why(row)})" for row in rows if _is_refused(row)]
+    items = _items(_listed("No verdict", refused), _doubts(rows), *_next(rows, [], collection))
+    return Section("Conclusion: the others", items[1:], lead=items[0])
+
+
+def _values(rows: Sequence[Row], collection: Collection) -> list[Section]:
+    """Return the section of configurations that are not compared, with the mean of their first metric."""
+    lines = []
+    for row in rows[:MOST]:
+        metric = METRICS[collection.comparison.metrics_of(row.experiment.mode)[0]]
+        values = list(values_of(metric.name, row.used).values())
+        lines += (
+            [f"{row.name}: {number(metric.factor * mean(values), metric.digits)} {metric.header}."] if values else []
+        )
+    more = f"{several(len(rows) - MOST, 'more configuration')}: see the tables." if len(rows) > MOST else ""
+    items = _items(*lines, more, _doubts(rows), *_next(rows, [], collection)) if lines else ()
+    return [Section("Conclusion", items[1:], lead=items[0])] if items else []
 
 
 def _by_told_metric(others: Sequence[Row]) -> list[Row]:
@@ -138,53 +97,89 @@ def _by_told_metric(others: Sequence[Row]) -> list[Row]:
     return [replace(row, comparisons={told: row.comparisons[told], **row.comparisons}) for row in others]
 
 
-def _trend(trend: Trend) -> tuple[str, bool, list[tuple[str, str]]]:
-    line = trend.line
-    ends = [(f"{value:,.6g}", _ratio(row.comparison)) for value, row in trend.ends]
-    return f"{line.label} ({line.model} {line.workload})", trend.sure, ends
+def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
+    name, lines = lines_over(rows)
+    items = []
+    # with a baseline of one setting, the table's column shows the trend
+    for trend in [] if "setting" in collection.baseline else trends(lines)[:MOST]:
+        of = f"{trend.line.label} ({trend.line.model} {trend.line.workload})"
+        first, last = (f"{_ratio(row.comparison)} at {value:,.6g}" for value, row in trend.ends)
+        sure = f"The speed-up of {of} changes with {name} (the intervals have no common value)"
+        unsure = f"No change of the speed-up of {of} with {name} is shown"
+        items.append(f"{sure if trend.sure else unsure}: {first}, {last}.")
+    return [Section(f"Trend over {name}", tuple(items))] if items else []
 
 
-def _conclusion(
-    base: Row, others: Sequence[Row], lacking: Sequence[Row], collection: Collection, several_groups: bool
-) -> Conclusion:
+def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collection: Collection) -> Section:
     """Return the conclusion of `others` against `base`; `lacking` are this comparison's rows without numbers."""
-    settings = collection.comparison
     everyone = [base, *others, *lacking]
     axes = _told_apart_by(everyone, collection.baseline)
-    by_verdict = grouped((row.comparison.verdict or "unknown", row) for row in others)
-    better = sorted(by_verdict.get("faster", ()), key=_speedup, reverse=True)
-    worse = sorted(by_verdict.get("slower", ()), key=_speedup, reverse=True)
-    undetected = by_verdict.get("undetected", [])
-    stop = None if collection.precision is None else stop_of(collection.precision, settings.confidence)
-    stands = standing(base, others, settings, stop)
-    metric = METRICS[next(iter(others[0].comparisons))]
-    step, command = _next(everyone, undetected, collection)
-    return Conclusion(
-        title=_in_common(everyone, axes) if several_groups else "",
-        metric=metric.header.removesuffix(" ms"),
-        words=metric.words,
-        baseline=_side(base, axes),
-        better=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better],
-        worse=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse],
-        small=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in by_verdict.get("irrelevant", ())],
-        undetected=[f"{_side(row, axes)} {_ratio(row.comparison)}" for row in undetected],
-        unknown=[f"{_side(row, axes)} ({_why(row)})" for row in (*by_verdict.get("unknown", ()), *lacking)],
-        best="" if stands is None else _side(stands.best, axes),
-        all_judged=stands is not None and stands.complete and not lacking,
-        ties=[] if stands is None else [_side(row, axes) for row in stands.ties],
-        also=_also(others, axes),
-        doubts=list(_doubts(everyone)),
-        next=step,
-        command=command,
+    baseline = _side(base, axes)
+    found = grouped((row.comparison.verdict or "unknown", row) for row in sorted(others, key=_speedup, reverse=True))
+    shown = {verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in own] for verdict, own in found.items()}
+    unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.get("unknown", ()), *lacking)]
+    undetected = found.get("undetected", [])
+    rest = _items(
+        _listed(f"No difference from {baseline} shown", shown.get("undetected", [])),
+        _listed(f"Too small a difference from {baseline} to matter", shown.get("irrelevant", [])),
+        _listed("No verdict", unknown),
     )
+    headline = _headline(found.get("faster", []), found.get("slower", []), baseline, axes)
+    if headline:
+        headline += f" {plain_percent(collection.comparison.confidence)} confidence for all together."
+    else:
+        headline, rest = rest[0], rest[1:]
+    lines = (" ".join(rest), _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
+    items = _items(*lines, _doubts(everyone), *_next(everyone, undetected, collection))
+    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline)
 
 
-def _also(rows: Sequence[Row], axes: Sequence[str]) -> dict[str, list[str]]:
+def _items(*texts: str) -> tuple[str, ...]:
+    return tuple(filter(None, texts))
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f"{what}: {some(names, 5)}." if names else ""
+
+
+def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: Sequence[str]) -> str:
+    """Return the differences that were found, the best first and the worst last; empty without any."""
+    if not better and not worse:
+        return ""
+    first = [*better, *worse][0]
+    metric = next(iter(first.comparisons))
+    of = METRICS[metric]
+    factor, _, ends = _ratio(first.comparison).partition(" ")
+    text = f"{_side(first, axes)} is {factor} {of.words[0]} as {baseline} {ends}".rstrip()
+    text += "" if metric == "output_tokens_per_s" else f" ({of.header})"
+    also = [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better[1:]]
+    beside = [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse if row is not first]
+    text += f", {some(also, 4)}." if also else "."
+    return text + (f" {of.words[2].capitalize()}: {some(beside, 5)}." if beside else "")
+
+
+def _best(base: Row, others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], collection: Collection) -> str:
+    """Return the best of three or more configurations, with those that may be as good; empty if it is not known."""
+    settings, precision = collection.comparison, collection.precision
+    stands = standing(base, others, settings, None if precision is None else stop_of(precision, settings.confidence))
+    if stands is None:
+        return ""
+    best = _side(stands.best, axes)
+    if stands.ties:
+        return f"Highest mean: {best}; no difference from {some([_side(row, axes) for row in stands.ties], 5)} shown."
+    if stands.complete and not lacking:
+        return f"Best: {best}; the others are significantly worse."
+    return f"Best of those that have a verdict: {best}; the others of these are significantly worse."
+
+
+def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
+    """Return the other settings in which the engines differ from the baseline's; empty if there are none."""
     told = (
         ({d.fact: (d.own, d.other) for d in row.against.differences if d.fact.startswith(("args.", "variables."))}, row)
         for row in rows
     )
-    return grouped((words_of(facts), _side(row, axes)) for facts, row in told if facts)
+    found = grouped((words_of(facts), _side(row, axes)) for facts, row in told if facts)
+    return " ".join(f"Also different from {baseline} in {some(names, 5)}: {words}." for words, names in found.items())
 
 
 def _told_apart_by(rows: Sequence[Row], baseline: Iterable[str]) -> tuple[str, ...]:
@@ -224,7 +219,13 @@ def _why(row: Row) -> str:
     return f"needs {several(comparison.launches_missing, 'more launch')} of each side"
 
 
-def _doubts(rows: Sequence[Row]) -> Iterator[str]:
+def _doubts(rows: Sequence[Row]) -> str:
+    """Return the problems of the launches in a sentence; empty if there are none."""
+    found = "; ".join(_each_doubt(rows))
+    return f"In doubt: {found}." if found else ""
+
+
+def _each_doubt(rows: Sequence[Row]) -> Iterator[str]:
     launches = [launch for row in rows for launch in row.launches]
     codes = Counter(code for launch in launches for code in invalid_codes(launch.flags))
     invalid = sum(not launch.valid for launch in launches)
@@ -246,7 +247,16 @@ _DISCARD = "rollout-bench discard --invalid"
 _AGAIN = "move what is in doubt aside, and run the same command again"
 
 
-def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
+def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> Iterator[str]:
+    """Yield the next step, if there is one, and its command, if it has one."""
+    step, command = _next_step(rows, undetected, collection)
+    if step:
+        yield f"Next: {step}{':' if command else '.'}"
+    if command:
+        yield command
+
+
+def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
     if any(row.experiment.damaged for row in rows):
         return f"look under Damaged, then {_AGAIN}", _DISCARD
     failures = [failure for row in rows for failure in row.experiment.failures if failure.category not in LASTING]
@@ -281,4 +291,4 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
 def _command(change: str, collection: Collection) -> str:
     """Return the command that measures with `change`; other options of the original command line are unknown here."""
     files = f"--configfile {shlex.join(collection.files)} " if collection.files else ""
-    return f"snakemake {files}--config {change}"
+    return f"rollout-bench run {files}--config {change}"

@@ -23,7 +23,7 @@ from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
-from rollout_bench.report.conclusions import conclusion_values
+from rollout_bench.report.conclusions import conclusions
 from rollout_bench.report.designs import design_values
 from rollout_bench.report.headings import TITLES, UNKNOWN
 from rollout_bench.report.parts import Findings, SummaryPart
@@ -206,7 +206,7 @@ def foot(findings: Findings) -> SummaryPart:
     )
     return SummaryPart(
         answers=[
-            *sections("conclusion", **conclusion_values(rows, collection)),
+            *conclusions(rows, collection),
             *sections("measured", **design_values(collection)),
         ],
         sections=[section for section in found if section.heading not in METHODS],

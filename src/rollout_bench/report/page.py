@@ -35,6 +35,7 @@ table { border-collapse: collapse; margin: 1em 0 }
 th, td { padding: .3em .8em; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
 blockquote { border-left: 4px solid var(--alarm); margin: 1em 0; padding: 0 1em }
 figure { margin: 1em 0 } figure img { width: 100%; max-width: 48em; height: auto }
+[id^=conclusion] strong { font-size: 1.3em; line-height: 1.3 }
 summary { cursor: pointer }
 @media print { nav { display: none } body { max-width: none; margin: 0 } figure, table { break-inside: avoid } }
 """

@@ -21,11 +21,15 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its items, each a sentence or a few, and links as (text, path relative to the summary)."""
+    """A heading with its items, each a sentence or a few, and links as (text, path relative to the summary).
+
+    `lead` is a sentence above the items; empty if there is none.
+    """
 
     heading: str
     items: tuple[str, ...]
     links: tuple[tuple[str, str], ...] = ()
+    lead: str = ""
 
 
 def sections(template: str, **values: Any) -> list[Section]:

@@ -77,7 +77,8 @@ def _runs(cell: Any) -> bool:
 def _terminal_section(section: Section) -> str:
     items = [_fill(item, first="  - ", rest="    ") for item in section.items]
     items += [f"  - {text}: {path}" for text, path in section.links]
-    return "\n".join([section.heading, *items])
+    lead = [_fill(section.lead, first="  ", rest="  ")] if section.lead else []
+    return "\n".join([section.heading, *lead, *items])
 
 
 def _fill(text: str, first: str = "", rest: str = "") -> str:
@@ -176,7 +177,8 @@ def markdown(
 def markdown_section(section: Section) -> str:
     items = [f"- {escaped(item)}" for item in section.items]
     items += [f"- [{escaped(text)}]({quote(path)})" for text, path in section.links]
-    return "\n".join([f"## {section.heading}\n", *items])
+    lead = [f"**{escaped(section.lead)}**\n"] if section.lead else []
+    return "\n".join([f"## {escaped(section.heading)}\n", *lead, *items])
 
 
 def markdown_table(view: View) -> str:

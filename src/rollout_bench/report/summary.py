@@ -13,7 +13,7 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences
 from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.headings import Views, told
-from rollout_bench.report.notes import DESIGN, completeness, foot
+from rollout_bench.report.notes import completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section
@@ -84,12 +84,12 @@ class Summary:
 
     @property
     def answer(self) -> str:
-        """The first section above the tables as a terminal shows it: the conclusion if there is one; else empty."""
+        """The conclusions as a terminal shows them; empty if there are none."""
         return terminal("", Views((), ()), (), end=self._first).strip()
 
     @property
     def _first(self) -> list[Section]:
-        return [section for section in self.answers if section.heading != DESIGN][:1]
+        return [section for section in self.answers if section.heading.startswith("Conclusion")]
 
     def placed(self, results: Path, figures: Path) -> Summary:
         """Return the summary for another folder, with adapted links.

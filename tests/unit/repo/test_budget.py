@@ -19,7 +19,7 @@ BUDGET = {
     "llmd": 1059,
     "measure": 8706,
     "plan": 2650,
-    "report": 3107,
+    "report": 3077,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,

@@ -158,9 +158,9 @@ def _ratio(row: Row, one: Comparison, metric: MetricName, colours: Mapping[str, 
 
 
 def _word(one: Comparison, metric: MetricName) -> str:
-    better, worse = METRICS[metric].words
+    _, better, worse = METRICS[metric].words
     if one.verdict in ("faster", "slower"):
-        return (better if one.verdict == "faster" else worse).lower()
+        return better if one.verdict == "faster" else worse
     return VERDICTS[one.verdict or "unknown"]
 
 
