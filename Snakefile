@@ -28,7 +28,7 @@ if matrix.config.launches == "auto":
 
 
 rule all:
-    """Measure what is missing, then write the summary and the figures."""
+    """Measure missing launches, then write the summary and the figures."""
     default_target: True
     input:
         rules.summary.output,

@@ -85,7 +85,7 @@ def test_a_wrong_call_stops_in_two_lines(workspace: Workspace, arguments: list[s
     ("content", "problem"),
     [
         (b"\xff\xfe", "is not UTF-8"),
-        (b"models: [a", "no valid YAML"),
+        (b"models: [a", "not valid YAML"),
         (b"- a", "must have keys"),
         (None, "cannot be read"),
     ],

@@ -112,6 +112,6 @@ def test_an_edited_record_is_an_error_naming_file_and_field(measured: Workspace)
     done = measured.snakemake("--cores", "1", "results/summary.md")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
-    for record, problem in ((renamed, "iterations.0.elapsed"), (edited, "it was edited")):
+    for record, problem in ((renamed, "iterations.0.elapsed"), (edited, "the record was edited")):
         (line,) = {line for line in done.stdout.splitlines() if f"{record.relative_to(measured.path)}: " in line}
         assert problem in line

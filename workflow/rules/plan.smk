@@ -25,7 +25,7 @@ onerror:
 
 
 rule plan:
-    """Print what is done, under way, missing, or skipped and why, and the minutes that are left."""
+    """List done, running, missing and skipped launches, with reasons, and the minutes left."""
     log:
         "logs/plan.log",
     localrule: True
@@ -39,7 +39,7 @@ rule plan:
 
 
 rule check:
-    """Print what a bug report needs: engine, versions, devices, memory, models; and for each problem its fix."""
+    """Print facts for bug reports (engine, versions, devices, memory, models), and a fix for each problem."""
     log:
         "logs/check.log",
     localrule: True

@@ -35,7 +35,7 @@ def main() -> int:
     stale = {path: content for path, content in made() if not path.is_file() or path.read_text() != content}
     if arguments.check and stale:
         names = ", ".join(str(path.relative_to(REPOSITORY)) for path in stale)
-        raise UserError(f"not what the code says: {names}", "run `make docs` and commit what it changes")
+        raise UserError(f"out of date: {names}", "run `make docs` and commit what it changes")
     for path, content in stale.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)

@@ -147,17 +147,17 @@ def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
         damaged = [name for name, size in files.items() if _size_bytes(destination / name) != size]
     except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{destination} exists and is not a checkpoint that this command built",
-            "name another directory, or move that one away",
+            f"{destination} exists, but this command did not build it",
+            "name another directory, or move it away",
         ) from error
     if manifest != identity:
         raise UserError(
-            f"{destination} holds another checkpoint: {_difference(manifest, identity)}",
-            "name another directory, or delete that one to have it built again",
+            f"{destination} contains another checkpoint: {_difference(manifest, identity)}",
+            "name another directory, or delete it and run this again",
         )
     if damaged:
         raise UserError(
-            f"{destination} is damaged: {damaged[0]} is missing or not as long as it was written",
+            f"{destination} is damaged: {damaged[0]} is missing or has another size",
             "delete the directory and run this again",
         )
     return True

@@ -164,7 +164,7 @@ def check_format(shape: ResolvedShape, weights_format: str) -> WeightsFormat:
         raise ValueError(f"weights format {weights_format!r} is unknown; {did_you_mean(weights_format, FORMATS)}")
     if known == "modelslim-w8a16" and shape.num_experts is not None:
         raise ValueError(
-            "weights format modelslim-w8a16 does not exist for MoE: vllm-ascend has it for linear layers only"
+            "weights format modelslim-w8a16 does not exist for MoE: vllm-ascend supports it only for linear layers"
         )
     if known == "compressed-tensors-w4a16":
         for spec in layer_tensors(shape, 0):

@@ -130,7 +130,7 @@ def _take(path: Path, ours: Path, own: Owner, tell_of_dead: Callable[[Owner], ob
             elif other.job is None or other.job != own.job or time.monotonic() > deadline:
                 raise UserError(
                     f"{path}: the launch is being measured by {other.holder()}",
-                    "wait for it or end it; delete the file if there is no such process any more",
+                    "wait for that process or end it; if it is already gone, delete the file",
                 ) from None
             else:
                 time.sleep(1.0)

@@ -79,13 +79,13 @@ def copy_file(root: Path, path: str, target: Path) -> None:
     except OSError as error:
         linked = error.errno in (errno.ELOOP, errno.ENOTDIR)
         problem = "is a link, or lies behind one, and is not followed" if linked else error.strerror
-        raise UserError(f"{root / path}: {problem}", "put the file itself there, and collect again") from None
+        raise UserError(f"{root / path}: {problem}", "replace it with the file itself, and collect again") from None
     finally:
         if descriptor >= 0:
             os.close(descriptor)
 
 
-_AGAIN = "collect again; if that does not help, delete it where it lies and measure that launch again"
+_AGAIN = "collect again; if that does not help, delete the file in its source folder and measure the launch again"
 
 
 @dataclass
@@ -116,9 +116,9 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
     Raises:
         UserError: if `source` has no results folder, or its results folder is a link.
     """
-    where = "give the folder that the results claim is mounted at"
+    where = "give the folder where the results claim is mounted"
     if not (source / "results").is_dir():
-        raise UserError(f"{source}: holds no folder results/", where)
+        raise UserError(f"{source}: contains no folder results/", where)
     if (source / "results").is_symlink():
         raise UserError(f"{source / 'results'}: is a link, and is not followed", where)
     results.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Pa
     if isinstance(record, Record | Messages | Drift):
         _check_side_files(copied, record)
     if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
-        raise UserError(f"{traces_path(copied)}: lacks a trace that the record names", _AGAIN)
+        raise UserError(f"{traces_path(copied)}: a trace in the record is missing", _AGAIN)
     spec = home.with_name("spec.json")
     if not spec.exists():
         write_json(spec, record.spec)
@@ -196,7 +196,7 @@ def _failure(source: Path, file: FoundFile, copies: Path, results: Path, logs: P
 def _check_place(path: Path, file: FoundFile, told: tuple[str, str, int]) -> None:
     """Raise `UserError` if the content of a file belongs to another launch than its path."""
     if told != (file.mode, file.experiment, file.launch):
-        raise UserError(f"{path}: is of {told[0]} {told[1]} launch {told[2]}: it was moved", _AGAIN)
+        raise UserError(f"{path}: belongs to {told[0]} {told[1]} launch {told[2]}, so the file was moved", _AGAIN)
 
 
 def _names(folder: Path) -> set[str]:
@@ -233,7 +233,7 @@ def _copy(source: Path, path: Path, target: Path, done: Collected) -> bool:
     name = path.relative_to(source).as_posix()
     try:
         if launch_of(name) is None:
-            raise UserError(f"{path}: is no file that a launch leaves", _AGAIN)
+            raise UserError(f"{path}: is not a file of a launch", _AGAIN)
         copy_file(source, name, target)
     except UserError as error:
         done.left_out.append(f"left out: {error.problem}")

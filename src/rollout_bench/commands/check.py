@@ -107,7 +107,7 @@ def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]
         if shutil.which(command[0]) is None:
             if wanted == name:
                 problems.append(
-                    UserError(f"{command[0]} is not to be found", f"install the {name} driver, or check PATH")
+                    UserError(f"{command[0]} is not installed", f"install the {name} driver, or check PATH")
                 )
             continue
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -41,7 +41,7 @@ def main() -> int:
         with filelock.FileLock(results / ".lock", blocking=False):
             done = collect(arguments.source, results, arguments.logs)
     except filelock.Timeout:
-        raise UserError(f"{results}: a workflow is running there", "collect when it has ended") from None
+        raise UserError(f"{results}: a workflow is running there", "wait until it ends, then collect") from None
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}", "check owner, permissions and space") from None
     for line in (*done.left_out, *done.refused):

@@ -47,7 +47,9 @@ def main() -> int:
     arguments = parser().parse_args()
     results, plan = results_of(arguments.results), plan_of_summary(arguments.results)
     if plan is None:
-        raise UserError(f"{arguments.results}: no summary there says what is compared", "run `snakemake` first")
+        raise UserError(
+            f"{arguments.results}: contains no summary, so the compared launches are unknown", "run `snakemake` first"
+        )
     try:
         with filelock.FileLock(results / ".lock", blocking=False):
             doubtful = in_doubt(results, plan, every=arguments.flagged)
@@ -55,7 +57,7 @@ def main() -> int:
             print(*records, sep="\n", end="\n" if records else "")
             folder = None if arguments.dry_run else set_aside(records, results)
     except filelock.Timeout:
-        raise UserError(f"{results}: a workflow is running there", "discard when it has ended") from None
+        raise UserError(f"{results}: a workflow is running there", "wait until it ends, then discard") from None
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}", "check owner, permissions and space") from None
     where = f"moved to {folder}: the same snakemake call measures them again" if folder else "to be moved"

@@ -46,7 +46,7 @@ def main() -> int:
         where = (
             "is the results folder itself" if out.resolve() == results.resolve() else f"lies in the results, {results}"
         )
-        raise UserError(f"--out {out}: {where}", "name a folder of its own for the reports")
+        raise UserError(f"--out {out}: {where}", "name a separate folder for the reports")
     # Not at the top: --help need not wait for numpy and pandas.
     from rollout_bench.exchange.report_files import export, write
 
@@ -57,13 +57,13 @@ def main() -> int:
     if not exported.reports:
         tell(exported.unread)
         raise UserError(
-            f"{results}: holds no valid launch that a report can tell of",
-            "rollout-bench summarise says what became of each",
+            f"{results}: contains no valid launch to report",
+            "`rollout-bench summarise` lists the state of each launch",
         )
     stale = [
         UserError(
-            f"{out / name}: is of an earlier export, and no result now",
-            "delete it; or bring its record back, or measure again, and export again",
+            f"{out / name}: from an earlier export, its record gone",
+            "delete it, or restore the record or measure again, and export again",
         )
         for name in write(exported, out, results)
     ]

@@ -89,7 +89,7 @@ def from_verl() -> int:
 def _write_trace(path: Path, made: MadeConfig) -> None:
     content = "".join(json.dumps(line) + "\n" for line in made.trace).encode()
     if path.exists() and (not path.is_file() or path.read_bytes() != content):
-        raise UserError(f"{path}: is there already, with something else in it", "name another with --lengths-file")
+        raise UserError(f"{path}: already exists with different content", "name another with --lengths-file")
     write_whole(path, content)
 
 

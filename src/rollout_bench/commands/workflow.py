@@ -45,5 +45,5 @@ def _call(purpose: str, *targets: str) -> NoReturn:
             "run `make setup` in the clone, then call .venv/bin/rollout-bench",
         )
     if not Path("Snakefile").exists() and not {"-s", "--snakefile", "-d", "--directory"} & set(sys.argv):
-        raise UserError(f"{Path.cwd()} has no Snakefile", "call it in the folder of the clone")
+        raise UserError(f"{Path.cwd()} has no Snakefile", "run the command in the folder of the clone")
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *targets, *sys.argv[1:]])

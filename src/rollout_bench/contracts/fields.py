@@ -64,7 +64,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
 
 def _not_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("is true or false, but a number is wanted")
+        raise ValueError("is true or false, but must be a number")
     return value
 
 
@@ -81,7 +81,7 @@ def _launches(value: Any) -> Any:
         # values on the command line are text
         whole = str(number).isdecimal() and 1 <= int(number) <= MOST_LAUNCHES
         if not whole:
-            raise ValueError(f"has {number!r} for {mode}, where a whole number from 1 to {MOST_LAUNCHES} is wanted")
+            raise ValueError(f"has {number!r} for {mode}, but needs a whole number from 1 to {MOST_LAUNCHES}")
     return {str(mode): int(number) for mode, number in value.items()}
 
 
@@ -95,7 +95,7 @@ def _switch_or_auto(value: Any) -> Any:
 
 def _list(value: Any) -> Any:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
-        raise ValueError(f"is the single value {value!r}, but a list is wanted: write [{str(value).strip('[] ')}]")
+        raise ValueError(f"is the single value {value!r}, but must be a list: write [{str(value).strip('[] ')}]")
     return value
 
 
@@ -141,12 +141,12 @@ def _home(value: str) -> str:
     try:
         return str(Path(value).expanduser())
     except RuntimeError:
-        raise ValueError(f"{value!r} begins with the home folder of a user that is not known") from None
+        raise ValueError(f"{value!r} begins with the home folder of an unknown user") from None
 
 
 def _no_braces(value: str) -> str:
     if "{" in value or "}" in value:
-        raise ValueError(f"{value!r} holds braces, which Snakemake takes for wildcards: name another path")
+        raise ValueError(f"{value!r} contains braces, which are wildcards in Snakemake: use another path")
     return value
 
 
@@ -161,7 +161,7 @@ def _compiles(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
-        raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from None
     return value
 
 

@@ -124,7 +124,7 @@ class DatasetSpec(Strict):
 
 def _rate(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("is true or false, but a rate is wanted")
+        raise ValueError("is true or false, but must be a rate")
     if isinstance(value, float) and math.isinf(value) and value > 0:
         return "inf"
     if isinstance(value, str) and value not in ("inf", "trace"):
@@ -205,7 +205,7 @@ class LoadPoint(Strict):
 
 def _burstiness(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("is true or false, but a number is wanted")
+        raise ValueError("is true or false, but must be a number")
     if value in ("inf", float("inf")):
         return "constant"
     if isinstance(value, str) and value != "constant":

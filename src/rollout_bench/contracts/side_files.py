@@ -68,7 +68,7 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
     for iteration in record.iterations:
         if tokens[iteration.index] != iteration.output_tokens:
             there = f"has {tokens[iteration.index]} output tokens of iteration {iteration.index}"
-            raise UserError(f"{path}: {there}, and the record {iteration.output_tokens}", REMEDY)
+            raise UserError(f"{path}: {there}, but the record has {iteration.output_tokens}", REMEDY)
     _check_written_with(path, record)
     return rows
 
@@ -106,11 +106,11 @@ def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
         for number, row in enumerate(rows, 1):
             of_tokens = len(row.logprobs) if row.token_ids is None else len(row.token_ids)
             if not len(row.logprobs) == len(row.first) == of_tokens:
-                raise UserError(f"{path}: line {number}: has not as many probabilities as tokens", REMEDY)
+                raise UserError(f"{path}: line {number}: the numbers of probabilities and tokens differ", REMEDY)
         for batch in drift.batch_sizes:
             scored = sum(len(row.logprobs) for row in rows if row.batch == batch)
             if scored != record.scored_tokens:
-                problem = f"has {scored} tokens scored {batch} at once, and the record {record.scored_tokens}"
+                problem = f"has {scored} tokens scored at batch size {batch}, but the record has {record.scored_tokens}"
                 raise UserError(f"{path}: {problem}", REMEDY)
     return rows
 

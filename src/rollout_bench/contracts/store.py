@@ -162,9 +162,9 @@ def _read(path: Path, model: type[_Launched]) -> _Launched:
     content = read_json(path, RECORD_REMEDY)
     record = validated(path, content, model, RECORD_REMEDY)
     if record.sha256 is None:
-        raise UserError(f"{path}: sha256: is missing: it was edited", RECORD_REMEDY)
+        raise UserError(f"{path}: sha256: is missing, so the record was edited", RECORD_REMEDY)
     if record.sha256 != checksum(content):
-        raise UserError(f"{path}: sha256: the rest of the record does not hash to it: it was edited", RECORD_REMEDY)
+        raise UserError(f"{path}: sha256: does not match the record, so the record was edited", RECORD_REMEDY)
     versions = {record.measurement_version, record.spec.measurement_version}
     if other := versions - {MEASUREMENT_VERSION}:
         problem = f"is {min(other)}, and numbers of this version of rollout-bench are {MEASUREMENT_VERSION}"
@@ -270,7 +270,9 @@ def check_results_folder(path: Path) -> None:
         raise UserError(f"{path}: {problem}", did_you_mean_folder(path) or _FOLDER_REMEDY)
     if not find_results(path).records:
         near = next((other for other in (path / "results", path.parent) if find_results(other).records), None)
-        raise UserError(f"{path}: holds no record of a launch", f"did you mean '{near}'?" if near else _FOLDER_REMEDY)
+        raise UserError(
+            f"{path}: contains no record of a launch", f"did you mean '{near}'?" if near else _FOLDER_REMEDY
+        )
 
 
 def _sorted(files: Iterable[FoundFile]) -> list[FoundFile]:

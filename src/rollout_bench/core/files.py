@@ -47,7 +47,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def folder_named(text: str) -> Path:
     """Return the folder that an option --out names; raise `UserError` if the name is empty."""
     if not text.strip():
-        raise UserError("--out: is empty", "name a folder; the one that you are in is .")
+        raise UserError("--out: is empty", "name a folder; . is the current one")
     return Path(text)
 
 
@@ -95,12 +95,12 @@ def read_json(path: Path, remedy: str) -> Any:
     """Return the content of the JSON file at `path`; raise `UserError` if it can't be read or is not JSON."""
     try:
         if not path.is_file() and path.exists() and not path.is_dir():  # a pipe never ends, and neither does /dev/zero
-            raise UserError(f"{path}: cannot be read: it is no regular file", remedy)
+            raise UserError(f"{path}: cannot be read: it is not a regular file", remedy)
         return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
     except RecursionError:
-        raise UserError(f"{path}: is not whole JSON: it is nested too deeply", remedy) from None
+        raise UserError(f"{path}: is not valid JSON: it is nested too deeply", remedy) from None
     except ValueError as error:
         raise UserError(f"{path}: is not whole JSON: {error}", remedy) from None
 

@@ -49,7 +49,7 @@ def read_text(path: Path, what: str, remedy: str, where: str | None = None) -> s
         problem = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {problem}", where or remedy) from None
     if len(held) > _MOST_BYTES:
-        raise UserError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, which no {what} is", remedy)
+        raise UserError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB, too large for a {what}", remedy)
     try:
         return held.decode()
     except UnicodeDecodeError as error:
@@ -92,14 +92,14 @@ def mapping_in(
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}: {line}no valid YAML: {problem}", remedy) from None
+        raise UserError(f"{path}: {line}is not valid YAML: {problem}", remedy) from None
     except (
         ValueError,
         AttributeError,
     ) as error:  # PyYAML raises these on an impossible date, or on 5,000 digits
-        raise UserError(f"{path}: holds a value that can't be read: {error}", remedy) from None
+        raise UserError(f"{path}: contains a value that can't be read: {error}", remedy) from None
     except RecursionError:
-        raise UserError(f"{path}: is nested deeper than any {what} is", remedy) from None
+        raise UserError(f"{path}: is nested too deeply for a {what}", remedy) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must have keys at its top{example}", remedy)
     return content
@@ -114,9 +114,7 @@ def _content(path: Path, text: str, twice: list[str] | None) -> Any:
         return None
     if _values(node, {}) > _MOST_VALUES:
         problem = f"{path}: holds more than {_MOST_VALUES:,} values, each alias (*name) counted in full"
-        raise UserError(
-            problem, "write values where they are needed; docs/reference/config.csv shows how a config looks"
-        )
+        raise UserError(problem, "write the values without YAML aliases; docs/reference/config.csv lists the keys")
     return loader.construct_document(node)
 
 

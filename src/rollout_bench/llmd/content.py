@@ -171,7 +171,7 @@ class Keys:
         """Return the remedy for an unsupported key."""
         # Inside {} YAML reads [ as the start of a list.
         path = f"'{self.at(key)}'" if "[" in self.at(key) else self.at(key)
-        return f"take it out, with overrides: {{{path}: null}}, where the load is the same without it"
+        return f"if the load is the same without it, remove it with overrides: {{{path}: null}}"
 
     def finish(self) -> None:
         """Raise `UserError` if a key is not taken, here or below."""

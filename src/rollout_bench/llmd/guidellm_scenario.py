@@ -69,7 +69,7 @@ def _spec(content: dict[str, Any], top: Keys, served: MeasuredHere) -> tuple[Mea
     finalizer, mapper = keys.section("data_finalizer"), keys.section("data_column_mapper")
     finalizer.take("kind", one_of("generative"), "generative")
     mapper.take("kind", one_of("generative_column_mapper"), "")
-    keys.refuse("prompts are sent as they are made", "data_preprocessors", unless=([{"kind": "encode_media"}],))
+    keys.refuse("prompts are sent unchanged", "data_preprocessors", unless=([{"kind": "encode_media"}],))
     seed = keys.section("seed")
     seed.take("kind", one_of("static"), "static")
     value = seed.take("value", index, -1)
@@ -96,13 +96,13 @@ def _backend(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
         meaning.online["api"] = "chat"
     if not keys.take("stream", switch, True):
         raise keys.error("stream", WHOLE_ANSWERS, "set it to true, in the profile or in overrides")
-    keys.refuse("the key stands in endpoints.<name>.api_key_env", "api_key")
-    keys.refuse("routes are those of OpenAI's API", "api_routes")
-    keys.refuse("fields of one's own are not sent, nor headers", "extras")
-    keys.refuse("each request has a length of its own", "max_tokens", "max_completion_tokens")
-    keys.refuse("a single request has no limit here", "timeout")
-    keys.refuse("conversations are repeated by who asks, in every request", "server_history")
-    keys.refuse("of an answer its content is repeated, without the reasoning", "multiturn_reasoning")
+    keys.refuse("set the key with endpoints.<name>.api_key_env", "api_key")
+    keys.refuse("only the routes of OpenAI's API are supported", "api_routes")
+    keys.refuse("custom fields and headers are not sent", "extras")
+    keys.refuse("each request has its own length", "max_tokens", "max_completion_tokens")
+    keys.refuse("a time limit for one request is not supported", "timeout")
+    keys.refuse("each request repeats the conversation", "server_history")
+    keys.refuse("requests repeat the answers without the reasoning", "multiturn_reasoning")
     keys.neutral("timeout_connect", "http2", "follow_redirects", "verify", "validate_backend")
     keys.neutral("tool_call_missing_behavior")
 
@@ -110,11 +110,11 @@ def _backend(keys: Keys, meaning: Meaning, served: MeasuredHere) -> None:
 def _profile(spec: Keys, keys: Keys, meaning: Meaning) -> list[HeldLoad]:
     """Return the loads of a profile, within its constraints."""
     kind = keys.needed("kind", one_of(*KINDS))
-    keys.refuse("a ramp is no load here", "rampup_duration")
-    keys.refuse("a pass counts as a whole; warmup_iterations says how many warm up", "warmup", "cooldown")
+    keys.refuse("ramps are not supported", "rampup_duration")
+    keys.refuse("whole passes count; warmup_iterations sets the warm-up", "warmup", "cooldown")
     for key, kinds in (("streams", ("concurrent",)), ("rate", BY_RATE), ("max_concurrency", (*BY_RATE, "throughput"))):
         if kind not in kinds:
-            keys.refuse(f"goes with kind: {' or '.join(kinds)}, and this is {kind}", key)
+            keys.refuse(f"needs kind: {' or '.join(kinds)}, but kind is {kind}", key)
     seconds, requests = _constraints(spec)
     rates = keys.take("rate", rate_or_list, []) if kind in BY_RATE else []
     streams = keys.take("streams", whole_or_list, []) if kind == "concurrent" else []

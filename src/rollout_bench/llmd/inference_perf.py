@@ -24,7 +24,7 @@ from rollout_bench.llmd.meaning import (
 
 LOADS = ("constant", "poisson", "concurrent")
 LATER = {
-    "trace_replay": "times of a trace are a data set here: {format: trace} and request_rate: trace",
+    "trace_replay": "use a data set {format: trace} and request_rate: trace",
     "trace_session_replay": "sessions of recorded traces are not replayed here",
 }
 DATA = ("random", "synthetic", "shared_prefix", "shareGPT")
@@ -57,8 +57,8 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     if kind in LATER:
         raise load.error("type", f"{kind}: {LATER[kind]}", f"known: {', '.join(LOADS)}")
     load.refuse("adapters (LoRA) are not loaded here", "lora_traffic_split")
-    load.refuse("rates are not searched for here: write those to try as load.stages", "sweep")
-    load.refuse("times of a trace are a data set here: {format: trace} and request_rate: trace", "trace")
+    load.refuse("rate sweeps are not supported: write the rates as load.stages", "sweep")
+    load.refuse("use a data set {format: trace} and request_rate: trace", "trace")
     load.refuse("a launch is ended by timeouts, and not by breakers", "circuit_breakers")
     keys.refuse("a launch is ended by timeouts, and not by breakers", "circuit_breakers")
     seed = load.take("base_seed", index, -1)
@@ -82,7 +82,7 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     if len(stages) > 1 and interval_s != PAUSE_S:
         problem = f"{interval_s:g}: a pass begins with an idle server here, {PAUSE_S:g} s after the load before it"
         raise load.error("interval", problem, load.instead("interval"))
-    load.refuse("a request may take as long as its pass here", "request_timeout")
+    load.refuse("a time limit for one request is not supported", "request_timeout")
     keys.finish()  # report an unknown key before a missing one
     if not streams:
         raise keys.error("api.streaming", WHOLE_ANSWERS, "set it to true, in the profile or in overrides")
@@ -98,19 +98,19 @@ def _server(keys: Keys, meaning: Meaning, served: MeasuredHere) -> bool:
     streams = api.take("streaming", switch, False)
     api.refuse("headers of one workload, priorities among them, are not sent", "headers", "session_id_header_key")
     api.refuse("headers of one workload, priorities among them, are not sent", "session_token_header_key")
-    api.refuse("answers of a given form are not asked for", "response_format")
+    api.refuse("structured output is not supported", "response_format")
     api.neutral("slo_unit", "slo_tpot_header", "slo_ttft_header")  # names of headers, which are not sent
     server = keys.section("server")
     server.take("type", one_of("vllm"), "vllm")
     check_model(server, "model_name", served)
     check_url(server, "base_url", served)
     meaning.workload["ignore_eos"] = server.take("ignore_eos", switch, True)
-    server.refuse("the key stands in endpoints.<name>.api_key_env", "api_key")
-    server.refuse("certificates of clients are not sent", "cert_path", "key_path")
+    server.refuse("set the key with endpoints.<name>.api_key_env", "api_key")
+    server.refuse("client certificates are not supported", "cert_path", "key_path")
     tokenizer = keys.section("tokenizer")
     check_model(tokenizer, "pretrained_model_name_or_path", served)
     tokenizer.neutral("trust_remote_code")  # prompts are sent as token ids, or use the served model's tokenizer
-    tokenizer.refuse("may be a secret: it is inherited from where snakemake runs, as HF_TOKEN", "token")
+    tokenizer.refuse("may be a secret: export HF_TOKEN before you run snakemake", "token")
     tokenizer.finish()  # before a `data` section that is indented too far is reported as missing
     return streams
 
@@ -133,7 +133,7 @@ def _stages(load: Keys, kind: str) -> list[HeldLoad]:
             keys.neutral("rate", "duration")  # set by inference-perf while it runs
             found.append(HeldLoad(keys.at("num_requests"), concurrency=users, requests=requests))
             continue
-        keys.refuse(f"goes with type: concurrent, and this is {kind}", "num_requests", "concurrency_level")
+        keys.refuse(f"needs type: concurrent, but type is {kind}", "num_requests", "concurrency_level")
         rate, duration_s = keys.needed("rate", positive), keys.needed("duration", count)
         found.append(HeldLoad(keys.at("rate"), rate=rate, duration_s=duration_s))
     if not found:
@@ -164,7 +164,7 @@ def _data(keys: Keys, meaning: Meaning, requests: int) -> None:
         raise keys.error("type", f"{kind}: {OTHER_DATA.get(kind, 'is not read here')}", f"known: {', '.join(DATA)}")
     keys.refuse(NO_PICTURES, "multimodal", "visionarena")
     keys.refuse("random prompts are token ids, without a template", "use_chat_template")
-    keys.refuse("a trace is a data set here: {format: trace}", "trace")
+    keys.refuse("write the trace as a data set: {format: trace}", "trace")
     keys.neutral("corpus_file_path")  # the words of prompts, not their number
     load = meaning.workload
     for name in ("shared_prefix", "otel_trace_replay", "weka_trace_replay", "conversation_replay"):
@@ -248,7 +248,7 @@ def _lengths(keys: Keys, *, shifts: bool) -> int | dict[str, Any]:
     mean, std = keys.take("mean", positive, 512.0), keys.take("std_dev", not_negative, 200.0)
     variance = keys.take("variance", not_negative, -1.0)
     keys.neutral("total_count")
-    keys.refuse("is of type: skew_normal, which is not drawn here", "skew")
+    keys.refuse("belongs to type: skew_normal, which is not supported", "skew")
     if variance >= 0:
         std = math.sqrt(variance)
     for name, value in (("mean", mean), ("std_dev", std)):

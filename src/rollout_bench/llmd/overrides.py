@@ -34,15 +34,15 @@ def parsed(overrides: Any, where: str) -> dict[str, Any]:
         if any(not equals or not key.strip() for key, equals, _ in pairs):
             quotes = "; in {} a key that has [ is quoted, or is written load.stages.0.rate" if "[" in overrides else ""
             raise UserError(
-                f"{where}: {shown(overrides)} are no overrides", f"write {{KEY: VALUE}}, or KEY=VALUE,...{quotes}"
+                f"{where}: {shown(overrides)} are not overrides", f"write {{KEY: VALUE}}, or KEY=VALUE,...{quotes}"
             )
         names = [key.strip() for key, _, _ in pairs]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"{where}.{name}: stands {names.count(name)} times", "write it once")
+                raise UserError(f"{where}.{name}: is written {names.count(name)} times", "write it once")
         overrides = {key.strip(): value.strip() for key, _, value in pairs}
     if not isinstance(overrides, Mapping):
-        raise UserError(f"{where}: {shown(overrides)} are no overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
+        raise UserError(f"{where}: {shown(overrides)} are not overrides", "write {KEY: VALUE}, or KEY=VALUE,...")
     return {str(key): _value(str(key), value, where) for key, value in overrides.items()}
 
 
@@ -83,7 +83,7 @@ def laid_over(
 
 def _parts(key: str, where: str) -> Place:
     if re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*", key) is None:
-        raise UserError(f"{where}.{key}: is no key", "write KEY, a path KEY.KEY, or KEY[0].KEY")
+        raise UserError(f"{where}.{key}: is not a key", "write KEY, a path KEY.KEY, or KEY[0].KEY")
     return tuple(int(part) if part.isdecimal() else part for part in _PART.findall(key))
 
 
@@ -113,8 +113,8 @@ def _places(
     if len(found) > 1 and len(siblings) > 1:
         places = " and ".join(map(_dotted, found))
         raise UserError(
-            f"{where}.overrides.{key}: the profile has {len(found)} such keys, which are not alike: {places}",
-            f"write which one is meant: {_dotted(found[0])}",
+            f"{where}.overrides.{key}: the profile has {len(found)} such keys with different values: {places}",
+            f"write the full path: {_dotted(found[0])}",
         )
     return found
 

@@ -223,13 +223,16 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
     named, overrides = config.get("profile"), config.pop("overrides", None)
     if isinstance(named, Mapping) and {"harness", "path"}.intersection(named):
         if overrides is not None and "overrides" in named:
-            raise UserError("config: profile.overrides: stands beside overrides at the top", "write all in one of both")
+            raise UserError(
+                "config: profile.overrides: is used together with overrides at the top",
+                "write all overrides in one place",
+            )
         own = {**named, "overrides": named.get("overrides", overrides)}
     elif isinstance(named, str):
         own = {**_named_shortly(named), "overrides": overrides}
     elif overrides is not None:
         raise UserError(
-            "config: overrides: goes with profile, and there is none",
+            "config: overrides: needs a profile, but profile is missing",
             "add profile=guidellm/sanity_concurrent, or write overrides below a workload's profile",
         )
     else:
@@ -247,7 +250,7 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
     for key, meant in (("modes", mode), ("workloads", workload)):
         if key in command_line and command_line[key] != [meant]:
             raise UserError(
-                f"config: {key}: {command_line[key]} stands beside profile, which measures {meant} alone",
+                f"config: {key}: {command_line[key]} conflicts with profile, which measures only {meant}",
                 f"leave {key} out, or name the profile in a file: workload_settings.<name>.profile",
             )
     return {
@@ -271,7 +274,7 @@ def _named_shortly(named: str) -> dict[str, str]:
     if harness not in HARNESSES:
         near = near_miss(harness, HARNESSES)
         raise UserError(
-            f"config: profile: {named}: the folder {harness} is no harness",
+            f"config: profile: {named}: {harness} is not a harness",
             (f"did you mean '{near}'? Else " if near else "")
             + f"write {{harness: HARNESS, path: {named}}}; harnesses are {', '.join(HARNESSES)}",
         )
@@ -289,7 +292,7 @@ def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
     twice += [f"online.{key}" for key in online if key in meaning.online]
     if twice:
         raise UserError(
-            f"{where}.{twice[0]}: the profile {found.file} has it too",
+            f"{where}.{twice[0]}: the profile {found.file} also sets {twice[0]}",
             "leave it out here and write it into profile.overrides, or give the workload another name",
         )
     profile = {
@@ -310,14 +313,14 @@ def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
         )
     if found.meaning.mode == STARTUP.name and isinstance(modes, list) and modes != [STARTUP.name]:
         raise UserError(
-            f"config: workload_settings.{name}.profile: nop sends nothing, and modes has {', '.join(map(str, modes))}",
+            f"config: workload_settings.{name}.profile: nop sends nothing, but modes has {', '.join(map(str, modes))}",
             "write modes: [startup]",
         )
     others = MODES.keys() - {ONLINE.name}  # the check of modes reports a misspelt mode
     if found.meaning.mode == ONLINE.name and isinstance(modes, list) and modes and others.issuperset(map(str, modes)):
         raise UserError(
-            f"config: workload_settings.{name}.profile: says how requests arrive at a server, and modes has no online",
-            "add online to modes; other modes beside it take lengths and prompts of the profile only",
+            f"config: workload_settings.{name}.profile: sets how requests arrive at a server, but modes lacks online",
+            "add online to modes; other modes use only the profile's lengths and prompts",
         )
 
 
@@ -336,6 +339,6 @@ def _slo(config: Mapping[str, Any], limits: Mapping[str, dict[str, float]]) -> d
         if first != second:
             raise UserError(
                 f"config: slo: the profiles of {one} and {other} have different goodput limits, {first} and {second}",
-                "write slo, which then holds for all, or measure them in two calls",
+                "set slo for all of them, or measure them in two calls",
             )
     return {"slo": next(iter(found.values()))}

@@ -60,7 +60,7 @@ def located(harness: str, path: str, where: str) -> Path:
             + f"; llm-d's own is given by its path: profile={{harness: {harness}, path: /path/to/{path}}}",
         )
     raise UserError(
-        f"{where}.path: {path}: there is no such file", f"give its path, or the name of a file in {HOME / harness}"
+        f"{where}.path: {path}: there is no such file", f"write its path, or the name of a file in {HOME / harness}"
     )
 
 
@@ -121,8 +121,8 @@ def _filled_line(
             return ""
         if "\n" in said or may_be_secret(name, said):
             raise UserError(
-                f"{where}: REPLACE_ENV_{name}: may be a secret, and the filled profile is kept beside the results",
-                "take it out of the profile: keys of endpoints stand in api_key_env",
+                f"{where}: REPLACE_ENV_{name}: may be a secret, but the filled profile is saved with the results",
+                "remove it from the profile, and set api_key_env of the endpoint",
             )
         return said
 

@@ -96,22 +96,22 @@ def meaning_of(keys: Keys, served: MeasuredHere) -> Meaning:
     keys.refuse("requests are text only here", *MULTIMODAL)
     keys.refuse("adapters (LoRA) are not loaded here", "lora-modules", "lora-assignment")
     keys.refuse(
-        "headers of one workload are not sent; those of all requests stand in endpoints.<name>.headers", "header"
+        "headers of one workload are not supported; endpoints.<name>.headers sets headers for all requests", "header"
     )
-    keys.refuse("fields of one's own are not sent", "extra-body", "chat-template-kwargs")
+    keys.refuse("custom fields are not sent", "extra-body", "chat-template-kwargs")
     keys.refuse("the server is named by models and endpoints", "host", "port")
     keys.refuse("write endpoints.<name>.verify_tls: false instead", "insecure")
-    keys.refuse("a profile is a mode of its own: modes: [profile]", "profile")
+    keys.refuse("profiling is a separate mode: modes: [profile]", "profile")
     keys.refuse("beam search is not measured", "use-beam-search")
     keys.refuse("this way of sampling can't be set here", "min-p")
     keys.refuse("this way of sampling can't be set here", "frequency-penalty", "presence-penalty", unless=(0.0,))
     keys.refuse("this way of sampling can't be set here", "repetition-penalty", unless=(1.0,))
     keys.refuse(
-        "a ramp is no load of its own here: write a list of request_rate",
+        "ramps are not supported: write a list of request_rate",
         *_flags("ramp-up-", "strategy start-rps end-rps"),
     )
-    keys.refuse("requests beside the load are not sent", "probe-request-rate")
-    keys.refuse("times of a trace are request_rate: trace of a data set here", "self-timed")
+    keys.refuse("requests outside the load are not sent", "probe-request-rate")
+    keys.refuse("for times from a trace, use a data set and request_rate: trace", "self-timed")
     meaning = Meaning()
     if keys.take("num-warmups", index, 0):
         meaning.notes.append("num-warmups: not sent: a launch warms up with whole passes, as warmup_iterations says")
@@ -162,7 +162,7 @@ def _lengths(keys: Keys, meaning: Meaning) -> None:
         ratio = keys.take("random-range-ratio", _ratios, (0.0, 0.0))
         prefix = keys.take("random-prefix-len", index, 0)
         prompt, output = keys.take("random-input-len", count, 1024), keys.take("random-output-len", count, 128)
-        keys.refuse("requests of several prompts are those of embeddings", "random-batch-size", unless=(1,))
+        keys.refuse("requests with several prompts are only for embeddings", "random-batch-size", unless=(1,))
         load["prompt_tokens"] = _between(prefix, general_in or prompt, ratio[0])
         load["output_tokens"] = _between(0, general_out or output, ratio[1])
         if prefix:
@@ -184,7 +184,7 @@ def _file(keys: Keys, meaning: Meaning, name: str) -> None:
     """Write the data set of a file into `meaning`."""
     path = keys.needed("dataset-path", text)
     meaning.workload["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": path}
-    keys.refuse("each answer is as long as the file has it: one length for all is random's", "sharegpt-output-len")
+    keys.refuse("the file sets each answer's length; one length for all needs random", "sharegpt-output-len")
     fixed = keys.take("custom-output-len", number, -1.0)
     if name == "custom" and fixed > 0:
         meaning.workload["output_tokens"] = int(fixed)

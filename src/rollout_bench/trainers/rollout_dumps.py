@@ -62,13 +62,11 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[DumpedSequ
         UserError: if the folder does not exist, contains no steps, or has a damaged line.
     """
     if not folder.is_dir():
-        raise UserError(f"--lengths {folder}: there is no such folder", "name what trainer.rollout_data_dir named")
+        raise UserError(f"--lengths {folder}: there is no such folder", "name the folder in trainer.rollout_data_dir")
     files = sorted(folder.glob("*.jsonl"), key=lambda path: (len(path.stem), path.stem))  # 9.jsonl before 10.jsonl
     steps = [rows for path in files if (rows := _rows(path))]
     if not steps:
-        raise UserError(
-            f"--lengths {folder}: holds no rollouts, which are STEP.jsonl", "name what rollout_data_dir named"
-        )
+        raise UserError(f"--lengths {folder}: contains no rollouts STEP.jsonl", "name the folder in rollout_data_dir")
     asked = dict.fromkeys(prompt for rows in steps for prompt, _ in rows)
     prompt_tokens = dict(zip(asked, count(list(asked)), strict=True))
     numbers = {(step, prompt): 0 for step, rows in enumerate(steps) for prompt, _ in rows}
@@ -99,7 +97,7 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         try:
             row = json.loads(line)
         except ValueError:
-            raise UserError(f"{path}: line {number} is torn: it is no JSON", "take that line out") from None
+            raise UserError(f"{path}: line {number} is not valid JSON", "remove that line") from None
         texts = [row.get(key) for key in ("input", "output")] if isinstance(row, dict) else []
         if not texts or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{path}: line {number} has no texts input and output", SHAPE)
@@ -122,8 +120,8 @@ def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: boo
     if not enough:
         most = max(map(len, steps))
         raise UserError(
-            f"--lengths: its steps have {most} sequences at most, and {part.sequences} are measured of each",
-            "give the settings that the rollouts were made with: data.train_batch_size, rollout.n and the devices",
+            f"--lengths: the steps have at most {most} sequences, but {part.sequences} are needed",
+            "use the settings of the recorded run: data.train_batch_size, rollout.n and the devices",
         )
     found = []
     for number, step in enumerate(enough):

@@ -29,7 +29,7 @@ def weights(path: str, key: str) -> str:
     """
     remedy = f"give the folder on this machine: {key}=FOLDER, or OWNER/NAME for a model of the hub"
     if "://" in path:
-        raise UserError(f"{key}: is an address, and no folder of this machine", remedy)
+        raise UserError(f"{key}: is an address, not a folder on this machine", remedy)
     if not is_local(path):
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path):
             raise UserError(f"{key}: {path}: is neither a folder nor OWNER/NAME", remedy)

@@ -58,7 +58,7 @@ def check_own(name: str, content: dict[str, Any], registry: KeyRegistry, remedy:
     """Raise `UserError` if the settings have no key that affects generation and belongs only to this trainer."""
     keys = [key for path, _ in _leaves(content, "") if (key := registry.find(path)) is not None]
     if not any(key.influence is not Influence.NEUTRAL and key.path not in registry.shared for key in keys):
-        raise UserError(f"{name}: has no key that says how {registry.trainer} generates", remedy)
+        raise UserError(f"{name}: has no key for {registry.trainer}'s generation", remedy)
 
 
 def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRegistry) -> dict[str, Any]:
@@ -71,11 +71,11 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
         found = OVERRIDE.fullmatch(override)
         sign, path = (found["sign"] or "", found["path"]) if found else ("", "")
         if found is None or not (found["equals"] or sign == "~"):
-            raise UserError(f"{override}: is no override", "write KEY=VALUE, +KEY=VALUE or ~KEY")
+            raise UserError(f"{override}: is not an override", "write KEY=VALUE, +KEY=VALUE or ~KEY")
         if "/" in path or "@" in path:
             raise UserError(
-                f"{override}: chooses a file of {registry.trainer}'s own, which is not read here",
-                f"add --cfg job to {registry.trainer}'s own command: it prints the settings as one YAML; give that",
+                f"{override}: chooses one of {registry.trainer}'s files, which rollout-bench cannot read",
+                f"add --cfg job to {registry.trainer}'s command, and use the YAML that it prints",
             )
         known = registry.find(path)
         if known is not None and known.influence is Influence.NEUTRAL:
@@ -84,7 +84,9 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
         written = there is not None and path.rpartition(".")[2] in there
         if sign == "~":
             if there is None or not written:
-                raise UserError(f"{override}: {path} is not in the file, and can't be taken out", "leave it out")
+                raise UserError(
+                    f"{override}: {path} cannot be removed because the file does not contain it", "leave it out"
+                )
             del there[path.rpartition(".")[2]]
             continue
         if not sign and not written and known is None and not registry.holds(path):
@@ -160,10 +162,12 @@ class TrainerFile:
             said = str(error).strip().splitlines()[0]
             raise UserError(f"{name}: OmegaConf can't read it: {said}", "mend the file") from None
         except RecursionError:  # an override with an alias of itself
-            raise UserError(f"{name}: is nested deeper than any settings are", "write values without aliases") from None
+            raise UserError(f"{name}: is nested too deeply", "write values without aliases") from None
         for path, value in _leaves(content, ""):
             if value is None and ":" in path:  # {a:1}, which hydra's own grammar reads as {a: 1}
-                raise UserError(f"{name}: {path}: is one word in YAML, and no key", "write a space after each colon")
+                raise UserError(
+                    f"{name}: {path}: has no value, because YAML reads it as one word", "write a space after each colon"
+                )
             is_section = path not in registry.keys and registry.has_influence_below(path)
             if is_section and value is not None and not isinstance(value, dict) and "${" not in str(value):
                 below = f"write its keys below it, as {registry.trainer} does"

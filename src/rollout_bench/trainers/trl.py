@@ -62,8 +62,8 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
     settings.check_spelling()
     if not settings.get("use_vllm"):
         raise UserError(
-            f"{settings.name}: use_vllm: is not true: transformers generates, which is not measured here",
-            "add use_vllm=true to the command: what vLLM would do under the same load",
+            f"{settings.name}: use_vllm: is not true, but rollout-bench measures only generation with vLLM",
+            "add use_vllm=true to the command to measure vLLM under the same load",
         )
     mode = _mode(settings)
     step, own = _step(settings, mode)
@@ -156,15 +156,15 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
     processes, per_device = settings.get("num_processes"), settings.get("per_device_train_batch_size")
     if processes is None:
         raise UserError(
-            f"{settings.name}: num_processes: is missing, so nobody knows how many sequences a step has",
+            f"{settings.name}: num_processes: is missing, so the number of sequences in a step is unknown",
             "add num_processes=N to the command: accelerate's --num_processes",
         )
     at_once = processes * per_device
     steps, batch = settings.get("steps_per_generation"), settings.get("generation_batch_size")
     if steps is not None and batch is not None:
         raise UserError(
-            f"{settings.name}: steps_per_generation and generation_batch_size are both written",
-            "keep one, as TRL wants it: add ~generation_batch_size to the command",
+            f"{settings.name}: steps_per_generation and generation_batch_size are both set",
+            "TRL accepts only one: add ~generation_batch_size to the command",
         )
     if batch is not None and batch % at_once:
         raise UserError(
@@ -221,8 +221,8 @@ def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
         prompt = min(prompt or most, most - answer)
     if prompt is None:
         raise UserError(
-            f"{settings.name}: max_prompt_length: is missing, and TRL itself cuts no prompts",
-            "add max_prompt_length=N to the command: the longest prompts of your data in tokens",
+            f"{settings.name}: max_prompt_length: is missing, and TRL does not truncate prompts",
+            "add max_prompt_length=N to the command: the longest prompt in your data, in tokens",
         )
     return prompt, answer, most or prompt + answer
 

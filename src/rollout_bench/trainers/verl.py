@@ -130,12 +130,12 @@ def _check_engine(settings: TrainerFile) -> None:
     if engine != "vllm":
         raise UserError(
             f"{settings.name}: {ROLLOUT}name: {engine!r} is not measured here, only vllm is",
-            f"add {ROLLOUT}name=vllm to the command: what vLLM would do under the same load",
+            f"add {ROLLOUT}name=vllm to the command to measure vLLM under the same load",
         )
     mode = settings.get(f"{ROLLOUT}mode")
     if mode != "async":
         raise UserError(
-            f"{settings.name}: {ROLLOUT}mode: {mode!r} is no mode of verl 0.8 or 0.9",
+            f"{settings.name}: {ROLLOUT}mode: {mode!r} is not a mode of verl 0.8 or 0.9",
             f"add {ROLLOUT}mode=async",
         )
 
@@ -175,8 +175,8 @@ def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     nodes, per_node = (settings.get(key) for key in _device_keys(settings))
     if per_node is None:
         raise UserError(
-            f"{settings.name}: trainer.n_gpus_per_node: is missing, so nobody knows how many engines there are",
-            "add trainer.n_gpus_per_node=N to the command, and trainer.nnodes=M where there are several",
+            f"{settings.name}: trainer.n_gpus_per_node: is missing, so the number of engines is unknown",
+            "add trainer.n_gpus_per_node=N to the command, and trainer.nnodes=M for several nodes",
         )
     devices = per_node * nodes
     sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}
@@ -204,7 +204,7 @@ def _lengths(settings: TrainerFile) -> tuple[int, int]:
     most = settings.get(f"{ROLLOUT}max_model_len")
     if most is not None and most <= prompt:
         raise UserError(
-            f"{settings.name}: {ROLLOUT}max_model_len: {most} leaves no room behind prompts of {prompt} tokens",
+            f"{settings.name}: {ROLLOUT}max_model_len: {most} leaves no room for answers to prompts of {prompt}",
             f"set it to {prompt + answer} or more, or data.max_prompt_length to less",
         )
     return prompt, answer if most is None else min(answer, most - prompt)  # as verl does
@@ -229,7 +229,7 @@ def _quants(settings: TrainerFile) -> tuple[str, list[str]]:
     wanted = settings.get(f"{ROLLOUT}quantization")
     if wanted not in (None, "fp8"):
         raise UserError(
-            f"{settings.name}: {ROLLOUT}quantization: {wanted!r} can't be taken over: what proves it is not known",
+            f"{settings.name}: {ROLLOUT}quantization: {wanted!r} is not supported, because it cannot be verified",
             f"add {ROLLOUT}quantization=null, and the quant to the config: docs/models-and-quantizations.md",
         )
     return quant, [quant, *(["fp8-block"] if wanted else [])]

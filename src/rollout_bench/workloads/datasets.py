@@ -70,7 +70,7 @@ def read_dataset(path: Path, format: DatasetFormat) -> list[Entry]:
 def read_bytes(path: Path) -> bytes:
     """Return the file's content; raise `UserError` if it cannot be read."""
     if path.exists() and not path.is_file() and not path.is_dir():  # pipes and /dev/zero never end
-        raise UserError(f"{path}: cannot be read: it is no regular file", "name a file")
+        raise UserError(f"{path}: cannot be read: it is not a regular file", "name a file")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -88,16 +88,16 @@ def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is no UTF-8 text", "save the file as UTF-8") from None
+        raise UserError(f"{path}: byte {error.start} is not UTF-8 text", "save the file as UTF-8") from None
     try:
         found = list(_READERS[format](text))
         _check_arrivals([entry.arrival_s for entry in found])
     except _DamagedError as error:
         raise UserError(f"{path}: {error}", SHAPES[format]) from None
     except RecursionError:
-        raise UserError(f"{path}: is nested too deep", SHAPES[format]) from None
+        raise UserError(f"{path}: is nested too deeply", SHAPES[format]) from None
     if not found:
-        raise UserError(f"{path}: holds no prompts", SHAPES[format])
+        raise UserError(f"{path}: contains no prompts", SHAPES[format])
     return found
 
 

@@ -136,7 +136,7 @@ def _check_room(workload: WorkloadSpec, what: str, vocabulary: int, count: int, 
         raise UserError(
             f"workload {workload.name}: {count} distinct {what} of {length} tokens are not possible "
             f"with a vocabulary of {vocabulary}",
-            "ask for fewer or longer ones",
+            "ask for fewer or longer prompts",
         )
 
 
@@ -258,7 +258,7 @@ class Source:
         if workload.dataset is None:
             return
         if dataset is None:
-            raise UserError(f"workload {workload.name}: its data set is not there", "name the file with --dataset")
+            raise UserError(f"workload {workload.name}: its data set is missing", "name the file with --dataset")
         self._entries = read_dataset(Path(dataset), workload.dataset.format)
         if any(isinstance(text, str) for entry in self._entries for text in (entry.prompt, entry.output)):
             self._tokenizer = load_tokenizer(model, trust_remote_code)
@@ -326,7 +326,7 @@ class Source:
                 raise UserError(
                     f"workload {self._workload.name}: a prompt of its data set has "
                     + (f"token id {max(own)}, the vocabulary {self._vocabulary} ids" if own else "no tokens"),
-                    "use prompts that this model's tokenizer made" if own else "take that prompt out",
+                    "use prompts that this model's tokenizer made" if own else "remove that prompt",
                 )
             prompt = beginnings[number % len(beginnings)] + own
             found.append(prompt[: longest(self._workload.prompt_tokens)])

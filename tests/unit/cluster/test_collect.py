@@ -108,8 +108,8 @@ def moved(path: Path) -> None:
 
 DAMAGE = {
     "a_record_cut_short": (cut, "is not whole JSON"),
-    "an_edited_spec": (edited, "it was edited"),
-    "another_launch_s": (moved, "launch 0: it was moved"),
+    "an_edited_spec": (edited, "the record was edited"),
+    "another_launch_s": (moved, "launch 0, so the file was moved"),
     "side_file_cut_short": (lambda path: cut(sequences_path(path)), "line "),
     "side_file_missing": (lambda path: sequences_path(path).unlink(), "is missing"),
 }

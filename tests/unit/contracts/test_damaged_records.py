@@ -74,14 +74,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(path.read_bytes().replace(b"bench-1", b"bench-\xff")),
         "is not whole JSON",
     ),
-    "nested": (lambda path: path.write_text("[" * 200_000), "is not whole JSON: it is nested too deeply"),
+    "nested": (lambda path: path.write_text("[" * 200_000), "is not valid JSON: it is nested too deeply"),
     "5000_digits": (
         lambda path: path.write_text(path.read_text().replace('"launch": 0', f'"launch": {"9" * 5000}')),
         "is not whole JSON: ",
     ),
     "a_list": (lambda path: path.write_text("[]"), "file: "),
     "a_folder": (lambda path: in_place(path, path.mkdir), "cannot be read: Is a directory"),
-    "a_pipe": (lambda path: in_place(path, lambda: os.mkfifo(path)), "cannot be read: it is no regular file"),
+    "a_pipe": (lambda path: in_place(path, lambda: os.mkfifo(path)), "cannot be read: it is not a regular file"),
     "a_link_to_itself": (lambda path: in_place(path, lambda: path.symlink_to(path)), "cannot be read: "),
     "a_link_to_nothing": (lambda path: in_place(path, lambda: path.symlink_to("nowhere")), "cannot be read: No such"),
     "of_another_experiment": (

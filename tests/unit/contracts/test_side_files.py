@@ -94,7 +94,7 @@ def test_rows_with_other_tokens_than_the_record_are_refused(record: Record, tmp_
     rows = make_sequences(record)
     path = sequences_path(at(tmp_path))
     write_rows(path, [*rows[:-1], rows[-1].model_copy(update={"output_tokens": 31})])
-    assert refused(path, record) == "has 1023 output tokens of iteration 3, and the record 1024"
+    assert refused(path, record) == "has 1023 output tokens of iteration 3, but the record has 1024"
 
 
 def test_swapped_side_files_are_noted_and_their_launches_left_out(tmp_path: Path) -> None:

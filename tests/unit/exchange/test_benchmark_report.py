@@ -199,9 +199,7 @@ def test_a_stale_report_is_named_and_overwritten_once_valid_again(
     record = next((tmp_path / "results").rglob("launch-1.json"))
     kept = record.read_bytes()
     damage(record)
-    told = (
-        f"reports/offline/{make_spec().experiment()}/launch-1.yaml: is of an earlier export, and no result now\n  -> "
-    )
+    told = f"reports/offline/{make_spec().experiment()}/launch-1.yaml: from an earlier export, its record gone\n  -> "
     for _ in range(2):
         done = exported(tmp_path)
         assert (done.returncode, done.stderr.count(told)) == (LEFT_OUT_STATUS, 1)
@@ -212,12 +210,12 @@ def test_a_stale_report_is_named_and_overwritten_once_valid_again(
 
 WRONG = [
     (["nowhere", "--out", "reports"], "nowhere: does not exist", "give the results folder"),
-    (["empty", "--out", "reports"], "empty: holds no record of a launch", "give the results folder"),
+    (["empty", "--out", "reports"], "empty: contains no record of a launch", "give the results folder"),
     (["results", "--out", "taken"], "taken: is a file", "name a folder for the reports"),
-    (["results", "--out", "results"], "--out results: is the results folder itself", "name a folder of its own"),
-    (["results", "--out", "results/offline"], "--out results/offline: lies in the results, results", "of its own"),
+    (["results", "--out", "results"], "--out results: is the results folder itself", "name a separate folder"),
+    (["results", "--out", "results/offline"], "--out results/offline: lies in the results, results", "separate folder"),
     (["results", "--out", ""], "--out: is empty", "name a folder"),
-    (["invalid", "--out", "reports"], "invalid: holds no valid launch that a report can tell of", "summarise"),
+    (["invalid", "--out", "reports"], "invalid: contains no valid launch to report", "summarise"),
     (
         ["results", "--out", "theirs"],
         "launch-0.yaml: is there already, and no export of these results",

@@ -241,9 +241,9 @@ def test_the_longer_form_stands_on_the_command_line_too():
 @pytest.mark.parametrize(
     ("profile", "beside", "problem"),
     [
-        ("inference-perf/sanity_random", {"modes": ["offline"]}, "measures online alone"),
-        ("inference-perf/sanity_random", {"workloads": ["demo"]}, "measures sanity-random alone"),
-        ("nop/nop", {"modes": ["online"]}, "measures startup alone"),
+        ("inference-perf/sanity_random", {"modes": ["offline"]}, "measures only online"),
+        ("inference-perf/sanity_random", {"workloads": ["demo"]}, "measures only sanity-random"),
+        ("nop/nop", {"modes": ["online"]}, "measures only startup"),
     ],
 )
 def test_options_beside_a_profile_are_not_dropped_silently(profile: str, beside: dict[str, Any], problem: str):
@@ -275,7 +275,7 @@ def test_nop_on_the_command_line_measures_the_start_alone():
 
 
 def test_nop_measures_no_load():
-    with pytest.raises(UserError, match="nop sends nothing, and modes has online"):
+    with pytest.raises(UserError, match="nop sends nothing, but modes has online"):
         planned("{modes: [online], workloads: [w], workload_settings: {w: {profile: {harness: nop, path: nop}}}}")
 
 

@@ -104,7 +104,7 @@ def test_doubtful_records_move_except_during_a_dry_run_or_measurement(
     plan: Schedule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["discard", "--invalid"])
-    with pytest.raises(UserError, match="no summary there"):
+    with pytest.raises(UserError, match="contains no summary"):
         main()
     state = {**summary_state(Path("results"), plan.plan_file(estimate=False))}
     (Path("results") / STATE_FILE).write_text(json.dumps(state))

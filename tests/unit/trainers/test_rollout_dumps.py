@@ -117,8 +117,8 @@ def test_a_damaged_group_is_told_in_two_lines(tmp_path: Path, line: dict[str, ob
     ("content", "problem", "remedy"),
     [
         (None, "there is no such folder", "rollout_data_dir"),
-        ("", "holds no rollouts", "rollout_data_dir"),
-        ('{"input": "a", "outp', "line 1 is torn", "take that line out"),
+        ("", "contains no rollouts", "rollout_data_dir"),
+        ('{"input": "a", "outp', "line 1 is not valid JSON", "remove that line"),
         ('{"input": "a"}', "line 1 has no texts input and output", "trainer.rollout_data_dir"),
         ("[1]", "line 1 has no texts input and output", "trainer.rollout_data_dir"),
     ],
@@ -136,7 +136,7 @@ def test_a_damaged_dump_is_told_in_two_lines(tmp_path: Path, content: str | None
 
 
 def test_a_dump_of_a_smaller_training_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="64 sequences at most, and 100 are measured of each"):
+    with pytest.raises(UserError, match="at most 64 sequences, but 100 are needed"):
         trace(read_dumps(dump(tmp_path / "d"), words, LONGEST), StepPart(100, 50), spread=True)
 
 
@@ -168,7 +168,7 @@ def test_the_command_writes_a_data_set_that_its_config_names(
         trainers.from_verl()
     assert not Path("x").exists()
     monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments), "--one-engine"])
-    with pytest.raises(UserError, match="is there already, with something else in it"):
+    with pytest.raises(UserError, match="already exists with different content"):
         trainers.from_verl()
     file.unlink()
     assert trainers.from_verl() == 0

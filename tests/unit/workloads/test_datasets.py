@@ -76,7 +76,7 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
 @pytest.mark.parametrize(
     ("format", "content", "problem"),
     [
-        ("trace", b"", "holds no prompts"),
+        ("trace", b"", "contains no prompts"),
         ("trace", b'{"prompt_tokens": 4, "output_tokens": 2}\n{"prompt_tokens"', "line 2: is no JSON"),
         ("trace", b"[4, 2]", "line 1: is no JSON object"),
         ("trace", b'{"prompt_tokens": 4}', "line 1: has no output_tokens"),
@@ -98,8 +98,8 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
             b'{"prompt_tokens": 4, "output_tokens": 2, "arrival_s": 0}',
             "entry 2 arrives before",
         ),
-        ("prompts", b"\xff\xfe", "byte 0 is no UTF-8 text"),
-        ("prompts", b" \n ", "holds no prompts"),
+        ("prompts", b"\xff\xfe", "byte 0 is not UTF-8 text"),
+        ("prompts", b" \n ", "contains no prompts"),
         ("prompts", b'{"prompt": " "}', "line 1: prompt is"),
         ("prompts", b'{"prompt": []}', "line 1: prompt is []"),
         ("prompts", b'{"prompt": [1, -2]}', "line 1: prompt is [1, -2]"),
@@ -109,8 +109,8 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
         ("sharegpt", b"{}", "is no JSON list"),
         ("sharegpt", b"[", "is no JSON:"),
         ("sharegpt", b"[{}]", "entry 0: has no list of conversations"),
-        ("sharegpt", b'[{"conversations": [{"from": "gpt", "value": "x"}]}]', "holds no prompts"),
-        ("sharegpt", b"[" * 100_000, "is nested too deep"),
+        ("sharegpt", b'[{"conversations": [{"from": "gpt", "value": "x"}]}]', "contains no prompts"),
+        ("sharegpt", b"[" * 100_000, "is nested too deeply"),
     ],
 )
 def test_a_damaged_file_is_told_in_two_lines(tmp_path: Path, format: str, content: bytes, problem: str):
@@ -132,5 +132,5 @@ def test_token_ids_beyond_the_vocabulary_are_refused(tmp_path: Path):
 def test_what_never_ends_is_no_data_set(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    with pytest.raises(UserError, match="it is no regular file"):
+    with pytest.raises(UserError, match="it is not a regular file"):
         read_bytes(path if kind == "fifo" else Path("/dev/zero"))

@@ -180,8 +180,8 @@ class Assignment:
         folder = self.out.absolute().parent.name
         if in_workflow(self.out) and folder != self.spec.experiment():
             raise UserError(
-                f"{self.out}: the spec {spec_file} is of experiment {self.spec.experiment()}, not {folder}",
-                "give the spec.json that lies beside the record, or let the workflow write both again",
+                f"{self.out}: the spec {spec_file} belongs to experiment {self.spec.experiment()}, not {folder}",
+                "give the spec.json in the record's folder, or run the workflow",
             )
         if self.launch < 0 or (
             re.fullmatch(r"launch-\d+\.json", self.out.name) and self.out.name != f"launch-{self.launch}.json"
@@ -192,9 +192,9 @@ class Assignment:
             )
         check_dataset_given(self.spec, self.dataset)
         if self.devices is not None and self.devices < 1:
-            raise UserError(f"--devices {self.devices} is no number of devices", "give a whole number above 0")
+            raise UserError(f"--devices {self.devices} is not a number of devices", "give a whole number above 0")
         if not 0 < self.timeout_s < 1e8:
-            raise UserError(f"--timeout-s {self.timeout_s:g} is no time", "give a number of seconds above 0")
+            raise UserError(f"--timeout-s {self.timeout_s:g} is not a valid time", "give a number of seconds above 0")
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,11 @@ Begin = Callable[[Assignment, int, Word, Seat], int]
 def check_together(assignments: Sequence[Assignment], at_once: int) -> None:
     """Raise `UserError` if the launches cannot share a block."""
     if len({assignment.out.absolute() for assignment in assignments}) < len(assignments):
-        raise UserError("two members of the block have the same --out", "give each a record of its own")
+        raise UserError("two members of the block have the same --out", "give each member a separate record")
     if at_once < 2:
-        raise UserError(f"--at-once {at_once} is no block", "give at least 2, or measure each with run_launch.py")
+        raise UserError(
+            f"--at-once {at_once} is too small for a block", "give at least 2, or measure each with run_launch.py"
+        )
     first = _needs(assignments[0])
     other = next((a for a in assignments if _needs(a) != first), None)
     if other is not None:
@@ -65,8 +67,8 @@ def check_together(assignments: Sequence[Assignment], at_once: int) -> None:
     bound = next((a for a in assignments if mode_of(a.spec.mode).has_loads), None)
     if bound is not None and at_once < len(assignments):
         raise UserError(
-            f"--at-once {at_once} of {len(assignments)}: {bound.name} makes its passes once, not beside every group",
-            "let all engines live at once, or measure them one after the other",
+            f"--at-once {at_once} of {len(assignments)}: {bound.name} runs its passes once, not beside every group",
+            "set --at-once to the number of members, or measure them one after the other",
         )
 
 

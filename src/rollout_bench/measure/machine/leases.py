@@ -164,8 +164,8 @@ class Claims:
         self.folder = folder
         if folder.is_symlink():
             raise UserError(
-                f"{folder}: is a link, and whoever made it decides where claims are written and removed",
-                f"remove it, or set {VARIABLE} to the folder itself",
+                f"{folder}: is a link, so its owner could redirect the device leases",
+                f"remove the link, or set {VARIABLE} to the folder itself",
             )
         try:
             if not folder.is_dir():
