@@ -20,19 +20,13 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow
 from rollout_bench.contracts.spec import behind_server
 from rollout_bench.contracts.starts import StartCourse
-from rollout_bench.exchange.benchmark_report import (
-    PERCENTILES,
-    AggregateLatency,
-    AggregatePerformance,
-    AggregateRequests,
-    AggregateThroughput,
-    ReportResults,
-    RequestPerformance,
-    Statistics,
-    UsedResources,
-    content_of,
-)
 from rollout_bench.exchange.scenario import ENGINE
+
+PERCENTILES: Final = {
+    "p0p1": 0.1, "p1": 1, "p5": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99,
+    "p99p9": 99.9,
+}  # fmt: skip
+"""Field of a report's statistics -> percentage."""
 
 LATENCY_UNITS: Final = {
     "time_to_first_token": ("ttft_s", "s"),
@@ -97,7 +91,7 @@ class MeasuredLaunch:
         return [r for r in self.rows or () if r.iteration in indices and r.complete]
 
 
-def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
+def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> dict[str, Any] | None:
     """Return statistics of the finite values among `values` [n]; None if there is no finite value.
 
     The percentile p is the value of rank ceil(n p / 100), without interpolation, as in our tables. The standard
@@ -112,21 +106,21 @@ def statistics_of(values: Array | Sequence[float], units: str, mean: float | Non
     least, most = float(ordered[0]), float(ordered[-1])
     middle = float(np.clip(ordered.mean(), least, most)) if mean is None else mean
     spread = float(ordered.std(ddof=1)) if n > 1 else None
-    return Statistics(units=units, mean=middle, stddev=spread, min=least, **percentiles, max=most)
+    return {"units": units, "mean": middle, "stddev": spread, "min": least, **percentiles, "max": most}
 
 
 def _at(ordered: Array, percent: float) -> float:
     return float(ordered[max(math.ceil(round(ordered.size * percent / 100, 9)), 1) - 1])
 
 
-def _few(values: Sequence[float], units: str, mean: float | None = None) -> Statistics | None:
+def _few(values: Sequence[float], units: str, mean: float | None = None) -> dict[str, Any] | None:
     """Return statistics of a few values, such as passes or launches, without percentiles except the median."""
     found = statistics_of(values, units, mean)
-    few = {"units", "mean", "stddev", "min", "p50", "max"}
-    return None if found is None else Statistics(**found.model_dump(include=few))
+    few = ("units", "mean", "stddev", "min", "p50", "max")
+    return None if found is None else {name: found[name] for name in few}
 
 
-def results_of(launches: Sequence[MeasuredLaunch]) -> ReportResults:
+def results_of(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     """Return the common results of `launches` [n >= 1], valid launches of one experiment under one load.
 
     Requests of several launches are pooled. The statistics of a rate have one value for each launch; for a single
@@ -139,16 +133,15 @@ def results_of(launches: Sequence[MeasuredLaunch]) -> ReportResults:
         for field, (measure, units) in LATENCY_UNITS.items()
         if measure in values and (found := statistics_of(values[measure], units)) is not None
     }
-    return ReportResults(
-        request_performance=RequestPerformance(
-            aggregate=AggregatePerformance(
-                requests=_requests(launches),
-                latency=AggregateLatency(**latency) if latency else None,
-                throughput=None if only_starts else _throughput(launches),
-            )
-        ),
-        observability=_observability(launches, independent, only_starts),
-    )
+    aggregate = {
+        "requests": _requests(launches),
+        "latency": latency or None,
+        "throughput": None if only_starts else _throughput(launches),
+    }
+    return {
+        "request_performance": {"aggregate": aggregate},
+        "observability": _observability(launches, independent, only_starts),
+    }
 
 
 def mean_lengths(launches: Sequence[MeasuredLaunch]) -> dict[str, float]:
@@ -161,7 +154,7 @@ def mean_lengths(launches: Sequence[MeasuredLaunch]) -> dict[str, float]:
     return {name: amount / sequences for name, amount in tokens.items()}
 
 
-def _requests(launches: Sequence[MeasuredLaunch]) -> AggregateRequests:
+def _requests(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     passes = [iteration for launch in launches for iteration in launch.passes]
     known = all(launch.rows is not None for launch in launches)
     rows = [row for launch in launches for row in launch.counted]
@@ -169,29 +162,29 @@ def _requests(launches: Sequence[MeasuredLaunch]) -> AggregateRequests:
     lengths = {}
     for name, tokens in (("input", [r.prompt_tokens for r in rows]), ("output", [r.output_tokens for r in rows])):
         of_rows = statistics_of(tokens, "count") if known else None
-        only_mean = Statistics(units="count", mean=means[name]) if name in means else None
+        only_mean = {"units": "count", "mean": means[name]} if name in means else None
         lengths[f"{name}_length"] = of_rows or only_mean
-    return AggregateRequests(
-        total=sum(i.requests for i in passes),
-        failures=sum(i.failed or 0 for i in passes),
-        incomplete=sum(i.incomplete or 0 for i in passes),
+    return {
+        "total": sum(i.requests for i in passes),
+        "failures": sum(i.failed or 0 for i in passes),
+        "incomplete": sum(i.incomplete or 0 for i in passes),
         **lengths,
-    )
+    }
 
 
-def _throughput(launches: Sequence[MeasuredLaunch]) -> AggregateThroughput:
-    def rate(amount: Callable[[Iteration], float], units: str) -> Statistics | None:
+def _throughput(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
+    def rate(amount: Callable[[Iteration], float], units: str) -> dict[str, Any] | None:
         totals = [sum(map(amount, x.passes)) / sum(i.elapsed_s for i in x.passes) for x in launches]
         if len(launches) > 1:
             return _few(totals, units)
         return _few([amount(i) / i.elapsed_s for i in launches[0].passes], units, mean=totals[0])
 
-    return AggregateThroughput(
-        input_token_rate=rate(lambda i: i.prompt_tokens, "tokens/s"),
-        output_token_rate=rate(lambda i: i.output_tokens, "tokens/s"),
-        total_token_rate=rate(lambda i: i.prompt_tokens + i.output_tokens, "tokens/s"),
-        request_rate=rate(lambda i: i.requests - (i.failed or 0) - (i.incomplete or 0), "queries/s"),
-    )
+    return {
+        "input_token_rate": rate(lambda i: i.prompt_tokens, "tokens/s"),
+        "output_token_rate": rate(lambda i: i.output_tokens, "tokens/s"),
+        "total_token_rate": rate(lambda i: i.prompt_tokens + i.output_tokens, "tokens/s"),
+        "request_rate": rate(lambda i: i.requests - (i.failed or 0) - (i.incomplete or 0), "queries/s"),
+    }
 
 
 def _latencies(launches: Sequence[MeasuredLaunch]) -> tuple[dict[str, Array], dict[str, int]]:
@@ -241,7 +234,7 @@ def _observability(
 ) -> dict[str, Any]:
     """Return results without a standard field in a report, and the engine's own metrics; statistics have units."""
     found: dict[str, Any] = {}
-    resources = content_of(_resources(launches))
+    resources = _resources(launches)
     if resources:
         found["components"] = [{"component_label": ENGINE, "aggregate": resources}]
     anatomy = {} if only_starts else _anatomy(launches)
@@ -273,13 +266,8 @@ def _observability(
     return found
 
 
-def _stated(values: Iterable[float | None], units: str) -> dict[str, Any] | None:
-    found = _few([value for value in values if value is not None], units)
-    return None if found is None else content_of(found)
-
-
 def _told(entries: Mapping[str, tuple[Iterable[float | None], str]]) -> dict[str, Any]:
-    stated = {name: _stated(values, units) for name, (values, units) in entries.items()}
+    stated = {name: _few([v for v in values if v is not None], units) for name, (values, units) in entries.items()}
     return {name: found for name, found in stated.items() if found is not None}
 
 
@@ -366,7 +354,7 @@ def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
     }
 
 
-def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:
+def _resources(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     """Return the resources that engines reported: statistics over the totals of passes."""
     passes = [iteration for launch in launches for iteration in launch.passes]
     hits = [
@@ -376,10 +364,11 @@ def _resources(launches: Sequence[MeasuredLaunch]) -> UsedResources:
     ]
     preempted = [i.server.preemptions for i in passes if i.server is not None and i.server.preemptions is not None]
     uses = [use for iteration in passes for use in iteration.devices or ()]
-    return UsedResources(
-        power_consumption=_few(
-            [u.energy_j / u.window_s for u in uses if u.energy_j is not None and u.window_s], "Watts"
-        ),
-        cache_hit_rate=_few(hits, "fraction"),
-        preemptions=_few(preempted, "count"),
+    watts = [use.energy_j / use.window_s for use in uses if use.energy_j is not None and use.window_s]
+    return _told(
+        {
+            "cache_hit_rate": (hits, "fraction"),
+            "preemptions": (preempted, "count"),
+            "power_consumption": (watts, "Watts"),
+        }
     )

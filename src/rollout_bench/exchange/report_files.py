@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -22,16 +22,15 @@ from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.numbers import several
-from rollout_bench.exchange.benchmark_report import (
-    VERSION,
-    BenchmarkReport,
-    ReportRun,
-    RunTime,
-    content_of,
-)
 from rollout_bench.exchange.performance import MeasuredLaunch, mean_lengths, results_of
 from rollout_bench.exchange.scenario import scenario_of
 from rollout_bench.plan.planfile import PlanFile
+
+VERSION: Final = "0.2.1"
+"""Version of llm-d's Benchmark Report that is written.
+
+Source: `llmdbenchmark/analysis/benchmark_report/schema_v0_2*.py` of github.com/llm-d/llm-d-benchmark.
+"""
 
 FORMAT: Final = "benchmark-report"
 """Name of the format for `--format`."""
@@ -55,7 +54,7 @@ class Exported:
         unread: errors of records and side files that can't be read.
     """
 
-    reports: dict[str, BenchmarkReport]
+    reports: dict[str, dict[str, Any]]
     left_out: tuple[str, ...]
     unread: tuple[UserError, ...]
 
@@ -71,7 +70,7 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
         UserError: if `results` is no folder.
     """
     collection = collect(results, plan)
-    reports: dict[str, BenchmarkReport] = {}
+    reports: dict[str, dict[str, Any]] = {}
     unread = list(collection.damaged)
     for whole, parts in _by_experiment(collection):
         measured = {}
@@ -95,7 +94,7 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
     return Exported(reports, tuple(_left_out(collection)), tuple(unread))
 
 
-def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment, scope: str) -> BenchmarkReport:
+def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment, scope: str) -> dict[str, Any]:
     """Return the report of `launches` [n >= 1] of `part`: `scope` is the number of a single launch, or "all".
 
     A launch under a load always has the same uid, which does not depend on the measured values.
@@ -108,22 +107,24 @@ def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment
     measured = "launch " + scope if scope != "all" else several(len(launches), "launch")
     begins = [datetime.fromisoformat(record.started_at).astimezone(UTC) for record in records]
     ends = [begin + timedelta(seconds=record.wall_s) for begin, record in zip(begins, records, strict=True)]
-    return BenchmarkReport(
-        version=VERSION,
-        run=ReportRun(
-            uid=str(uuid.uuid5(NAMESPACE, " ".join(names))),
-            eid=str(uuid.uuid5(NAMESPACE, first.key)),
-            time=RunTime(
-                start=min(begins),
-                end=max(ends),
-                # Interleaved launches, and loads that share a launch, have no duration.
-                duration=f"PT{first.wall_s}S" if len(records) == 1 and part.part is None else None,
-            ),
-            description=f"{title}, {measured}",
-        ),
-        scenario=scenario_of(first, point, _stage(part), mean_lengths(launches)),
-        results=results_of(launches),
-    )
+    times = {"start": _utc(min(begins)), "end": _utc(max(ends))}
+    if len(records) == 1 and part.part is None:  # interleaved launches, and loads that share a launch, have no duration
+        times["duration"] = f"PT{first.wall_s}S"
+    return {
+        "version": VERSION,
+        "run": {
+            "uid": str(uuid.uuid5(NAMESPACE, " ".join(names))),
+            "eid": str(uuid.uuid5(NAMESPACE, first.key)),
+            "time": times,
+            "description": f"{title}, {measured}",
+        },
+        "scenario": scenario_of(first, point, _stage(part), mean_lengths(launches)),
+        "results": results_of(launches),
+    }
+
+
+def _utc(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _stage(part: TimedExperiment) -> int:
@@ -164,7 +165,7 @@ def write(exported: Exported, out: Path, results: Path) -> list[str]:
         "format": FORMAT,
         "version": VERSION,
         "results": _name_of(results),
-        "reports": {name: report.run.uid for name, report in exported.reports.items()},
+        "reports": {name: report["run"]["uid"] for name, report in exported.reports.items()},
         "earlier": stale,
         "left_out": list(exported.left_out),
         "unread": [error.problem for error in exported.unread],
@@ -173,9 +174,16 @@ def write(exported: Exported, out: Path, results: Path) -> list[str]:
     return stale
 
 
-def yaml_text(report: BenchmarkReport) -> str:
+def yaml_text(report: dict[str, Any]) -> str:
     """Return a report as YAML."""
-    return yaml.safe_dump(content_of(report), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(_known(report), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _known(content: Any) -> Any:
+    """Return nested `content` without unknown values, except below `native`, where null is a value."""
+    if not isinstance(content, Mapping):
+        return [_known(each) for each in content] if isinstance(content, list) else content
+    return {name: v if name == "native" else _known(v) for name, v in content.items() if v is not None}
 
 
 def _reports_before(index: Path, results: Path) -> list[str]:

@@ -13,22 +13,6 @@ from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size
 from rollout_bench.core.secrets import without_secrets
-from rollout_bench.exchange.benchmark_report import (
-    Accelerator,
-    ComponentMetadata,
-    InferenceEngine,
-    LoadMetadata,
-    NativeSettings,
-    OtherComponent,
-    Parallelism,
-    PrefixGroups,
-    ReportLoad,
-    Scenario,
-    SequenceLength,
-    ServedModel,
-    StackComponent,
-    StandardLoad,
-)
 
 ENGINE: Final = "engine"
 """Label of the engine among the stack's components."""
@@ -40,6 +24,9 @@ TOOLS: Final = {"vllm-bench": "vllm-benchmark"}
 
 UNKNOWN: Final = "unknown"
 
+SCHEMA: Final = "0.0.1"
+"""Version of the metadata of components and loads."""
+
 _FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
 """The folders of an absolute path. The path of a URL does not match."""
 
@@ -47,7 +34,7 @@ OWNED_BY_ENGINES: Final = ("vllm", "sglang", "llamacpp")
 """Engines that write their own name as the model's owner in /v1/models. Other owners are people or companies."""
 
 
-def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> Scenario:
+def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:
     """Return the scenario of an experiment under one load.
 
     Args:
@@ -57,10 +44,10 @@ def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapp
         means: measured mean tokens of a sequence, `input` and `output`, for lengths that the spec does not define.
     """
     stack = [_engine(record), *_others(record.spec)]
-    return Scenario(stack=stack, load=_load(record, point, stage, means))
+    return {"stack": stack, "load": _load(record, point, stage, means)}
 
 
-def _engine(record: Record) -> StackComponent:
+def _engine(record: Record) -> dict[str, Any]:
     spec, environment, found = record.spec, record.environment, record.engine
     tool, version = environment.engine_name, environment.engine_version
     if spec.endpoint is not None:
@@ -93,30 +80,36 @@ def _engine(record: Record) -> StackComponent:
         del config["python_version"]  # the client's version
         owner = {} if found.served is None or found.served.owned_by is None else {"owned_by": found.served.owned_by}
         config["endpoint"] = spec.endpoint.model_dump(mode="json", include={"url", "model"}) | owner
-    return StackComponent(
-        metadata=ComponentMetadata(label=ENGINE, cfg_id=_hash({"args": args, "settings": settings})),
-        standardized=InferenceEngine(
-            kind="inference_engine",
-            tool=tool,
-            tool_version=version,
-            role="replica",
-            replicas=engines,
-            # for a foreign endpoint the served name, which other tools use, too; the config's name is only a label
-            model=ServedModel(name=spec.model.name if spec.endpoint is None else _elsewhere(spec.endpoint.model)),
-            accelerator=Accelerator(
-                model=environment.device_model,
-                count=_accelerators(record, tp * pp),
-                # Several engines are complete and independent: vLLM's data parallelism is not used.
-                parallelism=Parallelism(tp=tp, pp=pp, ep=_experts(spec, tp)),
-            ),
-        ),
-        native=_native(args=args, envars=_variables(record), config=config),
-    )
+    # for a foreign endpoint the served name, which other tools use, too; the config's name is only a label
+    model = spec.model.name if spec.endpoint is None else _elsewhere(spec.endpoint.model)
+    # Several engines are complete and independent: vLLM's data parallelism is not used.
+    parallelism = {"tp": tp, "dp": 1, "dp_local": 1, "workers": 1, "ep": _experts(spec, tp), "pp": pp}
+    return {
+        "metadata": _metadata(ENGINE, {"args": args, "settings": settings}),
+        "standardized": {
+            "kind": "inference_engine",
+            "tool": tool,
+            "tool_version": version,
+            "role": "replica",
+            "replicas": engines,
+            "model": {"name": model},
+            "accelerator": {
+                "model": environment.device_model,
+                "count": _accelerators(record, tp * pp),
+                "parallelism": parallelism,
+            },
+        },
+        "native": _native(args=args, envars=_variables(record), config=config),
+    }
 
 
-def _native(**settings: Any) -> NativeSettings:
+def _metadata(label: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"schema_version": SCHEMA, "label": label, "cfg_id": _hash(config)}
+
+
+def _native(**settings: Any) -> dict[str, Any]:
     """Return settings that may be published: without secrets and without folders of this machine."""
-    return NativeSettings(**{name: _elsewhere(without_secrets(value)[0]) for name, value in settings.items()})
+    return {name: _elsewhere(without_secrets(value)[0]) for name, value in settings.items()}
 
 
 def _elsewhere(content: Any) -> Any:
@@ -143,7 +136,7 @@ def _experts(spec: Spec, tp: int) -> int:
     return tp if spec.engine.args.get("enable_expert_parallel") else 1
 
 
-def _others(spec: Spec) -> list[StackComponent]:
+def _others(spec: Spec) -> list[dict[str, Any]]:
     found = []
     if spec.rollout is not None and spec.rollout.router is not None:
         found.append(_own("router", {"policy": spec.rollout.router}))
@@ -152,15 +145,15 @@ def _others(spec: Spec) -> list[StackComponent]:
     return found
 
 
-def _own(label: str, config: dict[str, Any]) -> StackComponent:
-    return StackComponent(
-        metadata=ComponentMetadata(label=label, cfg_id=_hash(config)),
-        standardized=OtherComponent(kind="generic", tool=f"{OWN_TOOL} {label}", tool_version=UNKNOWN),
-        native=_native(config=config),
-    )
+def _own(label: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "metadata": _metadata(label, config),
+        "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
+        "native": _native(config=config),
+    }
 
 
-def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> ReportLoad:
+def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:
     spec = record.spec
     workload = spec.workload
     sent = max((i.requests for i in record.iterations if not i.warmup), default=1)
@@ -186,25 +179,24 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         "measurement_version": record.measurement_version,
         "rollout_bench_commit": record.environment.git_commit,
     }
-    return ReportLoad(
-        metadata=LoadMetadata(cfg_id=_hash(config), description=workload.name),
-        standardized=StandardLoad(
-            tool=harness,
-            tool_version=(spec.load and spec.load.harness_version) or own_version,
-            parallelism=1,
-            source="sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
-            stage=stage,
-            input_seq_len=_length(workload.prompt_tokens, measured, means.get("input")),
-            # Only enforced lengths: if a model may end its text earlier, output_tokens is only a limit.
-            output_seq_len=_length(workload.output_tokens, measured, means.get("output"))
-            if workload.ignore_eos
-            else None,
-            prefix=_prefix(spec),
-            rate_qps=point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
-            concurrency=_concurrency(point, sent),
-        ),
-        native=_native(config={**about, **config}),
-    )
+    # Only enforced lengths: if a model may end its text earlier, output_tokens is only a limit.
+    output = _length(workload.output_tokens, measured, means.get("output")) if workload.ignore_eos else None
+    return {
+        "metadata": {"schema_version": SCHEMA, "cfg_id": _hash(config), "description": workload.name},
+        "standardized": {
+            "tool": harness,
+            "tool_version": (spec.load and spec.load.harness_version) or own_version,
+            "parallelism": 1,
+            "source": "sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
+            "stage": stage,
+            "input_seq_len": _length(workload.prompt_tokens, measured, means.get("input")),
+            "output_seq_len": output,
+            "prefix": _prefix(spec),
+            "rate_qps": point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
+            "concurrency": _concurrency(point, sent),
+        },
+        "native": _native(config={**about, **config}),
+    }
 
 
 def _concurrency(point: LoadPoint | None, sent: int) -> int | None:
@@ -214,31 +206,31 @@ def _concurrency(point: LoadPoint | None, sent: int) -> int | None:
     return sent or None if point is None or point.request_rate == "inf" else None
 
 
-def _length(length: Length, measured: bool, mean: float | None) -> SequenceLength:
+def _length(length: Length, measured: bool, mean: float | None) -> dict[str, Any]:
     """Return a length in llm-d's format. A distribution that llm-d lacks is `other`, with the measured mean."""
     if measured:
         most = length if isinstance(length, int) else length.high
-        return SequenceLength(distribution="other", value=most if mean is None else mean)
+        return {"distribution": "other", "value": most if mean is None else mean}
     if isinstance(length, int):
-        return SequenceLength(distribution="fixed", value=length)
+        return {"distribution": "fixed", "value": length}
     bounds = {"min": length.low, "max": length.high}
     if isinstance(length, Normal):
-        return SequenceLength(distribution="gaussian", value=length.mean, std_dev=length.std, **bounds)
+        return {"distribution": "gaussian", "value": length.mean, "std_dev": length.std, **bounds}
     if isinstance(length, Uniform):
-        return SequenceLength(distribution="uniform", value=(length.low + length.high) / 2, **bounds)
-    return SequenceLength(distribution="other", value=length.median if mean is None else mean, **bounds)
+        return {"distribution": "uniform", "value": (length.low + length.high) / 2, **bounds}
+    return {"distribution": "other", "value": length.median if mean is None else mean, **bounds}
 
 
-def _prefix(spec: Spec) -> PrefixGroups | None:
+def _prefix(spec: Spec) -> dict[str, Any] | None:
     shared = spec.workload.shared_prefix
     if shared is None:
         return None
-    return PrefixGroups(
-        prefix_len=SequenceLength(distribution="fixed", value=shared.tokens),
-        num_groups=shared.groups,
-        num_users_per_group=-(-spec.workload.prompts // shared.groups),
-        num_prefixes=1,
-    )
+    return {
+        "prefix_len": {"distribution": "fixed", "value": shared.tokens},
+        "num_groups": shared.groups,
+        "num_users_per_group": -(-spec.workload.prompts // shared.groups),
+        "num_prefixes": 1,
+    }
 
 
 def _hash(config: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ BUDGET = {
     "commands": 559,
     "contracts": 1597,
     "core": 673,
-    "exchange": 545,
+    "exchange": 414,
     "llmd": 1059,
     "measure": 8706,
     "plan": 2650,
