@@ -100,6 +100,11 @@ def test_the_conclusion_is_the_first_thing_that_is_read(browser: Browser, sent: 
         for image in page.locator("figure img").all():
             assert image.evaluate("image => image.complete && image.naturalWidth > 300")
         conclusion = page.locator("section#conclusion")
+        page.set_viewport_size({"width": 400, "height": 900})
+        headline = conclusion.locator("strong").bounding_box()
+        assert headline is not None
+        assert headline["y"] + headline["height"] < 900, "on a telephone one has to scroll to read it"
+        page.set_viewport_size({"width": 1280, "height": 900})
         box = conclusion.bounding_box()
         assert box is not None
         assert box["y"] + box["height"] < 900, "one has to scroll to read it"
@@ -111,12 +116,36 @@ def test_the_conclusion_is_the_first_thing_that_is_read(browser: Browser, sent: 
             assert box["y"] + box["height"] <= place["y"]
 
 
+def test_the_explorer_chooses_sorts_hides_and_links(browser: Browser, sent: Path):
+    with opened(browser, sent) as (page, seen):
+        page.locator("#explorer summary").click()
+        rows, ratios = page.locator("#explorer tbody tr"), page.locator("#explorer tbody td:nth-child(3)")
+        assert rows.count() == 2
+        assert "x" in " ".join(ratios.all_inner_texts())
+        assert page.locator("#explorer circle").count() == 6
+        page.locator("#explorer select[name=number]").select_option("startup_s")
+        page.locator("#explorer th button").first.press("Enter")
+        names = page.locator("#explorer tbody td:first-child").all_inner_texts()
+        assert names == sorted(names)
+        rows.first.locator("button").click()
+        assert page.locator("#explorer tbody td:first-child").all_inner_texts() == names[1:]
+        link = page.url
+        with page.expect_download() as saved:
+            page.locator("#explorer button[name=save]").click()
+        assert "<svg" in saved.value.path().read_text()
+        assert seen.errors == []
+        page.goto("about:blank")
+        page.goto(link)
+        assert page.locator("#explorer tbody td:first-child").all_inner_texts() == names[1:]
+        assert page.locator("#explorer select[name=number]").input_value() == "startup_s"
+
+
 def test_on_a_telephone_tables_scroll_and_the_page_never_sideways(browser: Browser, sent: Path):
     with opened(browser, sent) as (page, _):
         page.set_viewport_size({"width": 400, "height": 900})
         page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
         # a path that a flag names may be longer than the page is wide
-        page.evaluate("document.querySelector('details li').append('qwen3_bf16_demo'.repeat(19))")
+        page.evaluate("document.querySelector('section li').append('qwen3_bf16_demo'.repeat(19))")
         assert page.evaluate("document.documentElement.scrollWidth") == 400
         assert page.locator("table").count() == page.locator(".wide > table").count() > 0
         assert page.locator(".wide").evaluate_all("boxes => boxes.some(box => box.scrollWidth > box.clientWidth)")

@@ -60,9 +60,26 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
         ]
         if environments:
             place = f"{mode}, {platform}".removesuffix(f", {UNKNOWN}")
-            yield f"{place}: {_describe(_commonest(environments))}"
+            yield f"{place}: {_describe(_commonest(environments))} {_when(experiments, mode, platform)}"
             for text in differences(environments):
                 yield f"{place}: launches differ in {text}"
+
+
+def _when(experiments: Sequence[TimedExperiment], mode: str, platform: str) -> str:
+    own = [e for e in experiments if (e.mode, e.platform) == (mode, platform)]
+    began = sorted(record.started_at[:16].replace("T", " ") for e in own for record in e.records)
+    return f"Started {began[0]}" + (f" to {began[-1]}." if began[-1] != began[0] else ".")
+
+
+def workload_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
+    """Yield each workload in words: its prompts, samples and lengths."""
+    workloads = {e.whole.workload: e.records[0].spec.workload for e in launched(experiments) if e.records}
+    for name, of in workloads.items():
+        prompt, output = (
+            str(n) if isinstance(n, int) else f"{n.low} to {n.high}" for n in (of.prompt_tokens, of.output_tokens)
+        )
+        samples = several(of.samples_per_prompt, "sample")
+        yield f"workload {name}: {several(of.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens"
 
 
 def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:
@@ -194,7 +211,7 @@ def foot(findings: Findings) -> SummaryPart:
         skipped=_grouped_skips(collection),
         invalid=_invalid(collection),
         collection=collection,
-        machines=list(machine_lines(collection.experiments)),
+        machines=[*machine_lines(collection.experiments), *workload_lines(collection.experiments)],
         records=len(records),
         has_percentiles=any(findings.latencies),
         has_offline=False in has_loads,

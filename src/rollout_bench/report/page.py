@@ -7,12 +7,12 @@ import re
 import sys
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
 from rollout_bench.core.errors import printable
-from rollout_bench.core.numbers import several
 from rollout_bench.report.headings import Views
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import escaped, markdown_section, markdown_table
@@ -22,69 +22,76 @@ if TYPE_CHECKING:
 
 TITLE = "Rollout benchmark"
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #222; --page: #fff; --line: #ddd; --quiet: #666; --alarm: #d55e00 }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --page: #16181b; --line: #3a3d42; --quiet: #999 } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
-  max-width: 75em; margin: 2em auto; padding: 0 1em }
-nav { color: var(--quiet) } nav a { margin-right: 1em; display: inline-block }
-a { color: inherit }
-h1, h2, p, li, nav { overflow-wrap: break-word }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; margin: 1em 0 }
-th, td { padding: .3em .8em; border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
-blockquote { border-left: 4px solid var(--alarm); margin: 1em 0; padding: 0 1em }
-figure { margin: 1em 0 } figure img { width: 100%; max-width: 48em; height: auto }
-[id^=conclusion] strong { font-size: 1.3em; line-height: 1.3 }
-summary { cursor: pointer }
-@media print { nav { display: none } body { max-width: none; margin: 0 } figure, table { break-inside: avoid } }
-"""
-
-_UNFOLD = """
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true }));
-addEventListener("hashchange", () => { const there = document.querySelector(location.hash + " details");
-  if (there) there.open = true });
-"""
-"""Script that opens folded sections for printing, and when a link of the contents leads to them."""
+_STYLE, _UNFOLD, _EXPLORER = (
+    (Path(__file__).parent / "templates" / name).read_text() for name in ("page.css", "page.js", "explorer.js")
+)
 
 _OPEN = frozenset({"No valid launch", "Damaged", "Failed", "Missing", "No verdict"})
 """Notes that are not folded, because they report a problem."""
 
+_FACTS = "Measured with"
+"""Heading of the notes that follow the conclusion."""
+
+SHOWN = 2
+"""Figures that are not folded."""
+
 
 def page(
-    status: str, tables: Views, sections: Sequence[Section], answers: Sequence[Section], pictures: Sequence[Picture]
+    status: str,
+    tables: Views,
+    sections: Sequence[Section],
+    answers: Sequence[Section],
+    pictures: Sequence[Picture] = (),
+    explored: str = "",
 ) -> str:
-    """Return the whole page."""
+    """Return the whole page: the answers, the first figures and the first table, then all else, folded.
+
+    `explored` is JSON for the explorer; without it there is none.
+    """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
 
     def rendered(markdown: str) -> str:
         return str(parser.render(printable(markdown, sys.maxsize)))
 
-    parts: list[tuple[str, str]] = []
-    for section in answers:
-        parts.append((section.heading, rendered(markdown_section(section).partition("\n")[2])))
-    parts.append(("", "\n".join(map(_figure, pictures))))
-    for view in tables.tables:
-        parts.append((view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>'))
-    for section in sections:
-        body = rendered(markdown_section(section).partition("\n")[2])
-        if section.heading not in _OPEN:
-            items = several(len(section.items) + len(section.links), "item")
-            body = f"<details><summary>{items}</summary>{body}</details>"
-        parts.append((section.heading, body))
-    parts = [(printable(heading), body) for heading, body in parts]
-    contents = " ".join(f'<a href="#{_name(heading)}">{escape(heading)}</a>' for heading, _ in parts if heading)
+    def body_of(section: Section) -> str:
+        return rendered(markdown_section(section).partition("\n")[2])
+
+    def folded(heading: str, body: str) -> str:
+        return f"<details><summary>{escape(printable(heading))}</summary>{body}</details>"
+
+    figures = list(map(_figure, pictures))
+    shown = [(view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>') for view in tables.tables]
+    first = [f"<h3>{escape(printable(title))}</h3>{body}" for title, body in shown[:1]]
+    notes = [section for section in sections if section.heading != _FACTS]
+    facts = [section for section in sections if section.heading == _FACTS]
+    urgent = [f"<h3>{escape(each.heading)}</h3>{body_of(each)}" for each in notes if each.heading in _OPEN]
+    further = [folded(each.heading, body_of(each)) for each in notes if each.heading not in _OPEN]
+    more = [folded("More figures", "".join(figures[SHOWN:]))] if figures[SHOWN:] else []
+    parts = [(section.heading, body_of(section)) for section in (*answers, *facts)] + [
+        ("Figures", "".join([*figures[:SHOWN], *more])),
+        ("Tables", "".join([*first, *(folded(title, body) for title, body in shown[1:])])),
+        ("Explorer", folded("Choose numbers, sort, look at single launches", _EXPLORED) if explored else ""),
+        ("Notes", "".join([*urgent, *further])),
+    ]
+    contents = " ".join(
+        f'<a href="#{_name(heading)}">{escape(printable(heading))}</a>' for heading, body in parts if body
+    )
     bodies = "\n".join(
-        f'<section id="{_name(heading)}"><h2>{escape(heading)}</h2>\n{body}</section>' if heading else body
+        f'<section id="{_name(heading)}"><h2>{escape(printable(heading))}</h2>\n{body}</section>'
         for heading, body in parts
+        if body
     )
     strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
+    scripts = f'<script type="application/json" id="explorer-data">{explored}</script>\n<script>{_EXPLORER}</script>\n'
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{TITLE}</title>\n'
         f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n</head>\n<body>\n'
-        f"<h1>{TITLE}</h1>\n{rendered(strong)}<nav>{contents}</nav>\n{bodies}\n"
-        f"<script>{_UNFOLD}</script>\n</body>\n</html>\n"
+        f"<header><h1>{TITLE}</h1>\n{rendered(strong)}</header>\n<nav>{contents}</nav>\n{bodies}\n"
+        f"<script>{_UNFOLD}</script>\n{scripts if explored else ''}</body>\n</html>\n"
     )
+
+
+_EXPLORED = '<div class="explored"></div>'
 
 
 def _figure(picture: Picture) -> str:

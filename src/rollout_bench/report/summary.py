@@ -49,6 +49,7 @@ class Summary:
         notes: the sections that a terminal shows as well; definitions of columns and methods are only in files.
         answers: sections above the tables.
         pictures: the figures.
+        explored: JSON for the explorer; empty without figures.
         csv: the contents of summary.csv.
         tables: contents of other files for programs, by their names.
         figures: folder of the figures, relative to the summary's folder.
@@ -60,6 +61,7 @@ class Summary:
     notes: Sequence[Section]
     answers: Sequence[Section]
     pictures: Sequence[Picture]
+    explored: str
     csv: str
     tables: Mapping[str, str] = field(default_factory=dict)
     figures: Path = Path("figures")
@@ -74,7 +76,7 @@ class Summary:
     @cached_property
     def html(self) -> str:
         """The contents of summary.html."""
-        return page(self.status, self.views, self.sections, self.answers, self.pictures)
+        return page(self.status, self.views, self.sections, self.answers, self.pictures, self.explored)
 
     @cached_property
     def text(self) -> str:
@@ -130,6 +132,7 @@ def summarise(
     views = Views(tuple(told(view for part in parts for view in part.tables)), findings.footnotes)
     answers = [section for part in parts for section in part.answers]
     warnings = [section for part in parts for section in part.warnings]
+    pictures, explored = _drawn(findings) if drawn else ([], "")
     defined: set[str] = set()
     sections = list(warnings)
     for block in (timed, *([part] for part in others)):
@@ -141,17 +144,20 @@ def summarise(
         sections=sections,
         notes=[*warnings, *(section for part in parts for section in part.sections)],
         answers=answers,
-        pictures=_pictures(findings) if drawn else (),
+        pictures=pictures,
+        explored=explored,
         csv=csv_text(findings.frame),
         tables={name: csv_text(frame) for part in parts for name, frame in part.files.items()}
         | {name: text for part in parts for name, text in part.texts.items()},
     )
 
 
-def _pictures(findings: Findings) -> list[Picture]:
-    from rollout_bench.report.figures.pictures import pictures_of  # not at the top: only this needs matplotlib
+def _drawn(findings: Findings) -> tuple[list[Picture], str]:
+    # Not at the top: only this needs matplotlib.
+    from rollout_bench.report.figures.explorer import explorer_data
+    from rollout_bench.report.figures.pictures import pictures_of
 
-    return pictures_of(findings)
+    return pictures_of(findings), explorer_data(findings) if any(row.used for row in findings.rows) else ""
 
 
 def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:

@@ -19,12 +19,12 @@ BUDGET = {
     "llmd": 1059,
     "measure": 8706,
     "plan": 2650,
-    "report": 3077,
+    "report": 3112,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15301,
+    "tests": 15327,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

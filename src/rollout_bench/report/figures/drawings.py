@@ -91,7 +91,7 @@ def throughput(findings: Findings) -> Chart | None:
     if not any(row.used for row in rows):
         return None
     shown, swept = _heaviest(rows)
-    colours = _colours(findings)
+    colours = row_colours(findings)
     panels = []
     for title, own in _grouped(shown).items():
         if not any(row.used for row in own):
@@ -133,7 +133,7 @@ def speedup(findings: Findings) -> Chart | None:
         metric = max(own[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in own))
         compared = [(row, row.comparisons[metric]) for row in own if not row.comparisons[metric].is_baseline]
         if any(comparison.speedup is not None for _, comparison in compared):
-            bars = [_ratio(row, one, metric, _colours(findings), own) for row, one in compared]
+            bars = [_ratio(row, one, metric, row_colours(findings), own) for row, one in compared]
             axis = f"{METRICS[metric].speedup} (times {name})"
             panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
             told += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
@@ -211,7 +211,7 @@ def iterations(findings: Findings) -> Chart | None:
     most = max(max(rates) / min(rates) - 1 for rates in measured if min(rates) > 0)
     marks = f"Line: one launch. Hollow: warm-up, which never counts. The vertical axes do not begin at zero. {swept}"
     labels = {row.label for row in shown}
-    keys = {label: colour for label, colour in _colours(findings).items() if label in labels}
+    keys = {label: colour for label, colour in row_colours(findings).items() if label in labels}
     title = f"Iterations of a launch differ by up to {percent(most)}"
     return Chart(title, _content(findings, shown), marks, panels, keys)
 
@@ -249,7 +249,7 @@ def sweep(findings: Findings) -> Chart | None:
     marks = (
         f"Point: a load, mean over launches. Hollow: the server kept less than {plain_percent(KEPT_UP)} of the rate."
     )
-    keys = {label: colour for label, colour in _colours(findings).items() if label in {row.label for row in used}}
+    keys = {label: colour for label, colour in row_colours(findings).items() if label in {row.label for row in used}}
     title = f"{_range([mean(_rates(row)) for row in used])} output tok/s over the loads"
     return Chart(title, _content(findings, used, whole=True), marks, panels, keys)
 
@@ -495,7 +495,7 @@ def _rows(findings: Findings, figure: str) -> list[Row]:
     return [row for row in findings.drawn if figure in mode_of(row.experiment.mode).figures]
 
 
-def _colours(findings: Findings) -> dict[str, str]:
+def row_colours(findings: Findings) -> dict[str, str]:
     """Return the colour of each label, in all charts of a report: grey for the baseline."""
     rows = findings.drawn
     grey = {row.label for row in rows if row.comparison.is_baseline}
