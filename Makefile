@@ -15,7 +15,7 @@ setup: ## make .venv: workflow, analysis and CPU engine, as pinned
 
 demo: setup ## measure the default config on this machine's CPU, print the answer
 	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
-	if [ -f results/summary.txt ]; then awk -v RS= -v ORS='\n\n' 'NR <= 5 || /^Measured with/' results/summary.txt; \
+	if [ -f results/summary.txt ]; then $(IN_VENV) rollout-bench show results; \
 	echo 'All tables and figures: results/summary.html. Next, your own model: docs/quickstart.md'; fi; exit $$status
 
 # Three on two cores, since engines and clusters often wait, and each file in one process.

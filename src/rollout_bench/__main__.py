@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": ("workflow.plan", "print launches done, under way and missing, skipped combinations, and the time left"),
     "check": ("workflow.check", "print the facts for a bug report, and a fix for each problem"),
     "summarise": ("summarise.main", "make the summary of a results folder, also of a copy"),
+    "show": ("show.main", "print the answer of a results folder again, or any of its tables"),
     "compare": ("compare.main", "compare two results folders"),
     "discard": ("discard.main", "move doubtful records aside, to measure them again"),
     "export": ("export.main", "write results as llm-d's Benchmark Reports"),

@@ -71,7 +71,6 @@ def main() -> int:
     for path, content in contents.items():
         write_whole(path, content.encode() if isinstance(content, str) else content)
     print(f"{out / 'summary.md'} (.html, .csv, .txt): {made.status}")
-    if made.answer:
-        print(f"\n{made.answer}\n")
+    print(f"\n{made.answer}")
     status = tell(collection.damaged)
     return 1 if arguments.check and not collection.complete else status

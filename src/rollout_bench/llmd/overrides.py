@@ -113,7 +113,7 @@ def _places(
     if len(found) > 1 and len(siblings) > 1:
         places = " and ".join(map(_dotted, found))
         raise UserError(
-            f"{where}.overrides.{key}: the profile has {len(found)} such keys with different values: {places}",
+            f"{where}.overrides.{key}: the profile has {len(found)} such keys in sections of different kinds: {places}",
             f"write the full path: {_dotted(found[0])}",
         )
     return found

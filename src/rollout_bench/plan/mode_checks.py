@@ -384,7 +384,7 @@ def check_same_weights(spec: Spec) -> None:
     """
     if spec.drift is not None and spec.load_format in NO_WEIGHTS_NEEDED:
         raise UserError(
-            f"config: load_format: {spec.load_format} weights are random and differ between quants, so drift would"
+            f"config: load_format: {spec.load_format} weights are drawn anew for each layout, so drift would"
             " compare different models",
             f"leave load_format out, or leave {DRIFT.name} out of modes",
         )

@@ -116,8 +116,8 @@ def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collec
     axes = _told_apart_by(everyone, collection.baseline)
     baseline = _side(base, axes)
     found = grouped((row.comparison.verdict or "unknown", row) for row in sorted(others, key=_speedup, reverse=True))
+    unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
     shown = {verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in own] for verdict, own in found.items()}
-    unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.get("unknown", ()), *lacking)]
     undetected = found.get("undetected", [])
     rest = _items(
         _listed(f"No difference from {baseline} shown", shown.get("undetected", [])),

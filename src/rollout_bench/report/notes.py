@@ -30,7 +30,8 @@ from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
 
-DESIGN = "How it was measured"
+FACTS = "Measured with"
+"""Heading of the section on machines, engines and workloads."""
 """Heading of a section among the answers that is not an answer."""
 
 METHODS = ("How verdicts are reached", "How percentiles are found")

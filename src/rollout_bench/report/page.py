@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from rollout_bench.core.errors import printable
 from rollout_bench.report.headings import Views
+from rollout_bench.report.notes import FACTS
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import escaped, markdown_section, markdown_table
 
@@ -28,9 +29,6 @@ _STYLE, _UNFOLD, _EXPLORER = (
 
 _OPEN = frozenset({"No valid launch", "Damaged", "Failed", "Missing", "No verdict"})
 """Notes that are not folded, because they report a problem."""
-
-_FACTS = "Measured with"
-"""Heading of the notes that follow the conclusion."""
 
 SHOWN = 2
 """Figures that are not folded."""
@@ -62,8 +60,8 @@ def page(
     figures = list(map(_figure, pictures))
     shown = [(view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>') for view in tables.tables]
     first = [f"<h3>{escape(printable(title))}</h3>{body}" for title, body in shown[:1]]
-    notes = [section for section in sections if section.heading != _FACTS]
-    facts = [section for section in sections if section.heading == _FACTS]
+    notes = [section for section in sections if section.heading != FACTS]
+    facts = [section for section in sections if section.heading == FACTS]
     urgent = [f"<h3>{escape(each.heading)}</h3>{body_of(each)}" for each in notes if each.heading in _OPEN]
     further = [folded(each.heading, body_of(each)) for each in notes if each.heading not in _OPEN]
     more = [folded("More figures", "".join(figures[SHOWN:]))] if figures[SHOWN:] else []

@@ -44,18 +44,13 @@ def terminal(
     tables: Views,
     sections: Sequence[Section],
     answers: Sequence[Section] = (),
-    *,
-    elsewhere: str = "",
-    end: Sequence[Section] = (),
+    legend: str = "",
 ) -> str:
-    """Return the whole text: `status`, answers, tables, sections, a pointer to the other files, then `end`.
-
-    `end` is the part that is visible in a terminal after printing.
-    """
-    parts = [_fill(status), *map(_terminal_section, answers), *map(_terminal_table, tables.tables)]
+    """Return the text: `status`, answers, tables, their legend, then sections."""
+    parts = [_fill(status)] if status else []
+    parts += [*map(_terminal_section, answers), *map(_terminal_table, tables.tables)]
+    parts += [_fill(legend)] if legend else []
     parts += map(_terminal_section, sections)
-    parts += [_fill(elsewhere)] if elsewhere else []
-    parts += map(_terminal_section, end)
     # texts in records of earlier versions may have unprintable characters
     return printable("\n\n".join(parts) + "\n", sys.maxsize)
 

@@ -13,7 +13,7 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences
 from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.headings import Views, told
-from rollout_bench.report.notes import completeness, foot
+from rollout_bench.report.notes import FACTS, completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section
@@ -31,11 +31,11 @@ SPANNING = (
 )
 """Parts that several modes share, in the form of `Mode.tables`; between timed modes and profile, messages and drift."""
 
-ELSEWHERE = (
-    "Launches: valid/measured/planned. ^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. "
-    "The files summary.md and summary.html {}say what each column is and how verdicts are reached."
+LEGEND = (
+    "launches: valid/measured/planned. ^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. "
+    "summary.html has figures and definitions."
 )
-"""Text that replaces the definitions on the terminal, with a placeholder for the figures in the files."""
+"""Text below the first table on the terminal, in place of definitions."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,23 @@ class Summary:
 
     @cached_property
     def text(self) -> str:
-        """The contents of summary.txt."""
-        elsewhere = ELSEWHERE.format("show the figures, and " if self.pictures else "")
-        return terminal(self.status, self.views, self.notes, self.answers, elsewhere=elsewhere, end=self._first)
+        """The contents of summary.txt: the short answer, then everything else that a terminal can show."""
+        first = self._first
+        rest = [section for section in self.answers if section not in first]
+        notes = [section for section in self.notes if section.heading != FACTS]
+        more = terminal("", Views(self.views.tables[1:], ()), notes, rest)
+        return terminal(self.status, Views((), ()), ()) + "\n" + self.answer + ("\n" + more if more.strip() else "")
 
-    @property
+    @cached_property
     def answer(self) -> str:
-        """The conclusions as a terminal shows them; empty if there are none."""
-        return terminal("", Views((), ()), (), end=self._first).strip()
+        """The short answer: the conclusions, the first table, and where it was measured."""
+        facts = [section for section in self.notes if section.heading == FACTS]
+        return terminal("", Views(self.views.tables[:1], ()), facts, self._first, legend=LEGEND)
+
+    def tables_with(self, words: str) -> str:
+        """Return the tables whose titles contain `words`; empty if there is none."""
+        found = tuple(view for view in self.views.tables if words.lower() in view.title.lower())
+        return terminal("", Views(found, ()), ()).lstrip("\n")
 
     @property
     def _first(self) -> list[Section]:

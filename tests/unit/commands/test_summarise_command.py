@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
-from rollout_bench.commands import summarise
+from rollout_bench.commands import show, summarise
 from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, run_command
 from rollout_bench.plan.config import ComparisonSettings
@@ -172,3 +172,16 @@ def test_a_broken_state_is_stale_and_by_hand_an_error(project: Path) -> None:
         assert is_stale(results, PLAN)
         with pytest.raises(UserError, match=STATE_FILE):
             plan_of_summary(results)
+
+
+def test_show_prints_the_answer_or_a_table_again(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*arguments: str) -> str:
+        with mock.patch.object(sys, "argv", ["show", str(project / "results"), "--all", *arguments]):
+            assert show.main() == 0
+        return capsys.readouterr().out
+
+    assert shown().splitlines()[2] == "Conclusion"
+    assert "Throughput: offline" in shown()
+    assert shown("--table", "launch COSTS").startswith("What a launch costs: offline")
+    with pytest.raises(UserError, match=r"no table has 'sleep' in its title\n  -> choose of Throughput, "):
+        shown("--table", "sleep")

@@ -12,19 +12,19 @@ BUDGET = {
     "analysis": 4763,
     "checkpoints": 494,
     "cluster": 618,
-    "commands": 559,
+    "commands": 587,
     "contracts": 1597,
     "core": 673,
     "exchange": 414,
     "llmd": 1059,
     "measure": 8706,
     "plan": 2650,
-    "report": 3112,
+    "report": 3119,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15327,
+    "tests": 15337,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -1,0 +1,48 @@
+"""Print the answer of a results folder again, or any of its tables."""
+
+from __future__ import annotations
+
+import argparse
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.core.errors import UserError, tell
+from rollout_bench.report.state import add_selection, chosen_plan, results_of
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 when something is printed, 1 on an error, 3 when damaged records are left out.",
+    )
+    add_selection(parser)
+    parser.add_argument("--table", metavar="WORDS", help="print the tables whose titles contain these words")
+    return parser
+
+
+def main() -> int:
+    """Print the answer or the tables.
+
+    Raises:
+        UserError: if no table has such a title.
+    """
+    arguments = parser().parse_args()
+    results = results_of(arguments.results)
+    collection = collect(results, chosen_plan(arguments))
+    # Not at the top: --help and errors in the records need not wait for numpy and pandas.
+    from rollout_bench.analysis.inside.overview import look
+    from rollout_bench.analysis.timed.latencies import pool_sequences
+    from rollout_bench.analysis.timed.rows import rows_of
+    from rollout_bench.report.summary import summarise
+
+    looked = look(results, collection, rows_of(collection))
+    made = summarise(collection, pool_sequences(results, collection), looked=looked, results=results)
+    if arguments.table is None:
+        print(f"{made.status}\n\n{made.answer}", end="")
+        return tell(collection.damaged)
+    text = made.tables_with(arguments.table)
+    if not text.strip():
+        titles = dict.fromkeys(view.title.partition(":")[0] for view in made.views.tables)
+        raise UserError(f"{results}: no table has {arguments.table!r} in its title", f"choose of {', '.join(titles)}")
+    print(text, end="")
+    return tell(collection.damaged)
