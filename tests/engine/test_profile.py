@@ -51,13 +51,13 @@ def done(measured: Workspace) -> tuple[Path, Profile]:
 def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: str):
     path, record = profile_of(measured, quant)
     raw, _ = events_of(path, record)
-    events = categorise(of_their_windows(raw, record), record.linears, platform="cpu", quantized=quant != "bf16")
+    events = categorise(of_their_windows(raw, record), platform="cpu", quantized=quant != "bf16")
     times = step_times(events)
     for phase in ("prefill", "decode"):
         own = times[times["phase"] == phase]
         known = own[own["category"] != "other"]
         assert known["us"].sum() >= 0.9 * own["us"].sum() > 0
-        assert set(own[own["category"] == "linear"]["role"]) >= {"qkv", "o", "gate_up", "down"}
+        assert own[own["category"] == "linear"]["us"].sum() > 0
         apart = quant == "w8a8" and not HAS_AMX  # whose kernel quantizes on the way
         assert (own[own["category"] == "quantize"]["us"].sum() > 0) == apart
 

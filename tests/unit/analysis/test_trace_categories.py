@@ -1,4 +1,4 @@
-"""What operators and kernels are for: the rules, what stands around plain operators, roles of linear layers."""
+"""What operators and kernels are for: the rules, what stands around plain operators."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_traces import LINEARS
 
 from rollout_bench.analysis.traces.categories import categorise
 from rollout_bench.analysis.traces.events import COLUMNS
 from rollout_bench.analysis.traces.trace_steps import step_times
-from rollout_bench.contracts.inside import LinearShape
 
 
 def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:
@@ -34,7 +32,7 @@ def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:
 
 
 def of(names: list[str], platform: Any = "cuda", **more: Any) -> list[str]:
-    frame = categorise(table([{"name": name} | more for name in names]), LINEARS, platform=platform)
+    frame = categorise(table([{"name": name} | more for name in names]), platform=platform)
     return [str(c) for c in frame[frame["where"] == "device"]["category"]]
 
 
@@ -152,59 +150,8 @@ def test_plain_operators_on_a_cpu_take_their_neighbours_category():
 
 def test_copies_of_int8_weights_are_dequantization():
     rows = [{"name": "aten::copy_", "dtypes": '["c10::BFloat16","signed char",""]'}, {"name": "aten::mm"}]
-    frame = categorise(table(rows), LINEARS, platform="cpu")
+    frame = categorise(table(rows), platform="cpu")
     assert frame["category"].tolist()[1:] == ["quantize", "linear"]
-
-
-@pytest.mark.parametrize(
-    ("name", "shapes", "role", "tokens"),
-    [
-        ("_C::onednn_mm", "[[8,96],[8,64],[],[]]", "qkv", 8),
-        ("_C::onednn_scaled_mm", "[[8,64],[8,64],[8,1],[],[1,64],[],[]]", "o", 8),
-        ("aten::mm", "[[8,64],[64,256]]", "gate_up", 8),
-        ("aten::addmm", "[[64],[8,128],[128,64],[],[]]", "down", 8),
-        ("aten::linear", "[[2,4,64],[512,64],[]]", "lm_head", 8),
-        ("aten::_weight_int8pack_mm", "[[8,64],[256,64],[256]]", "gate_up", 8),
-        ("aten::mm", "[[64,64],[64,256]]", "gate_up", 64),  # as many tokens as features
-        ("aten::mm", "[[8,7],[7,9]]", "other", 8),  # a layer that the model does not have
-        ("aten::mm", "[[8,7]", "other", None),
-    ],
-)
-def test_shapes_tell_role_and_tokens_of_a_linear_layer(name: str, shapes: str, role: str, tokens: int | None):
-    frame = categorise(table([{"name": name, "shapes": shapes}]), LINEARS, platform="cpu")
-    assert frame["role"].tolist() == ["", role]
-    assert frame["tokens"].isna().tolist() == [True, tokens is None]
-    if tokens:
-        assert frame["tokens"].tolist()[1] == tokens
-
-
-def test_shapes_of_the_launching_operator_tell_a_kernels_role():
-    row = {"name": "nvjet", "path": "aten::linear > aten::mm", "shapes": "[[8,64],[64,96]]"}
-    assert categorise(table([row]), LINEARS, platform="cuda")["role"].tolist() == ["", "qkv"]
-
-
-def test_what_a_linear_layer_calls_has_its_role():
-    rows = [
-        {"name": "aten::linear", "shapes": "[[8,64],[96,64]]", "duration_us": 10.0, "self_us": 2.0},
-        {"name": "aten::mm", "path": "aten::linear", "start_us": 1.0, "shapes": "[[8,64],[64,96]]", "self_us": 8.0},
-    ]
-    frame = categorise(table(rows), LINEARS, platform="cpu")
-    assert frame["role"].tolist() == ["", "qkv", "qkv"]
-    assert frame["tokens"].count() == 1
-
-
-def test_without_shapes_the_place_in_the_step_tells_the_role():
-    names = ["nvjet"] * 4 + ["splitKreduce_kernel"] + ["marlin"] * 4 + ["rms_norm", "nvjet"]
-    frame = categorise(table([{"name": name} for name in names]), LINEARS, platform="cuda")
-    layer = ["qkv", "o", "gate_up", "down"]
-    assert frame["role"].tolist() == ["", *layer, "down", *layer, "", "lm_head"]
-
-
-def test_a_shape_of_two_roles_is_told_by_its_place():
-    linears = [LinearShape(role=r, in_features=64, out_features=64, layers=1) for r in ("qkv", "o", "gate_up", "down")]
-    rows = [{"name": "aten::mm", "shapes": "[[8,64],[64,64]]"}] * 4
-    frame = categorise(table(rows), linears, platform="cpu")
-    assert frame["role"].tolist()[1:] == ["qkv", "o", "gate_up", "down"]
 
 
 def test_rows_of_a_step_sum_to_its_duration_despite_overlaps():
@@ -213,7 +160,7 @@ def test_rows_of_a_step_sum_to_its_duration_despite_overlaps():
         {"name": "ncclDevKernel", "start_us": 300.0, "duration_us": 300.0, "stream": "other"},
         {"name": "flash_fwd", "start_us": 900.0, "duration_us": 300.0},
     ]
-    times = step_times(categorise(table(rows), LINEARS, platform="cuda"))
+    times = step_times(categorise(table(rows), platform="cuda"))
     # 0..300 linear, 300..600 communication, which began last, 600..900 nothing, 900..1000 attention
     assert dict(zip(times["category"], times["us"], strict=True)) == {
         "linear": 300,

@@ -20,6 +20,6 @@ def test_what_gives_a_product_its_scale_counts_as_quantizing(first: str, categor
             "shapes": "", "dtypes": "",
         }
     )  # fmt: skip
-    found = categorise(frame, [], platform="cpu")
+    found = categorise(frame, platform="cpu")
     assert found["category"].tolist()[2] == category
     assert found["category"].tolist()[4:7] == ["norm"] * 3

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 4763,
+    "analysis": 4611,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 587,
@@ -19,12 +19,12 @@ BUDGET = {
     "llmd": 1059,
     "measure": 8706,
     "plan": 2650,
-    "report": 3119,
+    "report": 3111,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15337,
+    "tests": 15305,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

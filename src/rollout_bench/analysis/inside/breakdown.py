@@ -14,8 +14,6 @@ from rollout_bench.analysis.inside.profiles import (
     OTHER,
     PHASES,
     QUANTIZE,
-    ROLES,
-    Part,
     ProfiledExperiment,
     StepSample,
     step_samples,
@@ -37,9 +35,9 @@ class Breakdown:
 
     phase: Phase
     steps: int
-    parts: Mapping[Part, float]
-    calls: Mapping[Part, float]
-    scaled: Mapping[Part, float]
+    parts: Mapping[str, float]
+    calls: Mapping[str, float]
+    scaled: Mapping[str, float]
     traced_us: float
     sample: StepSample | None
 
@@ -55,7 +53,7 @@ class Breakdown:
 
     def of_category(self, category: str) -> float:
         """Return the category's time without the profiler."""
-        return sum(us for (own, _), us in self.scaled.items() if own == category)
+        return self.scaled.get(category, 0.0)
 
     def share(self, category: str) -> float:
         """Return the category's share of the step without the profiler, from 0 to 1."""
@@ -63,8 +61,7 @@ class Breakdown:
 
     def traced_share(self, category: str) -> float:
         """Return the category's share of the traced step."""
-        traced = sum(us for (own, _), us in self.parts.items() if own == category)
-        return traced / self.total_us if self.total_us else 0.0
+        return self.parts.get(category, 0.0) / self.total_us if self.total_us else 0.0
 
 
 def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
@@ -81,7 +78,7 @@ def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
 
 def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, sample: StepSample | None) -> Breakdown:
     steps = len(times[STEP].drop_duplicates())
-    parts = _per_step(times.groupby(["category", "role"], observed=True, sort=False)["us"].sum(), steps)
+    parts = _per_step(times.groupby("category", observed=True, sort=False)["us"].sum(), steps)
     events = profiled.events[profiled.events["phase"] == phase]
     device = device_rows(events)
     whole = events[events["where"] == "step"]
@@ -89,7 +86,7 @@ def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, 
         phase=phase,
         steps=steps,
         parts=parts,
-        calls=_per_step(device.groupby(["category", "role"], observed=True, sort=False).size(), steps),
+        calls=_per_step(device.groupby("category", observed=True, sort=False).size(), steps),
         scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.device_has_a_clock),
         traced_us=float(whole["duration_us"].mean()) if len(whole) else sum(parts.values()),
         sample=sample,
@@ -101,7 +98,7 @@ def device_rows(events: pd.DataFrame) -> pd.DataFrame:
     return events[(events["where"] == "device") & (events["step"] >= 0)]
 
 
-def unprofiled(parts: Mapping[Part, float], step_us: float | None, device_clock: bool) -> dict[Part, float]:
+def unprofiled(parts: Mapping[str, float], step_us: float | None, device_clock: bool) -> dict[str, float]:
     """Return `parts` of a traced step, scaled to the unprofiled step time `step_us`; all in microseconds.
 
     Without a device clock, the profiler slows everything alike, so each part keeps its share. With one
@@ -112,29 +109,18 @@ def unprofiled(parts: Mapping[Part, float], step_us: float | None, device_clock:
     total = sum(parts.values())
     if step_us is None or total <= 0:
         return dict(parts)
-    run = {part: us for part, us in parts.items() if part[0] != HOST_GAP}
+    run = {part: us for part, us in parts.items() if part != HOST_GAP}
     busy = sum(run.values())
     if not device_clock or busy <= 0:
         # Shares first: the product of a step and a part near the smallest float is rounded by as much as the part.
         return {part: us / total * step_us for part, us in parts.items()}
     factor = min(1.0, step_us / busy)
-    return {**{part: us * factor for part, us in run.items()}, (HOST_GAP, ""): max(0.0, step_us - busy * factor)}
+    return {**{part: us * factor for part, us in run.items()}, HOST_GAP: max(0.0, step_us - busy * factor)}
 
 
-def _per_step(sums: pd.Series, steps: int) -> dict[Part, float]:
-    parts = [(str(category), str(role)) for category, role in sums.index.to_list()]
-    found = {part: float(value) / steps for part, value in zip(parts, sums, strict=True)}
-    return dict(sorted(found.items(), key=lambda item: place(item[0])))
-
-
-def place(part: Part) -> tuple[int, int, str]:
-    """Return the sort key of a part: by category, then by role."""
-    category, role = part
-    return (
-        CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES),
-        ROLES.index(role) if role in ROLES else len(ROLES),
-        role,
-    )
+def _per_step(sums: pd.Series, steps: int) -> dict[str, float]:
+    found = {str(category): float(value) / steps for category, value in sums.items()}
+    return dict(sorted(found.items(), key=lambda item: CATEGORIES.index(item[0])))
 
 
 @dataclass(frozen=True)
@@ -144,7 +130,7 @@ class Change:
     `speedup` is baseline over own, or None if either side lacks the part.
     """
 
-    part: Part
+    part: str
     baseline: float
     own: float
 
@@ -159,21 +145,21 @@ class Change:
         return self.baseline - self.own
 
 
-def changes(baseline: Mapping[Part, float], own: Mapping[Part, float]) -> list[Change]:
+def changes(baseline: Mapping[str, float], own: Mapping[str, float]) -> list[Change]:
     """Return the change of every part that either side has; the savings add up to the whole saving."""
-    parts = sorted({*baseline, *own}, key=place)
+    parts = sorted({*baseline, *own}, key=CATEGORIES.index)
     return [Change(part, baseline.get(part, 0.0), own.get(part, 0.0)) for part in parts]
 
 
-def together(found: list[Change], categories: tuple[str, ...], name: Part) -> Change:
+def together(found: list[Change], categories: tuple[str, ...], name: str) -> Change:
     """Return the parts of some categories as one change."""
-    own = [change for change in found if change.part[0] in categories]
+    own = [change for change in found if change.part in categories]
     return Change(name, sum(change.baseline for change in own), sum(change.own for change in own))
 
 
 def linear_with_quantize(found: list[Change]) -> Change:
     """Return the linear layers with quantizing and dequantizing: the net effect of the quantization."""
-    return together(found, (LINEAR, QUANTIZE), (LINEAR, "with quantize"))
+    return together(found, (LINEAR, QUANTIZE), "linear + quantize")
 
 
 def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.inside.breakdown import Breakdown, breakdowns, changes
-from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, Part, ProfiledExperiment
+from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, ProfiledExperiment
 from rollout_bench.analysis.stats.intervals import cv_percent, mean
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.numbers import brief
@@ -132,7 +132,6 @@ COLUMNS = (
     "quant",
     "phase",
     "category",
-    "role",
     "step_us",
     "us",
     "share",
@@ -166,7 +165,7 @@ def _rows(
     breakdown = report.of(own)[phase]
     other = None if baseline is None else report.of(baseline).get(phase)
     compared = {} if other is None else {c.part: c for c in changes(other.scaled, breakdown.scaled)}
-    parts: list[Part] = list(compared) or list(breakdown.scaled)
+    parts = list(compared) or list(breakdown.scaled)
     rows: list[tuple[object, ...]] = []
     for part in parts:
         change, us = compared.get(part), breakdown.scaled.get(part, 0.0)
@@ -177,7 +176,7 @@ def _rows(
                 own.workload,
                 own.quant,
                 phase,
-                *part,
+                part,
                 breakdown.step_us,
                 us,
                 us / breakdown.step_us if breakdown.step_us else None,

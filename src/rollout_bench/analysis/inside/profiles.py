@@ -45,12 +45,6 @@ CATEGORIES = (
 )
 """Categories of operators in the order of tables and figures; `host_gap` is the time without any operator."""
 
-ROLES = ("qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other")
-"""Roles of linear layers, in the order of the model."""
-
-Part = tuple[str, str]
-"""Category and role; the role is empty except for linear layers."""
-
 
 @dataclass(frozen=True, eq=False)
 class ProfiledExperiment:
@@ -199,7 +193,6 @@ def _profiled(
     raw = of_their_windows(raw, record)
     events = categorise(
         raw,
-        record.linears,
         platform=None if platform == "unknown" else platform,
         quantized=_is_quantized(record),
     )

@@ -1,14 +1,11 @@
-"""Categorise events by rules; linear layers also get their role and their tokens."""
+"""Categorise events by rules."""
 
 from __future__ import annotations
 
-import bisect
 import functools
 import itertools
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -20,15 +17,11 @@ from pydantic import AfterValidator, Field
 
 from rollout_bench.analysis.traces.events import BETWEEN, DEVICE, OUTSIDE, STEP
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.contracts.spec import Category, Role
+from rollout_bench.contracts.spec import Category
 
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
 Platform = Literal["cpu", "cuda", "ascend"]
-
-Layout = Literal["out_first", "in_first", "any"]
-"""Order of the inputs of a matrix multiplication."""
 
 RULES_FILE: Final = Path(__file__).with_name("rules.yaml")
 
@@ -49,11 +42,8 @@ class Rule(Strict):
 
     match: Pattern = Field(min_length=1, description="Regular expression to find in a name.")
     category: Category = Field(description="Category of the event.")
-    role: Role | None = Field(None, description="Role of a linear layer in the model.")
     path: Pattern | None = Field(None, description="Regular expression to find in the path.")
     dtypes: Pattern | None = Field(None, description="Regular expression to find in the data types.")
-    shapes: Layout = Field("any", description="Order of the inputs of a linear layer.")
-    companion: bool = Field(False, description="Whether it completes another kernel's matrix multiplication.")
 
     def holds(self, name: str, names_on_path: Sequence[str], path: str, dtypes: str) -> bool:
         """Return whether the rule matches an event with these properties."""
@@ -92,175 +82,6 @@ def rule_sets() -> dict[str, RuleSet]:
     return {platform: RuleSet.model_validate(part) for platform, part in content.items()}
 
 
-CYCLE: Final[tuple[Role, ...]] = ("qkv", "o", "gate_up", "down")
-"""The order of the linear layers in one layer of the model."""
-
-LAST: Final[Role] = "lm_head"
-"""Role of the linear layer after all layers."""
-
-UNKNOWN: Final = -1
-"""Number of tokens if unknown."""
-
-OfShapes = Callable[[str, Layout], tuple[Role | None, int]]
-
-Product = tuple[int, int, int]
-"""Tokens (M), input features (K) and output features (N)."""
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One row of linear work.
-
-    Attributes:
-        block: number of its step on its stream.
-        name: its name.
-        path: names of the enclosing events.
-        ruled: whether a rule makes it linear; else it is a plain operator that serves the next one.
-        companion: whether it completes the multiplication of the previous row.
-        role: its role by the rule.
-        layout: order of its inputs by the rule.
-        shapes: JSON of its inputs' dimensions, or "".
-    """
-
-    block: int
-    name: str
-    path: str
-    ruled: bool
-    companion: bool
-    role: Role | None
-    layout: Layout
-    shapes: str
-
-
-def roles_of(rows: Sequence[Linear], linears: Sequence[LinearShape]) -> list[tuple[Role, int]]:
-    """Return role and tokens of each row; each block's rows are in the order of time. Unknown roles are `other`."""
-    known: dict[tuple[int, int], set[Role]] = {}
-    for shape in linears:
-        known.setdefault((shape.in_features, shape.out_features), set()).add(shape.role)
-
-    @functools.cache
-    def of_shapes(shapes: str, layout: Layout) -> tuple[Role | None, int]:
-        return _by_shapes(shapes, layout, known)
-
-    result: list[tuple[Role, int]] = []
-    for _, group in itertools.groupby(rows, key=lambda row: row.block):
-        result.extend(_block(list(group), of_shapes, linears))
-    return result
-
-
-def _block(rows: list[Linear], of_shapes: OfShapes, linears: Sequence[LinearShape]) -> list[tuple[Role, int]]:
-    own = _own(rows)
-    found: dict[int, tuple[Role | None, int]] = {}
-    for i in own:
-        role, tokens = of_shapes(rows[i].shapes, rows[i].layout)
-        found[i] = (rows[i].role or role, tokens)
-    counted = [i for i in own if rows[i].role is None]
-    places = cycle(linears, len(counted))
-    for i, place in zip(counted, places, strict=True):
-        role, tokens = found[i]
-        found[i] = (role or place, tokens)
-    result: list[tuple[Role, int]] = []
-    for i, row in enumerate(rows):
-        # Plain operators precede the multiplication that they serve; its own calls follow it.
-        nearest = _nearest(own, i, ahead=not row.ruled)
-        role, tokens = found.get(nearest, (None, UNKNOWN))
-        result.append((role or "other", tokens if i == nearest else UNKNOWN))
-    return result
-
-
-def _own(rows: Sequence[Linear]) -> list[int]:
-    """Return the rows that are separate multiplications: ruled, no companion, and not called by another one."""
-    own: list[int] = []
-    inside = ""
-    for i, row in enumerate(rows):
-        if not row.ruled or row.companion:
-            continue
-        if inside and (row.path == inside or row.path.startswith(inside + BETWEEN)):
-            continue
-        inside = f"{row.path}{BETWEEN}{row.name}" if row.path else row.name
-        own.append(i)
-    return own
-
-
-def _nearest(own: Sequence[int], i: int, ahead: bool) -> int:
-    """Return the multiplication at or before row `i`, or at or behind it with `ahead`.
-
-    If there is none on that side, the nearest on the other side is returned; -1 without any.
-    """
-    behind = bisect.bisect_left(own, i)
-    before = bisect.bisect_right(own, i) - 1
-    for place in (behind, before) if ahead else (before, behind):
-        if 0 <= place < len(own):
-            return own[place]
-    return -1
-
-
-def cycle(linears: Sequence[LinearShape], count: int) -> list[Role]:
-    """Return the roles of `count` multiplications of one step by their order: each layer's roles, then the last one.
-
-    All roles are `other` unless `count` equals the number for the model's layers, with or without the last one.
-    """
-    layers = {shape.role: shape.layers for shape in linears}
-    roles = [role for role in CYCLE if role in layers]
-    repeats = {layers[role] for role in roles}
-    if len(repeats) == 1:
-        expected = roles * repeats.pop()
-        if count == len(expected):
-            return expected
-        if LAST in layers and count == len(expected) + 1:
-            return [*expected, LAST]
-    return ["other"] * count
-
-
-def _by_shapes(shapes: str, layout: Layout, known: dict[tuple[int, int], set[Role]]) -> tuple[Role | None, int]:
-    """Return the role that fits the shapes, None if none or several fit; and the tokens."""
-    products = list(_products(_dims(shapes), layout))
-    fitting = [(m, roles) for m, k, n in products if (roles := known.get((k, n)))]
-    if not fitting:
-        return None, products[0][0] if products and layout != "any" else UNKNOWN
-    tokens = fitting[0][0]
-    roles = set().union(*(roles for _, roles in fitting))
-    return (roles.pop() if len(roles) == 1 else None), tokens
-
-
-def _dims(shapes: str) -> list[list[int]]:
-    try:
-        content = json.loads(shapes) if shapes else []
-    except ValueError:
-        return []
-    whole = [d for d in content if isinstance(d, list) and all(type(n) is int for n in d)] if content else []
-    return [d for d in whole if len(d) >= 2]
-
-
-def _products(dims: list[list[int]], layout: Layout) -> Iterator[Product]:
-    """Yield the possible products of matrices with shapes `dims` in `layout`."""
-    if len(dims) < 2:
-        return
-    if layout in ("out_first", "any"):
-        out, left = dims[0], dims[1]
-        if out[:-1] == left[:-1]:
-            yield _tokens(left), left[-1], out[-1]
-    left, right = dims[0], dims[1]
-    if layout in ("in_first", "any"):
-        if left[-1] == right[-2]:
-            yield _tokens(left), left[-1], right[-1]
-        if left[-1] == right[-1]:
-            yield _tokens(left), left[-1], right[-2]
-    if layout == "any":
-        # Packed weights have only one of the two sides; scales have the other.
-        sides = {side for other in dims[1:] for side in other}
-        # Ascend's blocked weights: [N / n, K / k, k, n], or with both sides swapped.
-        sides |= {side for a, b, c, d in (o for o in dims[1:] if len(o) == 4) for side in (a * d, b * c)}
-        yield from ((_tokens(left), left[-1], side) for side in sorted(sides))
-
-
-def _tokens(left: list[int]) -> int:
-    tokens = 1
-    for side in left[:-1]:
-        tokens *= side
-    return tokens
-
-
 Numbers = npt.NDArray[np.int64]
 
 OTHER: Final = CATEGORIES.index("other")
@@ -268,29 +89,21 @@ LINEAR: Final = CATEGORIES.index("linear")
 EMBEDDING: Final = CATEGORIES.index("embedding")
 MEMORY_COPY: Final = CATEGORIES.index("memory_copy")
 QUANTIZE: Final = CATEGORIES.index("quantize")
-ROLES: Final[tuple[str, ...]] = ("", *get_args(Role))
 
 _TORCH_OPERATOR = re.compile(r"^(aten|vllm|_C\w*|torchao|mkldnn)::")
 _ASCEND = re.compile(r"(^|> )aclnn|^[hH]com")
 
 
-def categorise(
-    events: pd.DataFrame,
-    linears: Sequence[LinearShape],
-    platform: Platform | None = None,
-    quantized: bool = True,
-) -> pd.DataFrame:
-    """Add category, role and tokens to each event.
+def categorise(events: pd.DataFrame, platform: Platform | None = None, quantized: bool = True) -> pd.DataFrame:
+    """Add the category of each event.
 
     Args:
         events: an events table.
-        linears: the linear layers of one rank; their shapes determine the roles.
         platform: the platform whose rules apply; None to infer it from the names of the device's rows.
         quantized: whether linear layers hold quantized weights; their products may be scaled afterwards.
 
     Returns:
-        The table with the columns `category`, `role` ("" if none) and `tokens` (M of a matrix multiplication,
-        missing if unknown). Rows of steps have the category "other".
+        The table with the column `category`. Rows of steps have the category "other".
     """
     chosen = rule_sets()[platform or platform_of(events)]
     chosen = chosen if quantized else chosen.model_copy(update={"rescale": None})
@@ -303,16 +116,8 @@ def categorise(
     device = np.flatnonzero(where == DEVICE)
     order = device[_by_time(events, device)]
     category[order] = _runs(events, order, category[order], rule[order], chosen)
-    role, tokens = np.zeros(len(events), dtype=np.int64), np.full(len(events), -1, dtype=np.int64)
-    linear = order[category[order] == LINEAR]
-    found = roles_of(_linears(events, linear, rule, chosen.rules), linears)
-    role[linear] = [ROLES.index(r) for r, _ in found]
-    tokens[linear] = [m for _, m in found]
     result = events.copy()
     result["category"] = pd.Categorical.from_codes(category, categories=pd.Index(list(CATEGORIES), dtype="str"))
-    result["role"] = pd.Categorical.from_codes(role, categories=pd.Index(list(ROLES), dtype="str"))
-    result["tokens"] = pd.array(tokens, dtype="Int64")
-    result.loc[tokens < 0, "tokens"] = pd.NA
     return result
 
 
@@ -429,26 +234,3 @@ def _without_rescaling(inside: Numbers, result: Numbers, words: Sequence[str], c
         return inside
     result[inside[: computing[0] + 1]] = QUANTIZE
     return inside[computing[0] + 1 :]
-
-
-def _linears(events: pd.DataFrame, rows: Numbers, rule: Numbers, rules: Sequence[Rule]) -> list[Linear]:
-    """Return the rows of linear layers, in order, as input of `roles_of`."""
-    part = events.iloc[rows]
-    found = []
-    for block, number, name, path, shapes in zip(
-        _blocks(events, rows).tolist(), rule[rows].tolist(), part["name"], part["path"], part["shapes"], strict=True
-    ):
-        own = rules[number] if number >= 0 else None
-        found.append(
-            Linear(
-                block=block,
-                name=str(name),
-                path=str(path),
-                ruled=own is not None,
-                companion=own is not None and own.companion,
-                role=own.role if own else None,
-                layout=own.shapes if own else "any",
-                shapes=str(shapes),
-            )
-        )
-    return found

@@ -11,8 +11,6 @@ from rollout_bench.analysis.inside.breakdown import (
     Change,
     changes,
     linear_with_quantize,
-    place,
-    together,
     unknown,
 )
 from rollout_bench.analysis.inside.profile_report import (
@@ -32,8 +30,8 @@ from rollout_bench.analysis.inside.profiles import (
     LINEAR,
     OTHER,
     PHASES,
+    QUANTIZE,
     LeftOut,
-    Part,
     ProfiledExperiment,
 )
 from rollout_bench.analysis.stats.intervals import mean
@@ -58,17 +56,6 @@ _NAME = 44
 def category_word(category: str) -> str:
     """Return the display name of a category."""
     return CATEGORY_WORDS.get(category, category)
-
-
-def part_word(part: Part) -> str:
-    """Return the display name of a category, with the role of a linear layer."""
-    category, role = part
-    return f"{category_word(category)} {role}" if role else category_word(category)
-
-
-def role_word(part: Part) -> str:
-    """Return the name of a part as an entry of the list below all linear layers."""
-    return f"- {part[1]}" if part[0] == LINEAR and part[1] else part_word(part)
 
 
 def operator_word(name: str) -> str:
@@ -187,7 +174,7 @@ TIMED = (
 
 PART = Column(
     "part",
-    "Category of operators; below linear, the roles of linear layers. Linear + quantize is the total effect "
+    "Category of operators. Linear + quantize is the total effect "
     "of a quantization. The rest contains parts below 1 % of a step.",
     lambda line: line["part"],
     words=True,
@@ -370,32 +357,33 @@ def _changes(
     phases = [phase for phase in PHASES if any(phase in line["changes"] for line in lines)]
     if phases:
         columns = [column for phase in phases for column in change_columns(phase)]
-        yield view("Speed-up by role: ", title, (PART, *columns), lines, without)
+        yield view("Speed-up by category: ", title, (PART, *columns), lines, without)
 
 
 def _lines_of(found: dict[Phase, list[Change]], steps: dict[Phase, float]) -> Iterator[tuple[str, dict[Phase, Change]]]:
     if not found:
         return
-    parts = sorted({change.part for each in found.values() for change in each}, key=place)
+    parts = sorted({change.part for each in found.values() for change in each}, key=CATEGORIES.index)
     by = {part: {phase: _of(each, part) for phase, each in found.items()} for part in parts}
-    large = [part for part in parts if any(_matters(by[part][phase], steps[phase]) for phase in found)]
-    roles = [part for part in large if part[0] == LINEAR and part[1]]
-    yield "linear", {phase: together(each, (LINEAR,), (LINEAR, "")) for phase, each in found.items()}
-    for part in roles:
-        yield role_word(part), by[part]
-    if any(change.part[0] == "quantize" for each in found.values() for change in each):
-        yield "quantize", {phase: together(each, ("quantize",), ("quantize", "")) for phase, each in found.items()}
+    others = [
+        part
+        for part in parts
+        if part not in (LINEAR, QUANTIZE) and any(_matters(by[part][phase], steps[phase]) for phase in found)
+    ]
+    if LINEAR in by:
+        yield LINEAR, by[LINEAR]
+    if QUANTIZE in by:
+        yield QUANTIZE, by[QUANTIZE]
         yield "= linear + quantize", {phase: linear_with_quantize(each) for phase, each in found.items()}
-    others = [part for part in large if part[0] not in (LINEAR, "quantize")]
     for part in others:
-        yield part_word(part), by[part]
-    small = [part for part in parts if part[0] not in (LINEAR, "quantize") and part not in others]
+        yield category_word(part), by[part]
+    small = [part for part in parts if part not in (LINEAR, QUANTIZE, *others)]
     if small:
         yield REST, {phase: _sum([by[part][phase] for part in small]) for phase in found}
     yield "whole step", {phase: _sum(each) for phase, each in found.items()}
 
 
-def _of(found: Sequence[Change], part: Part) -> Change:
+def _of(found: Sequence[Change], part: str) -> Change:
     return next((change for change in found if change.part == part), Change(part, 0.0, 0.0))
 
 
@@ -404,7 +392,7 @@ def _matters(change: Change, step_us: float) -> bool:
 
 
 def _sum(found: Sequence[Change]) -> Change:
-    return Change((REST, ""), sum(change.baseline for change in found), sum(change.own for change in found))
+    return Change(REST, sum(change.baseline for change in found), sum(change.own for change in found))
 
 
 TRACES, DEFINITIONS = "Traces", "Definitions, profile"
