@@ -68,7 +68,10 @@ def page(
     parts = [(section.heading, body_of(section)) for section in (*answers, *facts)] + [
         ("Figures", "".join([*figures[:SHOWN], *more])),
         ("Tables", "".join([*first, *(folded(title, body) for title, body in shown[1:])])),
-        ("Explorer", folded("Choose numbers, sort, look at single launches", _EXPLORED) if explored else ""),
+        (
+            "Explorer",
+            folded("Choose numbers, sort, look at single launches", '<div class="explored"></div>') if explored else "",
+        ),
         ("Notes", "".join([*urgent, *further])),
     ]
     contents = " ".join(
@@ -87,9 +90,6 @@ def page(
         f"<header><h1>{TITLE}</h1>\n{rendered(strong)}</header>\n<nav>{contents}</nav>\n{bodies}\n"
         f"<script>{_UNFOLD}</script>\n{scripts if explored else ''}</body>\n</html>\n"
     )
-
-
-_EXPLORED = '<div class="explored"></div>'
 
 
 def _figure(picture: Picture) -> str:

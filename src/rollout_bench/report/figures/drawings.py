@@ -172,6 +172,7 @@ def _verdict(told: Sequence[tuple[str, MetricName, Comparison]], baseline: str) 
         ends = f" [{ratio(one.low)}, {ratio(one.high)}]" if one.low is not None and one.high is not None else ""
         return f"{label}: {_word(one, metric)} than {baseline}, {ratio(one.speedup or 1)}x{ends}"
     if found:
+        found.sort(key=lambda each: each[2].speedup or 1, reverse=True)
         words = dict.fromkeys(_word(one, metric) for _, metric, one in found)
         said = [
             f"{word.capitalize()} than {baseline}: "
