@@ -1,7 +1,7 @@
-"""Make .venv: the workflow, the analysis and the CPU engine, exactly as requirements/cpu.txt pins them.
+"""Make .venv with the workflow, the analysis and the CPU engine, in the versions that requirements/cpu.txt pins.
 
-Needs Python 3.11 or newer with venv, and a package index. A .venv that already holds these pins is left
-alone; anything else, an interrupted set-up too, is made again. It writes to .venv and to uv's cache alone.
+This needs Python 3.11 or newer with venv, and a package index. A .venv with these versions is left unchanged. Any other
+.venv of this command is made again, also after an interrupted set-up. Only .venv and uv's cache are written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 STAMP, LOG = VENV / "rollout-bench-setup", VENV / "setup.log"
 PINS, UV_PIN = ROOT / "requirements" / "cpu.txt", ROOT / "requirements" / "uv.txt"
-# uv reads none of pip's configuration; what decides where packages come from has these names there.
+# uv does not read pip's configuration. These are its names for the options that choose the package index.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -32,26 +32,26 @@ UV_NAMES = {
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
 }
-# What a launch and a job import. Importing it here proves the install, and leaves compiled bytecode behind:
-# each `import vllm` takes 17 s without and 8.5 s with it; to compile all 26,000 files would take 45 s.
+# Imports of launches and jobs. They prove the installation and compile the bytecode: `import vllm` takes 17 s without
+# bytecode and 8.5 s with it, and compiling all 26,000 files would take 45 s.
 IMPORTS = """import vllm, torchao; from vllm import LLM; import vllm.v1.worker.cpu_worker
 import snakemake.cli, snakemake.workflow, pandas, scipy.stats, matplotlib, pydantic, rollout_bench"""
 
 
 def wanted_stamp() -> str:
-    """Return what the stamp of a finished .venv says: a digest of the pins and of how they are installed."""
+    """Return the stamp of a finished .venv: a digest of the pins and of this file."""
     inputs = (PINS, UV_PIN, Path(__file__))
     return hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest() + "\n"
 
 
 def is_ready() -> bool:
-    """Return whether .venv is finished, holds these pins, and its interpreter is still there."""
+    """Return whether .venv is finished, has these pins and still has its interpreter."""
     finished = STAMP.exists() and STAMP.read_text() == wanted_stamp()
     return finished and os.access(VENV / "bin" / "python", os.X_OK)
 
 
 def empty_venv() -> None:
-    """Leave .venv as a folder that holds only the stamp of an unfinished set-up."""
+    """Empty .venv, except for the stamp of an unfinished set-up."""
     if VENV.is_symlink() or VENV.is_file() or (VENV.is_dir() and not STAMP.exists() and any(VENV.iterdir())):
         sys.exit("setup: .venv is not one that this command made\nMove it away and run it again.")
     VENV.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def empty_venv() -> None:
 
 
 def uv_variables(python: str) -> Dict[str, str]:
-    """Return pip's own configuration, files and PIP_ variables together, as the variables that uv reads."""
+    """Return the configuration of pip, from its files and PIP_ variables, as variables for uv."""
     command = [python, "-I", "-m", "pip", "config", "list"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     settings = {}
@@ -74,12 +74,12 @@ def uv_variables(python: str) -> Dict[str, str]:
                 settings[name[len(section) :]] = ast.literal_eval(value).split()
     separators = {"find-links": ","}
     found = {UV_NAMES[name]: separators.get(name, " ").join(settings[name]) for name in UV_NAMES if name in settings}
-    # As pip does: of all indexes the one that has the version, not the first one that has the package.
+    # Like pip: use any index with the version, not only the first index with the package.
     return {"UV_INDEX_STRATEGY": "unsafe-best-match", **found}
 
 
 def step(title: str, advice: str, *tries: List[str], **variables: str) -> None:
-    """Run a command, or the next one where it fails, with its output in the log; exit where each one fails."""
+    """Run the first command of `tries`, or the next one if it fails, with the output in the log; exit if all fail."""
     environment = {**variables, **os.environ, "PIP_USER": "0", "VLLM_TARGET_DEVICE": "cpu"}
     if not os.access(environment.get("HOME") or "/nonexistent", os.W_OK):
         environment["HOME"] = str(VENV / "home")
@@ -88,14 +88,14 @@ def step(title: str, advice: str, *tries: List[str], **variables: str) -> None:
     with LOG.open("a", encoding="utf-8") as log:
         for command in tries:
             print("$", *command, file=log, flush=True)
-            # The lock is inherited, so that an installer which outlives a killed set-up keeps the next one waiting.
+            # The installer inherits the lock: if it outlives a killed set-up, the next set-up waits for it.
             running = subprocess.Popen(
                 command, env=environment, cwd=str(VENV), stdout=log, stderr=log, close_fds=False, start_new_session=True
             )
             try:
                 running.wait()
             except BaseException:
-                # venv and pip start others, which would go on and hold no lock
+                # venv and pip start further processes, which would continue without the lock
                 os.killpg(running.pid, signal.SIGKILL)
                 raise
             if running.returncode == 0:
@@ -108,10 +108,10 @@ def step(title: str, advice: str, *tries: List[str], **variables: str) -> None:
 def install() -> None:
     """Make .venv from nothing."""
     empty_venv()
-    # The interpreter behind an activated .venv: the one that runs this may be about to be replaced.
+    # The interpreter behind an activated .venv, because the running interpreter may be replaced.
     base_python = getattr(sys, "_base_executable", None) or sys.executable
     python = str(VENV / "bin" / "python")
-    # -I: no PYTHON variable of the caller's sends a module elsewhere or stops bytecode.
+    # -I: the caller's PYTHON variables do not change the module path or disable bytecode.
     step(
         f"virtual environment, Python {sys.version.split()[0]}",
         "Debian and Ubuntu keep venv apart: apt install python3-venv.",
@@ -122,14 +122,14 @@ def install() -> None:
         "Check the network and pip's index (pip config list), then run `make setup` again.",
         [python, "-I", "-m", "pip", "install", "--progress-bar", "off", "--no-deps", "-r", str(UV_PIN)],
     )
-    # uv builds rollout-bench's link by itself: it needs no index for that, and leaves no file in the clone.
+    # uv links rollout-bench itself, without an index and without files in the clone.
     what = ["--python", python, "--no-deps", "-r", str(PINS), "--editable", str(ROOT)]
     uv = [str(VENV / "bin" / "uv"), "pip", "install", "--no-config", "--no-progress", *what]
     step(
         "pinned packages and rollout-bench",
         "Check network, space and pip's index. PyTorch's CPU wheel may also lie in a folder that PIP_FIND_LINKS names.",
         uv,
-        # PyTorch's own index comes second: where it is out of reach, uv tries for 12 s.
+        # PyTorch's own index comes second: if it cannot be reached, uv tries for 12 s.
         [*uv, "--torch-backend", "cpu"],
         **uv_variables(python),
     )
