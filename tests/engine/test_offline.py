@@ -148,7 +148,7 @@ def test_throughput_in_the_summary_is_all_tokens_over_all_seconds(measured: Work
         expected = sum(it.output_tokens for it in counted) / sum(it.elapsed_s for it in counted)
         # On a machine that does something else the launch is not valid, and has no number.
         assert (float(told[name]) == pytest.approx(expected)) if record.valid else told[name] == ""
-    for name in ("summary.md", "summary.html", "summary.txt", "figures/throughput.svg", "figures/speedup.svg"):
+    for name in ("summary.md", "summary.html", "summary.txt"):
         assert (measured.path / "results" / name).stat().st_size > 500
 
 

@@ -69,7 +69,7 @@ def _would_be_beside(row: Row, base: Row, collection: Collection) -> bool:
 
 def _without_numbers(rows: Sequence[Row], collection: Collection) -> Section:
     refused = [f"{row.label} ({_why(row)})" for row in rows if _is_refused(row)]
-    items = _items(_listed("No verdict", refused), _doubts(rows), *_next(rows, [], collection))
+    items = _items(_listed("No verdict", refused) or "No result.", _doubts(rows), *_next(rows, [], collection))
     return Section("Conclusion: the others", items[1:], lead=items[0])
 
 
