@@ -40,7 +40,7 @@ def test_a_failed_launch_is_left_out_and_others_go_on(tmp_path: Path, leases: Pa
 
 def test_a_killed_launch_keeps_its_devices_until_its_engines_end(tmp_path: Path, leases: Path) -> None:
     made = block(tmp_path, 3, "ab", b="lingers").start()
-    made.wait_for("b .*iteration 2/")
+    made.wait_for("b .*iteration 1/")
     os.kill(made.launch_of("b"), signal.SIGKILL)
     assert made.finish() == 1
     assert made.survivors(0.0) == []

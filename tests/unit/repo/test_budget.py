@@ -17,14 +17,14 @@ BUDGET = {
     "core": 673,
     "exchange": 414,
     "llmd": 1059,
-    "measure": 8706,
+    "measure": 8713,
     "plan": 2650,
     "report": 3111,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15305,
+    "tests": 15322,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

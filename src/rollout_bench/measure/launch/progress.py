@@ -1,4 +1,4 @@
-"""One line of progress for each phase and iteration: current work, remaining launches, estimated time."""
+"""Lines of progress for phases and iterations: current work, remaining launches, estimated time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, present, word_path
 from rollout_bench.core.numbers import number, several
+
+QUIET_S = 10.0
+"""Seconds after a line in which further iterations of its launch are not printed."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Progress:
     _point: str = ""
     _first: int = 0
     _wanted: int | None = None
+    _said_at: float = -QUIET_S
 
     def __post_init__(self) -> None:
         measuring = self.spec.measuring
@@ -77,7 +81,10 @@ class Progress:
         self._say(name)
 
     def iteration(self, done: Iteration, wanted: int | None = None) -> None:
-        """Print the result of an iteration; `wanted` is the number of iterations that count, if known."""
+        """Print the result of the first iterations of a load, then one of every `QUIET_S`.
+
+        `wanted` is the number of iterations that count, if known.
+        """
         self._durations.append(done.elapsed_s)
         self._wanted = wanted or self._wanted
         point = "" if done.point is None else done.point.label
@@ -89,7 +96,11 @@ class Progress:
             what = f"iteration {place - self._warmup}{f'/{self._wanted}' if self._wanted else ''}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         failed += f", {done.incomplete} of {done.requests} cut" if done.incomplete else ""
-        self._say(f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}")
+        told = f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
+        if place <= self._warmup + 1 or failed or time.monotonic() - self._said_at > QUIET_S:
+            self._say(told)
+        else:
+            leave_word(self.record, told)
 
     def steps(self, done: Sequence[Step]) -> None:
         """Print the mean time of a window of steps."""
@@ -116,6 +127,7 @@ class Progress:
         place, left = self._place_and_left()
         name = f"{spec.title} ({spec.mode}), launch {self.launch}"
         say(f"{place}{name}: {what}{left}")
+        self._said_at = time.monotonic()
         leave_word(self.record, what)
 
     def _place_and_left(self) -> tuple[str, str]:
