@@ -75,19 +75,15 @@ def contrast(
     )
 
 
-def engine_settings(own: Record, theirs: Record) -> Iterator[tuple[str, str, str]]:
-    """Yield the differing settings of two engines, without the number of blocks, which varies from start to start."""
-    return (each for each in other_settings(own, theirs) if not each[0].endswith("num_gpu_blocks"))
-
-
 CALLED = {"args": "engine_args", "variables": "engine.environment"}
 """Names of the facts of `confounders` in a config."""
 
 
-def other_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
+def engine_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
     """Yield the settings in which two engines differ, as (name, of one, of the other).
 
-    Settings that are not set but that the engines resolved differently are included.
+    Settings that are not set but that the engines resolved differently are included, except for the number of blocks,
+    which varies from start to start.
     """
     for fact, values in confounders(one.spec, other.spec).items():
         place, dot, name = fact.partition(".")
@@ -97,5 +93,5 @@ def other_settings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]
         for record in (one, other)
     )
     for name in sorted(own.keys() & theirs.keys() - {EXECUTOR}):
-        if own[name] != theirs[name]:
+        if own[name] != theirs[name] and not name.endswith("num_gpu_blocks"):
             yield f"vLLM's own {name}", str(own[name]), str(theirs[name])

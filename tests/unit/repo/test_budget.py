@@ -19,7 +19,7 @@ BUDGET = {
     "llmd": 1059,
     "measure": 8713,
     "plan": 2650,
-    "report": 3111,
+    "report": 3064,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,

@@ -6,17 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rollout_bench.analysis.timed.balance import Routed, replicated, routed, routing_table
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import title_of
-from rollout_bench.contracts.metrics import MetricName
 from rollout_bench.contracts.modes import ROLLOUT
-from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number
-from rollout_bench.report.contrasts import Contrast, contrast, engine_settings
 from rollout_bench.report.headings import Column, Line, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
-from rollout_bench.report.tables.anatomy_tables import TIME, anatomy_files, anatomy_sections
+from rollout_bench.report.tables.anatomy_tables import anatomy_files, anatomy_sections
 from rollout_bench.report.tables.offline_tables import throughput_views
 
 MOST = 6
@@ -64,8 +59,6 @@ def rollout_part(findings: Findings) -> SummaryPart:
     return SummaryPart(
         answers=sections(
             ROLLOUT.name,
-            routers=list(contrasts(every)),
-            routers_apart=list(never_contrasted(every)),
             shares=list(shares(every)),
             most=MOST,
         ),
@@ -74,42 +67,6 @@ def rollout_part(findings: Findings) -> SummaryPart:
         definitions=definitions("Definitions, rollouts", tables),
         files=files | anatomy_files(findings),
     )
-
-
-def contrasted(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return groups of measured rows that use at least two routers and are otherwise equal."""
-    groups = grouped((_but_router(row.experiment.records[0].spec), row) for row in rows if row.used)
-    return [group for group in groups.values() if len({_router_of(row) for row in group}) > 1]
-
-
-def contrasts(rows: Sequence[Row]) -> Iterator[Contrast]:
-    """Yield the comparison of each of `rows` that differs from its baseline only in the router."""
-    for row in rows:
-        other = row.against.other
-        if other is None or not other.records or not row.used:
-            continue
-        own, theirs = row.experiment.records[0].spec, other.records[0].spec
-        if _but_router(own) != _but_router(theirs) or _router(own) == _router(theirs):
-            continue
-        metric = next((name for name in row.comparisons if _of_time(name, own)), next(iter(row.comparisons)))
-        yield contrast(
-            row,
-            metric,
-            group=_but_router(own),
-            own=_router(own),
-            other=_router(theirs),
-            of_time=_of_time(metric, own),
-            settings=tuple(engine_settings(row.experiment.records[0], other.records[0])),
-        )
-
-
-def never_contrasted(rows: Sequence[Row]) -> Iterator[tuple[str, list[str]]]:
-    """Yield groups of `rows` that differ only in the router but are not compared: common name, and routers."""
-    told = {contrast.group for contrast in contrasts(rows)}
-    for group in contrasted(rows):
-        if _but_router(group[0].experiment.records[0].spec) not in told:
-            name = title_of(group[0].experiment, group[0].quant_label)
-            yield name, list(dict.fromkeys(map(_router_of, group)))
 
 
 def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None]]:
@@ -124,20 +81,6 @@ def shares(rows: Sequence[Row]) -> Iterator[tuple[str, str, Routed, float | None
             yield row.name, _router_of(row), found, imbalance.get(row.experiment.place)
 
 
-def _of_time(metric: MetricName, spec: Spec) -> bool:
-    """Return whether a ratio in `metric` is a ratio of step times: all sequences have the requested length."""
-    return metric == "step_time_s" or (metric in TIME and spec.workload.ignore_eos)
-
-
 def _router_of(row: Row) -> str:
-    return _router(row.experiment.records[0].spec)
-
-
-def _router(spec: Spec) -> str:
+    spec = row.experiment.records[0].spec
     return "" if spec.rollout is None else spec.rollout.router or ""
-
-
-def _but_router(spec: Spec) -> str:
-    assert spec.rollout is not None, "a rollout has one"
-    same = spec.model_copy(update={"setting": None, ROLLOUT.settings: spec.rollout.model_copy(update={"router": None})})
-    return same.model_dump_json(warnings=False)

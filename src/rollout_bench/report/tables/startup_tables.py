@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from rollout_bench.analysis.starts.loading_report import loading_report
 from rollout_bench.analysis.starts.start_costs import StartCosts, start_costs, start_table
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.contracts.starts import PhaseName
 from rollout_bench.core.numbers import MISSING, brief, number
-from rollout_bench.report.contrasts import Contrast, contrast
 from rollout_bench.report.headings import FLAGS, LAUNCHES, Column, Line, speedup_columns, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
@@ -21,9 +19,6 @@ MOST = 12
 
 LOADING = "loading"
 """Folder of loading-time reports, beside the summary."""
-
-OF_TIME = "startup_s"
-"""The metric whose verdicts are ratios of times."""
 
 PHASES: Mapping[PhaseName, tuple[str, str]] = {
     "process": ("process", "Starting the engine's process, until it imports the engine, in seconds."),
@@ -119,7 +114,6 @@ def startup_part(findings: Findings) -> SummaryPart:
                 for row in rows
                 if (found := costs[row.experiment.place]) is not None
             ],
-            verdicts=list(verdicts(findings, rows)),
             most=MOST,
         ),
         tables=tables,
@@ -140,23 +134,3 @@ def _loading(row: Row) -> Iterator[tuple[str, str]]:
 def _largest(costs: StartCosts) -> str:
     told = [f"{PHASES[name][0]} ({number(s, 3)} s, {number(100 * share, 2)} %)" for name, s, share in costs.largest[:3]]
     return " and ".join([*([", ".join(told[:-1])] if told[1:] else []), told[-1]])
-
-
-def verdicts(findings: Findings, rows: Sequence[Row]) -> Iterator[Contrast]:
-    """Yield the verdict in the first metric for each of `rows` that is compared with a measured baseline."""
-    metrics = findings.collection.comparison.metrics_of(STARTUP.name)
-    metric = OF_TIME if OF_TIME in metrics else metrics[0]
-    several = [axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1]
-    for row in rows:
-        other = row.against.other
-        if other is None or not row.used:
-            continue
-        told = [axis for axis in AXES if getattr(row.experiment, axis) != getattr(other, axis)]
-        yield contrast(
-            row,
-            metric,
-            group=" ".join(getattr(row.experiment, axis) for axis in several if axis not in told),
-            own=" ".join(getattr(row.experiment, axis) for axis in told) or row.label,
-            other=" ".join(getattr(other, axis) for axis in told),
-            of_time=metric == OF_TIME,
-        )
