@@ -30,13 +30,9 @@ def main() -> int:
     results = results_of(arguments.results)
     collection = collect(results, chosen_plan(arguments))
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
-    from rollout_bench.analysis.inside.overview import look
-    from rollout_bench.analysis.timed.latencies import pool_sequences
-    from rollout_bench.analysis.timed.rows import rows_of
-    from rollout_bench.report.summary import summarise
+    from rollout_bench.report.summary import summary_of
 
-    looked = look(results, collection, rows_of(collection))
-    made = summarise(collection, pool_sequences(results, collection), looked=looked, results=results)
+    made = summary_of(results, collection)
     if arguments.table is None:
         print(f"{made.status}\n\n{made.answer}", end="")
         return tell(collection.damaged)

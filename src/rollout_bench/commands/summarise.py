@@ -43,14 +43,9 @@ def main() -> int:
     state = summary_state(results, plan)
     collection = collect(results, plan)
     # Not at the top: --help and errors in the records need not wait for numpy and pandas.
-    from rollout_bench.analysis.inside.overview import look
-    from rollout_bench.analysis.timed.latencies import pool_sequences
-    from rollout_bench.analysis.timed.rows import rows_of
-    from rollout_bench.report.summary import summarise
+    from rollout_bench.report.summary import summary_of
 
-    sequences = pool_sequences(results, collection)
-    looked = look(results, collection, rows_of(collection))
-    made = summarise(collection, sequences, drawn=True, looked=looked, results=results)
+    made = summary_of(results, collection, drawn=True)
     stated = json.dumps({**state, "damaged": [e.problem for e in collection.damaged]}, indent=1) + "\n"
     out: Path = arguments.out or arguments.results
     # Show the kept figures, because the figures beside `out` may belong to another selection.

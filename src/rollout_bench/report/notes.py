@@ -19,7 +19,7 @@ from rollout_bench.analysis.timed.partners import environment_facts
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import label_of, title_of, with_setting
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Environment, Flag, Launched
+from rollout_bench.contracts.record import Environment, Flag, Launched, Record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
@@ -53,22 +53,17 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
     """Yield for each mode and platform a line on the most common environment, then a line per differing fact."""
     experiments = launched(experiments)
     for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
-        environments = [
-            record.environment
-            for experiment in experiments
-            if (experiment.mode, experiment.platform) == (mode, platform)
-            for record in experiment.records
-        ]
+        records = [r for e in experiments if (e.mode, e.platform) == (mode, platform) for r in e.records]
+        environments = [record.environment for record in records]
         if environments:
             place = f"{mode}, {platform}".removesuffix(f", {UNKNOWN}")
-            yield f"{place}: {_describe(_commonest(environments))} {_when(experiments, mode, platform)}"
+            yield f"{place}: {_describe(_commonest(environments))} {_when(records)}"
             for text in differences(environments):
                 yield f"{place}: launches differ in {text}"
 
 
-def _when(experiments: Sequence[TimedExperiment], mode: str, platform: str) -> str:
-    own = [e for e in experiments if (e.mode, e.platform) == (mode, platform)]
-    began = sorted(record.started_at[:16].replace("T", " ") for e in own for record in e.records)
+def _when(records: Sequence[Record]) -> str:
+    began = sorted(record.started_at[:16].replace("T", " ") for record in records)
     return f"Started {began[0]}" + (f" to {began[-1]}." if began[-1] != began[0] else ".")
 
 

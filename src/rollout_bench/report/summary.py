@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rollout_bench.analysis.inside.overview import Looked
+from rollout_bench.analysis.inside.overview import Looked, look
 from rollout_bench.analysis.timed.experiments import Collection
-from rollout_bench.analysis.timed.latencies import PooledSequences
+from rollout_bench.analysis.timed.latencies import PooledSequences, pool_sequences
+from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.headings import Views, told
 from rollout_bench.report.notes import FACTS, completeness, foot
@@ -115,6 +116,12 @@ class Summary:
 
         sections, notes, answers = (list(map(moved, found)) for found in (self.sections, self.notes, self.answers))
         return replace(self, sections=sections, notes=notes, answers=answers, figures=figures)
+
+
+def summary_of(results: Path, collection: Collection, *, drawn: bool = False) -> Summary:
+    """Make the summary of `collection`, which was read from `results`, with its side files; `drawn`: with figures."""
+    looked = look(results, collection, rows_of(collection))
+    return summarise(collection, pool_sequences(results, collection), drawn=drawn, looked=looked, results=results)
 
 
 def summarise(

@@ -9,22 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 4611,
+    "analysis": 4609,
     "checkpoints": 494,
     "cluster": 618,
-    "commands": 587,
+    "commands": 578,
     "contracts": 1597,
     "core": 673,
     "exchange": 414,
     "llmd": 1059,
     "measure": 8713,
     "plan": 2650,
-    "report": 3064,
+    "report": 3071,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15322,
+    "tests": 15328,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

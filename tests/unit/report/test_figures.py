@@ -86,6 +86,14 @@ def test_throughput_bars_begin_at_zero_and_mark_each_launch(sizes: dict[str, Fin
     assert marks >= 2 * len(bars)
 
 
+def test_launches_that_generated_nothing_are_drawn(tmp_path: Path) -> None:
+    record = make_record(make_spec())
+    nothing = [each.model_copy(update={"output_tokens": 0}) for each in record.iterations]
+    save(tmp_path, record.model_copy(update={"iterations": nothing}))
+    for name in ("throughput", "iterations"):
+        assert drawn(name, Findings(collect(tmp_path, None))).axes != []
+
+
 def test_every_mode_names_figures_that_can_be_drawn() -> None:
     assert {figure for mode in MODES.values() for figure in mode.figures} == set(DRAWINGS)
 

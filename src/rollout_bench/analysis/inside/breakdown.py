@@ -151,15 +151,10 @@ def changes(baseline: Mapping[str, float], own: Mapping[str, float]) -> list[Cha
     return [Change(part, baseline.get(part, 0.0), own.get(part, 0.0)) for part in parts]
 
 
-def together(found: list[Change], categories: tuple[str, ...], name: str) -> Change:
-    """Return the parts of some categories as one change."""
-    own = [change for change in found if change.part in categories]
-    return Change(name, sum(change.baseline for change in own), sum(change.own for change in own))
-
-
 def linear_with_quantize(found: list[Change]) -> Change:
     """Return the linear layers with quantizing and dequantizing: the net effect of the quantization."""
-    return together(found, (LINEAR, QUANTIZE), "linear + quantize")
+    both = [change for change in found if change.part in (LINEAR, QUANTIZE)]
+    return Change("linear + quantize", sum(change.baseline for change in both), sum(change.own for change in both))
 
 
 def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:

@@ -76,13 +76,8 @@ LINKS: Mapping[Link, str] = {
     "core_to_front_end": "to front end",
 }
 
-VERDICTS = {
-    "faster": "",
-    "slower": "",
-    "irrelevant": "real, small",
-    "undetected": "inconclusive",
-    "unknown": "no verdict",
-}
+VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown": "no verdict"}
+"""Words of the verdicts for which a metric has none."""
 
 
 def throughput(findings: Findings) -> Chart | None:
@@ -96,10 +91,8 @@ def throughput(findings: Findings) -> Chart | None:
     for title, own in _grouped(shown).items():
         if not any(row.used for row in own):
             continue
-        highest = max(launch.output_tokens_per_s for row in own for launch in row.used)
-        panels.append(
-            Rows(title, "output tok/s", [_rate(row, colours, 1.06 * highest, own) for row in own], (0, 1.06 * highest))
-        )
+        end = 1.06 * max(launch.output_tokens_per_s for row in own for launch in row.used) or 1
+        panels.append(Rows(title, "output tok/s", [_rate(row, colours, end, own) for row in own], (0, end)))
     means = [mean(_rates(row)) for row in shown if row.used]
     marks = "Bar: mean over launches. Point: one launch; warm-up does not count."
     if any(len(row.used) < len(row.launches) for row in shown if row.used):
@@ -114,26 +107,31 @@ def _rates(row: Row) -> list[float]:
 def _rate(row: Row, colours: Mapping[str, str], end: float, beside: Sequence[Row]) -> Bar:
     bar = Bar(row.label, _heading(row, beside), colour=colours[row.label])
     if not row.used:
-        unmeasured = "failed" if row.experiment.failures else "not measured"
-        return replace(bar, text="no valid launch" if row.launches else unmeasured)
+        return replace(bar, text=_why_empty(row))
     invalid = [launch.output_tokens_per_s for launch in row.launches if not launch.valid]
     average = mean(_rates(row))
     crosses = [rate for rate in invalid if rate <= end]
     return replace(bar, value=average, points=_rates(row), crosses=crosses, text=number(average))
 
 
+def _why_empty(row: Row) -> str:
+    if row.launches:
+        return "no valid launch"
+    return "failed" if row.experiment.failures else "not measured"
+
+
 def speedup(findings: Findings) -> Chart | None:
     """Chart speed-ups over the baseline with their intervals; the metric of a panel is the one with most speed-ups."""
     rows, swept = _heaviest(_rows(findings, "speedup"))
     name = ", ".join(findings.collection.baseline.values()) or "the baseline"
-    settings = findings.collection.comparison
+    settings, colours = findings.collection.comparison, row_colours(findings)
     panels: list[Rows] = []
     told: list[tuple[str, MetricName, Comparison]] = []
     for title, own in _grouped(rows).items():
         metric = max(own[0].comparisons, key=lambda m: sum(row.comparisons[m].speedup is not None for row in own))
         compared = [(row, row.comparisons[metric]) for row in own if not row.comparisons[metric].is_baseline]
         if any(comparison.speedup is not None for _, comparison in compared):
-            bars = [_ratio(row, one, metric, row_colours(findings), own) for row, one in compared]
+            bars = [_ratio(row, one, metric, colours, own) for row, one in compared]
             axis = f"{METRICS[metric].speedup} (times {name})"
             panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
             told += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
@@ -209,12 +207,10 @@ def iterations(findings: Findings) -> Chart | None:
         lines = [_course(row, launch, begins[launch.launch]) for row in own for launch in row.used]
         panels.append(Lines(title, "iteration, launch after launch", "output tok/s", lines, from_zero=False))
     measured = [launch.iteration_output_tokens_per_s for row in shown for launch in row.used]
-    most = max(max(rates) / min(rates) - 1 for rates in measured if min(rates) > 0)
+    most = max((max(rates) / min(rates) - 1 for rates in measured if min(rates) > 0), default=0.0)
     marks = f"Line: one launch. Hollow: warm-up, which never counts. The vertical axes do not begin at zero. {swept}"
-    labels = {row.label for row in shown}
-    keys = {label: colour for label, colour in row_colours(findings).items() if label in labels}
     title = f"Iterations of a launch differ by up to {percent(most)}"
-    return Chart(title, _content(findings, shown), marks, panels, keys)
+    return Chart(title, _content(findings, shown), marks, panels, _keys(findings, shown))
 
 
 def _begins(launches: Sequence[LaunchMeasures]) -> dict[int, int]:
@@ -250,9 +246,8 @@ def sweep(findings: Findings) -> Chart | None:
     marks = (
         f"Point: a load, mean over launches. Hollow: the server kept less than {plain_percent(KEPT_UP)} of the rate."
     )
-    keys = {label: colour for label, colour in row_colours(findings).items() if label in {row.label for row in used}}
     title = f"{_range([mean(_rates(row)) for row in used])} output tok/s over the loads"
-    return Chart(title, _content(findings, used, whole=True), marks, panels, keys)
+    return Chart(title, _content(findings, used, whole=True), marks, panels, _keys(findings, used))
 
 
 def _through(rows: Sequence[Row], measure: str) -> list[Line]:
@@ -315,8 +310,7 @@ def cycle(findings: Findings) -> Chart | None:
 def _step(row: Row, costs: StepCosts | None, beside: Sequence[Row]) -> Bar:
     bar = Bar(row.label, _heading(row, beside))
     if costs is None:
-        unmeasured = "failed" if row.experiment.failures else "not measured"
-        return replace(bar, text="no valid launch" if row.launches else unmeasured)
+        return replace(bar, text=_why_empty(row))
     update = costs.update
     stages = {"transfer": update.transfer_s, "quantize": update.quantize_s, "load": update.load_s}
     sums = {name: sum(costs.parts.get(part, 0.0) for part in parts) for name, parts in PARTS.items()}
@@ -334,8 +328,7 @@ def placement(findings: Findings) -> Chart | None:
         return None
     pieces = {activity: name for name in ACTIVITY_COLOURS for activity in name.split(", ")}
     longest = 1.02 * max(step.elapsed_s for _, step in found)
-    several_tables = len({(row.experiment.model, row.experiment.workload) for row, _ in found}) > 1
-    names = [row.name if several_tables else row.label for row, _ in found]
+    names = _told_apart([row for row, _ in found])
     panels = []
     for name, (_, step) in zip(names, found, strict=True):
         bars = [
@@ -362,9 +355,8 @@ def startup(findings: Findings) -> Chart | None:
     if not found:
         return None
     longest = 1.02 * max(costs.until_token_s for _, costs in found)
-    several_tables = len({(row.experiment.model, row.experiment.workload) for row, _ in found}) > 1
     panels = []
-    for row, costs in found:
+    for label, (_, costs) in zip(_told_apart([row for row, _ in found]), found, strict=True):
         bars = []
         for name, phase in costs.phases.items():
             span = phase.ended_s - phase.began_s
@@ -372,7 +364,6 @@ def startup(findings: Findings) -> Chart | None:
             parts = [*inside, ("own time", phase.began_s, min(phase.own_s, span))]
             bars.append(Bar(START_PHASES[name][0], parts=parts, text=_seconds(phase.own_s)))
         bars.append(Bar("rest", parts=[("no phase", 0, costs.rest_s)], text=_seconds(costs.rest_s)))
-        label = row.name if several_tables else row.label
         panels.append(
             Rows(f"{label}: {number(costs.until_token_s, 3)} s", "s after the launch's beginning", bars, (0, longest))
         )
@@ -502,6 +493,17 @@ def row_colours(findings: Findings) -> dict[str, str]:
     grey = {row.label for row in rows if row.comparison.is_baseline}
     labels = dict.fromkeys(row.label for row in rows)
     return colours_of(labels, grey if grey < labels.keys() else ())
+
+
+def _keys(findings: Findings, rows: Sequence[Row]) -> dict[str, str]:
+    labels = {row.label for row in rows}
+    return {label: colour for label, colour in row_colours(findings).items() if label in labels}
+
+
+def _told_apart(rows: Sequence[Row]) -> list[str]:
+    """Return the labels of `rows`, or their names if there are several models or workloads."""
+    several_tables = len({(row.experiment.model, row.experiment.workload) for row in rows}) > 1
+    return [row.name if several_tables else row.label for row in rows]
 
 
 def _grouped(rows: Sequence[Row], by_model: bool = False, whole: bool = False) -> dict[str, list[Row]]:
