@@ -10,7 +10,7 @@ from noise import Array
 from repeats import Launches
 
 from rollout_bench.analysis.timed.comparison import Comparison, compare, judge
-from rollout_bench.contracts.metrics import METRICS, MetricName
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 
 Side = tuple[str, str]
 """Quant and workload."""
@@ -33,7 +33,7 @@ def comparisons(
     found = []
     for block in blocks(max([*ours, *theirs], default=-1) + 1, size):
         one, other = ({index: values[index] for index in block if index in values} for values in (ours, theirs))
-        comparison = compare(one, other, SETTINGS.confidence, METRICS[metric].better == "higher")
+        comparison = compare(one, other, SETTINGS.confidence, NUMBERS[metric].better == "higher")
         found += judge([comparison], SETTINGS)
     return found
 
@@ -46,7 +46,7 @@ def blocks(launches: int, size: int) -> list[range]:
 def log_ratios(launches: Launches, metric: MetricName, side: Side, baseline: Side) -> Array:
     """Log ratios of all pairs of valid launches in the order of their index, above 0 where `side` is better."""
     ours, theirs = (launches.values(metric, *one) for one in (side, baseline))
-    better = 1 if METRICS[metric].better == "higher" else -1
+    better = 1 if NUMBERS[metric].better == "higher" else -1
     both = sorted(ours.keys() & theirs.keys())
     return np.array([better * (math.log(ours[index]) - math.log(theirs[index])) for index in both])
 

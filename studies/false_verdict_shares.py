@@ -14,7 +14,7 @@ from repeats import FIRST, SECOND, Launches
 from rollout_bench.analysis.stats.blocks import step_down
 from rollout_bench.analysis.stats.intervals import pooled_cv_percent, ratio_interval, standard_deviation
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.metrics import MetricName
+from rollout_bench.numbers.registry import MetricName
 
 METRIC: MetricName = "output_tokens_per_s"
 ALPHA = 1 - SETTINGS.confidence

@@ -15,7 +15,7 @@ from scipy import stats
 
 from rollout_bench.analysis.stats.intervals import ratio_interval, standard_deviation
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.metrics import MetricName
+from rollout_bench.numbers.registry import MetricName
 
 METRIC: MetricName = "step_time_s"
 SIZES = (3, 6, 12)

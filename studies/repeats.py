@@ -12,7 +12,7 @@ from kept import Place
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.launches import measure
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.metrics import MetricName
+from rollout_bench.numbers.registry import MetricName
 
 FIRST, SECOND = "first", "second"
 """Two names for the same: quants that load the same bf16 weights with the same arguments."""

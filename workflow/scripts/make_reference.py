@@ -19,8 +19,8 @@ from rollout_bench.report.reference import (
     commands_text,
     config_schema,
     config_table,
-    metrics_table,
     modes_table,
+    numbers_table,
     records_table,
 )
 
@@ -49,7 +49,7 @@ def made() -> Iterator[tuple[Path, str]]:
     reference = REPOSITORY / "docs" / "reference"
     yield reference / "config.csv", config_table()
     yield reference / "modes.csv", modes_table()
-    yield reference / "metrics.csv", metrics_table()
+    yield reference / "numbers.csv", numbers_table()
     yield reference / "records.csv", records_table()
     helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
     helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in COMMANDS}

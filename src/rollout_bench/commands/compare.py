@@ -12,10 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.metrics import COMPARED, METRICS, MetricName
-from rollout_bench.contracts.modes import only_mode
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import folder_named, write_whole
+from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 
 OPTIONS = {
@@ -89,9 +88,7 @@ def settings(arguments: argparse.Namespace) -> ComparisonSettings:
     """Return the settings from `arguments`, with defaults for the rest; raise `UserError` for an invalid value."""
     asked: list[MetricName] | None = arguments.metric
     default = ComparisonSettings()
-    of_modes = {
-        mode: [each for each in asked or () if only_mode(METRICS[each]) in ("", mode)] for mode in default.metrics
-    }
+    of_modes = {mode: [each for each in asked or () if NUMBERS[each].mode in ("", mode)] for mode in default.metrics}
     given = {
         # Tables of a mode that has none of the metrics keep the default.
         "metrics": {mode: names for mode, names in of_modes.items() if names},

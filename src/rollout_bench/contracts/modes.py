@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from rollout_bench.contracts.inside import Drift, Profile
 from rollout_bench.contracts.messages import Messages
-from rollout_bench.contracts.metrics import Metric
 from rollout_bench.contracts.record import Launched, Record
 
 SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
@@ -253,13 +252,6 @@ MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT
 def mode_of(name: str) -> Mode:
     """Return the mode called `name`, or offline for an unknown folder of results."""
     return MODES.get(name, OFFLINE)
-
-
-def only_mode(metric: Metric) -> str:
-    """Return the only mode whose experiments have `metric`; empty if all modes have it."""
-    if metric.of_requests:
-        return ONLINE.name
-    return {"": "", "transition": CYCLE.name, "placed": PLACEMENT.name}[metric.part]
 
 
 def named(function: str) -> Callable[..., Any]:

@@ -15,12 +15,13 @@ from rollout_bench.analysis.stats.percentiles import Array, effective_samples
 from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
 from rollout_bench.analysis.timed.launches import parts_of
 from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
-from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow
 from rollout_bench.contracts.spec import behind_server
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.scenario import ENGINE
+from rollout_bench.numbers.iterations import columns_of
+from rollout_bench.numbers.registry import NUMBERS
 
 PERCENTILES: Final = {
     "p0p1": 0.1, "p1": 1, "p5": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99,
@@ -307,12 +308,12 @@ def _energy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     """Return the energy of devices during passes, with their memory and without the host; empty if unknown."""
     passes = [it.devices for launch in launches for it in launch.passes if not (it.transition or it.placed)]
     counted = [sum(use.energy_j or 0.0 for use in uses) for uses in passes if uses and _all_counted(uses)]
-    records = [launch.record for launch in launches]
+    columns = [columns_of(launch.record) for launch in launches]
     return _told(
         {
             "pass": (counted, "J"),
-            "per_output_token": ([METRICS["energy_j_per_token"].read(record) for record in records], "J/token"),
-            "share_of_power_limit": ([METRICS["power_limit_share"].read(record) for record in records], "fraction"),
+            "per_output_token": ([NUMBERS["energy_j_per_token"].over(each) for each in columns], "J/token"),
+            "share_of_power_limit": ([NUMBERS["power_limit_share"].over(each) for each in columns], "fraction"),
         }
     )
 

@@ -33,8 +33,7 @@ from rollout_bench.contracts.fields import (
     Weights,
 )
 from rollout_bench.contracts.load import DriftSettings, Harness
-from rollout_bench.contracts.metrics import COMPARED, METRICS, MetricName, Metrics
-from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of, only_mode
+from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
 from rollout_bench.contracts.placed_steps import PlacementSettings
 from rollout_bench.contracts.spec import (
     Isolation,
@@ -47,6 +46,7 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.contracts.starts import StartupSettings
 from rollout_bench.llmd.profiled import WorkloadProfile
+from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName, Metrics
 from rollout_bench.plan.pods import KubernetesSettings
 from rollout_bench.plan.serving import Dataset, Endpoint, OnlineLoad, Slo
 
@@ -137,7 +137,7 @@ class ComparisonSettings(Strict):
     def _of_their_modes(cls, metrics: dict[str, list[MetricName]]) -> dict[str, list[MetricName]]:
         for mode, names in metrics.items():
             for name in names:
-                if (own := only_mode(METRICS[name])) not in ("", mode):
+                if (own := NUMBERS[name].mode) not in ("", mode):
                     raise ValueError(f"{mode}: {name!r} is of mode {own} alone: name it there")
         return metrics
 

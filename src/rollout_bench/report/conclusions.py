@@ -18,9 +18,9 @@ from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
-from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number, percent, plain_percent, ratio, several
+from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.prose import Section, some
 
@@ -77,7 +77,7 @@ def _values(rows: Sequence[Row], collection: Collection) -> list[Section]:
     """Return the section of configurations that are not compared, with the mean of their first metric."""
     lines = []
     for row in rows[:MOST]:
-        metric = METRICS[collection.comparison.metrics_of(row.experiment.mode)[0]]
+        metric = NUMBERS[collection.comparison.metrics_of(row.experiment.mode)[0]]
         values = list(values_of(metric.name, row.used).values())
         lines += (
             [f"{row.name}: {number(metric.factor * mean(values), metric.digits)} {metric.header}."] if values else []
@@ -148,7 +148,7 @@ def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: 
         return ""
     first = [*better, *worse][0]
     metric = next(iter(first.comparisons))
-    of = METRICS[metric]
+    of = NUMBERS[metric]
     factor, _, ends = _ratio(first.comparison).partition(" ")
     text = f"{_side(first, axes)} is {factor} {of.words[0]} as {baseline} {ends}".rstrip()
     text += "" if metric == "output_tokens_per_s" else f" ({of.header})"

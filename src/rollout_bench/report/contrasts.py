@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.partners import EXECUTOR
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
 from rollout_bench.core.numbers import several
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.quants import confounders
 
 
@@ -65,7 +65,7 @@ def contrast(
         name=row.name,
         own=own,
         other=other,
-        metric="" if of_time else METRICS[metric].header,
+        metric="" if of_time else NUMBERS[metric].header,
         factor=1 / found.speedup if of_time and found.speedup else found.speedup,
         interval=tuple(1 / end if end else math.inf for end in reversed(ends)) if of_time else ends,
         comparison=found,

@@ -14,10 +14,10 @@ from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedE
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.axes import name_of
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, first_few, number, several
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import Column, Line, Views, lines_of, speedup_columns, tables_of, view
 from rollout_bench.report.notes import damage, side_lines
@@ -167,7 +167,7 @@ def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
         Column("launches B", "The same of B.", lambda line: str(line["launches"][1])),
     ]
     for metric, speedup in zip(settings.metrics_of(mode), speedup_columns(settings, mode, apart=True), strict=True):
-        name = METRICS[metric].header
+        name = NUMBERS[metric].header
         columns += [
             Column(f"{name} A", f"{name} of each launch; geometric mean over the launches of A.", _value(metric, 1)),
             Column(f"{name} B", "The same of B.", _value(metric, 0)),
@@ -179,7 +179,7 @@ def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
 def _value(metric: MetricName, side: int) -> Callable[[Line], str]:
     def cell(line: Line) -> str:
         sides = line["comparisons"][metric].sides
-        return number(METRICS[metric].factor * sides[side].value) if sides else MISSING
+        return number(NUMBERS[metric].factor * sides[side].value) if sides else MISSING
 
     return cell
 

@@ -13,11 +13,11 @@ from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.metrics import ENERGY, METRICS, MetricName
 from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import devices_of_rate, set_apart
 from rollout_bench.core.numbers import MISSING, count, number, plain_percent, ratio, several
+from rollout_bench.numbers.registry import ENERGY, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 
 UNKNOWN = "unknown"
@@ -69,20 +69,19 @@ def _text(field: str) -> Callable[[Line], str]:
 
 
 def _number(field: str, digits: int = 4, factor: float = 1) -> Callable[[Line], str]:
-    return lambda line: number(None if line[field] is None else factor * line[field], digits)
+    return lambda line: number(None if line.get(field) is None else factor * line[field], digits)
 
 
-def metric_columns(group: str) -> tuple[Column, ...]:
-    """Return the columns of the metrics of `group`, in the order of the registry."""
+def metric_columns(table: str) -> tuple[Column, ...]:
+    """Return the columns of the numbers of `table`, in the order of the registry."""
     return tuple(
         Column(
             of.header,
             of.definition,
-            _number(of.heads, of.digits, of.factor),
-            known=of.heads if of.optional else "",
+            _number(of.name, of.digits, of.factor),
         )
-        for of in METRICS.values()
-        if of.group == group
+        for of in NUMBERS.values()
+        if of.table == table
     )
 
 
@@ -117,7 +116,7 @@ def speedup_columns(
 def _speedup_column(
     metric: MetricName, settings: ComparisonSettings, apart: bool, typical: Collection[MetricName]
 ) -> Column:
-    of = METRICS[metric]
+    of = NUMBERS[metric]
     ratio_of = "Its {} / the baseline's" if of.better == "higher" else "The baseline's {} / its own"
     how = _RATIO_APART if apart else _RATIO_OF_TYPICAL if metric in typical else _RATIO_OF_PAIRS
     return Column(
@@ -211,7 +210,7 @@ LAUNCHES = Column(
 
 _OUTPUT, *FURTHER = metric_columns("throughput")
 
-_PER_DEVICE = METRICS["output_tokens_per_s_per_device"]
+_PER_DEVICE = NUMBERS["output_tokens_per_s_per_device"]
 
 RATES = (
     SETS,
@@ -220,7 +219,7 @@ RATES = (
     Column(
         _PER_DEVICE.header,
         _PER_DEVICE.definition,
-        _number(_PER_DEVICE.heads, _PER_DEVICE.digits),
+        _number(_PER_DEVICE.name, _PER_DEVICE.digits),
         known="several_devices",
     ),
 )

@@ -17,8 +17,8 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.metrics import MetricName
 from rollout_bench.contracts.modes import MODES, Mode, mode_of
+from rollout_bench.numbers.registry import MetricName
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
 from rollout_bench.report.prose import Section

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform
 from rollout_bench.contracts.messages import MessageRow
-from rollout_bench.contracts.metrics import METRICS, Metric
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
+from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.config import Config
 
 LENGTHS: tuple[type[BaseModel], ...] = (Uniform, Normal, LogNormal)
@@ -61,22 +61,12 @@ def records_table() -> str:
     return _csv(("file", *_KEYS), [(file, *row) for file, row in rows if " of " not in file or row not in of_all])
 
 
-def metrics_table() -> str:
-    """Return every metric as CSV: its names, the better direction, its definition."""
-    header = ("metric", "unit", "better", "heading", "of its speed-up", "in summary.csv", "of", "definition")
-    return _csv(header, [_of_metric(metric) for metric in METRICS.values()])
-
-
-def _of_metric(metric: Metric) -> tuple[str, ...]:
-    of = (
-        "times of sequences"
-        if metric.of_sequences
-        else "requests to a server"
-        if metric.of_requests
-        else {"": "every launch", "transition": "transitions", "placed": "placements"}[metric.part]
+def numbers_table() -> str:
+    """Return every number as CSV: its name, the better direction, its definition."""
+    header = ("number", "unit", "better", "heading", "of its speed-up", "mode", "definition")
+    return _csv(
+        header, [(n.name, n.unit, n.better, n.header, n.speedup, n.mode, n.definition) for n in NUMBERS.values()]
     )
-    cells = (metric.name, metric.unit, metric.better, metric.header, metric.speedup, metric.heads)
-    return (*cells, of, metric.definition)
 
 
 def commands_text(helps: dict[str, str], rules: str) -> str:

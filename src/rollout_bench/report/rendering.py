@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rollout_bench.contracts.metrics import COMPARED, METRICS
 from rollout_bench.core.errors import printable
+from rollout_bench.numbers.registry import COMPARED, NUMBERS
 from rollout_bench.report.headings import FLAGS, SETS, SETTING, View, Views
 from rollout_bench.report.prose import Section
 
@@ -28,7 +28,7 @@ _NAME_WIDTH, _NARROW_NAME_WIDTH, _FLAGS_WIDTH = 28, 13, 17
 _SPEEDUP_WIDTH, _ONE_OF_SPEEDUPS_WIDTH = 34, 18
 """Longer words are folded, so that the numbers stay visible beside a long model name."""
 
-_SPEEDUPS = {METRICS[name].speedup for name in COMPARED}
+_SPEEDUPS = {NUMBERS[name].speedup for name in COMPARED}
 
 _ROOM = 10_000
 """More than any table needs: tables are never squeezed, since this would cut numbers."""

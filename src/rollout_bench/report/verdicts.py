@@ -17,8 +17,8 @@ from rollout_bench.analysis.timed.comparison import (
 from rollout_bench.analysis.timed.pairs import Way
 from rollout_bench.analysis.timed.partners import Group
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.core.mappings import grouped
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
 
@@ -61,7 +61,7 @@ def verdict_values(
             {
                 way
                 for _, metric, each in _with_metric(rows)
-                if each.of_passes or METRICS[metric].of_passes
+                if each.of_passes or NUMBERS[metric].top
                 for way in each.ways
             }
         ),
@@ -118,4 +118,4 @@ def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Comparison]]:
 
 
 def _of(row: Row, metric: MetricName) -> str:
-    return f", {METRICS[metric].speedup}" if len(row.comparisons) > 1 else ""
+    return f", {NUMBERS[metric].speedup}" if len(row.comparisons) > 1 else ""

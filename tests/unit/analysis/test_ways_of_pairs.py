@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from synthetic_records import make_block, make_plan, make_record, make_spec, sav
 from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, compare_launches, judge
-from rollout_bench.analysis.timed.launches import LaunchMeasures
+from rollout_bench.analysis.timed.launches import LaunchMeasures, Pass
 from rollout_bench.analysis.timed.pairs import WAYS, Pair, Way, of_one_way
 from rollout_bench.contracts.record import Record
 from rollout_bench.plan.config import ComparisonSettings, Precision
@@ -50,17 +49,16 @@ def test_the_choice_looks_at_no_ratio(pairs: dict[int, Pair], factor: float) -> 
 def launch_of(launch: int, way: Way, log_rate: float) -> LaunchMeasures:
     """Return a launch whose pairs with its like are of `way`."""
     elapsed_s = math.exp(-log_rate)
-    passes = [SimpleNamespace(output_tokens=1, elapsed_s=elapsed_s, round=number) for number in range(5)]
+    passes = [Pass(number, number, {"output_tokens": 1, "elapsed_s": elapsed_s}) for number in range(5)]
     return LaunchMeasures(
         launch=launch,
         values={RATE: 1 / elapsed_s},
-        iteration_output_tokens_per_s=(),
         warmup_output_tokens_per_s=(),
         kv_cache_tokens=None,
         kv_cache_sequences=None,
         weights_bytes=None,
         flags=(),
-        passes=cast("Any", tuple(passes)),
+        passes=tuple(passes),
         block=str(launch) if way == "rounds" else None,
         automatic=way != "launches",
     )

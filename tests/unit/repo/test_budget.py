@@ -9,22 +9,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 4609,
+    "analysis": 4616,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 578,
-    "contracts": 1597,
+    "contracts": 1484,
     "core": 673,
-    "exchange": 414,
+    "exchange": 415,
     "llmd": 1059,
     "measure": 8713,
+    "numbers": 86,
     "plan": 2650,
-    "report": 3071,
+    "report": 3067,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15328,
+    "tests": 15317,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -33,9 +33,10 @@ from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.analysis.timed.latencies import distributions, pass_times_of, pool_sequences
 from rollout_bench.analysis.timed.launches import parts_of
 from rollout_bench.analysis.timed.rows import Row, cost_line, rows_of
-from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, ReplicaPass
 from rollout_bench.contracts.store import record_path, sequences_path, write_record, write_scores
+from rollout_bench.numbers.iterations import columns_of
+from rollout_bench.numbers.registry import NUMBERS
 
 STEADY, AS_STEADY = (1.0, 1.004, 0.997, 0.999), (0.998, 1.003, 1.001, 0.998)
 """What a launch's rate is times: those of a baseline, and those of what is compared with it."""
@@ -122,7 +123,7 @@ def test_energy_is_of_all_devices_or_of_none() -> None:
     def told(devices: Sequence[list[DeviceUse]]) -> list[float | None]:
         passes = [i.model_copy(update={"devices": d}) for i, d in zip(record.iterations, devices, strict=True)]
         names = ("energy_j_per_token", "device_power_w", "power_limit_share")
-        return [METRICS[name].read(record.model_copy(update={"iterations": passes})) for name in names]  # type: ignore[index]
+        return [NUMBERS[name].over(columns_of(record.model_copy(update={"iterations": passes}))) for name in names]
 
     assert told(uses) == pytest.approx([2800 / 2048, 2800 / 8, 350 / 700])
     assert told([*uses[:2], [use(800), use(None, None)]])[0] is None

@@ -20,10 +20,10 @@ from rollout_bench.analysis.inside.overview import look
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path, write_failure
 from rollout_bench.core.numbers import number
+from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.figures.pictures import pictures_of
 from rollout_bench.report.parts import Findings
@@ -112,13 +112,13 @@ def test_the_order_of_experiments_does_not_matter(mode: str, tmp_path: Path) -> 
 def test_a_table_shows_what_the_file_has(mode: str, tmp_path: Path) -> None:
     found = summary_of(tmp_path, made(mode, tmp_path))
     lines = files_of(found)["summary.csv"]
-    metrics = {metric.header: metric for metric in METRICS.values()}
+    metrics = {metric.header: metric for metric in NUMBERS.values()}
     for table in found.views.tables:
         for place, column in enumerate(table.columns):
             metric = metrics.get(column.header)
             whole = len(table.cells) == len(lines) and "sweep" not in table.title
-            if metric is not None and whole and metric.heads in lines[0]:
-                values = [metric.factor * float(line[metric.heads]) for line in lines if line[metric.heads]]
+            if metric is not None and whole and metric.name in lines[0]:
+                values = [metric.factor * float(line[metric.name]) for line in lines if line[metric.name]]
                 shown = [cells[place] for cells in table.cells if cells[place] != "-"]
                 assert shown == [number(value, metric.digits) for value in values], column.header
 

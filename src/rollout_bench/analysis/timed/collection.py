@@ -18,7 +18,6 @@ from rollout_bench.analysis.timed.experiments import (
 )
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
-from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record
 from rollout_bench.contracts.side_files import read_sequences
@@ -37,6 +36,7 @@ from rollout_bench.contracts.store import (
 )
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
+from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
 
@@ -51,7 +51,8 @@ def with_sequences(
     """
 
     def wanted(mode: str) -> bool:
-        return mode_of(mode).has_loads or any(METRICS[metric].of_sequences for metric in comparison.metrics_of(mode))
+        metrics = comparison.metrics_of(mode)
+        return mode_of(mode).has_loads or any(NUMBERS[metric].of == "sequences" for metric in metrics)
 
     return tuple(_with_sequences(results, e) if e.records and wanted(e.mode) else e for e in experiments)
 

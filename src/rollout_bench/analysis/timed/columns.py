@@ -22,8 +22,8 @@ from rollout_bench.analysis.timed.rows import (
     metrics_line,
     service_line,
 )
-from rollout_bench.contracts.metrics import ENERGY, METRICS
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.numbers.registry import ENERGY, NUMBERS
 
 MAIN_METRIC = "output_tokens_per_s"
 """The metric whose comparison columns have no prefix."""
@@ -57,7 +57,7 @@ _ALL: dict[str, str] = {
     "pairs": "Int64",
     "baseline_launches": "Int64",
     "verdict": "string",
-    **{m.heads: "Float64" for m in METRICS.values() if not m.in_rows and m.name != MAIN_METRIC},
+    **{name: "Float64" for name, number in NUMBERS.items() if not number.of and name != MAIN_METRIC},
     "kv_cache_dtype": "string",
     "kv_cache_bytes_per_token": "Int64",
     "kv_cache_tokens": "Int64",
@@ -69,13 +69,15 @@ _ALL: dict[str, str] = {
     "flags": "string",
 }
 
-SEQUENCE_COLUMNS = {m.heads: "Float64" for m in METRICS.values() if m.of_sequences}
+SEQUENCE_COLUMNS = {name: "Float64" for name, number in NUMBERS.items() if number.of == "sequences"}
 """Columns of metrics that are included only if they are compared."""
 
 IN_BLOCKS = ("speedup_of_totals", OF_BLOCKS)
 """Columns of comparisons by iteration, and of launches measured in blocks; for any metric."""
 
-OF_PARTS = {m.heads: "Float64" for m in METRICS.values() if m.part or m.group == ENERGY}
+OF_PARTS = {
+    name: "Float64" for name, number in NUMBERS.items() if not number.of and (number.mode or number.table == ENERGY)
+}
 """Columns that only cycles, placements, or launches with known energy have."""
 
 OF_CACHE = ("kv_cache_dtype", "kv_cache_bytes_per_token")
@@ -105,7 +107,7 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
         if metric != MAIN_METRIC
     }
     has_loads = any(mode_of(row.experiment.mode).has_loads for row in rows)
-    compared = {METRICS[metric].heads for row in rows for metric in row.comparisons}
+    compared = {metric for row in rows for metric in row.comparisons}
     of_sequences = {name: kind for name, kind in SEQUENCE_COLUMNS.items() if name in compared}
     of_requests = REQUEST_COLUMNS | SERVICE_COLUMNS if has_loads else {}
     of_replicas = {found.row.experiment.place: replica_line(found) for found in replicated(rows)}

@@ -36,7 +36,7 @@ from rollout_bench.analysis.timed.pairs import (
     typical,
     typical_value,
 )
-from rollout_bench.contracts.metrics import ENERGY, METRICS, MetricName
+from rollout_bench.numbers.registry import ENERGY, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 
 Verdict = Literal["faster", "slower", "irrelevant", "undetected", "unknown"]
@@ -196,11 +196,11 @@ def compare_launches(
         return wrong
     both = partners(*sides)
     idle = [launch for launch, pair in both.items() if any(has_idle_pass(metric, side) for side in pair)]
-    if idle and not METRICS[metric].of_sequences:
-        lacks = "has no energy" if METRICS[metric].group == ENERGY else "generated nothing"
+    if idle and NUMBERS[metric].of != "sequences":
+        lacks = "has no energy" if NUMBERS[metric].table == ENERGY else "generated nothing"
         reason = f"in launch {idle[0]} a pass, its own or its baseline's, {lacks}"
         return Comparison(verdict="unknown", reason=reason)
-    better = 1 if METRICS[metric].better == "higher" else -1
+    better = 1 if NUMBERS[metric].better == "higher" else -1
     told = {launch: pair_of(metric, *sides_of, whole=bool(idle)) for launch, sides_of in both.items()}
     there = {launch: pair for launch, pair in told.items() if pair is not None}
     found = of_one_way(there, MIN_PAIRS)
@@ -264,9 +264,9 @@ def compare_launches_apart(
 
     Typical iterations are compared if every launch of both sides has them (`pairs.typical`), else the launches' values.
     """
-    of = METRICS[metric]
+    of = NUMBERS[metric]
     sides = [[launch for launch in side if metric in launch.values] for side in (own, theirs)]
-    alike = of.in_passes and all(typical(one) and not has_idle_pass(metric, one) for side in sides for one in side)
+    alike = bool(of.top) and all(typical(one) and not has_idle_pass(metric, one) for side in sides for one in side)
     values, baseline = (
         {each.launch: typical_value(metric, each) for each in side} if alike else values_of(metric, side)
         for side in sides

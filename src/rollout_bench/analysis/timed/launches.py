@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of, mean_anatomy
+from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of
 from rollout_bench.analysis.timed.experiments import invalid_codes
 from rollout_bench.analysis.timed.service import Requests, Service, service_of
 from rollout_bench.contracts.load import KEPT_UP
-from rollout_bench.contracts.metrics import METRICS, MetricName
-from rollout_bench.contracts.record import CacheFacts, Flag, Iteration, Record
+from rollout_bench.contracts.record import CacheFacts, Flag, Record
 from rollout_bench.contracts.spec import behind_server
+from rollout_bench.numbers.iterations import columns_of
+from rollout_bench.numbers.number import Columns, Number
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.serving import Slo
 
 NO_LIMITS = Slo()
 
 
 @dataclass(frozen=True)
+class Pass:
+    """A measured iteration: its number in the launch, its round in a block, and its amounts."""
+
+    index: int
+    round: int | None
+    columns: Columns
+
+
+@dataclass(frozen=True)
 class LaunchMeasures:
     """Numbers of one launch.
 
-    `values` has each known metric by its name. `iteration_output_tokens_per_s` has one value per measured iteration,
-    and `warmup_output_tokens_per_s` has one per warm-up iteration, only for figures. `service` has the service metrics
-    of an online launch; None offline or without a side file. `paired` is False if it is not a fair pair with its
-    partner in the baseline.
-
-    `passes` are the measured iterations. `block` is the id of the block of interleaved engines, or None. `automatic` is
+    `values` has each known number by its name, and `passes` are the measured iterations.
+    `warmup_output_tokens_per_s` has one value per warm-up iteration, only for figures. `service` has the service of an
+    online launch; None offline or without a side file. `paired` is False if it is not a fair pair with its
+    partner in the baseline. `block` is the id of the block of interleaved engines, or None. `automatic` is
     whether `iterations: auto` set the number of iterations. `kv_cache` is None if it could not be inspected.
-    `anatomies` has the iterations with known times of sequences, by their index.
     """
 
     launch: int
-    values: Mapping[MetricName, float]
-    iteration_output_tokens_per_s: tuple[float, ...]
+    values: Mapping[str, float]
     warmup_output_tokens_per_s: tuple[float, ...]
     kv_cache_tokens: int | None
     kv_cache_sequences: int | None
@@ -41,16 +48,20 @@ class LaunchMeasures:
     flags: tuple[Flag, ...]
     paired: bool = True
     service: Service | None = None
-    passes: tuple[Iteration, ...] = ()
+    passes: tuple[Pass, ...] = ()
     block: str | None = None
     automatic: bool = False
     kv_cache: CacheFacts | None = None
-    anatomies: Mapping[int, Anatomy] = field(default_factory=dict)
 
     @property
     def output_tokens_per_s(self) -> float:
-        """Output tokens per second, the metric that every launch has."""
+        """Output tokens per second, the number that every launch has."""
         return self.values["output_tokens_per_s"]
+
+    @property
+    def iteration_output_tokens_per_s(self) -> tuple[float, ...]:
+        """Output tokens per second of each measured iteration, over all samples."""
+        return tuple(each.columns["output_tokens"] / each.columns["elapsed_s"] for each in self.passes)
 
     @property
     def valid(self) -> bool:
@@ -68,9 +79,12 @@ def measure(
     """
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     service = None if requests is None else service_of(requests, measured, slo)
-    anatomies = {each.index: anatomy_of(each) for each in times}
-    anatomy = mean_anatomy(list(anatomies.values())) if times else None
-    of_rows = {name: value for found in (service, anatomy) if found for name, value in vars(found).items()}
+    anatomies = {each.index: _known(anatomy_of(each)) for each in times}
+    passes = tuple(
+        Pass(iteration.index, iteration.round, columns | anatomies.get(iteration.index, {}))
+        for iteration, columns in zip(measured, columns_of(record), strict=True)
+    )
+    of_requests = {} if service is None else _known(service)
     tokens = record.engine.kv_cache_tokens
     sequence_tokens = sum(record.spec.workload.longest_pair)
     weights = record.engine.weights_bytes_by_dtype
@@ -78,27 +92,32 @@ def measure(
         launch=record.launch,
         values={
             name: value
-            for name, metric in METRICS.items()
-            if (value := of_rows.get(name) if metric.in_rows else metric.read(record)) is not None
+            for name, number in NUMBERS.items()
+            if (value := _value(number, record, passes, of_requests)) is not None
         },
-        iteration_output_tokens_per_s=tuple(map(output_rate, measured)),
-        warmup_output_tokens_per_s=tuple(output_rate(it) for it in record.iterations if it.warmup),
+        warmup_output_tokens_per_s=tuple(it.output_tokens / it.elapsed_s for it in record.iterations if it.warmup),
         kv_cache_tokens=tokens,
         kv_cache_sequences=None if tokens is None or not sequence_tokens else tokens // sequence_tokens,
         weights_bytes=None if weights is None else sum(weights.linear.values()) + sum(weights.other.values()),
         flags=tuple(record.validity),
         service=service,
-        passes=tuple(measured),
+        passes=passes,
         block=None if record.block is None else record.block.id,
         automatic=record.spec.measuring.iterations == "auto",
         kv_cache=record.engine.kv_cache,
-        anatomies=anatomies,
     )
 
 
-def output_rate(iteration: Iteration) -> float:
-    """Return the output tokens per second of one iteration, over all samples."""
-    return iteration.output_tokens / iteration.elapsed_s
+def _known(numbers: Anatomy | Service) -> dict[str, float]:
+    return {name: value for name, value in vars(numbers).items() if value is not None}
+
+
+def _value(number: Number, record: Record, passes: Sequence[Pass], of_requests: Columns) -> float | None:
+    if number.read is not None:
+        return number.read(record)
+    if number.top:
+        return number.over(each.columns for each in passes)
+    return of_requests.get(number.name)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Literal
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import TimedExperiment, launched
-from rollout_bench.analysis.timed.launches import LaunchMeasures
-from rollout_bench.contracts.metrics import METRICS, MetricName
-from rollout_bench.contracts.record import Flag, Iteration, Placement
+from rollout_bench.analysis.timed.launches import LaunchMeasures, Pass
+from rollout_bench.contracts.record import Flag, Placement
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 
 TRIMMED = 0.2
 """Share of the smallest values, and the same share of the largest, that a typical value leaves out."""
@@ -74,7 +74,7 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whol
         ValueError: an iteration or a launch has a value that is not above zero.
     """
     same_block = own.block is not None and own.block == other.block
-    if whole or not METRICS[metric].in_passes:
+    if whole or not NUMBERS[metric].top:
         return Pair(math.log(own.values[metric]) - math.log(other.values[metric]), "launches")
     if same_block:
         mine, theirs = by_round(metric, own), by_round(metric, other)
@@ -118,7 +118,8 @@ def has_idle_pass(metric: MetricName, launch: LaunchMeasures) -> bool:
 
     Examples: nothing was generated, the times of its sequences are unknown, or its tail is 0 s long.
     """
-    return METRICS[metric].in_passes and any(not _over(metric, [(launch, each)]) > 0 for each in launch.passes)
+    number = NUMBERS[metric]
+    return bool(number.top) and any(not (number.over([each.columns]) or 0) > 0 for each in launch.passes)
 
 
 def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, LaunchMeasures]]) -> float | None:
@@ -128,14 +129,12 @@ def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, La
     typical ratio leaves out. For launches of one block, only rounds that both have are used. Return None without pairs,
     and for metrics of launches only.
     """
-    sides = [(launches, _passes(*launches)) for launches in pairs]
-    if not METRICS[metric].in_passes or not sides:
-        return None
-    own, theirs = ([(both[side], each) for both, passes in sides for each in passes[side]] for side in (0, 1))
-    return _over(metric, own) / _over(metric, theirs)
+    sides = zip(*(_passes(*launches) for launches in pairs), strict=True)
+    values = [NUMBERS[metric].over(each.columns for passes in side for each in passes) for side in sides]
+    return values[0] / values[1] if len(values) == 2 and values[0] and values[1] else None
 
 
-def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Iteration], Sequence[Iteration]]:
+def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Pass], Sequence[Pass]]:
     """Return the comparable iterations of both launches: in one block, iterations of rounds that both have."""
     if own.block is None or own.block != other.block:
         return own.passes, other.passes
@@ -154,15 +153,7 @@ def partners(
 
 
 def _logs(metric: MetricName, launch: LaunchMeasures) -> list[float]:
-    return [math.log(_over(metric, [(launch, each)])) for each in launch.passes]
-
-
-def _over(metric: MetricName, passes: Sequence[tuple[LaunchMeasures, Iteration]]) -> float:
-    """Return `metric` over `passes`, each with its launch; an iteration without times of its sequences counts as 0."""
-    of_passes = METRICS[metric].of_passes
-    if of_passes is None:
-        return mean([getattr(launch.anatomies.get(each.index), metric, None) or 0.0 for launch, each in passes])
-    return of_passes([each for _, each in passes])
+    return [math.log(NUMBERS[metric].over([each.columns]) or 0) for each in launch.passes]
 
 
 SLACK_S = 600.0

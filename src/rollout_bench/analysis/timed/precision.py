@@ -25,8 +25,8 @@ from rollout_bench.analysis.timed.partners import (
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import AXES
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Block
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
 OF_THE_MOMENT = {"cpu_steal", "cpu_shared", "memory_pressure"}
@@ -240,7 +240,7 @@ def _deciding(
     point = experiment.records[0].iterations[0].point
     if not at_a_rate(point) or fell_behind(launches):
         return metrics[0]
-    return next((metric for metric in metrics if not METRICS[metric].set_by_load), metrics[0])
+    return next((metric for metric in metrics if not NUMBERS[metric].set_by_load), metrics[0])
 
 
 def _spoilt(launches: Iterable[LaunchMeasures]) -> frozenset[int]:

@@ -36,9 +36,9 @@ from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import behind_server, single_times
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -216,12 +216,12 @@ def _comparison(
 ) -> Comparison:
     if against.other is None:
         return against.instead
-    of = METRICS[metric]
+    of = NUMBERS[metric]
     valid = [launch for launch in measured[experiment.place] if launch.valid]
     wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
     if of.set_by_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
         return Comparison(reason=SET_BY_LOAD)
-    if of.in_rows and not (values_of(metric, valid) and values_of(metric, wanted)):
+    if of.of and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=_why_without(metric, experiment, collection))
     if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=STARTED_TOGETHER)
@@ -289,9 +289,9 @@ def _point(experiment: TimedExperiment) -> LoadPoint | None:
 def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Collection) -> str:
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
-    if METRICS[metric].of_sequences and not single_times(experiment.records[0].spec):
-        return f"no {METRICS[metric].header}: requests: per_prompt keeps no times of single sequences"
-    return f"no {METRICS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
+    if NUMBERS[metric].of == "sequences" and not single_times(experiment.records[0].spec):
+        return f"no {NUMBERS[metric].header}: requests: per_prompt keeps no times of single sequences"
+    return f"no {NUMBERS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
 
 
 PARTS = ("process_s", "import_s", "init_s", "server_start_s", "warmup_s", "waited_s", "measured_s", "other_s")
@@ -344,7 +344,7 @@ def _reported(records: list[Record], part: str) -> float | None:
 SERVICE_COLUMNS: dict[str, str] = {
     "request_rate": "string",
     "concurrency": "Int64",
-    **{metric.heads: "Float64" for metric in METRICS.values() if metric.of_requests},
+    **{name: "Float64" for name, number in NUMBERS.items() if number.of == "requests"},
     "failed_share": "Float64",
     "incomplete_share": "Float64",
     "in_flight_most": "Int64",
@@ -354,8 +354,8 @@ SERVICE_COLUMNS: dict[str, str] = {
 
 
 def metrics_line(row: Row) -> dict[str, object]:
-    """Return the mean of each metric over the valid launches that have it, by its column; None if none has it."""
-    known = {metric.heads: list(values_of(name, row.used).values()) for name, metric in METRICS.items()}
+    """Return the mean of each metric over the valid launches that have it, by its name; None if none has it."""
+    known = {name: list(values_of(name, row.used).values()) for name in NUMBERS}
     return {column: mean(values) if values else None for column, values in known.items()}
 
 

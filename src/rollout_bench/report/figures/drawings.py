@@ -19,9 +19,9 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.cycles import PartName
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.messages import Link
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.tables.drift_tables import scored_text
@@ -132,7 +132,7 @@ def speedup(findings: Findings) -> Chart | None:
         compared = [(row, row.comparisons[metric]) for row in own if not row.comparisons[metric].is_baseline]
         if any(comparison.speedup is not None for _, comparison in compared):
             bars = [_ratio(row, one, metric, colours, own) for row, one in compared]
-            axis = f"{METRICS[metric].speedup} (times {name})"
+            axis = f"{NUMBERS[metric].speedup} (times {name})"
             panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
             told += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
     if not panels:
@@ -156,7 +156,7 @@ def _ratio(row: Row, one: Comparison, metric: MetricName, colours: Mapping[str, 
 
 
 def _word(one: Comparison, metric: MetricName) -> str:
-    _, better, worse = METRICS[metric].words
+    _, better, worse = NUMBERS[metric].words
     if one.verdict in ("faster", "slower"):
         return better if one.verdict == "faster" else worse
     return VERDICTS[one.verdict or "unknown"]

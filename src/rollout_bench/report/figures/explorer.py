@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from rollout_bench.analysis.timed.rows import Row, metrics_line
-from rollout_bench.contracts.metrics import METRICS
+from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.report.figures.drawings import row_colours
 from rollout_bench.report.parts import Findings
 
@@ -19,7 +19,7 @@ def explorer_data(findings: Findings) -> str:
     known = {name for row in rows for launch in row.launches for name in launch.values}
     numbers = [
         {"name": name, "header": of.header, "factor": of.factor, "digits": of.digits}
-        for name, of in METRICS.items()
+        for name, of in NUMBERS.items()
         if name in known
     ]
     colour = row_colours(findings)
@@ -39,7 +39,7 @@ def _row(row: Row, colour: str) -> dict[str, object]:
         "label": row.label,
         "colour": colour,
         "baseline": "" if other is None else f"{other.quant} {other.setting}".removesuffix(" default"),
-        "means": {name: mean for name, of in METRICS.items() if (mean := means[of.heads]) is not None},
+        "means": {name: mean for name, mean in means.items() if mean is not None},
         "launches": [
             {"launch": each.launch, "valid": each.valid, "flags": [f.code for f in each.flags], "values": each.values}
             for each in row.launches

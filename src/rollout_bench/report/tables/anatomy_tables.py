@@ -12,10 +12,10 @@ from rollout_bench.analysis.timed.balance import replicated
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import Mode, mode_of
 from rollout_bench.contracts.spec import behind_server, lengths_differ
 from rollout_bench.core.numbers import MISSING, number, ratio
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.report.headings import Column, Line, View, view
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.prose import Section, sections
@@ -45,7 +45,7 @@ def _of(name: str, digits: int = 3, factor: float = 1) -> Callable[[Line], str]:
 
 
 def _metric(name: MetricName, cell: Callable[[Line], str] | None = None) -> Column:
-    return Column(METRICS[name].header, METRICS[name].definition, cell or _of(name))
+    return Column(NUMBERS[name].header, NUMBERS[name].definition, cell or _of(name))
 
 
 def _tail(line: Line) -> str:
@@ -148,7 +148,7 @@ def _tells(findings: Findings, rows: Sequence[Row]) -> bool:
             told = not row.used and lengths_differ(row.experiment.records[0].spec)
         else:
             differ = found.length_min < found.length_max or (found.tail_share or 0) > HEAVY
-            told = differ or any(METRICS[metric].of_sequences for metric in row.comparisons)
+            told = differ or any(NUMBERS[metric].of == "sequences" for metric in row.comparisons)
         if told:
             return True
     return False
@@ -196,7 +196,7 @@ def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, st
         one, other = row.comparisons[whole], row.comparisons[FRONT]
         says, says_other = _said(one), _said(other)
         if one.speedup and other.speedup and says and says_other and says != says_other:
-            yield row.name, METRICS[whole].header, says, one.speedup, says_other, other.speedup
+            yield row.name, NUMBERS[whole].header, says, one.speedup, says_other, other.speedup
 
 
 def _said(comparison: Comparison) -> str:

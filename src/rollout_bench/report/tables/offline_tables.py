@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.metrics import METRICS
 from rollout_bench.contracts.modes import OFFLINE, Mode
+from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.report.headings import (
     COST,
     ENGINE,
@@ -55,7 +55,11 @@ def compared_columns(findings: Findings, mode: Mode, *, of_parts: bool) -> list[
     settings = findings.collection.comparison
     columns = speedup_columns(settings, mode.name, typical=findings.typical(mode))
     metrics = settings.metrics_of(mode.name)
-    return [column for metric, column in zip(metrics, columns, strict=True) if bool(METRICS[metric].part) == of_parts]
+    return [
+        column
+        for metric, column in zip(metrics, columns, strict=True)
+        if (NUMBERS[metric].mode == mode.name) == of_parts
+    ]
 
 
 def _views(

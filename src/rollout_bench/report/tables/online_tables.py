@@ -12,10 +12,10 @@ from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.rows import OF_SERVERS, Row, metrics_line
 from rollout_bench.analysis.timed.service import Service
 from rollout_bench.contracts.axes import names_of
-from rollout_bench.contracts.metrics import METRICS, MetricName
 from rollout_bench.contracts.modes import ONLINE, mode_of
 from rollout_bench.core.numbers import MISSING, number, plain_percent
 from rollout_bench.core.saturation import LONG
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import (
     COST,
@@ -227,7 +227,7 @@ def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
 
 
 def _sweep_columns() -> tuple[Column, ...]:
-    means = [with_interval(field, METRICS[field].header, "") for field in SWEPT]
+    means = [with_interval(field, NUMBERS[field].header, "") for field in SWEPT]
     return (
         Column("load", "", lambda line: line["load"], words=True),
         *metric_columns("load"),

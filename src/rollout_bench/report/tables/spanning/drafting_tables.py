@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.record import Drafting
+from rollout_bench.contracts.record import Drafting, Iteration
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.report.headings import Column, Line, View, tables_of, view
@@ -76,7 +76,7 @@ def drafting_part(findings: Findings) -> SummaryPart:
 
 def _drafted(row: Row) -> Drafting | None:
     """Return the sum of drafts over all measured iterations of valid launches; None if any is unknown."""
-    return Drafting.together([iteration.drafting for launch in row.used for iteration in launch.passes])
+    return Drafting.together([iteration.drafting for iteration in _measured(row)])
 
 
 def _method_of(spec: Spec) -> str:
@@ -89,8 +89,8 @@ def _method_of(spec: Spec) -> str:
     return f"{method}, {tokens} tokens" if tokens else str(method)
 
 
-def _output_tokens(row: Row) -> int:
-    return sum(iteration.output_tokens for launch in row.used for iteration in launch.passes)
+def _measured(row: Row) -> list[Iteration]:
+    return [i for record in row.experiment.records if record.valid for i in record.iterations if not i.warmup]
 
 
 def _line(row: Row, done: Drafting) -> Line:
@@ -105,7 +105,7 @@ def _line(row: Row, done: Drafting) -> Line:
         "accepted_share": done.accepted_tokens / done.draft_tokens if done.draft_tokens else None,
         "by_position": [accepted / done.drafts for accepted in done.accepted_by_position] if done.drafts else [],
         "tokens_per_draft": 1 + done.accepted_tokens / done.drafts if done.drafts else None,
-        "drafted_share": done.accepted_tokens / max(1, _output_tokens(row)),
+        "drafted_share": done.accepted_tokens / max(1, sum(iteration.output_tokens for iteration in _measured(row))),
     }
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.metrics import ENERGY, METRICS, MetricName
 from rollout_bench.contracts.modes import MODES, Mode, mode_of
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few
+from rollout_bench.numbers.registry import ENERGY, NUMBERS, MetricName
 from rollout_bench.report.headings import ENERGY_USED, Column, Line, View, speedup_columns, view
 from rollout_bench.report.parts import ENERGY_COMPARED, Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
@@ -43,7 +43,7 @@ def energy_part(findings: Findings) -> SummaryPart:
 def _asked(findings: Findings) -> bool:
     settings = findings.collection.comparison
     modes = {row.experiment.mode for row in findings.rows}
-    return any(METRICS[metric].group == ENERGY for mode in modes for metric in settings.metrics_of(mode))
+    return any(NUMBERS[metric].table == ENERGY for mode in modes for metric in settings.metrics_of(mode))
 
 
 def _repeats(row: Row) -> bool:
@@ -95,7 +95,7 @@ def _frame(findings: Findings) -> pd.DataFrame:
         if not (_repeats(row) and values_of(_ENERGY, row.used)):
             continue
         line: Line = {"mode": row.experiment.mode, "platform": row.experiment.platform, **row.axes}
-        line |= {name: _mean(name, row) for name in METRICS if METRICS[name].group == ENERGY and _has(name, row)}
+        line |= {name: _mean(name, row) for name in NUMBERS if NUMBERS[name].table == ENERGY and _has(name, row)}
         for metric in ENERGY_COMPARED:
             found = row.comparisons[metric]
             verdict = "baseline" if found.is_baseline else found.verdict

@@ -1,0 +1,64 @@
+"""The amounts of each measured iteration, which numbers are ratios of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollout_bench.contracts.record import Iteration, Record
+from rollout_bench.contracts.spec import devices_of_rate
+from rollout_bench.numbers.number import ONE
+
+
+def columns_of(record: Record) -> list[dict[str, float]]:
+    """Return the columns of each measured iteration of `record`, as far as its own file has them."""
+    measured = [iteration for iteration in record.iterations if not iteration.warmup]
+    devices = devices_of_rate(record.spec)
+    return [
+        _generated(iteration, devices) | _after(iteration) | energy
+        for iteration, energy in zip(measured, _energies(measured), strict=True)
+    ]
+
+
+def _generated(iteration: Iteration, devices: int) -> dict[str, float]:
+    return {
+        ONE: 1,
+        "elapsed_s": iteration.elapsed_s,
+        "device_s": iteration.elapsed_s * devices,
+        "output_tokens": iteration.output_tokens,
+        "total_tokens": iteration.prompt_tokens + iteration.output_tokens,
+        "requests": iteration.requests,
+        "sequences": iteration.sequences,
+    }
+
+
+def _after(iteration: Iteration) -> dict[str, float]:
+    if iteration.placed is not None:
+        return {"placed_s": iteration.whole_s}
+    if iteration.transition is not None:
+        return {"transition_s": iteration.transition.elapsed_s, "whole_s": iteration.whole_s}
+    return {}
+
+
+def _energies(measured: Sequence[Iteration]) -> list[dict[str, float]]:
+    """Return the energy of each iteration; nothing unless the energy of all is known and not zero.
+
+    Cycles and placements have none: their readings include proofs, which may be a third of the energy.
+    """
+    nothing: list[dict[str, float]] = [{} for _ in measured]
+    if any(it.transition or it.placed or not it.devices for it in measured):
+        return nothing
+    if any(use.energy_j is None for it in measured for use in it.devices or ()):
+        return nothing
+    found = [_energy(it) for it in measured]
+    return found if sum(each["energy_j"] for each in found) else nothing
+
+
+def _energy(iteration: Iteration) -> dict[str, float]:
+    uses = iteration.devices or []
+    found = {
+        "energy_j": sum(use.energy_j or 0 for use in uses),
+        "window_s": sum(use.window_s or 0 for use in uses),
+    }
+    if all(use.power_limit_w for use in uses):
+        found["allowed_j"] = sum((use.power_limit_w or 0) * (use.window_s or 0) for use in uses)
+    return found

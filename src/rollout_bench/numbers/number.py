@@ -1,0 +1,65 @@
+"""A number of a launch, and its value over iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rollout_bench.contracts.record import Record
+
+Columns = Mapping[str, float]
+"""Amounts of one iteration by name, such as `output_tokens` or `elapsed_s`; unknown ones are missing."""
+
+ONE = "iterations"
+"""The column that is 1 in each iteration: over it, a sum becomes a mean."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a launch; a row has its mean over valid launches, and if one direction is better, its speed-up.
+
+    With `top`, it is sum(top) / sum(bottom) over measured iterations, so that single iterations and all launches
+    together have it too. With `read`, only launches have it. With neither, it is computed from a launch's requests.
+
+    Args:
+        name: in configs, summary.csv and summary.html; it ends with the unit.
+        unit: of the value; empty for a count.
+        header: of its column in a table, and its name in a sentence.
+        definition: at the foot of the summary and in the reference.
+        better: the better direction; empty for a number without a verdict.
+        top: column of iterations that is summed.
+        bottom: column of iterations whose sum divides it.
+        read: function of a record with at least one measured iteration; returns None if unknown.
+        of: times that it is computed from, which are in a side file; empty if the record has all of it.
+        mode: the only mode that has it; empty for all modes.
+        table: the table that shows it; empty if only files and the explorer have it.
+        speedup: header of its speed-up's column; empty if neither direction is better.
+        words: words for a ratio, for better and for worse.
+        set_by_load: whether a load with arrival times determines it, as long as the server keeps up.
+        factor: factor from the value to the unit in `header`, such as seconds to milliseconds.
+        digits: significant digits in tables.
+    """
+
+    name: str
+    unit: str
+    header: str
+    definition: str
+    better: Literal["higher", "lower", ""] = ""
+    top: str = ""
+    bottom: str = ONE
+    read: Callable[[Record], float | None] | None = None
+    of: Literal["", "sequences", "requests"] = ""
+    mode: str = ""
+    table: str = ""
+    speedup: str = ""
+    words: tuple[str, str, str] = ("as fast", "faster", "slower")
+    set_by_load: bool = False
+    factor: float = 1
+    digits: int = 4
+
+    def over(self, iterations: Iterable[Columns]) -> float | None:
+        """Return the value over `iterations`; None if none of them has both columns, or if the divisor is zero."""
+        there = [columns for columns in iterations if self.top in columns and self.bottom in columns]
+        bottom = sum(columns[self.bottom] for columns in there)
+        return sum(columns[self.top] for columns in there) / bottom if bottom else None
