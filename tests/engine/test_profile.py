@@ -11,8 +11,9 @@ import pytest
 from launching import HAS_AMX, Launching, online_spec
 from workspace import TINY, Workspace
 
-from rollout_bench.analysis.inside.profiles import events_of, of_their_windows
+from rollout_bench.analysis.inside.profiles import of_their_windows
 from rollout_bench.analysis.traces.categories import categorise
+from rollout_bench.analysis.traces.trace import read_traces
 from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.inside import Profile
 from rollout_bench.contracts.spec import Spec
@@ -50,9 +51,8 @@ def done(measured: Workspace) -> tuple[Path, Profile]:
 @pytest.mark.parametrize("quant", ["bf16", "w8a8"])
 def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: str):
     path, record = profile_of(measured, quant)
-    raw, _ = events_of(path, record)
-    events = categorise(of_their_windows(raw, record), platform="cpu", quantized=quant != "bf16")
-    times = step_times(events)
+    events = of_their_windows(read_traces(traces_path(path), record.traces), record)
+    times = step_times(categorise(events, "cpu"))
     for phase in ("prefill", "decode"):
         own = times[times["phase"] == phase]
         known = own[own["category"] != "other"]

@@ -14,8 +14,7 @@ The table is gzip-compressed CSV with a row for each event. Its columns:
   start_us     microseconds since the first event of the trace
   duration_us  microseconds
   self_us      duration_us without the operators inside it on the same thread
-  shapes       JSON of the inputs' dimensions, or empty; for a kernel, from the operator that launched it
-  dtypes       JSON of the inputs' data types, likewise
+  dtypes       JSON of the inputs' data types, or empty
 
 docs/why-faster.md lists the categories of events and their rules.
 """
@@ -23,7 +22,6 @@ docs/why-faster.md lists the categories of events and their rules.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rollout_bench.contracts.inside import Profile
@@ -53,9 +51,7 @@ def main() -> int:
 
     record: Path = arguments.record
     profile = read_model(record, Profile, "delete it to have the launch made again")
-    events, warnings = read_traces(record.parent / profile.traces_folder, profile.traces, profile.linears)
+    events = read_traces(record.parent / profile.traces_folder, profile.traces)
     write_events(arguments.out, events)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     print(f"{arguments.out}: {len(events)} events")
     return 0

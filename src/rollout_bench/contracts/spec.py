@@ -38,23 +38,6 @@ from rollout_bench.contracts.starts import StartupSpec
 from rollout_bench.core.files import read_model
 from rollout_bench.core.mappings import grouped
 
-Category = Literal[
-    "linear",
-    "attention",
-    "quantize",
-    "norm",
-    "activation",
-    "rotary",
-    "kv_cache",
-    "sampling",
-    "communication",
-    "memory_copy",
-    "embedding",
-    "host_gap",
-    "other",
-]
-"""Purpose of an operator; quantize includes dequantize, host_gap is work while the device waits."""
-
 Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
 """Role of a linear layer in the model."""
 

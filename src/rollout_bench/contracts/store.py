@@ -106,11 +106,6 @@ def reference_path(record: Path, spec: Spec) -> Path | None:
     return None if found == record else found
 
 
-def operators_path(record: Path) -> Path:
-    """Return the path of the table of operators from the traces of a profile's `record`."""
-    return record.with_suffix(".operators.csv.gz")
-
-
 def write_record(path: Path, record: Record, sequences: Iterable[SequenceRow]) -> None:
     """Write the side file, then the record, both atomically, so that a record always has its side file."""
     sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}

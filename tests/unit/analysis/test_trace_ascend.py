@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_traces import DECODE, LINEARS, PREFILL
+from made_traces import DECODE, PREFILL
 
 from rollout_bench.analysis.traces.ascend import read_ascend
 from rollout_bench.analysis.traces.categories import categorise
@@ -78,25 +78,6 @@ def csv(path: Path, rows: list[dict[str, str]]) -> None:
     path.write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n")
 
 
-def statistic(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(row["Type"], []).append(float(row["Duration(us)"]))
-    return [
-        {
-            "OP Type": kind,
-            "Core Type": "AI_CORE",
-            "Count": str(len(us)),
-            "Total Time(us)": str(sum(us)),
-            "Min Time(us)": str(min(us)),
-            "Avg Time(us)": str(sum(us) / len(us)),
-            "Max Time(us)": str(max(us)),
-            "Ratio(%)": "1",
-        }
-        for kind, us in found.items()
-    ]
-
-
 def view(rows: list[dict[str, str]], names: list[str]) -> list[dict[str, Any]]:
     """trace_view.json: an array, times as text; the host launches each step's kernels 30 us before they run."""
     events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "Python"}}]
@@ -124,16 +105,12 @@ def write(folder: Path, rows: list[dict[str, str]], names: list[str] | None = No
     output = folder / NAME / "ASCEND_PROFILER_OUTPUT"
     output.mkdir(parents=True)
     csv(output / "kernel_details.csv", rows)
-    csv(output / "op_statistic.csv", statistic(rows))
-    busy = sum(float(row["Duration(us)"]) for row in rows)
-    times = {"Device_id": "0", "Step": "", "Computing": str(busy), "Communication(Not Overlapped)": "0"}
-    csv(output / "step_trace_time.csv", [times | {"Overlapped": "0", "Communication": "0", "Free": "1", "Stage": "9"}])
     (output / "trace_view.json").write_text(json.dumps(view(rows, names) if names else []))
     return folder / NAME
 
 
-def read(path: Path, phase: Phase = "decode") -> tuple[pd.DataFrame, list[str]]:
-    return read_ascend(path, path.name, 0, phase, LINEARS)
+def read(path: Path, phase: Phase = "decode") -> pd.DataFrame:
+    return read_ascend(path, path.name, 0, phase)
 
 
 def steps_of(frame: pd.DataFrame) -> list[list[Any]]:
@@ -146,25 +123,21 @@ LENGTH_US = WORK_US + 0.5 * (len(STEP) - 1)
 
 @pytest.mark.parametrize("spelling", ["Block Num", "Block Dim"])
 def test_annotations_mark_steps_and_flows_tell_who_launched_a_kernel(tmp_path: Path, spelling: str):
-    frame, warnings = read(write(tmp_path, kernels(2, spelling), [PREFILL, DECODE]))
-    assert warnings == []
+    frame = read(write(tmp_path, kernels(2, spelling), [PREFILL, DECODE]))
     assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["decode", pytest.approx(LENGTH_US)]]
     attention = frame[frame["name"] == "FusedInferAttentionScore"]
     assert attention["step"].tolist() == [0, 0, 1, 1]
-    assert set(attention["path"]) == {"npu::op > aclnnFusedInferAttentionScore_FusedInferAttentionScore"}
+    assert set(attention["path"]) == {"npu::op"}
     assert set(attention["where"]) == {"device"}
-    assert set(frame[frame["name"] == "MatMulV2"]["shapes"]) == {"[[8,64],[64,512]]"}
-    assert set(frame[frame["name"] == "QuantBatchMatmulV3"]["dtypes"]) == {'["INT8","INT8"]'}
 
 
 def test_the_profilers_numbers_tell_the_steps_where_nothing_is_annotated(tmp_path: Path):
-    frame, warnings = read(write(tmp_path, kernels(2, numbered=True)), "prefill")
-    assert warnings == []
+    frame = read(write(tmp_path, kernels(2, numbered=True)), "prefill")
     assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["prefill", pytest.approx(LENGTH_US)]]
 
 
 def test_categories_of_a_step_add_up(tmp_path: Path):
-    frame, _ = read(write(tmp_path, kernels(1, numbered=True)))
+    frame = read(write(tmp_path, kernels(1, numbered=True)))
     times = step_times(categorise(frame, platform="ascend"))
     seen = dict(zip(times["category"], times["us"], strict=True))
     assert seen == pytest.approx(

@@ -27,7 +27,7 @@ def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:
     ]
     for i, row in enumerate(rows):
         filled.append({"where": "device", "step": 0, "start_us": 10.0 * i, "duration_us": 10.0, "self_us": 10.0} | row)
-    base = {"trace": "t", "phase": "decode", "rank": 0, "path": "", "stream": "s", "shapes": "", "dtypes": ""}
+    base = {"trace": "t", "phase": "decode", "rank": 0, "path": "", "stream": "s", "dtypes": ""}
     return pd.DataFrame([base | row for row in filled])[list(COLUMNS)]
 
 
@@ -146,6 +146,17 @@ def test_plain_operators_on_a_cpu_take_their_neighbours_category():
         "aten::sub": "sampling",
     }
     assert of([name.strip() for name in names], "cpu") == list(names.values())
+
+
+@pytest.mark.parametrize(
+    ("quantize", "first", "category"),
+    [(True, "aten::mul", "quantize"), (True, "aten::add", "norm"), (False, "aten::mul", "norm")],
+)
+def test_the_scale_of_a_product_counts_as_quantize(quantize: bool, first: str, category: str):
+    before = ["_C::dynamic_scaled_int8_quant"] if quantize else []
+    names = ["aten::mm", "aten::view", first, "aten::view", "aten::pow", "aten::rsqrt", "aten::mul", "_C::onednn_mm"]
+    found = of([*before, *names], "cpu")[len(before) :]
+    assert (found[2], found[4:7]) == (category, ["norm"] * 3)
 
 
 def test_copies_of_int8_weights_are_dequantization():

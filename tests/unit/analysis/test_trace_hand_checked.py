@@ -10,8 +10,6 @@ from rollout_bench.analysis.traces.categories import categorise
 from rollout_bench.analysis.traces.torch import read_torch
 from rollout_bench.analysis.traces.trace_steps import step_times
 
-"""A model of one layer: hidden size 64, vocabulary 512."""
-
 # A prefill step of 8 tokens, 1000..1200 us, in w8a8. Each line: begin, duration, what is enclosed -> self time.
 FIRST: list[Event] = [
     step(PREFILL, 1000, 150),
@@ -85,7 +83,7 @@ EXPECTED = {
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     path = save(tmp_path_factory.mktemp("traces") / "both.rank0.trace.json.gz", [*SECOND, *reversed(FIRST)])
-    return categorise(read_torch(path, path.name, 0)[0])
+    return categorise(read_torch(path, path.name, 0), "cpu")
 
 
 def test_the_times_of_each_step_are_those_on_paper(events: pd.DataFrame):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_traces import DECODE, PREFILL, Event, event, save, step
 
-from rollout_bench.analysis.traces.threads import union
 from rollout_bench.analysis.traces.torch import read_torch
 from rollout_bench.analysis.traces.trace_steps import phase_of
 from rollout_bench.core.errors import UserError
@@ -23,7 +23,7 @@ NAME = "decode.rank0.trace.json.gz"
 
 
 def read(folder: Path, events: list[Any], **more: Any) -> pd.DataFrame:
-    return read_torch(save(folder / NAME, events, **more), NAME, 0)[0]
+    return read_torch(save(folder / NAME, events, **more), NAME, 0)
 
 
 def row(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -88,17 +88,15 @@ def test_operators_on_a_cpu_engines_thread_are_device_work(tmp_path: Path):
     frame = read(tmp_path, events)
     assert row(frame, "aten::mm")["path"] == "gpu_model_runner: forward > aten::linear"
     assert row(frame, "aten::linear")[["where", "self_us"]].tolist() == ["device", 10]
-    assert row(frame, "aten::linear")["shapes"] == "[[2,64],[96,64]]"
     assert row(frame, "aten::linear")["dtypes"] == '["float","float"]'
     assert row(frame, "gpu_model_runner: forward")["where"] == "host"
     assert row(frame, "aten::add")[["where", "stream"]].tolist() == ["host", "1/2"]
 
 
-def test_a_kernel_has_path_and_shapes_of_its_launching_operator(tmp_path: Path):
+def test_a_kernel_has_the_path_of_what_launched_it(tmp_path: Path):
     frame = read(tmp_path, cuda_step(0, 10))
     kernel = row(frame, "nvjet_tst")
     assert kernel["path"] == "aten::linear > aten::mm"
-    assert kernel["shapes"] == "[[2,64],[64,96]]"
     assert kernel[["where", "self_us", "stream"]].tolist() == ["device", 5, "0/7"]
     assert (frame[frame["name"] == "aten::mm"]["where"] == "host").all()
 
@@ -114,14 +112,14 @@ def test_a_late_kernel_belongs_to_the_step_that_launched_it(tmp_path: Path):
 
 ODD = st.fixed_dictionaries(
     {
-        "ph": st.sampled_from(["X", "X", "X", "B", "E", "i", "M", "Q", None]),
+        "ph": st.sampled_from(["X", "X", "X", "i", "M", None]),
         "cat": st.sampled_from(["cpu_op", "cpu_op", "kernel", "cuda_runtime", "user_annotation", "Trace", [1], None]),
         "name": st.sampled_from(["aten::mm", "aten::add", DECODE, "", None, 7]),
         "pid": st.sampled_from([1, "Spans"]),
         "tid": st.sampled_from([1, 2]),
-        "ts": st.one_of(st.integers(0, 100), st.floats(), st.just("12.5"), st.just(10**400), st.none()),
-        "dur": st.one_of(st.integers(0, 40), st.integers(-5, 0), st.floats(), st.just("x"), st.none()),
-        "args": st.sampled_from([{}, None, [], {"Input Dims": [[1, 2]]}, {"Input Dims": 3, "correlation": "x"}]),
+        "ts": st.one_of(st.integers(0, 100), st.just(math.nan), st.just("12.5"), st.none()),
+        "dur": st.one_of(st.integers(-5, 40), st.just("x"), st.none()),
+        "args": st.sampled_from([{}, None, [], {"correlation": "x"}, {"correlation": 1}]),
     }
 )
 
@@ -129,21 +127,15 @@ ODD = st.fixed_dictionaries(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ODD, max_size=25), st.randoms(use_true_random=False))
 @example([event("aten::mm", 12, 6), event("aten::mm", 12, 6, "cuda_runtime")], random.Random(0))
-@example([event("aten::mm", 12, 6), event("aten::mm", 12, 6, "cuda_runtime")], random.Random(1))
 def test_neither_odd_events_nor_their_order_change_the_sums(tmp_path: Path, odd: list[Any], chance: Any):
     events = [step(DECODE, 0, 30), step(DECODE, 50, 30), *odd, "no event", None, 3]
     frame = read(tmp_path, events, packed=False)
     assert (frame["self_us"] >= 0).all()
-    host = frame[(frame["where"] != "step") & ~frame["stream"].isin(frame[frame["where"] == "device"]["stream"])]
-    for _, thread in host.groupby("stream", observed=True):
-        assert thread["self_us"].sum() <= union(thread["start_us"].to_numpy(), thread["duration_us"].to_numpy()) + 1e-6
     chance.shuffle(events)
     again = read(tmp_path, events, packed=False)
-    columns = [c for c in frame.columns if c not in ("path", "shapes")]
     keys = ["where", "start_us", "duration_us", "name", "stream", "self_us"]
-    one, other = (f[columns].astype({"name": "str", "where": "str", "stream": "str"}) for f in (frame, again))
-    one, other = (f.sort_values(keys, ignore_index=True)[keys] for f in (one, other))
-    pd.testing.assert_frame_equal(one, other, check_dtype=False, check_categorical=False, atol=1e-6)
+    one, other = (f.sort_values(keys, ignore_index=True)[keys] for f in (frame, again))
+    pd.testing.assert_frame_equal(one, other, atol=1e-6)
 
 
 def test_plain_packed_and_array_traces_read_alike(tmp_path: Path):
@@ -151,7 +143,7 @@ def test_plain_packed_and_array_traces_read_alike(tmp_path: Path):
     (tmp_path / "array.json").write_text(json.dumps(events))
     one = read(tmp_path, events)
     assert one.equals(read(tmp_path, events, packed=False))
-    assert one.equals(read_torch(tmp_path / "array.json", NAME, 0)[0])
+    assert one.equals(read_torch(tmp_path / "array.json", NAME, 0))
 
 
 GOOD = json.dumps({"traceEvents": [step(DECODE, 0, 50), event("aten::mm", 5, 20)]}).encode()
@@ -161,23 +153,17 @@ BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty"),
-        (b"hello", "is not JSON"),
-        (b"\x00\xff\x00", "is not JSON"),
-        (b"{hello", "is not JSON"),
-        (b'{"schemaVersion": 1}', "without traceEvents"),
+        (b"", "is not whole JSON"),
+        (b"\x00\xff\x00", "is not whole JSON"),
         (b'{"traceEvents": {}}', "without traceEvents"),
-        (b'"traceEvents"', "is not JSON"),
-        (b'{"traceEvents": []}', "holds no event"),
+        (b'"traceEvents"', "without traceEvents"),
         (b"[]", "holds no event"),
-        (GOOD[:-40], "ends in the middle"),
-        (GOOD[:20], "ends in the middle"),
-        (GOOD[:-40] + b"}}}", "ends in the middle"),
+        (GOOD[:-40], "is not whole JSON"),
         (gzip.compress(GOOD, mtime=0)[:-12], "cut off gzip"),
         (gzip.compress(GOOD, mtime=0)[:30] + b"x" * 30, "gzip"),
-        (json.dumps(BROWSER).encode(), "none of torch's profiler"),
+        (json.dumps(BROWSER).encode(), "holds no event of torch's profiler"),
         (json.dumps({"traceEvents": [event("aten::mm", 5, 20)]}).encode(), "holds no step of vLLM"),
-        (b"[" * 100_000, "nests too deep"),
+        (b"[" * 100_000, "is not whole JSON"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -11,39 +11,21 @@ import pandas as pd
 
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import Chosen, Collection, Selected
+from rollout_bench.analysis.traces.categories import CATEGORIES as CATEGORIES
 from rollout_bench.analysis.traces.categories import categorise
-from rollout_bench.analysis.traces.events import read_events, write_events
 from rollout_bench.analysis.traces.trace import read_traces
 from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.axes import Table, names_of, table_of
 from rollout_bench.contracts.inside import Phase, Profile, Step
 from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.contracts.record import Launched
-from rollout_bench.contracts.store import operators_path, record_path, traces_path
+from rollout_bench.contracts.store import record_path, traces_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.files import write_whole
 
 PHASES: tuple[Phase, ...] = ("prefill", "mixed", "decode")
 """In the order of a pass."""
 
 LINEAR, QUANTIZE, HOST_GAP, OTHER = "linear", "quantize", "host_gap", "other"
-
-CATEGORIES = (
-    LINEAR,
-    QUANTIZE,
-    "attention",
-    "kv_cache",
-    "norm",
-    "activation",
-    "rotary",
-    "embedding",
-    "sampling",
-    "communication",
-    "memory_copy",
-    OTHER,
-    HOST_GAP,
-)
-"""Categories of operators in the order of tables and figures; `host_gap` is the time without any operator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +34,7 @@ class ProfiledExperiment:
 
     `place` is unique, and `quant` is the label in tables. `baseline` is the place of the baseline; None if the
     experiment is a baseline itself or has none. `events` are categorised. `times` is the result of `step_times`, in
-    microseconds. `traces` is the folder of the traces relative to the summary. `warnings` come from reading and
-    categorising.
+    microseconds. `traces` is the folder of the traces relative to the summary.
     """
 
     platform: str
@@ -66,7 +47,6 @@ class ProfiledExperiment:
     times: pd.DataFrame
     baseline: str | None = None
     traces: str = ""
-    warnings: tuple[str, ...] = ()
 
     @property
     def table(self) -> Table:
@@ -133,10 +113,6 @@ def _sample(steps: Sequence[Step]) -> StepSample:
     )
 
 
-READER = "read by version 1"
-"""Version of the trace reader. After an increase, tables of earlier versions are made again."""
-
-
 @dataclass(frozen=True)
 class Read:
     """Profiles with readable traces, profiles without a valid launch, and a message for each unreadable profile.
@@ -188,14 +164,8 @@ def _profiled(
     record = experiment.records[0]
     assert isinstance(record, Profile), "the records of profile mode are profiles"
     path = record_path(results, experiment.mode, experiment.experiment, record.launch)
-    raw, warnings = events_of(path, record)
-    platform = record.spec.platform
-    raw = of_their_windows(raw, record)
-    events = categorise(
-        raw,
-        platform=None if platform == "unknown" else platform,
-        quantized=_is_quantized(record),
-    )
+    events = read_traces(traces_path(path), record.traces)
+    events = categorise(of_their_windows(events, record), record.spec.platform)
     return ProfiledExperiment(
         platform=experiment.platform,
         model=experiment.model,
@@ -207,13 +177,7 @@ def _profiled(
         times=step_times(events),
         baseline=_baseline(experiment, places, collection),
         traces=str(traces_path(path).relative_to(results)),
-        warnings=tuple(warnings),
     )
-
-
-def _is_quantized(record: Profile) -> bool:
-    held = record.engine.weights_bytes_by_dtype
-    return held is not None and any(dtype not in ("bfloat16", "float16", "float32") for dtype in held.linear)
 
 
 def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
@@ -230,28 +194,3 @@ def of_their_windows(events: pd.DataFrame, record: Profile) -> pd.DataFrame:
         events["trace"].isin(decodes) & events["phase"].isin(["prefill", "mixed"])
     )
     return events[~strays]
-
-
-def events_of(path: Path, record: Profile) -> tuple[pd.DataFrame, list[str]]:
-    """Return the events of the traces of `record`, whose path is `path`, and the reader's warnings.
-
-    The events are read once and kept in a table beside the record if the folder is writable.
-
-    Raises:
-        UserError: a trace is missing or damaged.
-    """
-    table, folder, said = operators_path(path), traces_path(path), operators_path(path).with_suffix(".txt")
-    kept = said.read_text().splitlines() if said.is_file() else []
-    if (
-        kept[:1] == [READER]
-        and table.is_file()
-        and not (folder.is_dir() and folder.stat().st_mtime_ns > table.stat().st_mtime_ns)
-    ):
-        return read_events(table), kept[1:]
-    events, warnings = read_traces(folder, record.traces, record.linears)
-    try:
-        write_events(table, events)
-        write_whole(said, "".join(f"{line}\n" for line in (READER, *warnings)).encode())
-    except UserError as error:
-        warnings.append(f"the table of operators is not kept: {error.problem}")
-    return events, warnings

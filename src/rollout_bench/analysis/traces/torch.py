@@ -1,256 +1,140 @@
-"""Events table from traces of torch's profiler, CPU and CUDA, and the launcher of each kernel."""
+"""Events table from traces of torch's profiler, CPU and CUDA."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from rollout_bench.analysis.traces.event_table import Rows, table
-from rollout_bench.analysis.traces.events import (
-    ANNOTATION,
-    DEVICE,
-    DEVICE_ANNOTATION,
-    HOST,
-    KERNEL,
-    OPERATOR,
-    OUTSIDE,
-    RUNTIME,
-    RawEvents,
-)
-from rollout_bench.analysis.traces.threads import Nested, nested
-from rollout_bench.analysis.traces.trace_files import REMEDY, trace_events
-from rollout_bench.analysis.traces.trace_steps import WHOLE_STEP, StepWindows, phase_of, windows, within
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.analysis.traces.events import BETWEEN, COLUMNS, DEVICE, HOST, OUTSIDE, STEP
+from rollout_bench.analysis.traces.nesting import nest
+from rollout_bench.analysis.traces.trace_files import CALL, KERNEL, OPERATOR, REMEDY, in_order, load_events, spans_of
+from rollout_bench.analysis.traces.trace_steps import phase_of, step_at, windows
 from rollout_bench.core.errors import UserError
 
-Indices = npt.NDArray[np.int64]
-
-GRAPH_LAUNCHES = frozenset({"cudaGraphLaunch", "cuGraphLaunch"})
-"""Calls that launch many kernels at once, without a known operator for each."""
+WHOLE_STEP = "rollout_bench_step"
+"""Mark of each step in a profile that steps the engine; vLLM's annotation within it covers only the model's part."""
 
 
-def launchers(raw: RawEvents, kernels: Indices) -> Indices:
-    """Return the host's event that launched each kernel: the runtime call, or else its operator; -1 without either."""
-    kind = raw.array("kind")
-    calls = np.flatnonzero(kind == RUNTIME)
-    operators = np.flatnonzero(kind == OPERATOR)
-    by_call = _matched(raw.array("correlation")[calls], calls, raw.array("correlation")[kernels])
-    by_operator = _matched(raw.array("external")[operators], operators, raw.array("external")[kernels])
-    return np.where(by_call >= 0, by_call, by_operator)
-
-
-def _matched(keys: Indices, events: Indices, wanted: Indices) -> Indices:
-    """Return the event of each wanted key, -1 without one; -1 is not a key."""
-    if not len(keys):
-        return np.full(len(wanted), -1, dtype=np.int64)
-    order = np.argsort(keys, kind="stable")
-    keys, events = keys[order], events[order]
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where((keys[at] == wanted) & (wanted >= 0), events[at], -1)
-
-
-def steps_of(raw: RawEvents, kernels: Indices, launcher: Indices, host: StepWindows, device: Indices) -> Indices:
-    """Return the step of each kernel.
-
-    It is the step of the launcher, else the step marked on the device at that time, else the step on the host at that
-    time.
-
-    Args:
-        host: steps from the host's annotations.
-        device: annotations of steps on the device.
-    """
-    start = raw.array("start")
-    known = launcher >= 0
-    step = np.where(known, host.at(start[np.maximum(launcher, 0)]), host.at(start[kernels]))
-    marks = _device_marks(raw, device, host)
-    if marks is not None:
-        step = np.where(known, step, marks.at(start[kernels]))
-    return step.astype(np.int64)
-
-
-def _device_marks(raw: RawEvents, device: Indices, host: StepWindows) -> StepWindows | None:
-    """Return the device's annotations of steps as windows, if a stream has one for each of the host's; else None."""
-    if not len(device):
-        return None
-    thread, start, duration = raw.array("thread"), raw.array("start"), raw.array("duration")
-    for stream in np.unique(thread[device]):
-        marks = device[thread[device] == stream]
-        if len(marks) == len(host):
-            order = marks[np.argsort(start[marks], kind="stable")]
-            return replace(host, begin=start[order], end=(start + duration)[order])
-    return None
-
-
-def device_steps(raw: RawEvents, kernels: Indices, step: Indices, host: StepWindows) -> StepWindows:
-    """Return the steps on the device: each begins with its first kernel on the busiest stream.
-
-    The host runs ahead of the device, so its annotation has the time of the launch, not of the computation. Both
-    proceed at the same rate. The host's windows are returned if a step has no kernel on that stream.
-    """
-    start, duration, thread = raw.array("start"), raw.array("duration"), raw.array("thread")
-    works = np.bincount(thread[kernels], weights=duration[kernels])
-    main = max(np.unique(thread[kernels]).tolist(), key=lambda n: (works[n], raw.threads.texts[n]))
-    counted = (thread[kernels] == main) & (step != OUTSIDE)
-    begin = np.full(len(host), np.inf)
-    np.minimum.at(begin, step[counted], start[kernels[counted]])
-    if not np.isfinite(begin).all() or (np.diff(begin) <= 0).any():
-        return host
-    last = kernels[step == len(host) - 1]
-    end = max(float((start + duration)[last].max()), begin[-1])
-    return StepWindows(begin, np.append(begin[1:], end), host.phases)
-
-
-def paths(raw: RawEvents, tree: Nested, kernels: Indices, launcher: Indices) -> tuple[Indices, Indices]:
-    """Return the path of each kernel, and the operator that provides its shapes, or -1.
-
-    This operator is the innermost one with shapes around the call that launched the kernel. The call itself is part of
-    the path if it is an operator or launches a graph. For kernels of a graph the shapes are unknown.
-    """
-    name, shapes, kind = raw.array("name"), raw.array("shapes"), raw.array("kind")
-    path, source = np.zeros(len(kernels), dtype=np.int64), np.full(len(kernels), -1, dtype=np.int64)
-    graphs = {number for number, text in enumerate(raw.names.texts) if text.split("_v")[0] in GRAPH_LAUNCHES}
-    for i, call in enumerate(launcher.tolist()):
-        if call < 0:
-            continue
-        if kind[call] == OPERATOR or int(name[call]) in graphs:
-            path[i] = tree.paths.below(int(tree.path[call]), int(name[call]))
-        else:
-            path[i] = tree.path[call]
-        if int(name[call]) in graphs:
-            continue
-        above = call
-        while above >= 0 and not shapes[above]:
-            above = int(tree.parent[above])
-        source[i] = above
-    return path, source
-
-
-@dataclass(frozen=True)
-class Marked:
-    """The annotations that open steps.
-
-    Attributes:
-        host: their events on the host, on one thread.
-        device: their events on the device, on any stream.
-        phase: phase of the step, by the number of the annotation's name.
-        whole: events on that thread that mark a whole step, from scheduling to output, if the profile stepped the
-            engine.
-        names: the numbers of all these annotations' names.
-    """
-
-    host: Indices
-    device: Indices
-    phase: dict[int, Phase]
-    whole: Indices
-    names: list[int]
-
-
-def read_torch(path: Path, trace: str, rank: int) -> tuple[pd.DataFrame, list[str]]:
-    """Read one trace of torch's profiler.
+def read_torch(path: Path, trace: str, rank: int) -> pd.DataFrame:
+    """Return the events table of one trace of torch's profiler.
 
     Args:
         path: the file, plain or gzip-compressed.
         trace: its name in the table.
         rank: rank of the worker.
 
-    Returns:
-        The events table, and warnings.
-
     Raises:
         UserError: the file is unreadable, is not such a trace, or has no step of vLLM.
     """
-    raw = RawEvents()
-    for event in trace_events(path):
-        raw.add(event)
-    raw.finish()
-    if not len(raw):
-        what = "holds no event" if not raw.events_seen else "is a trace, but none of torch's profiler"
-        raise UserError(f"{path}: {what}", REMEDY)
-    marked = _marked(path, raw)
-    tree = nested(raw, marked.names)
-    steps = _host_steps(raw, marked)
-    kind = raw.array("kind")
-    if (kind == KERNEL).any():
-        rows, steps = _cuda(raw, tree, marked, steps)
-    else:
-        # Unlike a GPU, which may lag a step behind the host, a CPU has the whole step on the host.
-        whole = within(steps, raw.array("start")[marked.whole], raw.array("duration")[marked.whole])
-        steps = steps if whole is None else whole
-        rows = _cpu(raw, tree, marked, steps)
-    warnings = []
-    if raw.unfinished:
-        warnings.append(f"{trace}: {raw.unfinished} events have no end; they count as 0 us long")
-    return table(raw, rows, steps, trace, rank), warnings
-
-
-def _marked(path: Path, raw: RawEvents) -> Marked:
-    kind, name, thread = raw.array("kind"), raw.array("name"), raw.array("thread")
-    phase = {number: found for number, text in enumerate(raw.names.texts) if (found := phase_of(text))}
-    opens = np.isin(name, np.array(list(phase), dtype=name.dtype))
-    host = np.flatnonzero(opens & (kind != DEVICE_ANNOTATION) & (kind != KERNEL))
-    if not len(host):
+    spans = in_order(spans_of(load_events(path)))
+    if spans.empty:
+        raise UserError(f"{path}: holds no event of torch's profiler", REMEDY)
+    marks = step_marks(spans)
+    if marks.empty:
         raise UserError(
             f"{path}: holds no step of vLLM: no annotation like execute_context_0(0)_generation_32(32)",
             f"see that the profiler runs while the engine computes, then {REMEDY}",
         )
+    return event_table(spans, marks, trace, rank)
+
+
+def step_marks(spans: pd.DataFrame) -> pd.DataFrame:
+    """Return the annotations on the host that open steps, on one thread, with their `phase`."""
+    marks = spans.assign(phase=spans["name"].map(phase_of))
+    marks = marks[marks["phase"].notna() & (marks["kind"] != KERNEL)]
     # If several threads have annotations, all but one only wait for that one.
-    main = raw.busiest_thread(host)
-    wholes = [number for number, text in enumerate(raw.names.texts) if text == WHOLE_STEP]
-    return Marked(
-        host=host[thread[host] == main],
-        device=np.flatnonzero(opens & (kind == DEVICE_ANNOTATION)),
-        phase=phase,
-        whole=np.flatnonzero(np.isin(name, wholes) & (kind != DEVICE_ANNOTATION) & (thread == main)),
-        names=[*phase, *wholes],
-    )
+    return marks[marks["stream"].isin(marks["stream"].mode()[:1])]
 
 
-def _host_steps(raw: RawEvents, marked: Marked) -> StepWindows:
-    start, duration, name = raw.array("start"), raw.array("duration"), raw.array("name")
-    phases = [marked.phase[number] for number in name[marked.host].tolist()]
-    steps = windows(start[marked.host], duration[marked.host], phases)
-    # Sampling follows the annotation, so the last step lasts until the end of its thread's work.
-    main = raw.array("thread") == raw.array("thread")[marked.host[0]]
-    working = main & (raw.array("kind") == OPERATOR) & (start >= steps.begin[-1])
-    return steps.lasting_until(float((start + duration)[working].max(initial=0.0)))
+def event_table(spans: pd.DataFrame, marks: pd.DataFrame, trace: str, rank: int) -> pd.DataFrame:
+    """Return the events table of one trace: a row for each step, then a row for each event, by time.
+
+    Args:
+        spans: all spans of the trace in order.
+        marks: the spans that open its steps, with their `phase`.
+        trace: name of the trace in the table.
+        rank: rank of the worker.
+    """
+    steps = _host_steps(spans, marks)
+    spans = _nested(spans)
+    kernels = spans["kind"] == KERNEL
+    calls = spans[spans["kind"] == CALL].dropna(subset="correlation").drop_duplicates("correlation")
+    calls = calls.set_index("correlation")[["start_us", "path"]].add_prefix("call_")
+    launched = spans[kernels].join(calls, on="correlation", how="inner")
+    # A kernel belongs to the step and to the operators that launched it: it may run a step later.
+    begun = spans["start_us"].copy()
+    begun[launched.index], spans.loc[launched.index, "path"] = launched["call_start_us"], launched["call_path"]
+    spans["step"] = step_at(steps, begun.to_numpy())
+    if kernels.any():
+        steps = _device_steps(spans[kernels], steps)
+        device = kernels
+    else:
+        steps = _whole_steps(spans, marks, steps)
+        spans["step"] = step_at(steps, begun.to_numpy())
+        device = (spans["kind"] == OPERATOR) & (spans["stream"] == marks["stream"].iloc[0])
+    spans["where"] = np.where(device, DEVICE, HOST)
+    spans["phase"] = np.where(spans["step"] == OUTSIDE, "", steps["phase"].to_numpy()[spans["step"]])
+    length = steps["end"] - steps["begin"]
+    rows = pd.DataFrame({"step": steps.index, "phase": steps["phase"], "where": STEP, "start_us": steps["begin"]})
+    rows = rows.assign(name=[f"{STEP} {number}" for number in steps.index], duration_us=length, self_us=length)
+    both = pd.concat([rows, spans[~_opens(spans)]], ignore_index=True).assign(trace=trace, rank=rank)
+    return both[list(COLUMNS)].fillna({"path": "", "stream": "", "dtypes": ""})
 
 
-def _cpu(raw: RawEvents, tree: Nested, marked: Marked, steps: StepWindows) -> Rows:
-    kind, thread, name = raw.array("kind"), raw.array("thread"), raw.array("name")
-    shown = np.flatnonzero(((kind == OPERATOR) | (kind == ANNOTATION)) & ~np.isin(name, marked.names))
-    computes = (kind == OPERATOR) & (thread == thread[marked.host[0]])
-    return Rows(
-        event=shown,
-        where=np.where(computes[shown], DEVICE, HOST),
-        step=steps.at(raw.array("start")[shown]),
-        path=tree.path[shown],
-        paths=tree.paths,
-        self_us=tree.self_us[shown],
-        source=shown,
-    )
+def _opens(spans: pd.DataFrame) -> pd.Series:
+    return spans["name"].map(lambda name: name == WHOLE_STEP or phase_of(name) is not None)
 
 
-def _cuda(raw: RawEvents, tree: Nested, marked: Marked, host: StepWindows) -> tuple[Rows, StepWindows]:
-    kind, name, start = raw.array("kind"), raw.array("name"), raw.array("start")
-    kernels = np.flatnonzero(kind == KERNEL)
-    launcher = launchers(raw, kernels)
-    of_kernel = steps_of(raw, kernels, launcher, host, marked.device)
-    steps = device_steps(raw, kernels, of_kernel, host)
-    path, source = paths(raw, tree, kernels, launcher)
-    on_host = np.flatnonzero(
-        ((kind == OPERATOR) | (kind == ANNOTATION) | (kind == RUNTIME)) & ~np.isin(name, marked.names)
-    )
-    rows = Rows(
-        event=np.concatenate([on_host, kernels]),
-        where=np.repeat([HOST, DEVICE], [len(on_host), len(kernels)]),
-        step=np.concatenate([host.at(start[on_host]), of_kernel]),
-        path=np.concatenate([tree.path[on_host], path]),
-        paths=tree.paths,
-        self_us=np.concatenate([tree.self_us[on_host], raw.array("duration")[kernels]]),
-        source=np.concatenate([on_host, source]),
-    )
-    return rows, steps
+def _nested(spans: pd.DataFrame) -> pd.DataFrame:
+    """Return spans with `self_us`, without the time of enclosed spans, and `path`, the names of the enclosing ones."""
+    spans = spans.assign(self_us=spans["duration_us"], path="")
+    opens = _opens(spans)
+    for _, own in spans[spans["kind"] != KERNEL].groupby("stream"):
+        spans.loc[own.index, "self_us"], parents = nest(own["start_us"].to_numpy(), own["duration_us"].to_numpy())
+        paths: list[str] = []
+        below: list[str] = []
+        for name, parent, opening in zip(own["name"], parents.tolist(), opens[own.index], strict=True):
+            path = below[parent] if parent >= 0 else ""
+            paths.append(path)
+            below.append(path if opening else f"{path}{BETWEEN}{name}" if path else name)
+        spans.loc[own.index, "path"] = paths
+    return spans
+
+
+def _host_steps(spans: pd.DataFrame, marks: pd.DataFrame) -> pd.DataFrame:
+    """Return the steps on the host; sampling follows the last annotation, so the thread's work ends the last step."""
+    last = marks.iloc[-1]
+    works = (spans["kind"] == OPERATOR) & (spans["stream"] == last["stream"]) & (spans["start_us"] >= last["start_us"])
+    ends = (spans["start_us"] + spans["duration_us"])[works].to_numpy()
+    end = ends.max(initial=last["start_us"] + last["duration_us"])
+    return windows(marks["start_us"].to_numpy(), marks["phase"].to_numpy(), end)
+
+
+def _whole_steps(spans: pd.DataFrame, marks: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """Return steps with the windows of the marks of whole steps around them; `steps` unless each has its own.
+
+    Unlike a GPU, which may lag a step behind the host, a CPU has the whole step on the host. Time between two marks,
+    such as handing over the next iteration, then belongs to no step.
+    """
+    wholes = spans[(spans["name"] == WHOLE_STEP) & (spans["stream"] == marks["stream"].iloc[0])]
+    number = np.searchsorted(wholes["start_us"].to_numpy(), steps["begin"].to_numpy(), side="right") - 1
+    if wholes.empty or number[0] < 0 or len(np.unique(number)) < len(steps):
+        return steps
+    begin = wholes["start_us"].to_numpy()[number]
+    return steps.assign(begin=begin, end=begin + wholes["duration_us"].to_numpy()[number])
+
+
+def _device_steps(kernels: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the steps on the device: each begins with its first kernel on the busiest stream.
+
+    The host runs ahead of the device, so its annotation has the time of the launch, not of the computation. Both
+    proceed at the same rate. The host's steps are returned if a step has no kernel on that stream.
+    """
+    main = kernels["stream"] == kernels.groupby("stream")["duration_us"].sum().idxmax()
+    begin = kernels[main].groupby("step")["start_us"].min().reindex(steps.index).to_numpy()
+    if np.isnan(begin).any() or (np.diff(begin) <= 0).any():
+        return steps
+    last = kernels[kernels["step"] == steps.index[-1]]
+    return windows(begin, steps["phase"].to_numpy(), float((last["start_us"] + last["duration_us"]).max()))

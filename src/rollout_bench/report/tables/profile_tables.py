@@ -423,7 +423,6 @@ def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> d
             {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(profiled, breakdown)}
             for phase, breakdown in report.of(profiled).items()
         ],
-        "warnings": profiled.warnings,
     }
 
 
