@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,12 +14,9 @@ from typing import Any
 import psutil
 import pytest
 from launching import SETTINGS, Launching, online_spec, tiny_spec
-from workspace import TINY, Workspace
 
-from rollout_bench.contracts.record import Failure, Record
+from rollout_bench.contracts.record import Failure
 from rollout_bench.contracts.spec import RolloutSpec, Spec
-from rollout_bench.contracts.store import read_record, write_record
-from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import shared_memory_of
 
 pytestmark = pytest.mark.engine
@@ -152,44 +148,3 @@ def test_the_command_ends_with_its_parent_on_request(tmp_path: Path):
     launch.finish()
     assert all(any(part in line for line in launch.child_lines) for part in ("run_launch", "guardian", "engine.worker"))
     assert_nothing_left(launch)
-
-
-def test_interrupted_snakemake_leaves_no_process_and_goes_on_next_time(tmp_path: Path):
-    workspace = Workspace(tmp_path / "workspace", {**TINY, "quants": ["bf16"]})
-    run = workspace.start("results/summary.md")
-    while "initializing" not in workspace.output:
-        assert run.poll() is None, workspace.output
-        time.sleep(0.05)
-    os.killpg(run.pid, signal.SIGINT)
-    run.wait(timeout=120)
-    deadline = time.monotonic() + 30
-    while (left := workspace.processes()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left == []
-    assert workspace.records == workspace.failures == set()
-    done = workspace.snakemake("results/summary.md")
-    assert done.returncode == 0, done.stdout
-    (name,) = workspace.records
-    full_disk(read_record(workspace.path / "results" / name), tmp_path / "small")
-
-
-def fill(folder: Path, record: Record) -> None:
-    for launch in range(9):
-        write_record(folder / f"launch-{launch}.json", record, [])
-
-
-def full_disk(record: Record, folder: Path) -> None:
-    """Assert that a disk that is full is told, and that no half record is on it."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", folder]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        return  # needs the right to mount a file system
-    try:
-        with pytest.raises(UserError, match=r"No space left on device[^$]*free some space"):
-            fill(folder, record)
-        written = sorted(folder.glob("*.json"))
-        assert 0 < len(written) < 9
-        assert [read_record(path).key for path in written] == [record.key] * len(written)
-        assert list(folder.glob(".*")) == []
-    finally:
-        subprocess.run(["umount", folder], check=True)

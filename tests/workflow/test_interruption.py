@@ -74,6 +74,27 @@ def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
     assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
 
 
+def test_ctrl_c_ends_a_starting_engine_and_leaves_nothing(tmp_path: Path):
+    settings = {**stand_in.CONFIG, "quants": ["bf16"], "launches": 1}
+    workspace = Workspace(tmp_path / "workspace", settings).with_made_engine({0: "hang"})
+    run, began = workspace.start("--cores", "1", "results/summary.md"), time.monotonic()
+    while "initializing" not in workspace.output:
+        assert run.poll() is None, workspace.output
+        assert time.monotonic() - began < DEADLINE_S
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
+    deadline = time.monotonic() + 30
+    while (left := workspace.processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    assert workspace.records == workspace.failures == set()
+    workspace.behave({})
+    done = workspace.snakemake("--cores", "1", "results/summary.md")
+    assert done.returncode == 0, done.stdout
+    assert len(workspace.records) == 1
+
+
 def test_a_clone_sharing_results_of_a_run_is_refused(tmp_path: Path):
     runs, shares = Workspace(tmp_path / "runs", TINY), Workspace(tmp_path / "shares", TINY)
     results = runs.path / "results"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from synthetic_records import make_record, make_spec, save
 
-from rollout_bench.contracts.store import read_record, record_path
+from rollout_bench.contracts.store import read_record, record_path, write_record
 from rollout_bench.core.errors import UserError
 
 BF16 = make_spec()
@@ -40,3 +41,23 @@ def test_a_file_in_place_of_a_folder_gives_two_lines(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written") as error:
         save(tmp_path, make_record(BF16))
     assert len(str(error.value).splitlines()) == 2
+
+
+def fill(folder: Path) -> None:
+    for launch in range(9):
+        write_record(folder / f"launch-{launch}.json", make_record(BF16), [])
+
+
+def test_a_full_disk_has_whole_records_and_gives_the_remedy(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", tmp_path]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        with pytest.raises(UserError, match=r"No space left on device[^$]*free some space"):
+            fill(tmp_path)
+        written = sorted(tmp_path.glob("*.json"))
+        assert 0 < len(written) < 9
+        assert [read_record(path).key for path in written] == [BF16.key()] * len(written)
+        assert list(tmp_path.glob(".*")) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
