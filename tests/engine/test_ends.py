@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -13,14 +12,13 @@ from typing import Any
 
 import psutil
 import pytest
-from launching import SETTINGS, Launching, online_spec, tiny_spec
+from launching import Launching, online_spec, tiny_spec
 
 from rollout_bench.contracts.record import Failure
-from rollout_bench.contracts.spec import RolloutSpec, Spec
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.processes import shared_memory_of
 
 pytestmark = pytest.mark.engine
-two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each engine")
 
 MANY = {"warmup_iterations": 1, "iterations": 100_000}
 """Passes: so many that what is to hit the launch while it measures can't be late."""
@@ -94,18 +92,6 @@ def test_a_crash_names_the_server_that_was_killed(tmp_path: Path):
     launch.wait_for("iteration 1/")
     launch.child("api_server").kill()
     assert_failed(launch, "crash", "measuring", "server")
-
-
-@two_cores
-def test_a_replica_that_is_killed_is_named(tmp_path: Path):
-    args = {**SETTINGS["engine"]["args"], "data_parallel_size": 2}
-    spec = tiny_spec(engine={"args": args}, workload={"logprobs": 0}, measuring=MANY)
-    spec = spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec(router="least_in_flight")})
-    launch = Launching(tmp_path, spec)
-    launch.wait_for("iteration 1/")
-    launch.child("engine.worker", index=1).kill()
-    failure = assert_failed(launch, "crash", "measuring", "replica 1 of 2: ")
-    assert failure.log.endswith(".replica-1.log")
 
 
 def test_shared_memory_of_killed_processes_is_removed(tmp_path: Path):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stand_in_replica
-from launching import tiny_spec
+from launching import SETTINGS, tiny_spec
 
 from rollout_bench.contracts.spec import RolloutSpec, Spec, WorkloadSpec
+from rollout_bench.contracts.store import failure_path, read_failure, record_path
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import members_of, signals_as_descriptor
+from rollout_bench.measure.launch import attempt
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
-from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
+from rollout_bench.measure.launch.supervisor import EngineLaunch
 from rollout_bench.measure.routing.router import Router
 from rollout_bench.workloads.requests import Source
 
@@ -28,9 +31,11 @@ def signals() -> Iterator[int]:
         yield descriptor
 
 
-def rollout() -> Spec:
+def rollout(**changes: Any) -> Spec:
     share = RolloutSpec(router="round_robin")
-    return tiny_spec(measuring={"warmup_iterations": 0}).model_copy(update={"mode": "rollout", "rollout": share})
+    return tiny_spec(measuring={"warmup_iterations": 0}, **changes).model_copy(
+        update={"mode": "rollout", "rollout": share}
+    )
 
 
 def usual_source(workload: WorkloadSpec, vocabulary: int) -> Source:
@@ -70,10 +75,21 @@ def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, re
     assert done.iteration.client is not None
 
 
-def test_a_replica_that_dies_in_a_step_is_named(tmp_path: Path, signals: int) -> None:
-    began = time.monotonic()
-    with pytest.raises(LaunchFailed) as failed:
-        launch(tmp_path, signals, "", "crash").run(lambda event: None)
-    assert failed.value.cause.cause.startswith("replica 1 of 2: ")
-    assert failed.value.phase == "measuring"
-    assert time.monotonic() - began < 60
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each replica")
+def test_a_failure_names_the_replica_that_died_and_its_log(
+    tmp_path: Path, signals: int, leases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "WORKER", "stand_in_replica")
+    monkeypatch.setenv("PYTHONPATH", PATHS)
+    monkeypatch.setenv("STAND_IN", "crash")
+    spec = rollout(engine={"args": {**SETTINGS["engine"]["args"], "data_parallel_size": 2}})
+    (tmp_path / "config.json").touch()
+    out = record_path(tmp_path, spec.mode, spec.experiment(), 0)
+    launched = attempt.Assignment(spec, str(tmp_path), 0, out, tmp_path / "launch.log", timeout_s=30.0)
+    with pytest.raises(UserError):
+        attempt.attempt(launched, signals, lambda: None)
+    failure = read_failure(failure_path(out))
+    assert (failure.category, failure.phase) == ("crash", "measuring")
+    assert failure.cause.startswith("replica 1 of 2: ")
+    assert failure.log == str(tmp_path / "launch.replica-1.log")
+    assert list(leases.glob("*")) == []
