@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of
-from rollout_bench.analysis.stats.percentiles import Array, effective_samples
+from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of
+from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
 from rollout_bench.analysis.timed.launches import parts_of
-from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests
+from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests, requests_of
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import DeviceUse, Iteration, Record, SequenceRow
+from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.contracts.spec import behind_server
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.scenario import ENGINE
@@ -189,82 +189,51 @@ def _throughput(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
 
 
 def _latencies(launches: Sequence[MeasuredLaunch]) -> tuple[dict[str, Array], dict[str, int]]:
-    """Return for each measure that all `launches` have: its values [n], and the number of independent values."""
-    if all(launch.requests is not None for launch in launches):
-        return pool_requests([launch.requests for launch in launches if launch.requests is not None])
-    found = [_own_latencies(launch) for launch in launches]
-    values: dict[str, Array] = {}
-    independent = {}
-    for measure in ("ttft_s", "tpot_s", "e2el_s", "ntpot_s"):
-        there = [one[measure] for one in found if measure in one]
-        if len(there) == len(launches):
-            values[measure] = np.concatenate([times for times, _ in there])
-            passes = [np.array([number * 1_000_000 + i for i in of]) for number, (_, of) in enumerate(there)]
-            labels = np.concatenate(passes)
-            least = min(effective_samples(values[measure], each) for each in (labels, labels // 1_000_000))
-            independent[measure] = max(1, int(least))
-    return values, independent
+    """Return for each measure: its values [n] over all launches, and the number of independent values.
 
-
-def _own_latencies(launch: MeasuredLaunch) -> dict[str, tuple[Array, list[int]]]:
-    """Return for each measure the times of sequences [n] and the pass of each sequence; empty if a time is missing.
-
-    Offline, all requests are submitted at the start of a pass. So time to first token and request latency count from
-    the start of the pass, as in our tables.
+    Without a server, all requests are submitted at the start of a pass, so latencies count from there. Both are empty
+    if a time of such a sequence is unknown.
     """
-    rows = launch.counted
-    if not rows or any(row.first_token_s is None or row.last_token_s is None for row in rows):
-        return {}
-    first, last = (
-        np.array([getattr(r, name) for r in rows], dtype=float) for name in ("first_token_s", "last_token_s")
-    )
-    tokens = np.array([row.output_tokens for row in rows], dtype=float)
-    several = tokens > 1
-    tpot = (last - first)[several] / (tokens[several] - 1)
-    ntpot = first / np.maximum(tokens, 1)
-    ntpot[several] += tpot
-    iterations = [row.iteration for row in rows]
-    found = {"ttft_s": (first, iterations), "e2el_s": (last, iterations), "ntpot_s": (ntpot, iterations)}
-    if several.any():
-        found["tpot_s"] = (tpot, [i for i, more in zip(iterations, several, strict=True) if more])
-    return found
+    requests = []
+    for launch in launches:
+        if (own := launch.requests) is None:
+            rows = launch.counted
+            if not rows or any(None in (row.first_token_s, row.last_token_s) for row in rows):
+                return {}, {}
+            alike = [row.model_copy(update={"sent_s": 0.0, "gaps_us": None}) for row in rows]
+            own = requests_of(launch.record, alike)
+        requests.append(own)
+    return pool_requests(requests)
 
 
 def _observability(
     launches: Sequence[MeasuredLaunch], independent: Mapping[str, int], only_starts: bool
 ) -> dict[str, Any]:
     """Return results without a standard field in a report, and the engine's own metrics; statistics have units."""
-    found: dict[str, Any] = {}
     resources = _resources(launches)
-    if resources:
-        found["components"] = [{"component_label": ENGINE, "aggregate": resources}]
-    anatomy = {} if only_starts else _anatomy(launches)
-    if anatomy:
-        found["rollout_anatomy"] = anatomy
-    if not only_starts:
-        found["rollout_step"] = _steps(launches)
-    energy = _energy(launches)
-    if energy:
-        found["energy"] = energy
-    startup = _startup([launch.record for launch in launches])
-    if startup:
-        found["engine_startup"] = startup
     courses = [course for launch in launches if (course := launch.record.startup.course) is not None]
-    if courses:
-        found["engine_start"] = _course(courses)
-    if independent:
-        found["percentiles_claimed"] = {
-            field: {"independent": independent[measure], "highest": f"p{max(found_here)}" if found_here else "none"}
-            for field, (measure, _) in LATENCY_UNITS.items()
-            if measure in independent
-            for found_here in [claimable(independent[measure])]
-        }
-    flags = Counter((flag.code, flag.severity) for launch in launches for flag in launch.record.validity)
-    found["validity"] = {
-        "valid_launches": len(launches),
-        "flags": [{"code": code, "severity": severity, "times": n} for (code, severity), n in sorted(flags.items())],
+    claimed = {
+        field: {"independent": independent[measure], "highest": f"p{max(found)}" if found else "none"}
+        for field, (measure, _) in LATENCY_UNITS.items()
+        if measure in independent
+        for found in [claimable(independent[measure])]
     }
-    return found
+    flags = Counter((flag.code, flag.severity) for launch in launches for flag in launch.record.validity)
+    return {
+        "components": [{"component_label": ENGINE, "aggregate": resources}] if resources else None,
+        "rollout_anatomy": None if only_starts else _anatomy(launches) or None,
+        "rollout_step": None if only_starts else _steps(launches),
+        "energy": _energy(launches) or None,
+        "engine_startup": _startup([launch.record for launch in launches]) or None,
+        "engine_start": _course(courses) if courses else None,
+        "percentiles_claimed": claimed or None,
+        "validity": {
+            "valid_launches": len(launches),
+            "flags": [
+                {"code": code, "severity": severity, "times": n} for (code, severity), n in sorted(flags.items())
+            ],
+        },
+    }
 
 
 def _told(entries: Mapping[str, tuple[Iterable[float | None], str]]) -> dict[str, Any]:
@@ -282,11 +251,7 @@ def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
         times += pass_times_of(launch.record, launch.rows)
     anatomies = [anatomy_of(each) for each in times]
     return _told(
-        {
-            name: ([getattr(each, field.name) for each in anatomies], units)
-            for field in fields(Anatomy)
-            for name, units in [ANATOMY_UNITS[field.name]]
-        }
+        {name: ([getattr(each, field) for each in anatomies], units) for field, (name, units) in ANATOMY_UNITS.items()}
     )
 
 
@@ -307,7 +272,8 @@ def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
 def _energy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     """Return the energy of devices during passes, with their memory and without the host; empty if unknown."""
     passes = [it.devices for launch in launches for it in launch.passes if not (it.transition or it.placed)]
-    counted = [sum(use.energy_j or 0.0 for use in uses) for uses in passes if uses and _all_counted(uses)]
+    joules = [[use.energy_j for use in uses] for uses in passes if uses]
+    counted = [sum(known) for each in joules if len(known := [j for j in each if j is not None]) == len(each)]
     columns = [columns_of(launch.record) for launch in launches]
     return _told(
         {
@@ -316,10 +282,6 @@ def _energy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
             "share_of_power_limit": ([NUMBERS["power_limit_share"].over(each) for each in columns], "fraction"),
         }
     )
-
-
-def _all_counted(uses: Sequence[DeviceUse]) -> bool:
-    return all(use.energy_j is not None for use in uses)
 
 
 def _startup(records: Sequence[Record]) -> dict[str, Any]:

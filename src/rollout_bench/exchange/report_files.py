@@ -16,11 +16,12 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import several
 from rollout_bench.exchange.performance import MeasuredLaunch, mean_lengths, results_of
 from rollout_bench.exchange.scenario import scenario_of
@@ -72,20 +73,24 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
     collection = collect(results, plan)
     reports: dict[str, dict[str, Any]] = {}
     unread = list(collection.damaged)
-    for whole, parts in _by_experiment(collection):
-        measured = {}
+    for parts in grouped((part.whole.place, part) for part in collection.experiments).values():
+        whole = parts[0].whole
+        folder = f"{whole.mode}/{whole.experiment}"
+        rows: dict[int, tuple[SequenceRow, ...] | None] = {}
         for record in whole.records:
-            if record.valid:
-                measured[record.launch], problems = _with_rows(results, record)
-                unread += problems
+            try:
+                path = sequences_path(record_path(results, whole.mode, whole.experiment, record.launch))
+                rows[record.launch] = tuple(read_sequences(path, record)) if record.valid else None
+            except UserError as error:
+                rows[record.launch] = None
+                unread.append(error)
         for part in parts:
             launches = [
-                MeasuredLaunch(record, measured[record.launch], part.requests.get(record.launch))
+                MeasuredLaunch(record, rows[record.launch], part.requests.get(record.launch))
                 for record in part.records
                 if record.valid
             ]
             ending = "" if part.part is None else f".stage-{_stage(part)}"
-            folder = f"{whole.mode}/{whole.experiment}"
             for launch in launches:
                 name = f"{folder}/launch-{launch.record.launch}{ending}.yaml"
                 reports[name] = report_of_launches([launch], part, str(launch.record.launch))
@@ -200,7 +205,7 @@ def _reports_before(index: Path, results: Path) -> list[str]:
         content = None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{index}: is there already, and no index of reports", OTHER_FOLDER)
-    if content.get("results") not in (_name_of(results), str(results.resolve())):  # the path in earlier versions
+    if content.get("results") != _name_of(results):
         raise UserError(f"{index}: is of other results, {content.get('results')}", OTHER_FOLDER)
     return [str(name) for name in (*(content.get("reports") or ()), *(content.get("earlier") or ()))]
 
@@ -208,21 +213,6 @@ def _reports_before(index: Path, results: Path) -> list[str]:
 def _name_of(results: Path) -> str:
     """Return a unique name of a results folder without its path, because users share an index."""
     return f"{results.name} {uuid.uuid5(NAMESPACE, str(results.resolve()))}"
-
-
-def _by_experiment(collection: Collection) -> list[tuple[TimedExperiment, list[TimedExperiment]]]:
-    found: dict[str, tuple[TimedExperiment, list[TimedExperiment]]] = {}
-    for part in collection.experiments:
-        found.setdefault(part.whole.place, (part.whole, []))[1].append(part)
-    return list(found.values())
-
-
-def _with_rows(results: Path, record: Record) -> tuple[tuple[SequenceRow, ...] | None, list[UserError]]:
-    path = record_path(results, record.spec.mode, record.experiment, record.launch)
-    try:
-        return tuple(read_sequences(sequences_path(path), record)), []
-    except UserError as error:
-        return None, [error]
 
 
 def _left_out(collection: Collection) -> Iterator[str]:

@@ -83,7 +83,14 @@ def _engine(record: Record) -> dict[str, Any]:
     # for a foreign endpoint the served name, which other tools use, too; the config's name is only a label
     model = spec.model.name if spec.endpoint is None else _elsewhere(spec.endpoint.model)
     # Several engines are complete and independent: vLLM's data parallelism is not used.
-    parallelism = {"tp": tp, "dp": 1, "dp_local": 1, "workers": 1, "ep": _experts(spec, tp), "pp": pp}
+    parallelism = {
+        "tp": tp,
+        "dp": 1,
+        "dp_local": 1,
+        "workers": 1,
+        "ep": tp if args.get("enable_expert_parallel") else 1,
+        "pp": pp,
+    }
     return {
         "metadata": _metadata(ENGINE, {"args": args, "settings": settings}),
         "standardized": {
@@ -95,11 +102,12 @@ def _engine(record: Record) -> dict[str, Any]:
             "model": {"name": model},
             "accelerator": {
                 "model": environment.device_model,
-                "count": _accelerators(record, tp * pp),
+                # of one engine; 0 means unknown
+                "count": 0 if spec.endpoint is not None else 1 if spec.platform == "cpu" else tp * pp,
                 "parallelism": parallelism,
             },
         },
-        "native": _native(args=args, envars=_variables(record), config=config),
+        "native": _native(args=args, envars={**environment.variables, **spec.engine.environment}, config=config),
     }
 
 
@@ -119,21 +127,6 @@ def _elsewhere(content: Any) -> Any:
     if isinstance(content, Mapping):
         return {name: _elsewhere(value) for name, value in content.items()}
     return [_elsewhere(value) for value in content] if isinstance(content, list | tuple) else content
-
-
-def _variables(record: Record) -> dict[str, str]:
-    return {**record.environment.variables, **record.spec.engine.environment}
-
-
-def _accelerators(record: Record, of_engine: int) -> int:
-    """Return the accelerators of one engine. A CPU counts as one; 0 means unknown, as for a foreign endpoint."""
-    if record.spec.endpoint is not None:
-        return 0
-    return 1 if record.spec.platform == "cpu" else of_engine
-
-
-def _experts(spec: Spec, tp: int) -> int:
-    return tp if spec.engine.args.get("enable_expert_parallel") else 1
 
 
 def _others(spec: Spec) -> list[dict[str, Any]]:
