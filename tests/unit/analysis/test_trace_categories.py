@@ -146,6 +146,7 @@ def test_plain_operators_on_a_cpu_take_their_neighbours_category():
         "aten::sub": "sampling",
     }
     assert of([name.strip() for name in names], "cpu") == list(names.values())
+    assert of(["_C::rms_norm", "aten::add"], "cpu") == ["norm", "other"]  # with nothing behind it
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ STEP = ["trace", "rank", "step"]
 class Breakdown:
     """A phase of one profiled experiment; times are microseconds of one step, as means over `steps` of all ranks.
 
-    `parts` are the traced times, and their sum is `total_us`. The duration of a traced step, `traced_us`, equals
-    `total_us` up to rounding. `calls` counts operators. `scaled` are the parts without the profiler's overhead, and
-    their sum is the time of an unprofiled step.
+    `parts` are the traced times, and their sum is `total_us`. `calls` counts operators. `scaled` are the parts without
+    the profiler's overhead, and their sum is the time of an unprofiled step.
     """
 
     phase: Phase
@@ -38,12 +37,11 @@ class Breakdown:
     parts: Mapping[str, float]
     calls: Mapping[str, float]
     scaled: Mapping[str, float]
-    traced_us: float
     sample: StepSample | None
 
     @property
     def total_us(self) -> float:
-        """Sum of all traced parts."""
+        """Sum of all traced parts: the duration of a traced step."""
         return sum(self.parts.values())
 
     @property
@@ -78,17 +76,16 @@ def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
 
 def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, sample: StepSample | None) -> Breakdown:
     steps = len(times[STEP].drop_duplicates())
-    parts = _per_step(times.groupby("category", observed=True, sort=False)["us"].sum(), steps)
-    events = profiled.events[profiled.events["phase"] == phase]
-    device = device_rows(events)
-    whole = events[events["where"] == "step"]
+    parts = _per_step(times.groupby("category", sort=False)["us"].sum(), steps)
+    device = device_rows(profiled.events[profiled.events["phase"] == phase])
+    # The profiler hardly slows what a device's own clock measures; a CPU has no such clock.
+    clock = profiled.platform != "cpu"
     return Breakdown(
         phase=phase,
         steps=steps,
         parts=parts,
-        calls=_per_step(device.groupby("category", observed=True, sort=False).size(), steps),
-        scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.device_has_a_clock),
-        traced_us=float(whole["duration_us"].mean()) if len(whole) else sum(parts.values()),
+        calls=_per_step(device.groupby("category", sort=False).size(), steps),
+        scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, clock),
         sample=sample,
     )
 
@@ -160,7 +157,7 @@ def linear_with_quantize(found: list[Change]) -> Change:
 def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
     """Return the operators of category `other` in a phase with their shares of the traced step, the largest first."""
     rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
-    sums = rows[rows["category"] == OTHER].groupby("name", observed=True)["self_us"].sum()
+    sums = rows[rows["category"] == OTHER].groupby("name")["self_us"].sum()
     total = breakdown.total_us * breakdown.steps
     found = [(str(name), float(us) / total if total else 0.0) for name, us in sums.items()]
     return sorted(found, key=lambda each: (-each[1], each[0]))

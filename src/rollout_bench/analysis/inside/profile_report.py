@@ -44,7 +44,7 @@ def agreement(breakdown: Breakdown) -> float | None:
     """Return the traced duration of a step over the timed duration of profiled steps; None if none was timed."""
     if breakdown.sample is None or not breakdown.sample.profiled_s:
         return None
-    return breakdown.traced_us / (1e6 * mean(breakdown.sample.profiled_s))
+    return breakdown.total_us / (1e6 * mean(breakdown.sample.profiled_s))
 
 
 def bound(breakdown: Breakdown) -> str:
@@ -68,7 +68,7 @@ def _trace(breakdown: Breakdown) -> Iterator[ProfileFlag]:
         assert breakdown.sample is not None
         yield ProfileFlag(
             "trace_time",
-            f"a step takes {brief(breakdown.traced_us / 1000)} ms in the trace, "
+            f"a step takes {brief(breakdown.total_us / 1000)} ms in the trace, "
             f"{brief(1000 * mean(breakdown.sample.profiled_s))} ms as it was timed: "
             + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps"),
         )

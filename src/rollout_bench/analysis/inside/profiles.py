@@ -53,11 +53,6 @@ class ProfiledExperiment:
         """Platform, model and workload: the key of a table."""
         return table_of(self)
 
-    @property
-    def device_has_a_clock(self) -> bool:
-        """Whether durations are from the device's clock, which the profiler hardly slows; a CPU has no such clock."""
-        return self.platform != "cpu"
-
 
 @dataclass(frozen=True)
 class LeftOut:

@@ -127,6 +127,6 @@ def _with_runs(rows: pd.DataFrame, chosen: RuleSet) -> pd.Series:
             before == "activation",
         ],
         ["quantize", "norm", chosen.start, "sampling", "activation"],
-        default=after if chosen.between == "next" else "other",
+        default=after.fillna("other") if chosen.between == "next" else "other",
     )
     return rows["category"].where(~plain, pd.Series(runs, index=rows.index))

@@ -42,8 +42,8 @@ def read_torch(path: Path, trace: str, rank: int) -> pd.DataFrame:
 
 def step_marks(spans: pd.DataFrame) -> pd.DataFrame:
     """Return the annotations on the host that open steps, on one thread, with their `phase`."""
-    marks = spans.assign(phase=spans["name"].map(phase_of))
-    marks = marks[marks["phase"].notna() & (marks["kind"] != KERNEL)]
+    marks = spans[_opens(spans) & (spans["name"] != WHOLE_STEP) & (spans["kind"] != KERNEL)]
+    marks = marks.assign(phase=marks["name"].map(phase_of))
     # If several threads have annotations, all but one only wait for that one.
     return marks[marks["stream"].isin(marks["stream"].mode()[:1])]
 
@@ -84,7 +84,7 @@ def event_table(spans: pd.DataFrame, marks: pd.DataFrame, trace: str, rank: int)
 
 
 def _opens(spans: pd.DataFrame) -> pd.Series:
-    return spans["name"].map(lambda name: name == WHOLE_STEP or phase_of(name) is not None)
+    return spans["name"].isin([name for name in spans["name"].unique() if name == WHOLE_STEP or phase_of(name)])
 
 
 def _nested(spans: pd.DataFrame) -> pd.DataFrame:

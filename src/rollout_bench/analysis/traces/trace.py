@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,14 @@ def read_traces(folder: Path, traces: Sequence[TraceFile]) -> pd.DataFrame:
     Raises:
         UserError: a trace is missing, damaged, of another tool, or has no step of the engine.
     """
-    frames = [
-        read_ascend(folder / trace.name, trace.name, trace.rank, trace.phase)
-        if trace.source == "torch_npu"
-        else read_torch(folder / trace.name, trace.name, trace.rank)
-        for trace in traces
-    ]
+    gc.disable()  # it would look through all events of a trace again and again, and none is in a cycle
+    try:
+        frames = [
+            read_ascend(folder / trace.name, trace.name, trace.rank, trace.phase)
+            if trace.source == "torch_npu"
+            else read_torch(folder / trace.name, trace.name, trace.rank)
+            for trace in traces
+        ]
+    finally:
+        gc.enable()
     return pd.concat(frames, ignore_index=True)
