@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from launching import Launching, online_spec, tiny_spec
+from launching import Launching, tiny_spec
 
 from rollout_bench.contracts.record import Failure
 from rollout_bench.contracts.spec import Spec
@@ -74,39 +74,24 @@ def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: P
     assert again.survivors() == []
 
 
-def test_an_engine_core_killed_after_its_guardian_is_a_crash(tmp_path: Path):
-    launch = Launching(tmp_path, tiny_spec(engine=APART, measuring=MANY))
-    launch.wait_for("initializing")
-    first = launch.child("guardian")
-    first.kill()
-    launch.wait_for("iteration 1/")
-    assert launch.child("guardian").pid != first.pid  # another one took over
-    shared = shared_memory_of(process.pid for process in launch.started)
-    launch.child("VLLM::EngineCore").kill()
-    assert_failed(launch, "crash", "measuring", "EngineCore")
-    assert [path for path in shared if path.exists()] == []
-
-
-def test_a_crash_names_the_server_that_was_killed(tmp_path: Path):
-    launch = Launching(tmp_path, online_spec(measuring=MANY, engine={"multiprocess": False}))
-    launch.wait_for("iteration 1/")
-    launch.child("api_server").kill()
-    assert_failed(launch, "crash", "measuring", "server")
-
-
-def test_shared_memory_of_killed_processes_is_removed(tmp_path: Path):
-    content: dict[str, Any] = tiny_spec(engine=APART).model_dump(mode="json")
+def test_an_engine_killed_after_its_guardian_crashes_and_leaves_nothing(tmp_path: Path):
+    content: dict[str, Any] = tiny_spec(engine=APART, measuring={"warmup_iterations": 0}).model_dump(mode="json")
     content |= {"mode": "messages", "messages": {"steps": 1_900, "batches": [8]}}
     content["workload"]["output_tokens"] = 1_900  # no pass has more steps: with few it is over at once
     content["engine"]["args"]["max_model_len"] = 2_048
     launch = Launching(tmp_path, Spec.model_validate(content))
-    launch.wait_for("warmup")
+    launch.wait_for("initializing")
+    first = launch.child("guardian")
+    first.kill()
+    launch.wait_for("measuring")
+    assert launch.child("guardian").pid != first.pid  # another one took over
     shared = shared_memory_of(process.pid for process in launch.started)
     assert len([path for path in shared if path.name.startswith("psm_")]) == 2
-    spared = {launch.process.pid, launch.child("guardian").pid}
-    for process in [p for p in launch.started if p.pid not in spared]:
+    launch.child("VLLM::EngineCore").kill()
+    spared = {launch.process.pid, launch.child("guardian").pid, launch.child("engine.worker").pid}
+    for process in [p for p in launch.survivors(limit_s=0) if p.pid not in spared]:
         process.send_signal(signal.SIGKILL)  # the trackers of shared memory too: nobody is left to remove it
-    assert_failed(launch, "crash", "warmup", "")
+    assert_failed(launch, "crash", "measuring", "EngineCore")
     deadline = time.monotonic() + 60
     while (left := [path for path in shared if path.exists()]) and time.monotonic() < deadline:
         time.sleep(0.1)

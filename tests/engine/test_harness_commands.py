@@ -1,4 +1,4 @@
-"""What sends the requests of a real server: `vllm bench serve` itself, chats with a template.
+"""What sends the requests of a real server: `vllm bench serve` itself, chats with a template; at last it is killed.
 
 They share one engine, which the test's own process starts.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from launching import SETTINGS, TINY_MODEL, online_spec
 
@@ -22,6 +24,7 @@ from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
 from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, PromptText, open_own
+from rollout_bench.measure.server.stream import ServingFailed
 
 pytestmark = pytest.mark.engine
 
@@ -102,3 +105,12 @@ def test_a_cached_chat_template_does_not_invalidate_the_launch(
     assert done.iteration.cached_prompt_tokens == 5 * 2 * BLOCK
     flags = {flag.code: flag.severity for flag in done.flags}
     assert flags["cross_iteration_prefix_hits"] == "warning"
+
+
+def test_a_server_killed_in_a_pass_is_the_cause(served: tuple[Opened, Path]) -> None:
+    processes = {name: psutil.Process(pid) for pid, name in served[0].processes.items()}
+    threading.Timer(0.3, processes["server"].kill).start()
+    with pytest.raises(ServingFailed, match="the server was ended by signal 9") as failed:
+        passed(served, points=[{"requests": 400}])
+    assert failed.value.category == ""  # a crash, unless the engine's log has another cause
+    processes["worker"].kill()  # a launch's guardian does it

@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15276,
+    "tests": 15275,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
