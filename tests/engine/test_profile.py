@@ -51,7 +51,7 @@ def done(measured: Workspace) -> tuple[Path, Profile]:
 @pytest.mark.parametrize("quant", ["bf16", "w8a8"])
 def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: str):
     path, record = profile_of(measured, quant)
-    events = of_their_windows(read_traces(traces_path(path), record.traces), record)
+    events = of_their_windows(read_traces(traces_path(path), record.traces, record.linears), record)
     times = step_times(categorise(events, "cpu"))
     for phase in ("prefill", "decode"):
         own = times[times["phase"] == phase]

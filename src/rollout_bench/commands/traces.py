@@ -51,7 +51,7 @@ def main() -> int:
 
     record: Path = arguments.record
     profile = read_model(record, Profile, "delete it to have the launch made again")
-    events = read_traces(record.parent / profile.traces_folder, profile.traces)
+    events = read_traces(record.parent / profile.traces_folder, profile.traces, profile.linears)
     write_events(arguments.out, events)
     print(f"{arguments.out}: {len(events)} events")
     return 0

@@ -44,7 +44,6 @@ def test_every_part_on_a_cpu_keeps_its_share_unprofiled() -> None:
     assert found.step_us == pytest.approx(24_000)
     assert found.scaled["linear"] == pytest.approx(18_000 / 1.25)
     assert found.share(HOST_GAP) == pytest.approx(5 / 30)
-    assert found.of_category("linear") == pytest.approx(18_000 / 1.25)
 
 
 def test_operators_on_a_device_keep_their_time_and_waits_shrink() -> None:

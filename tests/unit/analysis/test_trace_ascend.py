@@ -12,6 +12,7 @@ from made_traces import DECODE, PREFILL
 
 from rollout_bench.analysis.traces.ascend import read_ascend
 from rollout_bench.analysis.traces.categories import categorise
+from rollout_bench.analysis.traces.torch import WHOLE_STEP
 from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.inside import Phase
 
@@ -39,14 +40,13 @@ GAP_US = 40.0
 """Between two steps."""
 
 
-def kernels(steps: int, numbered: bool = False) -> list[dict[str, str]]:
+def kernels(steps: int) -> list[dict[str, str]]:
     """Return rows of kernel_details.csv."""
     rows, now = [], 0.25
-    for number in range(steps):
+    for _ in range(steps):
         for kind, duration in STEP:
             rows.append(
-                ({"Step Id": str(number + 3)} if numbered else {})
-                | {
+                {
                     "Device_id": "0",
                     "Name": f"aclnn{kind}_{kind}",
                     "Type": kind,
@@ -97,7 +97,7 @@ def write(folder: Path, rows: list[dict[str, str]], names: list[str] | None = No
 
 
 def read(path: Path, phase: Phase = "decode") -> pd.DataFrame:
-    return read_ascend(path, path.name, 0, phase)
+    return read_ascend(path, path.name, 0, phase, layers=2)
 
 
 def steps_of(frame: pd.DataFrame) -> list[list[Any]]:
@@ -117,14 +117,15 @@ def test_annotations_mark_steps_and_flows_tell_who_launched_a_kernel(tmp_path: P
     assert set(attention["where"]) == {"device"}
 
 
-def test_the_profilers_numbers_tell_the_steps_where_nothing_is_annotated(tmp_path: Path):
-    frame = read(write(tmp_path, kernels(2, numbered=True)), "prefill")
+@pytest.mark.parametrize("names", [None, ["unmarked"] * 2, [WHOLE_STEP] * 2], ids=["alone", "launched", "marked"])
+def test_marks_or_attention_kernels_tell_the_steps_without_annotations(tmp_path: Path, names: list[str] | None):
+    frame = read(write(tmp_path, kernels(2), names), "prefill")
     assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["prefill", pytest.approx(LENGTH_US)]]
+    assert frame[frame["name"] == "ArgMaxV2"]["step"].tolist() == [0, 1]
 
 
 def test_categories_of_a_step_add_up(tmp_path: Path):
-    frame = read(write(tmp_path, kernels(1, numbered=True)))
-    times = step_times(categorise(frame, platform="ascend"))
+    times = step_times(categorise(read(write(tmp_path, kernels(1))), "ascend"))
     seen = dict(zip(times["category"], times["us"], strict=True))
     assert seen == pytest.approx(
         {

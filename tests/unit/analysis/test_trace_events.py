@@ -20,7 +20,7 @@ def trace_file(name: str, rank: int = 0, source: str = "torch") -> TraceFile:
 
 def made(folder: Path) -> pd.DataFrame:
     names = [save(folder / f"decode.rank{rank}.trace.json.gz", EVENTS).name for rank in (0, 1)]
-    return read_traces(folder, [trace_file(name, rank) for rank, name in enumerate(names)])
+    return read_traces(folder, [trace_file(name, rank) for rank, name in enumerate(names)], [])
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path):

@@ -20,9 +20,6 @@ from rollout_bench.analysis.inside.profiles import (
 )
 from rollout_bench.contracts.inside import Phase
 
-STEP = ["trace", "rank", "step"]
-"""Columns that identify a step."""
-
 
 @dataclass(frozen=True)
 class Breakdown:
@@ -49,13 +46,9 @@ class Breakdown:
         """Sum of all parts without the profiler."""
         return sum(self.scaled.values())
 
-    def of_category(self, category: str) -> float:
-        """Return the category's time without the profiler."""
-        return self.scaled.get(category, 0.0)
-
     def share(self, category: str) -> float:
         """Return the category's share of the step without the profiler, from 0 to 1."""
-        return self.of_category(category) / self.step_us if self.step_us else 0.0
+        return self.scaled.get(category, 0.0) / self.step_us if self.step_us else 0.0
 
     def traced_share(self, category: str) -> float:
         """Return the category's share of the traced step."""
@@ -65,27 +58,22 @@ class Breakdown:
 def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
     """Return the breakdown of each traced phase."""
     samples = step_samples(profiled.record.steps)
-    times = profiled.times[profiled.times["step"] >= 0]
-    found: dict[Phase, Breakdown] = {}
-    for phase in PHASES:
-        own = times[times["phase"] == phase]
-        if not own.empty:
-            found[phase] = _breakdown(phase, own, profiled, samples.get(phase))
-    return found
+    of_phase = dict(list(profiled.times.groupby("phase")))
+    return {
+        phase: _breakdown(phase, of_phase[phase], profiled, samples.get(phase)) for phase in PHASES if phase in of_phase
+    }
 
 
 def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, sample: StepSample | None) -> Breakdown:
-    steps = len(times[STEP].drop_duplicates())
+    steps = times.groupby(["trace", "rank", "step"]).ngroups
     parts = _per_step(times.groupby("category", sort=False)["us"].sum(), steps)
     device = device_rows(profiled.events[profiled.events["phase"] == phase])
-    # The profiler hardly slows what a device's own clock measures; a CPU has no such clock.
-    clock = profiled.platform != "cpu"
     return Breakdown(
         phase=phase,
         steps=steps,
         parts=parts,
         calls=_per_step(device.groupby("category", sort=False).size(), steps),
-        scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, clock),
+        scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.platform != "cpu"),
         sample=sample,
     )
 

@@ -111,18 +111,14 @@ def profile_report(profiled: Sequence[ProfiledExperiment], left_out: Sequence[Le
     if len(by_place | without) < len(profiled) + len(left_out):
         raise ValueError("two profiles have the same place")
     phases = {each.place: breakdowns(each) for each in profiled}
-    found = []
-    for own in profiled:
-        baseline = by_place.get(own.baseline or "")
-        if baseline is not None and baseline is not own:
-            found.append((own, baseline))
+    pairs = tuple((own, by_place[base]) for own in profiled if (base := own.baseline) in by_place and base != own.place)
     uncompared: list[tuple[ProfiledExperiment | LeftOut, str]] = [
         (own, f"{left.quant}: {left.reason}")
         for own in profiled
         if (left := without.get(own.baseline or "")) is not None
     ]
     uncompared += [(each, each.reason) for each in left_out if each.baseline in by_place | without]
-    return ProfileReport(tuple(profiled), phases, tuple(found), tuple(left_out), tuple(uncompared))
+    return ProfileReport(tuple(profiled), phases, pairs, tuple(left_out), tuple(uncompared))
 
 
 COLUMNS = (

@@ -159,7 +159,7 @@ def _profiled(
     record = experiment.records[0]
     assert isinstance(record, Profile), "the records of profile mode are profiles"
     path = record_path(results, experiment.mode, experiment.experiment, record.launch)
-    events = read_traces(traces_path(path), record.traces)
+    events = read_traces(traces_path(path), record.traces, record.linears)
     events = categorise(of_their_windows(events, record), record.spec.platform)
     return ProfiledExperiment(
         platform=experiment.platform,

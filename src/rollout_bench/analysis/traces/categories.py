@@ -73,16 +73,13 @@ def categorise(events: pd.DataFrame, platform: str) -> pd.DataFrame:
         platform: the platform whose rules apply: cpu, cuda or ascend.
     """
     chosen = rule_sets()[platform]
-    of_rules = {texts: _by_rule(*texts, chosen) for texts in set(_texts(events))}
-    found = events.assign(category=[of_rules[texts] for texts in _texts(events)])
+    texts = list(zip(events["name"], events["path"], events["dtypes"], strict=True))
+    of_rules = {each: _by_rule(*each, chosen) for each in set(texts)}
+    found = events.assign(category=[of_rules[each] for each in texts])
     rows = found[(found["where"] == DEVICE) & (found["step"] != OUTSIDE)]
     found.loc[rows.index, "category"] = _with_runs(rows, chosen)
     found.loc[(found["where"] == STEP) | (found["category"] == ""), "category"] = "other"
     return found
-
-
-def _texts(events: pd.DataFrame) -> zip[tuple[str, str, str]]:
-    return zip(events["name"], events["path"], events["dtypes"], strict=True)
 
 
 def _by_rule(name: str, path: str, dtypes: str, chosen: RuleSet) -> str:
@@ -100,12 +97,11 @@ def _with_runs(rows: pd.DataFrame, chosen: RuleSet) -> pd.Series:
     rows = rows.sort_values([*streams, "start_us", "duration_us"], ascending=[True] * 5 + [False])
     plain = rows["category"] == ""
     anchor = rows["category"].where(~rows["category"].isin(["", "memory_copy"]))  # copies do not end a run
-    linear = anchor == "linear"
     marks = rows[streams].assign(
         run=anchor.notna().cumsum(),
         anchor=anchor,
-        linear=linear,
-        first=linear | (anchor == "embedding"),
+        linear=anchor == "linear",
+        first=anchor.isin(["linear", "embedding"]),
         root=plain & rows["name"].str.contains("rsqrt", case=False),
         computes=plain & ~rows["name"].str.contains(chosen.views),
         quantize=anchor == "quantize",

@@ -70,6 +70,7 @@ def step_times(events: pd.DataFrame) -> pd.DataFrame:
         device.loc[rows, "us"] = nest(begin[rows].to_numpy(), counted[rows].to_numpy())[0]
     gap = steps.set_index(KEYS)["duration_us"].sub(device.groupby(KEYS)["us"].sum(), fill_value=0.0).clip(lower=0.0)
     parts = pd.concat([device[[*KEYS, "category", "us"]], gap.rename("us").reset_index().assign(category="host_gap")])
-    times = parts.groupby([*KEYS, "category"], as_index=False)["us"].sum().merge(steps[[*KEYS, "phase"]], on=KEYS)
-    found: pd.DataFrame = times[times["us"] > 0].reset_index(drop=True)
-    return found
+    times: pd.DataFrame = (
+        parts.groupby([*KEYS, "category"], as_index=False)["us"].sum().merge(steps[[*KEYS, "phase"]], on=KEYS)
+    )
+    return times.query("us > 0").reset_index(drop=True)

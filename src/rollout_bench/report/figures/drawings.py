@@ -388,7 +388,7 @@ def steps(findings: Findings) -> Chart | None:
         there = [(each, report.of(each)[phase]) for each in shown if phase in report.of(each)]
         bars = []
         for each, breakdown in there:
-            parts = _after_one_another((c, breakdown.of_category(c) / 1000) for c in CATEGORIES)
+            parts = _after_one_another((c, breakdown.scaled.get(c, 0.0) / 1000) for c in CATEGORIES)
             used |= {name for name, _, _ in parts}
             heading = _joined(*each.table) if len(tables) > 1 else ""
             text = f"{number(breakdown.step_us / 1000)} ms"
@@ -397,7 +397,7 @@ def steps(findings: Findings) -> Chart | None:
             longest = max(breakdown.step_us for _, breakdown in there) / 1000
             panels.append(Rows(phase, "ms per step", bars, (0, 1.02 * longest or 1)))
     phase, own = next((phase, report.of(shown[0])[phase]) for phase in reversed(PHASES) if phase in report.of(shown[0]))
-    first = max(CATEGORIES, key=own.of_category)
+    first = max(CATEGORIES, key=lambda c: own.scaled.get(c, 0.0))
     title = f"{category_word(first).capitalize()}: {100 * own.share(first):.0f} % of a {phase} step ({shown[0].quant})"
     marks = "Bar: a step without the profiler, divided by the shares of its trace."
     keys = {category_word(c): CATEGORY_COLOURS[c] for c in CATEGORIES if c in used}

@@ -290,7 +290,7 @@ def _steps(
     shown = shown_categories([breakdown for _, breakdown in found])
     lines = []
     for each, breakdown in found:
-        parts = {category: breakdown.of_category(category) for category in CATEGORIES}
+        parts = {category: breakdown.scaled.get(category, 0.0) for category in CATEGORIES}
         rest = sum(us for category, us in parts.items() if category not in shown)
         lines.append(
             _names(each)
