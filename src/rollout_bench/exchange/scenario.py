@@ -43,8 +43,10 @@ def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapp
         stage: index of the load point.
         means: measured mean tokens of a sequence, `input` and `output`, for lengths that the spec does not define.
     """
-    stack = [_engine(record), *_others(record.spec)]
-    return {"stack": stack, "load": _load(record, point, stage, means)}
+    return {
+        "stack": [_engine(record), *_others(record.spec)],
+        "load": _load(record, point, stage, means),
+    }
 
 
 def _engine(record: Record) -> dict[str, Any]:
@@ -130,20 +132,21 @@ def _elsewhere(content: Any) -> Any:
 
 
 def _others(spec: Spec) -> list[dict[str, Any]]:
-    found = []
-    if spec.rollout is not None and spec.rollout.router is not None:
-        found.append(_own("router", {"policy": spec.rollout.router}))
-    if spec.placement is not None:
-        found.append(_own("trainer", spec.placement.model_dump(mode="json")))
-    return found
-
-
-def _own(label: str, config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "metadata": _metadata(label, config),
-        "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
-        "native": _native(config=config),
+    """Return the components beside the engine: our router and trainer."""
+    router = spec.rollout and spec.rollout.router
+    configs: dict[str, Mapping[str, Any] | None] = {
+        "router": {"policy": router} if router else None,
+        "trainer": None if spec.placement is None else spec.placement.model_dump(mode="json"),
     }
+    return [
+        {
+            "metadata": _metadata(label, config),
+            "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
+            "native": _native(config=config),
+        }
+        for label, config in configs.items()
+        if config is not None
+    ]
 
 
 def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:
@@ -161,10 +164,8 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         "measuring": spec.measuring.model_dump(mode="json"),
         "point": point and point.model_dump(mode="json"),
     }
-    for name in ("load", mode_of(spec.mode).settings):  # the second is the settings of this mode
-        settings = getattr(spec, name) if name else None
-        if settings is not None:
-            config[name] = settings.model_dump(mode="json")
+    sections = {name: getattr(spec, name) for name in ("load", mode_of(spec.mode).settings) if name}
+    config |= {name: each.model_dump(mode="json") for name, each in sections.items() if each is not None}
     about = {
         "key": record.key,
         "experiment": record.experiment,

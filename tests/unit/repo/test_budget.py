@@ -15,7 +15,7 @@ BUDGET = {
     "commands": 574,
     "contracts": 1480,
     "core": 673,
-    "exchange": 363,
+    "exchange": 355,
     "llmd": 1059,
     "measure": 8713,
     "numbers": 86,
