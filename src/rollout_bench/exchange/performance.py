@@ -13,7 +13,6 @@ import numpy as np
 from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
-from rollout_bench.analysis.timed.launches import parts_of
 from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests, requests_of
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
@@ -21,6 +20,7 @@ from rollout_bench.contracts.spec import behind_server
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.scenario import ENGINE
 from rollout_bench.numbers.iterations import columns_of
+from rollout_bench.numbers.launch import parts_of
 from rollout_bench.numbers.registry import NUMBERS
 
 PERCENTILES: Final = {
@@ -39,7 +39,6 @@ LATENCY_UNITS: Final = {
 """Latency field of a report -> our measure, and its unit in the report."""
 
 ANATOMY_UNITS: Final = {
-    "sequences": ("sequences", "count"),
     "makespan_s": ("makespan", "s"),
     "t50_s": ("t50", "s"),
     "t90_s": ("t90", "s"),
@@ -56,14 +55,13 @@ ANATOMY_UNITS: Final = {
     "longest_tokens": ("longest_length", "count"),
     "longest_tokens_per_s": ("longest_token_rate", "tokens/s"),
     "longest_speed": ("longest_speed", "ratio"),
-    "length_mean": ("mean_length", "count"),
-    "length_max": ("longest_output", "count"),
-    "length_min": ("shortest_output", "count"),
-    "clip_ratio": ("clip_ratio", "fraction"),
-    "gen_s": ("generation", "s"),
-    "gen_ms_per_token": ("generation_per_token", "ms/token"),
+    "response_length_mean_tokens": ("mean_length", "count"),
+    "response_length_max_tokens": ("longest_output", "count"),
+    "response_length_min_tokens": ("shortest_output", "count"),
+    "response_length_clip_ratio": ("clip_ratio", "fraction"),
+    "timing_per_token_ms": ("generation_per_token", "ms/token"),
 }
-"""Field of `Anatomy` -> its name in a report, and its unit."""
+"""Column of `anatomy_of` -> its name in a report, and its unit."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +249,7 @@ def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
         times += pass_times_of(launch.record, launch.rows)
     anatomies = [anatomy_of(each) for each in times]
     return _told(
-        {name: ([getattr(each, field) for each in anatomies], units) for field, (name, units) in ANATOMY_UNITS.items()}
+        {name: ([each.get(column) for each in anatomies], units) for column, (name, units) in ANATOMY_UNITS.items()}
     )
 
 
@@ -294,7 +292,7 @@ def _startup(records: Sequence[Record]) -> dict[str, Any]:
             "process": ([record.startup.process_s for record in records], "s"),
             "import": ([startup.import_s for startup in seen], "s"),
             "init": ([startup.init_s for startup in seen], "s"),
-            "server_start": ([parts_of(record).server_start_s for record in served], "s"),
+            "server_start": ([parts_of(record).get("server_start_s") for record in served], "s"),
             **{
                 name.removesuffix("_s"): ([record.startup.reported.get(name) for record in records], "s")
                 for name in reported

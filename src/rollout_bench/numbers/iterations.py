@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rollout_bench.contracts.record import Iteration, Record
-from rollout_bench.contracts.spec import devices_of_rate
+from rollout_bench.contracts.spec import Spec, devices_of_rate
+from rollout_bench.numbers.cycle import columns_of_cycle
 from rollout_bench.numbers.number import ONE
+from rollout_bench.numbers.placement import columns_of_placement
+from rollout_bench.numbers.rollout import columns_of_replicas
 
 
 def columns_of(record: Record) -> list[dict[str, float]]:
@@ -14,7 +17,7 @@ def columns_of(record: Record) -> list[dict[str, float]]:
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     devices = devices_of_rate(record.spec)
     return [
-        _generated(iteration, devices) | _after(iteration) | energy
+        _generated(iteration, devices) | _of_mode(iteration, record.spec) | _drafted(iteration) | energy
         for iteration, energy in zip(measured, _energies(measured), strict=True)
     ]
 
@@ -31,12 +34,23 @@ def _generated(iteration: Iteration, devices: int) -> dict[str, float]:
     }
 
 
-def _after(iteration: Iteration) -> dict[str, float]:
+def _of_mode(iteration: Iteration, spec: Spec) -> dict[str, float]:
     if iteration.placed is not None:
-        return {"placed_s": iteration.whole_s}
+        return columns_of_placement(iteration.placed, spec)
     if iteration.transition is not None:
-        return {"transition_s": iteration.transition.elapsed_s, "whole_s": iteration.whole_s}
-    return {}
+        return columns_of_cycle(iteration, iteration.transition)
+    return columns_of_replicas(iteration)
+
+
+def _drafted(iteration: Iteration) -> dict[str, float]:
+    if (done := iteration.drafting) is None:
+        return {}
+    return {
+        "drafts": done.drafts,
+        "draft_tokens": done.draft_tokens,
+        "accepted_tokens": done.accepted_tokens,
+        "tokens_of_drafts": done.drafts + done.accepted_tokens,
+    }
 
 
 def _energies(measured: Sequence[Iteration]) -> list[dict[str, float]]:

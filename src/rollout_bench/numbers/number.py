@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rollout_bench.contracts.record import Record
+from rollout_bench.core.numbers import count, number
 
 Columns = Mapping[str, float]
 """Amounts of one iteration by name, such as `output_tokens` or `elapsed_s`; unknown ones are missing."""
@@ -31,6 +32,7 @@ class Number:
         top: column of iterations that is summed.
         bottom: column of iterations whose sum divides it.
         read: function of a record with at least one measured iteration; returns None if unknown.
+        across: how the values of valid launches become that of a row.
         of: times that it is computed from, which are in a side file; empty if the record has all of it.
         mode: the only mode that has it; empty for all modes.
         table: the table that shows it; empty if only files and the explorer have it.
@@ -38,7 +40,7 @@ class Number:
         words: words for a ratio, for better and for worse.
         set_by_load: whether a load with arrival times determines it, as long as the server keeps up.
         factor: factor from the value to the unit in `header`, such as seconds to milliseconds.
-        digits: significant digits in tables.
+        digits: significant digits in tables; 0 for whole numbers.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Number:
     top: str = ""
     bottom: str = ONE
     read: Callable[[Record], float | None] | None = None
+    across: Literal["mean", "min", "max"] = "mean"
     of: Literal["", "sequences", "requests"] = ""
     mode: str = ""
     table: str = ""
@@ -63,3 +66,13 @@ class Number:
         there = [columns for columns in iterations if self.top in columns and self.bottom in columns]
         bottom = sum(columns[self.bottom] for columns in there)
         return sum(columns[self.top] for columns in there) / bottom if bottom else None
+
+    def of_row(self, values: Sequence[float]) -> float:
+        """Return the value of a row from the `values` [n >= 1] of its valid launches."""
+        return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)}[self.across]
+
+    def text(self, value: float | None) -> str:
+        """Return `value` as a table shows it."""
+        if value is None or self.digits:
+            return number(None if value is None else self.factor * value, self.digits or 1)
+        return count(round(self.factor * value))

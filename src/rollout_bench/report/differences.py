@@ -166,7 +166,9 @@ def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
         ),
         Column("launches B", "The same of B.", lambda line: str(line["launches"][1])),
     ]
-    for metric, speedup in zip(settings.metrics_of(mode), speedup_columns(settings, mode, apart=True), strict=True):
+    for metric, speedup in zip(
+        settings.metrics_of(mode), speedup_columns(settings.metrics_of(mode), settings, apart=True), strict=True
+    ):
         name = NUMBERS[metric].header
         columns += [
             Column(f"{name} A", f"{name} of each launch; geometric mean over the launches of A.", _value(metric, 1)),

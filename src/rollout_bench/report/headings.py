@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -13,11 +13,11 @@ from rollout_bench.analysis.timed.experiments import Selected
 from rollout_bench.analysis.timed.latencies import LAST, PERCENTILES, Distribution, more_for
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING
-from rollout_bench.contracts.modes import OFFLINE
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import devices_of_rate, set_apart
 from rollout_bench.core.numbers import MISSING, count, number, plain_percent, ratio, several
-from rollout_bench.numbers.registry import ENERGY, NUMBERS, MetricName
+from rollout_bench.numbers.number import Number
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 
 UNKNOWN = "unknown"
@@ -72,17 +72,13 @@ def _number(field: str, digits: int = 4, factor: float = 1) -> Callable[[Line], 
     return lambda line: number(None if line.get(field) is None else factor * line[field], digits)
 
 
-def metric_columns(table: str) -> tuple[Column, ...]:
-    """Return the columns of the numbers of `table`, in the order of the registry."""
-    return tuple(
-        Column(
-            of.header,
-            of.definition,
-            _number(of.name, of.digits, of.factor),
-        )
-        for of in NUMBERS.values()
-        if of.table == table
-    )
+def number_columns(table: str) -> tuple[Column, ...]:
+    """Return the columns of the numbers that `table` shows, in the order of the registry."""
+    return tuple(_column(number) for number in NUMBERS.values() if number.table == table)
+
+
+def _column(number: Number) -> Column:
+    return Column(number.header, number.definition, lambda line: number.text(line.get(number.name)))
 
 
 def launch_counts(experiment: Selected[Launched]) -> Line:
@@ -100,17 +96,20 @@ def _launches(line: Line) -> str:
 
 
 def speedup_columns(
-    settings: ComparisonSettings, mode: str = OFFLINE.name, apart: bool = False, typical: Collection[MetricName] = ()
+    metrics: Iterable[MetricName],
+    settings: ComparisonSettings,
+    apart: bool = False,
+    typical: Collection[MetricName] = (),
 ) -> tuple[Column, ...]:
-    """Return the column of each compared metric of `mode`.
+    """Return the column of each of `metrics`.
 
     Args:
+        metrics: compared metrics.
         settings: settings of the comparison.
-        mode: mode of the table.
         apart: whether the sides were not interleaved.
         typical: metrics that compare typical iterations instead of launches' values.
     """
-    return tuple(_speedup_column(metric, settings, apart, typical) for metric in settings.metrics_of(mode))
+    return tuple(_speedup_column(metric, settings, apart, typical) for metric in metrics)
 
 
 def _speedup_column(
@@ -124,12 +123,14 @@ def _speedup_column(
         f"{ratio_of.format(of.header)}; above 1 is better. {how} The cell also has the verdict and, in brackets, "
         f"the {plain_percent(settings.confidence)} confidence interval of this speed-up"
         f"{' alone' if apart else ''}.",
-        lambda line: _speedup(line["comparisons"][metric], line["footnotes"][metric], settings),
+        lambda line: _speedup(line["comparisons"].get(metric), line["footnotes"].get(metric), settings),
         words=True,
     )
 
 
-def _speedup(comparison: Comparison, footnote: int | None, settings: ComparisonSettings) -> str:
+def _speedup(comparison: Comparison | None, footnote: int | None, settings: ComparisonSettings) -> str:
+    if comparison is None:
+        return MISSING
     note = "" if footnote is None else f" [{footnote}]"
     if comparison.is_baseline:
         return "(baseline)"
@@ -160,21 +161,6 @@ def interval_text(comparison: Comparison) -> str:
     if comparison.low is None or comparison.high is None:
         return ""
     return f" [{ratio(comparison.low)}, {ratio(comparison.high)}]"
-
-
-def _or_unknown(line: Line, field: str, text: str) -> str:
-    """Return `text`; "unknown" if valid launches have no value of `field`, and `MISSING` without valid launches."""
-    if line[field] is not None:
-        return text
-    return "unknown" if line["launches_valid"] else MISSING
-
-
-def _kv_cache_sequences(line: Line) -> str:
-    if line["kv_cache_sequences"] is None:
-        return MISSING
-    if line["kv_cache_sequences"] >= line["workload_sequences"]:
-        return f"all {count(line['workload_sequences'])}"
-    return f"{count(line['kv_cache_sequences'])} of {count(line['workload_sequences'])}"
 
 
 MODEL = Column("model", "", _text("model"), words=True)
@@ -208,25 +194,10 @@ LAUNCHES = Column(
 )
 """First column after the names, in the first table of each mode."""
 
-_OUTPUT, *FURTHER = metric_columns("throughput")
-
 _PER_DEVICE = NUMBERS["output_tokens_per_s_per_device"]
 
-RATES = (
-    SETS,
-    LAUNCHES,
-    _OUTPUT,
-    Column(
-        _PER_DEVICE.header,
-        _PER_DEVICE.definition,
-        _number(_PER_DEVICE.name, _PER_DEVICE.digits),
-        known="several_devices",
-    ),
-)
-"""First columns of the first table, offline and online; per device only if a launch needs several."""
-
-THROUGHPUT = (
-    *RATES,
+OF_THROUGHPUT = (
+    replace(_column(_PER_DEVICE), known="several_devices"),
     Column(
         "launch CV %",
         "Coefficient of variation (sample standard deviation / mean) of output tok/s over launches.",
@@ -238,51 +209,16 @@ THROUGHPUT = (
         "root mean square over launches.",
         _number("iteration_cv_percent", 2),
     ),
-    *metric_columns("step"),
-    *FURTHER,
 )
-"""Columns of the first offline table, before `speedup_columns`."""
+"""Further columns of a table of throughput; per device only if a launch needs several."""
 
-PER_LAUNCH = (
-    *metric_columns("start-up"),
-    Column(
-        "KV dtype",
-        "Data type of the KV cache, read from its tensors in the worker.",
-        _text("kv_cache_dtype"),
-        words=True,
-        known="kv_cache_dtype",
-    ),
-    Column(
-        "KV bytes per token",
-        "Bytes per token in the KV cache: keys and values of all layers, on all devices of one engine.",
-        lambda line: count(line["kv_cache_bytes_per_token"]),
-        known="kv_cache_bytes_per_token",
-    ),
-    Column(
-        "KV cache tokens",
-        "Tokens that fit into the KV cache; the minimum over launches.",
-        lambda line: _or_unknown(line, "kv_cache_tokens", count(line["kv_cache_tokens"])),
-    ),
-    Column(
-        "sequences at once",
-        "Number of an iteration's sequences that the KV cache can hold at once at full length (prompt + output "
-        "tokens), if they share nothing.",
-        _kv_cache_sequences,
-    ),
-    Column(
-        "weights GiB",
-        "Bytes of the loaded weights, read from the model in the worker.",
-        lambda line: _or_unknown(line, "weights_bytes", number((line["weights_bytes"] or 0) / 2**30, 3)),
-    ),
+KV_DTYPE = Column(
+    "KV dtype",
+    "Data type of the KV cache, read from its tensors in the worker.",
+    _text("kv_cache_dtype"),
+    words=True,
+    known="kv_cache_dtype",
 )
-"""Columns of start-up and memory, which no load changes."""
-
-ENGINE = (*metric_columns("rates"), *PER_LAUNCH)
-"""The other rates, then start-up and memory."""
-
-
-ENERGY_USED = metric_columns(ENERGY)
-"""Energy of the devices during generation."""
 
 EMPTY_BECAUSE = Column(
     "empty because",
@@ -307,18 +243,19 @@ NAMES = (MODEL, WORKLOAD, QUANT, SETTING)
 
 
 def told(tables: Iterable[View]) -> list[View]:
-    """Return `tables` without empty columns, and without tables that have no other columns than names."""
+    """Return `tables` without empty columns and lines, and without tables that have no other columns than names."""
     found = []
     for table in tables:
+        telling = [place for place, column in enumerate(table.columns) if column not in NAMES]
+        lines = [line for line in table.cells if any(line[place] != MISSING for place in telling)]
         filled = [
             place
             for place, column in enumerate(table.columns)
-            if column in (*NAMES, EMPTY_BECAUSE) or any(line[place] != MISSING for line in table.cells)
+            if column in (*NAMES, EMPTY_BECAUSE) or any(line[place] != MISSING for line in lines)
         ]
         columns = tuple(table.columns[place] for place in filled)
-        cells = tuple(tuple(line[place] for place in filled) for line in table.cells)
         if any(column not in (*NAMES, EMPTY_BECAUSE) for column in columns):
-            found.append(View(table.title, columns, cells))
+            found.append(View(table.title, columns, tuple(tuple(line[place] for place in filled) for line in lines)))
     return found
 
 
@@ -401,66 +338,6 @@ def view(kind: str, title: str, columns: Sequence[Column], lines: Sequence[Line]
         [column.cell(line) if column in known else MISSING for column in (*names, *columns, *last)] for line in without
     ]
     return View(kind + title, (*names, *columns, *last), tuple(map(tuple, cells)))
-
-
-def _seconds(field: str) -> Callable[[Line], str]:
-    return lambda line: number(line[field], 3)
-
-
-def _process(line: Line) -> str:
-    return number(line["process_s"] or None, 3)
-
-
-def _reported(line: Line) -> str:
-    parts = [number(line[field], 2) for field in ("weights_load_s", "compile_s", "graph_capture_s")]
-    return MISSING if set(parts) == {MISSING} else " / ".join(parts)
-
-
-def _share(line: Line) -> str:
-    return MISSING if line["measured_share"] is None else number(100 * line["measured_share"], 2)
-
-
-COST = (
-    Column("process s", "Starting the engine's process, in seconds; part of other s if unknown.", _process),
-    Column("import s", "Importing the engine, in seconds.", _seconds("import_s"), known="import_s"),
-    Column(
-        "init s", "Constructing the engine until it accepts requests, in seconds.", _seconds("init_s"), known="init_s"
-    ),
-    Column(
-        "server start s",
-        "Starting a server until it answers, in seconds. The server's processes import and construct the engine; "
-        "the times of these parts are unknown.",
-        _seconds("server_start_s"),
-        known="server_start_s",
-    ),
-    Column(
-        "of it weights / compile / graphs",
-        "Parts of init s or of server start s, from the engine's log: loading weights, compiling and capturing "
-        "graphs, in seconds. - marks a part that is not in the log.",
-        _reported,
-    ),
-    Column("warm-up s", "All warm-up iterations of a launch, in seconds.", _seconds("warmup_s")),
-    Column(
-        "waiting s",
-        "Total time that the engine waited for its turn in its block, in seconds.",
-        _seconds("waited_s"),
-        known="waited_s",
-    ),
-    Column(
-        "measured s",
-        "All measured iterations of a launch, in seconds; in cycles, all whole steps.",
-        _seconds("measured_s"),
-    ),
-    Column("other s", "The launch's time outside all other columns, in seconds.", _seconds("other_s")),
-    Column(
-        "launch s",
-        "A whole launch, from starting the engine's process to its last iteration, in seconds. Like its parts, a "
-        "mean over launches.",
-        _seconds("launch_s"),
-    ),
-    Column("measured %", "Measured s as a share of launch s.", _share),
-)
-"""The parts of a launch in the order of time."""
 
 
 SHOWN = (50, 90)

@@ -223,8 +223,23 @@ def foot(findings: Findings) -> SummaryPart:
             *sections("measured", **design_values(collection)),
         ],
         sections=[section for section in found if section.heading not in METHODS],
-        definitions=[section for section in found if section.heading in METHODS],
+        definitions=[
+            *(section for section in found if section.heading in METHODS),
+            *sections("energy", unknown=list(_without_energy(rows))),
+        ],
     )
+
+
+def _without_energy(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Yield the names of experiments without energy, empty if they are all, and the reason."""
+    repeated = [row for row in rows if mode_of(row.experiment.mode).passes != "none"]
+    reasons = (
+        (reason, row.name)
+        for row in repeated
+        for reason in dict.fromkeys(record.no_energy for record in row.experiment.records if record.no_energy)
+    )
+    for reason, names in grouped(reasons).items():
+        yield "" if len(names) == len(repeated) else some(names, 3), reason
 
 
 def damage(errors: Iterable[UserError]) -> tuple[str, ...]:

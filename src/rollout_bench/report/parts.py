@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from rollout_bench.analysis.inside.overview import Looked
-from rollout_bench.analysis.stats.anatomy import Anatomy, PassTimes, anatomy_of, mean_anatomy
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection
-from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
+from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.modes import MODES, Mode, mode_of
+from rollout_bench.contracts.modes import Mode, mode_of
 from rollout_bench.numbers.registry import MetricName
-from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
 from rollout_bench.report.prose import Section
-
-ENERGY_COMPARED = ("energy_j_per_token", "device_power_w")
-"""Compared metrics of energy. Tokens per second and watt are the inverse of the first and have the same verdict."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +48,6 @@ class Findings:
         return [distributions(pooled) for pooled in self.sequences]
 
     @cached_property
-    def pass_times(self) -> Mapping[str, tuple[tuple[PassTimes, ...], ...]]:
-        """Measured iterations with times of sequences, for each valid launch, by the place of the row.
-
-        If requests arrive at a rate, an iteration is not a step and is left out.
-        """
-        sequences = self.sequences or (pool_sequences(self.results, self.collection) if self.results else ())
-        return {
-            row.experiment.place: tuple(pooled.pass_times.values())
-            for row, pooled in zip(self.rows, sequences, strict=False)
-            if pooled.pass_times and not at_a_rate(row.experiment.records[0].iterations[0].point)
-        }
-
-    @cached_property
-    def anatomies(self) -> Mapping[str, Anatomy]:
-        """The means of `pass_times` over iterations, then over launches."""
-        return {
-            place: mean_anatomy([mean_anatomy(list(map(anatomy_of, times))) for times in launches])
-            for place, launches in self.pass_times.items()
-        }
-
-    @cached_property
     def frame(self) -> pd.DataFrame:
         """A line for each of `rows`, as in summary.csv."""
         return table(self.rows, self.latencies)
@@ -83,22 +56,6 @@ class Findings:
     def drawn(self) -> list[Row]:
         """The rows with short names for figures."""
         return self._shortly[0]
-
-    @cached_property
-    def energy_rows(self) -> list[Row]:
-        """`rows`, compared in energy, whatever metrics the config compares; empty if no energy is known.
-
-        Each metric is judged separately, so these comparisons do not change the others.
-        """
-        if not any("energy_j_per_token" in launch.values for row in self.rows for launch in row.used):
-            return []
-        return rows_of(replace(self.collection, comparison=self.energy_settings))
-
-    @property
-    def energy_settings(self) -> ComparisonSettings:
-        """The settings of the comparison, with `ENERGY_COMPARED` in place of the config's metrics."""
-        metrics = {mode: list(ENERGY_COMPARED) for mode in MODES}
-        return self.collection.comparison.model_copy(update={"metrics": metrics})
 
     @property
     def values_of(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollout_bench.analysis.inside.overview import Looked, look
+from rollout_bench.analysis.timed.collection import with_all_sequences
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences, pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
@@ -22,15 +23,6 @@ from rollout_bench.report.rendering import csv_text, markdown, terminal
 
 if TYPE_CHECKING:
     from rollout_bench.report.figures.pictures import Picture
-
-_TABLES = "rollout_bench.report.tables"
-
-SPANNING = (
-    f"{_TABLES}.spanning.replica_tables:replica_part",
-    f"{_TABLES}.spanning.energy_tables:energy_part",
-    f"{_TABLES}.spanning.drafting_tables:drafting_part",
-)
-"""Parts that several modes share, in the form of `Mode.tables`; between timed modes and profile, messages and drift."""
 
 LEGEND = (
     "launches: valid/measured/planned. ^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. "
@@ -120,6 +112,7 @@ class Summary:
 
 def summary_of(results: Path, collection: Collection, *, drawn: bool = False) -> Summary:
     """Make the summary of `collection`, which was read from `results`, with its side files; `drawn`: with figures."""
+    collection = with_all_sequences(results, collection)
     looked = look(results, collection, rows_of(collection))
     return summarise(collection, pool_sequences(results, collection), drawn=drawn, looked=looked, results=results)
 
@@ -190,10 +183,10 @@ def _timed_parts(findings: Findings) -> list[SummaryPart]:
 
 
 def _other_parts(findings: Findings) -> list[SummaryPart]:
-    """Return the parts that several modes share, then profile, messages and drift, in the order of the registry."""
+    """Return the parts of profile, messages and drift, in the order of the registry."""
     measured = {mode_of(experiment.mode).name for experiment in findings.collection.others}
     inside = [mode.tables for name, mode in MODES.items() if name in measured]
-    return [_part(function, findings) for function in (*SPANNING, *inside)]
+    return [_part(function, findings) for function in inside]
 
 
 def _part(function: str, findings: Findings) -> SummaryPart:

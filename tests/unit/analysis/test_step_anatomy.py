@@ -14,7 +14,6 @@ from rollout_bench.analysis.stats.anatomy import (
     anatomy_of,
     drain_s,
     group_ends_s,
-    mean_anatomy,
     occupancy,
     running,
     straggler_gap_s,
@@ -52,11 +51,11 @@ def spans(found: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
 @given(st.integers(1, 200), TIMES)
 def test_equal_lengths_have_neither_tail_nor_drain_nor_unused_slots(n: int, length_s: float) -> None:
     found = anatomy_of(step([0.0] * n, [length_s] * n))
-    assert found.t50_s == found.t90_s == found.t99_s == found.makespan_s == length_s
-    assert (found.tail_s, found.tail_share, found.fill_s, found.drain_s) == (0, 0, 0, 0)
-    assert found.most_running == found.sequences == n
-    assert found.occupancy == pytest.approx(1)
-    assert (found.group_p50_s, found.group_p90_s, found.straggler_gap_s) == (None, None, None)
+    assert found["t50_s"] == found["t90_s"] == found["t99_s"] == found["makespan_s"] == length_s
+    assert (found["tail_s"], found["tail_share"], found["fill_s"], found["drain_s"]) == (0, 0, 0, 0)
+    assert found["most_running"] == n
+    assert found["occupancy"] == pytest.approx(1)
+    assert found.keys().isdisjoint({"group_p50_s", "group_p90_s", "straggler_gap_s"})
 
 
 @given(st.integers(1, 99), st.integers(1, 50), TIMES, TIMES)
@@ -65,12 +64,12 @@ def test_the_share_of_short_sequences_decides_every_completion_time(
 ) -> None:
     n, long_s = 100 * times, short_s + more_s
     found = anatomy_of(step([0.0] * n, [short_s] * (short * times) + [long_s] * (n - short * times)))
-    for percent, value in ((50, found.t50_s), (90, found.t90_s), (99, found.t99_s)):
+    for percent, value in ((50, found["t50_s"]), (90, found["t90_s"]), (99, found["t99_s"])):
         assert value == (short_s if short >= percent else long_s)
-    assert found.makespan_s == long_s
-    assert found.tail_s == (long_s - short_s if short >= 90 else 0)
-    assert found.drain_s == pytest.approx(more_s)
-    assert found.occupancy == pytest.approx((short * short_s + (100 - short) * long_s) / (100 * long_s))
+    assert found["makespan_s"] == long_s
+    assert found["tail_s"] == (long_s - short_s if short >= 90 else 0)
+    assert found["drain_s"] == pytest.approx(more_s)
+    assert found["occupancy"] == pytest.approx((short * short_s + (100 - short) * long_s) / (100 * long_s))
 
 
 @given(SPANS)
@@ -91,12 +90,12 @@ def test_running_sequences_integrate_to_the_sum_of_their_durations(found: list[t
 def test_completion_times_rise_and_all_parts_fit_the_step(found: list[tuple[float, float]]) -> None:
     begins, ends = spans(found)
     one = anatomy_of(step(begins, ends))
-    assert min(ends) <= one.t50_s <= one.t90_s <= one.t99_s <= one.makespan_s == max(ends)
-    assert 10 * sum(end <= one.t90_s for end in ends) >= 9 * len(ends) > 10 * sum(end < one.t90_s for end in ends)
-    assert one.tail_s == one.makespan_s - one.t90_s >= 0
-    assert 0 <= one.fill_s <= one.makespan_s
-    assert 0 <= one.drain_s <= one.makespan_s - min(ends)
-    assert 1 <= one.most_running <= len(ends)
+    assert min(ends) <= one["t50_s"] <= one["t90_s"] <= one["t99_s"] <= one["makespan_s"] == max(ends)
+    assert 10 * sum(end <= one["t90_s"] for end in ends) >= 9 * len(ends) > 10 * sum(end < one["t90_s"] for end in ends)
+    assert one["tail_s"] == one["makespan_s"] - one["t90_s"] >= 0
+    assert 0 <= one["fill_s"] <= one["makespan_s"]
+    assert 0 <= one["drain_s"] <= one["makespan_s"] - min(ends)
+    assert 1 <= one["most_running"] <= len(ends)
 
 
 def test_the_drain_begins_after_the_last_peak_of_running_sequences() -> None:
@@ -117,13 +116,12 @@ def test_a_group_waits_from_its_median_to_its_last_sample() -> None:
 
 def test_the_longest_sequence_has_a_speed_relative_to_the_median() -> None:
     found = anatomy_of(step([0.0, 0.0, 0.0, 1.0], [2.0, 4.0, 4.0, 6.0], [10, 20, 40, 40]))
-    assert (found.longest_tokens, found.longest_tokens_per_s) == (40, 8)  # of the two the one that ends last
-    assert found.longest_speed == pytest.approx(8 / 6.5)  # of 5, 5, 10 and 8
-    assert (found.length_mean, found.length_max, found.length_min, found.clip_ratio) == (27.5, 40, 10, 0.5)
-    assert (found.gen_s, found.gen_ms_per_token) == (6, pytest.approx(6000 / 110))
-
-
-def test_a_mean_is_over_the_steps_that_tell() -> None:
-    one, other = anatomy_of(step([0.0, 0.0], [1.0, 2.0], each=2)), anatomy_of(step([0.0, 0.0], [3.0, 4.0]))
-    found = mean_anatomy([one, other])
-    assert (found.makespan_s, found.t50_s, found.group_p90_s) == (3, 2, 2)
+    assert (found["longest_tokens"], found["longest_tokens_per_s"]) == (40, 8)  # of the two the one that ends last
+    assert found["longest_speed"] == pytest.approx(8 / 6.5)  # of 5, 5, 10 and 8
+    assert (
+        found["response_length_mean_tokens"],
+        found["response_length_max_tokens"],
+        found["response_length_min_tokens"],
+        found["response_length_clip_ratio"],
+    ) == (27.5, 40, 10, 0.5)
+    assert found["timing_per_token_ms"] == pytest.approx(6000 / 110)

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3846,
+    "analysis": 3469,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 574,
@@ -18,14 +18,14 @@ BUDGET = {
     "exchange": 355,
     "llmd": 1059,
     "measure": 8713,
-    "numbers": 86,
+    "numbers": 275,
     "plan": 2650,
-    "report": 3067,
+    "report": 2756,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 15275,
+    "tests": 15279,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

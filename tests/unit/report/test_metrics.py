@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from synthetic_records import make_plan, make_record, make_spec, save
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Record
+from rollout_bench.numbers.generation import THROUGHPUT
 from rollout_bench.numbers.number import Number
 from rollout_bench.numbers.registry import COMPARED, NUMBERS
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.headings import speedup_columns
 from rollout_bench.report.reference import config_table
+from rollout_bench.report.summary import summary_of
 
 TESTS = Path(__file__).parents[2]
 EACH = pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
@@ -33,11 +36,10 @@ def test_a_number_has_a_definition_and_its_unit_as_suffix(number: Number) -> Non
     assert bool(number.speedup) == (number.name in COMPARED)
 
 
-@EACH
-def test_a_number_is_in_the_reference(number: Number) -> None:
+def test_every_number_is_in_the_reference() -> None:
     with (TESTS.parent / "docs" / "reference" / "numbers.csv").open(newline="") as table:
-        (row,) = [row for row in csv.DictReader(table) if row["number"] == number.name]
-    assert row["definition"] == number.definition
+        rows = {row["number"]: row["definition"] for row in csv.DictReader(table)}
+    assert rows == {name: number.definition for name, number in NUMBERS.items()}
 
 
 def test_no_two_numbers_share_a_heading() -> None:
@@ -74,6 +76,28 @@ def test_the_registry_decides_whether_more_of_a_number_is_better(
     better = (factor > 1) == (number.better == "higher")
     assert own.comparison.verdict == ("faster" if better else "slower")
     assert own.comparison.speedup == pytest.approx(2.0 if better else 0.5, rel=0.01)
-    (column,) = speedup_columns(settings)
+    (column,) = speedup_columns([number.name], settings)
     of = ("Its {} /" if number.better == "higher" else "The baseline's {} /").format(number.header)
     assert column.definition.startswith(of)
+
+
+def test_an_added_number_is_in_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added = Number(
+        name="request_tokens",
+        unit="tokens",
+        header="tokens a request",
+        definition="Output tokens of a request.",
+        top="output_tokens",
+        bottom="requests",
+        table=THROUGHPUT,
+    )
+    monkeypatch.setitem(NUMBERS, added.name, added)
+    record = make_record()
+    save(tmp_path, record)
+    summary = summary_of(tmp_path, collect(tmp_path, None), drawn=True)
+    (row,) = csv.DictReader(summary.csv.splitlines())
+    last = record.iterations[-1]
+    assert float(row[added.name]) == last.output_tokens / last.requests
+    assert added.header in [column.header for column in summary.views.tables[0].columns]
+    assert added.definition in summary.markdown
+    assert added.name in [number["name"] for number in json.loads(summary.explored)["numbers"]]

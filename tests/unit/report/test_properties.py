@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -17,13 +18,14 @@ from synthetic_inside import INVALID
 from synthetic_records import make_failure, make_plan
 
 from rollout_bench.analysis.inside.overview import look
-from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.collection import collect, with_all_sequences
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
+from rollout_bench.contracts.cycles import PartName
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path, write_failure
-from rollout_bench.core.numbers import number
 from rollout_bench.numbers.registry import NUMBERS
+from rollout_bench.numbers.startup import PHASE
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.figures.pictures import pictures_of
 from rollout_bench.report.parts import Findings
@@ -39,7 +41,7 @@ Lines = list[dict[str, str]]
 
 
 def summary_of(results: Path, plan: PlanFile | None) -> Summary:
-    collection = collect(results, plan)
+    collection = with_all_sequences(results, collect(results, plan))
     assert collection.damaged == []
     looked = look(results, collection, rows_of(collection))
     assert looked.problems == ()
@@ -69,7 +71,7 @@ def numbers_of(results: Path) -> list[object]:
 
 def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
     """Return the numbers that each figure shows, those at its axes among them."""
-    collection = collect(results, None)
+    collection = with_all_sequences(results, collect(results, None))
     looked = look(results, collection, rows_of(collection))
     drawn = pictures_of(Findings(collection, inside=looked, results=results))
     return [(each.name, [text for text in labels(each.svg.decode()) if text[0].isdigit()]) for each in drawn]
@@ -105,22 +107,22 @@ def test_the_order_of_experiments_does_not_matter(mode: str, tmp_path: Path) -> 
     one, other = (files_of(summary_of(tmp_path, each)) for each in (plan, turned))
     assert one.keys() == other.keys()
     for name, lines in one.items():
-        assert sorted(map(str, lines)) == sorted(map(str, other[name]))
+        assert sorted(sorted(line.items()) for line in lines) == sorted(sorted(line.items()) for line in other[name])
 
 
 @EACH
 def test_a_table_shows_what_the_file_has(mode: str, tmp_path: Path) -> None:
     found = summary_of(tmp_path, made(mode, tmp_path))
     lines = files_of(found)["summary.csv"]
-    metrics = {metric.header: metric for metric in NUMBERS.values()}
+    numbers = {number.header: number for number in NUMBERS.values()}
     for table in found.views.tables:
         for place, column in enumerate(table.columns):
-            metric = metrics.get(column.header)
+            number = numbers.get(column.header)
             whole = len(table.cells) == len(lines) and "sweep" not in table.title
-            if metric is not None and whole and metric.name in lines[0]:
-                values = [metric.factor * float(line[metric.name]) for line in lines if line[metric.name]]
+            if number is not None and whole and number.name in lines[0]:
+                values = [float(line[number.name]) for line in lines if line[number.name]]
                 shown = [cells[place] for cells in table.cells if cells[place] != "-"]
-                assert shown == [number(value, metric.digits) for value in values], column.header
+                assert shown == [number.text(value) for value in values], column.header
 
 
 UNITS = (
@@ -130,11 +132,19 @@ UNITS = (
 )  # fmt: skip
 UNIT = re.compile(rf"(?:^|[ /,])(?:{'|'.join(map(re.escape, UNITS))})(?:$|[ /:,])")
 COUNTS = {
-    "batch", "buckets", "cache files", "device", "drafts", "in flight (most)", "launches", "messages a step",
-    "most at once", "preemptions", "prompts", "sequences", "sequences at once", "to claim p99", "tokens per draft",
-    "TP",
+    "batch", "buckets", "cache files", "device", "drafts", "in flight", "most in flight", "launches", "messages a step",
+    "most at once", "preemptions", "prompts", "replicas", "sequences", "sequences at once", "to claim p99",
+    "tokens per draft", "TP",
 }  # fmt: skip
-RATIOS = {"perplexity ratio", "profiler overhead", "prefill speed-up", "decode speed-up", "break-even at", "rest"}
+RATIOS = {
+    "longest / median",
+    "perplexity ratio",
+    "profiler overhead",
+    "prefill speed-up",
+    "decode speed-up",
+    "break-even at",
+    "rest",
+}
 NATS = {"mean |d|", "mean d", "sd d", "p95 |d|", "max |d|", "KL k1", "KL k3"}
 TEXTS = {"distance", "already sent", "pickle5", "difference", "tokens measured", "highest claimed", "traced"}
 OBVIOUS = {"attention", "KV cache", "norm", "sampling"}
@@ -214,12 +224,9 @@ def value(line: dict[str, str], *names: str) -> float:
 
 SHARES = ("generate", "sleep", "gather", "train", "reduce", "optimize", "wake", "update", "reset", "idle")
 PHASES = (
-    "process", "import", "platform", "config", "worker_start", "model_build", "weights", "dynamo", "inductor",
-    "cached_graphs", "memory_profiling", "kv_cache", "graph_capture", "engine_ready", "first_token", "rest",
+    *(f"phase_{name}" for name in PHASE), "rest",
 )  # fmt: skip
-TRANSITION = (
-    "drain", "pause", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache", "resume",
-)  # fmt: skip
+TRANSITION = tuple(f"transition_{name}" for name in get_args(PartName))
 
 
 @pytest.mark.parametrize(
@@ -227,11 +234,11 @@ TRANSITION = (
     [
         ("offline", "summary.csv", "launch_s", ("process", "import", "init", "warmup", "measured", "other")),
         ("online", "summary.csv", "launch_s", ("server_start", "warmup", "measured", "other")),
-        ("offline", "anatomy.csv", "makespan_s", ("t90", "tail")),
-        ("cycle", "cycle.csv", "whole_s", ("generation", "transition")),
-        ("cycle", "cycle.csv", "transition_s", TRANSITION),
-        ("cycle", "cycle.csv", "update_s", ("update_transfer", "update_quantize", "update_load")),
-        ("startup", "startup.csv", "until_token_s", PHASES),
+        ("offline", "summary.csv", "makespan_s", ("t90", "tail")),
+        ("cycle", "summary.csv", "whole_step_s", ("step_time", "cycle")),
+        ("cycle", "summary.csv", "cycle_s", TRANSITION),
+        ("cycle", "summary.csv", "transition_update_s", ("update_transfer", "update_quantize", "update_load")),
+        ("startup", "summary.csv", "until_token_s", PHASES),
         ("placement", "placement.csv", "", SHARES),
     ],
 )

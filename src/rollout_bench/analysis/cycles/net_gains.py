@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rollout_bench.analysis.cycles.step_costs import StepCosts
 from rollout_bench.analysis.stats.lines import Range, crossing
 from rollout_bench.analysis.timed.comparison import FOUND, MIN_PAIRS, Comparison
+from rollout_bench.analysis.timed.rows import Row
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class NetGain:
         return self.pays or self.loses
 
 
-def net_gain(own: StepCosts, other: StepCosts, comparison: Comparison, confidence: float) -> NetGain | None:
+def net_gain(own: Row, other: Row, comparison: Comparison, confidence: float) -> NetGain | None:
     """Return the lengths at which a step of `own` is shorter or longer than a step of `other`.
 
     The model: a step with sequences of L output tokens lasts c + L g seconds. c is the transition. g is the measured
@@ -55,17 +56,22 @@ def net_gain(own: StepCosts, other: StepCosts, comparison: Comparison, confidenc
     ranges have no such guarantee: two lines always cross somewhere, and near that point their spread is almost zero.
     Both ranges are None if `comparison` found no difference. Return None for fewer than `MIN_PAIRS` pairs.
     """
-    sides = [{each.launch: each for each in side.launches} for side in (own, other)]
+    sides = [{launch.launch: launch.values for launch in side.used} for side in (own, other)]
     both = [(sides[0][n], sides[1][n]) for n in sorted(comparison.pairs) if all(n in side for side in sides)]
     if len(both) < MIN_PAIRS:
         return None
     found = crossing(
-        [mine.transition_s - theirs.transition_s for mine, theirs in both],
-        [mine.token_s - theirs.token_s for mine, theirs in both],
+        [mine["cycle_s"] - theirs["cycle_s"] for mine, theirs in both],
+        [_token_s(mine) - _token_s(theirs) for mine, theirs in both],
         confidence,
     )
-    measured = own.output_tokens if comparison.verdict in FOUND else math.nan
+    measured = own.values["sequence_tokens"] if comparison.verdict in FOUND else math.nan
     return NetGain(pays=_whole(found.below, measured), loses=_whole(found.above, measured), at=found.at)
+
+
+def _token_s(values: Mapping[str, float]) -> float:
+    """Return the generation time per output token of a sequence."""
+    return values["step_time_s"] / values["sequence_tokens"]
 
 
 def _whole(lengths: Range | None, measured: float) -> TokenRange | None:

@@ -7,8 +7,7 @@ section 2.1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,75 +40,6 @@ class PassTimes:
     index: int
     elapsed_s: float
     limit: int | None
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Numbers of one iteration, or the mean of several; None if unknown.
-
-    The numbers are of the sequences that the step needed. Fill, drain, most running and occupancy include all sequences
-    that ran. All times are in seconds after the iteration began.
-
-    Attributes:
-        sequences: completed sequences.
-        makespan_s: time until the last sequence was complete.
-        t50_s: time until 50 % of the sequences were complete (`complete_s`).
-        t90_s: time until 90 % were complete.
-        t99_s: time until 99 % were complete.
-        tail_s: makespan - t90.
-        tail_share: tail over makespan, 0 to 1.
-        fill_s: time until the last sequence began to run.
-        drain_s: from the last moment with `most_running` sequences until the makespan.
-        most_running: the most sequences that ran simultaneously.
-        occupancy: `occupancy`, 0 to 1.
-        group_p50_s: time until 50 % of the groups were complete; None if prompts have one sample each.
-        group_p90_s: time until 90 % of the groups were complete; None as for `group_p50_s`.
-        straggler_gap_s: `straggler_gap_s`; None as for `group_p50_s`.
-        longest_tokens: tokens of the longest sequence; of several, the last to be complete.
-        longest_tokens_per_s: tokens of that sequence over its running time.
-        longest_speed: `longest_tokens_per_s` over the median token rate of all sequences.
-        length_mean: mean tokens of a sequence.
-        length_max: most tokens of a sequence.
-        length_min: fewest tokens of a sequence.
-        clip_ratio: share of sequences that reached the maximum length.
-        gen_s: time of the iteration in the record.
-        gen_ms_per_token: `gen_s` over the tokens of all sequences, in milliseconds.
-    """
-
-    sequences: float
-    makespan_s: float
-    t50_s: float
-    t90_s: float
-    t99_s: float
-    tail_s: float
-    tail_share: float | None
-    fill_s: float
-    drain_s: float
-    most_running: float
-    occupancy: float | None
-    group_p50_s: float | None
-    group_p90_s: float | None
-    straggler_gap_s: float | None
-    longest_tokens: float
-    longest_tokens_per_s: float | None
-    longest_speed: float | None
-    length_mean: float
-    length_max: float
-    length_min: float
-    clip_ratio: float | None
-    gen_s: float
-    gen_ms_per_token: float | None
-
-
-VERL = {
-    "gen_s": "timing_s/gen",
-    "gen_ms_per_token": "timing_per_token_ms/gen",
-    "length_mean": "response_length/mean",
-    "length_max": "response_length/max",
-    "length_min": "response_length/min",
-    "clip_ratio": "response_length/clip_ratio",
-}
-"""Field -> verl's metric with the same formula (verl/trainer/ppo/metric_utils.py)."""
 
 
 def complete_s(ends_s: ArrayLike, percent: int) -> float:
@@ -171,8 +101,12 @@ def straggler_gap_s(ends_s: ArrayLike, prompt: ArrayLike) -> float:
     return float(np.mean(whole - half))
 
 
-def anatomy_of(times: PassTimes) -> Anatomy:
-    """Return the numbers of one iteration."""
+def anatomy_of(times: PassTimes) -> dict[str, float]:
+    """Return the columns of `numbers.sequences` for one iteration; unknown ones are missing.
+
+    They are of the sequences that the step needed. Fill, drain, most running and occupancy include all sequences that
+    ran. Times are in seconds after the iteration began.
+    """
     begins, ends, tokens, prompt = times.begins_s, times.ends_s, times.tokens, times.prompt
     makespan_s, t90_s = float(ends.max()), complete_s(ends, 90)
     groups_s = group_ends_s(ends, prompt)[0]
@@ -181,38 +115,30 @@ def anatomy_of(times: PassTimes) -> Anatomy:
         rates = tokens / (ends - begins)
     longest = int(np.lexsort((ends, tokens))[-1])
     rate = float(rates[longest]) if np.isfinite(rates[longest]) else None
-    return Anatomy(
-        sequences=ends.size,
-        makespan_s=makespan_s,
-        t50_s=complete_s(ends, 50),
-        t90_s=t90_s,
-        t99_s=complete_s(ends, 99),
-        tail_s=makespan_s - t90_s,
-        tail_share=_ratio(makespan_s - t90_s, makespan_s),
-        fill_s=float(begins.max()),
-        drain_s=drain_s(begins, ends),
-        most_running=int(running(begins, ends)[1].max()),
-        occupancy=occupancy(begins, ends),
-        group_p50_s=complete_s(groups_s, 50) if grouped else None,
-        group_p90_s=complete_s(groups_s, 90) if grouped else None,
-        straggler_gap_s=straggler_gap_s(ends, prompt) if grouped else None,
-        longest_tokens=int(tokens[longest]),
-        longest_tokens_per_s=rate,
-        longest_speed=None if rate is None else _ratio(rate, float(np.median(rates[np.isfinite(rates)]))),
-        length_mean=float(tokens.mean()),
-        length_max=int(tokens.max()),
-        length_min=int(tokens.min()),
-        clip_ratio=None if times.limit is None else float((tokens >= times.limit).mean()),
-        gen_s=times.elapsed_s,
-        gen_ms_per_token=_ratio(1000 * times.elapsed_s, int(tokens.sum())),
-    )
-
-
-def mean_anatomy(found: Sequence[Anatomy]) -> Anatomy:
-    """Return the mean of each field over the elements of `found` [n >= 1] that have it."""
-    values = {field.name: [getattr(each, field.name) for each in found] for field in fields(Anatomy)}
-    known = {name: [value for value in each if value is not None] for name, each in values.items()}
-    return Anatomy(**{name: float(np.mean(each)) if each else None for name, each in known.items()})  # type: ignore[arg-type]
+    found = {
+        "makespan_s": makespan_s,
+        "t50_s": complete_s(ends, 50),
+        "t90_s": t90_s,
+        "t99_s": complete_s(ends, 99),
+        "tail_s": makespan_s - t90_s,
+        "tail_share": _ratio(makespan_s - t90_s, makespan_s),
+        "fill_s": float(begins.max()),
+        "drain_s": drain_s(begins, ends),
+        "most_running": int(running(begins, ends)[1].max()),
+        "occupancy": occupancy(begins, ends),
+        "group_p50_s": complete_s(groups_s, 50) if grouped else None,
+        "group_p90_s": complete_s(groups_s, 90) if grouped else None,
+        "straggler_gap_s": straggler_gap_s(ends, prompt) if grouped else None,
+        "longest_tokens": int(tokens[longest]),
+        "longest_tokens_per_s": rate,
+        "longest_speed": None if rate is None else _ratio(rate, float(np.median(rates[np.isfinite(rates)]))),
+        "response_length_mean_tokens": float(tokens.mean()),
+        "response_length_max_tokens": int(tokens.max()),
+        "response_length_min_tokens": int(tokens.min()),
+        "response_length_clip_ratio": None if times.limit is None else float((tokens >= times.limit).mean()),
+        "timing_per_token_ms": _ratio(1000 * times.elapsed_s, int(tokens.sum())),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _ratio(part: float, whole: float) -> float | None:

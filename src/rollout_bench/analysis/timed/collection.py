@@ -46,8 +46,8 @@ def with_sequences(
 ) -> tuple[TimedExperiment, ...]:
     """Return `experiments` of `results` with their side files of sequences, if these are needed.
 
-    Online experiments get the requests of their launches, or the reason for missing ones. Offline experiments get the
-    times of their sequences if `comparison` has a metric of sequences.
+    Online experiments get the requests of their launches, or the reason for missing ones. Others get the times of
+    their sequences if `comparison` has a metric of sequences.
     """
 
     def wanted(mode: str) -> bool:
@@ -55,6 +55,15 @@ def with_sequences(
         return mode_of(mode).has_loads or any(NUMBERS[metric].of == "sequences" for metric in metrics)
 
     return tuple(_with_sequences(results, e) if e.records and wanted(e.mode) else e for e in experiments)
+
+
+def with_all_sequences(results: Path, collection: Collection) -> Collection:
+    """Return `collection`, read from `results`, with the times of the sequences of every experiment."""
+    read = (
+        e if e.requests or e.pass_times or not e.records or mode_of(e.mode).has_loads else _with_sequences(results, e)
+        for e in collection.experiments
+    )
+    return replace(collection, experiments=tuple(read))
 
 
 def _with_sequences(results: Path, experiment: TimedExperiment) -> TimedExperiment:

@@ -36,7 +36,8 @@ from rollout_bench.analysis.timed.pairs import (
     typical,
     typical_value,
 )
-from rollout_bench.numbers.registry import ENERGY, NUMBERS, MetricName
+from rollout_bench.numbers.generation import ENERGY
+from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 
 Verdict = Literal["faster", "slower", "irrelevant", "undetected", "unknown"]

@@ -145,6 +145,17 @@ class TimedExperiment(Selected[Record]):
         return self.part.whole if self.part else self
 
     @property
+    def point(self) -> LoadPoint | None:
+        """The load of its first iteration; None offline, and without a record."""
+        return next((i.point for record in self.records for i in record.iterations), None)
+
+    def whole_record(self, launch: int) -> Record | None:
+        """Return the record of a launch with all of its loads; None unless it had several."""
+        return (
+            next((record for record in self.part.whole.records if record.launch == launch), None) if self.part else None
+        )
+
+    @property
     def point_label(self) -> str:
         """Name of its load in tables; empty unless the launch had several loads."""
         return self.part.point.label if self.part else ""

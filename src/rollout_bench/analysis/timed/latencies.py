@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from rollout_bench.analysis.stats.percentiles import (
     spread_of_groups,
 )
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
-from rollout_bench.analysis.timed.service import LATENCIES, pool_requests
+from rollout_bench.analysis.timed.service import at_a_rate, pool_requests
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record, SequenceRow
@@ -40,8 +40,7 @@ class PooledSequences:
     `values` has an array [n] by measure, without missing values. `independent` is the number of independent values that
     they are worth, since sequences of a batch share its steps, and iterations their launch. `reasons` explain missing
     measures or launches. `launches` has the values [n] of each launch and their independent number, for requests to a
-    server. `of_launch` has the launch of each value [n] if `values` are of several launches. `pass_times` has the
-    times of each valid launch, by its index, if all its sequences have times.
+    server. `of_launch` has the launch of each value [n] if `values` are of several launches.
     """
 
     values: Mapping[str, Array]
@@ -49,7 +48,6 @@ class PooledSequences:
     reasons: tuple[str, ...] = ()
     launches: Mapping[str, Sequence[tuple[Array, int]]] = field(default_factory=dict)
     of_launch: Mapping[str, NDArray[np.int_]] = field(default_factory=dict)
-    pass_times: Mapping[int, tuple[PassTimes, ...]] = field(default_factory=dict)
 
 
 def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
@@ -72,9 +70,8 @@ def _of_requests(experiment: TimedExperiment) -> PooledSequences:
         for measure in values
     }
     reasons = list(experiment.unread)
-    times = {launch: experiment.pass_times[launch] for launch in valid if launch in experiment.pass_times}
     of_launch = {m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()}
-    return PooledSequences(values, independent, tuple(reasons), launches, of_launch, times)
+    return PooledSequences(values, independent, tuple(reasons), launches, of_launch)
 
 
 def _without(experiment: TimedExperiment) -> PooledSequences:
@@ -89,7 +86,6 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
     reasons = []
     launches: list[Mapping[str, Array]] = []
     batches: list[tuple[int, int]] = []
-    times: dict[int, tuple[PassTimes, ...]] = {}
     for record in valid:
         path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
         try:
@@ -100,8 +96,6 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
         rows = _counted(record, every)
         launches.append(_sequence_columns(rows))
         batches += [(record.launch, row.iteration) for row in rows]
-        if found := pass_times_of(record, every):
-            times[record.launch] = found
     if not launches:
         return PooledSequences({}, {}, tuple(reasons))
     pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}
@@ -114,15 +108,15 @@ def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
     complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
     independent = {measure: _independent(values, batches) for measure, values in complete.items()}
     of_launch = dict.fromkeys(complete, np.array([launch for launch, _ in batches]))
-    return PooledSequences(complete, independent, tuple(reasons), of_launch=of_launch, pass_times=times)
+    return PooledSequences(complete, independent, tuple(reasons), of_launch=of_launch)
 
 
 def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTimes, ...]:
     """Return the measured iterations of `record` from the `rows` of its side file; empty unless all times are known.
 
     A sequence begins to run when the engine first schedules it. Behind a server only the client's times are known, so
-    it begins when it is sent. Failed sequences are left out. Loads with a fixed duration are left out as well, because
-    nobody waits for their last sequence.
+    it begins when it is sent. Failed sequences are left out. Loads with a fixed duration or rate are left out as well,
+    because nobody waits for their last sequence.
     """
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
@@ -130,7 +124,8 @@ def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTime
     found = []
     for iteration in record.iterations:
         for_a_time = iteration.point is not None and iteration.point.duration_s is not None
-        own = [] if iteration.warmup or for_a_time else by_pass.get(iteration.index, [])
+        unbounded = for_a_time or at_a_rate(iteration.point)
+        own = [] if iteration.warmup or unbounded else by_pass.get(iteration.index, [])
         begins = [row.sent_s if row.scheduled_s is None else row.scheduled_s for row in own]
         ends = [row.last_token_s for row in own]
         if None in begins or None in ends:
@@ -244,32 +239,14 @@ def more_for(percentile: int, independent: int) -> int:
     return max(0, samples_needed(percentile / 100) - independent)
 
 
-def _latency_columns(measures: Iterable[str]) -> dict[str, str]:
-    columns = {}
-    for measure in measures:
-        columns[_name(measure, "independent")] = "Int64"
-        for percentile in PERCENTILES:
-            columns |= {_name(measure, f"p{percentile}{end}"): "Float64" for end in ("", "_low", "_high")}
-    return columns
-
-
 def _name(measure: str, part: str) -> str:
     """Return a column name, with the unit last: `e2el_p50_low_s`."""
     base = measure.removesuffix("_s")
     return f"{base}_{part}" + ("_s" if base != measure and part != "independent" else "")
 
 
-LATENCY_COLUMNS: dict[str, str] = {"sequences": "Int64"} | _latency_columns(MEASURES)
-"""Columns of the table, with their types."""
-
-REQUEST_COLUMNS: dict[str, str] = _latency_columns(measure for measure in LATENCIES if measure not in MEASURES) | {
-    _name(measure, f"p{percentile}_launch_mean"): "Float64" for measure in LATENCIES for percentile in PERCENTILES
-}
-"""Columns only for requests to a server."""
-
-
 def latency_line(found: Mapping[str, Distribution]) -> dict[str, object]:
-    """Return the values of `LATENCY_COLUMNS`, without unknown ones."""
+    """Return the columns of summary.csv on percentiles, without unknown ones."""
     if not found:
         return {}
     # Gaps between tokens are a measure of a request as well, but there are many more of them.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.comparison import (
     Comparison,
     Stop,
@@ -19,7 +19,6 @@ from rollout_bench.analysis.timed.launches import (
     LaunchMeasures,
     fell_behind,
     measure,
-    parts_of,
     values_of,
 )
 from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
@@ -35,10 +34,11 @@ from rollout_bench.analysis.timed.partners import (
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import names_of, title_of, with_setting
-from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import behind_server, single_times
+from rollout_bench.contracts.spec import single_times
+from rollout_bench.numbers.generation import ENERGY
 from rollout_bench.numbers.registry import NUMBERS, MetricName
+from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
@@ -57,6 +57,11 @@ UNPAIRED = {
     "other_neighbours": "make no fair pair: one side ran beside other launches, and too seldom the other",
 }
 """Flag -> why launches with it are not a pair."""
+
+ENERGY_COMPARED: tuple[MetricName, ...] = ("energy_j_per_token", "device_power_w")
+"""Compared wherever energy is known, besides the config's metrics; each metric is judged separately, so these
+comparisons do not change the others. Tokens per second and watt are the inverse of the first and have the same verdict.
+"""
 
 Measured = Mapping[str, tuple[LaunchMeasures, ...]]
 """The launches of each experiment, by its place."""
@@ -94,6 +99,12 @@ class Row:
     def used(self) -> tuple[LaunchMeasures, ...]:
         """The valid launches, which all numbers come from."""
         return tuple(launch for launch in self.launches if launch.valid)
+
+    @cached_property
+    def values(self) -> Mapping[str, float]:
+        """Each number that a valid launch has, over the valid launches that have it."""
+        known = {name: list(values_of(name, self.used).values()) for name in NUMBERS}
+        return {name: NUMBERS[name].of_row(values) for name, values in known.items() if values}
 
     @property
     def empty_because(self) -> str:
@@ -135,19 +146,17 @@ def rows_of(collection: Collection) -> list[Row]:
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
         measured = _marked(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
-    settings = collection.comparison
+    metrics = [_metrics_of(e, measured[e.place], collection.comparison) for e in experiments]
     compared: dict[MetricName, list[Comparison | None]] = {
         metric: _judged(
             [
-                _comparison(e, other, measured, others, collection, metric)
-                if metric in settings.metrics_of(e.mode)
-                else None
-                for e, other in pairs
+                _comparison(e, other, measured, others, collection, metric) if metric in wanted else None
+                for (e, other), wanted in zip(pairs, metrics, strict=True)
             ],
             found,
             collection,
         )
-        for metric in dict.fromkeys(metric for e in experiments for metric in settings.metrics_of(e.mode))
+        for metric in dict.fromkeys(metric for wanted in metrics for metric in wanted)
     }
     shown = Counter((e.mode, *names_of(e)) for e in experiments)
     return [
@@ -157,9 +166,7 @@ def rows_of(collection: Collection) -> list[Row]:
             label=with_setting(quant_label, e.setting),
             launches=measured[e.place],
             comparisons={
-                metric: found_here
-                for metric in settings.metrics_of(e.mode)
-                if (found_here := compared[metric][number]) is not None
+                metric: found_here for metric in metrics[number] if (found_here := compared[metric][number]) is not None
             },
             against=found[number],
         )
@@ -168,9 +175,20 @@ def rows_of(collection: Collection) -> list[Row]:
     ]
 
 
+def _metrics_of(
+    experiment: TimedExperiment, launches: Sequence[LaunchMeasures], settings: ComparisonSettings
+) -> list[MetricName]:
+    wanted = settings.metrics_of(experiment.mode)
+    known = any(ENERGY_COMPARED[0] in launch.values for launch in launches if launch.valid)
+    return [*wanted, *(metric for metric in ENERGY_COMPARED if known and metric not in wanted)]
+
+
 def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
     return {
-        e.place: tuple(measure(r, e.requests.get(r.launch), slo, e.pass_times.get(r.launch, ())) for r in e.records)
+        e.place: tuple(
+            measure(r, e.requests.get(r.launch), slo, e.pass_times.get(r.launch, ()), e.whole_record(r.launch))
+            for r in e.records
+        )
         for e in experiments
     }
 
@@ -219,9 +237,9 @@ def _comparison(
     of = NUMBERS[metric]
     valid = [launch for launch in measured[experiment.place] if launch.valid]
     wanted = [w for w in _wanted(others[against.other.place], experiment, collection) if w.valid]
-    if of.set_by_load and at_a_rate(_point(experiment)) and not (fell_behind(valid) or fell_behind(wanted)):
+    if of.set_by_load and at_a_rate(experiment.point) and not (fell_behind(valid) or fell_behind(wanted)):
         return Comparison(reason=SET_BY_LOAD)
-    if of.of and not (values_of(metric, valid) and values_of(metric, wanted)):
+    if (of.of or of.table == ENERGY) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=_why_without(metric, experiment, collection))
     if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=STARTED_TOGETHER)
@@ -282,100 +300,11 @@ def _stop(collection: Collection) -> Stop:
     return None if collection.precision is None else stop_of(collection.precision, collection.comparison.confidence)
 
 
-def _point(experiment: TimedExperiment) -> LoadPoint | None:
-    return next((i.point for record in experiment.records for i in record.iterations), None)
-
-
 def _why_without(metric: MetricName, experiment: TimedExperiment, collection: Collection) -> str:
     if metric == "goodput_requests_per_s" and not collection.slo.named:
         return "no goodput without a limit in slo"
+    if NUMBERS[metric].table == ENERGY:
+        return next((f"no energy: {r.no_energy}" for r in experiment.records if r.no_energy), "no energy was read")
     if NUMBERS[metric].of == "sequences" and not single_times(experiment.records[0].spec):
         return f"no {NUMBERS[metric].header}: requests: per_prompt keeps no times of single sequences"
     return f"no {NUMBERS[metric].header.removesuffix(' ms')} in its launches or in its baseline's"
-
-
-PARTS = ("process_s", "import_s", "init_s", "server_start_s", "warmup_s", "waited_s", "measured_s", "other_s")
-"""Parts of a launch in the order of time; `other_s` is the rest. They add up to `launch_s`."""
-
-OF_SERVERS = "server_start_s"
-"""The part that servers have instead of `OF_ENGINES`."""
-
-OF_ENGINES = ("import_s", "init_s")
-"""The parts of engines that are not behind a server."""
-
-OF_BLOCKS = "waited_s"
-"""The part that only launches in a block have."""
-
-REPORTED = ("weights_load_s", "compile_s", "graph_capture_s")
-"""Parts of `init_s` or of a server's start, from the engine's log."""
-
-COST_COLUMNS: dict[str, str] = dict.fromkeys(("launch_s", *PARTS, *REPORTED, "measured_share"), "Float64")
-"""Columns of the table, with their types."""
-
-
-def cost_line(row: Row) -> dict[str, object]:
-    """Return the values of `COST_COLUMNS` for a row with valid launches: seconds, and the measured share.
-
-    For a load of a sweep they are values of the whole launch.
-    """
-    used = {launch.launch for launch in row.used}
-    records = [record for record in row.experiment.whole.records if record.launch in used]
-    costs = [parts_of(record) for record in records]
-    launch_s = mean([cost.wall_s for cost in costs])
-    parts = {part: mean([getattr(cost, part) for cost in costs]) for part in PARTS}
-    shown: dict[str, float | None] = {**parts}
-    if all(record.block is None for record in records):
-        shown[OF_BLOCKS] = None
-    unseen = behind_server(records[0].spec)
-    shown |= dict.fromkeys(OF_ENGINES if unseen else (OF_SERVERS,))
-    return {
-        "launch_s": launch_s,
-        **shown,
-        **{part: _reported(records, part) for part in REPORTED},
-        "measured_share": parts["measured_s"] / launch_s,
-    }
-
-
-def _reported(records: list[Record], part: str) -> float | None:
-    told = [record.startup.reported[part] for record in records if part in record.startup.reported]
-    return mean(told) if told else None
-
-
-SERVICE_COLUMNS: dict[str, str] = {
-    "request_rate": "string",
-    "concurrency": "Int64",
-    **{name: "Float64" for name, number in NUMBERS.items() if number.of == "requests"},
-    "failed_share": "Float64",
-    "incomplete_share": "Float64",
-    "in_flight_most": "Int64",
-    "send_delay_most_s": "Float64",
-}
-"""Columns of the table, with their types; `request_rate` is a number, inf or trace."""
-
-
-def metrics_line(row: Row) -> dict[str, object]:
-    """Return the mean of each metric over the valid launches that have it, by its name; None if none has it."""
-    known = {name: list(values_of(name, row.used).values()) for name in NUMBERS}
-    return {column: mean(values) if values else None for column, values in known.items()}
-
-
-def load_line(row: Row) -> dict[str, object]:
-    """Return the values of `SERVICE_COLUMNS` that describe the load of a row with launches; empty offline."""
-    point = row.experiment.records[0].iterations[0].point
-    return {} if point is None else {"request_rate": str(point.request_rate), "concurrency": point.concurrency}
-
-
-def service_line(row: Row) -> dict[str, object]:
-    """Return the values of `SERVICE_COLUMNS` over all launches together; empty without requests."""
-    services = [launch.service for launch in row.used if launch.service is not None]
-    if not services:
-        return {}
-    requests = sum(service.requests for service in services)
-    for_a_time = any(i.incomplete is not None for record in row.experiment.records for i in record.iterations)
-    delays = [service.send_delay_most_s for service in services if service.send_delay_most_s is not None]
-    return {
-        "failed_share": sum(service.failed for service in services) / requests,
-        "incomplete_share": sum(service.incomplete for service in services) / requests if for_a_time else None,
-        "in_flight_most": max(service.in_flight_most for service in services),
-        "send_delay_most_s": max(delays, default=None),
-    }

@@ -5,7 +5,7 @@ All times are measured at the client, in seconds. Pure functions on arrays.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -171,40 +171,21 @@ def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
 
 @dataclass(frozen=True)
 class Service:
-    """One launch under one load, as means over its successful requests; None if unknown.
+    """One launch under one load: its `values` by the names of `numbers.requests`, without unknown ones.
 
-    `requests` were sent; `failed` of these failed, and `incomplete` were cut at the end of the duration.
-    `completed_requests_per_s` and `goodput_requests_per_s` count successful requests, and requests within every limit.
-    `in_flight` is the mean number of simultaneous requests, and `in_flight_most` the maximum. `offered_requests_per_s`
-    is the rate at which requests were due. `kept_up_share` is the answered share of this rate; it is only a lower
-    bound if an iteration was `too_short`. `send_delay_s` is the delay between due and sent. `tokens_per_piece` is 1 if
-    each token came separately.
+    `too_short` is whether an iteration ended too early to tell a server that falls behind from a slow one; then
+    `kept_up_share` is only a lower bound.
     """
 
-    requests: int
-    failed: int
-    incomplete: int
-    completed_requests_per_s: float
-    ttft_s: float | None
-    tpot_s: float | None
-    itl_s: float | None
-    e2el_s: float | None
-    ntpot_s: float | None
-    goodput_requests_per_s: float | None
-    in_flight: float | None
-    in_flight_most: int
-    offered_requests_per_s: float | None
-    kept_up_share: float | None
+    values: Mapping[str, float]
     too_short: bool
-    send_delay_s: float | None
-    send_delay_most_s: float | None
-    tokens_per_piece: float | None
 
 
 def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
     """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`."""
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
     good = good_requests(requests, slo)
+    cut = np.isfinite(requests.cut_s)
     e2el_s = requests.known("e2el_s")
     under_way_s = requests.cut_s - requests.sent_s  # cut requests were under way as well
     occupied_s = float(e2el_s.sum()) + float(np.nansum(under_way_s))
@@ -212,26 +193,22 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     arriving = [_arrivals(requests.of_iterations([i.index]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
     rates = kept_up(arriving) if all(np.isfinite(one.due_s).all() for one in arriving) else None
     offered_requests_per_s, share = rates if rates is not None else (None, None)
-    return Service(
-        requests=requests.failed.size,
-        failed=int(requests.failed.sum()),
-        incomplete=int(np.isfinite(requests.cut_s).sum()),
-        completed_requests_per_s=int(requests.good.sum()) / elapsed_s,
-        ttft_s=_mean(requests.known("ttft_s")),
-        tpot_s=_mean(requests.known("tpot_s")),
-        itl_s=_mean(requests.known("itl_s")),
-        e2el_s=_mean(e2el_s),
-        ntpot_s=_mean(requests.known("ntpot_s")),
-        goodput_requests_per_s=None if good is None else int(good.sum()) / elapsed_s,
-        in_flight=occupied_s / elapsed_s if e2el_s.size else None,
-        in_flight_most=max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
-        offered_requests_per_s=offered_requests_per_s,
-        kept_up_share=share,
-        too_short=any(too_short(one) for one in arriving),
-        send_delay_s=_mean(delays),
-        send_delay_most_s=float(delays.max()) if delays.size else None,
-        tokens_per_piece=_tokens_per_piece(requests),
-    )
+    found = {
+        **{latency: _mean(requests.known(latency)) for latency in LATENCIES},
+        "completed_requests_per_s": int(requests.good.sum()) / elapsed_s,
+        "goodput_requests_per_s": None if good is None else int(good.sum()) / elapsed_s,
+        "failed_share": float(requests.failed.mean()),
+        "incomplete_share": float(cut.mean()) if any(i.incomplete is not None for i in iterations) else None,
+        "in_flight": occupied_s / elapsed_s if e2el_s.size else None,
+        "in_flight_most": max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
+        "offered_requests_per_s": offered_requests_per_s,
+        "kept_up_share": share,
+        "send_delay_s": _mean(delays),
+        "send_delay_most_s": float(delays.max()) if delays.size else None,
+        "tokens_per_piece": _tokens_per_piece(requests),
+    }
+    known = {name: value for name, value in found.items() if value is not None}
+    return Service(known, any(too_short(one) for one in arriving))
 
 
 def at_a_rate(point: LoadPoint | None) -> bool:

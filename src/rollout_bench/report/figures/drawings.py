@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.cycles.placed_costs import typical_step
-from rollout_bench.analysis.cycles.step_costs import StepCosts, step_costs
 from rollout_bench.analysis.inside.message_links import sent_bytes
 from rollout_bench.analysis.inside.message_shares import run_shares
 from rollout_bench.analysis.inside.profiles import CATEGORIES, PHASES
-from rollout_bench.analysis.starts.start_costs import start_costs
+from rollout_bench.analysis.starts.start_costs import phases_of
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.answers import lines_over
 from rollout_bench.analysis.timed.comparison import Comparison
@@ -22,11 +21,11 @@ from rollout_bench.contracts.messages import Link
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS, MetricName
+from rollout_bench.numbers.startup import PHASE
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.tables.drift_tables import scored_text
 from rollout_bench.report.tables.profile_tables import category_word
-from rollout_bench.report.tables.startup_tables import PHASES as START_PHASES
 
 PARTS: Mapping[str, tuple[PartName, ...]] = {
     "drain, pause": ("drain", "pause"),
@@ -292,32 +291,30 @@ def over_setting(findings: Findings) -> Chart | None:
 def cycle(findings: Findings) -> Chart | None:
     """Chart the seconds of a step: generation, then each part of the transition."""
     rows = _rows(findings, "cycle")
-    costs = {row.experiment.place: found for row in rows if (found := step_costs(row)) is not None}
-    if not costs:
+    known = [row for row in rows if "cycle_s" in row.values]
+    if not known:
         return None
     panels = []
     for title, own in _grouped(rows).items():
-        there = [each.whole_s for row in own if (one := costs.get(row.experiment.place)) for each in one.launches]
+        there = [whole for row in own for whole in values_of("whole_step_s", row.used).values()]
         if there:
-            bars = [_step(row, costs.get(row.experiment.place), own) for row in own]
-            panels.append(Rows(title, "s of a step", bars, (0, 1.06 * max(there))))
+            panels.append(Rows(title, "s of a step", [_step(row, own) for row in own], (0, 1.06 * max(there))))
     used = {name for panel in panels for bar in panel.bars for name, _, _ in bar.parts}
-    title = f"The transition takes {_range([100 * one.transition_share for one in costs.values()], 2)} % of a step"
+    title = f"The transition takes {_range([100 * row.values['transition_share'] for row in known], 2)} % of a step"
     marks = "Bar: means over measured iterations, then over valid launches. Point: the whole step of one launch."
     return Chart(title, _content(findings, rows), marks, panels, {k: v for k, v in CYCLE_COLOURS.items() if k in used})
 
 
-def _step(row: Row, costs: StepCosts | None, beside: Sequence[Row]) -> Bar:
-    bar = Bar(row.label, _heading(row, beside))
-    if costs is None:
+def _step(row: Row, beside: Sequence[Row]) -> Bar:
+    bar, values = Bar(row.label, _heading(row, beside)), row.values
+    if "cycle_s" not in values:
         return replace(bar, text=_why_empty(row))
-    update = costs.update
-    stages = {"transfer": update.transfer_s, "quantize": update.quantize_s, "load": update.load_s}
-    sums = {name: sum(costs.parts.get(part, 0.0) for part in parts) for name, parts in PARTS.items()}
-    lengths = {"generation": costs.generation_s, **stages, **sums}
-    parts = _after_one_another((name, lengths[name] or 0.0) for name in CYCLE_COLOURS)
-    points = [each.whole_s for each in costs.launches]
-    return replace(bar, parts=parts, points=points, text=f"{number(costs.whole_s, 3)} s")
+    stages = {name: values.get(f"update_{name}_s", 0.0) for name in ("transfer", "quantize", "load")}
+    sums = {name: sum(values.get(f"transition_{part}_s", 0.0) for part in parts) for name, parts in PARTS.items()}
+    lengths = {"generation": values["step_time_s"], **stages, **sums}
+    parts = _after_one_another((name, lengths[name]) for name in CYCLE_COLOURS)
+    points = list(values_of("whole_step_s", row.used).values())
+    return replace(bar, parts=parts, points=points, text=f"{number(values['whole_step_s'], 3)} s")
 
 
 def placement(findings: Findings) -> Chart | None:
@@ -351,23 +348,22 @@ def placement(findings: Findings) -> Chart | None:
 def startup(findings: Findings) -> Chart | None:
     """Chart the phases of a start, each at its own time: a panel for each experiment."""
     rows = _rows(findings, "startup")
-    found = [(row, costs) for row in rows if (costs := start_costs(row)) is not None]
-    if not found:
+    known = [row for row in rows if "until_token_s" in row.values]
+    if not known:
         return None
-    longest = 1.02 * max(costs.until_token_s for _, costs in found)
+    longest = 1.02 * max(row.values["until_token_s"] for row in known)
     panels = []
-    for label, (_, costs) in zip(_told_apart([row for row, _ in found]), found, strict=True):
-        bars = []
-        for name, phase in costs.phases.items():
+    for label, row in zip(_told_apart(known), known, strict=True):
+        bars, rest_s = [], row.values["rest_s"]
+        for name, phase in phases_of(row).items():
             span = phase.ended_s - phase.began_s
             inside = [("phases inside", phase.began_s, span)] if phase.own_s < 0.97 * span else []
             parts = [*inside, ("own time", phase.began_s, min(phase.own_s, span))]
-            bars.append(Bar(START_PHASES[name][0], parts=parts, text=_seconds(phase.own_s)))
-        bars.append(Bar("rest", parts=[("no phase", 0, costs.rest_s)], text=_seconds(costs.rest_s)))
-        panels.append(
-            Rows(f"{label}: {number(costs.until_token_s, 3)} s", "s after the launch's beginning", bars, (0, longest))
-        )
-    title = f"{_range([costs.until_token_s for _, costs in found], 3)} s from a launch's beginning to a first token"
+            bars.append(Bar(PHASE[name][0], parts=parts, text=_seconds(phase.own_s)))
+        bars.append(Bar("rest", parts=[("no phase", 0, rest_s)], text=_seconds(rest_s)))
+        whole = f"{label}: {number(row.values['until_token_s'], 3)} s"
+        panels.append(Rows(whole, "s after the launch's beginning", bars, (0, longest)))
+    title = f"{_range([row.values['until_token_s'] for row in known], 3)} s from a launch's beginning to a first token"
     marks = "Means over valid launches. The rest is the time that no phase explains."
     return Chart(title, _content(findings, rows), marks, panels, START_COLOURS)
 

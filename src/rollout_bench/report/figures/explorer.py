@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from rollout_bench.analysis.timed.rows import Row, metrics_line
+from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.report.figures.drawings import row_colours
 from rollout_bench.report.parts import Findings
@@ -29,7 +29,6 @@ def explorer_data(findings: Findings) -> str:
 
 def _row(row: Row, colour: str) -> dict[str, object]:
     own = row.experiment
-    means = metrics_line(row)
     other = row.against.other
     return {
         "mode": own.mode,
@@ -39,7 +38,7 @@ def _row(row: Row, colour: str) -> dict[str, object]:
         "label": row.label,
         "colour": colour,
         "baseline": "" if other is None else f"{other.quant} {other.setting}".removesuffix(" default"),
-        "means": {name: mean for name, mean in means.items() if mean is not None},
+        "means": row.values,
         "launches": [
             {"launch": each.launch, "valid": each.valid, "flags": [f.code for f in each.flags], "values": each.values}
             for each in row.launches

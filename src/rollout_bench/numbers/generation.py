@@ -1,0 +1,193 @@
+"""Numbers of every mode that generates: throughput, the time of an iteration, energy, and drafts."""
+
+from __future__ import annotations
+
+from rollout_bench.numbers.number import Number
+
+THROUGHPUT = "Throughput"
+ENERGY = "Energy"
+DRAFTING = "Speculative decoding"
+
+GENERATION = (
+    Number(
+        name="output_tokens_per_s",
+        unit="tokens/s",
+        header="output tok/s",
+        definition="Output tokens of all measured iterations of a launch, divided by their elapsed time. All n "
+        "samples of a prompt count; warm-up iterations do not. Like every column, a mean over valid "
+        "launches.",
+        better="higher",
+        top="output_tokens",
+        bottom="elapsed_s",
+        speedup="speed-up",
+        table=THROUGHPUT,
+        set_by_load=True,
+    ),
+    Number(
+        name="output_tokens_per_s_per_device",
+        unit="tokens/s/device",
+        header="tok/s per device",
+        definition="Output tok/s divided by the number of devices of a launch: tensor parallel x pipeline "
+        "parallel x data parallel size. A CPU counts as one device, because all engines share it; so "
+        "does an endpoint.",
+        better="higher",
+        top="output_tokens",
+        bottom="device_s",
+        speedup="speed-up per device",
+        set_by_load=True,
+    ),
+    # The next three are the same work over the same time, so output_tokens_per_s has their verdict.
+    Number(
+        name="total_tokens_per_s",
+        unit="tokens/s",
+        header="total tok/s",
+        definition="Like output tok/s, but counts prompt and output tokens.",
+        top="total_tokens",
+        bottom="elapsed_s",
+        table="Rates",
+    ),
+    Number(
+        name="requests_per_s",
+        unit="requests/s",
+        header="requests/s",
+        definition="Like output tok/s, but counts requests to the engine.",
+        top="requests",
+        bottom="elapsed_s",
+        table="Rates",
+    ),
+    Number(
+        name="sequences_per_s",
+        unit="sequences/s",
+        header="sequences/s",
+        definition="Like output tok/s, but counts returned sequences (samples).",
+        top="sequences",
+        bottom="elapsed_s",
+        table="Rates",
+    ),
+    Number(
+        name="step_time_s",
+        unit="s",
+        header="iter. s",
+        definition="Elapsed time of a measured iteration, from the first request until the last token, in "
+        "seconds: the step time of the rollout. Mean over iterations, then over launches.",
+        better="lower",
+        top="elapsed_s",
+        speedup="step speed-up",
+        table=THROUGHPUT,
+        set_by_load=True,
+    ),
+    Number(
+        name="sequence_tokens",
+        unit="tokens",
+        header="tokens a sequence",
+        definition="Output tokens of a sequence, on average.",
+        top="output_tokens",
+        bottom="sequences",
+    ),
+)
+
+ENERGY_USED = (
+    Number(
+        name="energy_j_per_token",
+        unit="J/token",
+        header="J per token",
+        definition="Energy of the devices, read around the measured iterations, divided by the output tokens. It "
+        "includes the devices' memory, but not the host. For a CPU, it covers packages and memory, "
+        "including other processes. Cycles and placements have no energy, because their readings "
+        "include the proofs.",
+        better="lower",
+        top="energy_j",
+        bottom="output_tokens",
+        speedup="energy gain",
+        words=("as thrifty", "thriftier", "hungrier"),
+        table=ENERGY,
+    ),
+    Number(
+        name="tokens_per_s_per_w",
+        unit="tokens/s/W",
+        header="tok/s per W",
+        definition="Output tokens per second and watt, equal to tokens per joule: the inverse of J per token.",
+        better="higher",
+        top="output_tokens",
+        bottom="energy_j",
+        speedup="gain of tok/s per W",
+        words=("as thrifty", "thriftier", "hungrier"),
+        table=ENERGY,
+    ),
+    Number(
+        name="device_power_w",
+        unit="W",
+        header="W per device",
+        definition="Mean power of a device over the same time.",
+        better="lower",
+        top="energy_j",
+        bottom="window_s",
+        speedup="power ratio",
+        words=("as sparing of power", "less power", "more power"),
+        table=ENERGY,
+    ),
+    Number(
+        name="power_limit_share",
+        unit="share",
+        header="of limit %",
+        definition="W per device as a share of the power limit in force.",
+        top="energy_j",
+        bottom="allowed_j",
+        table=ENERGY,
+        factor=100,
+        digits=3,
+    ),
+)
+
+DRAFTS = (
+    Number(
+        name="drafts",
+        unit="drafts",
+        header="drafts",
+        definition="Drafts of an iteration, counted per sequence.",
+        top="drafts",
+        table=DRAFTING,
+        digits=0,
+    ),
+    Number(
+        name="draft_tokens",
+        unit="tokens",
+        header="drafted tokens",
+        definition="Tokens in the drafts of an iteration.",
+        top="draft_tokens",
+        table=DRAFTING,
+        digits=0,
+    ),
+    Number(
+        name="accepted_share",
+        unit="share",
+        header="accepted %",
+        definition="Share of the drafted tokens that the model accepted.",
+        top="accepted_tokens",
+        bottom="draft_tokens",
+        table=DRAFTING,
+        factor=100,
+        digits=3,
+    ),
+    Number(
+        name="tokens_per_draft",
+        unit="",
+        header="tokens per draft",
+        definition="Tokens per step with a draft: the accepted tokens, and one token that the model generates itself.",
+        top="tokens_of_drafts",
+        bottom="drafts",
+        table=DRAFTING,
+        digits=3,
+    ),
+    Number(
+        name="drafted_share",
+        unit="share",
+        header="from drafts %",
+        definition="Accepted tokens as a share of the output tokens.",
+        top="accepted_tokens",
+        bottom="output_tokens",
+        table=DRAFTING,
+        factor=100,
+        digits=3,
+    ),
+)

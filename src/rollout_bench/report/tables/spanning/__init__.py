@@ -1,1 +1,0 @@
-"""Tables that several modes share: a module for each topic."""
