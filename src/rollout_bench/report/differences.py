@@ -8,23 +8,26 @@ from pathlib import Path
 
 import pandas as pd
 
+from rollout_bench.analysis.inside.overview import Looked
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.axes import name_of
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.store import check_results_folder
 from rollout_bench.core.errors import UserError, near_miss
-from rollout_bench.core.numbers import MISSING, first_few, number, several
+from rollout_bench.core.numbers import MISSING, first_few, several
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import Column, Line, Views, lines_of, speedup_columns, tables_of, view
+from rollout_bench.report.headings import speedup_columns
 from rollout_bench.report.notes import damage, side_lines
-from rollout_bench.report.prose import Section, sections, those
+from rollout_bench.report.parts import Findings
+from rollout_bench.report.prose import Section, definitions, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
+from rollout_bench.report.views import Column, View, Views, told, view
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def compare_folders(
     refused = [row.against.refused for row in rows if row.against.refused]
     if refused and not any(row.against.other for row in rows):
         raise refused[0]
-    tables, definitions = _tables(rows, settings)
+    findings = Findings(collection, inside=Looked(rows=tuple(rows)))
+    views = told(_tables(findings))
     damaged = (*of_a.damaged, *of_b.damaged)
     only_in_a, only_in_b = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
     found = [
@@ -82,11 +86,11 @@ def compare_folders(
         Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
-        Section("No verdict", tables.footnotes),
+        Section("No verdict", findings.footnotes),
         Section("Only in A, not compared", tuple(map(name_of, only_in_a))),
         Section("Only in B, not compared", tuple(map(name_of, only_in_b))),
         *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
-        Section("Definitions", definitions),
+        *definitions("Definitions", views),
     ]
     found = [section for section in found if section.items]
     amount = len(launched(row.experiment for row in rows if row.against.other is not None))
@@ -94,6 +98,7 @@ def compare_folders(
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
         "whatever drifted between A and B is part of each speed-up."
     )
+    tables = Views(tuple(views), ())
     return Compared(
         text=terminal(status, tables, found),
         markdown=markdown(status, tables, found, pictures={}, title="Comparison of two results folders"),
@@ -142,33 +147,27 @@ def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExper
     return tuple(e for e in experiments if e.place not in places)
 
 
-def _tables(rows: Sequence[Row], settings: ComparisonSettings) -> tuple[Views, tuple[str, ...]]:
-    lines, footnotes = lines_of(table(rows), rows)
-    for line, row in zip(lines, rows, strict=True):
-        line["launches"] = _launches(row)
-    columns = {mode: _columns(settings, mode) for mode in dict.fromkeys(row.experiment.mode for row in rows)}
-    views = [view("B over A: ", title, columns[group[0]["mode"]], group) for title, group in tables_of(lines)]
-    defined = {column.header: column.definition for each in columns.values() for column in each}
-    return Views(tuple(views), footnotes), tuple(f"{header}: {text}" for header, text in defined.items())
+def _tables(findings: Findings) -> list[View]:
+    modes = dict.fromkeys(mode_of(row.experiment.mode) for row in findings.rows)
+    return [
+        view("B over A: ", title, _columns(findings, [entry.of for entry in entries if entry.of]), entries)
+        for mode in modes
+        for title, entries in findings.entries(mode)
+    ]
 
 
-def _launches(row: Row) -> tuple[int, int]:
-    other = row.against.other
-    return len(valid_records(other)) if other else 0, len(valid_records(row.experiment))
-
-
-def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
-    columns = [
+def _columns(findings: Findings, rows: Sequence[Row]) -> list[Column[Row]]:
+    columns: list[Column[Row]] = [
         Column(
             "launches A",
             "Valid launches of A, which is the baseline; each counts as one value.",
-            lambda line: str(line["launches"][0]),
+            lambda row: str(len(valid_records(row.against.other))) if row.against.other else "0",
         ),
-        Column("launches B", "The same of B.", lambda line: str(line["launches"][1])),
+        Column("launches B", "The same of B.", lambda row: str(len(valid_records(row.experiment)))),
     ]
-    for metric, speedup in zip(
-        settings.metrics_of(mode), speedup_columns(settings.metrics_of(mode), settings, apart=True), strict=True
-    ):
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row.comparisons))
+    speedups = speedup_columns(metrics, findings.collection.comparison, findings.notes, apart=True)
+    for metric, speedup in zip(metrics, speedups, strict=True):
         name = NUMBERS[metric].header
         columns += [
             Column(f"{name} A", f"{name} of each launch; geometric mean over the launches of A.", _value(metric, 1)),
@@ -178,10 +177,10 @@ def _columns(settings: ComparisonSettings, mode: str) -> list[Column]:
     return columns
 
 
-def _value(metric: MetricName, side: int) -> Callable[[Line], str]:
-    def cell(line: Line) -> str:
-        sides = line["comparisons"][metric].sides
-        return number(NUMBERS[metric].factor * sides[side].value) if sides else MISSING
+def _value(metric: MetricName, side: int) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        sides = row.comparisons[metric].sides if metric in row.comparisons else None
+        return NUMBERS[metric].text(sides[side].value) if sides else MISSING
 
     return cell
 
@@ -222,8 +221,8 @@ def _csv(rows: Sequence[Row]) -> str:
             "experiment_a": other.experiment if (other := row.against.other) else None,
             "experiment_b": row.experiment.experiment,
             "metric": metric,
-            "launches_a": _launches(row)[0],
-            "launches_b": _launches(row)[1],
+            "launches_a": len(valid_records(other)) if other else 0,
+            "launches_b": len(valid_records(row.experiment)),
             "value_a": comparison.sides[1].value if comparison.sides else None,
             "value_b": comparison.sides[0].value if comparison.sides else None,
             "speedup": comparison.speedup,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 
 from rollout_bench.core.errors import printable
-from rollout_bench.report.headings import Views
 from rollout_bench.report.notes import FACTS
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import escaped, markdown_section, markdown_table
+from rollout_bench.report.views import Views
 
 if TYPE_CHECKING:
     from rollout_bench.report.figures.pictures import Picture

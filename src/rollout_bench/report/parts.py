@@ -12,13 +12,16 @@ import pandas as pd
 from rollout_bench.analysis.inside.overview import Looked
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
-from rollout_bench.analysis.timed.experiments import Collection
+from rollout_bench.analysis.timed.experiments import Chosen, Collection
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.modes import Mode, mode_of
+from rollout_bench.contracts.spec import set_apart
+from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import MetricName
-from rollout_bench.report.headings import Line, View, launch_counts, lines_of, tables_of
+from rollout_bench.report.headings import UNKNOWN, launches_text, texts_of
 from rollout_bench.report.prose import Section
+from rollout_bench.report.views import Entry, View
 
 
 @dataclass(frozen=True)
@@ -66,35 +69,66 @@ class Findings:
     def _shortly(self) -> tuple[list[Row], str]:
         return shortly_named(self.rows)
 
+    def texts_of(self, chosen: Chosen) -> dict[str, str]:
+        """Return the texts by header of a profile, messages or drift experiment: names, launches, why it is empty."""
+        names = {"model": chosen.experiment.model, "workload": chosen.experiment.workload, "quant": chosen.label}
+        return names | {"launches": self.launches.get(chosen.place, ""), "empty because": chosen.reason}
+
     @cached_property
-    def launches(self) -> dict[str, Line]:
-        """Values for `headings.LAUNCHES` of each profile, messages and drift experiment, by its place."""
-        return {f"{other.mode}/{other.experiment}": launch_counts(other) for other in self.collection.others}
+    def launches(self) -> dict[str, str]:
+        """Counts of launches of each profile, messages and drift experiment, by its place."""
+        return {f"{other.mode}/{other.experiment}": launches_text(other) for other in self.collection.others}
 
     def typical(self, mode: Mode) -> frozenset[MetricName]:
         """Return the metrics in which experiments of `mode` are compared by iterations instead of launches' values."""
         rows = [row for row in self.rows if mode_of(row.experiment.mode) is mode]
         return frozenset(metric for row in rows for metric, found in row.comparisons.items() if found.of_passes)
 
+    @cached_property
+    def notes(self) -> Mapping[str, int]:
+        """Reasons for missing verdicts -> number of the footnote; cells refer to it as [1], [2], ..."""
+        # an endpoint without a named quantization has no comparison, and needs no reason
+        compared = [each for row in self.rows if not _on_unnamed_endpoint(row) for each in row.comparisons.values()]
+        reasons = dict.fromkeys(comparison.reason for comparison in compared if comparison.reason)
+        return {reason: place for place, reason in enumerate(reasons, 1)}
+
     @property
     def footnotes(self) -> tuple[str, ...]:
-        """Footnotes to which cells of tables refer as [1], [2], ..."""
-        return self._lines[1]
+        """The footnotes in their order."""
+        return tuple(f"[{place}] {reason}." for reason, place in self.notes.items())
 
-    def tables_of(self, mode: Mode) -> list[tuple[str, list[Line], list[Row]]]:
-        """Return a title for each platform of a timed mode, with the lines of its table and their rows."""
-        pairs = [
-            (line, row) for line, row in zip(self._lines[0], self.rows, strict=True) if mode_of(line["mode"]) is mode
-        ]
-        rows = {id(line): row for line, row in pairs}
-        return [
-            (title, lines, [rows[id(line)] for line in lines])
-            for title, lines in tables_of([line for line, _ in pairs])
-        ]
+    def entries(self, mode: Mode) -> list[tuple[str, list[Entry[Row]]]]:
+        """Return a title for each platform of a timed mode, with the entries of its rows."""
+        found = grouped(
+            ((row.experiment.mode, row.experiment.platform), Entry(texts_of(row) | self._sets(row), row))
+            for row in self.rows
+            if mode_of(row.experiment.mode) is mode
+        )
+        return [(f"{name}, {on}".removesuffix(f", {UNKNOWN}"), entries) for (name, on), entries in found.items()]
+
+    def _sets(self, row: Row) -> dict[str, str]:
+        return {"sets": self._set_apart.get(row.experiment.place, "")}
 
     @cached_property
-    def _lines(self) -> tuple[list[Line], tuple[str, ...]]:
-        return lines_of(self.frame, self.rows, self.latencies)
+    def _set_apart(self) -> dict[str, str]:
+        specs = {row.experiment.place: row.experiment.records[0].spec for row in self.rows if row.experiment.records}
+        return dict(zip(specs, set_apart(list(specs.values())), strict=True))
+
+    def latencies_of(self, row: Row) -> Mapping[str, Distribution]:
+        """Return the distributions of a row's sequences, by measure; empty if they were not read."""
+        return self._latencies.get(row.experiment.place, {})
+
+    @cached_property
+    def _latencies(self) -> Mapping[str, Mapping[str, Distribution]]:
+        places = [row.experiment.place for row in self.rows]
+        return dict(zip(places, self.latencies, strict=False))
+
+
+def _on_unnamed_endpoint(row: Row) -> bool:
+    """Return whether the row is of an endpoint without a named quantization and has no counterpart."""
+    specs = [record.spec for record in row.experiment.records[:1]]
+    unnamed = [spec.endpoint is not None and spec.quant.name == UNKNOWN for spec in specs]
+    return any(unnamed) and row.against.other is None
 
 
 @dataclass(frozen=True)

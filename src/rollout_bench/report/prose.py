@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
-from rollout_bench.report.headings import View, told
+from rollout_bench.report.views import View, told
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from rollout_bench.core.errors import printable
 from rollout_bench.numbers.registry import COMPARED, NUMBERS
-from rollout_bench.report.headings import FLAGS, SETS, SETTING, View, Views
 from rollout_bench.report.prose import Section
+from rollout_bench.report.views import FLAGS, SETS, SETTING, View, Views
 
 WIDTH = 120
 """Width of the terminal in characters."""
@@ -107,7 +107,7 @@ def _rendered(view: View, speedup: int, name: int) -> str:
         header = escape(_two_lines(column.header))
         if column.words:
             width = speedup if column.header in _SPEEDUPS else name
-            width = _FLAGS_WIDTH if column is FLAGS else _NAME_WIDTH if column in (SETTING, SETS) else width
+            width = _FLAGS_WIDTH if column == FLAGS else _NAME_WIDTH if column in (SETTING, SETS) else width
             table.add_column(header, overflow="fold", max_width=width)
         else:
             table.add_column(header, justify="right", no_wrap=True)

@@ -14,12 +14,12 @@ from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences, pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, mode_of, named
-from rollout_bench.report.headings import Views, told
 from rollout_bench.report.notes import FACTS, completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import csv_text, markdown, terminal
+from rollout_bench.report.views import Views, told
 
 if TYPE_CHECKING:
     from rollout_bench.report.figures.pictures import Picture

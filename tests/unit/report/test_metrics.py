@@ -76,7 +76,7 @@ def test_the_registry_decides_whether_more_of_a_number_is_better(
     better = (factor > 1) == (number.better == "higher")
     assert own.comparison.verdict == ("faster" if better else "slower")
     assert own.comparison.speedup == pytest.approx(2.0 if better else 0.5, rel=0.01)
-    (column,) = speedup_columns([number.name], settings)
+    (column,) = speedup_columns([number.name], settings, {})
     of = ("Its {} /" if number.better == "higher" else "The baseline's {} /").format(number.header)
     assert column.definition.startswith(of)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.latencies import Distribution, latency_line
 from rollout_bench.analysis.timed.rows import Row
@@ -37,7 +36,7 @@ def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] =
         _facts(row)
         | _compared(row, MAIN_METRIC, "")
         | {name: row.values.get(name) for name in NUMBERS if name in known}
-        | _spread(row)
+        | dict(row.spread)
         | found
         | {name: value for metric in metrics for name, value in _compared(row, metric, f"{metric}_").items()}
         | {"flags": "; ".join(flag_texts(row)) or None}
@@ -90,10 +89,13 @@ def _facts(row: Row) -> dict[str, object]:
         }
         if point is not None:
             facts |= {"request_rate": str(point.request_rate), "concurrency": point.concurrency}
-    caches = [cache for record in records if record.valid and (cache := record.engine.kv_cache) is not None]
-    if caches:
-        facts["kv_cache_dtype"] = ", ".join(sorted({name for cache in caches for name in cache.layers}))
-    return facts
+    return facts | ({"kv_cache_dtype": dtype} if (dtype := kv_cache_dtype(row)) else {})
+
+
+def kv_cache_dtype(row: Row) -> str:
+    """Return the data types of the KV caches of valid launches; empty if they are unknown."""
+    caches = (record.engine.kv_cache for record in row.experiment.records if record.valid)
+    return ", ".join(sorted({name for cache in caches if cache is not None for name in cache.layers}))
 
 
 def _compared(row: Row, metric: str, prefix: str) -> dict[str, object]:
@@ -110,16 +112,3 @@ def _compared(row: Row, metric: str, prefix: str) -> dict[str, object]:
         "verdict": "baseline" if comparison.is_baseline else comparison.verdict,
     }
     return {f"{prefix}{name}": value for name, value in found.items()}
-
-
-def _spread(row: Row) -> dict[str, object]:
-    """Return how output tok/s scatter over launches, and over the iterations of a launch."""
-    if not row.used:
-        return {}
-    rates = [launch.output_tokens_per_s for launch in row.used]
-    return {
-        "output_tokens_per_s_min": min(rates),
-        "output_tokens_per_s_max": max(rates),
-        "launch_cv_percent": cv_percent(rates),
-        "iteration_cv_percent": pooled_cv_percent([launch.iteration_output_tokens_per_s for launch in row.used]),
-    }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from rollout_bench.analysis.stats.intervals import cv_percent, pooled_cv_percent
 from rollout_bench.analysis.timed.comparison import (
     Comparison,
     Stop,
@@ -105,6 +106,19 @@ class Row:
         """Each number that a valid launch has, over the valid launches that have it."""
         known = {name: list(values_of(name, self.used).values()) for name in NUMBERS}
         return {name: NUMBERS[name].of_row(values) for name, values in known.items() if values}
+
+    @cached_property
+    def spread(self) -> Mapping[str, float | None]:
+        """How output tok/s scatter over valid launches, and over the iterations of a launch; empty without any."""
+        if not self.used:
+            return {}
+        rates = [launch.output_tokens_per_s for launch in self.used]
+        return {
+            "output_tokens_per_s_min": min(rates),
+            "output_tokens_per_s_max": max(rates),
+            "launch_cv_percent": cv_percent(rates),
+            "iteration_cv_percent": pooled_cv_percent([each.iteration_output_tokens_per_s for each in self.used]),
+        }
 
     @property
     def empty_because(self) -> str:

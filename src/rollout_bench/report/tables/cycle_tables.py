@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,10 +16,10 @@ from rollout_bench.contracts.modes import CYCLE
 from rollout_bench.core.numbers import MISSING, brief, count, number
 from rollout_bench.numbers.cycle import MEMORY, PARTS, STEP, UPDATE
 from rollout_bench.report.contrasts import Contrast, contrast
-from rollout_bench.report.headings import Column, Line, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.timed_tables import GENERATED, OF_LAUNCH, number_views
+from rollout_bench.report.views import Column, Entry, view
 
 MOST = 8
 """Maximum number of experiments with a sentence; the table has all."""
@@ -34,39 +34,6 @@ def _lengths(lengths: TokenRange | None) -> str:
     if lengths.last is None:
         return "any length" if lengths.first == 1 else f"from {count(lengths.first)} on"
     return f"{'up' if lengths.first == 1 else f'{count(lengths.first)}'} to {count(lengths.last)}"
-
-
-def _gain(cell: Callable[[NetGain], str]) -> Callable[[Line], str]:
-    return lambda line: MISSING if line["gain"] is None else cell(line["gain"])
-
-
-GAINS = (
-    Column(
-        "tokens measured",
-        "Measured output tokens per sequence.",
-        lambda line: brief(line["sequence_tokens"]),
-    ),
-    Column(
-        "break-even at",
-        "Estimated output tokens per sequence at which a whole step is as long as the baseline's. The estimate "
-        "assumes that generation time is proportional to these tokens, and transition time is independent of "
-        "them.",
-        _gain(lambda gain: number(gain.at, 3)),
-    ),
-    Column(
-        "pays",
-        "Output tokens per sequence at which a whole step is shorter than the baseline's: the range that contains "
-        "the measured length, by Fieller's theorem.",
-        _gain(lambda gain: _lengths(gain.pays)),
-        words=True,
-    ),
-    Column(
-        "does not pay",
-        "Output tokens per sequence at which a whole step is longer. Lengths in neither column are inconclusive.",
-        _gain(lambda gain: _lengths(gain.loses)),
-        words=True,
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -90,17 +57,48 @@ class Decision:
     unlike: bool
 
 
+GAINS: tuple[Column[Decision], ...] = (
+    Column(
+        "tokens measured",
+        "Measured output tokens per sequence.",
+        lambda decision: brief(decision.costs["sequence_tokens"]),
+    ),
+    Column(
+        "break-even at",
+        "Estimated output tokens per sequence at which a whole step is as long as the baseline's. The estimate "
+        "assumes that generation time is proportional to these tokens, and transition time is independent of "
+        "them.",
+        lambda decision: number(decision.gain.at if decision.gain else None, 3),
+    ),
+    Column(
+        "pays",
+        "Output tokens per sequence at which a whole step is shorter than the baseline's: the range that contains "
+        "the measured length, by Fieller's theorem.",
+        lambda decision: _lengths(decision.gain.pays if decision.gain else None),
+        words=True,
+    ),
+    Column(
+        "does not pay",
+        "Output tokens per sequence at which a whole step is longer. Lengths in neither column are inconclusive.",
+        lambda decision: _lengths(decision.gain.loses if decision.gain else None),
+        words=True,
+    ),
+)
+
+
 def cycle_part(findings: Findings) -> SummaryPart:
     """Return the costs of a step and the lengths at which a quantization pays, as text and tables, and cycle.csv."""
     rows = [row for row in findings.rows if row.experiment.mode == CYCLE.name]
     decided = list(decisions(findings, rows))
-    gains = {each.place: each.gain for each in decided}
     tables = number_views(findings, CYCLE, (STEP, PARTS, UPDATE, MEMORY, *GENERATED, *OF_LAUNCH))
-    for title, lines, own in findings.tables_of(CYCLE):
-        found = zip(lines, own, strict=True)
-        shown = [line | {"gain": gain} for line, row in found if (gain := gains.get(row.experiment.place))]
-        if answered := [line for line in shown if line["gain"].found]:
-            tables.insert(1, view("Lengths at which it pays: ", title, GAINS, answered))
+    by_place = {each.place: each for each in decided if each.gain and each.gain.found}
+    for title, entries in findings.entries(CYCLE):
+        answered = [
+            Entry(entry.texts, found)
+            for entry in entries
+            if entry.of and (found := by_place.get(entry.of.experiment.place))
+        ]
+        tables.insert(1, view("Lengths at which it pays: ", title, GAINS, answered))
     return SummaryPart(
         answers=sections(
             CYCLE.name,
@@ -113,7 +111,7 @@ def cycle_part(findings: Findings) -> SummaryPart:
         ),
         tables=tables,
         definitions=definitions("Definitions, cycles", tables),
-        files={"cycle.csv": _file(rows, gains)} if decided else {},
+        files={"cycle.csv": _file(rows, {each.place: each.gain for each in decided})} if decided else {},
     )
 
 

@@ -10,17 +10,16 @@ import pandas as pd
 from rollout_bench.analysis.inside.drifts import Drifted, DriftReport
 from rollout_bench.analysis.stats.divergence import CLIP, NEAR, Bounded, Divergence
 from rollout_bench.analysis.timed.experiments import Chosen
-from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.modes import DRIFT
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, count, number
-from rollout_bench.report.headings import LAUNCHES, Column, Line, View, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, definitions, sections
+from rollout_bench.report.views import LAUNCHES, Column, Entry, View, view
 
 
-def _of(header: str, definition: str, cell: Callable[[Divergence], str]) -> Column:
-    return Column(header, definition, lambda line: cell(line["one"].found))
+def _of(header: str, definition: str, cell: Callable[[Divergence], str]) -> Column[Drifted]:
+    return Column(header, definition, lambda one: cell(one.found))
 
 
 def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
@@ -53,14 +52,14 @@ def verdict_text(one: Drifted) -> str:
     return "drifts" if one.drifts else "no drift beyond the floor found"
 
 
-SIZE = (
+SIZE: tuple[Column[Drifted], ...] = (
     LAUNCHES,
     Column(
         "scored",
         "Number of sequences scored at once. The reference also has lines for its probabilities while generating "
         "and in its other launches. Every line is compared with the reference's first launch, scored with the "
         "smallest batch.",
-        lambda line: scored_text(line["one"]),
+        scored_text,
         words=True,
     ),
     _of(
@@ -77,7 +76,7 @@ SIZE = (
         "(reference), without the line while generating. The interval of the difference comes from a "
         "bootstrap of whole sequences, and holds together for all with the same reference. no floor: "
         "the reference was scored with one batch in one launch.",
-        lambda line: verdict_text(line["one"]),
+        verdict_text,
         words=True,
     ),
     _of("mean d", "Mean of d.", lambda found: number(found.mean, 3)),
@@ -97,7 +96,7 @@ SIZE = (
 )
 """Columns on the size of the drift."""
 
-WEIGHTS = (
+WEIGHTS: tuple[Column[Drifted], ...] = (
     SIZE[1],
     _of(
         f"outside [{NEAR[0]:g}, {NEAR[1]:g}] %",
@@ -187,24 +186,16 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
         [one.chosen.experiment.platform for one in report.drifted] + [each.experiment.platform for each in left_out]
     )
     for platform in platforms:
-        lines: list[Line] = [
-            {**_names(one.chosen), **findings.launches.get(one.chosen.place, {}), "one": one}
+        drifted = [
+            Entry(findings.texts_of(one.chosen), one)
             for one in report.drifted
             if one.chosen.experiment.platform == platform
         ]
-        without = [
-            {**_names(each), **findings.launches.get(each.place, {}), "empty_because": each.reason}
-            for each in left_out
-            if each.experiment.platform == platform
+        without: list[Entry[Drifted]] = [
+            Entry(findings.texts_of(each)) for each in left_out if each.experiment.platform == platform
         ]
-        yield view("Drift: ", platform, SIZE, lines, without)
-        if lines:
-            yield view("Drift, weights and choices: ", platform, WEIGHTS, lines)
-
-
-def _names(each: Chosen) -> Line:
-    _, model, workload = table_of(each.experiment)
-    return {"model": model, "workload": workload, "quant": each.label}
+        yield view("Drift: ", platform, SIZE, [*drifted, *without])
+        yield view("Drift, weights and choices: ", platform, WEIGHTS, drifted)
 
 
 def drift_table(report: DriftReport) -> pd.DataFrame:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from rollout_bench.analysis.inside.message_links import LinkUse, MessagesRun, exchanges, link_uses
 from rollout_bench.analysis.inside.message_shares import RunShares, StepShare, run_shares
-from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.messages import Link
 from rollout_bench.contracts.modes import MESSAGES
 from rollout_bench.core.numbers import MISSING, count, number, percent
-from rollout_bench.report.headings import LAUNCHES, Column, Line, View, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
-
-
-def _of(header: str, definition: str, cell: Callable[[LinkUse], str], words: bool = False, known: str = "") -> Column:
-    return Column(header, definition, lambda line: cell(line["use"]), words, known)
+from rollout_bench.report.views import LAUNCHES, Column, Entry, View, view
 
 
 def _whole(value: float | None) -> str:
@@ -30,63 +25,69 @@ def _link(link: Link) -> str:
     return link.replace("_", " ")
 
 
-WORKERS = Column("TP", "Tensor parallel size: the number of workers.", lambda line: str(line["workers"]))
+def _parts(use: LinkUse) -> str:
+    known = sorted(use.parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{part.replace('_', ' ')} {_whole(size)}" for part, size in known if size) or MISSING
 
-SHARE = (
+
+WORKERS = Column[object]("TP", "Tensor parallel size: the number of workers.")
+
+SLOWEST = Column[StepShare](
+    "slowest %",
+    "The same share at the slowest worker. A step waits for it only if the workers wait for one another.",
+    lambda step: _percent(step, "slowest"),
+)
+
+SHARE: tuple[Column[StepShare], ...] = (
     LAUNCHES,
     WORKERS,
-    Column("batch", "Number of sequences in the pass.", lambda line: str(line["step"].batch)),
+    Column("batch", "Number of sequences in the pass.", lambda step: str(step.batch)),
     Column(
         "step ms",
         "Time of a decode step, in milliseconds: median over steps, mean over launches.",
-        lambda line: number(1e3 * line["step"].estimated("step_s").value, 3),
+        lambda step: number(1e3 * step.estimated("step_s").value, 3),
     ),
     Column(
         "engine us",
         "Encoding, transport and decoding of the messages between core and workers in a decode step, in "
         "microseconds, at the worker that answers. It excludes the time in which a reader was busy. Median over "
         "steps, mean over launches.",
-        lambda line: number(1e6 * line["step"].estimated("engine_s").value, 3),
+        lambda step: number(1e6 * step.estimated("engine_s").value, 3),
     ),
     Column(
         "engine %",
         "Engine us as a share of the step, with its interval over launches.",
-        lambda line: _percent(line["step"], "engine"),
+        lambda step: _percent(step, "engine"),
     ),
-    Column(
-        "slowest %",
-        "The same share at the slowest worker. A step waits for it only if the workers wait for one another.",
-        lambda line: _percent(line["step"], "slowest"),
-        known="several",
-    ),
+    SLOWEST,
     Column(
         "front end %",
         "Messages between front end and core, as a share of the step. Other threads and another process spend "
         "this time while the engine continues.",
-        lambda line: _percent(line["step"], "front_end"),
+        lambda step: _percent(step, "front_end"),
     ),
 )
 """Columns on the share of messages in a decode step."""
 
-LINK = (
-    _of("batch", "Number of sequences in the pass.", lambda use: str(use.batch)),
-    _of("phase", "Phase of the steps: prefill, decode or mixed.", lambda use: use.phase, words=True),
-    _of("link", "Sender and receiver.", lambda use: _link(use.link), words=True),
-    _of("messages a step", "Number of messages in a step; median over steps.", lambda use: _whole(use.messages)),
-    _of("bytes a step", "Bytes of all messages of a step; median over steps.", lambda use: _whole(use.size_bytes)),
-    _of(
+LINK: tuple[Column[LinkUse], ...] = (
+    Column("batch", "Number of sequences in the pass.", lambda use: str(use.batch)),
+    Column("phase", "Phase of the steps: prefill, decode or mixed.", lambda use: use.phase, words=True),
+    Column("link", "Sender and receiver.", lambda use: _link(use.link), words=True),
+    Column("messages a step", "Number of messages in a step; median over steps.", lambda use: _whole(use.messages)),
+    Column("bytes a step", "Bytes of all messages of a step; median over steps.", lambda use: _whole(use.size_bytes)),
+    Column(
         "distance",
         "Distances to the previous messages, in bytes per step; median over steps.",
         lambda use: _whole(use.distance),
     ),
-    _of(
+    Column(
         "us a step",
         "Encoding, transport and decoding of a step's messages, in microseconds; median over steps of all "
         "launches. It excludes the time in which a reader was busy. With several workers, the times are from the "
         "worker that answers.",
         lambda use: number(1e6 * use.busy_s, 3),
     ),
-    _of(
+    Column(
         "share %",
         "Share of the step: us a step / step time; median over steps.",
         lambda use: number(100 * use.share, 2),
@@ -94,44 +95,42 @@ LINK = (
 )
 """Columns on the messages of a link."""
 
-CONTENT = (
+CONTENT: tuple[Column[LinkUse], ...] = (
     *LINK[:3],
     LINK[4],
-    _of(
+    Column(
         "already sent",
         "Bytes in runs of 8 or more that are also in the previous messages.",
         lambda use: _whole(use.repeated_bytes),
     ),
-    _of(
+    Column(
         "bytes by field",
         "Bytes of each field, largest first, without empty fields.",
-        lambda use: _parts(use),
+        _parts,
         words=True,
     ),
-    _of(
+    Column(
         "pickle5",
         "Bytes of the same messages, pickled (protocol 5).",
         lambda use: _whole(use.formats.get("pickle5")),
-        known="pickle5",
     ),
-    _of(
+    Column(
         "msgpack",
         "Bytes of the same messages in msgpack, as arrays without field names.",
         lambda use: _whole(use.formats.get("msgpack")),
-        known="msgpack",
     ),
-    _of(
+    Column(
         "difference",
         "Compressed bytes of the difference to the previous messages: the size of a message to a reader that "
         "keeps them.",
         lambda use: _whole(use.difference_bytes),
     ),
-    _of(
+    Column(
         "difference us",
         "Making and applying the difference, in microseconds: the best of three.",
         lambda use: number(None if use.difference_s is None else 1e6 * use.difference_s, 3),
     ),
-    _of(
+    Column(
         "coding us",
         "Encoding and decoding the unchanged messages, in microseconds: the maximum saving by a difference.",
         lambda use: number(1e6 * use.coding_s, 3),
@@ -145,7 +144,7 @@ def messages_part(findings: Findings) -> SummaryPart:
     inside, confidence = findings.inside, findings.collection.comparison.confidence
     runs = inside.messages
     shares = run_shares(runs, confidence)
-    tables = messages_views(runs, inside.left_out, confidence, findings.launches)
+    tables = messages_views(findings)
     if not tables:
         return SummaryPart()
     steps = steps_table(runs)
@@ -166,54 +165,34 @@ def messages_part(findings: Findings) -> SummaryPart:
     )
 
 
-def messages_views(
-    runs: Sequence[MessagesRun],
-    left_out: Sequence[Chosen] = (),
-    confidence: float = 0.95,
-    launches: Mapping[str, Line] | None = None,
-) -> list[View]:
-    """Return the tables of each platform.
-
-    Args:
-        runs: from `message_runs`.
-        left_out: experiments, of any mode, without a valid launch.
-        confidence: of intervals.
-        launches: counts of launches of each experiment, by its place.
-    """
-    launches = launches or {}
+def messages_views(findings: Findings) -> list[View]:
+    """Return the tables of each platform."""
+    runs, left_out = findings.inside.messages, findings.inside.left_out
     tables: list[View] = []
     for platform in dict.fromkeys(run.chosen.experiment.platform for run in runs):
         own = [run for run in runs if run.chosen.experiment.platform == platform]
-        without = [
-            {**_names(each), **launches.get(each.place, {}), "empty_because": each.reason}
+        without: list[Entry[Any]] = [
+            Entry(findings.texts_of(each))
             for each in left_out
             if each.experiment.mode == MESSAGES.name and each.experiment.platform == platform
         ]
         title = f"messages, {platform}"
-        shares = run_shares(own, confidence)
-        several = True if any(run.workers > 1 for run in own) else None
-        lines: list[Line] = [
-            {
-                **_names(each.run.chosen),
-                **launches.get(each.run.chosen.place, {}),
-                "workers": each.run.workers,
-                "step": step,
-                "several": several,
-            }
-            for each in shares
+        shares = [
+            Entry({**findings.texts_of(each.run.chosen), WORKERS.header: str(each.run.workers)}, step)
+            for each in run_shares(own, findings.collection.comparison.confidence)
             for step in each.steps
         ]
-        uses = [(run, use) for run in own for use in link_uses(run)]
-        tables.append(view("Messages, share of a decode step: ", title, SHARE, lines, without))
-        lines = [{**_names(run.chosen), "use": use} for run, use in uses]
-        tables.append(view("Messages, by link: ", title, LINK, lines, without))
-        lines = [
-            {**_names(run.chosen), "use": use, **use.formats}
-            for run, use in uses
-            if use.batch == run.batches[-1] and use.size_bytes is not None
+        several = any(run.workers > 1 for run in own)
+        columns = [column for column in SHARE if several or column is not SLOWEST]
+        uses = [(run, Entry(findings.texts_of(run.chosen), use)) for run in own for use in link_uses(run)]
+        contents = [
+            entry
+            for run, entry in uses
+            if entry.of and entry.of.batch == run.batches[-1] and entry.of.size_bytes is not None
         ]
-        if lines:
-            tables.append(view("Messages, what is in them at the largest batch: ", title, CONTENT, lines))
+        tables.append(view("Messages, share of a decode step: ", title, columns, [*shares, *without]))
+        tables.append(view("Messages, by link: ", title, LINK, [*(entry for _, entry in uses), *without]))
+        tables.append(view("Messages, what is in them at the largest batch: ", title, CONTENT, contents))
     return tables
 
 
@@ -256,7 +235,7 @@ def steps_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
     )
 
 
-def _identity(run: MessagesRun) -> Line:
+def _identity(run: MessagesRun) -> dict[str, object]:
     experiment = run.chosen.experiment
     return {
         "platform": experiment.platform,
@@ -269,11 +248,6 @@ def _identity(run: MessagesRun) -> Line:
     }
 
 
-def _names(each: Chosen) -> Line:
-    _, model, workload = each.table
-    return {"model": model, "workload": workload, "quant": each.label}
-
-
 def _percent(step: StepShare, field: str) -> str:
     found = step.estimated(field)
     ends = "" if found.low is None else f" [{number(100 * found.low, 2)}, {number(100 * (found.high or 0), 2)}]"
@@ -284,11 +258,6 @@ def _share_text(step: StepShare, field: str) -> str:
     found = step.estimated(field)
     ends = "" if found.low is None else f" [{percent(found.low)}, {percent(found.high or 0)}]"
     return percent(found.value) + ends
-
-
-def _parts(use: LinkUse) -> str:
-    known = sorted(use.parts.items(), key=lambda part: -part[1])
-    return ", ".join(f"{part.replace('_', ' ')} {_whole(size)}" for part, size in known if size) or MISSING
 
 
 def _gain(each: RunShares) -> dict[str, Any] | None:

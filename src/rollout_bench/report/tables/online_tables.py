@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -10,6 +10,7 @@ from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
 from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import ONLINE, mode_of
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import MISSING, number, plain_percent
 from rollout_bench.core.saturation import LONG
 from rollout_bench.numbers.generation import DRAFTING, ENERGY, THROUGHPUT
@@ -17,11 +18,11 @@ from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.numbers.requests import LATENCY
 from rollout_bench.numbers.rollout import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
-from rollout_bench.report.headings import Column, Line, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.anatomy_tables import anatomy_sections
 from rollout_bench.report.tables.timed_tables import OF_LAUNCH, number_views, percentile_views
+from rollout_bench.report.views import Column, Entry, view
 
 SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")
 """Latencies with separate columns; summary.csv has NTPOT too."""
@@ -32,58 +33,46 @@ def milliseconds(seconds: float | None, digits: int = 4) -> str:
     return number(None if seconds is None else 1000 * seconds, digits)
 
 
-def percentile_columns() -> tuple[Column, ...]:
-    """Return the columns of median and tail of each latency."""
-    return tuple(column for measure in SHOWN for column in _percentiles(measure))
+Latencies = Mapping[str, Distribution]
+"""Distributions of a row's requests, by measure."""
 
 
-def _percentiles(measure: str) -> tuple[Column, Column]:
+def _percentiles(measure: str) -> tuple[Column[Latencies], Column[Latencies]]:
     name = measure.removesuffix("_s").upper()
     shown = ", ".join(f"p{percentile}" for percentile in PERCENTILES)
     return (
         Column(
             f"{name} p50",
             f"Median {name} of the requests of a launch, mean over launches, in milliseconds.",
-            _median(measure),
+            lambda found: milliseconds(found[measure].by_launch.get(50) if measure in found else None, 3),
         ),
         Column(
             f"{name} tail",
             f"{name} at the highest of {shown} for which every launch has enough requests, mean over launches, in "
             "milliseconds.",
-            _tail(measure),
+            lambda found: _tail(found.get(measure)),
         ),
     )
 
 
-def _median(measure: str) -> Callable[[Line], str]:
-    def cell(line: Line) -> str:
-        found: Distribution | None = line["distributions"].get(measure)
-        return milliseconds(found.by_launch.get(50) if found else None, 3)
-
-    return cell
+def _tail(found: Distribution | None) -> str:
+    highest = max(found.by_launch, default=50) if found else 50
+    return MISSING if not found or highest == 50 else f"p{highest} {milliseconds(found.by_launch[highest], 3)}"
 
 
-def _tail(measure: str) -> Callable[[Line], str]:
-    def cell(line: Line) -> str:
-        found: Distribution | None = line["distributions"].get(measure)
-        highest = max(found.by_launch, default=50) if found else 50
-        return MISSING if not found or highest == 50 else f"p{highest} {milliseconds(found.by_launch[highest], 3)}"
+def with_interval(name: str, confidence: float) -> Column[Row]:
+    """Return a column of the mean over launches of a non-negative number, with its interval."""
+    of = NUMBERS[name]
 
-    return cell
-
-
-def with_interval(field: str, header: str, definition: str, factor: float = 1000) -> Column:
-    """Return a column of `line[field]`: a mean over launches of a non-negative value with its interval, or None."""
-
-    def cell(line: Line) -> str:
-        value: tuple[float, tuple[float, float] | None] | None = line[field]
-        if value is None:
+    def cell(row: Row) -> str:
+        known = list(values_of(name, row.used).values())
+        if not known:
             return MISSING
-        middle, interval = value
-        ends = "" if interval is None else " [{}, {}]".format(*(number(factor * max(0.0, end), 3) for end in interval))
-        return number(factor * middle, 3) + ends
+        interval = t_interval(known, confidence) or ()
+        ends = [number(of.factor * max(0.0, end), 3) for end in interval]
+        return number(of.factor * mean(known), 3) + (f" [{', '.join(ends)}]" if ends else "")
 
-    return Column(header, definition, cell)
+    return Column(of.header, "", cell)
 
 
 SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
@@ -92,10 +81,13 @@ SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
 def online_part(findings: Findings) -> SummaryPart:
     """Return the tables of each platform, and the definitions of their columns."""
     tables = number_views(findings, ONLINE, (THROUGHPUT, LATENCY, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH))
-    for title, lines, rows in findings.tables_of(ONLINE):
-        tables.append(view("Latency, percentiles in ms: ", title, percentile_columns(), lines))
-        swept = list(_sweep(rows, findings.collection.comparison.confidence))
-        tables.append(view("Latency over the sweep: ", title, _SWEEP, swept))
+    percentiles = [column for measure in SHOWN for column in _percentiles(measure)]
+    confidence = findings.collection.comparison.confidence
+    swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
+    for title, entries in findings.entries(ONLINE):
+        shown = [Entry(entry.texts, findings.latencies_of(entry.of)) for entry in entries if entry.of]
+        tables.append(view("Latency, percentiles in ms: ", title, percentiles, shown))
+        tables.append(view("Latency over the sweep: ", title, swept, list(_swept(entries))))
     tables += percentile_views(findings, ONLINE, ("output_tokens",))
     return SummaryPart(
         tables=tables,
@@ -104,27 +96,13 @@ def online_part(findings: Findings) -> SummaryPart:
     )
 
 
-def _sweep(rows: Sequence[Row], confidence: float) -> Iterator[Line]:
-    swept = [row for row in rows if row.experiment.part is not None]
-    for experiment in dict.fromkeys(row.experiment.experiment for row in swept):
-        for row in (row for row in swept if row.experiment.experiment == experiment):
-            line: Line = {
-                **row.values,
-                **row.axes,
-                "workload": row.experiment.whole.workload,
-                "load": row.experiment.point_label,
-                "empty_because": row.empty_because,
-            }
-            for field in SWEPT:
-                known = list(values_of(field, row.used).values())
-                line[field] = (mean(known), t_interval(known, confidence)) if known else None
-            yield line
-
-
-_SWEEP = (
-    Column("load", "", lambda line: line["load"], words=True),
-    *(with_interval(field, NUMBERS[field].header, "", NUMBERS[field].factor) for field in SWEPT),
-)
+def _swept(entries: Sequence[Entry[Row]]) -> Iterator[Entry[Row]]:
+    """Yield the loads of each sweep, experiment by experiment."""
+    parts = [(entry, entry.of) for entry in entries if entry.of and entry.of.experiment.part is not None]
+    for loads in grouped((row.experiment.experiment, (entry, row)) for entry, row in parts).values():
+        for entry, row in loads:
+            names = {"workload": row.experiment.whole.workload, "load": row.experiment.point_label}
+            yield Entry({**entry.texts, **names}, row)
 
 
 PIECES = 1.01

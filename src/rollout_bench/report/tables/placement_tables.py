@@ -20,13 +20,14 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.modes import PLACEMENT
 from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, PlacementSpec
+from rollout_bench.contracts.spec import placed_engines
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.numbers.placement import PARTS, STEP
 from rollout_bench.report.contrasts import Contrast, contrast, engine_settings
-from rollout_bench.report.headings import Column, Line, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.timed_tables import GENERATED, OF_LAUNCH, number_views
+from rollout_bench.report.views import Column, Entry, view
 
 MOST = 8
 """Maximum number of experiments with a sentence; the table has all."""
@@ -49,12 +50,8 @@ ACTIVITY: Mapping[Activity, str] = {
 """Activity of a device -> definition of its column."""
 
 
-def _placed(cell: Callable[[Placed], str]) -> Callable[[Line], str]:
-    return lambda line: MISSING if line["placed"] is None else cell(line["placed"])
-
-
-def _asleep(bytes_of: Callable[[AsleepMemory], int]) -> Callable[[Line], str]:
-    return _placed(lambda costs: MISSING if costs.asleep is None else number(bytes_of(costs.asleep) / 2**30, 3))
+def _asleep(bytes_of: Callable[[AsleepMemory], int]) -> Callable[[Placed], str]:
+    return lambda found: MISSING if found.asleep is None else number(bytes_of(found.asleep) / 2**30, 3)
 
 
 def _percent(share: float) -> str:
@@ -69,30 +66,49 @@ def placed(spec: PlacementSpec) -> str:
     return f"{spec.generators} of {spec.devices} devices {how}"
 
 
-WHERE = Column(
-    "engine and trainer",
-    "Placement of engine and trainer. Colocated: each device alternately generates and trains. A step ahead: "
-    "devices train on the sequences of the previous step, while others generate the next sequences with "
-    "weights that are one step old.",
-    _placed(lambda costs: placed(costs.spec).removeprefix("engine and trainer ")),
-    words=True,
+def _spec(row: Row) -> PlacementSpec:
+    spec = row.experiment.records[0].spec.placement
+    assert spec is not None, "a placement has one"
+    return spec
+
+
+def _where(row: Row) -> str:
+    return placed(_spec(row)).removeprefix("engine and trainer ") if row.used else MISSING
+
+
+def _shards(row: Row) -> str:
+    if not row.used:
+        return MISSING
+    each = len(_spec(row).generating) // len(placed_engines(row.experiment.records[0].spec))
+    return str(each) if each > 1 else MISSING
+
+
+LIVING: tuple[Column[Row], ...] = (
+    Column(
+        "engine and trainer",
+        "Placement of engine and trainer. Colocated: each device alternately generates and trains. A step ahead: "
+        "devices train on the sequences of the previous step, while others generate the next sequences with "
+        "weights that are one step old.",
+        _where,
+        words=True,
+    ),
+    Column(
+        "devices",
+        "Devices that share a step, whether they generate or train; on a CPU, blocks of cores.",
+        lambda row: str(_spec(row).devices) if row.used else MISSING,
+    ),
+    Column(
+        "devices per engine",
+        "Devices that hold the shards of an engine and generate together: its tensor_parallel_size.",
+        _shards,
+    ),
 )
-DEVICES = Column(
-    "devices",
-    "Devices that share a step, whether they generate or train; on a CPU, blocks of cores.",
-    _placed(lambda costs: str(costs.spec.devices)),
-)
-SHARDS = Column(
-    "devices per engine",
-    "Devices that hold the shards of an engine and generate together: its tensor_parallel_size.",
-    _placed(lambda costs: str(costs.devices_per_engine)),
-)
-ASLEEP = (
+ASLEEP: tuple[Column[Placed], ...] = (
     Column(
         "sleep level",
         "Sleep level of an engine while its device trains. 1: it moves the weights to the host's memory; 2: it "
         "discards them. At both levels it discards the KV cache.",
-        _placed(lambda costs: costs.spec.sleep or MISSING),
+        lambda found: found.spec.sleep or MISSING,
     ),
     Column(
         "free awake GiB",
@@ -111,27 +127,25 @@ ASLEEP = (
 """Columns for engines that sleep."""
 
 
-def _device(cell: Callable[[DeviceCosts], str]) -> Callable[[Line], str]:
-    return lambda line: cell(line["device"])
-
-
 def _does(device: DeviceCosts) -> str:
     return "both" if device.generates and device.trains else "generates" if device.generates else "trains"
 
 
-def _activity(name: Activity, text: str) -> Column:
-    cell = _device(lambda device: _percent(device.shares[name]) if name in device.shares else MISSING)
+def _activity(name: Activity, text: str) -> Column[DeviceCosts]:
+    def cell(device: DeviceCosts) -> str:
+        return _percent(device.shares[name]) if name in device.shares else MISSING
+
     return Column(f"{name} %", text, cell)
 
 
-BY_DEVICE = (
-    Column("device", "Number of the device, from 0.", _device(lambda device: str(device.rank))),
-    Column("is for", "Work of the device in a step: generates, trains, or both.", _device(_does), words=True),
+BY_DEVICE: tuple[Column[DeviceCosts], ...] = (
+    Column("device", "Number of the device, from 0.", lambda device: str(device.rank)),
+    Column("is for", "Work of the device in a step: generates, trains, or both.", _does, words=True),
     *(_activity(name, ACTIVITY[name]) for name in ACTIVITIES),
     Column(
         "idle %",
         "Share of the whole step outside all these activities.",
-        _device(lambda device: _percent(device.idle_share)),
+        lambda device: _percent(device.idle_share),
     ),
 )
 
@@ -163,14 +177,16 @@ def placement_part(findings: Findings) -> SummaryPart:
     """Return the costs of a step for each placement, as text and tables; each device's activities; placement.csv."""
     rows = [row for row in findings.rows if row.experiment.mode == PLACEMENT.name]
     sides = {row.experiment.place: Side(found, row.values) for row in rows if (found := placed_of(row))}
-    tables = number_views(
-        findings, PLACEMENT, (STEP, PARTS, *GENERATED, *OF_LAUNCH), {STEP: (WHERE, DEVICES, SHARDS)}, _shown(sides)
-    )
-    for title, lines, own in findings.tables_of(PLACEMENT):
-        shown = [_shown(sides)(line, row) for line, row in zip(lines, own, strict=True)]
-        known = [line for line in shown if line["placed"]]
-        devices = [line | {"device": device} for line in known for device in line["placed"].devices]
-        tables.append(view("Engines asleep: ", title, ASLEEP, [line for line in known if line["placed"].spec.sleep]))
+    tables = number_views(findings, PLACEMENT, (STEP, PARTS, *GENERATED, *OF_LAUNCH), {STEP: LIVING})
+    for title, entries in findings.entries(PLACEMENT):
+        known = [
+            Entry(entry.texts, side.placed)
+            for entry in entries
+            if entry.of and (side := sides.get(entry.of.experiment.place))
+        ]
+        devices = [Entry(entry.texts, device) for entry in known if entry.of for device in entry.of.devices]
+        asleep = [entry for entry in known if entry.of and entry.of.spec.sleep]
+        tables.append(view("Engines asleep: ", title, ASLEEP, asleep))
         tables.append(view("What each device does: ", title, BY_DEVICE, devices))
     names = _names(rows)
     decided = list(decisions(findings, rows, sides, names))
@@ -192,14 +208,6 @@ def placement_part(findings: Findings) -> SummaryPart:
         definitions=definitions("Definitions, placements", tables),
         files={"placement.csv": device_table(rows)} if sides else {},
     )
-
-
-def _shown(sides: Mapping[str, Side]) -> Callable[[Line, Row], Line]:
-    def shown(line: Line, row: Row) -> Line:
-        side = sides.get(row.experiment.place)
-        return line | {"placed": side and side.placed}
-
-    return shown
 
 
 def decisions(

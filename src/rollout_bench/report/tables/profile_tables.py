@@ -33,15 +33,16 @@ from rollout_bench.analysis.inside.profiles import (
     QUANTIZE,
     LeftOut,
     ProfiledExperiment,
+    StepSample,
 )
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
-from rollout_bench.report.headings import LAUNCHES, Column, Line, View, told, view
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, sections
+from rollout_bench.report.views import LAUNCHES, Column, Entry, View, told, view
 
 CATEGORY_WORDS = {"kv_cache": "KV cache", "memory_copy": "memory copy", HOST_GAP: "device waits"}
 """Display names of categories that differ from their keys."""
@@ -71,37 +72,23 @@ def cut(text: str, characters: int) -> str:
     return f"{text[:head]}...{text[len(text) - (characters - 3 - head) :]}"
 
 
-PHASE = Column(
+PHASE = Column[Breakdown](
     "phase",
     "Computation of the engine's steps. prefill: prompts; decode: one token per sequence; mixed: both.",
-    lambda line: line["phase"],
+    lambda found: found.phase,
     words=True,
 )
-
 
 _NO_DIFFERENCE = 1e-6
 """Relative difference of a part below which it is rounding."""
 
-
-def _text(field: str) -> Callable[[Line], str]:
-    return lambda line: line[field] or MISSING
-
-
-def _number(field: str, digits: int = 3, factor: float = 1) -> Callable[[Line], str]:
-    return lambda line: number(None if line[field] is None else factor * line[field], digits)
-
-
-def _tokens(line: Line) -> str:
-    return MISSING if line["tokens"] is None else f"{line['tokens']:,.0f}"
-
-
 STEP = (
     PHASE,
-    Column(
+    Column[Breakdown](
         "step ms",
         "Time of an engine step without the profiler; mean over the timed steps of the profile's launch. The "
         "following columns add up to it.",
-        _number("step_us", 4, 1e-3),
+        lambda found: number(found.step_us / 1000),
     ),
 )
 """Columns before the columns of categories."""
@@ -116,67 +103,90 @@ _CATEGORY = {
 }
 
 
-def category_column(category: str) -> Column:
-    """Return the column of the time in one category, or in the rest."""
+def category_column(word: str, categories: Sequence[str]) -> Column[Breakdown]:
+    """Return the column of the time in `categories` together."""
 
-    def cell(line: Line) -> str:
-        us = line["parts"][category]
-        if us <= 0:
-            return MISSING
-        return f"{number(us / 1000, 3)} ({100 * us / line['step_us']:.0f})"
+    def cell(found: Breakdown) -> str:
+        us = sum(found.scaled.get(category, 0.0) for category in categories)
+        return MISSING if us <= 0 else f"{number(us / 1000, 3)} ({100 * us / found.step_us:.0f})"
 
-    return Column(category_word(category), _CATEGORY.get(category, ""), cell)
+    return Column(category_word(word), _CATEGORY.get(word, ""), cell)
 
 
-TIMED = (
+def _of_sample(value: Callable[[StepSample], float | None], digits: int = 4) -> Callable[[Breakdown], str]:
+    return lambda found: number(None if found.sample is None else value(found.sample), digits)
+
+
+def _mean_ms(seconds: Sequence[float]) -> float | None:
+    return 1000 * mean(seconds) if seconds else None
+
+
+def _tokens(found: Breakdown) -> str:
+    tokens = found.sample.tokens if found.sample else None
+    return MISSING if tokens is None else f"{tokens:,.0f}"
+
+
+def _overhead(found: Breakdown) -> str:
+    overhead = found.sample.overhead if found.sample else None
+    return MISSING if overhead is None else f"{ratio(overhead)}x"
+
+
+def _percent(share: float | None, digits: int = 3) -> str:
+    return number(None if share is None else 100 * share, digits)
+
+
+TIMED: tuple[Column[Breakdown], ...] = (
     PHASE,
-    Column("traced", "Number of steps in the traces of all ranks.", lambda line: f"{line['steps']:,d}"),
+    Column("traced", "Number of steps in the traces of all ranks.", lambda found: f"{found.steps:,d}"),
     Column("tokens", "Tokens computed in a step; mean over the timed steps.", _tokens),
-    Column("step ms", "Mean time of a step without the profiler.", _number("unprofiled_s", 4, 1000)),
-    Column("profiled ms", "Mean time of a step with the profiler.", _number("profiled_s", 4, 1000)),
     Column(
-        "profiler overhead",
-        "Profiled ms / step ms: the slowdown by the profiler.",
-        lambda line: MISSING if line["overhead"] is None else f"{ratio(line['overhead'])}x",
+        "step ms",
+        "Mean time of a step without the profiler.",
+        _of_sample(lambda sample: _mean_ms(sample.unprofiled_s)),
     ),
+    Column(
+        "profiled ms", "Mean time of a step with the profiler.", _of_sample(lambda sample: _mean_ms(sample.profiled_s))
+    ),
+    Column("profiler overhead", "Profiled ms / step ms: the slowdown by the profiler.", _overhead),
     Column(
         "in trace %",
         "Duration of a step in the trace (from its start to the start of the next step) / profiled ms. If it deviates "
         f"from 100 % by more than {plain_percent(TRACE_OFF)}: flag trace_time.",
-        _number("agreement", 3, 100),
+        lambda found: _percent(agreement(found)),
     ),
     Column(
         "device waits %",
         "Share of a step, without the profiler, in which no operator runs on the device.",
-        _number("waits", 3, 100),
+        lambda found: _percent(found.share(HOST_GAP)),
     ),
     Column(
         "bound by",
         f"device: it waits for less than {plain_percent(DEVICE_BOUND)} of the step; host: for more than "
         f"{plain_percent(HOST_BOUND)}; else both.",
-        _text("bound"),
+        lambda found: bound(found) or MISSING,
         words=True,
     ),
     Column(
         "other %",
         f"Share of the traced step in operators that match no rule. Above {plain_percent(UNKNOWN)}: flag other.",
-        _number("other", 2, 100),
+        lambda found: _percent(found.traced_share(OTHER), 2),
     ),
     Column(
         "flags",
         "trace_time and other: see their columns. untimed: no step was timed without the profiler. unsteady: step "
         "times vary widely.",
-        _text("flags"),
+        lambda found: ", ".join(doubt.code for doubt in doubts(found)) or MISSING,
         words=True,
     ),
 )
 
+Changes = Mapping[Phase, Change]
+"""The changes of one part, by phase."""
 
-PART = Column(
+PART = Column[Changes](
     "part",
     "Category of operators. Linear + quantize is the total effect "
     "of a quantization. The rest contains parts below 1 % of a step.",
-    lambda line: line["part"],
     words=True,
 )
 
@@ -186,33 +196,31 @@ def saved(change: Change) -> float:
     return 0.0 if abs(change.saved) < _NO_DIFFERENCE * max(change.baseline, change.own) else change.saved
 
 
-def change_columns(phase: Phase) -> tuple[Column, Column, Column]:
+def change_columns(phase: Phase) -> tuple[Column[Changes], ...]:
     """Return the columns of own time, speed-up and difference in one phase."""
 
-    def of(line: Line) -> Change | None:
-        found: Change | None = line["changes"].get(phase)
-        return found
+    def of(text: Callable[[Change], str]) -> Callable[[Changes], str]:
+        return lambda found: text(found[phase]) if phase in found else MISSING
 
-    def own(line: Line) -> str:
-        change = of(line)
-        return MISSING if change is None or not (change.own or change.baseline) else number(change.own / 1000, 3)
-
-    def faster(line: Line) -> str:
-        change = of(line)
-        return MISSING if change is None or change.speedup is None else f"{ratio(change.speedup)}x"
-
-    def saves(line: Line) -> str:
-        change = of(line)
-        return MISSING if change is None or not (change.own or change.baseline) else number(saved(change) / 1000, 3)
+    def ms(us: float, change: Change) -> str:
+        return number(us / 1000, 3) if change.own or change.baseline else MISSING
 
     return (
-        Column(f"{phase} ms", "Time of the part in a step of that phase, without the profiler.", own),
-        Column(f"{phase} speed-up", "The baseline's time of the part / its own time.", faster),
+        Column(
+            f"{phase} ms",
+            "Time of the part in a step of that phase, without the profiler.",
+            of(lambda change: ms(change.own, change)),
+        ),
+        Column(
+            f"{phase} speed-up",
+            "The baseline's time of the part / its own time.",
+            of(lambda change: MISSING if change.speedup is None else f"{ratio(change.speedup)}x"),
+        ),
         Column(
             f"{phase} saves ms",
             "The baseline's time minus the experiment's own; negative if it is slower. The parts add up to the saving "
             "of the whole step.",
-            saves,
+            of(lambda change: ms(saved(change), change)),
         ),
     )
 
@@ -227,7 +235,7 @@ SMALL = 0.01
 def profile_part(findings: Findings) -> SummaryPart:
     """Return the tables and notes of all profiles, with unreadable profiles at the top, and profile.csv."""
     inside = findings.inside
-    report, tables = inside.profiles, profile_views(inside.profiles, findings.launches)
+    report, tables = inside.profiles, profile_views(findings)
     found = bool(report.profiled or report.left_out)
     notes = profile_notes(report, tables)
     return SummaryPart(
@@ -239,25 +247,26 @@ def profile_part(findings: Findings) -> SummaryPart:
     )
 
 
-def profile_views(report: ProfileReport, launches: Mapping[str, Line] | None = None) -> list[View]:
-    """Return the tables of each platform; tables of differences only if profiles are compared.
-
-    `launches` has the counts of launches of each experiment, by its place.
-    """
-    launches = launches or {}
+def profile_views(findings: Findings) -> list[View]:
+    """Return the tables of each platform; tables of differences only if profiles are compared."""
+    report = findings.inside.profiles
     tables: list[View] = []
     for platform in dict.fromkeys(each.platform for each in report.profiled):
-        own = [each for each in report.profiled if each.platform == platform]
-        pairs = [(found, baseline) for found, baseline in report.pairs if found.platform == platform]
         title = f"profile, {platform}"
-        without = [
-            _names(each, each.reason) | launches.get(each.place, {})
-            for each in report.left_out
-            if each.platform == platform
+        found = [
+            Entry(_texts(findings, each), breakdown)
+            for each, breakdown in by_phase(report, [each for each in report.profiled if each.platform == platform])
         ]
-        uncompared = [_names(each, reason) for each, reason in report.uncompared if each.platform == platform]
-        tables += [*_steps(title, report, own, without, launches), *_timed(title, report, own, without)]
-        tables += _changes(title, report, pairs, uncompared)
+        without: list[Entry[Breakdown]] = [
+            Entry(_texts(findings, each, each.reason)) for each in report.left_out if each.platform == platform
+        ]
+        shown = shown_categories([entry.of for entry in found if entry.of])
+        rest = [category for category in CATEGORIES if category not in shown]
+        categories = [category_column(category, [category]) for category in shown]
+        columns: list[Column[Breakdown]] = [LAUNCHES, *STEP, *categories, category_column(REST, rest)]
+        tables.append(view("Where a step's time goes, ms (%): ", title, columns, [*found, *without]))
+        tables.append(view("Steps, timed and traced: ", title, TIMED, [*found, *without]))
+        tables.append(_changes(findings, platform, title))
     return tables
 
 
@@ -272,36 +281,9 @@ def by_phase(
                     yield each, report.of(each)[phase]
 
 
-def _names(profiled: ProfiledExperiment | LeftOut, empty_because: str = "") -> Line:
-    names = {"model": profiled.model, "workload": profiled.workload, "quant": profiled.quant}
-    return names | {"empty_because": empty_because}
-
-
-def _steps(
-    title: str,
-    report: ProfileReport,
-    profiled: Sequence[ProfiledExperiment],
-    without: Sequence[Line],
-    launches: Mapping[str, Line],
-) -> Iterator[View]:
-    found = list(by_phase(report, profiled))
-    if not found:
-        return
-    shown = shown_categories([breakdown for _, breakdown in found])
-    lines = []
-    for each, breakdown in found:
-        parts = {category: breakdown.scaled.get(category, 0.0) for category in CATEGORIES}
-        rest = sum(us for category, us in parts.items() if category not in shown)
-        lines.append(
-            _names(each)
-            | launches.get(each.place, {})
-            | {"phase": breakdown.phase, "step_us": breakdown.step_us}
-            | {"parts": {**{category: parts[category] for category in shown}, REST: rest}}
-        )
-    columns: list[Column] = [category_column(category) for category in shown]
-    if any(line["parts"][REST] > 0 for line in lines):
-        columns.append(category_column(REST))
-    yield view("Where a step's time goes, ms (%): ", title, (LAUNCHES, *STEP, *columns), lines, without)
+def _texts(findings: Findings, of: ProfiledExperiment | LeftOut, empty_because: str = "") -> dict[str, str]:
+    names = {"model": of.model, "workload": of.workload, "quant": of.quant, "empty because": empty_because}
+    return names | {"launches": findings.launches.get(of.place, "")}
 
 
 def shown_categories(found: Sequence[Breakdown]) -> list[str]:
@@ -312,52 +294,21 @@ def shown_categories(found: Sequence[Breakdown]) -> list[str]:
     return [category for category in CATEGORIES if category in most or category == HOST_GAP]
 
 
-def _timed(
-    title: str, report: ProfileReport, profiled: Sequence[ProfiledExperiment], without: Sequence[Line]
-) -> Iterator[View]:
-    lines = []
-    for each, breakdown in by_phase(report, profiled):
-        sample = breakdown.sample
-        lines.append(
-            _names(each)
-            | {
-                "phase": breakdown.phase,
-                "steps": breakdown.steps,
-                "tokens": sample.tokens if sample else None,
-                "unprofiled_s": mean(sample.unprofiled_s) if sample and sample.unprofiled_s else None,
-                "profiled_s": mean(sample.profiled_s) if sample and sample.profiled_s else None,
-                "overhead": sample.overhead if sample else None,
-                "agreement": agreement(breakdown),
-                "waits": breakdown.share(HOST_GAP),
-                "bound": bound(breakdown),
-                "other": breakdown.traced_share(OTHER),
-                "flags": ", ".join(doubt.code for doubt in doubts(breakdown)),
-            }
-        )
-    if lines:
-        columns = TIMED if any(line["flags"] for line in lines) else TIMED[:-1]
-        yield view("Steps, timed and traced: ", title, columns, lines, without)
-
-
-def _changes(
-    title: str,
-    report: ProfileReport,
-    pairs: Sequence[tuple[ProfiledExperiment, ProfiledExperiment]],
-    without: Sequence[Line],
-) -> Iterator[View]:
-    """Yield the table of changes: a line for each large enough part of either side; the last line is the whole step."""
-    lines: list[Line] = []
-    for own, baseline in pairs:
+def _changes(findings: Findings, platform: str, title: str) -> View:
+    """Return the table of changes: a line for each large enough part of either side, then the whole step."""
+    report = findings.inside.profiles
+    entries: list[Entry[Changes]] = []
+    for own, baseline in ((own, baseline) for own, baseline in report.pairs if own.platform == platform):
         sides = report.of(own), report.of(baseline)
         phases = [phase for phase in PHASES if all(phase in side for side in sides)]
         found = {phase: changes(sides[1][phase].scaled, sides[0][phase].scaled) for phase in phases}
         steps = {phase: sides[1][phase].step_us for phase in phases}
-        for word, by in _lines_of(found, steps):
-            lines.append(_names(own) | {"part": word, "changes": by})
-    phases = [phase for phase in PHASES if any(phase in line["changes"] for line in lines)]
-    if phases:
-        columns = [column for phase in phases for column in change_columns(phase)]
-        yield view("Speed-up by category: ", title, (PART, *columns), lines, without)
+        entries += [Entry({**_texts(findings, own), "part": word}, by) for word, by in _lines_of(found, steps)]
+    columns = [column for phase in PHASES for column in change_columns(phase)]
+    if entries:
+        refused = [(each, reason) for each, reason in report.uncompared if each.platform == platform]
+        entries += [Entry(_texts(findings, each, reason)) for each, reason in refused]
+    return view("Speed-up by category: ", title, (PART, *columns), entries)
 
 
 def _lines_of(found: dict[Phase, list[Change]], steps: dict[Phase, float]) -> Iterator[tuple[str, dict[Phase, Change]]]:
@@ -433,7 +384,7 @@ def _unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[s
     return [(operator_word(name), 100 * share) for name, share in unknown(profiled, breakdown)]
 
 
-def _defined(tables: Sequence[View]) -> Iterator[Column]:
+def _defined(tables: Sequence[View]) -> Iterator[Column[object]]:
     """Yield the shown columns of `tables` that have a definition, each once.
 
     Columns of several phases share their definition.
