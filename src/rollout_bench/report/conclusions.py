@@ -115,23 +115,35 @@ def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collec
     everyone = [base, *others, *lacking]
     axes = _told_apart_by(everyone, collection.baseline)
     baseline = _side(base, axes)
+    headline, rest = _verdicts(others, lacking, axes, baseline)
+    if any(row.comparison.verdict in ("faster", "slower") for row in others):
+        headline += f" {plain_percent(collection.comparison.confidence)} confidence for all together."
+    undetected = [row for row in others if row.comparison.verdict == "undetected"]
+    lines = (rest, _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
+    items = _items(*lines, _doubts(everyone), *_next(everyone, undetected, collection))
+    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline)
+
+
+def conclusion_apart(rows: Sequence[Row]) -> Section:
+    """Return the conclusion of `rows`, each against the same experiment in another results folder, called A."""
+    axes = tuple(axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1) or ("quant",)
+    compared = [row for row in rows if row.against.other is not None]
+    lead, rest = _verdicts(compared, [], axes, "A") if compared else ("No result.", "")
+    return Section("Conclusion", _items(rest, _doubts(rows)), lead=lead)
+
+
+def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
+    """Return the headline on `others` against `baseline`, and what else was found; `lacking` have no numbers."""
     found = grouped((row.comparison.verdict or "unknown", row) for row in sorted(others, key=_speedup, reverse=True))
     unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
     shown = {verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in own] for verdict, own in found.items()}
-    undetected = found.get("undetected", [])
-    rest = _items(
+    headline, *rest = _items(
+        _headline(found.get("faster", []), found.get("slower", []), baseline, axes),
         _listed(f"No difference from {baseline} shown", shown.get("undetected", [])),
         _listed(f"Too small a difference from {baseline} to matter", shown.get("irrelevant", [])),
         _listed("No verdict", unknown),
     )
-    headline = _headline(found.get("faster", []), found.get("slower", []), baseline, axes)
-    if headline:
-        headline += f" {plain_percent(collection.comparison.confidence)} confidence for all together."
-    else:
-        headline, rest = rest[0], rest[1:]
-    lines = (" ".join(rest), _best(base, others, lacking, axes, collection), _also(others, axes, baseline))
-    items = _items(*lines, _doubts(everyone), *_next(everyone, undetected, collection))
-    return Section(f"Conclusion: {_in_common(everyone, axes)}", items, lead=headline)
+    return headline, " ".join(rest)
 
 
 def _items(*texts: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.numbers import MISSING, first_few, several
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.conclusions import conclusion_apart
 from rollout_bench.report.headings import speedup_columns
 from rollout_bench.report.notes import damage, side_lines
 from rollout_bench.report.parts import Findings
@@ -28,6 +29,12 @@ from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
 from rollout_bench.report.views import Column, View, Views, told, view
+
+LEGEND = (
+    "^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. compare.md (--out) defines columns and "
+    "verdicts."
+)
+"""Text below the tables on the terminal, in place of definitions."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ def compare_folders(
     views = told(_tables(findings))
     damaged = (*of_a.damaged, *of_b.damaged)
     only_in_a, only_in_b = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
+    answers = [conclusion_apart(rows)]
     found = [
         Section("Damaged", damage(damaged)),
         Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
@@ -89,10 +97,12 @@ def compare_folders(
         Section("No verdict", findings.footnotes),
         Section("Only in A, not compared", tuple(map(name_of, only_in_a))),
         Section("Only in B, not compared", tuple(map(name_of, only_in_b))),
+    ]
+    found = [section for section in found if section.items]
+    methods = [
         *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
         *definitions("Definitions", views),
     ]
-    found = [section for section in found if section.items]
     amount = len(launched(row.experiment for row in rows if row.against.other is not None))
     status = (
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
@@ -100,8 +110,15 @@ def compare_folders(
     )
     tables = Views(tuple(views), ())
     return Compared(
-        text=terminal(status, tables, found),
-        markdown=markdown(status, tables, found, pictures={}, title="Comparison of two results folders"),
+        text=terminal(status, tables, found, answers, legend=LEGEND),
+        markdown=markdown(
+            status,
+            tables,
+            [*found, *methods],
+            pictures={},
+            title="Comparison of two results folders",
+            answers=answers,
+        ),
         csv=_csv(rows),
         damaged=damaged,
     )
