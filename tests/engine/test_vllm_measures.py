@@ -51,7 +51,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     rows[1] = rows[1].model_copy(update={"output_tokens": 1, "gaps_us": [], "last_token_s": rows[1].first_token_s})
     rows[2] = rows[2].model_copy(update={"gaps_us": [10_000] * 15 + [160_000]})
     rows[2] = rows[2].model_copy(update={"last_token_s": (rows[2].first_token_s or 0) + 0.31})
-    return requests_of(record, rows), measured, vllm(tmp_path_factory.mktemp("vllm"), rows, measured.elapsed_s)
+    return requests_of(rows), measured, vllm(tmp_path_factory.mktemp("vllm"), rows, measured.elapsed_s)
 
 
 @pytest.mark.parametrize("place", range(len(LIMITS)), ids=map(str, LIMITS))

@@ -6,16 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
 from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array
-from rollout_bench.analysis.timed.latencies import claimable, pass_times_of
-from rollout_bench.analysis.timed.service import Requests, at_a_rate, pool_requests, requests_of
+from rollout_bench.analysis.timed.latencies import claimable
+from rollout_bench.analysis.timed.service import Requests, at_a_rate, pass_times_of, pool_requests
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Iteration, Record, SequenceRow
+from rollout_bench.contracts.record import Iteration, Record
 from rollout_bench.contracts.spec import behind_server
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.scenario import ENGINE
@@ -70,24 +71,21 @@ class MeasuredLaunch:
 
     Attributes:
         record: the record, with only the iterations of this load.
-        rows: rows of the sequences in these iterations; None if the side file can't be read.
-        requests: the requests of these iterations as arrays, if they were sent to a server.
+        file: the requests of all iterations of the launch; None if the side file can't be read.
     """
 
     record: Record
-    rows: tuple[SequenceRow, ...] | None
-    requests: Requests | None = None
+    file: Requests | None
 
     @property
     def passes(self) -> list[Iteration]:
         """The iterations without warm-up."""
         return [iteration for iteration in self.record.iterations if not iteration.warmup]
 
-    @property
-    def counted(self) -> list[SequenceRow]:
-        """The rows of complete sequences in these iterations."""
-        indices = {iteration.index for iteration in self.passes}
-        return [r for r in self.rows or () if r.iteration in indices and r.complete]
+    @cached_property
+    def requests(self) -> Requests | None:
+        """The requests of these iterations without warm-up; None if the side file can't be read."""
+        return None if self.file is None else self.file.of_iterations(self.passes)
 
 
 def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> dict[str, Any] | None:
@@ -155,14 +153,14 @@ def mean_lengths(launches: Sequence[MeasuredLaunch]) -> dict[str, float]:
 
 def _requests(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     passes = [iteration for launch in launches for iteration in launch.passes]
-    known = all(launch.rows is not None for launch in launches)
-    rows = [row for launch in launches for row in launch.counted]
+    requests = [launch.requests for launch in launches if launch.requests is not None]
     means = mean_lengths(launches)
     lengths = {}
-    for name, tokens in (("input", [r.prompt_tokens for r in rows]), ("output", [r.output_tokens for r in rows])):
-        of_rows = statistics_of(tokens, "count") if known else None
+    for name, column in (("input", "prompt_tokens"), ("output", "output_tokens")):
         only_mean = {"units": "count", "mean": means[name]} if name in means else None
-        lengths[f"{name}_length"] = of_rows or only_mean
+        tokens = [getattr(each, column)[each.good] for each in requests]
+        of_all = statistics_of(np.concatenate(tokens), "count") if len(requests) == len(launches) else None
+        lengths[f"{name}_length"] = of_all or only_mean
     return {
         "total": sum(i.requests for i in passes),
         "failures": sum(i.failed or 0 for i in passes),
@@ -190,16 +188,16 @@ def _latencies(launches: Sequence[MeasuredLaunch]) -> tuple[dict[str, Array], di
     """Return for each measure: its values [n] over all launches, and the number of independent values.
 
     Without a server, all requests are submitted at the start of a pass, so latencies count from there. Both are empty
-    if a time of such a sequence is unknown.
+    if a time of such a sequence is unknown, or a side file can't be read.
     """
     requests = []
     for launch in launches:
-        if (own := launch.requests) is None:
-            rows = launch.counted
-            if not rows or any(None in (row.first_token_s, row.last_token_s) for row in rows):
-                return {}, {}
-            alike = [row.model_copy(update={"sent_s": 0.0, "gaps_us": None}) for row in rows]
-            own = requests_of(launch.record, alike)
+        own = launch.requests
+        if own is not None and not mode_of(launch.record.spec.mode).has_loads:
+            own = own.sent_at_start()
+            own = None if np.isnan([own.ttft_s[own.good], own.e2el_s[own.good]]).any() else own
+        if own is None:
+            return {}, {}
         requests.append(own)
     return pool_requests(requests)
 
@@ -243,10 +241,9 @@ def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     """Return the anatomy of steps over the passes of all launches; empty if requests arrive at a rate."""
     times: list[PassTimes] = []
     for launch in launches:
-        own = launch.passes
-        if launch.rows is None or any(at_a_rate(iteration.point) for iteration in own):
+        if launch.requests is None or any(at_a_rate(iteration.point) for iteration in launch.passes):
             return {}
-        times += pass_times_of(launch.record, launch.rows)
+        times += pass_times_of(launch.record, launch.requests)
     anatomies = [anatomy_of(each) for each in times]
     return _told(
         {name: ([each.get(column) for each in anatomies], units) for column, (name, units) in ANATOMY_UNITS.items()}

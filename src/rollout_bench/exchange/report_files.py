@@ -16,9 +16,6 @@ from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import SequenceRow
-from rollout_bench.contracts.side_files import read_sequences
-from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
@@ -76,17 +73,12 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
     for parts in grouped((part.whole.place, part) for part in collection.experiments).values():
         whole = parts[0].whole
         folder = f"{whole.mode}/{whole.experiment}"
-        rows: dict[int, tuple[SequenceRow, ...] | None] = {}
-        for record in whole.records:
-            try:
-                path = sequences_path(record_path(results, whole.mode, whole.experiment, record.launch))
-                rows[record.launch] = tuple(read_sequences(path, record)) if record.valid else None
-            except UserError as error:
-                rows[record.launch] = None
-                unread.append(error)
+        valid = [record.launch for record in whole.records if record.valid]
+        read = [whole.side_files[launch].content for launch in valid]
+        unread += [error for error in read if isinstance(error, UserError)]
         for part in parts:
             launches = [
-                MeasuredLaunch(record, rows[record.launch], part.requests.get(record.launch))
+                MeasuredLaunch(record, part.side_files[record.launch].requests)
                 for record in part.records
                 if record.valid
             ]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollout_bench.analysis.inside.overview import Looked, look
-from rollout_bench.analysis.timed.collection import with_all_sequences
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences, pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
@@ -112,9 +111,8 @@ class Summary:
 
 def summary_of(results: Path, collection: Collection, *, drawn: bool = False) -> Summary:
     """Make the summary of `collection`, which was read from `results`, with its side files; `drawn`: with figures."""
-    collection = with_all_sequences(results, collection)
     looked = look(results, collection, rows_of(collection))
-    return summarise(collection, pool_sequences(results, collection), drawn=drawn, looked=looked, results=results)
+    return summarise(collection, pool_sequences(collection), drawn=drawn, looked=looked, results=results)
 
 
 def summarise(

@@ -16,10 +16,10 @@ from synthetic_records import make_block, make_plan, make_record, make_sequences
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import compare_launches
-from rollout_bench.analysis.timed.latencies import pass_times_of
 from rollout_bench.analysis.timed.launches import LaunchMeasures, measure
 from rollout_bench.analysis.timed.pairs import Pair, pair_of, trimmed_mean
 from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.analysis.timed.service import requests_of
 from rollout_bench.contracts.record import DeviceUse, Record
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.summary import Summary, summarise
@@ -154,7 +154,7 @@ def test_sequence_times_are_compared_by_rounds_unless_values_are_missing() -> No
             for r in rows
             if r.iteration
         ]
-        return measure(record, times=pass_times_of(record, timed))
+        return measure(record, requests_of(timed))
 
     other_ends, ends, tails = [1.0, 2.0, 0.5, 40.0, 1.0], [2.0, 4.0, 1.0, 2.0, 2.0], [0.5] * 5
     sides: list[list[LaunchMeasures]] = [[], []]

@@ -43,9 +43,8 @@ def failed(sent_s: float) -> SequenceRow:
 def served(
     rows: list[SequenceRow], slo: Slo = NO_LIMITS, elapsed_s: float = 2.0
 ) -> tuple[Requests, Mapping[str, float]]:
-    record = launch(elapsed_s, rows)
-    requests = requests_of(record, rows)
-    return requests, service_of(requests, [i for i in record.iterations if not i.warmup], slo).values
+    requests = requests_of(rows)
+    return requests, service_of(requests, [i for i in launch(elapsed_s, rows).iterations if not i.warmup], slo).values
 
 
 def launch(elapsed_s: float, rows: list[SequenceRow]) -> Record:
@@ -180,7 +179,7 @@ def test_latencies_that_differ_are_not_taken_for_falling_behind(spread: float) -
 def test_what_is_kept_of_a_rate_is_told_by_queueing(rate: float, kept: bool) -> None:
     spec = make_online_spec(points=[LoadPoint(request_rate=rate)])
     record, rows = make_online(spec, server=Server(slots=8), requests=200)  # 8 slots of 0.36 s: 22 requests/s
-    service = measure(record, requests_of(record, rows)).values
+    service = measure(record, requests_of(rows)).values
     assert service["offered_requests_per_s"] == pytest.approx(rate, rel=0.15)
     assert (service["kept_up_share"] > 0.95) == kept
     assert kept or service["kept_up_share"] == pytest.approx(22 / 40, rel=0.1)
@@ -190,7 +189,7 @@ def test_what_is_kept_of_a_rate_is_told_by_queueing(rate: float, kept: bool) -> 
 def test_a_closed_loop_holds_its_concurrency_and_offers_no_rate() -> None:
     spec = make_online_spec(points=[LoadPoint(concurrency=4)])
     record, rows = make_online(spec)
-    service = measure(record, requests_of(record, rows)).values
+    service = measure(record, requests_of(rows)).values
     assert service["in_flight_most"] == 4
     assert service["in_flight"] == pytest.approx(4, rel=0.05)
     assert "kept_up_share" not in service

@@ -98,7 +98,7 @@ def test_a_missing_side_file_costs_latencies_but_not_throughput(tmp_path: Path) 
     row = by_load(rows_of(collection))["small @ 40 req/s"]
     assert len(row.comparisons["output_tokens_per_s"].pairs) == 3
     assert len(row.comparisons["ttft_s"].pairs) == 2
-    told = [reason for pooled in pool_sequences(tmp_path, collection) for reason in pooled.reasons]
+    told = [reason for pooled in pool_sequences(collection) for reason in pooled.reasons]
     assert told == [f"launch 1 is not among them, {side_file}: is missing"]
 
 

@@ -289,7 +289,7 @@ def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path
     save_mode(tmp_path, mode, 2, absurd=True, flags=[INVALID])
     made = report_files.export(tmp_path).reports
     collection = collect(tmp_path, None)
-    rows = table(rows_of(collection), [distributions(each) for each in pool_sequences(tmp_path, collection)])
+    rows = table(rows_of(collection), [distributions(each) for each in pool_sequences(collection)])
     for report in made.values():
         content = yaml.safe_load(report_files.yaml_text(report))
         assert list(problems(content)) == []

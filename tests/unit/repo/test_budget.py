@@ -9,18 +9,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3469,
+    "analysis": 3439,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 574,
     "contracts": 1480,
     "core": 673,
-    "exchange": 355,
+    "exchange": 346,
     "llmd": 1059,
     "measure": 8713,
     "numbers": 275,
     "plan": 2650,
-    "report": 2727,
+    "report": 2725,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,

@@ -35,7 +35,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
     for launch in (0, 1):
         save_every_mode(results, launch)
     collection = replace(collect(results, None), slo=Slo(ttft_ms=100))
-    looked, sequences = look(results, collection, []), pool_sequences(results, collection)
+    looked, sequences = look(results, collection, []), pool_sequences(collection)
     many = [
         replace(each, model=model, experiment=f"{model}/{each.experiment}")
         for model in MODELS

@@ -28,8 +28,9 @@ from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
-from rollout_bench.analysis.timed.latencies import distributions, pass_times_of, pool_sequences
+from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.analysis.timed.service import pass_times_of, requests_of
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, ReplicaPass
 from rollout_bench.contracts.store import record_path, sequences_path, write_record, write_scores
 from rollout_bench.numbers.iterations import columns_of
@@ -78,7 +79,7 @@ def test_the_anatomy_of_a_step_with_a_tail() -> None:
         )
         for row in make_sequences(record)
     ]
-    found = anatomy_of(pass_times_of(counted(record, sequences), sequences)[0])
+    found = anatomy_of(pass_times_of(counted(record, sequences), requests_of(sequences))[0])
     names = ("makespan_s", "t50_s", "t90_s", "tail_s", "drain_s", "occupancy", "group_p50_s", "straggler_gap_s")
     assert [found[name] for name in names] == [4, 1, 4, 0, 3, 0.5, 4, 3]
     assert [found[f"longest_{name}"] for name in ("tokens", "tokens_per_s", "speed")] == [96, 24, 3]
@@ -306,7 +307,7 @@ def side_file(results: Path, record: Record) -> Path:
 def test_counted_sequences_of_valid_launches_are_pooled(tmp_path: Path) -> None:
     records = [make_record(launch=0, rates=[400.0, 410.0]), make_record(launch=1, rates=[420.0, 430.0])]
     save(tmp_path, *records, make_record(launch=2, flags=[INVALID]))
-    (pooled,) = pool_sequences(tmp_path, collect(tmp_path, None))
+    (pooled,) = pool_sequences(collect(tmp_path, None))
     counted = [row.last_token_s for record in records for row in make_sequences(record) if row.iteration > 0]
     assert sorted(pooled.values["e2el_s"]) == pytest.approx(sorted(counted))  # type: ignore[type-var]
     assert sorted(pooled.values["ttft_s"]) == pytest.approx(sorted(s / 10 for s in counted if s))
@@ -316,7 +317,7 @@ def test_sequences_in_step_count_as_one_value(tmp_path: Path) -> None:
     record = make_record(rates=[400.0 + step for step in range(12)])
     together = [row.model_copy(update={"last_token_s": 2.0 + row.iteration}) for row in make_sequences(record)]
     write_record(record_path(tmp_path, "offline", record.experiment, 0), record, together)
-    (pooled,) = pool_sequences(tmp_path, collect(tmp_path, None))
+    (pooled,) = pool_sequences(collect(tmp_path, None))
     found = distributions(pooled)
     assert (found["e2el_s"].sequences, found["e2el_s"].independent) == (384, 12)
     assert list(found["e2el_s"].claimed) == [50]
@@ -331,7 +332,7 @@ def test_a_damaged_side_file_leaves_its_launch_out(tmp_path: Path, damage: Calla
         path.unlink()
     else:
         path.write_bytes(damage(path.read_bytes()))
-    (pooled,) = pool_sequences(tmp_path, collect(tmp_path, None))
+    (pooled,) = pool_sequences(collect(tmp_path, None))
     (reason,) = pooled.reasons
     assert reason.startswith(f"launch 0 is not among them, {path}: ")
     assert pooled.values["e2el_s"].size == 3 * 32

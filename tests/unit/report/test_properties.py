@@ -18,7 +18,7 @@ from synthetic_inside import INVALID
 from synthetic_records import make_failure, make_plan
 
 from rollout_bench.analysis.inside.overview import look
-from rollout_bench.analysis.timed.collection import collect, with_all_sequences
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.cycles import PartName
@@ -41,11 +41,11 @@ Lines = list[dict[str, str]]
 
 
 def summary_of(results: Path, plan: PlanFile | None) -> Summary:
-    collection = with_all_sequences(results, collect(results, plan))
+    collection = collect(results, plan)
     assert collection.damaged == []
     looked = look(results, collection, rows_of(collection))
     assert looked.problems == ()
-    return summarise(collection, pool_sequences(results, collection), looked=looked, results=results)
+    return summarise(collection, pool_sequences(collection), looked=looked, results=results)
 
 
 def files_of(made: Summary) -> dict[str, Lines]:
@@ -71,7 +71,7 @@ def numbers_of(results: Path) -> list[object]:
 
 def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
     """Return the numbers that each figure shows, those at its axes among them."""
-    collection = with_all_sequences(results, collect(results, None))
+    collection = collect(results, None)
     looked = look(results, collection, rows_of(collection))
     drawn = pictures_of(Findings(collection, inside=looked, results=results))
     return [(each.name, [text for text in labels(each.svg.decode()) if text[0].isdigit()]) for each in drawn]

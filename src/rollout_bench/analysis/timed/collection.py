@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rollout_bench.analysis.timed.experiments import (
     Collection,
     Damaged,
     Selected,
+    SideFile,
     TimedExperiment,
     with_one_model,
 )
@@ -20,7 +20,6 @@ from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record
-from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.contracts.store import (
     FAILURES,
@@ -36,57 +35,8 @@ from rollout_bench.contracts.store import (
 )
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
-from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
-
-
-def with_sequences(
-    results: Path, experiments: Sequence[TimedExperiment], comparison: ComparisonSettings
-) -> tuple[TimedExperiment, ...]:
-    """Return `experiments` of `results` with their side files of sequences, if these are needed.
-
-    Online experiments get the requests of their launches, or the reason for missing ones. Others get the times of
-    their sequences if `comparison` has a metric of sequences.
-    """
-
-    def wanted(mode: str) -> bool:
-        metrics = comparison.metrics_of(mode)
-        return mode_of(mode).has_loads or any(NUMBERS[metric].of == "sequences" for metric in metrics)
-
-    return tuple(_with_sequences(results, e) if e.records and wanted(e.mode) else e for e in experiments)
-
-
-def with_all_sequences(results: Path, collection: Collection) -> Collection:
-    """Return `collection`, read from `results`, with the times of the sequences of every experiment."""
-    read = (
-        e if e.requests or e.pass_times or not e.records or mode_of(e.mode).has_loads else _with_sequences(results, e)
-        for e in collection.experiments
-    )
-    return replace(collection, experiments=tuple(read))
-
-
-def _with_sequences(results: Path, experiment: TimedExperiment) -> TimedExperiment:
-    # Not at the top: without side files, nothing here needs numpy.
-    from rollout_bench.analysis.timed.latencies import pass_times_of
-    from rollout_bench.analysis.timed.service import requests_of
-
-    has_loads = mode_of(experiment.mode).has_loads
-    requests, times, unread = {}, {}, []
-    for record in experiment.records:
-        path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
-        try:
-            rows = read_sequences(path, record)
-        except UserError as error:
-            unread.append(f"launch {record.launch} is not among them, {error.problem}")
-            continue
-        if has_loads:
-            requests[record.launch] = requests_of(record, rows)
-        if found := pass_times_of(record, rows):
-            times[record.launch] = found
-    # Offline, the notes on percentiles list the unreadable files.
-    return replace(experiment, requests=requests, unread=tuple(unread) if has_loads else (), pass_times=times)
-
 
 DEFAULT_BASELINE = {"quant": "bf16"}
 """Baseline of speed-ups without a plan."""
@@ -115,8 +65,8 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
         return _planned(results, planned, records.get(place, []), failures.get(place, []))
 
     generating = [planned for planned in plan.experiments if mode_of(planned.mode).generates]
-    timed = [TimedExperiment(**fields(planned)) for planned in generating]
-    experiments = with_sequences(results, with_blocks_decided(timed, _block_mates(results, timed)), comparison)
+    timed = [_timed(results, fields(planned)) for planned in generating]
+    experiments = with_blocks_decided(timed, _block_mates(results, timed))
     others: tuple[Selected[Launched], ...] = tuple(
         Selected(**fields(planned)) for planned in plan.experiments if not mode_of(planned.mode).generates
     )
@@ -141,6 +91,16 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
         weights={planned.experiment: planned.weights for planned in plan.experiments if planned.weights},
         files=tuple(plan.files),
     )
+
+
+def _timed(results: Path, fields: Mapping[str, Any]) -> TimedExperiment:
+    side_files = {
+        record.launch: SideFile(
+            sequences_path(record_path(results, fields["mode"], fields["experiment"], record.launch)), record
+        )
+        for record in fields["records"]
+    }
+    return TimedExperiment(**fields, side_files=side_files)
 
 
 def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Iterator[Record]:
@@ -200,14 +160,13 @@ def _collect_all(results: Path, found: ResultsListing, comparison: ComparisonSet
         names = _names_found(results, *place, became["records"])
         fields: dict[str, Any] = {**names, **became, "planned": None, "missing": ()}
         if mode_of(place[0]).generates:
-            experiments.append(TimedExperiment(**fields))
+            experiments.append(_timed(results, fields))
         else:
             others.append(Selected(**fields))
     for each in (experiments, others):
         each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.setting, e.experiment))
-    decided = with_blocks_decided(experiments, _block_mates(results, experiments))
     return Collection(
-        split(with_sequences(results, decided, comparison)),
+        split(with_blocks_decided(experiments, _block_mates(results, experiments))),
         dict(DEFAULT_BASELINE),
         comparison,
         None,

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING, Table, label_of, names_of, table_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
+from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import differing_files
 from rollout_bench.core.numbers import first_few
@@ -21,7 +24,6 @@ from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.serving import Slo
 
 if TYPE_CHECKING:
-    from rollout_bench.analysis.stats.anatomy import PassTimes
     from rollout_bench.analysis.timed.service import Requests
 
 
@@ -87,6 +89,30 @@ class Damaged:
 
 
 @dataclass(frozen=True)
+class SideFile:
+    """The side file of sequences of one launch, at `path`. It is read when its content is first needed."""
+
+    path: Path
+    record: Record
+
+    @cached_property
+    def content(self) -> Requests | UserError:
+        """The requests of all iterations, or the error if the file is not usable."""
+        # Not at the top: without side files, planning needs no numpy.
+        from rollout_bench.analysis.timed.service import requests_of
+
+        try:
+            return requests_of(read_sequences(self.path, self.record))
+        except UserError as error:
+            return error.with_traceback(None)
+
+    @property
+    def requests(self) -> Requests | None:
+        """The requests of all iterations; None if the file is not usable."""
+        return None if isinstance(self.content, UserError) else self.content
+
+
+@dataclass(frozen=True)
 class LoadPart:
     """The load of a sweep to which an experiment was reduced: `point`, the `number`-th from 0 of `whole`."""
 
@@ -126,18 +152,14 @@ class Selected(Generic[AnyRecord]):
 class TimedExperiment(Selected[Record]):
     """One experiment that generates, offline or online.
 
-    `requests` are the requests of each launch index with a side file; `unread` are messages about unreadable files.
-    Both are empty offline. `pass_times` are times of the sequences in the measured iterations of each launch index;
-    offline only if they are compared.
+    `side_files` has the side file of each launch with a record, by its index.
 
     Each load of a sweep is a separate experiment. `part` identifies it, `workload` names it, and its records have only
     its iterations. Launches that failed, are missing or damaged belong to no load, so the first load lists them.
     """
 
-    requests: Mapping[int, Requests] = field(default_factory=dict)
-    unread: tuple[str, ...] = ()
+    side_files: Mapping[int, SideFile] = field(default_factory=dict)
     part: LoadPart | None = None
-    pass_times: Mapping[int, tuple[PassTimes, ...]] = field(default_factory=dict)
 
     @property
     def whole(self) -> TimedExperiment:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollout_bench.analysis.stats.anatomy import PassTimes
 from rollout_bench.analysis.stats.percentiles import (
     Array,
-    effective_samples,
     percentile_interval,
     samples_needed,
     spread_of_groups,
 )
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
-from rollout_bench.analysis.timed.service import at_a_rate, pool_requests
-from rollout_bench.contracts.load import longest
+from rollout_bench.analysis.timed.service import Requests, pool_requests
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Record, SequenceRow
-from rollout_bench.contracts.side_files import read_sequences
-from rollout_bench.contracts.store import record_path, sequences_path
+from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.spec import Workload
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.mappings import grouped
 
 MEASURES = ("e2el_s", "ttft_s", "output_tokens")
 """Pooled measures: seconds from the iteration's beginning until a sequence was complete, seconds until its first token,
@@ -50,119 +44,55 @@ class PooledSequences:
     of_launch: Mapping[str, NDArray[np.int_]] = field(default_factory=dict)
 
 
-def pool_sequences(results: Path, collection: Collection) -> list[PooledSequences]:
-    """Return the sequences of each experiment of `collection`, which was read from `results`, in its order."""
-    return [_of_requests(e) if mode_of(e.mode).has_loads else _pooled(results, e) for e in collection.experiments]
+def pool_sequences(collection: Collection) -> list[PooledSequences]:
+    """Return the sequences of each experiment of `collection`, in its order."""
+    return [_pooled(experiment) for experiment in collection.experiments]
 
 
-def _of_requests(experiment: TimedExperiment) -> PooledSequences:
-    """Return the sequences of an online experiment, whose side files were read with its records."""
-    if not any(record.valid for record in experiment.records):
-        return _without(experiment)
-    valid = [r.launch for r in experiment.records if r.valid and r.launch in experiment.requests]
-    requests = [experiment.requests[launch] for launch in valid]
-    lengths = not experiment.records[0].spec.workload.ignore_eos  # else lengths are as requested
-    values, independent = pool_requests(requests, lengths)
-    launches = {
-        measure: tuple(
-            (v[measure], n[measure]) for each in requests for v, n in [pool_requests([each])] if measure in v
-        )
-        for measure in values
-    }
-    reasons = list(experiment.unread)
-    of_launch = {m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()}
-    return PooledSequences(values, independent, tuple(reasons), launches, of_launch)
-
-
-def _without(experiment: TimedExperiment) -> PooledSequences:
-    reason = no_valid_launch(experiment.records)
-    return PooledSequences({}, {}, (reason,) if reason else ())
-
-
-def _pooled(results: Path, experiment: TimedExperiment) -> PooledSequences:
+def _pooled(experiment: TimedExperiment) -> PooledSequences:
     valid = [record for record in experiment.records if record.valid]
     if not valid:
-        return _without(experiment)
+        reason = no_valid_launch(experiment.records)
+        return PooledSequences({}, {}, (reason,) if reason else ())
+    has_loads = mode_of(experiment.mode).has_loads
+    told: Sequence[Record] = valid
+    if has_loads:  # a launch has one side file for all loads, so the first load lists the unusable ones
+        told = experiment.whole.records if experiment.part is None or experiment.part.number == 0 else ()
+    # A record is complete without its side file, so the summary is still useful.
+    reasons = [
+        f"launch {record.launch} is not among them, {error.problem}"
+        for record in told
+        if isinstance(error := experiment.side_files[record.launch].content, UserError)
+    ]
+    counted = [
+        requests.of_iterations(iteration for iteration in record.iterations if not iteration.warmup)
+        for record in valid
+        if (requests := experiment.side_files[record.launch].requests) is not None
+    ]
+    pooled = (_with_server if has_loads else _without_server)(counted, experiment.records[0].spec.workload)
+    return replace(pooled, reasons=(*reasons, *pooled.reasons))
+
+
+def _with_server(requests: Sequence[Requests], workload: Workload) -> PooledSequences:
+    values, independent = pool_requests(requests, lengths=not workload.ignore_eos)  # else lengths are as requested
+    alone = [pool_requests([each]) for each in requests]
+    launches = {measure: tuple((v[measure], n[measure]) for v, n in alone if measure in v) for measure in values}
+    of_launch = {m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()}
+    return PooledSequences(values, independent, launches=launches, of_launch=of_launch)
+
+
+def _without_server(requests: Sequence[Requests], workload: Workload) -> PooledSequences:
+    if not requests:
+        return PooledSequences({}, {})
+    values, independent = pool_requests([each.sent_at_start() for each in requests], lengths=not workload.ignore_eos)
+    sizes = [each.iteration.size for each in requests]
+    complete = {m: values[m] for m in MEASURES if m in values and values[m].size == sum(sizes)}
     reasons = []
-    launches: list[Mapping[str, Array]] = []
-    batches: list[tuple[int, int]] = []
-    for record in valid:
-        path = sequences_path(record_path(results, experiment.mode, experiment.experiment, record.launch))
-        try:
-            every = read_sequences(path, record)
-        except UserError as error:  # the record is complete without it, so the summary is still useful
-            reasons.append(f"launch {record.launch} is not among them, {error.problem}")
-            continue
-        rows = _counted(record, every)
-        launches.append(_sequence_columns(rows))
-        batches += [(record.launch, row.iteration) for row in rows]
-    if not launches:
-        return PooledSequences({}, {}, tuple(reasons))
-    pooled = {measure: np.concatenate([launch[measure] for launch in launches]) for measure in MEASURES}
-    if np.isnan(pooled["e2el_s"]).any() or np.isnan(pooled["ttft_s"]).any():
-        per_prompt = experiment.records[0].spec.workload.requests == "per_prompt"
-        why = "requests: per_prompt keeps none" if per_prompt else "the engine did not give all"
+    if not {"e2el_s", "ttft_s"} <= complete.keys():
+        why = "requests: per_prompt keeps none" if workload.requests == "per_prompt" else "the engine did not give all"
         reasons.append(f"no times of single sequences, {why}")
-    if experiment.records[0].spec.workload.ignore_eos:
-        del pooled["output_tokens"]  # all lengths are as requested
-    complete = {measure: values for measure, values in pooled.items() if not np.isnan(values).any()}
-    independent = {measure: _independent(values, batches) for measure, values in complete.items()}
-    of_launch = dict.fromkeys(complete, np.array([launch for launch, _ in batches]))
-    return PooledSequences(complete, independent, tuple(reasons), of_launch=of_launch)
-
-
-def pass_times_of(record: Record, rows: Sequence[SequenceRow]) -> tuple[PassTimes, ...]:
-    """Return the measured iterations of `record` from the `rows` of its side file; empty unless all times are known.
-
-    A sequence begins to run when the engine first schedules it. Behind a server only the client's times are known, so
-    it begins when it is sent. Failed sequences are left out. Loads with a fixed duration or rate are left out as well,
-    because nobody waits for their last sequence.
-    """
-    workload = record.spec.workload
-    own_limits = workload.dataset is not None and workload.dataset.format == "trace"
-    by_pass = grouped((row.iteration, row) for row in rows if not row.failed)
-    found = []
-    for iteration in record.iterations:
-        for_a_time = iteration.point is not None and iteration.point.duration_s is not None
-        unbounded = for_a_time or at_a_rate(iteration.point)
-        own = [] if iteration.warmup or unbounded else by_pass.get(iteration.index, [])
-        begins = [row.sent_s if row.scheduled_s is None else row.scheduled_s for row in own]
-        ends = [row.last_token_s for row in own]
-        if None in begins or None in ends:
-            return ()
-        if own:
-            one = PassTimes(
-                begins_s=np.array(begins, dtype=float),
-                ends_s=np.array(ends, dtype=float),
-                tokens=np.array([row.output_tokens for row in own], dtype=np.int64),
-                prompt=np.array([row.prompt for row in own], dtype=np.int64),
-                replica=np.array([row.replica or 0 for row in own], dtype=np.int64),
-                index=iteration.index,
-                elapsed_s=iteration.elapsed_s,
-                limit=None if own_limits else longest(workload.output_tokens),
-            )
-            found.append(one)
-    return tuple(found)
-
-
-def _counted(record: Record, rows: Sequence[SequenceRow]) -> list[SequenceRow]:
-    counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
-    return [row for row in rows if row.iteration in counted]
-
-
-def _sequence_columns(rows: Sequence[SequenceRow]) -> dict[str, Array]:
-    return {
-        "e2el_s": np.array([row.last_token_s for row in rows], dtype=float),
-        "ttft_s": np.array([row.first_token_s for row in rows], dtype=float),
-        "output_tokens": np.array([row.output_tokens for row in rows], dtype=float),
-    }
-
-
-def _independent(values: Array, batches: Sequence[tuple[int, int]]) -> int:
-    """Return the number of independent values in sequences of these launches and iterations: the smaller estimate."""
-    launches, iterations = (np.array(labels) for labels in zip(*batches, strict=True))
-    of_iterations = effective_samples(values, launches * (iterations.max() + 1) + iterations)
-    return max(1, int(min(of_iterations, effective_samples(values, launches))))
+    of_launch = dict.fromkeys(complete, np.repeat(np.arange(len(sizes)), sizes))
+    return PooledSequences(complete, {m: independent[m] for m in complete}, tuple(reasons), of_launch=of_launch)
 
 
 PERCENTILES = (50, 90, 95, 97, 99)

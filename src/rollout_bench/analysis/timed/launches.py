@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of
-from rollout_bench.analysis.timed.experiments import invalid_codes
-from rollout_bench.analysis.timed.service import Requests, Service, service_of
+from rollout_bench.analysis.stats.anatomy import anatomy_of
+from rollout_bench.analysis.timed.experiments import TimedExperiment, invalid_codes
+from rollout_bench.analysis.timed.service import Requests, Service, pass_times_of, service_of
 from rollout_bench.contracts.load import KEPT_UP
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.numbers.iterations import columns_of
 from rollout_bench.numbers.number import Columns, Number
@@ -64,23 +65,37 @@ class LaunchMeasures:
         return not invalid_codes(self.flags)
 
 
+def measured_launches(
+    experiment: TimedExperiment, slo: Slo = NO_LIMITS, compared: Sequence[MetricName] | None = None
+) -> tuple[LaunchMeasures, ...]:
+    """Return the numbers of each launch of `experiment`, with those of its sequences.
+
+    If only the metrics `compared` are needed, side files of sequences are only read for these.
+    """
+    has_loads = mode_of(experiment.mode).has_loads
+    read = compared is None or has_loads or any(NUMBERS[metric].of == "sequences" for metric in compared)
+    return tuple(
+        measure(r, experiment.side_files[r.launch].requests if read else None, slo, experiment.whole_record(r.launch))
+        for r in experiment.records
+    )
+
+
 def measure(
-    record: Record,
-    requests: Requests | None = None,
-    slo: Slo = NO_LIMITS,
-    times: Sequence[PassTimes] = (),
-    whole: Record | None = None,
+    record: Record, requests: Requests | None = None, slo: Slo = NO_LIMITS, whole: Record | None = None
 ) -> LaunchMeasures:
-    """Compute the numbers of `record`, which must have a measured iteration, with its `requests` and `times`.
+    """Compute the numbers of `record`, which must have a measured iteration, with the `requests` of its side file.
 
     If `record` has only the iterations of one load, `whole` is that of the launch.
     """
-    measured = [iteration for iteration in record.iterations if not iteration.warmup]
-    service = None if requests is None else service_of(requests, measured, slo)
-    anatomies = {each.index: anatomy_of(each) for each in times}
+    counted = [iteration for iteration in record.iterations if not iteration.warmup]
+    service, anatomies = None, {}
+    if requests is not None:
+        anatomies = {each.index: anatomy_of(each) for each in pass_times_of(record, requests)}
+        if mode_of(record.spec.mode).has_loads:
+            service = service_of(requests.of_iterations(counted), counted, slo)
     passes = tuple(
         Pass(iteration.index, iteration.round, columns | anatomies.get(iteration.index, {}))
-        for iteration, columns in zip(measured, columns_of(record), strict=True)
+        for iteration, columns in zip(counted, columns_of(record), strict=True)
     )
     return LaunchMeasures(
         launch=record.launch,

@@ -52,7 +52,6 @@ def _parts(experiment: TimedExperiment) -> list[TimedExperiment]:
 def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperiment:
     records = [_of_point(record, point) for record in whole.records]
     records = [record for record in records if any(not iteration.warmup for iteration in record.iterations)]
-    passes = {record.launch: {iteration.index for iteration in record.iterations} for record in records}
     return replace(
         whole,
         workload=f"{whole.workload} @ {point.label}",
@@ -60,18 +59,7 @@ def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperim
         failures=whole.failures if number == 0 else (),
         missing=whole.missing if number == 0 else (),
         damaged=whole.damaged if number == 0 else (),
-        requests={
-            launch: requests.of_iterations(passes[launch])
-            for launch, requests in whole.requests.items()
-            if launch in passes
-        },
-        unread=whole.unread if number == 0 else (),
         part=LoadPart(whole, point, number),
-        pass_times={
-            launch: tuple(each for each in times if each.index in passes[launch])
-            for launch, times in whole.pass_times.items()
-            if launch in passes
-        },
     )
 
 

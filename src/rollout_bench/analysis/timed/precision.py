@@ -12,7 +12,7 @@ from rollout_bench.analysis.stats.intervals import Array
 from rollout_bench.analysis.stats.two_stages import FIRST, TwoStages
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, compare_launches
 from rollout_bench.analysis.timed.experiments import TimedExperiment
-from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measure
+from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measured_launches
 from rollout_bench.analysis.timed.pairs import Way, marked_unfair, round_s
 from rollout_bench.analysis.timed.partners import (
     Place,
@@ -208,8 +208,9 @@ def _compared(
     experiment: TimedExperiment, other: TimedExperiment, comparison: ComparisonSettings, limit_s: float
 ) -> _Compared:
     """Return the pairs of `experiment` and its baseline `other`; `limit_s` as in `marked_unfair`."""
-    sides = marked_unfair(_measured(experiment), experiment, other, limit_s)
-    base = _measured(other)
+    metrics = comparison.metrics_of(experiment.mode)
+    sides = marked_unfair(measured_launches(experiment, compared=metrics), experiment, other, limit_s)
+    base = measured_launches(other, compared=metrics)
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
     metric = _deciding([*valid, *others], experiment, comparison)
     in_turn = [launch for launch in valid if launch.paired]
@@ -223,13 +224,6 @@ def _compared(
         there=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
         spoilt=_spoilt([*sides, *base]),
     )
-
-
-def _measured(experiment: TimedExperiment) -> list[LaunchMeasures]:
-    return [
-        measure(record, experiment.requests.get(record.launch), times=experiment.pass_times.get(record.launch, ()))
-        for record in experiment.records
-    ]
 
 
 def _deciding(

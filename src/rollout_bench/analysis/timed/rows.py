@@ -19,7 +19,7 @@ from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment
 from rollout_bench.analysis.timed.launches import (
     LaunchMeasures,
     fell_behind,
-    measure,
+    measured_launches,
     values_of,
 )
 from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
@@ -40,7 +40,6 @@ from rollout_bench.contracts.spec import single_times
 from rollout_bench.numbers.generation import ENERGY
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.plan.serving import Slo
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
 """Reason for no verdict on a throughput that the load determines."""
@@ -150,11 +149,11 @@ def rows_of(collection: Collection) -> list[Row]:
     """
     check_axes(collection.baseline)
     experiments = collection.experiments
-    measured = _measured(experiments, collection.slo)
+    measured = _measured(experiments, collection)
     others = measured
     if collection.earlier is not None:
         found = against_earlier(experiments, collection.earlier)
-        others = _measured(collection.earlier.experiments, collection.slo)
+        others = _measured(collection.earlier.experiments, collection)
     else:
         index = index_by_names(experiments)
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
@@ -197,14 +196,11 @@ def _metrics_of(
     return [*wanted, *(metric for metric in ENERGY_COMPARED if known and metric not in wanted)]
 
 
-def _measured(experiments: Sequence[TimedExperiment], slo: Slo) -> Measured:
-    return {
-        e.place: tuple(
-            measure(r, e.requests.get(r.launch), slo, e.pass_times.get(r.launch, ()), e.whole_record(r.launch))
-            for r in e.records
-        )
-        for e in experiments
-    }
+def _measured(experiments: Sequence[TimedExperiment], collection: Collection) -> Measured:
+    def compared(mode: str) -> list[MetricName] | None:  # two folders are compared without their other numbers
+        return None if collection.earlier is None else collection.comparison.metrics_of(mode)
+
+    return {e.place: measured_launches(e, collection.slo, compared(e.mode)) for e in experiments}
 
 
 def _marked(

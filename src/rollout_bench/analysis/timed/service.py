@@ -5,15 +5,16 @@ All times are measured at the client, in seconds. Pure functions on arrays.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout_bench.analysis.stats.anatomy import PassTimes
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples
-from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.load import LoadPoint, longest
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.core.saturation import Arrivals, kept_up, too_short
 from rollout_bench.plan.serving import Slo
@@ -26,17 +27,22 @@ LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2el_s", "ntpot_s")
 
 @dataclass(frozen=True)
 class Requests:
-    """The requests in the measured iterations of one launch, an array [n] for each field except the last three.
+    """The requests in some iterations of one launch, an array [n] for each field except the last two.
 
-    Times are seconds after the request's iteration began, NaN if unknown. `cut_s` is the time at which a request was
+    Times are seconds after the request's iteration began, NaN if unknown. Without a server only the engine's times are
+    known. `prompt` is the index of the prompt in its iteration. `cut_s` is the time at which a request was
     cut because the duration of its load was over; such a request neither failed nor succeeded. `gaps_s` [g] are the
     times between consecutive pieces of an answer, of successful requests. `gap_of` [g] is the position of each gap's
     request.
     """
 
     iteration: Indices
+    prompt: Indices
+    prompt_tokens: Indices
+    replica: Indices
     due_s: Array
     sent_s: Array
+    scheduled_s: Array
     first_s: Array
     last_s: Array
     output_tokens: Indices
@@ -90,35 +96,31 @@ class Requests:
         values: Array = getattr(self, measure)
         return np.asarray(values[np.isfinite(values)])
 
-    def of_iterations(self, indices: Collection[int]) -> Requests:
-        """Return the requests in the iterations with these indices."""
-        keep = np.isin(self.iteration, list(indices))
+    def of_iterations(self, iterations: Iterable[Iteration]) -> Requests:
+        """Return the requests in these iterations."""
+        keep = np.isin(self.iteration, [iteration.index for iteration in iterations])
         position = np.cumsum(keep) - 1
         gaps = keep[self.gap_of]
-        return Requests(
-            iteration=self.iteration[keep],
-            due_s=self.due_s[keep],
-            sent_s=self.sent_s[keep],
-            first_s=self.first_s[keep],
-            last_s=self.last_s[keep],
-            output_tokens=self.output_tokens[keep],
-            failed=self.failed[keep],
-            cut_s=self.cut_s[keep],
-            gaps_s=self.gaps_s[gaps],
-            gap_of=position[self.gap_of[gaps]],
-        )
+        kept = {field.name: getattr(self, field.name)[keep] for field in fields(self)[:-2]}
+        return Requests(**kept, gaps_s=self.gaps_s[gaps], gap_of=position[self.gap_of[gaps]])
+
+    def sent_at_start(self) -> Requests:
+        """Return the requests as if they were sent when their iteration began, as without a server."""
+        return replace(self, sent_s=np.zeros_like(self.sent_s))
 
 
-def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
-    """Return the requests in measured iterations of `record`, from the `rows` of its side file."""
-    counted = {iteration.index for iteration in record.iterations if not iteration.warmup}
-    rows = [row for row in rows if row.iteration in counted]
+def requests_of(rows: Sequence[SequenceRow]) -> Requests:
+    """Return the `rows` of a side file as arrays."""
     gaps = [row.gaps_us or [] if row.complete else [] for row in rows]
     lengths = np.array([len(each) for each in gaps], dtype=np.int64)
     return Requests(
         iteration=np.array([row.iteration for row in rows], dtype=np.int64),
+        prompt=np.array([row.prompt for row in rows], dtype=np.int64),
+        prompt_tokens=np.array([row.prompt_tokens for row in rows], dtype=np.int64),
+        replica=np.array([row.replica or 0 for row in rows], dtype=np.int64),
         due_s=np.array([row.due_s for row in rows], dtype=float),
         sent_s=np.array([row.sent_s for row in rows], dtype=float),
+        scheduled_s=np.array([row.scheduled_s for row in rows], dtype=float),
         first_s=np.array([row.first_token_s for row in rows], dtype=float),
         last_s=np.array([row.last_token_s for row in rows], dtype=float),
         output_tokens=np.array([row.output_tokens for row in rows], dtype=np.int64),
@@ -127,6 +129,38 @@ def requests_of(record: Record, rows: Sequence[SequenceRow]) -> Requests:
         gaps_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
         gap_of=np.repeat(np.arange(len(rows)), lengths) if rows else np.empty(0, dtype=np.int64),
     )
+
+
+def pass_times_of(record: Record, requests: Requests) -> tuple[PassTimes, ...]:
+    """Return the measured iterations of `record`, which `requests` belong to; empty unless all times are known.
+
+    A sequence begins to run when the engine first schedules it. Behind a server only the client's times are known, so
+    it begins when it is sent. Failed sequences are left out. Loads with a fixed duration or rate are left out as well,
+    because nobody waits for their last sequence.
+    """
+    workload = record.spec.workload
+    own_limits = workload.dataset is not None and workload.dataset.format == "trace"
+    begins_s = np.where(np.isnan(requests.scheduled_s), requests.sent_s, requests.scheduled_s)
+    found = []
+    for iteration in record.iterations:
+        for_a_time = iteration.point is not None and iteration.point.duration_s is not None
+        own = (requests.iteration == iteration.index) & ~requests.failed
+        if iteration.warmup or for_a_time or at_a_rate(iteration.point) or not own.any():
+            continue
+        one = PassTimes(
+            begins_s=begins_s[own],
+            ends_s=requests.last_s[own],
+            tokens=requests.output_tokens[own],
+            prompt=requests.prompt[own],
+            replica=requests.replica[own],
+            index=iteration.index,
+            elapsed_s=iteration.elapsed_s,
+            limit=None if own_limits else longest(workload.output_tokens),
+        )
+        if np.isnan([one.begins_s, one.ends_s]).any():
+            return ()
+        found.append(one)
+    return tuple(found)
 
 
 def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[dict[str, Array], dict[str, int]]:
@@ -190,7 +224,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     under_way_s = requests.cut_s - requests.sent_s  # cut requests were under way as well
     occupied_s = float(e2el_s.sum()) + float(np.nansum(under_way_s))
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
-    arriving = [_arrivals(requests.of_iterations([i.index]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
+    arriving = [_arrivals(requests.of_iterations([i]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
     rates = kept_up(arriving) if all(np.isfinite(one.due_s).all() for one in arriving) else None
     offered_requests_per_s, share = rates if rates is not None else (None, None)
     found = {
@@ -200,7 +234,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         "failed_share": float(requests.failed.mean()),
         "incomplete_share": float(cut.mean()) if any(i.incomplete is not None for i in iterations) else None,
         "in_flight": occupied_s / elapsed_s if e2el_s.size else None,
-        "in_flight_most": max((most_at_once(requests.of_iterations([i.index])) for i in iterations), default=0),
+        "in_flight_most": max((most_at_once(requests.of_iterations([i])) for i in iterations), default=0),
         "offered_requests_per_s": offered_requests_per_s,
         "kept_up_share": share,
         "send_delay_s": _mean(delays),
