@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3439,
+    "analysis": 3422,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 574,

@@ -51,32 +51,25 @@ def find_baseline(
     It has the same workload settings and engine version. Of several, the one with the same engine arguments and
     iterations is used.
     """
-    name = ", ".join(f"{axis} {value}" for axis, value in baseline.items())
     if not baseline:
         return None, "no baseline is named"
-    candidates = list(index.get(_place(experiment, baseline), ()))
-    if not candidates:
-        return None, f"the baseline ({name}) is not selected for it"
-    candidates = [other for other in candidates if other.records]
-    if not candidates:
-        return None, f"the baseline ({name}) is not measured"
-    spec = experiment.records[0].spec
-    if "workload" not in baseline:
-        candidates = [other for other in candidates if _spec(other).workload == spec.workload]
-        candidates = [other for other in candidates if _arrivals(_spec(other)) == _arrivals(spec)]
-        if not candidates:
-            return None, f"the baseline ({name}) is measured with other settings of the workload"
-    engines = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in candidates}
-    candidates = [other for other in candidates if _engine(_spec(other)) == _engine(spec)]
-    if not candidates:
-        found = ", ".join(sorted(engines))
-        return None, f"the baseline ({name}) is measured with another engine or plugin: {found}"
-    if len(candidates) > 1:
-        alike = [other for other in candidates if _settings(_spec(other)) == _settings(spec)]
-        candidates = alike or candidates
-    if len(candidates) > 1:
-        return None, f"{len(candidates)} experiments could be the baseline ({name}); name them in a plan"
-    return candidates[0], ""
+    name = f"the baseline ({', '.join(f'{axis} {value}' for axis, value in baseline.items())})"
+    selected = index.get(_place(experiment, baseline), ())
+    measured = [other for other in selected if other.records]
+    if not measured:
+        return None, f"{name} is not measured" if selected else f"{name} is not selected for it"
+    spec = _spec(experiment)
+    with_work = [other for other in measured if "workload" in baseline or _work(_spec(other)) == _work(spec)]
+    if not with_work:
+        return None, f"{name} is measured with other settings of the workload"
+    with_engine = [other for other in with_work if _engine(_spec(other)) == _engine(spec)]
+    if not with_engine:
+        engines = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in with_work}
+        return None, f"{name} is measured with another engine or plugin: {', '.join(sorted(engines))}"
+    found = [other for other in with_engine if _settings(_spec(other)) == _settings(spec)] or with_engine
+    if len(found) > 1:
+        return None, f"{len(found)} experiments could be {name}; name them in a plan"
+    return found[0], ""
 
 
 def _place(experiment: TimedExperiment, changes: Mapping[str, str] | None = None) -> Place:
@@ -95,8 +88,13 @@ SENDER = {"harness", "harness_version"}
 """Fields of a load that identify its sender; they do not change the load."""
 
 
-def _arrivals(spec: Spec) -> object:
-    return spec.load and spec.load.model_dump(exclude={"points", *SENDER})
+def _arrivals(spec: Spec) -> dict[str, Any]:
+    # A point is compared with the same point; the other measured points do not matter.
+    return {} if spec.load is None else spec.load.model_dump(exclude={"points", *SENDER})
+
+
+def _work(spec: Spec) -> tuple[object, ...]:
+    return spec.workload, _arrivals(spec)
 
 
 def _settings(spec: Spec) -> tuple[object, ...]:
@@ -166,15 +164,13 @@ def environment_facts(environment: Environment) -> dict[str, str]:
 def load_facts(record: Record) -> dict[str, str]:
     """Return the facts that two compared experiments must share: work, iterations, and the model's shape."""
     spec = record.spec
-    load: dict[str, Any] = {
+    load = {
         "measurement_version": spec.measurement_version,
         "workload": spec.workload.model_dump(exclude={"name"}),
         "measuring": spec.measuring,
         "synthetic": spec.model.synthetic or {},
+        "arrivals": _arrivals(spec),
     }
-    if spec.load is not None:
-        # A point is compared with the same point; the other measured points do not matter.
-        load["arrivals"] = spec.load.model_dump(exclude={"points", *SENDER})
     return dict(flat(load))
 
 
@@ -192,12 +188,12 @@ def launch_facts(record: Record) -> dict[str, str]:
     }
     if spec.load is not None:
         settings |= spec.load.model_dump(include=SENDER)
-    if spec.endpoint is not None:
-        settings["endpoint"] = spec.endpoint
-    if record.placement is not None and record.placement.devices:
-        settings["devices"] = ", ".join(sorted(record.placement.devices))
-    if record.block is not None:
-        settings["engines_alive"] = record.block.at_once
+    known = {
+        "endpoint": spec.endpoint,
+        "devices": ", ".join(sorted(record.placement.devices if record.placement else ())),
+        "engines_alive": record.block and record.block.at_once,
+    }
+    settings |= {name: value for name, value in known.items() if value}
     variables = {f"variables.{name}": value for name, value in spec.engine.environment.items()}
     return variables | environment_facts(environment) | dict(flat(settings))
 
@@ -295,28 +291,26 @@ def against_baseline(
     """Return the counterpart of `experiment` for pairs of launches: its baseline among the experiments in `index`."""
     if is_baseline(experiment, baseline):
         return Counterpart(instead=Comparison(is_baseline=True))
-    reason = why_not_measured(experiment)
-    if reason:
+    if reason := why_not_measured(experiment):
         return _without(reason)
     other, reason = find_baseline(experiment, index, baseline)
     if other is None:
         return _without(reason)
-    reason = why_not_measured(other)
-    if reason:
+    if reason := why_not_measured(other):
         return _without(f"its baseline has {reason}")
     beside = _confounders(experiment, other, index, baseline)
-    mixed = _mixed_engines(experiment, other)
-    if mixed:
-        reason = f"its launches or its baseline's ran in different engines: {mixed}"
-        return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
     differing = pair_differences(valid_records(experiment), valid_records(other))
-    for launch, difference in differing:
-        if difference.fact != "hostname":
-            reason = (
-                f"launch {launch} and its partner in the baseline ran on unlike machines or engines: "
-                f"{difference.fact} {difference.own} against {difference.other}"
-            )
-            return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
+    unlike = next(((launch, each) for launch, each in differing if each.fact != "hostname"), None)
+    if mixed := _mixed_engines(experiment, other):
+        reason = f"its launches or its baseline's ran in different engines: {mixed}"
+    elif unlike is not None:
+        launch, fact = unlike
+        reason = (
+            f"launch {launch} and its partner in the baseline ran on unlike machines or engines: "
+            f"{fact.fact} {fact.own} against {fact.other}"
+        )
+    if reason:
+        return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
     return Counterpart(other, differences=(*beside, *dict.fromkeys(difference for _, difference in differing)))
 
 
@@ -393,16 +387,12 @@ def _without_effect(own: Record, other: Record) -> str:
 
 def _mixed_engines(one: TimedExperiment, other: TimedExperiment) -> str:
     """Return the engines of the valid launches of both sides if there are several; else an empty string."""
-    found = _engines(one) | _engines(other)
-    return ", ".join(sorted(found)) if len(found) > 1 else ""
-
-
-def _engines(experiment: TimedExperiment) -> set[str]:
-    return {
-        " ".join([r.environment.engine_name, r.environment.engine_version, *map(" ".join, sorted(plugins.items()))])
-        for r in valid_records(experiment)
-        for plugins in (r.environment.plugins,)
+    environments = [record.environment for side in (one, other) for record in valid_records(side)]
+    found = {
+        " ".join([each.engine_name, each.engine_version, *map(" ".join, sorted(each.plugins.items()))])
+        for each in environments
     }
+    return ", ".join(sorted(found)) if len(found) > 1 else ""
 
 
 ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "device_model", "cpu_model", "cpu_cores")
@@ -445,8 +435,7 @@ def in_common(experiments: Sequence[TimedExperiment], others: Sequence[TimedExpe
 
 
 def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) -> Counterpart:
-    reason = why_not_measured(experiment)
-    if reason:
+    if reason := why_not_measured(experiment):
         return _without(reason)
     names = _names_apart(experiment, across)
     candidates = [other for other in earlier.experiments if _names_apart(other, across) == names]
@@ -470,10 +459,8 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
         return _without(f"{earlier.name} measured another load: {told}")
     candidates = [other for other in alike if _settings_apart(other) == _settings_apart(experiment)] or alike
     if len(candidates) > 1:
-        reason = f"{len(candidates)} experiments of its names in {earlier.name} could be meant"
-        return _without(reason)
-    shared = _same_records(experiment, candidates[0])
-    if shared:
+        return _without(f"{len(candidates)} experiments of its names in {earlier.name} could be meant")
+    if shared := _same_records(experiment, candidates[0]):
         reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"
         return _without(reason)
     own, theirs = ([launch_facts(record) for record in valid_records(side)] for side in (experiment, candidates[0]))
