@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3422,
+    "analysis": 3399,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 574,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rollout_bench.analysis.timed.exclusion import is_decided_whole, with_blocks_decided
 from rollout_bench.analysis.timed.experiments import (
@@ -36,7 +37,9 @@ from rollout_bench.contracts.store import (
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.plan.planfile import PlanFile, PlannedExperiment
+from rollout_bench.plan.planfile import PlanFile
+
+_Content = TypeVar("_Content")
 
 DEFAULT_BASELINE = {"quant": "bf16"}
 """Baseline of speed-ups without a plan."""
@@ -55,32 +58,33 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
         problem = "is not a folder" if results.exists() else "does not exist"
         raise UserError(f"{results}: {problem}", "give the results folder, the one that holds offline/ or online/")
     found = find_results(results)
-    if plan is None:
-        return _collect_all(results, found, comparison or ComparisonSettings())
-    comparison = comparison or plan.comparison
-    records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
-
-    def fields(planned: PlannedExperiment) -> dict[str, Any]:
-        place = (planned.mode, planned.experiment)
-        return _planned(results, planned, records.get(place, []), failures.get(place, []))
-
-    generating = [planned for planned in plan.experiments if mode_of(planned.mode).generates]
-    timed = [_timed(results, fields(planned)) for planned in generating]
+    selected = _selected(results, found, plan)
+    timed = [each for each in selected if isinstance(each, TimedExperiment)]
+    others = tuple(each for each in selected if not isinstance(each, TimedExperiment))
     experiments = with_blocks_decided(timed, _block_mates(results, timed))
-    others: tuple[Selected[Launched], ...] = tuple(
-        Selected(**fields(planned)) for planned in plan.experiments if not mode_of(planned.mode).generates
-    )
+    if plan is None:
+        return Collection(
+            experiments=split(experiments),
+            baseline=dict(DEFAULT_BASELINE),
+            comparison=comparison or ComparisonSettings(),
+            precision=None,
+            skipped=(),
+            planned=False,
+            beyond_planned=0,
+            not_selected=0,
+            others=others,
+        )
     if plan.precision is not None:
         # Not at the top: a plan with a fixed number of launches is read without numpy.
         from rollout_bench.analysis.timed.precision import with_enough
 
         experiments = with_enough(experiments, plan.baseline, plan.comparison, plan.precision)
-    selected = {(e.mode, e.experiment): e.planned for e in (*experiments, *others)}
-    places = [(file.launch, selected.get((file.mode, file.experiment))) for file in found.records.values()]
+    launches = {(e.mode, e.experiment): e.planned for e in (*experiments, *others)}
+    places = [(file.launch, launches.get((file.mode, file.experiment))) for file in found.records.values()]
     return Collection(
         experiments=split(experiments),
         baseline=dict(plan.baseline),
-        comparison=comparison,
+        comparison=comparison or plan.comparison,
         precision=plan.precision,
         slo=plan.slo,
         skipped=tuple(plan.skipped),
@@ -93,14 +97,62 @@ def collect(results: Path, plan: PlanFile | None, comparison: ComparisonSettings
     )
 
 
-def _timed(results: Path, fields: Mapping[str, Any]) -> TimedExperiment:
+def _selected(results: Path, found: ResultsListing, plan: PlanFile | None) -> list[Selected[Launched]]:
+    """Return the experiments that `plan` selects, in its order; without a plan all of them, sorted by their names."""
+    records, failures = (
+        grouped(((file.mode, file.experiment), file) for file in files.values())
+        for files in (found.records, found.failures)
+    )
+
+    def outcome(place: tuple[str, str], planned: int | None) -> dict[str, Any]:
+        return _outcome(results, records.get(place, []), failures.get(place, []), planned)
+
+    if plan is not None:
+        return [
+            _experiment(
+                results,
+                planned.model_dump(exclude={"launches", "weights", "devices"}),
+                outcome((planned.mode, planned.experiment), planned.launches),
+            )
+            for planned in plan.experiments
+        ]
+    every = [
+        _experiment(results, _names_found(results, *place, became["records"]), became)
+        for place in records.keys() | failures.keys()
+        for became in [outcome(place, None)]
+    ]
+    return sorted(every, key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.setting, e.experiment))
+
+
+def _experiment(results: Path, names: Mapping[str, Any], became: Mapping[str, Any]) -> Selected[Launched]:
+    if not mode_of(names["mode"]).generates:
+        return Selected(**names, **became)
     side_files = {
         record.launch: SideFile(
-            sequences_path(record_path(results, fields["mode"], fields["experiment"], record.launch)), record
+            sequences_path(record_path(results, names["mode"], names["experiment"], record.launch)), record
         )
-        for record in fields["records"]
+        for record in became["records"]
     }
-    return TimedExperiment(**fields, side_files=side_files)
+    return TimedExperiment(**names, **became, side_files=side_files)
+
+
+def _outcome(
+    results: Path, records: Sequence[FoundFile], failures: Sequence[FoundFile], planned: int | None
+) -> dict[str, Any]:
+    """Return the fields of an experiment about its launches; with a plan, only the `planned` launches are read."""
+    if planned is not None:
+        records, failures = ([file for file in files if file.launch < planned] for files in (records, failures))
+    read, damaged = _read(results, records)
+    settled = {record.launch for record in read} | {each.launch for each in damaged}
+    failed, unreadable = _usable([file for file in failures if file.launch not in settled], partial(_failure, results))
+    settled |= {failure.launch for failure in failed} | {each.launch for each in unreadable}
+    return {
+        "planned": planned,
+        "records": with_one_model(read),
+        "failures": tuple(failed),
+        "missing": tuple(launch for launch in range(planned or 0) if launch not in settled),
+        "damaged": (*damaged, *unreadable),
+    }
 
 
 def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Iterator[Record]:
@@ -109,7 +161,7 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
     Unusable records are left out.
     """
     there = {(e.mode, e.experiment, record.launch) for e in experiments for record in e.records}
-    damaged = {(e.mode, e.experiment, each.launch) for e in experiments for each in e.damaged}
+    there |= {(e.mode, e.experiment, each.launch) for e in experiments for each in e.damaged}
     wanted = dict.fromkeys(
         (experiment.mode, member.partition("/")[2], record.launch)
         for experiment in experiments
@@ -118,64 +170,13 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
         for member in record.block.members
         if member.partition("/")[0] == experiment.mode
     )
-    for mate in wanted:
-        if mate in there or mate in damaged:
-            continue
-        mode, name, launch = mate
-        path = record_path(results, mode, name, launch)
+    for mode, name, launch in (mate for mate in wanted if mate not in there):
         # OSError: the file is missing, or its folder is not readable.
         with contextlib.suppress(UserError, OSError):
-            stat = path.stat()
-            file = FoundFile(mode, name, launch, RECORD, stat.st_size, stat.st_mtime_ns)
-            record = _checked(path, file, read_launched(path, mode))
+            stat = record_path(results, mode, name, launch).stat()
+            record = _record(results, FoundFile(mode, name, launch, RECORD, stat.st_size, stat.st_mtime_ns))
             if isinstance(record, Record):
                 yield record
-
-
-def _planned(
-    results: Path, planned: PlannedExperiment, records: Sequence[FoundFile], failures: Sequence[FoundFile]
-) -> dict[str, Any]:
-    """Return the fields of a planned experiment; only its planned launches are read."""
-    wanted = range(planned.launches)
-    became = _became(results, *([file for file in files if file.launch in wanted] for files in (records, failures)))
-    settled = {each.launch for outcomes in became.values() for each in outcomes}
-    names = planned.model_dump(exclude={"launches", "weights", "devices"})
-    missing = tuple(launch for launch in wanted if launch not in settled)
-    return {**names, **became, "planned": planned.launches, "missing": missing}
-
-
-def _became(results: Path, records: Iterable[FoundFile], failures: Iterable[FoundFile]) -> dict[str, tuple[Any, ...]]:
-    read, damaged = _read(results, records)
-    settled = {record.launch for record in read} | {each.launch for each in damaged}
-    unsettled, unreadable = _read_failures(results, failures, settled)
-    return {"records": with_one_model(read), "failures": unsettled, "damaged": (*damaged, *unreadable)}
-
-
-def _collect_all(results: Path, found: ResultsListing, comparison: ComparisonSettings) -> Collection:
-    records, failures = _by_experiment(found.records.values()), _by_experiment(found.failures.values())
-    experiments: list[TimedExperiment] = []
-    others: list[Selected[Launched]] = []
-    for place in sorted(records.keys() | failures.keys()):
-        became = _became(results, records.get(place, []), failures.get(place, []))
-        names = _names_found(results, *place, became["records"])
-        fields: dict[str, Any] = {**names, **became, "planned": None, "missing": ()}
-        if mode_of(place[0]).generates:
-            experiments.append(_timed(results, fields))
-        else:
-            others.append(Selected(**fields))
-    for each in (experiments, others):
-        each.sort(key=lambda e: (e.mode, e.platform, e.model, e.workload, e.quant, e.setting, e.experiment))
-    return Collection(
-        split(with_blocks_decided(experiments, _block_mates(results, experiments))),
-        dict(DEFAULT_BASELINE),
-        comparison,
-        None,
-        (),
-        False,
-        0,
-        0,
-        others=tuple(others),
-    )
 
 
 def _names_found(results: Path, mode: str, experiment: str, records: Sequence[Launched]) -> dict[str, str]:
@@ -194,32 +195,34 @@ def _spec(path: Path) -> Spec | None:
         return None
 
 
-def _by_experiment(files: Iterable[FoundFile]) -> dict[tuple[str, str], list[FoundFile]]:
-    return grouped(((file.mode, file.experiment), file) for file in files)
-
-
-def _read(results: Path, files: Iterable[FoundFile]) -> tuple[tuple[Launched, ...], tuple[Damaged, ...]]:
-    """Return the usable and the damaged records among `files`, which are of one experiment."""
-    records: list[Launched] = []
-    damaged: list[Damaged] = []
+def _usable(files: Iterable[FoundFile], read: Callable[[FoundFile], _Content]) -> tuple[list[_Content], list[Damaged]]:
+    """Return the contents of `files` that `read` accepts, and the others with their errors."""
+    found, damaged = [], []
     for file in files:
-        path = results / file.path
         try:
-            records.append(_checked(path, file, read_launched(path, file.mode)))
+            found.append(read(file))
         except UserError as error:
             damaged.append(Damaged(file.launch, error))
+    return found, damaged
+
+
+def _read(results: Path, files: Iterable[FoundFile]) -> tuple[list[Launched], list[Damaged]]:
+    """Return the usable and the damaged records among `files`, which are of one experiment."""
+    records, damaged = _usable(files, partial(_record, results))
     copies = list(_copies(results, records))
     refused = {copy.launch for copy in copies}
     damaged = sorted([*damaged, *copies], key=lambda each: each.launch)
-    return tuple(record for record in records if record.launch not in refused), tuple(damaged)
+    return [record for record in records if record.launch not in refused], damaged
 
 
-def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
-    """Return `record`, read from `path`.
+def _record(results: Path, file: FoundFile) -> Launched:
+    """Return the record in `file`.
 
     Raises:
-        UserError: the file is in the wrong place, or has no measured iterations.
+        UserError: it is damaged, in the wrong place, or has no measured iterations.
     """
+    path = results / file.path
+    record = read_launched(path, file.mode)
     _must_match(path, "spec.mode", record.spec.mode, file.mode)
     _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
     _must_match(path, "launch", record.launch, file.launch)
@@ -227,6 +230,14 @@ def _checked(path: Path, file: FoundFile, record: Launched) -> Launched:
     if isinstance(record, Record) and all(iteration.warmup for iteration in record.iterations):
         raise UserError(f"{path}: iterations: all are warm-up, none was measured", RECORD_REMEDY)
     return record
+
+
+def _failure(results: Path, file: FoundFile) -> Failure:
+    path = results / FAILURES / file.path
+    failure = read_failure(path)
+    _must_match(path, "experiment", failure.experiment, file.experiment)
+    _must_match(path, "launch", failure.launch, file.launch)
+    return failure
 
 
 def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
@@ -242,25 +253,6 @@ def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
             others = ", ".join(str(other) for other in paths if other != path)
             problem = f"{path}: holds the same launch as {others}, with all its times"
             yield Damaged(record.launch, UserError(problem, "delete the copy to have that launch measured"))
-
-
-def _read_failures(
-    results: Path, files: Iterable[FoundFile], settled: set[int]
-) -> tuple[tuple[Failure, ...], tuple[Damaged, ...]]:
-    failures: list[Failure] = []
-    damaged: list[Damaged] = []
-    for file in files:
-        if file.launch in settled:
-            continue
-        path = results / FAILURES / file.path
-        try:
-            failure = read_failure(path)
-            _must_match(path, "experiment", failure.experiment, file.experiment)
-            _must_match(path, "launch", failure.launch, file.launch)
-            failures.append(failure)
-        except UserError as error:
-            damaged.append(Damaged(file.launch, error))
-    return tuple(failures), tuple(damaged)
 
 
 def _must_match(path: Path, field: str, inside: str | int, place: str | int) -> None:
