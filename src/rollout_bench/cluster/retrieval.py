@@ -17,16 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from rollout_bench.contracts.inside import Drift, Profile
-from rollout_bench.contracts.messages import Messages
 from rollout_bench.contracts.modes import MODES, TRACES
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.side_files import read_messages, read_scores, read_sequences
+from rollout_bench.contracts.side_files import read_scores, read_sequences
 from rollout_bench.contracts.store import (
     FAILURES,
     FoundFile,
     failure_path,
     find_results,
-    messages_path,
     read_failure,
     read_launched,
     scores_path,
@@ -137,13 +135,10 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
     return done
 
 
-def _check_side_files(copied: Path, record: Record | Messages | Drift) -> None:
+def _check_side_files(copied: Path, record: Record | Drift) -> None:
     try:
         if isinstance(record, Drift):
             read_scores(scores_path(copied), record)
-            return
-        if isinstance(record, Messages):
-            read_messages(messages_path(copied), record)
             return
         read_sequences(sequences_path(copied), record)
     except UserError as error:
@@ -160,7 +155,7 @@ def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Pa
     record = read_launched(copied, file.mode)
     _check_place(copied, file, (record.spec.mode, record.spec.experiment(), record.launch))
     _copy_beside(source, file, copies, done)
-    if isinstance(record, Record | Messages | Drift):
+    if isinstance(record, Record | Drift):
         _check_side_files(copied, record)
     if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
         raise UserError(f"{traces_path(copied)}: a trace in the record is missing", _AGAIN)

@@ -18,9 +18,6 @@ from rollout_bench.contracts.record import Launched, Record
 SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
 """Endings of names beside a record: a side file with a row per sequence, and a folder of traces."""
 
-MESSAGE_ROWS = ".messages.jsonl.gz"
-"""Ending of a side file with a row per message."""
-
 SCORE_ROWS = ".scores.jsonl.gz"
 """Ending of a side file with a row per scored sequence."""
 
@@ -208,10 +205,10 @@ PROFILE = Mode(
 )
 MESSAGES = Mode(
     name="messages",
-    title="the messages between front end, engine core and workers",
+    title="the messages between engine core and workers",
     worker=f"{_WORKERS}.message_passes:measure",
     record=Messages,
-    side_files=(MESSAGE_ROWS,),
+    side_files=(),
     generates=False,
     has_loads=False,
     passes="once",

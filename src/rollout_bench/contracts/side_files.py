@@ -16,14 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.messages import MessageRow, Messages
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 
 _Row = TypeVar("_Row", bound=Strict)
 _ROWS = TypeAdapter(list[SequenceRow])
-_MESSAGES = TypeAdapter(list[MessageRow])
 _SCORES = TypeAdapter(list[ScoredRow])
 
 REMEDY = "restore it, or delete it: the launch then counts without it"
@@ -77,22 +75,6 @@ def _rows_of(iteration: Iteration) -> int:
     return iteration.sequences + (iteration.failed or 0) + (iteration.incomplete or 0)
 
 
-def read_messages(path: Path, record: Messages) -> list[MessageRow]:
-    """Return the rows of the side file at `path`, which belongs to `record`; errors are as in `read_sequences`."""
-    with _needed_by_its_record():
-        rows = _read(path, _MESSAGES, MessageRow, record.messages, LINE_BYTES)
-        if len(rows) != record.messages:
-            raise UserError(f"{path}: has {len(rows)} of {record.messages} rows", REMEDY)
-        _check_written_with(path, record)
-        steps = Counter((step.look, step.batch) for step in record.steps)
-        stray = next((n for n, row in enumerate(rows, 1) if row.step >= steps[row.look, row.batch]), None)
-        if stray is not None:
-            row = rows[stray - 1]
-            problem = f"line {stray}: is of step {row.step} of batch {row.batch}, {row.look}, which the record lacks"
-            raise UserError(f"{path}: {problem}", REMEDY)
-    return rows
-
-
 def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
     """Return the rows of the side file at `path`, which belongs to `record`; errors are as in `read_sequences`."""
     drift = record.spec.drift
@@ -143,7 +125,7 @@ class _DamagedRowError(Exception):
     """A problem of a side file."""
 
 
-def _check_written_with(path: Path, record: Record | Messages | Drift) -> None:
+def _check_written_with(path: Path, record: Record | Drift) -> None:
     known = (record.side_files_sha256 or {}).get(path.name)
     if known is None:
         return

@@ -17,8 +17,7 @@ from typing import Any, Final, TypeVar
 
 from rollout_bench.contracts.inside import Drift, ScoredRow
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.messages import MessageRow, Messages
-from rollout_bench.contracts.modes import MESSAGE_ROWS, SCORE_ROWS, SEQUENCES, TRACES, mode_of
+from rollout_bench.contracts.modes import SCORE_ROWS, SEQUENCES, TRACES, mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow
 from rollout_bench.contracts.side_files import write_rows
 from rollout_bench.contracts.spec import MEASUREMENT_VERSION, Spec
@@ -87,11 +86,6 @@ def traces_path(record: Path) -> Path:
     return record.with_suffix(TRACES)
 
 
-def messages_path(record: Path) -> Path:
-    """Return the side file of `record` with a row for each message."""
-    return record.with_suffix(MESSAGE_ROWS)
-
-
 def scores_path(record: Path) -> Path:
     """Return the side file of `record` with a row for each sequence that was scored."""
     return record.with_suffix(SCORE_ROWS)
@@ -109,12 +103,6 @@ def reference_path(record: Path, spec: Spec) -> Path | None:
 def write_record(path: Path, record: Record, sequences: Iterable[SequenceRow]) -> None:
     """Write the side file, then the record, both atomically, so that a record always has its side file."""
     sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
-    write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
-
-
-def write_messages(path: Path, record: Messages, rows: Iterable[MessageRow]) -> None:
-    """Write the side file, then the record, both atomically."""
-    sums = {messages_path(path).name: write_rows(messages_path(path), rows)}
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 

@@ -10,28 +10,12 @@ import importlib.util
 from pathlib import Path
 
 PLACES: dict[str, dict[str, frozenset[str]]] = {
-    "distributed/device_communicators/shm_broadcast.py": {
-        "MessageQueue": frozenset({"enqueue", "dequeue", "acquire_write", "acquire_read", "create_from_handle"}),
-    },
-    "v1/executor/multiproc_executor.py": {
-        "MultiprocExecutor": frozenset({"_init_executor", "collective_rpc"}),
-        "MessageQueue": frozenset(),
-    },
-    "v1/serial_utils.py": {
-        "MsgpackEncoder": frozenset({"encode", "encode_into"}),
-        "MsgpackDecoder": frozenset({"decode"}),
-    },
+    "v1/executor/multiproc_executor.py": {"MultiprocExecutor": frozenset({"_init_executor", "collective_rpc"})},
     "v1/engine/core.py": {
-        "EngineCoreProc": frozenset({"process_input_sockets", "process_output_sockets", "pause_scheduler"}),
+        "EngineCoreProc": frozenset({"pause_scheduler"}),
         "EngineCore": frozenset({"collective_rpc", "resume_scheduler"}),
-        "MsgpackEncoder": frozenset(),
-        "MsgpackDecoder": frozenset(),
     },
-    "v1/engine/core_client.py": {"SyncMPClient": frozenset({"call_utility", "_send_input"})},
-    "v1/engine/__init__.py": {
-        "EngineCoreRequest": frozenset({"request_id", "prompt_token_ids", "sampling_params"}),
-        "EngineCoreOutputs": frozenset({"timestamp", "outputs"}),
-    },
+    "v1/engine/core_client.py": {"SyncMPClient": frozenset({"call_utility"})},
     "v1/core/sched/scheduler.py": {"Scheduler": frozenset({"schedule", "update_from_output"})},
     "v1/core/sched/output.py": {
         "SchedulerOutput": frozenset({"scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens"}),

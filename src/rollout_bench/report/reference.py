@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform
-from rollout_bench.contracts.messages import MessageRow
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
 from rollout_bench.numbers.registry import NUMBERS
@@ -52,7 +51,6 @@ def records_table() -> str:
         ("launch-<i>.json", Record),
         *((f"launch-<i>.json of {mode.name}", mode.record) for mode in MODES.values()),
         ("launch-<i>.sequences.jsonl.gz", SequenceRow),
-        ("launch-<i>.messages.jsonl.gz", MessageRow),
         ("launch-<i>.scores.jsonl.gz", ScoredRow),
         ("results/failures/<mode>/<experiment>/launch-<i>.json", Failure),
     ]

@@ -35,7 +35,7 @@ from rollout_bench.commands import export
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Flag
-from rollout_bench.contracts.store import record_path, write_messages
+from rollout_bench.contracts.store import record_path, write_launched
 from rollout_bench.core.errors import LEFT_OUT_STATUS
 from rollout_bench.exchange import report_files
 from rollout_bench.exchange.performance import statistics_of
@@ -157,8 +157,8 @@ def test_launches_that_are_no_results_are_named_and_not_written(tmp_path: Path) 
     spec = make_spec()
     records = [make_record(spec, 0, flags=[WARNED]), make_record(spec, 1, flags=[INVALID])]
     save(tmp_path / "results", *records, make_failure(spec, 2))
-    alone, rows = make_messages(make_messages_spec())
-    write_messages(record_path(tmp_path / "results", "messages", alone.experiment, 0), alone, rows)
+    alone = make_messages(make_messages_spec())
+    write_launched(record_path(tmp_path / "results", "messages", alone.experiment, 0), alone)
     done = exported(tmp_path)
     assert done.returncode == 0
     place = f"offline/{spec.experiment()}"

@@ -18,7 +18,7 @@ from rollout_bench.analysis.timed.rows import Row
 class Looked:
     """Findings inside the engine; fields are empty if the mode was not measured.
 
-    `problems` are messages about unreadable profiles and side files. `left_out` are the experiments without a valid
+    `problems` are messages about unreadable profiles. `left_out` are the experiments without a valid
     launch; none of their measurements are used. `rows` are the timed experiments.
     """
 
@@ -38,11 +38,10 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
     inside = chosen(collection.others)
     read = read_profiled(results, inside, collection)
     profiles = profile_report(read.profiled, read.left_out)
-    messages, damaged = message_runs(results, inside)
     return Looked(
         profiles=profiles,
-        problems=(*read.problems, *damaged),
-        messages=tuple(messages),
+        problems=read.problems,
+        messages=tuple(message_runs(inside)),
         drift=drift_report(results, inside, settings.confidence),
         left_out=tuple(each for each in inside if each.reason),
         rows=tuple(rows),

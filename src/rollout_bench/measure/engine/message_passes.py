@@ -1,20 +1,19 @@
-"""Messages mode in the engine process: passes with fixed batches whose messages are timed, then analysed."""
+"""Messages mode in the engine process: passes with fixed batches, timed first, then with their messages."""
 
 from __future__ import annotations
 
 import gc
+import pickle
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any, get_args
 
+from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.messages import Look, MessageStep, ProbeCost, ProbeUse
+from rollout_bench.contracts.messages import Look, MessageStep, Way
 from rollout_bench.contracts.record import Flag
-from rollout_bench.core.message_places import REMEDY, sentence
-from rollout_bench.core.numbers import brief
-from rollout_bench.measure.engine.message_contents import Contents
-from rollout_bench.measure.engine.message_rows import NotedPass, rows_of, steps_of
+from rollout_bench.measure.engine.message_contents import Wire, message_of
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     IterationEnds,
@@ -26,37 +25,18 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.probes.message_notes import BEGIN, END, HERE, now
-from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.workloads.requests import Request, Source
 
 EXECUTOR = "rollout_bench.measure.probes.message_probes.MessagesExecutor"
-EXTENSION = "rollout_bench.measure.probes.message_probes.MessageLooks"
-
-FRONT_END_FILE = "front-end.pickle"
-
-MOST_SHARE = 0.01
-"""Largest share of a step that the probes may take."""
-
-ROOM = 8
-"""Messages reserved for each expected step and sequence, several times the number that is sent."""
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
-    """Do `job`: send each event, and wait for the order before each pass.
-
-    Raises:
-        ServingFailed: if this vLLM sends its messages in another way.
-    """
+    """Do `job`: send each event, and wait for the order before each pass."""
     spec, settings = job.spec, job.spec.messages
     assert settings is not None, "a messages spec says what is looked at"
-    engine = loaded(job, tell, distributed_executor_backend=EXECUTOR, worker_extension_cls=EXTENSION)
-    from rollout_bench.measure.probes.message_probes import note_front_end, pickled_bytes, probe_costs
+    engine = loaded(job, tell, distributed_executor_backend=EXECUTOR)
+    from rollout_bench.measure.probes.message_probes import pickled_bytes
 
-    client = engine.llm.llm_engine.engine_core
-    if not hasattr(client, "encoder") or not hasattr(client, "decoder"):
-        raise ServingFailed("messages_moved", sentence([f"{type(client).__name__}.encoder"]), REMEDY)
-    note_front_end(client)
     tokens = min(settings.steps, longest(spec.workload.output_tokens))
     passes = Passes(engine, source_of(job, engine.vocabulary), job.launch, tokens, wait)
     tell(PhaseBegins(phase="warmup"))
@@ -65,37 +45,28 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             passes.run(batch, "times")
             tell(IterationEnds())
             tell(StepsDone(steps=[]))
-    cost = ProbeCost(**probe_costs())
     tell(PhaseBegins(phase="measuring"))
     for batch in settings.batches:
         for look in ("times", "contents"):
-            noted = passes.run(batch, look)
+            steps = passes.run(batch, look)
             tell(IterationEnds())
-            steps = steps_of(noted)
-            use = probe_use(batch, noted.calls(), cost, steps) if look == "times" else None
-            rows = rows_of(noted, None if look == "times" else Contents())
-            flags = [*cost_flags(use, steps), *batch_flags(batch, steps)] if use is not None else []
-            tell(MessagesSeen(steps=steps, rows=rows, probes=use, flags=flags))
-    tell(
-        MessageFacts(
-            async_scheduling=noted.core["async_scheduling"],
-            ring_bytes=noted.core["ring_bytes"],
-            pickled_bytes=pickled_bytes(),
-            probe=cost,
-        )
-    )
+            tell(MessagesSeen(steps=steps, flags=batch_flags(batch, steps) if look == "times" else []))
+    tell(MessageFacts(async_scheduling=passes.async_scheduling, pickled_bytes=pickled_bytes()))
 
 
 class Passes:
     """Runs passes of the workload with a given number of simultaneous sequences.
 
     Args:
-        engine: a loaded engine with our executor and a probed front end.
+        engine: a loaded engine with our executor.
         source: makes the requests.
         launch: index of the launch.
         tokens: number of tokens that each sequence generates.
         wait: called when everything is ready for a pass.
     """
+
+    async_scheduling = False
+    """Whether the engine schedules a step before the previous one has ended; known after a pass."""
 
     def __init__(self, engine: LoadedEngine, source: Source, launch: int, tokens: int, wait: Wait) -> None:
         self._engine = engine
@@ -105,33 +76,34 @@ class Passes:
         self._wait = wait
         self._names = 0
 
-    def run(self, batch: int, look: Look) -> NotedPass:
-        """Run a pass of `batch` sequences that the engine receives together; return the recorded messages.
+    def run(self, batch: int, look: Look) -> list[MessageStep]:
+        """Run a pass of `batch` sequences that the engine receives together; return its steps.
 
         All passes of a batch size have the same prompts.
         """
+        from rollout_bench.measure.probes.message_probes import BEGIN, END
+
         llm, core = self._engine.llm, self._engine.llm.llm_engine.engine_core
         asked = self._sequences(batch)
         sampling = self._engine.sampling_of([self._tokens], single=True)
-        room = ROOM * (self._tokens + batch) + sum(len(request.prompt_token_ids) for request in asked) // 64
         self._engine.reset_prefix_cache()
         # Otherwise the first step would have a random number of sequences: those that arrived before it.
         core.call_utility("pause_scheduler", "keep", False)
         gc.collect()
         with tempfile.TemporaryDirectory() as folder:
-            llm.collective_rpc(BEGIN, args=(look, room))
-            HERE.begin(look, room)
+            path = Path(folder) / "steps.pickle"
+            llm.collective_rpc(BEGIN, args=(look,))
             self._wait()
-            began = now()
             for request in asked:
                 name, self._names = f"pass-{self._names}", self._names + 1
                 llm.llm_engine.add_request(name, {"prompt_token_ids": request.prompt_token_ids}, sampling)
             core.call_utility("resume_scheduler")
             while llm.llm_engine.has_unfinished_requests():
                 llm.llm_engine.step()
-            HERE.end(Path(folder) / FRONT_END_FILE)
-            llm.collective_rpc(END, args=(folder,))
-            return NotedPass.read(look, batch, began, Path(folder), FRONT_END_FILE)
+            llm.collective_rpc(END, args=(str(path),))
+            noted = pickle.loads(path.read_bytes())
+        self.async_scheduling = noted["async_scheduling"]
+        return list(steps_of(noted["steps"], look, batch))
 
     def _sequences(self, batch: int) -> list[Request]:
         found: list[Request] = []
@@ -142,22 +114,28 @@ class Passes:
         return found[:batch]
 
 
-def probe_use(batch: int, calls: dict[str, int], cost: ProbeCost, steps: Sequence[MessageStep]) -> ProbeUse:
-    """Return the time that the probes took in a pass, from the number of calls of each probe."""
-    cost_s = sum(count * float(getattr(cost, name)) for name, count in calls.items())
-    return ProbeUse(batch=batch, cost_s=cost_s, share=cost_s / sum(step.elapsed_s for step in steps))
+def steps_of(noted: Sequence[dict[str, Any]], look: Look, batch: int) -> Iterator[MessageStep]:
+    """Yield the steps of a pass from the engine core's notes."""
+    from rollout_bench.measure.probes.message_probes import pickled
 
-
-def cost_flags(use: ProbeUse, steps: Sequence[MessageStep]) -> list[Flag]:
-    """Return a flag if the probes took more than `MOST_SHARE` of a step."""
-    if use.share <= MOST_SHARE:
-        return []
-    each_ms = 1000 * median(step.elapsed_s for step in steps)
-    sentence = (
-        f"Looking at the messages of {use.batch} sequences took {100 * use.share:.1f} % of a step of "
-        f"{brief(each_ms, 2)} ms, more than {100 * MOST_SHARE:.0f} %: their times are too long by as much."
-    )
-    return [Flag(code="probe_cost", severity="warning", sentence=sentence)]
+    ended_ns, before = 0, dict[Way, Wire]()
+    for index, step in enumerate(noted):
+        prefill, sequences = step["prefill"], step["sequences"]
+        phase: Phase = "decode" if not prefill else "prefill" if prefill >= sequences else "mixed"
+        messages = {way: message_of(step[way], before.get(way), pickled) for way in get_args(Way) if way in step}
+        yield MessageStep(
+            look=look,
+            batch=batch,
+            index=index,
+            phase=phase,
+            tokens=step["tokens"],
+            sequences=sequences,
+            new_requests=step["new_requests"],
+            new_prompt_tokens=step["new_prompt_tokens"],
+            elapsed_s=(step["ended_ns"] - max(step["began_ns"], ended_ns)) / 1e9,
+            **messages,
+        )
+        ended_ns, before = step["ended_ns"], {way: step[way] for way in messages}
 
 
 def batch_flags(batch: int, steps: Sequence[MessageStep]) -> list[Flag]:

@@ -16,7 +16,7 @@ from rollout_bench.contracts.inside import (
     Step,
     TraceFile,
 )
-from rollout_bench.contracts.messages import MessageRow, MessageStep, ProbeCost, ProbeUse
+from rollout_bench.contracts.messages import MessageStep
 from rollout_bench.contracts.record import (
     EngineFacts,
     Environment,
@@ -123,8 +123,6 @@ class MessagesSeen(Strict):
 
     event: Literal["messages_seen"] = "messages_seen"
     steps: list[MessageStep]
-    rows: list[MessageRow]
-    probes: ProbeUse | None = Field(description="Time that the probes took. Null in a pass that records contents.")
     flags: list[Flag]
 
 
@@ -133,9 +131,7 @@ class MessageFacts(Strict):
 
     event: Literal["message_facts"] = "message_facts"
     async_scheduling: bool
-    ring_bytes: int
     pickled_bytes: dict[str, int]
-    probe: ProbeCost
 
 
 class SequencesScored(Strict):

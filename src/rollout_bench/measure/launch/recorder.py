@@ -17,7 +17,7 @@ from rollout_bench.contracts.inside import (
     Step,
     TraceFile,
 )
-from rollout_bench.contracts.messages import MessageRow, Messages, MessageStep, ProbeUse
+from rollout_bench.contracts.messages import Messages, MessageStep
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
     Block,
@@ -34,12 +34,10 @@ from rollout_bench.contracts.record import (
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, tensor_parallel_size
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.contracts.store import (
-    messages_path,
     scores_path,
     sequences_path,
     traces_path,
     write_launched,
-    write_messages,
     write_record,
     write_scores,
 )
@@ -406,8 +404,6 @@ class MessagesCollecting(InsideCollecting):
         super().__init__(spec, launch, progress, surroundings)
         self._facts: MessageFacts | None = None
         self._steps: list[MessageStep] = []
-        self._rows: list[MessageRow] = []
-        self._probes: list[ProbeUse] = []
 
     def take(self, event: Event) -> None:
         """Process one event."""
@@ -415,26 +411,16 @@ class MessagesCollecting(InsideCollecting):
         if isinstance(event, MessageFacts):
             self._facts = event
         elif isinstance(event, MessagesSeen):
-            self.read_surroundings(counts=event.probes is not None)
+            self.read_surroundings(counts=event.steps[0].look == "times")
             self._steps += event.steps
-            self._rows += event.rows
             self.flags += event.flags
-            self._probes += [] if event.probes is None else [event.probes]
             self.progress.messages(event.steps)
 
     def write(self, log: str, path: Path) -> None:
-        """Write the record to `path` and its side file beside it; `log` is the engine's output."""
+        """Write the record to `path`; `log` is the engine's output."""
         assert self._facts is not None, "the engine was done before it had looked at anything"
-        record = Messages(
-            **self.looked_inside(log),
-            **self._facts.model_dump(exclude={"event"}),
-            steps=self._steps,
-            probes=self._probes,
-            messages_file=messages_path(path).name,
-            messages=len(self._rows),
-            side_files_sha256={},
-        )
-        write_messages(path, record, self._rows)
+        facts = self._facts.model_dump(exclude={"event"})
+        write_launched(path, Messages(**self.looked_inside(log), **facts, steps=self._steps))
 
 
 class DriftCollecting(Collecting):

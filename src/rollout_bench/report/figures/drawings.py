@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.cycles.placed_costs import typical_step
-from rollout_bench.analysis.inside.message_links import sent_bytes
-from rollout_bench.analysis.inside.message_shares import run_shares
+from rollout_bench.analysis.inside.message_links import message_of, step_shares
 from rollout_bench.analysis.inside.profiles import CATEGORIES, PHASES
 from rollout_bench.analysis.starts.start_costs import phases_of
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -17,7 +16,6 @@ from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.cycles import PartName
 from rollout_bench.contracts.load import KEPT_UP
-from rollout_bench.contracts.messages import Link
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS, MetricName
@@ -25,6 +23,7 @@ from rollout_bench.numbers.startup import PHASE
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.tables.drift_tables import scored_text
+from rollout_bench.report.tables.message_tables import WAYS
 from rollout_bench.report.tables.profile_tables import category_word
 
 PARTS: Mapping[str, tuple[PartName, ...]] = {
@@ -67,13 +66,6 @@ CATEGORY_COLOURS = dict(
 """Category of operators -> colour: Okabe and Ito's palette (2008) and tints of it."""
 
 START_COLOURS = {"own time": "#0072b2", "phases inside": "#9cc3dd", "no phase": "#d55e00"}
-
-LINKS: Mapping[Link, str] = {
-    "front_end_to_core": "front end to core",
-    "core_to_workers": "core to workers",
-    "workers_to_core": "back to core",
-    "core_to_front_end": "to front end",
-}
 
 VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown": "no verdict"}
 """Words of the verdicts for which a metric has none."""
@@ -401,50 +393,42 @@ def steps(findings: Findings) -> Chart | None:
 
 
 def messages(findings: Findings) -> Chart | None:
-    """Chart bytes of each link in each step of the largest batch: a panel for each experiment."""
+    """Chart the bytes of each step of the largest batch: a panel for each experiment."""
     runs = findings.inside.messages
     if not runs:
         return None
     panels, most = [], 0
     for run in runs:
         batch = run.batches[-1]
-        sent: dict[Link, list[tuple[float, float]]] = {link: [] for link in LINKS}
-        for step, rows in run.launches[0].steps("contents", batch):
-            for link in LINKS:
-                total = sum(sent_bytes(row) or 0 for row in rows if row.link == link)
-                sent[link] += [(step.index, total)] if total else []
-                most = max(most, total)
-        lines = [
-            Line(LINKS[link], points, dashed=link == "core_to_front_end") for link, points in sent.items() if points
-        ]
+        own = [s for s in run.launches[0].steps if (s.look, s.batch) == ("contents", batch)]
+        sent = {word: [(s.index, message_of(s, way).size_bytes) for s in own] for way, word in WAYS.items()}
+        most = max(most, *(size for points in sent.values() for _, size in points))
+        lines = [Line(word, points) for word, points in sent.items()]
         panels.append(Lines(f"{run.name}, batch {batch}", "step", "bytes", lines, log="y"))
-    title = f"Up to {most:,d} bytes of messages on a link in a step"
-    return Chart(
-        title, "", "The first launch of each experiment, at its largest batch.", panels, colours_of(LINKS.values())
-    )
+    title = f"A step sends up to {most:,d} bytes to the workers or back"
+    marks = "The first launch of each experiment, at its largest batch."
+    return Chart(title, "", marks, panels, colours_of(WAYS.values()))
 
 
 def message_shares(findings: Findings) -> Chart | None:
     """Chart the share of messages in a decode step over the batch size."""
-    found = run_shares(findings.inside.messages, findings.collection.comparison.confidence)
+    confidence = findings.collection.comparison.confidence
+    found = [(run, shares) for run in findings.inside.messages if (shares := step_shares(run, confidence))]
     if not found:
         return None
-    lines = []
-    for each in found:
-        launches = [(step.batch, [100 * one.engine for one in step.launches.values()]) for step in each.steps]
-        means = [(float(step.batch), 100 * step.estimated("engine").value) for step in each.steps]
-        front = [(float(step.batch), 100 * step.estimated("front_end").value) for step in each.steps]
-        band = [(float(batch), min(shares), max(shares)) for batch, shares in launches]
-        lines += [Line(each.run.name, means, band), Line(each.run.name, front, dashed=True)]
-    batches = sorted({float(step.batch) for each in found for step in each.steps})
-    shares = [y for line in lines if not line.dashed for _, y in line.points]
-    marks = (
-        "Lines: messages between core and workers, mean over launches. Bands: from the lowest launch to the highest. "
-        "Dotted: messages of the front end, for which a step does not wait."
-    )
+    lines = [
+        Line(
+            run.name,
+            [(float(share.batch), 100 * share.value) for share in shares],
+            [(float(share.batch), 100 * min(share.launches), 100 * max(share.launches)) for share in shares],
+        )
+        for run, shares in found
+    ]
+    batches = sorted({float(share.batch) for _, shares in found for share in shares})
+    marks = "Line: pickling and unpickling, mean over launches. Band: from the lowest launch to the highest."
     panel = Lines("", "sequences at once", "% of a decode step", lines, batches, "x")
-    title = f"Messages take {_range(shares, 2)} % of a decode step"
-    return Chart(title, "", marks, [panel], colours_of(each.run.name for each in found))
+    title = f"Messages take {_range([y for line in lines for _, y in line.points], 2)} % of a decode step"
+    return Chart(title, "", marks, [panel], colours_of(run.name for run, _ in found))
 
 
 def drift(findings: Findings) -> Chart | None:
