@@ -44,9 +44,9 @@ def columns_of_cycle(iteration: Iteration, transition: Transition) -> dict[str, 
     }
 
 
-def _update(name: str, unit: str, header: str, definition: str, factor: float = 1e3) -> Number:
+def _update(name: str, unit: str, header: str, definition: str, factor: float = 1e3, digits: int = 3) -> Number:
     name = f"update_{name}"
-    return Number(name, unit, header, definition, top=name, mode="cycle", table=UPDATE, factor=factor, digits=3)
+    return Number(name, unit, header, definition, top=name, mode="cycle", table=UPDATE, factor=factor, digits=digits)
 
 
 def _memory(name: str, header: str, definition: str) -> Number:
@@ -113,7 +113,7 @@ CYCLE = (
         "Size of the trainer's tensors, in megabytes (10^6 bytes); empty if vLLM reads a checkpoint.",
         1e-6,
     ),
-    _update("buckets", "", "buckets", "Number of pieces in which the trainer hands over its tensors.", 1),
+    _update("buckets", "", "buckets", "Number of pieces in which the trainer hands over its tensors.", 1, 0),
     *(
         _memory(f"device_free_{when}_bytes", f"device free{word} GiB", f"Least free memory of a device, {text}.")
         for when, (word, text) in _LOOKS.items()

@@ -14,7 +14,7 @@ from synthetic_records import make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import Record
+from rollout_bench.contracts.record import DeviceUse, Record
 from rollout_bench.numbers.generation import THROUGHPUT
 from rollout_bench.numbers.number import Number
 from rollout_bench.numbers.registry import COMPARED, NUMBERS
@@ -101,3 +101,13 @@ def test_an_added_number_is_in_every_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert added.header in [column.header for column in summary.views.tables[0].columns]
     assert added.definition in summary.markdown
     assert added.name in [number["name"] for number in json.loads(summary.explored)["numbers"]]
+
+
+def test_energy_of_one_side_alone_is_shown_without_a_verdict(tmp_path: Path) -> None:
+    use = DeviceUse(device="0", energy_j=100.0, window_s=1.0, power_limit_w=700)
+    baseline, other = make_record(), make_record(make_spec(quant="w8a8"))
+    read = [iteration.model_copy(update={"devices": [use]}) for iteration in baseline.iterations]
+    save(tmp_path, baseline.model_copy(update={"iterations": read}), other)
+    summary = summary_of(tmp_path, collect(tmp_path, make_plan([baseline.spec, other.spec], 1)), drawn=True)
+    (energy,) = [view for view in summary.views.tables if view.title.startswith("Energy")]
+    assert [line[1] for line in energy.cells] == [NUMBERS["energy_j_per_token"].text(200 / 2048), "-"]

@@ -159,7 +159,7 @@ def rows_of(collection: Collection) -> list[Row]:
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
         measured = _marked(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
-    metrics = [_metrics_of(e, measured[e.place], collection.comparison) for e in experiments]
+    metrics = _metrics_of(experiments, measured, collection.comparison)
     compared: dict[MetricName, list[Comparison | None]] = {
         metric: _judged(
             [
@@ -189,11 +189,18 @@ def rows_of(collection: Collection) -> list[Row]:
 
 
 def _metrics_of(
-    experiment: TimedExperiment, launches: Sequence[LaunchMeasures], settings: ComparisonSettings
-) -> list[MetricName]:
-    wanted = settings.metrics_of(experiment.mode)
-    known = any(ENERGY_COMPARED[0] in launch.values for launch in launches if launch.valid)
-    return [*wanted, *(metric for metric in ENERGY_COMPARED if known and metric not in wanted)]
+    experiments: Sequence[TimedExperiment], measured: Measured, settings: ComparisonSettings
+) -> list[list[MetricName]]:
+    """Return the compared metrics of each experiment; all of a mode have the same."""
+    known = {
+        e.mode
+        for e in experiments
+        if any(ENERGY_COMPARED[0] in each.values for each in measured[e.place] if each.valid)
+    }
+    return [
+        list(dict.fromkeys((*settings.metrics_of(e.mode), *(ENERGY_COMPARED if e.mode in known else ()))))
+        for e in experiments
+    ]
 
 
 def _measured(experiments: Sequence[TimedExperiment], collection: Collection) -> Measured:
