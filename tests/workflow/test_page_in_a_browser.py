@@ -123,6 +123,9 @@ def test_the_explorer_chooses_sorts_hides_and_links(browser: Browser, sent: Path
         assert rows.count() == 2
         assert "x" in " ".join(ratios.all_inner_texts())
         assert page.locator("#explorer circle").count() == 6
+        for number in page.locator("#explorer select[name=number] option").evaluate_all("all => all.map(o => o.value)"):
+            page.locator("#explorer select[name=number]").select_option(number)
+            assert rows.count() == 2
         page.locator("#explorer select[name=number]").select_option("startup_s")
         page.locator("#explorer th button").first.press("Enter")
         names = page.locator("#explorer tbody td:first-child").all_inner_texts()

@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14982,
+    "tests": 14985,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -24,7 +24,8 @@
   const values = (axis) => [...new Set(data.rows.map((row) => row[axis]))];
   const number = () => data.numbers.find((each) => each.name === state.number);
   const shown = (value, digits = number().digits) =>
-    value == null ? "-" : (number().factor * value).toLocaleString("en", { maximumSignificantDigits: digits });
+    value == null ? "-" : (number().factor * value).toLocaleString(
+      "en", digits ? { maximumSignificantDigits: digits } : { maximumFractionDigits: 0 });
   const nameOf = (row) => [row.label, ...axes.filter((axis) => !state[axis] && values(axis).length > 1 && axis !== "baseline")
     .map((axis) => row[axis])].join(", ");
   const ratioOf = (row) => row.compared[state.number];
