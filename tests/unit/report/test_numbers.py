@@ -12,7 +12,7 @@ import yaml
 from synthetic_cycles import cycle_record, cycle_spec
 from synthetic_drifts import SEQUENCES, TOKENS, drift_record, drift_rows, drift_spec, save_drift
 from synthetic_inside import INVALID
-from synthetic_online import make_online_spec
+from synthetic_online import make_online, make_online_spec
 from synthetic_placements import SLEEP_S, WAKE_KV_CACHE_S, WAKE_WEIGHTS_S, placed_record, placed_spec
 from synthetic_profiles import BF16, W8A8, make_profiled
 from synthetic_records import counted, make_plan, make_record, make_sequences, make_spec, save
@@ -336,3 +336,14 @@ def test_a_damaged_side_file_leaves_its_launch_out(tmp_path: Path, damage: Calla
     (reason,) = pooled.reasons
     assert reason.startswith(f"launch 0 is not among them, {path}: ")
     assert pooled.values["e2el_s"].size == 3 * 32
+
+
+def test_lengths_behind_a_server_know_their_launches(tmp_path: Path) -> None:
+    spec = make_online_spec()
+    spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"ignore_eos": False})})
+    for launch in range(2):
+        record, rows = make_online(spec, launch)
+        write_record(record_path(tmp_path, "online", record.experiment, launch), record, rows)
+    (pooled,) = pool_sequences(collect(tmp_path, None))
+    assert [set(pooled.of_launch[measure]) for measure in ("e2el_s", "output_tokens")] == [{0, 1}, {0, 1}]
+    assert pooled.of_launch["output_tokens"].size == pooled.values["output_tokens"].size

@@ -15,7 +15,7 @@ from rollout_bench.analysis.stats.percentiles import (
     spread_of_groups,
 )
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
-from rollout_bench.analysis.timed.service import Requests, pool_requests
+from rollout_bench.analysis.timed.service import LATENCIES, Requests, pool_requests
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Workload
@@ -74,11 +74,13 @@ def _pooled(experiment: TimedExperiment) -> PooledSequences:
 
 
 def _with_server(requests: Sequence[Requests], workload: Workload) -> PooledSequences:
-    values, independent = pool_requests(requests, lengths=not workload.ignore_eos)  # else lengths are as requested
-    alone = [pool_requests([each]) for each in requests]
+    lengths = not workload.ignore_eos  # else they are as requested
+    values, independent = pool_requests(requests, lengths)
+    alone = [pool_requests([each], lengths) for each in requests]
     launches = {measure: tuple((v[measure], n[measure]) for v, n in alone if measure in v) for measure in values}
     of_launch = {m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()}
-    return PooledSequences(values, independent, launches=launches, of_launch=of_launch)
+    of_latencies = {measure: launches[measure] for measure in LATENCIES if measure in launches}
+    return PooledSequences(values, independent, launches=of_latencies, of_launch=of_launch)
 
 
 def _without_server(requests: Sequence[Requests], workload: Workload) -> PooledSequences:
