@@ -39,7 +39,7 @@ def is_baseline(experiment: TimedExperiment, baseline: Mapping[str, str]) -> boo
 
 def index_by_names(experiments: Iterable[TimedExperiment]) -> dict[Place, list[TimedExperiment]]:
     """Return `experiments` by their names, for `find_baseline`."""
-    return grouped((_place(experiment), experiment) for experiment in experiments)
+    return grouped((place_of(experiment), experiment) for experiment in experiments)
 
 
 def find_baseline(
@@ -54,7 +54,7 @@ def find_baseline(
     if not baseline:
         return None, "no baseline is named"
     name = f"the baseline ({', '.join(f'{axis} {value}' for axis, value in baseline.items())})"
-    selected = index.get(_place(experiment, baseline), ())
+    selected = index.get(place_of(experiment, baseline), ())
     measured = [other for other in selected if other.records]
     if not measured:
         return None, f"{name} is not measured" if selected else f"{name} is not selected for it"
@@ -72,7 +72,8 @@ def find_baseline(
     return found[0], ""
 
 
-def _place(experiment: TimedExperiment, changes: Mapping[str, str] | None = None) -> Place:
+def place_of(experiment: TimedExperiment, changes: Mapping[str, str] | None = None) -> Place:
+    """Return mode, names and load of an experiment, with `changes` (axis -> name) applied."""
     return experiment.mode, *names_of(experiment.whole, changes), experiment.point_label
 
 
@@ -320,7 +321,7 @@ def _confounders(
     index: Mapping[Place, Sequence[TimedExperiment]],
     baseline: Mapping[str, str],
 ) -> tuple[Difference, ...]:
-    as_set = index.get(_place(experiment, {"setting": baseline["setting"]}), ()) if "setting" in baseline else ()
+    as_set = index.get(place_of(experiment, {"setting": baseline["setting"]}), ()) if "setting" in baseline else ()
     own, theirs = (valid_records(side)[0] for side in (experiment, other))
     setting = next((_spec(each) for each in as_set if each.records), None)
     resolved = (own.engine.resolved, theirs.engine.resolved)
@@ -519,7 +520,7 @@ def _across(experiments: Sequence[TimedExperiment], others: Sequence[TimedExperi
 
 
 def _names_apart(experiment: TimedExperiment, across: bool) -> Place:
-    return _place(experiment, {"platform": ""} if across else {})
+    return place_of(experiment, {"platform": ""} if across else {})
 
 
 def _settings_apart(experiment: TimedExperiment) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
+from rollout_bench.core.mappings import grouped
 
 
 def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
@@ -21,10 +22,12 @@ def split(experiments: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]
     if all(len(parts) == 1 for parts in found):
         return tuple(experiments)
     swept = {_names(parts[0].whole) for parts in found if len(parts) > 1}
-    groups: dict[object, list[TimedExperiment]] = {}
-    for number, parts in enumerate(found):
-        names = _names(parts[0].whole)
-        groups.setdefault(names if names in swept else number, []).extend(parts)
+    groups = grouped(
+        (names if names in swept else number, part)
+        for number, parts in enumerate(found)
+        for names in [_names(parts[0].whole)]
+        for part in parts
+    )
     return tuple(
         part
         for group in groups.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,12 +20,12 @@ from rollout_bench.analysis.timed.partners import (
     find_baseline,
     index_by_names,
     is_baseline,
+    place_of,
     valid_records,
 )
 from rollout_bench.analysis.timed.points import split
 from rollout_bench.analysis.timed.service import at_a_rate
-from rollout_bench.contracts.axes import AXES
-from rollout_bench.contracts.record import Block
+from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings, Precision
 
@@ -94,19 +94,14 @@ class _Compared:
         """Number of existing launches before the first gap."""
         return next(launch for launch in range(len(self.there) + 1) if launch not in self.there)
 
-    def pairs(self, launches: int) -> list[float]:
-        """Return the log ratios of the first `launches`, in their order."""
-        return [log for launch, log in sorted(self.log_ratios.items()) if launch < launches]
-
-    def in_vain(self, launches: int) -> bool:
-        """Return whether the first `launches` made no pair, and further launches would make none either."""
-        return not self.pairs(launches) and self.spoilt.issuperset(range(launches))
-
     def enough(self, pairs: int, least: int, most: int) -> int:
-        """Return the number of launches that gives `pairs` pairs, if each missing launch makes a pair."""
+        """Return the number of launches that gives `pairs` pairs, if each missing launch makes a pair.
+
+        Launches that made no pair for a reason that will affect further ones are enough as well.
+        """
         for launches in range(least, most):
-            absent = len(set(range(launches)) - self.there)
-            if len(self.pairs(launches)) + absent >= pairs or (not absent and self.in_vain(launches)):
+            possible = sum(launch in self.log_ratios or launch not in self.there for launch in range(launches))
+            if possible >= pairs or (not possible and self.spoilt.issuperset(range(launches))):
                 return launches
         return most
 
@@ -121,27 +116,28 @@ def _by_spread(
     final number. A missing launch of the first stage may change all numbers, so until then each experiment needs at
     most one more launch than it has. The others do not wait for a failed launch.
     """
-    named = Counter(_table_name(part, baseline) for part in parts if not is_baseline(part, baseline))
-    with_baseline = {_table_name(part, baseline) for part in parts if is_baseline(part, baseline)}
-    tables: dict[object, list[_Compared]] = defaultdict(list)
+    any_name = dict.fromkeys(baseline, "")
+    members = grouped((place_of(part, any_name), part) for part in parts)
+    tables = grouped(
+        ((place_of(each.own, any_name), each.other.place, each.metric, each.ways), each) for each in compared
+    )
     wanted: Wanted = defaultdict(int)
-    least: dict[object, int] = {}
-    for part in parts:
-        name = _table_name(part, baseline)
-        least[name] = stages.first(named[name]) if name in with_baseline and named[name] else FIRST
-        wanted[id(part.whole)] = max(wanted[id(part.whole)], least[name])
-    for each in compared:
-        name = _table_name(each.own, baseline)
-        tables[name, each.other.place, each.metric, each.ways].append(each)
-        _raise(wanted, each, each.enough(least[name], least[name], stages.max_blocks))
+    least = {}
+    for place, own in members.items():
+        others = sum(not is_baseline(part, baseline) for part in own)
+        least[place] = stages.first(others) if 0 < others < len(own) else FIRST
+        _raise(wanted, least[place], *(part.whole for part in own))
+    for (place, *_), table in tables.items():
+        for each in table:
+            _raise(wanted, each.enough(least[place], least[place], stages.max_blocks), *each.sides)
     coming = {
-        _table_name(part, baseline)
-        for part in parts
-        if any(launch < wanted[id(part.whole)] for launch in part.whole.missing)
+        place
+        for place, own in members.items()
+        if any(launch < wanted[id(part.whole)] for part in own for launch in part.whole.missing)
     }
-    for (name, *_), table in tables.items():  # type: ignore[misc]
-        for each, launches in zip(table, _after_first_stage(table, least[name], stages), strict=True):
-            _raise(wanted, each, min(launches, each.contiguous + 1) if name in coming else launches)
+    for (place, *_), table in tables.items():
+        for each, launches in zip(table, _after_first_stage(table, least[place], stages), strict=True):
+            _raise(wanted, min(launches, each.contiguous + 1) if place in coming else launches, *each.sides)
     return wanted
 
 
@@ -164,12 +160,8 @@ def _log_ratios(table: Sequence[_Compared]) -> Array:
     return np.array(rows, dtype=float).reshape(len(launches), len(table))
 
 
-def _table_name(part: TimedExperiment, baseline: Mapping[str, str]) -> tuple[str, ...]:
-    return (part.mode, part.point_label, *(getattr(part.whole, axis) for axis in AXES if axis not in baseline))
-
-
-def _raise(wanted: Wanted, each: _Compared, launches: int) -> None:
-    for side in each.sides:
+def _raise(wanted: Wanted, launches: int, *sides: TimedExperiment) -> None:
+    for side in sides:
         wanted[id(side)] = max(wanted[id(side)], launches)
 
 
@@ -179,7 +171,11 @@ def _even_out(wanted: Wanted, compared: Sequence[_Compared]) -> None:
     An experiment with a failure within its own number is not raised: each further block would try it again.
     """
     most: Wanted = {}
-    interleaved = [each for each in compared if any(_in_company(record.block) for record in each.own.records)]
+    interleaved = [
+        each
+        for each in compared
+        if any(record.block is not None and len(record.block.members) > 1 for record in each.own.records)
+    ]
     for each in interleaved:
         own, other = map(id, each.sides)
         most[other] = max(most.get(other, 0), wanted[own])
@@ -187,10 +183,6 @@ def _even_out(wanted: Wanted, compared: Sequence[_Compared]) -> None:
         own, other = map(id, each.sides)
         if not any(failure.launch < wanted[own] for failure in each.own.whole.failures):
             wanted[own] = max(wanted[own], most[other])
-
-
-def _in_company(block: Block | None) -> bool:
-    return block is not None and len(block.members) > 1
 
 
 def _partner(
@@ -231,8 +223,7 @@ def _deciding(
 ) -> MetricName:
     """Return the first metric that the load does not determine; a determined one is precise but meaningless."""
     metrics = comparison.metrics_of(experiment.mode)
-    point = experiment.records[0].iterations[0].point
-    if not at_a_rate(point) or fell_behind(launches):
+    if not at_a_rate(experiment.point) or fell_behind(launches):
         return metrics[0]
     return next((metric for metric in metrics if not NUMBERS[metric].set_by_load), metrics[0])
 
