@@ -25,12 +25,14 @@ _COUNTS = {
 def table(rows: Sequence[Row], latencies: Sequence[Mapping[str, Distribution]] = ()) -> pd.DataFrame:
     """Return one line per row, in order; an unknown number is missing, never zero. summary.csv has the same columns.
 
-    They are names and counts; the comparison in `MAIN_METRIC`, from `speedup` to `verdict`; every number that a row
-    has, by its name; percentiles; then the columns from `speedup` on for each other metric, with its name in front.
+    They are names and counts; the comparison in `MAIN_METRIC`, from `speedup` to `verdict`; the compared numbers,
+    and every other that a row has; percentiles; then the columns from `speedup` on for each other metric, with its name
+    in front.
     `latencies` has the distributions of each row's sequences by measure; empty if the sequences were not read.
     """
-    known = {name for row in rows for name in row.values}
-    metrics = dict.fromkeys(metric for row in rows for metric in row.comparisons if metric != MAIN_METRIC)
+    compared = dict.fromkeys(metric for row in rows for metric in row.comparisons)
+    known = {MAIN_METRIC, *compared, *(name for row in rows for name in row.values)}
+    metrics = [metric for metric in compared if metric != MAIN_METRIC]
     percentiles = [latency_line(found) for found in latencies] or [{} for _ in rows]
     lines = [
         _facts(row)
