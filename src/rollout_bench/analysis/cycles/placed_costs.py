@@ -11,7 +11,6 @@ import pandas as pd
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, PlacedStep, PlacementSpec
-from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec, placed_engines
 
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
@@ -72,10 +71,9 @@ class Placed:
 
 def placed_of(row: Row) -> Placed | None:
     """Return the placement of `row`, from its valid launches; None if none has placed steps."""
-    records = [record for record in row.experiment.records if record.valid]
-    steps = [step for record in records for step in placed_steps(record)]
-    spec = records[0].spec.placement if records else None
-    if not steps or spec is None:
+    steps, records = placed_steps(row), row.experiment.records
+    spec = records[0].spec.placement if steps else None
+    if spec is None:
         return None
 
     def mean_of(value: Callable[[PlacedStep], float]) -> float:
@@ -95,7 +93,14 @@ def placed_of(row: Row) -> Placed | None:
             trained_sequences=mean_of(lambda step: step.ranks[rank].trained_sequences),
         )
 
-    proofs = [proof for record in records for one in record.iterations if one.placed for proof in one.placed.proofs]
+    proven = [
+        one.placed.proofs
+        for record in records
+        if record.valid
+        for one in record.iterations
+        if one.placed and one.placed.proofs
+    ]
+    proofs = [proof for each in proven for proof in each]
     held = [(proof.trainer.found, proof.trainer.tensors) for proof in proofs if proof.trainer is not None]
     return Placed(
         spec=spec,
@@ -106,14 +111,20 @@ def placed_of(row: Row) -> Placed | None:
             default=None,
         ),
         devices=tuple(map(device, range(spec.devices))),
-        proofs=sum(bool(one.placed and one.placed.proofs) for record in records for one in record.iterations),
+        proofs=len(proven),
         compared=min(held) if held and len(held) == len(proofs) else None,
     )
 
 
-def placed_steps(record: Record) -> list[PlacedStep]:
-    """Return the placed steps of a launch, without warm-up."""
-    return [one.placed for one in record.iterations if one.placed is not None and not one.warmup]
+def placed_steps(row: Row) -> list[PlacedStep]:
+    """Return the placed steps of the valid launches of `row`, without warm-up."""
+    return [
+        one.placed
+        for record in row.experiment.records
+        if record.valid
+        for one in record.iterations
+        if one.placed is not None and not one.warmup
+    ]
 
 
 def typical_step(row: Row) -> PlacedStep | None:
@@ -121,9 +132,7 @@ def typical_step(row: Row) -> PlacedStep | None:
 
     With an even number of steps, the shorter of the two middle steps is returned.
     """
-    used = {launch.launch for launch in row.used}
-    steps = [step for record in row.experiment.records if record.launch in used for step in placed_steps(record)]
-    steps.sort(key=lambda step: step.elapsed_s)
+    steps = sorted(placed_steps(row), key=lambda step: step.elapsed_s)
     return steps[(len(steps) - 1) // 2] if steps else None
 
 

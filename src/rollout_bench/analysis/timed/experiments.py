@@ -187,11 +187,6 @@ class TimedExperiment(Selected[Record]):
         """Unique place: mode, folder, and the load of a sweep."""
         return f"{self.mode}/{self.experiment}" + (f" @ {self.point_label}" if self.part else "")
 
-    @property
-    def has_replicas(self) -> bool:
-        """Whether a launch had several engines simultaneously."""
-        return any(len(i.replicas or ()) > 1 for record in self.records for i in record.iterations)
-
 
 def launched(experiments: Iterable[TimedExperiment]) -> list[TimedExperiment]:
     """Return the distinct launched experiments, each once even if several of its loads are among `experiments`."""
