@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from rollout_bench.analysis.stats.anatomy import PassTimes, anatomy_of
+from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.analysis.timed.latencies import claimable
-from rollout_bench.analysis.timed.service import Requests, at_a_rate, pass_times_of, pool_requests
+from rollout_bench.analysis.timed.service import Requests, pass_times_of, pool_requests
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Iteration, Record
 from rollout_bench.contracts.spec import behind_server
-from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.exchange.scenario import ENGINE
 from rollout_bench.numbers.iterations import columns_of
 from rollout_bench.numbers.launch import parts_of
@@ -29,6 +26,9 @@ PERCENTILES: Final = {
     "p99p9": 99.9,
 }  # fmt: skip
 """Field of a report's statistics -> percentage."""
+
+FEW: Final = {"p50": 50}
+"""Percentiles of a few values, such as passes or launches."""
 
 LATENCY_UNITS: Final = {
     "time_to_first_token": ("ttft_s", "s"),
@@ -65,31 +65,17 @@ ANATOMY_UNITS: Final = {
 """Column of `anatomy_of` -> its name in a report, and its unit."""
 
 
-@dataclass(frozen=True)
-class MeasuredLaunch:
-    """One valid launch under one load, with its side file.
-
-    Attributes:
-        record: the record, with only the iterations of this load.
-        file: the requests of all iterations of the launch; None if the side file can't be read.
-    """
-
-    record: Record
-    file: Requests | None
-
-    @property
-    def passes(self) -> list[Iteration]:
-        """The iterations without warm-up."""
-        return [iteration for iteration in self.record.iterations if not iteration.warmup]
-
-    @cached_property
-    def requests(self) -> Requests | None:
-        """The requests of these iterations without warm-up; None if the side file can't be read."""
-        return None if self.file is None else self.file.of_iterations(self.passes)
+Passes = Sequence[Iteration]
+"""The iterations of one launch without warm-up, under one load."""
 
 
-def statistics_of(values: Array | Sequence[float], units: str, mean: float | None = None) -> dict[str, Any] | None:
-    """Return statistics of the finite values among `values` [n]; None if there is no finite value.
+def statistics_of(
+    values: Array | Sequence[float | None],
+    units: str,
+    percentiles: Mapping[str, float] = PERCENTILES,
+    mean: float | None = None,
+) -> dict[str, Any] | None:
+    """Return statistics of the known finite values among `values` [n]; None if there is none.
 
     The percentile p is the value of rank ceil(n p / 100), without interpolation, as in our tables. The standard
     deviation divides by n - 1, and is None for a single value. `mean`, if given, replaces the mean of the values.
@@ -99,82 +85,93 @@ def statistics_of(values: Array | Sequence[float], units: str, mean: float | Non
     n = ordered.size
     if not n:
         return None
-    percentiles = {name: _at(ordered, percent) for name, percent in PERCENTILES.items()}
-    least, most = float(ordered[0]), float(ordered[-1])
-    middle = float(np.clip(ordered.mean(), least, most)) if mean is None else mean
-    spread = float(ordered.std(ddof=1)) if n > 1 else None
-    return {"units": units, "mean": middle, "stddev": spread, "min": least, **percentiles, "max": most}
+    ranks = {name: max(math.ceil(round(n * percent / 100, 9)), 1) for name, percent in percentiles.items()}
+    return {
+        "units": units,
+        "mean": float(np.clip(ordered.mean(), ordered[0], ordered[-1])) if mean is None else mean,
+        "stddev": float(ordered.std(ddof=1)) if n > 1 else None,
+        "min": float(ordered[0]),
+        **{name: float(ordered[rank - 1]) for name, rank in ranks.items()},
+        "max": float(ordered[-1]),
+    }
 
 
-def _at(ordered: Array, percent: float) -> float:
-    return float(ordered[max(math.ceil(round(ordered.size * percent / 100, 9)), 1) - 1])
-
-
-def _few(values: Sequence[float], units: str, mean: float | None = None) -> dict[str, Any] | None:
-    """Return statistics of a few values, such as passes or launches, without percentiles except the median."""
-    found = statistics_of(values, units, mean)
-    few = ("units", "mean", "stddev", "min", "p50", "max")
-    return None if found is None else {name: found[name] for name in few}
-
-
-def results_of(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
-    """Return the common results of `launches` [n >= 1], valid launches of one experiment under one load.
+def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -> dict[str, Any]:
+    """Return the common results of `records` [n >= 1], valid launches of one experiment under one load.
 
     Requests of several launches are pooled. The statistics of a rate have one value for each launch; for a single
-    launch, they have one value for each pass.
+    launch, they have one value for each pass. `requests` [n] are those of each launch without warm-up; None if its side
+    file can't be read.
     """
-    only_starts = mode_of(launches[0].record.spec.mode).passes == "none"  # one token after a start is no throughput
-    values, independent = _latencies(launches)
+    only_starts = mode_of(records[0].spec.mode).passes == "none"  # one token after a start is no throughput
+    passes = [[iteration for iteration in record.iterations if not iteration.warmup] for record in records]
+    values, independent = _latencies(requests, mode_of(records[0].spec.mode).has_loads)
     latency = {
-        field: found
+        field: statistics_of(values[measure], units)
         for field, (measure, units) in LATENCY_UNITS.items()
-        if measure in values and (found := statistics_of(values[measure], units)) is not None
+        if measure in values
     }
     aggregate = {
-        "requests": _requests(launches),
+        "requests": _requests(passes, requests),
         "latency": latency or None,
-        "throughput": None if only_starts else _throughput(launches),
+        "throughput": None if only_starts else _throughput(passes),
     }
-    return {
-        "request_performance": {"aggregate": aggregate},
-        "observability": _observability(launches, independent, only_starts),
+    claimed = {
+        field: {"independent": independent[measure], "highest": f"p{max(found)}" if found else "none"}
+        for field, (measure, _) in LATENCY_UNITS.items()
+        if measure in independent
+        for found in [claimable(independent[measure])]
     }
+    resources = _resources([iteration for own in passes for iteration in own])
+    flags = Counter((flag.code, flag.severity) for record in records for flag in record.validity)
+    observability = {
+        "components": [{"component_label": ENGINE, "aggregate": resources}] if resources else None,
+        "rollout_anatomy": None if only_starts else _anatomy(records, requests) or None,
+        "rollout_step": None if only_starts else _steps([iteration for own in passes for iteration in own]),
+        "energy": _energy(records, passes) or None,
+        "engine_startup": _startup(records) or None,
+        "engine_start": _course(records),
+        "percentiles_claimed": claimed or None,
+        "validity": {
+            "valid_launches": len(records),
+            "flags": [
+                {"code": code, "severity": severity, "times": n} for (code, severity), n in sorted(flags.items())
+            ],
+        },
+    }
+    return {"request_performance": {"aggregate": aggregate}, "observability": observability}
 
 
-def mean_lengths(launches: Sequence[MeasuredLaunch]) -> dict[str, float]:
-    """Return the measured mean tokens of a sequence: `input` and `output`."""
-    passes = [iteration for launch in launches for iteration in launch.passes]
+def mean_lengths(passes: Passes) -> dict[str, float]:
+    """Return the measured mean tokens of a sequence in `passes`: `input` and `output`."""
     sequences = sum(iteration.sequences for iteration in passes)
-    if not sequences:
-        return {}
     tokens = {"input": sum(i.prompt_tokens for i in passes), "output": sum(i.output_tokens for i in passes)}
-    return {name: amount / sequences for name, amount in tokens.items()}
+    return {name: amount / sequences for name, amount in tokens.items()} if sequences else {}
 
 
-def _requests(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
-    passes = [iteration for launch in launches for iteration in launch.passes]
-    requests = [launch.requests for launch in launches if launch.requests is not None]
-    means = mean_lengths(launches)
-    lengths = {}
-    for name, column in (("input", "prompt_tokens"), ("output", "output_tokens")):
-        only_mean = {"units": "count", "mean": means[name]} if name in means else None
-        tokens = [getattr(each, column)[each.good] for each in requests]
-        of_all = statistics_of(np.concatenate(tokens), "count") if len(requests) == len(launches) else None
-        lengths[f"{name}_length"] = of_all or only_mean
-    return {
-        "total": sum(i.requests for i in passes),
-        "failures": sum(i.failed or 0 for i in passes),
-        "incomplete": sum(i.incomplete or 0 for i in passes),
-        **lengths,
+def _requests(passes: Sequence[Passes], requests: Sequence[Requests | None]) -> dict[str, Any]:
+    every = [iteration for own in passes for iteration in own]
+    found: dict[str, Any] = {
+        "total": sum(i.requests for i in every),
+        "failures": sum(i.failed or 0 for i in every),
+        "incomplete": sum(i.incomplete or 0 for i in every),
     }
+    means, known = mean_lengths(every), [each for each in requests if each is not None]
+    for name, column in (("input", "prompt_tokens"), ("output", "output_tokens")):
+        tokens = [getattr(each, column)[each.good] for each in known]
+        of_all = statistics_of(np.concatenate(tokens), "count") if len(known) == len(requests) else None
+        only_mean = {"units": "count", "mean": means[name]} if name in means else None
+        found[f"{name}_length"] = of_all or only_mean
+    return found
 
 
-def _throughput(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
+def _throughput(passes: Sequence[Passes]) -> dict[str, Any]:
+    single = len(passes) == 1
+    groups = [[each] for each in passes[0]] if single else passes
+
     def rate(amount: Callable[[Iteration], float], units: str) -> dict[str, Any] | None:
-        totals = [sum(map(amount, x.passes)) / sum(i.elapsed_s for i in x.passes) for x in launches]
-        if len(launches) > 1:
-            return _few(totals, units)
-        return _few([amount(i) / i.elapsed_s for i in launches[0].passes], units, mean=totals[0])
+        values = [sum(map(amount, own)) / sum(i.elapsed_s for i in own) for own in (*groups, passes[0])]
+        return statistics_of(values[:-1], units, FEW, values[-1] if single else None)
 
     return {
         "input_token_rate": rate(lambda i: i.prompt_tokens, "tokens/s"),
@@ -184,95 +181,57 @@ def _throughput(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
     }
 
 
-def _latencies(launches: Sequence[MeasuredLaunch]) -> tuple[dict[str, Array], dict[str, int]]:
+def _latencies(requests: Sequence[Requests | None], has_loads: bool) -> tuple[Mapping[str, Array], Mapping[str, int]]:
     """Return for each measure: its values [n] over all launches, and the number of independent values.
 
     Without a server, all requests are submitted at the start of a pass, so latencies count from there. Both are empty
     if a time of such a sequence is unknown, or a side file can't be read.
     """
-    requests = []
-    for launch in launches:
-        own = launch.requests
-        if own is not None and not mode_of(launch.record.spec.mode).has_loads:
-            own = own.sent_at_start()
-            own = None if np.isnan([own.ttft_s[own.good], own.e2el_s[own.good]]).any() else own
-        if own is None:
-            return {}, {}
-        requests.append(own)
-    return pool_requests(requests)
+    known = [each if has_loads else each.sent_at_start() for each in requests if each is not None]
+    timed = has_loads or not any(np.isnan([own.ttft_s[own.good], own.e2el_s[own.good]]).any() for own in known)
+    return pool_requests(known) if timed and len(known) == len(requests) else ({}, {})
 
 
-def _observability(
-    launches: Sequence[MeasuredLaunch], independent: Mapping[str, int], only_starts: bool
-) -> dict[str, Any]:
-    """Return results without a standard field in a report, and the engine's own metrics; statistics have units."""
-    resources = _resources(launches)
-    courses = [course for launch in launches if (course := launch.record.startup.course) is not None]
-    claimed = {
-        field: {"independent": independent[measure], "highest": f"p{max(found)}" if found else "none"}
-        for field, (measure, _) in LATENCY_UNITS.items()
-        if measure in independent
-        for found in [claimable(independent[measure])]
-    }
-    flags = Counter((flag.code, flag.severity) for launch in launches for flag in launch.record.validity)
-    return {
-        "components": [{"component_label": ENGINE, "aggregate": resources}] if resources else None,
-        "rollout_anatomy": None if only_starts else _anatomy(launches) or None,
-        "rollout_step": None if only_starts else _steps(launches),
-        "energy": _energy(launches) or None,
-        "engine_startup": _startup([launch.record for launch in launches]) or None,
-        "engine_start": _course(courses) if courses else None,
-        "percentiles_claimed": claimed or None,
-        "validity": {
-            "valid_launches": len(launches),
-            "flags": [
-                {"code": code, "severity": severity, "times": n} for (code, severity), n in sorted(flags.items())
-            ],
-        },
-    }
-
-
-def _told(entries: Mapping[str, tuple[Iterable[float | None], str]]) -> dict[str, Any]:
-    stated = {name: _few([v for v in values if v is not None], units) for name, (values, units) in entries.items()}
+def _told(entries: Mapping[str, tuple[Sequence[float | None], str]]) -> dict[str, Any]:
+    stated = {name: statistics_of(values, units, FEW) for name, (values, units) in entries.items()}
     return {name: found for name, found in stated.items() if found is not None}
 
 
-def _anatomy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
-    """Return the anatomy of steps over the passes of all launches; empty if requests arrive at a rate."""
-    times: list[PassTimes] = []
-    for launch in launches:
-        if launch.requests is None or any(at_a_rate(iteration.point) for iteration in launch.passes):
-            return {}
-        times += pass_times_of(launch.record, launch.requests)
-    anatomies = [anatomy_of(each) for each in times]
+def _anatomy(records: Sequence[Record], requests: Sequence[Requests | None]) -> dict[str, Any]:
+    """Return the anatomy of steps over the passes of all launches; empty if a side file can't be read."""
+    if None in requests:
+        return {}
+    anatomies = [
+        anatomy_of(times)
+        for record, own in zip(records, requests, strict=True)
+        if own is not None
+        for times in pass_times_of(record, own)
+    ]
     return _told(
         {name: ([each.get(column) for each in anatomies], units) for column, (name, units) in ANATOMY_UNITS.items()}
     )
 
 
-def _steps(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
-    passes = [iteration for launch in launches for iteration in launch.passes]
-    routed = [i.router for i in passes if i.router is not None]
+def _steps(passes: Passes) -> dict[str, Any]:
     return _told(
         {
             "generation": ([i.elapsed_s for i in passes], "s"),
             "transition": ([i.transition.elapsed_s for i in passes if i.transition is not None], "s"),
             "placed_step": ([i.placed.elapsed_s for i in passes if i.placed is not None], "s"),
             "whole_step": ([i.whole_s for i in passes], "s"),
-            "routing": ([each.decide_s for each in routed], "s"),
+            "routing": ([i.router.decide_s for i in passes if i.router is not None], "s"),
         }
     )
 
 
-def _energy(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
+def _energy(records: Sequence[Record], passes: Sequence[Passes]) -> dict[str, Any]:
     """Return the energy of devices during passes, with their memory and without the host; empty if unknown."""
-    passes = [it.devices for launch in launches for it in launch.passes if not (it.transition or it.placed)]
-    joules = [[use.energy_j for use in uses] for uses in passes if uses]
-    counted = [sum(known) for each in joules if len(known := [j for j in each if j is not None]) == len(each)]
-    columns = [columns_of(launch.record) for launch in launches]
+    uses = [it.devices for own in passes for it in own if it.devices and not (it.transition or it.placed)]
+    joules = [[use.energy_j for use in each] for each in uses]
+    columns = [columns_of(record) for record in records]
     return _told(
         {
-            "pass": (counted, "J"),
+            "pass": ([sum(each) for each in joules if None not in each], "J"),  # type: ignore[arg-type]
             "per_output_token": ([NUMBERS["energy_j_per_token"].over(each) for each in columns], "J/token"),
             "share_of_power_limit": ([NUMBERS["power_limit_share"].over(each) for each in columns], "fraction"),
         }
@@ -298,9 +257,10 @@ def _startup(records: Sequence[Record]) -> dict[str, Any]:
     )
 
 
-def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
+def _course(records: Sequence[Record]) -> dict[str, Any] | None:
+    courses = [course for record in records if (course := record.startup.course) is not None]
     phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
-    return {
+    found = {
         "phases": _told({name: ([course.own_s(name) for course in courses], "s") for name in phases}),
         **_told(
             {
@@ -310,23 +270,22 @@ def _course(courses: Sequence[StartCourse]) -> dict[str, Any]:
             }
         ),
     }
+    return found if courses else None
 
 
-def _resources(launches: Sequence[MeasuredLaunch]) -> dict[str, Any]:
+def _resources(passes: Passes) -> dict[str, Any]:
     """Return the resources that engines reported: statistics over the totals of passes."""
-    passes = [iteration for launch in launches for iteration in launch.passes]
     hits = [
         i.cached_prompt_tokens / i.prompt_tokens
         for i in passes
         if i.cached_prompt_tokens is not None and i.prompt_tokens
     ]
-    preempted = [i.server.preemptions for i in passes if i.server is not None and i.server.preemptions is not None]
     uses = [use for iteration in passes for use in iteration.devices or ()]
     watts = [use.energy_j / use.window_s for use in uses if use.energy_j is not None and use.window_s]
     return _told(
         {
             "cache_hit_rate": (hits, "fraction"),
-            "preemptions": (preempted, "count"),
+            "preemptions": ([i.server.preemptions for i in passes if i.server is not None], "count"),
             "power_consumption": (watts, "Watts"),
         }
     )

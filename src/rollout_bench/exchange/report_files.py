@@ -14,13 +14,15 @@ import yaml
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, invalid_codes
+from rollout_bench.analysis.timed.service import Requests
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.record import Record
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import several
-from rollout_bench.exchange.performance import MeasuredLaunch, mean_lengths, results_of
+from rollout_bench.exchange.performance import mean_lengths, results_of
 from rollout_bench.exchange.scenario import scenario_of
 from rollout_bench.plan.planfile import PlanFile
 
@@ -77,36 +79,37 @@ def export(results: Path, plan: PlanFile | None = None) -> Exported:
         read = [whole.side_files[launch].content for launch in valid]
         unread += [error for error in read if isinstance(error, UserError)]
         for part in parts:
-            launches = [
-                MeasuredLaunch(record, part.side_files[record.launch].requests)
-                for record in part.records
-                if record.valid
-            ]
+            records = [record for record in part.records if record.valid]
+            requests = [part.measured_requests(record) for record in records]
             ending = "" if part.part is None else f".stage-{_stage(part)}"
-            for launch in launches:
-                name = f"{folder}/launch-{launch.record.launch}{ending}.yaml"
-                reports[name] = report_of_launches([launch], part, str(launch.record.launch))
-            if launches:
-                reports[f"{folder}/experiment{ending}.yaml"] = report_of_launches(launches, part, "all")
+            for record, own in zip(records, requests, strict=True):
+                name = f"{folder}/launch-{record.launch}{ending}.yaml"
+                reports[name] = report_of_launches([record], [own], part, str(record.launch))
+            if records:
+                reports[f"{folder}/experiment{ending}.yaml"] = report_of_launches(records, requests, part, "all")
     return Exported(reports, tuple(_left_out(collection)), tuple(unread))
 
 
-def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment, scope: str) -> dict[str, Any]:
-    """Return the report of `launches` [n >= 1] of `part`: `scope` is the number of a single launch, or "all".
+def report_of_launches(
+    records: Sequence[Record], requests: Sequence[Requests | None], part: TimedExperiment, scope: str
+) -> dict[str, Any]:
+    """Return the report of launches [n >= 1] of `part`: `scope` is the number of a single launch, or "all".
 
-    A launch under a load always has the same uid, which does not depend on the measured values.
+    A launch under a load always has the same uid, which does not depend on the measured values. `requests` are as in
+    `results_of`.
     """
-    records = [launch.record for launch in launches]
     first = records[0]
-    point = first.iterations[0].point
     names = [first.key, scope] if part.part is None else [first.key, scope, part.part.point.model_dump_json()]
     title = f"{name_of(part)} ({part.mode})"
-    measured = "launch " + scope if scope != "all" else several(len(launches), "launch")
-    begins = [datetime.fromisoformat(record.started_at).astimezone(UTC) for record in records]
-    ends = [begin + timedelta(seconds=record.wall_s) for begin, record in zip(begins, records, strict=True)]
-    times = {"start": _utc(min(begins)), "end": _utc(max(ends))}
+    measured = "launch " + scope if scope != "all" else several(len(records), "launch")
+    spans = [
+        (datetime.fromisoformat(each.started_at).astimezone(UTC), timedelta(seconds=each.wall_s)) for each in records
+    ]
+    ends = {"start": min(begin for begin, _ in spans), "end": max(begin + wall for begin, wall in spans)}
+    times = {name: moment.isoformat().replace("+00:00", "Z") for name, moment in ends.items()}
     if len(records) == 1 and part.part is None:  # interleaved launches, and loads that share a launch, have no duration
         times["duration"] = f"PT{first.wall_s}S"
+    passes = [iteration for record in records for iteration in record.iterations if not iteration.warmup]
     return {
         "version": VERSION,
         "run": {
@@ -115,13 +118,9 @@ def report_of_launches(launches: Sequence[MeasuredLaunch], part: TimedExperiment
             "time": times,
             "description": f"{title}, {measured}",
         },
-        "scenario": scenario_of(first, point, _stage(part), mean_lengths(launches)),
-        "results": results_of(launches),
+        "scenario": scenario_of(first, part.point, _stage(part), mean_lengths(passes)),
+        "results": results_of(records, requests),
     }
-
-
-def _utc(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _stage(part: TimedExperiment) -> int:

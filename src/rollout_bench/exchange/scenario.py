@@ -19,13 +19,7 @@ ENGINE: Final = "engine"
 
 OWN_TOOL: Final = "rollout-bench"
 
-TOOLS: Final = {"vllm-bench": "vllm-benchmark"}
-"""Harness -> its name in llm-d, if that differs."""
-
 UNKNOWN: Final = "unknown"
-
-SCHEMA: Final = "0.0.1"
-"""Version of the metadata of components and loads."""
 
 _FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
 """The folders of an absolute path. The path of a URL does not match."""
@@ -51,14 +45,10 @@ def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapp
 
 def _engine(record: Record) -> dict[str, Any]:
     spec, environment, found = record.spec, record.environment, record.engine
-    tool, version = environment.engine_name, environment.engine_version
-    if spec.endpoint is not None:
-        served = found.served
-        tool = served.owned_by if served is not None and served.owned_by in OWNED_BY_ENGINES else UNKNOWN
-        version = UNKNOWN if served is None else served.version or UNKNOWN
     tp, pp = tensor_parallel_size(spec), int(spec.engine.args.get("pipeline_parallel_size") or 1)
     engines = len(placed_engines(spec)) if spec.placement is not None else replicas(spec)
     args = dict(spec.engine.args)
+    tool, version, model = environment.engine_name, environment.engine_version, spec.model.name
     settings = {
         "model": spec.model.model_dump(mode="json"),
         "quantization": spec.quant.model_dump(mode="json"),
@@ -79,11 +69,12 @@ def _engine(record: Record) -> dict[str, Any]:
         "packages": environment.packages,
     }
     if spec.endpoint is not None:
+        owner, running = (found.served.owned_by, found.served.version) if found.served else (None, None)
+        tool, version = owner if owner in OWNED_BY_ENGINES else UNKNOWN, running or UNKNOWN
+        model = _elsewhere(spec.endpoint.model)  # the served name, which other tools use, too
+        endpoint = spec.endpoint.model_dump(mode="json", include={"url", "model"})
         del config["python_version"]  # the client's version
-        owner = {} if found.served is None or found.served.owned_by is None else {"owned_by": found.served.owned_by}
-        config["endpoint"] = spec.endpoint.model_dump(mode="json", include={"url", "model"}) | owner
-    # for a foreign endpoint the served name, which other tools use, too; the config's name is only a label
-    model = spec.model.name if spec.endpoint is None else _elsewhere(spec.endpoint.model)
+        config["endpoint"] = endpoint | ({} if owner is None else {"owned_by": owner})
     # Several engines are complete and independent: vLLM's data parallelism is not used.
     parallelism = {
         "tp": tp,
@@ -94,7 +85,7 @@ def _engine(record: Record) -> dict[str, Any]:
         "pp": pp,
     }
     return {
-        "metadata": _metadata(ENGINE, {"args": args, "settings": settings}),
+        "metadata": _metadata({"args": args, "settings": settings}, label=ENGINE),
         "standardized": {
             "kind": "inference_engine",
             "tool": tool,
@@ -113,8 +104,11 @@ def _engine(record: Record) -> dict[str, Any]:
     }
 
 
-def _metadata(label: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"schema_version": SCHEMA, "label": label, "cfg_id": _hash(config)}
+def _metadata(
+    config: Mapping[str, Any], label: str | None = None, description: str | None = None
+) -> dict[str, str | None]:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+    return {"schema_version": "0.0.1", "label": label, "cfg_id": digest, "description": description}
 
 
 def _native(**settings: Any) -> dict[str, Any]:
@@ -133,14 +127,13 @@ def _elsewhere(content: Any) -> Any:
 
 def _others(spec: Spec) -> list[dict[str, Any]]:
     """Return the components beside the engine: our router and trainer."""
-    router = spec.rollout and spec.rollout.router
     configs: dict[str, Mapping[str, Any] | None] = {
-        "router": {"policy": router} if router else None,
+        "router": {"policy": spec.rollout.router} if spec.rollout and spec.rollout.router else None,
         "trainer": None if spec.placement is None else spec.placement.model_dump(mode="json"),
     }
     return [
         {
-            "metadata": _metadata(label, config),
+            "metadata": _metadata(config, label=label),
             "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
             "native": _native(config=config),
         }
@@ -152,9 +145,11 @@ def _others(spec: Spec) -> list[dict[str, Any]]:
 def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:
     spec = record.spec
     workload = spec.workload
-    sent = max((i.requests for i in record.iterations if not i.warmup), default=1)
-    harness = OWN_TOOL if spec.load is None else TOOLS.get(spec.load.harness, spec.load.harness)
-    own_version = record.environment.git_commit or UNKNOWN
+    harness = OWN_TOOL if spec.load is None else spec.load.harness
+    rate = "inf" if point is None else point.request_rate
+    at_once = point and point.concurrency
+    if at_once is None and rate == "inf":  # all requests are sent at once
+        at_once = max((i.requests for i in record.iterations if not i.warmup), default=1) or None
     measured = workload.dataset is not None  # the lengths of a data set are only known from measured means
     config: dict[str, Any] = {
         "n": workload.samples_per_prompt,
@@ -166,38 +161,33 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
     }
     sections = {name: getattr(spec, name) for name in ("load", mode_of(spec.mode).settings) if name}
     config |= {name: each.model_dump(mode="json") for name, each in sections.items() if each is not None}
-    about = {
-        "key": record.key,
-        "experiment": record.experiment,
-        "setting": spec.setting,
-        "measurement_version": record.measurement_version,
-        "rollout_bench_commit": record.environment.git_commit,
-    }
     # Only enforced lengths: if a model may end its text earlier, output_tokens is only a limit.
     output = _length(workload.output_tokens, measured, means.get("output")) if workload.ignore_eos else None
     return {
-        "metadata": {"schema_version": SCHEMA, "cfg_id": _hash(config), "description": workload.name},
+        "metadata": _metadata(config, description=workload.name),
         "standardized": {
-            "tool": harness,
-            "tool_version": (spec.load and spec.load.harness_version) or own_version,
+            "tool": "vllm-benchmark" if harness == "vllm-bench" else harness,  # its name in llm-d
+            "tool_version": (spec.load and spec.load.harness_version) or record.environment.git_commit or UNKNOWN,
             "parallelism": 1,
             "source": "sampled" if workload.dataset is not None and workload.dataset.format != "trace" else "random",
             "stage": stage,
             "input_seq_len": _length(workload.prompt_tokens, measured, means.get("input")),
             "output_seq_len": output,
             "prefix": _prefix(spec),
-            "rate_qps": point.request_rate if point is not None and isinstance(point.request_rate, float) else None,
-            "concurrency": _concurrency(point, sent),
+            "rate_qps": rate if isinstance(rate, float) else None,
+            "concurrency": at_once,
         },
-        "native": _native(config={**about, **config}),
+        "native": _native(
+            config={
+                "key": record.key,
+                "experiment": record.experiment,
+                "setting": spec.setting,
+                "measurement_version": record.measurement_version,
+                "rollout_bench_commit": record.environment.git_commit,
+                **config,
+            }
+        ),
     }
-
-
-def _concurrency(point: LoadPoint | None, sent: int) -> int | None:
-    """Return the maximum simultaneous requests: the load's limit, else all `sent`; None if an arrival rate is set."""
-    if point is not None and point.concurrency is not None:
-        return point.concurrency
-    return sent or None if point is None or point.request_rate == "inf" else None
 
 
 def _length(length: Length, measured: bool, mean: float | None) -> dict[str, Any]:
@@ -225,7 +215,3 @@ def _prefix(spec: Spec) -> dict[str, Any] | None:
         "num_users_per_group": -(-spec.workload.prompts // shared.groups),
         "num_prefixes": 1,
     }
-
-
-def _hash(config: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()

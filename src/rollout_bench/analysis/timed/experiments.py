@@ -177,6 +177,11 @@ class TimedExperiment(Selected[Record]):
             next((record for record in self.part.whole.records if record.launch == launch), None) if self.part else None
         )
 
+    def measured_requests(self, record: Record) -> Requests | None:
+        """Return the requests of the iterations of one of its records without warm-up; None without a side file."""
+        requests = self.side_files[record.launch].requests
+        return requests and requests.of_iterations(i for i in record.iterations if not i.warmup)
+
     @property
     def point_label(self) -> str:
         """Name of its load in tables; empty unless the launch had several loads."""

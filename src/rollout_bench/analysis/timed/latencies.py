@@ -64,11 +64,7 @@ def _pooled(experiment: TimedExperiment) -> PooledSequences:
         for record in told
         if isinstance(error := experiment.side_files[record.launch].content, UserError)
     ]
-    counted = [
-        requests.of_iterations(iteration for iteration in record.iterations if not iteration.warmup)
-        for record in valid
-        if (requests := experiment.side_files[record.launch].requests) is not None
-    ]
+    counted = [requests for record in valid if (requests := experiment.measured_requests(record)) is not None]
     pooled = (_with_server if has_loads else _without_server)(counted, experiment.records[0].spec.workload)
     return replace(pooled, reasons=(*reasons, *pooled.reasons))
 
