@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from synthetic_profiles import BF16, make_events, make_profiled, make_times
 
-from rollout_bench.analysis.inside.breakdown import (
-    Breakdown,
-    breakdowns,
-    unknown,
-    unprofiled,
-)
+from rollout_bench.analysis.inside.breakdown import HOST_GAP, Breakdown, breakdowns, unprofiled
 from rollout_bench.analysis.inside.profile_report import bound, doubts
-from rollout_bench.analysis.inside.profiles import HOST_GAP
 
 GAP = HOST_GAP
 
@@ -29,7 +21,7 @@ def codes(breakdown: Breakdown) -> list[str]:
 def test_parts_are_means_over_the_steps_of_all_ranks() -> None:
     slow = {"decode": {part: 3 * us for part, us in BF16["decode"].items()}}
     events = pd.concat([make_events({"decode": BF16["decode"]}), make_events(slow, rank=1)], ignore_index=True)
-    found = breakdowns(replace(make_profiled(), events=events, times=make_times(events)))
+    found = breakdowns(events, make_times(events), (), False)
     assert list(found) == ["decode"]
     assert found["decode"].steps == 4
     assert found["decode"].parts["linear"] == pytest.approx(36_000)
@@ -40,19 +32,19 @@ def test_parts_are_means_over_the_steps_of_all_ranks() -> None:
 
 
 def test_every_part_on_a_cpu_keeps_its_share_unprofiled() -> None:
-    found = breakdowns(make_profiled(overhead=1.25))["decode"]
+    found = make_profiled(overhead=1.25).phases["decode"]
     assert found.step_us == pytest.approx(24_000)
     assert found.scaled["linear"] == pytest.approx(18_000 / 1.25)
     assert found.share(HOST_GAP) == pytest.approx(5 / 30)
 
 
 def test_operators_on_a_device_keep_their_time_and_waits_shrink() -> None:
-    found = breakdowns(make_profiled(platform="cuda", overhead=30 / 27))["decode"]
+    found = make_profiled(platform="cuda", overhead=30 / 27).phases["decode"]
     assert found.scaled["linear"] == pytest.approx(18_000)
     assert found.scaled[GAP] == pytest.approx(2_000)
     assert found.step_us == pytest.approx(27_000)
     assert bound(found) == "device"
-    squeezed = breakdowns(make_profiled(platform="cuda", overhead=2))["decode"]
+    squeezed = make_profiled(platform="cuda", overhead=2).phases["decode"]
     assert squeezed.scaled[GAP] == 0
     assert squeezed.scaled["linear"] == pytest.approx(18_000 * 15 / 25)
 
@@ -73,7 +65,6 @@ def test_scaled_parts_always_add_up_to_the_step(parts: dict[str, float], step_us
 
 @pytest.mark.parametrize(("us", "doubted"), [(3_000.0, []), (3_500.0, ["other"])])
 def test_more_than_a_tenth_of_unknown_operators_is_flagged(us: float, doubted: list[str]) -> None:
-    profiled = make_profiled(phases={"decode": {**BF16["decode"], "other": us}})
-    breakdown = breakdowns(profiled)["decode"]
+    breakdown = make_profiled(phases={"decode": {**BF16["decode"], "other": us}}).phases["decode"]
     assert codes(breakdown) == doubted
-    assert unknown(profiled, breakdown) == [("other_kernel", pytest.approx(us / (30_000 + us)))]
+    assert breakdown.unknown == (("other_kernel", pytest.approx(us / (30_000 + us))),)

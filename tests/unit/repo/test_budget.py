@@ -9,23 +9,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3275,
+    "analysis": 3223,
     "checkpoints": 494,
     "cluster": 614,
     "commands": 574,
     "contracts": 1404,
     "core": 673,
-    "exchange": 346,
+    "exchange": 302,
     "llmd": 1059,
     "measure": 8130,
     "numbers": 275,
     "plan": 2650,
-    "report": 2683,
+    "report": 2680,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14994,
+    "tests": 14992,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

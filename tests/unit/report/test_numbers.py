@@ -21,7 +21,7 @@ from synthetic_starts import COLD, start_record, start_spec
 
 from rollout_bench.analysis.cycles.net_gains import net_gain
 from rollout_bench.analysis.cycles.placed_costs import placed_of, typical_step
-from rollout_bench.analysis.inside.breakdown import breakdowns, changes, linear_with_quantize
+from rollout_bench.analysis.inside.breakdown import changes, linear_with_quantize
 from rollout_bench.analysis.inside.drifts import DriftReport, drift_report
 from rollout_bench.analysis.starts.loading_report import loading_report
 from rollout_bench.analysis.stats.anatomy import anatomy_of
@@ -246,7 +246,7 @@ def test_a_loading_report_has_the_times_of_a_start() -> None:
 
 def test_a_profile_says_which_parts_became_faster() -> None:
     (own, other) = (
-        breakdowns(make_profiled(quant, phases))["decode"].scaled for quant, phases in (("w8a8", W8A8), ("bf16", BF16))
+        make_profiled(quant, phases).phases["decode"].scaled for quant, phases in (("w8a8", W8A8), ("bf16", BF16))
     )
     found = {change.part: change for change in changes(other, own)}
     assert found["linear"].speedup == pytest.approx(18 / 11)

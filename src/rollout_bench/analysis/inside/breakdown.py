@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from rollout_bench.analysis.inside.profiles import (
-    CATEGORIES,
-    HOST_GAP,
-    LINEAR,
-    OTHER,
-    PHASES,
-    QUANTIZE,
-    ProfiledExperiment,
-    StepSample,
-    step_samples,
-)
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.traces.categories import CATEGORIES
+from rollout_bench.contracts.inside import Phase, Step
+
+PHASES: tuple[Phase, ...] = ("prefill", "mixed", "decode")
+"""In the order of a pass."""
+
+LINEAR, QUANTIZE, HOST_GAP, OTHER = "linear", "quantize", "host_gap", "other"
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,10 @@ class Breakdown:
     """A phase of one profiled experiment; times are microseconds of one step, as means over `steps` of all ranks.
 
     `parts` are the traced times, and their sum is `total_us`. `calls` counts operators. `scaled` are the parts without
-    the profiler's overhead, and their sum is the time of an unprofiled step.
+    the profiler's overhead, and their sum is the time of an unprofiled step. `unknown` are the operators of category
+    `other` with their shares of the traced step, the largest first. `unprofiled_s` and `profiled_s` are the timed steps
+    without and with the profiler. `tokens` is their mean number of tokens, over unprofiled steps if there are any; None
+    if no step was timed.
     """
 
     phase: Phase
@@ -34,7 +33,10 @@ class Breakdown:
     parts: Mapping[str, float]
     calls: Mapping[str, float]
     scaled: Mapping[str, float]
-    sample: StepSample | None
+    unknown: tuple[tuple[str, float], ...]
+    unprofiled_s: tuple[float, ...]
+    profiled_s: tuple[float, ...]
+    tokens: float | None
 
     @property
     def total_us(self) -> float:
@@ -46,6 +48,11 @@ class Breakdown:
         """Sum of all parts without the profiler."""
         return sum(self.scaled.values())
 
+    @property
+    def overhead(self) -> float | None:
+        """Mean profiled over mean unprofiled step time; None if either is unknown."""
+        return mean(self.profiled_s) / mean(self.unprofiled_s) if self.unprofiled_s and self.profiled_s else None
+
     def share(self, category: str) -> float:
         """Return the category's share of the step without the profiler, from 0 to 1."""
         return self.scaled.get(category, 0.0) / self.step_us if self.step_us else 0.0
@@ -55,32 +62,53 @@ class Breakdown:
         return self.parts.get(category, 0.0) / self.total_us if self.total_us else 0.0
 
 
-def breakdowns(profiled: ProfiledExperiment) -> dict[Phase, Breakdown]:
-    """Return the breakdown of each traced phase."""
-    samples = step_samples(profiled.record.steps)
-    of_phase = dict(list(profiled.times.groupby("phase")))
+def breakdowns(
+    events: pd.DataFrame, times: pd.DataFrame, timed: Sequence[Step], device_clock: bool
+) -> dict[Phase, Breakdown]:
+    """Return the breakdown of each traced phase.
+
+    Args:
+        events: categorised events.
+        times: the result of `step_times`.
+        timed: the timed steps of the record.
+        device_clock: as in `unprofiled`.
+    """
+    of_phase = dict(list(times.groupby("phase")))
+    device = events[(events["where"] == "device") & (events["step"] >= 0)]
     return {
-        phase: _breakdown(phase, of_phase[phase], profiled, samples.get(phase)) for phase in PHASES if phase in of_phase
+        phase: _breakdown(
+            phase,
+            of_phase[phase],
+            device[device["phase"] == phase],
+            [step for step in timed if step.phase == phase],
+            device_clock,
+        )
+        for phase in PHASES
+        if phase in of_phase
     }
 
 
-def _breakdown(phase: Phase, times: pd.DataFrame, profiled: ProfiledExperiment, sample: StepSample | None) -> Breakdown:
+def _breakdown(
+    phase: Phase, times: pd.DataFrame, device: pd.DataFrame, timed: Sequence[Step], device_clock: bool
+) -> Breakdown:
     steps = times.groupby(["trace", "rank", "step"]).ngroups
     parts = _per_step(times.groupby("category", sort=False)["us"].sum(), steps)
-    device = device_rows(profiled.events[profiled.events["phase"] == phase])
+    without, within = ([step for step in timed if step.profiled == profiled] for profiled in (False, True))
+    step_us = 1e6 * mean([step.elapsed_s for step in without or within]) if timed else None
+    unknown = device[device["category"] == OTHER].groupby("name")["self_us"].sum()
+    total = sum(parts.values()) * steps
+    shares = [(str(name), float(us) / total if total else 0.0) for name, us in unknown.items()]
     return Breakdown(
         phase=phase,
         steps=steps,
         parts=parts,
         calls=_per_step(device.groupby("category", sort=False).size(), steps),
-        scaled=unprofiled(parts, 1e6 * sample.step_s if sample else None, profiled.platform != "cpu"),
-        sample=sample,
+        scaled=unprofiled(parts, step_us, device_clock),
+        unknown=tuple(sorted(shares, key=lambda each: (-each[1], each[0]))),
+        unprofiled_s=tuple(step.elapsed_s for step in without),
+        profiled_s=tuple(step.elapsed_s for step in within),
+        tokens=mean([step.tokens for step in without or within]) if timed else None,
     )
-
-
-def device_rows(events: pd.DataFrame) -> pd.DataFrame:
-    """Return the operators that the device ran inside steps."""
-    return events[(events["where"] == "device") & (events["step"] >= 0)]
 
 
 def unprofiled(parts: Mapping[str, float], step_us: float | None, device_clock: bool) -> dict[str, float]:
@@ -140,12 +168,3 @@ def linear_with_quantize(found: list[Change]) -> Change:
     """Return the linear layers with quantizing and dequantizing: the net effect of the quantization."""
     both = [change for change in found if change.part in (LINEAR, QUANTIZE)]
     return Change("linear + quantize", sum(change.baseline for change in both), sum(change.own for change in both))
-
-
-def unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
-    """Return the operators of category `other` in a phase with their shares of the traced step, the largest first."""
-    rows = device_rows(profiled.events[profiled.events["phase"] == breakdown.phase])
-    sums = rows[rows["category"] == OTHER].groupby("name")["self_us"].sum()
-    total = breakdown.total_us * breakdown.steps
-    found = [(str(name), float(us) / total if total else 0.0) for name, us in sums.items()]
-    return sorted(found, key=lambda each: (-each[1], each[0]))

@@ -36,11 +36,10 @@ def look(results: Path, collection: Collection, rows: Sequence[Row]) -> Looked:
         return Looked(rows=tuple(rows))
     settings = collection.comparison
     inside = chosen(collection.others)
-    read = read_profiled(results, inside, collection)
-    profiles = profile_report(read.profiled, read.left_out)
+    profiled, problems = read_profiled(results, inside, collection)
     return Looked(
-        profiles=profiles,
-        problems=read.problems,
+        profiles=profile_report(profiled),
+        problems=tuple(problems),
         messages=tuple(message_runs(inside)),
         drift=drift_report(results, inside, settings.confidence),
         left_out=tuple(each for each in inside if each.reason),

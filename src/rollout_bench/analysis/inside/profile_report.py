@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from rollout_bench.analysis.inside.breakdown import Breakdown, breakdowns, changes
-from rollout_bench.analysis.inside.profiles import HOST_GAP, OTHER, LeftOut, ProfiledExperiment
+from rollout_bench.analysis.inside.breakdown import HOST_GAP, OTHER, Breakdown, changes
+from rollout_bench.analysis.inside.profiles import ProfiledExperiment
 from rollout_bench.analysis.stats.intervals import cv_percent, mean
-from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.record import Flag
 from rollout_bench.core.numbers import brief
 
 UNKNOWN = 0.10
@@ -27,24 +27,29 @@ UNSTEADY_PERCENT = 15.0
 """Coefficient of variation, in percent, from which unprofiled steps are flagged as unsteady."""
 
 
-@dataclass(frozen=True)
-class ProfileFlag:
-    """A flag: `code` for the column of flags, and a sentence with the observation."""
-
-    code: str
-    sentence: str
-
-
-def doubts(breakdown: Breakdown) -> list[ProfileFlag]:
+def doubts(breakdown: Breakdown) -> list[Flag]:
     """Return all flags of one phase of a profile."""
-    return [*_other(breakdown), *_trace(breakdown), *_untimed(breakdown), *_unsteady_flag(breakdown)]
+    found: dict[str, str] = {}
+    other, ratio, cv = breakdown.traced_share(OTHER), agreement(breakdown), cv_percent(breakdown.unprofiled_s)
+    if other > UNKNOWN:
+        unknown = f"{100 * other:.0f} % of the step are operators that no rule knows"
+        found["other"] = f"{unknown}, over {100 * UNKNOWN:.0f} %"
+    if ratio is not None and abs(math.log(ratio)) > math.log1p(TRACE_OFF):
+        found["trace_time"] = (
+            f"a step takes {brief(breakdown.total_us / 1000)} ms in the trace, "
+            f"{brief(1000 * mean(breakdown.profiled_s))} ms as it was timed: "
+            + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps")
+        )
+    if not breakdown.unprofiled_s:
+        found["untimed"] = "no step was timed without the profiler: its overhead is unknown and in all times"
+    if cv is not None and cv >= UNSTEADY_PERCENT:
+        found["unsteady"] = f"steps vary by {cv:.0f} % without the profiler"
+    return [Flag(code=code, severity="warning", sentence=sentence) for code, sentence in found.items()]
 
 
 def agreement(breakdown: Breakdown) -> float | None:
     """Return the traced duration of a step over the timed duration of profiled steps; None if none was timed."""
-    if breakdown.sample is None or not breakdown.sample.profiled_s:
-        return None
-    return breakdown.total_us / (1e6 * mean(breakdown.sample.profiled_s))
+    return breakdown.total_us / (1e6 * mean(breakdown.profiled_s)) if breakdown.profiled_s else None
 
 
 def bound(breakdown: Breakdown) -> str:
@@ -53,72 +58,33 @@ def bound(breakdown: Breakdown) -> str:
     return "device" if waits < DEVICE_BOUND else "host" if waits > HOST_BOUND else "both"
 
 
-def _other(breakdown: Breakdown) -> Iterator[ProfileFlag]:
-    share = breakdown.traced_share(OTHER)
-    if share > UNKNOWN:
-        yield ProfileFlag(
-            "other",
-            f"{100 * share:.0f} % of the step are operators that no rule knows, over {100 * UNKNOWN:.0f} %",
-        )
-
-
-def _trace(breakdown: Breakdown) -> Iterator[ProfileFlag]:
-    ratio = agreement(breakdown)
-    if ratio is not None and abs(math.log(ratio)) > math.log1p(TRACE_OFF):
-        assert breakdown.sample is not None
-        yield ProfileFlag(
-            "trace_time",
-            f"a step takes {brief(breakdown.total_us / 1000)} ms in the trace, "
-            f"{brief(1000 * mean(breakdown.sample.profiled_s))} ms as it was timed: "
-            + ("part of the step is outside the trace" if ratio < 1 else "the trace has more than these steps"),
-        )
-
-
-def _untimed(breakdown: Breakdown) -> Iterator[ProfileFlag]:
-    if breakdown.sample is None or not breakdown.sample.unprofiled_s:
-        yield ProfileFlag("untimed", "no step was timed without the profiler: its overhead is unknown and in all times")
-
-
-def _unsteady_flag(breakdown: Breakdown) -> Iterator[ProfileFlag]:
-    cv = cv_percent(breakdown.sample.unprofiled_s) if breakdown.sample else None
-    if cv is not None and cv >= UNSTEADY_PERCENT:
-        yield ProfileFlag("unsteady", f"steps vary by {cv:.0f} % without the profiler")
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ProfileReport:
-    """`profiled` in order, the phases of each by its place, and each pair of a profile with its baseline.
+    """`profiled` in order, and each pair of a profile with its baseline.
 
     `left_out` are the experiments without a valid launch. `uncompared` are the experiments with a baseline but without
     a pair, because they or their baseline are left out, each with the reason.
     """
 
     profiled: tuple[ProfiledExperiment, ...]
-    phases: Mapping[str, Mapping[Phase, Breakdown]]
     pairs: tuple[tuple[ProfiledExperiment, ProfiledExperiment], ...]
-    left_out: tuple[LeftOut, ...] = ()
-    uncompared: tuple[tuple[ProfiledExperiment | LeftOut, str], ...] = ()
-
-    def of(self, profiled: ProfiledExperiment) -> Mapping[Phase, Breakdown]:
-        """Return the phases of `profiled`."""
-        return self.phases[profiled.place]
+    left_out: tuple[ProfiledExperiment, ...]
+    uncompared: tuple[tuple[ProfiledExperiment, str], ...]
 
 
-def profile_report(profiled: Sequence[ProfiledExperiment], left_out: Sequence[LeftOut] = ()) -> ProfileReport:
-    """Return the analysis of `profiled`; a profile is compared only if its baseline is among them."""
-    by_place = {each.place: each for each in profiled}
-    without = {each.place: each for each in left_out}
-    if len(by_place | without) < len(profiled) + len(left_out):
-        raise ValueError("two profiles have the same place")
-    phases = {each.place: breakdowns(each) for each in profiled}
-    pairs = tuple((own, by_place[base]) for own in profiled if (base := own.baseline) in by_place and base != own.place)
-    uncompared: list[tuple[ProfiledExperiment | LeftOut, str]] = [
-        (own, f"{left.quant}: {left.reason}")
-        for own in profiled
-        if (left := without.get(own.baseline or "")) is not None
-    ]
-    uncompared += [(each, each.reason) for each in left_out if each.baseline in by_place | without]
-    return ProfileReport(tuple(profiled), phases, pairs, tuple(left_out), tuple(uncompared))
+def profile_report(read: Sequence[ProfiledExperiment]) -> ProfileReport:
+    """Return the analysis of profiles; one is compared only if its baseline is among them and has a valid launch."""
+    by_place = {each.place: each for each in read}
+    compared = [(each, by_place[each.baseline]) for each in read if each.baseline in by_place]
+    return ProfileReport(
+        profiled=tuple(each for each in read if not each.reason),
+        pairs=tuple((own, other) for own, other in compared if not (own.reason or other.reason)),
+        left_out=tuple(each for each in read if each.reason),
+        uncompared=(
+            *((own, f"{other.quant}: {other.reason}") for own, other in compared if other.reason and not own.reason),
+            *((own, own.reason) for own, _ in compared if own.reason),
+        ),
+    )
 
 
 COLUMNS = (
@@ -146,40 +112,26 @@ def profile_table(report: ProfileReport) -> pd.DataFrame:
     The columns are `COLUMNS`.
     """
     baselines = {own.place: baseline for own, baseline in report.pairs}
-    rows = [
-        row
-        for each in report.profiled
-        for phase in report.of(each)
-        for row in _rows(report, each, phase, baselines.get(each.place))
-    ]
+    rows = []
+    for own in report.profiled:
+        for phase, found in own.phases.items():
+            other = baselines[own.place].phases.get(phase) if own.place in baselines else None
+            rows += [
+                (
+                    own.platform,
+                    own.model,
+                    own.workload,
+                    own.quant,
+                    phase,
+                    change.part,
+                    found.step_us,
+                    change.own,
+                    change.own / found.step_us if found.step_us else None,
+                    found.parts.get(change.part, 0.0),
+                    found.calls.get(change.part, 0.0),
+                    change.speedup,
+                    change.saved if other else None,
+                )
+                for change in changes(other.scaled if other else {}, found.scaled)
+            ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _rows(
-    report: ProfileReport, own: ProfiledExperiment, phase: Phase, baseline: ProfiledExperiment | None
-) -> list[tuple[object, ...]]:
-    breakdown = report.of(own)[phase]
-    other = None if baseline is None else report.of(baseline).get(phase)
-    compared = {} if other is None else {c.part: c for c in changes(other.scaled, breakdown.scaled)}
-    parts = list(compared) or list(breakdown.scaled)
-    rows: list[tuple[object, ...]] = []
-    for part in parts:
-        change, us = compared.get(part), breakdown.scaled.get(part, 0.0)
-        rows.append(
-            (
-                own.platform,
-                own.model,
-                own.workload,
-                own.quant,
-                phase,
-                part,
-                breakdown.step_us,
-                us,
-                us / breakdown.step_us if breakdown.step_us else None,
-                breakdown.parts.get(part, 0.0),
-                breakdown.calls.get(part, 0.0),
-                change.speedup if change else None,
-                change.saved if change else None,
-            )
-        )
-    return rows

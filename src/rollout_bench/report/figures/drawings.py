@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.cycles.placed_costs import typical_step
+from rollout_bench.analysis.inside.breakdown import PHASES
 from rollout_bench.analysis.inside.message_links import message_of, step_shares
-from rollout_bench.analysis.inside.profiles import CATEGORIES, PHASES
 from rollout_bench.analysis.starts.start_costs import phases_of
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.answers import lines_over
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.launches import LaunchMeasures, values_of
 from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.analysis.traces.categories import CATEGORIES
 from rollout_bench.contracts.cycles import PartName
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
@@ -366,14 +367,13 @@ def _seconds(seconds: float) -> str:
 
 def steps(findings: Findings) -> Chart | None:
     """Chart milliseconds of each category of operators in a step without the profiler: a panel for each phase."""
-    report = findings.inside.profiles
-    shown = [each for each in report.profiled if report.of(each)]
+    shown = [each for each in findings.inside.profiles.profiled if each.phases]
     if not shown:
         return None
     tables = {each.table for each in shown}
     panels, used = [], set()
     for phase in PHASES:
-        there = [(each, report.of(each)[phase]) for each in shown if phase in report.of(each)]
+        there = [(each, each.phases[phase]) for each in shown if phase in each.phases]
         bars = []
         for each, breakdown in there:
             parts = _after_one_another((c, breakdown.scaled.get(c, 0.0) / 1000) for c in CATEGORIES)
@@ -384,7 +384,7 @@ def steps(findings: Findings) -> Chart | None:
         if bars:
             longest = max(breakdown.step_us for _, breakdown in there) / 1000
             panels.append(Rows(phase, "ms per step", bars, (0, 1.02 * longest or 1)))
-    phase, own = next((phase, report.of(shown[0])[phase]) for phase in reversed(PHASES) if phase in report.of(shown[0]))
+    phase, own = next((phase, shown[0].phases[phase]) for phase in reversed(PHASES) if phase in shown[0].phases)
     first = max(CATEGORIES, key=lambda c: own.scaled.get(c, 0.0))
     title = f"{category_word(first).capitalize()}: {100 * own.share(first):.0f} % of a {phase} step ({shown[0].quant})"
     marks = "Bar: a step without the profiler, divided by the shares of its trace."

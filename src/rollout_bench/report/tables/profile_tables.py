@@ -7,11 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from rollout_bench.analysis.inside.breakdown import (
+    HOST_GAP,
+    LINEAR,
+    OTHER,
+    PHASES,
+    QUANTIZE,
     Breakdown,
     Change,
     changes,
     linear_with_quantize,
-    unknown,
 )
 from rollout_bench.analysis.inside.profile_report import (
     DEVICE_BOUND,
@@ -24,18 +28,9 @@ from rollout_bench.analysis.inside.profile_report import (
     doubts,
     profile_table,
 )
-from rollout_bench.analysis.inside.profiles import (
-    CATEGORIES,
-    HOST_GAP,
-    LINEAR,
-    OTHER,
-    PHASES,
-    QUANTIZE,
-    LeftOut,
-    ProfiledExperiment,
-    StepSample,
-)
+from rollout_bench.analysis.inside.profiles import ProfiledExperiment
 from rollout_bench.analysis.stats.intervals import mean
+from rollout_bench.analysis.traces.categories import CATEGORIES
 from rollout_bench.contracts.axes import title_of
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.modes import PROFILE
@@ -113,22 +108,16 @@ def category_column(word: str, categories: Sequence[str]) -> Column[Breakdown]:
     return Column(category_word(word), _CATEGORY.get(word, ""), cell)
 
 
-def _of_sample(value: Callable[[StepSample], float | None], digits: int = 4) -> Callable[[Breakdown], str]:
-    return lambda found: number(None if found.sample is None else value(found.sample), digits)
-
-
-def _mean_ms(seconds: Sequence[float]) -> float | None:
-    return 1000 * mean(seconds) if seconds else None
+def _mean_ms(seconds: Sequence[float]) -> str:
+    return number(1000 * mean(seconds) if seconds else None)
 
 
 def _tokens(found: Breakdown) -> str:
-    tokens = found.sample.tokens if found.sample else None
-    return MISSING if tokens is None else f"{tokens:,.0f}"
+    return MISSING if found.tokens is None else f"{found.tokens:,.0f}"
 
 
 def _overhead(found: Breakdown) -> str:
-    overhead = found.sample.overhead if found.sample else None
-    return MISSING if overhead is None else f"{ratio(overhead)}x"
+    return MISSING if found.overhead is None else f"{ratio(found.overhead)}x"
 
 
 def _percent(share: float | None, digits: int = 3) -> str:
@@ -142,11 +131,9 @@ TIMED: tuple[Column[Breakdown], ...] = (
     Column(
         "step ms",
         "Mean time of a step without the profiler.",
-        _of_sample(lambda sample: _mean_ms(sample.unprofiled_s)),
+        lambda found: _mean_ms(found.unprofiled_s),
     ),
-    Column(
-        "profiled ms", "Mean time of a step with the profiler.", _of_sample(lambda sample: _mean_ms(sample.profiled_s))
-    ),
+    Column("profiled ms", "Mean time of a step with the profiler.", lambda found: _mean_ms(found.profiled_s)),
     Column("profiler overhead", "Profiled ms / step ms: the slowdown by the profiler.", _overhead),
     Column(
         "in trace %",
@@ -255,7 +242,7 @@ def profile_views(findings: Findings) -> list[View]:
         title = f"profile, {platform}"
         found = [
             Entry(_texts(findings, each), breakdown)
-            for each, breakdown in by_phase(report, [each for each in report.profiled if each.platform == platform])
+            for each, breakdown in by_phase([each for each in report.profiled if each.platform == platform])
         ]
         without: list[Entry[Breakdown]] = [
             Entry(_texts(findings, each, each.reason)) for each in report.left_out if each.platform == platform
@@ -270,18 +257,16 @@ def profile_views(findings: Findings) -> list[View]:
     return tables
 
 
-def by_phase(
-    report: ProfileReport, profiled: Sequence[ProfiledExperiment]
-) -> Iterator[tuple[ProfiledExperiment, Breakdown]]:
+def by_phase(profiled: Sequence[ProfiledExperiment]) -> Iterator[tuple[ProfiledExperiment, Breakdown]]:
     """Yield the phases of `profiled` by model and workload, with the quantizations of a phase side by side."""
     for table in dict.fromkeys(each.table for each in profiled):
         for phase in PHASES:
             for each in profiled:
-                if each.table == table and phase in report.of(each):
-                    yield each, report.of(each)[phase]
+                if each.table == table and phase in each.phases:
+                    yield each, each.phases[phase]
 
 
-def _texts(findings: Findings, of: ProfiledExperiment | LeftOut, empty_because: str = "") -> dict[str, str]:
+def _texts(findings: Findings, of: ProfiledExperiment, empty_because: str = "") -> dict[str, str]:
     names = {"model": of.model, "workload": of.workload, "quant": of.quant, "empty because": empty_because}
     return names | {"launches": findings.launches.get(of.place, "")}
 
@@ -299,7 +284,7 @@ def _changes(findings: Findings, platform: str, title: str) -> View:
     report = findings.inside.profiles
     entries: list[Entry[Changes]] = []
     for own, baseline in ((own, baseline) for own, baseline in report.pairs if own.platform == platform):
-        sides = report.of(own), report.of(baseline)
+        sides = own.phases, baseline.phases
         phases = [phase for phase in PHASES if all(phase in side for side in sides)]
         found = {phase: changes(sides[1][phase].scaled, sides[0][phase].scaled) for phase in phases}
         steps = {phase: sides[1][phase].step_us for phase in phases}
@@ -359,7 +344,7 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
         return []
     found = sections(
         PROFILE.name,
-        profiles=[_values_of_profile(report, each) for each in report.profiled],
+        profiles=[_values_of_profile(each) for each in report.profiled],
         named_operators=_UNKNOWN_NAMES,
         columns=list(_defined(tables)),
     )
@@ -367,21 +352,21 @@ def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section
     return [replace(section, links=links) if section.heading == TRACES else section for section in found]
 
 
-def _values_of_profile(report: ProfileReport, profiled: ProfiledExperiment) -> dict[str, Any]:
+def _values_of_profile(profiled: ProfiledExperiment) -> dict[str, Any]:
     return {
         "name": title_of(profiled, profiled.quant),
         "phases": [
-            {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(profiled, breakdown)}
-            for phase, breakdown in report.of(profiled).items()
+            {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(breakdown)}
+            for phase, breakdown in profiled.phases.items()
         ],
     }
 
 
-def _unknown(profiled: ProfiledExperiment, breakdown: Breakdown) -> list[tuple[str, float]]:
+def _unknown(breakdown: Breakdown) -> list[tuple[str, float]]:
     """Return operators without a rule, with their share of the step in percent; empty unless they need a flag."""
     if breakdown.traced_share(OTHER) <= UNKNOWN:
         return []
-    return [(operator_word(name), 100 * share) for name, share in unknown(profiled, breakdown)]
+    return [(operator_word(name), 100 * share) for name, share in breakdown.unknown]
 
 
 def _defined(tables: Sequence[View]) -> Iterator[Column[object]]:
