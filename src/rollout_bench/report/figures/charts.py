@@ -7,9 +7,11 @@ its rows need, narrow enough to be read on a telephone, and has a dark style for
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import matplotlib as mpl
@@ -89,13 +91,28 @@ class Bar:
 
 @dataclass(frozen=True)
 class Rows:
-    """A panel of rows over `axis`, between `limits`; with a `middle`, values are diamonds instead of bars from zero."""
+    """A panel of rows over `axis`; with a `middle`, values are diamonds instead of bars from zero.
+
+    Without `limits`, the axis leads from zero to the largest value that counts.
+    """
 
     title: str
     axis: str
     bars: Sequence[Bar]
-    limits: tuple[float, float]
+    limits: tuple[float, float] | None = None
     middle: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the axis."""
+        marks = [mark for bar in self.bars for mark in (bar.value, bar.mark, *bar.points, *(bar.span or ())) if mark]
+        parts = [begin + length for bar in self.bars for _, begin, length in bar.parts]
+        return self.limits or (0, 1.06 * max([*marks, *parts], default=0) or 1)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all parts."""
+        return {name for bar in self.bars for name, _, _ in bar.parts}
 
 
 @dataclass(frozen=True)
@@ -106,7 +123,6 @@ class Line:
         band: x with the low and the high end of an interval.
         circles: points of single launches.
         hollow: points of the line that do not count.
-        dashed: whether it is a companion of another line in the same colour.
     """
 
     label: str
@@ -114,7 +130,6 @@ class Line:
     band: Sequence[tuple[float, float, float]] = ()
     circles: Sequence[tuple[float, float]] = ()
     hollow: Sequence[tuple[float, float]] = ()
-    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +143,11 @@ class Lines:
     ticks: Sequence[float] = ()
     log: str = ""
     from_zero: bool = True
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all lines."""
+        return {line.label for line in self.lines}
 
 
 @dataclass(frozen=True)
@@ -156,36 +176,49 @@ def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
     """Draw `chart`, with an `alarm` above its panels and its marks and `where` it was measured below them."""
     panels, left_out = _fitting(chart.panels)
     heights = [_height_in(panel) for panel in panels]
-    head: list[tuple[str, float, str, str]] = []
-    head += [(line, TITLE_SIZE, "bold", INK) for line in wrapped(chart.title, WIDTH, TITLE_SIZE, "bold")]
-    head += [(line, SIZE, "normal", QUIET) for line in wrapped(chart.content, WIDTH, SIZE)]
-    head += [(line, SIZE, "normal", ALARM) for line in wrapped(alarm, WIDTH, SIZE)]
-    keys = _key_lines(chart.keys)
+    keys = {name: colour for name, colour in chart.keys.items() if any(name in panel.names for panel in panels)}
+    said = (
+        (chart.title, TITLE_SIZE, "bold", INK),
+        (chart.content, SIZE, "normal", QUIET),
+        (alarm, SIZE, "normal", ALARM),
+    )
+    head = [
+        (line, size, weight, colour)
+        for text, size, weight, colour in said
+        for line in wrapped(text, WIDTH, size, weight)
+    ]
     foot = wrapped(" ".join(filter(None, (chart.marks, left_out, where))), WIDTH, SIZE)
-    above = sum(1.35 * size for _, size, _, _ in head) + 1.5 * SIZE * len(keys) + 10
+    widest = max((width_of(name, SIZE) + 30 for name in keys), default=WIDTH)
+    columns = max(1, int(WIDTH // widest))
+    above = sum(1.35 * size for _, size, _, _ in head) + 1.5 * SIZE * math.ceil(len(keys) / columns) + 10
     height = above + 72 * sum(heights) + 1.35 * SIZE * len(foot) + 14
     figure = Figure(figsize=(WIDTH_IN, height / 72), layout="constrained")
     FigureCanvasAgg(figure)
+
+    def write(text: str, x: float, y: float, **look: Any) -> None:
+        figure.text((8 + x) / (72 * WIDTH_IN), y / height, text, **look)
+
     y = height - 6.0
     for text, size, weight, colour in head:
-        figure.text(8 / (72 * WIDTH_IN), y / height, text, fontsize=size, fontweight=weight, color=colour, va="top")
+        write(text, 0, y, fontsize=size, fontweight=weight, color=colour, va="top")
         y -= 1.35 * size
-    for line in keys:
-        _write_keys(figure, line, y, height)
-        y -= 1.5 * SIZE
+    for place, (name, colour) in enumerate(keys.items()):
+        x, below = widest * (place % columns), 1.5 * SIZE * (place // columns)
+        write("\N{BLACK SQUARE}", x, y - below, fontsize=SIZE, color=colour, va="top")
+        write(shorten(name, 0.9 * WIDTH), x + 13, y - below, fontsize=SIZE, va="top")
     for place, text in enumerate(reversed(foot)):
-        low = (6 + 1.35 * SIZE * place) / height
-        figure.text(8 / (72 * WIDTH_IN), low, text, fontsize=SIZE, color=QUIET, va="bottom")
+        write(text, 0, 6 + 1.35 * SIZE * place, fontsize=SIZE, color=QUIET, va="bottom")
     bottom = (10 + 1.35 * SIZE * len(foot)) / height
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0.005, bottom, 0.985, (height - above) / height - bottom), hspace=0.02)
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, panel in zip(grid, panels, strict=True):
-        _title(axes, panel.title)
+        title = shorten(panel.title, 0.75 * WIDTH, SIZE, "bold")
+        axes.set_title(title, loc="left", fontsize=SIZE, fontweight="bold")
         if isinstance(panel, Rows):
-            _draw_rows(axes, panel, chart.keys)
+            _draw_rows(axes, panel, keys)
         else:
-            _draw_lines(axes, panel, chart.keys)
+            _draw_lines(axes, panel, keys)
     return figure
 
 
@@ -238,14 +271,10 @@ def wrapped(text: str, room: float, size: float, weight: str = "normal") -> list
     return lines
 
 
-def _fitting(panels: Sequence[Rows | Lines]) -> tuple[list[Rows | Lines], str]:
-    shown: list[Rows | Lines] = []
-    rows = 0
-    for panel in panels[:MOST_PANELS]:
-        rows += len(panel.bars) if isinstance(panel, Rows) else 0
-        if shown and rows > MOST_ROWS:
-            break
-        shown.append(panel)
+def _fitting(panels: Sequence[Rows | Lines]) -> tuple[Sequence[Rows | Lines], str]:
+    rows = accumulate(len(panel.bars) if isinstance(panel, Rows) else 0 for panel in panels)
+    fitting = sum(count <= MOST_ROWS for count in rows)
+    shown = panels[: max(1, min(fitting, MOST_PANELS))]
     left = f"Not shown for want of room: {len(panels) - len(shown)} of {len(panels)} panels."
     return shown, left if len(shown) < len(panels) else ""
 
@@ -255,47 +284,19 @@ def _height_in(panel: Rows | Lines) -> float:
     return title + AXIS_IN + (LINES_IN if isinstance(panel, Lines) else ROW_IN * len(_named(panel)))
 
 
-def _title(axes: Axes, title: str) -> None:
-    axes.set_title(shorten(title, 0.75 * WIDTH, SIZE, "bold"), loc="left", fontsize=SIZE, fontweight="bold")
-
-
-def _key_lines(keys: Mapping[str, str]) -> list[list[tuple[str, str, float]]]:
-    """Return the lines of the legend: each entry's name, its colour and its width in points."""
-    lines: list[list[tuple[str, str, float]]] = []
-    for name, colour in keys.items():
-        short = shorten(name, 0.9 * WIDTH)
-        width = width_of(short, SIZE) + 30
-        if not lines or sum(each[2] for each in lines[-1]) + width > WIDTH:
-            lines.append([])
-        lines[-1].append((short, colour, width))
-    return lines
-
-
-def _write_keys(figure: Figure, line: Sequence[tuple[str, str, float]], y: float, height: float) -> None:
-    x = 8.0
-    for name, colour, width in line:
-        figure.text(x / (72 * WIDTH_IN), y / height, "\N{BLACK SQUARE}", fontsize=SIZE, color=colour, va="top")
-        figure.text((x + 13) / (72 * WIDTH_IN), y / height, name, fontsize=SIZE, va="top")
-        x += width
-
-
 def _named(panel: Rows) -> list[tuple[str, Bar | None]]:
     """Return the rows of `panel` by their labels, with a row without a bar for each new heading."""
-    found: list[tuple[str, Bar | None]] = []
-    heading = ""
-    for bar in panel.bars:
-        if bar.heading not in ("", heading):
-            heading = bar.heading
-            found.append((heading, None))
-        found.append((bar.label, bar))
-    return found
+    above = ["", *(bar.heading for bar in panel.bars)]
+    return [
+        row
+        for bar, heading in zip(panel.bars, above, strict=False)
+        for row in ((bar.heading, None), (bar.label, bar))[bar.heading in ("", heading) :]
+    ]
 
 
 def _draw_rows(axes: Axes, panel: Rows, keys: Mapping[str, str]) -> None:
     rows = _named(panel)
-    low, high = panel.limits
-    axes.set_xlim(low, high)
-    axes.set_ylim(len(rows) - 0.45, -0.55)
+    axes.set(xlim=panel.ends, ylim=(len(rows) - 0.45, -0.55), xlabel=panel.axis)
     axes.set_yticks(range(len(rows)), [shorten(label, 0.3 * WIDTH) for label, _ in rows])
     for tick, (_, bar) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("normal" if bar else "bold")
@@ -310,13 +311,12 @@ def _draw_rows(axes: Axes, panel: Rows, keys: Mapping[str, str]) -> None:
                 shorten(bar.text, 0.36 * WIDTH), (1, y), (7, 0), xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points", va="center", color=QUIET if bar.value is None and not bar.parts else INK,
             )  # fmt: skip
-    axes.set_xlabel(panel.axis)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(plain())
 
 
 def _draw_bar(axes: Axes, bar: Bar, y: float, panel: Rows, keys: Mapping[str, str]) -> None:
-    low, high = panel.limits
+    low, high = panel.ends
     for name, begin, length in bar.parts:
         axes.barh(y, length, left=begin, height=0.72, color=keys.get(name, bar.colour), linewidth=0)
     if bar.value is not None and panel.middle is None:
@@ -331,7 +331,8 @@ def _draw_bar(axes: Axes, bar: Bar, y: float, panel: Rows, keys: Mapping[str, st
     # Points are staggered, so that equal ones remain visible.
     places = [y + 0.45 * ((place + 0.5) / count - 0.5) for place in range(count)]
     axes.scatter(bar.points, places, s=14, facecolors=PAGE, edgecolors=INK, linewidths=0.8, zorder=3)
-    axes.scatter(bar.crosses, [y] * len(bar.crosses), s=16, marker="x", color=INK, linewidths=1.2, zorder=3)
+    crosses = [value for value in bar.crosses if value <= high]
+    axes.scatter(crosses, [y] * len(crosses), s=16, marker="x", color=INK, linewidths=1.2, zorder=3)
     if bar.value is not None and panel.middle is not None:
         axes.scatter(bar.value, y, s=44, marker="D", color=bar.colour, edgecolors=INK, linewidths=0.8, zorder=4)
     if bar.mark is not None:
@@ -342,9 +343,8 @@ def _draw_lines(axes: Axes, panel: Lines, keys: Mapping[str, str]) -> None:
     markers = {label: MARKERS[place % len(MARKERS)] for place, label in enumerate(keys)}
     for line in panel.lines:
         colour, marker = keys[line.label], markers[line.label]
-        look: dict[str, Any] = {"color": colour, "linewidth": 1.5, "linestyle": ":" if line.dashed else "-"}
         dots = max(1, len(line.points) // 12)
-        axes.plot(*_columns(line.points), marker=marker, markersize=5, markevery=dots, **look)
+        axes.plot(*_columns(line.points), marker=marker, markersize=5, markevery=dots, color=colour, linewidth=1.5)
         if line.band:
             places, low, high = zip(*line.band, strict=True)
             axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -360,8 +360,7 @@ def _draw_lines(axes: Axes, panel: Lines, keys: Mapping[str, str]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(plain())
     axes.yaxis.set_major_formatter(plain())
-    axes.set_xlabel(panel.x)
-    axes.set_ylabel(panel.y)
+    axes.set(xlabel=panel.x, ylabel=panel.y)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from itertools import accumulate, compress
+from operator import itemgetter
+from typing import Any
 
 from rollout_bench.analysis.cycles.placed_costs import typical_step
 from rollout_bench.analysis.inside.breakdown import PHASES
@@ -18,6 +20,7 @@ from rollout_bench.analysis.traces.categories import CATEGORIES
 from rollout_bench.contracts.cycles import PartName
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import first_few, number, percent, plain_percent, ratio
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.numbers.startup import PHASE
@@ -71,39 +74,45 @@ START_COLOURS = {"own time": "#0072b2", "phases inside": "#9cc3dd", "no phase": 
 VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown": "no verdict"}
 """Words of the verdicts for which a metric has none."""
 
+BEYOND = {True: "drifts", False: "within the noise", None: ""}
+"""Whether a quantization drifts beyond the noise floor -> words."""
+
 
 def throughput(findings: Findings) -> Chart | None:
     """Chart output tok/s of each experiment: a bar for the mean, a point for each launch."""
-    rows = _rows(findings, "throughput")
-    if not any(row.used for row in rows):
+    shown, swept = _heaviest(_rows(findings, "throughput"))
+    used = [row for row in shown if row.used]
+    if not used:
         return None
-    shown, swept = _heaviest(rows)
     colours = row_colours(findings)
-    panels = []
-    for title, own in _grouped(shown).items():
-        if not any(row.used for row in own):
-            continue
-        end = 1.06 * max(launch.output_tokens_per_s for row in own for launch in row.used) or 1
-        panels.append(Rows(title, "output tok/s", [_rate(row, colours, end, own) for row in own], (0, end)))
-    means = [mean(_rates(row)) for row in shown if row.used]
+    panels = [
+        Rows(title, "output tok/s", [_rate(row, colours, own) for row in own])
+        for title, own in _grouped(shown).items()
+        if any(row.used for row in own)
+    ]
     marks = "Bar: mean over launches. Point: one launch; warm-up does not count."
-    if any(len(row.used) < len(row.launches) for row in shown if row.used):
+    if any(len(row.used) < len(row.launches) for row in used):
         marks += " x: an invalid launch, which counts nowhere; none beyond the axis is shown."
-    return Chart(f"{_range(means)} output tok/s", _content(findings, shown), f"{marks} {swept}", panels, {})
+    title = f"{_range([mean(_rates(row)) for row in used])} output tok/s"
+    return Chart(title, _content(findings, shown), f"{marks} {swept}", panels, {})
 
 
 def _rates(row: Row) -> list[float]:
     return [launch.output_tokens_per_s for launch in row.used]
 
 
-def _rate(row: Row, colours: Mapping[str, str], end: float, beside: Sequence[Row]) -> Bar:
-    bar = Bar(row.label, _heading(row, beside), colour=colours[row.label])
-    if not row.used:
-        return replace(bar, text=_why_empty(row))
-    invalid = [launch.output_tokens_per_s for launch in row.launches if not launch.valid]
-    average = mean(_rates(row))
-    crosses = [rate for rate in invalid if rate <= end]
-    return replace(bar, value=average, points=_rates(row), crosses=crosses, text=number(average))
+def _bar(row: Row, beside: Sequence[Row], **more: Any) -> Bar:
+    """Return the bar of `row` in a panel with `beside`: its names, and `more` if it has a valid launch."""
+    heading = row.experiment.model if len({other.experiment.model for other in beside}) > 1 else ""
+    return Bar(row.label, heading, **(more if row.used else {"text": _why_empty(row)}))
+
+
+def _rate(row: Row, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
+    rates = _rates(row)
+    average = mean(rates) if rates else None
+    crosses = [launch.output_tokens_per_s for launch in row.launches if not launch.valid]
+    look = {"crosses": crosses, "text": number(average), "colour": colours[row.label]}
+    return _bar(row, beside, value=average, points=rates, **look)
 
 
 def _why_empty(row: Row) -> str:
@@ -139,12 +148,12 @@ def speedup(findings: Findings) -> Chart | None:
 
 
 def _ratio(row: Row, one: Comparison, metric: MetricName, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
-    bar = Bar(row.label, _heading(row, beside), colour=colours[row.label])
     if one.speedup is None:
-        return replace(bar, text="no speed-up")
+        return _bar(row, beside, text="no speed-up")
     span = None if one.low is None or one.high is None else (one.low, one.high)
     text = f"{ratio(one.speedup)}x {_word(one, metric)}".strip()
-    return replace(bar, value=one.speedup, span=span, points=list(one.pairs.values()), text=text)
+    points, colour = list(one.pairs.values()), colours[row.label]
+    return _bar(row, beside, value=one.speedup, span=span, points=points, text=text, colour=colour)
 
 
 def _word(one: Comparison, metric: MetricName) -> str:
@@ -202,18 +211,14 @@ def iterations(findings: Findings) -> Chart | None:
     most = max((max(rates) / min(rates) - 1 for rates in measured if min(rates) > 0), default=0.0)
     marks = f"Line: one launch. Hollow: warm-up, which never counts. The vertical axes do not begin at zero. {swept}"
     title = f"Iterations of a launch differ by up to {percent(most)}"
-    return Chart(title, _content(findings, shown), marks, panels, _keys(findings, shown))
+    return Chart(title, _content(findings, shown), marks, panels, row_colours(findings))
 
 
 def _begins(launches: Sequence[LaunchMeasures]) -> dict[int, int]:
     """Return the place of each launch's first iteration: after the longest launch of the previous index."""
-    begins, place = {}, 0
-    for index in sorted({launch.launch for launch in launches}):
-        begins[index] = place
-        place += 1 + max(
-            len(launch.warmup_output_tokens_per_s) + len(launch.passes) for launch in launches if launch.launch == index
-        )
-    return begins
+    counts = [(each.launch, len(each.warmup_output_tokens_per_s) + len(each.passes)) for each in launches]
+    longest = {index: 1 + max(own) for index, own in sorted(grouped(counts).items())}
+    return dict(zip(longest, accumulate(longest.values(), initial=0), strict=False))
 
 
 def _course(row: Row, launch: LaunchMeasures, begin: int) -> Line:
@@ -239,22 +244,18 @@ def sweep(findings: Findings) -> Chart | None:
         f"Point: a load, mean over launches. Hollow: the server kept less than {plain_percent(KEPT_UP)} of the rate."
     )
     title = f"{_range([mean(_rates(row)) for row in used])} output tok/s over the loads"
-    return Chart(title, _content(findings, used, whole=True), marks, panels, _keys(findings, used))
+    return Chart(title, _content(findings, used, whole=True), marks, panels, row_colours(findings))
 
 
 def _through(rows: Sequence[Row], measure: str) -> list[Line]:
+    """Return a line through the loads of each label; loads with which the server did not keep up are hollow."""
     lines = []
-    for label in dict.fromkeys(row.label for row in rows):
-        own = [(row, list(values_of(measure, row.used).values())) for row in rows if row.label == label]
-        places = {id(row): (mean(_rates(row)), 1000 * mean(values)) for row, values in own if values}
-        behind = [places[id(row)] for row, values in own if values and _fell_behind(row)]
-        lines.append(Line(label, list(places.values()), hollow=behind))
+    for label, own in grouped((row.label, row) for row in rows if measure in row.values).items():
+        points = [(mean(_rates(row)), 1000 * row.values[measure]) for row in own]
+        kept = [row.values.get("kept_up_share", 1) >= KEPT_UP for row in own]
+        hollow = [point for point, kept_up in zip(points, kept, strict=True) if not kept_up]
+        lines.append(Line(label, points, hollow=hollow))
     return lines
-
-
-def _fell_behind(row: Row) -> bool:
-    kept = list(values_of("kept_up_share", row.used).values())
-    return bool(kept) and mean(kept) < KEPT_UP
 
 
 def over_setting(findings: Findings) -> Chart | None:
@@ -287,27 +288,24 @@ def cycle(findings: Findings) -> Chart | None:
     known = [row for row in rows if "cycle_s" in row.values]
     if not known:
         return None
-    panels = []
-    for title, own in _grouped(rows).items():
-        there = [whole for row in own for whole in values_of("whole_step_s", row.used).values()]
-        if there:
-            panels.append(Rows(title, "s of a step", [_step(row, own) for row in own], (0, 1.06 * max(there))))
-    used = {name for panel in panels for bar in panel.bars for name, _, _ in bar.parts}
+    panels = [
+        Rows(title, "s of a step", [_step(row, own) for row in own])
+        for title, own in _grouped(rows).items()
+        if any("cycle_s" in row.values for row in own)
+    ]
     title = f"The transition takes {_range([100 * row.values['transition_share'] for row in known], 2)} % of a step"
     marks = "Bar: means over measured iterations, then over valid launches. Point: the whole step of one launch."
-    return Chart(title, _content(findings, rows), marks, panels, {k: v for k, v in CYCLE_COLOURS.items() if k in used})
+    return Chart(title, _content(findings, rows), marks, panels, CYCLE_COLOURS)
 
 
 def _step(row: Row, beside: Sequence[Row]) -> Bar:
-    bar, values = Bar(row.label, _heading(row, beside)), row.values
-    if "cycle_s" not in values:
-        return replace(bar, text=_why_empty(row))
+    values = row.values
     stages = {name: values.get(f"update_{name}_s", 0.0) for name in ("transfer", "quantize", "load")}
     sums = {name: sum(values.get(f"transition_{part}_s", 0.0) for part in parts) for name, parts in PARTS.items()}
-    lengths = {"generation": values["step_time_s"], **stages, **sums}
-    parts = _after_one_another((name, lengths[name]) for name in CYCLE_COLOURS)
+    lengths = {"generation": values.get("step_time_s", 0.0), **stages, **sums}
+    parts = _after_one_another({name: lengths[name] for name in CYCLE_COLOURS})
     points = list(values_of("whole_step_s", row.used).values())
-    return replace(bar, parts=parts, points=points, text=f"{number(values['whole_step_s'], 3)} s")
+    return _bar(row, beside, parts=parts, points=points, text=f"{number(values.get('whole_step_s'), 3)} s")
 
 
 def placement(findings: Findings) -> Chart | None:
@@ -330,12 +328,10 @@ def placement(findings: Findings) -> Chart | None:
             for rank in step.ranks
         ]
         panels.append(Rows(f"{name}: {number(step.elapsed_s, 3)} s", "s after the step began", bars, (0, longest)))
-    used = {part for panel in panels for bar in panel.bars for part, _, _ in bar.parts}
     takes = [f"{number(step.elapsed_s, 3)} s ({name})" for name, (_, step) in zip(names, found, strict=True)]
     title = f"A step takes {first_few(takes, 3)}"
     marks = "The step with the median time of all valid launches. Blank: the device waits."
-    keys = {name: colour for name, colour in ACTIVITY_COLOURS.items() if name in used}
-    return Chart(title, _content(findings, rows), marks, panels, keys)
+    return Chart(title, _content(findings, rows), marks, panels, ACTIVITY_COLOURS)
 
 
 def startup(findings: Findings) -> Chart | None:
@@ -371,24 +367,20 @@ def steps(findings: Findings) -> Chart | None:
     if not shown:
         return None
     tables = {each.table for each in shown}
-    panels, used = [], set()
-    for phase in PHASES:
-        there = [(each, each.phases[phase]) for each in shown if phase in each.phases]
+    by_phase = grouped((phase, (each, found)) for each in shown for phase, found in each.phases.items())
+    panels = []
+    for phase in sorted(by_phase, key=PHASES.index):
         bars = []
-        for each, breakdown in there:
-            parts = _after_one_another((c, breakdown.scaled.get(c, 0.0) / 1000) for c in CATEGORIES)
-            used |= {name for name, _, _ in parts}
+        for each, found in by_phase[phase]:
+            parts = _after_one_another({category_word(c): found.scaled.get(c, 0.0) / 1000 for c in CATEGORIES})
             heading = _joined(*each.table) if len(tables) > 1 else ""
-            text = f"{number(breakdown.step_us / 1000)} ms"
-            bars.append(Bar(each.quant, heading, parts=[(category_word(n), b, s) for n, b, s in parts], text=text))
-        if bars:
-            longest = max(breakdown.step_us for _, breakdown in there) / 1000
-            panels.append(Rows(phase, "ms per step", bars, (0, 1.02 * longest or 1)))
-    phase, own = next((phase, shown[0].phases[phase]) for phase in reversed(PHASES) if phase in shown[0].phases)
-    first = max(CATEGORIES, key=lambda c: own.scaled.get(c, 0.0))
+            bars.append(Bar(each.quant, heading, parts=parts, text=f"{number(found.step_us / 1000)} ms"))
+        panels.append(Rows(phase, "ms per step", bars))
+    *_, (phase, own) = shown[0].phases.items()
+    first = max(CATEGORIES, key=own.share)
     title = f"{category_word(first).capitalize()}: {100 * own.share(first):.0f} % of a {phase} step ({shown[0].quant})"
     marks = "Bar: a step without the profiler, divided by the shares of its trace."
-    keys = {category_word(c): CATEGORY_COLOURS[c] for c in CATEGORIES if c in used}
+    keys = {category_word(category): colour for category, colour in CATEGORY_COLOURS.items()}
     return Chart(title, _joined(*shown[0].table) if len(tables) == 1 else "", marks, panels, keys)
 
 
@@ -445,9 +437,9 @@ def drift(findings: Findings) -> Chart | None:
         size, floor = one.found.size, report.floor_of(one)
         mark = None if floor is None else floor.found.size.value
         span = (size.low, size.high) if size.has_ends else None
-        text = f"{number(size.value, 3)} {'(reference)' if one.of_reference else _beyond(one.drifts)}".strip()
+        word = "(reference)" if one.of_reference else BEYOND[one.drifts]
+        text = f"{number(size.value, 3)} {word}".strip()
         bars.append(Bar(scored_text(one), label, size.value, span, mark=mark, text=text, colour=colours[label]))
-    end = max(max(bar.value or 0, bar.span[1] if bar.span else 0, bar.mark or 0) for bar in bars)
     drifting = dict.fromkeys(label for label, one in zip(labels, report.drifted, strict=True) if one.drifts)
     title = (
         f"Drift beyond the noise floor: {first_few(drifting)}" if drifting else "No drift beyond the noise floor shown"
@@ -456,11 +448,7 @@ def drift(findings: Findings) -> Chart | None:
         "d: log probability of a token minus the reference's. Band: interval over sequences; without a band it is "
         "unbounded or not known. Grey: the reference against itself. Dashed: its noise floor."
     )
-    return Chart(title, "", marks, [Rows("", "mean |d|, nats per token", bars, (0, 1.05 * end or 1), middle=0)], {})
-
-
-def _beyond(drifts: bool | None) -> str:
-    return {True: "drifts", False: "within the noise", None: ""}[drifts]
+    return Chart(title, "", marks, [Rows("", "mean |d|, nats per token", bars, middle=0)], {})
 
 
 def _rows(findings: Findings, figure: str) -> list[Row]:
@@ -475,11 +463,6 @@ def row_colours(findings: Findings) -> dict[str, str]:
     return colours_of(labels, grey if grey < labels.keys() else ())
 
 
-def _keys(findings: Findings, rows: Sequence[Row]) -> dict[str, str]:
-    labels = {row.label for row in rows}
-    return {label: colour for label, colour in row_colours(findings).items() if label in labels}
-
-
 def _told_apart(rows: Sequence[Row]) -> list[str]:
     """Return the labels of `rows`, or their names if there are several models or workloads."""
     several_tables = len({(row.experiment.model, row.experiment.workload) for row in rows}) > 1
@@ -489,20 +472,13 @@ def _told_apart(rows: Sequence[Row]) -> list[str]:
 def _grouped(rows: Sequence[Row], by_model: bool = False, whole: bool = False) -> dict[str, list[Row]]:
     """Return the rows of each panel by its title: the parts of mode, platform and workload that differ."""
     names = [_names(row, by_model, whole) for row in rows]
-    differing = [place for place in range(len(names[0])) if len({each[place] for each in names}) > 1] if names else []
-    found: dict[str, list[Row]] = {}
-    for row, own in zip(rows, names, strict=True):
-        found.setdefault(_joined(*(own[place] for place in differing)), []).append(row)
-    return found
+    differing = [len(set(values)) > 1 for values in zip(*names, strict=True)]
+    return grouped((_joined(*compress(own, differing)), row) for row, own in zip(rows, names, strict=True))
 
 
 def _names(row: Row, by_model: bool, whole: bool) -> tuple[str, ...]:
     own = row.experiment.whole if whole else row.experiment
     return (own.model if by_model or whole else "", own.workload, own.mode, own.platform)
-
-
-def _heading(row: Row, beside: Sequence[Row]) -> str:
-    return row.experiment.model if len({other.experiment.model for other in beside}) > 1 else ""
 
 
 def _content(findings: Findings, rows: Sequence[Row], whole: bool = False) -> str:
@@ -518,24 +494,16 @@ def _joined(*names: str) -> str:
 
 def _heaviest(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """Return `rows` with only the last load of each sweep, since each load would need a panel; and a note about it."""
-    last: dict[str, Row] = {}
-    for row in rows:
-        if row.experiment.part is not None:
-            name = row.experiment.whole.place
-            before = last.get(name, row).experiment.part
-            last[name] = row if before is None or row.experiment.part.number >= before.number else last[name]
-    shown = [row for row in rows if row.experiment.part is None or row is last[row.experiment.whole.place]]
+    loads = [(row.experiment.part.number, row) for row in rows if row.experiment.part is not None]
+    last = {row.experiment.whole.place: row for _, row in sorted(loads, key=itemgetter(0))}
+    shown = [row for row in rows if last.get(row.experiment.whole.place, row) is row]
     return shown, "Of a sweep its heaviest load." if len(shown) < len(rows) else ""
 
 
-def _after_one_another(lengths: Iterable[tuple[str, float]]) -> list[tuple[str, float, float]]:
+def _after_one_another(lengths: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Return each part with a length above zero, its beginning and its length."""
-    parts, begin = [], 0.0
-    for name, length in lengths:
-        if length > 0:
-            parts.append((name, begin, length))
-            begin += length
-    return parts
+    begins = accumulate(lengths.values(), initial=0.0)
+    return [(name, begin, length) for (name, length), begin in zip(lengths.items(), begins, strict=False) if length > 0]
 
 
 def _range(values: Sequence[float], digits: int = 4) -> str:
