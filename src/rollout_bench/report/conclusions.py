@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.cycles.proofs import LASTING
-from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
-from rollout_bench.analysis.timed.launches import values_of
 from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.numbers import number, percent, plain_percent, ratio, several
+from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.quants import words_of
 from rollout_bench.report.prose import Section, some
@@ -75,13 +73,12 @@ def _without_numbers(rows: Sequence[Row], collection: Collection) -> Section:
 
 def _values(rows: Sequence[Row], collection: Collection) -> list[Section]:
     """Return the section of configurations that are not compared, with the mean of their first metric."""
-    lines = []
-    for row in rows[:MOST]:
-        metric = NUMBERS[collection.comparison.metrics_of(row.experiment.mode)[0]]
-        values = list(values_of(metric.name, row.used).values())
-        lines += (
-            [f"{row.name}: {number(metric.factor * mean(values), metric.digits)} {metric.header}."] if values else []
-        )
+    metrics = [NUMBERS[collection.comparison.metrics_of(row.experiment.mode)[0]] for row in rows[:MOST]]
+    lines = [
+        f"{row.name}: {metric.text(row.values[metric.name])} {metric.header}."
+        for row, metric in zip(rows, metrics, strict=False)
+        if metric.name in row.values
+    ]
     more = f"{several(len(rows) - MOST, 'more configuration')}: see the tables." if len(rows) > MOST else ""
     items = _items(*lines, more, _doubts(rows), *_next(rows, [], collection)) if lines else ()
     return [Section("Conclusion", items[1:], lead=items[0])] if items else []
@@ -103,10 +100,9 @@ def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
     # with a baseline of one setting, the table's column shows the trend
     for trend in [] if "setting" in collection.baseline else trends(lines)[:MOST]:
         of = f"{trend.line.label} ({trend.line.model} {trend.line.workload})"
-        first, last = (f"{_ratio(row.comparison)} at {value:,.6g}" for value, row in trend.ends)
         sure = f"The speed-up of {of} changes with {name} (the intervals have no common value)"
-        unsure = f"No change of the speed-up of {of} with {name} is shown"
-        items.append(f"{sure if trend.sure else unsure}: {first}, {last}.")
+        said = sure if trend.sure else f"No change of the speed-up of {of} with {name} is shown"
+        items.append(f"{said}: {', '.join(f'{_ratio(row.comparison)} at {value:,.6g}' for value, row in trend.ends)}.")
     return [Section(f"Trend over {name}", tuple(items))] if items else []
 
 
@@ -159,13 +155,13 @@ def _headline(better: Sequence[Row], worse: Sequence[Row], baseline: str, axes: 
     if not better and not worse:
         return ""
     first = [*better, *worse][0]
-    metric = next(iter(first.comparisons))
-    of = NUMBERS[metric]
+    of = NUMBERS[next(iter(first.comparisons))]
     factor, _, ends = _ratio(first.comparison).partition(" ")
     text = f"{_side(first, axes)} is {factor} {of.words[0]} as {baseline} {ends}".rstrip()
-    text += "" if metric == "output_tokens_per_s" else f" ({of.header})"
-    also = [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in better[1:]]
-    beside = [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in worse if row is not first]
+    text += "" if of.name == "output_tokens_per_s" else f" ({of.header})"
+    also, beside = (
+        [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in side if row is not first] for side in (better, worse)
+    )
     text += f", {some(also, 4)}." if also else "."
     return text + (f" {of.words[2].capitalize()}: {some(beside, 5)}." if beside else "")
 
@@ -226,46 +222,36 @@ def _ratio(comparison: Comparison) -> str:
 def _why(row: Row) -> str:
     comparison = row.comparison
     reason = why_not_measured(row.experiment) or comparison.reason
-    if reason:
-        return reason
-    return f"needs {several(comparison.launches_missing, 'more launch')} of each side"
+    return reason or f"needs {several(comparison.launches_missing, 'more launch')} of each side"
 
 
 def _doubts(rows: Sequence[Row]) -> str:
     """Return the problems of the launches in a sentence; empty if there are none."""
-    found = "; ".join(_each_doubt(rows))
-    return f"In doubt: {found}." if found else ""
-
-
-def _each_doubt(rows: Sequence[Row]) -> Iterator[str]:
     launches = [launch for row in rows for launch in row.launches]
     codes = Counter(code for launch in launches for code in invalid_codes(launch.flags))
+    counted = ", ".join(f"{code} {count}" for code, count in codes.most_common())
     invalid = sum(not launch.valid for launch in launches)
-    if invalid:
-        told = ", ".join(f"{code} {count}" for code, count in codes.most_common())
-        yield f"{invalid} of {several(len(launches), 'launch')} invalid and left out of all numbers ({told})"
     failed = sum(len(row.experiment.failures) for row in rows)
-    if failed:
-        yield f"{several(failed, 'launch')} failed"
     damaged = sum(len(row.experiment.damaged) for row in rows)
-    if damaged:
-        yield f"{several(damaged, 'record')} damaged"
-    few = [row for row in rows if row.comparison.carried_by_few]
-    if few:
-        yield f"a few slow passes carry the difference of {some([row.label for row in few])}"
+    few = [row.label for row in rows if row.comparison.carried_by_few]
+    told = {
+        f"{invalid} of {several(len(launches), 'launch')} invalid and left out of all numbers ({counted})": invalid,
+        f"{several(failed, 'launch')} failed": failed,
+        f"{several(damaged, 'record')} damaged": damaged,
+        f"a few slow passes carry the difference of {some(few)}": few,
+    }
+    found = "; ".join(text for text, amount in told.items() if amount)
+    return f"In doubt: {found}." if found else ""
 
 
 _DISCARD = "rollout-bench discard --invalid"
 _AGAIN = "move what is in doubt aside, and run the same command again"
 
 
-def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> Iterator[str]:
-    """Yield the next step, if there is one, and its command, if it has one."""
+def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
+    """Return the next step and its command, each empty if there is none."""
     step, command = _next_step(rows, undetected, collection)
-    if step:
-        yield f"Next: {step}{':' if command else '.'}"
-    if command:
-        yield command
+    return f"Next: {step}{':' if command else '.'}" if step else "", command
 
 
 def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:

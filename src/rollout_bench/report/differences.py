@@ -180,7 +180,11 @@ def _columns(findings: Findings, rows: Sequence[Row]) -> list[Column[Row]]:
             "Valid launches of A, which is the baseline; each counts as one value.",
             lambda row: str(len(valid_records(row.against.other))) if row.against.other else "0",
         ),
-        Column("launches B", "The same of B.", lambda row: str(len(valid_records(row.experiment)))),
+        Column(
+            "launches B",
+            "Valid launches of B; each counts as one value.",
+            lambda row: str(len(valid_records(row.experiment))),
+        ),
     ]
     metrics = list(dict.fromkeys(metric for row in rows for metric in row.comparisons))
     speedups = speedup_columns(metrics, findings.collection.comparison, findings.notes, apart=True)
@@ -188,7 +192,7 @@ def _columns(findings: Findings, rows: Sequence[Row]) -> list[Column[Row]]:
         name = NUMBERS[metric].header
         columns += [
             Column(f"{name} A", f"{name} of each launch; geometric mean over the launches of A.", _value(metric, 1)),
-            Column(f"{name} B", "The same of B.", _value(metric, 0)),
+            Column(f"{name} B", f"{name} of each launch; geometric mean over the launches of B.", _value(metric, 0)),
             speedup,
         ]
     return columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rollout_bench.analysis.stats.percentiles import CONFIDENCE, samples_needed
 from rollout_bench.analysis.timed.experiments import (
@@ -24,7 +25,6 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
 from rollout_bench.report.conclusions import conclusions
-from rollout_bench.report.designs import design_values
 from rollout_bench.report.headings import TITLES, UNKNOWN
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import sections, some
@@ -88,43 +88,40 @@ def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Itera
     if not records:
         return
     began = sorted(record.started_at for record in records)
-    text = f"{several(len(began), 'launch')} of {several(len(measured), 'experiment')}, "
-    text += f"started {began[0]} to {began[-1]}."
     invalid = sum(not record.valid for record in records)
-    text += f" {several(invalid, 'launch')} flagged invalid and not used." if invalid else ""
-    text += (
-        f" {several(unread, 'record')} that its summary does not select not read; --all takes all." if unread else ""
+    unused = f" {several(invalid, 'launch')} flagged invalid and not used." if invalid else ""
+    beyond = f" {several(unread, 'record')} that its summary does not select not read; --all takes all."
+    yield (
+        f"{several(len(began), 'launch')} of {several(len(measured), 'experiment')}, started {began[0]} to {began[-1]}."
+        + unused
+        + (beyond if unread else "")
     )
-    yield text
     yield from machine_lines(measured)
 
 
 def hardware(experiments: Sequence[Selected[Launched]]) -> str:
     """Return the engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
-    names: dict[str, None] = {}
-    for experiment in experiments:
-        for environment in (record.environment for record in experiment.records):
-            on = "" if environment.engine_name == UNKNOWN else f" on {_device(environment)}"
-            names[f"{_engine(environment)}{on}"] = None
-    return "; ".join(names)
+    environments = [record.environment for experiment in experiments for record in experiment.records]
+    names = [
+        _engine(environment) + ("" if environment.engine_name == UNKNOWN else f" on {_device(environment)}")
+        for environment in environments
+    ]
+    return "; ".join(dict.fromkeys(names))
 
 
 def differences(environments: Sequence[Environment]) -> list[str]:
     """Return each fact in which `environments` differ, with its values and the number of launches for each."""
     flat = [environment_facts(environment) for environment in environments]
-    texts = []
-    for name in dict.fromkeys(name for facts in flat for name in facts):
-        values = Counter(facts.get(name, "not set") for facts in flat)
-        if len(values) > 1:
-            shown = "; ".join(f"{value} ({several(n, 'launch')})" for value, n in values.most_common())
-            texts.append(f"{name}: {shown}")
-    return texts
+    names = dict.fromkeys(name for facts in flat for name in facts)
+    counts = {name: Counter(facts.get(name, "not set") for facts in flat).most_common() for name in names}
+    told = {name: [f"{value} ({several(n, 'launch')})" for value, n in values] for name, values in counts.items()}
+    return [f"{name}: {'; '.join(values)}" for name, values in told.items() if len(values) > 1]
 
 
 def _commonest(environments: Sequence[Environment]) -> Environment:
-    counts = Counter(str(environment_facts(environment)) for environment in environments)
-    commonest = counts.most_common(1)[0][0]
-    return next(e for e in environments if str(environment_facts(e)) == commonest)
+    facts = [str(environment_facts(environment)) for environment in environments]
+    ((commonest, _),) = Counter(facts).most_common(1)
+    return environments[facts.index(commonest)]
 
 
 def _device(environment: Environment) -> str:
@@ -163,33 +160,24 @@ def _describe(environment: Environment) -> str:
 def completeness(collection: Collection) -> str:
     """Return the status line: the number of measured launches, with INCOMPLETE in front if any is missing."""
     experiments = collection.launched
-    measured = sum(len(e.records) for e in experiments)
-    failed = sum(len(e.failures) for e in experiments)
-    missing = sum(len(e.missing) for e in experiments)
-    damaged = sum(len(e.damaged) for e in experiments)
-    wanted = measured + failed + missing + damaged
-    if collection.planned:
-        text = f"{measured:,d} of {several(wanted, 'planned launch')} measured"
-    else:
-        text = f"{several(measured, 'launch')} measured"
+    measured, failed, missing, damaged = (
+        sum(len(getattr(experiment, part)) for experiment in experiments)
+        for part in ("records", "failures", "missing", "damaged")
+    )
+    wanted = several(measured + failed + missing + damaged, "planned launch")
+    text = f"{measured:,d} of {wanted} measured" if collection.planned else f"{several(measured, 'launch')} measured"
     invalid = sum(not record.valid for e in experiments for record in e.records)
     text += f" ({invalid:,d} invalid)" if invalid else ""
     text += f", {several(len(experiments), 'experiment')}"
-    if collection.complete:
-        return text + "."
-    text += f"; {failed:,d} failed" if failed else ""
-    text += f"; {missing:,d} missing" if missing else ""
-    text += f"; {damaged:,d} damaged" if damaged else ""
-    return f"INCOMPLETE: {text}."
+    lacking = {"failed": failed, "missing": missing, "damaged": damaged}
+    text += "".join(f"; {amount:,d} {what}" for what, amount in lacking.items() if amount)
+    return f"{text}." if collection.complete else f"INCOMPLETE: {text}."
 
 
 def left_out(rows: Sequence[Row]) -> str:
     """Return the warning of a figure about experiments without a valid launch; empty if there are none."""
-    names: dict[str, dict[str, None]] = {}
-    for row in rows:
-        if row.empty_because:
-            names.setdefault(row.empty_because, {})[row.whole_name] = None
-    return " ".join(f"Left out: {some(list(those))} ({reason})." for reason, those in names.items())
+    names = grouped((row.empty_because, row.whole_name) for row in rows if row.empty_because)
+    return " ".join(f"Left out: {some(list(dict.fromkeys(those)))} ({reason})." for reason, those in names.items())
 
 
 def foot(findings: Findings) -> SummaryPart:
@@ -220,7 +208,7 @@ def foot(findings: Findings) -> SummaryPart:
     return SummaryPart(
         answers=[
             *conclusions(rows, collection),
-            *sections("measured", **design_values(collection)),
+            *sections("measured", designs=list(_designs(collection))),
         ],
         sections=[section for section in found if section.heading not in METHODS],
         definitions=[
@@ -252,12 +240,11 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     told: set[tuple[object, ...]] = set()  # every load of a sweep has the same flags of a launch
     for row in rows:
         seen: dict[tuple[str, str], dict[int, Flag]] = {}
-        for launch in row.launches:
-            for flag in launch.flags:
-                doubt = (row.experiment.mode, row.experiment.experiment, launch.launch, flag.code, flag.sentence)
-                if doubt not in told:
-                    told.add(doubt)
-                    seen.setdefault((flag.code, flag.severity), {}).setdefault(launch.launch, flag)
+        for launch, flag in ((each.launch, flag) for each in row.launches for flag in each.flags):
+            doubt = (row.experiment.mode, row.experiment.experiment, launch, flag.code, flag.sentence)
+            if doubt not in told:
+                told.add(doubt)
+                seen.setdefault((flag.code, flag.severity), {}).setdefault(launch, flag)
         for flags in seen.values():
             first, flag = next(iter(flags.items()))
             if len({other.sentence for other in flags.values()}) > 1:
@@ -265,11 +252,13 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
             yield row.whole_name, ", ".join(map(str, flags)), flag
 
 
-def _flags_of_others(collection: Collection) -> Iterator[tuple[str, str, Flag]]:
-    for experiment in collection.others:
-        for record in experiment.records:
-            for flag in record.validity:
-                yield _name(experiment), str(record.launch), flag
+def _flags_of_others(collection: Collection) -> list[tuple[str, str, Flag]]:
+    return [
+        (_name(experiment), str(record.launch), flag)
+        for experiment in collection.others
+        for record in experiment.records
+        for flag in record.validity
+    ]
 
 
 def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
@@ -312,3 +301,22 @@ def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[st
             f"{names} not shown, because sequences that run in step resemble each other: they count as fewer than "
             f"the {least} independent values that a median takes"
         )
+
+
+def _designs(collection: Collection) -> Iterator[dict[str, Any]]:
+    """Yield for each mode and platform its blocks, and the launches outside of blocks."""
+    experiments = launched(collection.experiments)
+    for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
+        records = [r for e in experiments if (e.mode, e.platform) == (mode, platform) for r in e.records]
+        blocks = list({r.block.id: r.block for r in records if r.block is not None}.values())
+        alone = [record for record in records if record.block is None]
+        if blocks or any(record.spec.measuring.iterations == "auto" for record in alone):
+            yield {
+                "name": f"{mode}, {platform}",
+                "blocks": len(blocks),
+                "engines": max((len(block.members) for block in blocks), default=0),
+                "at_once": max((block.at_once for block in blocks), default=0),
+                "rounds": max((len(block.order) for block in blocks), default=0),
+                "together": sum(block.started == "together" for block in blocks),
+                "alone": len(alone),
+            }

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
 from rollout_bench.report.views import View, told
 
@@ -55,7 +56,8 @@ def sections(template: str, **values: Any) -> list[Section]:
 def definitions(heading: str, tables: Iterable[View]) -> tuple[Section, ...]:
     """Return the section that defines the shown columns of `tables`, each once; empty if there are none."""
     columns = [column for table in told(tables) for column in table.columns if column.definition]
-    items = tuple(dict.fromkeys(f"{column.header}: {column.definition}" for column in columns))
+    headers = grouped((column.definition, column.header) for column in columns)
+    items = tuple(f"{', '.join(dict.fromkeys(names))}: {definition}" for definition, names in headers.items())
     return (Section(heading, items),) if items else ()
 
 

@@ -102,16 +102,10 @@ def _fields(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterat
 def _inner(schema: dict[str, Any], field: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """Return the nested object of a field, and the suffix of the path to it."""
     for option in (field, *field.get("anyOf", [])):
-        if "$ref" in option:
-            return _resolve(schema, option), ""
-        for key in ("additionalProperties", "patternProperties"):
-            inside = option.get(key)
-            if key == "patternProperties" and isinstance(inside, dict):
-                inside = next(iter(inside.values()), None)
+        named = option.get("additionalProperties") or next(iter(option.get("patternProperties", {}).values()), None)
+        for inside, suffix in ((option, ""), (named, ".<name>"), (option.get("items"), "[]")):
             if isinstance(inside, dict) and "$ref" in inside:
-                return _resolve(schema, inside), ".<name>"
-        if "$ref" in option.get("items", {}):
-            return _resolve(schema, option["items"]), "[]"
+                return _resolve(schema, inside), suffix
     return None, ""
 
 

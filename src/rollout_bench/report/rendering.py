@@ -135,15 +135,10 @@ def _two_lines(header: str) -> str:
 def _without_repeats(view: View) -> list[list[str]]:
     """Return the cells without names that are the same in the line above (all but the last column of names)."""
     names = sum(column.header in ("model", "workload") for column in view.columns)
-    lines, above = [], [""] * names
-    for cells in view.cells:
-        shown = list(cells)
-        for column in range(names):
-            if cells[: column + 1] != tuple(above[: column + 1]):
-                break
-            shown[column] = ""
-        lines.append(shown)
-        above = list(cells[:names])
+    lines = []
+    for above, cells in zip([(), *view.cells], view.cells, strict=False):
+        same = max(place for place in range(names + 1) if cells[:place] == above[:place])
+        lines.append([*[""] * same, *cells[same:]])
     return lines
 
 

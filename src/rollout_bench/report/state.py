@@ -59,17 +59,13 @@ def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
     plan. A damaged record is a reason as well, so that each run reports it. Expected durations of launches do not
     matter.
     """
-    states = []
-    for folder in places or (results,):
-        state = _state_in(folder)
-        if state is None or state.get("damaged"):
-            return True
-        states.append(state)
-    now = summary_state(results, plan)
-    parts = ("records", "sequences", "failures")
+    now, parts = summary_state(results, plan), ("records", "sequences", "failures")
     return any(
-        any(state.get(part) != now[part] for part in parts) or _essence(state.get("plan")) != _essence(now["plan"])
-        for state in states
+        state is None
+        or state.get("damaged")
+        or any(state.get(part) != now[part] for part in parts)
+        or _essence(state.get("plan")) != _essence(now["plan"])
+        for state in map(_state_in, places or (results,))
     )
 
 

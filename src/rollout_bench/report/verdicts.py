@@ -50,24 +50,19 @@ def verdict_values(
         "differing": differing(rows),
         "compared": sum(row.against.other is not None for row in rows),
         "found_by_few": [
-            (f"{row.name}{of}", [each.pairs[launch] for launch in sorted(each.pairs)])
-            for row, of, each in compared
+            (_name(row, metric), [each.pairs[launch] for launch in sorted(each.pairs)])
+            for row, metric, each in compared
             if each.verdict in FOUND and 0 < len(each.pairs) < FEW_PAIRS
         ],
         "unpaired": [
-            (f"{row.name}{of}", each) for row, of, each in compared if each.unpaired or each.baseline_unpaired
+            (_name(row, metric), each) for row, metric, each in compared if each.unpaired or each.baseline_unpaired
         ],
         "ways": sorted(
-            {
-                way
-                for _, metric, each in _with_metric(rows)
-                if each.of_passes or NUMBERS[metric].top
-                for way in each.ways
-            }
+            {way for _, metric, each in compared if each.of_passes or NUMBERS[metric].top for way in each.ways}
         ),
         "other_ways": list(_other_ways(rows)),
         "carried": [
-            (f"{row.name}{of}", each.speedup, each.of_totals) for row, of, each in compared if each.carried_by_few
+            (_name(row, metric), each.speedup, each.of_totals) for row, metric, each in compared if each.carried_by_few
         ],
     }
 
@@ -106,16 +101,11 @@ def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[
                 yield row.name, way, left_out
 
 
-def _with_metric(rows: Sequence[Row]) -> Iterator[tuple[Row, MetricName, Comparison]]:
+def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, MetricName, Comparison]]:
     for row in rows:
         for metric, comparison in row.comparisons.items():
             yield row, metric, comparison
 
 
-def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Comparison]]:
-    for row, metric, comparison in _with_metric(rows):
-        yield row, _of(row, metric), comparison
-
-
-def _of(row: Row, metric: MetricName) -> str:
-    return f", {NUMBERS[metric].speedup}" if len(row.comparisons) > 1 else ""
+def _name(row: Row, metric: MetricName) -> str:
+    return row.name + (f", {NUMBERS[metric].speedup}" if len(row.comparisons) > 1 else "")

@@ -162,9 +162,3 @@ def changes(baseline: Mapping[str, float], own: Mapping[str, float]) -> list[Cha
     """Return the change of every part that either side has; the savings add up to the whole saving."""
     parts = sorted({*baseline, *own}, key=CATEGORIES.index)
     return [Change(part, baseline.get(part, 0.0), own.get(part, 0.0)) for part in parts]
-
-
-def linear_with_quantize(found: list[Change]) -> Change:
-    """Return the linear layers with quantizing and dequantizing: the net effect of the quantization."""
-    both = [change for change in found if change.part in (LINEAR, QUANTIZE)]
-    return Change("linear + quantize", sum(change.baseline for change in both), sum(change.own for change in both))

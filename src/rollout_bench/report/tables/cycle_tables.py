@@ -181,19 +181,16 @@ def _short(row: Row, rows: Sequence[Row]) -> str:
 
 def _file(rows: Sequence[Row], gains: Mapping[str, NetGain | None]) -> pd.DataFrame:
     """Return cycle.csv: the lengths at which each of `rows` pays, in tokens of a sequence."""
-    lines = []
-    for row in rows:
-        gain = gains.get(row.experiment.place)
-        lines.append(
-            {
-                "platform": row.experiment.platform,
-                **row.axes,
-                "experiment": row.experiment.experiment,
-                "even_at_tokens": gain and gain.at,
-                "pays_first_tokens": gain and gain.pays and gain.pays.first,
-                "pays_last_tokens": gain and gain.pays and gain.pays.last,
-                "loses_first_tokens": gain and gain.loses and gain.loses.first,
-                "loses_last_tokens": gain and gain.loses and gain.loses.last,
-            }
-        )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(
+        {
+            "platform": row.experiment.platform,
+            **row.axes,
+            "experiment": row.experiment.experiment,
+            "even_at_tokens": gain and gain.at,
+            "pays_first_tokens": gain and gain.pays and gain.pays.first,
+            "pays_last_tokens": gain and gain.pays and gain.pays.last,
+            "loses_first_tokens": gain and gain.loses and gain.loses.first,
+            "loses_last_tokens": gain and gain.loses and gain.loses.last,
+        }
+        for row, gain in ((row, gains.get(row.experiment.place)) for row in rows)
+    )

@@ -20,8 +20,7 @@ from rollout_bench.numbers.rollout import BALANCE
 from rollout_bench.numbers.sequences import ANATOMY
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
-from rollout_bench.report.tables.anatomy_tables import anatomy_sections
-from rollout_bench.report.tables.timed_tables import OF_LAUNCH, number_views, percentile_views
+from rollout_bench.report.tables.timed_tables import OF_LAUNCH, anatomy_sections, number_views, percentile_views
 from rollout_bench.report.views import Column, Entry, view
 
 SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")

@@ -14,8 +14,6 @@ from rollout_bench.analysis.inside.breakdown import (
     QUANTIZE,
     Breakdown,
     Change,
-    changes,
-    linear_with_quantize,
 )
 from rollout_bench.analysis.inside.profile_report import (
     DEVICE_BOUND,
@@ -36,8 +34,8 @@ from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.modes import PROFILE
 from rollout_bench.core.numbers import MISSING, number, plain_percent, ratio
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import Section, sections
-from rollout_bench.report.views import LAUNCHES, Column, Entry, View, told, view
+from rollout_bench.report.prose import Section, definitions, sections
+from rollout_bench.report.views import LAUNCHES, Column, Entry, View, view
 
 CATEGORY_WORDS = {"kv_cache": "KV cache", "memory_copy": "memory copy", HOST_GAP: "device waits"}
 """Display names of categories that differ from their keys."""
@@ -45,8 +43,8 @@ CATEGORY_WORDS = {"kv_cache": "KV cache", "memory_copy": "memory copy", HOST_GAP
 REST = "rest"
 """Categories and parts that are too small for a separate column or line."""
 
-_NAME = 44
-"""Characters of an operator's name in a note."""
+_HEAD, _TAIL = 27, 14
+"""Characters that a note keeps of a longer name of an operator, at its beginning and at its end."""
 
 
 def category_word(category: str) -> str:
@@ -56,15 +54,8 @@ def category_word(category: str) -> str:
 
 def operator_word(name: str) -> str:
     """Return the name of an operator or kernel, shortened in the middle if long, as names of templates are."""
-    return cut(" ".join(name.removeprefix("void ").split()), _NAME)
-
-
-def cut(text: str, characters: int) -> str:
-    """Return `text`, shortened in the middle if it has more than `characters`."""
-    if len(text) <= characters:
-        return text
-    head = (characters - 3) * 2 // 3
-    return f"{text[:head]}...{text[len(text) - (characters - 3 - head) :]}"
+    text = " ".join(name.removeprefix("void ").split())
+    return text if len(text) <= _HEAD + 3 + _TAIL else f"{text[:_HEAD]}...{text[-_TAIL:]}"
 
 
 PHASE = Column[Breakdown](
@@ -82,7 +73,9 @@ STEP = (
     Column[Breakdown](
         "step ms",
         "Time of an engine step without the profiler; mean over the timed steps of the profile's launch. The "
-        "following columns add up to it.",
+        "following columns add up to it: milliseconds of a step without the profiler, and in brackets the percentage "
+        "of the step. On a CPU, the profiler slows every operator, so each operator keeps its share of the traced "
+        "step. On a device, operators keep their traced duration, and the device waits for the rest of the step.",
         lambda found: number(found.step_us / 1000),
     ),
 )
@@ -98,11 +91,16 @@ _CATEGORY = {
 }
 
 
+def us_of(found: Breakdown, categories: Sequence[str]) -> float:
+    """Return the microseconds of `categories` together in a step without the profiler."""
+    return sum(found.scaled.get(category, 0.0) for category in categories)
+
+
 def category_column(word: str, categories: Sequence[str]) -> Column[Breakdown]:
     """Return the column of the time in `categories` together."""
 
     def cell(found: Breakdown) -> str:
-        us = sum(found.scaled.get(category, 0.0) for category in categories)
+        us = us_of(found, categories)
         return MISSING if us <= 0 else f"{number(us / 1000, 3)} ({100 * us / found.step_us:.0f})"
 
     return Column(category_word(word), _CATEGORY.get(word, ""), cell)
@@ -223,14 +221,12 @@ def profile_part(findings: Findings) -> SummaryPart:
     """Return the tables and notes of all profiles, with unreadable profiles at the top, and profile.csv."""
     inside = findings.inside
     report, tables = inside.profiles, profile_views(findings)
-    found = bool(report.profiled or report.left_out)
-    notes = profile_notes(report, tables)
     return SummaryPart(
         tables=tables,
-        sections=[section for section in notes if section.heading != DEFINITIONS],
-        definitions=[section for section in notes if section.heading == DEFINITIONS],
+        sections=profile_notes(report) if report.profiled else [],
+        definitions=definitions("Definitions, profile", tables),
         warnings=[Section("Profiles that can't be read", inside.problems)] if inside.problems else [],
-        files={"profile.csv": profile_table(report)} if found else {},
+        files={"profile.csv": profile_table(report)} if report.profiled or report.left_out else {},
     )
 
 
@@ -238,32 +234,22 @@ def profile_views(findings: Findings) -> list[View]:
     """Return the tables of each platform; tables of differences only if profiles are compared."""
     report = findings.inside.profiles
     tables: list[View] = []
+    beside = list(dict.fromkeys(each.table for each in report.profiled))
+    found = [(each, breakdown) for each in report.profiled for breakdown in each.phases.values()]
+    # the quantizations of a phase side by side
+    found.sort(key=lambda pair: (beside.index(pair[0].table), PHASES.index(pair[1].phase)))
     for platform in dict.fromkeys(each.platform for each in report.profiled):
         title = f"profile, {platform}"
-        found = [
-            Entry(_texts(findings, each), breakdown)
-            for each, breakdown in by_phase([each for each in report.profiled if each.platform == platform])
-        ]
-        without: list[Entry[Breakdown]] = [
-            Entry(_texts(findings, each, each.reason)) for each in report.left_out if each.platform == platform
-        ]
-        shown = shown_categories([entry.of for entry in found if entry.of])
+        entries = [Entry(_texts(findings, each), step) for each, step in found if each.platform == platform]
+        entries += [Entry(_texts(findings, each, each.reason)) for each in report.left_out if each.platform == platform]
+        shown = shown_categories([entry.of for entry in entries if entry.of])
         rest = [category for category in CATEGORIES if category not in shown]
         categories = [category_column(category, [category]) for category in shown]
         columns: list[Column[Breakdown]] = [LAUNCHES, *STEP, *categories, category_column(REST, rest)]
-        tables.append(view("Where a step's time goes, ms (%): ", title, columns, [*found, *without]))
-        tables.append(view("Steps, timed and traced: ", title, TIMED, [*found, *without]))
+        tables.append(view("Where a step's time goes, ms (%): ", title, columns, entries))
+        tables.append(view("Steps, timed and traced: ", title, TIMED, entries))
         tables.append(_changes(findings, platform, title))
     return tables
-
-
-def by_phase(profiled: Sequence[ProfiledExperiment]) -> Iterator[tuple[ProfiledExperiment, Breakdown]]:
-    """Yield the phases of `profiled` by model and workload, with the quantizations of a phase side by side."""
-    for table in dict.fromkeys(each.table for each in profiled):
-        for phase in PHASES:
-            for each in profiled:
-                if each.table == table and phase in each.phases:
-                    yield each, each.phases[phase]
 
 
 def _texts(findings: Findings, of: ProfiledExperiment, empty_because: str = "") -> dict[str, str]:
@@ -285,10 +271,8 @@ def _changes(findings: Findings, platform: str, title: str) -> View:
     entries: list[Entry[Changes]] = []
     for own, baseline in ((own, baseline) for own, baseline in report.pairs if own.platform == platform):
         sides = own.phases, baseline.phases
-        phases = [phase for phase in PHASES if all(phase in side for side in sides)]
-        found = {phase: changes(sides[1][phase].scaled, sides[0][phase].scaled) for phase in phases}
-        steps = {phase: sides[1][phase].step_us for phase in phases}
-        entries += [Entry({**_texts(findings, own), "part": word}, by) for word, by in _lines_of(found, steps)]
+        steps = {phase: (sides[0][phase], sides[1][phase]) for phase in PHASES if all(phase in side for side in sides)}
+        entries += [Entry({**_texts(findings, own), "part": word}, by) for word, by in _lines_of(steps)]
     columns = [column for phase in PHASES for column in change_columns(phase)]
     if entries:
         refused = [(each, reason) for each, reason in report.uncompared if each.platform == platform]
@@ -296,86 +280,62 @@ def _changes(findings: Findings, platform: str, title: str) -> View:
     return view("Speed-up by category: ", title, (PART, *columns), entries)
 
 
-def _lines_of(found: dict[Phase, list[Change]], steps: dict[Phase, float]) -> Iterator[tuple[str, dict[Phase, Change]]]:
-    if not found:
-        return
-    parts = sorted({change.part for each in found.values() for change in each}, key=CATEGORIES.index)
-    by = {part: {phase: _of(each, part) for phase, each in found.items()} for part in parts}
-    others = [
-        part
-        for part in parts
-        if part not in (LINEAR, QUANTIZE) and any(_matters(by[part][phase], steps[phase]) for phase in found)
+def _lines_of(steps: Mapping[Phase, tuple[Breakdown, Breakdown]]) -> Iterator[tuple[str, Changes]]:
+    """Yield each part by its name, for `steps` of an experiment and of its baseline."""
+    there = [
+        category for category in CATEGORIES if any(category in side.scaled for both in steps.values() for side in both)
     ]
-    if LINEAR in by:
-        yield LINEAR, by[LINEAR]
-    if QUANTIZE in by:
-        yield QUANTIZE, by[QUANTIZE]
-        yield "= linear + quantize", {phase: linear_with_quantize(each) for phase, each in found.items()}
-    for part in others:
-        yield category_word(part), by[part]
-    small = [part for part in parts if part not in (LINEAR, QUANTIZE, *others)]
-    if small:
-        yield REST, {phase: _sum([by[part][phase] for part in small]) for phase in found}
-    yield "whole step", {phase: _sum(each) for phase, each in found.items()}
+    effect = [category for category in (LINEAR, QUANTIZE) if category in there]
+    large = [
+        category
+        for category in there
+        if any(
+            max(us_of(own, [category]), us_of(baseline, [category])) >= SMALL * baseline.step_us
+            for own, baseline in steps.values()
+        )
+    ]
+    parts = {category: [category] for category in effect}
+    if QUANTIZE in there:
+        parts["= linear + quantize"] = effect
+    parts |= {category_word(category): [category] for category in large if category not in effect}
+    parts[REST] = [category for category in there if category not in (*effect, *large)]
+    parts["whole step"] = there
+    for part, categories in parts.items():
+        if categories:
+            yield (
+                part,
+                {
+                    phase: Change(part, us_of(baseline, categories), us_of(own, categories))
+                    for phase, (own, baseline) in steps.items()
+                },
+            )
 
 
-def _of(found: Sequence[Change], part: str) -> Change:
-    return next((change for change in found if change.part == part), Change(part, 0.0, 0.0))
-
-
-def _matters(change: Change, step_us: float) -> bool:
-    return max(change.baseline, change.own) >= SMALL * step_us
-
-
-def _sum(found: Sequence[Change]) -> Change:
-    return Change(REST, sum(change.baseline for change in found), sum(change.own for change in found))
-
-
-TRACES, DEFINITIONS = "Traces", "Definitions, profile"
-"""Headings of the section with links to the traces, and of the definitions of columns."""
+TRACES = "Traces"
+"""Heading of the section with links to the traces."""
 
 _UNKNOWN_NAMES = 5
 """Maximum number of operators without a rule that a note names."""
 
 
-def profile_notes(report: ProfileReport, tables: Sequence[View]) -> list[Section]:
+def profile_notes(report: ProfileReport) -> list[Section]:
     """Return the non-empty sections below the tables of `profile_views`."""
-    if not report.profiled:
-        return []
-    found = sections(
-        PROFILE.name,
-        profiles=[_values_of_profile(each) for each in report.profiled],
-        named_operators=_UNKNOWN_NAMES,
-        columns=list(_defined(tables)),
-    )
+    profiles = [_values_of_profile(each) for each in report.profiled]
     links = tuple((f"Traces of {title_of(each, each.quant)}", each.traces) for each in report.profiled)
+    found = sections(PROFILE.name, profiles=profiles, named_operators=_UNKNOWN_NAMES)
     return [replace(section, links=links) if section.heading == TRACES else section for section in found]
 
 
 def _values_of_profile(profiled: ProfiledExperiment) -> dict[str, Any]:
+    def operators(step: Breakdown) -> list[tuple[str, float]]:
+        """Return operators without a rule, with their share of the step in percent; empty unless they need a flag."""
+        found = step.unknown if step.traced_share(OTHER) > UNKNOWN else ()
+        return [(operator_word(name), 100 * share) for name, share in found]
+
     return {
         "name": title_of(profiled, profiled.quant),
         "phases": [
-            {"name": phase, "flags": doubts(breakdown), "unknown": _unknown(breakdown)}
-            for phase, breakdown in profiled.phases.items()
+            {"name": phase, "flags": doubts(step), "unknown": operators(step)}
+            for phase, step in profiled.phases.items()
         ],
     }
-
-
-def _unknown(breakdown: Breakdown) -> list[tuple[str, float]]:
-    """Return operators without a rule, with their share of the step in percent; empty unless they need a flag."""
-    if breakdown.traced_share(OTHER) <= UNKNOWN:
-        return []
-    return [(operator_word(name), 100 * share) for name, share in breakdown.unknown]
-
-
-def _defined(tables: Sequence[View]) -> Iterator[Column[object]]:
-    """Yield the shown columns of `tables` that have a definition, each once.
-
-    Columns of several phases share their definition.
-    """
-    defined: set[str] = set()
-    for column in (column for table in told(tables) for column in table.columns):
-        if column.definition and not {column.header, column.definition} & defined:
-            defined |= {column.header, column.definition}
-            yield column

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import names_of
-from rollout_bench.contracts.modes import OFFLINE, Mode
-from rollout_bench.contracts.spec import lengths_differ
+from rollout_bench.contracts.modes import OFFLINE, ROLLOUT, Mode, mode_of
+from rollout_bench.contracts.spec import behind_server, lengths_differ
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.numbers.generation import DRAFTING, ENERGY, THROUGHPUT
 from rollout_bench.numbers.launch import COST, OF_LAUNCHES, START
-from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.numbers.rollout import BALANCE
+from rollout_bench.numbers.registry import NUMBERS, MetricName
+from rollout_bench.numbers.rollout import BALANCE, ROUTER
 from rollout_bench.numbers.sequences import ANATOMY
 from rollout_bench.report.headings import (
     KV_DTYPE,
@@ -25,8 +25,7 @@ from rollout_bench.report.headings import (
     speedup_columns,
 )
 from rollout_bench.report.parts import Findings, SummaryPart
-from rollout_bench.report.prose import definitions
-from rollout_bench.report.tables.anatomy_tables import anatomy_sections
+from rollout_bench.report.prose import Section, definitions, sections
 from rollout_bench.report.views import FLAGS, LAUNCHES, SETS, Column, Entry, View, view
 
 GENERATED = (THROUGHPUT, ANATOMY, BALANCE, "Rates", ENERGY, DRAFTING)
@@ -45,6 +44,21 @@ needs 0.1.
 """
 
 
+TIME: tuple[MetricName, ...] = ("output_tokens_per_s", "step_time_s")
+"""Metrics with a verdict on the whole step, tail included."""
+
+FRONT: MetricName = "t90_s"
+"""The metric with a verdict on the step without its tail."""
+
+STANDS: Mapping[str | None, str] = {
+    "faster": "faster", "slower": "slower", "undetected": "no difference", "irrelevant": "no difference",
+}  # fmt: skip
+"""Verdict -> its words in a sentence."""
+
+MOST_ROUTERS = 6
+"""Maximum number of configurations with a sentence on their engines' shares of a step; the table has all."""
+
+
 def offline_part(findings: Findings) -> SummaryPart:
     """Return the tables of each platform, and the definitions of their columns."""
     tables = number_views(findings, OFFLINE, (*GENERATED, *OF_LAUNCH))
@@ -54,6 +68,46 @@ def offline_part(findings: Findings) -> SummaryPart:
         sections=anatomy_sections(findings, OFFLINE),
         definitions=definitions("Definitions", tables),
     )
+
+
+def rollout_part(findings: Findings) -> SummaryPart:
+    """Return the tables of throughput, router and engines, and a sentence on each router's balance."""
+    first, *others = GENERATED
+    tables = number_views(findings, ROLLOUT, (first, ROUTER, *others, *OF_LAUNCH))
+    tables += percentile_views(findings, ROLLOUT)
+    rows = [row for row in findings.rows if row.experiment.mode == ROLLOUT.name]
+    return SummaryPart(
+        answers=sections(
+            ROLLOUT.name, shares=[row for row in rows if row.values.get("engines", 0) > 1], most=MOST_ROUTERS
+        ),
+        tables=tables,
+        sections=anatomy_sections(findings, ROLLOUT),
+        definitions=definitions("Definitions, rollouts", tables),
+    )
+
+
+def anatomy_sections(findings: Findings, mode: Mode) -> list[Section]:
+    """Return the notes on the steps of `mode`: verdicts that disagree, and hidden waiting behind a server."""
+    rows = [row for row in findings.rows if mode_of(row.experiment.mode) is mode]
+    known = [row for row in rows if "makespan_s" in row.values]
+    return sections(
+        "anatomy",
+        disagreeing=list(_disagreeing(rows)),
+        waits_unseen=any(behind_server(row.experiment.records[0].spec) for row in known),
+    )
+
+
+def _disagreeing(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, float, str, float]]:
+    """Yield rows with different verdicts on the whole step and on its t90.
+
+    Each has its name, the metric of the step, its verdict and ratio, then the verdict and ratio of t90.
+    """
+    for row in rows:
+        for metric in [metric for metric in TIME if {metric, FRONT} <= row.comparisons.keys()][:1]:
+            one, other = row.comparisons[metric], row.comparisons[FRONT]
+            said, said_other = STANDS.get(one.verdict), STANDS.get(other.verdict)
+            if one.speedup and other.speedup and said and said_other and said != said_other:
+                yield row.name, NUMBERS[metric].header, said, one.speedup, said_other, other.speedup
 
 
 def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special: Special | None = None) -> list[View]:
