@@ -44,7 +44,7 @@ def served(
     rows: list[SequenceRow], slo: Slo = NO_LIMITS, elapsed_s: float = 2.0
 ) -> tuple[Requests, Mapping[str, float]]:
     requests = requests_of(rows)
-    return requests, service_of(requests, [i for i in launch(elapsed_s, rows).iterations if not i.warmup], slo).values
+    return requests, service_of(requests, [i for i in launch(elapsed_s, rows).iterations if not i.warmup], slo)[0]
 
 
 def launch(elapsed_s: float, rows: list[SequenceRow]) -> Record:
@@ -130,7 +130,7 @@ def test_the_measures_of_a_request_add_up(answers: list[tuple[float, float, list
     differing = requests.ntpot_s - requests.e2el_s / tokens
     assert differing[several] == pytest.approx(requests.tpot_s[several] / tokens[several], abs=1e-9)
     assert differing[~several] == pytest.approx(0, abs=1e-9)
-    sums = np.bincount(requests.gap_of, weights=requests.gaps_s, minlength=tokens.size)
+    sums = np.bincount(requests.gap_of, weights=requests.itl_s, minlength=tokens.size)
     assert sums == pytest.approx(requests.e2el_s - requests.ttft_s, abs=1e-6)
     ends = [requests.gap_end_s[requests.gap_of == i][-1] for i in np.flatnonzero(several)]
     assert ends == pytest.approx(list(requests.last_s[several]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -50,15 +51,13 @@ def launch_of(launch: int, way: Way, log_rate: float) -> LaunchMeasures:
     """Return a launch whose pairs with its like are of `way`."""
     elapsed_s = math.exp(-log_rate)
     passes = [Pass(number, number, {"output_tokens": 1, "elapsed_s": elapsed_s}) for number in range(5)]
-    return LaunchMeasures(
-        launch=launch,
-        values={RATE: 1 / elapsed_s},
-        warmup_output_tokens_per_s=(),
-        flags=(),
-        passes=tuple(passes),
-        block=str(launch) if way == "rounds" else None,
-        automatic=way != "launches",
-    )
+    return LaunchMeasures(record_of(launch, way), {RATE: 1 / elapsed_s}, passes=tuple(passes))
+
+
+@functools.cache
+def record_of(launch: int, way: Way) -> Record:
+    made = make_record(make_spec() if way == "launches" else BF16, launch)
+    return make_block([BF16], launch, [[1.0] * 5])[0] if way == "rounds" else made
 
 
 def side(logs: Sequence[float], ways: Sequence[Way]) -> list[LaunchMeasures]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.timed.experiments import TimedExperiment, invalid_codes
-from rollout_bench.analysis.timed.service import Requests, Service, pass_times_of, service_of
+from rollout_bench.analysis.timed.service import Requests, pass_times_of, service_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Flag, Record
@@ -32,22 +32,22 @@ class Pass:
 class LaunchMeasures:
     """Numbers of one launch.
 
-    `values` has each known number by its name, and `passes` are the measured iterations.
-    `warmup_output_tokens_per_s` has one value per warm-up iteration, only for figures. `too_short` is whether an
+    `values` has each known number by its name, and `passes` are the measured iterations. `too_short` is whether an
     iteration under a load is too short to tell a server that falls behind from a slow one. `paired` is False if it is
-    not a fair pair with its partner in the baseline. `block` is the id of the block of interleaved engines, or None.
-    `automatic` is whether `iterations: auto` set the number of iterations.
+    not a fair pair with its partner in the baseline, and `flags` say why.
     """
 
-    launch: int
+    record: Record
     values: Mapping[str, float]
-    warmup_output_tokens_per_s: tuple[float, ...]
-    flags: tuple[Flag, ...]
+    flags: tuple[Flag, ...] = ()
     paired: bool = True
     too_short: bool = False
     passes: tuple[Pass, ...] = ()
-    block: str | None = None
-    automatic: bool = False
+
+    @property
+    def launch(self) -> int:
+        """Its index."""
+        return self.record.launch
 
     @property
     def output_tokens_per_s(self) -> float:
@@ -58,6 +58,11 @@ class LaunchMeasures:
     def iteration_output_tokens_per_s(self) -> tuple[float, ...]:
         """Output tokens per second of each measured iteration, over all samples."""
         return tuple(each.columns["output_tokens"] / each.columns["elapsed_s"] for each in self.passes)
+
+    @property
+    def warmup_output_tokens_per_s(self) -> tuple[float, ...]:
+        """Output tokens per second of each warm-up iteration."""
+        return tuple(each.output_tokens / each.elapsed_s for each in self.record.iterations if each.warmup)
 
     @property
     def valid(self) -> bool:
@@ -88,37 +93,35 @@ def measure(
     If `record` has only the iterations of one load, `whole` is that of the launch.
     """
     counted = [iteration for iteration in record.iterations if not iteration.warmup]
-    service, anatomies = None, {}
+    service: Mapping[str, float] = {}
+    too_short, anatomies = False, {}
     if requests is not None:
         anatomies = {each.index: anatomy_of(each) for each in pass_times_of(record, requests)}
         if mode_of(record.spec.mode).has_loads:
-            service = service_of(requests.of_iterations(counted), counted, slo)
+            service, too_short = service_of(requests.of_iterations(counted), counted, slo)
     passes = tuple(
         Pass(iteration.index, iteration.round, columns | anatomies.get(iteration.index, {}))
         for iteration, columns in zip(counted, columns_of(record), strict=True)
     )
     return LaunchMeasures(
-        launch=record.launch,
+        record=record,
         values={
             name: float(value)
             for name, number in NUMBERS.items()
             if (value := _value(number, whole or record, passes, service)) is not None
         },
-        warmup_output_tokens_per_s=tuple(it.output_tokens / it.elapsed_s for it in record.iterations if it.warmup),
         flags=tuple(record.validity),
-        too_short=service is not None and service.too_short,
+        too_short=too_short,
         passes=passes,
-        block=None if record.block is None else record.block.id,
-        automatic=record.spec.measuring.iterations == "auto",
     )
 
 
-def _value(number: Number, record: Record, passes: Sequence[Pass], service: Service | None) -> float | None:
+def _value(number: Number, record: Record, passes: Sequence[Pass], service: Mapping[str, float]) -> float | None:
     if number.read is not None:
         return number.read(record)
     if number.top:
         return number.over(each.columns for each in passes)
-    return None if service is None else service.values.get(number.name)
+    return service.get(number.name)
 
 
 def values_of(metric: MetricName, launches: Iterable[LaunchMeasures]) -> dict[int, float]:

@@ -19,7 +19,7 @@ from typing import Literal
 from rollout_bench.analysis.stats.intervals import mean
 from rollout_bench.analysis.timed.experiments import TimedExperiment, launched
 from rollout_bench.analysis.timed.launches import LaunchMeasures, Pass
-from rollout_bench.contracts.record import Flag, Placement
+from rollout_bench.contracts.record import Flag, Placement, Record
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 
 TRIMMED = 0.2
@@ -73,10 +73,9 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whol
     Raises:
         ValueError: an iteration or a launch has a value that is not above zero.
     """
-    same_block = own.block is not None and own.block == other.block
     if whole or not NUMBERS[metric].top:
         return Pair(math.log(own.values[metric]) - math.log(other.values[metric]), "launches")
-    if same_block:
+    if _in_one_block(own.record, other.record):
         mine, theirs = by_round(metric, own), by_round(metric, other)
         ratios = [mine[number] - theirs[number] for number in sorted(mine.keys() & theirs.keys())]
         return Pair(trimmed_mean(ratios), "rounds") if ratios else None
@@ -99,7 +98,11 @@ def of_one_way(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
 
 def typical(launch: LaunchMeasures) -> bool:
     """Return whether `launch` can be compared by its typical iteration: it has enough iterations, set by `auto`."""
-    return launch.automatic and len(launch.passes) >= MIN_PASSES
+    return launch.record.spec.measuring.iterations == "auto" and len(launch.passes) >= MIN_PASSES
+
+
+def _in_one_block(own: Record, other: Record) -> bool:
+    return own.block is not None and other.block is not None and own.block.id == other.block.id
 
 
 def typical_value(metric: MetricName, launch: LaunchMeasures) -> float:
@@ -136,7 +139,7 @@ def ratio_of_totals(metric: MetricName, pairs: Iterable[tuple[LaunchMeasures, La
 
 def _passes(own: LaunchMeasures, other: LaunchMeasures) -> tuple[Sequence[Pass], Sequence[Pass]]:
     """Return the comparable iterations of both launches: in one block, iterations of rounds that both have."""
-    if own.block is None or own.block != other.block:
+    if not _in_one_block(own.record, other.record):
         return own.passes, other.passes
     both = {each.round for each in own.passes} & {each.round for each in other.passes}
     mine, theirs = ([each for each in side.passes if each.round in both] for side in (own, other))
@@ -175,53 +178,36 @@ def round_s(experiments: Sequence[TimedExperiment]) -> float:
     return 2 * len(each) * median(taken) + SLACK_S if taken else SLACK_S
 
 
-def marked_out_of_turn(
-    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
-) -> tuple[LaunchMeasures, ...]:
-    """Mark `launches` of `experiment` that started more than `limit_s` before or after their partner in `other`.
+def _out_of_turn(own: Record, partner: Record | None, limit_s: float) -> Flag | None:
+    """Return the flag of a launch that started more than `limit_s` before or after its partner in the baseline.
 
-    Launches of a block are interleaved with the whole block; they are marked if their partner is not of the same block.
-    This happens if one side was measured later, for an added experiment or after a record was deleted. A change of the
-    machine in between is the same in all of their ratios, so no number of launches would reveal it.
+    Launches of a block are interleaved with the whole block; they are flagged if their partner is not of the same
+    block. This happens if one side was measured later, for an added experiment or after a record was deleted. A change
+    of the machine in between is the same in all of their ratios, so no number of launches would reveal it.
     """
-    theirs = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in other.records}
-    own = {record.launch: datetime.fromisoformat(record.started_at).timestamp() for record in experiment.records}
-    torn = _torn_blocks(experiment, other)
-    found = []
-    for launch in launches:
-        apart_s = abs(own[launch.launch] - theirs[launch.launch]) if launch.launch in theirs else 0.0
-        if launch.launch in torn:
-            flag = Flag(code="not_interleaved", severity="warning", sentence=torn[launch.launch])
-            launch = replace(launch, flags=(*launch.flags, flag), paired=False)
-        elif launch.block is None and apart_s > limit_s:
-            sentence = (
-                f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
-                f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
-            )
-            flag = Flag(code="not_in_turn", severity="warning", sentence=sentence)
-            launch = replace(launch, flags=(*launch.flags, flag), paired=False)
-        found.append(launch)
-    return tuple(found)
-
-
-def _torn_blocks(experiment: TimedExperiment, other: TimedExperiment) -> dict[int, str]:
-    blocks, their_blocks = ({record.launch: record.block for record in side.records} for side in (experiment, other))
-    sentences = {}
-    for launch in blocks.keys() & their_blocks.keys():
-        block, their_block = blocks[launch], their_blocks[launch]
-        if (block and block.id) == (their_block and their_block.id):
-            continue
-        if block is None:
-            seen = "It was measured by itself, its partner in the baseline in a block"
-        else:
-            where = "by itself" if their_block is None else "in another"
-            seen = f"It was measured in a block, its partner in the baseline {where}"
-        sentences[launch] = (
-            f"{seen}: what changed meanwhile would pass for a difference, so they are no pair. After "
-            "`rollout-bench discard --invalid` the block is measured whole; where memory does not hold all of its "
-            "engines at once, set interleave: false."
+    if partner is None or _in_one_block(own, partner):
+        return None
+    if own.block is not None or partner.block is not None:
+        where, theirs = ("by itself" if side.block is None else "in a block" for side in (own, partner))
+        theirs = "in another" if where == theirs else theirs
+        sentence = (
+            f"It was measured {where}, its partner in the baseline {theirs}: what changed meanwhile would pass for a "
+            "difference, so they are no pair. After `rollout-bench discard --invalid` the block is measured whole; "
+            "where memory does not hold all of its engines at once, set interleave: false."
         )
-    return sentences
+        return Flag(code="not_interleaved", severity="warning", sentence=sentence)
+    apart_s = abs(_started_s(own) - _started_s(partner))
+    if apart_s <= limit_s:
+        return None
+    sentence = (
+        f"It and its partner in the baseline started {_hours(apart_s)} apart, and launches that take turns at "
+        f"most {_hours(limit_s)}: what changed meanwhile would pass for a difference, so they are no pair."
+    )
+    return Flag(code="not_in_turn", severity="warning", sentence=sentence)
+
+
+def _started_s(record: Record) -> float:
+    return datetime.fromisoformat(record.started_at).timestamp()
 
 
 def _hours(seconds: float) -> str:
@@ -229,19 +215,24 @@ def _hours(seconds: float) -> str:
 
 
 def marked_unfair(
-    launches: Sequence[LaunchMeasures], experiment: TimedExperiment, other: TimedExperiment, limit_s: float
+    launches: Sequence[LaunchMeasures], other: TimedExperiment, limit_s: float
 ) -> tuple[LaunchMeasures, ...]:
-    """Mark `launches` of `experiment` that are not a fair pair with their partner in `other`.
+    """Mark `launches` that are not a fair pair with their partner in `other`.
 
-    These are launches that were not interleaved (`marked_out_of_turn`), and launches in another place unless the places
+    These are launches that were not interleaved (`_out_of_turn`), and launches in another place unless the places
     balance (`_even`). Every launch in another place gets a flag. Records without a place get none.
     """
-    turned = marked_out_of_turn(launches, experiment, other, limit_s)
-    own, theirs = ({record.launch: record for record in side.records} for side in (experiment, other))
+    theirs = {record.launch: record for record in other.records}
+    turned = []
+    for launch in launches:
+        flag = _out_of_turn(launch.record, theirs.get(launch.launch), limit_s)
+        turned.append(launch if flag is None else replace(launch, flags=(*launch.flags, flag), paired=False))
     places = {
-        number: (here, there)
-        for number in own.keys() & theirs.keys()
-        if (here := own[number].placement) is not None and (there := theirs[number].placement) is not None
+        each.launch: (here, there)
+        for each in turned
+        if (here := each.record.placement) is not None
+        and each.launch in theirs
+        and (there := theirs[each.launch].placement) is not None
     }
     counted = [e.launch for e in turned if e.paired and e.launch in places and e.valid and theirs[e.launch].valid]
     uneven = {*counted} - {*_even({number: places[number] for number in sorted(counted)})}
@@ -268,19 +259,20 @@ def _even(places: Mapping[int, tuple[Placement, Placement]]) -> list[int]:
     since sum(k^2) = sum(|k|) <= 2 u. The choice does not depend on the ratios.
     """
     apart = {launch: _apart(*pair) for launch, pair in places.items()}
-    total: Counter[str] = Counter()
-    for each in apart.values():
-        total.update(each)
-    if _most(total) <= 1:
+    if _most(_total(apart.values())) <= 1:
         return list(apart)
-    kept, total = [], Counter()
-    for launch, each in apart.items():
-        both = Counter(total)
-        both.update(each)
-        if _most(both) <= 1:
+    kept: list[int] = []
+    for launch in apart:
+        if _most(_total(apart[each] for each in (*kept, launch))) <= 1:
             kept.append(launch)
-            total = both
     return kept
+
+
+def _total(each: Iterable[Counter[str]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in each:
+        total.update(one)
+    return total
 
 
 def _most(counts: Counter[str]) -> int:

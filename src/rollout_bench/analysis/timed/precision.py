@@ -201,7 +201,7 @@ def _compared(
 ) -> _Compared:
     """Return the pairs of `experiment` and its baseline `other`; `limit_s` as in `marked_unfair`."""
     metrics = comparison.metrics_of(experiment.mode)
-    sides = marked_unfair(measured_launches(experiment, compared=metrics), experiment, other, limit_s)
+    sides = marked_unfair(measured_launches(experiment, compared=metrics), other, limit_s)
     base = measured_launches(other, compared=metrics)
     valid, others = ([launch for launch in side if launch.valid] for side in (sides, base))
     metric = _deciding([*valid, *others], experiment, comparison)

@@ -220,7 +220,7 @@ def _marked(
         for experiment, against in table:
             if against.other is not None:
                 place = experiment.place
-                marked_so[place] = marked_unfair(measured[place], experiment, against.other, limit_s)
+                marked_so[place] = marked_unfair(measured[place], against.other, limit_s)
     return marked_so
 
 

@@ -5,7 +5,7 @@ All times are measured at the client, in seconds. Pure functions on arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -30,10 +30,10 @@ class Requests:
     """The requests in some iterations of one launch, an array [n] for each field except the last two.
 
     Times are seconds after the request's iteration began, NaN if unknown. Without a server only the engine's times are
-    known. `prompt` is the index of the prompt in its iteration. `cut_s` is the time at which a request was
-    cut because the duration of its load was over; such a request neither failed nor succeeded. `gaps_s` [g] are the
-    times between consecutive pieces of an answer, of successful requests. `gap_of` [g] is the position of each gap's
-    request.
+    known. `prompt` is the index of the prompt in its iteration. `cut_s` is the time at which a request was cut because
+    the duration of its load was over; such a request neither failed nor succeeded. `itl_s` [g] are the inter-token
+    latencies of successful requests: the times between consecutive pieces of an answer. `gap_of` [g] is the position of
+    each gap's request.
     """
 
     iteration: Indices
@@ -48,7 +48,7 @@ class Requests:
     output_tokens: Indices
     failed: NDArray[np.bool_]
     cut_s: Array
-    gaps_s: Array
+    itl_s: Array
     gap_of: Indices
 
     @cached_property
@@ -78,17 +78,12 @@ class Requests:
         tokens = np.where(self.output_tokens > 0, self.output_tokens, np.nan)
         return np.asarray(self.ttft_s / tokens + np.where(self.output_tokens == 1, 0.0, self.tpot_s))
 
-    @property
-    def itl_s(self) -> Array:
-        """Inter-token latencies [g] of all successful requests: the gaps between pieces of an answer."""
-        return self.gaps_s
-
     @cached_property
     def gap_end_s(self) -> Array:
         """End of each gap [g], in seconds after its iteration began."""
         starts = np.flatnonzero(np.diff(self.gap_of, prepend=-1))  # gaps of one request are consecutive
-        total = np.cumsum(self.gaps_s)
-        before = np.repeat(np.concatenate([[0.0], total])[starts], np.diff([*starts, self.gaps_s.size]))
+        total = np.cumsum(self.itl_s)
+        before = np.repeat(np.concatenate([[0.0], total])[starts], np.diff([*starts, self.itl_s.size]))
         return np.asarray(self.first_s[self.gap_of] + total - before)
 
     def known(self, measure: str) -> Array:
@@ -102,7 +97,7 @@ class Requests:
         position = np.cumsum(keep) - 1
         gaps = keep[self.gap_of]
         kept = {field.name: getattr(self, field.name)[keep] for field in fields(self)[:-2]}
-        return Requests(**kept, gaps_s=self.gaps_s[gaps], gap_of=position[self.gap_of[gaps]])
+        return Requests(**kept, itl_s=self.itl_s[gaps], gap_of=position[self.gap_of[gaps]])
 
     def sent_at_start(self) -> Requests:
         """Return the requests as if they were sent when their iteration began, as without a server."""
@@ -126,7 +121,7 @@ def requests_of(rows: Sequence[SequenceRow]) -> Requests:
         output_tokens=np.array([row.output_tokens for row in rows], dtype=np.int64),
         failed=np.array([row.failed for row in rows], dtype=bool),
         cut_s=np.array([row.cut_s for row in rows], dtype=float),
-        gaps_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
+        itl_s=np.concatenate([np.array(each, dtype=float) for each in gaps] or [np.empty(0)]) / 1e6,
         gap_of=np.repeat(np.arange(len(rows)), lengths) if rows else np.empty(0, dtype=np.int64),
     )
 
@@ -186,7 +181,7 @@ def _clusters(launch: Requests, measure: str) -> list[Indices]:
     iteration = launch.iteration[launch.gap_of]
     # Tokens within a median gap of each other come from one step of the engine, or from two: all requests in the
     # batch wait for the same step.
-    width_s = float(np.median(launch.gaps_s)) if launch.gaps_s.size else 0.0
+    width_s = float(np.median(launch.itl_s)) if launch.itl_s.size else 0.0
     steps = np.floor(launch.gap_end_s / width_s).astype(np.int64) if width_s > 0 else iteration
     steps = np.where(np.isfinite(launch.gap_end_s), steps, 0)
     return [iteration, launch.gap_of, iteration * (int(steps.max(initial=0)) + 1) + steps]
@@ -203,36 +198,29 @@ def _independent(values: Array, launches: Sequence[Sequence[Indices]]) -> int:
     return max(1, int(min(found)))
 
 
-@dataclass(frozen=True)
-class Service:
-    """One launch under one load: its `values` by the names of `numbers.requests`, without unknown ones.
+def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> tuple[dict[str, float], bool]:
+    """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`.
 
-    `too_short` is whether an iteration ended too early to tell a server that falls behind from a slow one; then
-    `kept_up_share` is only a lower bound.
+    Returns:
+        The known numbers by the names of `numbers.requests`, and whether an iteration ended too early to tell a server
+        that falls behind from a slow one; then `kept_up_share` is only a lower bound.
     """
-
-    values: Mapping[str, float]
-    too_short: bool
-
-
-def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) -> Service:
-    """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`."""
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)
     good = good_requests(requests, slo)
-    cut = np.isfinite(requests.cut_s)
     e2el_s = requests.known("e2el_s")
-    under_way_s = requests.cut_s - requests.sent_s  # cut requests were under way as well
-    occupied_s = float(e2el_s.sum()) + float(np.nansum(under_way_s))
+    occupied_s = float(e2el_s.sum()) + float(np.nansum(requests.cut_s - requests.sent_s))  # cut requests ran, too
     delays = (requests.sent_s - requests.due_s)[np.isfinite(requests.due_s) & np.isfinite(requests.sent_s)]
     arriving = [_arrivals(requests.of_iterations([i]), i.elapsed_s) for i in iterations if at_a_rate(i.point)]
-    rates = kept_up(arriving) if all(np.isfinite(one.due_s).all() for one in arriving) else None
-    offered_requests_per_s, share = rates if rates is not None else (None, None)
+    known_due = all(np.isfinite(one.due_s).all() for one in arriving)
+    offered_requests_per_s, share = (kept_up(arriving) if known_due else None) or (None, None)
     found = {
         **{latency: _mean(requests.known(latency)) for latency in LATENCIES},
         "completed_requests_per_s": int(requests.good.sum()) / elapsed_s,
         "goodput_requests_per_s": None if good is None else int(good.sum()) / elapsed_s,
         "failed_share": float(requests.failed.mean()),
-        "incomplete_share": float(cut.mean()) if any(i.incomplete is not None for i in iterations) else None,
+        "incomplete_share": float(np.isfinite(requests.cut_s).mean())
+        if any(i.incomplete is not None for i in iterations)
+        else None,
         "in_flight": occupied_s / elapsed_s if e2el_s.size else None,
         "in_flight_most": max((most_at_once(requests.of_iterations([i])) for i in iterations), default=0),
         "offered_requests_per_s": offered_requests_per_s,
@@ -242,7 +230,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
         "tokens_per_piece": _tokens_per_piece(requests),
     }
     known = {name: value for name, value in found.items() if value is not None}
-    return Service(known, any(too_short(one) for one in arriving))
+    return known, any(too_short(one) for one in arriving)
 
 
 def at_a_rate(point: LoadPoint | None) -> bool:
@@ -250,7 +238,7 @@ def at_a_rate(point: LoadPoint | None) -> bool:
     return point is not None and point.request_rate != "inf"
 
 
-def good_requests(requests: Requests, slo: Slo) -> Array | None:
+def good_requests(requests: Requests, slo: Slo) -> NDArray[np.bool_] | None:
     """Return which of `requests` [n] met every limit of `slo`; None without limits, or if a latency is unknown.
 
     A failed request never meets them. A request with a single token has no TPOT and meets the limit on TPOT, as in
@@ -259,16 +247,13 @@ def good_requests(requests: Requests, slo: Slo) -> Array | None:
     if not slo.named:
         return None
     good = requests.good.copy()
-    single = requests.output_tokens <= 1
     for name, limit_ms in slo.named.items():
         values: Array = getattr(requests, name.removesuffix("_ms") + "_s")
-        known = np.isfinite(values) | ~requests.good | (single if name == "tpot_ms" else False)
-        if not known.all():
+        exempt = (requests.output_tokens <= 1) & (name == "tpot_ms")
+        if not (np.isfinite(values) | ~requests.good | exempt).all():
             return None
-        exempt = single if name == "tpot_ms" else np.zeros_like(single)
-        with np.errstate(invalid="ignore"):
-            good &= exempt | (values <= limit_ms / 1000)
-    return np.asarray(good, dtype=float)
+        good &= exempt | (np.nan_to_num(values, nan=np.inf) <= limit_ms / 1000)
+    return good
 
 
 def most_at_once(requests: Requests) -> int:
@@ -297,5 +282,5 @@ def _tokens_per_piece(requests: Requests) -> float | None:
     several[requests.gap_of] = True
     # a request with further tokens after its first piece but without gaps has an unknown number of pieces
     known = np.isfinite(requests.ttft_s) & (several | (requests.last_s <= requests.first_s))
-    pieces = int(known.sum()) + requests.gaps_s.size
+    pieces = int(known.sum()) + requests.itl_s.size
     return float(requests.output_tokens[known].sum()) / pieces if pieces else None
