@@ -9,7 +9,7 @@ from kept import SETTINGS
 from noise import Array
 from repeats import Launches
 
-from rollout_bench.analysis.timed.comparison import Comparison, compare, judge
+from rollout_bench.analysis.timed.comparison import Comparison, in_pairs, judge
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 
 Side = tuple[str, str]
@@ -29,12 +29,12 @@ def comparisons(
     They are disjoint, and what is left over at the end belongs to none. A launch that is not valid is missing in its
     comparison as it would be in a table. Each comparison is judged alone, as in a table that has no other.
     """
-    ours, theirs = (launches.values(metric, *one) for one in (side, baseline))
+    logs = pairs(launches, metric, side, baseline)
+    last = max((index for one in (side, baseline) for index in launches.values(metric, *one)), default=-1)
     found = []
-    for block in blocks(max([*ours, *theirs], default=-1) + 1, size):
-        one, other = ({index: values[index] for index in block if index in values} for values in (ours, theirs))
-        comparison = compare(one, other, SETTINGS.confidence, NUMBERS[metric].better == "higher")
-        found += judge([comparison], SETTINGS)
+    for block in blocks(last + 1, size):
+        own = {index: logs[index] for index in block if index in logs}
+        found += judge([in_pairs(Comparison(ways=frozenset({"launches"})), own, SETTINGS.confidence, None)], SETTINGS)
     return found
 
 
@@ -43,12 +43,17 @@ def blocks(launches: int, size: int) -> list[range]:
     return [range(begin, begin + size) for begin in range(0, launches - size + 1, size)]
 
 
-def log_ratios(launches: Launches, metric: MetricName, side: Side, baseline: Side) -> Array:
-    """Log ratios of all pairs of valid launches in the order of their index, above 0 where `side` is better."""
+def pairs(launches: Launches, metric: MetricName, side: Side, baseline: Side) -> dict[int, float]:
+    """Log ratio of each pair of valid launches by their index, above 0 where `side` is better."""
     ours, theirs = (launches.values(metric, *one) for one in (side, baseline))
     better = 1 if NUMBERS[metric].better == "higher" else -1
     both = sorted(ours.keys() & theirs.keys())
-    return np.array([better * (math.log(ours[index]) - math.log(theirs[index])) for index in both])
+    return {index: better * (math.log(ours[index]) - math.log(theirs[index])) for index in both}
+
+
+def log_ratios(launches: Launches, metric: MetricName, side: Side, baseline: Side) -> Array:
+    """Log ratios of all pairs of valid launches in the order of their index, above 0 where `side` is better."""
+    return np.array(list(pairs(launches, metric, side, baseline).values()))
 
 
 def resampled(rng: np.random.Generator, logs: Array, comparisons: int, pairs: int) -> Array:

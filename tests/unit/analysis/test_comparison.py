@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
+from synthetic_records import make_record
 
-from rollout_bench.analysis.timed.comparison import MARKS, Comparison, compare, judge
+from rollout_bench.analysis.timed.comparison import Comparison, compare_launches, judge
+from rollout_bench.analysis.timed.launches import LaunchMeasures
 from rollout_bench.plan.config import ComparisonSettings
 
 BY_LAUNCH = st.dictionaries(st.integers(0, 9), st.floats(50, 200), min_size=1, max_size=6)
@@ -23,11 +26,22 @@ def indexed(*values: float) -> dict[int, float]:
     return dict(enumerate(values))
 
 
+record = functools.cache(lambda launch: make_record(launch=launch))
+
+
+def compare(
+    values: Mapping[int, float], baseline: Mapping[int, float], metric: str = "goodput_requests_per_s"
+) -> Comparison:
+    """Return the comparison of launches with these values, by their index, of a number of whole launches."""
+    sides = [[LaunchMeasures(record(n), {metric: value}) for n, value in side.items()] for side in (values, baseline)]
+    return compare_launches(*sides, metric, DEFAULT.confidence)
+
+
 def judged(
     values: Mapping[int, float], baseline: Mapping[int, float], settings: ComparisonSettings = DEFAULT, among: int = 1
 ) -> Comparison:
     """Return the comparison in a table with `among` such comparisons."""
-    return judge([compare(values, baseline, settings.confidence)] * among, settings)[0]
+    return judge([compare(values, baseline)] * among, settings)[0]
 
 
 @given(BY_LAUNCH, BY_LAUNCH, st.integers(1, 5))
@@ -89,8 +103,8 @@ def test_a_verdict_alone_is_none_among_many_comparisons() -> None:
 
 
 def test_untestable_comparisons_take_no_share_of_the_error() -> None:
-    tested = compare(indexed(110, 111, 117), indexed(100, 101, 102), 0.95)
-    family = [Comparison(is_baseline=True), tested, compare(indexed(1), indexed(2), 0.95), Comparison(reason="none")]
+    tested = compare(indexed(110, 111, 117), indexed(100, 101, 102))
+    family = [Comparison(is_baseline=True), tested, compare(indexed(1), indexed(2)), Comparison(reason="none")]
     found = judge(family, DEFAULT)
     assert found[1].p_adjusted == tested.p_value
     assert [found[0], found[2], found[3]] == [family[0], family[2], family[3]]
@@ -104,7 +118,7 @@ def test_tables_without_differences_show_one_in_at_most_five_percent(baselines: 
         rates = 100 * np.exp(0.03 * rng.normal(size=(baselines + 6, 4)))
         of = [number % baselines for number in range(6)]
         family = [
-            compare(indexed(*own), indexed(*rates[baseline]), 0.95)
+            compare(indexed(*own), indexed(*rates[baseline]))
             for own, baseline in zip(rates[baselines:], of, strict=True)
         ]
         judged_family = judge(family, settings, baselines=of)
@@ -140,10 +154,6 @@ def test_a_measurement_that_is_no_positive_number_gives_no_verdict(wrong: float)
 
 def test_of_times_less_is_better() -> None:
     slow, quick = indexed(2.0, 2.1, 2.2), indexed(1.0, 1.06, 1.1)
-    (comparison,) = judge([compare(quick, slow, 0.95, higher_is_better=False)], DEFAULT)
+    (comparison,) = judge([compare(quick, slow, "startup_s")], DEFAULT)
     assert comparison.speedup == pytest.approx(2, rel=0.02)
     assert comparison.verdict == "faster"
-
-
-def test_every_verdict_has_one_of_four_marks() -> None:
-    assert set(MARKS.values()) == set("^v~?")

@@ -18,7 +18,7 @@ from synthetic_records import make_block, make_plan, make_record, make_spec, sav
 from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, compare_launches, judge
-from rollout_bench.analysis.timed.launches import LaunchMeasures, Pass
+from rollout_bench.analysis.timed.launches import LaunchMeasures, Pass, measure
 from rollout_bench.analysis.timed.pairs import WAYS, Pair, Way, of_one_way
 from rollout_bench.contracts.record import Record
 from rollout_bench.plan.config import ComparisonSettings, Precision
@@ -132,8 +132,6 @@ def test_comparisons_of_different_ways_are_judged_in_different_tables(tmp_path: 
 
 
 def _in_pairs(records: Sequence[Record], baseline: Any, own: Any) -> Comparison:
-    from rollout_bench.analysis.timed.launches import measure
-
     sides = [[measure(r) for r in records if r.key == spec.key()] for spec in (own, baseline)]
     return compare_launches(sides[0], sides[1], RATE, 0.95)
 

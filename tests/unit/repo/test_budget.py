@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3220,
+    "analysis": 3167,
     "checkpoints": 494,
     "cluster": 614,
     "commands": 574,
@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 370,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14992,
+    "tests": 14983,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

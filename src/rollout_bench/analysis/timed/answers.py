@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rollout_bench.analysis.stats.best import may_be_best
-from rollout_bench.analysis.stats.blocks import Array, Contrasts, contrasts
-from rollout_bench.analysis.timed.comparison import Stop, log_ratios
+from rollout_bench.analysis.timed.comparison import Stop, estimated, log_ratios
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.spec import (
@@ -62,7 +61,7 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
     if len(judged) + 1 < FEWEST or len({row.comparison.ways for row in judged}) > 1:
         return None
     logs = log_ratios([row.comparison for row in judged])
-    estimates = _estimates(logs, stop)
+    estimates = estimated(logs, stop)[0]  # a conclusion must hold for each of them
     if not all(np.isfinite(found.error).all() for found in estimates):
         return None
     by_each = [
@@ -92,11 +91,6 @@ def standing(baseline: Row, others: Sequence[Row], settings: ComparisonSettings,
         others=tuple(everyone[place] for place in rest if place not in ties),
         complete=len(judged) == len(others),
     )
-
-
-def _estimates(logs: Array, stop: Stop) -> Sequence[Contrasts]:
-    """Return the estimates from blocks of log ratios; in two stages a conclusion must hold for both estimates."""
-    return [contrasts(logs)] if stop is None else stop.of(logs)[0]
 
 
 @dataclass(frozen=True)
@@ -181,10 +175,6 @@ def trends(lines: Sequence[Swept]) -> list[Trend]:
         if len(known) < 2:
             continue
         first, last = known[0], known[-1]
-        one, other = first[1].comparison, last[1].comparison
-        assert one.low is not None
-        assert one.high is not None
-        assert other.low is not None
-        assert other.high is not None
-        found.append(Trend(line, (first, last), one.high < other.low or other.high < one.low))
+        one, other = ((row.comparison.low or 0.0, row.comparison.high or 0.0) for _, row in (first, last))
+        found.append(Trend(line, (first, last), one[1] < other[0] or other[1] < one[0]))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -156,29 +156,6 @@ class Comparison:
         return max(0, MIN_PAIRS - min(self.launches_used))
 
 
-def compare(
-    values: Values,
-    baseline: Values,
-    confidence: float,
-    higher_is_better: bool = True,
-    stop: Stop = None,
-) -> Comparison:
-    """Compare values by launch index with the values of the baseline (same unit), without a verdict.
-
-    `judge` adds the verdict, and the interval if the number of pairs depends on `stop` in two stages. Values that are
-    zero, negative or not finite make the whole comparison unknown: their cause may also have affected other launches.
-    """
-    wrong = _wrong(values, baseline)
-    if wrong:
-        return wrong
-    both = sorted(values.keys() & baseline.keys())
-    unpaired, baseline_unpaired = len(values) - len(both), len(baseline) - len(both)
-    better = 1 if higher_is_better else -1
-    logs = {launch: better * (math.log(values[launch]) - math.log(baseline[launch])) for launch in both}
-    comparison = Comparison(unpaired=unpaired, baseline_unpaired=baseline_unpaired, ways=frozenset({"launches"}))
-    return _in_pairs(comparison, logs, confidence, stop)
-
-
 def compare_launches(
     own: Sequence[LaunchMeasures],
     theirs: Sequence[LaunchMeasures],
@@ -186,8 +163,10 @@ def compare_launches(
     confidence: float,
     stop: Stop = None,
 ) -> Comparison:
-    """Compare valid interleaved launches in `metric`, like `compare`, with the pairs from `pairs.pair_of`.
+    """Compare valid interleaved launches in `metric` with the pairs from `pairs.pair_of`, without a verdict.
 
+    `judge` adds the verdict, and the interval if the number of pairs depends on `stop` in two stages. Values that are
+    zero, negative or not finite make the whole comparison unknown: their cause may also have affected other launches.
     Only pairs of one way count (`pairs.of_one_way`). For times of sequences, whole launches are compared if an
     iteration of any launch has no value. Leaving out such launches would select them by the compared value.
     """
@@ -216,10 +195,11 @@ def compare_launches(
         other_way={launch: pair.way for launch, pair in there.items() if launch not in found},
     )
     logs = {launch: better * pair.log_ratio for launch, pair in found.items()}
-    return _in_pairs(comparison, logs, confidence, stop)
+    return in_pairs(comparison, logs, confidence, stop)
 
 
-def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence: float, stop: Stop) -> Comparison:
+def in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence: float, stop: Stop) -> Comparison:
+    """Return `comparison` with the pairs of these log ratios by launch, above 0 where its own side is better."""
     both, logs = list(by_launch), list(by_launch.values())
     comparison = replace(
         comparison,
@@ -239,29 +219,10 @@ def _in_pairs(comparison: Comparison, by_launch: Mapping[int, float], confidence
     return replace(comparison, low=float(interval.low), high=float(interval.high), p_value=float(interval.p_value))
 
 
-def compare_apart(values: Values, baseline: Values, confidence: float, higher_is_better: bool = True) -> Comparison:
-    """Compare sides that were not interleaved, like `compare`: all launches count, whatever their index."""
-    wrong = _wrong(values, baseline)
-    if wrong:
-        return wrong
-    logs, theirs = ([math.log(value) for _, value in sorted(side.items())] for side in (values, baseline))
-    better = 1 if higher_is_better else -1
-    comparison = Comparison(
-        speedup=math.exp(better * (mean(logs) - mean(theirs))), sides=(_side(logs), _side(theirs)), verdict="unknown"
-    )
-    if comparison.launches_missing:
-        return comparison
-    for side, whose in ((logs, "it has"), (theirs, "its baseline has")):
-        if standard_deviation(side) < NO_SPREAD:
-            return replace(comparison, reason=f"{whose} the very same value in all launches, as copies of one would")
-    interval = welch_interval([better * log for log in logs], [better * log for log in theirs], confidence)
-    return replace(comparison, low=float(interval.low), high=float(interval.high), p_value=float(interval.p_value))
-
-
 def compare_launches_apart(
     own: Sequence[LaunchMeasures], theirs: Sequence[LaunchMeasures], metric: MetricName, confidence: float
 ) -> Comparison:
-    """Compare valid launches in `metric`, like `compare_apart`.
+    """Compare valid launches in `metric` that were not interleaved: all of them count, whatever their index.
 
     Typical iterations are compared if every launch of both sides has them (`pairs.typical`), else the launches' values.
     """
@@ -272,8 +233,24 @@ def compare_launches_apart(
         {each.launch: typical_value(metric, each) for each in side} if alike else values_of(metric, side)
         for side in sides
     )
-    compared = compare_apart(values, baseline, confidence, of.better == "higher")
-    return replace(compared, ways=frozenset({"passes" if alike else "launches"})) if compared.sides else compared
+    wrong = _wrong(values, baseline)
+    if wrong:
+        return wrong
+    logs, others = ([math.log(value) for _, value in sorted(side.items())] for side in (values, baseline))
+    better = 1 if of.better == "higher" else -1
+    comparison = Comparison(
+        speedup=math.exp(better * (mean(logs) - mean(others))),
+        sides=(Side(len(logs), math.exp(mean(logs))), Side(len(others), math.exp(mean(others)))),
+        verdict="unknown",
+        ways=frozenset({"passes" if alike else "launches"}),
+    )
+    if comparison.launches_missing:
+        return comparison
+    for each, whose in ((logs, "it has"), (others, "its baseline has")):
+        if standard_deviation(each) < NO_SPREAD:
+            return replace(comparison, reason=f"{whose} the very same value in all launches, as copies of one would")
+    interval = welch_interval([better * log for log in logs], [better * log for log in others], confidence)
+    return replace(comparison, low=float(interval.low), high=float(interval.high), p_value=float(interval.p_value))
 
 
 def _wrong(values: Values, baseline: Values) -> Comparison | None:
@@ -287,36 +264,6 @@ def _wrong(values: Values, baseline: Values) -> Comparison | None:
     return None
 
 
-def _side(logs: Sequence[float]) -> Side:
-    return Side(len(logs), math.exp(mean(logs)))
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """Comparisons with one baseline that are judged together, each with its place in the estimates.
-
-    `estimates` has one element, or the two of `two_stage_contrasts`: a conclusion must hold for each of them.
-    """
-
-    estimates: Sequence[Contrasts]
-    first_stages: Sequence[FirstStage | None]
-
-    def with_interval(self, place: int, comparison: Comparison, confidence: float) -> Comparison:
-        """Return a comparison with its simultaneous interval and p value."""
-        middle = float(self.estimates[0].log_ratio[place])
-        half = max(float(half_widths(found, 1 - confidence)[place]) for found in self.estimates)
-        with np.errstate(over="ignore"):
-            low, high = np.exp(middle - half), np.exp(middle + half)
-        first, p = self.first_stages[place], max(p_value(found, place) for found in self.estimates)
-        return replace(comparison, low=float(low), high=float(high), p_value=p, first_stage=first)
-
-
-def _blocks(comparisons: Sequence[Comparison], stages: TwoStages | None) -> _Blocks:
-    if stages is None:
-        return _Blocks([contrasts(log_ratios(comparisons))], [None] * len(comparisons))
-    return _Blocks(*stages.of(log_ratios(comparisons)))
-
-
 def judge(
     family: Sequence[Comparison],
     settings: ComparisonSettings,
@@ -327,7 +274,7 @@ def judge(
 
     `baselines` has the baseline of each comparison; None if each has its own. Comparisons with one baseline whose
     pairs are of one way are judged as blocks, with one spread and one critical value (`stats.blocks`).
-    `blocks.step_down` limits the chance of a false finding among all of them. `stop` is as in `compare`.
+    `blocks.step_down` limits the chance of a false finding among all of them. `stop` is as in `compare_launches`.
     """
     tables: dict[Hashable, list[int]] = {}
     for number, comparison in enumerate(family):
@@ -338,9 +285,8 @@ def judge(
     judged, p_values = list(family), list[float]()
     for numbers in tables.values():
         if family[numbers[0]].sides is None and (len(numbers) > 1 or stop is not None):
-            together = _blocks([family[number] for number in numbers], stop)
-            for place, number in enumerate(numbers):
-                judged[number] = together.with_interval(place, family[number], settings.confidence)
+            for number, found in zip(numbers, _together([family[n] for n in numbers], settings, stop), strict=True):
+                judged[number] = found
         p_values += [judged[number].p_value or 0.0 for number in numbers]
     order = [number for numbers in tables.values() for number in numbers]
     labels = [table for table, numbers in enumerate(tables.values()) for _ in numbers]
@@ -349,22 +295,38 @@ def judge(
     return judged
 
 
+def _together(comparisons: Sequence[Comparison], settings: ComparisonSettings, stop: Stop) -> Iterator[Comparison]:
+    """Yield comparisons with one baseline with their simultaneous intervals and p values.
+
+    In two stages there are two estimates, and a conclusion must hold for each of them.
+    """
+    estimates, first_stages = estimated(log_ratios(comparisons), stop)
+    halves = np.max([half_widths(found, 1 - settings.confidence) for found in estimates], axis=0)
+    with np.errstate(over="ignore"):
+        lows, highs = np.exp(estimates[0].log_ratio - halves), np.exp(estimates[0].log_ratio + halves)
+    for place, comparison in enumerate(comparisons):
+        p = max(p_value(found, place) for found in estimates)
+        low, high, first_stage = float(lows[place]), float(highs[place]), first_stages[place]
+        yield replace(comparison, low=low, high=high, p_value=p, first_stage=first_stage)
+
+
+def estimated(logs: Array, stop: Stop) -> tuple[Sequence[Contrasts], Sequence[FirstStage | None]]:
+    """Return the estimates from log ratios [blocks, comparisons], and the first stage of each comparison."""
+    return ([contrasts(logs)], [None] * logs.shape[1]) if stop is None else stop.of(logs)
+
+
 def log_ratios(comparisons: Sequence[Comparison]) -> Array:
     """Return log ratios [blocks, comparisons], NaN if a comparison has no pair of that launch."""
     launches = sorted({launch for comparison in comparisons for launch in comparison.pairs})
-    return np.log([[comparison.pairs.get(launch, math.nan) for comparison in comparisons] for launch in launches])
+    ratios = [[comparison.pairs.get(launch, math.nan) for comparison in comparisons] for launch in launches]
+    return np.asarray(np.log(np.reshape(ratios, (len(launches), len(comparisons)))))
 
 
 def _judged(comparison: Comparison, p_adjusted: float, settings: ComparisonSettings) -> Comparison:
     assert comparison.speedup is not None
-    return replace(comparison, p_adjusted=p_adjusted, verdict=verdict(comparison.speedup, p_adjusted, settings))
-
-
-def verdict(speedup: float, p_adjusted: float, settings: ComparisonSettings) -> Verdict:
-    """Return the verdict on a speed-up with this adjusted p value."""
-    if not p_adjusted < 1 - settings.confidence:
-        return "undetected"
     # The distance is a ratio in both directions, so swapping the sides mirrors the verdict.
-    if max(speedup, 1 / speedup) < 1 + settings.relevant_difference:
-        return "irrelevant"
-    return "faster" if speedup > 1 else "slower"
+    far = max(comparison.speedup, 1 / comparison.speedup) >= 1 + settings.relevant_difference
+    verdict: Verdict = "undetected"
+    if p_adjusted < 1 - settings.confidence:
+        verdict = "irrelevant" if not far else "faster" if comparison.speedup > 1 else "slower"
+    return replace(comparison, p_adjusted=p_adjusted, verdict=verdict)

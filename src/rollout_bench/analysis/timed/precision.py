@@ -6,14 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from rollout_bench.analysis.stats.intervals import Array
 from rollout_bench.analysis.stats.two_stages import FIRST, TwoStages
-from rollout_bench.analysis.timed.comparison import MIN_PAIRS, compare_launches
+from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, compare_launches, log_ratios
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.launches import LaunchMeasures, fell_behind, measured_launches
-from rollout_bench.analysis.timed.pairs import Way, marked_unfair, round_s
+from rollout_bench.analysis.timed.pairs import marked_unfair, round_s
 from rollout_bench.analysis.timed.partners import (
     Place,
     against_baseline,
@@ -71,7 +68,7 @@ def with_enough(
 class _Compared:
     """An experiment, or a load of a sweep, with its baseline.
 
-    `log_ratios` are the log ratios of its pairs by launch in the deciding `metric`; `ways` is their single way.
+    `comparison` has its pairs in the deciding `metric`.
     `there` are the launches that both whole experiments have, because an invalid launch may lack this load. `spoilt`
     are launches without a pair for a reason that will affect further launches as well.
     """
@@ -79,8 +76,7 @@ class _Compared:
     own: TimedExperiment
     other: TimedExperiment
     metric: MetricName
-    log_ratios: Mapping[int, float]
-    ways: frozenset[Way]
+    comparison: Comparison
     there: frozenset[int]
     spoilt: frozenset[int]
 
@@ -100,7 +96,7 @@ class _Compared:
         Launches that made no pair for a reason that will affect further ones are enough as well.
         """
         for launches in range(least, most):
-            possible = sum(launch in self.log_ratios or launch not in self.there for launch in range(launches))
+            possible = sum(launch in self.comparison.pairs or launch not in self.there for launch in range(launches))
             if possible >= pairs or (not possible and self.spoilt.issuperset(range(launches))):
                 return launches
         return most
@@ -119,7 +115,7 @@ def _by_spread(
     any_name = dict.fromkeys(baseline, "")
     members = grouped((place_of(part, any_name), part) for part in parts)
     tables = grouped(
-        ((place_of(each.own, any_name), each.other.place, each.metric, each.ways), each) for each in compared
+        ((place_of(each.own, any_name), each.other.place, each.metric, each.comparison.ways), each) for each in compared
     )
     wanted: Wanted = defaultdict(int)
     least = {}
@@ -143,21 +139,14 @@ def _by_spread(
 
 def _after_first_stage(table: Sequence[_Compared], least: int, stages: TwoStages) -> list[int]:
     """Return the number of wanted launches for each of `table`, from the spread of the existing first pairs."""
-    judged = sum(len(each.log_ratios) >= MIN_PAIRS for each in table)
+    judged = sum(len(each.comparison.pairs) >= MIN_PAIRS for each in table)
     first = stages.first(judged) if judged else least
     wanted = []
-    for each, stage in zip(table, stages.of(_log_ratios(table))[1], strict=True):
-        pairs = first if len(each.log_ratios) >= MIN_PAIRS else least
+    for each, stage in zip(table, stages.of(log_ratios([each.comparison for each in table]))[1], strict=True):
+        pairs = first if len(each.comparison.pairs) >= MIN_PAIRS else least
         pairs = pairs if stage is None else stages.within(stage.needed, judged)
         wanted.append(each.enough(pairs, min(least, first), stages.max_blocks))
     return wanted
-
-
-def _log_ratios(table: Sequence[_Compared]) -> Array:
-    """Return log ratios [launches, comparisons], NaN if a comparison has no pair."""
-    launches = sorted({launch for each in table for launch in each.log_ratios})
-    rows = [[each.log_ratios.get(launch, np.nan) for each in table] for launch in launches]
-    return np.array(rows, dtype=float).reshape(len(launches), len(table))
 
 
 def _raise(wanted: Wanted, launches: int, *sides: TimedExperiment) -> None:
@@ -211,8 +200,7 @@ def _compared(
         own=experiment,
         other=other,
         metric=metric,
-        log_ratios={launch: float(np.log(ratio)) for launch, ratio in found.pairs.items()},
-        ways=found.ways,
+        comparison=found,
         there=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
         spoilt=_spoilt([*sides, *base]),
     )
