@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 8130,
     "numbers": 275,
     "plan": 2650,
-    "report": 2502,
+    "report": 2421,
     "scripts": 467,
     "snakefile": 370,
     "trainers": 751,

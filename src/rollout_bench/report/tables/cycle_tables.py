@@ -11,11 +11,9 @@ import pandas as pd
 from rollout_bench.analysis.cycles.net_gains import NetGain, TokenRange, net_gain
 from rollout_bench.analysis.cycles.proofs import unfit
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.modes import CYCLE
 from rollout_bench.core.numbers import MISSING, brief, count, number
 from rollout_bench.numbers.cycle import MEMORY, PARTS, STEP, UPDATE
-from rollout_bench.report.contrasts import Contrast, contrast
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.timed_tables import GENERATED, OF_LAUNCH, number_views
@@ -25,7 +23,7 @@ MOST = 8
 """Maximum number of experiments with a sentence; the table has all."""
 
 WHOLE_STEP = "whole_step_s"
-"""The metric of the sentences, if it is compared."""
+"""The metric of the lengths, if it is compared."""
 
 
 def _lengths(lengths: TokenRange | None) -> str:
@@ -41,18 +39,14 @@ class Decision:
     """Result for a quantization or a setting.
 
     Attributes:
-        place: of the experiment.
-        verdict: on the whole step.
-        costs: numbers of its step.
-        other: numbers of the baseline's step.
+        row: its experiment.
+        base: the baseline.
         gain: lengths at which it pays; None for too few launches, or if the steps are not the same work.
         unlike: whether the steps of both are not the same work.
     """
 
-    place: str
-    verdict: Contrast
-    costs: Mapping[str, float]
-    other: Mapping[str, float]
+    row: Row
+    base: Row
     gain: NetGain | None
     unlike: bool
 
@@ -61,7 +55,7 @@ GAINS: tuple[Column[Decision], ...] = (
     Column(
         "tokens measured",
         "Measured output tokens per sequence.",
-        lambda decision: brief(decision.costs["sequence_tokens"]),
+        lambda decision: brief(decision.row.values["sequence_tokens"]),
     ),
     Column(
         "break-even at",
@@ -91,19 +85,21 @@ def cycle_part(findings: Findings) -> SummaryPart:
     rows = [row for row in findings.rows if row.experiment.mode == CYCLE.name]
     decided = list(decisions(findings, rows))
     tables = number_views(findings, CYCLE, (STEP, PARTS, UPDATE, MEMORY, *GENERATED, *OF_LAUNCH))
-    by_place = {each.place: each for each in decided if each.gain and each.gain.found}
+    by_place = {each.row.experiment.place: each for each in decided}
+    told = {side.experiment.place for each in decided for side in (each.row, each.base)}
     for title, entries in findings.entries(CYCLE):
         answered = [
             Entry(entry.texts, found)
             for entry in entries
-            if entry.of and (found := by_place.get(entry.of.experiment.place))
+            if entry.of and (found := by_place.get(entry.of.experiment.place)) and found.gain and found.gain.found
         ]
         tables.insert(1, view("Lengths at which it pays: ", title, GAINS, answered))
     return SummaryPart(
         answers=sections(
             CYCLE.name,
             decisions=decided,
-            alone=list(alone(rows, decided)),
+            alone=[row for row in rows if row.values and row.experiment.place not in told],
+            short=lambda row: _short(row, rows),
             confidence=findings.collection.comparison.confidence,
             proven=[(_short(row, rows), _updates(row)) for row in rows if _updates(row)],
             unfit=[(_short(row, rows), found) for row in rows for found in unfit(row)],
@@ -111,7 +107,7 @@ def cycle_part(findings: Findings) -> SummaryPart:
         ),
         tables=tables,
         definitions=definitions("Definitions, cycles", tables),
-        files={"cycle.csv": _file(rows, {each.place: each.gain for each in decided})} if decided else {},
+        files={"cycle.csv": _file(rows, {place: each.gain for place, each in by_place.items()})} if decided else {},
     )
 
 
@@ -126,33 +122,16 @@ def decisions(findings: Findings, rows: Sequence[Row]) -> Iterator[Decision]:
     settings = findings.collection.comparison
     metrics = settings.metrics_of(CYCLE.name)
     metric = WHOLE_STEP if WHOLE_STEP in metrics else metrics[0]
+    measured = {row.experiment.place: row for row in rows if row.values}
     beside = Counter(row.against.other.place for row in rows if row.against.other is not None)
-    several = [axis for axis in AXES if len({getattr(row.experiment, axis) for row in rows}) > 1]
-    by_place = {row.experiment.place: row for row in rows}
-    for row in rows:
-        other = row.against.other
-        base = None if other is None else by_place.get(other.place)
-        if other is None or base is None or not (row.values and base.values):
-            continue
-        told = [axis for axis in AXES if getattr(row.experiment, axis) != getattr(other, axis)]
-        unlike = not _same_work(row, base)
-        # simultaneous confidence for all rows with this baseline
-        confidence = 1 - (1 - settings.confidence) / beside[other.place]
-        yield Decision(
-            place=row.experiment.place,
-            verdict=contrast(
-                row,
-                metric,
-                group=" ".join(getattr(row.experiment, axis) for axis in several if axis not in told),
-                own=" ".join(getattr(row.experiment, axis) for axis in told) or row.label,
-                other=" ".join(getattr(other, axis) for axis in told),
-                of_time=metric == WHOLE_STEP,
-            ),
-            costs=row.values,
-            other=base.values,
-            gain=None if unlike else net_gain(row, base, row.comparisons[metric], confidence),
-            unlike=unlike,
-        )
+    for row in measured.values():
+        base = measured.get(row.against.other.place) if row.against.other else None
+        if base is not None:
+            # simultaneous confidence for all rows with this baseline
+            confidence = 1 - (1 - settings.confidence) / beside[base.experiment.place]
+            unlike = not _same_work(row, base)
+            gain = None if unlike else net_gain(row, base, row.comparisons[metric], confidence)
+            yield Decision(row, base, gain, unlike)
 
 
 SAME_TOKENS = 0.01
@@ -164,14 +143,6 @@ def _same_work(own: Row, other: Row) -> bool:
     loads = [row.experiment.records[0].spec.workload.model_dump(exclude={"name"}) for row in (own, other)]
     tokens, others = (row.values["sequence_tokens"] for row in (own, other))
     return loads[0] == loads[1] and abs(tokens - others) <= SAME_TOKENS * others
-
-
-def alone(rows: Sequence[Row], decided: Sequence[Decision]) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Yield names and numbers of measured `rows` that are in no decision."""
-    told = {id(side) for each in decided for side in (each.costs, each.other)}
-    for row in rows:
-        if row.values and id(row.values) not in told:
-            yield _short(row, rows), row.values
 
 
 def _short(row: Row, rows: Sequence[Row]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 from rollout_bench.analysis.cycles.placed_costs import (
     ACTIVITIES,
@@ -15,7 +14,6 @@ from rollout_bench.analysis.cycles.placed_costs import (
     unlike_work,
 )
 from rollout_bench.analysis.cycles.proofs import unfit
-from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.modes import PLACEMENT
@@ -23,7 +21,6 @@ from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, Placeme
 from rollout_bench.contracts.spec import placed_engines
 from rollout_bench.core.numbers import MISSING, number
 from rollout_bench.numbers.placement import PARTS, STEP
-from rollout_bench.report.contrasts import Contrast, contrast, engine_settings
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.timed_tables import GENERATED, OF_LAUNCH, number_views
@@ -31,9 +28,6 @@ from rollout_bench.report.views import Column, Entry, view
 
 MOST = 8
 """Maximum number of experiments with a sentence; the table has all."""
-
-WHOLE_STEP = "placed_step_s"
-"""The metric of the sentences, if it is compared."""
 
 ACTIVITY: Mapping[Activity, str] = {
     "generate": "Generating. This column and the next ones are shares of the whole step.",
@@ -150,120 +144,53 @@ BY_DEVICE: tuple[Column[DeviceCosts], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison of placements: its placement, and its numbers."""
-
-    placed: Placed
-    values: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class PlacementDecision:
-    """Result for a placement.
-
-    Attributes:
-        verdict: on the whole step.
-        own: its own side.
-        other: the baseline's side.
-    """
-
-    verdict: Contrast
-    own: Side
-    other: Side
-
-
 def placement_part(findings: Findings) -> SummaryPart:
     """Return the costs of a step for each placement, as text and tables; each device's activities; placement.csv."""
     rows = [row for row in findings.rows if row.experiment.mode == PLACEMENT.name]
-    sides = {row.experiment.place: Side(found, row.values) for row in rows if (found := placed_of(row))}
+    placements = {row.experiment.place: found for row in rows if (found := placed_of(row))}
+    measured = {row.experiment.place: row for row in rows if row.experiment.place in placements}
     tables = number_views(findings, PLACEMENT, (STEP, PARTS, *GENERATED, *OF_LAUNCH), {STEP: LIVING})
     for title, entries in findings.entries(PLACEMENT):
         known = [
-            Entry(entry.texts, side.placed)
+            Entry(entry.texts, found)
             for entry in entries
-            if entry.of and (side := sides.get(entry.of.experiment.place))
+            if entry.of and (found := placements.get(entry.of.experiment.place))
         ]
         devices = [Entry(entry.texts, device) for entry in known if entry.of for device in entry.of.devices]
         asleep = [entry for entry in known if entry.of and entry.of.spec.sleep]
         tables.append(view("Engines asleep: ", title, ASLEEP, asleep))
         tables.append(view("What each device does: ", title, BY_DEVICE, devices))
-    names = _names(rows)
-    decided = list(decisions(findings, rows, sides, names))
+    pairs = [
+        (row, measured[row.against.other.place])
+        for row in measured.values()
+        if row.against.other is not None and row.against.other.place in measured
+    ]
+    work = [unlike_work(*(row.experiment.records[0].spec for row in pair)) for pair in pairs]
+    decided = [pair for pair, unlike in zip(pairs, work, strict=True) if unlike is None]
+    names, groups = _names(rows), {_group(row) for row in measured.values()}
+    told = {row.experiment.place for pair in decided for row in pair}
     return SummaryPart(
         answers=sections(
             PLACEMENT.name,
             decisions=decided,
-            unlike=list(unlike(rows, sides, names)),
-            alone=list(alone(rows, sides, decided, names)),
-            parted=[
-                (_group(row.experiment), names[row.experiment.place], side)
-                for row in rows
-                if (side := sides.get(row.experiment.place))
-            ],
-            unfit=[(names[row.experiment.place], found) for row in rows for found in unfit(row)],
+            unlike=[(*pair, *unlike) for pair, unlike in zip(pairs, work, strict=True) if unlike is not None],
+            alone=[r for r in measured.values() if r.against.other is None and r.experiment.place not in told],
+            measured=list(measured.values()),
+            placements=placements,
+            names=names,
+            proven=[(names[place], found) for place, found in placements.items() if found.proofs],
+            where=lambda row: f"{_group(row)}: " if len(groups) > 1 else "",
+            unfit=[(row, found) for row in rows for found in unfit(row)],
             most=MOST,
         ),
         tables=tables,
         definitions=definitions("Definitions, placements", tables),
-        files={"placement.csv": device_table(rows)} if sides else {},
+        files={"placement.csv": device_table(rows)} if placements else {},
     )
 
 
-def decisions(
-    findings: Findings, rows: Sequence[Row], sides: Mapping[str, Side], names: Mapping[str, str]
-) -> Iterator[PlacementDecision]:
-    """Yield the result of each placement that is compared with a placement of the same work."""
-    metrics = findings.collection.comparison.metrics_of(PLACEMENT.name)
-    metric = WHOLE_STEP if WHOLE_STEP in metrics else metrics[0]
-    for row, other, own, theirs in _compared(rows, sides):
-        if metric not in row.comparisons or unlike_work(row.experiment.records[0].spec, other.records[0].spec):
-            continue
-        verdict = contrast(
-            row,
-            metric,
-            group=_group(row.experiment),
-            own=names[row.experiment.place],
-            other=names[other.place],
-            of_time=metric == WHOLE_STEP,
-            settings=tuple(engine_settings(row.experiment.records[0], other.records[0])),
-            besides=placed(own.placed.spec) != placed(theirs.placed.spec),
-        )
-        yield PlacementDecision(verdict, own, theirs)
-
-
-def unlike(
-    rows: Sequence[Row], sides: Mapping[str, Side], names: Mapping[str, str]
-) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield placements with other work than their baseline: both names, the difference, and both values."""
-    for row, other, _, _ in _compared(rows, sides):
-        found = unlike_work(row.experiment.records[0].spec, other.records[0].spec)
-        if found is not None:
-            yield names[row.experiment.place], names[other.place], *found
-
-
-def _compared(rows: Sequence[Row], sides: Mapping[str, Side]) -> Iterator[tuple[Row, TimedExperiment, Side, Side]]:
-    """Yield each measured placement that has a measured baseline: its row, the baseline, and both sides."""
-    for row in rows:
-        other, own = row.against.other, sides.get(row.experiment.place)
-        theirs = None if other is None else sides.get(other.place)
-        if other is not None and own is not None and theirs is not None:
-            yield row, other, own, theirs
-
-
-def alone(
-    rows: Sequence[Row], sides: Mapping[str, Side], decided: Sequence[PlacementDecision], names: Mapping[str, str]
-) -> Iterator[tuple[str, str, Side, str]]:
-    """Yield group, name, side and setting of each measured row without a baseline and without a decision."""
-    told = {id(side) for each in decided for side in (each.own, each.other)}
-    for row in rows:
-        found = sides.get(row.experiment.place)
-        if row.against.other is None and found is not None and id(found) not in told:
-            yield _group(row.experiment), names[row.experiment.place], found, row.experiment.setting
-
-
-def _group(experiment: TimedExperiment) -> str:
-    return " ".join(getattr(experiment, axis) for axis in AXES if axis != "setting")
+def _group(row: Row) -> str:
+    return " ".join(getattr(row.experiment, axis) for axis in AXES if axis != "setting")
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
