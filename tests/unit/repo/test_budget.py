@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3167,
+    "analysis": 3141,
     "checkpoints": 494,
     "cluster": 614,
     "commands": 574,

@@ -23,19 +23,12 @@ from rollout_bench.contracts.store import record_path, scores_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 
-How = int | None
-"""Number of sequences that the engine scored at once; None for the scores from generation itself."""
+Scores = Mapping[int | None, Sequence[ScoredRow]]
+"""Number of sequences that the engine scored at once, None for the scores from generation itself -> the rows of all
+sequences, in their order."""
 
-Scores = Mapping[How, Sequence[ScoredRow]]
-"""Batch size -> the rows of all sequences, in their order."""
-
-
-@dataclass(frozen=True)
-class DriftLaunch:
-    """The record of one launch, and the rows of each batch size."""
-
-    record: Drift
-    scores: Scores
+Launches = Mapping[int, tuple[str, Scores]]
+"""Launch index -> SHA-256 of the tokens, and scores."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +67,6 @@ class Drifted:
         return self.chosen.place == self.reference.place
 
     @property
-    def is_floor(self) -> bool:
-        """Whether it can be the noise floor: the reference scored again, or in other batches."""
-        return self.of_reference and self.batch is not None
-
-    @property
     def drifts(self) -> bool | None:
         """Whether it drifts significantly more than the reference drifts from itself; None without a noise floor."""
         return None if self.beyond is None else self.beyond.low > 0
@@ -90,10 +78,6 @@ class DriftReport:
 
     drifted: tuple[Drifted, ...] = ()
     problems: tuple[str, ...] = ()
-
-    def floor_of(self, one: Drifted) -> Drifted | None:
-        """Return the noise floor of `one`: its reference's largest difference from itself; None if scored only once."""
-        return _floor(one, self.drifted)
 
 
 def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> DriftReport:
@@ -124,7 +108,7 @@ def _reference_of(each: Chosen) -> str:
     return _settings(each).reference or each.experiment.experiment
 
 
-def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLaunch]:
+def _read(results: Path, each: Chosen, problems: list[str]) -> Launches:
     """Return launch index -> launch of an experiment; messages about unreadable files are added to `problems`."""
     found = {}
     for record in each.experiment.records:
@@ -135,57 +119,41 @@ def _read(results: Path, each: Chosen, problems: list[str]) -> dict[int, DriftLa
         except UserError as error:
             problems.append(str(error).replace("\n", "; "))
             continue
-        scores: dict[How, list[ScoredRow]] = {
-            how: sorted((row for row in rows if row.batch == how), key=lambda row: row.sequence)
-            for how in dict.fromkeys(row.batch for row in rows)
-        }
-        found[record.launch] = DriftLaunch(record, scores)
+        in_order = sorted(rows, key=lambda row: row.sequence)
+        scores = {how: [row for row in in_order if row.batch == how] for how in dict.fromkeys(r.batch for r in rows)}
+        found[record.launch] = record.tokens_sha256, scores
     return found
 
 
 def _drifted(
     reference: Chosen,
     own: Sequence[Chosen],
-    launches: Mapping[str, Mapping[int, DriftLaunch]],
+    launches: Mapping[str, Launches],
     confidence: float,
     problems: list[str],
 ) -> Iterator[Drifted]:
     base_index = min(launches[reference.place])
-    base = launches[reference.place][base_index]
+    tokens, base = launches[reference.place][base_index]
     first = _settings(reference).batch_sizes[0]
     for each in own:
-        sampled = f"launch {base_index} of {reference.experiment.experiment}"
-        same = _of_tokens(base.record.tokens_sha256, sampled, each.place, launches[each.place], problems)
-        apart = [[base_index], [index for index in same if index != base_index]]
-        if each.place != reference.place:
-            apart = [list(same)]
+        problems += [
+            f"{each.place}/launch-{index}.json: scored other tokens than launch {base_index} of "
+            f"{reference.experiment.experiment}; delete the record, and run again"
+            for index, (scored_tokens, _) in launches[each.place].items()
+            if scored_tokens != tokens
+        ]
+        same = {index: scores for index, (its, scores) in launches[each.place].items() if its == tokens}
+        of_reference = each.place == reference.place
+        apart = [[base_index], [index for index in same if index != base_index]] if of_reference else [list(same)]
         for indices in filter(None, apart):
-            for how in dict.fromkeys(how for index in indices for how in same[index].scores):
-                if each.place == reference.place and indices == [base_index] and how == first:
+            sampled_here = of_reference and indices == [base_index]
+            for how in dict.fromkeys(how for index in indices for how in same[index]):
+                if sampled_here and how == first:
                     continue  # the scores that all others are compared with
-                scored = [rows for index in indices if (rows := same[index].scores.get(how)) is not None]
-                found, ratios = _held_against(base.scores[first], scored, confidence)
-                elsewhere = each.place == reference.place and indices != [base_index]
+                scored = [rows for index in indices if (rows := same[index].get(how)) is not None]
+                found, ratios = _held_against(base[first], scored, confidence)
+                elsewhere = of_reference and not sampled_here
                 yield Drifted(each, reference, how, tuple(indices), found, ratios, elsewhere)
-
-
-def _of_tokens(
-    sha256: str | None, sampled: str, place: str, launches: Mapping[int, DriftLaunch], problems: list[str]
-) -> dict[int, DriftLaunch]:
-    """Return the `launches` whose tokens have this SHA-256; the others are added to `problems`.
-
-    `place` names the launches and `sampled` the source of the tokens in messages.
-    """
-    same = {}
-    for index, launch in launches.items():
-        if launch.record.tokens_sha256 == sha256:
-            same[index] = launch
-        else:
-            problem = (
-                f"{place}/launch-{index}.json: scored other tokens than {sampled}; delete the record, and run again"
-            )
-            problems.append(problem)
-    return same
 
 
 def _held_against(
@@ -211,7 +179,7 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
     others = sum(not each.of_reference for each in drifted)
     found = []
     for each in drifted:
-        floor = None if each.of_reference else _floor(each, drifted)
+        floor = None if each.of_reference else floor_of(each, drifted)
         if floor is not None:
             beyond = excess(each.log_ratios, floor.log_ratios, 1 - (1 - confidence) / others)
             each = replace(each, beyond=beyond)
@@ -219,6 +187,8 @@ def with_verdicts(drifted: Sequence[Drifted], confidence: float) -> list[Drifted
     return found
 
 
-def _floor(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:
-    alike = (each for each in drifted if each.is_floor and each.reference.place == one.reference.place)
+def floor_of(one: Drifted, drifted: Sequence[Drifted]) -> Drifted | None:
+    """Return the noise floor of `one`: its reference's largest difference from itself; None if scored only once."""
+    again = (each for each in drifted if each.of_reference and each.batch is not None)
+    alike = (each for each in again if each.reference.place == one.reference.place)
     return max(alike, key=lambda each: each.found.size.value, default=None)

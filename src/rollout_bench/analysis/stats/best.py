@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from rollout_bench.analysis.stats.blocks import BALANCED, Array, critical_value
+from rollout_bench.analysis.stats.blocks import BALANCED, critical_value
 
 MIN_SHARED = 2
 """Minimum number of blocks that two configurations must share for one to rule out the other."""
@@ -24,8 +24,10 @@ def may_be_best(
 ) -> list[bool]:
     """Return for the baseline and for each of k - 1 configurations whether it may be the best one: [k].
 
-    Configuration i is ruled out if some j is significantly better. The true best is ruled out with a chance of at most
-    `level`, because no other configuration is truly better.
+    Configuration i is ruled out if some j is significantly better: its mean over the shared blocks is ahead by more
+    than c se_ij, with se_ij^2 = max(2 s^2, s_ij^2) / m_ij. s_ij^2 is the sample variance of the differences; it guards
+    against a pair with larger scatter than the table. c is Dunnett's one-sided point for k - 1 comparisons. The true
+    best is ruled out with a chance of at most `level`, because no other configuration is truly better.
 
     Args:
         log_ratios: logarithms of the ratio to the baseline [m, k - 1], above 0 is better; NaN if a block has none.
@@ -37,48 +39,17 @@ def may_be_best(
     Raises:
         ValueError: `log_ratios` is not two-dimensional.
     """
-    better = surely_better(with_baseline(log_ratios), spread, freedom, level, correlation)
-    return [not beaten for beaten in np.atleast_1d(better.any(axis=0))]
-
-
-def with_baseline(log_ratios: ArrayLike) -> Array:
-    """Return the logarithms [m, k] of k configurations as ratios to the first, from the others' ratios [m, k - 1].
-
-    Raises:
-        ValueError: `log_ratios` is not two-dimensional.
-    """
     ratios = np.asarray(log_ratios, dtype=float)
     if ratios.ndim != 2:
         raise ValueError("blocks need two dimensions: blocks and configurations")
-    return np.column_stack([np.zeros(len(ratios)), ratios])
-
-
-def surely_better(
-    logs: ArrayLike, spread: float, freedom: int, level: float, correlation: float = BALANCED
-) -> NDArray[np.bool_]:
-    """Return whether configuration i is significantly better than j: [k, k].
-
-    i is better if its mean over the shared blocks is ahead by more than c se_ij, with se_ij^2 = max(2 s^2, s_ij^2) /
-    m_ij. s_ij^2 is the sample variance of the differences; it guards against a pair with larger scatter than the
-    table. c is Dunnett's one-sided point for k - 1 comparisons. If no configuration is better than j, one is found to
-    be better with a chance of at most `level`.
-
-    Args:
-        logs: logarithms of k configurations in m blocks [m, k], higher is better; NaN if a block has none. A constant
-            added to all values of a block does not matter.
-        spread: standard deviation s > 0 of the logarithm of one value, from the whole table.
-        freedom: its degrees of freedom.
-        level: chance to find any configuration better than j if none is.
-        correlation: of two means of ratios to one configuration; less than `BALANCED` if blocks are missing.
-    """
-    values = np.asarray(logs, dtype=float)
+    values = np.column_stack([np.zeros(len(ratios)), ratios])
     count = values.shape[1]
     critical = critical_value(max(1, count - 1), freedom, level, correlation, one_sided=True)
-    found = np.zeros((count, count), dtype=bool)
+    may_be = [True] * count
     for one, other in itertools.permutations(range(count), 2):
         ahead = values[:, one] - values[:, other]
         ahead = ahead[np.isfinite(ahead)]
         if len(ahead) >= MIN_SHARED:
             variance = max(2 * spread**2, float(ahead.var(ddof=1)))
-            found[one, other] = ahead.mean() > critical * np.sqrt(variance / len(ahead))
-    return found
+            may_be[other] &= not ahead.mean() > critical * np.sqrt(variance / len(ahead))
+    return may_be

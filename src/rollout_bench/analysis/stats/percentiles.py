@@ -39,7 +39,10 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
     Raises:
         ValueError: `p` is not at least 0.5 and below 1, or `confidence` is not above 0.5 and below 1.
     """
-    _check(p, confidence)
+    if not 0.5 <= p < 1:
+        raise ValueError(f"{p} is no share from 0.5 to below 1")  # below the median the lower tail would decide
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"{confidence} is no confidence above 0.5 and below 1")
 
     def enough(n: int) -> bool:
         return bool(special.bdtr(1, n, 1 - p) <= 1 - confidence)
@@ -135,10 +138,3 @@ def effective_samples(values: ArrayLike, groups: ArrayLike) -> float:
         return float(count)
     correlation = max(0.0, (between - within) / (between + (each - 1) * within))
     return n / (1 + (each - 1) * correlation)
-
-
-def _check(p: float, confidence: float) -> None:
-    if not 0.5 <= p < 1:
-        raise ValueError(f"{p} is no share from 0.5 to below 1")  # below the median the lower tail would decide
-    if not 0.5 < confidence < 1:
-        raise ValueError(f"{confidence} is no confidence above 0.5 and below 1")

@@ -21,7 +21,7 @@ from rollout_bench.analysis.timed.points import split
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record
-from rollout_bench.contracts.spec import Spec, read_spec
+from rollout_bench.contracts.spec import read_spec
 from rollout_bench.contracts.store import (
     FAILURES,
     RECORD,
@@ -181,18 +181,12 @@ def _block_mates(results: Path, experiments: Sequence[TimedExperiment]) -> Itera
 
 def _names_found(results: Path, mode: str, experiment: str, records: Sequence[Launched]) -> dict[str, str]:
     """Return the names of an experiment that was found without a plan, from its spec or else from its folder."""
-    spec = records[0].spec if records else _spec(results / mode / experiment / "spec.json")
+    spec = records[0].spec if records else None
+    with contextlib.suppress(UserError):  # without a valid spec, the folder's name is used
+        spec = spec or read_spec(results / mode / experiment / "spec.json")
     names = spec.axes if spec else dict.fromkeys(AXES, "?") | {"model": experiment, "setting": DEFAULT_SETTING}
     key = experiment.rpartition("-")[2] if spec is None else spec.key()
     return {"mode": mode, "experiment": experiment, "key": key, **names}
-
-
-def _spec(path: Path) -> Spec | None:
-    """Return the spec at `path`; None without a valid one, so that the folder's name is used."""
-    try:
-        return read_spec(path)
-    except UserError:
-        return None
 
 
 def _usable(files: Iterable[FoundFile], read: Callable[[FoundFile], _Content]) -> tuple[list[_Content], list[Damaged]]:
@@ -223,10 +217,9 @@ def _record(results: Path, file: FoundFile) -> Launched:
     """
     path = results / file.path
     record = read_launched(path, file.mode)
-    _must_match(path, "spec.mode", record.spec.mode, file.mode)
-    _must_match(path, "key", record.key, file.experiment.rpartition("-")[2])
-    _must_match(path, "launch", record.launch, file.launch)
-    _must_match(path, "spec", record.experiment, file.experiment)
+    key = file.experiment.rpartition("-")[2]
+    inside = {"spec.mode": record.spec.mode, "key": record.key, "launch": record.launch, "spec": record.experiment}
+    _must_match(path, inside, {"spec.mode": file.mode, "key": key, "launch": file.launch, "spec": file.experiment})
     if isinstance(record, Record) and all(iteration.warmup for iteration in record.iterations):
         raise UserError(f"{path}: iterations: all are warm-up, none was measured", RECORD_REMEDY)
     return record
@@ -235,8 +228,8 @@ def _record(results: Path, file: FoundFile) -> Launched:
 def _failure(results: Path, file: FoundFile) -> Failure:
     path = results / FAILURES / file.path
     failure = read_failure(path)
-    _must_match(path, "experiment", failure.experiment, file.experiment)
-    _must_match(path, "launch", failure.launch, file.launch)
+    inside = {"experiment": failure.experiment, "launch": failure.launch}
+    _must_match(path, inside, {"experiment": file.experiment, "launch": file.launch})
     return failure
 
 
@@ -255,6 +248,8 @@ def _copies(results: Path, records: Sequence[Launched]) -> Iterator[Damaged]:
             yield Damaged(record.launch, UserError(problem, "delete the copy to have that launch measured"))
 
 
-def _must_match(path: Path, field: str, inside: str | int, place: str | int) -> None:
-    if inside != place:
-        raise UserError(f"{path}: {field}: says {inside} but the file lies where {place} belongs", RECORD_REMEDY)
+def _must_match(path: Path, inside: Mapping[str, object], places: Mapping[str, object]) -> None:
+    for field, said in inside.items():
+        if said != places[field]:
+            problem = f"{path}: {field}: says {said} but the file lies where {places[field]} belongs"
+            raise UserError(problem, RECORD_REMEDY)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rollout_bench.analysis.stats.divergence import Bounded
 from rollout_bench.analysis.stats.percentiles import (
     Array,
     percentile_interval,
@@ -100,26 +101,16 @@ LAST = PERCENTILES[-1]
 
 
 @dataclass(frozen=True)
-class Claimed:
-    """A percentile with its interval, in the unit of the measure."""
-
-    percentile: int
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Distribution:
     """Percentiles of one measure over `sequences` sequences, which are worth `independent` independent values.
 
-    `claimed` has the percentiles for which the sample is large enough. If each launch is a separate sample,
-    `by_launch` has the means over launches of the percentiles that every launch has.
+    `claimed` has the percentiles for which the sample is large enough, in the unit of the measure. If each launch is a
+    separate sample, `by_launch` has the means over launches of the percentiles that every launch has.
     """
 
     sequences: int
     independent: int
-    claimed: Mapping[int, Claimed]
+    claimed: Mapping[int, Bounded]
     by_launch: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -153,7 +144,7 @@ def distribution(values: Array, independent: int, of_launch: ArrayLike | None = 
         value = float(found.estimate)
         away = 0.0 if of_launch is None else spread_of_groups(values, of_launch, percentile / 100)
         low, high = max(0.0, value - away), value + away
-        claimed[percentile] = Claimed(percentile, value, min(float(found.low), low), max(float(found.high), high))
+        claimed[percentile] = Bounded(value, min(float(found.low), low), max(float(found.high), high))
     return Distribution(len(ordered), independent, claimed)
 
 

@@ -37,6 +37,7 @@ from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import names_of, title_of, with_setting
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import single_times
+from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.generation import ENERGY
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
@@ -229,13 +230,11 @@ def _judged(
 ) -> list[Comparison | None]:
     """Return the comparison of each experiment in one metric, None without one; each table is judged together."""
     judged = list(found)
-    tables: dict[tuple[str, str], dict[int, Comparison]] = {}
-    for number, (e, comparison) in enumerate(zip(collection.experiments, found, strict=True)):
-        if comparison is not None:
-            tables.setdefault((e.mode, e.platform), {})[number] = comparison
+    known = {number: comparison for number, comparison in enumerate(found) if comparison is not None}
+    tables = grouped(((e.mode, e.platform), n) for n, e in enumerate(collection.experiments) if n in known)
     for table in tables.values():
         baselines = [other.place if (other := against[number].other) else None for number in table]
-        family = judge(list(table.values()), collection.comparison, _stop(collection), baselines)
+        family = judge([known[number] for number in table], collection.comparison, _stop(collection), baselines)
         for number, comparison in zip(table, family, strict=True):
             judged[number] = comparison
     return judged

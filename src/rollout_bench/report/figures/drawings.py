@@ -9,6 +9,7 @@ from typing import Any
 
 from rollout_bench.analysis.cycles.placed_costs import typical_step
 from rollout_bench.analysis.inside.breakdown import PHASES
+from rollout_bench.analysis.inside.drifts import floor_of
 from rollout_bench.analysis.inside.message_links import message_of, step_shares
 from rollout_bench.analysis.starts.start_costs import phases_of
 from rollout_bench.analysis.stats.intervals import mean, t_interval
@@ -430,17 +431,16 @@ def drift(findings: Findings) -> Chart | None:
         return None
     several_references = len({one.reference.place for one in report.drifted}) > 1
     labels = [one.name if several_references else one.chosen.label for one in report.drifted]
-    references = {label for label, one in zip(labels, report.drifted, strict=True) if one.of_reference}
-    colours = colours_of(labels, references)
+    named = list(zip(labels, report.drifted, strict=True))
+    colours = colours_of(labels, {label for label, one in named if one.of_reference})
     bars = []
-    for label, one in zip(labels, report.drifted, strict=True):
-        size, floor = one.found.size, report.floor_of(one)
+    for label, one in named:
+        size, floor = one.found.size, floor_of(one, report.drifted)
         mark = None if floor is None else floor.found.size.value
         span = (size.low, size.high) if size.has_ends else None
-        word = "(reference)" if one.of_reference else BEYOND[one.drifts]
-        text = f"{number(size.value, 3)} {word}".strip()
+        text = f"{number(size.value, 3)} {'(reference)' if one.of_reference else BEYOND[one.drifts]}".strip()
         bars.append(Bar(scored_text(one), label, size.value, span, mark=mark, text=text, colour=colours[label]))
-    drifting = dict.fromkeys(label for label, one in zip(labels, report.drifted, strict=True) if one.drifts)
+    drifting = dict.fromkeys(label for label, one in named if one.drifts)
     title = (
         f"Drift beyond the noise floor: {first_few(drifting)}" if drifting else "No drift beyond the noise floor shown"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from rollout_bench.analysis.inside.drifts import Drifted, DriftReport
+from rollout_bench.analysis.inside.drifts import Drifted, DriftReport, floor_of
 from rollout_bench.analysis.stats.divergence import CLIP, NEAR, Bounded, Divergence
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.modes import DRIFT
@@ -142,7 +142,7 @@ def drift_part(findings: Findings) -> SummaryPart:
     warnings = [Section("Drift that can't be told", report.problems)] if report.problems else []
     if not report.drifted:
         return SummaryPart(tables=tables, warnings=warnings)
-    told = [(one, batches, report.floor_of(one)) for one, batches in farthest(report.drifted)]
+    told = [(one, batches, floor_of(one, report.drifted)) for one, batches in farthest(report.drifted)]
     said = sections(
         DRIFT.name,
         told=told,
