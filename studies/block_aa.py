@@ -1,7 +1,7 @@
 """One configuration under three names, measured as a user's run is by default: how often a table finds a difference.
 
 A table is a run of its own: `snakemake results/summary.txt` in a folder without results, with three blocks of the
-engines bf16-a, bf16-b and bf16-c alive at once, making their passes in turn, `iterations: auto`. Its verdicts are those
+engines bf16-a, bf16-b and bf16-c alive at once, making their passes in turn, `iterations: 8`. Its verdicts are those
 of its own summary.csv. Kept in studies/results/block_aa.json after each table; continues where it was ended. Raw
 records stay in the folder.
 
@@ -41,7 +41,7 @@ CONFIG: dict[str, Any] = {
     "workloads": ["short"],
     "launches": 3,
     "warmup_iterations": 1,
-    "iterations": "auto",
+    "iterations": 8,
     "interleave": True,
     "baseline": {"quant": BASELINE},
     "quant_settings": dict.fromkeys((BASELINE, *OTHERS), SAME_QUANT),
@@ -201,7 +201,7 @@ def block_sd(blocks: Sequence[MeasuredBlock]) -> float:
     return float(np.sqrt(np.mean([log_speedups(block, BASELINE, OTHERS) ** 2 for block in blocks])))
 
 
-def measure(folder: Path, tables: int, blocks: int, iterations: str, results: Path) -> BlockAA:
+def measure(folder: Path, tables: int, blocks: int, iterations: int, results: Path) -> BlockAA:
     """Measure what is missing of `tables` runs of `blocks` blocks, keeping each as it is done."""
     with alone():
         copy = Copy(folder / "copy", CONFIG)
@@ -232,7 +232,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=30, help="in all; about 3 min each (default: %(default)s)")
     parser.add_argument("--blocks", type=int, default=3, help="in each table (default: %(default)s)")
-    parser.add_argument("--iterations", default="auto", help="of each launch, to try it out (default: %(default)s)")
+    parser.add_argument(
+        "--iterations", type=int, default=8, help="of each launch, to try it out (default: %(default)s)"
+    )
     parser.add_argument(
         "--folder", type=Path, default=TEMPORARY / RESULT, help="for copy and records (default: %(default)s)"
     )

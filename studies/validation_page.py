@@ -82,7 +82,7 @@ def not_yet_shown(results: Path) -> str:
     """Return the section on what has no result in `results`."""
     missing = [f"- {what}: `{command}`" for command, what in not_run(results)]
     lines = [
-        "With the shipped design, interleaved blocks and `iterations: auto`, these were not run:",
+        "With the shipped design, interleaved blocks, these were not run:",
         "",
         *missing,
         "",
@@ -129,7 +129,7 @@ def page(results: Path = RESULTS) -> str:
                 "How often does a real table find a difference where there is none?",
                 ["python studies/block_aa.py"],
                 "One model in bf16 under three names. Each table is a run as the default config makes it: three blocks,"
-                " the engines of a block alive at once, passes in turn, `iterations: auto`.",
+                " the engines of a block alive at once, passes in turn.",
             ),
             section(
                 "Does a verdict of drift hold?",

@@ -41,7 +41,6 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
-    kept_design,
     mark_of,
     measured_with_other_files,
     moved_since,
@@ -212,7 +211,7 @@ def plan_workflow(
         if measured_here or (is_main and matrix.platform != "cpu"):
             check_fits(matrix.experiments, device_bytes, f"one {device}")
         memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
-        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster, design=kept_design(PLAN_FILE))
+        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
         plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
         if is_main:
@@ -285,9 +284,6 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
                 f"{measured[0]}: is measured already",
                 "no option forces it; `rollout-bench discard --invalid` moves aside what is in doubt",
             )
-        for group, error in plan.interleaving.unfit:
-            if any(mark in wanted for mark, block in plan.blocks.items() if block.group is group):
-                raise error
         # With launches: auto, any launch may be needed later in the run.
         put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
         asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
@@ -509,7 +505,7 @@ def block_records(plan: Schedule, wildcards: Any) -> str:
 
 
 def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """Return the arguments of run_block.py: launches, seed of the order, and number of simultaneous engines.
+    """Return the arguments of run_block.py: launches and seed of the order.
 
     An experiment that failed in an earlier block of this run would fail again, so it is left out.
     """
@@ -526,8 +522,7 @@ def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[st
             "log": str(Path("logs") / record.relative_to(RESULTS).with_suffix(".log")),
         }
         members += ["--member", json.dumps(member)]
-    chosen = ["--order-seed", plan.order_seed, "--at-once", block.group.at_once, "--start", block.group.started]
-    return [*members, *map(str, chosen)]
+    return [*members, "--order-seed", str(plan.order_seed)]
 
 
 def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:

@@ -21,7 +21,7 @@ SECRET = "hush-4711"
 OVERLAY = {
     **TINY,
     "interleave": True,
-    "iterations": "auto",
+    "iterations": 8,
     "workload_settings": {
         "short": {
             "prompts": 4,

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 # ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -32,11 +31,17 @@ from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.processes import Interrupted, is_orphan_of, pause, signals_as_descriptor
-from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt, imported_for
-from rollout_bench.measure.launch.coordinator import Coordinator, check_together, rotation_of
+from rollout_bench.measure.launch.attempt import (
+    COMMON,
+    Assignment,
+    add_common_arguments,
+    attempt,
+    imported_for,
+    interrupted,
+)
+from rollout_bench.measure.launch.block import BlockRun, check_together
 from rollout_bench.measure.launch.outcome import in_workflow
 from rollout_bench.measure.launch.progress import say
-from rollout_bench.measure.launch.rotation import Started
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import lease
 from rollout_bench.plan.order import block_orders
@@ -79,19 +84,6 @@ def parse_arguments() -> argparse.Namespace:
         help="seed for the order of passes in each round; the block of launch I continues the order of launch I - 1 "
         "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--at-once",
-        type=int,
-        metavar="N",
-        help="number of simultaneous engines, at least 2: the baseline, and the others in groups (default: all)",
-    )
-    parser.add_argument(
-        "--start",
-        choices=get_args(Started),
-        default="in_turn",
-        help="in_turn: an engine starts after the warm-up passes of the engine before; together: all engines start "
-        "simultaneously (default: %(default)s)",
-    )
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -121,7 +113,7 @@ def assigned(arguments: argparse.Namespace) -> list[Assignment]:
         )
         assignment.check(given.spec)
         assignments.append(assignment)
-    check_together(assignments, max(len(assignments), 2) if arguments.at_once is None else arguments.at_once)
+    check_together(assignments)
     return assignments
 
 
@@ -147,9 +139,9 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
             say(sentence)
         rest = [assignments[number] for number in left]
         try:
-            found = alone(rest[0], signals) if len(rest) == 1 else beside(arguments, rest, signals) if rest else []
+            found = beside(arguments, rest, signals) if rest else []
         except Interrupted as error:
-            return interrupted(rest, error)
+            return interrupted(rest, error, slurm.word_on_own_job)
     statuses |= dict(zip(left, found, strict=True))
     status = next((statuses[number] for number in sorted(statuses) if statuses[number]), 0)
     return 0 if arguments.attempt is not None and is_over([a.out for a in assignments]) else status
@@ -184,48 +176,28 @@ def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Se
                 )
 
 
-def interrupted(assignments: Sequence[Assignment], error: Interrupted) -> int:
-    """Report the interruption; return the exit status.
-
-    If Slurm names a cause, each launch without a record or failure gets a failure with this cause.
-    """
-    cause = slurm.word_on_own_job()
-    if cause is None:
-        say(f"interrupted by {error}: the engines were ended, nothing was written")
-        return 128 + error.number
-    silent = [assignment for assignment in assignments if state_of(assignment.out) == "missing"]
-    return max((failed(assignment.outcome.failed("interrupted", cause)) for assignment in silent), default=1)
-
-
-def alone(assignment: Assignment, signals: int) -> list[int]:
-    """Measure the only remaining launch without a block; return its exit status."""
-    try:
-        return [attempt(assignment, signals, slurm.word_on_own_job)]
-    except UserError as error:
-        return [failed(error)]
-
-
 def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:
-    """Measure launches interleaved in one block; return the exit status of each."""
+    """Measure launches interleaved in one block, or a single one alone; return the exit status of each."""
     outs = frozenset(assignment.out for assignment in assignments)
-    assignments = [replace(assignment, mates=outs - {assignment.out}) for assignment in assignments]
     first = assignments[0]
-    rotation = rotation_of(
-        assignments,
-        partial(block_orders, arguments.order_seed, first.launch),
-        arguments.at_once or len(assignments),
-        arguments.start,
-    )
     try:
+        if len(assignments) == 1:
+            attempt(first, signals, slurm.word_on_own_job)
+            return [0]
         with lease(first.wanted, partial(pause, signals), first.reporting().phase) as held:
             first.tell_users(signals)
             began = time.monotonic()
-            assignments = [replace(assignment, began=began) for assignment in assignments]
-            imported = imported_for(assignments, held)
-            return Coordinator(assignments, held, rotation, signals, slurm.word_on_own_job, imported=imported).run()
+            members = [replace(each, mates=outs - {each.out}, began=began) for each in assignments]
+            names = [each.name for each in members]
+            rounds = max(each.spec.measuring.iterations for each in members)
+            orders = block_orders(arguments.order_seed, first.launch, names, rounds)
+            word, imported = slurm.word_on_own_job, imported_for(members, held)
+            return BlockRun(members, held, orders, signals, word, imported).run()
     except DeviceError as error:
         cause = Cause(error.category, error.problem, error.remedy)
-    except UserError as error:  # the folder of leases can't be used
+    except UserError as error:  # of the only launch, or the folder of leases can't be used
+        if len(assignments) == 1:
+            return [failed(error)]
         cause = Cause("not_written", error.problem, error.remedy)
     return [failed(assignment.outcome.failed("starting", cause)) for assignment in assignments]
 

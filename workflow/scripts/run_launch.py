@@ -21,9 +21,10 @@ from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import run_command
-from rollout_bench.core.processes import is_orphan_of, signals_as_descriptor
-from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt
+from rollout_bench.core.processes import Interrupted, is_orphan_of, signals_as_descriptor
+from rollout_bench.measure.launch.attempt import COMMON, Assignment, add_common_arguments, attempt, interrupted
 from rollout_bench.measure.launch.outcome import in_workflow
+from rollout_bench.measure.launch.progress import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,7 +73,14 @@ def main() -> int:
         longest_s = arguments.timeout_s
         claim = claimed(out, arguments.log, longest_s, tell_of_dead)
         with claim if in_workflow(out) else contextlib.nullcontext():
-            return attempt(assignment, signals, slurm.word_on_own_job)
+            if assignment.outcome.is_settled(assignment.attempt):
+                say(f"{assignment.out}: is measured already")
+                return 0
+            try:
+                attempt(assignment, signals, slurm.word_on_own_job)
+            except Interrupted as error:
+                return interrupted([assignment], error, slurm.word_on_own_job)
+            return 0
 
 
 if __name__ == "__main__":

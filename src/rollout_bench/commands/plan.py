@@ -178,10 +178,8 @@ def interleaved_lines(plan: PlanFile) -> list[str]:
     lines = []
     for group in plan.interleaved:
         size = len(group.experiments)
-        whole = "both engines" if size == 2 else f"all {size} engines"
-        engines = whole if group.at_once == size else f"{group.at_once} of {size} engines"
-        started = "started together" if group.started == "together" else "started in turn"
-        lines.append(f"interleaved: {group.name}: {engines} alive at once, {started}")
+        engines = "both engines" if size == 2 else f"all {size} engines"
+        lines.append(f"interleaved: {group.name}: {engines} alive at once")
     return lines + [f"not interleaved: {reason}" for reason in plan.not_interleaved]
 
 

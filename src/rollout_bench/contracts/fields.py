@@ -194,7 +194,6 @@ MaybeNames = Annotated[list[Name], BeforeValidator(_list), AfterValidator(no_dup
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1_000_000)]
 _SomeLaunches = Annotated[int, Field(ge=1, le=MOST_LAUNCHES)]
 Launches = Annotated[_SomeLaunches | Literal["auto"] | dict[str, _SomeLaunches], BeforeValidator(_launches)]
-Passes = Annotated[Count | Literal["auto"], BeforeValidator(_number_or_auto)]
 AutoCount = Annotated[int, BeforeValidator(_not_bool), Field(le=100)]
 """Maximum number of launches for `launches: auto`; the simulation of more looks would be slow."""
 Index = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=1_000_000)]

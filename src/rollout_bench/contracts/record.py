@@ -124,30 +124,17 @@ class Placement(Strict):
 
 
 class Block(Strict):
-    """The engines that a launch was interleaved with.
-
-    All are alive simultaneously, or the baseline and some of the others at a time.
-    """
+    """The engines that a launch was interleaved with; all are alive simultaneously."""
 
     id: str = Field(pattern="^[0-9a-f]{16}$", description="Random id of the block; the same in all of its records.")
     members: list[str] = Field(
         min_length=1,
-        description=(
-            "Initial engines, as <mode>/<experiment>, the baseline first: alive simultaneously, or the baseline "
-            "and some of the others at a time."
-        ),
+        description="Initial engines, as <mode>/<experiment>, the baseline first.",
     )
-    at_once: int = Field(ge=1, description="Maximum number of engines that were alive simultaneously.")
     order: list[list[int]] = Field(
         description=(
             "For each round, from 0, the engines that made an iteration, in that order, as positions in members."
             " An engine that failed is missing from then on."
-        )
-    )
-    started: Literal["in_turn", "together"] = Field(
-        description=(
-            "in_turn: no engine started while another one started or made an iteration; together: all started "
-            "simultaneously."
         )
     )
     waited_s: float = Field(

@@ -19,7 +19,6 @@ from rollout_bench.contracts.fields import (
     Count,
     Index,
     Number,
-    Passes,
     Strict,
     absent,
     brackets,
@@ -256,19 +255,17 @@ WarmupIterations = Annotated[
     Index,
     Field(
         description=(
-            "Iterations in each launch that are recorded but not counted. With a number of iterations this is the "
-            "minimum: if the first measured iterations of a launch are still slow, they become warm-up, and the "
-            "launch adds as many."
+            "Iterations in each launch that are recorded but not counted. The flag warmup_too_short names launches "
+            "that need more."
         )
     ),
 ]
 Iterations = Annotated[
-    Passes,
+    Count,
     Field(
         description=(
-            "Measured iterations in each launch. auto: as many as fit into half of the engine's start time, but 8 to"
-            " 32; fixed from the start and the warm-up, before the first measured one. In a block whose engines are "
-            "not all alive simultaneously, the baseline makes as many beside each group of the others."
+            "Measured iterations in each launch; online, for each load. More launches narrow a result sooner than more"
+            " iterations."
         )
     ),
 ]

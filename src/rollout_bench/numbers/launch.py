@@ -13,9 +13,7 @@ OF_LAUNCHES = (START, COST)
 
 
 def startup_s(record: Record) -> float | None:
-    """Return the start-up time; None if other engines started simultaneously, because it then includes their load."""
-    if record.block is not None and record.block.started == "together":
-        return None
+    """Return the start-up time."""
     return record.startup.import_s + record.startup.init_s
 
 

@@ -342,14 +342,13 @@ class Config(Strict):
         ),
     )
     warmup_iterations: WarmupIterations = 1
-    iterations: Iterations = "auto"
+    iterations: Iterations = 8
     interleave: MaybeAuto = Field(
         "auto",
         description=(
             "true: the engines of one comparison are alive simultaneously and alternate their iterations, so "
-            "that drift of the machine affects all alike; if memory is short, the baseline and as many others as"
-            " fit. false: one engine after the other. auto: true on cpu if the memory is enough. Not part of an "
-            "experiment's key."
+            "that drift of the machine affects all alike. false: one engine after the other. auto: true on cpu if "
+            "the memory is enough for all. Not part of an experiment's key."
         ),
     )
     timeout_s: Annotated[Seconds, Field(ge=1)] | None = Field(

@@ -187,7 +187,7 @@ def _told(error: ErrorDetails) -> UserError:
     if error["type"] == "string_too_short":
         return UserError(f"config: {where}: is empty", _see_reference(where))
     if error["type"] == "value_error":
-        if where in ("launches", "iterations", "interleave") and near_miss(str(value), ["auto"]):
+        if where in ("launches", "interleave") and near_miss(str(value), ["auto"]):
             return UserError(f"config: {where}: {message}", did_you_mean(str(value), ["auto"]))
         return UserError(f"config: {where}: {message}", _see_reference(where))
     is_variable = parts[:2] == ("engine", "environment")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
@@ -57,7 +54,7 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class ComparedGroup:
-    """Experiments that are compared with one another.
+    """Experiments that are compared with one another; if interleaved, their launches of one index are one block.
 
     Attributes:
         members: experiments, the baseline first if there is one.
@@ -66,6 +63,11 @@ class ComparedGroup:
 
     members: tuple[Experiment, ...]
     has_baseline: bool
+
+    @property
+    def baseline(self) -> Experiment:
+        """The baseline of an interleaved group, whose folder gives its blocks their name."""
+        return self.members[0]
 
     @property
     def name(self) -> str:
@@ -82,66 +84,16 @@ class ComparedGroup:
 
 
 @dataclass(frozen=True)
-class BlockGroup:
-    """Experiments whose launches of one index are measured as one block.
-
-    Attributes:
-        members: experiments, the baseline first.
-        at_once: maximum number of engines that are alive simultaneously, 2 or more.
-        started: whether engines start one after the other, or simultaneously.
-        name: common and differing names of its experiments, in words.
-    """
-
-    members: tuple[Experiment, ...]
-    at_once: int
-    started: Literal["in_turn", "together"]
-    name: str
-
-    @property
-    def baseline(self) -> Experiment:
-        """The baseline of the group, which also gives the group's name."""
-        return self.members[0]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Number of engines of a comparison that fit the memory simultaneously.
-
-    Attributes:
-        at_once: engines, including the baseline; 0 or 1 if not even two fit.
-        limit: the limiting factor, in words.
-        remedy: the remedy, unless `Memory` provides it.
-    """
-
-    at_once: int
-    limit: str
-    remedy: str | None = None
-
-
-Design = Callable[[ComparedGroup], int | None]
-"""Function from a comparison to its previous design: number of simultaneous engines, 1 if not interleaved; None if not
-measured before.
-"""
-
-
-def not_measured(comparison: ComparedGroup) -> int | None:
-    """Return None: a comparison without measurements has no design."""
-    return None
-
-
-@dataclass(frozen=True)
 class Interleaving:
     """Interleaved groups, and the reasons for comparisons without interleaving.
 
     Attributes:
         groups: the interleaved groups.
         reasons: reasons why the others are not interleaved, one line each.
-        unfit: groups that were interleaved before and no longer fit, with the error to raise before measuring one.
     """
 
-    groups: tuple[BlockGroup, ...] = ()
+    groups: tuple[ComparedGroup, ...] = ()
     reasons: tuple[str, ...] = field(default=())
-    unfit: tuple[tuple[BlockGroup, UserError], ...] = ()
 
 
 def comparisons(config: Config, matrix: Matrix) -> list[ComparedGroup]:
@@ -168,20 +120,14 @@ def _names(spec: Spec) -> dict[str, str]:
     return {"mode": spec.mode, **spec.axes}
 
 
-def interleaving(
-    config: Config, matrix: Matrix, memory: Memory, *, on_cluster: bool, design: Design = not_measured
-) -> Interleaving:
+def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: bool) -> Interleaving:
     """Return the interleaving under a config.
-
-    `interleave: auto` decides only once: comparisons with records keep their design, whatever the memory is now. Pairs
-    of both designs scatter differently, and the number of launches follows from the scatter of the first ones.
 
     Args:
         config: the config with `interleave`.
         matrix: its experiments.
         memory: memory of the engines and of the machine.
         on_cluster: whether launches run elsewhere, where the memory cannot be read now.
-        design: previous designs of comparisons.
 
     Raises:
         UserError: `interleave: true`, and compared engines cannot be alive simultaneously.
@@ -191,56 +137,33 @@ def interleaving(
     asked = config.interleave is True
     compared = comparisons(config, matrix)
     refused = None if asked or not compared else _not_by_itself(matrix.platform, on_cluster)
-    groups, reasons, unfit = [], [], []
+    if refused is not None:
+        return Interleaving(reasons=(refused,))
+    groups, reasons = [], []
     for comparison in compared:
-        so_far = None if asked else design(comparison)
-        if refused is not None and (so_far is None or so_far < TOGETHER_AT_LEAST):
-            reasons.append(refused)
-            continue
-        obstacle = _obstacle(comparison)
-        if obstacle is None and so_far is not None and so_far < TOGETHER_AT_LEAST:
-            obstacle = ("its launches were measured one after the other so far, and stay so", "delete its records")
+        obstacle = _obstacle(comparison) or too_large(comparison, matrix.platform, memory)
         if obstacle is None:
-            size = len(comparison.members)
-            least = TOGETHER_AT_LEAST if asked else min(so_far or size, size)
-            fit = fitting(comparison, matrix.platform, memory)
-            if fit.at_once >= least or so_far is not None:
-                at_once = fit.at_once if asked else least
-                group = BlockGroup(comparison.members, at_once, _started(config, comparison), comparison.name)
-                groups.append(group)
-                if fit.at_once < least:
-                    unfit.append((group, _fits_no_more(group, fit)))
-                continue
-            obstacle = (fit.limit, fit.remedy or memory.remedy(matrix.platform, least))
+            groups.append(comparison)
+            continue
         problem, remedy = obstacle
         if asked:
             raise UserError(f"config: interleave: {comparison.name}: {problem}", f"{remedy}, or {OFF}")
         reasons.append(f"{comparison.name}: {problem}; to interleave, {remedy}")
-    return Interleaving(tuple(groups), tuple(dict.fromkeys(reasons)), tuple(unfit))
+    return Interleaving(tuple(groups), tuple(dict.fromkeys(reasons)))
 
 
-def _fits_no_more(group: BlockGroup, fit: Fit) -> UserError:
-    return UserError(
-        f"config: interleave: auto: {group.name}: its earlier launches were interleaved,"
-        f" {group.at_once} engines alive simultaneously; now {fit.limit}",
-        f"{fit.remedy or 'free memory'}, or set interleave: true (with fewer engines alive at once) or false",
-    )
-
-
-def fitting(comparison: ComparedGroup, platform: Platform, memory: Memory) -> Fit:
-    """Return the number of a comparison's engines that fit the memory, for any choice beside the baseline."""
+def too_large(comparison: ComparedGroup, platform: Platform, memory: Memory) -> tuple[str, str] | None:
+    """Return the problem and remedy if the engines of a comparison do not fit the memory together; None if they do."""
     try:
-        first, *others = [memory.taken(experiment) for experiment in comparison.members]
+        taken = sum(memory.taken(experiment) for experiment in comparison.members)
     except MemoryUnknownError as error:
-        return Fit(0, f"the memory that its engines take is not known, since {error}", error.remedy)
-    taken, there = [first, *sorted(others, reverse=True)], memory.there(platform)
-    at_once = sum(total <= there for total in itertools.accumulate(taken))
-    number = min(at_once + 1, len(taken))
-    engines = f"{number} engines take" if number > 1 else "one engine takes"
-    used = f"{engines} {memory.words(platform, sum(taken[:number]))}"
-    if math.isinf(there):
-        return Fit(at_once, f"{used}; how much there is, only the machine that measures can tell")
-    return Fit(at_once, f"{used}, and there is {memory.words(platform, there)}")
+        return f"the memory that its engines take is not known, since {error}", error.remedy
+    there = memory.there(platform)
+    if taken <= there:
+        return None
+    engines = len(comparison.members)
+    used = f"{engines} engines take {memory.words(platform, taken)}"
+    return f"{used}, and there is {memory.words(platform, there)}", memory.remedy(platform, engines)
 
 
 def _not_by_itself(platform: Platform, on_cluster: bool) -> str | None:
@@ -263,16 +186,3 @@ def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
     if len({devices_per_replica(spec) for spec in specs}) > 1:
         return "they need different numbers of devices", "give all of them the same tensor_parallel_size"
     return None
-
-
-def _started(config: Config, comparison: ComparedGroup) -> Literal["in_turn", "together"]:
-    """Return how the engines start.
-
-    They start together only if all have a fixed KV cache size and start-up time is not compared. On cpu they never do,
-    since they would share the cores.
-    """
-    spec = comparison.members[0].spec
-    sized = all(e.spec.engine.args.get("kv_cache_memory_bytes") is not None for e in comparison.members)
-    if spec.platform == "cpu" or not sized or "startup_s" in config.comparison.metrics_of(spec.mode):
-        return "in_turn"
-    return "together"

@@ -49,7 +49,6 @@ from rollout_bench.plan.mode_checks import (
     check_cycle,
     check_drift,
     check_drift_room,
-    check_iterations,
     check_messages,
     check_online,
     check_profile,
@@ -153,7 +152,6 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_no_secrets(config)
-    check_iterations(config)
     check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     if config.endpoints:
         check_online(config, engine)

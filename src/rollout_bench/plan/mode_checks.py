@@ -57,38 +57,18 @@ def load_in(mode: str, config: Config, workload: str, engine: InstalledEngine) -
     return LoadSpec(points=(LoadPoint(),), token_ids=True, harness="rollout-bench")
 
 
-ITERATIONS_OF_A_LOAD = 5
-"""Number of iterations per load for `iterations: auto`; it is part of the key of such experiments."""
-
-
 def measuring_of(config: Config, mode: str) -> MeasuringSpec:
     """Return the iterations of a launch in `mode`.
 
-    Profile, messages and drift do not repeat iterations. With several loads behind one start, auto cannot use the
-    start-up time, so it is a fixed number. Cycles and placements have their own number.
+    Profile, messages and drift do not repeat iterations. Cycles and placements have their own number.
     """
     passes, iterations = MODES[mode].passes, config.iterations
     if mode in (CYCLE.name, PLACEMENT.name):
         iterations = getattr(config, MODES[mode].settings).repeats
-    if iterations == "auto" and MODES[mode].has_loads:
-        iterations = ITERATIONS_OF_A_LOAD
     return MeasuringSpec(
         warmup_iterations=0 if passes == "none" else config.warmup_iterations,
         iterations=iterations if passes == "repeated" else 1,
     )
-
-
-def check_iterations(config: Config) -> None:
-    """Check that `iterations: auto` has a warm-up, which determines its number.
-
-    Raises:
-        UserError: it has none.
-    """
-    if any(measuring_of(config, mode).iterations == "auto" for mode in config.modes) and not config.warmup_iterations:
-        raise UserError(
-            "config: iterations: auto chooses the number during warm-up, but warmup_iterations is 0",
-            "set warmup_iterations to 1, or iterations to a number",
-        )
 
 
 USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
@@ -487,7 +467,6 @@ def check_time(config: Config, name: str) -> None:
         UserError: they take longer.
     """
     points, measuring = config.workload_settings[name].online.points, measuring_of(config, ONLINE.name)
-    assert measuring.iterations != "auto", "with loads it is a number"
     passes = measuring.warmup_iterations + measuring.iterations
     longest = max(points, key=lambda point: point.least_s)
     where = f"config: workload_settings.{name}.online"

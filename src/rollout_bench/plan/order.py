@@ -55,20 +55,19 @@ def round_orders(names: Iterable[str], rounds: int | None, seed: int) -> Iterato
         yield tuple(labels[treatment] for treatment in williams_row(len(labels), row))
 
 
-def block_orders(seed: int, launch: int, names: Sequence[str], group: int, rounds: int) -> Iterator[tuple[str, ...]]:
+def block_orders(seed: int, launch: int, names: Sequence[str], rounds: int) -> Iterator[tuple[str, ...]]:
     """Yield the order of iterations in each round of a block, without end.
 
     A block is seldom a whole cycle of the design, but all blocks of a comparison together are. They share one
     sequence, in which block i begins at round i x `rounds`, after the previous block.
 
     Args:
-        seed: draws the sequence, with `group`.
+        seed: draws the sequence.
         launch: index of the launches in the block.
-        names: names of the group's engines.
-        group: number of the group of engines that are alive simultaneously.
-        rounds: rounds of the group in this block.
+        names: names of the engines.
+        rounds: rounds of this block.
     """
-    drawn = hashlib.sha256(f"{seed} {group}".encode()).digest()
+    drawn = hashlib.sha256(f"{seed} rounds".encode()).digest()
     return itertools.islice(round_orders(names, None, int.from_bytes(drawn[:8])), launch * rounds, None)
 
 

@@ -82,10 +82,6 @@ class InterleavedGroup(Strict):
     mode: str = Field(description="Mode of measurement.")
     experiments: list[str] = Field(description="Folder names of the experiments, the baseline's first.")
     name: str = Field(description="Common and differing names of the experiments, in words.")
-    at_once: int = Field(ge=2, description="Maximum number of engines that are alive simultaneously.")
-    started: Literal["in_turn", "together"] = Field(
-        description="in_turn: engines start one after the other; together: all simultaneously."
-    )
 
 
 class Skipped(Strict):

@@ -25,7 +25,7 @@ from rollout_bench.core.numbers import first_few, several
 from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.interleaving import BlockGroup, ComparedGroup, Design, Interleaving
+from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
 from rollout_bench.plan.mode_checks import limit_for
 from rollout_bench.plan.order import round_orders
@@ -86,7 +86,7 @@ class ScheduledBlock:
         launches: the launches.
     """
 
-    group: BlockGroup
+    group: ComparedGroup
     index: int
     launches: tuple[ScheduledLaunch, ...]
 
@@ -284,8 +284,6 @@ class Schedule:
                     mode=group.baseline.spec.mode,
                     experiments=[e.name for e in group.members],
                     name=group.name,
-                    at_once=group.at_once,
-                    started=group.started,
                 )
                 for group in self.interleaving.groups
             ],
@@ -338,7 +336,7 @@ def _own_part_s(record: Launched) -> float:
 def _held_s(spec: Spec) -> float:
     """Return the seconds of a launch's loads and the pauses between them; 0 if the loads have no duration."""
     measuring = spec.measuring
-    if spec.load is None or measuring.iterations == "auto":
+    if spec.load is None:
         return 0.0
     held_s = sum(point.least_s for point in spec.load.points) * (measuring.warmup_iterations + measuring.iterations)
     return held_s and held_s + (len(spec.load.points) - 1) * PAUSE_S
@@ -388,48 +386,6 @@ def order_seed(plan: Path) -> int:
     """Return the seed in the plan file at `plan`, or a new one."""
     kept = kept_order_seed(plan)
     return secrets.randbits(32) if kept is None else kept
-
-
-def kept_design(plan: Path) -> Design:
-    """Return a function for the previous design of comparisons, from the records and the plan file.
-
-    The records show whether they were interleaved, and the plan file has the number of simultaneous engines. The plan
-    file alone is not enough: each call rewrites it, including `snakemake plan` with another config, while the records
-    remain.
-    """
-    try:
-        groups = read_plan(plan).interleaved
-    except UserError:
-        groups = []
-    at_once = {frozenset(group.experiments): group.at_once for group in groups}
-
-    def design(comparison: ComparedGroup) -> int | None:
-        found = [_company(e) for e in comparison.members]
-        most = max((company for company in found if company is not None), default=None)
-        if most is None or most == 1:
-            return most
-        return at_once.get(frozenset(e.name for e in comparison.members), most)
-
-    return design
-
-
-def _company(experiment: Experiment) -> int | None:
-    """Return the initial number of engines in the first launch's block, 1 without a block; None without a record.
-
-    An unreadable record counts as none; the summary reports it.
-    """
-    folder = RESULTS / experiment.spec.mode / experiment.name
-    paths = {_number(path): path for path in folder.glob("launch-*.json") if _number(path) is not None}
-    try:
-        block = json.loads(paths[min(paths, key=lambda number: number or 0)].read_bytes()).get("block")
-        return 1 if block is None else len(block["members"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
-def _number(path: Path) -> int | None:
-    number = path.stem.removeprefix("launch-")
-    return int(number) if number.isdecimal() else None
 
 
 def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:

@@ -309,14 +309,10 @@ def _designs(collection: Collection) -> Iterator[dict[str, Any]]:
     for mode, platform in dict.fromkeys((e.mode, e.platform) for e in experiments):
         records = [r for e in experiments if (e.mode, e.platform) == (mode, platform) for r in e.records]
         blocks = list({r.block.id: r.block for r in records if r.block is not None}.values())
-        alone = [record for record in records if record.block is None]
-        if blocks or any(record.spec.measuring.iterations == "auto" for record in alone):
-            yield {
-                "name": f"{mode}, {platform}",
-                "blocks": len(blocks),
-                "engines": max((len(block.members) for block in blocks), default=0),
-                "at_once": max((block.at_once for block in blocks), default=0),
-                "rounds": max((len(block.order) for block in blocks), default=0),
-                "together": sum(block.started == "together" for block in blocks),
-                "alone": len(alone),
-            }
+        yield {
+            "name": f"{mode}, {platform}",
+            "blocks": len(blocks),
+            "engines": max((len(block.members) for block in blocks), default=0),
+            "rounds": max((len(block.order) for block in blocks), default=0),
+            "alone": sum(record.block is None for record in records),
+        }

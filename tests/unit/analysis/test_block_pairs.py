@@ -24,7 +24,7 @@ from rollout_bench.contracts.record import DeviceUse, Record
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.summary import Summary, summarise
 
-BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant, iterations="auto") for quant in ("bf16", "w8a8", "w8a16")]
+BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
 RATE = "output_tokens_per_s"
 RATES = st.floats(1, 1e4)
 ROUNDS = st.lists(st.tuples(RATES, RATES), min_size=1, max_size=40)
@@ -97,17 +97,13 @@ def test_outside_of_a_block_typical_passes_are_compared() -> None:
     assert pair_of(RATE, own, theirs) == Pair(pytest.approx(math.log(2)), "passes")
 
 
-@pytest.mark.parametrize(
-    ("own", "baseline", "passes"),
-    [("auto", "auto", 4), ("auto", 5, 5), (5, "auto", 5), (5, 5, 5), (8, 8, 8)],
-)
-def test_a_number_of_iterations_leaves_the_launches_values(own: str | int, baseline: str | int, passes: int) -> None:
-    rates = [200.0] * (passes - 1) + [50.0]
-    mine, theirs = (make_spec(quant=q, iterations=n) for q, n in (("w8a8", own), ("bf16", baseline)))
-    pair = pair_of(RATE, alone(mine, rates), alone(theirs, [100.0] * passes))
+@pytest.mark.parametrize(("own", "baseline"), [(4, 4), (4, 5), (5, 4)])
+def test_few_passes_leave_the_launches_values(own: int, baseline: int) -> None:
+    rates = [200.0] * (own - 1) + [50.0]
+    pair = pair_of(RATE, alone(W8A8, rates), alone(BF16, [100.0] * baseline))
     assert pair is not None
     assert pair.way == "launches"
-    assert math.exp(pair.log_ratio) == pytest.approx(passes / ((passes - 1) / 200 + 1 / 50) / 100)
+    assert math.exp(pair.log_ratio) == pytest.approx(own / ((own - 1) / 200 + 1 / 50) / 100)
 
 
 def test_times_mirror_rates_and_start_up_times_are_of_launches() -> None:
@@ -215,31 +211,6 @@ def test_a_drift_that_all_share_changes_no_interval(tmp_path: Path) -> None:
         assert drifting.comparison.verdict == steady.comparison.verdict
     assert found[0][1].comparison.verdict == "faster"
     assert list(found[0][1].comparison.pairs.values()) == pytest.approx([1.1, 1.12, 1.11])
-
-
-def in_groups(records: Sequence[Record]) -> list[Record]:
-    """Return one block of three as where memory holds two: the first and w8a8 in rounds 0 to 4, then with w8a16."""
-    order = [[0, 1]] * 5 + [[0, 2]] * 5
-    kept = {"bf16": range(10), "w8a8": range(5), "w8a16": range(5, 10)}
-    return [
-        record.model_copy(
-            update={
-                "block": record.block and record.block.model_copy(update={"order": order, "at_once": 2}),
-                "iterations": [
-                    i for i in record.iterations if i.round is None or i.round in kept[record.spec.quant.name]
-                ],
-            }
-        )
-        for record in records
-    ]
-
-
-def test_engines_in_groups_are_compared_with_the_baseline_beside_them(tmp_path: Path) -> None:
-    rates = [[400.0] * 5 + [100.0] * 5, [440.0] * 10, [120.0] * 10]
-    records = [record for launch in range(3) for record in in_groups(make_block(SPECS, launch, rates))]
-    _, w8a8, w8a16 = rows(tmp_path, *records)
-    assert (w8a8.comparison.speedup, w8a16.comparison.speedup) == (pytest.approx(1.1), pytest.approx(1.2))
-    assert (w8a8.comparison.of_totals, w8a16.comparison.of_totals) == (pytest.approx(1.1), pytest.approx(1.2))
 
 
 def test_both_ratios_are_in_the_table_for_programs(tmp_path: Path) -> None:

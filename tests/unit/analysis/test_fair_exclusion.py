@@ -47,9 +47,7 @@ def launch(
         update={
             "iterations": passes,
             "validity": host_flags(platform, passes),
-            "block": Block(id=block, members=members, at_once=3, order=[[0, 1, 2]], started="in_turn", waited_s=0)
-            if block
-            else None,
+            "block": Block(id=block, members=members, order=[[0, 1, 2]], waited_s=0) if block else None,
         }
     )
 

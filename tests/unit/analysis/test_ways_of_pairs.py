@@ -25,7 +25,7 @@ from rollout_bench.plan.config import ComparisonSettings, Precision
 
 RATE = "output_tokens_per_s"
 SETTINGS = ComparisonSettings(metrics={"offline": [RATE]})
-BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant, iterations="auto") for quant in ("bf16", "w8a8", "w8a16")]
+BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
 PAIRS = st.dictionaries(
     st.integers(0, 30), st.builds(Pair, st.floats(-1, 1), st.sampled_from(WAYS)), min_size=1, max_size=20
 )
@@ -50,14 +50,16 @@ def test_the_choice_looks_at_no_ratio(pairs: dict[int, Pair], factor: float) -> 
 def launch_of(launch: int, way: Way, log_rate: float) -> LaunchMeasures:
     """Return a launch whose pairs with its like are of `way`."""
     elapsed_s = math.exp(-log_rate)
-    passes = [Pass(number, number, {"output_tokens": 1, "elapsed_s": elapsed_s}) for number in range(5)]
+    passes = [
+        Pass(number, number, {"output_tokens": 1, "elapsed_s": elapsed_s})
+        for number in range(4 if way == "launches" else 5)
+    ]
     return LaunchMeasures(record_of(launch, way), {RATE: 1 / elapsed_s}, passes=tuple(passes))
 
 
 @functools.cache
 def record_of(launch: int, way: Way) -> Record:
-    made = make_record(make_spec() if way == "launches" else BF16, launch)
-    return make_block([BF16], launch, [[1.0] * 5])[0] if way == "rounds" else made
+    return make_block([BF16], launch, [[1.0] * 5])[0] if way == "rounds" else make_record(BF16, launch)
 
 
 def side(logs: Sequence[float], ways: Sequence[Way]) -> list[LaunchMeasures]:

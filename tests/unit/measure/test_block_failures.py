@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -36,11 +34,3 @@ def test_a_failed_launch_is_left_out_and_others_go_on(tmp_path: Path, leases: Pa
         f"failures/offline/{made.specs['b'].experiment()}/launch-0.json"
     ]
     check_all_over(made, leases)
-
-
-def test_a_killed_launch_keeps_its_devices_until_its_engines_end(tmp_path: Path, leases: Path) -> None:
-    made = block(tmp_path, 3, "ab", b="lingers").start()
-    made.wait_for("b .*iteration 1/")
-    os.kill(made.launch_of("b"), signal.SIGKILL)
-    assert made.finish() == 1
-    assert made.survivors(0.0) == []

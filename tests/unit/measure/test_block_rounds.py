@@ -26,7 +26,6 @@ def test_passes_never_overlap_and_records_name_their_rounds(tmp_path: Path, leas
     first = blocks["a"]
     assert first is not None
     assert first.members == [f"offline/{made.specs[name].experiment()}" for name in "abc"]
-    assert (first.started, first.at_once) == ("in_turn", 3)
     assert [sorted(order) for order in first.order] == [[0, 1, 2]] * 4
     passes = sorted((began, "abc".index(name)) for name, what, began, _ in made.worked() if what == "pass")
     assert [position for _, position in passes] == [position for order in first.order for position in order]
@@ -48,18 +47,6 @@ def test_engines_with_unlike_environments_are_not_forked(tmp_path: Path) -> None
     made.outs["b"] = made.outs["a"].parent.parent / made.specs["b"].experiment() / "launch-0.json"
     assert made.start().finish() == 0, made.said
     assert [record.startup.forked for record in made.records().values()] == [None] * 3
-
-
-def test_the_baseline_stays_alive_with_two_engines_at_once(tmp_path: Path, leases: Path) -> None:
-    made = block(tmp_path, 2).start("--at-once", "2")
-    assert made.finish() == 0, made.said
-    records = made.records()
-    rounds = {name: [it.round for it in record.iterations if not it.warmup] for name, record in records.items()}
-    assert rounds == {"a": [0, 1, 2, 3], "b": [0, 1], "c": [2, 3]}
-    assert {record.block.at_once for record in records.values() if record.block} == {2}
-    starts = {name: began for name, what, began, _ in made.worked() if what == "start"}
-    assert starts["c"] > max(ended for name, _, _, ended in made.worked() if name == "b")
-    check_all_over(made, leases)
 
 
 def test_an_engine_awaiting_its_turn_uses_no_cpu_time(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from rollout_bench.plan.fit.memory import (
     weights_held,
     working_bytes,
 )
-from rollout_bench.plan.interleaving import comparisons, fitting, interleaving
+from rollout_bench.plan.interleaving import comparisons, interleaving, too_large
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.plan.schedule import Schedule, schedule
 
@@ -66,8 +66,6 @@ def test_engines_are_interleaved_as_their_row_says(row: dict[str, Any]):
         found = interleaving(config, matrix, boxes, on_cluster=row.get("on_cluster", False))
         groups = [[label(experiment) for experiment in group.members] for group in found.groups]
         assert groups == row.get("groups", [])
-        assert row.get("at_once") in (None, [group.at_once for group in found.groups])
-        assert row.get("started") in (None, [group.started for group in found.groups])
         assert hold(found.reasons, row.get("reasons", []))
 
 
@@ -96,21 +94,18 @@ def test_the_cache_variable_wins_over_argument_and_device_share():
 def test_shares_of_a_device_add_up_and_the_remedy_fits():
     quants = "quants: [bf16, fp8, w8a8, w8a16]\nworkloads: [verl-default]\ninterleave: true\n"
     problem, remedy = two_lines(quants + "engine_args: {gpu_memory_utilization: 0.9}", MachineMemory(), "cuda")
-    assert problem.endswith("2 engines take 1.80 of a device's memory, and there is 0.97 of a device's memory")
-    assert remedy == "set gpu_memory_utilization: 0.48 in engine_args, or set interleave: false, or auto"
-    for share, at_once in ((0.24, 4), (0.32, 3), (0.48, 2)):
-        overlay = quants + f"engine_args: {{gpu_memory_utilization: {share}}}"
-        config, matrix = matrix_of(overlay, "cuda")
-        (group,) = interleaving(config, matrix, MachineMemory(), on_cluster=False).groups
-        assert group.at_once == at_once
+    assert problem.endswith("4 engines take 3.60 of a device's memory, and there is 0.97 of a device's memory")
+    assert remedy == "set gpu_memory_utilization: 0.24 in engine_args, or set interleave: false, or auto"
+    config, matrix = matrix_of(quants + "engine_args: {gpu_memory_utilization: 0.24}", "cuda")
+    (group,) = interleaving(config, matrix, MachineMemory(), on_cluster=False).groups
+    assert len(group.members) == 4
 
 
-def test_the_plan_knows_how_many_engines_fit_and_why(monkeypatch: pytest.MonkeyPatch):
+def test_the_plan_says_why_engines_do_not_fit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * GIB)
     (comparison,) = comparisons(*matrix_of())
-    fit = fitting(comparison, "cpu", MachineMemory())
-    assert fit.at_once == 2
-    assert fit.limit.endswith("and there is 3.6 GiB of memory")
+    problem, _ = too_large(comparison, "cpu", MachineMemory()) or ("", "")
+    assert problem.endswith("and there is 3.6 GiB of memory")
 
 
 def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
@@ -123,19 +118,6 @@ def test_a_container_with_less_memory_than_its_machine_counts(tmp_path):
     assert memory.available_bytes(tmp_path) == 2000
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.available_bytes(tmp_path) > GIB // 8
-
-
-@given(
-    st.lists(st.floats(0.1, 10), min_size=2, max_size=6),
-    st.floats(0.1, 40),
-)
-def test_the_most_engines_that_always_fit_run_at_once(taken: list[float], there: float):
-    members = [SimpleNamespace(amount=amount) for amount in taken]
-    memory = SimpleNamespace(taken=lambda e: e.amount, there=lambda _: there, words=lambda _, amount: f"{amount}")
-    fit = fitting(SimpleNamespace(members=members), "cpu", memory)
-    worst = [taken[0], *sorted(taken[1:], reverse=True)]
-    assert fit.at_once == 0 or sum(worst[: fit.at_once]) <= there * (1 + 1e-9)
-    assert fit.at_once == len(taken) or sum(worst[: fit.at_once + 1]) > there * (1 - 1e-9)
 
 
 def plan_of(overlay: str, there: float = math.inf) -> Schedule:
@@ -177,10 +159,10 @@ def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, inte
 
 
 def test_plan_file_and_command_tell_what_is_interleaved_and_why():
-    file = plan_of("interleave: true", 2.5).plan_file()
-    assert [(g.at_once, g.started, len(g.experiments)) for g in file.interleaved] == [(2, "in_turn", 3)]
+    file = plan_of("interleave: true").plan_file()
+    assert [len(group.experiments) for group in file.interleaved] == [3]
     name = "offline cpu qwen3-90m demo: bf16, w8a16, w8a8"
-    assert interleaved_lines(file) == [f"interleaved: {name}: 2 of 3 engines alive at once, started in turn"]
+    assert interleaved_lines(file) == [f"interleaved: {name}: all 3 engines alive at once"]
     (line,) = interleaved_lines(plan_of("", 2.5).plan_file())
     assert (
         line
@@ -189,7 +171,7 @@ def test_plan_file_and_command_tell_what_is_interleaved_and_why():
 
 
 def test_a_blocks_slurm_job_requests_the_time_of_all_launches():
-    plan = plan_of("interleave: true\ntimeout_s: 600\n", 2.5)
+    plan = plan_of("interleave: true\ntimeout_s: 600\n")
     first = next(iter(plan.blocks.values()))
     baseline = first.launches[0]
     wildcards = SimpleNamespace(mode="offline", experiment=baseline.experiment.name, launch="0")
@@ -205,7 +187,7 @@ def test_a_launchs_expected_time_is_its_part_of_the_block(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     plan = plan_of("interleave: true")
     first = plan.launches[0]
-    block = Block(id="0" * 16, members=["a", "b", "c"], at_once=3, order=[[0, 1, 2]], started="in_turn", waited_s=1.0)
+    block = Block(id="0" * 16, members=["a", "b", "c"], order=[[0, 1, 2]], waited_s=1.0)
     record = make_record(first.experiment.spec, first.index).model_copy(update={"wall_s": 90.0, "block": block})
     write_launched(Path(first.record), record)
     assert {launch.expected_s for launch in plan.plan_file().launches} == {30.0}

@@ -64,8 +64,8 @@ def pair_of(metric: MetricName, own: LaunchMeasures, other: LaunchMeasures, whol
 
     - In one block: the trimmed mean of the log ratios of their iterations, over the rounds that both have. A
       disturbance that slows all engines in a round is in both iterations, so it cancels.
-    - Not in a block, both with at least `MIN_PASSES` iterations and `iterations: auto`: the difference of the
-      trimmed means of their iterations' logarithms.
+    - Not in a block, both with at least `MIN_PASSES` iterations: the difference of the trimmed means of their
+      iterations' logarithms.
     - Otherwise, for metrics of launches only, or with `whole`: the log ratio of the launches' values.
 
     Return None if a block's launches share no round.
@@ -97,8 +97,8 @@ def of_one_way(pairs: Mapping[int, Pair], least: int) -> dict[int, Pair]:
 
 
 def typical(launch: LaunchMeasures) -> bool:
-    """Return whether `launch` can be compared by its typical iteration: it has enough iterations, set by `auto`."""
-    return launch.record.spec.measuring.iterations == "auto" and len(launch.passes) >= MIN_PASSES
+    """Return whether `launch` can be compared by its typical iteration: it has enough iterations."""
+    return len(launch.passes) >= MIN_PASSES
 
 
 def _in_one_block(own: Record, other: Record) -> bool:

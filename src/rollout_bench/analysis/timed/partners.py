@@ -192,7 +192,7 @@ def launch_facts(record: Record) -> dict[str, str]:
     known = {
         "endpoint": spec.endpoint,
         "devices": ", ".join(sorted(record.placement.devices if record.placement else ())),
-        "engines_alive": record.block and record.block.at_once,
+        "engines_alive": record.block and len(record.block.members),
     }
     settings |= {name: value for name, value in known.items() if value}
     variables = {f"variables.{name}": value for name, value in spec.engine.environment.items()}
@@ -446,14 +446,7 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
     if not measured:
         return _without(f"{why_not_measured(candidates[0])} in {earlier.name}")
     load = [load_facts(valid_records(experiment)[0])]
-    unlike = {
-        other.key: [
-            difference
-            for difference in differences(load, [load_facts(valid_records(other)[0])])
-            if not (difference.fact == ITERATIONS and "auto" in (difference.own, difference.other))
-        ]
-        for other in measured
-    }
+    unlike = {other.key: list(differences(load, [load_facts(valid_records(other)[0])])) for other in measured}
     alike = [other for other in measured if not unlike[other.key]]
     if not alike:
         told = first_few(unlike[measured[0].key])

@@ -45,7 +45,6 @@ from rollout_bench.plan.config import ComparisonSettings
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
 """Reason for no verdict on a throughput that the load determines."""
 
-STARTED_TOGETHER = "the engines of a block started all at once, so start-up times tell of no single one"
 """Reason for a missing start-up time."""
 
 NOT_SWAPPED = "make no fair pair: the baseline's ran on other devices, and the sides did not swap them"
@@ -257,8 +256,6 @@ def _comparison(
         return Comparison(reason=SET_BY_LOAD)
     if (of.of or of.table == ENERGY) and not (values_of(metric, valid) and values_of(metric, wanted)):
         return Comparison(reason=_why_without(metric, experiment, collection))
-    if _together(experiment, against.other) and not (values_of(metric, valid) and values_of(metric, wanted)):
-        return Comparison(reason=STARTED_TOGETHER)
     unlike = no_comparison(valid_records(experiment)[0], valid_records(against.other)[0])
     if unlike:
         return Comparison(verdict="unknown", reason=unlike)
@@ -284,12 +281,7 @@ def _comparison(
 
 
 def _alone(record: Record) -> bool:
-    return record.block is None or record.block.at_once == 1
-
-
-def _together(experiment: TimedExperiment, other: TimedExperiment) -> bool:
-    records = (*experiment.records, *other.records)
-    return any(record.block is not None and record.block.started == "together" for record in records)
+    return record.block is None or len(record.block.members) == 1
 
 
 def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:

@@ -20,11 +20,11 @@ from rollout_bench.contracts.cycles import (
     WeightUpdate,
 )
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, PhaseBegins, Tell, Wait
-from rollout_bench.measure.launch.steadiness import Series
+from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, Tell, Wait
 from rollout_bench.measure.machine.host import held_with_children
 from rollout_bench.measure.server.stream import ServingFailed
 
@@ -57,26 +57,19 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     proofs = Proofs(engine, norms=True)
     weights: Weights = "first"
     # The number of a pass determines its weights and the number of updates before it.
-    series = Series(spec.measuring)
-    last = False
-    while not last:
-        index = series.index
-        if series.phase_begins:
-            tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
+    last = spec.measuring.warmup_iterations + spec.measuring.iterations - 1
+    for index, _ in passes(spec.measuring, tell):
         asked = source.requests(job.launch, index)
         done = engine.iterate(asked, index, wait)
-        series.ordered(done.ordered)
         prove = partial(proofs.take, weights)
         weights = "second" if weights == "first" else "first"
         seen = transitions.go(weights, done.began + done.iteration.elapsed_s, prove)
         tell(IterationEnds())
-        series.take()
-        last = series.complete
-        transition = Transition(**seen, proof=proofs.take(weights) if last else None)
+        transition = Transition(**seen, proof=proofs.take(weights) if index == last else None)
         iteration, rows = done.iteration.model_copy(update={"transition": transition}), done.rows
         flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
         flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=series.wanted, began=done.began))
+        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
 
 
 def check_engine(llm: Any, spec: Spec) -> None:

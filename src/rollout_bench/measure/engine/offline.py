@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.vllm import loaded, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import IterationDone, Job, PhaseBegins, Tell, Wait
-from rollout_bench.measure.launch.steadiness import Series
+from rollout_bench.measure.launch.protocol import IterationDone, Job, Tell, Wait
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -13,16 +13,10 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     spec = job.spec
     engine = loaded(job, tell)
     source = source_of(job, engine.vocabulary)
-    series = Series(spec.measuring)
-    while not series.complete:
-        index = series.index
-        if series.phase_begins:
-            tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
+    for index, _ in passes(spec.measuring, tell):
         asked = source.requests(job.launch, index)
         done = engine.iterate(asked, index, wait)
-        series.ordered(done.ordered)
         iteration, rows = done.iteration, done.rows
         flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
         flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
-        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=series.wanted, began=done.began))
-        series.take()
+        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))

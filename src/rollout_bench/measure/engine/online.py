@@ -12,6 +12,7 @@ from functools import partial
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.record import Flag, Iteration, SequenceRow, ServerUse
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.flags import engine_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
@@ -23,7 +24,6 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.dispatch import Sending
@@ -133,20 +133,14 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
             processes=opened.processes,
         )
     )
-    passes = _Load(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
-    index = 0
+    sent = _Load(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
+    first = 0
     for number, point in enumerate(load.points):
         if number:
             time.sleep(PAUSE_S)
-        series = Series(spec.measuring, index)
-        while not series.complete:
-            warmup = series.warming_up
-            if series.phase_begins:
-                tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
-            done = passes.send(point, series.index, warmup)
-            tell(done.model_copy(update={"wanted": series.wanted}))
-            series.take()
-        index = series.index
+        for index, warmup in passes(spec.measuring, tell, first):
+            tell(sent.send(point, index, warmup))
+            first = index + 1
     tell(PhaseBegins(phase="stopping"))
     opened.stop()
 

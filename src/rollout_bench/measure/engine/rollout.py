@@ -15,17 +15,16 @@ from dataclasses import dataclass, field
 from rollout_bench.contracts.record import Flag, ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.measure.engine.entries import AsyncEntry, Outcome, open_async
+from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
     Job,
-    PhaseBegins,
     Tell,
     Wait,
 )
 from rollout_bench.measure.launch.replicas import made_of
-from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.measure.routing.exchange import Ended, Generate, Over, heard, written
 from rollout_bench.workloads.requests import Request
 
@@ -51,20 +50,14 @@ async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
     line = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
     entry = await open_async(job, tell)
     _KEPT.append(entry)
-    series = Series(spec.measuring)
-    while not series.complete:
-        index, warmup = series.index, series.warming_up
-        if series.phase_begins:
-            tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
+    for index, warmup in passes(spec.measuring, tell):
         await entry.reset()
         gc.collect()
-        series.ordered(wait())  # blocks the event loop, which is idle
+        wait()  # blocks the event loop, which is idle
         entry.looks.begin()
         share = await _share_of_step(entry, *line)
         tell(IterationEnds())
-        done = told(share, entry, spec.workload, index, warmup)
-        tell(done.model_copy(update={"wanted": series.wanted}))
-        series.take()
+        tell(told(share, entry, spec.workload, index, warmup))
 
 
 @dataclass

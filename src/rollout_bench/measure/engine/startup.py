@@ -93,7 +93,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         output_tokens=row.output_tokens,
     )
     flags = token_flags(spec.workload, [asked], iteration, [row])
-    tell(IterationDone(iteration=iteration, sequences=[row], flags=flags, wanted=1, began=sent))
+    tell(IterationDone(iteration=iteration, sequences=[row], flags=flags, began=sent))
 
 
 def _prepare(spec: Spec, scratch: Path) -> int:

@@ -57,14 +57,12 @@ class Generated:
         iteration: its result.
         rows: one for each sequence.
         counters: increase of the engine's own counters.
-        ordered: number of iterations that count, if the order to begin contained it.
     """
 
     began: float
     iteration: Iteration
     rows: list[SequenceRow]
     counters: dict[str, int]
-    ordered: int | None
 
 
 def facts_of(
@@ -165,7 +163,7 @@ class LoadedEngine:
         self.reset_prefix_cache()
         before = self.counters()
         gc.collect()
-        ordered = wait()
+        wait()
         began = time.monotonic()
         start = time.perf_counter()
         outputs: list[Any] = self.llm.generate(requests, sampling, use_tqdm=False)
@@ -185,7 +183,7 @@ class LoadedEngine:
             output_tokens=sum(row.output_tokens for row in rows),
             drafting=drafting_of(risen) if self.drafts else None,
         )
-        return Generated(began, iteration, rows, dict(risen), ordered)
+        return Generated(began, iteration, rows, dict(risen))
 
     def sampling_of(self, output_tokens: list[int], single: bool = False) -> Any:
         """Return vLLM's parameters: one object if all requests want the same number of tokens, else a list.

@@ -12,7 +12,7 @@ from typing import IO
 from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.contracts.spec import replicas
 from rollout_bench.core.processes import die_with_parent
-from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, iterations_in, send
+from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
 from rollout_bench.measure.server.stream import ServingFailed
 
 
@@ -22,9 +22,9 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
     def tell(event: Event) -> None:
         send(descriptor, event)
 
-    def wait() -> int | None:
+    def wait() -> None:
         tell(IterationBegins())
-        return iterations_in(orders.readline())
+        orders.readline()
 
     named(MODES[job.spec.mode].worker)(job, tell, wait)
     tell(Done())

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import re
+import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
 
-from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.postmortem import Cause, state_of
+from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, is_local
 from rollout_bench.contracts.store import reference_path
 from rollout_bench.core.errors import UserError
@@ -34,7 +37,6 @@ from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.launch.recorder import StartCollecting, collector, folder_for_traces
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
-from rollout_bench.measure.launch.turns import Turns
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
 from rollout_bench.measure.machine.quiet import tell_users
@@ -170,6 +172,20 @@ class Assignment:
         if self.spec.platform == "cpu":
             tell_users(partial(pause, signals), self.reporting().phase)
 
+    def check_before_start(self) -> None:
+        """Remove files of earlier attempts, and check what can be told before the engine starts.
+
+        Raises:
+            LaunchFailed: if the launch would fail.
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.outcome.clear()
+        obstacle = check_before_start(self.spec, self.loaded, self.dataset)
+        obstacle = obstacle or lacks_reference(self.spec, self.out)
+        if obstacle is not None:
+            self.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
+            raise LaunchFailed("starting", obstacle)
+
     def reporting(self) -> Progress:
         """Return a new progress reporter for the launch."""
         began = time.monotonic() if self.began is None else self.began
@@ -197,23 +213,6 @@ class Assignment:
             raise UserError(f"--timeout-s {self.timeout_s:g} is not a valid time", "give a number of seconds above 0")
 
 
-@dataclass(frozen=True)
-class Seat:
-    """The place of a launch in a block.
-
-    Args:
-        held: the block's lease on the devices.
-        turns: asks for the launch's turns.
-        mates: returns the pids of all processes of the block.
-        imported: import of the engine to fork from; None starts a new program.
-    """
-
-    held: Lease
-    turns: Turns
-    mates: Callable[[], set[int]]
-    imported: Imported | None = None
-
-
 def imported_for(assignments: Sequence[Assignment], held: Lease) -> Imported | None:
     """Import the engine in this process if all launches can be forked from it; else return None.
 
@@ -227,74 +226,77 @@ def imported_for(assignments: Sequence[Assignment], held: Lease) -> Imported | N
     return imported_once(WORKER, environments[0][0])
 
 
-def attempt(assignment: Assignment, signals: int, word: Word, seat: Seat | None = None) -> int:
-    """Measure the launch unless it is settled, on its own devices or in its `seat`; return the exit status.
+def attempt(assignment: Assignment, signals: int, word: Word) -> None:
+    """Measure the launch on its own devices.
 
     Args:
         assignment: the launch.
         signals: descriptor from `signals_as_descriptor`.
         word: asks the scheduler why it ends the job.
-        seat: its place in a block; None outside blocks.
 
     Raises:
         UserError: if the launch failed; a failure file has the details.
+        Interrupted: if a signal arrived; nothing was written.
+    """
+    with failures_told(assignment, word):
+        assignment.check_before_start()
+        waiting = assignment.reporting()
+        with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
+            assignment.tell_users(signals)
+            with contextlib.closing(Launching(assignment, signals, held)) as launching:
+                launching.start()
+                while launching.advance():
+                    launching.go()
+                launching.finish()
+
+
+def interrupted(assignments: Sequence[Assignment], error: Interrupted, word: Word) -> int:
+    """Report the interruption; return the exit status.
+
+    If the scheduler names a cause, each launch without a record or failure gets a failure with this cause.
+    """
+    cause = word()
+    if cause is None:
+        say(f"interrupted by {error}: the engine was ended, nothing was written")
+        return 128 + error.number
+    status = 1
+    for assignment in assignments:
+        if state_of(assignment.out) == "missing":
+            found = assignment.outcome.failed("interrupted", cause)
+            print(found, file=sys.stderr, flush=True)
+            status = found.status
+    return status
+
+
+@contextlib.contextmanager
+def failures_told(assignment: Assignment, word: Word) -> Iterator[None]:
+    """Write a failure file if the launch fails inside the context, and remove it if the record is written.
+
+    Raises:
+        UserError: the failure, in the words for the user.
     """
     outcome = assignment.outcome
-    if outcome.is_settled(assignment.attempt):
-        say(f"{assignment.out}: is measured already")
-        return 0
     try:
-        assignment.log.parent.mkdir(parents=True, exist_ok=True)
-        outcome.clear()
-        _measure(assignment, signals, seat)
+        yield
     except LaunchFailed as error:
         # when Slurm ends a job, the engine's end can be noticed before our own signal
         cause = word() if error.cause.category == "crash" else None
         raise outcome.failed(error.phase, cause or error.cause, error.log) from None
+    except DeviceError as error:
+        assignment.log.write_text(f"{error}\n")
+        raise outcome.failed("starting", Cause(error.category, error.problem, error.remedy)) from None
     except UserError as error:
         raise outcome.failed("writing", Cause("not_written", error.problem, error.remedy)) from None
     except OSError as error:
         category = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "not_written"
         cause = Cause(category, f"{error.filename}: {error.strerror}", "check the file system and permissions")
         raise outcome.failed("starting", cause) from None
-    except Interrupted as error:
-        cause = word()
-        if cause is not None:
-            raise outcome.failed("interrupted", cause) from None
-        say(f"interrupted by {error}: the engine was ended, nothing was written")
-        return 128 + error.number
+    except Interrupted:
+        raise
     except Exception as error:  # a fault of this program, reported like every other failure
         assignment.log.write_text(traceback.format_exc())
         cause = Cause("crash", f"{type(error).__name__}: {error}", "report it with the log: the fault is not yours")
         raise outcome.failed("starting", cause) from None
-    outcome.succeeded()
-    return 0
-
-
-def _measure(assignment: Assignment, signals: int, seat: Seat | None) -> None:
-    """Run the launch and write its record.
-
-    Raises:
-        LaunchFailed: if there is no measurement.
-        Interrupted: if a signal arrived first.
-        UserError: if the record cannot be written.
-    """
-    obstacle = check_before_start(assignment.spec, assignment.loaded, assignment.dataset)
-    obstacle = obstacle or lacks_reference(assignment.spec, assignment.out)
-    if obstacle is not None:
-        assignment.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
-        raise LaunchFailed("starting", obstacle)
-    if seat is not None:
-        _run(assignment, signals, seat.held, seat)
-        return
-    try:
-        waiting = assignment.reporting()
-        with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
-            assignment.tell_users(signals)
-            _run(assignment, signals, held, None)
-    except DeviceError as error:
-        assignment.log.write_text(f"{error}\n")
-        raise LaunchFailed("starting", Cause(error.category, error.problem, error.remedy)) from None
 
 
 def source_for(assignment: Assignment) -> Callable[[WorkloadSpec, int], Source]:
@@ -350,18 +352,35 @@ def _dataset(assignment: Assignment) -> str | None:
     return None if assignment.dataset is None else str(assignment.dataset.absolute())
 
 
-def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -> None:
-    """Do the work of `_measure` on held devices."""
-    spec = assignment.spec
-    turns, imported = (None, None) if seat is None else (seat.turns, seat.imported)
-    progress = assignment.reporting()
-    environment = engine_environment(spec, assignment.loaded)
-    timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
-    files = _model_files(assignment)
-    weights_bytes = read_weights(spec, assignment.loaded)
-    reference = reference_path(assignment.out.absolute(), spec)
-    with folder_for_traces(spec, assignment.out) as traces:
-        launch = EngineLaunch(
+class Launching:
+    """A launch while it is measured; whatever happens, `close` must be called.
+
+    Args:
+        assignment: the launch.
+        signals: descriptor from `signals_as_descriptor`.
+        held: the lease on its devices.
+        mates: returns the pids of all processes of its block; None outside blocks.
+        imported: import of the engine in this process, to fork the engine from; None starts a new program.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        signals: int,
+        held: Lease,
+        mates: Callable[[], set[int]] | None = None,
+        imported: Imported | None = None,
+    ) -> None:
+        spec = assignment.spec
+        self._assignment = assignment
+        self._kept = contextlib.ExitStack()
+        environment = engine_environment(spec, assignment.loaded)
+        timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
+        self._files = _model_files(assignment)
+        weights_bytes = read_weights(spec, assignment.loaded)
+        reference = reference_path(assignment.out.absolute(), spec)
+        traces = self._kept.enter_context(folder_for_traces(spec, assignment.out))
+        self.launch = EngineLaunch(
             module=WORKER,
             job=Job(
                 spec=spec,
@@ -371,26 +390,51 @@ def _run(assignment: Assignment, signals: int, held: Lease, seat: Seat | None) -
                 timeout_s=timeout_s,
                 traces=None if traces is None else str(traces),
                 reference=None if reference is None else str(reference),
-                in_block=turns is not None,
+                in_block=mates is not None,
             ),
             log=assignment.log,
             environments=held.environments(environment),
             timeout_s=timeout_s,
             signals=signals,
             cores=held.cores,
-            keep_open=[*held.keep_open, *([] if turns is None else [turns.descriptor])],
-            turns=turns,
+            keep_open=held.keep_open,
             router=None if spec.rollout is None else Router(spec, assignment.launch, source_for(assignment)),
             imported=imported,
         )
-        mates = None if seat is None else seat.mates
+        launch = self.launch
         surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)
-        collecting = collector(spec, assignment.launch, progress, surroundings, traces)
-        collecting.imported = imported
-        if isinstance(collecting, StartCollecting):
-            collecting.weights_bytes = weights_bytes
-        launch.run(collecting.take)
+        self._collecting = collector(spec, assignment.launch, assignment.reporting(), surroundings, traces)
+        self._collecting.imported = imported
+        if isinstance(self._collecting, StartCollecting):
+            self._collecting.weights_bytes = weights_bytes
+
+    def start(self) -> None:
+        """Start the engine."""
+        self.launch.start()
+
+    def close(self) -> None:
+        """End the engine's processes, if there are any, and remove temporary files."""
+        self.launch.close()
+        self._kept.close()
+
+    def advance(self) -> bool:
+        """Wait until the next pass can begin; return False if all are made. See `EngineLaunch.advance`."""
+        return self.launch.advance(self._collecting.take)
+
+    def go(self, number: int | None = None) -> None:
+        """Begin the next pass; `number` is its round in a block."""
+        self.launch.go(self._collecting.take, number)
+
+    def finish(self, block: Block | None = None) -> None:
+        """End the engine and write the record.
+
+        Raises:
+            UserError: if the record cannot be written.
+        """
+        self.launch.close()
+        collecting, assignment = self._collecting, self._assignment
         # the hub's current commit is known only after the engine has loaded the model
-        collecting.model_files = files if is_local(assignment.loaded) else _model_files(assignment)
-        collecting.block = None if turns is None else turns.block
-        collecting.write("".join(log.read_text(errors="replace") for log in launch.logs), assignment.out)
+        collecting.model_files = self._files if is_local(assignment.loaded) else _model_files(assignment)
+        collecting.block = block
+        collecting.write("".join(log.read_text(errors="replace") for log in self.launch.logs), assignment.out)
+        assignment.outcome.succeeded()

@@ -62,13 +62,13 @@ class Guardian:
         """Start another guardian if the current one is dead; return whether it was dead."""
         if self._process.poll() is None:
             return False
-        self._close()
+        self.begin_end()
         self._process = self._start()
         return True
 
     def end(self) -> bool:
         """End the groups, in this process if the guardian is dead; return whether all their processes are gone."""
-        self._close()
+        self.begin_end()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=90)
         return clean_up(self._groups, self._folder)
@@ -93,7 +93,8 @@ class Guardian:
             self._process.stdin.write(f"{group.leader}:{group.started}\n".encode())
             self._process.stdin.flush()
 
-    def _close(self) -> None:
+    def begin_end(self) -> None:
+        """Let the guardian begin to end the groups, without waiting."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()

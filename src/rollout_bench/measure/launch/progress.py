@@ -68,32 +68,25 @@ class Progress:
     _warmup: int = 0
     _point: str = ""
     _first: int = 0
-    _wanted: int | None = None
     _said_at: float = -QUIET_S
 
     def __post_init__(self) -> None:
-        measuring = self.spec.measuring
-        self._warmup = measuring.warmup_iterations
-        self._wanted = None if measuring.iterations == "auto" else measuring.iterations
+        self._warmup = self.spec.measuring.warmup_iterations
 
     def phase(self, name: str) -> None:
         """Print the name of the phase that the launch entered."""
         self._say(name)
 
-    def iteration(self, done: Iteration, wanted: int | None = None) -> None:
-        """Print the result of the first iterations of a load, then one of every `QUIET_S`.
-
-        `wanted` is the number of iterations that count, if known.
-        """
+    def iteration(self, done: Iteration) -> None:
+        """Print the result of the first iterations of a load, then one of every `QUIET_S`."""
         self._durations.append(done.elapsed_s)
-        self._wanted = wanted or self._wanted
         point = "" if done.point is None else done.point.label
         if point != self._point:
             self._point, self._first, self._warmup = point, done.index, self.spec.measuring.warmup_iterations
         place = done.index - self._first + 1
         what = f"warm-up {place}/{self._warmup}"
         if not done.warmup:
-            what = f"iteration {place - self._warmup}{f'/{self._wanted}' if self._wanted else ''}"
+            what = f"iteration {place - self._warmup}/{self.spec.measuring.iterations}"
         failed = f", {done.failed} of {done.requests} requests failed" if done.failed else ""
         failed += f", {done.incomplete} of {done.requests} cut" if done.incomplete else ""
         told = f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
@@ -151,8 +144,8 @@ class Progress:
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Return the estimated remaining seconds of this launch; None without finished passes or an expected time."""
-        if self._durations and self._wanted is not None and self.spec.load is None:
-            total = self._warmup + self._wanted
+        if self._durations and self.spec.load is None:
+            total = self._warmup + self.spec.measuring.iterations
             return (total - len(self._durations)) * self._durations[-1] * (1 + len(self.mates))
         if expected_s is None:
             return None

@@ -95,9 +95,6 @@ class IterationDone(Strict):
     iteration: Iteration
     sequences: list[SequenceRow]
     flags: list[Flag]
-    wanted: int | None = Field(
-        None, description="Number of iterations that count. Null until `iterations: auto` has chosen it."
-    )
     began: float | None = Field(
         None, description="Start time of the iteration, on the machine's monotonic clock, in seconds."
     )
@@ -209,20 +206,5 @@ def parse(line: bytes) -> Event:
 Tell = Callable[[Event], None]
 """Sends an event to the supervisor."""
 
-Wait = Callable[[], int | None]
-"""Announces that the engine is ready for the next iteration, and returns when the iteration may begin.
-
-Returns the number of iterations that count, if the supervisor's order contains one. Only the order for the first
-iteration that counts can contain it.
-"""
-
-
-def go(iterations: int | None = None) -> str:
-    """Return the order to begin an iteration, with the number of iterations that count if it is given."""
-    return "go" if iterations is None else f"go {iterations}"
-
-
-def iterations_in(order: bytes) -> int | None:
-    """Return the number of counted iterations that an order to begin contains; None if it contains none."""
-    words = order.split()
-    return int(words[1]) if len(words) > 1 else None
+Wait = Callable[[], None]
+"""Announces that the engine is ready for the next iteration, and returns when the iteration may begin."""

@@ -31,7 +31,7 @@ from rollout_bench.contracts.record import (
     SequenceRow,
     Startup,
 )
-from rollout_bench.contracts.spec import MeasuringSpec, Spec, tensor_parallel_size
+from rollout_bench.contracts.spec import Spec, tensor_parallel_size
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.contracts.store import (
     scores_path,
@@ -41,7 +41,6 @@ from rollout_bench.contracts.store import (
     write_record,
     write_scores,
 )
-from rollout_bench.core.numbers import several
 from rollout_bench.measure.launch.flags import (
     batch_flags,
     client_flags,
@@ -53,7 +52,6 @@ from rollout_bench.measure.launch.flags import (
     reuse_flags,
 )
 from rollout_bench.measure.launch.forked import Imported
-from rollout_bench.measure.launch.passes import FEWEST
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import (
     Done,
@@ -195,7 +193,7 @@ class Measurement(Collecting):
             self._iterations.append(self.surroundings.after(event.iteration))
             self._sequences += event.sequences
             self.flags += event.flags
-            self.progress.iteration(event.iteration, event.wanted)
+            self.progress.iteration(event.iteration)
 
     def counted(self) -> set[int]:
         """Return the numbers of the iterations that count, from 0."""
@@ -226,11 +224,10 @@ class Measurement(Collecting):
             *([] if self.spec.endpoint is not None else host_flags(self.spec.platform, measured)),
             *device_flags(measured),
             *apart_flags(measured),
-            *few_flags(self.spec, self._iterations),
             *(
                 flag
                 for point in by_point(measured)
-                for flag in steadiness_flags(comparable_times(self.spec.workload, point), self.spec.measuring)
+                for flag in steadiness_flags(comparable_times(self.spec.workload, point))
             ),
             *fallback_flags(log),
             *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
@@ -249,34 +246,13 @@ def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
     return list(grouped.values())
 
 
-def few_flags(spec: Spec, iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a flag if time allowed `iterations: auto` fewer iterations than its minimum."""
-    counted = sum(not iteration.warmup for iteration in iterations)
-    if spec.measuring.iterations != "auto" or counted >= FEWEST:
-        return []
-    longest_s = max(iteration.elapsed_s for iteration in iterations)
-    sentence = (
-        f"{several(counted, 'iteration')} counted, where iterations: auto takes {FEWEST} or more: with {longest_s:.4g} "
-        "s for an iteration timeout_s left no time for more. Raise timeout_s, or ask for less in an iteration."
-    )
-    return [Flag(code="few_iterations", severity="warning", sentence=sentence)]
-
-
-def steadiness_flags(elapsed_s: Sequence[float], measuring: MeasuringSpec) -> list[Flag]:
+def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
     """Return a flag if the times of the iterations that count [n], in seconds, are not steady."""
     doubt = judge(elapsed_s)
     if doubt is None:
         return []
-    sentence = doubt.sentence
-    if doubt.more and measuring.iterations == "auto":
-        longer = measuring.warmup_iterations + doubt.more
-        sentence += (
-            " iterations: auto leaves the warm-up as it was planned: where nothing disturbed these, set "
-            f"warmup_iterations to {longer}."
-        )
-    elif doubt.more:
-        sentence += f" It would take {doubt.more} more of warm-up."
-    return [Flag(code=doubt.code, severity="warning", sentence=sentence)]
+    more = f" It would take {doubt.more} more of warm-up." if doubt.more else ""
+    return [Flag(code=doubt.code, severity="warning", sentence=doubt.sentence + more)]
 
 
 class StartCollecting(Measurement):
@@ -374,7 +350,7 @@ class ProfileCollecting(InsideCollecting):
         """Process one event."""
         super().take(event)
         if isinstance(event, IterationDone):
-            self.progress.iteration(event.iteration, event.wanted)
+            self.progress.iteration(event.iteration)
         elif isinstance(event, StepsDone) and (event.steps or event.traces):
             self.read_surroundings()
             self._steps += event.steps

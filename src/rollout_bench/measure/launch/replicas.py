@@ -82,7 +82,7 @@ def done_together(passes: Sequence[IterationDone]) -> IterationDone:
     drafting = Drafting.together([done.iteration.drafting for done in passes])
     iteration = made_of(first.index, first.warmup, parts).model_copy(update={"drafting": drafting})
     flags = _named(done.flags for done in passes)
-    return IterationDone(iteration=iteration, sequences=rows, flags=flags, wanted=passes[0].wanted, began=release)
+    return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=release)
 
 
 def ready_together(readies: Sequence[Ready], platform: Platform) -> Ready:

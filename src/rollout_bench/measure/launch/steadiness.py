@@ -47,7 +47,7 @@ from typing import Literal
 
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.record import Iteration
-from rollout_bench.contracts.spec import MeasuringSpec, WorkloadSpec
+from rollout_bench.contracts.spec import WorkloadSpec
 
 
 def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
@@ -249,56 +249,3 @@ def _times(values: Sequence[float]) -> str:
 
 def _mean(values: Sequence[float]) -> str:
     return f"{fmean(values):.4g}"
-
-
-class Series:
-    """The iterations of a launch so far.
-
-    The warm-up has its planned length. Lengthening it after seeing the times would bias the mean: by 0.5 % if some
-    passes are delayed, by 2 % if passes become faster. With `iterations: auto` the supervisor sends the number of
-    iterations that count before the first of them begins.
-
-    Args:
-        measuring: the planned numbers of iterations.
-        first: index of the first iteration, if a launch has several series.
-    """
-
-    def __init__(self, measuring: MeasuringSpec, first: int = 0) -> None:
-        self.wanted = None if measuring.iterations == "auto" else measuring.iterations
-        """Number of iterations that count; None until it is known."""
-        self._first, self._counts = first, first + measuring.warmup_iterations
-        self.index = first
-        """Index of the next iteration."""
-
-    @property
-    def warming_up(self) -> bool:
-        """Whether the next iteration belongs to the warm-up."""
-        return self.index < self._counts
-
-    @property
-    def phase_begins(self) -> bool:
-        """Whether the next iteration is the first of the warm-up, or the first that counts."""
-        return self.index in (self._first, self._counts)
-
-    @property
-    def complete(self) -> bool:
-        """Whether enough iterations count."""
-        return self.wanted is not None and self.index >= self._counts + self.wanted
-
-    def ordered(self, iterations: int | None) -> None:
-        """Apply the order for the next iteration, which may contain the number of iterations that count.
-
-        Only `iterations: auto` needs this number. It is fixed by the order for the first iteration that counts, so
-        nobody can choose it from times that count.
-
-        Raises:
-            RuntimeError: if the next iteration would count and the number is still unknown.
-        """
-        if iterations is not None and self.phase_begins and not self.warming_up:
-            self.wanted = iterations
-        if self.wanted is None and not self.warming_up:
-            raise RuntimeError("iterations: auto: the order for the first iteration that counts names no number")
-
-    def take(self) -> None:
-        """Record that the next iteration is over."""
-        self.index += 1

@@ -6,7 +6,7 @@ supervisor  -- job, go (stdin) ->  engine process of each replica (own session) 
     +--- pipe held open --->  guardian (own session; ends the engines' sessions at end of file)
 
 Most launches have one replica. With several, an event counts once all replicas have sent theirs, so all are ready
-before a pass begins. In a block the supervisor asks for its turn before it starts the pass.
+before a pass begins. In a block the engine waits for its turn before each pass.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from rollout_bench.core.processes import (
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.forked import Forked, Imported
 from rollout_bench.measure.launch.guardian import Guardian
-from rollout_bench.measure.launch.passes import passes_of
 from rollout_bench.measure.launch.protocol import (
     Done,
     Event,
@@ -46,11 +45,9 @@ from rollout_bench.measure.launch.protocol import (
     Job,
     PhaseBegins,
     Ready,
-    go,
     parse,
 )
 from rollout_bench.measure.launch.replicas import Gathering
-from rollout_bench.measure.launch.turns import Asks, End, Turns
 from rollout_bench.measure.machine import device_memory
 from rollout_bench.measure.machine.readings import Pauses
 from rollout_bench.measure.machine.scratch import scratch
@@ -197,9 +194,6 @@ class Replica:
 PATIENCE_S = 20.0
 """Time for the engine process to notice that one of its child processes ended, in seconds."""
 
-LONGEST_S = 3600.0
-"""Longest single wait without another limit, in seconds."""
-
 POLL_S = 0.5
 """Interval between checks for ended processes if the kernel has no pidfd, in seconds."""
 
@@ -235,7 +229,6 @@ class EngineLaunch:
         keep_open: descriptors that stay open until the engine has ended, even if this process is killed: they hold the
             locks of the devices.
         pauses: notices pauses of the machine during a pass.
-        turns: asks for turns in a block; None outside blocks. Waiting for a turn does not count against any limit.
         router: distributes the sequences of each pass to the replicas; None if each replica makes its own.
         imported: import of the engine in this process, to fork the engine from; None starts a new program.
     """
@@ -249,7 +242,6 @@ class EngineLaunch:
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()
     pauses: Pauses = field(default_factory=Pauses)
-    turns: Turns | None = None
     router: Router | None = None
     imported: Imported | None = None
     _stop_by: float | None = None
@@ -257,9 +249,11 @@ class EngineLaunch:
     _oom_kills_before: int = 0
     _replicas: list[Replica] = field(default_factory=list)
     _guardian: Guardian | None = None
-    _start_s: float | None = None
-    _pass_s: float | None = None
-    _done: bool = False
+    _round: int | None = None
+    _parked: float | None = None
+    _kept: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    waited_s: float = 0.0
+    """Total time spent waiting for turns, in seconds. It does not count against any limit."""
 
     @property
     def logs(self) -> list[Path]:
@@ -271,6 +265,11 @@ class EngineLaunch:
         guardian = set() if self._guardian is None else {self._guardian.pid}
         return [replica.group for replica in self._replicas], {os.getpid(), *guardian}
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether the next pass belongs to the warm-up."""
+        return self._replicas[0].phase == "warmup"
+
     def run(self, listen: Callable[[Event], None]) -> None:
         """Run the engine and pass each of its events to `listen`, until all iterations are delivered.
 
@@ -280,70 +279,89 @@ class EngineLaunch:
             LaunchFailed: if the engine failed, ended early, or exceeded the time limit.
             Interrupted: if a signal arrived.
         """
+        try:
+            self.start()
+            while self.advance(listen):
+                self.go(listen)
+        finally:
+            self.close()
+
+    def start(self) -> None:
+        """Start the engine's processes; whether this succeeds or not, `close` must be called."""
         self._oom_kills_before = _oom_kills()
         for log in self.logs:
             log.write_bytes(b"")
-        with self.log.open("ab") as log_file, scratch() as temporary:
-            environments = [{**environment, "TMPDIR": str(temporary.folder)} for environment in self.environments]
-            keep_open = [*self.keep_open, temporary.descriptor]
-            self._guardian = guardian = Guardian(log_file, environments[0], temporary.folder, keep_open)
-            self._run(environments, guardian, listen)
+        log_file = self._kept.enter_context(self.log.open("ab"))
+        temporary = self._kept.enter_context(scratch())
+        environments = [{**environment, "TMPDIR": str(temporary.folder)} for environment in self.environments]
+        keep_open = [*self.keep_open, temporary.descriptor]
+        self._guardian = guardian = Guardian(log_file, environments[0], temporary.folder, keep_open)
+        self._kept.callback(self._end)
+        count = len(environments)
+        lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)
+        for number, (environment, line) in enumerate(zip(environments, lines, strict=True)):
+            replica = Replica(self.module, environment, self._cores(number), self.logs[number], line, self.imported)
+            self._replicas.append(replica)
+            guardian.watch(replica.group)
+        if self.router is not None:
+            self.router.connected()
+        for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
+            replica.order(self.job.model_copy(update={"replica": number, "line": line}).model_dump_json())
+        self._gathering = Gathering(count, self.job.spec.platform)
+        self._watching = Watch(guardian.pid, "guardian")
+        self._kept.callback(lambda: self._watching.close())
 
-    def _run(self, environments: list[dict[str, str]], guardian: Guardian, listen: Callable[[Event], None]) -> None:
-        try:
-            count = len(environments)
-            lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)
-            for number, (environment, line) in enumerate(zip(environments, lines, strict=True)):
-                replica = Replica(self.module, environment, self._cores(number), self.logs[number], line, self.imported)
-                self._replicas.append(replica)
-                guardian.watch(replica.group)
-            if self.router is not None:
-                self.router.connected()
-            for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
-                replica.order(self.job.model_copy(update={"replica": number, "line": line}).model_dump_json())
-            self._listen(guardian, listen)
-        finally:
-            pids = members_of([replica.group for replica in self._replicas])
-            guardian.end()
-            for replica in self._replicas:
-                replica.close()
-            if self.router is not None:
-                self.router.close()
-            device_memory.wait_until_released(self.job.spec.platform, pids)
+    def begin_end(self) -> None:
+        """Let the guardian begin to end the engine, if it was started; `close` waits for it."""
+        if self._guardian is not None:
+            self._guardian.begin_end()
+
+    def close(self) -> None:
+        """End the engine's processes, if there are any, and release everything."""
+        self._kept.close()
+
+    def _end(self) -> None:
+        assert self._guardian is not None, "was started"
+        pids = members_of([replica.group for replica in self._replicas])
+        self._guardian.end()
+        for replica in self._replicas:
+            replica.close()
+        if self.router is not None:
+            self.router.close()
+        device_memory.wait_until_released(self.job.spec.platform, pids)
 
     def _cores(self, replica: int) -> Set[int] | None:
         return self.cores[replica] if self.cores else None
 
-    def _listen(self, guardian: Guardian, listen: Callable[[Event], None]) -> None:
-        gathering = Gathering(len(self._replicas), self.job.spec.platform)
-        watching = Watch(guardian.pid, "guardian")
-        try:
-            while True:
-                readable = self._wait(watching, gathering)
-                if self.signals in readable:
-                    raise Interrupted(os.read(self.signals, 1)[0])
-                if self.turns is not None and self.turns.descriptor in readable and self._go_on(self.turns, listen):
-                    return
-                if self.router is not None and self.router.descriptor in readable:
-                    self.router.check()
-                if watching.ended() and guardian.replace_if_dead():
-                    watching.close()
-                    watching = Watch(guardian.pid, "guardian")
-                for number, replica in enumerate(self._replicas):
-                    if replica.pipe in readable:
-                        for event in replica.read():
-                            self._check_failed(number, event)
-                            for complete in gathering.take(number, event):
-                                self._take(complete, listen)
-                                if isinstance(complete, Done) and self.turns is None:
-                                    self._order_all("end")
-                                    return
-                    elif replica.ended() and not self._done:
-                        guardian.end()
-                        raise self._failed([number], died(replica.status(), replica.log_tail(), self._out_of_memory()))
-                    replica.check_children()
-        finally:
-            watching.close()
+    def advance(self, listen: Callable[[Event], None]) -> bool:
+        """Pass events to `listen` until the next pass can begin; return False if all iterations are delivered.
+
+        Raises:
+            LaunchFailed: if the engine failed, ended early, or exceeded the time limit.
+            Interrupted: if a signal arrived.
+        """
+        assert self._guardian is not None, "was started"
+        while True:
+            readable = self._wait()
+            if self.signals in readable:
+                raise Interrupted(os.read(self.signals, 1)[0])
+            if self.router is not None and self.router.descriptor in readable:
+                self.router.check()
+            if self._watching.ended() and self._guardian.replace_if_dead():
+                self._watching.close()
+                self._watching = Watch(self._guardian.pid, "guardian")
+            for number, replica in enumerate(self._replicas):
+                if replica.pipe in readable:
+                    for event in replica.read():
+                        self._check_failed(number, event)
+                        for complete in self._gathering.take(number, event):
+                            self._take(complete, listen)
+                            if isinstance(complete, IterationBegins | Done):
+                                return isinstance(complete, IterationBegins)
+                elif replica.ended():
+                    self._guardian.end()
+                    raise self._failed([number], died(replica.status(), replica.log_tail(), self._out_of_memory()))
+                replica.check_children()
 
     def _take(self, event: Event, listen: Callable[[Event], None]) -> None:
         """Handle an event that all replicas have sent."""
@@ -353,19 +371,13 @@ class EngineLaunch:
             self._guardian.note_shared_memory()
             self._ready_router(event)
         if isinstance(event, IterationBegins):
-            self._come_to_pass(event, listen)
+            self._prepare_router()
             return
         if isinstance(event, IterationDone):
             event = self._routed(event)
-            self._pass_s = event.iteration.elapsed_s
-            if self.turns is not None and not event.iteration.warmup:
-                iteration = event.iteration.model_copy(update={"round": self.turns.round})
-                event = event.model_copy(update={"iteration": iteration})
+            iteration = event.iteration.model_copy(update={"round": self._round})
+            event = event.model_copy(update={"iteration": iteration})
         listen(event)
-        if isinstance(event, Done) and self.turns is not None:
-            self._done = True
-            self._stop_engine()
-            self.turns.finish()
 
     def _ready_router(self, event: Ready) -> None:
         """Pass the engine's vocabulary size to the router, if there is a router."""
@@ -387,48 +399,25 @@ class EngineLaunch:
             return event
         return event.model_copy(update={"iteration": self.router.completed(event.iteration)})
 
-    def _come_to_pass(self, event: IterationBegins, listen: Callable[[Event], None]) -> None:
-        """Begin the next pass, for which all replicas are ready; in a block, ask for the turn instead."""
-        if self._start_s is None:
-            self._start_s = time.monotonic() - self._began
+    def _prepare_router(self) -> None:
+        """Let the router prepare the next pass, if there is a router."""
         if self.router is not None:
             try:
                 self.router.prepare()
             except UserError as error:
                 raise self._impossible(error) from None
-        if self.turns is None:
-            self._begin_pass(event, listen, self._passes())
-            return
-        warming_up = self._replicas[0].phase == "warmup"
-        self._stop_engine()
-        self.turns.ask(
-            Asks(warming_up=warming_up, start_s=self._start_s, pass_s=self._pass_s, left_s=max(0.0, self._left_s()))
-        )
 
-    def _begin_pass(self, event: IterationBegins, listen: Callable[[Event], None], passes: int | None) -> None:
-        listen(event)
-        self._order_all(go(passes))
+    def go(self, listen: Callable[[Event], None], number: int | None = None) -> None:
+        """Begin the next pass, for which all replicas are ready; `number` is its round in a block."""
+        self.unpark()
+        self._round = number
+        listen(IterationBegins())
+        self._order_all("go")
         if self.router is not None:
             self.router.begin()
 
-    def _go_on(self, turns: Turns, listen: Callable[[Event], None]) -> bool:
-        """Follow the coordinator's answers; return whether the launch has to end.
-
-        Raises:
-            Interrupted: if the coordinator is gone.
-        """
-        for answer in turns.answers():
-            continue_groups([replica.group for replica in self._replicas])
-            if isinstance(answer, End):
-                self._order_all("end")
-                return True
-            self._begin_pass(IterationBegins(), listen, answer.passes)
-        if not turns.line.is_open:
-            raise Interrupted(signal.SIGTERM)
-        return False
-
-    def _stop_engine(self) -> None:
-        """Suspend the engine's processes until the next turn if they would use cores of the launch that has the turn.
+    def park(self) -> None:
+        """Suspend the engine until `unpark` if it would use cores of the engine that has the turn.
 
         vLLM's workers spin for a second after each message before they sleep (`busy_loop_s` of shm_broadcast.py), and
         no setting shortens this. On accelerators the host's cores only feed the device, so nothing is suspended.
@@ -438,51 +427,44 @@ class EngineLaunch:
         reuses no connection that was idle for more than 2 s (`open_session` in measure/server/stream.py), and the
         server closes none before 5 s.
         """
+        self._parked = time.monotonic()
         if self.job.spec.platform == "cpu" and self.job.spec.load is None:
             stop_groups([replica.group for replica in self._replicas])
 
-    def _passes(self) -> int | None:
-        """Return the number of iterations that count for `iterations: auto`, from the times of start and warm-up.
-
-        Return None for a fixed number, and during the warm-up.
-        """
-        if self.job.spec.measuring.iterations != "auto" or self._replicas[0].phase != "measuring":
-            return None
-        return passes_of([self._start_s or 0.0], [self._pass_s or 0.0], [self._left_s()])
+    def unpark(self) -> None:
+        """Let a parked engine run again."""
+        if self._parked is not None:
+            self.waited_s += time.monotonic() - self._parked
+            self._parked = None
+            continue_groups([replica.group for replica in self._replicas])
 
     def _left_s(self) -> float:
         """Return the remaining time of the launch in seconds, without the time spent waiting for turns."""
-        paused_s = 0.0 if self.turns is None else self.turns.paused_s()
-        return self._began + paused_s + self.timeout_s - time.monotonic()
+        return self._began + self.waited_s + self.timeout_s - time.monotonic()
 
     def _order_all(self, line: str) -> None:
         for replica in self._replicas:
             replica.order(line)
 
-    def _wait(self, guardian: Watch, gathering: Gathering) -> list[int]:
+    def _wait(self) -> list[int]:
         """Wait until something happens; return the descriptors that are then readable."""
         pipes = [replica.pipe for replica in self._replicas if replica.told]
-        watches = [guardian, *(watch for replica in self._replicas for watch in replica.watches)]
+        watches = [self._watching, *(watch for replica in self._replicas for watch in replica.watches)]
         held = [watch.descriptor for watch in watches if watch.descriptor is not None]
         bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
-        turns = [] if self.turns is None else [self.turns.descriptor]
-        turns += [] if self.router is None else [self.router.descriptor]
-        if self._done:  # the measurement is complete, however the engine ends
-            return self.pauses.wait([self.signals, *turns], POLL_S)
+        router = [] if self.router is None else [self.router.descriptor]
         now = time.monotonic()
-        left = [when + PATIENCE_S - now for when, _ in bereft]
-        if self.turns is None or not self.turns.waiting:
-            left.append(self._left_s())
+        left = [self._left_s(), *(when + PATIENCE_S - now for when, _ in bereft)]
         if self._stop_by is not None:
             left.append(self._stop_by - now)
-        left_s = min(left, default=LONGEST_S)
+        left_s = min(left)
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
-            return self.pauses.wait([self.signals, *turns, *pipes, *held], nap_s)
+            return self.pauses.wait([self.signals, *router, *pipes, *held], nap_s)
         if bereft:
             number = min(bereft)[1]
             raise self._failed([number], self._child_crash(self._replicas[number]))
-        behind = gathering.behind()
+        behind = self._gathering.behind()
         for number in behind:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._replicas[number].pid, signal.SIGUSR1)  # writes its stack to the log

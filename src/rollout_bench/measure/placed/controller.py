@@ -29,6 +29,7 @@ from typing import TypeVar
 from rollout_bench.contracts.placed_steps import PlacedStep, PlacementSpec, RankStep
 from rollout_bench.contracts.record import Environment, WeightBytes
 from rollout_bench.contracts.spec import Platform, Spec, placed_engines, tensor_parallel_size
+from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
@@ -40,7 +41,6 @@ from rollout_bench.measure.launch.protocol import (
     Wait,
 )
 from rollout_bench.measure.launch.replicas import done_together, ready_together
-from rollout_bench.measure.launch.steadiness import Series
 from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.placed.words import (
     GO,
@@ -80,18 +80,13 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     check(spec)
     with started(job) as ranks:
         tell(ready(ranks.ready(tell), ranks, spec))
-        series = Series(spec.measuring)
-        while not series.complete:
-            if series.phase_begins:
-                tell(PhaseBegins(phase="warmup" if series.warming_up else "measuring"))
+        for _ in passes(spec.measuring, tell):
             ranks.told_all(RankWaits)
-            series.ordered(wait())
+            wait()
             ranks.go()
             over = ranks.told_all(StepOver)
             tell(IterationEnds())
-            done = together(over, spec)
-            tell(done.model_copy(update={"wanted": series.wanted}))
-            series.take()
+            tell(together(over, spec))
 
 
 def check(spec: Spec) -> None:

@@ -1,0 +1,178 @@
+"""A block: launches whose engines are alive at the same time and make their passes in turn, in one process.
+
+Exactly one launch is served at a time. The others are parked: their engines wait for an order, on a CPU suspended. So
+an engine's preparation for its next pass (prompts, garbage collection, clearing a cache) never disturbs another
+engine's pass. First each engine starts and makes its warm-up passes, one engine after the other. Then come the rounds:
+in each, every engine makes one pass. If a launch fails, the others continue without it; its end is noticed at its next
+turn.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from rollout_bench.contracts.record import Block
+from rollout_bench.contracts.spec import devices_per_replica, replicas
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import descendants
+from rollout_bench.measure.launch.attempt import Assignment, Launching, Word, failures_told
+from rollout_bench.measure.launch.forked import Imported
+from rollout_bench.measure.machine.leases import Lease
+
+
+def check_together(assignments: Sequence[Assignment]) -> None:
+    """Raise `UserError` if the launches cannot share a block."""
+    if len({assignment.out.absolute() for assignment in assignments}) < len(assignments):
+        raise UserError("two members of the block have the same --out", "give each member a separate record")
+    first = _needs(assignments[0])
+    other = next((a for a in assignments if _needs(a) != first), None)
+    if other is not None:
+        raise UserError(
+            f"{assignments[0].name} and {other.name} need {_words(first)} and {_words(_needs(other))}",
+            "engines that take turns share their devices; measure these two one after the other",
+        )
+
+
+def _needs(assignment: Assignment) -> tuple[str, int, int]:
+    spec = assignment.spec
+    return spec.platform, replicas(spec), devices_per_replica(spec)
+
+
+def _words(needs: tuple[str, int, int]) -> str:
+    platform, groups, each = needs
+    return f"{groups * each} devices of {platform} ({groups} x {each})"
+
+
+@dataclass
+class Member:
+    """A launch of a block.
+
+    Attributes:
+        assignment: the launch.
+        launching: the launch while it is measured; None before its start.
+        has_passes: whether it is ready for a further pass.
+        status: exit status, not 0 if it failed.
+    """
+
+    assignment: Assignment
+    launching: Launching | None = None
+    has_passes: bool = True
+    status: int = 0
+
+    @property
+    def under_way(self) -> Launching:
+        """The launch, which has started."""
+        assert self.launching is not None, "was started"
+        return self.launching
+
+    @property
+    def waits_to_count(self) -> bool:
+        """Whether its next pass counts."""
+        return self.status == 0 and self.has_passes and not self.under_way.launch.warming_up
+
+    def advance(self) -> None:
+        """Wait until its next pass can begin, or it has made all; then park it."""
+        self.has_passes = self.under_way.advance()
+        self.under_way.launch.park()
+
+    def warm_up(self) -> None:
+        """Make all passes of the warm-up that come next."""
+        while self.has_passes and self.under_way.launch.warming_up:
+            self.under_way.go()
+            self.advance()
+
+    def make_pass(self, number: int, order: list[int], position: int) -> None:
+        """Make the pass of round `number`, and add its `position` to the round's `order`."""
+        self.under_way.go(number)
+        self.advance()
+        order.append(position)
+
+    def close(self) -> None:
+        """End its engine, if there is one."""
+        if self.launching is not None:
+            self.launching.close()
+
+
+@dataclass
+class BlockRun:
+    """Measures the launches of one block.
+
+    Args:
+        assignments: the launches, the baseline first.
+        held: the lease on the devices that all launches share.
+        orders: yields the order of the launches' names in each round, without end.
+        signals: descriptor from `signals_as_descriptor`.
+        word: asks the scheduler why it ends the job.
+        imported: import of the engine in this process, to fork engines from; None starts engines as new programs.
+    """
+
+    assignments: Sequence[Assignment]
+    held: Lease
+    orders: Iterator[Sequence[str]]
+    signals: int
+    word: Word
+    imported: Imported | None = None
+    _rounds: list[list[int]] = field(default_factory=list)
+    _id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def run(self) -> list[int]:
+        """Measure all launches and return their exit statuses; no process of an engine is left.
+
+        Raises:
+            Interrupted: if a signal arrived.
+        """
+        members = [Member(assignment) for assignment in self.assignments]
+        positions = {assignment.name: position for position, assignment in enumerate(self.assignments)}
+        try:
+            for member in members:
+                self._do(member, partial(self._start, member))
+            while any(member.waits_to_count for member in members):
+                self._rounds.append([])
+                for position in map(positions.__getitem__, next(self.orders)):
+                    if (member := members[position]).waits_to_count:
+                        step = partial(member.make_pass, len(self._rounds) - 1, self._rounds[-1], position)
+                        self._do(member, step)
+                for member in members:
+                    self._do(member, member.warm_up)  # for a later load of a server
+            for member in members:
+                self._do(member, partial(self._finish, member))
+        finally:
+            for member in members:
+                if member.launching is not None:
+                    member.launching.launch.begin_end()
+            for member in members:
+                member.close()
+        return [member.status for member in members]
+
+    def _start(self, member: Member) -> None:
+        member.assignment.check_before_start()
+        mates = partial(descendants, os.getpid())
+        member.launching = Launching(member.assignment, self.signals, self.held, mates, self.imported)
+        member.launching.start()
+        member.advance()
+        member.warm_up()
+
+    def _finish(self, member: Member) -> None:
+        block = Block(
+            id=self._id,
+            members=[assignment.name for assignment in self.assignments],
+            order=self._rounds,
+            waited_s=round(member.under_way.launch.waited_s, 3),
+        )
+        member.under_way.finish(block)
+
+    def _do(self, member: Member, step: Callable[[], None]) -> None:
+        """Do a step of a launch, unless it has failed; if it fails now, end its engine."""
+        if member.status == 0:
+            try:
+                with failures_told(member.assignment, self.word):
+                    step()
+            except UserError as error:
+                print(error, file=sys.stderr, flush=True)
+                member.status = error.status
+                member.close()
