@@ -38,7 +38,7 @@ def main() -> int:
         return tell(collection.damaged)
     text = made.tables_with(arguments.table)
     if not text.strip():
-        titles = dict.fromkeys(view.title.partition(":")[0] for view in made.views.tables)
+        titles = dict.fromkeys(view.title.partition(":")[0] for view in made.views)
         raise UserError(f"{results}: no table has {arguments.table!r} in its title", f"choose of {', '.join(titles)}")
     print(text, end="")
     return tell(collection.damaged)

@@ -28,7 +28,7 @@ from rollout_bench.report.prose import Section, definitions, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
-from rollout_bench.report.views import Column, View, Views, told, view
+from rollout_bench.report.views import Column, View, told, view
 
 LEGEND = (
     "^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. compare.md (--out) defines columns and "
@@ -108,12 +108,11 @@ def compare_folders(
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
         "whatever drifted between A and B is part of each speed-up."
     )
-    tables = Views(tuple(views), ())
     return Compared(
-        text=terminal(status, tables, found, answers, legend=LEGEND),
+        text=terminal(status, views, found, answers, legend=LEGEND),
         markdown=markdown(
             status,
-            tables,
+            views,
             [*found, *methods],
             pictures={},
             title="Comparison of two results folders",

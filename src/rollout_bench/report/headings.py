@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from rollout_bench.analysis.timed.columns import flag_texts, kv_cache_dtype
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
@@ -61,6 +61,12 @@ def texts_of(row: Row) -> dict[str, str]:
     names = {name: str(value) for name, value in row.axes.items()}
     flags = row.empty_because or "; ".join(flag_texts(row))
     return names | {"launches": launches_text(row.experiment), "flags": flags, "empty because": row.empty_because}
+
+
+def names_among(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the name of each of `rows` by its place, with model and workload only if there are several."""
+    several_tables = len({(row.experiment.model, row.experiment.workload) for row in rows}) > 1
+    return {row.experiment.place: row.name if several_tables else row.label for row in rows}
 
 
 def speedup_columns(

@@ -16,7 +16,7 @@ from rollout_bench.core.errors import printable
 from rollout_bench.report.notes import FACTS
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import escaped, markdown_section, markdown_table
-from rollout_bench.report.views import Views
+from rollout_bench.report.views import View
 
 if TYPE_CHECKING:
     from rollout_bench.report.figures.pictures import Picture
@@ -36,7 +36,7 @@ SHOWN = 2
 
 def page(
     status: str,
-    tables: Views,
+    tables: Sequence[View],
     sections: Sequence[Section],
     answers: Sequence[Section],
     pictures: Sequence[Picture] = (),
@@ -58,7 +58,7 @@ def page(
         return f"<details><summary>{escape(printable(heading))}</summary>{body}</details>"
 
     figures = list(map(_figure, pictures))
-    shown = [(view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>') for view in tables.tables]
+    shown = [(view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>') for view in tables]
     first = [f"<h3>{escape(printable(title))}</h3>{body}" for title, body in shown[:1]]
     notes = [section for section in sections if section.heading != FACTS]
     facts = [section for section in sections if section.heading == FACTS]

@@ -14,6 +14,7 @@ from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
+from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.plan.config import Config
 
@@ -28,14 +29,11 @@ def config_schema() -> str:
 
 def config_table() -> str:
     """Return every key of the config as CSV: type, default, meaning. `<name>` is a name of the user's choice."""
-    lengths: dict[tuple[str, ...], list[str]] = {}
-    for kind in LENGTHS:
-        for name, *row in _rows(kind):
-            lengths.setdefault((f"<length>.{name}", *row), []).append(kind.__name__.lower())
+    lengths = grouped((row, kind.__name__.lower()) for kind in LENGTHS for row in _rows(kind))
     of_lengths = [
-        (*row[:-1], f"{row[-1]} Of {', '.join(of)}.")
-        for row, of in lengths.items()
-        if row[0] != "<length>.distribution"
+        (f"<length>.{name}", *row[:-1], f"{row[-1]} Of {', '.join(of)}.")
+        for (name, *row), of in lengths.items()
+        if name != "distribution"
     ]
     return _csv(_KEYS, [*_rows(Config), *of_lengths])
 
@@ -125,15 +123,16 @@ def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
         return "mapping"
     if field.get("type") == "array":
         return f"list of {_type(schema, field.get('items', {}))}"
-    names = {
-        "object": "mapping",
-        "string": "text",
-        "integer": "whole number",
-        "number": "number",
-        "boolean": "true or false",
-    }
+    name = str(field.get("type", "any value"))
     bounds = [f"{sign} {field[key]}" for key, sign in _BOUNDS.items() if key in field]
-    return " ".join([names.get(str(field.get("type", "any value")), str(field.get("type", "any value"))), *bounds])
+    return " ".join([_TYPES.get(name, name), *bounds])
 
 
+_TYPES = {
+    "object": "mapping",
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+}
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

@@ -19,7 +19,7 @@ from rich.table import Table
 from rollout_bench.core.errors import printable
 from rollout_bench.numbers.registry import COMPARED, NUMBERS
 from rollout_bench.report.prose import Section
-from rollout_bench.report.views import FLAGS, SETS, SETTING, View, Views
+from rollout_bench.report.views import FLAGS, SETS, SETTING, View
 
 WIDTH = 120
 """Width of the terminal in characters."""
@@ -41,14 +41,14 @@ _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 def terminal(
     status: str,
-    tables: Views,
+    tables: Sequence[View],
     sections: Sequence[Section],
     answers: Sequence[Section] = (),
     legend: str = "",
 ) -> str:
     """Return the text: `status`, answers, tables, their legend, then sections."""
     parts = [_fill(status)] if status else []
-    parts += [*map(_terminal_section, answers), *map(_terminal_table, tables.tables)]
+    parts += [*map(_terminal_section, answers), *map(_terminal_table, tables)]
     parts += [_fill(legend)] if legend else []
     parts += map(_terminal_section, sections)
     # texts in records of earlier versions may have unprintable characters
@@ -144,7 +144,7 @@ def _without_repeats(view: View) -> list[list[str]]:
 
 def markdown(
     status: str,
-    tables: Views,
+    tables: Sequence[View],
     sections: Sequence[Section],
     pictures: Mapping[str, str],
     title: str = "Rollout benchmark",
@@ -157,7 +157,7 @@ def markdown(
     """
     strong = f"> **{escaped(status)}**" if status.startswith("INCOMPLETE") else escaped(status)
     parts = [f"# {title}", strong, *map(markdown_section, answers)]
-    parts += [f"## {escaped(view.title)}\n\n{markdown_table(view)}" for view in tables.tables]
+    parts += [f"## {escaped(view.title)}\n\n{markdown_table(view)}" for view in tables]
     parts += [f"![{escaped(conclusion)}]({quote(folder)}/{name}.svg)" for name, conclusion in pictures.items()]
     parts += map(markdown_section, sections)
     # texts in records of earlier versions may have unprintable characters

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rollout_bench.contracts.store import ResultsListing, find_results
+from rollout_bench.contracts.store import find_results
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_json
 from rollout_bench.plan.planfile import PlanFile, read_plan
@@ -31,6 +31,9 @@ The summary in the results folder itself is of the last run, whichever config it
 STATE_VERSION = 1
 """Increased when summaries of earlier versions must be made again."""
 
+INPUTS = ("records", "sequences", "failures")
+"""Files that a summary is made from."""
+
 State = dict[str, Any]
 
 
@@ -48,7 +51,7 @@ def summary_state(results: Path, plan: PlanFile | None) -> State:
     return {
         "schema_version": STATE_VERSION,
         "plan": None if plan is None else plan.model_dump(mode="json"),
-        **_files(found),
+        **{part: {path: [file.size, file.mtime_ns] for path, file in getattr(found, part).items()} for part in INPUTS},
     }
 
 
@@ -59,11 +62,11 @@ def is_stale(results: Path, plan: PlanFile | None, *places: Path) -> bool:
     plan. A damaged record is a reason as well, so that each run reports it. Expected durations of launches do not
     matter.
     """
-    now, parts = summary_state(results, plan), ("records", "sequences", "failures")
+    now = summary_state(results, plan)
     return any(
         state is None
         or state.get("damaged")
-        or any(state.get(part) != now[part] for part in parts)
+        or any(state.get(part) != now[part] for part in INPUTS)
         or _essence(state.get("plan")) != _essence(now["plan"])
         for state in map(_state_in, places or (results,))
     )
@@ -93,22 +96,12 @@ def plan_of_summary(folder: Path) -> PlanFile | None:
     state = read_json(path, remedy)
     if not isinstance(state, dict) or "plan" not in state:
         raise UserError(f"{path}: plan: is missing", remedy)
-    if state["plan"] is None:
-        return None
     try:
-        return PlanFile.model_validate(state["plan"])
+        return None if state["plan"] is None else PlanFile.model_validate(state["plan"])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("plan", *first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg']}", remedy) from None
-
-
-def _files(found: ResultsListing) -> dict[str, dict[str, list[int]]]:
-    return {
-        "records": {path: [file.size, file.mtime_ns] for path, file in found.records.items()},
-        "sequences": {path: [file.size, file.mtime_ns] for path, file in found.sequences.items()},
-        "failures": {path: [file.size, file.mtime_ns] for path, file in found.failures.items()},
-    }
 
 
 def _essence(plan: Any) -> Any:

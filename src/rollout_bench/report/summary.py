@@ -18,7 +18,7 @@ from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import csv_text, markdown, terminal
-from rollout_bench.report.views import Views, told
+from rollout_bench.report.views import View, told
 
 if TYPE_CHECKING:
     from rollout_bench.report.figures.pictures import Picture
@@ -48,7 +48,7 @@ class Summary:
     """
 
     status: str
-    views: Views
+    views: Sequence[View]
     sections: Sequence[Section]
     notes: Sequence[Section]
     answers: Sequence[Section]
@@ -76,19 +76,19 @@ class Summary:
         first = self._first
         rest = [section for section in self.answers if section not in first]
         notes = [section for section in self.notes if section.heading != FACTS]
-        more = terminal("", Views(self.views.tables[1:], ()), notes, rest)
-        return terminal(self.status, Views((), ()), ()) + "\n" + self.answer + ("\n" + more if more.strip() else "")
+        more = terminal("", self.views[1:], notes, rest)
+        return terminal(self.status, (), ()) + "\n" + self.answer + ("\n" + more if more.strip() else "")
 
     @cached_property
     def answer(self) -> str:
         """The short answer: the conclusions, the first table, and where it was measured."""
         facts = [section for section in self.notes if section.heading == FACTS]
-        return terminal("", Views(self.views.tables[:1], ()), facts, self._first, legend=LEGEND)
+        return terminal("", self.views[:1], facts, self._first, legend=LEGEND)
 
     def tables_with(self, words: str) -> str:
         """Return the tables whose titles contain `words`; empty if there is none."""
-        found = tuple(view for view in self.views.tables if words.lower() in view.title.lower())
-        return terminal("", Views(found, ()), ()).lstrip("\n")
+        found = [view for view in self.views if words.lower() in view.title.lower()]
+        return terminal("", found, ()).lstrip("\n")
 
     @property
     def _first(self) -> list[Section]:
@@ -136,7 +136,7 @@ def summarise(
     status = completeness(collection)
     timed, others = _timed_parts(findings), _other_parts(findings)
     parts = [*timed, *others]
-    views = Views(tuple(told(view for part in parts for view in part.tables)), findings.footnotes)
+    views = told(view for part in parts for view in part.tables)
     answers = [section for part in parts for section in part.answers]
     warnings = [section for part in parts for section in part.warnings]
     pictures, explored = _drawn(findings) if drawn else ([], "")
@@ -161,8 +161,7 @@ def summarise(
 
 def _drawn(findings: Findings) -> tuple[list[Picture], str]:
     # Not at the top: only this needs matplotlib.
-    from rollout_bench.report.figures.explorer import explorer_data
-    from rollout_bench.report.figures.pictures import pictures_of
+    from rollout_bench.report.figures.pictures import explorer_data, pictures_of
 
     return pictures_of(findings), explorer_data(findings) if any(row.used for row in findings.rows) else ""
 

@@ -44,14 +44,6 @@ class View:
     cells: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class Views:
-    """All tables, and the footnotes that their cells refer to as [1], [2], ..."""
-
-    tables: tuple[View, ...]
-    footnotes: tuple[str, ...]
-
-
 MODEL = Column[object]("model", words=True)
 WORKLOAD = Column[object]("workload", words=True)
 QUANT = Column[object]("quant", words=True)

@@ -98,7 +98,7 @@ def test_an_added_number_is_in_every_file(tmp_path: Path, monkeypatch: pytest.Mo
     (row,) = csv.DictReader(summary.csv.splitlines())
     last = record.iterations[-1]
     assert float(row[added.name]) == last.output_tokens / last.requests
-    assert added.header in [column.header for column in summary.views.tables[0].columns]
+    assert added.header in [column.header for column in summary.views[0].columns]
     assert added.definition in summary.markdown
     assert added.name in [number["name"] for number in json.loads(summary.explored)["numbers"]]
 
@@ -109,5 +109,5 @@ def test_energy_of_one_side_alone_is_shown_without_a_verdict(tmp_path: Path) -> 
     read = [iteration.model_copy(update={"devices": [use]}) for iteration in baseline.iterations]
     save(tmp_path, baseline.model_copy(update={"iterations": read}), other)
     summary = summary_of(tmp_path, collect(tmp_path, make_plan([baseline.spec, other.spec], 1)), drawn=True)
-    (energy,) = [view for view in summary.views.tables if view.title.startswith("Energy")]
+    (energy,) = [view for view in summary.views if view.title.startswith("Energy")]
     assert [line[1] for line in energy.cells] == [NUMBERS["energy_j_per_token"].text(200 / 2048), "-"]

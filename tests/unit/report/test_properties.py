@@ -63,7 +63,7 @@ def numbers_of(results: Path) -> list[object]:
     ]
     shown += [
         [table.title, [cell for cell, of in zip(line, table.columns, strict=True) if of.header not in STATE]]
-        for table in made.views.tables
+        for table in made.views
         for line in table.cells
     ]
     return shown
@@ -115,7 +115,7 @@ def test_a_table_shows_what_the_file_has(mode: str, tmp_path: Path) -> None:
     found = summary_of(tmp_path, made(mode, tmp_path))
     lines = files_of(found)["summary.csv"]
     numbers = {number.header: number for number in NUMBERS.values()}
-    for table in found.views.tables:
+    for table in found.views:
         for place, column in enumerate(table.columns):
             number = numbers.get(column.header)
             whole = len(table.cells) == len(lines) and "sweep" not in table.title
@@ -154,7 +154,7 @@ OBVIOUS = {"attention", "KV cache", "norm", "sampling"}
 @EACH
 def test_each_number_has_a_unit_and_a_definition(mode: str, tmp_path: Path) -> None:
     found = summary_of(tmp_path, made(mode, tmp_path))
-    columns = [(table.title, c) for table in found.views.tables for c in table.columns if not c.words]
+    columns = [(table.title, c) for table in found.views for c in table.columns if not c.words]
     defined = {column.header for _, column in columns if column.definition.endswith((".", ")"))}
     assert {column.header for _, column in columns} - defined - OBVIOUS == set()
     said = found.markdown.replace("\\", "")

@@ -26,6 +26,7 @@ from rollout_bench.core.numbers import first_few, number, percent, plain_percent
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.numbers.startup import PHASE
 from rollout_bench.report.figures.charts import Bar, Chart, Line, Lines, Rows, colours_of
+from rollout_bench.report.headings import names_among
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.tables.drift_tables import scored_text
 from rollout_bench.report.tables.message_tables import WAYS
@@ -317,9 +318,9 @@ def placement(findings: Findings) -> Chart | None:
         return None
     pieces = {activity: name for name in ACTIVITY_COLOURS for activity in name.split(", ")}
     longest = 1.02 * max(step.elapsed_s for _, step in found)
-    names = _told_apart([row for row, _ in found])
+    names = names_among([row for row, _ in found])
     panels = []
-    for name, (_, step) in zip(names, found, strict=True):
+    for row, step in found:
         bars = [
             Bar(
                 f"device {rank.rank}",
@@ -328,8 +329,15 @@ def placement(findings: Findings) -> Chart | None:
             )
             for rank in step.ranks
         ]
-        panels.append(Rows(f"{name}: {number(step.elapsed_s, 3)} s", "s after the step began", bars, (0, longest)))
-    takes = [f"{number(step.elapsed_s, 3)} s ({name})" for name, (_, step) in zip(names, found, strict=True)]
+        panels.append(
+            Rows(
+                f"{names[row.experiment.place]}: {number(step.elapsed_s, 3)} s",
+                "s after the step began",
+                bars,
+                (0, longest),
+            )
+        )
+    takes = [f"{number(step.elapsed_s, 3)} s ({names[row.experiment.place]})" for row, step in found]
     title = f"A step takes {first_few(takes, 3)}"
     marks = "The step with the median time of all valid launches. Blank: the device waits."
     return Chart(title, _content(findings, rows), marks, panels, ACTIVITY_COLOURS)
@@ -343,7 +351,8 @@ def startup(findings: Findings) -> Chart | None:
         return None
     longest = 1.02 * max(row.values["until_token_s"] for row in known)
     panels = []
-    for label, row in zip(_told_apart(known), known, strict=True):
+    names = names_among(known)
+    for row in known:
         bars, rest_s = [], row.values["rest_s"]
         for name, phase in phases_of(row).items():
             span = phase.ended_s - phase.began_s
@@ -351,7 +360,7 @@ def startup(findings: Findings) -> Chart | None:
             parts = [*inside, ("own time", phase.began_s, min(phase.own_s, span))]
             bars.append(Bar(PHASE[name][0], parts=parts, text=_seconds(phase.own_s)))
         bars.append(Bar("rest", parts=[("no phase", 0, rest_s)], text=_seconds(rest_s)))
-        whole = f"{label}: {number(row.values['until_token_s'], 3)} s"
+        whole = f"{names[row.experiment.place]}: {number(row.values['until_token_s'], 3)} s"
         panels.append(Rows(whole, "s after the launch's beginning", bars, (0, longest)))
     title = f"{_range([row.values['until_token_s'] for row in known], 3)} s from a launch's beginning to a first token"
     marks = "Means over valid launches. The rest is the time that no phase explains."
@@ -461,12 +470,6 @@ def row_colours(findings: Findings) -> dict[str, str]:
     grey = {row.label for row in rows if row.comparison.is_baseline}
     labels = dict.fromkeys(row.label for row in rows)
     return colours_of(labels, grey if grey < labels.keys() else ())
-
-
-def _told_apart(rows: Sequence[Row]) -> list[str]:
-    """Return the labels of `rows`, or their names if there are several models or workloads."""
-    several_tables = len({(row.experiment.model, row.experiment.workload) for row in rows}) > 1
-    return [row.name if several_tables else row.label for row in rows]
 
 
 def _grouped(rows: Sequence[Row], by_model: bool = False, whole: bool = False) -> dict[str, list[Row]]:

@@ -14,6 +14,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import CYCLE
 from rollout_bench.core.numbers import MISSING, brief, count, number
 from rollout_bench.numbers.cycle import MEMORY, PARTS, STEP, UPDATE
+from rollout_bench.report.headings import names_among
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.timed_tables import GENERATED, OF_LAUNCH, number_views
@@ -86,6 +87,7 @@ def cycle_part(findings: Findings) -> SummaryPart:
     decided = list(decisions(findings, rows))
     tables = number_views(findings, CYCLE, (STEP, PARTS, UPDATE, MEMORY, *GENERATED, *OF_LAUNCH))
     by_place = {each.row.experiment.place: each for each in decided}
+    names = names_among(rows)
     told = {side.experiment.place for each in decided for side in (each.row, each.base)}
     for title, entries in findings.entries(CYCLE):
         answered = [
@@ -99,10 +101,10 @@ def cycle_part(findings: Findings) -> SummaryPart:
             CYCLE.name,
             decisions=decided,
             alone=[row for row in rows if row.values and row.experiment.place not in told],
-            short=lambda row: _short(row, rows),
+            names=names,
             confidence=findings.collection.comparison.confidence,
-            proven=[(_short(row, rows), _updates(row)) for row in rows if _updates(row)],
-            unfit=[(_short(row, rows), found) for row in rows for found in unfit(row)],
+            proven=[(names[row.experiment.place], _updates(row)) for row in rows if _updates(row)],
+            unfit=[(names[row.experiment.place], found) for row in rows for found in unfit(row)],
             most=MOST,
         ),
         tables=tables,
@@ -143,11 +145,6 @@ def _same_work(own: Row, other: Row) -> bool:
     loads = [row.experiment.records[0].spec.workload.model_dump(exclude={"name"}) for row in (own, other)]
     tokens, others = (row.values["sequence_tokens"] for row in (own, other))
     return loads[0] == loads[1] and abs(tokens - others) <= SAME_TOKENS * others
-
-
-def _short(row: Row, rows: Sequence[Row]) -> str:
-    """Return the name of `row` among `rows`, with model and workload only if there are several."""
-    return row.label if len({(each.experiment.model, each.experiment.workload) for each in rows}) == 1 else row.name
 
 
 def _file(rows: Sequence[Row], gains: Mapping[str, NetGain | None]) -> pd.DataFrame:

@@ -24,11 +24,9 @@ def _of(header: str, definition: str, cell: Callable[[Divergence], str]) -> Colu
 
 def bounded_text(value: Bounded, factor: float = 1.0, digits: int = 3) -> str:
     """Return `0.0123 [0.0119, 0.0128]`, or `0.0123 [not known]`."""
-    if math.isnan(value.low):
-        return f"{number(factor * value.value, digits)} [not known]"
     ends = (value.value, value.low, value.high)
     found, low, high = (number(factor * each, digits) if math.isfinite(each) else "unbounded" for each in ends)
-    return f"{found} [{low}, {high}]"
+    return f"{found} [not known]" if math.isnan(value.low) else f"{found} [{low}, {high}]"
 
 
 def excess_text(one: Drifted) -> str:
@@ -45,11 +43,8 @@ def scored_text(one: Drifted) -> str:
 
 def verdict_text(one: Drifted) -> str:
     """Return the verdict relative to the noise floor of the reference."""
-    if one.of_reference:
-        return "(reference)"
-    if one.drifts is None:
-        return "no floor"
-    return "drifts" if one.drifts else "no drift beyond the floor found"
+    verdicts = {None: "no floor", True: "drifts", False: "no drift beyond the floor found"}
+    return "(reference)" if one.of_reference else verdicts[one.drifts]
 
 
 SIZE: tuple[Column[Drifted], ...] = (
@@ -174,10 +169,10 @@ def farthest(drifted: Sequence[Drifted]) -> Iterator[tuple[Drifted, str]]:
     """
     for each in grouped((one.chosen.place, one) for one in drifted if not one.of_reference).values():
         one = max(each, key=lambda other: (bool(other.drifts), other.found.size.value))
-        alike: dict[bool, list[str]] = {True: [], False: []}
-        for other in each:
-            alike[bounded_text(other.found.size) == bounded_text(one.found.size)].append(str(other.batch))
-        less = f" (less with {' or '.join(alike[False])})" if alike[False] else ""
+        alike = grouped(
+            (bounded_text(other.found.size) == bounded_text(one.found.size), str(other.batch)) for other in each
+        )
+        less = f" (less with {' or '.join(alike[False])})" if False in alike else ""
         yield one, f"{' or '.join(alike[True])} at once{less}"
 
 
@@ -200,39 +195,37 @@ def _views(findings: Findings, report: DriftReport, left_out: Sequence[Chosen]) 
 
 def drift_table(report: DriftReport) -> pd.DataFrame:
     """Return a line for each experiment and batch size; the columns end in their units."""
-    lines = []
-    for one in report.drifted:
-        experiment, found, beyond = one.chosen.experiment, one.found, one.beyond
-        lines.append(
-            {
-                "platform": experiment.platform,
-                "model": experiment.model,
-                "quant": experiment.quant,
-                "workload": experiment.workload,
-                "setting": experiment.setting,
-                "key": experiment.key,
-                "reference_key": one.reference.experiment.key,
-                "batch": one.batch,
-                "launches": " ".join(map(str, one.launches)),
-                "sequences": found.sequences,
-                "tokens": found.tokens,
-                "mean_d_nats": found.mean,
-                **_ends("sd_d", found.sd, "_nats"),
-                **_ends("mean_abs_d", found.size, "_nats"),
-                **_ends("p95_abs_d", found.p95, "_nats"),
-                "max_abs_d_nats": found.largest,
-                **_ends("kl_k1", found.k1, "_nats"),
-                **_ends("kl_k3", found.k3, "_nats"),
-                **_ends("outside", found.outside, "_share"),
-                **_ends("clipped", found.clipped, "_share"),
-                **_ends("token_ess", found.token_ess, "_share"),
-                "sequence_ess_share": found.sequence_ess,
-                **_ends("same_first_choice", found.agreement, "_share"),
-                **_ends("perplexity_ratio", found.perplexity_ratio, ""),
-                **_ends("beyond_floor", beyond, "_nats"),
-                "drifts": one.drifts,
-            }
-        )
+    lines = [
+        {
+            "platform": one.chosen.experiment.platform,
+            "model": one.chosen.experiment.model,
+            "quant": one.chosen.experiment.quant,
+            "workload": one.chosen.experiment.workload,
+            "setting": one.chosen.experiment.setting,
+            "key": one.chosen.experiment.key,
+            "reference_key": one.reference.experiment.key,
+            "batch": one.batch,
+            "launches": " ".join(map(str, one.launches)),
+            "sequences": one.found.sequences,
+            "tokens": one.found.tokens,
+            "mean_d_nats": one.found.mean,
+            **_ends("sd_d", one.found.sd, "_nats"),
+            **_ends("mean_abs_d", one.found.size, "_nats"),
+            **_ends("p95_abs_d", one.found.p95, "_nats"),
+            "max_abs_d_nats": one.found.largest,
+            **_ends("kl_k1", one.found.k1, "_nats"),
+            **_ends("kl_k3", one.found.k3, "_nats"),
+            **_ends("outside", one.found.outside, "_share"),
+            **_ends("clipped", one.found.clipped, "_share"),
+            **_ends("token_ess", one.found.token_ess, "_share"),
+            "sequence_ess_share": one.found.sequence_ess,
+            **_ends("same_first_choice", one.found.agreement, "_share"),
+            **_ends("perplexity_ratio", one.found.perplexity_ratio, ""),
+            **_ends("beyond_floor", one.beyond, "_nats"),
+            "drifts": one.drifts,
+        }
+        for one in report.drifted
+    ]
     return pd.DataFrame(lines).astype({"batch": "Int64"})
 
 

@@ -103,13 +103,13 @@ def messages_views(findings: Findings) -> list[View]:
     """Return the tables of each platform."""
     runs = findings.inside.messages
     tables: list[View] = []
+    confidence = findings.collection.comparison.confidence
     for platform in dict.fromkeys(run.chosen.experiment.platform for run in runs):
         texts = [
             (run, {**findings.texts_of(run.chosen), WORKERS.header: str(run.workers)})
             for run in runs
             if run.chosen.experiment.platform == platform
         ]
-        confidence = findings.collection.comparison.confidence
         shares = [Entry(own, share) for run, own in texts for share in step_shares(run, confidence)]
         shares += [
             Entry(findings.texts_of(each))

@@ -10,6 +10,7 @@ from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.core.numbers import number
 from rollout_bench.numbers.launch import COST, START
 from rollout_bench.numbers.startup import FOUND, PHASE, PHASES
+from rollout_bench.report.headings import names_among
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import definitions, sections
 from rollout_bench.report.tables.timed_tables import number_views
@@ -25,12 +26,12 @@ def startup_part(findings: Findings) -> SummaryPart:
     """Return the costs of a start, in sentences and tables, and loading-time reports."""
     rows = [row for row in findings.rows if row.experiment.mode == STARTUP.name]
     tables = number_views(findings, STARTUP, (START, PHASES, FOUND, COST))
-    several = len({(row.experiment.model, row.experiment.workload) for row in rows}) > 1
+    names = names_among(rows)
     timed = [row for row in rows if "until_token_s" in row.values]
     return SummaryPart(
         answers=sections(
             STARTUP.name,
-            starts=[(row.name if several else row.label, row.values, _largest(row)) for row in timed],
+            starts=[(names[row.experiment.place], row.values, _largest(row)) for row in timed],
             most=MOST,
         ),
         tables=tables,
@@ -43,13 +44,12 @@ def _loading(row: Row) -> Iterator[tuple[str, str]]:
     """Yield the file name and the loading-time report of each valid launch."""
     for record in row.experiment.records:
         if record.valid and record.startup.course is not None:
-            name = f"{row.experiment.experiment}.launch-{record.launch}.yaml"
-            yield f"{LOADING}/{name}", loading_report(record)
+            yield f"{LOADING}/{row.experiment.experiment}.launch-{record.launch}.yaml", loading_report(record)
 
 
 def _largest(row: Row) -> str:
     own = {said: row.values.get(f"phase_{name}_s", 0.0) for name, (said, _) in PHASE.items()}
     largest = sorted(own, key=lambda said: own[said], reverse=True)[:3]
     whole = row.values["until_token_s"]
-    told = [f"{said} ({number(own[said], 3)} s, {number(100 * own[said] / whole, 2)} %)" for said in largest]
-    return " and ".join([*([", ".join(told[:-1])] if told[1:] else []), told[-1]])
+    *others, last = [f"{said} ({number(own[said], 3)} s, {number(100 * own[said] / whole, 2)} %)" for said in largest]
+    return f"{', '.join(others)} and {last}" if others else last

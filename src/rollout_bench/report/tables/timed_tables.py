@@ -120,7 +120,7 @@ def number_views(findings: Findings, mode: Mode, titles: Sequence[str], special:
     for title, entries in findings.entries(mode):
         rows = [entry.of for entry in entries if entry.of is not None]
         for kind in titles:
-            if kind != ANATOMY or _differ(rows):
+            if kind != ANATOMY or any(map(_differ, rows)):
                 columns = _columns(findings, mode, titles, kind, rows, {**_SPECIAL, **(special or {})}.get(kind, ()))
                 shown = _of_launches(entries) if kind in OF_LAUNCHES else entries
                 views.append(view(f"{kind}: ", title, columns, shown))
@@ -165,19 +165,16 @@ def _of_launches(entries: Sequence[Entry[Row]]) -> list[Entry[Row]]:
     ]
 
 
-def _differ(rows: Sequence[Row]) -> bool:
-    """Return whether the sequences of some row differ, or may differ: in length, by a tail, or in a verdict."""
-    for row in rows:
-        values = row.values
-        if "makespan_s" not in values:
-            differ = bool(row.launches) and not row.used and lengths_differ(row.experiment.records[0].spec)
-        else:
-            lengths = values["response_length_min_tokens"], values["response_length_max_tokens"]
-            differ = lengths[0] < lengths[1] or values.get("tail_share", 0) > HEAVY
-            differ = differ or any(NUMBERS[metric].of == "sequences" for metric in row.comparisons)
-        if differ:
-            return True
-    return False
+def _differ(row: Row) -> bool:
+    """Return whether the sequences of `row` differ, or may differ: in length, by a tail, or in a verdict."""
+    values = row.values
+    if "makespan_s" not in values:
+        return bool(row.launches) and not row.used and lengths_differ(row.experiment.records[0].spec)
+    return (
+        values["response_length_min_tokens"] < values["response_length_max_tokens"]
+        or values.get("tail_share", 0) > HEAVY
+        or any(NUMBERS[metric].of == "sequences" for metric in row.comparisons)
+    )
 
 
 def percentile_views(findings: Findings, mode: Mode, measures: Sequence[str] = tuple(TITLES)) -> Iterator[View]:
