@@ -144,7 +144,7 @@ def _others(spec: Spec) -> list[dict[str, Any]]:
 
 def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:
     spec = record.spec
-    workload = spec.workload
+    workload, shared = spec.workload, spec.workload.shared_prefix
     harness = OWN_TOOL if spec.load is None else spec.load.harness
     rate = "inf" if point is None else point.request_rate
     at_once = point and point.concurrency
@@ -173,7 +173,13 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
             "stage": stage,
             "input_seq_len": _length(workload.prompt_tokens, measured, means.get("input")),
             "output_seq_len": output,
-            "prefix": _prefix(spec),
+            "prefix": shared
+            and {
+                "prefix_len": {"distribution": "fixed", "value": shared.tokens},
+                "num_groups": shared.groups,
+                "num_users_per_group": -(-workload.prompts // shared.groups),
+                "num_prefixes": 1,
+            },
             "rate_qps": rate if isinstance(rate, float) else None,
             "concurrency": at_once,
         },
@@ -203,15 +209,3 @@ def _length(length: Length, measured: bool, mean: float | None) -> dict[str, Any
     if isinstance(length, Uniform):
         return {"distribution": "uniform", "value": (length.low + length.high) / 2, **bounds}
     return {"distribution": "other", "value": length.median if mean is None else mean, **bounds}
-
-
-def _prefix(spec: Spec) -> dict[str, Any] | None:
-    shared = spec.workload.shared_prefix
-    if shared is None:
-        return None
-    return {
-        "prefix_len": {"distribution": "fixed", "value": shared.tokens},
-        "num_groups": shared.groups,
-        "num_users_per_group": -(-spec.workload.prompts // shared.groups),
-        "num_prefixes": 1,
-    }

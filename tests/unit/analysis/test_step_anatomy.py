@@ -37,7 +37,6 @@ def step(
         ends_s=np.array(ends_s, dtype=float),
         tokens=np.array(tokens or [8] * n),
         prompt=np.arange(n) // each,
-        replica=np.zeros(n, dtype=np.int64),
         index=1,
         elapsed_s=max(ends_s),
         limit=max(tokens or [8]),

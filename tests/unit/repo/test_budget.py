@@ -9,13 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3135,
+    "analysis": 3107,
     "checkpoints": 494,
     "cluster": 614,
     "commands": 572,
     "contracts": 1401,
     "core": 673,
-    "exchange": 302,
+    "exchange": 297,
     "llmd": 1059,
     "measure": 7738,
     "numbers": 273,

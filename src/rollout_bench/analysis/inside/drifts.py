@@ -87,7 +87,9 @@ def drift_report(results: Path, inside: Sequence[Chosen], confidence: float) -> 
     launches = {each.place: _read(results, each, problems) for each in measured}
     by_folder = {each.experiment.experiment: each for each in measured}
     drifted: list[Drifted] = []
-    for folder, own in grouped((_reference_of(each), each) for each in measured).items():
+    for folder, own in grouped(
+        (_settings(each).reference or each.experiment.experiment, each) for each in measured
+    ).items():
         reference = by_folder.get(folder)
         if reference is None or not launches[reference.place]:
             problems.append(f"{folder}: has no valid launch, so nothing is held against it; measure it again")
@@ -102,10 +104,6 @@ def _settings(each: Chosen) -> DriftSpec:
     drift = each.experiment.records[0].spec.drift
     assert drift is not None, "specs of this mode have it"
     return drift
-
-
-def _reference_of(each: Chosen) -> str:
-    return _settings(each).reference or each.experiment.experiment
 
 
 def _read(results: Path, each: Chosen, problems: list[str]) -> Launches:

@@ -26,7 +26,6 @@ class PassTimes:
         ends_s: time of each last token, on the same clock.
         tokens: output tokens of each sequence.
         prompt: number of each sequence's prompt; the samples of a prompt are a group.
-        replica: number of the engine that generated the sequence.
         index: number of the iteration in its launch.
         elapsed_s: time of the iteration in the record.
         limit: maximum output tokens of a sequence; None if each sequence has its own limit.
@@ -36,7 +35,6 @@ class PassTimes:
     ends_s: Array
     tokens: Whole
     prompt: Whole
-    replica: Whole
     index: int
     elapsed_s: float
     limit: int | None

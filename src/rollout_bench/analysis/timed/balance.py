@@ -42,7 +42,9 @@ def _of_replica(steps: Sequence[Step], number: int) -> dict[str, float]:
         "output_tokens": tokens / len(parts),
         "output_tokens_per_s": tokens / elapsed_s,
         "idle_share": 1 - elapsed_s / sum(step.elapsed_s for step, _ in steps),
-        "slowest_share": mean([_slowest(replicas) == number for _, replicas in steps]),
+        "slowest_share": mean(
+            [max(replicas, key=lambda part: part.end_s) is replicas[number] for _, replicas in steps]
+        ),
         **(_of_load(parts) if all(part.prompts is not None for part in parts) else {}),
     }
 
@@ -62,7 +64,3 @@ def _of_load(parts: Sequence[ReplicaPass]) -> dict[str, float]:
 def _mean(values: Sequence[int | None]) -> float | None:
     known = [value for value in values if value is not None]
     return mean(known) if len(known) == len(values) else None
-
-
-def _slowest(parts: Sequence[ReplicaPass]) -> int:
-    return max(range(len(parts)), key=lambda number: parts[number].end_s)

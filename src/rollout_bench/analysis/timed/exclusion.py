@@ -15,66 +15,47 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, LostTime, lost_time
-from rollout_bench.contracts.record import Flag, HostUse, Record
+from rollout_bench.contracts.record import Flag, Record
 from rollout_bench.core.mappings import grouped
 
 Which = tuple[str, int]
 """A launch: the key of its experiment and its index."""
 
 
-@dataclass(frozen=True)
-class BlockLoss:
-    """Loss of a block's launches with respect to one limit.
+def _flag(limit: Limit, pooled: LostTime, most: LostTime, own: LostTime | None) -> Flag | None:
+    """Return the flag of a launch of a block; None if its loss is too small for one.
 
-    `pooled` is over all launches together, `own` over each launch; launches without readings are missing from `own`.
+    Args:
+        limit: the limit that the block is judged by.
+        pooled: loss of all launches of the block together.
+        most: largest loss of a single launch.
+        own: loss of the launch; None without readings.
     """
 
-    limit: Limit
-    pooled: LostTime
-    own: Mapping[Which, LostTime]
-
-    @property
-    def spoilt(self) -> bool:
-        """Whether all launches of the block are invalid."""
-        return self.pooled.certain > self.limit.invalid or self.most.certain > self.limit.alone
-
-    @property
-    def most(self) -> LostTime:
-        """The largest loss of a single launch."""
-        return max(self.own.values(), key=lambda lost: lost.certain)
-
-    def flag(self, record: Record) -> Flag | None:
-        """Return the flag of a launch of the block; None if its loss is too small for one."""
-        own = self.own.get(_which(record))
-        if self.spoilt:
-            return Flag(code=self.limit.code, severity="invalid", sentence=self._why_spoilt(own))
-        if own is None or own.certain <= self.limit.warning:
-            return None
-        return Flag(code=self.limit.code, severity="warning", sentence=self._why_kept(own))
-
-    def _why_spoilt(self, own: LostTime | None) -> str:
-        if self.pooled.certain > self.limit.invalid:
-            shares = f"all launches of its block were measured {self._lost(self.pooled, self.limit.invalid)}"
-            shares += f"; {_percent(own.mean)} while it was itself" if own is not None else ""
-        else:
-            shares = f"one launch of its block was measured {self._lost(self.most, self.limit.alone)}"
-            shares += f"; {_percent(self.pooled.mean)} while all were"
-        return f"While {shares}. So no launch of the block counts."
-
-    def _why_kept(self, own: LostTime) -> str:
-        return (
-            f"While it was measured {self._lost(own, self.limit.warning)}; "
-            f"{_percent(self.pooled.mean)} while all launches of its block were, which counts up to "
-            f"{100 * self.limit.invalid:.0f} %."
-        )
-
-    def _lost(self, lost: LostTime, allowed: float) -> str:
+    def words(lost: LostTime, allowed: float) -> str:
         who = f", most of it {lost.busiest}" if lost.busiest else ""
-        return f"{_percent(lost.mean)} {self.limit.what}{who} (limit {100 * allowed:.0f} %)"
+        return f"{_percent(lost.mean)} {limit.what}{who} (limit {100 * allowed:.0f} %)"
+
+    if pooled.certain > limit.invalid:
+        itself = "" if own is None else f"; {_percent(own.mean)} while it was itself"
+        shares = f"all launches of its block were measured {words(pooled, limit.invalid)}{itself}"
+    elif most.certain > limit.alone:
+        one = f"one launch of its block was measured {words(most, limit.alone)}"
+        shares = f"{one}; {_percent(pooled.mean)} while all were"
+    elif own is not None and own.certain > limit.warning:
+        sentence = (
+            f"While it was measured {words(own, limit.warning)}; {_percent(pooled.mean)} while all launches of its "
+            f"block were, which counts up to {100 * limit.invalid:.0f} %."
+        )
+        return Flag(code=limit.code, severity="warning", sentence=sentence)
+    else:
+        return None
+    sentence = f"While {shares}. So no launch of the block counts."
+    return Flag(code=limit.code, severity="invalid", sentence=sentence)
 
 
 def _which(record: Record) -> Which:
@@ -122,24 +103,19 @@ def _judged(records: Iterable[Record], decided: Mapping[Which, list[Flag]]) -> I
 
 
 def _flags(records: Sequence[Record]) -> list[list[Flag]]:
+    """Return the flags of the launches of a block, decided anew for each of `HOST_LIMITS` with readings."""
     found = [list(record.validity) for record in records]
     for limit in HOST_LIMITS:
-        loss = _loss(limit, records)
-        for record, flags in zip(records, found, strict=True):
-            if loss is not None and (loss.spoilt or _which(record) in loss.own):
-                _put(flags, limit.code, loss.flag(record))
+        read = [[i.host for i in each.iterations if i.host is not None and not i.warmup] for each in records]
+        own, pooled = [lost_time(limit, hosts) for hosts in read], lost_time(limit, list(itertools.chain(*read)))
+        if pooled is None:
+            continue
+        most = max((lost for lost in own if lost is not None), key=lambda lost: lost.certain)
+        for lost, flags in zip(own, found, strict=True):
+            flag = _flag(limit, pooled, most, lost)
+            if lost is not None or flag is not None:
+                _put(flags, limit.code, flag)
     return found
-
-
-def _loss(limit: Limit, records: Sequence[Record]) -> BlockLoss | None:
-    read = {_which(record): _readings(record) for record in records}
-    own = {which: lost for which, hosts in read.items() if (lost := lost_time(limit, hosts)) is not None}
-    pooled = lost_time(limit, [host for hosts in read.values() for host in hosts])
-    return BlockLoss(limit, pooled, own) if pooled is not None else None
-
-
-def _readings(record: Record) -> list[HostUse]:
-    return [each.host for each in record.iterations if each.host is not None and not each.warmup]
 
 
 def _put(flags: list[Flag], code: str, flag: Flag | None) -> None:

@@ -171,12 +171,6 @@ class TimedExperiment(Selected[Record]):
         """The load of its first iteration; None offline, and without a record."""
         return next((i.point for record in self.records for i in record.iterations), None)
 
-    def whole_record(self, launch: int) -> Record | None:
-        """Return the record of a launch with all of its loads; None unless it had several."""
-        return (
-            next((record for record in self.part.whole.records if record.launch == launch), None) if self.part else None
-        )
-
     def measured_requests(self, record: Record) -> Requests | None:
         """Return the requests of the iterations of one of its records without warm-up; None without a side file."""
         requests = self.side_files[record.launch].requests

@@ -79,8 +79,9 @@ def measured_launches(
     """
     has_loads = mode_of(experiment.mode).has_loads
     read = compared is None or has_loads or any(NUMBERS[metric].of == "sequences" for metric in compared)
+    wholes = {record.launch: record for record in experiment.whole.records}
     return tuple(
-        measure(r, experiment.side_files[r.launch].requests if read else None, slo, experiment.whole_record(r.launch))
+        measure(r, experiment.side_files[r.launch].requests if read else None, slo, wholes[r.launch])
         for r in experiment.records
     )
 

@@ -454,21 +454,12 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
     candidates = [other for other in alike if _settings_apart(other) == _settings_apart(experiment)] or alike
     if len(candidates) > 1:
         return _without(f"{len(candidates)} experiments of its names in {earlier.name} could be meant")
-    if shared := _same_records(experiment, candidates[0]):
+    origins = {record.launch: record.origin for record in valid_records(candidates[0])}
+    if shared := [each.launch for each in valid_records(experiment) if origins.get(each.launch) == each.origin]:
         reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"
         return _without(reason)
     own, theirs = ([launch_facts(record) for record in valid_records(side)] for side in (experiment, candidates[0]))
     return Counterpart(candidates[0], differences=tuple(differences(own, theirs)))
-
-
-def _same_records(one: TimedExperiment, other: TimedExperiment) -> list[int]:
-    """Return the launches that are the same on both sides, and so show no difference."""
-    there = {record.launch: record for record in valid_records(other)}
-    return [
-        record.launch
-        for record in valid_records(one)
-        if (same := there.get(record.launch)) is not None and record.origin == same.origin
-    ]
 
 
 def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.timed.experiments import LoadPart, TimedExperiment
 from rollout_bench.contracts.axes import table_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Record
 from rollout_bench.core.mappings import grouped
 
 
@@ -39,21 +38,21 @@ def _names(experiment: TimedExperiment) -> tuple[str, ...]:
     return experiment.mode, *table_of(experiment)
 
 
-def points_of(records: Iterable[Record]) -> list[LoadPoint]:
-    """Return the loads of `records`, in the order of their first use."""
-    return list(dict.fromkeys(i.point for record in records for i in record.iterations if i.point is not None))
-
-
 def _parts(experiment: TimedExperiment) -> list[TimedExperiment]:
     # Records of modes without loads are skipped: there may be thousands.
-    points = points_of(experiment.records) if mode_of(experiment.mode).has_loads else []
+    records = experiment.records if mode_of(experiment.mode).has_loads else ()
+    points = dict.fromkeys(i.point for record in records for i in record.iterations if i.point is not None)
     if len(points) < 2:
         return [experiment]
     return [_part(experiment, point, number) for number, point in enumerate(sorted(points, key=_order))]
 
 
 def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperiment:
-    records = [_of_point(record, point) for record in whole.records]
+    # they are not validated again
+    records = [
+        record.model_copy(update={"iterations": [i for i in record.iterations if i.point == point]})
+        for record in whole.records
+    ]
     records = [record for record in records if any(not iteration.warmup for iteration in record.iterations)]
     return replace(
         whole,
@@ -64,11 +63,6 @@ def _part(whole: TimedExperiment, point: LoadPoint, number: int) -> TimedExperim
         damaged=whole.damaged if number == 0 else (),
         part=LoadPart(whole, point, number),
     )
-
-
-def _of_point(record: Record, point: LoadPoint) -> Record:
-    """Return `record` with only the iterations under `point`; it is not validated again."""
-    return record.model_copy(update={"iterations": [i for i in record.iterations if i.point == point]})
 
 
 def _order(point: LoadPoint | None) -> tuple[float, float]:

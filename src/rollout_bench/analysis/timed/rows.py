@@ -91,11 +91,6 @@ class Row:
         return next(iter(self.comparisons.values()))
 
     @property
-    def valid(self) -> bool:
-        """Whether some launch is valid."""
-        return bool(self.used)
-
-    @property
     def used(self) -> tuple[LaunchMeasures, ...]:
         """The valid launches, which all numbers come from."""
         return tuple(launch for launch in self.launches if launch.valid)

@@ -39,7 +39,6 @@ class Requests:
     iteration: Indices
     prompt: Indices
     prompt_tokens: Indices
-    replica: Indices
     due_s: Array
     sent_s: Array
     scheduled_s: Array
@@ -112,7 +111,6 @@ def requests_of(rows: Sequence[SequenceRow]) -> Requests:
         iteration=np.array([row.iteration for row in rows], dtype=np.int64),
         prompt=np.array([row.prompt for row in rows], dtype=np.int64),
         prompt_tokens=np.array([row.prompt_tokens for row in rows], dtype=np.int64),
-        replica=np.array([row.replica or 0 for row in rows], dtype=np.int64),
         due_s=np.array([row.due_s for row in rows], dtype=float),
         sent_s=np.array([row.sent_s for row in rows], dtype=float),
         scheduled_s=np.array([row.scheduled_s for row in rows], dtype=float),
@@ -147,7 +145,6 @@ def pass_times_of(record: Record, requests: Requests) -> tuple[PassTimes, ...]:
             ends_s=requests.last_s[own],
             tokens=requests.output_tokens[own],
             prompt=requests.prompt[own],
-            replica=requests.replica[own],
             index=iteration.index,
             elapsed_s=iteration.elapsed_s,
             limit=None if own_limits else longest(workload.output_tokens),
