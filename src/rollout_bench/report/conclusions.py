@@ -255,20 +255,24 @@ def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection
 
 
 def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
-    if any(row.experiment.damaged for row in rows):
-        return f"look under Damaged, then {_AGAIN}", _DISCARD
-    failures = [failure for row in rows for failure in row.experiment.failures if failure.category not in LASTING]
-    if failures or any(row.experiment.missing for row in rows):
-        look = "look under Failed, then " if failures else ""
-        return f"{look}run the same command again, which measures what is missing", ""
+    failed = any(failure.category not in LASTING for row in rows for failure in row.experiment.failures)
+    look = "look under Failed, then " if failed else ""
+    missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
-    invalid = [own for own in codes if own and not LASTING.intersection(own)]
-    if invalid:
-        return f"look under Flags, then {_AGAIN}", _DISCARD
-    if any(not launch.paired for row in rows for launch in row.launches):
-        return f"what is no fair pair is to be measured together: {_AGAIN}", _DISCARD
-    if collection.precision is not None:
-        return "", ""
+    steps = (
+        (any(row.experiment.damaged for row in rows), f"look under Damaged, then {_AGAIN}", _DISCARD),
+        (missing, f"{look}run the same command again, which measures what is missing", ""),
+        (any(own and not LASTING.intersection(own) for own in codes), f"look under Flags, then {_AGAIN}", _DISCARD),
+        (
+            any(not launch.paired for row in rows for launch in row.launches),
+            f"what is no fair pair is to be measured together: {_AGAIN}",
+            _DISCARD,
+        ),
+        (collection.precision is not None, "", ""),
+    )
+    for applies, step, command in steps:
+        if applies:
+            return step, command
     launches = max(len(row.launches) for row in rows)
     lacking = [row for row in rows if row.comparison.verdict == "unknown" and not row.comparison.reason]
     if any(row.comparison.launches_missing for row in lacking):

@@ -123,17 +123,15 @@ def _speedup(comparison: Comparison | None, footnotes: Mapping[str, int], settin
 def verdict_text(comparison: Comparison, settings: ComparisonSettings) -> str:
     """Return the mark of the verdict; a ~ is explained, and a ? is followed by the number of missing launches."""
     assert comparison.verdict is not None
-    mark = MARKS[comparison.verdict]
-    if comparison.verdict == "undetected":
-        return f"{mark} (inconclusive)"
-    if comparison.verdict == "irrelevant":
-        relevant = settings.relevant_difference
-        ends = (comparison.low, comparison.high)
-        small = all(end is not None and 1 / (1 + relevant) < end < 1 + relevant for end in ends)
-        return f"{mark} (real, {'but' if small else 'perhaps'} below {plain_percent(relevant)})"
-    if comparison.verdict == "unknown" and comparison.launches_missing and comparison.speedup is not None:
-        return f"{mark} (needs {several(comparison.launches_missing, 'more launch')})"
-    return mark
+    relevant, ends = settings.relevant_difference, (comparison.low, comparison.high)
+    small = all(end is not None and 1 / (1 + relevant) < end < 1 + relevant for end in ends)
+    needs = comparison.launches_missing and comparison.speedup is not None
+    explained = {
+        "undetected": " (inconclusive)",
+        "irrelevant": f" (real, {'but' if small else 'perhaps'} below {plain_percent(relevant)})",
+        "unknown": f" (needs {several(comparison.launches_missing, 'more launch')})" if needs else "",
+    }
+    return MARKS[comparison.verdict] + explained.get(comparison.verdict, "")
 
 
 def interval_text(comparison: Comparison) -> str:
@@ -196,10 +194,8 @@ def _percentile_column(percentile: int) -> Column[Distribution]:
 
 
 def _highest(found: Distribution) -> str:
-    if not found.claimed:
-        return MISSING
-    highest = max(found.claimed)
-    return f"p{highest} {_cell(found, highest)}"
+    highest = max(found.claimed, default=None)
+    return MISSING if highest is None else f"p{highest} {_cell(found, highest)}"
 
 
 def _cell(found: Distribution, percentile: int) -> str:

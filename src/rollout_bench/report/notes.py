@@ -139,19 +139,15 @@ def _engine(environment: Environment) -> str:
 
 def _describe(environment: Environment) -> str:
     plugins = "".join(f", {name} {version}" for name, version in sorted(environment.plugins.items()))
-    device = _device(environment)
-    if environment.cpu_model != environment.device_model:
-        device += f"; {environment.cpu_model}"
-    commit = ""
-    if environment.git_commit:
-        digits, dirty, _ = environment.git_commit.partition("-dirty")
-        commit = f", rollout-bench {digits[:12]}{dirty}"
-    engine = f"{_engine(environment)}{plugins}, torch {environment.torch_version}, Python {environment.python_version}"
+    digits, dirty, _ = (environment.git_commit or "").partition("-dirty")
+    commit = f", rollout-bench {digits[:12]}{dirty}" if digits else ""
+    cpu = f"; {environment.cpu_model}" if environment.cpu_model != environment.device_model else ""
+    engine, device = f"{plugins}, torch {environment.torch_version}, Python", f"{_device(environment)}{cpu}"
     if environment.engine_name == UNKNOWN:
-        engine = f"{_engine(environment)}; asked by Python {environment.python_version}"
-        device = environment.cpu_model
+        engine, device = "; asked by Python", environment.cpu_model
     return (
-        f"{engine}; {device}, {several(environment.cpu_cores, 'core')}, "
+        f"{_engine(environment)}{engine} {environment.python_version}; {device}, "
+        f"{several(environment.cpu_cores, 'core')}, "
         f"{environment.memory_bytes / 2**30:.0f} GiB memory, {environment.kernel}, "
         f"host {environment.hostname}{commit}."
     )
@@ -183,7 +179,6 @@ def left_out(rows: Sequence[Row]) -> str:
 def foot(findings: Findings) -> SummaryPart:
     """Return the notes of every summary: missing launches with reasons, machines, and the method of the verdicts."""
     collection, rows = findings.collection, findings.rows
-    records = [(e, record) for e in collection.launched for record in e.records]
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
     found = sections(
         "summary",
@@ -196,7 +191,6 @@ def foot(findings: Findings) -> SummaryPart:
         invalid=_invalid(collection),
         collection=collection,
         machines=[*machine_lines(collection.experiments), *workload_lines(collection.experiments)],
-        records=len(records),
         has_percentiles=any(findings.latencies),
         has_offline=False in has_loads,
         has_online=True in has_loads,

@@ -100,14 +100,14 @@ class Findings:
     def entries(self, mode: Mode) -> list[tuple[str, list[Entry[Row]]]]:
         """Return a title for each platform of a timed mode, with the entries of its rows."""
         found = grouped(
-            ((row.experiment.mode, row.experiment.platform), Entry(texts_of(row) | self._sets(row), row))
+            (
+                (row.experiment.mode, row.experiment.platform),
+                Entry(texts_of(row) | {"sets": self._set_apart.get(row.experiment.place, "")}, row),
+            )
             for row in self.rows
             if mode_of(row.experiment.mode) is mode
         )
         return [(f"{name}, {on}".removesuffix(f", {UNKNOWN}"), entries) for (name, on), entries in found.items()]
-
-    def _sets(self, row: Row) -> dict[str, str]:
-        return {"sets": self._set_apart.get(row.experiment.place, "")}
 
     @cached_property
     def _set_apart(self) -> dict[str, str]:

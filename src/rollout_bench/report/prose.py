@@ -71,14 +71,6 @@ def some(names: Sequence[str], most: int = _NAMED) -> str:
     return first_few(names, most, "; ")
 
 
-def _signed(seconds: float) -> str:
-    return ("-" if seconds < 0 else "+" if seconds > 0 else "") + number(abs(seconds), 3)
-
-
-def _plain(value: float) -> str:
-    return f"{value:.6g}"
-
-
 def _one_line(value: Any) -> Any:
     """Return `value` without line breaks, so that foreign text cannot start an item or a heading."""
     return " ".join(value.split()) if isinstance(value, str) else value
@@ -91,12 +83,11 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": number,
         "percent": percent,
-        "plain": _plain,
+        "plain": "{:.6g}".format,
         "plain_percent": plain_percent,
         "ratio": ratio,
         "sentence": sentence,
         "several": several,
-        "signed": _signed,
         "some": some,
         "those": those,
         "thousands": count,

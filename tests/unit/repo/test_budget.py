@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 7738,
     "numbers": 273,
     "plan": 2577,
-    "report": 2394,
+    "report": 2335,
     "scripts": 465,
     "snakefile": 366,
     "trainers": 751,

@@ -61,7 +61,7 @@ def _style() -> Iterator[None]:
 
 def drawn(name: str, findings: Findings) -> Figure:
     chart = DRAWINGS[name](findings)
-    assert chart is not None
+    assert chart.panels
     return draw(chart, "INCOMPLETE: 1 of 9 launches measured.", "On a machine.")
 
 
@@ -75,7 +75,7 @@ def test_no_text_lies_over_another(sizes: dict[str, Findings], name: str, size: 
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_figure_of_nothing_is_not_drawn(name: str, tmp_path: Path) -> None:
-    assert DRAWINGS[name](Findings(collect(tmp_path, None))) is None
+    assert not DRAWINGS[name](Findings(collect(tmp_path, None))).panels
 
 
 def test_throughput_bars_begin_at_zero_and_mark_each_launch(sizes: dict[str, Findings]) -> None:

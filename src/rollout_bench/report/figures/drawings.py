@@ -1,4 +1,4 @@
-"""The charts: a function for each figure; it returns None if there is no data for it."""
+"""The charts: a function for each figure; without data for it, it has no panels."""
 
 from __future__ import annotations
 
@@ -76,16 +76,17 @@ START_COLOURS = {"own time": "#0072b2", "phases inside": "#9cc3dd", "no phase": 
 VERDICTS = {"irrelevant": "real, small", "undetected": "inconclusive", "unknown": "no verdict"}
 """Words of the verdicts for which a metric has none."""
 
+NOTHING = Chart("", "", "", (), {})
+"""A chart that is not drawn."""
+
 BEYOND = {True: "drifts", False: "within the noise", None: ""}
 """Whether a quantization drifts beyond the noise floor -> words."""
 
 
-def throughput(findings: Findings) -> Chart | None:
+def throughput(findings: Findings) -> Chart:
     """Chart output tok/s of each experiment: a bar for the mean, a point for each launch."""
     shown, swept = _heaviest(_rows(findings, "throughput"))
     used = [row for row in shown if row.used]
-    if not used:
-        return None
     colours = row_colours(findings)
     panels = [
         Rows(title, "output tok/s", [_rate(row, colours, own) for row in own])
@@ -123,7 +124,7 @@ def _why_empty(row: Row) -> str:
     return "failed" if row.experiment.failures else "not measured"
 
 
-def speedup(findings: Findings) -> Chart | None:
+def speedup(findings: Findings) -> Chart:
     """Chart speed-ups over the baseline with their intervals; the metric of a panel is the one with most speed-ups."""
     rows, swept = _heaviest(_rows(findings, "speedup"))
     name = ", ".join(findings.collection.baseline.values()) or "the baseline"
@@ -138,8 +139,6 @@ def speedup(findings: Findings) -> Chart | None:
             axis = f"{NUMBERS[metric].speedup} (times {name})"
             panels.append(Rows(title, axis, bars, _limits([one for _, one in compared]), middle=1))
             told += [(f"{row.label} ({title})" if title else row.label, metric, one) for row, one in compared]
-    if not panels:
-        return None
     ways = {way for _, _, one in told for way in one.ways}
     unit = "a block" if ways == {"rounds"} else "a pair of launches with the same index"
     marks = (
@@ -160,9 +159,7 @@ def _ratio(row: Row, one: Comparison, metric: MetricName, colours: Mapping[str, 
 
 def _word(one: Comparison, metric: MetricName) -> str:
     _, better, worse = NUMBERS[metric].words
-    if one.verdict in ("faster", "slower"):
-        return better if one.verdict == "faster" else worse
-    return VERDICTS[one.verdict or "unknown"]
+    return {**VERDICTS, "faster": better, "slower": worse}[one.verdict or "unknown"]
 
 
 def _verdict(told: Sequence[tuple[str, MetricName, Comparison]], baseline: str) -> str:
@@ -174,13 +171,8 @@ def _verdict(told: Sequence[tuple[str, MetricName, Comparison]], baseline: str) 
         return f"{label}: {_word(one, metric)} than {baseline}, {ratio(one.speedup or 1)}x{ends}"
     if found:
         found.sort(key=lambda each: each[2].speedup or 1, reverse=True)
-        words = dict.fromkeys(_word(one, metric) for _, metric, one in found)
-        said = [
-            f"{word.capitalize()} than {baseline}: "
-            + first_few([f"{label} {ratio(one.speedup or 1)}x" for label, m, one in found if _word(one, m) == word], 3)
-            for word in words
-        ]
-        return ". ".join(said)
+        told_by = grouped((_word(one, metric), f"{label} {ratio(one.speedup or 1)}x") for label, metric, one in found)
+        return ". ".join(f"{word.capitalize()} than {baseline}: {first_few(own, 3)}" for word, own in told_by.items())
     if any(one.verdict in ("undetected", "irrelevant") for _, _, one in told):
         return f"No relevant difference from {baseline} shown"
     return f"No verdict on differences from {baseline} yet"
@@ -198,12 +190,9 @@ def _limits(comparisons: Iterable[Comparison]) -> tuple[float, float]:
     return max(0.0, first - margin), last + margin
 
 
-def iterations(findings: Findings) -> Chart | None:
+def iterations(findings: Findings) -> Chart:
     """Chart output tok/s of each iteration, launch after launch."""
-    rows = _rows(findings, "iterations")
-    if not any(row.used for row in rows):
-        return None
-    shown, swept = _heaviest([row for row in rows if row.used])
+    shown, swept = _heaviest([row for row in _rows(findings, "iterations") if row.used])
     panels = []
     for title, own in _grouped(shown, by_model=True).items():
         begins = _begins([launch for row in own for launch in row.used])
@@ -229,14 +218,11 @@ def _course(row: Row, launch: LaunchMeasures, begin: int) -> Line:
     return Line(row.label, points, hollow=points[: len(warm)])
 
 
-def sweep(findings: Findings) -> Chart | None:
+def sweep(findings: Findings) -> Chart:
     """Chart mean latencies over output tok/s: a line for each quantization through the loads of a sweep."""
-    rows = [row for row in _rows(findings, "sweep") if row.experiment.part is not None]
-    used = [row for row in rows if row.used]
-    if not used:
-        return None
-    measures = [m for m in ("ttft_s", "tpot_s", "e2el_s") if any(values_of(m, row.used) for row in used)]
+    used = [row for row in _rows(findings, "sweep") if row.experiment.part is not None and row.used]
     names = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms", "e2el_s": "E2EL ms"}
+    measures = [measure for measure in names if any(measure in row.values for row in used)]
     panels = [
         Lines(title, "output tok/s", names[measure], _through(own, measure))
         for title, own in _grouped(used, whole=True).items()
@@ -260,11 +246,9 @@ def _through(rows: Sequence[Row], measure: str) -> list[Line]:
     return lines
 
 
-def over_setting(findings: Findings) -> Chart | None:
+def over_setting(findings: Findings) -> Chart:
     """Chart output tok/s over the swept number of the settings, with its interval."""
     name, lines = lines_over(findings.rows)
-    if not lines:
-        return None
     confidence = findings.collection.comparison.confidence
     panels: dict[str, list[Line]] = {}
     for one in lines:
@@ -274,7 +258,7 @@ def over_setting(findings: Findings) -> Chart | None:
         line = Line(one.label, [(value, mean(each)) for value, each in rates], bands, circles)
         panels.setdefault(_joined(one.mode, one.platform, one.model, one.workload), []).append(line)
     values = sorted({value for one in lines for value, _ in one.rows})
-    log = "x" if values[0] > 0 and values[-1] / values[0] >= 8 else ""
+    log = "x" if values and values[0] > 0 and values[-1] / values[0] >= 8 else ""
     marks = (
         f"Point: mean over launches. Band: {plain_percent(confidence)} interval of that mean alone. Circle: one "
         "launch. The tables say which of them differ."
@@ -284,12 +268,10 @@ def over_setting(findings: Findings) -> Chart | None:
     return Chart(title, "", marks, drawn, colours_of(one.label for one in lines))
 
 
-def cycle(findings: Findings) -> Chart | None:
+def cycle(findings: Findings) -> Chart:
     """Chart the seconds of a step: generation, then each part of the transition."""
     rows = _rows(findings, "cycle")
     known = [row for row in rows if "cycle_s" in row.values]
-    if not known:
-        return None
     panels = [
         Rows(title, "s of a step", [_step(row, own) for row in own])
         for title, own in _grouped(rows).items()
@@ -310,14 +292,12 @@ def _step(row: Row, beside: Sequence[Row]) -> Bar:
     return _bar(row, beside, parts=parts, points=points, text=f"{number(values.get('whole_step_s'), 3)} s")
 
 
-def placement(findings: Findings) -> Chart | None:
+def placement(findings: Findings) -> Chart:
     """Chart the activities of each device in the step with the median time: a panel for each placement."""
     rows = _rows(findings, "placement")
     found = [(row, step) for row in rows if (step := typical_step(row)) is not None]
-    if not found:
-        return None
     pieces = {activity: name for name in ACTIVITY_COLOURS for activity in name.split(", ")}
-    longest = 1.02 * max(step.elapsed_s for _, step in found)
+    longest = 1.02 * max((step.elapsed_s for _, step in found), default=0.0)
     names = names_among([row for row, _ in found])
     panels = []
     for row, step in found:
@@ -343,13 +323,11 @@ def placement(findings: Findings) -> Chart | None:
     return Chart(title, _content(findings, rows), marks, panels, ACTIVITY_COLOURS)
 
 
-def startup(findings: Findings) -> Chart | None:
+def startup(findings: Findings) -> Chart:
     """Chart the phases of a start, each at its own time: a panel for each experiment."""
     rows = _rows(findings, "startup")
     known = [row for row in rows if "until_token_s" in row.values]
-    if not known:
-        return None
-    longest = 1.02 * max(row.values["until_token_s"] for row in known)
+    longest = 1.02 * max((row.values["until_token_s"] for row in known), default=0.0)
     panels = []
     names = names_among(known)
     for row in known:
@@ -371,11 +349,11 @@ def _seconds(seconds: float) -> str:
     return f"{number(seconds, 2)} s" if seconds >= 0.005 else "0"
 
 
-def steps(findings: Findings) -> Chart | None:
+def steps(findings: Findings) -> Chart:
     """Chart milliseconds of each category of operators in a step without the profiler: a panel for each phase."""
     shown = [each for each in findings.inside.profiles.profiled if each.phases]
     if not shown:
-        return None
+        return NOTHING
     tables = {each.table for each in shown}
     by_phase = grouped((phase, (each, found)) for each in shown for phase, found in each.phases.items())
     panels = []
@@ -394,11 +372,9 @@ def steps(findings: Findings) -> Chart | None:
     return Chart(title, _joined(*shown[0].table) if len(tables) == 1 else "", marks, panels, keys)
 
 
-def messages(findings: Findings) -> Chart | None:
+def messages(findings: Findings) -> Chart:
     """Chart the bytes of each step of the largest batch: a panel for each experiment."""
     runs = findings.inside.messages
-    if not runs:
-        return None
     panels, most = [], 0
     for run in runs:
         batch = run.batches[-1]
@@ -412,12 +388,10 @@ def messages(findings: Findings) -> Chart | None:
     return Chart(title, "", marks, panels, colours_of(WAYS.values()))
 
 
-def message_shares(findings: Findings) -> Chart | None:
+def message_shares(findings: Findings) -> Chart:
     """Chart the share of messages in a decode step over the batch size."""
     confidence = findings.collection.comparison.confidence
     found = [(run, shares) for run in findings.inside.messages if (shares := step_shares(run, confidence))]
-    if not found:
-        return None
     lines = [
         Line(
             run.name,
@@ -430,14 +404,12 @@ def message_shares(findings: Findings) -> Chart | None:
     marks = "Line: pickling and unpickling, mean over launches. Band: from the lowest launch to the highest."
     panel = Lines("", "sequences at once", "% of a decode step", lines, batches, "x")
     title = f"Messages take {_range([y for line in lines for _, y in line.points], 2)} % of a decode step"
-    return Chart(title, "", marks, [panel], colours_of(run.name for run, _ in found))
+    return Chart(title, "", marks, [panel] if lines else [], colours_of(run.name for run, _ in found))
 
 
-def drift(findings: Findings) -> Chart | None:
+def drift(findings: Findings) -> Chart:
     """Chart mean |d| of each experiment and batch size, with its interval and the noise floor."""
     report = findings.inside.drift
-    if not report.drifted:
-        return None
     several_references = len({one.reference.place for one in report.drifted}) > 1
     labels = [one.name if several_references else one.chosen.label for one in report.drifted]
     named = list(zip(labels, report.drifted, strict=True))
@@ -457,7 +429,7 @@ def drift(findings: Findings) -> Chart | None:
         "d: log probability of a token minus the reference's. Band: interval over sequences; without a band it is "
         "unbounded or not known. Grey: the reference against itself. Dashed: its noise floor."
     )
-    return Chart(title, "", marks, [Rows("", "mean |d|, nats per token", bars, middle=0)], {})
+    return Chart(title, "", marks, [Rows("", "mean |d|, nats per token", bars, middle=0)] if bars else [], {})
 
 
 def _rows(findings: Findings, figure: str) -> list[Row]:
@@ -510,11 +482,11 @@ def _after_one_another(lengths: Mapping[str, float]) -> list[tuple[str, float, f
 
 
 def _range(values: Sequence[float], digits: int = 4) -> str:
-    low, high = number(min(values), digits), number(max(values), digits)
+    low, high = (number(end, digits) for end in (min(values, default=None), max(values, default=None)))
     return low if low == high else f"{low} to {high}"
 
 
-DRAWINGS: Mapping[str, Callable[[Findings], Chart | None]] = {
+DRAWINGS: Mapping[str, Callable[[Findings], Chart]] = {
     "placement": placement,
     "startup": startup,
     "cycle": cycle,

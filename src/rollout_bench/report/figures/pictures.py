@@ -34,7 +34,7 @@ def pictures_of(findings: Findings) -> list[Picture]:
     with settings():
         for name, function in DRAWINGS.items():
             chart = function(findings)
-            if chart is not None:
+            if chart.panels:
                 found.append(Picture(name, chart.title, image(draw(chart, _alarm(name, findings), where))))
     return found
 

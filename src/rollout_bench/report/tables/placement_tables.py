@@ -66,10 +66,6 @@ def _spec(row: Row) -> PlacementSpec:
     return spec
 
 
-def _where(row: Row) -> str:
-    return placed(_spec(row)).removeprefix("engine and trainer ") if row.used else MISSING
-
-
 def _shards(row: Row) -> str:
     if not row.used:
         return MISSING
@@ -83,7 +79,7 @@ LIVING: tuple[Column[Row], ...] = (
         "Placement of engine and trainer. Colocated: each device alternately generates and trains. A step ahead: "
         "devices train on the sequences of the previous step, while others generate the next sequences with "
         "weights that are one step old.",
-        _where,
+        lambda row: placed(_spec(row)).removeprefix("engine and trainer ") if row.used else MISSING,
         words=True,
     ),
     Column(
@@ -126,10 +122,7 @@ def _does(device: DeviceCosts) -> str:
 
 
 def _activity(name: Activity, text: str) -> Column[DeviceCosts]:
-    def cell(device: DeviceCosts) -> str:
-        return _percent(device.shares[name]) if name in device.shares else MISSING
-
-    return Column(f"{name} %", text, cell)
+    return Column(f"{name} %", text, lambda each: _percent(each.shares[name]) if name in each.shares else MISSING)
 
 
 BY_DEVICE: tuple[Column[DeviceCosts], ...] = (

@@ -110,14 +110,6 @@ def _mean_ms(seconds: Sequence[float]) -> str:
     return number(1000 * mean(seconds) if seconds else None)
 
 
-def _tokens(found: Breakdown) -> str:
-    return MISSING if found.tokens is None else f"{found.tokens:,.0f}"
-
-
-def _overhead(found: Breakdown) -> str:
-    return MISSING if found.overhead is None else f"{ratio(found.overhead)}x"
-
-
 def _percent(share: float | None, digits: int = 3) -> str:
     return number(None if share is None else 100 * share, digits)
 
@@ -125,14 +117,22 @@ def _percent(share: float | None, digits: int = 3) -> str:
 TIMED: tuple[Column[Breakdown], ...] = (
     PHASE,
     Column("traced", "Number of steps in the traces of all ranks.", lambda found: f"{found.steps:,d}"),
-    Column("tokens", "Tokens computed in a step; mean over the timed steps.", _tokens),
+    Column(
+        "tokens",
+        "Tokens computed in a step; mean over the timed steps.",
+        lambda found: MISSING if found.tokens is None else f"{found.tokens:,.0f}",
+    ),
     Column(
         "step ms",
         "Mean time of a step without the profiler.",
         lambda found: _mean_ms(found.unprofiled_s),
     ),
     Column("profiled ms", "Mean time of a step with the profiler.", lambda found: _mean_ms(found.profiled_s)),
-    Column("profiler overhead", "Profiled ms / step ms: the slowdown by the profiler.", _overhead),
+    Column(
+        "profiler overhead",
+        "Profiled ms / step ms: the slowdown by the profiler.",
+        lambda found: MISSING if found.overhead is None else f"{ratio(found.overhead)}x",
+    ),
     Column(
         "in trace %",
         "Duration of a step in the trace (from its start to the start of the next step) / profiled ms. If it deviates "
