@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rollout_bench.analysis.stats.best import may_be_best
-from rollout_bench.analysis.stats.blocks import adjusted_p, contrasts, critical_value
+from rollout_bench.analysis.stats.blocks import adjusted_p, contrasts, critical_value, may_be_best
 
 TRIALS = 1_000
 

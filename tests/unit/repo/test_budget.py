@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3107,
+    "analysis": 3098,
     "checkpoints": 494,
     "cluster": 614,
     "commands": 572,
@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 366,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14586,
+    "tests": 14585,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -49,6 +49,7 @@ def loading_report(record: Record) -> str:
     launched = datetime.fromisoformat(record.started_at).timestamp()
     began = launched + (course.after_s or 0.0)
     spec, environment = record.spec, record.environment
+    graphs = {"load_cached_compiled_graph": course.own_s("cached_graphs"), "compile_graph": course.own_s("inductor")}
     imports, ready = course.phase("import"), course.phase("engine_ready")
     report = {
         "version": VERSION,
@@ -79,11 +80,7 @@ def loading_report(record: Record) -> str:
                 "load": _load(record, course),
                 "size": 0.0,
                 "dynamo_bytecode_transform": course.own_s("dynamo") or 0.0,
-                **{
-                    key: seconds
-                    for key, name in (("load_cached_compiled_graph", _CACHED), ("compile_graph", _COMPILED))
-                    if (seconds := course.own_s(name))
-                },
+                **{key: seconds for key, seconds in graphs.items() if seconds},
                 "torch_compile": _own_s(course, ("dynamo", "inductor", "cached_graphs")),
                 "memory_profiling": {"available_kv_cache": record.startup.reported.get("kv_cache_memory_gib", 0.0)},
                 "sleep_wake": [],
@@ -94,10 +91,6 @@ def loading_report(record: Record) -> str:
         "time": {"start": launched, "stop": launched + record.wall_s, "duration": record.wall_s},
     }
     return yaml.safe_dump(report, sort_keys=False, indent=2)
-
-
-_CACHED: PhaseName = "cached_graphs"
-_COMPILED: PhaseName = "inductor"
 
 
 def _load(record: Record, course: StartCourse) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rollout_bench.analysis.stats.best import may_be_best
+from rollout_bench.analysis.stats.blocks import may_be_best
 from rollout_bench.analysis.timed.comparison import Stop, estimated, log_ratios
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from rollout_bench.analysis.traces.events import BETWEEN, COLUMNS, DEVICE, HOST, OUTSIDE, STEP
-from rollout_bench.analysis.traces.nesting import nest
 from rollout_bench.analysis.traces.trace_files import CALL, KERNEL, OPERATOR, REMEDY, in_order, load_events, spans_of
-from rollout_bench.analysis.traces.trace_steps import phase_of, step_at, windows
+from rollout_bench.analysis.traces.trace_steps import nest, phase_of, step_at, windows
 from rollout_bench.core.errors import UserError
 
 WHOLE_STEP = "rollout_bench_step"
