@@ -25,6 +25,7 @@ from rollout_bench.contracts.store import failure_path, read_failure, record_pat
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
+from rollout_bench.live_view import can_redraw, start_view
 from rollout_bench.measure.machine.gpus import smallest_gpu
 from rollout_bench.plan.checks import check_weights, dropped_variables
 from rollout_bench.plan.config import DEFAULT_LAUNCHES, Config
@@ -318,6 +319,13 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
             write_plan(SHOWN_PLAN, plan.shown_file(again))
         except UserError as error:
             stop(error)
+
+
+def show_live(plan: Schedule, internals: Internals) -> None:
+    """Start the live view of a run that measures, if it has a terminal."""
+    if _held and plan.missing_now() and can_redraw():
+        internals.hide_progress()
+        start_view(plan)
 
 
 def _only_looks() -> bool:

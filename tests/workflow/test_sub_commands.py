@@ -102,7 +102,7 @@ def test_plan_shows_how_far_a_run_is_and_touches_nothing(tmp_path: Path) -> None
     with filelock.FileLock(results / ".lock"):  # as a run holds it
         done = call(space, "plan", "--config", "launches=7")
     assert done.returncode == 0, done.stdout
-    assert f"launch 0: iteration 3/8, 87 tok/s, by process {os.getpid()} on n1" in done.stdout
+    assert f"launch 0: iteration 3/8, 87 tok/s (process {os.getpid()} on n1)" in done.stdout
     assert "0 of 14 launches done" in done.stdout, "of this call, not of the run"
     assert (plan.read_bytes(), plan.stat().st_mtime_ns) == before
     assert mark.exists(), "the run's"

@@ -13,6 +13,7 @@ onstart:
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
     snakefile.begin(matrix, internals.outputs_to_make(), internals.rules_to_run())
+    snakefile.show_live(matrix, internals)
 
 
 onsuccess:

@@ -52,6 +52,18 @@ class Internals:
         """Return the names of the rules of all jobs to run. No directive lists them before the first job begins."""
         return {job.rule.name for job in self._workflow.dag.needrun_jobs()}
 
+    def hide_progress(self) -> None:
+        """Stop printing the choice, start and end of jobs; warnings and errors stay, and Snakemake's log has all.
+
+        `--quiet` hides only some of these lines, and holds for runs without a terminal, too. Rules and commands, which
+        the profile hides, stay if a user asks for them.
+        """
+        for handler in self._workflow.logger_manager.logger.handlers:
+            if handler.name == "DefaultStreamHandler":
+                handler.addFilter(
+                    lambda said: said.levelname != "INFO" or vars(said).get("event") in ("job_info", "shellcmd")
+                )
+
     def drop_default_rate_limit(self) -> None:
         """Remove Snakemake's default limit of 100 jobs a second. A limit that the user set stays.
 

@@ -201,12 +201,12 @@ def under_way(results: Path) -> dict[str, str]:
         here = claim.host == socket.gethostname()
         if claim.lives() if here else time.time() < claim.until_s:
             record = path.relative_to(folder)
-            found[str(record)] = f"{_word_of(results / record)}, by {claim.holder()}"
+            found[str(record)] = f"{_word_of(results / record)} ({claim.holder()})"
     return found
 
 
 def _word_of(record: Path) -> str:
-    """Return the progress that a launch has written."""
+    """Return the progress that a launch has written: its work, then `;` and the time left, if known."""
     try:
         return printable(word_path(record).read_text(errors="replace").strip()) or "begun"
     except OSError:
@@ -242,7 +242,7 @@ def tell_of_dead(record: Path, claim: Owner) -> bool:
         return False
     job = claim.job
     cause = None if job is None else slurm.cause_of(slurm.ask(job), JOB_LOGS.rglob(f"{job}.log"))
-    _write(record, cause or _KILLED, claim.log, claim.node, claim.job, _word_of(record))
+    _write(record, cause or _KILLED, claim.log, claim.node, claim.job, _word_of(record).partition(";")[0])
     return True
 
 

@@ -44,7 +44,7 @@ def test_a_launch_under_way_is_named_with_its_progress(
     capsys.readouterr()
     show(make_plan([SPEC], launches=2), tmp_path)
     name = f"{SPEC.mode} {SPEC.model.name} {SPEC.quant.name} {SPEC.workload.name}"
-    line = f"under way: {name}, launch 1: iteration 3/8, 87 tok/s, by process {os.getpid()} on n1"
+    line = f"under way: {name}, launch 1: iteration 3/8, 87 tok/s (process {os.getpid()} on n1)"
     assert line in capsys.readouterr().out.splitlines()
 
 

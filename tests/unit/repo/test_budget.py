@@ -11,21 +11,21 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 3098,
     "checkpoints": 494,
-    "cluster": 614,
+    "cluster": 618,
     "commands": 572,
     "contracts": 1401,
     "core": 673,
     "exchange": 297,
     "llmd": 1059,
-    "measure": 7738,
+    "measure": 7742,
     "numbers": 273,
     "plan": 2577,
     "report": 2335,
     "scripts": 465,
-    "snakefile": 366,
+    "snakefile": 438,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14585,
+    "tests": 14646,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

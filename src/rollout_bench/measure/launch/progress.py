@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -21,6 +22,9 @@ from rollout_bench.core.numbers import number, several
 
 QUIET_S = 10.0
 """Seconds after a line in which further iterations of its launch are not printed."""
+
+VIEW = "ROLLOUT_BENCH_VIEW"
+"""Variable that is set if a live view shows the progress in the terminal, in place of lines."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Progress:
         if place <= self._warmup + 1 or failed or time.monotonic() - self._said_at > QUIET_S:
             self._say(told)
         else:
-            leave_word(self.record, told)
+            leave_word(self.record, told + self._place_and_left()[1])
 
     def steps(self, done: Sequence[Step]) -> None:
         """Print the mean time of a window of steps."""
@@ -119,9 +123,10 @@ class Progress:
         spec = self.spec
         place, left = self._place_and_left()
         name = f"{spec.title} ({spec.mode}), launch {self.launch}"
-        say(f"{place}{name}: {what}{left}")
+        if VIEW not in os.environ or not os.isatty(2):  # jobs of a cluster have the variable, but no terminal
+            say(f"{place}{name}: {what}{left}")
         self._said_at = time.monotonic()
-        leave_word(self.record, what)
+        leave_word(self.record, f"{what}{left}")
 
     def _place_and_left(self) -> tuple[str, str]:
         place = self._place
