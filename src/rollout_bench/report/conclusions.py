@@ -130,7 +130,10 @@ def conclusion_apart(rows: Sequence[Row]) -> Section:
 
 def _verdicts(others: Sequence[Row], lacking: Sequence[Row], axes: Sequence[str], baseline: str) -> tuple[str, str]:
     """Return the headline on `others` against `baseline`, and what else was found; `lacking` have no numbers."""
-    found = grouped((row.comparison.verdict or "unknown", row) for row in sorted(others, key=_speedup, reverse=True))
+    found = grouped(
+        (row.comparison.verdict or "unknown", row)
+        for row in sorted(others, key=lambda row: row.comparison.speedup or 1.0, reverse=True)
+    )
     unknown = [f"{_side(row, axes)} ({_why(row)})" for row in (*found.pop("unknown", ()), *lacking)]
     shown = {verdict: [f"{_side(row, axes)} {_ratio(row.comparison)}" for row in own] for verdict, own in found.items()}
     headline, *rest = _items(
@@ -207,10 +210,6 @@ def _in_common(rows: Sequence[Row], axes: Sequence[str]) -> str:
     first = rows[0].experiment
     names = [getattr(first, each) for each in ("model", "quant", "workload", "setting") if each not in axes]
     return ", ".join([" ".join(name for name in names if name != DEFAULT_SETTING), first.mode, first.platform])
-
-
-def _speedup(row: Row) -> float:
-    return row.comparison.speedup or 1.0
 
 
 def _ratio(comparison: Comparison) -> str:

@@ -28,7 +28,7 @@ from rollout_bench.report.prose import Section, definitions, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
-from rollout_bench.report.views import Column, View, told, view
+from rollout_bench.report.views import Column, told, view
 
 LEGEND = (
     "^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. compare.md (--out) defines columns and "
@@ -85,20 +85,24 @@ def compare_folders(
     if refused and not any(row.against.other for row in rows):
         raise refused[0]
     findings = Findings(collection, inside=Looked(rows=tuple(rows)))
-    views = told(_tables(findings))
+    modes = dict.fromkeys(mode_of(row.experiment.mode) for row in rows)
+    views = told(
+        view("B over A: ", title, _columns(findings, [entry.of for entry in entries if entry.of]), entries)
+        for mode in modes
+        for title, entries in findings.entries(mode)
+    )
     damaged = (*of_a.damaged, *of_b.damaged)
-    only_in_a, only_in_b = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
     answers = [conclusion_apart(rows)]
-    found = [
+    found = (
         Section("Damaged", damage(damaged)),
         Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
         Section("No verdict", findings.footnotes),
-        Section("Only in A, not compared", tuple(map(name_of, only_in_a))),
-        Section("Only in B, not compared", tuple(map(name_of, only_in_b))),
-    ]
-    found = [section for section in found if section.items]
+        Section("Only in A, not compared", _without(measured_a, in_common(measured_a, measured_b))),
+        Section("Only in B, not compared", _without(measured_b, common)),
+    )
+    shown = [section for section in found if section.items]
     methods = [
         *sections("verdicts", **verdict_values(rows, settings, apart=True) | {"differing": {}}),
         *definitions("Definitions", views),
@@ -109,11 +113,11 @@ def compare_folders(
         "whatever drifted between A and B is part of each speed-up."
     )
     return Compared(
-        text=terminal(status, views, found, answers, legend=LEGEND),
+        text=terminal(status, views, shown, answers, legend=LEGEND),
         markdown=markdown(
             status,
             views,
-            [*found, *methods],
+            [*shown, *methods],
             pictures={},
             title="Comparison of two results folders",
             answers=answers,
@@ -151,25 +155,17 @@ def _nothing_in_common(a: Path, of_a: Sequence[TimedExperiment], b: Path, of_b: 
     names_a, names_b = (
         list(dict.fromkeys(f"{name_of(e)} ({e.mode}, {e.platform})" for e in side)) for side in (of_a, of_b)
     )
-    near = next(((name, close) for name in names_b if (close := near_miss(name, names_a))), None)
-    remedy = "measure the same model, quant and workload under the same names in both"
-    if near:
-        remedy = f"nearest are '{near[1]}' and '{near[0]}': {remedy}"
-    return UserError(f"no experiment in common: {a} has {first_few(names_a)}; {b} has {first_few(names_b)}", remedy)
+    near = [(name, close) for name in names_b if (close := near_miss(name, names_a))]
+    nearest = f"nearest are '{near[0][1]}' and '{near[0][0]}': " if near else ""
+    return UserError(
+        f"no experiment in common: {a} has {first_few(names_a)}; {b} has {first_few(names_b)}",
+        f"{nearest}measure the same model, quant and workload under the same names in both",
+    )
 
 
-def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
+def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[str, ...]:
     places = {e.place for e in common}
-    return tuple(e for e in experiments if e.place not in places)
-
-
-def _tables(findings: Findings) -> list[View]:
-    modes = dict.fromkeys(mode_of(row.experiment.mode) for row in findings.rows)
-    return [
-        view("B over A: ", title, _columns(findings, [entry.of for entry in entries if entry.of]), entries)
-        for mode in modes
-        for title, entries in findings.entries(mode)
-    ]
+    return tuple(name_of(e) for e in experiments if e.place not in places)
 
 
 def _columns(findings: Findings, rows: Sequence[Row]) -> list[Column[Row]]:

@@ -231,19 +231,19 @@ def damage(errors: Iterable[UserError]) -> tuple[str, ...]:
 
 def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
     """Yield an experiment, its launches with a certain flag, and the flag of the first of them."""
-    told: set[tuple[object, ...]] = set()  # every load of a sweep has the same flags of a launch
-    for row in rows:
-        seen: dict[tuple[str, str], dict[int, Flag]] = {}
-        for launch, flag in ((each.launch, flag) for each in row.launches for flag in each.flags):
-            doubt = (row.experiment.mode, row.experiment.experiment, launch, flag.code, flag.sentence)
-            if doubt not in told:
-                told.add(doubt)
-                seen.setdefault((flag.code, flag.severity), {}).setdefault(launch, flag)
-        for flags in seen.values():
-            first, flag = next(iter(flags.items()))
-            if len({other.sentence for other in flags.values()}) > 1:
-                flag = flag.model_copy(update={"sentence": f"In launch {first}: {flag.sentence}"})
-            yield row.whole_name, ", ".join(map(str, flags)), flag
+    raised = [(row, launch.launch, flag) for row in rows for launch in row.launches for flag in launch.flags]
+    told: dict[tuple[object, ...], tuple[Row, int, Flag]] = {}  # every load of a sweep has the same flags of a launch
+    for row, launch, flag in raised:
+        own = row.experiment
+        told.setdefault((own.mode, own.experiment, launch, flag.code, flag.sentence), (row, launch, flag))
+    alike = grouped(
+        ((row.experiment.place, flag.code, flag.severity), (row, launch, flag)) for row, launch, flag in told.values()
+    )
+    for found in alike.values():
+        row, first, flag = found[0]
+        if len({other.sentence for _, _, other in found}) > 1:
+            flag = flag.model_copy(update={"sentence": f"In launch {first}: {flag.sentence}"})
+        yield row.whole_name, ", ".join(dict.fromkeys(str(launch) for _, launch, _ in found)), flag
 
 
 def _flags_of_others(collection: Collection) -> list[tuple[str, str, Flag]]:

@@ -8,18 +8,15 @@ import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 
 from rollout_bench.core.errors import printable
 from rollout_bench.report.notes import FACTS
+from rollout_bench.report.parts import Picture
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import escaped, markdown_section, markdown_table
 from rollout_bench.report.views import View
-
-if TYPE_CHECKING:
-    from rollout_bench.report.figures.pictures import Picture
 
 TITLE = "Rollout benchmark"
 

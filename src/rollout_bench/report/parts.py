@@ -55,7 +55,7 @@ class Findings:
         """A line for each of `rows`, as in summary.csv."""
         return table(self.rows, self.latencies)
 
-    @cached_property
+    @property
     def drawn(self) -> list[Row]:
         """The rows with short names for figures."""
         return self._shortly[0]
@@ -126,9 +126,17 @@ class Findings:
 
 def _on_unnamed_endpoint(row: Row) -> bool:
     """Return whether the row is of an endpoint without a named quantization and has no counterpart."""
-    specs = [record.spec for record in row.experiment.records[:1]]
-    unnamed = [spec.endpoint is not None and spec.quant.name == UNKNOWN for spec in specs]
+    unnamed = [r.spec.endpoint is not None and r.spec.quant.name == UNKNOWN for r in row.experiment.records[:1]]
     return any(unnamed) and row.against.other is None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: the `name` of its file without .svg, its conclusion as `title`, and its content."""
+
+    name: str
+    title: str
+    svg: bytes
 
 
 @dataclass(frozen=True)

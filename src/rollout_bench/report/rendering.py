@@ -102,13 +102,12 @@ def _width(text: str) -> int:
 def _rendered(view: View, speedup: int, name: int) -> str:
     table = Table(box=_RULED, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     several = sum(column.header in _SPEEDUPS for column in view.columns) > 1
-    speedup = _ONE_OF_SPEEDUPS_WIDTH if several else speedup
+    widths = dict.fromkeys(_SPEEDUPS, _ONE_OF_SPEEDUPS_WIDTH if several else speedup)
+    widths |= {FLAGS.header: _FLAGS_WIDTH, SETTING.header: _NAME_WIDTH, SETS.header: _NAME_WIDTH}
     for column in view.columns:
         header = escape(_two_lines(column.header))
         if column.words:
-            width = speedup if column.header in _SPEEDUPS else name
-            width = _FLAGS_WIDTH if column == FLAGS else _NAME_WIDTH if column in (SETTING, SETS) else width
-            table.add_column(header, overflow="fold", max_width=width)
+            table.add_column(header, overflow="fold", max_width=widths.get(column.header, name))
         else:
             table.add_column(header, justify="right", no_wrap=True)
     for line in _without_repeats(view):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rollout_bench.analysis.inside.overview import Looked, look
 from rollout_bench.analysis.timed.experiments import Collection
@@ -15,13 +14,10 @@ from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES, mode_of, named
 from rollout_bench.report.notes import FACTS, completeness, foot
 from rollout_bench.report.page import page
-from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.parts import Findings, Picture, SummaryPart
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.views import View, told
-
-if TYPE_CHECKING:
-    from rollout_bench.report.figures.pictures import Picture
 
 LEGEND = (
     "launches: valid/measured/planned. ^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. "

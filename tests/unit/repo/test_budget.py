@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 7742,
     "numbers": 273,
     "plan": 2577,
-    "report": 2335,
+    "report": 2318,
     "scripts": 465,
     "snakefile": 438,
     "trainers": 751,

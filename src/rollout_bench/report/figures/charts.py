@@ -280,8 +280,8 @@ def _fitting(panels: Sequence[Rows | Lines]) -> tuple[Sequence[Rows | Lines], st
 
 
 def _height_in(panel: Rows | Lines) -> float:
-    title = HEADING_IN if panel.title else 0.1
-    return title + AXIS_IN + (LINES_IN if isinstance(panel, Lines) else ROW_IN * len(_named(panel)))
+    content = LINES_IN if isinstance(panel, Lines) else ROW_IN * len(_named(panel))
+    return (HEADING_IN if panel.title else 0.1) + AXIS_IN + content
 
 
 def _named(panel: Rows) -> list[tuple[str, Bar | None]]:

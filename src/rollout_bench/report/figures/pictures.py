@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import MODES
@@ -11,16 +10,7 @@ from rollout_bench.numbers.registry import NUMBERS
 from rollout_bench.report.figures.charts import draw, image, settings
 from rollout_bench.report.figures.drawings import DRAWINGS, row_colours
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
-from rollout_bench.report.parts import Findings
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: the `name` of its file without .svg, its conclusion as `title`, and its content."""
-
-    name: str
-    title: str
-    svg: bytes
+from rollout_bench.report.parts import Findings, Picture
 
 
 def pictures_of(findings: Findings) -> list[Picture]:
