@@ -1,11 +1,6 @@
-"""A rank that fails is named with its cause, whoever notices first; and what proofs of engines say."""
+"""What proofs of engines say."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,53 +8,6 @@ from rollout_bench.contracts.cycles import Agreement, WeightProof
 from rollout_bench.contracts.placed_steps import PlacedStep, RankStep, Span
 from rollout_bench.contracts.record import Flag, Iteration
 from rollout_bench.measure.launch.flags import placement_flags
-from rollout_bench.measure.placed.controller import RankProcess, Ranks
-from rollout_bench.measure.placed.words import RankFailed, RankWaits, Word
-from rollout_bench.measure.server.stream import ServingFailed
-
-
-@pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
-    found: list[subprocess.Popen[bytes]] = []
-    yield found
-    for process in found:
-        process.kill()
-        process.wait()
-
-
-def rank(processes: list[subprocess.Popen[bytes]], number: int, program: str, *words: Word) -> RankProcess:
-    """Return a rank that runs a shell's `program`, in which W<n> writes the n-th of `words`."""
-    reading, writing = os.pipe()
-    for place, word in enumerate(words):
-        program = program.replace(f"W{place}", f"printf '%s\\n' '{word.model_dump_json()}' >&{writing}")
-    process = subprocess.Popen(["bash", "-c", program], pass_fds=[writing], stdin=subprocess.DEVNULL)
-    os.close(writing)
-    processes.append(process)
-    return RankProcess(number, f"rank {number}", process, reading)
-
-
-LOST = RankFailed(exception="PeerLostError: Connection closed by peer", bereft=True)
-
-
-def failure(ranks: list[RankProcess]) -> ServingFailed:
-    with pytest.raises(ServingFailed) as failed:
-        Ranks(ranks).told_all(RankWaits)
-    return failed.value
-
-
-def test_the_failed_rank_is_named_not_the_one_losing_it(processes: list[subprocess.Popen[bytes]]):
-    out = RankFailed(exception="OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
-    found = failure([rank(processes, 0, "W0; sleep 60", LOST), rank(processes, 1, "sleep 0.5; W0; sleep 60", out)])
-    assert found.category == "out_of_memory"
-    assert found.cause.startswith("rank 1: the GPU ran out of memory")
-
-
-def test_a_rank_that_is_killed_is_named_at_once(processes: list[subprocess.Popen[bytes]]):
-    began = time.monotonic()
-    found = failure([rank(processes, 0, "sleep 200"), rank(processes, 1, "kill -9 $$")])
-    assert (found.category, found.cause) == ("crash", "rank 1: its process was ended by signal 9")
-    assert time.monotonic() - began < 60
-
 
 AGREES = Agreement(tensors=25, not_received=0, found=20, not_loaded=0)
 

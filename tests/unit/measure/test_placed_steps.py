@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from launching import tiny_spec
 
 from rollout_bench.contracts.placed_steps import PlacementSpec, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.measure.launch.protocol import IterationDone
+from rollout_bench.measure.launch.protocol import IterationDone, StepOver
 from rollout_bench.measure.launch.replicas import made_of
-from rollout_bench.measure.placed.controller import check, surroundings, together
 from rollout_bench.measure.placed.shares import share
-from rollout_bench.measure.placed.words import MEETING, StepOver
+from rollout_bench.measure.placed.together import MEETING, obstacle, surroundings, together
 from rollout_bench.measure.server.stream import ServingFailed
 
 
@@ -53,14 +54,14 @@ def placed_spec(placement: dict[str, object] | None = None, **changes: dict[str,
     ],
 )
 def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, words: str):
-    with pytest.raises(ServingFailed) as refused:
-        check(spec)
-    assert refused.value.category == "impossible_placement"
-    assert words in refused.value.cause
-    assert refused.value.fix
+    found = obstacle(spec)
+    assert found is not None
+    assert found.category == "impossible_placement"
+    assert words in found.cause
+    assert found.fix
 
 
-FOLDER = "/tmp/ranks-abc"
+FOLDER = Path("/tmp/ranks-abc")
 
 
 def test_each_rank_sees_its_own_device_of_the_launch(monkeypatch: pytest.MonkeyPatch):

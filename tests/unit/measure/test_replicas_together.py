@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from synthetic_records import make_record
 
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
 from rollout_bench.measure.launch.protocol import Done, Event, IterationBegins, IterationDone, PhaseBegins, Ready
-from rollout_bench.measure.launch.replicas import Gathering, apart_flags, differing, done_together
+from rollout_bench.measure.launch.replicas import Gathering, apart_flags, as_one, differing, done_together
 
 FLAG = Flag(code="preemptions", severity="warning", sentence="3 preemptions.")
 
@@ -77,9 +79,9 @@ def ready(replica: int, tokens: int = 1000) -> Ready:
 @given(st.lists(passes(), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[IterationDone], random) -> None:
     waiting = [told(number, done) for number, done in enumerate(replicas)]
-    in_order = Gathering(len(replicas), "cpu")
+    in_order = Gathering(len(replicas), partial(as_one, platform="cpu"))
     expected = [e for n, events in enumerate(waiting) for event in events for e in in_order.take(n, event)]
-    gathering, found = Gathering(len(replicas), "cpu"), []
+    gathering, found = Gathering(len(replicas), partial(as_one, platform="cpu")), []
     turns = [number for number, events in enumerate(waiting) for _ in events]
     random.shuffle(turns)
     for number in turns:

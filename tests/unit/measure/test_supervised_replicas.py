@@ -73,8 +73,12 @@ def test_all_replicas_begin_together_and_the_slowest_ends_the_step(tmp_path: Pat
          "launch.replica-1.log"),
         (("crash",), {}, "crash", r"^(?!replica).*signal 9", "launch.log"),
         (("stops",), {"timeout_s": 2.0}, "timeout", "^the launch hung in phase measuring", "launch.log"),
+        (("alone", "dies later"), {"roles": ("generates", "trains")}, "out_of_memory",
+         r"^rank 1 of 2 \(trains\): the GPU ran out of memory", "launch.replica-1.log"),
+        (("alone", "hangs"), {"roles": ("trains", "trains")}, "crash", "^rank 0 of 2 .*another rank was lost",
+         "launch.log"),
     ],
-    ids=["killed", "fails", "hang", "alone", "stopped_for_good"],
+    ids=["killed", "fails", "hang", "alone", "stopped_for_good", "loses_another", "loses_another_unseen"],
 )  # fmt: skip
 def test_a_replica_that_fails_ends_all_and_is_named(
     tmp_path: Path, signals: int, hows: tuple[str, ...], more: dict[str, Any], category: str, cause: str, log: str

@@ -28,7 +28,7 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
 
     named(MODES[job.spec.mode].worker)(job, tell, wait)
     tell(Done())
-    if replicas(job.spec) > 1 or job.in_block:
+    if replicas(job.spec) > 1 or job.spec.placement is not None or job.in_block:
         orders.readline()  # ending an engine takes CPU time, which would disturb the last pass of the others
 
 

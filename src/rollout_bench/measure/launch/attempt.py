@@ -41,6 +41,8 @@ from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
 from rollout_bench.measure.machine.quiet import tell_users
 from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.measure.placed.together import joined, roles
+from rollout_bench.measure.placed.together import obstacle as impossible
 from rollout_bench.measure.routing.router import Router
 from rollout_bench.measure.starts.weight_files import read_weights
 from rollout_bench.workloads.requests import Source
@@ -182,6 +184,8 @@ class Assignment:
         self.outcome.clear()
         obstacle = check_before_start(self.spec, self.loaded, self.dataset)
         obstacle = obstacle or lacks_reference(self.spec, self.out)
+        if self.spec.placement is not None:
+            obstacle = obstacle or impossible(self.spec)
         if obstacle is not None:
             self.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
             raise LaunchFailed("starting", obstacle)
@@ -376,6 +380,7 @@ class Launching:
         self._kept = contextlib.ExitStack()
         environment = engine_environment(spec, assignment.loaded)
         timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
+        environments, ranks = held.environments(environment), 1 if spec.placement is None else spec.placement.devices
         self._files = _model_files(assignment)
         weights_bytes = read_weights(spec, assignment.loaded)
         reference = reference_path(assignment.out.absolute(), spec)
@@ -393,16 +398,18 @@ class Launching:
                 in_block=mates is not None,
             ),
             log=assignment.log,
-            environments=held.environments(environment),
+            environments=environments * ranks,
             timeout_s=timeout_s,
             signals=signals,
-            cores=held.cores,
+            cores=[*held.cores] * ranks,
             keep_open=held.keep_open,
             router=None if spec.rollout is None else Router(spec, assignment.launch, source_for(assignment)),
             imported=imported,
+            join=None if spec.placement is None else joined(spec),
+            roles=[] if spec.placement is None else roles(spec),
         )
         launch = self.launch
-        surroundings = Surroundings(spec.platform, launch.environments, launch.processes, held, launch.pauses, mates)
+        surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates)
         self._collecting = collector(spec, assignment.launch, assignment.reporting(), surroundings, traces)
         self._collecting.imported = imported
         if isinstance(self._collecting, StartCollecting):

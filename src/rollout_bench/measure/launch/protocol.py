@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import (
     LinearShape,
@@ -17,6 +18,7 @@ from rollout_bench.contracts.inside import (
     TraceFile,
 )
 from rollout_bench.contracts.messages import MessageStep
+from rollout_bench.contracts.placed_steps import RankStep
 from rollout_bench.contracts.record import (
     EngineFacts,
     Environment,
@@ -154,6 +156,31 @@ class StartSeen(Strict):
     cache_files: int
 
 
+class RankReady(Strict):
+    """A rank of a placement has its engine, its trainer, or both, and its engine has the trainer's weights."""
+
+    event: Literal["rank_ready"] = "rank_ready"
+    ready: Ready | None = Field(description="The start of its engine. Null without an engine.")
+
+
+class StepOver(Strict):
+    """The rank's part of a step is over. Times are on the machine's monotonic clock, in seconds."""
+
+    event: Literal["step_over"] = "step_over"
+    released: float = Field(description="Time at which the rank was released.")
+    step: RankStep = Field(description="Activities of the rank; spans start at times of the clock, not of the step.")
+    done: IterationDone | None = Field(
+        description="Sequences of its engine, the same from all ranks of the engine. Null without an engine."
+    )
+    gathered_bytes: int = Field(description="Bytes of the sequences that the rank passed on.")
+    update_bytes: int = Field(description="Bytes of weights that its engine received.")
+    proof: WeightProof | None = Field(description="Proof of its engine's current weights. Null without an engine.")
+
+
+PEER_LOST = "peer_lost"
+"""Category of the failure of a rank that only lost another rank, which must have failed first."""
+
+
 class Failed(Strict):
     """The engine process failed."""
 
@@ -181,6 +208,8 @@ Event = (
     | MessageFacts
     | SequencesScored
     | StartSeen
+    | RankReady
+    | StepOver
     | Failed
     | Done
 )

@@ -7,7 +7,7 @@ begins only after all replicas have sent `IterationBegins`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rollout_bench.contracts.record import (
     Drafting,
@@ -172,10 +172,10 @@ def _difference(one: EngineFacts, other: EngineFacts) -> tuple[str, object, obje
 
 
 class Gathering:
-    """Gathers the events of `replicas` replicas on `platform`."""
+    """Gathers the events of `replicas` replicas; `join` makes one event of the n-th events of all."""
 
-    def __init__(self, replicas: int, platform: Platform) -> None:
-        self._platform = platform
+    def __init__(self, replicas: int, join: Callable[[Sequence[Event]], Event]) -> None:
+        self._join = join
         self._told: list[deque[Event]] = [deque() for _ in range(replicas)]
 
     def take(self, replica: int, event: Event) -> list[Event]:
@@ -187,7 +187,10 @@ class Gathering:
         self._told[replica].append(event)
         complete = []
         while all(self._told):
-            complete.append(_as_one([told.popleft() for told in self._told], self._platform))
+            events = [told.popleft() for told in self._told]
+            if len({type(event) for event in events}) > 1:
+                raise RuntimeError(f"replicas told of different things: {', '.join(event.event for event in events)}")
+            complete.append(self._join(events))
         return complete
 
     def behind(self) -> list[int]:
@@ -196,11 +199,10 @@ class Gathering:
         return [number for number, told in enumerate(self._told) if len(told) == fewest]
 
 
-def _as_one(events: Sequence[Event], platform: Platform) -> Event:
+def as_one(events: Sequence[Event], platform: Platform) -> Event:
+    """Return the joint event of replicas from their n-th events, by number."""
     if len(events) == 1:
         return events[0]
-    if len({type(event) for event in events}) > 1:
-        raise RuntimeError(f"replicas told of different things: {', '.join(event.event for event in events)}")
     if passes := [event for event in events if isinstance(event, IterationDone)]:
         return done_together(passes)
     if readies := [event for event in events if isinstance(event, Ready)]:

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rollout_bench.contracts.postmortem import Cause
@@ -37,6 +38,7 @@ from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.forked import Forked, Imported
 from rollout_bench.measure.launch.guardian import Guardian
 from rollout_bench.measure.launch.protocol import (
+    PEER_LOST,
     Done,
     Event,
     Failed,
@@ -47,7 +49,7 @@ from rollout_bench.measure.launch.protocol import (
     Ready,
     parse,
 )
-from rollout_bench.measure.launch.replicas import Gathering
+from rollout_bench.measure.launch.replicas import Gathering, as_one
 from rollout_bench.measure.machine import device_memory
 from rollout_bench.measure.machine.readings import Pauses
 from rollout_bench.measure.machine.scratch import scratch
@@ -89,6 +91,8 @@ class Replica:
         self.phase = "starting"
         self.child_ended: tuple[str, float] | None = None
         """Name of the engine's child process that ended first, and the time, on the monotonic clock."""
+        self.lost: tuple[Cause, float] | None = None
+        """Failure of a process that only lost another one, and the time, on the monotonic clock."""
         self.told = True
         """Whether the process may still send events."""
         self._pieces: list[bytes] = []  # pieces of an incomplete line, which is long after a pass of many requests
@@ -194,6 +198,9 @@ class Replica:
 PATIENCE_S = 20.0
 """Time for the engine process to notice that one of its child processes ended, in seconds."""
 
+CAUSE_S = 5.0
+"""Time to wait for another rank's failure after a rank has only lost it, in seconds."""
+
 POLL_S = 0.5
 """Interval between checks for ended processes if the kernel has no pidfd, in seconds."""
 
@@ -231,6 +238,8 @@ class EngineLaunch:
         pauses: notices pauses of the machine during a pass.
         router: distributes the sequences of each pass to the replicas; None if each replica makes its own.
         imported: import of the engine in this process, to fork the engine from; None starts a new program.
+        join: makes one event of the n-th events of all replicas; None for engines that share nothing.
+        roles: work of each replica, if they are the ranks of a placement.
     """
 
     module: str
@@ -244,6 +253,8 @@ class EngineLaunch:
     pauses: Pauses = field(default_factory=Pauses)
     router: Router | None = None
     imported: Imported | None = None
+    join: Callable[[Sequence[Event]], Event] | None = None
+    roles: Sequence[str] = ()
     _stop_by: float | None = None
     _began: float = field(default_factory=time.monotonic)
     _oom_kills_before: int = 0
@@ -307,7 +318,7 @@ class EngineLaunch:
             self.router.connected()
         for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
             replica.order(self.job.model_copy(update={"replica": number, "line": line}).model_dump_json())
-        self._gathering = Gathering(count, self.job.spec.platform)
+        self._gathering = Gathering(count, self.join or partial(as_one, platform=self.job.spec.platform))
         self._watching = Watch(guardian.pid, "guardian")
         self._kept.callback(lambda: self._watching.close())
 
@@ -358,7 +369,7 @@ class EngineLaunch:
                             self._take(complete, listen)
                             if isinstance(complete, IterationBegins | Done):
                                 return isinstance(complete, IterationBegins)
-                elif replica.ended():
+                elif replica.ended() and not replica.lost:
                     self._guardian.end()
                     raise self._failed([number], died(replica.status(), replica.log_tail(), self._out_of_memory()))
                 replica.check_children()
@@ -449,18 +460,26 @@ class EngineLaunch:
     def _wait(self) -> list[int]:
         """Wait until something happens; return the descriptors that are then readable."""
         pipes = [replica.pipe for replica in self._replicas if replica.told]
-        watches = [self._watching, *(watch for replica in self._replicas for watch in replica.watches)]
+        watches = [
+            self._watching,
+            *(watch for replica in self._replicas if not replica.lost for watch in replica.watches),
+        ]
         held = [watch.descriptor for watch in watches if watch.descriptor is not None]
         bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
         router = [] if self.router is None else [self.router.descriptor]
         now = time.monotonic()
+        lost = [(*replica.lost, number) for number, replica in enumerate(self._replicas) if replica.lost is not None]
         left = [self._left_s(), *(when + PATIENCE_S - now for when, _ in bereft)]
+        left += [when + CAUSE_S - now for _, when, _ in lost]
         if self._stop_by is not None:
             left.append(self._stop_by - now)
         left_s = min(left)
         if left_s > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
             return self.pauses.wait([self.signals, *router, *pipes, *held], nap_s)
+        if lost:
+            cause, _, number = lost[0]
+            raise self._failed([number], cause)
         if bereft:
             number = min(bereft)[1]
             raise self._failed([number], self._child_crash(self._replicas[number]))
@@ -488,6 +507,9 @@ class EngineLaunch:
         replica.check_children()
         if event.category == "crash" and self._out_of_memory():  # it killed a child of the engine process
             raise self._failed([number], died(-signal.SIGKILL, "", out_of_memory=True))
+        if event.category == PEER_LOST:
+            replica.lost = replica.lost or (Cause("crash", event.exception, event.fix), time.monotonic())
+            return
         if event.category:
             raise self._failed([number], Cause(event.category, event.exception, event.fix))
         cause = diagnose(event.exception, replica.log_tail())
@@ -499,7 +521,10 @@ class EngineLaunch:
         """Return the failure of the replicas in `numbers`; the text names them unless all replicas are meant."""
         replica, of = self._replicas[numbers[0]], len(self._replicas)
         if len(numbers) < of:
-            named = f"replica{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))} of {of}"
+            what = f"{'rank' if self.roles else 'replica'}{'s' if len(numbers) > 1 else ''}"
+            named = f"{what} {', '.join(map(str, numbers))} of {of}"
+            if self.roles:
+                named += f" ({'; '.join(self.roles[number] for number in numbers)})"
             cause = replace(cause, cause=f"{named}: {cause.cause}")
         return LaunchFailed(replica.phase, cause, replica.log)
 

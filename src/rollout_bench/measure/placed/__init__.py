@@ -1,1 +1,1 @@
-"""Mode placement: a controller and its ranks, one for each device; ranks generate, train, or both."""
+"""Mode placement: a rank for each device; ranks generate, train, or both."""

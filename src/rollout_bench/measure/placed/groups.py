@@ -15,12 +15,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from rollout_bench.measure.launch.failures import CRASH_FIX
+from rollout_bench.measure.launch.protocol import PEER_LOST
 from rollout_bench.measure.placed.shares import buckets
-from rollout_bench.measure.placed.words import LOCALHOST
+from rollout_bench.measure.server.stream import ServingFailed
+
+LOCALHOST = "127.0.0.1"
+"""Address of all ranks."""
 
 
-class PeerLostError(Exception):
-    """A collective failed because another rank is gone or has failed."""
+class PeerLostError(ServingFailed):
+    """A collective failed because another rank is gone or has failed.
+
+    Args:
+        text: the words of torch's exception.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(PEER_LOST, f"another rank was lost: {text}", CRASH_FIX)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The process of a rank: its engine, its trainer, or both, and its part of each step. The controller starts it.
+"""Mode placement in the process of a rank: its engine, its trainer, or both, and its part of each step.
 
 All ranks run the same program. A training rank receives the sequences of all engines and trains on its share. Waiting
 before a collective is not counted as an activity. Waiting inside a collective for a slower rank cannot be separated
@@ -9,35 +9,42 @@ ranks, the first training rank sends the weights to the workers of all engines, 
 bucket as it arrives.
 
 With tensor parallelism several ranks are one engine. Each rank has vLLM's whole front end and scheduler, gets the same
-requests and generates the same tokens in lockstep. Each rank reports its engine's results; the controller compares them
-and uses the first.
+requests and generates the same tokens in lockstep. Each rank reports its engine's results; they are compared,
+and the first are used.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import hashlib
 import itertools
 import json
 import os
-import signal
-import sys
 import time
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, WorkloadSpec, placed_engines, tensor_parallel_size
-from rollout_bench.core.processes import die_with_parent
+from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import Event, IterationDone, PhaseBegins, Ready
+from rollout_bench.measure.launch.protocol import (
+    Event,
+    IterationDone,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    RankReady,
+    Ready,
+    StepOver,
+    Tell,
+    Wait,
+)
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.placed.agreement import agreement
 from rollout_bench.measure.placed.shares import (
@@ -50,16 +57,7 @@ from rollout_bench.measure.placed.shares import (
     share,
     unpacked,
 )
-from rollout_bench.measure.placed.words import (
-    RankFailed,
-    RankJob,
-    RankLoaded,
-    RankWaits,
-    StepOver,
-    TellController,
-    tell_controller,
-)
-from rollout_bench.measure.server.stream import ServingFailed
+from rollout_bench.measure.placed.together import placement_of, surroundings
 from rollout_bench.workloads.requests import Request
 
 if TYPE_CHECKING:
@@ -81,6 +79,35 @@ MICROSECONDS = 1_000_000
 
 SHORTEST_S = 1e-9
 """Time of a step for an engine without sequences, in seconds."""
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do the rank's part of `job`: send each event, and wait for the order before each step."""
+    own, cores = surroundings(job.spec, job.replica, folder_of_ranks())
+    os.environ.update(own)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)  # before torch is imported and starts threads
+    started: list[Ready] = []
+
+    def tell_start(event: Event) -> None:
+        if isinstance(event, Ready):
+            started.append(event)
+        else:
+            tell(event)
+
+    rank = PlacedRank(job, tell_start)
+    tell(RankReady(ready=next(iter(started), None)))
+    for _ in passes(job.spec.measuring, tell):
+        rank.prepare()
+        wait()
+        over = rank.step()
+        tell(IterationEnds())
+        tell(over())
+
+
+def folder_of_ranks() -> Path:
+    """Return the launch's temporary folder, in which the ranks find each other."""
+    return Path(os.environ["TMPDIR"])
 
 
 class Notes:
@@ -125,32 +152,33 @@ class GeneratingRank:
 
     Args:
         job: the rank's job.
-        tell: sends events about the engine to the controller.
+        tell: sends events about the engine.
     """
 
-    def __init__(self, job: RankJob, tell: TellController) -> None:
+    def __init__(self, job: Job, tell: Tell) -> None:
         from rollout_bench.measure.engine.vllm import loaded, source_of
 
-        self._launch = job.job.launch
-        self._spec = job.job.spec
+        alone = job.model_copy(update={"replica": 0})  # the engine has all sequences of its ranks
+        self._launch = job.launch
+        self._spec = job.spec
         self._engines = placed_engines(self._spec)
-        self._number = next(number for number, ranks in enumerate(self._engines) if job.rank in ranks)
+        self._number = next(number for number, ranks in enumerate(self._engines) if job.replica in ranks)
         self.shards = self._engines[self._number]
-        self._place = self.shards.index(job.rank)
-
-        def tell_start(event: Event) -> None:
-            assert isinstance(event, PhaseBegins | Ready), "an engine that starts tells no more"
-            tell(event)
+        self._place = self.shards.index(job.replica)
 
         assert self._spec.placement is not None, "a placement has its settings"
         sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
         self.engine = loaded(
-            job.job, tell_start, distributed_executor_backend=EXECUTOR, worker_extension_cls=TAKER, **sleeps
+            job.model_copy(update={"replica": 0}),
+            tell,
+            distributed_executor_backend=EXECUTOR,
+            worker_extension_cls=TAKER,
+            **sleeps,
         )
         from rollout_bench.measure.engine.cycle import Proofs  # after the engine, whose import is timed
 
         self._proofs = Proofs(self.engine, norms=False)
-        self._source = source_of(job.job, self.engine.vocabulary)
+        self._source = source_of(alone, self.engine.vocabulary)
         self._index = 0
         self._noting_s = 0.0
         self._taken = Taken()
@@ -212,10 +240,10 @@ class GeneratingRank:
             for place, completion in enumerate(output.outputs)
         ]
 
-    def join(self, name: str, job: RankJob, ranks: Sequence[int]) -> None:
+    def join(self, name: str, job: Job, ranks: Sequence[int]) -> None:
         """Let the worker join the group of `ranks` that transfers weights."""
-        who = {"name": name, "ranks": list(ranks), "rank": job.rank, "folder": job.folder}
-        self.engine.llm.collective_rpc("rollout_bench_join", kwargs={**who, "timeout_s": job.job.timeout_s})
+        who = {"name": name, "ranks": list(ranks), "rank": job.replica, "folder": str(folder_of_ranks())}
+        self.engine.llm.collective_rpc("rollout_bench_join", kwargs={**who, "timeout_s": job.timeout_s})
 
     def take(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
         """Load new weights from this process."""
@@ -310,19 +338,25 @@ class PlacedRank:
 
     Args:
         job: the rank's job.
-        tell: sends events to the controller.
+        tell: sends events about the start.
 
     Raises:
         ServingFailed: if the trainer's stand-in cannot load the checkpoint.
     """
 
-    def __init__(self, job: RankJob, tell: TellController) -> None:
-        spec, placement = job.job.spec, job.job.spec.placement
-        assert placement is not None, "a placement has its settings"
-        self._rank, self._tell = job.rank, tell
-        self._generator = GeneratingRank(job, tell) if job.rank in placement.generating else None
+    def __init__(self, job: Job, tell: Tell) -> None:
+        spec, placement = job.spec, placement_of(job.spec)
+        self._rank = job.replica
+        self._generator = None
+        if self._rank in placement.generating:
+            self._generator = GeneratingRank(job, tell)
+        else:
+            tell(PhaseBegins(phase="importing"))
 
         import torch  # after the engine, whose import is timed
+
+        if self._generator is None:
+            tell(PhaseBegins(phase="initializing"))
 
         from rollout_bench.measure.placed.groups import sizes_of_parts
         from rollout_bench.measure.placed.sleep import EngineSleep
@@ -333,7 +367,7 @@ class PlacedRank:
         if self._generator is not None and placement.sleep is not None:
             self._sleep = EngineSleep(self._generator.engine.llm, int(placement.sleep), self._device)
             self._sleep.fall_asleep()  # makes room for the trainer, as in TRL
-        self._trainer = _trainer(job, self._device) if job.rank in placement.training else None
+        self._trainer = _trainer(job, self._device) if self._rank in placement.training else None
         self._colocated = placement.generators is None
         everyone = range(placement.devices)
         self._everyone = self._group(job, "everyone", everyone)
@@ -361,14 +395,13 @@ class PlacedRank:
         if self._generator is not None:
             self._generator.noted_s(self._last_bucket)
         self._proof()
-        tell(RankLoaded())
 
-    def _group(self, job: RankJob, name: str, ranks: Sequence[int]) -> RankGroup | None:
+    def _group(self, job: Job, name: str, ranks: Sequence[int]) -> RankGroup | None:
         from rollout_bench.measure.placed.groups import RankGroup
 
-        if job.rank not in ranks:
+        if job.replica not in ranks:
             return None
-        return RankGroup(name, ranks, job.rank, Path(job.folder), self._device, job.job.timeout_s)
+        return RankGroup(name, ranks, job.replica, folder_of_ranks(), self._device, job.timeout_s)
 
     def _manifest(self) -> Manifest:
         """Return names, data types and shapes of the transferred weights."""
@@ -380,18 +413,14 @@ class PlacedRank:
             said = json.loads(self._updating.say(json.dumps(said) if self._trainer is not None else None))
         return [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in said]
 
-    def steps(self, orders: IO[bytes]) -> None:
-        """Do a step for each line of `orders`."""
-        while True:
-            if self._generator is not None:
-                self._generator.prepare()
-            gc.collect()
-            self._tell(RankWaits())
-            if not orders.readline():
-                return
-            self._tell(self._step())
+    def prepare(self) -> None:
+        """Make what the next step needs; not timed."""
+        if self._generator is not None:
+            self._generator.prepare()
+        gc.collect()
 
-    def _step(self) -> StepOver:
+    def step(self) -> Callable[[], StepOver]:
+        """Do this rank's part of a step; return a function that makes its event, with the proof, which takes time."""
         notes, before = Notes(self._device), self._pending
         everyone, generator = self._everyone, self._generator
         assert everyone is not None, "every rank is in it"
@@ -419,7 +448,6 @@ class PlacedRank:
         taken = self._renew(notes)
         self._without_noting(notes)
         trained = [] if self._placement.train_s is not None else self._share(before)
-        done = None if generator is None else generator.told(outputs, released, ended)
         step = RankStep(
             rank=self._rank,
             spans=notes.spans,
@@ -430,10 +458,10 @@ class PlacedRank:
             loss=loss,
             asleep=asleep,
         )
-        return StepOver(
+        return lambda: StepOver(
             released=released,
             step=step,
-            done=done,
+            done=None if generator is None else generator.told(outputs, released, ended),
             gathered_bytes=4 * len(numbers),
             update_bytes=taken,
             proof=self._proof(),
@@ -560,12 +588,11 @@ def _made_up(workload: WorkloadSpec) -> list[Trajectory]:
     return [Trajectory(number, sample, prompt, output) for number, sample in each]
 
 
-def _trainer(job: RankJob, device: torch.device) -> Trainer:
+def _trainer(job: Job, device: torch.device) -> Trainer:
     from rollout_bench.measure.placed.trainer import PolicyTrainer, TimedTrainer, checkpoint_weights, model_of
 
-    spec, placement = job.job.spec, job.job.spec.placement
-    assert placement is not None, "a placement has its settings"
-    args, folder = spec.engine.args, job.job.model
+    spec, placement = job.spec, placement_of(job.spec)
+    args, folder = spec.engine.args, job.model
     has_weights = args.get("load_format") not in NO_WEIGHTS_NEEDED
     if placement.train_s is not None and has_weights:
         return TimedTrainer(checkpoint_weights(folder, device), placement.train_s / len(placement.training))
@@ -575,49 +602,3 @@ def _trainer(job: RankJob, device: torch.device) -> Trainer:
     if placement.train_s is None:
         return trainer
     return TimedTrainer(trainer.weights(), placement.train_s / len(placement.training))
-
-
-def work(job: RankJob, tell: TellController, orders: IO[bytes]) -> None:
-    """Do `job` until there are no more `orders`."""
-    if job.cores is not None:
-        os.sched_setaffinity(0, job.cores)  # before torch is imported and starts threads
-    PlacedRank(job, tell).steps(orders)
-
-
-def main() -> int:
-    """Read the job from stdin and do it until stdin ends."""
-    die_with_parent(signal.SIGKILL)
-    descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)
-    orders = os.fdopen(os.dup(0), "rb", buffering=0)
-    text = orders.readline()
-    with open(os.devnull) as nothing:  # noqa: PTH123 (no other code may read stdin)
-        os.dup2(nothing.fileno(), 0)
-    if not text:
-        return 1
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-
-    def tell(word: Any) -> None:
-        tell_controller(descriptor, word)
-
-    try:
-        work(RankJob.model_validate_json(text), tell, orders)
-    except ServingFailed as error:
-        print(error.cause, file=sys.stderr)
-        tell(RankFailed(exception=error.cause, category=error.category, fix=error.fix))
-        status = 1
-    except Exception as error:
-        traceback.print_exc()
-        bereft = type(error).__name__ == "PeerLostError"
-        tell(RankFailed(exception=f"{type(error).__name__}: {error}", bereft=bereft))
-        status = 1
-    else:
-        status = 0
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # the shutdown of an engine's interpreter could hang in its threads
-
-
-if __name__ == "__main__":
-    main()
