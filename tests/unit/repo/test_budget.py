@@ -17,7 +17,7 @@ BUDGET = {
     "core": 673,
     "exchange": 297,
     "llmd": 1059,
-    "measure": 7742,
+    "measure": 7576,
     "numbers": 273,
     "plan": 2577,
     "report": 2318,
@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14646,
+    "tests": 14617,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
