@@ -100,7 +100,6 @@ def report_of_launches(
     """
     first = records[0]
     names = [first.key, scope] if part.part is None else [first.key, scope, part.part.point.model_dump_json()]
-    title = f"{name_of(part)} ({part.mode})"
     measured = "launch " + scope if scope != "all" else several(len(records), "launch")
     spans = [
         (datetime.fromisoformat(each.started_at).astimezone(UTC), timedelta(seconds=each.wall_s)) for each in records
@@ -116,7 +115,7 @@ def report_of_launches(
             "uid": str(uuid.uuid5(NAMESPACE, " ".join(names))),
             "eid": str(uuid.uuid5(NAMESPACE, first.key)),
             "time": times,
-            "description": f"{title}, {measured}",
+            "description": f"{name_of(part)} ({part.mode}), {measured}",
         },
         "scenario": scenario_of(first, part.point, _stage(part), mean_lengths(passes)),
         "results": results_of(records, requests),

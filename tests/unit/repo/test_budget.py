@@ -9,13 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 3098,
+    "analysis": 3089,
     "checkpoints": 494,
     "cluster": 618,
     "commands": 572,
     "contracts": 1401,
     "core": 673,
-    "exchange": 297,
+    "exchange": 296,
     "llmd": 1059,
     "measure": 7576,
     "numbers": 273,

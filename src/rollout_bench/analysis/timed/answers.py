@@ -13,7 +13,6 @@ from rollout_bench.analysis.timed.comparison import Stop, estimated, log_ratios
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.spec import (
-    Spec,
     differing,
     number_of,
     said_by_name,
@@ -121,17 +120,12 @@ def lines_over(rows: Sequence[Row]) -> tuple[str, list[Swept]]:
         spec = specs[row.experiment.place]
         value = number_of(spec, name)
         if value is not None:
-            own = row.experiment
-            label = with_setting(row.quant_label, " ".join(_others(spec, others)) or "default")
+            own, settings = row.experiment, set_in(spec)
+            fixed = " ".join(f"{other}={word_of(settings[other])}" for other in others if other in settings)
+            label = with_setting(row.quant_label, fixed or DEFAULT_SETTING)
             found.setdefault((own.mode, own.platform, own.model, own.workload, label), []).append((value, row))
     lines = [Swept(*names, tuple(sorted(there, key=lambda each: each[0]))) for names, there in found.items()]
     return name, [line for line in lines if len({value for value, _ in line.rows}) > 1]
-
-
-def _others(spec: Spec, names: Sequence[str]) -> list[str]:
-    """Return the other settings in words, for settings that differ in more than the number."""
-    settings = set_in(spec)
-    return [f"{name}={word_of(settings[name])}" for name in names if name in settings]
 
 
 def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from rollout_bench.contracts.axes import DEFAULT_SETTING, Table, label_of, names_of, table_of
+from rollout_bench.contracts.axes import DEFAULT_SETTING, label_of, names_of
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Failure, Flag, Launched, Record
 from rollout_bench.contracts.side_files import read_sequences
@@ -263,11 +263,6 @@ class Chosen:
     def place(self) -> str:
         """Unique place: mode and folder."""
         return f"{self.experiment.mode}/{self.experiment.experiment}"
-
-    @property
-    def table(self) -> Table:
-        """Platform, model and workload: the key of a table."""
-        return table_of(self.experiment)
 
 
 def chosen(experiments: Iterable[Selected[Launched]]) -> list[Chosen]:

@@ -202,7 +202,11 @@ def _compared(
         metric=metric,
         comparison=found,
         there=frozenset({r.launch for r in experiment.whole.records} & {r.launch for r in other.whole.records}),
-        spoilt=_spoilt([*sides, *base]),
+        spoilt=frozenset(
+            launch.launch
+            for launch in (*sides, *base)
+            if any(flag.severity == "invalid" and flag.code not in OF_THE_MOMENT for flag in launch.flags)
+        ),
     )
 
 
@@ -214,14 +218,6 @@ def _deciding(
     if not at_a_rate(experiment.point) or fell_behind(launches):
         return metrics[0]
     return next((metric for metric in metrics if not NUMBERS[metric].set_by_load), metrics[0])
-
-
-def _spoilt(launches: Iterable[LaunchMeasures]) -> frozenset[int]:
-    return frozenset(
-        launch.launch
-        for launch in launches
-        if any(flag.severity == "invalid" and flag.code not in OF_THE_MOMENT for flag in launch.flags)
-    )
 
 
 def _first(experiment: TimedExperiment, launches: int) -> TimedExperiment:

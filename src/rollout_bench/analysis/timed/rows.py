@@ -40,7 +40,6 @@ from rollout_bench.contracts.spec import single_times
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.generation import ENERGY
 from rollout_bench.numbers.registry import NUMBERS, MetricName
-from rollout_bench.plan.config import ComparisonSettings
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
 """Reason for no verdict on a throughput that the load determines."""
@@ -154,7 +153,19 @@ def rows_of(collection: Collection) -> list[Row]:
         found = [against_baseline(e, index, collection.baseline) for e in experiments]
         measured = _marked(measured, experiments, found)
     pairs = list(zip(experiments, found, strict=True))
-    metrics = _metrics_of(experiments, measured, collection.comparison)
+    with_energy = {
+        e.mode
+        for e in experiments
+        if any(ENERGY_COMPARED[0] in each.values for each in measured[e.place] if each.valid)
+    }
+    metrics = [  # all experiments of a mode have the same
+        list(
+            dict.fromkeys(
+                (*collection.comparison.metrics_of(e.mode), *(ENERGY_COMPARED if e.mode in with_energy else ()))
+            )
+        )
+        for e in experiments
+    ]
     compared: dict[MetricName, list[Comparison | None]] = {
         metric: _judged(
             [
@@ -180,21 +191,6 @@ def rows_of(collection: Collection) -> list[Row]:
         )
         for number, e in enumerate(experiments)
         for quant_label in [e.quant if shown[e.mode, *names_of(e)] == 1 else f"{e.quant} ({e.key})"]
-    ]
-
-
-def _metrics_of(
-    experiments: Sequence[TimedExperiment], measured: Measured, settings: ComparisonSettings
-) -> list[list[MetricName]]:
-    """Return the compared metrics of each experiment; all of a mode have the same."""
-    known = {
-        e.mode
-        for e in experiments
-        if any(ENERGY_COMPARED[0] in each.values for each in measured[e.place] if each.valid)
-    }
-    return [
-        list(dict.fromkeys((*settings.metrics_of(e.mode), *(ENERGY_COMPARED if e.mode in known else ()))))
-        for e in experiments
     ]
 
 
