@@ -195,8 +195,7 @@ def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
 
 def _told_apart_by(rows: Sequence[Row], baseline: Iterable[str]) -> tuple[str, ...]:
     axes = tuple(axis for axis in AXES if axis in baseline)
-    told = tuple(axis for axis in axes if len({getattr(row.experiment.whole, axis) for row in rows}) > 1)
-    return told or axes
+    return tuple(axis for axis in axes if len({getattr(row.experiment.whole, axis) for row in rows}) > 1) or axes
 
 
 def _side(row: Row, axes: Sequence[str]) -> str:

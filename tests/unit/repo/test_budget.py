@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 7576,
     "numbers": 273,
     "plan": 2577,
-    "report": 2318,
+    "report": 2315,
     "scripts": 465,
     "snakefile": 438,
     "trainers": 751,

@@ -119,9 +119,8 @@ def _rate(row: Row, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
 
 
 def _why_empty(row: Row) -> str:
-    if row.launches:
-        return "no valid launch"
-    return "failed" if row.experiment.failures else "not measured"
+    unmeasured = "failed" if row.experiment.failures else "not measured"
+    return "no valid launch" if row.launches else unmeasured
 
 
 def speedup(findings: Findings) -> Chart:

@@ -270,8 +270,7 @@ def _changes(findings: Findings, platform: str, title: str) -> View:
     report = findings.inside.profiles
     entries: list[Entry[Changes]] = []
     for own, baseline in ((own, baseline) for own, baseline in report.pairs if own.platform == platform):
-        sides = own.phases, baseline.phases
-        steps = {phase: (sides[0][phase], sides[1][phase]) for phase in PHASES if all(phase in side for side in sides)}
+        steps = {phase: (own.phases[phase], baseline.phases[phase]) for phase in own.phases if phase in baseline.phases}
         entries += [Entry({**_texts(findings, own), "part": word}, by) for word, by in _lines_of(steps)]
     columns = [column for phase in PHASES for column in change_columns(phase)]
     if entries:
