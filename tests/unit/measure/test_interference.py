@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,7 @@ from launching import tiny_spec
 from rollout_bench.contracts.record import DeviceUse, EngineFacts, HostUse, Iteration, SequenceRow, WeightBytes
 from rollout_bench.measure.launch.flags import batch_flags
 from rollout_bench.measure.machine.gpus import Devices, used
-from rollout_bench.measure.machine.host import Reading, between, read_host
+from rollout_bench.measure.machine.host import between, read_host
 from rollout_bench.measure.machine.readings import device_flags, host_flags
 
 
@@ -50,9 +49,7 @@ def test_only_a_busy_process_outside_the_launch_is_named() -> None:
         while burning.cpu_times().user < begun + 0.5:  # however much of a core others leave to it
             time.sleep(0.05)
         after = read_host([], stranger), read_host([], helper)
-        assert all(before)
-        assert all(after)
-        outside, inside = (between(a, b) for a, b in zip(before, after, strict=True) if a and b)
+        outside, inside = (between(a, b) for a, b in zip(before, after, strict=True))
     finally:
         process.kill()
         process.join()
@@ -65,33 +62,14 @@ def test_only_a_busy_process_outside_the_launch_is_named() -> None:
     assert flag.code == "cpu_shared"
 
 
-PROC = {
-    "stat": "cpu 0 0 0 0 0 0 0 0 0 0\n" + "".join(f"cpu{i} 100 0 50 800 20 5 5 {{steal}} 0 0\n" for i in range(1024)),
-    "meminfo": "MemTotal: 4096 kB\nMemAvailable: 2048 kB\n",
-    "pressure/memory": "some avg10=0.00 avg60=0.00 avg300=0.00 total={stalled}\nfull avg10=0.00 total=0\n",
-    "vmstat": "pswpin {swapped}\npswpout 0\npswpin_zero 7\n",
-    "loadavg": "1.50 1.00 0.50 1/100 123\n",
-}
-
-
-def reading(folder: Path, **numbers: int) -> Reading:
-    for name, text in PROC.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text.format(**numbers))
-    found = read_host([], set(), folder)
-    assert found is not None
-    return found
-
-
-def test_steal_memory_pressure_and_swap_come_from_the_kernels_counters(tmp_path: Path) -> None:
-    before = reading(tmp_path, steal=10, stalled=0, swapped=0)
-    after = reading(tmp_path, steal=30, stalled=500_000, swapped=1024)
-    seen = between(replace(before, moment=after.moment - 2.0), after)
-    assert seen.steal_share == 1.0  # nothing else has risen
-    assert seen.swap_bytes == 1024 * os.sysconf("SC_PAGE_SIZE")
-    assert seen.memory_available_bytes == 2 << 20
-    assert seen.memory_pressure_share == 0.25
-    assert seen.load_1m == 1.5
+def test_steal_memory_pressure_and_swap_come_from_the_kernels_counters() -> None:
+    now = read_host([], set())
+    before = replace(now, own=0.0, others={}, stalled_s=0.0, swapped_bytes=0)
+    later = {"moment": now.moment + 2.0, "steal": now.steal + 1.0, "total": now.total + 4.0}
+    seen = between(before, replace(before, **later, stalled_s=0.5, swapped_bytes=4 << 20))
+    assert (seen.steal_share, seen.memory_pressure_share, seen.swap_bytes) == (0.25, 0.25, 4 << 20)
+    assert seen.memory_available_bytes
+    assert seen.load_1m is not None
     codes = {(flag.code, flag.severity) for flag in host_flags("cpu", [iteration(host=seen)])}
     assert codes == {("cpu_steal", "invalid"), ("memory_pressure", "invalid"), ("swapping", "warning")}
 

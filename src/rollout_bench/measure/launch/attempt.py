@@ -38,8 +38,8 @@ from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.launch.recorder import StartCollecting, collector, folder_for_traces
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
+from rollout_bench.measure.machine.host import tell_users
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
-from rollout_bench.measure.machine.quiet import tell_users
 from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.measure.placed.together import joined, roles
 from rollout_bench.measure.placed.together import obstacle as impossible

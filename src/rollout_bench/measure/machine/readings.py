@@ -231,7 +231,7 @@ class Surroundings:
         self._devices: Sequence[Devices | Npus] = []  # for each replica; empty on a CPU
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
-        self._after: tuple[Reading | None, list[DeviceReading]] | None = None
+        self._after: tuple[Reading, list[DeviceReading]] | None = None
         self._seen = Seen()
         self._seen_of: list[Seen] = []  # for each pass
 
@@ -273,7 +273,7 @@ class Surroundings:
         ours = helpers | set(members_of(groups) if devices else ())
         ours |= self._mates() if devices and self._mates is not None else set()
         pairs = list(zip(self._devices_before, devices, strict=False))
-        use = between(self._host_before, host) if self._host_before and host else None
+        use = between(self._host_before, host) if self._host_before else None
         return use, [used(before, after, ours) for before, after in pairs]
 
     def why_no_energy(self, iterations: Sequence[Iteration]) -> str | None:
