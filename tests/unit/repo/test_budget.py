@@ -12,12 +12,12 @@ BUDGET = {
     "analysis": 3089,
     "checkpoints": 494,
     "cluster": 618,
-    "commands": 572,
+    "commands": 573,
     "contracts": 1401,
     "core": 673,
     "exchange": 296,
     "llmd": 1059,
-    "measure": 7576,
+    "measure": 7485,
     "numbers": 273,
     "plan": 2577,
     "report": 2315,
@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14617,
+    "tests": 14593,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
