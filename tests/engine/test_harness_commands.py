@@ -19,12 +19,12 @@ from launching import SETTINGS, TINY_MODEL, online_spec
 from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.online import _Load
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
 from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, PromptText, open_own
-from rollout_bench.measure.server.stream import ServingFailed
 
 pytestmark = pytest.mark.engine
 
@@ -110,7 +110,7 @@ def test_a_cached_chat_template_does_not_invalidate_the_launch(
 def test_a_server_killed_in_a_pass_is_the_cause(served: tuple[Opened, Path]) -> None:
     processes = {name: psutil.Process(pid) for pid, name in served[0].processes.items()}
     threading.Timer(0.3, processes["server"].kill).start()
-    with pytest.raises(ServingFailed, match="the server was ended by signal 9") as failed:
+    with pytest.raises(MeasuringFailed, match="the server was ended by signal 9") as failed:
         passed(served, points=[{"requests": 400}])
     assert failed.value.category == ""  # a crash, unless the engine's log has another cause
     processes["worker"].kill()  # a launch's guardian does it

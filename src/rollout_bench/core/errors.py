@@ -59,6 +59,22 @@ class UserError(Exception):
         super().__init__(f"{self.problem}\n  -> {self.remedy}")
 
 
+class MeasuringFailed(Exception):  # noqa: N818 (an outcome)
+    """A launch cannot be measured.
+
+    Args:
+        category: category of the failure.
+        cause: one line, without any key.
+        fix: the remedy.
+    """
+
+    def __init__(self, category: str, cause: str, fix: str) -> None:
+        self.category = category
+        self.cause = printable(" ".join(cause.split()), 1000)
+        self.fix = fix
+        super().__init__(self.cause)
+
+
 def near_miss(word: str, known: Iterable[str]) -> str | None:
     """Return the known word closest to `word`, or None if none is similar."""
     matches = difflib.get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)

@@ -9,10 +9,10 @@ import pytest
 
 from rollout_bench.contracts.cycles import CycleSpec, WeightProof, Weights
 from rollout_bench.contracts.record import Iteration
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine import cycle
 from rollout_bench.measure.engine.cycle import Transitions
 from rollout_bench.measure.engine.vllm import Generated
-from rollout_bench.measure.server.stream import ServingFailed
 
 PAUSE_S = 0.02
 
@@ -159,6 +159,6 @@ def test_parts_follow_verls_order_and_nothing_else_is_timed(
 
 def test_requests_that_never_end_are_a_failure_in_two_lines(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cycle, "DRAIN_S", 0.05)
-    with pytest.raises(ServingFailed, match=r"still under way 0\.05 s after") as caught:
+    with pytest.raises(MeasuringFailed, match=r"still under way 0\.05 s after") as caught:
         gone_through(RecordedEngine(unfinished=10**6), sleep="none")
     assert caught.value.category == "not_drained"

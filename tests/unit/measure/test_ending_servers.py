@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import session
 from rollout_bench.measure.server.session import Opened
-from rollout_bench.measure.server.stream import ServingFailed
 
 
 class Ending:
@@ -21,7 +21,7 @@ class Ending:
     def check(self) -> None:
         self._looks += 1
         if self._looks == self._gone_at:
-            raise ServingFailed("", "the server was ended by signal 9", "")
+            raise MeasuringFailed("", "the server was ended by signal 9", "")
 
 
 def cause_of(server: Ending | None) -> str:
@@ -29,8 +29,8 @@ def cause_of(server: Ending | None) -> str:
     nothing = cast("Any", None)
     target = cast("Any", SimpleNamespace(url="http://here/v1"))
     opened = Opened(target, nothing, nothing, nothing, {}, 1, 100, server=cast("Any", server))
-    with pytest.raises(ServingFailed) as error, opened.between_passes():
-        raise ServingFailed("all_requests_failed", "all 8 requests failed", "")
+    with pytest.raises(MeasuringFailed) as error, opened.between_passes():
+        raise MeasuringFailed("all_requests_failed", "all 8 requests failed", "")
     return str(error.value)
 
 

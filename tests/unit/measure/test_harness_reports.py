@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.server import commands, guidellm, vllm_command
-from rollout_bench.measure.server.stream import ServingFailed, Target
+from rollout_bench.measure.server.stream import Target
 from rollout_bench.workloads.requests import Request
 
 TARGET = Target("http://127.0.0.1:1/v1", "stub", {"Authorization": "Bearer sk-hidden-key"}, True, {})
@@ -118,7 +119,7 @@ def test_our_definitions_give_the_numbers_of_vllms_report():
 
 
 def test_a_report_of_other_requests_is_none():
-    with pytest.raises(ServingFailed, match="vllm bench serve reports 4 of 5 requests"):
+    with pytest.raises(MeasuringFailed, match="vllm bench serve reports 4 of 5 requests"):
         vllm_command.read_report(VLLM, load(5), TARGET, 0.0)
 
 

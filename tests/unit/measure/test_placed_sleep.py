@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.placed.sleep import EngineSleep
-from rollout_bench.measure.server.stream import ServingFailed
 
 VLLM_SAYS = "CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:119"
 """As vLLM's allocator raises it, in a RuntimeError."""
@@ -31,10 +31,10 @@ class RecordedLLM:
 @pytest.mark.parametrize("error", [RuntimeError(VLLM_SAYS), torch.OutOfMemoryError("CUDA out of memory. Tried to")])
 def test_an_engine_without_room_to_wake_fails_by_name(error: Exception):
     sleep = EngineSleep(RecordedLLM(error), 1, torch.device("cpu"))
-    with pytest.raises(ServingFailed) as failed:
+    with pytest.raises(MeasuringFailed) as failed:
         sleep.wake_kv_cache()
     assert failed.value.category == "waking_out_of_memory"
     assert "no room for the KV cache" in failed.value.cause
     assert "lower gpu_memory_utilization" in failed.value.fix
-    with pytest.raises(ServingFailed, match="no room for the weights"):
+    with pytest.raises(MeasuringFailed, match="no room for the weights"):
         sleep.wake_weights()

@@ -10,11 +10,11 @@ from launching import tiny_spec
 from rollout_bench.contracts.placed_steps import PlacementSpec, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.protocol import IterationDone, StepOver
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.measure.placed.shares import share
 from rollout_bench.measure.placed.together import MEETING, obstacle, surroundings, together
-from rollout_bench.measure.server.stream import ServingFailed
 
 
 @pytest.mark.parametrize(("count", "parts"), [(8, 2), (7, 3), (2, 4), (0, 2), (64, 5)])
@@ -156,7 +156,7 @@ def test_an_engines_tokens_count_once_until_its_last_rank_ends():
 
 def test_an_engine_whose_ranks_generate_different_sequences_is_no_measurement():
     spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
-    with pytest.raises(ServingFailed) as refused:
+    with pytest.raises(MeasuringFailed) as refused:
         together(told_by_all("a", "a", "b", "c"), spec)
     assert refused.value.category == "ranks_disagree"
     assert refused.value.cause.startswith("iteration 4: ranks 2 to 3 are one engine")

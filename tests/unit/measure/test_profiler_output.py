@@ -11,9 +11,9 @@ import pytest
 from launching import tiny_spec
 
 from rollout_bench.contracts.spec import ProfileSettings
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.profile import Traces, check_whole
 from rollout_bench.measure.launch.recorder import folder_for_traces
-from rollout_bench.measure.server.stream import ServingFailed
 
 STEP = {"ph": "X", "name": "execute_context_0(0)_generation_8(8)", "ts": 1.0, "dur": 2.0, "pid": 1, "tid": 1}
 
@@ -38,7 +38,7 @@ def test_a_damaged_trace_fails_with_cause_and_fix(tmp_path: Path, damage: Callab
     path = trace(tmp_path / "rank0.1.pt.trace.json.gz")
     check_whole(path)
     damage(path)
-    with pytest.raises(ServingFailed) as raised:
+    with pytest.raises(MeasuringFailed) as raised:
         check_whole(path)
     assert raised.value.category == category
     assert path.name in raised.value.cause

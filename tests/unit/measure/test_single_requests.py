@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import pytest
 from hostile_server import BOMB, DEEP, hostile_server
 
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.session import Connection, _took_token_ids, check_answer, identity, reaching
-from rollout_bench.measure.server.stream import ServingFailed, Target
+from rollout_bench.measure.server.stream import Target
 
 KEY = "sk-Never/to-be-seen-0815"
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -92,7 +93,7 @@ def test_a_redirect_is_not_followed_and_its_host_is_named(path: str):
         status, text = Connection(target).ask("GET", path)
         assert (status, text) == (307, "it redirects to 127.0.0.1, and redirects are not followed")
         assert Connection(target).metrics() == ""
-        with pytest.raises(ServingFailed) as raised:
+        with pytest.raises(MeasuringFailed) as raised:
             check_answer(*Connection(target).complete([1], {}), target)
         assert raised.value.cause == f"the server answers 307: {text}"
         assert "set url to its address" in raised.value.fix
@@ -128,14 +129,14 @@ def test_a_servers_self_description_is_made_safe_to_keep():
 def test_a_key_is_struck_out_before_an_error_is_cut(pad: int):
     message = json.dumps({"error": "x" * pad + f" {KEY} {KEY.lower()}"}).replace("/", "\\/")
     target = Target("http://x/v1", "stub", {"Authorization": f"Bearer {KEY}"}, True, {})
-    with pytest.raises(ServingFailed) as raised:
+    with pytest.raises(MeasuringFailed) as raised:
         check_answer(500, message, target)
     assert "sk-" not in raised.value.cause.lower()
 
 
 def test_an_error_of_the_protocol_does_not_quote_the_key():
     no_http = f"no HTTP {KEY} \x1b[31m\r\n\r\n".encode()
-    with answering(no_http) as connection, pytest.raises(ServingFailed) as raised, reaching("http://x/v1"):
+    with answering(no_http) as connection, pytest.raises(MeasuringFailed) as raised, reaching("http://x/v1"):
         connection.ask("GET", "/version")
     assert "BadStatusLine no HTTP *** \\x1b[31m" in raised.value.cause
 

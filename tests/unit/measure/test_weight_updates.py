@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.weight_updates import InProcess, Reload
-from rollout_bench.measure.server.stream import ServingFailed
 
 SHAPE = SyntheticModel(preset="qwen3-tiny", shape={"num_hidden_layers": 1}).resolve()
 
@@ -58,7 +58,7 @@ def test_a_reload_alternates_between_two_checkpoints(tmp_path: Path):
 
 
 def failure_of(updates: Any, what: str, *arguments: Any) -> tuple[str, str, str]:
-    with pytest.raises(ServingFailed) as caught:
+    with pytest.raises(MeasuringFailed) as caught:
         getattr(updates, what)(*arguments)
     assert "\n" not in caught.value.cause + caught.value.fix
     return caught.value.category, caught.value.cause, caught.value.fix

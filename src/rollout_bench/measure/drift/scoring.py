@@ -13,6 +13,7 @@ from typing import Any
 from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.store import read_drift, scores_path
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
     IterationEnds,
@@ -23,7 +24,6 @@ from rollout_bench.measure.launch.protocol import (
     Wait,
 )
 from rollout_bench.measure.probes.census import end_of_text
-from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.workloads.requests import Source
 
 LOGPROBS_MODE = "raw_logprobs"
@@ -45,7 +45,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
-        ServingFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
+        MeasuringFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
     """
     settings = job.spec.drift
     assert settings is not None, "the spec is of drift mode"
@@ -121,7 +121,7 @@ class Scorer:
             ignore_eos: whether sequences continue after the end of text, as in the workload.
 
         Raises:
-            ServingFailed: if there is no room for a token, or the engine's answer is incomplete.
+            MeasuringFailed: if there is no room for a token, or the engine's answer is incomplete.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -129,7 +129,7 @@ class Scorer:
         longest, room = max(map(len, prompts)), int(self._config.max_model_len) - 1
         if longest >= room:
             cause = f"a prompt of {longest} tokens leaves no room to sample any: max_model_len is {room + 1}"
-            raise ServingFailed("no_room", cause, f"raise max_model_len to {longest + tokens + 1}, or leave it out")
+            raise MeasuringFailed("no_room", cause, f"raise max_model_len to {longest + tokens + 1}, or leave it out")
         requests = [
             (
                 prompt,
@@ -169,7 +169,7 @@ class Scorer:
         allows. It does not use the prefix cache for such requests. One token is generated and discarded.
 
         Raises:
-            ServingFailed: if the engine's answer is incomplete.
+            MeasuringFailed: if the engine's answer is incomplete.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -230,20 +230,20 @@ def read_choices(said: Sequence[Mapping[int, Any] | None], token_ids: Sequence[i
         token_ids: the tokens, one for each mapping.
 
     Raises:
-        ServingFailed: if an entry is missing or a value is not finite.
+        MeasuringFailed: if an entry is missing or a value is not finite.
     """
     fix = "report it with the log; leave drift out of modes meanwhile"
     if len(said) != len(token_ids):
-        raise ServingFailed("not_scored", f"the engine scored {len(said)} of {len(token_ids)} tokens", fix)
+        raise MeasuringFailed("not_scored", f"the engine scored {len(said)} of {len(token_ids)} tokens", fix)
     logprobs, first = [], []
     for choices, token in zip(said, token_ids, strict=True):
         own = None if choices is None else choices.get(token)
         likeliest = next((other for other, choice in (choices or {}).items() if choice.rank == 1), None)
         if own is None or likeliest is None:
-            raise ServingFailed("not_scored", "the engine does not say how likely it finds each token", fix)
+            raise MeasuringFailed("not_scored", "the engine does not say how likely it finds each token", fix)
         if not math.isfinite(own.logprob):
             cause = f"the engine gives a token the log probability {own.logprob}"
-            raise ServingFailed("not_finite", cause, "look at the weights: this model does not compute numbers")
+            raise MeasuringFailed("not_finite", cause, "look at the weights: this model does not compute numbers")
         logprobs.append(float(own.logprob))
         first.append(int(likeliest))
     return logprobs, first

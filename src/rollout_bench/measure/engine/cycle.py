@@ -20,13 +20,13 @@ from rollout_bench.contracts.cycles import (
     WeightUpdate,
 )
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, Tell, Wait
 from rollout_bench.measure.machine.host import held_with_children
-from rollout_bench.measure.server.stream import ServingFailed
 
 EXTENSION = "rollout_bench.measure.probes.trainer_stand_in.TrainerStandIn"
 
@@ -73,16 +73,16 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def check_engine(llm: Any, spec: Spec) -> None:
-    """Raise `ServingFailed` if this vLLM or its loaded weights do not support a cycle."""
+    """Raise `MeasuringFailed` if this vLLM or its loaded weights do not support a cycle."""
     lacking = [name for name in ("sleep", "wake_up", "collective_rpc", "reset_prefix_cache") if not hasattr(llm, name)]
     if lacking:
-        raise ServingFailed(
+        raise MeasuringFailed(
             "engine_lacks_cycle",
             f"{spec.engine.name} {spec.engine.version} has no LLM.{lacking[0]}, which mode cycle needs",
             "measure mode cycle with a newer version of vLLM",
         )
     if spec.engine.args.get("load_format") == "dummy":
-        raise ServingFailed(
+        raise MeasuringFailed(
             "not_updatable",
             "the engine was started with load_format: dummy, so nobody has the weights that it began with",
             "leave load_format out in mode cycle",
@@ -166,7 +166,7 @@ class Transitions:
         deadline = time.monotonic() + DRAIN_S
         while self._llm.llm_engine.has_unfinished_requests():
             if time.monotonic() > deadline:
-                raise ServingFailed(
+                raise MeasuringFailed(
                     "not_drained",
                     f"requests were still under way {DRAIN_S:g} s after the last answer was back",
                     "read the end of the log; measure again, and report it to vLLM if it comes again",

@@ -12,6 +12,7 @@ from functools import partial
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint
 from rollout_bench.contracts.record import Flag, Iteration, SequenceRow, ServerUse
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.flags import engine_flags, prefix_cache_flags, token_flags
@@ -28,7 +29,7 @@ from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server import server_metrics
 from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, Source, moved, sent_of
 
 
@@ -97,7 +98,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
     Raises:
-        ServingFailed: if the server is missing or ended, or every request of a pass failed.
+        MeasuringFailed: if the server is missing or ended, or every request of a pass failed.
     """
     spec, load = job.spec, job.spec.load
     assert load is not None, "an online spec has a load"
@@ -227,9 +228,9 @@ def _warnings(flags: Sequence[Flag]) -> list[Flag]:
 
 
 def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
-    """Raise `ServingFailed` with the most frequent error if every request failed."""
+    """Raise `MeasuringFailed` with the most frequent error if every request failed."""
     if not rows:
-        raise ServingFailed("load_generator", "no request was sent in the time of a pass", "set a longer duration_s")
+        raise MeasuringFailed("load_generator", "no request was sent in the time of a pass", "set a longer duration_s")
     if not all(row.failed for row in rows):
         return
     said = [row.error or "" for row in rows]
@@ -238,6 +239,6 @@ def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
     if status in (401, 403, 404):
         check_answer(status, often, target)
     cause = f"all {len(rows)} requests failed, {said.count(often)} of them with: {often}"
-    raise ServingFailed(
+    raise MeasuringFailed(
         "all_requests_failed", cause, "try one request by hand; lower the load if the server refuses it"
     )

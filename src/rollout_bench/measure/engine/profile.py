@@ -15,6 +15,7 @@ from typing import Any
 
 from rollout_bench.contracts.inside import Phase, Step, TraceFile
 from rollout_bench.contracts.record import SequenceRow
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.engine.steps import Following, Stepping, Windows
 from rollout_bench.measure.engine.vllm import loaded, source_of
@@ -33,7 +34,6 @@ from rollout_bench.measure.launch.protocol import (
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, open_own
-from rollout_bench.measure.server.stream import ServingFailed
 from rollout_bench.workloads.requests import Request, Source
 
 STEP = re.compile(rb"execute_(context|new)_\d+")
@@ -81,11 +81,11 @@ class Traces:
         """Move the profiler's new traces into the folder, with plain names.
 
         Raises:
-            ServingFailed: if there is no trace, or a trace is torn or empty.
+            MeasuringFailed: if there is no trace, or a trace is torn or empty.
         """
         found = [path for path in sorted(self.written.iterdir()) if ENDING in path.name or path.name.endswith(ASCEND)]
         if not found:
-            raise ServingFailed(
+            raise MeasuringFailed(
                 "no_trace",
                 f"the profiler was stopped and wrote no trace of {phase}",
                 "look for 'profiler' in the log; free some space, and check that this torch was built with kineto",
@@ -120,7 +120,7 @@ TRACED: tuple[Phase, ...] = ("prefill", "decode")
 
 
 def check_whole(path: Path) -> None:
-    """Raise `ServingFailed` if the trace at `path` is torn or contains no step of the engine."""
+    """Raise `MeasuringFailed` if the trace at `path` is torn or contains no step of the engine."""
     steps, end = 0, b""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -128,11 +128,11 @@ def check_whole(path: Path) -> None:
                 steps += len(STEP.findall(content))
                 end = (end + content)[-64:]
     except (OSError, EOFError, zlib.error) as error:
-        raise ServingFailed("torn_trace", f"the trace {path.name} is torn: {error}", _SMALLER) from None
+        raise MeasuringFailed("torn_trace", f"the trace {path.name} is torn: {error}", _SMALLER) from None
     if not end.rstrip().endswith(b"}"):
-        raise ServingFailed("torn_trace", f"the trace {path.name} is torn: it ends in the middle", _SMALLER)
+        raise MeasuringFailed("torn_trace", f"the trace {path.name} is torn: it ends in the middle", _SMALLER)
     if not steps:
-        raise ServingFailed("empty_trace", f"the trace {path.name} holds no step of the engine", _SMALLER)
+        raise MeasuringFailed("empty_trace", f"the trace {path.name} holds no step of the engine", _SMALLER)
 
 
 _SMALLER = "free some space in the results folder; with fewer profile.steps a trace is smaller"
@@ -142,7 +142,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job` through the engine itself, or through its server if the spec has a load.
 
     Raises:
-        ServingFailed: if the server is missing or ended, or a trace is missing.
+        MeasuringFailed: if the server is missing or ended, or a trace is missing.
     """
     (_measure_engine if job.spec.load is None else _measure_server)(job, tell, wait)
 
@@ -151,7 +151,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each window of steps.
 
     Raises:
-        ServingFailed: if a trace is missing.
+        MeasuringFailed: if a trace is missing.
     """
     spec, settings = job.spec, job.spec.profile
     assert settings is not None, "a profile's spec says what is traced"
@@ -179,7 +179,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
             tell(IterationEnds())
             if not steps:
                 cause = f"the workload has no {phase} steps to trace"
-                raise ServingFailed("no_steps", cause, "ask for more output_tokens")
+                raise MeasuringFailed("no_steps", cause, "ask for more output_tokens")
             tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
     traces.close()
 
@@ -188,7 +188,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each pass.
 
     Raises:
-        ServingFailed: if the server is missing or ended, or a trace is missing.
+        MeasuringFailed: if the server is missing or ended, or a trace is missing.
     """
     spec, load, settings = job.spec, job.spec.load, job.spec.profile
     assert load is not None, "a profile through a server has a load"
@@ -273,7 +273,7 @@ class _Passes:
             status, said = self._opened.connection.ask("POST", path, content, answer_s=self._job.timeout_s)
         if status != 200:
             cause = f"the server answers {status} to {path}: {self._opened.target.quoted(said, 200)}"
-            raise ServingFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
+            raise MeasuringFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
 
     def _send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:
         assert self._job.spec.load is not None, "a profile through a server has a load"
@@ -295,7 +295,7 @@ class _Passes:
         if failed:
             cause = f"{len(failed)} of {len(rows)} requests failed, the first with: {failed[0]}"
             with self._opened.between_passes():  # as in online mode
-                raise ServingFailed("all_requests_failed", cause, "read the end of the log for what the server said")
+                raise MeasuringFailed("all_requests_failed", cause, "read the end of the log for what the server said")
         return done, rows
 
 

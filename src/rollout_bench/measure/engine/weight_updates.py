@@ -11,8 +11,7 @@ from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.cycles import UpdateMethod, Weights
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.errors import UserError
-from rollout_bench.measure.server.stream import ServingFailed
+from rollout_bench.core.errors import MeasuringFailed, UserError
 
 REFUSALS = re.compile(
     r"NotImplementedError|\bnot (?:yet )?support|\bunsupported\b|can ?not be (?:reloaded|updated)|Model reloading with",
@@ -35,7 +34,7 @@ class WeightUpdates(Protocol):
         """Make both sets of weights; not timed.
 
         Raises:
-            ServingFailed: if they cannot be made.
+            MeasuringFailed: if they cannot be made.
         """
 
     def stage(self, weights: Weights) -> None:
@@ -45,7 +44,7 @@ class WeightUpdates(Protocol):
         """Give the engine these weights; return the known fields of `WeightUpdate`, without load_s.
 
         Raises:
-            ServingFailed: if vLLM cannot update this format.
+            MeasuringFailed: if vLLM cannot update this format.
         """
 
 
@@ -67,7 +66,7 @@ class Reload:
         """Build the second checkpoint, with the shape and format of the first and different weights."""
         shape = self._spec.model.synthetic
         if shape is None:
-            raise ServingFailed(
+            raise MeasuringFailed(
                 "no_second_checkpoint",
                 f"model {self._spec.model.name} has named weights, and update: reload needs a second checkpoint",
                 "take update: in_process",
@@ -77,7 +76,7 @@ class Reload:
                 ResolvedShape(**shape).other_weights(), self._spec.quant.weights_format, Path(self._folders["second"])
             )
         except UserError as error:
-            raise ServingFailed("no_second_checkpoint", error.problem, error.remedy) from error
+            raise MeasuringFailed("no_second_checkpoint", error.problem, error.remedy) from error
 
     def stage(self, weights: Weights) -> None:
         """Do nothing: the checkpoints are on disk."""
@@ -105,7 +104,7 @@ class InProcess:
         """Make the trainer's tensors on each rank."""
         spec = self._spec
         if spec.model.synthetic is None and spec.quant.weights_format != "bf16":
-            raise ServingFailed(
+            raise MeasuringFailed(
                 "not_updatable",
                 f"model {spec.model.name} has named weights of format {spec.quant.weights_format}, and nobody has the "
                 "bf16 weights that they were made from",
@@ -133,14 +132,14 @@ METHODS: Mapping[UpdateMethod, type[Reload] | type[InProcess]] = {
 
 
 def _told_refusals(llm: Any, spec: Spec, method: str, arguments: dict[str, Any]) -> list[Any]:
-    """Return the result of each rank; raise `ServingFailed` if vLLM cannot update this format."""
+    """Return the result of each rank; raise `MeasuringFailed` if vLLM cannot update this format."""
     try:
         answers: list[Any] = llm.collective_rpc(method, kwargs=arguments)
     except Exception as error:  # from the worker through vLLM, of any type
         said = f"{type(error).__name__}: {error}"
         if not REFUSALS.search(said) or DEVICE_ERROR in said:
             raise
-        raise ServingFailed(
+        raise MeasuringFailed(
             "not_updatable",
             f"vLLM can't update the weights of {spec.quant.name} (format {spec.quant.weights_format}): {said}",
             "measure another quantization in mode cycle, or another version of vLLM; a rollout engine can't be trained "

@@ -11,9 +11,9 @@ from typing import IO
 
 from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.contracts.spec import replicas
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
-from rollout_bench.measure.server.stream import ServingFailed
 
 
 def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
@@ -47,7 +47,7 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:
         work(Job.model_validate_json(text), descriptor, orders)
-    except ServingFailed as error:
+    except MeasuringFailed as error:
         print(error.cause, file=sys.stderr)
         send(descriptor, Failed(exception=error.cause, category=error.category, fix=error.fix))
         status = 1

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.failures import CRASH_FIX
 from rollout_bench.measure.launch.protocol import PEER_LOST
 from rollout_bench.measure.placed.shares import buckets
-from rollout_bench.measure.server.stream import ServingFailed
 
 LOCALHOST = "127.0.0.1"
 """Address of all ranks."""
 
 
-class PeerLostError(ServingFailed):
+class PeerLostError(MeasuringFailed):
     """A collective failed because another rank is gone or has failed.
 
     Args:

@@ -341,7 +341,7 @@ class PlacedRank:
         tell: sends events about the start.
 
     Raises:
-        ServingFailed: if the trainer's stand-in cannot load the checkpoint.
+        MeasuringFailed: if the trainer's stand-in cannot load the checkpoint.
     """
 
     def __init__(self, job: Job, tell: Tell) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rollout_bench.measure.server.stream import ServingFailed
+from rollout_bench.core.errors import MeasuringFailed
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class EngineSleep:
         """Let the engine allocate memory for its weights, which an update then fills.
 
         Raises:
-            ServingFailed: if the device has too little free memory.
+            MeasuringFailed: if the device has too little free memory.
         """
         self._wake("weights")
 
@@ -63,7 +63,7 @@ class EngineSleep:
         """Let the engine allocate its KV cache, so that it can generate again.
 
         Raises:
-            ServingFailed: if the device has too little free memory.
+            MeasuringFailed: if the device has too little free memory.
         """
         self._wake("kv_cache")
 
@@ -78,7 +78,7 @@ class EngineSleep:
             if "out of memory" not in str(error).lower():
                 raise
             what = "the KV cache" if tag == "kv_cache" else "the weights"
-            raise ServingFailed(
+            raise MeasuringFailed(
                 "waking_out_of_memory",
                 f"the engine can't wake: beside what the trainer keeps on the device there is no room for {what}",
                 "lower gpu_memory_utilization; docs/whole-step.md says how much a trainer keeps",

@@ -14,10 +14,10 @@ from rollout_bench.contracts.placed_steps import PlacedStep, PlacementSpec, Rank
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.record import Environment, WeightBytes
 from rollout_bench.contracts.spec import Platform, Spec, placed_engines, tensor_parallel_size
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.protocol import Event, IterationDone, RankReady, Ready, StepOver
 from rollout_bench.measure.launch.replicas import done_together, ready_together
 from rollout_bench.measure.machine import inventory
-from rollout_bench.measure.server.stream import ServingFailed
 
 MEETING = "ROLLOUT_BENCH_MEETING"
 """Variable with the file at which the ranks of an engine meet; its name is unique on the machine."""
@@ -93,7 +93,7 @@ def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str],
         visible = os.environ.get(variable)
         there = [str(rank) for rank in range(devices)] if visible is None else visible.split(",")
         if len(there) < devices or not all(there):
-            raise ServingFailed(
+            raise MeasuringFailed(
                 "too_few_devices",
                 f"{variable} is {visible!r}, and a placement needs {devices} devices",
                 f"let the launch see {devices} devices, or lower placement.devices",
@@ -154,7 +154,7 @@ def together(over: Sequence[StepOver], spec: Spec) -> IterationDone:
         spec: the spec of the launch.
 
     Raises:
-        ServingFailed: if ranks of one engine generated different sequences.
+        MeasuringFailed: if ranks of one engine generated different sequences.
     """
     release = min(one.released for one in over)
     passes = [engine_pass([over[rank] for rank in shards], release) for shards in placed_engines(spec)]
@@ -180,13 +180,13 @@ def engine_pass(shards: Sequence[StepOver], release: float) -> IterationDone:
         release: time at which the first rank of the launch was released, on the monotonic clock, in seconds.
 
     Raises:
-        ServingFailed: if its ranks generated different sequences, so that one must be wrong.
+        MeasuringFailed: if its ranks generated different sequences, so that one must be wrong.
     """
     told = [one.done for one in shards if one.done is not None]
     first, *others = told
     generated = [(row.prompt, row.sample, row.digest) for row in first.sequences]
     if any(generated != [(row.prompt, row.sample, row.digest) for row in other.sequences] for other in others):
-        raise ServingFailed(
+        raise MeasuringFailed(
             "ranks_disagree",
             f"iteration {first.iteration.index}: ranks {shards[0].step.rank} to {shards[-1].step.rank} are one engine, "
             "and generated different sequences",

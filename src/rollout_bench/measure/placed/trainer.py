@@ -24,8 +24,8 @@ from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 
 from rollout_bench.contracts.spec import is_local
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.placed.shares import Trajectory, advantage
-from rollout_bench.measure.server.stream import ServingFailed
 
 LEARNING_RATE = 1e-4
 """Learning rate of AdamW, about the size of a weight's change in a step.
@@ -183,7 +183,7 @@ def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device:
         device: device of the model.
 
     Raises:
-        ServingFailed: if tensor names or shapes of checkpoint and transformers model differ.
+        MeasuringFailed: if tensor names or shapes of checkpoint and transformers model differ.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -199,7 +199,7 @@ def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device:
 
 
 def fill(model: Any, folder: str) -> None:
-    """Load the weights of the checkpoint in `folder` into `model`; raise `ServingFailed` if they do not fit."""
+    """Load the weights of the checkpoint in `folder` into `model`; raise `MeasuringFailed` if they do not fit."""
     own = dict(model.named_parameters())
     tied = set(model.state_dict()) - set(own)
     missing = dict(own)
@@ -215,13 +215,13 @@ def fill(model: Any, folder: str) -> None:
         raise _unlike(folder, f"has no tensor {next(iter(missing))}")
 
 
-def _unlike(folder: str, what: str) -> ServingFailed:
+def _unlike(folder: str, what: str) -> MeasuringFailed:
     cause = f"the trainer's stand-in can't take the checkpoint {folder}: {what}"
-    return ServingFailed("not_trainable", cause, "place a bf16 checkpoint, or set placement.train_s")
+    return MeasuringFailed("not_trainable", cause, "place a bf16 checkpoint, or set placement.train_s")
 
 
 def checkpoint_weights(folder: str, device: torch.device) -> list[tuple[str, torch.Tensor]]:
-    """Return all tensors of a checkpoint, on `device`; raise `ServingFailed` if it has none."""
+    """Return all tensors of a checkpoint, on `device`; raise `MeasuringFailed` if it has none."""
     found = [(name, tensor.to(device)) for name, tensor in _tensors(_files(folder))]
     if not found:
         raise _unlike(folder, "has no *.safetensors")

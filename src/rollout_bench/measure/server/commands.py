@@ -21,8 +21,9 @@ import psutil
 
 from rollout_bench.contracts.load import Burstiness
 from rollout_bench.contracts.record import ClientUse
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
-from rollout_bench.measure.server.stream import LoadPass, ServingFailed, Target
+from rollout_bench.measure.server.stream import LoadPass, Target
 from rollout_bench.workloads.requests import Request
 
 LOOK_S = 0.1
@@ -84,7 +85,7 @@ class Harness(Protocol):
         """Return the pass from the command's report, without the cost of sending.
 
         Raises:
-            ServingFailed: if the report does not match the requests, or the wall clock, which was `offset_s` ahead of
+            MeasuringFailed: if the report does not match the requests, or the wall clock, which was `offset_s` ahead of
                 the monotonic clock before the pass, was set.
         """
 
@@ -100,7 +101,7 @@ def prepare(harness: Harness, load: Load, sent: Sequence[tuple[int, int]], targe
     """
 
     def run() -> LoadPass:
-        """Run the command; raise `ServingFailed` if it failed."""
+        """Run the command; raise `MeasuringFailed` if it failed."""
         offset_s = time.time() - time.monotonic()
         with tempfile.TemporaryDirectory(prefix="harness-") as name:
             folder = Path(name)
@@ -127,10 +128,10 @@ def wrong_counts(prompt_tokens: int, output_tokens: int, request: Request) -> st
     )
 
 
-def missing(harness: str, reported: str, wanted: int) -> ServingFailed:
+def missing(harness: str, reported: str, wanted: int) -> MeasuringFailed:
     """Return the failure of a command that reported fewer requests than it received."""
     cause = f"{harness} reports {reported} of {wanted} requests"
-    return ServingFailed("load_generator", cause, f"{LOOK}, or set harness: rollout-bench")
+    return MeasuringFailed("load_generator", cause, f"{LOOK}, or set harness: rollout-bench")
 
 
 def environment_of(prefix: str, key: str, target: Target) -> dict[str, str]:
@@ -155,7 +156,7 @@ def run_command(line: Sequence[str], folder: Path, environment: dict[str, str], 
         harness: its name in messages.
 
     Raises:
-        ServingFailed: if the command failed.
+        MeasuringFailed: if the command failed.
     """
     process = subprocess.Popen(
         line,
@@ -177,7 +178,7 @@ def run_command(line: Sequence[str], folder: Path, environment: dict[str, str], 
     status = process.returncode
     if status != 0 or not (folder / REPORT).exists():
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise ServingFailed(
+        raise MeasuringFailed(
             "load_generator", f"{harness} {how} and without a report", f"{LOOK}, or set harness: rollout-bench"
         )
     return used

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.record import ClientUse
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import commands
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, ServingFailed, Target
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
 
 NAME = "guidellm"
@@ -89,7 +90,7 @@ def read_report(report: dict[str, Any], load: commands.Load, target: Target, off
     """Return the pass from the report. Its times are from the wall clock."""
     if abs(time.time() - time.monotonic() - offset_s) > 1e-3:
         cause = "the wall clock was set during the pass, which guidellm's times depend on"
-        raise ServingFailed("load_generator", cause, "run again, or set harness: rollout-bench")
+        raise MeasuringFailed("load_generator", cause, "run again, or set harness: rollout-bench")
     kinds = report["benchmarks"][0]["requests"]
     stats = [stat["info"] | stat for kind in ("successful", "errored", "incomplete") for stat in kinds[kind]]
     stats.sort(key=lambda stat: float(stat["settings"]["trace_duration"]))

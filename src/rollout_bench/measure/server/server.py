@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
-from rollout_bench.measure.server.stream import ServingFailed
 
 MODULE = "vllm.entrypoints.openai.api_server"
 NAME = "rollout-bench"
@@ -97,7 +97,7 @@ class Server:
         vLLM binds first and listens once the engine is loaded.
 
         Raises:
-            ServingFailed: if the server ends.
+            MeasuringFailed: if the server ends.
         """
         while True:
             self.check()
@@ -108,11 +108,11 @@ class Server:
             time.sleep(POLL_S)
 
     def check(self) -> None:
-        """Raise `ServingFailed` if the server has ended."""
+        """Raise `MeasuringFailed` if the server has ended."""
         status = self._process.poll()
         if status is not None:
             how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise ServingFailed("", f"the server {how}", "")  # the end of the log has the reason
+            raise MeasuringFailed("", f"the server {how}", "")  # the end of the log has the reason
 
     def processes(self) -> dict[int, str]:
         """Return pids of the server and its engine -> their names."""

@@ -21,13 +21,13 @@ from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.probes.census import engine_facts
 from rollout_bench.measure.server.server import NAME, Server
 from rollout_bench.measure.server.server_metrics import cache_labels, median_s
 from rollout_bench.measure.server.stream import (
     ERROR_BYTES,
     TOKEN_IDS,
-    ServingFailed,
     Target,
     elsewhere,
     encoding_of,
@@ -206,45 +206,45 @@ def _read(answer: http.client.HTTPResponse) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Convert connection errors for `url` into `ServingFailed`."""
+    """Convert connection errors for `url` into `MeasuringFailed`."""
     try:
         yield
     except ssl.SSLError as error:
         cause = f"{url}: its certificate is not accepted: {error.reason or error}"
-        raise ServingFailed("tls", cause, "mend the certificate, or set verify_tls: false") from None
+        raise MeasuringFailed("tls", cause, "mend the certificate, or set verify_tls: false") from None
     except socket.gaierror as error:
-        raise ServingFailed("unreachable", f"{url}: no such host: {error.strerror}", HOW_TO_REACH) from None
+        raise MeasuringFailed("unreachable", f"{url}: no such host: {error.strerror}", HOW_TO_REACH) from None
     except ConnectionRefusedError:
-        raise ServingFailed("refused", f"{url}: connection refused: nothing listens there", HOW_TO_REACH) from None
+        raise MeasuringFailed("refused", f"{url}: connection refused: nothing listens there", HOW_TO_REACH) from None
     except TimeoutError:
-        raise ServingFailed("unreachable", f"{url}: no whole answer within {ANSWER_S:g} s", HOW_TO_REACH) from None
+        raise MeasuringFailed("unreachable", f"{url}: no whole answer within {ANSWER_S:g} s", HOW_TO_REACH) from None
     except OSError as error:
-        raise ServingFailed("unreachable", f"{url}: {error}", HOW_TO_REACH) from None
+        raise MeasuringFailed("unreachable", f"{url}: {error}", HOW_TO_REACH) from None
 
 
 def check_answer(status: int, text: str, target: Target) -> None:
-    """Raise `ServingFailed` if the answer to a completion reports a failure."""
+    """Raise `MeasuringFailed` if the answer to a completion reports a failure."""
     said = target.quoted(told(None, None, text), 200)
     if status in (401, 403):
-        raise ServingFailed(
+        raise MeasuringFailed(
             "wrong_key", f"the server refuses the key: {status} {said}", "set the variable that api_key_env names"
         )
     if status == 404:
-        raise ServingFailed(
+        raise MeasuringFailed(
             "wrong_model", f"the server has no model '{target.model}': {said}", "name one that GET /v1/models lists"
         )
     if 300 <= status < 400:
         fix = "if the host that it names is the one to be measured, set url to its address"
-        raise ServingFailed("request_refused", f"the server answers {status}: {said}", fix)
+        raise MeasuringFailed("request_refused", f"the server answers {status}: {said}", fix)
     if status != 200:
         fix = "read what it says; the load may be more than it takes"
         if "chat template" in said:
             fix = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
-        raise ServingFailed("request_refused", f"the server answers {status}: {said}", fix)
+        raise MeasuringFailed("request_refused", f"the server answers {status}: {said}", fix)
 
 
 def identity(connection: Connection, token_ids: bool) -> Served:
-    """Return the server's identity; raise `ServingFailed` if it lacks the model or refuses the key."""
+    """Return the server's identity; raise `MeasuringFailed` if it lacks the model or refuses the key."""
     target, model = connection.target, connection.target.model
     status, text = connection.ask("GET", "/v1/models")
     if status in (401, 403):
@@ -254,7 +254,7 @@ def identity(connection: Connection, token_ids: bool) -> Served:
     listed = {entry["id"]: entry for entry in data if _names_itself(entry)} if isinstance(data, list) else {}
     if listed and model not in listed:
         names = target.quoted(", ".join(list(listed)[:5]))
-        raise ServingFailed(
+        raise MeasuringFailed(
             "wrong_model", f"the server has no model '{model}', but {names}", "name one of these in model"
         )
     entry = listed.get(model, {})
@@ -284,7 +284,7 @@ def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
     """Return the headers of every request to `endpoint`, with secrets from the environment.
 
     Raises:
-        ServingFailed: if a variable is not set.
+        MeasuringFailed: if a variable is not set.
     """
     headers = {name: re.sub(r"\$\{(\w+)\}", lambda m: _variable(m[1]), text) for name, text in endpoint.headers.items()}
     if endpoint.api_key_env is not None:
@@ -295,10 +295,12 @@ def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
 def _variable(name: str) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
-        raise ServingFailed("wrong_key", f"the environment variable {name} is not set", f"export {name} and run again")
+        raise MeasuringFailed(
+            "wrong_key", f"the environment variable {name} is not set", f"export {name} and run again"
+        )
     if not value.isascii() or not value.isprintable():
         cause = f"the environment variable {name} holds a line break or what no header can carry"
-        raise ServingFailed("wrong_key", cause, f"export {name} with the key alone, and run again")
+        raise MeasuringFailed("wrong_key", cause, f"export {name} with the key alone, and run again")
     return value
 
 
@@ -346,17 +348,17 @@ class Opened:
     server: Server | None = None
 
     def check(self) -> None:
-        """Raise `ServingFailed` if a server started here has ended."""
+        """Raise `MeasuringFailed` if a server started here has ended."""
         if self.server is not None:
             self.server.check()
 
     @contextlib.contextmanager
     def between_passes(self) -> Iterator[None]:
-        """Convert errors of single requests into `ServingFailed`."""
+        """Convert errors of single requests into `MeasuringFailed`."""
         try:
             with reaching(self.target.url):
                 yield
-        except ServingFailed:
+        except MeasuringFailed:
             until_s = time.monotonic() + DYING_S
             while self.server is not None and time.monotonic() < until_s:
                 self.check()  # the end of our server explains more than a refused connection
@@ -467,7 +469,7 @@ def _kv_cache_tokens(labels: dict[str, str]) -> int | None:
 
 
 def open_endpoint(spec: Spec) -> Opened:
-    """Find out what the endpoint of `spec` is and accepts; raise `ServingFailed` if it cannot be measured."""
+    """Find out what the endpoint of `spec` is and accepts; raise `MeasuringFailed` if it cannot be measured."""
     endpoint, load = spec.endpoint, spec.load
     assert endpoint is not None, "what is opened is an endpoint"
     assert load is not None, "an online spec has a load"
@@ -496,16 +498,16 @@ def open_endpoint(spec: Spec) -> Opened:
             if status != 200:
                 refused = refused or (status, answer)
         check_answer(*(refused or (400, "it takes prompts neither as token ids nor as text")), connection.target)
-    raise ServingFailed("request_refused", f"{endpoint.url} answers nothing that could be measured", "try it by hand")
+    raise MeasuringFailed("request_refused", f"{endpoint.url} answers nothing that could be measured", "try it by hand")
 
 
 def _text_for(endpoint: EndpointSpec) -> PromptText:
-    """Return the endpoint's tokenizer; raise `ServingFailed` if the configured tokenizer cannot be loaded."""
+    """Return the endpoint's tokenizer; raise `MeasuringFailed` if the configured tokenizer cannot be loaded."""
     try:
         return PromptText(endpoint.tokenizer)
     except (OSError, ValueError, KeyError, ImportError) as error:
         said = " ".join(str(error).split())[:200]
-        raise ServingFailed(
+        raise MeasuringFailed(
             "wrong_tokenizer",
             f"{endpoint.tokenizer}: has no tokenizer that works: {said}",
             "name a folder with tokenizer files in the endpoint's tokenizer, or leave it out",

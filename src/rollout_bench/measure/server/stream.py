@@ -146,22 +146,6 @@ class LoadPass:
     sent: list[tuple[int, int]] | None = None
 
 
-class ServingFailed(Exception):  # noqa: N818 (an outcome)
-    """The server is missing or cannot be measured.
-
-    Args:
-        category: category of the failure.
-        cause: one line, without any key.
-        fix: the remedy.
-    """
-
-    def __init__(self, category: str, cause: str, fix: str) -> None:
-        self.category = category
-        self.cause = printable(" ".join(cause.split()), 1000)
-        self.fix = fix
-        super().__init__(self.cause)
-
-
 ERROR_BYTES = 64 << 10
 """Largest number of bytes read from an error."""
 
