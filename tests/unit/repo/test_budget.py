@@ -14,10 +14,10 @@ BUDGET = {
     "cluster": 618,
     "commands": 573,
     "contracts": 1401,
-    "core": 673,
+    "core": 679,
     "exchange": 296,
     "llmd": 1059,
-    "measure": 7485,
+    "measure": 7482,
     "numbers": 273,
     "plan": 2577,
     "report": 2315,
@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14593,
+    "tests": 14595,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
