@@ -26,7 +26,7 @@ from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.numbers import several
 from rollout_bench.core.processes import is_living
 from rollout_bench.live_view import can_redraw, start_view
-from rollout_bench.measure.machine.gpus import smallest_gpu
+from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights, dropped_variables
 from rollout_bench.plan.config import DEFAULT_LAUNCHES, Config
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
@@ -208,7 +208,7 @@ def plan_workflow(
         if measured_here and "check" not in sys.argv:
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
             check_devices(config, matrix)
-        device, device_bytes = smallest_gpu() if matrix.platform == "cuda" and not on_cluster else (None, None)
+        device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
         if measured_here or (is_main and matrix.platform != "cpu"):
             check_fits(matrix.experiments, device_bytes, f"one {device}")
         memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)

@@ -18,7 +18,7 @@ import psutil
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
-from rollout_bench.measure.machine.host import BUSY, use_now
+from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.plan.checks import absent_model
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 
@@ -63,10 +63,8 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
     yield "python", f"{platform.python_version()} ({sys.executable})"
     yield "cores", f"{len(os.sched_getaffinity(0))} usable of {psutil.cpu_count()}"
-    use = use_now()
-    share = use.other_cpu_share or 0.0
-    who = f", most of it {use.busiest_other}" if share > BUSY else ""
-    yield "used by others", f"{100 * share:.0f} % of the cores' time{who}"
+    share, who = used_by_others()
+    yield "used by others", f"{100 * share:.0f} % of the cores' time" + (f", most of it {who}" if share > BUSY else "")
     yield "memory", f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB"
     yield "disk here", f"{disk.free / GIB:.1f} GiB free"
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from running_blocks import block, check_all_over
 
-from rollout_bench.measure.machine.gpus import DeviceReading
+from rollout_bench.measure.machine.device import DeviceReading
 from rollout_bench.measure.machine.readings import Surroundings
 
 pytestmark = pytest.mark.usefixtures("leases")
@@ -85,7 +85,7 @@ def test_existing_records_stay_and_a_single_missing_launch_runs_alone(tmp_path: 
 def test_memory_held_by_other_engines_of_the_block_is_unflagged(monkeypatch: pytest.MonkeyPatch) -> None:
     mate, stranger = 41, 42
     holders = {os.getpid(): 1 << 30, mate: 2 << 30, stranger: 3 << 30}
-    reading = DeviceReading(0.0, "GPU-1", None, None, None, None, None, holders)
+    reading = DeviceReading(0.0, "GPU-1", holders)
     for mates, others in ((None, 2), (lambda: {mate}, 1)):
         around = Surroundings("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
         monkeypatch.setattr(around, "_read_devices", lambda: [reading])

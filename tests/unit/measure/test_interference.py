@@ -15,7 +15,7 @@ from launching import tiny_spec
 
 from rollout_bench.contracts.record import DeviceUse, EngineFacts, HostUse, Iteration, SequenceRow, WeightBytes
 from rollout_bench.measure.launch.flags import batch_flags
-from rollout_bench.measure.machine.gpus import Devices, used
+from rollout_bench.measure.machine.gpus import Gpus, used
 from rollout_bench.measure.machine.host import between, read_host
 from rollout_bench.measure.machine.readings import device_flags, host_flags
 
@@ -127,7 +127,7 @@ class Nvml:
 
 
 def device_use(pids: list[int], ours: set[int]) -> DeviceUse:
-    devices = Devices(1, {"CUDA_VISIBLE_DEVICES": "1"}, Nvml(pids))
+    devices = Gpus(["1"], 1, Nvml(pids))
     (before,), (after,) = devices.read(), devices.read()
     return used(before, after, ours)
 
@@ -146,7 +146,7 @@ def test_energy_is_unknown_without_a_continuously_rising_counter() -> None:
     use = device_use([7], ours={7})
     assert use.energy_j == 700  # the stand-in counts twice in a reading
     assert use.window_s is not None
-    (reading,) = Devices(1, {"CUDA_VISIBLE_DEVICES": "1"}, Nvml([7])).read()
+    (reading,) = Gpus(["1"], 1, Nvml([7])).read()
     later = replace(reading, moment=reading.moment + 1, energy_j=reading.energy_j + 500)
     assert used(reading, later, {7}).energy_j == 500
     assert used(later, reading, {7}).energy_j is None

@@ -14,7 +14,10 @@ from rollout_bench.measure.machine.gpus import gpus
 from rollout_bench.measure.machine.inventory import restricted
 from rollout_bench.measure.machine.npus import npus
 
-LISTED = "0, GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000001\n1, GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002\n"
+LISTED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000001)
+  MIG 1g.10gb     Device  0: (UUID: MIG-6c1f43a1-3f0d-11b2-9c55-1d0b8a000003)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-6c1f43a1-3f0d-11b2-9c55-1d0b8a000002)
+"""
 
 GPUS = gpus(nvml=object(), ask=lambda *_: LISTED) or []
 
@@ -44,11 +47,11 @@ def test_without_any_tool_nobody_knows():
 
 
 def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_memory, "nvidia_smi", lambda *_: "GPU-a, 11\nGPU-b, 13\n")
-    device = Device("GPU-b", "1", ("GPU-b",), 1)
-    assert device_memory.pids_on("cuda") == {11, 13}
-    assert device_memory.pids_on("cuda", [device]) == {13}
-    assert device_memory.pids_on("cuda", []) == device_memory.pids_on("cpu") == set()
+    monkeypatch.setattr(device_memory, "npu_smi", lambda: "| 0 0 | 11 | a | 3000 |\n| 1 0 | 13 | b | 900 |\n")
+    device = Device("npu-1", "1", ("npu-1",), 1)
+    assert device_memory.pids_on("ascend") == {11, 13}
+    assert device_memory.pids_on("ascend", [device]) == {13}
+    assert device_memory.pids_on("ascend", []) == device_memory.pids_on("cpu") == set()
 
 
 def test_npus_count_by_logic_id_and_have_machine_wide_names():

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from contender import Cannot, hold, made_devices, no_waiting
+from contender import Cannot, hold, no_waiting
 
 from rollout_bench.core.processes import Interrupted, pause, signals_as_descriptor
 from rollout_bench.measure.machine import device_memory
@@ -157,11 +157,11 @@ def test_who_was_killed_while_it_waited_leaves_nothing(tmp_path: Path):
 
 
 def test_a_wait_for_a_killed_launchs_memory_is_bounded():
-    device, said = made_devices(1), [{1, 2}, {2}, set()]
+    said = [{1, 2}, {2}, set()]
     naps: list[float] = []
-    assert device_memory.wait_until_free("cuda", device, naps.append, holders=lambda *_: said.pop(0))
+    assert device_memory.wait_until_free(lambda: said.pop(0), naps.append)
     assert len(naps) == 2
-    assert not device_memory.wait_until_free("cuda", device, naps.append, limit_s=0, holders=lambda *_: {1})
+    assert not device_memory.wait_until_free(lambda: {1}, naps.append, limit_s=0)
 
 
 # --- waiting ---

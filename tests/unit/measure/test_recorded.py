@@ -103,10 +103,10 @@ def test_a_start_becomes_phases_that_add_up(name: str) -> None:
 
 def test_npus_are_read_with_who_holds_their_memory() -> None:
     printed = recorded("npu_smi")["printed"]
-    first, second = Npus(2, {}, lambda: printed).read()
+    first, second = Npus(None, 2, lambda: printed).read()
     assert (first.device, first.temperature_c, first.holders) == ("NPU 0", 47, {})
     assert (second.temperature_c, second.holders) == (63, {4711: 54000 << 20, 815: 900 << 20})
     assert holders_by_npu(printed) == {1: second.holders}
-    (only,) = Npus(1, {"ASCEND_RT_VISIBLE_DEVICES": "1,0"}, lambda: printed).read()
+    (only,) = Npus(["1", "0"], 1, lambda: printed).read()
     assert only.device == "NPU 1"
-    assert Npus(2, {}, lambda: "dcmi module initialize failed. ret is -8005").read() == []
+    assert Npus(None, 2, lambda: "dcmi module initialize failed. ret is -8005").read() == []

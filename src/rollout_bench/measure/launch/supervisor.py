@@ -333,13 +333,13 @@ class EngineLaunch:
 
     def _end(self) -> None:
         assert self._guardian is not None, "was started"
-        pids = members_of([replica.group for replica in self._replicas])
+        platform, pids = self.job.spec.platform, set(members_of([replica.group for replica in self._replicas]))
         self._guardian.end()
         for replica in self._replicas:
             replica.close()
         if self.router is not None:
             self.router.close()
-        device_memory.wait_until_released(self.job.spec.platform, pids)
+        device_memory.wait_until_free(lambda: device_memory.pids_on(platform) & pids)
 
     def _cores(self, replica: int) -> Set[int] | None:
         return self.cores[replica] if self.cores else None

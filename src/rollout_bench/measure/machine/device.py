@@ -1,4 +1,4 @@
-"""A device that a launch can hold, and the error if such devices are missing."""
+"""A device that a launch can hold, its readings, and the error if such devices are missing."""
 
 from __future__ import annotations
 
@@ -25,6 +25,24 @@ class Device:
     parts: tuple[str, ...]
     number: int | None = None
     cores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviceReading:
+    """A device at one time; None for values that the vendor's tool does not report.
+
+    `holders`: pid -> bytes of the device's memory.
+    """
+
+    moment: float
+    device: str
+    holders: dict[int, int]
+    temperature_c: int | None = None
+    thermal_s: float | None = None
+    power_s: float | None = None
+    limit_w: float | None = None
+    default_limit_w: float | None = None
+    energy_j: float | None = None
 
 
 class DeviceError(UserError):

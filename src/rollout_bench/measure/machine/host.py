@@ -120,16 +120,18 @@ BUSY = next(limit.invalid for limit in HOST_LIMITS if limit.code == "cpu_shared"
 """Share of the cores' time used by others above which a launch is invalid."""
 
 
-def use_now(pause: Callable[[float], None] = time.sleep) -> HostUse:
-    """Return the use of the host in the next `LOOK_S` seconds, for which `pause` waits.
+def used_by_others(pause: Callable[[float], None] = time.sleep) -> tuple[float, str | None]:
+    """Return the share of the cores' time that others use in the next `LOOK_S` seconds, and the busiest of them.
 
-    This process, its ancestors (Snakemake) and its descendants count as the launch.
+    This process, its ancestors (Snakemake) and its descendants count as the launch. `pause` waits for a number
+    of seconds.
     """
     here = psutil.Process()
     ours = {each.pid for each in (here, *here.parents(), *here.children(recursive=True))}
     before = read_host((), ours)
     pause(LOOK_S)
-    return between(before, read_host((), ours))
+    use = between(before, read_host((), ours))
+    return use.other_cpu_share or 0.0, use.busiest_other
 
 
 def tell_users(pause: Callable[[float], None], say: Callable[[str], None]) -> None:
@@ -139,9 +141,9 @@ def tell_users(pause: Callable[[float], None], say: Callable[[str], None]) -> No
         pause: waits for a number of seconds.
         say: prints a line for the user.
     """
-    use = use_now(pause)
-    if (use.other_cpu_share or 0.0) > BUSY:
-        say(f"others use {100 * (use.other_cpu_share or 0.0):.0f} % of the cores' time: {use.busiest_other}")
+    share, who = used_by_others(pause)
+    if share > BUSY:
+        say(f"others use {100 * share:.0f} % of the cores' time: {who}")
 
 
 THREADS = {

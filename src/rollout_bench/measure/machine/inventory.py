@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from rollout_bench.contracts.spec import Isolation, Platform
@@ -76,22 +77,16 @@ def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path
             f"devices: {count} blocks of cores are wanted, and this process may run on {len(cores)}",
             f"set devices to at most {len(cores)}",
         )
-    if count == 1:
-        return [_block(cores)]
-    cores.sort(key=lambda core: (_node(core, system), *_place(core, system), core))
+    places = "physical_package_id", "core_id"
+    cores.sort(key=lambda core: (_node(core, system), *(_number(system / f"cpu{core}/topology/{it}") for it in places)))
     size = len(cores) // count
     return [_block(sorted(cores[size * number : size * (number + 1)])) for number in range(count)]
 
 
 def written(cores: Iterable[int]) -> str:
     """Return numbers in the format of `taskset -c`: 0-3,8."""
-    runs: list[list[int]] = []
-    for core in sorted(cores):
-        if runs and core == runs[-1][-1] + 1:
-            runs[-1].append(core)
-        else:
-            runs.append([core])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    runs = [list(run) for _, run in groupby(enumerate(sorted(cores)), lambda pair: pair[1] - pair[0])]
+    return ",".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
 def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
@@ -99,19 +94,9 @@ def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
     return ",".join(str(node) for node in sorted({_node(core, system) for core in cores}))
 
 
-def are_all(cores: Collection[int]) -> bool:
-    """Return whether `cores` are all cores that this process may use."""
-    return set(cores) == os.sched_getaffinity(0)
-
-
 def _block(cores: Sequence[int]) -> Device:
     text = written(cores)
     return Device(f"cores-{text}", text, tuple(f"core-{core}" for core in cores), cores=tuple(cores))
-
-
-def _place(core: int, system: Path) -> tuple[int, int]:
-    folder = system / f"cpu{core}" / "topology"
-    return _number(folder / "physical_package_id"), _number(folder / "core_id")
 
 
 def _node(core: int, system: Path) -> int:

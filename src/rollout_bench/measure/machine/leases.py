@@ -407,7 +407,8 @@ def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
     began, affinity = time.monotonic(), os.sched_getaffinity(0)
     with claims.taken(claim, devices, shape, pause, say) as held:
         if end_left_behind(say) or held.left_over:
-            device_memory.wait_until_free(spec.platform, list(chain(*held.groups)), pause)
+            devices = list(chain(*held.groups))
+            device_memory.wait_until_free(lambda: device_memory.pids_on(spec.platform, devices), pause)
         everything = _is_everything(held.groups, there or [])
         leased = Lease(spec.platform, time.monotonic() - began, everything, held, claims)
         if pinned := [block for block in leased.cores if block]:
@@ -455,4 +456,4 @@ def _is_everything(groups: Sequence[Sequence[Device]], there: Sequence[Device]) 
     if len(groups) != 1 or list(groups[0]) != list(there):
         return False
     held = {core for device in there for core in device.cores}
-    return not held or inventory.are_all(held)
+    return not held or held == os.sched_getaffinity(0)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rollout_bench.core.processes import printed_by
-from rollout_bench.measure.machine.device import Device
-from rollout_bench.measure.machine.gpus import DeviceReading
+from rollout_bench.measure.machine.device import Device, DeviceReading
 
 VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
 
@@ -38,20 +37,15 @@ def npus(ask: Callable[..., str] = npu_smi, files: Iterable[Path] | None = None)
         ask: returns the output of `npu-smi info` with further arguments.
         files: device files; None: those in /dev.
     """
-    found = [
-        _device(int(logic), int(physical or logic), int(card))
-        for card, _, logic, physical in _MAPPED.findall(ask("-m"))
-    ]
+    mapped = _MAPPED.findall(ask("-m"))
+    found = sorted((int(logic), int(physical or logic), int(card)) for card, _, logic, physical in mapped)
     if not found:
         present = files if files is not None else Path("/dev").glob("davinci*")
-        numbers = [int(match[1]) for path in present if (match := _FILE.search(path.name))]
+        numbers = sorted(int(match[1]) for path in present if (match := _FILE.search(path.name)))
         # A container with only some of the files still numbers them from 0.
-        found = [_device(logic, number, number) for logic, number in enumerate(sorted(numbers))]
-    return sorted(found, key=lambda device: int(device.visible)) or None
-
-
-def _device(logic: int, physical: int, card: int) -> Device:
-    return Device(f"npu-{physical}", str(logic), (f"npu-{physical}",), card)
+        found = [(logic, number, number) for logic, number in enumerate(numbers)]
+    names = [f"npu-{physical}" for _, physical, _ in found]
+    return [Device(name, str(it[0]), (name,), it[2]) for name, it in zip(names, found, strict=True)] or None
 
 
 _DEVICE = re.compile(r"^\|\s*(\d+)\s+\S*[A-Za-z]\S*\s*\|[^|]*\|\s*([\d.]+|-|NA)\s+(\d+)\s")
@@ -73,45 +67,27 @@ def holders_by_npu(text: str) -> dict[int, dict[int, int]]:
 
 
 class Npus:
-    """The devices of a launch; empty without npu-smi.
+    """NPUs that npu-smi reads; none without npu-smi.
 
     Args:
-        count: number of devices that the engine uses, the first in `ASCEND_RT_VISIBLE_DEVICES`.
-        variables: the engine's environment.
+        names: numbers of NPUs; None: from 0.
+        count: number of `names` that are used.
         ask: returns the output of `npu-smi info`.
     """
 
-    def __init__(self, count: int, variables: Mapping[str, str], ask: Callable[[], str] = npu_smi) -> None:
-        named = [name.strip() for name in variables.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",") if name.strip()]
-        self._numbers = [int(name) for name in named if name.isdigit()][:count] or list(range(count))
+    why_no_energy = "npu-smi does not count the energy of its NPUs"
+
+    def __init__(self, names: Sequence[str] | None, count: int, ask: Callable[[], str] = npu_smi) -> None:
+        self._numbers = [int(name) for name in names or () if name.isdigit()][:count] or list(range(count))
         self._ask = ask
 
     def read(self) -> list[DeviceReading]:
-        """Return a reading of each device that npu-smi lists: degrees Celsius, and bytes of memory."""
+        """Return a reading of each NPU that npu-smi lists: degrees Celsius, and bytes of memory."""
         text = self._ask()
-        moment = time.monotonic()
+        moment, holders = time.monotonic(), holders_by_npu(text)
         temperatures = {int(found[1]): int(found[3]) for line in text.splitlines() if (found := _DEVICE.match(line))}
-        holders = holders_by_npu(text)
         return [
-            DeviceReading(
-                moment=moment,
-                device=_name(number),
-                thermal_s=None,
-                power_s=None,
-                limit_w=None,
-                default_limit_w=None,
-                temperature_c=temperatures[number],
-                holders=holders.get(number, {}),
-            )
+            DeviceReading(moment, f"NPU {number}", holders.get(number, {}), temperatures[number])
             for number in self._numbers
             if number in temperatures
         ]
-
-    @property
-    def why_no_energy(self) -> str:
-        """Reason why the energy of the devices is unknown."""
-        return "npu-smi does not count the energy of its NPUs"
-
-
-def _name(number: int) -> str:
-    return f"NPU {number}"

@@ -22,8 +22,10 @@ from rollout_bench.contracts.record import DeviceUse, Flag, HostUse, Iteration, 
 from rollout_bench.contracts.spec import Platform
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import Group, is_stopped, members_of
-from rollout_bench.measure.machine.gpus import DeviceReading, Devices, used
+from rollout_bench.measure.machine.device import DeviceReading
+from rollout_bench.measure.machine.gpus import Gpus, used
 from rollout_bench.measure.machine.host import Reading, between, read_host
+from rollout_bench.measure.machine.inventory import VARIABLES
 from rollout_bench.measure.machine.leases import Lease
 from rollout_bench.measure.machine.npus import Npus
 
@@ -228,7 +230,7 @@ class Surroundings:
         self._lease = lease
         self._pauses = pauses or Pauses()
         self._mates = mates
-        self._devices: Sequence[Devices | Npus] = []  # for each replica; empty on a CPU
+        self._devices: list[Gpus | Npus] = []  # for each replica; empty on a CPU
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
         self._after: tuple[Reading, list[DeviceReading]] | None = None
@@ -237,11 +239,10 @@ class Surroundings:
 
     def ready(self, devices: int) -> None:
         """Prepare the readings once the engine is loaded; all replicas together use `devices` devices."""
-        each = devices // len(self._environments)
-        if self._platform == "cuda":
-            self._devices = [Devices(each, variables) for variables in self._environments]
-        elif self._platform == "ascend":
-            self._devices = [Npus(each, variables) for variables in self._environments]
+        each, variable = devices // len(self._environments), VARIABLES.get(self._platform)
+        for variables in self._environments if variable is not None else ():
+            names = [name for name in variables.get(variable or "", "").replace(" ", "").split(",") if name] or None
+            self._devices.append(Gpus(names, each) if self._platform == "cuda" else Npus(names, each))
 
     def before(self) -> None:
         """Read everything when the engine is ready for a pass; the host last, closest to the pass."""
