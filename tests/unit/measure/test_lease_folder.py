@@ -14,7 +14,7 @@ import pytest
 from contender import Cannot, hold, no_waiting
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.measure.machine.leases import Claims
+from rollout_bench.measure.machine.leases import alone
 
 NAME = "00000000000000000001-1.json"
 """Of a claim: older than any other."""
@@ -97,20 +97,18 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path, there: bool):
 
 
 def test_a_folder_that_becomes_a_link_later_is_not_followed(tmp_path: Path):
-    claims = Claims(tmp_path / "leases")
-    claims.folder.rmdir()
-    claims.folder.symlink_to(tmp_path)
-    with pytest.raises(OSError, match="leases"), claims.alone(no_waiting):
+    (tmp_path / "leases").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="leases"), alone(tmp_path / "leases", no_waiting):
         pass
 
 
 def test_what_another_user_calls_a_launch_can_only_be_read(tmp_path: Path):
     said: list[str] = []
     with hold(tmp_path, 1, 1) as got:
-        claim = json.loads(got.path.read_text())
+        claim = json.loads(got.claim.path.read_text())
         claim["name"] = "evil\x1b[2J\x07\r\nwaiting \u202egnp"
         claim["holds"] += ["\x1b]0;title\x07\nmore"]
-        got.path.write_text(json.dumps(claim))
+        got.claim.path.write_text(json.dumps(claim))
         with pytest.raises(Cannot), hold(tmp_path, 1, 1, said=said, pause=no_waiting):
             pass
     assert said[0].isprintable()
@@ -120,8 +118,8 @@ def test_what_another_user_calls_a_launch_can_only_be_read(tmp_path: Path):
 def test_a_holder_notices_that_its_file_vanished_or_changed(tmp_path: Path):
     with hold(tmp_path, 1, 1) as got:
         assert not got.is_lost()
-        content = got.path.read_text()
-        got.path.unlink()
+        content = got.claim.path.read_text()
+        got.claim.path.unlink()
         assert got.is_lost()
-        got.path.write_text(content)
+        got.claim.path.write_text(content)
         assert got.is_lost()

@@ -17,7 +17,7 @@ from contender import Cannot, hold, no_waiting
 
 from rollout_bench.core.processes import Interrupted, pause, signals_as_descriptor
 from rollout_bench.measure.machine import device_memory
-from rollout_bench.measure.machine.leases import Claims
+from rollout_bench.measure.machine.leases import check_folder
 
 CONTENDER = Path(__file__).parents[2] / "fixtures" / "contender.py"
 
@@ -78,7 +78,7 @@ def test_a_launch_takes_whatever_devices_are_free(tmp_path: Path):
 
 def test_a_living_claim_of_another_version_keeps_everybody_away(tmp_path: Path):
     with hold(tmp_path, 2, 1) as got:
-        got.path.write_text('{"name": "x", "held by": ["d0"]}')
+        got.claim.path.write_text('{"name": "x", "held by": ["d0"]}')
         said: list[str] = []
         with pytest.raises(Cannot), hold(tmp_path, 2, 1, said=said, pause=no_waiting):
             pass
@@ -178,7 +178,7 @@ def test_a_signal_ends_the_wait_at_once(tmp_path: Path):
 
 
 def test_every_user_may_use_and_clear_the_lease_folder(tmp_path: Path):
-    Claims(tmp_path / "leases")
+    check_folder(tmp_path / "leases")
     assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o777
     with hold(tmp_path / "leases", 1, 1) as got:
-        assert got.path.stat().st_mode & 0o777 == 0o666
+        assert got.claim.path.stat().st_mode & 0o777 == 0o666

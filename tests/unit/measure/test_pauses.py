@@ -106,9 +106,9 @@ def test_only_a_pass_that_counts_makes_the_launch_invalid(
         assert (paused.code, paused.severity) == ("paused", "invalid")
         assert paused.sentence.startswith("During pass 2 a process of the engine was stopped for about ")
         assert around.flags(None)[0].sentence.count("During pass") == 2
-        held.held.path.unlink()
+        held.claim.path.unlink()
         run_pass(stopped=False)
         (lost,) = around.flags({1, 3})
         assert (lost.code, lost.severity) == ("lease_lost", "invalid")
-        assert f"{held.held.path}, before pass 3 was over" in lost.sentence
+        assert f"{held.claim.path}, before pass 3 was over" in lost.sentence
         assert around.flags({1}) == []

@@ -336,7 +336,7 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
         timeout_s=assignment.timeout_s,
         signals=signals,
         cores=held.cores,
-        keep_open=held.keep_open,
+        keep_open=[held.descriptor],
     )
     try:
         filling.run(lambda event: None)
@@ -402,7 +402,7 @@ class Launching:
             timeout_s=timeout_s,
             signals=signals,
             cores=[*held.cores] * ranks,
-            keep_open=held.keep_open,
+            keep_open=[held.descriptor],
             router=None if spec.rollout is None else Router(spec, assignment.launch, source_for(assignment)),
             imported=imported,
             join=None if spec.placement is None else joined(spec),

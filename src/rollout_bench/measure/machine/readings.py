@@ -256,7 +256,7 @@ class Surroundings:
         self._after = (read_host(*self._processes()), self._read_devices())
         self._seen.held_up = self._pauses.end()
         self._seen.neighbours |= self._read_neighbours()
-        self._seen.lost = self._lease is not None and self._lease.held.is_lost()
+        self._seen.lost = self._lease is not None and self._lease.is_lost()
 
     def after(self, iteration: Iteration) -> Iteration:
         """Return `iteration` with the use of host and devices."""
@@ -299,7 +299,7 @@ class Surroundings:
         passes = self._counted(counted)
         lost = next((number for number, seen in passes.items() if seen.lost), None)
         return [
-            *(lease_flags(self._lease.held.path, lost) if self._lease is not None and lost is not None else []),
+            *(lease_flags(self._lease.claim.path, lost) if self._lease is not None and lost is not None else []),
             *pause_flags({number: seen.held_up for number, seen in passes.items() if seen.held_up}),
         ]
 
