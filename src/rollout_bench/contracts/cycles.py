@@ -96,10 +96,7 @@ class TransitionPart(Strict):
     name: PartName = Field(description="Name of the part.")
     began_s: float = Field(
         ge=0,
-        description=(
-            "Beginning, in seconds after the iteration's last token; the proof between drain and the next part "
-            "is included."
-        ),
+        description=("Beginning, in seconds after the iteration's last token."),
     )
     elapsed_s: float = Field(ge=0, description="Duration, in seconds.")
 
@@ -139,25 +136,6 @@ class MemoryLook(Strict):
     )
 
 
-class Agreement(Strict):
-    """Comparison of an engine's weights with its trainer's by tensor: checksums over type, shape and all values."""
-
-    tensors: int = Field(ge=1, description="Tensors of the trainer.")
-    not_received: int = Field(
-        ge=0, description="Trainer's tensors that the engine did not receive, or received with differences."
-    )
-    found: int = Field(
-        ge=0,
-        description=(
-            "Trainer's tensors that are readable in the engine after loading: under their own name, or as rows "
-            "of a tensor that vLLM fuses from several. Of a tensor split over ranks, the rank's part is "
-            "compared. Tensors that are packed for a kernel or split unevenly are not readable."
-        ),
-    )
-    not_loaded: int = Field(ge=0, description="Tensors among found that differ from the trainer's.")
-    first: str | None = absent("Name of the first tensor that was not received or not loaded. Null if there is none.")
-
-
 class WeightProof(Strict):
     """The engine's weights and their greedy tokens, read while nothing is timed."""
 
@@ -170,8 +148,9 @@ class WeightProof(Strict):
             "experts, the embedding and the output head; in cycles also weights of norms."
         ),
     )
-    changed: int = Field(ge=0, description="Tensors that differ from the previous proof.")
-    changed_trained: int = Field(ge=0, description="Tensors among changed that other weights must change.")
+    changed_trained: int = Field(
+        ge=0, description="Of these tensors, those that differ from the first proof; in cycles from the proof before."
+    )
     not_finite: int = Field(ge=0, description="Tensors with an infinite value or NaN.")
     checksum: str = Field(pattern="^[0-9a-f]{16}$", description="Checksum over all tensors, by name.")
     tokens: str = Field(
@@ -181,27 +160,21 @@ class WeightProof(Strict):
             "one after the other, because the rounding in a batch depends on its composition."
         ),
     )
-    trainer: Agreement | None = absent(
-        "In mode placement, the comparison with the trainer's weights. Null in other modes, and in earlier records."
+    lost: int | None = absent(
+        "In mode placement, the trainer's tensors that did not reach the engine, or not with the trainer's values. "
+        "Null in other modes.",
+        ge=0,
     )
+    first_lost: str | None = absent("Name of the first of these tensors. Null if there is none.")
 
 
 class Transition(Strict):
     """From the last token of an iteration until the engine can generate again with new weights."""
 
-    elapsed_s: float = Field(gt=0, description="Sum of its parts, in seconds, without proofs.")
+    elapsed_s: float = Field(gt=0, description="Sum of its parts, in seconds.")
     parts: list[TransitionPart] = Field(min_length=1, description="In their order.")
     update: WeightUpdate = Field(description="The update of the weights.")
     memory: list[MemoryLook] = Field(min_length=1, description="In their order.")
-    loaded: WeightProof | None = absent(
-        "Proof of the weights that the iteration generated with, read after the engine was drained. Null in "
-        "earlier records except for the first iteration."
-    )
-    proof: WeightProof | None = absent(
-        "Proof of the weights after the transition. Null except in the last iteration, since the next "
-        "iteration's `loaded` is the same. All iterations of earlier records have it, read before the next "
-        "iteration began."
-    )
 
     def part_s(self, *names: PartName) -> float:
         """Return the total duration of the parts with these names, in seconds."""

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rollout_bench.contracts.cycles import SleepLevel, WeightProof
+from rollout_bench.contracts.cycles import SleepLevel
 from rollout_bench.contracts.fields import Count, Seconds, Strict, absent, brackets, no_duplicates
 
 Where = Literal["colocated", "server"]
@@ -154,10 +154,4 @@ class PlacedStep(Strict):
         description=(
             "Bytes of weights that each engine received; on several devices, each receives all and keeps a shard."
         ),
-    )
-    proofs: list[WeightProof] = Field(
-        description=(
-            "Proofs of the weights of each generating rank after the step, by its number: all have the trainer's"
-            " weights, or their shard of them."
-        )
     )

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.cycles import Transition
+from rollout_bench.contracts.cycles import Transition, WeightProof
 from rollout_bench.contracts.fields import Strict, UtcTime, absent
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.placed_steps import PlacedStep
@@ -536,6 +536,11 @@ class Record(Launched):
         "Reason for an unknown energy of a measured iteration. Null if it is known, and in earlier records."
     )
     side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name. Null in earlier records.")
+    weight_proofs: list[WeightProof] | None = absent(
+        "Proofs of the engine's weights, in modes that update them. Cycle: as loaded, after an update to the second "
+        "weights, after an update back to the first. Placement: of each generating rank as loaded, then of each after "
+        "an update that follows the last step. These updates are not timed."
+    )
 
     @property
     def timed_s(self) -> dict[str, float]:

@@ -93,8 +93,7 @@ ENERGY_USED = (
         header="J per token",
         definition="Energy of the devices, read around the measured iterations, divided by the output tokens. It "
         "includes the devices' memory, but not the host. For a CPU, it covers packages and memory, "
-        "including other processes. Cycles and placements have no energy, because their readings "
-        "include the proofs.",
+        "including other processes. In cycles it includes the transitions, in placements the whole steps.",
         better="lower",
         top="energy_j",
         bottom="output_tokens",

@@ -54,12 +54,9 @@ def _drafted(iteration: Iteration) -> dict[str, float]:
 
 
 def _energies(measured: Sequence[Iteration]) -> list[dict[str, float]]:
-    """Return the energy of each iteration; nothing unless the energy of all is known and not zero.
-
-    Cycles and placements have none: their readings include proofs, which may be a third of the energy.
-    """
+    """Return the energy of each iteration; nothing unless the energy of all is known and not zero."""
     nothing: list[dict[str, float]] = [{} for _ in measured]
-    if any(it.transition or it.placed or not it.devices for it in measured):
+    if any(not it.devices for it in measured):
         return nothing
     if any(use.energy_j is None for it in measured for use in it.devices or ()):
         return nothing

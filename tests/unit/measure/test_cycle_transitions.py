@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from rollout_bench.contracts.cycles import CycleSpec, WeightProof, Weights
-from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.cycles import CycleSpec, Transition, Weights
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine import cycle
 from rollout_bench.measure.engine.cycle import Transitions
-from rollout_bench.measure.engine.vllm import Generated
 
 PAUSE_S = 0.02
 
@@ -50,29 +47,6 @@ class RecordedEngine:
         self.calls: list[str] = []
         self.weights: Weights = "first"
         self.unfinished = unfinished
-        self.noting_s = 0.0
-
-    def iterate(self, asked: list[Any], index: int, wait: Callable[[], None]) -> Generated:
-        wait()
-        self.calls.append("generate")
-        iteration = Iteration(
-            index=index, warmup=index == 0, elapsed_s=1, requests=0, sequences=0, prompt_tokens=0, output_tokens=0
-        )
-        return Generated(CLOCK.monotonic(), iteration, [], {}, None)
-
-    def prove(self) -> WeightProof:
-        self.calls.append("prove")
-        CLOCK.sleep(2 * PAUSE_S)
-        return WeightProof(
-            weights=self.weights,
-            tensors=2,
-            trained=1,
-            changed=1,
-            changed_trained=1,
-            not_finite=0,
-            checksum="0" * 16,
-            tokens="0" * 16,
-        )
 
     def has_unfinished_requests(self) -> bool:
         self.unfinished -= 1
@@ -91,8 +65,6 @@ class RecordedEngine:
         name = method.removeprefix("rollout_bench_")
         if name == "device_free":
             return [80, 90]
-        if name == "noting_s":
-            return [0.0, self.noting_s]
         self.calls.append(f"{name} {kwargs}" if kwargs else name)
         CLOCK.sleep(PAUSE_S)
         return [7, 7]
@@ -115,16 +87,15 @@ class RecordedUpdates:
         self.engine.calls.append(f"update {weights}")
         self.engine.weights = weights
         CLOCK.sleep(2 * PAUSE_S)
-        self.engine.noting_s += PAUSE_S
         return {"transfer_s": 0.001, "quantize_s": None, "size_bytes": 5, "buckets": 1}
 
 
-def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple[list[str], dict[str, Any]]:
+def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple[list[str], Transition]:
     """Return what an engine was asked for, and what came of the transition."""
     engine = engine or RecordedEngine()
     spec = CycleSpec(update="in_process", **settings)
     transitions = Transitions(engine, spec, RecordedUpdates(engine))  # type: ignore[arg-type]
-    return engine.calls, transitions.go("second", CLOCK.monotonic(), engine.prove)
+    return engine.calls, transitions.go("second", CLOCK.monotonic())
 
 
 @pytest.mark.parametrize(
@@ -132,12 +103,12 @@ def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple
     [
         (
             {"sleep": "none"},
-            ["prove", "stage second", "sleep 0", "update second", "reset", "wake scheduling"],
+            ["stage second", "sleep 0", "update second", "reset", "wake scheduling"],
             ["drain", "pause", "update", "reset_prefix_cache", "resume"],
         ),
         (
             {"sleep": "2"},
-            ["prove", "stage second", "sleep 2", "wake weights", "update second", "reset", "wake kv_cache"],
+            ["stage second", "sleep 2", "wake weights", "update second", "reset", "wake kv_cache"],
             ["drain", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache"],
         ),
     ],
@@ -148,13 +119,12 @@ def test_parts_follow_verls_order_and_nothing_else_is_timed(
 ):
     asked, seen = gone_through(**settings)
     assert asked == calls
-    assert [part.name for part in seen["parts"]] == parts
-    assert seen["elapsed_s"] == pytest.approx(sum(part.elapsed_s for part in seen["parts"]))
-    others_s = sum(part.elapsed_s for part in seen["parts"] if part.name != "update")
-    assert others_s == pytest.approx(0.0, abs=1e-9)  # the proof took its time outside of all parts
-    assert seen["loaded"].weights == "first"
-    assert [look.when for look in seen["memory"]] == ["before", "asleep", "after"]
-    assert {look.device_free_bytes for look in seen["memory"]} == {80}
+    assert [part.name for part in seen.parts] == parts
+    assert seen.elapsed_s == pytest.approx(sum(part.elapsed_s for part in seen.parts))
+    others_s = sum(part.elapsed_s for part in seen.parts if part.name != "update")
+    assert others_s == pytest.approx(0.0, abs=1e-9)  # staging took its time outside of all parts
+    assert [look.when for look in seen.memory] == ["before", "asleep", "after"]
+    assert {look.device_free_bytes for look in seen.memory} == {80}
 
 
 def test_requests_that_never_end_are_a_failure_in_two_lines(monkeypatch: pytest.MonkeyPatch):

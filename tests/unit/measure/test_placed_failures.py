@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import synthetic_cycles
+from synthetic_placements import placed_spec
 
-from rollout_bench.contracts.cycles import Agreement, WeightProof
-from rollout_bench.contracts.placed_steps import PlacedStep, RankStep, Span
-from rollout_bench.contracts.record import Flag, Iteration
-from rollout_bench.measure.launch.flags import placement_flags
-
-AGREES = Agreement(tensors=25, not_received=0, found=20, not_loaded=0)
+from rollout_bench.contracts.cycles import WeightProof
+from rollout_bench.measure.launch.flags import placement_flags, weight_flags
 
 
-def proof(
-    checksum: str = "a",
-    tokens: str = "b",
-    changed_trained: int = 9,
-    not_finite: int = 0,
-    trainer: Agreement | None = AGREES,
-) -> WeightProof:
-    return WeightProof(
-        weights="second",
-        tensors=20,
-        trained=9,
-        changed=changed_trained,
-        changed_trained=changed_trained,
-        not_finite=not_finite,
-        checksum=checksum * 16,
-        tokens=tokens * 16,
-        trainer=trainer,
-    )
+def proof(checksum: str = "a", tokens: str = "b", **more: Any) -> WeightProof:
+    found = synthetic_cycles.proof("second", changed=True, lost=0)
+    return found.model_copy(update={"checksum": checksum * 16, "tokens": tokens * 16, **more})
 
 
-def flags(*proofs: WeightProof, loss: float | None = 0.5, shards: int = 1) -> list[Flag]:
-    span = Span(activity="update", began_s=0, elapsed_s=1)
-    steps = [
-        RankStep(rank=n, spans=[span], sequences=1, output_tokens=1, trained_sequences=1, trained_tokens=2, loss=loss)
-        for n in range(2)
-    ]
-    placed = PlacedStep(elapsed_s=1, ranks=steps, gathered_bytes=1, update_bytes=1, proofs=list(proofs))
-    iteration = Iteration(
-        index=0, warmup=False, elapsed_s=1, requests=1, sequences=1, prompt_tokens=1, output_tokens=1, placed=placed
-    )
-    return placement_flags([iteration], shards)
-
-
-def codes(*proofs: WeightProof, loss: float | None = 0.5, shards: int = 1) -> list[str]:
-    return [flag.code for flag in flags(*proofs, loss=loss, shards=shards)]
+def codes(*proofs: WeightProof, trained: bool = True, shards: int = 1) -> list[str]:
+    return [flag.code for flag in placement_flags(proofs, shards, trained=trained)]
 
 
 @pytest.mark.parametrize("other", [proof(checksum="c"), proof(tokens="c")])
@@ -59,23 +31,27 @@ def test_shards_differ_within_an_engine_and_agree_across_engines():
     assert codes(*both, *both, shards=2) == []
     assert codes(*both, *reversed(both), shards=2) == ["update_without_effect"]
     assert codes(*both, proof(checksum="a"), proof(checksum="c", tokens="d"), shards=2) == ["update_without_effect"]
-    assert codes(proof(), proof(checksum="c", changed_trained=8), shards=2) == ["update_without_effect"]
+    assert codes(proof(), proof(checksum="c", changed_trained=47), shards=2) == ["update_without_effect"]
 
 
 def test_weights_that_stayed_are_flagged_but_where_nothing_was_trained():
-    assert codes(proof(changed_trained=8)) == ["update_without_effect"]
-    assert codes(proof(changed_trained=0), loss=None) == []
+    assert codes(proof(changed_trained=47)) == ["update_without_effect"]
+    assert codes(proof(changed_trained=0), trained=False) == []
 
 
 def test_weights_that_are_no_numbers_are_flagged():
-    assert codes(proof(), proof(not_finite=1)) == ["output_changed"]
+    (flag,) = weight_flags(placed_spec(), [proof(), proof(not_finite=1)], trained=True)
+    assert flag.code == "output_changed"
+
+
+def test_only_the_proofs_after_the_last_step_are_compared():
+    assert weight_flags(placed_spec(), [proof("c"), proof("d"), proof(), proof()], trained=True) == []
 
 
 def test_an_engine_with_other_weights_than_the_trainer_is_flagged():
-    lost = AGREES.model_copy(update={"not_received": 3, "not_loaded": 2, "first": "model.norm.weight"})
-    (flag,) = flags(proof(), proof(trainer=lost))
+    (flag,) = placement_flags([proof(), proof(lost=3, first_lost="model.norm.weight")], 1, trained=True)
     assert (flag.code, flag.severity) == ("weights_differ", "invalid")
     assert flag.sentence == (
-        "After step 0, 3 of the trainer's 25 tensors had not reached an engine as they are, and 2 of 20 were others "
-        "where it keeps them; the first is model.norm.weight."
+        "After the last step, 3 of the trainer's tensors had not reached an engine as they are; the first is "
+        "model.norm.weight."
     )

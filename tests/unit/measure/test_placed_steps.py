@@ -105,7 +105,6 @@ def over(rank: int, released: float, spans: list[tuple[str, float, float]], toke
         done=done if tokens else None,
         gathered_bytes=10,
         update_bytes=20 if tokens else 0,
-        proof=None,
     )
 
 

@@ -51,17 +51,12 @@ class Placed:
         asleep: memory of the device with the least free memory while its engine slept, over all steps; None if no
             engine slept.
         devices: costs of each device, by its number.
-        proofs: steps, warm-up included, whose weights were proven.
-        compared: trainer's tensors that were found in an engine that had loaded them, and the trainer's total. Both are
-            of the engine with the fewest found. None if a step was not compared with its trainer.
     """
 
     spec: PlacementSpec
     engines: int
     asleep: AsleepMemory | None
     devices: tuple[DeviceCosts, ...]
-    proofs: int
-    compared: tuple[int, int] | None
 
     @property
     def devices_per_engine(self) -> int:
@@ -93,15 +88,6 @@ def placed_of(row: Row) -> Placed | None:
             trained_sequences=mean_of(lambda step: step.ranks[rank].trained_sequences),
         )
 
-    proven = [
-        one.placed.proofs
-        for record in records
-        if record.valid
-        for one in record.iterations
-        if one.placed and one.placed.proofs
-    ]
-    proofs = [proof for each in proven for proof in each]
-    held = [(proof.trainer.found, proof.trainer.tensors) for proof in proofs if proof.trainer is not None]
     return Placed(
         spec=spec,
         engines=len(placed_engines(records[0].spec)),
@@ -111,8 +97,6 @@ def placed_of(row: Row) -> Placed | None:
             default=None,
         ),
         devices=tuple(map(device, range(spec.devices))),
-        proofs=len(proven),
-        compared=min(held) if held and len(held) == len(proofs) else None,
     )
 
 

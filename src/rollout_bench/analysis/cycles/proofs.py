@@ -44,3 +44,8 @@ def unfit(row: Row) -> Iterator[Unfit]:
     causes = [failure.cause for failure in row.experiment.failures if failure.category == NOT_UPDATABLE]
     if causes:
         yield Unfit(NOT_UPDATABLE, len(causes), tried, causes[0])
+
+
+def proven(row: Row) -> int:
+    """Return the number of valid launches of `row` whose weights were proven."""
+    return sum(bool(record.weight_proofs) for record in row.experiment.records if record.valid)

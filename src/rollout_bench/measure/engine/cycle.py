@@ -6,7 +6,6 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from rollout_bench.contracts.cycles import (
@@ -25,7 +24,7 @@ from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.engine.weight_updates import METHODS, WeightUpdates
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
-from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, Tell, Wait
+from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, ProofsTaken, Tell, Wait
 from rollout_bench.measure.machine.host import held_with_children
 
 EXTENSION = "rollout_bench.measure.probes.trainer_stand_in.TrainerStandIn"
@@ -40,7 +39,7 @@ PROMPTS, PROMPT_TOKENS, TOKENS, SEED = 2, 16, 8, 20260101
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
-    An update is proven only after the next pass, because the first requests after waking up must be the timed ones.
+    The weights are proven after the last pass, by two more updates that are not timed.
     """
     spec = job.spec
     assert spec.cycle is not None, "specs of this mode have it"
@@ -55,21 +54,25 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     updates.prepare()
     transitions = Transitions(engine, spec.cycle, updates)
     proofs = Proofs(engine, norms=True)
+    proven = [proofs.take("first")]
+    proofs.note(on=False)
     weights: Weights = "first"
     # The number of a pass determines its weights and the number of updates before it.
-    last = spec.measuring.warmup_iterations + spec.measuring.iterations - 1
     for index, _ in passes(spec.measuring, tell):
         asked = source.requests(job.launch, index)
         done = engine.iterate(asked, index, wait)
-        prove = partial(proofs.take, weights)
         weights = "second" if weights == "first" else "first"
-        seen = transitions.go(weights, done.began + done.iteration.elapsed_s, prove)
+        transition = transitions.go(weights, done.began + done.iteration.elapsed_s)
         tell(IterationEnds())
-        transition = Transition(**seen, proof=proofs.take(weights) if index == last else None)
         iteration, rows = done.iteration.model_copy(update={"transition": transition}), done.rows
         flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
         flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
         tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
+    proofs.note(on=True)
+    for each in ("second", "first"):
+        transitions.go(each, time.monotonic())
+        proven.append(proofs.take(each))
+    tell(ProofsTaken(proofs=proven))
 
 
 def check_engine(llm: Any, spec: Spec) -> None:
@@ -106,18 +109,16 @@ class Transitions:
         self._memory: list[MemoryLook] = []
         self._update: WeightUpdate | None = None
 
-    def go(self, weights: Weights, ended: float, prove: Callable[[], WeightProof]) -> dict[str, Any]:
-        """Do one weight sync to `weights`; return the fields of `Transition` except `proof`.
+    def go(self, weights: Weights, ended: float) -> Transition:
+        """Do one weight sync to `weights`.
 
         Args:
             weights: the engine's new weights.
             ended: time at which the pass's last token was back, on the monotonic clock, in seconds.
-            prove: returns the proof of the pass's weights; called after draining, not timed.
         """
         self._ended, self._parts, self._memory = ended, [], []
         self._look("before")
         self._timed("drain", self._drain)
-        loaded = prove()
         self._updates.stage(weights)
         if self._settings.sleep == "none":
             self._timed("pause", lambda: self._llm.sleep(level=0))
@@ -133,34 +134,28 @@ class Transitions:
             self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
         self._look("after")
         assert self._update is not None, "renewing sets it"
-        return {
-            "elapsed_s": sum(part.elapsed_s for part in self._parts),
-            "parts": self._parts,
-            "update": self._update,
-            "memory": self._memory,
-            "loaded": loaded,
-        }
+        return Transition(
+            elapsed_s=sum(part.elapsed_s for part in self._parts),
+            parts=self._parts,
+            update=self._update,
+            memory=self._memory,
+        )
 
-    def _timed(self, name: PartName, work: Callable[[], Any], beside_s: Callable[[], float] = lambda: 0.0) -> Any:
-        """Return the result of `work`; record its time without `beside_s()`, the time that proofs took meanwhile."""
+    def _timed(self, name: PartName, work: Callable[[], Any]) -> Any:
+        """Return the result of `work`; record its time."""
         began = time.monotonic()
         result = work()
         elapsed_s = time.monotonic() - began
         began_s = max(0.0, began - self._ended)
-        self._parts.append(TransitionPart(name=name, began_s=began_s, elapsed_s=max(0.0, elapsed_s - beside_s())))
+        self._parts.append(TransitionPart(name=name, began_s=began_s, elapsed_s=elapsed_s))
         return result
 
     def _renew(self, weights: Weights) -> None:
         """Update the weights, then clear the prefix cache, which the update invalidates."""
-        noted_s = self._noting_s()
-        known = self._timed("update", lambda: self._updates.apply(weights), lambda: self._noting_s() - noted_s)
+        known = self._timed("update", lambda: self._updates.apply(weights))
         rest_s = self._parts[-1].elapsed_s - (known.get("transfer_s") or 0.0) - (known.get("quantize_s") or 0.0)
         self._update = WeightUpdate(weights=weights, load_s=max(0.0, rest_s), **known)
         self._timed("reset_prefix_cache", self._engine.reset_prefix_cache)
-
-    def _noting_s(self) -> float:
-        """Return the seconds spent on recording packed weights so far, on the slowest rank."""
-        return float(max(self._llm.collective_rpc("rollout_bench_noting_s")))
 
     def _drain(self) -> None:
         deadline = time.monotonic() + DRAIN_S
@@ -195,6 +190,10 @@ class Proofs:
         draw = random.Random(SEED)
         self._prompts = [[draw.randrange(engine.vocabulary) for _ in range(max(1, length))] for _ in range(PROMPTS)]
 
+    def note(self, *, on: bool) -> None:
+        """Take checksums of packed weights while they are loaded, or stop it."""
+        self._engine.llm.collective_rpc("rollout_bench_noting", kwargs={"on": on})
+
     def take(self, weights: Weights) -> WeightProof:
         """Return the proof of the engine's current state; `weights` are its expected weights."""
         now, trained, not_finite = self._tensors()
@@ -206,7 +205,6 @@ class Proofs:
             weights=weights,
             tensors=len(now),
             trained=len(trained),
-            changed=len(changed),
             changed_trained=len(changed & trained),
             not_finite=not_finite,
             checksum=_digest(everything),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import statistics
@@ -11,11 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from rollout_bench.contracts.cycles import Transition, WeightProof
+from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.placed_steps import PlacedStep
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
-from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, word_of
+from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, tensor_parallel_size, word_of
 from rollout_bench.workloads.requests import Request, sharing
 
 
@@ -420,112 +418,72 @@ def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Ite
     return []
 
 
-def cycle_flags(passes: Sequence[Iteration]) -> list[Flag]:
-    """Return flags on the weight syncs of a launch's passes, warm-up first."""
-    transitions = [each.transition for each in passes if each.transition is not None]
-    return [*output_changed(transitions), *update_without_effect(transitions)]
-
-
-def _proofs(transitions: Sequence[Transition]) -> list[tuple[str, WeightProof]]:
-    """Return the proofs of `transitions` in order, each with the start of its sentence, such as "As loaded"."""
-    taken = [
-        (updates, proof)
-        for number, transition in enumerate(transitions)
-        for updates, proof in ((number, transition.loaded), (number + 1, transition.proof))
-        if proof is not None
-    ]
-    return [
-        (f"After update {updates} of {len(transitions)}" if updates else "As loaded", proof) for updates, proof in taken
-    ]
-
-
-def output_changed(transitions: Sequence[Transition]) -> list[Flag]:
-    """Return a flag if weights are not finite, or if the same weights later differ in checksum or tokens.
-
-    `transitions` are all weight syncs of a launch.
-    """
-    first: dict[str, tuple[str, WeightProof]] = {}
-    for when, proof in _proofs(transitions):
-        if proof.not_finite:
-            sentence = f"{when}, {proof.not_finite} of {proof.tensors} tensors had values that are no finite numbers."
-            return [_invalid("output_changed", sentence)]
-        before, known = first.setdefault(proof.weights, (when, proof))
-        differs = [
-            what
-            for what, now, then in (
-                ("greedy tokens", proof.tokens, known.tokens),
-                ("checksum", proof.checksum, known.checksum),
-            )
-            if now != then
-        ]
-        if differs:
-            sentence = (
-                f"{when}, the {proof.weights} weights had other {' and another '.join(differs)} than "
-                f"{before[0].lower()}{before[1:]}, where they should be the same."
-            )
-            return [_invalid("output_changed", sentence)]
-    return []
-
-
-def update_without_effect(transitions: Sequence[Transition]) -> list[Flag]:
-    """Return a flag if an update left weights that had to change, or did not change the generated tokens.
-
-    `transitions` are all weight syncs of a launch.
-    """
-    proofs = _proofs(transitions)
-    for (_, before), (when, proof) in itertools.pairwise(proofs):
-        still = proof.trained - proof.changed_trained
-        if still:
-            what = f"{still} of {proof.trained} weights that had to change were what they had been before"
-        elif proof.tokens == before.tokens:
-            what = f"the engine generated the same greedy tokens as with the {before.weights} weights"
-        else:
-            continue
-        return [_invalid("update_without_effect", f"{when} ({proof.weights} weights), {what}.")]
-    return []
-
-
-def placement_flags(passes: Sequence[Iteration], shards: int) -> list[Flag]:
-    """Return flags if engines of a placement lack the trainer's new weights, or if the weights are not finite.
-
-    Only the flags of the first flagged step are returned.
+def weight_flags(spec: Spec, proofs: Sequence[WeightProof], *, trained: bool) -> list[Flag]:
+    """Return flags on the `proofs` of a launch's weights, in the order of `Record.weight_proofs`.
 
     Args:
-        passes: the steps.
-        shards: ranks of each engine; each rank has its own weights.
+        spec: the spec of the launch.
+        proofs: empty in modes without updates.
+        trained: whether training changed the trainer's weights.
     """
-    for each in passes:
-        if each.placed is not None and (flags := _step_flags(each.index, each.placed, shards)):
-            return flags
-    return []
+    bad = max(proofs, key=lambda proof: proof.not_finite, default=None)
+    if bad is not None and bad.not_finite:
+        sentence = f"{bad.not_finite} of {bad.tensors} tensors of an engine have values that are no finite numbers."
+        return [_invalid("output_changed", sentence)]
+    if spec.placement is not None and proofs:
+        return placement_flags(proofs[len(proofs) // 2 :], tensor_parallel_size(spec), trained=trained)
+    return cycle_flags(*proofs) if proofs else []
 
 
-def _step_flags(index: int, placed: PlacedStep, shards: int) -> list[Flag]:
-    if not placed.proofs:
+def cycle_flags(loaded: WeightProof, second: WeightProof, first: WeightProof) -> list[Flag]:
+    """Return flags if the first weights are not the same after two updates, or if an update has no full effect."""
+    differs = [
+        what
+        for what, now, then in (
+            ("greedy tokens", first.tokens, loaded.tokens),
+            ("checksum", first.checksum, loaded.checksum),
+        )
+        if now != then
+    ]
+    if differs:
+        sentence = (
+            f"After an update to other weights and one back, the engine had other {' and another '.join(differs)} than "
+            "as loaded, where they should be the same."
+        )
+        return [_invalid("output_changed", sentence)]
+    still = max(proof.trained - proof.changed_trained for proof in (second, first))
+    if still:
+        what = f"{still} of {first.trained} weights that had to change were what they had been before"
+    elif second.tokens == loaded.tokens:
+        what = "the engine generated the same greedy tokens as before"
+    else:
         return []
-    when, flags = f"After step {index}", []
-    bad = max(placed.proofs, key=lambda proof: proof.not_finite)
-    if bad.not_finite:
-        what = f"{bad.not_finite} of {bad.tensors} tensors of an engine have values that are no finite numbers"
-        flags.append(_invalid("output_changed", f"{when}, {what}."))
+    return [_invalid("update_without_effect", f"After an update to other weights, {what}.")]
+
+
+def placement_flags(proofs: Sequence[WeightProof], shards: int, *, trained: bool) -> list[Flag]:
+    """Return flags if engines of a placement lack the trainer's new weights.
+
+    Args:
+        proofs: of each generating rank, after the last step.
+        shards: ranks of each engine; each rank has its own weights.
+        trained: whether training changed the trainer's weights.
+    """
+    when, flags = "After the last step", []
     # if all engines have the same weights, the first engine's proofs hold for all
-    trained = sum(proof.trained for proof in placed.proofs[:shards])
-    still = trained - sum(proof.changed_trained for proof in placed.proofs[:shards])
-    alike = all(len({proof.checksum for proof in placed.proofs[shard::shards]}) == 1 for shard in range(shards))
-    if not alike or len({proof.tokens for proof in placed.proofs}) > 1:
+    all_trained = sum(proof.trained for proof in proofs[:shards])
+    still = all_trained - sum(proof.changed_trained for proof in proofs[:shards])
+    alike = all(len({proof.checksum for proof in proofs[shard::shards]}) == 1 for shard in range(shards))
+    if not alike or len({proof.tokens for proof in proofs}) > 1:
         what = "the engines have not the same weights, or their ranks generate other greedy tokens"
         flags.append(_invalid("update_without_effect", f"{when}, {what}."))
-    elif still and any(rank.loss is not None for rank in placed.ranks):
-        what = f"{still} of {trained} weights that had to change were what they had been before"
+    elif still and trained:
+        what = f"{still} of {all_trained} weights that had to change were what they had been before"
         flags.append(_invalid("update_without_effect", f"{when}, {what}."))
-    unlike = [found for proof in placed.proofs if (found := proof.trainer) is not None and found.first is not None]
-    if unlike:
-        worst = max(unlike, key=lambda found: found.not_received + found.not_loaded)
-        what = (
-            f"{worst.not_received} of the trainer's {worst.tensors} tensors had not reached an engine as they are, and "
-            f"{worst.not_loaded} of {worst.found} were others where it keeps them; the first is {worst.first}"
-        )
-        flags.append(_invalid("weights_differ", f"{when}, {what}."))
+    worst = max(proofs, key=lambda proof: proof.lost or 0)
+    if worst.lost:
+        what = f"{worst.lost} of the trainer's tensors had not reached an engine as they are"
+        flags.append(_invalid("weights_differ", f"{when}, {what}; the first is {worst.first_lost}."))
     return flags
 
 

@@ -156,6 +156,13 @@ class StartSeen(Strict):
     cache_files: int
 
 
+class ProofsTaken(Strict):
+    """The engine's weights were read: as loaded, and after each update that followed the last pass."""
+
+    event: Literal["proofs"] = "proofs"
+    proofs: list[WeightProof] = Field(description="Empty for a rank without an engine.")
+
+
 class RankReady(Strict):
     """A rank of a placement has its engine, its trainer, or both, and its engine has the trainer's weights."""
 
@@ -174,7 +181,6 @@ class StepOver(Strict):
     )
     gathered_bytes: int = Field(description="Bytes of the sequences that the rank passed on.")
     update_bytes: int = Field(description="Bytes of weights that its engine received.")
-    proof: WeightProof | None = Field(description="Proof of its engine's current weights. Null without an engine.")
 
 
 PEER_LOST = "peer_lost"
@@ -208,6 +214,7 @@ Event = (
     | MessageFacts
     | SequencesScored
     | StartSeen
+    | ProofsTaken
     | RankReady
     | StepOver
     | Failed

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.inside import (
     Drift,
     LinearShape,
@@ -31,7 +32,7 @@ from rollout_bench.contracts.record import (
     SequenceRow,
     Startup,
 )
-from rollout_bench.contracts.spec import Spec, tensor_parallel_size
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.contracts.store import (
     scores_path,
@@ -44,12 +45,11 @@ from rollout_bench.contracts.store import (
 from rollout_bench.measure.launch.flags import (
     batch_flags,
     client_flags,
-    cycle_flags,
     fallback_flags,
     online_flags,
-    placement_flags,
     read_log,
     reuse_flags,
+    weight_flags,
 )
 from rollout_bench.measure.launch.forked import Imported
 from rollout_bench.measure.launch.progress import Progress
@@ -63,6 +63,7 @@ from rollout_bench.measure.launch.protocol import (
     MessageFacts,
     MessagesSeen,
     PhaseBegins,
+    ProofsTaken,
     Ready,
     SequencesScored,
     StartSeen,
@@ -185,6 +186,7 @@ class Measurement(Collecting):
         super().__init__(spec, launch, progress, surroundings)
         self._iterations: list[Iteration] = []
         self._sequences: list[SequenceRow] = []
+        self._proofs: list[WeightProof] = []
 
     def take(self, event: Event) -> None:
         """Process one event."""
@@ -194,6 +196,8 @@ class Measurement(Collecting):
             self._sequences += event.sequences
             self.flags += event.flags
             self.progress.iteration(event.iteration)
+        elif isinstance(event, ProofsTaken):
+            self._proofs = event.proofs
 
     def counted(self) -> set[int]:
         """Return the numbers of the iterations that count, from 0."""
@@ -207,6 +211,7 @@ class Measurement(Collecting):
             iterations=self._iterations,
             validity=[*self.flags, *self._doubts(launched["engine"], log)],
             sequences_file=sequences_path(path).name,
+            weight_proofs=self._proofs or None,
             no_energy=self.surroundings.why_no_energy(self._iterations),
         )
         return record, self._sequences
@@ -233,9 +238,12 @@ class Measurement(Collecting):
             *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
             *reuse_flags(self.spec, (row for row in self._sequences if row.iteration in counted), facts),
             *(client_flags(measured) if self.spec.rollout is not None else []),
-            *cycle_flags(self._iterations),
-            *placement_flags(self._iterations, tensor_parallel_size(self.spec)),
+            *weight_flags(self.spec, self._proofs, trained=any(map(_is_trained, self._iterations))),
         ]
+
+
+def _is_trained(iteration: Iteration) -> bool:
+    return iteration.placed is not None and any(rank.loss is not None for rank in iteration.placed.ranks)
 
 
 def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:

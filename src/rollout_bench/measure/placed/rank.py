@@ -17,20 +17,18 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout_bench.contracts.cycles import WeightProof
-from rollout_bench.contracts.load import longest
+from rollout_bench.contracts.cycles import WeightProof, Weights
 from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, WorkloadSpec, placed_engines, tensor_parallel_size
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, placed_engines
 from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
@@ -39,6 +37,7 @@ from rollout_bench.measure.launch.protocol import (
     IterationEnds,
     Job,
     PhaseBegins,
+    ProofsTaken,
     RankReady,
     Ready,
     StepOver,
@@ -46,12 +45,9 @@ from rollout_bench.measure.launch.protocol import (
     Wait,
 )
 from rollout_bench.measure.launch.replicas import made_of
-from rollout_bench.measure.placed.agreement import agreement
 from rollout_bench.measure.placed.shares import (
     BUCKET_BYTES,
-    Taken,
     Trajectory,
-    buckets,
     in_order,
     packed,
     share,
@@ -74,8 +70,6 @@ TAKER = "rollout_bench.measure.placed.taking.WeightTaker"
 
 EXECUTOR = "rollout_bench.measure.placed.executor.SharedEngineExecutor"
 """Executor with one worker in this process, as in the ranks of TRL."""
-
-MICROSECONDS = 1_000_000
 
 SHORTEST_S = 1e-9
 """Time of a step for an engine without sequences, in seconds."""
@@ -103,6 +97,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         over = rank.step()
         tell(IterationEnds())
         tell(over())
+    tell(ProofsTaken(proofs=rank.prove()))
 
 
 def folder_of_ranks() -> Path:
@@ -131,20 +126,6 @@ class Notes:
 
             torch.cuda.synchronize()
         self.spans.append(Span(activity=activity, began_s=began, elapsed_s=time.monotonic() - began))
-
-    def take_off(self, activity: Activity, beside_s: float) -> None:
-        """Shorten the last span of `activity` by `beside_s` seconds, and shift later spans accordingly.
-
-        Proofs must read weights during the update, on cpu before oneDNN packs them. A real trainer would not wait for
-        this.
-        """
-        place = max(number for number, span in enumerate(self.spans) if span.activity == activity)
-        short = self.spans[place]
-        beside_s = min(beside_s, short.elapsed_s)
-        self.spans[place] = short.model_copy(update={"elapsed_s": short.elapsed_s - beside_s})
-        for number in range(place + 1, len(self.spans)):
-            later = self.spans[number]
-            self.spans[number] = later.model_copy(update={"began_s": later.began_s - beside_s})
 
 
 class GeneratingRank:
@@ -180,8 +161,7 @@ class GeneratingRank:
         self._proofs = Proofs(self.engine, norms=False)
         self._source = source_of(alone, self.engine.vocabulary)
         self._index = 0
-        self._noting_s = 0.0
-        self._taken = Taken()
+        self._received: dict[str, str] = {}
         self._asked: list[Request] = []
 
     def prepare(self) -> None:
@@ -255,29 +235,17 @@ class GeneratingRank:
         self._take("rollout_bench_receive", parts=told, most_bytes=most_bytes)
 
     def _take(self, method: str, **kwargs: Any) -> None:
-        (taken,) = self.engine.llm.collective_rpc(method, kwargs=kwargs)
-        self._taken = Taken(**taken)
+        (self._received,) = self.engine.llm.collective_rpc(method, kwargs=kwargs)
 
-    def noted_s(self, number: int) -> tuple[float, float]:
-        """Return the seconds spent on recording weights during an update: in total, and before a given tensor arrived.
+    def note(self, *, on: bool) -> None:
+        """Take checksums of weights while they are loaded, or stop it."""
+        self._proofs.note(on=on)
 
-        Args:
-            number: index of the tensor.
-        """
-        before, self._noting_s = self._noting_s, self._taken.noted_s
-        until = next(iter(self._taken.noted_before_s[number:]), self._noting_s)  # a lost tensor has no time
-        return self._noting_s - before, until - before
-
-    def proof(self, trainers: Sequence[tuple[str, Sequence[Sequence[str]]]], parts: Manifest) -> WeightProof:
-        """Return the proof of the engine's weights, compared with the trainer's.
-
-        `trainers` has the name of each trainer tensor and its `shares_of`.
-        """
-        kinds = {name: (str(dtype), list(shape)) for name, dtype, shape in parts}
-        what = {"parts": kinds, "ranks": len(self.shards)}
-        (loaded,) = self.engine.llm.collective_rpc("rollout_bench_loaded", kwargs=what)
-        found = agreement([(name, shares[self._place]) for name, shares in trainers], self._taken.received, loaded)
-        return self._proofs.take("second").model_copy(update={"trainer": found})
+    def proof(self, weights: Weights, trainers: Mapping[str, str]) -> WeightProof:
+        """Return the proof of the engine's weights; `trainers` has the checksum of each of the trainer's tensors."""
+        lost = [name for name, checksum in trainers.items() if self._received.get(name) != checksum]
+        found = {"lost": len(lost), "first_lost": next(iter(lost), None)}
+        return self._proofs.take(weights).model_copy(update=found)
 
     def reset(self) -> None:
         """Clear the prefix cache."""
@@ -387,14 +355,11 @@ class PlacedRank:
         self._parts = self._manifest()
         sizes = sizes_of_parts(self._parts)
         self._bytes = sum(size for _, size in sizes)
-        self._last_bucket = buckets(sizes, BUCKET_BYTES)[-1].start if sizes else 0
         self._pending: list[Trajectory] = []
-        if placement.overlap:  # the first step has nothing to train on, and the first training is slow
-            self._rehearse(_made_up(spec.workload))
         self._renew(Notes(self._device))  # from now on engine and trainer have the same weights, even dummy weights
+        self._loaded = self._proof("first")
         if self._generator is not None:
-            self._generator.noted_s(self._last_bucket)
-        self._proof()
+            self._generator.note(on=False)
 
     def _group(self, job: Job, name: str, ranks: Sequence[int]) -> RankGroup | None:
         from rollout_bench.measure.placed.groups import RankGroup
@@ -420,7 +385,7 @@ class PlacedRank:
         gc.collect()
 
     def step(self) -> Callable[[], StepOver]:
-        """Do this rank's part of a step; return a function that makes its event, with the proof, which takes time."""
+        """Do this rank's part of a step; return a function that makes its event, which takes time."""
         notes, before = Notes(self._device), self._pending
         everyone, generator = self._everyone, self._generator
         assert everyone is not None, "every rank is in it"
@@ -446,7 +411,6 @@ class PlacedRank:
             before = self._pending
             loss = self._train(before, notes)
         taken = self._renew(notes)
-        self._without_noting(notes)
         trained = [] if self._placement.train_s is not None else self._share(before)
         step = RankStep(
             rank=self._rank,
@@ -464,7 +428,6 @@ class PlacedRank:
             done=None if generator is None else generator.told(outputs, released, ended),
             gathered_bytes=4 * len(numbers),
             update_bytes=taken,
-            proof=self._proof(),
         )
 
     def _share(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -491,16 +454,6 @@ class PlacedRank:
         with notes.doing("optimize"):
             trainer.optimize()
         return loss
-
-    def _rehearse(self, trajectories: Sequence[Trajectory]) -> None:
-        """Compute and reduce gradients of made-up sequences, then discard them."""
-        trainer, trainers = self._trainer, self._trainers
-        if trainer is None or trainers is None or self._placement.train_s is not None:
-            return
-        trainer.train(self._share(trajectories), sum(len(one.output_token_ids) for one in trajectories))
-        if trainers.size > 1:
-            trainers.add_up(trainer.gradients(), BUCKET_BYTES)
-        trainer.forget()
 
     def _fall_asleep(self, notes: Notes) -> AsleepMemory | None:
         """Put this rank's engine to sleep if configured; return the free memory before and after."""
@@ -551,41 +504,29 @@ class PlacedRank:
                 generator.take(iter(trainer.weights()))
         return 0 if generator is None else self._bytes
 
-    def _without_noting(self, notes: Notes) -> None:
-        """Subtract from the update the time that proofs took to record weights.
+    def prove(self) -> list[WeightProof]:
+        """Return the proofs of this rank's engine: as loaded, and after one more update, which is not timed."""
+        if self._generator is not None:
+            self._generator.note(on=True)
+        if self._sleep is not None:
+            self._sleep.fall_asleep()
+        self._renew(Notes(self._device))
+        return [*self._loaded, *self._proof("second")]
 
-        Until the last bucket arrives, all ranks wait for the slowest engine; afterwards each rank is independent.
-        """
-        all_s, before_s = (0.0, 0.0) if self._generator is None else self._generator.noted_s(self._last_bucket)
-        noted_s = all_s
-        if self._updating is not None:
-            said = self._updating.gather([round(before_s * MICROSECONDS)])
-            noted_s += max(one[0] for one in said) / MICROSECONDS - before_s
-        if self._updating is not None or self._colocated:
-            notes.take_off("update", noted_s)
-
-    def _proof(self) -> WeightProof | None:
-        """Return the proof of this rank's engine, compared with the first trainer's current weights.
+    def _proof(self, weights: Weights) -> list[WeightProof]:
+        """Return the proof of this rank's engine, if it has one, compared with the first trainer's current weights.
 
         Shards of one engine get their weights from different trainers, so this also finds trainers that drift apart.
         """
         group = self._trainers if self._colocated else self._updating
         if group is None:
-            return None
-        from rollout_bench.measure.probes.weight_proofs import shares_of
+            return []
+        from rollout_bench.measure.probes.weight_proofs import proof_of
 
         first = self._trainer if self._rank == self._placement.training[0] else None
-        ranks = tensor_parallel_size(self._spec)
-        own = [] if first is None else [(name, shares_of(tensor, ranks)) for name, tensor in first.weights()]
+        own = {} if first is None else {name: proof_of(tensor).checksum for name, tensor in first.weights()}
         checksums = json.loads(group.say(None if first is None else json.dumps(own)))
-        return None if self._generator is None else self._generator.proof(checksums, self._parts)
-
-
-def _made_up(workload: WorkloadSpec) -> list[Trajectory]:
-    """Return made-up sequences, with the number and length of a step's sequences."""
-    prompt, output = [0] * longest(workload.prompt_tokens), [0] * longest(workload.output_tokens)
-    each = itertools.product(range(workload.prompts), range(workload.samples_per_prompt))
-    return [Trajectory(number, sample, prompt, output) for number, sample in each]
+        return [] if self._generator is None else [self._generator.proof(weights, checksums)]
 
 
 def _trainer(job: Job, device: torch.device) -> Trainer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 BUCKET_BYTES = 2_048_000_000
 """Largest number of bytes of weights in one transfer, as in verl's bucket."""
@@ -28,21 +28,6 @@ class Trajectory:
     def tokens(self) -> int:
         """Number of tokens, including the prompt."""
         return len(self.prompt_token_ids) + len(self.output_token_ids)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """The tensors of an update.
-
-    Attributes:
-        received: name and checksum of each tensor, in order.
-        noted_before_s: total time of recording weights in the worker's process when each tensor arrived, in seconds.
-        noted_s: this total at the end.
-    """
-
-    received: list[tuple[str, str]] = field(default_factory=list)
-    noted_before_s: list[float] = field(default_factory=list)
-    noted_s: float = 0.0
 
 
 def share(count: int, part: int, parts: int) -> range:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rollout_bench.measure.placed.groups import RankGroup
-from rollout_bench.measure.placed.shares import Taken
-from rollout_bench.measure.probes.weight_proofs import WeightProofs, noted, noting_s
+from rollout_bench.measure.probes.weight_proofs import WeightProofs, is_noting, proof_of
 
 Tensors = Iterable[tuple[str, torch.Tensor]]
 
@@ -29,21 +27,20 @@ class WeightTaker(WeightProofs):
         device: torch.device = self.device  # type: ignore[attr-defined]
         self._rollout_bench_group = RankGroup(name, ranks, rank, Path(folder), device, timeout_s)
 
-    def rollout_bench_receive(self, parts: list[Part], most_bytes: int) -> dict[str, Any]:
-        """Load the weights from the group's first member through vLLM's own worker; return `Taken` as a dictionary."""
+    def rollout_bench_receive(self, parts: list[Part], most_bytes: int) -> dict[str, str]:
+        """Load the weights from the group's first member; see `rollout_bench_take`."""
         kinds = [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in parts]
         return self.rollout_bench_take(self._rollout_bench_group.receive(kinds, most_bytes))
 
-    def rollout_bench_take(self, weights: Tensors) -> dict[str, Any]:
-        """Load `weights`, from a caller in this process; return `Taken` as a dictionary."""
-        taken = Taken()
-        self.reload_weights(weights_iterator=_noted(weights, taken))  # type: ignore[attr-defined]
-        return {"received": taken.received, "noted_before_s": taken.noted_before_s, "noted_s": noting_s()}
+    def rollout_bench_take(self, weights: Tensors) -> dict[str, str]:
+        """Load `weights` through vLLM's own worker; return name -> checksum of each, if checksums are taken now."""
+        received: dict[str, str] = {}
+        self.reload_weights(weights_iterator=_noted(weights, received))  # type: ignore[attr-defined]
+        return received
 
 
-def _noted(weights: Tensors, taken: Taken) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield `weights`, and record name and checksum of each."""
+def _noted(weights: Tensors, received: dict[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in weights:
-        taken.noted_before_s.append(noting_s())
-        taken.received.append((name, noted(tensor).checksum))
+        if is_noting():
+            received[name] = proof_of(tensor).checksum
         yield name, tensor

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from rollout_bench.contracts.placed_steps import PlacedStep, PlacementSpec, RankStep
@@ -15,7 +16,7 @@ from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.record import Environment, WeightBytes
 from rollout_bench.contracts.spec import Platform, Spec, placed_engines, tensor_parallel_size
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.launch.protocol import Event, IterationDone, RankReady, Ready, StepOver
+from rollout_bench.measure.launch.protocol import Event, IterationDone, ProofsTaken, RankReady, Ready, StepOver
 from rollout_bench.measure.launch.replicas import done_together, ready_together
 from rollout_bench.measure.machine import inventory
 
@@ -113,6 +114,9 @@ def joined(spec: Spec) -> Callable[[Sequence[Event]], Event]:
             return together(steps, spec)
         if loaded := [event for event in events if isinstance(event, RankReady)]:
             return ready([rank.ready for rank in loaded], spec)
+        if taken := [event for event in events if isinstance(event, ProofsTaken)]:
+            proofs = zip_longest(*(event.proofs for event in taken))
+            return ProofsTaken(proofs=[proof for each in proofs for proof in each if proof])
         return events[0]
 
     return join
@@ -165,7 +169,6 @@ def together(over: Sequence[StepOver], spec: Spec) -> IterationDone:
         ranks=ranks,
         gathered_bytes=sum(one.gathered_bytes for one in over),
         update_bytes=max(one.update_bytes for one in over),
-        proofs=[one.proof for one in over if one.proof is not None],
     )
     parts = done.iteration.replicas if len(passes) > 1 else None
     iteration = done.iteration.model_copy(update={"placed": placed, "replicas": parts})

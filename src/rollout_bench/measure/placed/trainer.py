@@ -64,10 +64,6 @@ class Trainer(ABC):
     def optimize(self) -> None:
         """Update the weights with the gradients, then drop the gradients."""
 
-    @abstractmethod
-    def forget(self) -> None:
-        """Drop the gradients."""
-
 
 MICRO_BATCH = 4
 """Number of sequences in a forward and backward pass; gradients accumulate over a device's micro-batches."""
@@ -117,10 +113,6 @@ class PolicyTrainer(Trainer):
     def optimize(self) -> None:
         """Do a step of AdamW."""
         self._optimizer.step()
-        self.forget()
-
-    def forget(self) -> None:
-        """Drop the gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def _summed_loss(self, batch: Sequence[Trajectory]) -> torch.Tensor:
@@ -167,9 +159,6 @@ class TimedTrainer(Trainer):
         return []
 
     def optimize(self) -> None:
-        """Do nothing."""
-
-    def forget(self) -> None:
         """Do nothing."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rollout_bench.analysis.cycles.net_gains import NetGain, TokenRange, net_gain
-from rollout_bench.analysis.cycles.proofs import unfit
+from rollout_bench.analysis.cycles.proofs import proven, unfit
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import CYCLE
 from rollout_bench.core.numbers import MISSING, brief, count, number
@@ -103,7 +103,7 @@ def cycle_part(findings: Findings) -> SummaryPart:
             alone=[row for row in rows if row.values and row.experiment.place not in told],
             names=names,
             confidence=findings.collection.comparison.confidence,
-            proven=[(names[row.experiment.place], _updates(row)) for row in rows if _updates(row)],
+            proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
             unfit=[(names[row.experiment.place], found) for row in rows for found in unfit(row)],
             most=MOST,
         ),
@@ -111,12 +111,6 @@ def cycle_part(findings: Findings) -> SummaryPart:
         definitions=definitions("Definitions, cycles", tables),
         files={"cycle.csv": _file(rows, {place: each.gain for place, each in by_place.items()})} if decided else {},
     )
-
-
-def _updates(row: Row) -> int:
-    """Return the number of transitions of valid launches, warm-up included; each was proven."""
-    valid = [record for record in row.experiment.records if record.valid]
-    return sum(one.transition is not None for record in valid for one in record.iterations)
 
 
 def decisions(findings: Findings, rows: Sequence[Row]) -> Iterator[Decision]:

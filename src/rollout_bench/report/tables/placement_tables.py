@@ -13,7 +13,7 @@ from rollout_bench.analysis.cycles.placed_costs import (
     placed_of,
     unlike_work,
 )
-from rollout_bench.analysis.cycles.proofs import unfit
+from rollout_bench.analysis.cycles.proofs import proven, unfit
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES
 from rollout_bench.contracts.modes import PLACEMENT
@@ -171,7 +171,7 @@ def placement_part(findings: Findings) -> SummaryPart:
             measured=list(measured.values()),
             placements=placements,
             names=names,
-            proven=[(names[place], found) for place, found in placements.items() if found.proofs],
+            proven=[(names[row.experiment.place], proven(row)) for row in rows if proven(row)],
             where=lambda row: f"{_group(row)}: " if len(groups) > 1 else "",
             unfit=[(row, found) for row in rows for found in unfit(row)],
             most=MOST,
