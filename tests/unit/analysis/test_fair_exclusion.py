@@ -46,7 +46,7 @@ def launch(
     return record.model_copy(
         update={
             "iterations": passes,
-            "validity": host_flags(platform, passes),
+            "validity": host_flags(platform, hosts[1:]),
             "block": Block(id=block, members=members, order=[[0, 1, 2]], waited_s=0) if block else None,
         }
     )

@@ -13,22 +13,11 @@ import psutil
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.contracts.record import DeviceUse, EngineFacts, HostUse, Iteration, SequenceRow, WeightBytes
+from rollout_bench.contracts.record import DeviceUse, EngineFacts, HostUse, SequenceRow, WeightBytes
 from rollout_bench.measure.launch.flags import batch_flags
 from rollout_bench.measure.machine.gpus import Gpus, used
 from rollout_bench.measure.machine.host import between, read_host
 from rollout_bench.measure.machine.readings import device_flags, host_flags
-
-
-def iteration(
-    index: int = 1, *, warmup: bool = False, host: HostUse | None = None, devices: list[DeviceUse] | None = None
-) -> Iteration:
-    counts = {"requests": 8, "sequences": 8, "prompt_tokens": 8, "output_tokens": 8}
-    return Iteration(index=index, warmup=warmup, elapsed_s=2.0, host=host, devices=devices, **counts)
-
-
-def host(**shares: Any) -> HostUse:
-    return HostUse(window_s=2.0, cores=2, **shares)
 
 
 def burn(seconds: float) -> None:
@@ -58,7 +47,7 @@ def test_only_a_busy_process_outside_the_launch_is_named() -> None:
     got = outside.other_cpu_share - inside.other_cpu_share  # what the process itself had: others may be busy too
     assert got * outside.cores * outside.window_s > 0.3
     assert f"(pid {process.pid} of " in str(outside.busiest_other) or inside.other_cpu_share > 0.2
-    (flag,) = host_flags("cpu", [iteration(host=outside)])
+    (flag,) = host_flags("cpu", [outside])
     assert flag.code == "cpu_shared"
 
 
@@ -70,7 +59,7 @@ def test_steal_memory_pressure_and_swap_come_from_the_kernels_counters() -> None
     assert (seen.steal_share, seen.memory_pressure_share, seen.swap_bytes) == (0.25, 0.25, 4 << 20)
     assert seen.memory_available_bytes
     assert seen.load_1m is not None
-    codes = {(flag.code, flag.severity) for flag in host_flags("cpu", [iteration(host=seen)])}
+    codes = {(flag.code, flag.severity) for flag in host_flags("cpu", [seen])}
     assert codes == {("cpu_steal", "invalid"), ("memory_pressure", "invalid"), ("swapping", "warning")}
 
 
@@ -89,9 +78,7 @@ def test_steal_memory_pressure_and_swap_come_from_the_kernels_counters() -> None
     ],
 )
 def test_limits_of_the_host(shares: dict[str, float], platform: Any, flags: list[str]) -> None:
-    found = host_flags(
-        platform, [iteration(0, warmup=True, host=host(other_cpu_share=1.0)), iteration(host=host(**shares))]
-    )
+    found = host_flags(platform, [HostUse(window_s=2.0, cores=2, **shares)])
     assert [f"{flag.code} {flag.severity}" for flag in found] == flags
 
 
@@ -136,7 +123,7 @@ def test_a_throttled_and_shared_device_is_flagged_with_evidence() -> None:
     use = device_use([7, 8, 9], ours={7})
     assert (use.device, use.other_processes, use.other_memory_bytes) == ("GPU-1", 2, 2 << 30)
     assert use.temperature_c is None  # a question that this device does not answer
-    flags = device_flags([iteration(0, warmup=True, devices=[use]), iteration(3, devices=[use])])
+    flags = device_flags([(3, use)])
     assert [flag.code for flag in flags] == ["throttled", "throttled", "device_shared"]
     assert flags[0].sentence.startswith("Iteration 3: the clock of GPU-1 was lowered by heat for ")
     assert flags[2].sentence == "Iteration 3: 2 others held 2.0 GiB of GPU-1."
@@ -157,7 +144,7 @@ def test_energy_is_unknown_without_a_continuously_rising_counter() -> None:
 def test_pids_of_another_namespace_are_not_taken_for_strangers() -> None:
     use = device_use([4007], ours={7})
     assert (use.other_processes, use.other_memory_bytes) == (None, None)
-    assert "device_shared" not in [flag.code for flag in device_flags([iteration(devices=[use])])]
+    assert "device_shared" not in [flag.code for flag in device_flags([(1, use)])]
 
 
 def row(scheduled_s: float | None, last_token_s: float | None, index: int = 1) -> SequenceRow:

@@ -74,10 +74,7 @@ from rollout_bench.measure.launch.steadiness import comparable_times, judge
 from rollout_bench.measure.machine.readings import (
     Surroundings,
     device_flags,
-    doubts_about_devices,
-    doubts_about_host,
     host_flags,
-    neighbour_flags,
 )
 from rollout_bench.measure.starts.start_phases import StartSpan, cache_flags, shared_out
 
@@ -134,7 +131,7 @@ class Collecting:
             self._wall_s = time.monotonic() - self._began
             counted = self.counted()
             self._placement = self.surroundings.placement(counted)
-            self.flags += [*neighbour_flags(self._placement), *self.surroundings.flags(counted)]
+            self.flags += self.surroundings.flags(counted)
 
     def counted(self) -> Collection[int] | None:
         """Return the numbers of the passes that count, from 0; None if all count."""
@@ -226,8 +223,8 @@ class Measurement(Collecting):
         counted = {iteration.index for iteration in measured}
         return [
             *batch_flags(self.spec, [row for row in self._sequences if row.iteration in counted], facts),
-            *([] if self.spec.endpoint is not None else host_flags(self.spec.platform, measured)),
-            *device_flags(measured),
+            *host_flags(self.spec.platform, [it.host for it in measured if it.host and self.spec.endpoint is None]),
+            *device_flags([(it.index, use) for it in measured for use in it.devices or ()]),
             *apart_flags(measured),
             *(
                 flag
@@ -329,8 +326,8 @@ class InsideCollecting(Collecting):
     def looked_inside(self, log: str) -> dict[str, Any]:
         """Return the fields that records of these modes share; `log` is the engine's output."""
         doubts = [
-            *doubts_about_host(self.spec.platform, self._host),
-            *doubts_about_devices(list(enumerate(self._devices))),
+            *host_flags(self.spec.platform, self._host),
+            *device_flags(list(enumerate(self._devices))),
             *fallback_flags(log),
         ]
         return {

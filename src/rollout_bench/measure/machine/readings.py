@@ -14,8 +14,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, lost_time
 from rollout_bench.contracts.record import DeviceUse, Flag, HostUse, Iteration, Placement
@@ -42,13 +41,8 @@ DEVICE_MEMORY_BYTES = 1 << 28
 """Device memory of others in bytes above which a launch is flagged; a monitor's empty context holds less."""
 
 
-def host_flags(platform: Platform, iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return flags from the host's readings around the measured iterations."""
-    return doubts_about_host(platform, [it.host for it in iterations if it.host is not None and not it.warmup])
-
-
-def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]:
-    """Return flags from readings of the host."""
+def host_flags(platform: Platform, read: Sequence[HostUse]) -> list[Flag]:
+    """Return flags from readings of the host around the measured iterations."""
     flags = [flag for limit in HOST_LIMITS if (flag := _judge(limit, platform, read)) is not None]
     if (swapped := sum(host.swap_bytes or 0 for host in read)) > SWAP_BYTES:
         sentence = f"{swapped / 2**20:.1f} MiB were swapped in or out during the measured iterations (limit 1 MiB)."
@@ -56,46 +50,8 @@ def doubts_about_host(platform: Platform, read: Sequence[HostUse]) -> list[Flag]
     return flags
 
 
-def device_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return flags from the devices' readings around the measured iterations."""
-    return doubts_about_devices(
-        [(it.index, use) for it in iterations if it.devices and not it.warmup for use in it.devices]
-    )
-
-
-def neighbour_flags(placement: Placement | None) -> list[Flag]:
-    """Return a flag if other launches ran on other devices of the node."""
-    if placement is None or not placement.neighbours:
-        return []
-    sentence = (
-        f"Other launches ran on {placement.node} meanwhile: {first_few(placement.neighbours, 3)}; "
-        "each has devices of its own, but memory of the host, its buses and power are shared."
-    )
-    return [Flag(code="shared_node", severity="warning", sentence=sentence)]
-
-
-def lease_flags(file: Path, number: int) -> list[Flag]:
-    """Return a flag because the lease's `file` was removed before the end of pass `number`.
-
-    Another launch may have used the devices.
-    """
-    sentence = (
-        f"Somebody removed the lease, {file}, before pass {number} was over; so another launch could take the devices, "
-        "and nobody could have told."
-    )
-    return [Flag(code="lease_lost", severity="invalid", sentence=sentence)]
-
-
-def pause_flags(held_up: Mapping[int, Sequence[str]]) -> list[Flag]:
-    """Return a flag if passes, by number, were interrupted from outside: their times include the pause."""
-    if not held_up:
-        return []
-    sentence = " ".join(f"During pass {number} {', and '.join(what)}." for number, what in held_up.items())
-    return [Flag(code="paused", severity="invalid", sentence=sentence)]
-
-
-def doubts_about_devices(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:
-    """Return flags from readings of devices, each with the index of its iteration."""
+def device_flags(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:
+    """Return flags from readings of devices, each with the index of its measured iteration."""
     if not read:
         return []
     flags = [
@@ -187,7 +143,7 @@ def _suspended_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen:
     """Observations around one pass, besides the readings of host and devices.
 
@@ -197,9 +153,9 @@ class Seen:
         held_up: interruptions of the engine, each as the end of a sentence.
     """
 
-    neighbours: set[str] = field(default_factory=set)
-    lost: bool = False
-    held_up: list[str] = field(default_factory=list)
+    neighbours: set[str]
+    lost: bool
+    held_up: list[str]
 
 
 class Surroundings:
@@ -231,11 +187,11 @@ class Surroundings:
         self._pauses = pauses or Pauses()
         self._mates = mates
         self._devices: list[Gpus | Npus] = []  # for each replica; empty on a CPU
+        self._neighbours: set[str] = set()
         self._host_before: Reading | None = None
         self._devices_before: list[DeviceReading] = []
-        self._after: tuple[Reading, list[DeviceReading]] | None = None
-        self._seen = Seen()
-        self._seen_of: list[Seen] = []  # for each pass
+        self._after: tuple[Reading, list[DeviceReading], Seen] | None = None
+        self._seen: list[Seen] = []  # for each pass
 
     def ready(self, devices: int) -> None:
         """Prepare the readings once the engine is loaded; all replicas together use `devices` devices."""
@@ -246,17 +202,16 @@ class Surroundings:
 
     def before(self) -> None:
         """Read everything when the engine is ready for a pass; the host last, closest to the pass."""
-        self._seen = Seen(self._read_neighbours())
+        self._neighbours = self._read_neighbours()
         self._pauses.begin(members_of(self._processes()[0]))
         self._devices_before = self._read_devices()
         self._host_before = read_host(*self._processes())
 
     def ends(self) -> None:
         """Read everything again as soon as the pass is over."""
-        self._after = (read_host(*self._processes()), self._read_devices())
-        self._seen.held_up = self._pauses.end()
-        self._seen.neighbours |= self._read_neighbours()
-        self._seen.lost = self._lease is not None and self._lease.is_lost()
+        host, devices, held_up = read_host(*self._processes()), self._read_devices(), self._pauses.end()
+        lost = self._lease is not None and self._lease.is_lost()
+        self._after = host, devices, Seen(self._neighbours | self._read_neighbours(), lost, held_up)
 
     def after(self, iteration: Iteration) -> Iteration:
         """Return `iteration` with the use of host and devices."""
@@ -268,8 +223,8 @@ class Surroundings:
         if self._after is None:
             self.ends()
         assert self._after is not None, "was read just now, if not before"
-        (host, devices), self._after = self._after, None
-        self._seen_of.append(self._seen)
+        (host, devices, seen), self._after = self._after, None
+        self._seen.append(seen)
         groups, helpers = self._processes()
         ours = helpers | set(members_of(groups) if devices else ())
         ours |= self._mates() if devices and self._mates is not None else set()
@@ -291,20 +246,36 @@ class Surroundings:
 
     def placement(self, counted: Collection[int] | None) -> Placement | None:
         """Return the launch's placement, with neighbours during the passes in `counted`, from 0; None: all."""
-        beside = [seen.neighbours for seen in self._counted(counted).values()]
-        return None if self._lease is None else self._lease.placement(sorted(set().union(*beside)))
+        beside = sorted(set().union(*(seen.neighbours for seen in self._counted(counted).values())))
+        return None if self._lease is None else self._lease.placement(beside)
 
     def flags(self, counted: Collection[int] | None) -> list[Flag]:
-        """Return flags that invalidate the passes in `counted`: the lease was lost, or the engine was interrupted."""
-        passes = self._counted(counted)
+        """Return flags for the passes in `counted`: neighbours, a lost lease, interruptions of the engine.
+
+        A pass's time includes an interruption. After the lease was lost, another launch may have used the devices.
+        """
+        passes, flags, placement = self._counted(counted), list[Flag](), self.placement(counted)
+        if placement is not None and placement.neighbours:
+            sentence = (
+                f"Other launches ran on {placement.node} meanwhile: {first_few(placement.neighbours, 3)}; "
+                "each has devices of its own, but memory of the host, its buses and power are shared."
+            )
+            flags.append(Flag(code="shared_node", severity="warning", sentence=sentence))
         lost = next((number for number, seen in passes.items() if seen.lost), None)
-        return [
-            *(lease_flags(self._lease.claim.path, lost) if self._lease is not None and lost is not None else []),
-            *pause_flags({number: seen.held_up for number, seen in passes.items() if seen.held_up}),
-        ]
+        if lost is not None and self._lease is not None:
+            sentence = (
+                f"Somebody removed the lease, {self._lease.claim.path}, before pass {lost} was over; so another launch "
+                "could take the devices, and nobody could have told."
+            )
+            flags.append(Flag(code="lease_lost", severity="invalid", sentence=sentence))
+        held_up = {number: ", and ".join(seen.held_up) for number, seen in passes.items() if seen.held_up}
+        if held_up:
+            sentence = " ".join(f"During pass {number} {what}." for number, what in held_up.items())
+            flags.append(Flag(code="paused", severity="invalid", sentence=sentence))
+        return flags
 
     def _counted(self, counted: Collection[int] | None) -> dict[int, Seen]:
-        return {number: seen for number, seen in enumerate(self._seen_of) if counted is None or number in counted}
+        return {number: seen for number, seen in enumerate(self._seen) if counted is None or number in counted}
 
     def _read_neighbours(self) -> set[str]:
         return set() if self._lease is None else set(self._lease.neighbours())
