@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from hostile_server import KINDS, hostile_server
 from launching import Launching, online_spec
 from stub_server import Address, running_stub
 
-from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import sequences_path
 
@@ -69,8 +68,7 @@ def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path
 
 def test_a_chat_is_measured_with_text_of_the_named_tokenizer(tmp_path: Path, stub: Any) -> None:
     (tmp_path / "tokenizer").mkdir()
-    for name, content in tokenizer_files(2048, 2048).items():
-        (tmp_path / "tokenizer" / name).write_text(json.dumps(content))
+    write_tokenizer(tmp_path / "tokenizer", 2048, 2048)
     url = stub()
     spec = online_spec(
         {"points": [{"concurrency": 2, "requests": 6}], "api": "chat", "token_ids": False},

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from launching import SETTINGS, TINY_MODEL, online_spec
 
-from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
@@ -46,10 +46,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, P
     """Yield a server of a model whose chat template is long, as a launch has it, and the model's folder."""
     model = tmp_path_factory.mktemp("models") / "templated"
     model.mkdir()
-    files: dict[str, Any] = {"config.json": TINY_MODEL, **tokenizer_files(2048, 2048)}
-    files["tokenizer_config.json"]["chat_template"] = TEMPLATE
-    for name, content in files.items():
-        (model / name).write_text(json.dumps(content))
+    (model / "config.json").write_text(json.dumps(TINY_MODEL))
+    write_tokenizer(model, 2048, 2048)
+    (model / "chat_template.jinja").write_text(TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SPEC.engine.environment.items():
             patch.setenv(name, value)

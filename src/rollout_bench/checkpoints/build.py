@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -12,18 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.checkpoints.formats import (
-    BUILDER_VERSION,
-    WeightsFormat,
-    check_format,
-    checkpoint_bytes,
-    hf_config,
-    modelslim_description,
-    plan_shards,
-    shard_index,
-    tokenizer_files,
-)
+from safetensors import SafetensorError
+
+from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format, hf_config, modelslim_description
 from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.core.errors import UserError
 
 MANIFEST = "synthetic.json"
@@ -40,7 +32,7 @@ def build_checkpoint(
     """Build a checkpoint directory that vLLM loads.
 
     The same shape, seed and format give the same bytes on the same torch version. All formats round the same bf16
-    weights. Memory use is about one tensor for each core. The directory is built beside its destination and renamed, so
+    weights. Memory use is about two of its files. The directory is built beside its destination and renamed, so
     the destination is always complete. A complete checkpoint is not built again. Builders of the same destination wait
     for each other.
 
@@ -58,79 +50,61 @@ def build_checkpoint(
             writable.
     """
     try:
-        checked = check_format(shape, weights_format)
+        check_format(shape, weights_format)
     except ValueError as error:
         raise UserError(str(error), "choose another format for this model, or another model") from error
-    identity = _identity(shape, checked, config_only)
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(destination):
-            if _is_whole(destination, identity):
-                return False
-            _build(shape, checked, destination, identity, config_only)
-    except OSError as error:
-        raise _disk_error(error, destination) from error
-    return True
-
-
-def _build(
-    shape: ResolvedShape,
-    weights_format: WeightsFormat,
-    destination: Path,
-    identity: dict[str, Any],
-    config_only: bool,
-) -> None:
-    # The lock makes a fixed name safe, so the remains of a killed build are found and removed.
-    partial = destination.with_name(f".{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _check_space(shape, weights_format, destination.parent, config_only)
-        partial.mkdir()
-        _write_json(partial / "config.json", hf_config(shape, weights_format))
-        description = modelslim_description(shape, weights_format)
-        if description is not None:
-            _write_json(partial / "quant_model_description.json", description)
-        tokenizer = tokenizer_files(shape.vocab_size, shape.max_position_embeddings)
-        for name, content in tokenizer.items():
-            _write_json(partial / name, content)
-        if not config_only:
-            _write_weights(partial, shape, weights_format)
-        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-        _write_json(partial / MANIFEST, {**identity, "file_bytes": sizes})
-        _fsync_directory(partial)
-        partial.rename(destination)
-        _fsync_directory(destination.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _write_weights(directory: Path, shape: ResolvedShape, weights_format: WeightsFormat) -> None:
-    # Importing torch takes seconds, and a refused build or a complete destination does not need it.
-    from rollout_bench.checkpoints.weights import write_shards
-
-    shards = plan_shards(shape, weights_format)
-    write_shards(directory, shape, weights_format, shards)
-    if len(shards) > 1:
-        name, index = shard_index(shards, weights_format)
-        _write_json(directory / name, index)
-
-
-def _write_json(path: Path, content: object) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _identity(shape: ResolvedShape, weights_format: WeightsFormat, config_only: bool) -> dict[str, Any]:
-    return {
+    identity = {
         "builder_version": BUILDER_VERSION,
         "shape": shape.model_dump(),
         "weights_format": weights_format,
         "config_only": config_only,
     }
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(destination):
+            if _is_whole(destination, identity):
+                return False
+            _build(shape, weights_format, destination, identity, config_only)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{destination} could not be written: {getattr(error, 'strerror', None) or error}",
+            "free some space, or name a directory that you may write to; what was written so far is removed",
+        ) from error
+    return True
+
+
+def _build(
+    shape: ResolvedShape, weights_format: str, destination: Path, identity: dict[str, Any], config_only: bool
+) -> None:
+    # The lock makes a fixed name safe, so the remains of a killed build are found and removed.
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        _write_json(partial / "config.json", hf_config(shape, weights_format))
+        description = modelslim_description(shape, weights_format)
+        if description is not None:
+            _write_json(partial / "quant_model_description.json", description)
+        write_tokenizer(partial, shape.vocab_size, shape.max_position_embeddings)
+        if not config_only:
+            # Importing torch takes seconds, and a checkpoint without weights does not need it.
+            from rollout_bench.checkpoints.weights import checkpoint_bytes, write_weights
+
+            _check_space(checkpoint_bytes(shape, weights_format), partial)
+            write_weights(partial, shape, weights_format)
+        sizes = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+        _write_json(partial / MANIFEST, {**identity, "file_bytes": sizes})
+        for path in (*partial.iterdir(), partial):
+            _fsync(path)
+        partial.rename(destination)
+        _fsync(destination.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_whole(destination: Path, identity: dict[str, Any]) -> bool:
@@ -176,22 +150,13 @@ def _size_bytes(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _check_space(shape: ResolvedShape, weights_format: WeightsFormat, directory: Path, config_only: bool) -> None:
-    needed = 0 if config_only else checkpoint_bytes(shape, weights_format)
+def _check_space(needed: int, directory: Path) -> None:
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise UserError(
             f"{directory} has {free / 1e9:.1f} GB free, and the checkpoint needs {needed / 1e9:.1f} GB",
             "free some space, or name a directory on another disk",
         )
-
-
-def _disk_error(error: OSError, destination: Path) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "free some space, or name a directory on another disk; what was written so far is removed"
-    else:
-        remedy = "check that the path lies in a directory that you may write to"
-    return UserError(f"{destination} could not be written: {error.strerror or error}", remedy)
 
 
 @contextmanager
@@ -202,8 +167,8 @@ def _lock(destination: Path) -> Iterator[None]:
         yield
 
 
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

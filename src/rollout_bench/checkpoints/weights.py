@@ -1,43 +1,34 @@
-"""The values of weights: seeded random numbers, rounded to 8 and 4 bits, written one tensor at a time.
-
-safetensors' own save_file needs a whole file in memory. The format is a length, a JSON header and the raw values
-(https://huggingface.co/docs/safetensors#format).
-"""
+"""The values of weights: seeded random numbers, rounded to 8 and 4 bits, and their safetensors files."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from rollout_bench.checkpoints.formats import (
-    GROUP,
-    WORD_BITS,
+    FORMATS,
     Role,
-    Shard,
-    StoredTensor,
+    Storage,
     TensorSpec,
-    WeightsFormat,
-    file_header,
-    stored_tensors,
+    layer_tensors,
+    outer_tensors,
+    tensors,
 )
 from rollout_bench.checkpoints.shapes import ResolvedShape
 
 CHUNK_ELEMENTS = 1 << 22
 """Number of float32 values in one draw (16 MiB), to avoid a float32 copy of a large embedding."""
-TORCH_DTYPES = {
-    "I8": torch.int8,
-    "BF16": torch.bfloat16,
-    "I32": torch.int32,
-    "F32": torch.float32,
-    "I64": torch.int64,
-}
+SHARD_BYTES = 2 << 30
+"""Bytes of bf16 weights after which a new file begins; a file is made in memory."""
 
 
 def random_weight(spec: TensorSpec, shape: ResolvedShape) -> torch.Tensor:
@@ -54,7 +45,10 @@ def random_weight(spec: TensorSpec, shape: ResolvedShape) -> torch.Tensor:
     """
     if spec.role is Role.NORM:
         return torch.full(spec.shape, shape.norm, dtype=torch.bfloat16)
-    bound = math.sqrt(3.0) * _standard_deviation(spec, shape.num_hidden_layers)
+    deviation = 0.02 if spec.role is Role.BIAS else 1.0 / math.sqrt(spec.shape[-1])
+    if spec.role is Role.RESIDUAL_LINEAR:
+        deviation /= math.sqrt(2.0 * shape.num_hidden_layers)
+    bound = math.sqrt(3.0) * deviation
     digest = hashlib.sha256(f"{shape.seed}/{spec.name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     weight = torch.empty(spec.elements, dtype=torch.bfloat16)
@@ -63,75 +57,56 @@ def random_weight(spec: TensorSpec, shape: ResolvedShape) -> torch.Tensor:
     return weight.view(spec.shape)
 
 
-def random_weights(specs: Iterable[TensorSpec], shape: ResolvedShape) -> Iterator[torch.Tensor]:
-    """Yield `random_weight` for each of `specs` in order; all cores draw tensors in advance.
+def random_weights(specs: Iterable[TensorSpec], shape: ResolvedShape) -> list[torch.Tensor]:
+    """Return `random_weight` for each of `specs`, drawn on all cores.
 
     One core draws about 10^8 numbers a second, so a model of 8 billion parameters would take more than a minute.
     """
-    cores = len(os.sched_getaffinity(0))
-    if cores == 1:
-        yield from (random_weight(spec, shape) for spec in specs)
-        return
     threads = torch.get_num_threads()
     try:
         # torch draws on one thread, but would round on all its threads in each thread of the pool
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            drawn: deque[Future[torch.Tensor]] = deque()
-            for spec in specs:
-                drawn.append(pool.submit(random_weight, spec, shape))
-                if len(drawn) > cores:
-                    yield drawn.popleft().result()
-            while drawn:
-                yield drawn.popleft().result()
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(lambda spec: random_weight(spec, shape), specs))
     finally:
         torch.set_num_threads(threads)
 
 
-def encode(
-    spec: TensorSpec, weight: torch.Tensor, weights_format: WeightsFormat
-) -> list[tuple[StoredTensor, torch.Tensor]]:
-    """Return the stored tensors of a format for one bf16 weight, in the order of `formats.stored_tensors`."""
-    return list(zip(stored_tensors(spec, weights_format), _values(spec, weight, weights_format), strict=True))
+def encode(spec: TensorSpec, weight: torch.Tensor, weights_format: str) -> dict[str, torch.Tensor]:
+    """Return the stored tensors of a format for one bf16 weight: itself, or integers with their scales."""
+    storage = FORMATS[weights_format]
+    if storage is None or not spec.quantizable:
+        return {spec.name: weight}
+    values, scale = rounded(weight, storage)
+    if storage.packed:
+        sizes = torch.tensor(spec.shape, dtype=torch.int64)
+        return {
+            f"{spec.name}_packed": pack(values, storage.bits),
+            f"{spec.name}_scale": scale,
+            f"{spec.name}_shape": sizes,
+        }
+    stored = {spec.name: values, f"{spec.name}_scale": scale}
+    return {**stored, f"{spec.name}_offset": torch.zeros_like(scale)} if storage.modelslim else stored
 
 
-def round_to_int8(weight: torch.Tensor, scale_dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round a weight to int8, symmetric, with one scale per output channel.
+def rounded(weight: torch.Tensor, storage: Storage) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round a weight to signed integers, symmetric, with one scale per output channel or group of inputs.
+
+    Rounding uses the stored scale, not the exact one.
 
     Args:
         weight: [out, in], any float dtype.
-        scale_dtype: dtype of the stored scale; rounding uses the stored scale, not the exact one.
+        storage: number of levels, size of a group (a divisor of in), and dtype of the scales.
 
     Returns:
-        int8 values [out, in] in -127..127 and scales [out, 1]; weight is approximately values * scales.
+        int8 values [out, in] and scales [out, groups]; weight is approximately values * scales of their group.
     """
+    groups = weight.float().unflatten(1, (-1, storage.group or weight.shape[1]))
     # a tensor: on a GPU torch would multiply by the reciprocal of a number, which may change the last bit of scales
-    most = torch.tensor(127.0, device=weight.device)
-    exact = weight.float().abs().amax(dim=1, keepdim=True) / most
-    scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(scale_dtype)
-    values = (weight.float() / scale.float()).round_().clamp_(-127, 127).to(torch.int8)
-    return values, scale
-
-
-def round_to_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round a weight to 4 bits, symmetric, with one scale for each `GROUP` inputs of an output channel.
-
-    Scales are as in compressed-tensors (`calculate_qparams`): 15 steps from the smallest to the largest value. They are
-    stored in bf16, and rounding uses the stored scales.
-
-    Args:
-        weight: [out, in], any float dtype; in is a multiple of `GROUP`.
-
-    Returns:
-        int8 values [out, in] in -8..7 and scales [out, in / GROUP]; weight is approximately values * scales of their
-        group.
-    """
-    rows, columns = weight.shape
-    groups = weight.float().view(rows, columns // GROUP, GROUP)
-    half = torch.tensor(7.5, device=weight.device)
-    exact = groups.abs().amax(dim=2, keepdim=True) / half
-    scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(torch.bfloat16)
-    values = (groups / scale.float()).round_().clamp_(-8, 7).to(torch.int8)
-    return values.view(rows, columns), scale.squeeze(2)
+    exact = groups.abs().amax(dim=2, keepdim=True) / torch.tensor(storage.levels, device=weight.device)
+    scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(getattr(torch, storage.scale_dtype))
+    lowest, highest = -math.ceil(storage.levels), math.floor(storage.levels)
+    values = (groups / scale.float()).round_().clamp_(lowest, highest).to(torch.int8)
+    return values.flatten(1), scale.squeeze(2)
 
 
 def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
@@ -147,76 +122,47 @@ def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
     unsigned = (values.to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
     if bits == 4:
         unsigned = unsigned[:, 0::2] | (unsigned[:, 1::2] << 4)
-    rows, columns = unsigned.shape
-    return unsigned.view(rows, columns * 8 // WORD_BITS, WORD_BITS // 8).view(torch.int32).squeeze(-1)
+    return unsigned.contiguous().view(torch.int32)
 
 
-def _values(spec: TensorSpec, weight: torch.Tensor, weights_format: WeightsFormat) -> tuple[torch.Tensor, ...]:
-    if weights_format == "bf16" or not spec.quantizable:
-        return (weight,)
-    if weights_format == "compressed-tensors-w8a8":
-        return round_to_int8(weight, torch.bfloat16)
-    if weights_format == "compressed-tensors-w8a16":
-        values, scale = round_to_int8(weight, torch.bfloat16)
-        return pack(values, 8), scale, torch.tensor(spec.shape, dtype=torch.int64)
-    if weights_format == "compressed-tensors-w4a16":
-        values, scale = round_to_int4(weight)
-        return pack(values, 4), scale, torch.tensor(spec.shape, dtype=torch.int64)
-    values, scale = round_to_int8(weight, torch.float32)
-    return values, scale, torch.zeros_like(scale)
+def checkpoint_bytes(shape: ResolvedShape, weights_format: str) -> int:
+    """Return the bytes of all weights of a model in a format, without file headers.
+
+    Tensors without memory are encoded. The size of one layer is multiplied by the number of layers.
+    """
+
+    def size(specs: Iterable[TensorSpec]) -> int:
+        empty = ((spec, torch.empty(spec.shape, dtype=torch.bfloat16, device="meta")) for spec in specs)
+        return sum(part.nbytes for spec, weight in empty for part in encode(spec, weight, weights_format).values())
+
+    return size(outer_tensors(shape)) + shape.num_hidden_layers * size(layer_tensors(shape, 0))
 
 
-def _standard_deviation(spec: TensorSpec, num_hidden_layers: int) -> float:
-    if spec.role is Role.BIAS:
-        return 0.02
-    deviation = 1.0 / math.sqrt(spec.shape[-1])
-    if spec.role is Role.RESIDUAL_LINEAR:
-        deviation /= math.sqrt(2.0 * num_hidden_layers)
-    return deviation
+def write_weights(folder: Path, shape: ResolvedShape, weights_format: str) -> None:
+    """Write the safetensors files of a checkpoint into `folder`, and an index if there are several.
 
-
-def write_shards(
-    directory: Path,
-    shape: ResolvedShape,
-    weights_format: WeightsFormat,
-    shards: Sequence[Shard],
-) -> None:
-    """Write the safetensors files of a checkpoint and fsync them.
-
-    Args:
-        directory: destination.
-        shape: the model.
-        weights_format: format of the weights.
-        shards: the files and their tensors.
+    A single file has no number in its name, as in transformers. A weight and its scales stay in the same file.
 
     Raises:
-        OSError: if a file cannot be written, for instance because the disk is full.
+        safetensors.SafetensorError: if a file cannot be written, for instance because the disk is full.
     """
-    for shard in shards:
-        stored = [item for spec in shard.specs for item in stored_tensors(spec, weights_format)]
-        _write_file(directory / shard.name, stored, _shard_values(shard, shape, weights_format))
-
-
-def _shard_values(
-    shard: Shard,
-    shape: ResolvedShape,
-    weights_format: WeightsFormat,
-) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
-    for spec, tensor in zip(shard.specs, random_weights(shard.specs, shape), strict=True):
-        yield from encode(spec, tensor, weights_format)
-
-
-def _write_file(
-    path: Path, stored: Sequence[StoredTensor], values: Iterator[tuple[StoredTensor, torch.Tensor]]
-) -> None:
-    header = file_header(stored)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
-        for item, tensor in values:
-            if tensor.dtype is not TORCH_DTYPES[item.dtype] or tuple(tensor.shape) != item.shape:
-                raise AssertionError(f"{item.name} was announced as {item} and made as {tensor.dtype} {tensor.shape}")
-            # numpy has no bfloat16, so the bytes are passed as uint8.
-            file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
+    storage = FORMATS[weights_format]
+    stem = "quant_model_weights" if storage and storage.modelslim else "model"
+    specs = list(tensors(shape))
+    ends = accumulate(2 * spec.elements for spec in specs)
+    parts = [
+        [spec for spec, _ in part]
+        for _, part in groupby(zip(specs, ends, strict=True), key=lambda one: (one[1] - 1) // SHARD_BYTES)
+    ]
+    names = [f"{stem}-{number + 1:05}-of-{len(parts):05}.safetensors" for number in range(len(parts))]
+    files: dict[str, str] = {}
+    total = 0
+    for name, part in zip(names if len(parts) > 1 else [f"{stem}.safetensors"], parts, strict=True):
+        pairs = zip(part, random_weights(part, shape), strict=True)
+        stored = {key: tensor for spec, weight in pairs for key, tensor in encode(spec, weight, weights_format).items()}
+        save_file(stored, folder / name, {"format": "pt"})
+        files |= dict.fromkeys(stored, name)
+        total += sum(tensor.nbytes for tensor in stored.values())
+    if len(parts) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": files}
+        (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))

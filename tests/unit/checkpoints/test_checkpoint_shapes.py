@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rollout_bench.checkpoints.formats import GROUP, check_format
+from rollout_bench.checkpoints.formats import GROUP, Storage, check_format
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
-from rollout_bench.checkpoints.weights import pack, round_to_int4, round_to_int8
+from rollout_bench.checkpoints.weights import pack, rounded
 
 
 def shape_of(preset: str, seed: int = 0, **sizes: int | float) -> ResolvedShape:
@@ -70,10 +70,10 @@ matrices = st.builds(
 )
 
 
-@given(weight=matrices, scale_dtype=st.sampled_from([torch.bfloat16, torch.float32]))
-def test_int8_rounding_is_within_half_a_step_of_every_weight(weight: torch.Tensor, scale_dtype: torch.dtype) -> None:
-    values, scale = round_to_int8(weight, scale_dtype)
-    assert (values.dtype, scale.dtype, scale.shape) == (torch.int8, scale_dtype, (len(weight), 1))
+@given(weight=matrices, scale_dtype=st.sampled_from(["bfloat16", "float32"]))
+def test_int8_rounding_is_within_half_a_step_of_every_weight(weight: torch.Tensor, scale_dtype: str) -> None:
+    values, scale = rounded(weight, Storage("int-quantized", scale_dtype=scale_dtype))
+    assert (values.dtype, scale.dtype, scale.shape) == (torch.int8, getattr(torch, scale_dtype), (len(weight), 1))
     error = (values.float() * scale.float() - weight.float()).abs()
     assert bool((error <= 0.505 * scale.float()).all())
     assert int(values.abs().max()) >= 126
@@ -84,7 +84,7 @@ def test_groups_of_128_inputs_have_their_own_4_bit_scale(weight: torch.Tensor, g
     wide = weight.repeat(1, GROUP)[:, :GROUP].repeat(1, groups) * torch.tensor(
         [2.0**-group for group in range(groups) for _ in range(GROUP)], dtype=torch.bfloat16
     )
-    values, scale = round_to_int4(wide)
+    values, scale = rounded(wide, Storage("pack-quantized", bits=4, levels=7.5, group=GROUP))
     assert (values.dtype, scale.dtype, scale.shape) == (torch.int8, torch.bfloat16, (len(weight), groups))
     assert int(values.min()) >= -8
     assert int(values.max()) <= 7
@@ -97,7 +97,7 @@ def test_groups_of_128_inputs_have_their_own_4_bit_scale(weight: torch.Tensor, g
 
 def test_4_bits_refuse_inputs_that_make_no_whole_groups() -> None:
     narrow = shape_of(preset="qwen3-tiny", intermediate_size=192)
-    assert check_format(narrow, "compressed-tensors-w8a16")
+    check_format(narrow, "compressed-tensors-w8a16")
     with pytest.raises(ValueError, match=r"mlp.down_proj.weight has 192, no multiple of 128"):
         check_format(narrow, "compressed-tensors-w4a16")
 

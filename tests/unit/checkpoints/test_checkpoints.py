@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
+from rollout_bench.checkpoints import weights
 from rollout_bench.checkpoints.build import build_checkpoint
-from rollout_bench.checkpoints.formats import FORMATS, check_format, stored_tensors, tensors
+from rollout_bench.checkpoints.formats import FORMATS, tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
+from rollout_bench.checkpoints.weights import checkpoint_bytes
 from rollout_bench.core.errors import UserError
 
 COMMAND = Path(__file__).parents[3] / "workflow" / "scripts" / "build_checkpoint.py"
@@ -40,21 +41,43 @@ def run_command(*arguments: str, ulimit_blocks: int | None = None) -> subprocess
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
 
+# Format -> what follows the name of a linear layer's weight, and the dtype.
+STORED = {
+    "bf16": {"": "bfloat16"},
+    "compressed-tensors-w8a8": {"": "int8", "_scale": "bfloat16"},
+    "compressed-tensors-w8a16": {"_packed": "int32", "_scale": "bfloat16", "_shape": "int64"},
+    "compressed-tensors-w4a16": {"_packed": "int32", "_scale": "bfloat16", "_shape": "int64"},
+    "modelslim-w8a8": {"": "int8", "_scale": "float32", "_offset": "float32"},
+    "modelslim-w8a16": {"": "int8", "_scale": "float32", "_offset": "float32"},
+}
+
+
 @pytest.mark.parametrize(("preset", "weights_format"), BUILDABLE)
 def test_safetensors_reads_what_was_written(preset: str, weights_format: str, tmp_path: Path) -> None:
     shape = shape_of(preset=preset)
-    checked = check_format(shape, weights_format)
     build_checkpoint(shape, weights_format, tmp_path / "model")
-    expected = {s.name: (s.dtype, s.shape) for spec in tensors(shape) for s in stored_tensors(spec, checked)}
     (path,) = (tmp_path / "model").glob("*.safetensors")
-    with safe_open(path, framework="pt") as file:
-        found = {}
-        for name in file.keys():  # noqa: SIM118 - not a dict
-            part = file.get_slice(name)
-            found[name] = (part.get_dtype(), tuple(part.get_shape()))
-            if file.get_tensor(name).is_floating_point():
-                assert bool(torch.isfinite(file.get_tensor(name)).all())
-    assert found == expected
+    found = load_file(path)
+    assert {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in found.items()} == {
+        f"{spec.name}{suffix}": dtype
+        for spec in tensors(shape)
+        for suffix, dtype in STORED[weights_format if spec.quantizable else "bf16"].items()
+    }
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in found.values() if tensor.is_floating_point())
+    assert checkpoint_bytes(shape, weights_format) == sum(tensor.nbytes for tensor in found.values())
+
+
+def test_a_large_model_has_several_files_and_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = shape_of(preset="qwen3-tiny")
+    build_checkpoint(shape, "compressed-tensors-w8a8", tmp_path / "one")
+    monkeypatch.setattr(weights, "SHARD_BYTES", 1 << 21)
+    build_checkpoint(shape, "compressed-tensors-w8a8", tmp_path / "several")
+    index = json.loads((tmp_path / "several" / "model.safetensors.index.json").read_text())
+    whole = load_file(tmp_path / "one" / "model.safetensors")
+    parts = {name: load_file(tmp_path / "several" / name) for name in set(index["weight_map"].values())}
+    assert len(parts) == 3
+    assert index["weight_map"].keys() == whole.keys()
+    assert all(torch.equal(parts[file][name], whole[name]) for name, file in index["weight_map"].items())
 
 
 @pytest.mark.parametrize("weights_format", ["compressed-tensors-w8a8", "modelslim-w8a8", "modelslim-w8a16"])

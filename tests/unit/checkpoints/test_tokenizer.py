@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.checkpoints.build import build_checkpoint
-from rollout_bench.checkpoints.formats import tokenizer_files
 from rollout_bench.checkpoints.shapes import SyntheticModel
+from rollout_bench.checkpoints.tokenizer import write_tokenizer
 
 VOCABULARY = 2048
 
@@ -35,13 +35,13 @@ def test_any_text_becomes_ids_and_comes_back(tokenizer: Any, text: str):
 
 
 @pytest.mark.parametrize("vocabulary", [256, 257, 256 + 26, 256 + 27, 153_376])
-def test_every_id_has_a_token_of_its_own(vocabulary: int):
-    tokens = tokenizer_files(vocabulary, 64)["tokenizer.json"]["model"]["vocab"]
+def test_every_id_has_a_token_of_its_own(vocabulary: int, tmp_path: Path):
+    write_tokenizer(tmp_path, vocabulary, 64)
+    tokens = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
     assert sorted(tokens.values()) == list(range(vocabulary))
 
 
 def test_a_vocabulary_too_small_for_all_bytes_has_none(tmp_path: Path):
-    assert tokenizer_files(255, 64) == {}
     shape = SyntheticModel.model_validate({"preset": "qwen3-tiny", "shape": {"vocab_size": 255}}).resolve()
     build_checkpoint(shape, "bf16", tmp_path / "m", config_only=True)
     assert "tokenizer.json" not in json.loads((tmp_path / "m" / "synthetic.json").read_text())["file_bytes"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from rollout_bench.checkpoints.build import build_checkpoint
-from rollout_bench.checkpoints.formats import parameters
+from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.measure.probes.trainer_stand_in import TrainerStandIn, buckets, rolled
 
@@ -39,7 +39,7 @@ class Worker(TrainerStandIn):
 def test_the_trainer_hands_over_a_checkpoint_of_that_format(weights_format: str, tmp_path: Path):
     worker = Worker()
     held = worker.rollout_bench_trainer(SHAPE.model_dump(), weights_format)
-    one_set = 2 * parameters(SHAPE)
+    one_set = 2 * sum(spec.elements for spec in tensors(SHAPE))
     assert held == 2 * one_set
     for weights, shape in (("first", SHAPE), ("second", SHAPE.other_weights())):
         build_checkpoint(shape, weights_format, tmp_path / weights)

@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[3]
 
 BUDGET = {
     "analysis": 3086,
-    "checkpoints": 494,
+    "checkpoints": 372,
     "cluster": 618,
     "commands": 571,
     "contracts": 1393,
     "core": 679,
     "exchange": 296,
     "llmd": 1059,
-    "measure": 7230,
+    "measure": 7229,
     "numbers": 273,
     "plan": 2577,
     "report": 2312,
@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 751,
     "workloads": 389,
-    "tests": 14423,
+    "tests": 14424,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

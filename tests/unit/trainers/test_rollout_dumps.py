@@ -16,7 +16,7 @@ from made_workloads import workload
 from planned import planned
 from training_runs import VERL
 
-from rollout_bench.checkpoints.formats import tokenizer_files
+from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.commands import trainers
 from rollout_bench.contracts.load import DatasetSpec
 from rollout_bench.contracts.spec import replicas
@@ -145,8 +145,8 @@ def test_the_command_writes_a_data_set_that_its_config_names(
 ):
     model = tmp_path / "m"
     model.mkdir()
-    for name, content in {**tokenizer_files(4096, 4096), "config.json": {}}.items():
-        (model / name).write_text(json.dumps(content))
+    write_tokenizer(model, 4096, 4096)
+    (model / "config.json").write_text("{}")
     (tmp_path / "verl.yaml").write_text(VERL.replace("Qwen/Qwen3-8B", str(model)))
     file = tmp_path / "l.jsonl"
     dump(tmp_path / "d")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
 
 import torch
 
-from rollout_bench.checkpoints.formats import TensorSpec, WeightsFormat, tensors
+from rollout_bench.checkpoints.formats import TensorSpec, tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.checkpoints.weights import encode, random_weights
 
@@ -37,7 +36,7 @@ class Encoder:
 
     def __init__(self, specs: Mapping[str, TensorSpec], weights_format: str, wait: Callable[[], None]) -> None:
         self._specs, self._wait = specs, wait
-        self._format = cast("WeightsFormat", weights_format)
+        self._format = weights_format
         self.elapsed_s = 0.0
 
     @property
@@ -52,7 +51,7 @@ class Encoder:
             return [(name, tensor)]
         self._wait()
         began = time.monotonic()
-        stored = [(item.name, values) for item, values in encode(spec, tensor, self._format)]
+        stored = encode(spec, tensor, self._format).items()
         self._wait()
         self.elapsed_s += time.monotonic() - began
         return stored
