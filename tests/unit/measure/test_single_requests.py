@@ -68,8 +68,8 @@ def test_a_dripping_answer_has_one_limit_for_all_of_it(first: bytes, again: byte
     ("first", "again", "words"),
     [
         (HEAD, b"x" * (1 << 20), "longer than"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", b"", "IncompleteRead"),
-        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * (1 << 20), "LineTooLong"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", b"", "not completed"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * (1 << 20), "Got more than 8190 bytes"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + BOMB, b"", "compressed"),
     ],
     ids=["endless", "length_is_a_lie", "long_header", "compressed"],
@@ -94,7 +94,7 @@ def test_a_redirect_is_not_followed_and_its_host_is_named(path: str):
         assert (status, text) == (307, "it redirects to 127.0.0.1, and redirects are not followed")
         assert Connection(target).metrics() == ""
         with pytest.raises(MeasuringFailed) as raised:
-            check_answer(*Connection(target).complete([1], {}), target)
+            check_answer(*Connection(target).complete([1]), target)
         assert raised.value.cause == f"the server answers 307: {text}"
         assert "set url to its address" in raised.value.fix
         assert elsewhere.met == []
@@ -138,7 +138,8 @@ def test_an_error_of_the_protocol_does_not_quote_the_key():
     no_http = f"no HTTP {KEY} \x1b[31m\r\n\r\n".encode()
     with answering(no_http) as connection, pytest.raises(MeasuringFailed) as raised, reaching("http://x/v1"):
         connection.ask("GET", "/version")
-    assert "BadStatusLine no HTTP *** \\x1b[31m" in raised.value.cause
+    assert "no HTTP *** " in raised.value.cause
+    assert raised.value.cause.isprintable()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -105,11 +104,6 @@ def _by_position(text: str) -> dict[int, float]:
             if sample.name == BY_POSITION and place.isdigit() and 0 <= sample.value <= _MOST:
                 found[int(place)] += sample.value
     return dict(found)
-
-
-def median_s(times: list[float]) -> float | None:
-    """Return the median of times; None for an empty list."""
-    return statistics.median(times) if times else None
 
 
 def _first(values: Mapping[str, float], names: tuple[str, ...]) -> float | None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import http.client
-import io
 import json
 import os
 import re
 import socket
 import ssl
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+
+import aiohttp
 
 from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, EndpointSpec
@@ -24,15 +24,15 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.probes.census import engine_facts
 from rollout_bench.measure.server.server import NAME, Server
-from rollout_bench.measure.server.server_metrics import cache_labels, median_s
+from rollout_bench.measure.server.server_metrics import cache_labels
 from rollout_bench.measure.server.stream import (
-    ERROR_BYTES,
-    TOKEN_IDS,
     Target,
-    elsewhere,
-    encoding_of,
-    listed,
+    Unusable,
+    beginning,
+    event_of,
+    open_session,
     parsed,
+    refusal,
     told,
 )
 
@@ -95,7 +95,6 @@ class Connection:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._root = urlsplit(target.root)
 
     def ask(self, method: str, path: str, content: Any = None, answer_s: float = ANSWER_S) -> tuple[int, str]:
         """Return status and text of the answer to a request for `path`, relative to the address above /v1.
@@ -106,15 +105,8 @@ class Connection:
         Raises:
             OSError: if no server answers, or the answer is incomplete, late or too long.
         """
-        body = None if content is None else json.dumps(content).encode()
-        headers = {**self.target.headers, **({"Content-Type": "application/json"} if body else {})}
-        with contextlib.closing(self._connect(answer_s)) as connection:
-            try:
-                connection.request(method, self._root.path.rstrip("/") + path, body, headers)
-                return _read(connection.getresponse())
-            except http.client.HTTPException as error:
-                said = self.target.quoted(f"{type(error).__name__} {error}")
-                raise ConnectionError(said) from None
+        ((status, text, _),) = asyncio.run(self._answers(1, method, path, content, answer_s))
+        return status, text
 
     def json(self, method: str, path: str, content: Any = None) -> Any:
         """Return the parsed answer of `ask`; None if it is not JSON or the status is not 200."""
@@ -127,81 +119,45 @@ class Connection:
         return text if status == 200 and "vllm:" in text else ""
 
     def round_trip_s(self) -> float | None:
-        """Return the median time of an empty request, in seconds."""
-        times = []
-        for _ in range(PINGS):
-            start = time.monotonic()
-            status, _text = self.ask("GET", "/health")
-            if status == 200:
-                times.append(time.monotonic() - start)
-        return median_s(times)
+        """Return the median time of an empty request, in seconds; None if the server refuses it."""
+        answers = asyncio.run(self._answers(PINGS, "GET", "/health"))
+        times = [elapsed_s for status, _, elapsed_s in answers if status == 200]
+        return statistics.median(times) if times else None
 
-    def complete(self, prompt: list[int] | str, more: dict[str, Any]) -> tuple[int, str]:
+    def complete(self, prompt: list[int] | str) -> tuple[int, str]:
         """Request a completion of one token."""
-        path = self.target.asked_at.removeprefix(self.target.root)
-        return self.ask("POST", path, {**self.target.asking(prompt, 1), **more})
+        return self.ask("POST", self.target.asked_at.removeprefix(self.target.root), self.target.asking(prompt, 1))
 
-    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
-        host, port = self._root.hostname or "", self._root.port or (443 if self._root.scheme == "https" else 80)
-        if self._root.scheme == "https":
-            context = ssl.create_default_context()
-            if not self.target.verify_tls:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=timeout_s, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
-        connection.response_class = partial(_Answer, time.monotonic() + timeout_s)  # type: ignore[assignment]
-        return connection
-
-
-class _Arriving(io.RawIOBase):
-    """Bytes of a connection until a fixed time; a socket's own timeout only limits the wait for each byte."""
-
-    def __init__(self, raw: io.RawIOBase, connected: socket.socket, until_s: float) -> None:
-        self._raw = raw
-        self._connected = connected
-        self._until_s = until_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left_s = self._until_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        self._connected.settimeout(left_s)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+    async def _answers(
+        self, count: int, method: str, path: str, content: Any = None, answer_s: float = ANSWER_S
+    ) -> list[tuple[int, str, float]]:
+        """Return status, text and seconds of each of `count` equal requests, sent one after the other."""
+        found = []
+        url, limit = f"{self.target.root}{path}", aiohttp.ClientTimeout(total=answer_s)
+        try:
+            async with open_session(self.target.verify_tls) as session:
+                for _ in range(count):
+                    began_s = time.monotonic()
+                    async with session.request(
+                        method, url, json=content, headers=self.target.headers, allow_redirects=False, timeout=limit
+                    ) as response:
+                        text = await _text(response)
+                    found.append((response.status, text, time.monotonic() - began_s))
+        except (aiohttp.ClientError, Unusable) as error:
+            # aiohttp wraps errors of sockets and certificates
+            inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+            raise inner or ConnectionError(self.target.quoted(f"{type(error).__name__} {error}")) from None
+        return found
 
 
-class _Answer(http.client.HTTPResponse):
-    """An answer that must be complete, headers included, before `until_s`."""
-
-    def __init__(self, until_s: float, connected: socket.socket, *arguments: Any, **more: Any) -> None:
-        super().__init__(connected, *arguments, **more)
-        self.fp = io.BufferedReader(_Arriving(self.fp.detach(), connected, until_s))
-
-
-def _read(answer: http.client.HTTPResponse) -> tuple[int, str]:
-    encoding, redirect = encoding_of(answer.headers), elsewhere(answer.status, answer.headers)
-    if redirect is not None:
-        return answer.status, redirect
-    if encoding is not None:
-        raise ConnectionError("the answer is compressed, though that was not asked for")
-    if answer.status != 200:
-        return answer.status, answer.read(ERROR_BYTES).decode(errors="replace")
-    content = answer.read(ANSWER_BYTES + 1)
+async def _text(response: aiohttp.ClientResponse) -> str:
+    said = await refusal(response)
+    if said is not None:
+        return said
+    content = await beginning(response, ANSWER_BYTES)
     if len(content) > ANSWER_BYTES:
         raise ConnectionError(f"the answer is longer than {ANSWER_BYTES} bytes")
-    if answer.length:
-        raise http.client.IncompleteRead(content, answer.length)
-    return answer.status, content.decode(errors="replace")
+    return content.decode(errors="replace")
 
 
 @contextlib.contextmanager
@@ -432,7 +388,7 @@ def _own(spec: Spec, model: str, server: Server) -> Opened:
         if load.token_ids and not spec.workload.ignore_eos:
             target.body.update(sampling(spec, settings["end_of_text"]))
         text = None if load.token_ids else PromptText(target.tokenizer, target.trust_remote_code)
-        check_answer(*connection.complete(PROBE if text is None else text.of(PROBE), {}), target)
+        check_answer(*connection.complete(PROBE if text is None else text.of(PROBE)), target)
         served = identity(connection, load.token_ids)
         cache = cache_labels(connection.metrics())
     tensor_parallel_size, tokens = settings["tensor_parallel_size"], _kv_cache_tokens(cache)
@@ -520,7 +476,7 @@ def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[i
     A busy server is asked again, so that the result does not depend on its load.
     """
     for _ in range(BUSY_TRIES):
-        status, answer = connection.complete(prompt, {})
+        status, answer = connection.complete(prompt)
         if (status != 429 and status < 500) or status == 501:
             break
         time.sleep(1.0)
@@ -529,18 +485,15 @@ def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[i
 
 def _took_token_ids(answer: str) -> bool:
     """Return whether the probe was read as one prompt with its length, or one token more for the start of text."""
-    try:
-        content = parsed(answer)
-        counted = content["usage"]["prompt_tokens"]
-        return len(content["choices"]) == 1 and counted in (len(PROBE), len(PROBE) + 1)
-    except (KeyError, TypeError):
-        return False
+    event = event_of(answer.encode())
+    counted = event.usage.get("prompt_tokens") if isinstance(event.usage, dict) else None
+    return len(event.choices or ()) == 1 and counted in (len(PROBE), len(PROBE) + 1)
 
 
 def _found(
     connection: Connection, vocabulary: int, served: Served, full: bool, token_ids: bool, text: PromptText, answer: str
 ) -> Opened:
-    counts = listed(answer.encode(), TOKEN_IDS) is not None
+    counts = any(choice.token_ids is not None for choice in event_of(answer.encode()).choices or ())
     served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
     flags = [] if token_ids else [text_flag()]
     if not full:

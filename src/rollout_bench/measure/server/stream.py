@@ -1,8 +1,7 @@
 """One request over HTTP: its target, its answer as it arrives, its outcome.
 
-While an answer arrives, it is only searched with regular expressions. Parsing each piece as JSON would cost more than
-receiving it, and would distort the measurement. Each byte is examined a fixed number of times, whatever the server
-sends.
+While an answer arrives, only the fields of `Event` are decoded, and all others are skipped. Each byte is examined a
+fixed number of times, whatever the server sends.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import printable
@@ -78,10 +77,9 @@ class Target:
         return printable(" ".join(text.split()), most)
 
     def settle(self, outcome: RequestOutcome) -> None:
-        """Make the server's texts in a failed `outcome` safe to store and show."""
-        if outcome.error is None:
-            return
-        outcome.error = self.quoted(outcome.error)
+        """Make the server's texts in `outcome` safe to store and show."""
+        if outcome.error is not None:
+            outcome.error = self.quoted(outcome.error)
         if outcome.finish_reason is not None:
             outcome.finish_reason = self.quoted(outcome.finish_reason, 40)
 
@@ -158,25 +156,11 @@ TEMPLATE_TOKENS = 4 << 10
 TOKEN_BYTES = 4 << 10
 """Upper bound for the bytes of one token in an answer, including the 20 most likely tokens."""
 
-
-class Headers(Protocol):
-    """Headers of an answer from any HTTP client; names are case-insensitive."""
-
-    def get(self, name: str, /) -> str | None:
-        """Return the value of header `name`."""
+GOOD_ENDS = ("length", "stop", None)
 
 
 class Unusable(Exception):  # noqa: N818 (an outcome)
-    """The answer of a server cannot be used.
-
-    Args:
-        reason: the reason, possibly with quoted text that is not yet safe to show.
-        status: HTTP status, if it is the reason.
-    """
-
-    def __init__(self, reason: str, status: int = 200) -> None:
-        self.status = status
-        super().__init__(reason)
+    """The answer of a server cannot be used. The reason may quote text that is not yet safe to show."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +188,42 @@ class Question:
         return (1 << 20) + 16 * len(self.body) + TOKEN_BYTES * self.output_tokens
 
 
+class Delta(msgspec.Struct):
+    """The addition of one event to a chat's message."""
+
+    content: str | None = None
+
+
+class Choice(msgspec.Struct):
+    """The only sequence of an answer, or the addition of one event to it."""
+
+    text: str | None = None
+    delta: Delta | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: msgspec.Raw = msgspec.Raw()
+
+
+class Event(msgspec.Struct):
+    """An event of a stream, or an answer that is not streamed. A chat has the prompt's ids outside of its choice."""
+
+    choices: list[Choice] | None = None
+    prompt_token_ids: msgspec.Raw = msgspec.Raw()
+    usage: Any = None
+    error: Any = None
+
+
+_EVENTS = msgspec.json.Decoder(Event)
+
+
+def event_of(content: bytes | bytearray) -> Event:
+    """Return the event in `content`; an empty one if `content` is not JSON or has another form."""
+    try:
+        return _EVENTS.decode(content)
+    except (msgspec.MsgspecError, RecursionError):
+        return Event()
+
+
 def parsed(content: str | bytes) -> Any:
     """Return `content` parsed as JSON; None if it is not JSON or is nested too deeply."""
     try:
@@ -222,68 +242,45 @@ def told(status: int | None, reason: str | None, content: str) -> str:
     return ": ".join(filter(None, [head, message if isinstance(message, str) else content]))
 
 
-def elsewhere(status: int, headers: Headers) -> str | None:
-    """Return a sentence with the target of a redirect; None if the answer is not a redirect.
+async def refusal(response: aiohttp.ClientResponse) -> str | None:
+    """Return the server's text if it refuses; None if the answer that follows can be read.
 
     Redirects are never followed: the headers, with the key, are only for the configured host, and so is the
     measurement.
+
+    Raises:
+        Unusable: if the answer is compressed, which was not requested.
     """
-    location = headers.get("Location")
-    if location is None or not 300 <= status < 400:
-        return None
-    try:
-        host = urlsplit(location).hostname
-    except ValueError:
+    location, encoding = response.headers.get("Location"), response.headers.get("Content-Encoding", "").strip()
+    if location is not None and 300 <= response.status < 400:
         host = None
-    return f"it redirects to {host or 'another of its paths'}, and redirects are not followed"
-
-
-def encoding_of(headers: Headers) -> str | None:
-    """Return the compression of the answer, although none was requested; None if it is not compressed."""
-    found = (headers.get("Content-Encoding") or "").strip()
-    return None if found.lower() in ("", "identity") else found
-
-
-async def check_head(status: int, reason: str | None, headers: Headers, body: AsyncIterator[bytes]) -> None:
-    """Raise `Unusable` if the head of an answer reports a failure or compression, quoting the start of `body`."""
-    encoding = encoding_of(headers)
-    if status == 200 and encoding is None:
-        return
-    if status == 200:
+        with contextlib.suppress(ValueError):
+            host = urlsplit(location).hostname
+        return f"it redirects to {host or 'another of its paths'}, and redirects are not followed"
+    compressed = encoding.lower() not in ("", "identity")
+    if response.status == 200 and not compressed:
+        return None
+    if response.status == 200:
         raise Unusable(f"the answer is compressed ({encoding}), though that was not asked for")
-    said = elsewhere(status, headers)
-    if said is None and encoding is None:
+    said = b""
+    if not compressed:
         with contextlib.suppress(TimeoutError):
-            said = (await asyncio.wait_for(beginning(body, ERROR_BYTES), ERROR_S)).decode(errors="replace")
-    raise Unusable(told(status, reason, said or ""), status)
+            said = await asyncio.wait_for(beginning(response, ERROR_BYTES), ERROR_S)
+    return said[:ERROR_BYTES].decode(errors="replace")
 
 
-async def beginning(body: AsyncIterator[bytes], most: int) -> bytes:
-    """Return the start of `body`, read until it exceeds `most` bytes."""
+async def beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return the start of the answer's body, read until it exceeds `most` bytes."""
     found = bytearray()
-    async for piece in body:
+    async for piece in response.content.iter_any():
         found += piece
         if len(found) > most:
             break
     return bytes(found)
 
 
-def too_long(most: int) -> Unusable:
-    """Return the exception for an answer of more than `most` bytes."""
-    return Unusable(f"the answer is longer than {most} bytes, more than any to this request takes")
-
-
-TOKEN_IDS = b'"token_ids":'
-PROMPT_TOKEN_IDS = b'"prompt_token_ids":'
-TEXT = re.compile(rb'"(?:text|content)":\s*"[^"]')
-ERROR = re.compile(rb'"error":\s*[^n\s]')
-"""Event with a non-null error."""
-GOOD_ENDS = ("length", "stop", None)
-FINISH = re.compile(rb'"finish_reason":\s*"(\w{1,40})"')
-
-
 def open_session(verify_tls: bool) -> aiohttp.ClientSession:
-    """Return a session for `send` with unlimited connections and time; the launch has its own limit."""
+    """Return a session with unlimited connections and time; the launch has its own limit."""
     trace = aiohttp.TraceConfig()
     trace.on_request_chunk_sent.append(_note_sent)  # the body, which aiohttp writes together with the headers
     return aiohttp.ClientSession(
@@ -298,7 +295,8 @@ def open_session(verify_tls: bool) -> aiohttp.ClientSession:
 
 async def _note_sent(_session: aiohttp.ClientSession, context: Any, _chunk: Any) -> None:
     """Record when a request was sent: sending a thousand together takes a second that is not the server's."""
-    context.trace_request_ctx.sent_s = time.monotonic()
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.sent_s = time.monotonic()
 
 
 async def send(
@@ -314,13 +312,31 @@ async def send(
             url, data=question.body, headers=headers, allow_redirects=False, trace_request_ctx=outcome
         ) as response:
             outcome.status = response.status
-            await check_head(response.status, response.reason, response.headers, response.content.iter_any())
+            if (said := await refusal(response)) is not None:
+                raise Unusable(told(response.status, response.reason, said))
             await _read_stream(response.content, question, outcome)
     except Unusable as error:
         outcome.error = str(error)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         outcome.error = f"{type(error).__name__}: {error}".rstrip(": ")
     outcome.ended_s = time.monotonic()
+
+
+async def _read_stream(content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome) -> None:
+    waiting, left = bytearray(), question.answer_bytes
+    answer = Answer(question, outcome)
+    async for data in content.iter_any():
+        now_s = time.monotonic()
+        left -= len(data)
+        if left < 0:
+            most = question.answer_bytes
+            raise Unusable(f"the answer is longer than {most} bytes, more than any to this request takes")
+        waiting += data
+        if b"\n" in data:
+            *lines, waiting = waiting.split(b"\n")
+            for line in lines:
+                answer.take(line, now_s)
+    answer.end()
 
 
 class Answer:
@@ -333,138 +349,74 @@ class Answer:
 
     def __init__(self, question: Question, outcome: RequestOutcome) -> None:
         self._question = question
-        self._most = question.output_tokens
         self._outcome = outcome
-        self._last = b"{}"
+        self._usage: Any = None
         self._ended = False
 
-    def take(self, line: bytes, now_s: float) -> bool:
-        """Process a line that arrived at `now_s`; return False for the line that ends the stream.
+    def take(self, line: bytes | bytearray, now_s: float) -> None:
+        """Process a line that arrived at `now_s`.
 
         Raises:
             Unusable: if more tokens arrived than were requested.
         """
         if not line.startswith(b"data:"):
-            return True  # comments that keep a connection alive
-        event = line[5:].strip()
-        if event == b"[DONE]":
+            return  # comments that keep a connection alive
+        content = line[5:].strip()
+        event = event_of(content)
+        self._usage = event.usage or self._usage
+        if content == b"[DONE]":
             self._ended = True
-            return False
-        self._last = event
-        self._ended = _take(event, now_s, self._outcome) or self._ended
-        if self._outcome.output_tokens > self._most and self._outcome.counted:
-            raise Unusable(_too_many(self._outcome.output_tokens, self._most))
-        return True
+        elif event.choices:
+            self._add(event.choices[0], event.prompt_token_ids, now_s)
+        elif event.choices is None and event.error:
+            self._outcome.error, self._ended = told(None, None, content.decode(errors="replace")), True
+
+    def _add(self, choice: Choice, prompt: msgspec.Raw, now_s: float) -> None:
+        outcome, prompt_ids = self._outcome, bytes(choice.prompt_token_ids) or bytes(prompt)
+        if prompt_ids.startswith(b"[") and not outcome.pieces_s:
+            outcome.prompt_tokens = prompt_ids.count(b",") + 1  # reading the ids of a long prompt takes a millisecond
+        if choice.token_ids is not None:
+            tokens, outcome.counted = len(choice.token_ids), True
+        else:
+            tokens = 1 if choice.text or (choice.delta is not None and choice.delta.content) else 0
+        if tokens:
+            outcome.pieces_s.append(now_s)
+            outcome.piece_tokens.append(tokens)
+            outcome.output_tokens += tokens
+        if choice.finish_reason is not None:
+            outcome.finish_reason, self._ended = choice.finish_reason, True
+        if outcome.counted and (error := self._too_many()):
+            raise Unusable(error)
 
     def end(self) -> None:
         """Check the whole answer after its last line and store its error, if any."""
-        outcome = self._outcome
-        _count_claimed(parsed(self._last), self._question, outcome)
-        if outcome.error is None and not self._ended:
-            outcome.error = "the answer broke off before it was finished"
-        elif outcome.error is None and not outcome.pieces_s:
-            outcome.error = "the answer had no tokens in it"
-        _check(self._question, outcome)
+        self._outcome.error = self._outcome.error or self._wrong()
 
+    def _wrong(self) -> str | None:
+        """Return why the answer cannot be used; take the server's own counts where the client saw no tokens."""
+        question, outcome = self._question, self._outcome
+        usage = self._usage if isinstance(self._usage, dict) else {}
+        limits = {"prompt_tokens": question.prompt_tokens, "completion_tokens": question.output_tokens}
+        claimed = {name: usage[name] for name in limits if type(usage.get(name)) is int}
+        for name, count in claimed.items():
+            if not 0 <= count <= limits[name]:
+                return f"the server says {name}: {count}, where 0 to {limits[name]} can be"
+        if outcome.prompt_tokens is None:
+            outcome.prompt_tokens = claimed.get("prompt_tokens")
+        output = claimed.get("completion_tokens", outcome.output_tokens)
+        if outcome.counted and output != outcome.output_tokens:
+            return f"{outcome.output_tokens} tokens came and the server says {output}"
+        outcome.output_tokens = output
+        if not self._ended:
+            return "the answer broke off before it was finished"
+        if not outcome.pieces_s:
+            return "the answer had no tokens in it"
+        if outcome.finish_reason not in GOOD_ENDS:
+            return f"the server ended it with finish_reason {outcome.finish_reason}"
+        if (outcome.prompt_tokens or 0) > question.prompt_tokens:
+            return f"{outcome.prompt_tokens} prompt tokens came back of a request of {len(question.body)} bytes"
+        return self._too_many()
 
-async def _read_stream(content: aiohttp.StreamReader, question: Question, outcome: RequestOutcome) -> None:
-    waiting = bytearray()  # the start of an incomplete line
-    left = question.answer_bytes
-    answer = Answer(question, outcome)
-    async for data in content.iter_any():
-        now = time.monotonic()
-        left -= len(data)
-        if left < 0:
-            raise too_long(question.answer_bytes)
-        lines = data.split(b"\n")
-        rest = lines.pop()
-        if waiting and lines:
-            waiting += lines[0]
-            lines[0] = bytes(waiting)
-            waiting.clear()
-        for line in lines:
-            if line:
-                answer.take(line, now)
-        if rest:
-            waiting += rest
-    answer.end()
-
-
-def _take(event: bytes, now: float, outcome: RequestOutcome) -> bool:
-    """Process one event of a stream; return whether it is the last with tokens."""
-    ids = listed(event, TOKEN_IDS)
-    # a chat sends the prompt's ids in a separate event before the first token
-    if not outcome.pieces_s and (prompt := listed(event, PROMPT_TOKEN_IDS)) is not None:
-        outcome.prompt_tokens = prompt
-    if ids is not None:
-        tokens = ids
-        outcome.counted = True
-    else:
-        tokens = 1 if TEXT.search(event) else 0
-    if tokens:
-        outcome.pieces_s.append(now)
-        outcome.piece_tokens.append(tokens)
-        outcome.output_tokens += tokens
-    elif b'"choices"' not in event and ERROR.search(event):
-        outcome.error = told(None, None, event.decode(errors="replace"))
-        return True
-    finish = FINISH.search(event)
-    if finish is not None:
-        outcome.finish_reason = finish[1].decode()
-    return finish is not None
-
-
-def _check(question: Question, outcome: RequestOutcome) -> None:
-    """Store an error if the answer ended wrongly, has too many tokens, or has an impossible number of prompt tokens."""
-    if outcome.error is not None:
-        return
-    if outcome.finish_reason not in GOOD_ENDS:
-        outcome.error = f"the server ended it with finish_reason {outcome.finish_reason}"
-    elif outcome.output_tokens > question.output_tokens:
-        outcome.error = _too_many(outcome.output_tokens, question.output_tokens)
-    elif (outcome.prompt_tokens or 0) > question.prompt_tokens:
-        outcome.error = f"{outcome.prompt_tokens} prompt tokens came back of a request of {len(question.body)} bytes"
-
-
-def _too_many(tokens: int, most: int) -> str:
-    return f"{tokens} tokens came where {most} were asked for at most"
-
-
-def _count_claimed(answer: Any, question: Question, outcome: RequestOutcome) -> None:
-    """Use the server's own counts if the client has not seen the tokens."""
-    usage = answer.get("usage") if isinstance(answer, dict) else None
-    if not isinstance(usage, dict):
-        return
-    for name, most in (("prompt_tokens", question.prompt_tokens), ("completion_tokens", question.output_tokens)):
-        claimed = usage.get(name)
-        if type(claimed) is int and not 0 <= claimed <= most and outcome.error is None:
-            outcome.error = f"the server says {name}: {claimed}, where 0 to {most} can be"
-    if outcome.error is not None:
-        return
-    prompt, claimed = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if outcome.prompt_tokens is None and type(prompt) is int:
-        outcome.prompt_tokens = prompt
-    if type(claimed) is int and not outcome.counted:
-        outcome.output_tokens = claimed
-    elif type(claimed) is int and claimed != outcome.output_tokens:
-        outcome.error = f"{outcome.output_tokens} tokens came and the server says {claimed}"
-
-
-def listed(event: bytes, key: bytes) -> int | None:
-    """Return the number of values in the first list after `key`; None if there is none.
-
-    The search examines each byte once. A regular expression would restart at each key and take ten times as long for
-    the thousands of ids of a long prompt.
-    """
-    at = event.find(key)
-    while at >= 0:
-        begin = at + len(key)
-        while event[begin : begin + 1].isspace():
-            begin += 1
-        if event[begin : begin + 1] == b"[":
-            end = event.find(b"]", begin)
-            if end < 0:
-                return None
-            return event.count(b",", begin, end) + 1 if event[begin + 1 : end].strip() else 0
-        at = event.find(key, begin)
-    return None
+    def _too_many(self) -> str | None:
+        came, most = self._outcome.output_tokens, self._question.output_tokens
+        return f"{came} tokens came where {most} were asked for at most" if came > most else None
