@@ -19,14 +19,19 @@ SMALLEST_VOCABULARY = 256
 
 
 class Role(Enum):
-    """Purpose of a tensor, which determines its values and whether a format quantizes it."""
+    """Purpose of a tensor, which determines its values and whether a format quantizes it.
+
+    Attributes:
+        LINEAR: projection that quantized formats store as integers.
+        RESIDUAL_LINEAR: projection like LINEAR, whose output is added to the residual stream.
+        BF16: embedding, output head or expert router, which stay in bf16 in every format.
+        NORM: weights of a norm.
+        BIAS: bias of a projection.
+    """
 
     LINEAR = "linear"
-    """Projection that quantized formats store as integers."""
     RESIDUAL_LINEAR = "residual_linear"
-    """Projection like LINEAR, whose output is added to the residual stream."""
     BF16 = "bf16"
-    """Embedding, output head or expert router: stays in bf16 in every format."""
     NORM = "norm"
     BIAS = "bias"
 

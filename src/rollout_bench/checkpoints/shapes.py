@@ -68,24 +68,27 @@ class ResolvedShape(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> ResolvedShape:
         moe, heads, shared = self.architecture == "qwen3_moe", self.num_attention_heads, self.num_key_value_heads
-        for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"):
-            if (getattr(self, name) is None) == moe:
-                fault = "is missing: architecture qwen3_moe needs it" if moe else "is for architecture qwen3_moe only"
-                raise ValueError(f"{name} {fault}")
-        if heads % shared:
-            raise ValueError(
-                f"num_key_value_heads must divide num_attention_heads, and {shared} does not divide {heads}"
-            )
-        if self.architecture == "qwen2" and self.head_dim * heads != self.hidden_size:
-            raise ValueError(
+        experts = {
+            name: getattr(self, name) for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
+        }
+        faults = [
+            *((moe and not n, f"{name} is missing: architecture qwen3_moe needs it") for name, n in experts.items()),
+            *((not moe and n, f"{name} is for architecture qwen3_moe only") for name, n in experts.items()),
+            (heads % shared, f"num_key_value_heads must divide num_attention_heads: {shared} does not divide {heads}"),
+            (
+                self.architecture == "qwen2" and self.head_dim * heads != self.hidden_size,
                 "head_dim must be hidden_size / num_attention_heads for architecture qwen2, and "
-                f"{self.head_dim} is not {self.hidden_size} / {heads}"
-            )
-        if (self.num_experts_per_tok or 0) > (self.num_experts or 0):
-            raise ValueError(
+                f"{self.head_dim} is not {self.hidden_size} / {heads}",
+            ),
+            (
+                (self.num_experts_per_tok or 0) > (self.num_experts or 0),
                 f"num_experts_per_tok must be at most num_experts, and {self.num_experts_per_tok} is more than "
-                f"{self.num_experts}"
-            )
+                f"{self.num_experts}",
+            ),
+        ]
+        for found, fault in faults:
+            if found:
+                raise ValueError(fault)
         return self
 
 

@@ -78,11 +78,10 @@ def encode(spec: TensorSpec, weight: torch.Tensor, weights_format: str) -> dict[
         return {spec.name: weight}
     values, scale = rounded(weight, storage)
     if storage.packed:
-        sizes = torch.tensor(spec.shape, dtype=torch.int64)
         return {
             f"{spec.name}_packed": pack(values, storage.bits),
             f"{spec.name}_scale": scale,
-            f"{spec.name}_shape": sizes,
+            f"{spec.name}_shape": torch.tensor(spec.shape, dtype=torch.int64),
         }
     stored = {spec.name: values, f"{spec.name}_scale": scale}
     return {**stored, f"{spec.name}_offset": torch.zeros_like(scale)} if storage.modelslim else stored

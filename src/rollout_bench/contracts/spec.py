@@ -111,7 +111,7 @@ class RolloutSpec(Strict):
     router: RouterPolicy | None = absent("Policy for choosing the engine of each sequence. Null for a single engine.")
 
 
-MEASUREMENT_VERSION = 1
+MEASUREMENT_VERSION = 2
 """Increased by hand when measurements change their meaning; old results then do not fit new plans."""
 
 Platform = Literal["cpu", "cuda", "ascend", "unknown"]

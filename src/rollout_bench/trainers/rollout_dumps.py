@@ -14,7 +14,7 @@ from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.step import StepPart
-from rollout_bench.workloads.lengths import integers
+from rollout_bench.workloads.lengths import generator
 
 Count = Callable[[Sequence[str]], list[int]]
 """Function that returns the number of tokens of each text."""
@@ -125,12 +125,9 @@ def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: boo
         )
     found = []
     for number, step in enumerate(enough):
-        order = list(range(len(step)))
+        order = sorted(range(len(step)), key=lambda place: step[place].prompt)
         if spread:
-            draws = integers(f"engine/{number}", len(step))
-            order.sort(key=lambda place: draws[place])
-        else:
-            order.sort(key=lambda place: step[place].prompt)
+            order = generator(f"engine/{number}").permutation(len(step)).tolist()
         taken = sorted(order[: part.sequences], key=lambda place: step[place].prompt)
         found += [
             {"prompt_tokens": one.prompt_tokens, "output_tokens": one.output_tokens, "prompt_group": one.prompt}

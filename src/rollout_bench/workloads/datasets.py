@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from rollout_bench.contracts.load import DatasetFormat
 from rollout_bench.core.errors import UserError, near_miss
@@ -22,7 +23,6 @@ ASKING = ("human", "user")
 ANSWERING = ("gpt", "chatgpt", "assistant", "bing", "bard")
 """Names of the speakers in common ShareGPT files."""
 
-MOST_TOKENS = 10_000_000
 SHAPES = {
     "trace": 'a trace has JSON lines as {"prompt_tokens": 512, "output_tokens": 64, "arrival_s": 0.5}, perhaps with '
     "a prompt_group whose prompt it shares; a trace of Mooncake's may stay as it is",
@@ -31,6 +31,47 @@ SHAPES = {
     "sharegpt": 'a ShareGPT file is one JSON list of {"conversations": [{"from": "human", "value": "..."}, '
     '{"from": "gpt", "value": "..."}]}',
 }
+
+Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+Id = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+class _Line(BaseModel):
+    """A JSON line of a data set; other keys are ignored, unless they resemble a missing one.
+
+    Attributes:
+        KEYS: the keys that are read, with their other names.
+    """
+
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]]
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class TraceLine(_Line):
+    """A line of a trace, with our keys or Mooncake's."""
+
+    KEYS = (
+        ("prompt_tokens", "input_length"),
+        ("output_tokens", "output_length"),
+        ("arrival_s", "timestamp"),
+        ("prompt_group",),
+    )
+    prompt_tokens: Tokens = Field(validation_alias=AliasChoices(*KEYS[0]))
+    output_tokens: Tokens = Field(validation_alias=AliasChoices(*KEYS[1]))
+    arrival_s: float | None = None
+    timestamp_ms: float | None = Field(None, validation_alias="timestamp")
+    prompt_group: Id | None = None
+
+
+class PromptLine(_Line):
+    """A line of prompts: a text with a visible character, or token ids."""
+
+    KEYS = (("prompt",), ("output_tokens",))
+    prompt: Annotated[str, Field(pattern=r"\S")] | Annotated[list[Id], Field(min_length=1)]
+    output_tokens: Tokens | None = None
+
+
+Line = TypeVar("Line", bound=_Line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +127,13 @@ def sha256(content: bytes) -> str:
 def entries(path: Path, content: bytes, format: DatasetFormat) -> list[Entry]:
     """Return all entries in the file's content; raise the errors of `read_dataset`."""
     try:
-        text = content.decode("utf-8-sig")
+        found = list(_READERS[format](content.decode("utf-8-sig")))
+        _check_arrivals([entry.arrival_s for entry in found])
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text", "save the file as UTF-8") from None
-    try:
-        found = list(_READERS[format](text))
-        _check_arrivals([entry.arrival_s for entry in found])
-    except _DamagedError as error:
-        raise UserError(f"{path}: {error}", SHAPES[format]) from None
-    except RecursionError:
-        raise UserError(f"{path}: is nested too deeply", SHAPES[format]) from None
-    if not found:
-        raise UserError(f"{path}: contains no prompts", SHAPES[format])
+    except (_DamagedError, RecursionError) as error:
+        fault = error if isinstance(error, _DamagedError) else "is nested too deeply"
+        raise UserError(f"{path}: {fault}", SHAPES[format]) from None
     return found
 
 
@@ -105,65 +141,40 @@ class _DamagedError(Exception):
     """The fault of a file, without the file's name."""
 
 
-TRACE_KEYS = (
-    ("prompt_tokens", "input_length"),
-    ("output_tokens", "output_length"),
-    ("arrival_s", "timestamp"),
-    ("prompt_group",),
-)
-"""Keys of a line that are read: our name, and Mooncake's name if it has one. Other keys are ignored."""
-
-
-def _check_spelling(where: str, row: dict[str, Any]) -> None:
-    lacking = [name for names in TRACE_KEYS if not row.keys() & set(names) for name in names]
-    for key in row.keys() - {name for names in TRACE_KEYS for name in names} if lacking else ():
-        meant = near_miss(key, lacking)
-        if meant is not None:
-            raise _DamagedError(f"{where}: has no {meant}, but {_short(key)}, which says nothing")
+def _lines(text: str, read: Callable[[str], Entry]) -> Iterator[Entry]:
+    # not splitlines(): texts in JSON may contain other line separators
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield read(line.rstrip("\r"))
+            except _DamagedError as error:
+                raise _DamagedError(f"line {number}: {error}") from None
 
 
 def _trace(text: str) -> Iterator[Entry]:
     prompts: dict[int, int] = {}
-    for where, line in _lines(text):
-        row = _object(where, line)
-        _check_spelling(where, row)
-        group, prompt = row.get("prompt_group"), _tokens(where, row, "prompt_tokens", "input_length")
-        if group is not None:
-            if type(group) is not int or not 0 <= group < 1 << 31:
-                raise _DamagedError(f"{where}: prompt_group is {_short(group)}, and no whole number from 0 up")
-            if prompts.setdefault(group, prompt) != prompt:
-                raise _DamagedError(f"{where}: prompt_group {group} has {prompt} prompt_tokens, above {prompts[group]}")
-        arrival = row.get("arrival_s")
-        if arrival is None and "timestamp" in row:  # Mooncake's key, in milliseconds
-            arrival = _seconds(f"{where}: timestamp", row["timestamp"]) / 1000
-        yield Entry(
-            prompt,
-            _tokens(where, row, "output_tokens", "output_length"),
-            None if arrival is None else _seconds(f"{where}: arrival_s", arrival),
-            group,
-        )
+
+    def read(content: str) -> Entry:
+        line = _checked(content, TraceLine)
+        group, prompt = line.prompt_group, line.prompt_tokens
+        if group is not None and prompts.setdefault(group, prompt) != prompt:
+            raise _DamagedError(f"prompt_group {group} has {prompt} prompt_tokens, above {prompts[group]}")
+        mooncake_s = None if line.timestamp_ms is None else line.timestamp_ms / 1000
+        return Entry(prompt, line.output_tokens, mooncake_s if line.arrival_s is None else line.arrival_s, group)
+
+    return _lines(text, read)
 
 
 def _prompts(text: str) -> Iterator[Entry]:
-    is_json = text.lstrip().startswith("{")
-    for where, line in _lines(text):
-        if not is_json:
-            yield Entry(line, None)
-            continue
-        row = _object(where, line)
-        prompt = row.get("prompt")
-        if isinstance(prompt, list) and prompt and all(type(i) is int and 0 <= i < 1 << 31 for i in prompt):
-            prompt = tuple(prompt)
-        elif not (isinstance(prompt, str) and prompt.strip()):
-            raise _DamagedError(f"{where}: prompt is {_short(prompt)}, and neither a text nor a list of token ids")
-        yield Entry(prompt, _tokens(where, row, "output_tokens") if row.get("output_tokens") is not None else None)
+    def read(content: str) -> Entry:
+        line = _checked(content, PromptLine)
+        return Entry(line.prompt if isinstance(line.prompt, str) else tuple(line.prompt), line.output_tokens)
+
+    return _lines(text, read if text.lstrip().startswith("{") else lambda line: Entry(line, None))
 
 
 def _sharegpt(text: str) -> Iterator[Entry]:
-    try:
-        conversations = json.loads(text, object_pairs_hook=_no_key_twice)
-    except ValueError as error:
-        raise _DamagedError(f"is no JSON: {error}") from None
+    conversations = _json(text)
     if not isinstance(conversations, list):
         raise _DamagedError(f"is no JSON list, but {_short(conversations)}")
     for number, conversation in enumerate(conversations):
@@ -177,16 +188,11 @@ def _sharegpt(text: str) -> Iterator[Entry]:
 
 def _first_pair(turns: list[Any]) -> tuple[str, str] | None:
     """Return the first question and the first answer after it; None if one is missing, as in many such files."""
-    asked: str | None = None
-    for turn in turns:
-        said = turn.get("value") if isinstance(turn, dict) else None
-        if not isinstance(said, str) or not said.strip():
-            continue
-        if asked is None and turn.get("from") in ASKING:
-            asked = said
-        elif asked is not None and turn.get("from") in ANSWERING:
-            return asked, said
-    return None
+    known = [turn for turn in turns if isinstance(turn, dict) and isinstance(turn.get("value"), str)]
+    said = iter([(turn.get("from"), turn["value"]) for turn in known if turn["value"].strip()])
+    asked = next((text for who, text in said if who in ASKING), None)
+    answered = next((text for who, text in said if who in ANSWERING), None)
+    return None if asked is None or answered is None else (asked, answered)
 
 
 _READERS: dict[DatasetFormat, Callable[[str], Iterator[Entry]]] = {
@@ -196,11 +202,11 @@ _READERS: dict[DatasetFormat, Callable[[str], Iterator[Entry]]] = {
 }
 
 
-def _lines(text: str) -> Iterator[tuple[str, str]]:
-    # not splitlines(): texts in JSON may contain other line separators
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"line {number}", line.rstrip("\r")
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_no_key_twice)
+    except ValueError as error:
+        raise _DamagedError(f"is no JSON: {error}") from None
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -211,34 +217,28 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _object(where: str, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line, object_pairs_hook=_no_key_twice)
-    except ValueError as error:
-        raise _DamagedError(f"{where}: is no JSON: {error}") from None
+def _checked(content: str, line: type[Line]) -> Line:
+    row = _json(content)
     if not isinstance(row, dict):
-        raise _DamagedError(f"{where}: is no JSON object, but {_short(row)}")
-    return row
-
-
-def _tokens(where: str, row: dict[str, Any], *names: str) -> int:
-    name = next((name for name in names if name in row), None)
-    if name is None:
-        raise _DamagedError(f"{where}: has no {names[0]}")
-    value = row[name]
-    if type(value) is not int or not 1 <= value <= MOST_TOKENS:
-        raise _DamagedError(f"{where}: {name} is {_short(value)}, and no number of tokens from 1 up")
-    return value
-
-
-def _seconds(where: str, value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise _DamagedError(f"{where} is {_short(value)}, and no time")
-    return float(value)
+        raise _DamagedError(f"is no JSON object, but {_short(row)}")
+    lacking = [name for names in line.KEYS if not row.keys() & set(names) for name in names]
+    for key in row.keys() - {name for names in line.KEYS for name in names}:
+        if meant := near_miss(key, lacking):
+            raise _DamagedError(f"has no {meant}, but {_short(key)}, which says nothing")
+    try:
+        return line.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise _DamagedError(f"has no {name}") from None
+        raise _DamagedError(f"{name} is {_short(row[name])}: {first['msg']}") from None
 
 
 def _check_arrivals(arrivals: list[float | None]) -> None:
     known = [arrival for arrival in arrivals if arrival is not None]
+    if not arrivals:
+        raise _DamagedError("contains no prompts")
     if known and len(known) < len(arrivals):
         raise _DamagedError(f"only {len(known)} of {len(arrivals)} entries say when they arrive")
     late = next((number for number, (a, b) in enumerate(pairwise(known), 2) if b < a), None)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from array import array
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rollout_bench.contracts.load import longest
+import numpy as np
+
+from rollout_bench.contracts.load import Burstiness, longest
 from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.workloads.datasets import Entry, prompt_numbers, read_dataset
-from rollout_bench.workloads.lengths import STANDARD, drawn, integers, stream
+from rollout_bench.workloads.lengths import drawn, generator
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,8 @@ def prompts(
 
     Returns:
         A list of ids for each of `lengths`, or `workload.prompts` lists. All are different. Each begins with its shared
-        prefix, which counts towards its length. They depend only on the arguments, not on the Python version: every
-            draw is
-        64 bits of SHAKE-256 over seed, launch, iteration, replica and prompt.
+        prefix, which counts towards its length. They depend only on the arguments: on seed, launch, iteration and
+        replica.
 
     Raises:
         UserError: if the vocabulary is too small for this number of distinct prompts.
@@ -77,20 +77,7 @@ def prompts(
     if lengths is None:
         lengths = drawn(workload.prompt_tokens, f"{label}/prompt_tokens", workload.prompts)
     beginnings = prefixes(workload, vocabulary, launch, iteration, part)
-    own = [length - len(beginnings[0]) for length in lengths]
-    for (_, length), count in Counter((i % len(beginnings), length) for i, length in enumerate(own)).items():
-        _check_room(workload, "prompts", vocabulary, count, length)
-    draws = (f"{label}/{draw}" for draw in itertools.count())
-    found: list[list[int]] = []
-    seen: set[bytes] = set()
-    while len(found) < len(own):
-        number = len(found)
-        prompt = beginnings[number % len(beginnings)] + _ids(vocabulary, next(draws), own[number])
-        identity = array("Q", prompt).tobytes()
-        if identity not in seen:
-            seen.add(identity)
-            found.append(prompt)
-    return found
+    return _distinct(f"workload {workload.name}", "prompts", vocabulary, f"{label}/prompts", beginnings, lengths)
 
 
 def prefixes(
@@ -108,39 +95,28 @@ def prefixes(
     shared = workload.shared_prefix
     if shared is None:
         return [[]]
-    _check_room(workload, "shared prefixes", vocabulary, shared.groups, shared.tokens)
-    draws = (f"{part.label(workload, launch, iteration)}/prefix/{draw}" for draw in itertools.count())
+    label, lengths = f"{part.label(workload, launch, iteration)}/prefixes", [shared.tokens] * shared.groups
+    return _distinct(f"workload {workload.name}", "shared prefixes", vocabulary, label, [[]], lengths)
+
+
+def _distinct(
+    where: str, what: str, vocabulary: int, label: str, beginnings: list[list[int]], lengths: Sequence[int]
+) -> list[list[int]]:
+    """Return a different list of ids for each of `lengths`; the beginnings take turns and count towards the lengths."""
+    ids, random, own = token_range(vocabulary), generator(label), [length - len(beginnings[0]) for length in lengths]
+    for (_, length), count in Counter((i % len(beginnings), length) for i, length in enumerate(own)).items():
+        if len(ids) ** min(length, 64) < 2 * count:
+            raise UserError(
+                f"{where}: {count} distinct {what} of {length} tokens are not possible "
+                f"with a vocabulary of {vocabulary}",
+                "ask for fewer or longer prompts",
+            )
     found: dict[tuple[int, ...], None] = {}
-    while len(found) < shared.groups:
-        found[tuple(_ids(vocabulary, next(draws), shared.tokens))] = None
-    return [list(prefix) for prefix in found]
-
-
-def shifted(token_ids: list[int], vocabulary: int, by: int) -> list[int]:
-    """Return the prompt with every drawn id shifted by `by`, modulo the range of ids in prompts.
-
-    Shifted prompts share the same prefixes as before, but a cache that has seen the original prompts contains none of
-    them.
-    """
-    ids = token_range(vocabulary)
-    return [ids[(number - ids[0] + by) % len(ids)] if number in ids else number for number in token_ids]
-
-
-def _ids(vocabulary: int, label: str, length: int) -> list[int]:
-    ids = token_range(vocabulary)
-    return [ids[number % len(ids)] for number in integers(label, length)]
-
-
-def _check_room(workload: WorkloadSpec, what: str, vocabulary: int, count: int, length: int) -> None:
-    if len(token_range(vocabulary)) ** min(length, 64) < 2 * count:
-        raise UserError(
-            f"workload {workload.name}: {count} distinct {what} of {length} tokens are not possible "
-            f"with a vocabulary of {vocabulary}",
-            "ask for fewer or longer prompts",
-        )
-
-
-Burstiness = float | Literal["constant"]
+    while len(found) < len(own):
+        number = len(found)
+        drawn_ids = random.integers(ids.start, ids.stop, own[number]).tolist()
+        found[(*beginnings[number % len(beginnings)], *drawn_ids)] = None
+    return [list(prompt) for prompt in found]
 
 
 def arrivals(rate: float, burstiness: Burstiness, count: int, label: str) -> list[float]:
@@ -162,32 +138,12 @@ def arrivals(rate: float, burstiness: Burstiness, count: int, label: str) -> lis
         return [0.0] * count
     if burstiness == "constant":
         return [number / rate for number in range(count)]
-    uniform = stream(f"{label}/arrivals")  # the plain label is used for prompts
-    logs = [_log_gamma_draw(float(burstiness), uniform) for _ in range(count - 1)]
-    largest = max(logs)  # for shapes far below 1 almost all gaps, even the largest, are too small for a double
-    gaps = [math.exp(value - largest) for value in logs]
-    scale = (count - 1) / rate / math.fsum(gaps)
-    return [0.0, *(scale * due for due in accumulate(gaps))]
-
-
-def _log_gamma_draw(shape: float, uniform: Iterator[float]) -> float:
-    """Return the logarithm of a gamma-distributed number of scale 1.
-
-    G. Marsaglia and W. W. Tsang, "A simple method for generating gamma variables", ACM TOMS 26 (2000) 363-372. The
-    method is exact and accepts at least 95 % of the draws for any shape. scipy, which could invert the distribution, is
-    not installed with vLLM, and numpy and `random` do not guarantee the same draws in later versions.
-    """
-    boost = 0.0
-    if shape < 1:  # gamma(shape) is gamma(shape + 1) times a uniform number to the power of 1 / shape
-        boost = math.log(next(uniform)) / shape
-        shape += 1
-    d = shape - 1 / 3
-    c = 1 / math.sqrt(9 * d)
-    while True:
-        x = STANDARD.inv_cdf(next(uniform))
-        v = (1 + c * x) ** 3
-        if v > 0 and math.log(next(uniform)) < x * x / 2 + d - d * v + d * math.log(v):
-            return math.log(d) + math.log(v) + boost
+    random = generator(f"{label}/arrivals")
+    # A draw for shape + 1 times a uniform number to the power of 1 / shape (Marsaglia and Tsang, ACM TOMS 26 (2000)
+    # 363-372). In logarithms, because for shapes far below 1 almost all gaps are too small for a double.
+    logs = np.log(random.gamma(burstiness + 1, size=count - 1)) - random.exponential(size=count - 1) / burstiness
+    due = np.cumsum(np.exp(logs - logs.max()))
+    return [0.0, *(due * ((count - 1) / rate / due[-1])).tolist()]
 
 
 @dataclass(frozen=True)
@@ -210,8 +166,15 @@ class Request:
 
 
 def moved(asked: Sequence[Request], vocabulary: int, by: int) -> list[Request]:
-    """Return the requests with shifted token ids; they share the same prefixes as before."""
-    return [replace(one, prompt_token_ids=shifted(one.prompt_token_ids, vocabulary, by)) for one in asked]
+    """Return the requests with every drawn id shifted by `by`, modulo the range of ids in prompts.
+
+    They share the same prefixes as before, but a cache that has seen the original prompts contains none of them.
+    """
+    ids = token_range(vocabulary)
+    shifted = {number: ids[(number - ids[0] + by) % len(ids)] for number in ids}
+    return [
+        replace(one, prompt_token_ids=[shifted.get(number, number) for number in one.prompt_token_ids]) for one in asked
+    ]
 
 
 def sent_of(asked: Sequence[Request], sent: Sequence[tuple[int, int]]) -> list[Request]:
@@ -294,8 +257,8 @@ class Source:
             token_ids = self._traced(taken, launch, iteration)
         else:
             beginnings = prefixes(workload, self._vocabulary, launch, iteration, self._part)
-            token_ids = self._tokenized(taken, beginnings)
-        said = self._output_tokens(taken)
+            token_ids = [self._ids(entry, beginnings[i % len(beginnings)]) for i, entry in enumerate(taken)]
+        said = [self._output_tokens(entry) for entry in taken]
         times = self._arrivals(numbers)
         places = prompt_numbers(taken)
         siblings = [itertools.count() for _ in places]
@@ -316,34 +279,24 @@ class Source:
         found = prompts(self._workload, self._vocabulary, launch, iteration, list(lengths.values()), self._part)
         return [found[place] for place in places]
 
-    def _tokenized(self, taken: Sequence[Entry], beginnings: list[list[int]]) -> list[list[int]]:
-        """Return the prompts of a data set, after a shared prefix, cut to the workload's longest prompt."""
-        texts = self._encoded([entry.prompt for entry in taken if isinstance(entry.prompt, str)])
-        found = []
-        for number, entry in enumerate(taken):
-            own = next(texts) if isinstance(entry.prompt, str) else list(_as_ids(entry))
-            if not own or max(own) >= self._vocabulary:
-                raise UserError(
-                    f"workload {self._workload.name}: a prompt of its data set has "
-                    + (f"token id {max(own)}, the vocabulary {self._vocabulary} ids" if own else "no tokens"),
-                    "use prompts that this model's tokenizer made" if own else "remove that prompt",
-                )
-            prompt = beginnings[number % len(beginnings)] + own
-            found.append(prompt[: longest(self._workload.prompt_tokens)])
-        return found
+    def _ids(self, entry: Entry, beginning: list[int]) -> list[int]:
+        """Return a prompt of the data set, after a shared prefix, cut to the workload's longest prompt."""
+        assert not isinstance(entry.prompt, int), "a trace has only lengths"
+        own = self._tokenizer(entry.prompt)["input_ids"] if isinstance(entry.prompt, str) else list(entry.prompt)
+        if not own or max(own) >= self._vocabulary:
+            raise UserError(
+                f"workload {self._workload.name}: a prompt of its data set has "
+                + (f"token id {max(own)}, the vocabulary {self._vocabulary} ids" if own else "no tokens"),
+                "use prompts that this model's tokenizer made" if own else "remove that prompt",
+            )
+        return [*beginning, *own][: longest(self._workload.prompt_tokens)]
 
-    def _output_tokens(self, taken: Sequence[Entry]) -> list[int | None]:
-        """Return the data set's output lengths; for answer texts, their tokens, up to the workload's longest output."""
-        answers = self._encoded([entry.output for entry in taken if isinstance(entry.output, str)], special=False)
-        most = longest(self._workload.output_tokens)
-        return [
-            min(max(len(next(answers)), 1), most) if isinstance(entry.output, str) else entry.output for entry in taken
-        ]
-
-    def _encoded(self, texts: list[str], special: bool = True) -> Any:
-        if not texts:
-            return iter(())
-        return iter(self._tokenizer(texts, add_special_tokens=special)["input_ids"])
+    def _output_tokens(self, entry: Entry) -> int | None:
+        """Return the data set's output length; for an answer text, its tokens, up to the workload's longest output."""
+        if not isinstance(entry.output, str):
+            return entry.output
+        answer = self._tokenizer(entry.output, add_special_tokens=False)["input_ids"]
+        return min(max(len(answer), 1), longest(self._workload.output_tokens))
 
     def _arrivals(self, numbers: range) -> list[float | None]:
         """Return the arrival times of the entries with these running numbers, relative to the first.
@@ -357,11 +310,6 @@ class Source:
         turn = span + (span / (len(file) - 1) if len(file) > 1 else 0.0)
         times = [turn * (number // len(file)) + file[number % len(file)] for number in numbers]
         return [time - times[0] for time in times]
-
-
-def _as_ids(entry: Entry) -> tuple[int, ...]:
-    assert isinstance(entry.prompt, tuple), "a trace has lengths alone"
-    return entry.prompt
 
 
 def load_tokenizer(model: str, trust_remote_code: bool) -> Any:
@@ -392,27 +340,17 @@ class Sharing:
     with_others: dict[int, int]
 
 
-def sharing(requests: Iterable[Request]) -> Sharing:
+def sharing(requests: Sequence[Request]) -> Sharing:
     """Return the prefixes that `requests` share.
 
     In sorted order, neighbouring prompts share the longest prefixes, so their common lengths add up to the shared
     nodes.
     """
-    samples: dict[int, int] = defaultdict(int)
-    ids: dict[int, list[int]] = {}
-    for request in requests:
-        samples[request.prompt] += 1
-        ids[request.prompt] = request.prompt_token_ids
-    order = sorted(ids, key=lambda prompt: ids[prompt])
-    common = {(a, b): _common(ids[a], ids[b]) for a, b in pairwise(order)}
+    ids = {request.prompt: request.prompt_token_ids for request in requests}
+    tokens = sum(len(request.prompt_token_ids) for request in requests) - sum(map(len, ids.values()))
     with_others = dict.fromkeys(ids, 0)
-    for pair, tokens in common.items():
-        for prompt in pair:
-            with_others[prompt] = max(with_others[prompt], tokens)
-    among_samples = sum((count - 1) * len(ids[prompt]) for prompt, count in samples.items())
-    return Sharing(among_samples + sum(common.values()), with_others)
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
-                min(len(first), len(second)))  # fmt: skip
+    for pair in pairwise(sorted(ids, key=lambda prompt: ids[prompt])):
+        common = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(*map(ids.__getitem__, pair), strict=False)))
+        tokens += common
+        with_others |= {prompt: max(with_others[prompt], common) for prompt in pair}
+    return Sharing(tokens, with_others)

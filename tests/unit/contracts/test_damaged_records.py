@@ -134,7 +134,7 @@ IMPOSSIBLE: dict[str, tuple[Change, str]] = {
         lambda record: last(record).update(cached_prompt_tokens=1_000_000),
         "iterations.3.cached_prompt_tokens",
     ),
-    "of_another_version": (lambda record: record.update(measurement_version=2), "measurement_version"),
+    "of_another_version": (lambda record: record.update(measurement_version=1), "measurement_version"),
     "no_moment": (lambda record: record.update(started_at="yesterday <b>"), "started_at"),
     "no_such_day": (lambda record: record.update(started_at="2025-02-30T00:00:00Z"), "started_at"),
     "no_zone": (lambda record: record.update(started_at="2025-02-03T00:00:00"), "started_at"),

@@ -47,4 +47,4 @@ def test_the_rate_scales_a_pattern_that_the_label_decides():
 
 
 def test_the_pattern_stays_what_it_is():
-    assert arrivals(1.0, 0.7, 4, "pinned") == pytest.approx([0.0, 0.04649017, 1.84390732, 3.0])
+    assert arrivals(1.0, 0.7, 4, "pinned") == pytest.approx([0.0, 1.14171900, 2.40022538, 3.0])

@@ -107,7 +107,7 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
         ("prompts", b'{"prompt": []}', "line 1: prompt is []"),
         ("prompts", b'{"prompt": [1, -2]}', "line 1: prompt is [1, -2]"),
         ("prompts", b'{"prompt": [1, 2.5]}', "line 1: prompt is [1, 2.5]"),
-        ("prompts", b'{"text": "x"}', "line 1: prompt is null"),
+        ("prompts", b'{"text": "x"}', "line 1: has no prompt"),
         ("prompts", b'{"prompt": "x", "output_tokens": -1}', "output_tokens is -1"),
         ("sharegpt", b"{}", "is no JSON list"),
         ("sharegpt", b"[", "is no JSON:"),
