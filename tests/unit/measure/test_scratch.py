@@ -18,7 +18,7 @@ import pytest
 from launching import tiny_spec
 
 from rollout_bench.core import processes as processes_of
-from rollout_bench.measure.machine import scratch
+from rollout_bench.measure.launch import guardian
 from rollout_bench.measure.machine.leases import Wanted, lease
 
 HERE = Path(__file__).parent
@@ -85,12 +85,12 @@ def test_the_next_launch_ends_what_outlived_guardian_and_command(
     processes: dict[str, psutil.Process], temporary: Path, tmp_path: Path
 ):
     (folder,) = temporary.iterdir()
-    assert not scratch.end_left_behind(print)
+    assert not guardian.end_left_behind(print)
     assert folder.is_dir(), "the launch was alive"
     processes["guardian"].suspend()
     processes["supervisor"].kill()
     processes["supervisor"].wait()
-    assert not scratch.end_left_behind(print)
+    assert not guardian.end_left_behind(print)
     assert folder.is_dir(), "the guardian would have seen to it"
     processes["guardian"].kill()
     while is_alive(processes["guardian"]):  # only its end frees the folder's lock
@@ -113,10 +113,10 @@ def test_a_guardian_of_a_killed_command_ends_the_engine(processes: dict[str, psu
 
 
 def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = temporary / f"{scratch.PREFIX}left"
+    folder = temporary / f"{guardian.PREFIX}left"
     folder.mkdir()
-    (folder / scratch.LOCK).touch()
-    look, started = scratch._processes, list[subprocess.Popen[bytes]]()
+    (folder / guardian.LOCK).touch()
+    look, started = guardian._processes, list[subprocess.Popen[bytes]]()
 
     def start() -> None:
         started.append(subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}))
@@ -131,9 +131,9 @@ def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeyp
             started[0].wait()
         return found
 
-    monkeypatch.setattr(scratch, "_processes", look_and_start_another)
+    monkeypatch.setattr(guardian, "_processes", look_and_start_another)
     start()
-    assert scratch.end_left_behind(print)
+    assert guardian.end_left_behind(print)
     assert not folder.exists()
     with started[1] as second:
         ended = not processes_of.is_living(second.pid)
@@ -142,24 +142,24 @@ def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeyp
 
 
 def test_an_unkillable_process_is_named_and_found_again_later(temporary: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = temporary / f"{scratch.PREFIX}left"
+    folder = temporary / f"{guardian.PREFIX}left"
     folder.mkdir()
-    (folder / scratch.LOCK).touch()
+    (folder / guardian.LOCK).touch()
     said: list[str] = []
     with subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}) as stuck:
-        while stuck.pid not in scratch._processes(folder):
+        while stuck.pid not in guardian._processes(folder):
             time.sleep(0.01)
         with monkeypatch.context() as patch:  # nothing but a driver holds a process that is killed
-            patch.setattr(scratch, "LIMIT_S", 0.2)
+            patch.setattr(guardian, "LIMIT_S", 0.2)
             patch.setattr(os, "kill", lambda *_: None)
-            assert scratch.end_left_behind(said.append)
+            assert guardian.end_left_behind(said.append)
         assert folder.is_dir()
         assert len(said) == 1
         assert f"processes {stuck.pid}\n" in said[0]
         assert len(said[0].splitlines()) == 2
-        assert scratch._noted_stuck(folder) == [stuck.pid]
+        assert (folder / guardian.STUCK).read_text().startswith(f"{stuck.pid}:")
         monkeypatch.setattr(Path, "read_bytes", lambda _: b"")  # as of one that is being killed
-        assert scratch.end_left_behind(said.append)
+        assert guardian.end_left_behind(said.append)
         assert stuck.wait() == -signal.SIGKILL
     assert len(said) == 1
     assert not folder.exists()
@@ -170,23 +170,23 @@ def test_a_folder_of_that_name_without_an_engine_stays(temporary: Path):
     for folder in (mine, elsewhere):
         folder.mkdir()
         (folder / "file").touch()
-    (elsewhere / scratch.LOCK).touch()
+    (elsewhere / guardian.LOCK).touch()
     linked.symlink_to(elsewhere)
-    assert not scratch.end_left_behind(print)
+    assert not guardian.end_left_behind(print)
     assert (mine / "file").is_file()
     assert (linked / "file").is_file()
 
 
 def test_leftovers_of_another_users_launch_are_left_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = temporary / f"{scratch.PREFIX}left"
+    folder = temporary / f"{guardian.PREFIX}left"
     folder.mkdir()
-    (folder / scratch.LOCK).touch()
+    (folder / guardian.LOCK).touch()
     user = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: user + 1)
-    scratch.end_left_behind(print)
+    guardian.end_left_behind(print)
     assert folder.is_dir()
     monkeypatch.setattr(os, "getuid", lambda: user)
-    scratch.end_left_behind(print)
+    guardian.end_left_behind(print)
     assert not folder.exists()
 
 
@@ -198,11 +198,11 @@ def test_shared_memory_is_removed_once_all_its_users_are_dead(temporary: Path):
     try:
         assert path in processes_of.shared_memory_of([os.getpid()])
         assert processes_of.shared_memory_of([1 << 22]) == set()
-        folder = temporary / f"{scratch.PREFIX}left"
+        folder = temporary / f"{guardian.PREFIX}left"
         folder.mkdir()
-        (folder / scratch.LOCK).touch()
-        scratch.note_shared_memory(folder, [path, foreign])
-        scratch.end_left_behind(print)
+        (folder / guardian.LOCK).touch()
+        (folder / guardian.NOTED).write_text(f"{path}\n{foreign}\n")
+        guardian.end_left_behind(print)
         assert not path.exists()
         assert foreign.exists(), "only what lies where shared memory does is removed"
     finally:

@@ -1,27 +1,93 @@
 """The guardian: a small process that outlives the supervisor and ends the engine's process groups.
 
 The guardian holds the read end of a pipe. When the supervisor ends, even by kill -9, the kernel closes the write end.
-The guardian then ends all registered groups and removes the engine's temporary folder. This file has both sides of the
-pipe.
+The guardian then ends all registered groups and removes the engine's temporary folder, which holds the engine's sockets
+and rendezvous files. This file has both sides of the pipe.
+
+Both may be killed together, for example by `pkill -9 -f rollout_bench`. The engine process then ends with its parent,
+but vLLM's engine core and its workers continue to compute (observed with vLLM 0.32). The next launch that holds devices
+ends them first: a launch locks a file in its folder, and its guardian inherits the lock. A folder with a free lock is
+left behind. Its processes are those with the folder as TMPDIR: no other process can have it, because its name is random
+and in use.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from rollout_bench.core.processes import STOPPING, Group, end_groups, members_of, shared_memory_of
-from rollout_bench.measure.machine.scratch import note_shared_memory, noted_shared_memory, remove
+from rollout_bench.core.processes import (
+    SHARED_MEMORY,
+    STOPPING,
+    Group,
+    end_groups,
+    group_of,
+    is_living,
+    members_of,
+    shared_memory_of,
+)
 
 MODULE = "rollout_bench.measure.launch.guardian"
+
+PREFIX = "rollout-engine-"
+"""Prefix of the folders' names, short because the path of a socket has at most 107 bytes."""
+
+
+def _system() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+LOCK = f".launch-{_system()}"
+"""Locked file, named after the running system, because nodes may share a TMPDIR without sharing locks.
+
+A folder without this file is left alone: it is foreign, or not finished yet.
+"""
+
+NOTED = ".shared-memory"
+"""File in which the supervisor lists the engine's shared memory: killed engines leave it without a trace of its
+owner."""
+
+STUCK = ".stuck"
+"""File with the processes that survived being killed."""
+
+LIMIT_S = 20.0
+"""Time for killed processes to disappear, in seconds; later they count as stuck in the kernel."""
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[tuple[Path, int]]:
+    """Make a temporary folder for an engine; remove it at the end.
+
+    Yields:
+        The folder, and a descriptor: the folder is in use while any process has it open.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        # locked before it gets its name; otherwise another launch could treat the folder as left behind
+        unnamed = folder / "new"
+        with unnamed.open("w") as lock:
+            with contextlib.suppress(OSError):  # a file system without locks: left-behind folders are not found there
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            unnamed.rename(folder / LOCK)
+            yield folder, lock.fileno()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Guardian:
@@ -52,11 +118,15 @@ class Guardian:
     def watch(self, group: Group) -> None:
         """Register `group`, to be ended when this process ends or calls `end`."""
         self._groups.append(group)
-        self._tell(group)
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # dead already: its pidfd shows it
+            self._process.stdin.write(f"{_written(group)}\n".encode())
+            self._process.stdin.flush()
 
     def note_shared_memory(self) -> None:
         """Record the shared memory of the groups, so that it is removed even if all processes are killed together."""
-        note_shared_memory(self._folder, shared_memory_of(members_of(self._groups)))
+        paths = sorted(shared_memory_of(members_of(self._groups)))
+        (self._folder / NOTED).write_text("".join(f"{path}\n" for path in paths))
 
     def replace_if_dead(self) -> bool:
         """Start another guardian if the current one is dead; return whether it was dead."""
@@ -66,19 +136,24 @@ class Guardian:
         self._process = self._start()
         return True
 
-    def end(self) -> bool:
-        """End the groups, in this process if the guardian is dead; return whether all their processes are gone."""
+    def begin_end(self) -> None:
+        """Let the guardian begin to end the groups, without waiting."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def end(self) -> None:
+        """End the groups, in this process if the guardian is dead."""
         self.begin_end()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=90)
-        return clean_up(self._groups, self._folder)
+        clean_up(self._groups, self._folder)
 
     def _start(self) -> subprocess.Popen[bytes]:
         # The groups are on the command line because this process may be killed before it writes them to the pipe.
         # The guardian would then end nothing and remove the folder that the next launch needs to find the processes.
-        groups = [f"{group.leader}:{group.started}" for group in self._groups]
         return subprocess.Popen(
-            [sys.executable, "-S", "-m", MODULE, *groups, str(self._folder)],
+            [sys.executable, "-S", "-m", MODULE, *map(_written, self._groups), str(self._folder)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -87,40 +162,118 @@ class Guardian:
             start_new_session=True,
         )
 
-    def _tell(self, group: Group) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # dead already: its pidfd shows it
-            self._process.stdin.write(f"{group.leader}:{group.started}\n".encode())
-            self._process.stdin.flush()
 
-    def begin_end(self) -> None:
-        """Let the guardian begin to end the groups, without waiting."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+def clean_up(groups: Sequence[Group], folder: Path) -> None:
+    """End `groups`, and remove their shared memory and `folder`."""
+    shared = shared_memory_of(members_of(groups))
+    end_groups(groups)
+    _remove(folder, shared)
 
 
-def clean_up(groups: Sequence[Group], folder: Path) -> bool:
-    """End `groups`, remove their shared memory and `folder`; return whether all processes are gone."""
-    shared = shared_memory_of(members_of(groups)) | noted_shared_memory(folder)
-    ended = end_groups(groups)
-    remove(shared)
+def end_left_behind(say: Callable[[str], None]) -> bool:
+    """End processes of this user's launches whose command and guardian were killed, and remove their files.
+
+    Args:
+        say: prints the processes that still run `LIMIT_S` seconds after they were killed. Their folder stays, so that
+            the next launch finds them again. They may hold only one of several devices, so measuring continues.
+
+    Returns:
+        Whether any process was left.
+    """
+    found = False
+    for folder in _left_behind():
+        killed, stuck = _end_processes(folder)
+        found = found or killed
+        if stuck:
+            # a dying process loses the variables by which it is found
+            (folder / STUCK).write_text("\n".join(_written(group_of(pid)) for pid in stuck))
+            say(
+                f"of an engine whose launch was killed still run {LIMIT_S:g} s after they were killed: processes "
+                f"{', '.join(map(str, stuck))}\n  look with `ps -o stat,wchan,args -p {stuck[0]}`: where the state "
+                "is D, the driver holds them, and only a reset of the device or a restart ends them"
+            )
+        else:
+            _remove(folder)
+    return found
+
+
+def _written(group: Group) -> str:
+    return f"{group.leader}:{group.started}"
+
+
+def _read(lines: Iterable[str]) -> list[Group]:
+    return [Group(*map(int, line.split(":"))) for line in lines]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _remove(folder: Path, shared: Iterable[Path] = ()) -> None:
+    """Remove the folder, the shared memory that is noted in it, and `shared`."""
+    noted = (path for line in _lines(folder / NOTED) if (path := Path(line)).parent == SHARED_MEMORY)
+    for path in {*shared, *noted}:
+        with contextlib.suppress(OSError):
+            path.unlink()
     shutil.rmtree(folder, ignore_errors=True)
-    return ended
 
 
-def main() -> int:
+def _left_behind() -> Iterator[Path]:
+    """Yield each of this user's folders that no launch uses, locked until the next one."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # in use, removed meanwhile, not finished yet, or without locks
+            there = folder.lstat()
+            if stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid():
+                with open(os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)) as lock:  # noqa: PTH123 (no link)
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    yield folder
+
+
+def _end_processes(folder: Path) -> tuple[bool, list[int]]:
+    """Kill the processes of a folder; return whether there were any, and the pids of those that did not end."""
+    deadline = time.monotonic() + LIMIT_S
+    killed: set[int] = set()
+    while True:
+        pids = _processes(folder)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= set(pids)
+        # Searched again after the last kill: a process may have started another one meanwhile. A dying process loses
+        # its variables before it is gone, so `killed` is checked too.
+        stuck = sorted(pid for pid in killed if is_living(pid))
+        if (not pids and not stuck) or time.monotonic() > deadline:
+            return bool(killed), stuck
+        time.sleep(0.05)
+
+
+def _processes(folder: Path) -> list[int]:
+    """Return the pids of processes with `folder` as temporary folder, and of living processes noted in it.
+
+    psutil does not find vLLM's engine core: it reads variables only up to the first gap, and a process that sets its
+    title leaves a gap.
+    """
+    setting = f"TMPDIR={folder}".encode()
+    stuck = _read(_lines(folder / STUCK))
+    found = [group.leader for group in stuck if group == group_of(group.leader) and is_living(group.leader)]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or owned by another user
+            if setting in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def main() -> None:
     """Read `<leader>:<start>` of each group from the command line and stdin; clean up after them at end of file."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     *known, folder = sys.argv[1:]
-    groups = []
-    for text in chain(known, sys.stdin):
-        leader, started = text.split(":")
-        groups.append(Group(int(leader), int(started)))
-    return 0 if clean_up(groups, Path(folder)) else 1
+    clean_up(_read(chain(known, sys.stdin)), Path(folder))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -36,7 +36,7 @@ from rollout_bench.core.processes import (
 )
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.forked import Forked, Imported
-from rollout_bench.measure.launch.guardian import Guardian
+from rollout_bench.measure.launch.guardian import Guardian, scratch
 from rollout_bench.measure.launch.protocol import (
     PEER_LOST,
     Done,
@@ -52,7 +52,6 @@ from rollout_bench.measure.launch.protocol import (
 from rollout_bench.measure.launch.replicas import Gathering, as_one
 from rollout_bench.measure.machine import device_memory
 from rollout_bench.measure.machine.readings import Pauses
-from rollout_bench.measure.machine.scratch import scratch
 from rollout_bench.measure.routing.router import Router
 
 STOP_S = 60.0
@@ -303,10 +302,10 @@ class EngineLaunch:
         for log in self.logs:
             log.write_bytes(b"")
         log_file = self._kept.enter_context(self.log.open("ab"))
-        temporary = self._kept.enter_context(scratch())
-        environments = [{**environment, "TMPDIR": str(temporary.folder)} for environment in self.environments]
-        keep_open = [*self.keep_open, temporary.descriptor]
-        self._guardian = guardian = Guardian(log_file, environments[0], temporary.folder, keep_open)
+        temporary, descriptor = self._kept.enter_context(scratch())
+        environments = [{**environment, "TMPDIR": str(temporary)} for environment in self.environments]
+        keep_open = [*self.keep_open, descriptor]
+        self._guardian = guardian = Guardian(log_file, environments[0], temporary, keep_open)
         self._kept.callback(self._end)
         count = len(environments)
         lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)

@@ -46,9 +46,9 @@ from rollout_bench.contracts.spec import (
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import node_name, scheduler_job
+from rollout_bench.measure.launch.guardian import end_left_behind
 from rollout_bench.measure.machine import device_memory, inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
-from rollout_bench.measure.machine.scratch import Say, end_left_behind
 
 VARIABLE = "ROLLOUT_BENCH_LEASES"
 
@@ -63,6 +63,9 @@ _NO_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO}
 
 Shown = Annotated[str, AfterValidator(lambda text: printable(" ".join(text.split())))]
 """Another user's text, reduced to one harmless printable line."""
+
+Say = Callable[[str], None]
+"""Prints a line for the user."""
 
 Pause = Callable[[float], None]
 """Waits for a number of seconds; raises if this process has to end."""
