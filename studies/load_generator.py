@@ -18,7 +18,7 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.measure.engine.online import rows_of
 from rollout_bench.measure.launch.flags import client_flags, sent_late_flags
-from rollout_bench.measure.server.stream import LoadPass, Target
+from rollout_bench.measure.server.stream import Load, LoadPass, Target
 from rollout_bench.workloads.requests import Request
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -83,14 +83,15 @@ class Outcome:
 
 def measure(case: Case) -> Outcome:
     """Send one load and compares."""
-    from rollout_bench.measure.server.paced import LoadEnd, prepare
+    from rollout_bench.measure.server.paced import prepare
 
     options = ["--ttft-ms", str(case.itl_ms), "--itl-ms", str(case.itl_ms)]
     asked = [Request(number, 0, list(range(100, 100 + PROMPT_TOKENS)), case.tokens) for number in range(case.requests)]
     due_s = [number / case.rate if case.rate else 0.0 for number in range(case.requests)]
     with tempfile.TemporaryDirectory() as folder, running_stub(Path(folder), *options) as url:
         target = Target(f"{url}/v1", "stub", {}, True, {"return_token_ids": True})
-        done = prepare(asked, [request.prompt_token_ids for request in asked], due_s, None, target, LoadEnd())()
+        prompts = [request.prompt_token_ids for request in asked]
+        done = prepare(Load(asked, prompts, due_s, None, len(asked)), target)()
         truth = httpx.get(f"{url}/truth", timeout=120).json()["requests"]
     return compare(done, asked, {entry["request_id"].rpartition("-")[2]: entry for entry in truth})
 

@@ -16,12 +16,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.fields import Strict
+from rollout_bench.measure.server import stream
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
 
@@ -79,10 +79,9 @@ class Aim:
 
 def ours(aim: Aim) -> Callable[[int], Seen]:
     """Return what rollout-bench does with its requests."""
-    from rollout_bench.measure.server.paced import LoadEnd, prepare
+    from rollout_bench.measure.server.paced import prepare
 
-    once = partial(prepare, ending=LoadEnd(requests=aim.load.requests))
-    return lambda index: _sent(aim, index, once)
+    return lambda index: _sent(aim, index, prepare)
 
 
 def bench(aim: Aim) -> Callable[[int], Seen]:
@@ -144,7 +143,7 @@ def _sent(aim: Aim, index: int, prepare: Callable[..., Callable[[], LoadPass]]) 
     asked = [Request(number, 0, prompt, load.output_tokens) for number, prompt in enumerate(prompts)]
     body = {**SAMPLING, "return_token_ids": True}
     target = Target(url=aim.url, model=NAME, headers={}, verify_tls=True, body=body)
-    return seen(prepare(asked, prompts, None, load.concurrency, target)())
+    return seen(prepare(stream.Load(asked, prompts, None, load.concurrency, len(asked)), target)())
 
 
 def seen(done: LoadPass) -> Seen:

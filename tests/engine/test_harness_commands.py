@@ -23,7 +23,6 @@ from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.online import _Load
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
-from rollout_bench.measure.server.dispatch import Sending
 from rollout_bench.measure.server.session import Opened, PromptText, open_own
 
 pytestmark = pytest.mark.engine
@@ -54,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, P
             patch.setenv(name, value)
         patch.setenv("VLLM_TARGET_DEVICE", "cpu")
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no worker beside the core
-        opened = open_own(SPEC, str(model))()
+        opened = open_own(SPEC, str(model))
         yield opened, model
         opened.stop()
 
@@ -69,8 +68,9 @@ def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
     target = dataclasses.replace(opened.target, chat=loaded.api == "chat")
     text = None if loaded.token_ids else PromptText(str(model))
     at = dataclasses.replace(opened, target=target, text=text)
-    sending, source = Sending(loaded), source_of(job, opened.vocabulary)
-    return _Load(job, at, sending, source, lambda event: None, lambda: None).send(loaded.points[0], 0, False)
+    return _Load(job, loaded, at, source_of(job, opened.vocabulary), lambda event: None, lambda: None).send(
+        loaded.points[0], 0, False
+    )
 
 
 def test_the_command_sends_our_prompts_and_reports_what_servers_count(served: tuple[Opened, Path]) -> None:

@@ -199,17 +199,13 @@ class Startup(Strict):
     )
     import_s: float = Field(
         ge=0,
-        description=(
-            "Importing the engine, in seconds. For a server, in mode online and behind entry server of a "
-            "rollout: importing the client while the server starts, so that only the sum with init_s describes "
-            "the server."
-        ),
+        description=("Importing the engine, in seconds. 0 for a server, which imports it within init_s."),
     )
     init_s: float = Field(
         ge=0,
         description=(
-            "Constructing the engine until it accepts requests, in seconds. For a server: from the end of "
-            "import_s until it has answered."
+            "Constructing the engine until it accepts requests, in seconds. For a server: from its start until it "
+            "has answered."
         ),
     )
     forked: bool | None = absent(

@@ -16,8 +16,8 @@ import pytest
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.online import iteration_of, rows_of
-from rollout_bench.measure.server import commands, guidellm, vllm_command
-from rollout_bench.measure.server.stream import Target
+from rollout_bench.measure.server import guidellm, vllm_command
+from rollout_bench.measure.server.stream import Load, Target
 from rollout_bench.workloads.requests import Request
 
 TARGET = Target("http://127.0.0.1:1/v1", "stub", {"Authorization": "Bearer sk-hidden-key"}, True, {})
@@ -64,9 +64,8 @@ def asked(count: int = 4, tokens: int = 4) -> list[Request]:
     return [Request(i, 0, [1, 2, 3], tokens) for i in range(count)]
 
 
-def load(count: int = 4, tokens: int = 4, rate: float | None = None, users: int | None = None) -> commands.Load:
-    requests = asked(count, tokens)
-    return commands.Load(requests, ["a"] * count, None, rate, "constant", users, 11)
+def load(count: int = 4, tokens: int = 4, rate: float | None = None, users: int | None = None) -> Load:
+    return Load(asked(count, tokens), ["a"] * count, None, users, count, request_rate=rate, seed=11)
 
 
 def guidellm_report() -> dict[str, Any]:

@@ -91,4 +91,4 @@ def test_a_hostile_answer_fails_soon_and_the_next_request_succeeds(kind: str):
         assert server.sent_bytes < MOST_BYTES
         assert (good.error, good.output_tokens) == (None, TOKENS)
         assert elsewhere.met == []
-        rows_of(asked, LoadPass(began_s, 1.0, [bad, good], None), 0)  # type: ignore[arg-type]
+        rows_of(asked, LoadPass(began_s, 1.0, [bad, good], None, []), 0)  # type: ignore[arg-type]

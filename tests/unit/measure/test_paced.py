@@ -18,8 +18,8 @@ from rollout_bench.contracts.record import ClientUse, SequenceRow
 from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
 from rollout_bench.measure.server import paced
-from rollout_bench.measure.server.paced import LoadEnd, prepare
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
+from rollout_bench.measure.server.paced import prepare
+from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, sent_of
 
 PROMPT = [100, 200, 300, 400]
@@ -50,8 +50,9 @@ def send(tmp_path: Path) -> Iterator[Send]:
             body = {"logprobs": 0, **({"return_token_ids": True} if ids else {})}
             target = Target(f"{at}/v1", "stub", {}, True, body, chat)
             every = asked(count, tokens)
-            ending = LoadEnd(duration_s, requests)
-            return prepare(every, ["one two three" if chat else PROMPT] * count, due_s, concurrency, target, ending)()
+            prompts = ["one two three" if chat else PROMPT] * count
+            sending = requests if due_s is None else len(due_s)
+            return prepare(Load(every, prompts, due_s, concurrency, sending, duration_s), target)()
 
         sent.url = url  # type: ignore[attr-defined]
         yield sent
@@ -121,7 +122,7 @@ def test_an_earlier_failure_is_no_cut_and_shows_no_key(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(paced, "send", failing)
     target = Target("http://x/v1", "stub", {"Authorization": "Bearer abcdef-secret-123"}, True, {})
-    done = prepare(asked(1), [PROMPT], None, 1, target, LoadEnd(0.3))()
+    done = prepare(Load(asked(1), [PROMPT], None, 1, None, 0.3), target)()
     (outcome,) = done.outcomes
     assert outcome.cut_s is None
     assert outcome.error is not None
@@ -153,7 +154,7 @@ FAILED = _outcome(error="500", status=500)
 def rows() -> tuple[list[SequenceRow], LoadPass]:
     outcomes = [COMPLETE, BEGUN, CLAIMED, UNBEGUN, FAILED]
     done = LoadPass(10.0, 2.0, outcomes, ClientUse(cpu_share=0.1), [(n, 0) for n in range(5)])
-    return rows_of(sent_of(asked(5), done.sent or []), done, 0), done
+    return rows_of(sent_of(asked(5), done.sent), done, 0), done
 
 
 def test_cut_requests_neither_complete_nor_fail_but_their_tokens_count():

@@ -7,11 +7,10 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
-from rollout_bench.contracts.load import PAUSE_S, LoadPoint
-from rollout_bench.contracts.record import Flag, Iteration, SequenceRow, ServerUse
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.load import PAUSE_S, LoadPoint, LoadSpec
+from rollout_bench.contracts.record import Drafting, Flag, Iteration, SequenceRow, ServerUse
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.vllm import source_of
@@ -26,15 +25,20 @@ from rollout_bench.measure.launch.protocol import (
     Wait,
 )
 from rollout_bench.measure.machine.host import read_environment
-from rollout_bench.measure.server import server_metrics
-from rollout_bench.measure.server.dispatch import Sending
+from rollout_bench.measure.server import dispatch, server_metrics
 from rollout_bench.measure.server.session import Opened, check_answer, open_endpoint, open_own
 from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, Source, moved, sent_of
 
 
 def iteration_of(
-    index: int, warmup: bool, point: LoadPoint, done: LoadPass, rows: Sequence[SequenceRow], server: ServerUse | None
+    index: int,
+    warmup: bool,
+    point: LoadPoint,
+    done: LoadPass,
+    rows: Sequence[SequenceRow],
+    server: ServerUse | None = None,
+    drafting: Drafting | None = None,
 ) -> Iteration:
     """Return the iteration; failed requests add neither tokens nor sequences.
 
@@ -56,6 +60,7 @@ def iteration_of(
         incomplete=None if point.duration_s is None else len(good) - complete,
         client=done.client,
         server=server,
+        drafting=drafting,
     )
 
 
@@ -94,6 +99,43 @@ def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) 
     )
 
 
+def opened_server(job: Job, tell: Tell, **more: Any) -> Opened:
+    """Open the server of `job` and report its start.
+
+    Args:
+        job: the launch.
+        tell: sends an event.
+        more: engine arguments that are not settings of the experiment.
+
+    Raises:
+        MeasuringFailed: if the server is missing or ended.
+    """
+    spec, variables, start_s = job.spec, dict(os.environ), time.perf_counter()
+    found = None if spec.endpoint is None else open_endpoint(spec)  # so that a missing one is reported immediately
+    tell(PhaseBegins(phase="importing"))
+    tell(PhaseBegins(phase="initializing"))
+    opened = found or open_own(spec, job.model, **more)
+    init_s = time.perf_counter() - start_s
+    environment, flags = (
+        read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables),
+        opened.flags,
+    )
+    if found is None:
+        flags = flags + engine_flags(spec, opened.facts)
+    else:
+        version = opened.served.version or "unknown"
+        # the variables describe this machine, and one of them may be the key
+        theirs = {"torch_version": "unknown", "packages": {}, "engine_version": version, "variables": {}}
+        environment = environment.model_copy(update=theirs)
+    tell(
+        Ready(
+            import_s=0.0, init_s=init_s, environment=environment, engine=opened.facts, flags=flags,
+            processes=opened.processes,
+        )
+    )  # fmt: skip
+    return opened
+
+
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each iteration.
 
@@ -102,39 +144,8 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """
     spec, load = job.spec, job.spec.load
     assert load is not None, "an online spec has a load"
-    variables = dict(os.environ)
-    if spec.endpoint is not None:
-        open_endpoint(spec)  # so that a missing endpoint is reported immediately
-    opening = open_own(spec, job.model) if spec.endpoint is None else partial(open_endpoint, spec)
-    tell(PhaseBegins(phase="importing"))
-    start = time.perf_counter()
-    sending = Sending(load)
-    import_s = time.perf_counter() - start
-    tell(PhaseBegins(phase="initializing"))
-    opened = opening()
-    init_s = time.perf_counter() - start - import_s
-    environment = read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables)
-    if spec.endpoint is not None:
-        environment = environment.model_copy(
-            update={
-                "torch_version": "unknown",
-                "packages": {},
-                "engine_version": opened.served.version or "unknown",
-                "variables": {},  # they describe this machine, and one of them may be the key
-            }
-        )
-    flags = opened.flags + ([] if spec.endpoint is not None else engine_flags(spec, opened.facts))
-    tell(
-        Ready(
-            import_s=import_s,
-            init_s=init_s,
-            environment=environment,
-            engine=opened.facts,
-            flags=flags,
-            processes=opened.processes,
-        )
-    )
-    sent = _Load(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
+    opened = opened_server(job, tell)
+    sent = _Load(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
     first = 0
     for number, point in enumerate(load.points):
         if number:
@@ -155,8 +166,8 @@ class _Load:
     """Data shared by all passes of a launch."""
 
     job: Job
+    load: LoadSpec
     opened: Opened
-    sending: Sending
     source: Source
     tell: Tell
     wait: Wait
@@ -168,63 +179,44 @@ class _Load:
         spec, opened = self.job.spec, self.opened
         # for a timed closed loop, only the previous pass shows how many requests are needed
         loop = point.duration_s is not None and point.request_rate == "inf"
-        least = SPARE * self.sent.get(point.label, 0) if loop else 0
-        asked = self.source.requests(self.job.launch, index, least)
+        asked = self.source.requests(self.job.launch, index, SPARE * self.sent.get(point.label, 0) if loop else 0)
         dataset = spec.workload.dataset
         if spec.endpoint is not None and (dataset is None or dataset.format == "trace"):
             # An endpoint's cache cannot be cleared, and may hold these prompts: from another name, another workload
             # or a failed launch. So the ids are changed at random, except in prompts written by people.
-            by = int.from_bytes(os.urandom(4))
-            asked = moved(asked, opened.vocabulary, by)
-        prompts = [
-            request.prompt_token_ids if opened.text is None else opened.text.of(request.prompt_token_ids)
-            for request in asked
-        ]
+            asked = moved(asked, opened.vocabulary, int.from_bytes(os.urandom(4)))
         with opened.between_passes():
             opened.reset()
             before = opened.connection.metrics()
             round_trip_s = opened.connection.round_trip_s()
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
-        send = self.sending.prepare(asked, prompts, point, opened.target, label)
+        send = dispatch.prepare(self.load, asked, opened.prompts(asked), point, opened.target, label)
         self.wait()
         done = send()
         self.tell(IterationEnds())
         opened.check()
-        if done.sent is not None:
-            asked = sent_of(asked, done.sent)
+        asked = sent_of(asked, done.sent)
         rows = rows_of(asked, done, index)
         self.sent[point.label] = len(rows)
+        use = drafting = None
         with opened.between_passes():  # a killed server ends shortly after its requests
             _check_some_succeeded(rows, opened.target)
-        use = drafting = None
-        if before:
-            with opened.between_passes():
+            if before:
                 after = opened.connection.metrics()
-            use, drafting = server_metrics.risen(before, after, round_trip_s), server_metrics.drafted(before, after)
-        iteration = iteration_of(index, warmup, point, done, rows, use).model_copy(update={"drafting": drafting})
-        flags = _token_flags(spec, asked, iteration, rows)
+                use, drafting = server_metrics.risen(before, after, round_trip_s), server_metrics.drafted(before, after)
+        iteration = iteration_of(index, warmup, point, done, rows, use, drafting)
+        good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
+        flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
+        own = spec.endpoint is None
+        # Text gives other token counts, and an endpoint may ignore ignore_eos: counts are right, the load differs.
+        flags = _warnings_unless(own and self.load.token_ids, flags)
         # others may use an endpoint too, and the start of a chat template is cached for all prompts
-        certain = spec.endpoint is None and spec.load is not None and spec.load.api is None
-        hits = prefix_cache_flags(asked, iteration, rows if certain else _without_hits(rows))
-        flags += hits if certain else _warnings(hits)
+        flags += _warnings_unless(own and self.load.api is None, prefix_cache_flags(asked, iteration, rows))
         return IterationDone(iteration=iteration, sequences=rows, flags=flags)
 
 
-def _token_flags(spec: Spec, asked: Sequence[Request], iteration: Iteration, rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return flags on the tokens of requests that ended normally."""
-    good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
-    flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
-    exact = spec.endpoint is None and spec.load is not None and spec.load.token_ids
-    # Text gives other token counts, and an endpoint may ignore ignore_eos: counts are right, the load differs.
-    return flags if exact else _warnings(flags)
-
-
-def _without_hits(rows: Sequence[SequenceRow]) -> list[SequenceRow]:
-    return [row.model_copy(update={"cached_prompt_tokens": None}) for row in rows]
-
-
-def _warnings(flags: Sequence[Flag]) -> list[Flag]:
-    return [flag.model_copy(update={"severity": "warning"}) for flag in flags]
+def _warnings_unless(certain: bool, flags: Sequence[Flag]) -> list[Flag]:
+    return [flag if certain else flag.model_copy(update={"severity": "warning"}) for flag in flags]
 
 
 def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import os
 import re
 import shutil
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.inside import Phase, Step, TraceFile
+from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.engine.online import iteration_of, rows_of
+from rollout_bench.measure.engine.online import iteration_of, opened_server, rows_of
 from rollout_bench.measure.engine.steps import Following, Stepping, Windows
 from rollout_bench.measure.engine.vllm import loaded, source_of
-from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
     Job,
     Linears,
     PhaseBegins,
-    Ready,
     StepsDone,
     Tell,
     Wait,
 )
-from rollout_bench.measure.machine.host import read_environment
-from rollout_bench.measure.server.dispatch import Sending
-from rollout_bench.measure.server.session import Opened, open_own
+from rollout_bench.measure.server import dispatch
+from rollout_bench.measure.server.session import Opened
 from rollout_bench.workloads.requests import Request, Source
 
 STEP = re.compile(rb"execute_(context|new)_\d+")
@@ -194,27 +190,10 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     assert load is not None, "a profile through a server has a load"
     assert settings is not None, "a profile's spec says what is traced"
     assert job.traces is not None, "a profile's job says where traces go"
-    variables = dict(os.environ)
     traces = Traces(Path(job.traces))
-    opening = open_own(spec, job.model, profiler_config=profiler_config(traces.written))
-    tell(PhaseBegins(phase="importing"))
-    start = time.perf_counter()
-    sending = Sending(load)
-    import_s = time.perf_counter() - start
-    tell(PhaseBegins(phase="initializing"))
-    opened = opening()
-    tell(
-        Ready(
-            import_s=import_s,
-            init_s=time.perf_counter() - start - import_s,
-            environment=read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables),
-            engine=opened.facts,
-            flags=opened.flags + engine_flags(spec, opened.facts),
-            processes=opened.processes,
-        )
-    )
+    opened = opened_server(job, tell, profiler_config=profiler_config(traces.written))
     tell(Linears(linears=opened.linears()))
-    passes = _Passes(job, opened, sending, source_of(job, opened.vocabulary), tell, wait)
+    passes = _Passes(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
     tell(PhaseBegins(phase="warmup"))
     for _ in range(spec.measuring.warmup_iterations):
         passes.warm_up()
@@ -234,10 +213,10 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
 class _Passes:
     """Sends one pass of the workload after another, all requests together."""
 
-    def __init__(self, job: Job, opened: Opened, sending: Sending, source: Source, tell: Tell, wait: Wait) -> None:
+    def __init__(self, job: Job, load: LoadSpec, opened: Opened, source: Source, tell: Tell, wait: Wait) -> None:
         self._job = job
+        self._load = load
         self._opened = opened
-        self._sending = sending
         self._source = source
         self._tell = tell
         self._wait = wait
@@ -245,14 +224,9 @@ class _Passes:
 
     def warm_up(self) -> None:
         """Send a pass that does not count, and report it."""
-        assert self._job.spec.load is not None, "a profile through a server has a load"
-        point = self._job.spec.load.points[0]
         done, rows = self._send()
-        self._tell(
-            IterationDone(
-                iteration=iteration_of(rows[0].iteration, True, point, done, rows, None), sequences=[], flags=[]
-            )
-        )
+        iteration = iteration_of(rows[0].iteration, True, self._load.points[0], done, rows)
+        self._tell(IterationDone(iteration=iteration, sequences=[], flags=[]))
 
     def plain(self) -> list[SequenceRow]:
         """Send a pass without the profiler; return its rows."""
@@ -276,14 +250,12 @@ class _Passes:
             raise MeasuringFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
 
     def _send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:
-        assert self._job.spec.load is not None, "a profile through a server has a load"
         index, self._index = self._index, self._index + 1
         asked = self._source.requests(self._job.launch, index)
         with self._opened.between_passes():
             self._opened.reset()
-        prompts = [request.prompt_token_ids for request in asked]
-        point = self._job.spec.load.points[0]
-        send = self._sending.prepare(asked, prompts, point, self._opened.target, f"profile/{index}")
+        prompts, target = self._opened.prompts(asked), self._opened.target
+        send = dispatch.prepare(self._load, asked, prompts, self._load.points[0], target, f"profile/{index}")
         self._wait()
         if before is not None:
             before(asked)

@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import psutil
 
-from rollout_bench.contracts.load import Burstiness
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
-from rollout_bench.measure.server.stream import LoadPass, Target
+from rollout_bench.measure.server.paced import open_files
+from rollout_bench.measure.server.stream import Load, LoadPass, Target
 from rollout_bench.workloads.requests import Request
 
 LOOK_S = 0.1
@@ -39,36 +38,10 @@ REPORT = "report.json"
 UNREAD = ("return_token_ids", "return_tokens_as_token_ids")
 """Request fields whose answers no command reads."""
 
+LOOK = "look into the log, or set harness: rollout-bench"
+
 MOST_PROMPT_TOKENS = 10**8
 """Largest plausible number of prompt tokens in a report."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """Input of a command for one pass.
-
-    Attributes:
-        requests: the requests, in order.
-        texts: the prompt of each request.
-        due_s: time at which each request is due, in seconds after the start; None: as soon as possible.
-        request_rate: requests per second, if the command draws its own times; None: see `due_s`.
-        burstiness: shape of the gaps that the command draws.
-        concurrency: largest number of simultaneous requests; None: unlimited.
-        seed: seed of the command's draws.
-    """
-
-    requests: Sequence[Request]
-    texts: Sequence[str]
-    due_s: Sequence[float] | None
-    request_rate: float | None
-    burstiness: Burstiness
-    concurrency: int | None
-    seed: int
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether `concurrency` users send, each as soon as its previous answer has arrived."""
-        return self.due_s is None and self.concurrency is not None
 
 
 class Harness(Protocol):
@@ -90,31 +63,30 @@ class Harness(Protocol):
         """
 
 
-def prepare(harness: Harness, load: Load, sent: Sequence[tuple[int, int]], target: Target) -> Callable[[], LoadPass]:
-    """Return a function that lets `harness` send `load` and waits for the answers.
+def prepare(harness: Harness, load: Load, target: Target) -> Callable[[], LoadPass]:
+    """Return a function that lets `harness` send `load` to `target` and waits for the answers.
 
-    Args:
-        harness: the load generator.
-        load: its input.
-        sent: for each request of `load`, its index in the pass and how often it was sent before.
-        target: the server.
+    The harness receives a request again for each time that it is sent, and each prompt as text.
     """
+    sent = list(load.order())
+    every = replace(
+        load,
+        requests=[load.requests[place] for place, _ in sent],
+        prompts=[str(load.prompts[place]) for place, _ in sent],
+    )
 
     def run() -> LoadPass:
         """Run the command; raise `MeasuringFailed` if it failed."""
         offset_s = time.time() - time.monotonic()
         with tempfile.TemporaryDirectory(prefix="harness-") as name:
             folder = Path(name)
-            line, environment = harness.command(folder, load, target)
-            used = run_command(line, folder, environment, harness.NAME)
+            used = _run(*harness.command(folder, every, target), folder, harness.NAME)
             report = json.loads((folder / REPORT).read_text())
-        done = harness.read_report(report, load, target, offset_s)
-        share = busiest_share(used, done.began_s, done.began_s + done.elapsed_s)
-        return replace(done, client=ClientUse(cpu_share=share), sent=list(sent))
+        done = harness.read_report(report, every, target, offset_s)
+        share = _busiest_share(used, done.began_s, done.began_s + done.elapsed_s)
+        return replace(done, client=ClientUse(cpu_share=share), sent=sent)
 
-    # Each request is an open file, and the command inherits this process's limit.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files()
     return run
 
 
@@ -131,7 +103,7 @@ def wrong_counts(prompt_tokens: int, output_tokens: int, request: Request) -> st
 def missing(harness: str, reported: str, wanted: int) -> MeasuringFailed:
     """Return the failure of a command that reported fewer requests than it received."""
     cause = f"{harness} reports {reported} of {wanted} requests"
-    return MeasuringFailed("load_generator", cause, f"{LOOK}, or set harness: rollout-bench")
+    return MeasuringFailed("load_generator", cause, LOOK)
 
 
 def environment_of(prefix: str, key: str, target: Target) -> dict[str, str]:
@@ -146,19 +118,9 @@ def environment_of(prefix: str, key: str, target: Target) -> dict[str, str]:
     return found | {name: ",".join(filter(None, [found.get(name), loopback])) for name in ("NO_PROXY", "no_proxy")}
 
 
-def run_command(line: Sequence[str], folder: Path, environment: dict[str, str], harness: str) -> CpuTimes:
-    """Run a load generator's command in `folder` to its end; return the CPU times of its processes.
-
-    Args:
-        line: the command line.
-        folder: the working folder, which may hold files that the command reads.
-        environment: the whole environment of the command.
-        harness: its name in messages.
-
-    Raises:
-        MeasuringFailed: if the command failed.
-    """
-    process = subprocess.Popen(
+def _run(line: list[str], environment: dict[str, str], folder: Path, harness: str) -> CpuTimes:
+    """Run a load generator's command in `folder` to its end; return the CPU times of its processes."""
+    process = psutil.Popen(
         line,
         cwd=folder,
         env=environment,
@@ -169,34 +131,22 @@ def run_command(line: Sequence[str], folder: Path, environment: dict[str, str], 
     used: CpuTimes = defaultdict(list)
     try:
         while process.poll() is None:
-            _note_cpu_times(process.pid, used)
+            with contextlib.suppress(psutil.Error):
+                for each in (process, *process.children(recursive=True)):
+                    times = each.cpu_times()
+                    used[each.pid].append((time.monotonic(), times.user + times.system))
             time.sleep(LOOK_S)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    status = process.returncode
+        status = process.wait()
     if status != 0 or not (folder / REPORT).exists():
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise MeasuringFailed(
-            "load_generator", f"{harness} {how} and without a report", f"{LOOK}, or set harness: rollout-bench"
-        )
+        raise MeasuringFailed("load_generator", f"{harness} {how} and without a report", LOOK)
     return used
 
 
-LOOK = "look into the log"
-
-
-def _note_cpu_times(pid: int, used: CpuTimes) -> None:
-    with contextlib.suppress(psutil.Error):
-        leader = psutil.Process(pid)
-        for process in (leader, *leader.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                used[process.pid].append((time.monotonic(), times.user + times.system))
-
-
-def busiest_share(used: CpuTimes, began_s: float, ended_s: float) -> float:
+def _busiest_share(used: CpuTimes, began_s: float, ended_s: float) -> float:
     """Return the CPU time of the busiest process between two times, divided by the time between them.
 
     A process can use at most one core, so 1 means a full core.

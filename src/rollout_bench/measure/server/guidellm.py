@@ -18,7 +18,7 @@ from typing import Any
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import commands
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
+from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
 
 NAME = "guidellm"
@@ -26,13 +26,13 @@ NAME = "guidellm"
 STATUS = re.compile(r"^HTTPStatusError\W+\w+ \w+ '(\d{3}) ")
 
 
-def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str], dict[str, str]]:
+def command(folder: Path, load: Load, target: Target) -> tuple[list[str], dict[str, str]]:
     """Write data set and settings; return the command line and its environment, which holds the key."""
     rows = [
         # request_duration returns in the report as the request's number; guidellm ignores it
         {"text": text, "output_tokens_count": request.output_tokens, "request_duration": number,
          "relative_timestamp": _lead_s(load) + (load.due_s[number] if load.due_s is not None else 0.0)}
-        for number, (text, request) in enumerate(zip(load.texts, load.requests, strict=True))
+        for number, (text, request) in enumerate(zip(load.prompts, load.requests, strict=True))
     ]  # fmt: skip
     (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     # None removes a field that guidellm sends by default. "identity": a few compressed bytes may be gigabytes.
@@ -81,12 +81,12 @@ def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str
     ], environment
 
 
-def _lead_s(load: commands.Load) -> float:
+def _lead_s(load: Load) -> float:
     """Return the seconds that guidellm needs before the pass to distribute requests, 500 a second."""
     return 1.0 + len(load.requests) / 500
 
 
-def read_report(report: dict[str, Any], load: commands.Load, target: Target, offset_s: float) -> LoadPass:
+def read_report(report: dict[str, Any], load: Load, target: Target, offset_s: float) -> LoadPass:
     """Return the pass from the report. Its times are from the wall clock."""
     if abs(time.time() - time.monotonic() - offset_s) > 1e-3:
         cause = "the wall clock was set during the pass, which guidellm's times depend on"
@@ -103,7 +103,7 @@ def read_report(report: dict[str, Any], load: commands.Load, target: Target, off
     for outcome, due_s in zip(found, load.due_s or (), strict=False):
         outcome.due_s = began_s + due_s
     ended_s = max((outcome.ended_s for outcome in found if outcome.ended_s is not None), default=began_s)
-    return LoadPass(began_s, max(ended_s - began_s, 1e-9), found, ClientUse(cpu_share=0.0))
+    return LoadPass(began_s, max(ended_s - began_s, 1e-9), found, ClientUse(cpu_share=0.0), [])
 
 
 def _outcome(stat: dict[str, Any], request: Request, target: Target, offset_s: float) -> RequestOutcome:

@@ -1,6 +1,6 @@
 """Sends requests at given times, or each when an earlier request ends; for a time, or a number of requests.
 
-The list of requests is sent in order and repeated after its end. When the time is over, running requests are cut.
+When the time is over, running requests are cut.
 """
 
 from __future__ import annotations
@@ -8,19 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import itertools
 import json
 import resource
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import aiohttp
 
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.measure.server.stream import (
     TEMPLATE_TOKENS,
+    Load,
     LoadPass,
     Prompt,
     Question,
@@ -38,215 +37,125 @@ FAILED_PAUSE_S = 0.05
 """Pause of a user after a failed request, in seconds, to avoid flooding a server that refuses everything."""
 
 
-def questions(requests: Sequence[Request], prompts: Sequence[list[int] | str], target: Target) -> list[Question]:
-    """Return the body of each request, prepared before the pass so that it costs no measured time."""
+def questions(requests: Sequence[Request], prompts: Sequence[Prompt], target: Target) -> list[Question]:
+    """Return each request with its body, prepared before the pass so that it costs no measured time."""
+    how, added = {"stream": True, "stream_options": {"include_usage": True}}, TEMPLATE_TOKENS * target.chat
     return [
-        _question_of(prompt, request.output_tokens, target) for request, prompt in zip(requests, prompts, strict=True)
+        Question(
+            json.dumps({**target.asking(prompt, request.output_tokens), **how}).encode(), request.output_tokens, added
+        )
+        for request, prompt in zip(requests, prompts, strict=True)
     ]
 
 
-def _question_of(prompt: Prompt, output_tokens: int, target: Target) -> Question:
-    """Return the request that asks for `output_tokens` tokens after `prompt`."""
-    how = {"stream": True, "stream_options": {"include_usage": True}}
-    parts = 1 if isinstance(prompt, str) else len(prompt)
-    added = TEMPLATE_TOKENS * parts if target.chat else 0
-    return Question(json.dumps({**target.asking(prompt, output_tokens), **how}).encode(), output_tokens, added)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable the garbage collector: with thousands of open answers, a collection takes longer than a token."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-async def _watch(late: list[float]) -> None:
-    """Record the lateness of the event loop, which is also the delay with which it sees answers."""
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            slept = time.monotonic()
-            await asyncio.sleep(LOOK_S)
-            late.append(max(0.0, time.monotonic() - slept - LOOK_S))
-
-
-def _open_files() -> None:
-    """Raise this process's limit of open files to its maximum, because each request is an open file."""
+def open_files() -> None:
+    """Raise the limit of open files of this process and its children, because each request is an open file."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-@dataclass(frozen=True)
-class LoadEnd:
-    """Conditions that end a pass.
-
-    Attributes:
-        duration_s: time after which sending stops and running requests are cut; None: send all requests.
-        requests: number of requests to send if `due_s` does not list them; None: unlimited.
-    """
-
-    duration_s: float | None = None
-    requests: int | None = None
+def prepare(load: Load, target: Target) -> Callable[[], LoadPass]:
+    """Prepare sending `load` to `target`; return a function that sends it once."""
+    open_files()
+    return _Generator(load, target).run
 
 
-@dataclass(frozen=True)
-class Part:
-    """The requests of a pass.
-
-    Attributes:
-        contents: the requests, in order.
-        due_s: time at which each request is due, in seconds after the start, rising; None: when an earlier request
-            ends.
-        concurrency: largest number of simultaneous requests; None: unlimited.
-        target: the server.
-        ending: the conditions that end the pass.
-    """
-
-    contents: list[Question]
-    due_s: list[float] | None
-    concurrency: int | None
-    target: Target
-    ending: LoadEnd
-
-
-def prepare(
-    requests: Sequence[Request],
-    prompts: Sequence[list[int] | str],
-    due_s: Sequence[float] | None,
-    concurrency: int | None,
-    target: Target,
-    ending: LoadEnd,
-) -> Callable[[], LoadPass]:
-    """Prepare sending `requests`; return a function that sends them.
-
-    Args:
-        requests: the requests, repeated from the first after the last.
-        prompts: the prompt of each request, as token ids or text.
-        due_s: time at which each request is due, in seconds after the start, rising; None: as soon as `concurrency`
-            allows.
-        concurrency: largest number of simultaneous requests; None: unlimited.
-        target: the server.
-        ending: the conditions that end the pass.
-    """
-    times = None if due_s is None else list(due_s)
-    part = Part(questions(requests, prompts, target), times, concurrency, target, ending)
-
-    def run() -> LoadPass:
-        before, cpu_before, sender = time.monotonic(), time.process_time(), PartSender(part)
-        with _no_collection():
-            asyncio.run(sender.run())
-        cpu_s, all_s = time.process_time() - cpu_before, time.monotonic() - before
-        client = ClientUse.of(cpu_s / all_s, sender.late_s, LOOK_S)
-        return LoadPass(
-            sender.began_s, max(sender.ended_s - sender.began_s, 1e-9), sender.outcomes, client, sender.sent
-        )
-
-    _open_files()
-    return run
-
-
-class PartSender:
-    """Sends the requests of a `Part`."""
-
-    def __init__(self, part: Part) -> None:
-        self.sent: list[tuple[int, int]] = []
-        """For each outcome, the index of its content and how often that content was sent before."""
-        self.outcomes: list[RequestOutcome] = []
-        """Outcomes, in the order in which requests became due."""
-        self.began_s = 0.0
-        """Start time, on the monotonic clock."""
-        self.ended_s = 0.0
-        """Time at which the last answer ended or the time was over, on the monotonic clock."""
-        self.late_s: list[float] = []
-        """Lateness of the event loop at each check, in seconds."""
-        self._part = part
-        self._url = part.target.asked_at
-        self._headers = {"Content-Type": "application/json", **part.target.headers}
-        self._order: Iterator[tuple[int, int]] = (
-            divmod(number, len(part.contents))[::-1] for number in itertools.count()
-        )
-        self._over = False
+class _Generator:
+    def __init__(self, load: Load, target: Target) -> None:
+        self._load = load
+        self._target = target
+        self._questions = questions(load.requests, load.prompts, target)
+        self._order = load.order()
+        self._sent: list[tuple[int, int]] = []
+        self._outcomes: list[RequestOutcome] = []
+        self._late_s: list[float] = []
+        self._began_s = 0.0
+        self._until_s = float("inf")
+        self._limit: asyncio.Semaphore | contextlib.nullcontext[None] = contextlib.nullcontext()
         self._name = secrets.token_hex(4)  # unique among the requests at that server
 
-    async def run(self) -> None:
-        """Send the part once; the public attributes hold the results."""
-        watcher = asyncio.create_task(_watch(self.late_s))
+    def run(self) -> LoadPass:
+        """Send the load once."""
+        before_s, cpu_before_s = time.monotonic(), time.process_time()
+        gc.collect()
+        gc.disable()  # with thousands of open answers, a collection takes longer than a token
         try:
-            async with open_session(self._part.target.verify_tls) as session:
-                # only now: opening the session takes time
-                self.began_s = time.monotonic()
-                await self._send_all(session)
+            ended_s = asyncio.run(self._send_all())
         finally:
-            watcher.cancel()
+            gc.enable()
+        cpu_share = (time.process_time() - cpu_before_s) / (time.monotonic() - before_s)
+        client = ClientUse.of(cpu_share, self._late_s, LOOK_S)
+        return LoadPass(self._began_s, max(ended_s - self._began_s, 1e-9), self._outcomes, client, self._sent)
 
-    async def _send_all(self, session: aiohttp.ClientSession) -> None:
-        part, cut_s = self._part, self.began_s
-        senders = self._senders(session)
-        if part.ending.duration_s is not None:
-            await asyncio.sleep(self._left_s(part.ending.duration_s))
-            self._over, cut_s = True, time.monotonic()
-            for sender in senders:
-                sender.cancel()
-        await asyncio.gather(*senders, return_exceptions=True)
-        for outcome in self.outcomes:
+    async def _send_all(self) -> float:
+        """Send all requests; return the time at which the last answer ended or the time was over."""
+        watcher, duration_s = asyncio.create_task(self._watch()), self._load.duration_s
+        async with open_session(self._target.verify_tls) as session:
+            self._began_s = cut_s = time.monotonic()  # only now: opening the session takes time
+            if duration_s is not None:
+                self._until_s = self._began_s + duration_s
+            senders = self._senders(session)
+            if duration_s is not None:
+                await _sleep_until(self._until_s)
+                cut_s = time.monotonic()
+                for sender in senders:
+                    sender.cancel()
+            results = await asyncio.gather(*senders, return_exceptions=True)
+        watcher.cancel()
+        for outcome in self._outcomes:
             if outcome.ended_s is None:
                 outcome.ended_s = cut_s
-                if outcome.error is None:  # with an error, the request had failed before its answer ended
-                    outcome.cut_s = cut_s
-            part.target.settle(outcome)
-        ends = [outcome.ended_s for outcome in self.outcomes if outcome.ended_s is not None]
-        self.ended_s = cut_s if part.ending.duration_s else max([cut_s, *ends])
-        for sender in senders:
-            if not sender.cancelled() and (error := sender.exception()) is not None:
-                raise error
+                outcome.cut_s = None if outcome.error else cut_s  # with an error, it had failed before
+            self._target.settle(outcome)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        ends = [outcome.ended_s or cut_s for outcome in self._outcomes]
+        return cut_s if duration_s is not None else max([cut_s, *ends])
+
+    async def _watch(self) -> None:
+        """Record the lateness of the event loop, which is also the delay with which it sees answers."""
+        while True:
+            slept_s = time.monotonic()
+            await asyncio.sleep(LOOK_S)
+            self._late_s.append(max(0.0, time.monotonic() - slept_s - LOOK_S))
 
     def _senders(self, session: aiohttp.ClientSession) -> list[asyncio.Task[None]]:
         """Start the senders: one for each due request, or one for each of the `concurrency` users."""
-        part = self._part
-        if part.due_s is None:
-            assert part.concurrency is not None, "what is not due at a time is sent as another ends"
-            return [asyncio.create_task(self._users(session)) for _ in range(part.concurrency)]
-        limit = None if part.concurrency is None else asyncio.Semaphore(part.concurrency)
+        load = self._load
+        if load.in_turn:
+            return [asyncio.create_task(self._user(session)) for _ in range(load.concurrency or 0)]
+        due_s = [0.0] * (load.count or len(load.requests)) if load.due_s is None else load.due_s
+        if load.concurrency is not None:
+            self._limit = asyncio.Semaphore(load.concurrency)
         # paired here because tasks with nearly equal due times may wake up in any order
-        pairs = zip(part.due_s, self._order, strict=False)
-        return [asyncio.create_task(self._at(due_s, number, session, limit)) for due_s, number in pairs]
+        pairs = zip(due_s, self._order, strict=False)
+        return [asyncio.create_task(self._at(self._began_s + due, number, session)) for due, number in pairs]
 
-    def _left_s(self, after_s: float) -> float:
-        """Return the seconds until `after_s` after the start; 0 if that is past."""
-        return max(0.0, self.began_s + after_s - time.monotonic())
-
-    def _goes_on(self) -> bool:
-        ending, sent = self._part.ending, len(self.sent)
-        in_time = ending.duration_s is None or (not self._over and self._left_s(ending.duration_s) > 0)
-        return in_time and (ending.requests is None or sent < ending.requests)
-
-    async def _users(self, session: aiohttp.ClientSession) -> None:
+    async def _user(self, session: aiohttp.ClientSession) -> None:
         """Send one request after the other, as a user who waits for each answer."""
-        while self._goes_on():
-            place = self._place(time.monotonic(), next(self._order))
-            await self._send(place, session, self._part.contents[self.sent[place][0]])
-            if self.outcomes[place].error is not None:
+        for number in self._order:
+            if time.monotonic() >= self._until_s:
+                return
+            outcome = await self._send(time.monotonic(), number, session)
+            if outcome.error is not None:
                 await asyncio.sleep(FAILED_PAUSE_S)
 
-    async def _at(
-        self, due_s: float, number: tuple[int, int], session: aiohttp.ClientSession, limit: asyncio.Semaphore | None
-    ) -> None:
-        await asyncio.sleep(self._left_s(due_s))
-        place = self._place(self.began_s + due_s, number)
-        async with limit or contextlib.nullcontext():
-            if not self._over:
-                await self._send(place, session, self._part.contents[number[0]])
+    async def _at(self, due_s: float, number: tuple[int, int], session: aiohttp.ClientSession) -> None:
+        await _sleep_until(due_s)
+        await self._send(due_s, number, session)
 
-    def _place(self, due_s: float, number: tuple[int, int]) -> int:
-        """Add an outcome for the content `number`, which is due now; return the index of the outcome."""
-        self.sent.append(number)
-        self.outcomes.append(RequestOutcome(due_s=due_s))
-        return len(self.outcomes) - 1
+    async def _send(self, due_s: float, number: tuple[int, int], session: aiohttp.ClientSession) -> RequestOutcome:
+        """Send the request with this `number`, which is due now, as soon as the limit allows."""
+        outcome, name = RequestOutcome(due_s=due_s), f"{self._name}-{len(self._sent)}"
+        headers = {"Content-Type": "application/json", **self._target.headers, "X-Request-Id": name}
+        self._sent.append(number)
+        self._outcomes.append(outcome)
+        async with self._limit:
+            if time.monotonic() < self._until_s:
+                await send(session, self._target.asked_at, headers, self._questions[number[0]], outcome)
+        return outcome
 
-    async def _send(self, place: int, session: aiohttp.ClientSession, question: Question) -> None:
-        outcome = self.outcomes[place]
-        headers = {**self._headers, "X-Request-Id": f"{self._name}-{place}"}
-        await send(session, self._url, headers, question, outcome)
+
+async def _sleep_until(moment_s: float) -> None:
+    await asyncio.sleep(max(0.0, moment_s - time.monotonic()))

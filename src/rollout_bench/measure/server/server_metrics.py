@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,20 +10,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from rollout_bench.contracts.record import Drafting, ServerUse
 
 MEANS = {
-    "ttft_mean_s": ("vllm:time_to_first_token_seconds",),
-    "itl_mean_s": ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
-    "e2el_mean_s": ("vllm:e2e_request_latency_seconds",),
-    "queue_mean_s": ("vllm:request_queue_time_seconds",),
+    "ttft_mean_s": "vllm:time_to_first_token_seconds",
+    "itl_mean_s": "vllm:inter_token_latency_seconds",
+    "e2el_mean_s": "vllm:e2e_request_latency_seconds",
+    "queue_mean_s": "vllm:request_queue_time_seconds",
 }
 """Field of `ServerUse` -> histogram."""
 
 COUNTS = {
-    "requests": ("vllm:e2e_request_latency_seconds_count",),
-    "prompt_tokens": ("vllm:prompt_tokens_total",),
-    "output_tokens": ("vllm:generation_tokens_total",),
-    "preemptions": ("vllm:num_preemptions_total",),
-    "prefix_cache_queries": ("vllm:prefix_cache_queries_total",),
-    "prefix_cache_hits": ("vllm:prefix_cache_hits_total",),
+    "requests": "vllm:e2e_request_latency_seconds_count",
+    "prompt_tokens": "vllm:prompt_tokens_total",
+    "output_tokens": "vllm:generation_tokens_total",
+    "preemptions": "vllm:num_preemptions_total",
+    "prefix_cache_queries": "vllm:prefix_cache_queries_total",
+    "prefix_cache_hits": "vllm:prefix_cache_hits_total",
 }
 """Field of `ServerUse` -> counter."""
 
@@ -43,19 +42,16 @@ _MOST = 1e18
 
 
 def parse(text: str) -> dict[str, float]:
-    """Return sample name -> value: sums over labels (data-parallel engines), the maximum for shares, no buckets.
+    """Return sample name -> value, summed over labels (data-parallel engines); `BY_POSITION` has an entry for each.
 
     Text that is not in the Prometheus format gives an empty result; impossible counts and times are left out.
     """
     totals: defaultdict[str, float] = defaultdict(float)
     for family in _families(text):
         for sample in family.samples:
-            if not 0 <= sample.value <= _MOST:
-                continue
-            if sample.name.endswith("_perc"):  # a share of each engine's own
-                totals[sample.name] = max(totals[sample.name], sample.value)
-            elif not sample.name.endswith("_bucket"):
-                totals[sample.name] += sample.value
+            place = sample.labels.get("position", "") if sample.name == BY_POSITION else ""
+            if 0 <= sample.value <= _MOST:
+                totals[sample.name + place] += sample.value
     return dict(totals)
 
 
@@ -75,48 +71,29 @@ def _families(text: str) -> list[Any]:
         return []
 
 
+def _rose(before: str, after: str) -> dict[str, float]:
+    old = parse(before)
+    return {name: max(0.0, value - old.get(name, 0.0)) for name, value in parse(after).items()}
+
+
 def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
     """Return the increase of the server's counters and histograms between two readings."""
-    old, new = parse(before), parse(after)
-    rose = {name: value - old.get(name, 0.0) for name, value in new.items()}
-    counts = {field: _whole(_first(rose, names)) for field, names in COUNTS.items()}
-    means = {field: _mean(rose, names) for field, names in MEANS.items()}
+    rose = _rose(before, after)
+    counts = {field: round(rose[name]) for field, name in COUNTS.items() if name in rose}
+    means = {
+        field: rose[f"{name}_sum"] / rose[f"{name}_count"]
+        for field, name in MEANS.items()
+        if rose.get(f"{name}_count") and f"{name}_sum" in rose
+    }
     return ServerUse(round_trip_s=round_trip_s, **counts, **means)
 
 
 def drafted(before: str, after: str) -> Drafting | None:
     """Return the increase of the speculative decoding counters between two readings; None if there are none."""
-    old, new = parse(before), parse(after)
-    if any(name not in new for name in DRAFTS.values()):
+    rose = _rose(before, after)
+    if any(name not in rose for name in DRAFTS.values()):
         return None
-    counts = {field: max(0, round(new[name] - old.get(name, 0.0))) for field, name in DRAFTS.items()}
-    places, ours = _by_position(after), _by_position(before)
-    accepted = [max(0, round(places[place] - ours.get(place, 0.0))) for place in sorted(places)]
-    return Drafting(**counts, accepted_by_position=accepted)
-
-
-def _by_position(text: str) -> dict[int, float]:
-    """Return the number of accepted tokens at each position of a draft, summed over the other labels."""
-    found: defaultdict[int, float] = defaultdict(float)
-    for family in _families(text):
-        for sample in family.samples:
-            place = sample.labels.get("position", "")
-            if sample.name == BY_POSITION and place.isdigit() and 0 <= sample.value <= _MOST:
-                found[int(place)] += sample.value
-    return dict(found)
-
-
-def _first(values: Mapping[str, float], names: tuple[str, ...]) -> float | None:
-    return next((values[name] for name in names if name in values), None)
-
-
-def _mean(rose: Mapping[str, float], names: tuple[str, ...]) -> float | None:
-    for name in names:
-        count, total = rose.get(f"{name}_count", 0.0), rose.get(f"{name}_sum")
-        if count > 0 and total is not None:
-            return max(0.0, total / count)
-    return None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else max(0, round(value))
+    counts = {field: round(rose[name]) for field, name in DRAFTS.items()}
+    places = [name.removeprefix(BY_POSITION) for name in rose if name.startswith(BY_POSITION)]
+    order = sorted(int(place) for place in places if place.isdecimal())
+    return Drafting(**counts, accepted_by_position=[round(rose[f"{BY_POSITION}{place}"]) for place in order])

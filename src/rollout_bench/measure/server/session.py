@@ -11,7 +11,7 @@ import socket
 import ssl
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from rollout_bench.measure.probes.census import engine_facts
 from rollout_bench.measure.server.server import NAME, Server
 from rollout_bench.measure.server.server_metrics import cache_labels
 from rollout_bench.measure.server.stream import (
+    Prompt,
     Target,
     Unusable,
     beginning,
@@ -35,6 +36,7 @@ from rollout_bench.measure.server.stream import (
     refusal,
     told,
 )
+from rollout_bench.workloads.requests import Request
 
 _COMMON = """
 the of and to in is that it was for on are as with his they at be this from have or by one had not but what
@@ -332,6 +334,11 @@ class Opened:
             time.sleep(0.05)
         raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
 
+    def prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+        """Return the prompt of each request, as the server receives it."""
+        ids = [request.prompt_token_ids for request in requests]
+        return [*ids] if self.text is None else [self.text.of(each) for each in ids]
+
     def linears(self) -> list[LinearShape]:
         """Return the linear layers of the first worker's part of the model, for a server started here."""
         with self.between_passes():
@@ -341,12 +348,6 @@ class Opened:
         """End the server if it was started here."""
         if self.server is not None:
             self.server.stop()
-
-
-def open_own(spec: Spec, model: str, **more: Any) -> Callable[[], Opened]:
-    """Start a server, with `more` engine arguments; return a function that waits until it is ready."""
-    server = Server(spec, model, more)
-    return lambda: _own(spec, model, server)
 
 
 def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
@@ -366,8 +367,9 @@ def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
     return body
 
 
-def _own(spec: Spec, model: str, server: Server) -> Opened:
-    """Wait for a server started here, test it with a completion, and return it with its facts."""
+def open_own(spec: Spec, model: str, **more: Any) -> Opened:
+    """Start a server with `more` engine arguments, test it with a completion, and return it with its facts."""
+    server = Server(spec, model, more)
     load = spec.load
     assert load is not None, "an online spec has a load"
     target = Target(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +20,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from rollout_bench.contracts.load import Burstiness
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import printable
+from rollout_bench.workloads.requests import Request
 
 SHORTEST_SECRET = 6
 """Minimum length of a header's word that is treated as secret; shorter words, such as `true`, are too common."""
@@ -59,15 +63,14 @@ class Target:
         return f"{self.url}/chat/completions" if self.chat else f"{self.url}/completions"
 
     def asking(self, prompt: Prompt, output_tokens: int) -> dict[str, Any]:
-        """Return the JSON body of a completion; for a chat, `prompt` is the text of one message or all messages."""
+        """Return the JSON body of a completion; for a chat, `prompt` is the text of the only message."""
         own: dict[str, Any] = {"model": self.model, "max_tokens": output_tokens}
         if not self.chat:
             return {**self.body, **own, "prompt": prompt}
         body = dict(self.body)
         if (logprobs := body.pop("logprobs", None)) is not None:
             body |= {"logprobs": True, "top_logprobs": logprobs}
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return {**body, **own, "messages": messages}
+        return {**body, **own, "messages": [{"role": "user", "content": prompt}]}
 
     def quoted(self, text: str, most: int = 300) -> str:
         """Return the server's `text` as one line of at most `most` characters, with words from header values masked."""
@@ -125,6 +128,44 @@ class RequestOutcome:
 
 
 @dataclass(frozen=True)
+class Load:
+    """The requests of one pass, and how they are sent.
+
+    Attributes:
+        requests: the requests, repeated from the first after the last.
+        prompts: the prompt of each request, as token ids or text.
+        due_s: time at which each request is due, in seconds after the start, rising; None: when an earlier request
+            ends, or as soon as possible.
+        concurrency: largest number of simultaneous requests; None: unlimited.
+        count: number of requests to send; None: as many as `duration_s` allows.
+        duration_s: time after which sending stops and running requests are cut; None: send all requests.
+        request_rate: requests per second, for load generators that draw their own times; None: see `due_s`.
+        burstiness: shape of the gaps that such a load generator draws.
+        seed: seed of its draws.
+    """
+
+    requests: Sequence[Request]
+    prompts: Sequence[Prompt]
+    due_s: Sequence[float] | None
+    concurrency: int | None
+    count: int | None
+    duration_s: float | None = None
+    request_rate: float | None = None
+    burstiness: Burstiness = "constant"
+    seed: int = 0
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether `concurrency` users send, each as soon as its previous answer has arrived."""
+        return self.due_s is None and self.concurrency is not None
+
+    def order(self) -> Iterator[tuple[int, int]]:
+        """Yield, for each request to send, its index in `requests` and how often it was sent before."""
+        for number in itertools.count() if self.count is None else range(self.count):
+            yield number % len(self.requests), number // len(self.requests)
+
+
+@dataclass(frozen=True)
 class LoadPass:
     """One pass of a load.
 
@@ -133,15 +174,14 @@ class LoadPass:
         elapsed_s: time until the last answer ended, in seconds.
         outcomes: one for each request, in order.
         client: cost of sending.
-        sent: for each outcome, the index of its request and how often that request was sent before; None if each
-            request was sent once.
+        sent: for each outcome, the index of its request and how often that request was sent before.
     """
 
     began_s: float
     elapsed_s: float
     outcomes: list[RequestOutcome]
     client: ClientUse
-    sent: list[tuple[int, int]] | None = None
+    sent: list[tuple[int, int]]
 
 
 ERROR_BYTES = 64 << 10

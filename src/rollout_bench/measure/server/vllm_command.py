@@ -15,7 +15,7 @@ from typing import Any
 
 from rollout_bench.contracts.record import ClientUse
 from rollout_bench.measure.server import commands
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome, Target
+from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request
 
 COMMAND = """\
@@ -42,18 +42,18 @@ OWN = ("model", "max_tokens", "prompt", "messages", *commands.UNREAD)
 """Request fields that the command fills itself, or whose answers it does not read."""
 
 
-def command(folder: Path, load: commands.Load, target: Target) -> tuple[list[str], dict[str, str]]:
+def command(folder: Path, load: Load, target: Target) -> tuple[list[str], dict[str, str]]:
     """Write the data set; return the command line and its environment, which holds the key."""
     rows = [
         {"prompt": text, "output_tokens": request.output_tokens}
-        for text, request in zip(load.texts, load.requests, strict=True)
+        for text, request in zip(load.prompts, load.requests, strict=True)
     ]
     (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     environment = commands.environment_of("OPENAI_", "OPENAI_API_KEY", target)
     return [sys.executable, "-c", COMMAND, *arguments(folder, load, target)], environment
 
 
-def arguments(folder: Path, load: commands.Load, target: Target) -> list[str]:
+def arguments(folder: Path, load: Load, target: Target) -> list[str]:
     """Return the arguments after `vllm`, which contain no secrets."""
     sampling = {name: value for name, value in target.asking("", 1).items() if name not in OWN}
     given: dict[str, Any] = {
@@ -86,7 +86,7 @@ def arguments(folder: Path, load: commands.Load, target: Target) -> list[str]:
     return ["bench", "serve", *flags, *(f"--{name}={value}" for name, value in given.items())]
 
 
-def read_report(report: dict[str, Any], load: commands.Load, target: Target, offset_s: float) -> LoadPass:
+def read_report(report: dict[str, Any], load: Load, target: Target, offset_s: float) -> LoadPass:
     """Return the pass from the report. Its times are from `time.perf_counter`, the monotonic clock."""
     each = ("start_times", "ttfts", "itls", "input_lens", "output_lens", "errors")
     lengths = {len(report.get(name) or ()) for name in each}
@@ -101,7 +101,7 @@ def read_report(report: dict[str, Any], load: commands.Load, target: Target, off
     ]
     moments = [outcome.due_s if outcome.due_s is not None else outcome.sent_s for outcome in outcomes]
     began_s = min(moment for moment in moments if moment is not None)
-    return LoadPass(began_s, max(float(report["duration"]), 1e-9), outcomes, ClientUse(cpu_share=0.0))
+    return LoadPass(began_s, max(float(report["duration"]), 1e-9), outcomes, ClientUse(cpu_share=0.0), [])
 
 
 def _outcome(seen: dict[str, Any], waited_s: float | None, request: Request, target: Target) -> RequestOutcome:
