@@ -17,7 +17,7 @@ BUDGET = {
     "core": 679,
     "exchange": 296,
     "llmd": 1059,
-    "measure": 7118,
+    "measure": 7032,
     "numbers": 273,
     "plan": 2577,
     "report": 2312,
@@ -25,7 +25,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 749,
     "workloads": 322,
-    "tests": 14425,
+    "tests": 14423,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
