@@ -37,13 +37,13 @@ Id = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class _Line(BaseModel):
-    """A JSON line of a data set; other keys are ignored, unless they resemble a missing one.
+    """A JSON line of a data set; other keys are ignored.
 
     Attributes:
-        KEYS: the keys that are read, with their other names.
+        KEYS: keys with their other names. If one is missing, a key that resembles it is an error.
     """
 
-    KEYS: ClassVar[tuple[tuple[str, ...], ...]]
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = ()
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -66,7 +66,6 @@ class TraceLine(_Line):
 class PromptLine(_Line):
     """A line of prompts: a text with a visible character, or token ids."""
 
-    KEYS = (("prompt",), ("output_tokens",))
     prompt: Annotated[str, Field(pattern=r"\S")] | Annotated[list[Id], Field(min_length=1)]
     output_tokens: Tokens | None = None
 

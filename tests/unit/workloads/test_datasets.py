@@ -52,7 +52,12 @@ def test_a_trace_gives_lengths_and_arrivals(tmp_path: Path):
 
 
 def test_text_is_cut_and_gets_its_shared_prefix(tmp_path: Path, model: str):
-    path = lines(tmp_path / "p", {"prompt": "abcdefgh"}, {"prompt": "xy", "output_tokens": 2}, {"prompt": [9, 8, 7]})
+    path = lines(
+        tmp_path / "p",
+        {"prompt": "abcdefgh", "prompt_tokens": 8},
+        {"prompt": "xy", "output_tokens": 2},
+        {"prompt": [9, 8, 7]},
+    )
     shared = {"shared_prefix": {"tokens": 3}, "prompt_tokens": 8}
     found = source(path, "prompts", model, prompts=3, samples_per_prompt=1, **shared).requests(0, 0)
     ids = [r.prompt_token_ids for r in found]
