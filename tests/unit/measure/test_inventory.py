@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.measure.machine import device_memory, inventory
+from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.gpus import gpus
 from rollout_bench.measure.machine.inventory import restricted
@@ -47,11 +47,11 @@ def test_without_any_tool_nobody_knows():
 
 
 def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_memory, "npu_smi", lambda: "| 0 0 | 11 | a | 3000 |\n| 1 0 | 13 | b | 900 |\n")
+    monkeypatch.setattr(inventory.npus, "npu_smi", lambda: "| 0 0 | 11 | a | 3000 |\n| 1 0 | 13 | b | 900 |\n")
     device = Device("npu-1", "1", ("npu-1",), 1)
-    assert device_memory.pids_on("ascend") == {11, 13}
-    assert device_memory.pids_on("ascend", [device]) == {13}
-    assert device_memory.pids_on("ascend", []) == device_memory.pids_on("cpu") == set()
+    assert inventory.pids_on("ascend") == {11, 13}
+    assert inventory.pids_on("ascend", [device]) == {13}
+    assert inventory.pids_on("ascend", []) == inventory.pids_on("cpu") == set()
 
 
 def test_npus_count_by_logic_id_and_have_machine_wide_names():

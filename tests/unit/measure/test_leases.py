@@ -16,7 +16,7 @@ import pytest
 from contender import Cannot, hold, no_waiting
 
 from rollout_bench.core.processes import Interrupted, pause, signals_as_descriptor
-from rollout_bench.measure.machine import device_memory
+from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.leases import check_folder
 
 CONTENDER = Path(__file__).parents[2] / "fixtures" / "contender.py"
@@ -159,9 +159,9 @@ def test_who_was_killed_while_it_waited_leaves_nothing(tmp_path: Path):
 def test_a_wait_for_a_killed_launchs_memory_is_bounded():
     said = [{1, 2}, {2}, set()]
     naps: list[float] = []
-    assert device_memory.wait_until_free(lambda: said.pop(0), naps.append)
+    assert inventory.wait_until_free(lambda: said.pop(0), naps.append)
     assert len(naps) == 2
-    assert not device_memory.wait_until_free(lambda: {1}, naps.append, limit_s=0)
+    assert not inventory.wait_until_free(lambda: {1}, naps.append, limit_s=0)
 
 
 # --- waiting ---

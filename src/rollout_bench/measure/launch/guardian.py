@@ -40,8 +40,6 @@ from rollout_bench.core.processes import (
     shared_memory_of,
 )
 
-MODULE = "rollout_bench.measure.launch.guardian"
-
 PREFIX = "rollout-engine-"
 """Prefix of the folders' names, short because the path of a socket has at most 107 bytes."""
 
@@ -153,7 +151,7 @@ class Guardian:
         # The groups are on the command line because this process may be killed before it writes them to the pipe.
         # The guardian would then end nothing and remove the folder that the next launch needs to find the processes.
         return subprocess.Popen(
-            [sys.executable, "-S", "-m", MODULE, *map(_written, self._groups), str(self._folder)],
+            [sys.executable, "-S", "-m", __name__, *map(_written, self._groups), str(self._folder)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

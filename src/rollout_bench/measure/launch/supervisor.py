@@ -50,7 +50,7 @@ from rollout_bench.measure.launch.protocol import (
     parse,
 )
 from rollout_bench.measure.launch.replicas import Gathering, as_one
-from rollout_bench.measure.machine import device_memory
+from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.readings import Pauses
 from rollout_bench.measure.routing.router import Router
 
@@ -338,7 +338,7 @@ class EngineLaunch:
             replica.close()
         if self.router is not None:
             self.router.close()
-        device_memory.wait_until_free(lambda: device_memory.pids_on(platform) & pids)
+        inventory.wait_until_free(lambda: inventory.pids_on(platform) & pids)
 
     def _cores(self, replica: int) -> Set[int] | None:
         return self.cores[replica] if self.cores else None

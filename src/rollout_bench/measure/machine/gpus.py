@@ -17,8 +17,6 @@ from rollout_bench.contracts.record import DeviceUse
 from rollout_bench.core.processes import printed_by
 from rollout_bench.measure.machine.device import Device, DeviceReading
 
-VARIABLE = "CUDA_VISIBLE_DEVICES"
-
 POWER, THERMAL = 0, 1
 """NVML_PERF_POLICY_POWER and NVML_PERF_POLICY_THERMAL."""
 
@@ -33,41 +31,33 @@ class Gpus:
     """
 
     def __init__(self, names: Sequence[str] | None = None, count: int | None = None, nvml: Any = None) -> None:
-        self._handles: dict[str, Any] = {}
+        self.handles: dict[str, Any] = {}
+        """UUID of each GPU, in order -> NVML's handle."""
         with contextlib.suppress(Exception):  # no package, driver or device, or names unknown to NVML
             self._nvml = nvml or importlib.import_module("pynvml")
             self._nvml.nvmlInit()
             names = [str(index) for index in range(self._nvml.nvmlDeviceGetCount())] if names is None else names
-            handles = [self._handle(name) for name in names[:count]]
-            self._handles = {self._nvml.nvmlDeviceGetUUID(handle): handle for handle in handles}
-
-    @property
-    def uuids(self) -> list[str]:
-        """UUIDs of the GPUs, in order."""
-        return list(self._handles)
+            by_index, by_uuid = self._nvml.nvmlDeviceGetHandleByIndex, self._nvml.nvmlDeviceGetHandleByUUID
+            handles = [by_index(int(name)) if name.isdigit() else by_uuid(name) for name in names[:count]]
+            self.handles = {self._nvml.nvmlDeviceGetUUID(handle): handle for handle in handles}
 
     def smallest(self) -> tuple[str | None, int | None]:
         """Return name and memory in bytes of the GPU with the least memory; None if unknown."""
-        said = [(self._ask("MemoryInfo", handle), self._ask("Name", handle)) for handle in self._handles.values()]
+        said = [(self._ask("MemoryInfo", handle), self._ask("Name", handle)) for handle in self.handles.values()]
         return min(
             ((name, memory.total) for memory, name in said if memory), key=lambda it: it[1], default=(None, None)
         )
 
     def read(self) -> list[DeviceReading]:
         """Return a reading of each GPU."""
-        return [self._read(uuid, handle) for uuid, handle in self._handles.items()]
+        return [self._read(uuid, handle) for uuid, handle in self.handles.items()]
 
     @property
     def why_no_energy(self) -> str:
         """Reason why the energy of a device is unknown, if it is."""
-        if not self._handles:
+        if not self.handles:
             return "NVML is not there, or does not know the GPUs that the launch uses"
         return "NVML does not count the energy of its GPUs"
-
-    def _handle(self, name: str) -> Any:
-        if name.isdigit():
-            return self._nvml.nvmlDeviceGetHandleByIndex(int(name))
-        return self._nvml.nvmlDeviceGetHandleByUUID(name)
 
     def _read(self, uuid: str, handle: Any) -> DeviceReading:
         processes = self._ask("ComputeRunningProcesses", handle) or []
@@ -94,14 +84,11 @@ class Gpus:
             return None
 
 
-def nvidia_smi(*arguments: str) -> str:
-    """Return the output of nvidia-smi; empty if it is not installed."""
-    return printed_by("nvidia-smi", *arguments)
-
-
-def gpus(nvml: Any = None, ask: Callable[..., str] = nvidia_smi) -> list[Device] | None:
+def gpus(nvml: Any = None, ask: Callable[..., str] = printed_by) -> list[Device] | None:
     """Return all GPUs in the order of the PCI bus; None if neither NVML nor nvidia-smi lists any."""
-    uuids = Gpus(nvml=nvml).uuids or re.findall(r"^GPU \d+: .*\(UUID: (GPU-\S+)\)", ask("-L"), re.MULTILINE)
+    uuids = Gpus(nvml=nvml).handles or re.findall(
+        r"^GPU \d+: .*\(UUID: (GPU-\S+)\)", ask("nvidia-smi", "-L"), re.MULTILINE
+    )
     return [Device(uuid, str(index), (uuid,), index) for index, uuid in enumerate(uuids)] or None
 
 

@@ -58,9 +58,16 @@ def read_host(groups: Sequence[Group], helpers: set[int]) -> Reading:
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     # user, nice, system, idle, iowait, irq, softirq, steal
     cores = [[int(ticks) * TICK_S for ticks in fields[:8]] for name, *fields in lines if name in allowed]
-    own, others = _process_times(groups, helpers)
-    stalled_us = _number("/proc/pressure/memory", r"^some .*total=(\d+)")
-    pages = [_number("/proc/vmstat", rf"^{name} (\d+)") for name in ("pswpin", "pswpout")]
+    own, others, leaders = 0.0, {}, {group.leader for group in groups}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):  # ended meanwhile
+            times = process.cpu_times()
+            if process.pid in helpers or not leaders.isdisjoint((os.getpgid(process.pid), os.getsid(process.pid))):
+                own += sum(times[:4])  # including its ended children
+            else:
+                others[process] = times.user + times.system
+    stalled_us = number_in("/proc/pressure/memory", r"^some .*total=(\d+)")
+    pages = [number_in("/proc/vmstat", rf"^{name} (\d+)") for name in ("pswpin", "pswpout")]
     return Reading(
         moment=time.monotonic(),
         cores=max(1, len(cores)),
@@ -99,18 +106,6 @@ def between(before: Reading, after: Reading) -> HostUse:
         swap_bytes=None if swapped is None else int(swapped),
         load_1m=after.load_1m,
     )
-
-
-def _process_times(groups: Sequence[Group], helpers: set[int]) -> tuple[float, dict[psutil.Process, float]]:
-    own, others, leaders = 0.0, {}, {group.leader for group in groups}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # ended meanwhile
-            times = process.cpu_times()
-            if process.pid in helpers or not leaders.isdisjoint((os.getpgid(process.pid), os.getsid(process.pid))):
-                own += sum(times[:4])  # including its ended children
-            else:
-                others[process] = times.user + times.system
-    return own, others
 
 
 LOOK_S = 0.3
@@ -181,7 +176,7 @@ def _difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else max(0, after - before)
 
 
-def _number(path: str, pattern: str) -> int | None:
+def number_in(path: str, pattern: str) -> int | None:
     """Return the number that `pattern` finds in the file at `path`; None without file or number."""
     try:
         found = re.search(pattern, Path(path).read_text(), re.MULTILINE)
@@ -255,7 +250,7 @@ def held_with_children() -> int:
     held = 0
     for process in [parent, *parent.children(recursive=True)]:
         parts = [
-            _number(f"/proc/{process.pid}/smaps_rollup", rf"^{name}: +(\d+)") for name in ("Pss_Anon", "Pss_Shmem")
+            number_in(f"/proc/{process.pid}/smaps_rollup", rf"^{name}: +(\d+)") for name in ("Pss_Anon", "Pss_Shmem")
         ]
         with contextlib.suppress(psutil.NoSuchProcess):
             held += process.memory_info().rss if None in parts else sum(filter(None, parts)) << 10
@@ -273,8 +268,7 @@ def relevant_variables(environment: dict[str, str]) -> dict[str, str]:
 
 def cpu_model() -> str:
     """Return the name of the processor from the kernel."""
-    described = Path("/proc/cpuinfo").read_text(errors="replace")
-    match = re.search(r"^model name\s*:\s*(.+)$", described, re.MULTILINE)
+    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     return match[1].strip() if match else platform.processor() or platform.machine()
 
 
@@ -282,6 +276,5 @@ def git_commit() -> str | None:
     """Return the commit of this file's checkout, with `-dirty` if tracked files differ; None outside a checkout."""
     git = "git", "-C", str(Path(__file__).parent), "--no-optional-locks"
     head = printed_by(*git, "rev-parse", "--verify", "HEAD").strip()
-    if not head:
-        return None
-    return f"{head}-dirty" if printed_by(*git, "status", "--porcelain", "--untracked-files=no") else head
+    dirty = "-dirty" if head and printed_by(*git, "status", "--porcelain", "--untracked-files=no") else ""
+    return f"{head}{dirty}" or None

@@ -1,9 +1,13 @@
-"""Devices of this machine that this process may use: visible accelerators, or blocks of cores."""
+"""Devices of this machine that this process may use, and the processes that hold their memory.
+
+Devices are visible accelerators, or blocks of cores.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +15,7 @@ from pathlib import Path
 from rollout_bench.contracts.spec import Isolation, Platform
 from rollout_bench.measure.machine import gpus, npus
 from rollout_bench.measure.machine.device import Device, DeviceError
+from rollout_bench.measure.machine.host import number_in
 
 NONE = ("", "NoDevFiles")
 """Values that hide all devices; Slurm sets the second for jobs without GPUs."""
@@ -78,15 +83,14 @@ def core_blocks(count: int, allowed: Collection[int] | None = None, system: Path
             f"set devices to at most {len(cores)}",
         )
     places = "physical_package_id", "core_id"
-    cores.sort(key=lambda core: (_node(core, system), *(_number(system / f"cpu{core}/topology/{it}") for it in places)))
+    cores.sort(
+        key=lambda core: (
+            _node(core, system),
+            *(number_in(f"{system}/cpu{core}/topology/{it}", r"(-?\d+)") or 0 for it in places),
+        )
+    )
     size = len(cores) // count
     return [_block(sorted(cores[size * number : size * (number + 1)])) for number in range(count)]
-
-
-def written(cores: Iterable[int]) -> str:
-    """Return numbers in the format of `taskset -c`: 0-3,8."""
-    runs = [list(run) for _, run in groupby(enumerate(sorted(cores)), lambda pair: pair[1] - pair[0])]
-    return ",".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
 def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
@@ -95,7 +99,8 @@ def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
 
 
 def _block(cores: Sequence[int]) -> Device:
-    text = written(cores)
+    runs = [list(run) for _, run in groupby(enumerate(sorted(cores)), lambda pair: pair[1] - pair[0])]
+    text = ",".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)  # as in taskset -c
     return Device(f"cores-{text}", text, tuple(f"core-{core}" for core in cores), cores=tuple(cores))
 
 
@@ -104,14 +109,7 @@ def _node(core: int, system: Path) -> int:
     return int(found[0]) if found else 0
 
 
-def _number(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-VARIABLES = {"cuda": gpus.VARIABLE, "ascend": npus.VARIABLE}
+VARIABLES = {"cuda": "CUDA_VISIBLE_DEVICES", "ascend": "ASCEND_RT_VISIBLE_DEVICES"}
 """Platform -> variable with the devices that a process may use."""
 
 
@@ -144,3 +142,35 @@ def usual_isolation(platform: Platform) -> Isolation:
     Launches on the same processor or server slow each other down, so these are exclusive.
     """
     return "per_device" if platform in VARIABLES else "exclusive"
+
+
+LIMIT_S = 50.0
+"""Time limit for the release of device memory in seconds, as in vllm-ascend's own tests."""
+
+
+def pids_on(platform: Platform, devices: Sequence[Device] | None = None) -> set[int]:
+    """Return pids that hold memory of `devices`, or of any device if None. Not tested on an NPU.
+
+    The result is empty if NVML or npu-smi is missing or lists no processes. In a container it may list the host's pids.
+    """
+    if platform == "cuda":
+        names = None if devices is None else [device.name for device in devices]
+        return {pid for reading in gpus.Gpus(names).read() for pid in reading.holders}
+    held = npus.holders_by_npu(npus.npu_smi()) if platform == "ascend" else {}
+    numbers = held if devices is None else [device.number or 0 for device in devices]
+    return {pid for number in numbers for pid in held.get(number, ())}
+
+
+def wait_until_free(
+    holders: Callable[[], Collection[int]], pause: Callable[[float], None] = time.sleep, limit_s: float = LIMIT_S
+) -> bool:
+    """Wait at most `limit_s` seconds until `holders` returns no processes; return False if some are left.
+
+    A driver needs some time to release the device memory of ended processes.
+    """
+    deadline = time.monotonic() + limit_s
+    while holders():
+        if time.monotonic() >= deadline:
+            return False
+        pause(1.0)
+    return True

@@ -47,7 +47,7 @@ from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import node_name, scheduler_job
 from rollout_bench.measure.launch.guardian import end_left_behind
-from rollout_bench.measure.machine import device_memory, inventory
+from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.device import Device, DeviceError
 
 VARIABLE = "ROLLOUT_BENCH_LEASES"
@@ -63,9 +63,6 @@ _NO_FILE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO}
 
 Shown = Annotated[str, AfterValidator(lambda text: printable(" ".join(text.split())))]
 """Another user's text, reduced to one harmless printable line."""
-
-Say = Callable[[str], None]
-"""Prints a line for the user."""
 
 Pause = Callable[[float], None]
 """Waits for a number of seconds; raises if this process has to end."""
@@ -99,8 +96,9 @@ class Claim(BaseModel):
     def holder(self, own: Claim) -> str:
         """Return a text for the launch of `own`: this launch and the devices that it holds."""
         parts = first_few(self.holds, 4) or "the node"
-        exclusively = " exclusively" if self.isolation == "exclusive" else ""
-        return f"{self.name_beside(own)} holds {parts}{exclusively} (pid {self.pid})"
+        return (
+            f"{self.name_beside(own)} holds {parts}{' exclusively' * (self.isolation == 'exclusive')} (pid {self.pid})"
+        )
 
 
 UNREADABLE = Claim(name="a launch of another version", results="", pid=0, isolation="exclusive")
@@ -115,12 +113,11 @@ def check_folder(folder: Path) -> None:
             f"remove the link, or set {VARIABLE} to the folder itself",
         )
     try:
-        if not folder.is_dir():
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                # Writable for every user and not sticky: a sticky folder would prevent opening and removing
-                # claims that other users' dead launches left.
-                folder.chmod(0o777)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            # Writable for every user and not sticky: a sticky folder would prevent opening and removing
+            # claims that other users' dead launches left.
+            folder.chmod(0o777)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(13, os.strerror(13), str(folder))
     except OSError as error:
@@ -258,7 +255,12 @@ def _cores(devices: Iterable[Device]) -> set[int]:
 
 @contextlib.contextmanager
 def taken(
-    folder: Path, claim: Claim, devices: Sequence[Device], shape: tuple[int, int], pause: Pause, say: Say
+    folder: Path,
+    claim: Claim,
+    devices: Sequence[Device],
+    shape: tuple[int, int],
+    pause: Pause,
+    say: Callable[[str], None],
 ) -> Iterator[Lease]:
     """Wait for devices in `shape`, and hold them until the context ends.
 
@@ -295,8 +297,7 @@ def _take(
         exclusive = [each for each in others if "exclusive" in (claim.isolation, each.isolation)]
         free = [device for device in devices if not any(set(device.parts) & set(each.holds) for each in others)]
         if exclusive or groups * size > len(free):
-            parts = set(_parts(devices))
-            return [each for each in others if each in exclusive or not parts.isdisjoint(each.holds)]
+            return [each for each in others if each in exclusive or not set(_parts(devices)).isdisjoint(each.holds)]
         chosen = [free[number * size : (number + 1) * size] for number in range(groups)]
         # a clock that all processes of the node share, and that cannot be set
         path = folder / f"{time.monotonic_ns():020d}-{claim.pid}.json"
@@ -336,7 +337,7 @@ class Wanted:
 
 
 @contextlib.contextmanager
-def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
+def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[Lease]:
     """Wait until the devices for `wanted` are free, and hold them until the context ends.
 
     On cpu this process also runs on the cores of the lease.
@@ -362,14 +363,19 @@ def lease(wanted: Wanted, pause: Pause, say: Say) -> Iterator[Lease]:
         # with unknown devices, launches cannot be kept on different devices
         isolation="exclusive" if found is None else wanted.isolation or inventory.usual_isolation(spec.platform),
     )
-    shape = replicas(spec), devices_per_replica(spec) if there else 0
     began, affinity = time.monotonic(), os.sched_getaffinity(0)
-    folder = Path(os.environ.get(VARIABLE) or DEFAULT)
-    with taken(folder, claim, [*there[start:], *there[:start]], shape, pause, say) as held:
+    shape = replicas(spec), devices_per_replica(spec) if there else 0
+    with taken(
+        Path(os.environ.get(VARIABLE) or DEFAULT), claim, there[start:] + there[:start], shape, pause, say
+    ) as held:
         if end_left_behind(say) or held.left_over:
-            device_memory.wait_until_free(lambda: device_memory.pids_on(spec.platform, held.devices), pause)
-        everything = held.groups == [there] and _cores(there) in (set(), affinity)
-        held = replace(held, platform=spec.platform, everything=everything, waited_s=time.monotonic() - began)
+            inventory.wait_until_free(lambda: inventory.pids_on(spec.platform, held.devices), pause)
+        held = replace(
+            held,
+            platform=spec.platform,
+            everything=held.groups == [there] and _cores(there) in (set(), affinity),
+            waited_s=time.monotonic() - began,
+        )
         if pinned := set().union(*filter(None, held.cores)):
             os.sched_setaffinity(0, pinned)
         try:

@@ -14,8 +14,6 @@ from pathlib import Path
 from rollout_bench.core.processes import printed_by
 from rollout_bench.measure.machine.device import Device, DeviceReading
 
-VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
-
 _MAPPED = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(?:(\d+)\s+)?[A-Za-z]", re.MULTILINE)
 """NPU ID, Chip ID, Chip Logic ID, Chip Phy-ID (later versions), Chip Name; a card's controller has `-` as Logic ID.
 

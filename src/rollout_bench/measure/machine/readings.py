@@ -209,9 +209,12 @@ class Surroundings:
 
     def ends(self) -> None:
         """Read everything again as soon as the pass is over."""
+        self._after = self._look()
+
+    def _look(self) -> tuple[Reading, list[DeviceReading], Seen]:
         host, devices, held_up = read_host(*self._processes()), self._read_devices(), self._pauses.end()
         lost = self._lease is not None and self._lease.is_lost()
-        self._after = host, devices, Seen(self._neighbours | self._read_neighbours(), lost, held_up)
+        return host, devices, Seen(self._neighbours | self._read_neighbours(), lost, held_up)
 
     def after(self, iteration: Iteration) -> Iteration:
         """Return `iteration` with the use of host and devices."""
@@ -220,17 +223,13 @@ class Surroundings:
 
     def meanwhile(self) -> tuple[HostUse | None, list[DeviceUse]]:
         """Return the use of host and devices since `before`."""
-        if self._after is None:
-            self.ends()
-        assert self._after is not None, "was read just now, if not before"
-        (host, devices, seen), self._after = self._after, None
+        (host, devices, seen), self._after = self._after or self._look(), None
         self._seen.append(seen)
         groups, helpers = self._processes()
         ours = helpers | set(members_of(groups) if devices else ())
         ours |= self._mates() if devices and self._mates is not None else set()
-        pairs = list(zip(self._devices_before, devices, strict=False))
         use = between(self._host_before, host) if self._host_before else None
-        return use, [used(before, after, ours) for before, after in pairs]
+        return use, [used(*pair, ours) for pair in zip(self._devices_before, devices, strict=False)]
 
     def why_no_energy(self, iterations: Sequence[Iteration]) -> str | None:
         """Return why the energy of measured iterations is unknown; None if it is known for all.
@@ -254,22 +253,22 @@ class Surroundings:
 
         A pass's time includes an interruption. After the lease was lost, another launch may have used the devices.
         """
-        passes, flags, placement = self._counted(counted), list[Flag](), self.placement(counted)
+        passes, placement = self._counted(counted), self.placement(counted)
+        flags: list[Flag] = []
         if placement is not None and placement.neighbours:
             sentence = (
                 f"Other launches ran on {placement.node} meanwhile: {first_few(placement.neighbours, 3)}; "
                 "each has devices of its own, but memory of the host, its buses and power are shared."
             )
             flags.append(Flag(code="shared_node", severity="warning", sentence=sentence))
-        lost = next((number for number, seen in passes.items() if seen.lost), None)
-        if lost is not None and self._lease is not None:
+        lost = [number for number, seen in passes.items() if seen.lost]
+        if lost and self._lease is not None:
             sentence = (
-                f"Somebody removed the lease, {self._lease.claim.path}, before pass {lost} was over; so another launch "
-                "could take the devices, and nobody could have told."
+                f"Somebody removed the lease, {self._lease.claim.path}, before pass {lost[0]} was over; so another "
+                "launch could take the devices, and nobody could have told."
             )
             flags.append(Flag(code="lease_lost", severity="invalid", sentence=sentence))
-        held_up = {number: ", and ".join(seen.held_up) for number, seen in passes.items() if seen.held_up}
-        if held_up:
+        if held_up := {number: ", and ".join(seen.held_up) for number, seen in passes.items() if seen.held_up}:
             sentence = " ".join(f"During pass {number} {what}." for number, what in held_up.items())
             flags.append(Flag(code="paused", severity="invalid", sentence=sentence))
         return flags
