@@ -16,7 +16,7 @@ import pytest
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.online import iteration_of, rows_of
-from rollout_bench.measure.server import guidellm, vllm_command
+from rollout_bench.measure.server import commands, guidellm, vllm_command
 from rollout_bench.measure.server.stream import Load, Target
 from rollout_bench.workloads.requests import Request
 
@@ -98,7 +98,7 @@ def guidellm_report() -> dict[str, Any]:
 
 
 def test_our_definitions_give_the_numbers_of_vllms_report():
-    done = vllm_command.read_report(VLLM, load(), TARGET, 0.0)
+    done = commands.read(vllm_command, VLLM, load(rate=20.0, users=2), TARGET)
     rows = rows_of(asked(), done, 0)
     iteration = iteration_of(0, False, LoadPoint(request_rate=20.0, concurrency=2), done, rows, None)
     assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
@@ -119,7 +119,7 @@ def test_our_definitions_give_the_numbers_of_vllms_report():
 
 def test_a_report_of_other_requests_is_none():
     with pytest.raises(MeasuringFailed, match="vllm bench serve reports 4 of 5 requests"):
-        vllm_command.read_report(VLLM, load(5), TARGET, 0.0)
+        commands.read(vllm_command, VLLM, load(5), TARGET)
 
 
 def test_the_command_line_has_the_load_and_no_key():
@@ -150,7 +150,7 @@ def ahead_s() -> float:
 
 
 def test_guidellms_report_is_read_in_request_order():
-    done = guidellm.read_report(guidellm_report(), load(users=2), TARGET, ahead_s())
+    done = commands.read(guidellm, guidellm_report(), load(users=2), TARGET, ahead_s())
     rows = rows_of(asked(), done, 0)
     iteration = iteration_of(0, False, LoadPoint(concurrency=2), done, rows, None)
     assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)

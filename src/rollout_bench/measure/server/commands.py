@@ -22,8 +22,7 @@ from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.server.paced import open_files
-from rollout_bench.measure.server.stream import Load, LoadPass, Target
-from rollout_bench.workloads.requests import Request
+from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
 
 LOOK_S = 0.1
 """Interval between readings of the processes' CPU times, in seconds."""
@@ -44,6 +43,10 @@ MOST_PROMPT_TOKENS = 10**8
 """Largest plausible number of prompt tokens in a report."""
 
 
+Report = tuple[float, float, list[RequestOutcome]]
+"""Start on the monotonic clock, duration in seconds, and the outcome of each request in order."""
+
+
 class Harness(Protocol):
     """An external load generator: a module with these names."""
 
@@ -54,13 +57,39 @@ class Harness(Protocol):
     def command(self, folder: Path, load: Load, target: Target) -> tuple[list[str], dict[str, str]]:
         """Write the command's input into `folder`; return its command line, free of secrets, and its environment."""
 
-    def read_report(self, report: dict[str, Any], load: Load, target: Target, offset_s: float) -> LoadPass:
-        """Return the pass from the command's report, without the cost of sending.
+    def read_report(self, report: dict[str, Any], load: Load, offset_s: float) -> Report:
+        """Return the contents of the command's report.
 
         Raises:
-            MeasuringFailed: if the report does not match the requests, or the wall clock, which was `offset_s` ahead of
-                the monotonic clock before the pass, was set.
+            MeasuringFailed: if the wall clock, which was `offset_s` ahead of the monotonic clock before the pass, was
+                set, and the report depends on it.
         """
+
+
+def read(harness: Harness, report: dict[str, Any], load: Load, target: Target, offset_s: float = 0.0) -> LoadPass:
+    """Return the pass from the report of `harness`, without the cost of sending; impossible counts are failures.
+
+    Raises:
+        MeasuringFailed: if the report does not match the requests, or `Harness.read_report` raises it.
+    """
+    began_s, elapsed_s, outcomes = harness.read_report(report, load, offset_s)
+    if len(outcomes) != len(load.requests):
+        cause = f"{harness.NAME} reports {len(outcomes)} of {len(load.requests)} requests"
+        raise MeasuringFailed("load_generator", cause, LOOK)
+    for outcome, request in zip(outcomes, load.requests, strict=True):
+        prompt_tokens, output_tokens = outcome.prompt_tokens or 0, outcome.output_tokens
+        possible = 0 < output_tokens <= request.output_tokens and 0 <= prompt_tokens <= MOST_PROMPT_TOKENS
+        if outcome.error is None and not possible:
+            outcome.error = (
+                f"{prompt_tokens} prompt tokens and {output_tokens} output tokens are reported, where "
+                f"{request.output_tokens} were asked for at most"
+            )
+        if outcome.error is None:
+            outcome.status = 200
+        else:
+            outcome.pieces_s, outcome.prompt_tokens, outcome.output_tokens = [], None, 0
+        target.settle(outcome)
+    return LoadPass(began_s, max(elapsed_s, 1e-9), outcomes, ClientUse(cpu_share=0.0), list(load.order()))
 
 
 def prepare(harness: Harness, load: Load, target: Target) -> Callable[[], LoadPass]:
@@ -82,28 +111,12 @@ def prepare(harness: Harness, load: Load, target: Target) -> Callable[[], LoadPa
             folder = Path(name)
             used = _run(*harness.command(folder, every, target), folder, harness.NAME)
             report = json.loads((folder / REPORT).read_text())
-        done = harness.read_report(report, every, target, offset_s)
+        done = read(harness, report, every, target, offset_s)
         share = _busiest_share(used, done.began_s, done.began_s + done.elapsed_s)
         return replace(done, client=ClientUse(cpu_share=share), sent=sent)
 
     open_files()
     return run
-
-
-def wrong_counts(prompt_tokens: int, output_tokens: int, request: Request) -> str | None:
-    """Return why the token counts of a reported success are impossible; None if they are possible."""
-    if 0 < output_tokens <= request.output_tokens and 0 <= prompt_tokens <= MOST_PROMPT_TOKENS:
-        return None
-    return (
-        f"{prompt_tokens} prompt tokens and {output_tokens} output tokens are reported, where {request.output_tokens} "
-        "were asked for at most"
-    )
-
-
-def missing(harness: str, reported: str, wanted: int) -> MeasuringFailed:
-    """Return the failure of a command that reported fewer requests than it received."""
-    cause = f"{harness} reports {reported} of {wanted} requests"
-    return MeasuringFailed("load_generator", cause, LOOK)
 
 
 def environment_of(prefix: str, key: str, target: Target) -> dict[str, str]:

@@ -15,11 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import commands
-from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
-from rollout_bench.workloads.requests import Request
+from rollout_bench.measure.server.stream import Load, RequestOutcome, Target
 
 NAME = "guidellm"
 
@@ -86,45 +84,42 @@ def _lead_s(load: Load) -> float:
     return 1.0 + len(load.requests) / 500
 
 
-def read_report(report: dict[str, Any], load: Load, target: Target, offset_s: float) -> LoadPass:
-    """Return the pass from the report. Its times are from the wall clock."""
+def read_report(report: dict[str, Any], load: Load, offset_s: float) -> commands.Report:
+    """Return the contents of the report. Its times are from the wall clock."""
     if abs(time.time() - time.monotonic() - offset_s) > 1e-3:
         cause = "the wall clock was set during the pass, which guidellm's times depend on"
         raise MeasuringFailed("load_generator", cause, "run again, or set harness: rollout-bench")
     kinds = report["benchmarks"][0]["requests"]
     stats = [stat["info"] | stat for kind in ("successful", "errored", "incomplete") for stat in kinds[kind]]
     stats.sort(key=lambda stat: float(stat["settings"]["trace_duration"]))
-    if len(stats) != len(load.requests):
-        raise commands.missing(NAME, str(len(stats)), len(load.requests))
-    found = [_outcome(*pair, target, offset_s) for pair in zip(stats, load.requests, strict=True)]
-    began_s = stats[0]["scheduler_start_time"] - offset_s + _lead_s(load)
+    found = [_outcome(stat, offset_s) for stat in stats]
     if load.in_turn:
-        began_s = min(outcome.sent_s for outcome in found if outcome.sent_s is not None)
+        began_s = min((outcome.sent_s for outcome in found if outcome.sent_s is not None), default=0.0)
+    else:
+        began_s = min((stat["scheduler_start_time"] for stat in stats), default=0.0) - offset_s + _lead_s(load)
     for outcome, due_s in zip(found, load.due_s or (), strict=False):
         outcome.due_s = began_s + due_s
     ended_s = max((outcome.ended_s for outcome in found if outcome.ended_s is not None), default=began_s)
-    return LoadPass(began_s, max(ended_s - began_s, 1e-9), found, ClientUse(cpu_share=0.0), [])
+    return began_s, ended_s - began_s, found
 
 
-def _outcome(stat: dict[str, Any], request: Request, target: Target, offset_s: float) -> RequestOutcome:
+def _outcome(stat: dict[str, Any], offset_s: float) -> RequestOutcome:
     times = {
         name: value - offset_s for name, value in stat["timings"].items() if isinstance(value, float) and value > 0
     }
-    outcome = RequestOutcome(sent_s=times.get("request_start"))
-    outcome.ended_s = times.get("request_end", times.get("resolve_end"))
     ends = ("first_token_iteration", "last_token_iteration")
-    outcome.pieces_s = sorted({times[end] for end in ends if end in times})
-    prompt_tokens, output_tokens = (stat[f"{way}_metrics"]["text_tokens"] for way in ("input", "output"))
+    outcome = RequestOutcome(
+        sent_s=times.get("request_start"),
+        ended_s=times.get("request_end", times.get("resolve_end")),
+        pieces_s=sorted({times[end] for end in ends if end in times}),
+        prompt_tokens=stat["input_metrics"]["text_tokens"],
+        output_tokens=stat["output_metrics"]["text_tokens"] or 0,
+    )
     if stat["status"] != "completed":
         outcome.error = str(stat["error"] or "guidellm cancelled it").split("\\n")[0]  # links and addresses follow
         outcome.status = int(named[1]) if (named := STATUS.search(outcome.error)) else None
-    elif prompt_tokens is None:  # guidellm then reports the requested number of output tokens
+    elif outcome.prompt_tokens is None:  # guidellm then reports the requested number of output tokens
         outcome.error = "the answer broke off, or the server does not say how many tokens are in it (usage)"
     elif not outcome.pieces_s:
         outcome.error = "no piece of the answer had text, so guidellm saw no token come"
-    else:
-        outcome.error = commands.wrong_counts(prompt_tokens, output_tokens or 0, request)
-    if outcome.error is None:
-        outcome.status, outcome.prompt_tokens, outcome.output_tokens = 200, prompt_tokens, output_tokens
-    target.settle(outcome)
     return outcome

@@ -115,24 +115,20 @@ class Server:
             raise MeasuringFailed("", f"the server {how}", "")  # the end of the log has the reason
 
     def processes(self) -> dict[int, str]:
-        """Return pids of the server and its engine -> their names."""
-        try:
-            children = psutil.Process(self.pid).children(recursive=True)
-        except psutil.Error:
-            children = []
-        named = {child.pid: _name(child) for child in children}
-        return {self.pid: "server", **{pid: name for pid, name in named.items() if name}}
+        """Return pids of the server and its engine -> their names.
+
+        Python's helper processes are left out, because they may end at any time.
+        """
+        named = {self.pid: "server"}
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    title = " ".join(child.cmdline()) or child.name()
+                    if title.startswith("VLLM::"):
+                        named[child.pid] = title.strip()
+        return named
 
     def stop(self) -> None:
         """Ask the server to end and wait for it; the caller has its own time limit."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
-
-
-def _name(process: psutil.Process) -> str:
-    """Return the name of an engine process; empty for Python's helper processes, which may end at any time."""
-    try:
-        title = " ".join(process.cmdline()) or process.name()
-    except psutil.Error:
-        return ""
-    return title.strip() if title.startswith("VLLM::") else ""

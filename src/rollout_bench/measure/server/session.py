@@ -21,7 +21,7 @@ from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.core.errors import MeasuringFailed, UserError
 from rollout_bench.measure.probes.census import engine_facts
 from rollout_bench.measure.server.server import NAME, Server
 from rollout_bench.measure.server.server_metrics import cache_labels
@@ -36,7 +36,7 @@ from rollout_bench.measure.server.stream import (
     refusal,
     told,
 )
-from rollout_bench.workloads.requests import Request
+from rollout_bench.workloads.requests import Request, load_tokenizer
 
 _COMMON = """
 the of and to in is that it was for on are as with his they at be this from have or by one had not but what
@@ -61,9 +61,7 @@ class PromptText:
     def __init__(self, model: str | None, trust_remote_code: bool = False) -> None:
         self._tokenizer: Any = None
         if model is not None:
-            from transformers import AutoTokenizer
-
-            self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+            self._tokenizer = load_tokenizer(model, trust_remote_code)
 
     @property
     def vocabulary(self) -> int | None:
@@ -182,23 +180,24 @@ def reaching(url: str) -> Iterator[None]:
 
 def check_answer(status: int, text: str, target: Target) -> None:
     """Raise `MeasuringFailed` if the answer to a completion reports a failure."""
+    if status != 200:
+        raise _failure(status, text, target)
+
+
+def _failure(status: int, text: str, target: Target) -> MeasuringFailed:
     said = target.quoted(told(None, None, text), 200)
     if status in (401, 403):
-        raise MeasuringFailed(
-            "wrong_key", f"the server refuses the key: {status} {said}", "set the variable that api_key_env names"
-        )
+        cause, fix = f"the server refuses the key: {status} {said}", "set the variable that api_key_env names"
+        return MeasuringFailed("wrong_key", cause, fix)
     if status == 404:
-        raise MeasuringFailed(
-            "wrong_model", f"the server has no model '{target.model}': {said}", "name one that GET /v1/models lists"
-        )
+        cause = f"the server has no model '{target.model}': {said}"
+        return MeasuringFailed("wrong_model", cause, "name one that GET /v1/models lists")
+    fix = "read what it says; the load may be more than it takes"
     if 300 <= status < 400:
         fix = "if the host that it names is the one to be measured, set url to its address"
-        raise MeasuringFailed("request_refused", f"the server answers {status}: {said}", fix)
-    if status != 200:
-        fix = "read what it says; the load may be more than it takes"
-        if "chat template" in said:
-            fix = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
-        raise MeasuringFailed("request_refused", f"the server answers {status}: {said}", fix)
+    elif "chat template" in said:
+        fix = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
+    return MeasuringFailed("request_refused", f"the server answers {status}: {said}", fix)
 
 
 def identity(connection: Connection, token_ids: bool) -> Served:
@@ -209,7 +208,8 @@ def identity(connection: Connection, token_ids: bool) -> Served:
         check_answer(status, text, target)
     found = parsed(text) if status == 200 else None
     data = found.get("data") if isinstance(found, dict) else None
-    listed = {entry["id"]: entry for entry in data if _names_itself(entry)} if isinstance(data, list) else {}
+    entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+    listed = {entry["id"]: entry for entry in entries if isinstance(entry.get("id"), str)}
     if listed and model not in listed:
         names = target.quoted(", ".join(list(listed)[:5]))
         raise MeasuringFailed(
@@ -226,10 +226,6 @@ def identity(connection: Connection, token_ids: bool) -> Served:
         owned_by=_word(target, entry, "owned_by"),
         token_ids=token_ids,
     )
-
-
-def _names_itself(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("id"), str)
 
 
 def _word(target: Target, answer: Any, name: str) -> str | None:
@@ -350,6 +346,24 @@ class Opened:
             self.server.stop()
 
 
+SENTENCES = {
+    "prompts_as_text": (
+        "Prompts are sent as text: the server tokenizes them, so prompt lengths are only about as asked."
+    ),
+    "plain_sampling": (
+        "The server refuses ignore_eos, top_k and the like: texts may end early, and sampling is its own."
+    ),
+    "tokens_claimed": (
+        "The server does not return token ids: output tokens are its own count, and not seen one by one."
+    ),
+}
+"""Code of a flag -> what the server did not accept."""
+
+
+def _flag(code: str) -> Flag:
+    return Flag(code=code, severity="warning", sentence=SENTENCES[code])
+
+
 def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
     """Return the sampling fields of every request in vLLM's form, as in offline mode."""
     workload = spec.workload
@@ -406,7 +420,7 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
         vocabulary=settings["vocabulary"],
         text=text,
         processes=processes,
-        flags=[] if text is None else [text_flag()],
+        flags=[] if text is None else [_flag("prompts_as_text")],
         server=server,
     )
 
@@ -433,43 +447,36 @@ def open_endpoint(spec: Spec) -> Opened:
     assert load is not None, "an online spec has a load"
     full = sampling(spec, [])
     plain = {name: full[name] for name in ("temperature", "top_p")}
-    text = _text_for(endpoint)
+    text, headers, refused = _text_for(endpoint), headers_of(endpoint), []
+    ways = [(body, ids) for body in (full, plain) for ids in (True, False) if load.token_ids or not ids]
 
-    def target(body: dict[str, Any]) -> Target:
-        headers, chat = headers_of(endpoint), load.api == "chat"
-        return Target(endpoint.url, endpoint.model, headers, endpoint.verify_tls, body, chat, endpoint.tokenizer)
+    def connection_with(body: dict[str, Any]) -> Connection:
+        where = endpoint.url, endpoint.model, headers, endpoint.verify_tls
+        return Connection(Target(*where, body, load.api == "chat", endpoint.tokenizer))
 
     with reaching(endpoint.url):
-        connection = Connection(target(full))
-        served = identity(connection, load.token_ids)
-        refused: tuple[int, str] | None = None
-        for body, token_ids in ((full, True), (full, False), (plain, True), (plain, False)):
-            if token_ids and not load.token_ids:
-                continue
-            connection = Connection(target(body))
+        served = identity(connection_with(full), load.token_ids)
+        for body, token_ids in ways:
+            connection = connection_with(body)
             status, answer = _asked_patiently(connection, PROBE if token_ids else text.of(PROBE))
             if status not in (200, *NOT_UNDERSTOOD):
                 check_answer(status, answer, connection.target)
-            if status == 200 and (not token_ids or _took_token_ids(answer)):
+            if status != 200:
+                refused.append((status, answer))
+            elif not token_ids or _took_token_ids(answer):
                 vocabulary = text.vocabulary or ENDPOINT_VOCABULARY
                 return _found(connection, vocabulary, served, body is full, token_ids, text, answer)
-            if status != 200:
-                refused = refused or (status, answer)
-        check_answer(*(refused or (400, "it takes prompts neither as token ids nor as text")), connection.target)
-    raise MeasuringFailed("request_refused", f"{endpoint.url} answers nothing that could be measured", "try it by hand")
+    status, answer = refused[0] if refused else (400, "it takes prompts neither as token ids nor as text")
+    raise _failure(status, answer, connection.target)
 
 
 def _text_for(endpoint: EndpointSpec) -> PromptText:
     """Return the endpoint's tokenizer; raise `MeasuringFailed` if the configured tokenizer cannot be loaded."""
     try:
         return PromptText(endpoint.tokenizer)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise MeasuringFailed(
-            "wrong_tokenizer",
-            f"{endpoint.tokenizer}: has no tokenizer that works: {said}",
-            "name a folder with tokenizer files in the endpoint's tokenizer, or leave it out",
-        ) from None
+    except UserError as error:
+        fix = "name a folder with tokenizer files in the endpoint's tokenizer, or leave it out"
+        raise MeasuringFailed("wrong_tokenizer", error.problem, fix) from None
 
 
 def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[int, str]:
@@ -497,13 +504,7 @@ def _found(
 ) -> Opened:
     counts = any(choice.token_ids is not None for choice in event_of(answer.encode()).choices or ())
     served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
-    flags = [] if token_ids else [text_flag()]
-    if not full:
-        sentence = "The server refuses ignore_eos, top_k and the like: texts may end early, and sampling is its own."
-        flags.append(Flag(code="plain_sampling", severity="warning", sentence=sentence))
-    if not counts:
-        sentence = "The server does not return token ids: output tokens are its own count, and not seen one by one."
-        flags.append(Flag(code="tokens_claimed", severity="warning", sentence=sentence))
+    codes = {"prompts_as_text": not token_ids, "plain_sampling": not full, "tokens_claimed": not counts}
     facts = EngineFacts(
         resolved={}, kv_cache_tokens=None, weights_bytes_by_dtype=None, linear_methods={}, served=served
     )
@@ -516,11 +517,5 @@ def _found(
         world_size=1,
         vocabulary=vocabulary,
         text=None if token_ids else text,
-        flags=flags,
+        flags=[_flag(code) for code, raised in codes.items() if raised],
     )
-
-
-def text_flag() -> Flag:
-    """Return the flag for prompts that are sent as text."""
-    sentence = "Prompts are sent as text: the server tokenizes them, so prompt lengths are only about as asked."
-    return Flag(code="prompts_as_text", severity="warning", sentence=sentence)

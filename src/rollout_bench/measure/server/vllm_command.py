@@ -13,10 +13,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.record import ClientUse
 from rollout_bench.measure.server import commands
-from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
-from rollout_bench.workloads.requests import Request
+from rollout_bench.measure.server.stream import Load, RequestOutcome, Target
 
 COMMAND = """\
 import importlib.metadata
@@ -86,38 +84,26 @@ def arguments(folder: Path, load: Load, target: Target) -> list[str]:
     return ["bench", "serve", *flags, *(f"--{name}={value}" for name, value in given.items())]
 
 
-def read_report(report: dict[str, Any], load: Load, target: Target, offset_s: float) -> LoadPass:
-    """Return the pass from the report. Its times are from `time.perf_counter`, the monotonic clock."""
-    each = ("start_times", "ttfts", "itls", "input_lens", "output_lens", "errors")
-    lengths = {len(report.get(name) or ()) for name in each}
-    if lengths != {len(load.requests)}:
-        raise commands.missing(NAME, ", ".join(map(str, sorted(lengths))), len(load.requests))
-    waited_s = report.get("queue_times")
-    if waited_s is None or report["request_rate"] == "inf":  # a request that waits for another's end is due only then
-        waited_s = [None] * len(load.requests)
-    outcomes = [
-        _outcome({name: report[name][place] for name in each}, waited_s[place], request, target)
-        for place, request in enumerate(load.requests)
-    ]
-    moments = [outcome.due_s if outcome.due_s is not None else outcome.sent_s for outcome in outcomes]
-    began_s = min(moment for moment in moments if moment is not None)
-    return LoadPass(began_s, max(float(report["duration"]), 1e-9), outcomes, ClientUse(cpu_share=0.0), [])
+def read_report(report: dict[str, Any], load: Load, _offset_s: float) -> commands.Report:
+    """Return the contents of the report. Its times are from `time.perf_counter`, the monotonic clock."""
+    names = ("start_times", "ttfts", "itls", "input_lens", "output_lens", "errors")
+    outcomes = [_outcome(*each) for each in zip(*(report.get(name) or () for name in names), strict=False)]
+    if load.request_rate is not None:  # otherwise a request is due as soon as another ends
+        for outcome, waited_s in zip(outcomes, report.get("queue_times") or (), strict=False):
+            outcome.due_s = (outcome.sent_s or 0.0) - waited_s
+    moments = [outcome.sent_s if outcome.due_s is None else outcome.due_s for outcome in outcomes]
+    began_s = min((moment for moment in moments if moment is not None), default=0.0)
+    return began_s, float(report["duration"]), outcomes
 
 
-def _outcome(seen: dict[str, Any], waited_s: float | None, request: Request, target: Target) -> RequestOutcome:
-    """Return the outcome of a request that waited `waited_s` between its due time and its sending."""
-    sent_s, error = float(seen["start_times"]), str(seen["errors"] or "")
-    counts = int(seen["input_lens"]), int(seen["output_lens"])
-    outcome = RequestOutcome(due_s=None if waited_s is None else sent_s - waited_s, sent_s=sent_s)
-    if not error:
-        outcome.status, error = 200, commands.wrong_counts(*counts, request) or ""
-    if not error:
-        outcome.pieces_s = list(accumulate(seen["itls"], initial=sent_s + seen["ttfts"]))
+def _outcome(
+    sent_s: float, ttft_s: float, gaps_s: list[float], prompt_tokens: int, output_tokens: int, error: str | None
+) -> RequestOutcome:
+    outcome = RequestOutcome(sent_s=sent_s, prompt_tokens=prompt_tokens, output_tokens=output_tokens)
+    if error:
+        outcome.error = error.strip().splitlines()[-1]  # the last line of a traceback is the error
+        outcome.status = next((status.value for status in http.HTTPStatus if status.phrase == outcome.error), None)
+    else:
+        outcome.pieces_s = list(accumulate(gaps_s, initial=sent_s + ttft_s))
         outcome.ended_s, outcome.every_piece = outcome.pieces_s[-1], True
-        outcome.prompt_tokens, outcome.output_tokens = counts
-        return outcome
-    outcome.error = error.strip().splitlines()[-1]  # the last line of a traceback is the error
-    named = (status.value for status in http.HTTPStatus if status.phrase == outcome.error)
-    outcome.status = next(named, outcome.status)
-    target.settle(outcome)
     return outcome
