@@ -17,7 +17,7 @@ BUDGET = {
     "core": 679,
     "exchange": 296,
     "llmd": 1059,
-    "measure": 6998,
+    "measure": 6974,
     "numbers": 273,
     "plan": 2577,
     "report": 2312,
