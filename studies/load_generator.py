@@ -16,8 +16,8 @@ import numpy as np
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import Iteration
-from rollout_bench.measure.engine.online import rows_of
 from rollout_bench.measure.launch.flags import client_flags, sent_late_flags
+from rollout_bench.measure.server.served import rows_of
 from rollout_bench.measure.server.stream import Load, LoadPass, Target
 from rollout_bench.workloads.requests import Request
 

@@ -20,10 +20,10 @@ from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.engine.online import _Load
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
 from rollout_bench.measure.server.session import Opened, PromptText, open_own
+from rollout_bench.modes.online.worker import _Load
 
 pytestmark = pytest.mark.engine
 

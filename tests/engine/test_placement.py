@@ -22,7 +22,7 @@ from rollout_bench.contracts.record import Iteration, Record
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import sequences_path
-from rollout_bench.measure.placed.trainer import model_of
+from rollout_bench.modes.placement.trainer import model_of
 
 pytestmark = [
     pytest.mark.engine,

@@ -6,7 +6,6 @@ by name, so that only the process that calls them imports them: the engine's the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -21,7 +20,7 @@ SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
 SCORE_ROWS = ".scores.jsonl.gz"
 """Ending of a side file with a row per scored sequence."""
 
-_WORKERS, _TABLES = "rollout_bench.measure.engine", "rollout_bench.report.tables"
+_MODES, _TABLES = "rollout_bench.modes", "rollout_bench.report.tables"
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Mode:
         title: its measurement, in a few words.
         worker: module:function that does the job in the engine's process.
         record: model of the record.
+        collector: module:class that makes the record from the events of the engine's process.
+        hooks: module:name of the `Hooks` on its processes; empty for none.
         side_files: endings of the files that a launch writes beside its record.
         generates: whether its records have tokens per second, so that experiments are compared by them.
         has_loads: whether requests arrive at a server as the workload sets, and are timed individually.
@@ -68,12 +69,14 @@ class Mode:
     figures: tuple[str, ...]
     page: str
     example: str
+    collector: str = "rollout_bench.measure.launch.recorder:Measurement"
+    hooks: str = ""
 
 
 OFFLINE = Mode(
     name="offline",
     title="throughput through LLM.generate()",
-    worker=f"{_WORKERS}.offline:measure",
+    worker=f"{_MODES}.offline.worker:measure",
     record=Record,
     side_files=(SEQUENCES,),
     generates=True,
@@ -92,7 +95,7 @@ OFFLINE = Mode(
 ONLINE = Mode(
     name="online",
     title="latency through an OpenAI-compatible server",
-    worker=f"{_WORKERS}.online:measure",
+    worker=f"{_MODES}.online.worker:measure",
     record=Record,
     side_files=(SEQUENCES,),
     generates=True,
@@ -107,11 +110,12 @@ ONLINE = Mode(
     figures=("throughput", "speedup", "settings", "iterations", "sweep"),
     page="serving.md",
     example="configs/online.yaml",
+    collector=f"{_MODES}.online.record:OnlineCollecting",
 )
 ROLLOUT = Mode(
     name="rollout",
     title="rollout steps whose requests a router distributes among engines",
-    worker=f"{_WORKERS}.rollout:measure",
+    worker=f"{_MODES}.rollout.worker:measure",
     record=Record,
     side_files=(SEQUENCES,),
     generates=True,
@@ -126,11 +130,13 @@ ROLLOUT = Mode(
     figures=("throughput", "speedup", "settings", "iterations"),
     page="rollout.md",
     example="configs/rollout.yaml",
+    collector=f"{_MODES}.rollout.record:RolloutCollecting",
+    hooks=f"{_MODES}.rollout.router:HOOKS",
 )
 CYCLE = Mode(
     name="cycle",
     title="whole training steps: generation, sleep, wake-up and weight sync",
-    worker=f"{_WORKERS}.cycle:measure",
+    worker=f"{_MODES}.cycle.worker:measure",
     record=Record,
     side_files=(SEQUENCES,),
     generates=True,
@@ -145,11 +151,12 @@ CYCLE = Mode(
     figures=("cycle", "throughput", "speedup", "settings", "iterations"),
     page="whole-step.md",
     example="configs/cycle.yaml",
+    collector=f"{_MODES}.cycle.record:CycleCollecting",
 )
 PLACEMENT = Mode(
     name="placement",
     title="placements of engine and trainer: on the same devices or on separate devices",
-    worker="rollout_bench.measure.placed.rank:measure",
+    worker=f"{_MODES}.placement.worker:measure",
     record=Record,
     side_files=(SEQUENCES,),
     generates=True,
@@ -164,11 +171,13 @@ PLACEMENT = Mode(
     figures=("placement", "throughput", "iterations"),
     page="whole-step.md",
     example="configs/placement.yaml",
+    collector=f"{_MODES}.placement.record:PlacementCollecting",
+    hooks=f"{_MODES}.placement.together:HOOKS",
 )
 STARTUP = Mode(
     name="startup",
     title="the time of an engine start, from its process to a first token",
-    worker=f"{_WORKERS}.startup:measure",
+    worker=f"{_MODES}.startup.worker:measure",
     record=Record,
     side_files=(SEQUENCES,),
     generates=True,
@@ -183,11 +192,12 @@ STARTUP = Mode(
     figures=("startup",),
     page="vllm-developers.md",
     example="configs/startup.yaml",
+    collector=f"{_MODES}.startup.record:StartCollecting",
 )
 PROFILE = Mode(
     name="profile",
     title="the time of a step by category of operators",
-    worker=f"{_WORKERS}.profile:measure",
+    worker=f"{_MODES}.profile.worker:measure",
     record=Profile,
     side_files=(TRACES,),
     generates=False,
@@ -202,11 +212,12 @@ PROFILE = Mode(
     figures=("steps",),
     page="why-faster.md",
     example="configs/profile.yaml",
+    collector=f"{_MODES}.profile.record:ProfileCollecting",
 )
 MESSAGES = Mode(
     name="messages",
     title="the messages between engine core and workers",
-    worker=f"{_WORKERS}.message_passes:measure",
+    worker=f"{_MODES}.messages.worker:measure",
     record=Messages,
     side_files=(),
     generates=False,
@@ -221,11 +232,12 @@ MESSAGES = Mode(
     figures=("messages", "message_shares"),
     page="vllm-developers.md",
     example="configs/messages.yaml",
+    collector=f"{_MODES}.messages.record:MessagesCollecting",
 )
 DRIFT = Mode(
     name="drift",
     title="the difference between the probabilities of a quantization and of the reference",
-    worker="rollout_bench.measure.drift.scoring:measure",
+    worker=f"{_MODES}.drift.worker:measure",
     record=Drift,
     side_files=(SCORE_ROWS,),
     generates=False,
@@ -240,6 +252,7 @@ DRIFT = Mode(
     figures=("drift",),
     page="drift.md",
     example="configs/drift.yaml",
+    collector=f"{_MODES}.drift.record:DriftCollecting",
 )
 
 MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, MESSAGES, DRIFT)}
@@ -251,8 +264,7 @@ def mode_of(name: str) -> Mode:
     return MODES.get(name, OFFLINE)
 
 
-def named(function: str) -> Callable[..., Any]:
-    """Import and return the function named by module:function."""
-    module, _, name = function.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), name)
-    return found
+def named(place: str) -> Any:
+    """Import and return what module:name names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from synthetic_cycles import cycle_spec, proof
+from synthetic_cycles import proof
 
-from rollout_bench.measure.launch.flags import weight_flags
+from rollout_bench.measure.launch.flags import not_finite_flags
+from rollout_bench.modes.cycle.record import cycle_flags
 
 OTHER = "3" * 16
 
@@ -45,6 +46,6 @@ def test_an_update_that_is_none_makes_a_launch_invalid(
     second = {**second, **({"tokens": loaded.tokens} if second.get("tokens") else {})}
     after = [proof("second", changed=True), proof("first", changed=True)]
     proofs = [loaded, *(one.model_copy(update=more) for one, more in zip(after, (second, first), strict=True))]
-    found = weight_flags(cycle_spec(), proofs, trained=False)
+    found = not_finite_flags(proofs) or cycle_flags(*proofs)
     assert [(flag.code, flag.severity) for flag in found] == ([(code, "invalid")] if code else [])
     assert all(words in flag.sentence for flag in found)

@@ -8,8 +8,8 @@ import pytest
 
 from rollout_bench.contracts.cycles import CycleSpec, Transition, Weights
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.engine import cycle
-from rollout_bench.measure.engine.cycle import Transitions
+from rollout_bench.modes.cycle import worker as cycle
+from rollout_bench.modes.cycle.worker import Transitions
 
 PAUSE_S = 0.02
 

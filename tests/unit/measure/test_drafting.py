@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.contracts.record import Drafting
-from rollout_bench.measure.engine.entries import EngineLooks
 from rollout_bench.measure.engine.vllm import LoadedEngine, drafting_of
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
+from rollout_bench.modes.rollout.async_engine import EngineLooks
 
 DRAFTINGS = st.lists(
     st.builds(

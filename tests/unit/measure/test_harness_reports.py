@@ -15,8 +15,8 @@ import pytest
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.server import commands, guidellm, vllm_command
+from rollout_bench.measure.server.served import iteration_of, rows_of
 from rollout_bench.measure.server.stream import Load, Target
 from rollout_bench.workloads.requests import Request
 

@@ -8,8 +8,8 @@ import time
 import pytest
 from hostile_server import FIRST_KIND, KINDS, hostile_server
 
-from rollout_bench.measure.engine.online import rows_of
 from rollout_bench.measure.server.paced import questions
+from rollout_bench.measure.server.served import rows_of
 from rollout_bench.measure.server.stream import LoadPass, Question, RequestOutcome, Target, open_session, send
 from rollout_bench.workloads.requests import Request
 

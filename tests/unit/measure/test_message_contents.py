@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rollout_bench.measure.engine.message_contents import EXACT_BYTES, distance_between, message_of
+from rollout_bench.modes.messages.contents import EXACT_BYTES, distance_between, message_of
 
 
 @dataclass

@@ -15,10 +15,10 @@ from synthetic_online import make_online_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import ClientUse, SequenceRow
-from rollout_bench.measure.engine.online import iteration_of, rows_of
 from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
 from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.paced import prepare
+from rollout_bench.measure.server.served import iteration_of, rows_of
 from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, sent_of
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import synthetic_cycles
-from synthetic_placements import placed_spec
 
 from rollout_bench.contracts.cycles import WeightProof
-from rollout_bench.measure.launch.flags import placement_flags, weight_flags
+from rollout_bench.measure.launch.flags import not_finite_flags
+from rollout_bench.modes.placement.record import placement_flags
 
 
 def proof(checksum: str = "a", tokens: str = "b", **more: Any) -> WeightProof:
@@ -40,12 +40,8 @@ def test_weights_that_stayed_are_flagged_but_where_nothing_was_trained():
 
 
 def test_weights_that_are_no_numbers_are_flagged():
-    (flag,) = weight_flags(placed_spec(), [proof(), proof(not_finite=1)], trained=True)
+    (flag,) = not_finite_flags([proof(), proof(not_finite=1)])
     assert flag.code == "output_changed"
-
-
-def test_only_the_proofs_after_the_last_step_are_compared():
-    assert weight_flags(placed_spec(), [proof("c"), proof("d"), proof(), proof()], trained=True) == []
 
 
 def test_an_engine_with_other_weights_than_the_trainer_is_flagged():

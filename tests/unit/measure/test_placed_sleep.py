@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.placed.sleep import EngineSleep
+from rollout_bench.modes.placement.sleep import EngineSleep
 
 VLLM_SAYS = "CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:119"
 """As vLLM's allocator raises it, in a RuntimeError."""

@@ -11,9 +11,9 @@ import torch
 from launching import TINY_MODEL
 from safetensors.torch import save_file
 
-from rollout_bench.measure.placed import trainer as trainer_module
-from rollout_bench.measure.placed.shares import Trajectory, advantage
-from rollout_bench.measure.placed.trainer import PolicyTrainer, model_of
+from rollout_bench.modes.placement import trainer as trainer_module
+from rollout_bench.modes.placement.shares import Trajectory, advantage
+from rollout_bench.modes.placement.trainer import PolicyTrainer, model_of
 
 SMALL = {**TINY_MODEL, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8, "vocab_size": 64}
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 import torch
 
-from rollout_bench.measure.placed.groups import PeerLostError, RankGroup
+from rollout_bench.modes.placement.groups import PeerLostError, RankGroup
 
 Found = TypeVar("Found")
 

@@ -12,8 +12,8 @@ import yaml
 from rollout_bench.measure.launch.failures import KNOWN_CAUSES, diagnose, died
 from rollout_bench.measure.launch.flags import fallback_flags, read_log
 from rollout_bench.measure.machine.npus import Npus, holders_by_npu
-from rollout_bench.measure.starts.start_notes import StartNote
-from rollout_bench.measure.starts.start_phases import noted_spans, shared_out
+from rollout_bench.modes.startup.notes import StartNote
+from rollout_bench.modes.startup.phases import noted_spans, shared_out
 
 
 def recorded(name: str) -> Any:

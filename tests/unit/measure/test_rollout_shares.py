@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.measure.engine.entries import EngineLooks, Outcome, finite
-from rollout_bench.measure.engine.rollout import Share, logprob_flags, told
 from rollout_bench.measure.launch.protocol import IterationDone
-from rollout_bench.measure.routing.exchange import Generate, Over
+from rollout_bench.modes.rollout.async_engine import EngineLooks, Outcome, finite
+from rollout_bench.modes.rollout.exchange import Generate, Over
+from rollout_bench.modes.rollout.worker import Share, logprob_flags, told
 
 BEGAN = 100.0
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.contracts.spec import RouterPolicy
-from rollout_bench.measure.routing.policies import (
+from rollout_bench.modes.rollout.policies import (
     POLICIES,
     Balancer,
 )

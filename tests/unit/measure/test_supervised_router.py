@@ -18,7 +18,7 @@ from rollout_bench.core.processes import members_of, signals_as_descriptor
 from rollout_bench.measure.launch import attempt
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
 from rollout_bench.measure.launch.supervisor import EngineLaunch
-from rollout_bench.measure.routing.router import Router
+from rollout_bench.modes.rollout.router import Router
 from rollout_bench.workloads.requests import Source
 
 FIXTURES = Path(stand_in_replica.__file__).parent

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.measure.probes.trainer_stand_in import TrainerStandIn, buckets, rolled
+from rollout_bench.modes.cycle.extension import TrainerStandIn, buckets, rolled
 
 SHAPE = SyntheticModel(
     preset="qwen3-tiny", shape={"num_hidden_layers": 1, "tie_word_embeddings": False}, seed=7

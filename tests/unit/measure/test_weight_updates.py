@@ -14,7 +14,7 @@ from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.engine.weight_updates import InProcess, Reload
+from rollout_bench.modes.cycle.updates import InProcess, Reload
 
 SHAPE = SyntheticModel(preset="qwen3-tiny", shape={"num_hidden_layers": 1}).resolve()
 

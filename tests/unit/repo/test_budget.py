@@ -17,7 +17,8 @@ BUDGET = {
     "core": 679,
     "exchange": 296,
     "llmd": 1059,
-    "measure": 6974,
+    "measure": 4319,
+    "modes": 2718,
     "numbers": 273,
     "plan": 2577,
     "report": 2312,
@@ -25,7 +26,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 749,
     "workloads": 321,
-    "tests": 14423,
+    "tests": 14426,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "llmd": {"core", "contracts"},
     "plan": {"core", "contracts", "numbers", "workloads", "checkpoints", "llmd"},
     "measure": {"core", "contracts", "workloads", "checkpoints"},
+    "modes": {"core", "contracts", "workloads", "checkpoints", "measure"},
     "trainers": {"core", "contracts", "workloads", "plan"},
     "analysis": {"core", "contracts", "numbers", "workloads", "checkpoints", "plan"},
     "exchange": {"core", "contracts", "numbers", "plan", "analysis"},

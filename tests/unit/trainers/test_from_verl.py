@@ -19,7 +19,7 @@ from rollout_bench.commands import trainers
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
-from rollout_bench.measure.routing.policies import Balancer
+from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.trainers.keys import Influence
 from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts

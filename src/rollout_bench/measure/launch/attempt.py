@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
 
+from rollout_bench.contracts.modes import MODES, named
 from rollout_bench.contracts.postmortem import Cause, state_of
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, is_local
@@ -23,6 +24,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.model_files import model_files
 from rollout_bench.core.processes import Interrupted, pause
 from rollout_bench.measure.launch.forked import Imported, can_fork, imported_once
+from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import (
     FILLED,
@@ -35,16 +37,13 @@ from rollout_bench.measure.launch.preflight import (
 )
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
-from rollout_bench.measure.launch.recorder import StartCollecting, collector, folder_for_traces
+from rollout_bench.measure.launch.recorder import Collecting, Given, folder_for_traces
+from rollout_bench.measure.launch.replicas import as_one
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import tell_users
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
 from rollout_bench.measure.machine.readings import Surroundings
-from rollout_bench.measure.placed.together import joined, roles
-from rollout_bench.measure.placed.together import obstacle as impossible
-from rollout_bench.measure.routing.router import Router
-from rollout_bench.measure.starts.weight_files import read_weights
 from rollout_bench.workloads.requests import Source
 
 WORKER = "rollout_bench.measure.engine.worker"
@@ -183,9 +182,7 @@ class Assignment:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.outcome.clear()
         obstacle = check_before_start(self.spec, self.loaded, self.dataset)
-        obstacle = obstacle or lacks_reference(self.spec, self.out)
-        if self.spec.placement is not None:
-            obstacle = obstacle or impossible(self.spec)
+        obstacle = obstacle or lacks_reference(self.spec, self.out) or hooks_of(self.spec).obstacle(self.spec)
         if obstacle is not None:
             self.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
             raise LaunchFailed("starting", obstacle)
@@ -377,12 +374,14 @@ class Launching:
     ) -> None:
         spec = assignment.spec
         self._assignment = assignment
+        make_collector = named(MODES[spec.mode].collector)  # first, since its module knows the mode's events
         self._kept = contextlib.ExitStack()
         environment = engine_environment(spec, assignment.loaded)
         timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
-        environments, ranks = held.environments(environment), 1 if spec.placement is None else spec.placement.devices
+        environments, hooks = held.environments(environment), hooks_of(spec)
+        roles = hooks.roles(spec)
+        processes = len(roles) or 1
         self._files = _model_files(assignment)
-        weights_bytes = read_weights(spec, assignment.loaded)
         reference = reference_path(assignment.out.absolute(), spec)
         traces = self._kept.enter_context(folder_for_traces(spec, assignment.out))
         self.launch = EngineLaunch(
@@ -398,22 +397,21 @@ class Launching:
                 in_block=mates is not None,
             ),
             log=assignment.log,
-            environments=environments * ranks,
+            environments=environments * processes,
             timeout_s=timeout_s,
             signals=signals,
-            cores=[*held.cores] * ranks,
+            cores=[*held.cores] * processes,
             keep_open=[held.descriptor],
-            router=None if spec.rollout is None else Router(spec, assignment.launch, source_for(assignment)),
+            router=hooks.feeder and hooks.feeder(spec, assignment.launch, source_for(assignment)),
             imported=imported,
-            join=None if spec.placement is None else joined(spec),
-            roles=[] if spec.placement is None else roles(spec),
+            join=partial(hooks.join, spec) if hooks.join else partial(as_one, platform=spec.platform),
+            roles=roles,
         )
         launch = self.launch
         surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates)
-        self._collecting = collector(spec, assignment.launch, assignment.reporting(), surroundings, traces)
+        given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
+        self._collecting: Collecting = make_collector(given)
         self._collecting.imported = imported
-        if isinstance(self._collecting, StartCollecting):
-            self._collecting.weights_bytes = weights_bytes
 
     def start(self) -> None:
         """Start the engine."""

@@ -13,7 +13,7 @@ from typing import Any
 from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
-from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, tensor_parallel_size, word_of
+from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, word_of
 from rollout_bench.workloads.requests import Request, sharing
 
 
@@ -174,21 +174,6 @@ LATE_SHARE = 0.1
 """Largest allowed 99th percentile of lateness, as a share of a usual request, if that is more than `LATE_P99_S`."""
 
 
-def online_flags(iterations: Sequence[Iteration], rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return all flags of an online launch, from its measured `iterations` and its rows."""
-    of: dict[int, list[SequenceRow]] = {iteration.index: [] for iteration in iterations}
-    for row in rows:
-        if row.iteration in of:
-            of[row.iteration].append(row)
-    return [
-        *failure_flags([row for found in of.values() for row in found]),
-        *cut_flags([row for found in of.values() for row in found]),
-        *client_flags(iterations),
-        *sent_late_flags([row for found in of.values() for row in found]),
-        *preemption_flags(iterations),
-    ]
-
-
 def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
     """Return a flag if requests failed, with the most frequent error."""
     said = Counter(row.error for row in rows if row.error is not None)
@@ -212,7 +197,7 @@ def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
         return []
     share = f"{cut} of {len(rows)} measured requests were cut at the end of the time ({100 * cut / len(rows):.2g} %)"
     if not any(row.complete for row in rows):
-        return [_invalid("cut_at_end", f"{share}: none came to its end, so no latency is known.")]
+        return [invalid("cut_at_end", f"{share}: none came to its end, so no latency is known.")]
     sentence = (
         f"{share}: latencies are of those that came to their end before, the shorter ones rather than the longer."
     )
@@ -326,7 +311,7 @@ def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
     if total == 0 or proven < PROVEN_SHARE * total:
         share = 100 * proven / total if total else 0.0
         flags.append(
-            _invalid(
+            invalid(
                 "quant_not_proven",
                 f"{quant.name} wants {' or '.join(quant.linear_dtypes)} weights in the linear layers; "
                 f"{share:.0f} % of their bytes are ({seen}).",
@@ -336,7 +321,7 @@ def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
     if strangers or not engine.linear_methods:
         named = ", ".join(f"{name} ({n} layers)" for name, n in sorted(strangers.items())) or "no linear layers"
         flags.append(
-            _invalid(
+            invalid(
                 "quant_not_proven",
                 f"{quant.name} wants linear methods that match '{quant.linear_method}'; saw {named}.",
             )
@@ -356,7 +341,7 @@ def _cache_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
     more = "" if cache is None else f", {cache.bytes_per_token:,} bytes a token"
     backends = ", ".join(engine.resolved.get("attention_backends") or ()) or "unknown"
     return [
-        _invalid(
+        invalid(
             "quant_not_proven",
             f"{quant.name} wants a KV cache of {wanted} in each layer; saw {seen}{more}; "
             f"attention backend: {backends}.",
@@ -385,7 +370,7 @@ def token_flags(
                         f" {most}{wrong[0][1]}")  # fmt: skip
     if not problems:
         return []
-    return [_invalid("token_count", f"Iteration {iteration.index} brought {'; '.join(problems)}.")]
+    return [invalid("token_count", f"Iteration {iteration.index} brought {'; '.join(problems)}.")]
 
 
 def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Iterable[SequenceRow]) -> list[Flag]:
@@ -397,7 +382,7 @@ def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Ite
     shared = sharing(asked)
     if iteration.cached_prompt_tokens is not None and iteration.cached_prompt_tokens > shared.tokens:
         return [
-            _invalid(
+            invalid(
                 "cross_iteration_prefix_hits",
                 f"Iteration {iteration.index} took {iteration.cached_prompt_tokens} prompt tokens from the prefix "
                 f"cache; its sequences can share {shared.tokens} at most.",
@@ -409,7 +394,7 @@ def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Ite
             cached[row.prompt].append(row.cached_prompt_tokens)
     if warm := [prompt for prompt, tokens in cached.items() if min(tokens) > shared.with_others.get(prompt, 0)]:
         return [
-            _invalid(
+            invalid(
                 "cross_iteration_prefix_hits",
                 f"Iteration {iteration.index}: {len(warm)} of {len(shared.with_others)} prompts were in the prefix "
                 "cache before their first sample ran.",
@@ -418,78 +403,18 @@ def prefix_cache_flags(asked: Sequence[Request], iteration: Iteration, rows: Ite
     return []
 
 
-def weight_flags(spec: Spec, proofs: Sequence[WeightProof], *, trained: bool) -> list[Flag]:
-    """Return flags on the `proofs` of a launch's weights, in the order of `Record.weight_proofs`.
-
-    Args:
-        spec: the spec of the launch.
-        proofs: empty in modes without updates.
-        trained: whether training changed the trainer's weights.
-    """
+def not_finite_flags(proofs: Sequence[WeightProof]) -> list[Flag]:
+    """Return a flag if weights have values that are no finite numbers."""
     bad = max(proofs, key=lambda proof: proof.not_finite, default=None)
-    if bad is not None and bad.not_finite:
-        sentence = f"{bad.not_finite} of {bad.tensors} tensors of an engine have values that are no finite numbers."
-        return [_invalid("output_changed", sentence)]
-    if spec.placement is not None and proofs:
-        return placement_flags(proofs[len(proofs) // 2 :], tensor_parallel_size(spec), trained=trained)
-    return cycle_flags(*proofs) if proofs else []
-
-
-def cycle_flags(loaded: WeightProof, second: WeightProof, first: WeightProof) -> list[Flag]:
-    """Return flags if the first weights are not the same after two updates, or if an update has no full effect."""
-    differs = [
-        what
-        for what, now, then in (
-            ("greedy tokens", first.tokens, loaded.tokens),
-            ("checksum", first.checksum, loaded.checksum),
-        )
-        if now != then
-    ]
-    if differs:
-        sentence = (
-            f"After an update to other weights and one back, the engine had other {' and another '.join(differs)} than "
-            "as loaded, where they should be the same."
-        )
-        return [_invalid("output_changed", sentence)]
-    still = max(proof.trained - proof.changed_trained for proof in (second, first))
-    if still:
-        what = f"{still} of {first.trained} weights that had to change were what they had been before"
-    elif second.tokens == loaded.tokens:
-        what = "the engine generated the same greedy tokens as before"
-    else:
+    if bad is None or not bad.not_finite:
         return []
-    return [_invalid("update_without_effect", f"After an update to other weights, {what}.")]
-
-
-def placement_flags(proofs: Sequence[WeightProof], shards: int, *, trained: bool) -> list[Flag]:
-    """Return flags if engines of a placement lack the trainer's new weights.
-
-    Args:
-        proofs: of each generating rank, after the last step.
-        shards: ranks of each engine; each rank has its own weights.
-        trained: whether training changed the trainer's weights.
-    """
-    when, flags = "After the last step", []
-    # if all engines have the same weights, the first engine's proofs hold for all
-    all_trained = sum(proof.trained for proof in proofs[:shards])
-    still = all_trained - sum(proof.changed_trained for proof in proofs[:shards])
-    alike = all(len({proof.checksum for proof in proofs[shard::shards]}) == 1 for shard in range(shards))
-    if not alike or len({proof.tokens for proof in proofs}) > 1:
-        what = "the engines have not the same weights, or their ranks generate other greedy tokens"
-        flags.append(_invalid("update_without_effect", f"{when}, {what}."))
-    elif still and trained:
-        what = f"{still} of {all_trained} weights that had to change were what they had been before"
-        flags.append(_invalid("update_without_effect", f"{when}, {what}."))
-    worst = max(proofs, key=lambda proof: proof.lost or 0)
-    if worst.lost:
-        what = f"{worst.lost} of the trainer's tensors had not reached an engine as they are"
-        flags.append(_invalid("weights_differ", f"{when}, {what}; the first is {worst.first_lost}."))
-    return flags
+    sentence = f"{bad.not_finite} of {bad.tensors} tensors of an engine have values that are no finite numbers."
+    return [invalid("output_changed", sentence)]
 
 
 def _length_as_asked(workload: WorkloadSpec, tokens: int, asked: int) -> bool:
     return tokens == asked if workload.ignore_eos else 0 < tokens <= asked
 
 
-def _invalid(code: str, sentence: str) -> Flag:
+def invalid(code: str, sentence: str) -> Flag:
     return Flag(code=code, severity="invalid", sentence=sentence)

@@ -7,18 +7,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 
-from rollout_bench.contracts.inside import ScoredRow, Step
-from rollout_bench.contracts.messages import MessageStep
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, present, word_path
-from rollout_bench.core.numbers import number, several
 
 QUIET_S = 10.0
 """Seconds after a line in which further iterations of its launch are not printed."""
@@ -79,7 +75,7 @@ class Progress:
 
     def phase(self, name: str) -> None:
         """Print the name of the phase that the launch entered."""
-        self._say(name)
+        self.say(name)
 
     def iteration(self, done: Iteration) -> None:
         """Print the result of the first iterations of a load, then one of every `QUIET_S`."""
@@ -95,31 +91,12 @@ class Progress:
         failed += f", {done.incomplete} of {done.requests} cut" if done.incomplete else ""
         told = f"{f'{point}: ' if point else ''}{what}, {rate(done.output_tokens / done.elapsed_s)} tok/s{failed}"
         if place <= self._warmup + 1 or failed or time.monotonic() - self._said_at > QUIET_S:
-            self._say(told)
+            self.say(told)
         else:
             leave_word(self.record, told + self._place_and_left()[1])
 
-    def steps(self, done: Sequence[Step]) -> None:
-        """Print the mean time of a window of steps."""
-        if not done:
-            return
-        mean_s = fmean(step.elapsed_s for step in done)
-        how = ", traced" if done[0].profiled else ""
-        self._say(f"{several(len(done), f'{done[0].phase} step')} of {number(1000 * mean_s, 3)} ms{how}")
-
-    def messages(self, seen: Sequence[MessageStep]) -> None:
-        """Print the mean step time of a pass that observed messages."""
-        mean_s = fmean(step.elapsed_s for step in seen)
-        steps = f"{several(len(seen), 'step')} of {number(1000 * mean_s, 3)} ms"
-        self._say(f"messages of batch {seen[0].batch}, {seen[0].look}: {steps}")
-
-    def scored(self, rows: Sequence[ScoredRow]) -> None:
-        """Print the number of sequences that a pass sampled or scored."""
-        batch = rows[0].batch
-        what = "sampled" if batch is None else f"scored {batch} at once"
-        self._say(f"{several(len(rows), 'sequence')} {what}")
-
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
+        """Print `what` as the progress of the launch."""
         spec = self.spec
         place, left = self._place_and_left()
         name = f"{spec.title} ({spec.mode}), launch {self.launch}"

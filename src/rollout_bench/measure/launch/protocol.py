@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import (
     LinearShape,
-    ScoredRow,
-    Step,
-    TraceFile,
 )
-from rollout_bench.contracts.messages import MessageStep
-from rollout_bench.contracts.placed_steps import RankStep
 from rollout_bench.contracts.record import (
     EngineFacts,
     Environment,
@@ -28,7 +23,6 @@ from rollout_bench.contracts.record import (
     SequenceRow,
 )
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.starts import PhaseName
 
 Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
 
@@ -53,14 +47,26 @@ class Job(Strict):
     )
 
 
-class PhaseBegins(Strict):
+class Event(Strict):
+    """A line from an engine process. Each kind of event is a subclass, which `event` names; modes have their own."""
+
+    kinds: ClassVar[dict[str, type[Event]]] = {}
+
+    event: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        Event.kinds[cls.model_fields["event"].default] = cls
+
+
+class PhaseBegins(Event):
     """The engine process entered a new phase."""
 
     event: Literal["phase"] = "phase"
     phase: Phase
 
 
-class Ready(Strict):
+class Ready(Event):
     """The engine is loaded."""
 
     event: Literal["ready"] = "ready"
@@ -78,19 +84,19 @@ class Ready(Strict):
     )
 
 
-class IterationBegins(Strict):
+class IterationBegins(Event):
     """The engine is ready for the next iteration, which begins when the supervisor writes a line to stdin."""
 
     event: Literal["begins"] = "begins"
 
 
-class IterationEnds(Strict):
+class IterationEnds(Event):
     """The pass is over; its results follow."""
 
     event: Literal["ends"] = "ends"
 
 
-class IterationDone(Strict):
+class IterationDone(Event):
     """One pass of the workload is over."""
 
     event: Literal["iteration"] = "iteration"
@@ -102,92 +108,25 @@ class IterationDone(Strict):
     )
 
 
-class StepsDone(Strict):
-    """A window of engine steps is over, with or without the profiler."""
-
-    event: Literal["steps"] = "steps"
-    steps: list[Step]
-    traces: list[TraceFile] = Field([], description="Traces that the profiler wrote of these steps.")
-
-
-class Linears(Strict):
+class Linears(Event):
     """The model's linear layers."""
 
     event: Literal["linears"] = "linears"
     linears: list[LinearShape]
 
 
-class MessagesSeen(Strict):
-    """A pass that observed messages is over."""
-
-    event: Literal["messages_seen"] = "messages_seen"
-    steps: list[MessageStep]
-    flags: list[Flag]
-
-
-class MessageFacts(Strict):
-    """Facts that hold for all passes that observe messages."""
-
-    event: Literal["message_facts"] = "message_facts"
-    async_scheduling: bool
-    pickled_bytes: dict[str, int]
-
-
-class SequencesScored(Strict):
-    """A pass that sampled or scored sequences is over."""
-
-    event: Literal["scored"] = "scored"
-    rows: list[ScoredRow]
-    tokens_sha256: str
-
-
-class StartSeen(Strict):
-    """An engine has started and generated a token. Times are on the machine's monotonic clock, in seconds."""
-
-    event: Literal["start"] = "start"
-    spans: list[tuple[PhaseName, float, float]] = Field(description="Phases, which may overlap: name, start, end.")
-    imports: float = Field(description="Time at which the engine's process began to import the engine.")
-    began: float | None = Field(
-        description="Time at which a waiting process received its order. Null if the start begins with the launch."
-    )
-    token: float = Field(
-        description="Time at which the first token would have arrived if the request had been sent immediately."
-    )
-    cache_files: int
-
-
-class ProofsTaken(Strict):
+class ProofsTaken(Event):
     """The engine's weights were read: as loaded, and after each update that followed the last pass."""
 
     event: Literal["proofs"] = "proofs"
     proofs: list[WeightProof] = Field(description="Empty for a rank without an engine.")
 
 
-class RankReady(Strict):
-    """A rank of a placement has its engine, its trainer, or both, and its engine has the trainer's weights."""
-
-    event: Literal["rank_ready"] = "rank_ready"
-    ready: Ready | None = Field(description="The start of its engine. Null without an engine.")
-
-
-class StepOver(Strict):
-    """The rank's part of a step is over. Times are on the machine's monotonic clock, in seconds."""
-
-    event: Literal["step_over"] = "step_over"
-    released: float = Field(description="Time at which the rank was released.")
-    step: RankStep = Field(description="Activities of the rank; spans start at times of the clock, not of the step.")
-    done: IterationDone | None = Field(
-        description="Sequences of its engine, the same from all ranks of the engine. Null without an engine."
-    )
-    gathered_bytes: int = Field(description="Bytes of the sequences that the rank passed on.")
-    update_bytes: int = Field(description="Bytes of weights that its engine received.")
-
-
 PEER_LOST = "peer_lost"
 """Category of the failure of a rank that only lost another rank, which must have failed first."""
 
 
-class Failed(Strict):
+class Failed(Event):
     """The engine process failed."""
 
     event: Literal["failed"] = "failed"
@@ -196,31 +135,10 @@ class Failed(Strict):
     fix: str = Field("", description="Remedy, if known.")
 
 
-class Done(Strict):
+class Done(Event):
     """All iterations are delivered."""
 
     event: Literal["done"] = "done"
-
-
-Event = (
-    PhaseBegins
-    | Ready
-    | IterationBegins
-    | IterationEnds
-    | IterationDone
-    | StepsDone
-    | Linears
-    | MessagesSeen
-    | MessageFacts
-    | SequencesScored
-    | StartSeen
-    | ProofsTaken
-    | RankReady
-    | StepOver
-    | Failed
-    | Done
-)
-_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
 def send(descriptor: int, event: Event) -> None:
@@ -235,8 +153,10 @@ def parse(line: bytes) -> Event:
 
     Raises:
         ValueError: if `line` is not an event.
+        KeyError: if no imported module has this kind of event.
     """
-    return _EVENT.validate_python(json.loads(line))
+    content = json.loads(line)
+    return Event.kinds[content["event"]].model_validate(content)
 
 
 Tell = Callable[[Event], None]

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.inside import (
-    Drift,
     LinearShape,
-    Profile,
-    ScoredRow,
-    Step,
-    TraceFile,
 )
-from rollout_bench.contracts.messages import Messages, MessageStep
+from rollout_bench.contracts.modes import TRACES, mode_of
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
     Block,
@@ -33,23 +30,15 @@ from rollout_bench.contracts.record import (
     Startup,
 )
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.starts import StartCourse
 from rollout_bench.contracts.store import (
-    scores_path,
     sequences_path,
     traces_path,
-    write_launched,
     write_record,
-    write_scores,
 )
 from rollout_bench.measure.launch.flags import (
     batch_flags,
-    client_flags,
     fallback_flags,
-    online_flags,
     read_log,
-    reuse_flags,
-    weight_flags,
 )
 from rollout_bench.measure.launch.forked import Imported
 from rollout_bench.measure.launch.progress import Progress
@@ -60,14 +49,9 @@ from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
     Linears,
-    MessageFacts,
-    MessagesSeen,
     PhaseBegins,
     ProofsTaken,
     Ready,
-    SequencesScored,
-    StartSeen,
-    StepsDone,
 )
 from rollout_bench.measure.launch.replicas import apart_flags
 from rollout_bench.measure.launch.steadiness import comparable_times, judge
@@ -76,7 +60,6 @@ from rollout_bench.measure.machine.readings import (
     device_flags,
     host_flags,
 )
-from rollout_bench.measure.starts.start_phases import StartSpan, cache_flags, shared_out
 
 
 def clock() -> str:
@@ -84,21 +67,33 @@ def clock() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
-class Collecting:
-    """Collects the data that all modes share; subclasses add the data of their mode.
+@dataclass(frozen=True)
+class Given:
+    """What a collector is made from.
 
-    Args:
+    Attributes:
         spec: the spec of the launch.
         launch: index of the launch.
         progress: prints each phase and iteration.
         surroundings: reads host and devices around each iteration.
+        model: folder with the weights, or hub id.
+        traces: folder from `folder_for_traces`.
     """
 
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
-        self.spec = spec
-        self.launch = launch
-        self.progress = progress
-        self.surroundings = surroundings
+    spec: Spec
+    launch: int
+    progress: Progress
+    surroundings: Surroundings
+    model: str = ""
+    traces: Path | None = None
+
+
+class Collecting(ABC):
+    """Collects the data that all modes share; subclasses add the data of their mode."""
+
+    def __init__(self, given: Given) -> None:
+        self.spec, self.launch = given.spec, given.launch
+        self.progress, self.surroundings = given.progress, given.surroundings
         self.flags: list[Flag] = []
         self.block: Block | None = None
         """The block of the launch, once known."""
@@ -107,7 +102,7 @@ class Collecting:
         self.model_files: dict[str, str] = {}
         """Identities of the model's files, if known."""
         self._started_at = clock()
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self._process_s: float | None = None
         self._wall_s = 0.0
         self._ready: Ready | None = None
@@ -117,7 +112,7 @@ class Collecting:
         """Process one event."""
         if isinstance(event, PhaseBegins):
             if event.phase == "importing":
-                self._process_s = time.monotonic() - self._began
+                self._process_s = time.monotonic() - self.began
             self.progress.phase(event.phase)
         elif isinstance(event, Ready):
             self._ready = event
@@ -128,10 +123,14 @@ class Collecting:
         elif isinstance(event, IterationEnds):
             self.surroundings.ends()
         elif isinstance(event, Done):
-            self._wall_s = time.monotonic() - self._began
+            self._wall_s = time.monotonic() - self.began
             counted = self.counted()
             self._placement = self.surroundings.placement(counted)
             self.flags += self.surroundings.flags(counted)
+
+    @abstractmethod
+    def write(self, log: str, path: Path) -> None:
+        """Write the record to `path` and its side files beside it; `log` is the engine's output."""
 
     def counted(self) -> Collection[int] | None:
         """Return the numbers of the passes that count, from 0; None if all count."""
@@ -179,50 +178,50 @@ class Collecting:
 class Measurement(Collecting):
     """Collects the iterations of a launch."""
 
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
-        super().__init__(spec, launch, progress, surroundings)
-        self._iterations: list[Iteration] = []
-        self._sequences: list[SequenceRow] = []
-        self._proofs: list[WeightProof] = []
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        self.iterations: list[Iteration] = []
+        self.sequences: list[SequenceRow] = []
+        self.proofs: list[WeightProof] = []
 
     def take(self, event: Event) -> None:
         """Process one event."""
         super().take(event)
         if isinstance(event, IterationDone):
-            self._iterations.append(self.surroundings.after(event.iteration))
-            self._sequences += event.sequences
+            self.iterations.append(self.surroundings.after(event.iteration))
+            self.sequences += event.sequences
             self.flags += event.flags
             self.progress.iteration(event.iteration)
         elif isinstance(event, ProofsTaken):
-            self._proofs = event.proofs
+            self.proofs = event.proofs
 
     def counted(self) -> set[int]:
         """Return the numbers of the iterations that count, from 0."""
-        return {number for number, iteration in enumerate(self._iterations) if not iteration.warmup}
+        return {number for number, iteration in enumerate(self.iterations) if not iteration.warmup}
 
     def record(self, log: str, path: Path) -> tuple[Record, list[SequenceRow]]:
         """Return the record for `path` and the rows of its side file; `log` is the engine's output."""
         launched = self.launched(log)
         record = Record(
             **launched,
-            iterations=self._iterations,
-            validity=[*self.flags, *self._doubts(launched["engine"], log)],
+            iterations=self.iterations,
+            validity=[*self.flags, *self.doubts(launched["engine"], log)],
             sequences_file=sequences_path(path).name,
-            weight_proofs=self._proofs or None,
-            no_energy=self.surroundings.why_no_energy(self._iterations),
+            weight_proofs=self.proofs or None,
+            no_energy=self.surroundings.why_no_energy(self.iterations),
         )
-        return record, self._sequences
+        return record, self.sequences
 
     def write(self, log: str, path: Path) -> None:
         """Write the record to `path` and its side file beside it."""
         write_record(path, *self.record(log, path))
 
-    def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
+    def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
         """Return the flags that need the whole launch."""
-        measured = [iteration for iteration in self._iterations if not iteration.warmup]
+        measured = [iteration for iteration in self.iterations if not iteration.warmup]
         counted = {iteration.index for iteration in measured}
         return [
-            *batch_flags(self.spec, [row for row in self._sequences if row.iteration in counted], facts),
+            *batch_flags(self.spec, [row for row in self.sequences if row.iteration in counted], facts),
             *host_flags(self.spec.platform, [it.host for it in measured if it.host and self.spec.endpoint is None]),
             *device_flags([(it.index, use) for it in measured for use in it.devices or ()]),
             *apart_flags(measured),
@@ -232,15 +231,7 @@ class Measurement(Collecting):
                 for flag in steadiness_flags(comparable_times(self.spec.workload, point))
             ),
             *fallback_flags(log),
-            *(online_flags(measured, self._sequences) if self.spec.load is not None else []),
-            *reuse_flags(self.spec, (row for row in self._sequences if row.iteration in counted), facts),
-            *(client_flags(measured) if self.spec.rollout is not None else []),
-            *weight_flags(self.spec, self._proofs, trained=any(map(_is_trained, self._iterations))),
         ]
-
-
-def _is_trained(iteration: Iteration) -> bool:
-    return iteration.placed is not None and any(rank.loss is not None for rank in iteration.placed.ranks)
 
 
 def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
@@ -260,53 +251,12 @@ def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
     return [Flag(code=doubt.code, severity="warning", sentence=doubt.sentence + more)]
 
 
-class StartCollecting(Measurement):
-    """Collects the times of a start; its arguments are those of `Collecting`."""
-
-    weights_bytes: int | None = None
-    """Size of the weight files in bytes, if known."""
-
-    _seen: StartSeen | None = None
-
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        super().take(event)
-        if isinstance(event, StartSeen):
-            self._seen = event
-
-    def launched(self, log: str) -> dict[str, Any]:
-        """Return the fields that all records share, with the phases of the start."""
-        fields = super().launched(log)
-        return fields | {"startup": fields["startup"].model_copy(update={"course": self._course()})}
-
-    def _doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        startup = self.spec.startup
-        assert startup is not None, "specs of this mode have it"
-        return [*super()._doubts(facts, log), *cache_flags(startup.caches, self._course())]
-
-    def _course(self) -> StartCourse:
-        seen = self._seen
-        assert seen is not None, "the engine was done before it had told of its start"
-        spans = [StartSpan(name=name, began=began, ended=ended) for name, began, ended in seen.spans]
-        process = StartSpan(name="process", began=self._began, ended=seen.imports)
-        began = self._began if seen.began is None else seen.began
-        phases, rest_s = shared_out([process, *spans], began, seen.token)
-        return StartCourse(
-            phases=phases,
-            rest_s=rest_s,
-            until_token_s=seen.token - began,
-            after_s=None if seen.began is None else max(0.0, began - self._began),
-            weights_bytes=self.weights_bytes,
-            cache_files=seen.cache_files,
-        )
-
-
 class InsideCollecting(Collecting):
-    """Collects the data shared by modes that inspect the engine; its arguments are those of `Collecting`."""
+    """Collects the data shared by modes that inspect the engine."""
 
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
-        super().__init__(spec, launch, progress, surroundings)
-        self._linears: list[LinearShape] = []
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        self.linears: list[LinearShape] = []
         self._host: list[HostUse] = []
         self._devices: list[DeviceUse] = []
 
@@ -314,7 +264,7 @@ class InsideCollecting(Collecting):
         """Process one event."""
         super().take(event)
         if isinstance(event, Linears):
-            self._linears = event.linears
+            self.linears = event.linears
 
     def read_surroundings(self, *, counts: bool = True) -> None:
         """Read host and devices for the last pass; keep the readings if the pass counts."""
@@ -338,136 +288,13 @@ class InsideCollecting(Collecting):
         }
 
 
-class ProfileCollecting(InsideCollecting):
-    """Collects the steps and traces of a profile launch; takes the arguments of `Collecting` and one more.
-
-    Args:
-        traces: folder that holds the traces until the record is written.
-    """
-
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path) -> None:
-        super().__init__(spec, launch, progress, surroundings)
-        self._folder = traces
-        self._steps: list[Step] = []
-        self._traces: list[TraceFile] = []
-
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        super().take(event)
-        if isinstance(event, IterationDone):
-            self.progress.iteration(event.iteration)
-        elif isinstance(event, StepsDone) and (event.steps or event.traces):
-            self.read_surroundings()
-            self._steps += event.steps
-            self._traces += event.traces
-            self.progress.steps(event.steps)
-
-    def write(self, log: str, path: Path) -> None:
-        """Move the traces beside `path`, then write the record there."""
-        folder = traces_path(path)
-        record = Profile(
-            **self.looked_inside(log),
-            linears=self._linears,
-            steps=self._steps,
-            traces=self._traces,
-            traces_folder=folder.name,
-        )
-        if folder.exists():  # left by a deleted record
-            shutil.rmtree(folder)
-        self._folder.rename(folder)
-        write_launched(path, record)
-
-
-class MessagesCollecting(InsideCollecting):
-    """Collects the messages of a launch; its arguments are those of `Collecting`."""
-
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
-        super().__init__(spec, launch, progress, surroundings)
-        self._facts: MessageFacts | None = None
-        self._steps: list[MessageStep] = []
-
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        super().take(event)
-        if isinstance(event, MessageFacts):
-            self._facts = event
-        elif isinstance(event, MessagesSeen):
-            self.read_surroundings(counts=event.steps[0].look == "times")
-            self._steps += event.steps
-            self.flags += event.flags
-            self.progress.messages(event.steps)
-
-    def write(self, log: str, path: Path) -> None:
-        """Write the record to `path`; `log` is the engine's output."""
-        assert self._facts is not None, "the engine was done before it had looked at anything"
-        facts = self._facts.model_dump(exclude={"event"})
-        write_launched(path, Messages(**self.looked_inside(log), **facts, steps=self._steps))
-
-
-class DriftCollecting(Collecting):
-    """Collects the probabilities of a drift launch; its arguments are those of `Collecting`.
-
-    Drift launches are not timed, so a busy machine does not invalidate them.
-    """
-
-    def __init__(self, spec: Spec, launch: int, progress: Progress, surroundings: Surroundings) -> None:
-        super().__init__(spec, launch, progress, surroundings)
-        self._rows: list[ScoredRow] = []
-        self._sha256 = ""
-
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        doubts = list(self.flags)
-        super().take(event)
-        if isinstance(event, Done):
-            self.flags = doubts
-        elif isinstance(event, SequencesScored):
-            self.surroundings.meanwhile()
-            self._rows += event.rows
-            self._sha256 = event.tokens_sha256
-            self.progress.scored(event.rows)
-
-    def write(self, log: str, path: Path) -> None:
-        """Write the record to `path` and its side file beside it; `log` is the engine's output."""
-        assert self.spec.drift is not None, "specs of this mode have it"
-        batch = self.spec.drift.batch_sizes[0]
-        record = Drift(
-            **self.launched(log),
-            validity=[*self.flags, *fallback_flags(log)],
-            tokens_sha256=self._sha256,
-            scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
-            scores_file=scores_path(path).name,
-            scores=len(self._rows),
-            side_files_sha256={},
-        )
-        write_scores(path, record, self._rows)
-
-
-Collector = Measurement | ProfileCollecting | MessagesCollecting | DriftCollecting
-
-
-def collector(
-    spec: Spec, launch: int, progress: Progress, surroundings: Surroundings, traces: Path | None
-) -> Collector:
-    """Return the collector for the mode of `spec`; `traces` comes from `folder_for_traces`."""
-    if traces is not None:
-        return ProfileCollecting(spec, launch, progress, surroundings, traces)
-    if spec.startup is not None:
-        return StartCollecting(spec, launch, progress, surroundings)
-    if spec.messages is not None:
-        return MessagesCollecting(spec, launch, progress, surroundings)
-    if spec.drift is not None:
-        return DriftCollecting(spec, launch, progress, surroundings)
-    return Measurement(spec, launch, progress, surroundings)
-
-
 @contextmanager
 def folder_for_traces(spec: Spec, record: Path) -> Iterator[Path | None]:
     """Yield an empty folder beside `record`, removed afterwards unless renamed; None if the mode has no traces.
 
     The folder is on the file system of the results, so that a rename moves complete traces into place.
     """
-    if spec.profile is None:
+    if TRACES not in mode_of(spec.mode).side_files:
         yield None
         return
     final = traces_path(record)

@@ -37,6 +37,7 @@ from rollout_bench.core.processes import (
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.forked import Forked, Imported
 from rollout_bench.measure.launch.guardian import Guardian, scratch
+from rollout_bench.measure.launch.hooks import Feeder
 from rollout_bench.measure.launch.protocol import (
     PEER_LOST,
     Done,
@@ -52,7 +53,6 @@ from rollout_bench.measure.launch.protocol import (
 from rollout_bench.measure.launch.replicas import Gathering, as_one
 from rollout_bench.measure.machine import inventory
 from rollout_bench.measure.machine.readings import Pauses
-from rollout_bench.measure.routing.router import Router
 
 STOP_S = 60.0
 """Time limit for an engine to stop, in seconds."""
@@ -250,7 +250,7 @@ class EngineLaunch:
     cores: Sequence[Set[int] | None] = ()
     keep_open: Sequence[int] = ()
     pauses: Pauses = field(default_factory=Pauses)
-    router: Router | None = None
+    router: Feeder | None = None
     imported: Imported | None = None
     join: Callable[[Sequence[Event]], Event] | None = None
     roles: Sequence[str] = ()

@@ -1,1 +1,0 @@
-"""Probabilities that different engines give the same tokens, for mode drift."""

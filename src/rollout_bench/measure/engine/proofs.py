@@ -1,0 +1,76 @@
+"""Proofs of an engine's weights, for modes that update them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+
+from rollout_bench.contracts.cycles import WeightProof, Weights
+from rollout_bench.measure.engine.vllm import LoadedEngine
+
+PROMPTS, PROMPT_TOKENS, TOKENS, SEED = 2, 16, 8, 20260101
+"""The greedy probe: number of prompts, random ids in each, tokens generated for each, seed of the ids."""
+
+
+class Proofs:
+    """Proves which weights an engine holds, and records the tokens that it generates with them.
+
+    Args:
+        engine: the engine.
+        norms: whether an update must also change the weights of norms.
+    """
+
+    def __init__(self, engine: LoadedEngine, norms: bool) -> None:
+        self._engine, self._norms = engine, norms
+        self._before: dict[str, str] | None = None
+        length = min(PROMPT_TOKENS, int(engine.llm.llm_engine.vllm_config.model_config.max_model_len) - TOKENS)
+        draw = random.Random(SEED)
+        self._prompts = [[draw.randrange(engine.vocabulary) for _ in range(max(1, length))] for _ in range(PROMPTS)]
+
+    def note(self, *, on: bool) -> None:
+        """Take checksums of packed weights while they are loaded, or stop it."""
+        self._engine.llm.collective_rpc("rollout_bench_noting", kwargs={"on": on})
+
+    def take(self, weights: Weights) -> WeightProof:
+        """Return the proof of the engine's current state; `weights` are its expected weights."""
+        now, trained, not_finite = self._tensors()
+        before = now if self._before is None else self._before
+        changed = {name for name, checksum in now.items() if before.get(name) != checksum}
+        self._before = now
+        everything = "\n".join(f"{name} {checksum}" for name, checksum in sorted(now.items()))
+        return WeightProof(
+            weights=weights,
+            tensors=len(now),
+            trained=len(trained),
+            changed_trained=len(changed & trained),
+            not_finite=not_finite,
+            checksum=_digest(everything),
+            tokens=_digest(repr(list(self._generated()))),
+        )
+
+    def _tensors(self) -> tuple[dict[str, str], set[str], int]:
+        """Return each rank's tensor checksums, the names that updates must change, and how many are not finite."""
+        checksums, trained, not_finite = {}, set(), 0
+        ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
+        for rank, proofs in enumerate(ranks):
+            for name, (checksum, finite, must_change) in proofs.items():
+                checksums[f"{rank}/{name}"] = checksum
+                not_finite += not finite
+                if must_change:
+                    trained.add(f"{rank}/{name}")
+        return checksums, trained, not_finite
+
+    def _generated(self) -> Iterator[list[int]]:
+        """Yield the greedy tokens of each prompt."""
+        from vllm import SamplingParams
+
+        how = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
+        self._engine.reset_prefix_cache()
+        for prompt in self._prompts:
+            (output,) = self._engine.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False)
+            yield list(output.outputs[0].token_ids)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,70 @@
+"""What a mode adds to the processes of its launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rollout_bench.contracts.modes import mode_of, named
+from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.spec import Spec, WorkloadSpec
+from rollout_bench.measure.launch.protocol import Event
+from rollout_bench.workloads.requests import Source
+
+
+class Feeder(Protocol):
+    """Distributes the sequences of each pass to the replicas, from the supervisor's process."""
+
+    descriptor: int
+    """Becomes readable when it has failed."""
+
+    def connect(self, replicas: int) -> list[int]:
+        """Return, for each replica, the descriptor of its end of a new connection, which the replica inherits."""
+
+    def connected(self) -> None:
+        """Close the replicas' ends in this process."""
+
+    def ready(self, vocabulary: int) -> None:
+        """Prepare for the loaded engines, whose model has `vocabulary` token ids; may raise `UserError`."""
+
+    def prepare(self) -> None:
+        """Prepare the next pass; may raise `UserError`."""
+
+    def begin(self) -> None:
+        """Begin the prepared pass."""
+
+    def check(self) -> None:
+        """Raise its error if it failed."""
+
+    def completed(self, iteration: Iteration) -> Iteration:
+        """Return a pass that all replicas have reported, with its measurements."""
+
+    def close(self) -> None:
+        """Release everything after the replicas have ended."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a mode adds to the processes of its launches; each part has a default.
+
+    Attributes:
+        obstacle: returns why a launch is impossible, before anything starts; None if it is possible.
+        roles: returns the work of each of the processes that are one engine together; empty for a single process.
+        join: makes one event of the n-th events of these processes, by number.
+        feeder: makes what distributes sequences from a spec, the index of the launch and a source of requests; None if
+            each replica makes its own.
+    """
+
+    obstacle: Callable[[Spec], Cause | None] = lambda _: None
+    roles: Callable[[Spec], Sequence[str]] = lambda _: ()
+    join: Callable[[Spec, Sequence[Event]], Event] | None = None
+    feeder: Callable[[Spec, int, Callable[[WorkloadSpec, int], Source]], Feeder] | None = None
+
+
+def hooks_of(spec: Spec) -> Hooks:
+    """Return the hooks of a spec's mode."""
+    mode = mode_of(spec.mode)
+    hooks: Hooks = named(mode.hooks) if mode.hooks else Hooks()
+    return hooks

@@ -1,1 +1,0 @@
-"""Mode placement: a rank for each device; ranks generate, train, or both."""

@@ -1,1 +1,0 @@
-"""The router of a rollout: assigns sequences to engines and distributes them."""

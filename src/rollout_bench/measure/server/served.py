@@ -1,0 +1,128 @@
+"""What modes behind a server share: opening it, and the iteration and rows of a pass."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow, ServerUse
+from rollout_bench.measure.launch.flags import engine_flags
+from rollout_bench.measure.launch.protocol import (
+    Job,
+    PhaseBegins,
+    Ready,
+    Tell,
+)
+from rollout_bench.measure.machine.host import read_environment
+from rollout_bench.measure.server.session import Opened, open_endpoint, open_own
+from rollout_bench.measure.server.stream import LoadPass, RequestOutcome
+from rollout_bench.workloads.requests import Request
+
+
+def iteration_of(
+    index: int,
+    warmup: bool,
+    point: LoadPoint,
+    done: LoadPass,
+    rows: Sequence[SequenceRow],
+    server: ServerUse | None = None,
+    drafting: Drafting | None = None,
+) -> Iteration:
+    """Return the iteration; failed requests add neither tokens nor sequences.
+
+    Of a request cut at the end, the received tokens count, and its prompt if any token was received.
+    """
+    good = [row for row in rows if not row.failed]
+    complete = sum(row.complete for row in rows)
+    return Iteration(
+        index=index,
+        warmup=warmup,
+        elapsed_s=done.elapsed_s,
+        requests=len(rows),
+        sequences=complete,
+        prompt_tokens=sum(row.prompt_tokens for row in good if row.complete or row.output_tokens),
+        cached_prompt_tokens=None if server is None else server.prefix_cache_hits,
+        output_tokens=sum(row.output_tokens for row in good),
+        point=point,
+        failed=len(rows) - len(good),
+        incomplete=None if point.duration_s is None else len(good) - complete,
+        client=done.client,
+        server=server,
+        drafting=drafting,
+    )
+
+
+def rows_of(requests: Sequence[Request], done: LoadPass, index: int) -> list[SequenceRow]:
+    """Return one row for each request, in order; times in seconds after the start of the pass."""
+    return [
+        _row(request, outcome, done.began_s, index) for request, outcome in zip(requests, done.outcomes, strict=True)
+    ]
+
+
+def _row(request: Request, outcome: RequestOutcome, began_s: float, index: int) -> SequenceRow:
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else round(moment - began_s, 6)
+
+    pieces, tokens = outcome.pieces_s, outcome.piece_tokens
+    cut = outcome.cut_s is not None
+    every = outcome.every_piece or len(tokens) == len(pieces)
+    return SequenceRow(
+        iteration=index,
+        prompt=request.prompt,
+        sample=request.sample,
+        prompt_tokens=len(request.prompt_token_ids) if outcome.prompt_tokens is None else outcome.prompt_tokens,
+        output_tokens=0
+        if cut and not outcome.counted
+        else outcome.output_tokens,  # the number of pieces is not a token count
+        finish_reason=outcome.finish_reason,
+        first_token_s=since(pieces[0]) if pieces else None,
+        last_token_s=since(pieces[-1]) if pieces else None,
+        due_s=since(outcome.due_s),
+        sent_s=since(outcome.sent_s),
+        gaps_us=[round(1e6 * (b - a)) for a, b in itertools.pairwise(pieces)] if every else None,
+        gap_tokens=tokens if any(count != 1 for count in tokens) else None,
+        status=outcome.status,
+        error=outcome.error,
+        cut_s=since(outcome.cut_s),
+    )
+
+
+def opened_server(job: Job, tell: Tell, **more: Any) -> Opened:
+    """Open the server of `job` and report its start.
+
+    Args:
+        job: the launch.
+        tell: sends an event.
+        more: engine arguments that are not settings of the experiment.
+
+    Raises:
+        MeasuringFailed: if the server is missing or ended.
+    """
+    spec, variables, start_s = job.spec, dict(os.environ), time.perf_counter()
+    found = None if spec.endpoint is None else open_endpoint(spec)  # so that a missing one is reported immediately
+    tell(PhaseBegins(phase="importing"))
+    tell(PhaseBegins(phase="initializing"))
+    opened = found or open_own(spec, job.model, **more)
+    init_s = time.perf_counter() - start_s
+    environment, flags = (
+        read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables),
+        opened.flags,
+    )
+    if found is None:
+        flags = flags + engine_flags(spec, opened.facts)
+    else:
+        version = opened.served.version or "unknown"
+        # the variables describe this machine, and one of them may be the key
+        theirs = {"torch_version": "unknown", "packages": {}, "engine_version": version, "variables": {}}
+        environment = environment.model_copy(update=theirs)
+    tell(
+        Ready(
+            import_s=0.0, init_s=init_s, environment=environment, engine=opened.facts, flags=flags,
+            processes=opened.processes,
+        )
+    )  # fmt: skip
+    return opened

@@ -1,0 +1,133 @@
+"""A stand-in for the trainer inside vLLM's worker: it holds the trainer's weights.
+
+The tensors are bf16, lie in host memory, and have a checkpoint's names. Each rank holds the whole model, like a rank of
+verl after gathering all parameters; vLLM's loaders take each rank's part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, TypedDict
+
+import torch
+
+from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.contracts.cycles import Weights
+from rollout_bench.measure.probes.weight_proofs import WeightProofs
+from rollout_bench.modes.cycle.weight_sets import Encoder, Named, drawn, specs_of, synchronize
+
+BUCKET_BYTES = 2048 * 10**6
+"""Largest number of bytes of weights in one transfer, as in verl's bucket."""
+
+
+class HandOver(TypedDict):
+    """The transfer of an update on one rank: times in seconds, bytes of the trainer's tensors, number of buckets."""
+
+    transfer_s: float
+    quantize_s: float
+    size_bytes: int
+    buckets: int
+
+
+class TrainerStandIn(WeightProofs):
+    """Worker extension of vLLM for a cycle: proofs, and the trainer's weights."""
+
+    reload_weights: Any  # the worker's own
+    device: Any
+    load_config: Any
+    model_config: Any
+
+    def rollout_bench_trainer(self, shape: dict[str, Any] | None, weights_format: str) -> int:
+        """Make both sets of the trainer's weights; return their bytes.
+
+        Args:
+            shape: shape of a synthetic model. None: the loaded checkpoint is read, and its tensors are `rolled` for the
+                second set.
+            weights_format: the engine's format.
+        """
+        specs = {} if shape is None else specs_of(ResolvedShape(**shape))
+        self._encoder = Encoder(specs, weights_format, lambda: synchronize(self.device))
+        self._sets: dict[Weights, Named] = {}
+        if shape is None:
+            first = self._read()
+            self._sets["first"] = first
+            self._sets["second"] = [(name, rolled(tensor)) for name, tensor in first]
+        else:
+            model = ResolvedShape(**shape)
+            self._sets["first"] = drawn(specs, model)
+            self._sets["second"] = drawn(specs, model.other_weights())
+        return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
+
+    def rollout_bench_update(self, weights: Weights) -> HandOver:
+        """Transfer the trainer's weights to vLLM in buckets of `BUCKET_BYTES`; return times and sizes."""
+        took = HandOver(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
+        self._encoder.elapsed_s = 0.0
+        self._reload(weights_iterator=self._handed_over(weights, took))
+        took["quantize_s"] = self._encoder.elapsed_s
+        return took
+
+    def rollout_bench_reload(self, folder: str) -> None:
+        """Let vLLM read the checkpoint in `folder`."""
+        self._reload(weights_path=folder)
+
+    def _reload(self, **what: Any) -> None:
+        """Reload, and wait for the device; include an exception's type in its text, because processes lose the type."""
+        try:
+            self.reload_weights(**what)
+        except Exception as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        synchronize(self.device)
+
+    def _handed_over(self, weights: Weights, took: HandOver) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the tensors in the engine's format, made from copies on the engine's device; fill `took`."""
+        for bucket in buckets(self._sets[weights], BUCKET_BYTES):
+            synchronize(self.device)  # vLLM's work on the previous bucket does not count here
+            began = time.monotonic()
+            copies = [(name, tensor.to(self.device, copy=True)) for name, tensor in bucket]
+            synchronize(self.device)
+            took["transfer_s"] += time.monotonic() - began
+            took["size_bytes"] += sum(tensor.nbytes for _, tensor in bucket)
+            took["buckets"] += 1
+            while copies:
+                yield from self._encoder.stored(*copies.pop(0))
+
+    def _read(self) -> Named:
+        """Return the tensors of the loaded checkpoint, read by vLLM's own loader."""
+        from vllm.model_executor.model_loader import get_model_loader
+
+        loader: Any = get_model_loader(self.load_config)
+        read = loader.get_all_weights(self.model_config, self.get_model())
+        return [(name, tensor.cpu().clone()) for name, tensor in read]
+
+    def rollout_bench_device_free(self) -> int | None:
+        """Return the free memory of this rank's device, in bytes; None on cpu."""
+        if self.device.type == "cpu":
+            return None
+        synchronize(self.device)
+        return int(getattr(torch, self.device.type).mem_get_info(self.device)[0])
+
+
+def rolled(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` with its rows, or values, shifted by one; if this changes nothing, plus 1/4.
+
+    Norms that are all ones and biases that are all zero would not change by a shift. A scalar stays as it is.
+    """
+    if not tensor.dim():
+        return tensor
+    moved = tensor.roll(1, 0)
+    return moved + 0.25 if moved.is_floating_point() and torch.equal(moved, tensor) else moved
+
+
+def buckets(named: Named, limit: int) -> Iterator[Named]:
+    """Yield `named` in order, in buckets of at most `limit` bytes; a larger tensor is a separate bucket."""
+    bucket: Named = []
+    held = 0
+    for name, tensor in named:
+        if bucket and held + tensor.nbytes > limit:
+            yield bucket
+            bucket, held = [], 0
+        bucket.append((name, tensor))
+        held += tensor.nbytes
+    if bucket:
+        yield bucket

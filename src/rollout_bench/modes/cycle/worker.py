@@ -1,0 +1,170 @@
+"""Mode cycle in the engine process: generates as in offline mode, with a weight sync after each pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rollout_bench.contracts.cycles import (
+    CycleSpec,
+    MemoryLook,
+    PartName,
+    Transition,
+    TransitionPart,
+    Weights,
+    WeightUpdate,
+)
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.passes import passes
+from rollout_bench.measure.engine.proofs import Proofs
+from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
+from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, ProofsTaken, Tell, Wait
+from rollout_bench.measure.machine.host import held_with_children
+from rollout_bench.modes.cycle.updates import METHODS, WeightUpdates
+
+EXTENSION = "rollout_bench.modes.cycle.extension.TrainerStandIn"
+
+DRAIN_S, POLL_S = 60.0, 0.001
+"""Time limit for unfinished requests, and interval between checks, in seconds."""
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: send each event, and wait for the order before each iteration.
+
+    The weights are proven after the last pass, by two more updates that are not timed.
+    """
+    spec = job.spec
+    assert spec.cycle is not None, "specs of this mode have it"
+    more = {"worker_extension_cls": EXTENSION}
+    if "worker_extension_cls" in spec.engine.args:
+        more["worker_extension_cls"] = spec.engine.args["worker_extension_cls"]
+    sleeps = {} if spec.cycle.sleep == "none" else {"enable_sleep_mode": True}
+    engine = loaded(job, tell, **more, **sleeps)
+    check_engine(engine.llm, spec)
+    source = source_of(job, engine.vocabulary)
+    updates = METHODS[spec.cycle.update](engine.llm, spec, job.model)
+    updates.prepare()
+    transitions = Transitions(engine, spec.cycle, updates)
+    proofs = Proofs(engine, norms=True)
+    proven = [proofs.take("first")]
+    proofs.note(on=False)
+    weights: Weights = "first"
+    # The number of a pass determines its weights and the number of updates before it.
+    for index, _ in passes(spec.measuring, tell):
+        asked = source.requests(job.launch, index)
+        done = engine.iterate(asked, index, wait)
+        weights = "second" if weights == "first" else "first"
+        transition = transitions.go(weights, done.began + done.iteration.elapsed_s)
+        tell(IterationEnds())
+        iteration, rows = done.iteration.model_copy(update={"transition": transition}), done.rows
+        flags = token_flags(spec.workload, asked, iteration, rows) + prefix_cache_flags(asked, iteration, rows)
+        flags += preempted_flags(index, done.counters.get("vllm:num_preemptions", 0))
+        tell(IterationDone(iteration=iteration, sequences=rows, flags=flags, began=done.began))
+    proofs.note(on=True)
+    for each in ("second", "first"):
+        transitions.go(each, time.monotonic())
+        proven.append(proofs.take(each))
+    tell(ProofsTaken(proofs=proven))
+
+
+def check_engine(llm: Any, spec: Spec) -> None:
+    """Raise `MeasuringFailed` if this vLLM or its loaded weights do not support a cycle."""
+    lacking = [name for name in ("sleep", "wake_up", "collective_rpc", "reset_prefix_cache") if not hasattr(llm, name)]
+    if lacking:
+        raise MeasuringFailed(
+            "engine_lacks_cycle",
+            f"{spec.engine.name} {spec.engine.version} has no LLM.{lacking[0]}, which mode cycle needs",
+            "measure mode cycle with a newer version of vLLM",
+        )
+    if spec.engine.args.get("load_format") == "dummy":
+        raise MeasuringFailed(
+            "not_updatable",
+            "the engine was started with load_format: dummy, so nobody has the weights that it began with",
+            "leave load_format out in mode cycle",
+        )
+
+
+class Transitions:
+    """Takes a loaded engine from the end of a pass to readiness with new weights.
+
+    Args:
+        engine: the engine.
+        settings: the steps and their order.
+        updates: brings new weights to the engine.
+    """
+
+    def __init__(self, engine: LoadedEngine, settings: CycleSpec, updates: WeightUpdates) -> None:
+        self._engine, self._llm = engine, engine.llm
+        self._settings, self._updates = settings, updates
+        self._ended = 0.0
+        self._parts: list[TransitionPart] = []
+        self._memory: list[MemoryLook] = []
+        self._update: WeightUpdate | None = None
+
+    def go(self, weights: Weights, ended: float) -> Transition:
+        """Do one weight sync to `weights`.
+
+        Args:
+            weights: the engine's new weights.
+            ended: time at which the pass's last token was back, on the monotonic clock, in seconds.
+        """
+        self._ended, self._parts, self._memory = ended, [], []
+        self._look("before")
+        self._timed("drain", self._drain)
+        self._updates.stage(weights)
+        if self._settings.sleep == "none":
+            self._timed("pause", lambda: self._llm.sleep(level=0))
+            self._look("asleep")
+            self._renew(weights)
+            self._timed("resume", lambda: self._llm.wake_up(tags=["scheduling"]))
+        else:
+            level = int(self._settings.sleep)
+            self._timed("sleep", lambda: self._llm.sleep(level=level))
+            self._look("asleep")
+            self._timed("wake_weights", lambda: self._llm.wake_up(tags=["weights"]))
+            self._renew(weights)
+            self._timed("wake_kv_cache", lambda: self._llm.wake_up(tags=["kv_cache"]))
+        self._look("after")
+        assert self._update is not None, "renewing sets it"
+        return Transition(
+            elapsed_s=sum(part.elapsed_s for part in self._parts),
+            parts=self._parts,
+            update=self._update,
+            memory=self._memory,
+        )
+
+    def _timed(self, name: PartName, work: Callable[[], Any]) -> Any:
+        """Return the result of `work`; record its time."""
+        began = time.monotonic()
+        result = work()
+        elapsed_s = time.monotonic() - began
+        began_s = max(0.0, began - self._ended)
+        self._parts.append(TransitionPart(name=name, began_s=began_s, elapsed_s=elapsed_s))
+        return result
+
+    def _renew(self, weights: Weights) -> None:
+        """Update the weights, then clear the prefix cache, which the update invalidates."""
+        known = self._timed("update", lambda: self._updates.apply(weights))
+        rest_s = self._parts[-1].elapsed_s - (known.get("transfer_s") or 0.0) - (known.get("quantize_s") or 0.0)
+        self._update = WeightUpdate(weights=weights, load_s=max(0.0, rest_s), **known)
+        self._timed("reset_prefix_cache", self._engine.reset_prefix_cache)
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + DRAIN_S
+        while self._llm.llm_engine.has_unfinished_requests():
+            if time.monotonic() > deadline:
+                raise MeasuringFailed(
+                    "not_drained",
+                    f"requests were still under way {DRAIN_S:g} s after the last answer was back",
+                    "read the end of the log; measure again, and report it to vLLM if it comes again",
+                )
+            time.sleep(POLL_S)
+
+    def _look(self, when: Any) -> None:
+        told = [each for each in self._llm.collective_rpc("rollout_bench_device_free") if each is not None]
+        free = min(told, default=None)
+        host = max(0, held_with_children() - self._updates.held_bytes)
+        self._memory.append(MemoryLook(when=when, device_free_bytes=free, host_bytes=host))

@@ -1,0 +1,16 @@
+"""Events of a drift launch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rollout_bench.contracts.inside import ScoredRow
+from rollout_bench.measure.launch.protocol import Event
+
+
+class SequencesScored(Event):
+    """A pass that sampled or scored sequences is over."""
+
+    event: Literal["scored"] = "scored"
+    rows: list[ScoredRow]
+    tokens_sha256: str

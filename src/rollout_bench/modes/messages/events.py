@@ -1,0 +1,25 @@
+"""Events of a messages launch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rollout_bench.contracts.messages import MessageStep
+from rollout_bench.contracts.record import Flag
+from rollout_bench.measure.launch.protocol import Event
+
+
+class MessagesSeen(Event):
+    """A pass that observed messages is over."""
+
+    event: Literal["messages_seen"] = "messages_seen"
+    steps: list[MessageStep]
+    flags: list[Flag]
+
+
+class MessageFacts(Event):
+    """Facts that hold for all passes that observe messages."""
+
+    event: Literal["message_facts"] = "message_facts"
+    async_scheduling: bool
+    pickled_bytes: dict[str, int]

@@ -1,0 +1,128 @@
+"""Online mode in the engine process: sends one load after another to a server and returns the rows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rollout_bench.contracts.load import PAUSE_S, LoadPoint, LoadSpec
+from rollout_bench.contracts.record import Flag, SequenceRow
+from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.engine.passes import passes
+from rollout_bench.measure.engine.vllm import source_of
+from rollout_bench.measure.launch.flags import prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    Tell,
+    Wait,
+)
+from rollout_bench.measure.server import dispatch, server_metrics
+from rollout_bench.measure.server.served import iteration_of, opened_server, rows_of
+from rollout_bench.measure.server.session import Opened, check_answer
+from rollout_bench.measure.server.stream import Target
+from rollout_bench.workloads.requests import Source, moved, sent_of
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: send each event, and wait for the order before each iteration.
+
+    Raises:
+        MeasuringFailed: if the server is missing or ended, or every request of a pass failed.
+    """
+    spec, load = job.spec, job.spec.load
+    assert load is not None, "an online spec has a load"
+    opened = opened_server(job, tell)
+    sent = _Load(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
+    first = 0
+    for number, point in enumerate(load.points):
+        if number:
+            time.sleep(PAUSE_S)
+        for index, warmup in passes(spec.measuring, tell, first):
+            tell(sent.send(point, index, warmup))
+            first = index + 1
+    tell(PhaseBegins(phase="stopping"))
+    opened.stop()
+
+
+SPARE = 2
+"""Requests drawn for a timed closed-loop pass, as a multiple of the requests that the previous pass sent."""
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Data shared by all passes of a launch."""
+
+    job: Job
+    load: LoadSpec
+    opened: Opened
+    source: Source
+    tell: Tell
+    wait: Wait
+    sent: dict[str, int] = field(default_factory=dict)
+    """Label of a load -> number of requests that its last pass sent."""
+
+    def send(self, point: LoadPoint, index: int, warmup: bool) -> IterationDone:
+        """Send one pass; return its event."""
+        spec, opened = self.job.spec, self.opened
+        # for a timed closed loop, only the previous pass shows how many requests are needed
+        loop = point.duration_s is not None and point.request_rate == "inf"
+        asked = self.source.requests(self.job.launch, index, SPARE * self.sent.get(point.label, 0) if loop else 0)
+        dataset = spec.workload.dataset
+        if spec.endpoint is not None and (dataset is None or dataset.format == "trace"):
+            # An endpoint's cache cannot be cleared, and may hold these prompts: from another name, another workload
+            # or a failed launch. So the ids are changed at random, except in prompts written by people.
+            asked = moved(asked, opened.vocabulary, int.from_bytes(os.urandom(4)))
+        with opened.between_passes():
+            opened.reset()
+            before = opened.connection.metrics()
+            round_trip_s = opened.connection.round_trip_s()
+        label = f"{spec.workload.seed}/{self.job.launch}/{index}"
+        send = dispatch.prepare(self.load, asked, opened.prompts(asked), point, opened.target, label)
+        self.wait()
+        done = send()
+        self.tell(IterationEnds())
+        opened.check()
+        asked = sent_of(asked, done.sent)
+        rows = rows_of(asked, done, index)
+        self.sent[point.label] = len(rows)
+        use = drafting = None
+        with opened.between_passes():  # a killed server ends shortly after its requests
+            _check_some_succeeded(rows, opened.target)
+            if before:
+                after = opened.connection.metrics()
+                use, drafting = server_metrics.risen(before, after, round_trip_s), server_metrics.drafted(before, after)
+        iteration = iteration_of(index, warmup, point, done, rows, use, drafting)
+        good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
+        flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])
+        own = spec.endpoint is None
+        # Text gives other token counts, and an endpoint may ignore ignore_eos: counts are right, the load differs.
+        flags = _warnings_unless(own and self.load.token_ids, flags)
+        # others may use an endpoint too, and the start of a chat template is cached for all prompts
+        flags += _warnings_unless(own and self.load.api is None, prefix_cache_flags(asked, iteration, rows))
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags)
+
+
+def _warnings_unless(certain: bool, flags: Sequence[Flag]) -> list[Flag]:
+    return [flag if certain else flag.model_copy(update={"severity": "warning"}) for flag in flags]
+
+
+def _check_some_succeeded(rows: Sequence[SequenceRow], target: Target) -> None:
+    """Raise `MeasuringFailed` with the most frequent error if every request failed."""
+    if not rows:
+        raise MeasuringFailed("load_generator", "no request was sent in the time of a pass", "set a longer duration_s")
+    if not all(row.failed for row in rows):
+        return
+    said = [row.error or "" for row in rows]
+    often = max(set(said), key=said.count)
+    status = next((row.status for row in rows if row.error == often), None)
+    if status in (401, 403, 404):
+        check_answer(status, often, target)
+    cause = f"all {len(rows)} requests failed, {said.count(often)} of them with: {often}"
+    raise MeasuringFailed(
+        "all_requests_failed", cause, "try one request by hand; lower the load if the server refuses it"
+    )

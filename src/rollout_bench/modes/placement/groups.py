@@ -1,0 +1,160 @@
+"""Groups of ranks that communicate, separate from torch's default group, which vLLM uses.
+
+On cpu all data goes through gloo. On cuda, device tensors go through NCCL; barriers and token ids are on the host and
+go through gloo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.launch.failures import CRASH_FIX
+from rollout_bench.measure.launch.protocol import PEER_LOST
+from rollout_bench.modes.placement.shares import buckets
+
+LOCALHOST = "127.0.0.1"
+"""Address of all ranks."""
+
+
+class PeerLostError(MeasuringFailed):
+    """A collective failed because another rank is gone or has failed.
+
+    Args:
+        text: the words of torch's exception.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(PEER_LOST, f"another rank was lost: {text}", CRASH_FIX)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLostError(str(error)) from error
+
+
+class RankGroup:
+    """A group of ranks. Every member creates it, and calls its methods in the same order.
+
+    Args:
+        name: name of the group, unique in the launch.
+        ranks: its members.
+        rank: the rank of this process, a member.
+        folder: folder that all ranks share; the group's members find each other through a file in it.
+        device: device of the tensors: cpu or cuda.
+        timeout_s: time limit for missing members; the launch's own limit is shorter.
+    """
+
+    def __init__(
+        self, name: str, ranks: Sequence[int], rank: int, folder: Path, device: torch.device, timeout_s: float
+    ) -> None:
+        self.size = len(ranks)
+        self._place = list(ranks).index(rank)
+        self._device = device
+        store = dist.FileStore(str(folder / name), self.size)
+        timeout = timedelta(seconds=timeout_s)
+        with _together():
+            self._host: Any = _gloo(dist.PrefixStore("gloo", store), self._place, self.size, timeout)
+            self._data: Any = self._host
+            if device.type == "cuda":
+                options = dist.ProcessGroupNCCL.Options()
+                options._timeout = timeout
+                prefixed = dist.PrefixStore("nccl", store)
+                self._data = dist.ProcessGroupNCCL(prefixed, self._place, self.size, options)
+
+    def barrier(self) -> None:
+        """Wait until all members have arrived."""
+        with _together():
+            self._host.barrier().wait()
+
+    def gather(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Return the numbers of each member, in the order of members; numbers are below 2^31."""
+        own = torch.tensor(numbers, dtype=torch.int32)
+        length = torch.tensor([len(own)], dtype=torch.int32)
+        lengths = [torch.empty_like(length) for _ in range(self.size)]
+        with _together():
+            self._host.allgather([lengths], [length]).wait()
+            longest = max(int(one) for one in lengths)  # gloo requires equal shapes
+            padded = torch.zeros(longest, dtype=torch.int32)
+            padded[: len(own)] = own
+            found = [torch.empty_like(padded) for _ in range(self.size)]
+            self._host.allgather([found], [padded]).wait()
+        return [one[: int(count)].tolist() for one, count in zip(found, lengths, strict=True)]
+
+    def add_up(self, tensors: Sequence[torch.Tensor], most_bytes: int) -> None:
+        """Replace each tensor by the sum of all members' tensors, in buckets of `most_bytes`."""
+        for bucket in buckets(sizes(tensors), most_bytes):
+            flat = torch.cat([tensors[number].reshape(-1) for number in bucket])
+            with _together():
+                self._data.allreduce([flat]).wait()
+            place = 0
+            for number in bucket:
+                tensor = tensors[number]
+                tensor.copy_(flat[place : place + tensor.numel()].view_as(tensor))
+                place += tensor.numel()
+
+    def say(self, text: str | None) -> str:
+        """Return the first member's text; the other members pass None."""
+        content = torch.frombuffer(bytearray((text or "").encode() or b" "), dtype=torch.uint8)
+        length = torch.tensor([len(content)], dtype=torch.int64)
+        with _together():
+            self._broadcast(self._host, length)
+            content = content if self._place == 0 else torch.empty(int(length), dtype=torch.uint8)
+            self._broadcast(self._host, content)
+        return bytes(content.tolist()).decode()
+
+    def send(self, tensors: Sequence[torch.Tensor], most_bytes: int) -> None:
+        """Send tensors to all other members, in buckets; only the first member calls this."""
+        for bucket in buckets(sizes(tensors), most_bytes):
+            flat = torch.cat([tensors[number].detach().reshape(-1) for number in bucket])
+            with _together():
+                self._broadcast(self._data, flat.view(torch.uint8))
+
+    def receive(
+        self, parts: Sequence[tuple[str, torch.dtype, torch.Size]], most_bytes: int
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield tensors from the first member, with these names, data types and shapes, as the buckets arrive."""
+        each = sizes_of_parts(parts)
+        for bucket in buckets(each, most_bytes):
+            flat = torch.empty(sum(each[number][1] for number in bucket), dtype=torch.uint8, device=self._device)
+            with _together():
+                self._broadcast(self._data, flat)
+            place = 0
+            for number in bucket:
+                name, dtype, shape = parts[number]
+                size = each[number][1]
+                yield name, flat[place : place + size].view(dtype).view(shape)
+                place += size
+
+    def _broadcast(self, group: Any, tensor: torch.Tensor) -> None:
+        options = dist.BroadcastOptions()
+        options.rootRank = 0
+        group.broadcast([tensor], options).wait()
+
+
+def sizes(tensors: Sequence[torch.Tensor]) -> list[tuple[str, int]]:
+    """Return data type and bytes of each tensor."""
+    return [(str(tensor.dtype), tensor.numel() * tensor.element_size()) for tensor in tensors]
+
+
+def sizes_of_parts(parts: Sequence[tuple[str, torch.dtype, torch.Size]]) -> list[tuple[str, int]]:
+    """Return data type and bytes of each tensor from names, data types and shapes."""
+    return [(str(dtype), shape.numel() * dtype.itemsize) for _, dtype, shape in parts]
+
+
+def _gloo(store: dist.Store, place: int, size: int, timeout: timedelta) -> Any:
+    options: Any = dist.ProcessGroupGloo._Options()
+    create: Callable[..., Any] = dist.ProcessGroupGloo.create_device
+    options._devices = [create(hostname=LOCALHOST)]  # the host may not listen on the address of its name
+    options._timeout = timeout
+    return dist.ProcessGroupGloo(store, place, size, options)

@@ -1,0 +1,544 @@
+"""Mode placement in the process of a rank: its engine, its trainer, or both, and its part of each step.
+
+All ranks run the same program. A training rank receives the sequences of all engines and trains on its share. Waiting
+before a collective is not counted as an activity. Waiting inside a collective for a slower rank cannot be separated
+from the work, and counts as work.
+
+A colocated rank's engine takes the weights from the trainer in its own process, and may sleep until then. With separate
+ranks, the first training rank sends the weights to the workers of all engines, bucket by bucket. The workers load each
+bucket as it arrives.
+
+With tensor parallelism several ranks are one engine. Each rank has vLLM's whole front end and scheduler, gets the same
+requests and generates the same tokens in lockstep. Each rank reports its engine's results; they are compared,
+and the first are used.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout_bench.contracts.cycles import WeightProof, Weights
+from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, RankStep, Span
+from rollout_bench.contracts.record import ReplicaPass, SequenceRow
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, placed_engines
+from rollout_bench.measure.engine.passes import passes
+from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import (
+    Event,
+    IterationDone,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    ProofsTaken,
+    Ready,
+    Tell,
+    Wait,
+)
+from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.modes.placement.events import RankReady, StepOver
+from rollout_bench.modes.placement.shares import (
+    BUCKET_BYTES,
+    Trajectory,
+    in_order,
+    packed,
+    share,
+    unpacked,
+)
+from rollout_bench.modes.placement.together import placement_of, surroundings
+from rollout_bench.workloads.requests import Request
+
+if TYPE_CHECKING:
+    import torch
+
+    from rollout_bench.modes.placement.groups import RankGroup
+    from rollout_bench.modes.placement.trainer import Trainer
+
+Manifest = list[tuple[str, "torch.dtype", "torch.Size"]]
+"""Name, data type and shape of each transferred tensor."""
+
+TAKER = "rollout_bench.modes.placement.extension.WeightTaker"
+"""Worker extension of vLLM."""
+
+EXECUTOR = "rollout_bench.modes.placement.executor.SharedEngineExecutor"
+"""Executor with one worker in this process, as in the ranks of TRL."""
+
+SHORTEST_S = 1e-9
+"""Time of a step for an engine without sequences, in seconds."""
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do the rank's part of `job`: send each event, and wait for the order before each step."""
+    own, cores = surroundings(job.spec, job.replica, folder_of_ranks())
+    os.environ.update(own)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)  # before torch is imported and starts threads
+    started: list[Ready] = []
+
+    def tell_start(event: Event) -> None:
+        if isinstance(event, Ready):
+            started.append(event)
+        else:
+            tell(event)
+
+    rank = PlacedRank(job, tell_start)
+    tell(RankReady(ready=next(iter(started), None)))
+    for _ in passes(job.spec.measuring, tell):
+        rank.prepare()
+        wait()
+        over = rank.step()
+        tell(IterationEnds())
+        tell(over())
+    tell(ProofsTaken(proofs=rank.prove()))
+
+
+def folder_of_ranks() -> Path:
+    """Return the launch's temporary folder, in which the ranks find each other."""
+    return Path(os.environ["TMPDIR"])
+
+
+class Notes:
+    """The activities of a rank and their times.
+
+    Args:
+        device: each activity ends when this device has finished its computations.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.spans: list[Span] = []
+
+    @contextmanager
+    def doing(self, activity: Activity) -> Iterator[None]:
+        """Record the time inside the context as `activity`."""
+        began = time.monotonic()
+        yield
+        if self._device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        self.spans.append(Span(activity=activity, began_s=began, elapsed_s=time.monotonic() - began))
+
+
+class GeneratingRank:
+    """An engine or a shard of one, and the engine's share of each step's prompts.
+
+    Args:
+        job: the rank's job.
+        tell: sends events about the engine.
+    """
+
+    def __init__(self, job: Job, tell: Tell) -> None:
+        from rollout_bench.measure.engine.vllm import loaded, source_of
+
+        alone = job.model_copy(update={"replica": 0})  # the engine has all sequences of its ranks
+        self._launch = job.launch
+        self._spec = job.spec
+        self._engines = placed_engines(self._spec)
+        self._number = next(number for number, ranks in enumerate(self._engines) if job.replica in ranks)
+        self.shards = self._engines[self._number]
+        self._place = self.shards.index(job.replica)
+
+        assert self._spec.placement is not None, "a placement has its settings"
+        sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
+        self.engine = loaded(
+            job.model_copy(update={"replica": 0}),
+            tell,
+            distributed_executor_backend=EXECUTOR,
+            worker_extension_cls=TAKER,
+            **sleeps,
+        )
+        from rollout_bench.measure.engine.proofs import Proofs  # after the engine, whose import is timed
+
+        self._proofs = Proofs(self.engine, norms=False)
+        self._source = source_of(alone, self.engine.vocabulary)
+        self._index = 0
+        self._received: dict[str, str] = {}
+        self._asked: list[Request] = []
+
+    def prepare(self) -> None:
+        """Make the requests of the next step, and clear the prefix cache."""
+        asked = self._source.requests(self._launch, self._index)
+        prompts = list(dict.fromkeys(request.prompt for request in asked))
+        own = {prompts[place] for place in share(len(prompts), self._number, len(self._engines))}
+        self._asked = [request for request in asked if request.prompt in own]
+        self.reset()
+        self._before = self.engine.counters()
+
+    def own(self, sharing: bool) -> range:
+        """Return the indices of the engine's sequences that this rank passes on.
+
+        If the engine's ranks also train, each has a share; else the first rank has all.
+
+        Args:
+            sharing: whether the ranks train.
+        """
+        count = len(self._asked)
+        if sharing:
+            return share(count, self._place, len(self.shards))
+        return range(count if self._place == 0 else 0)
+
+    def generate(self, notes: Notes, others: RankGroup | None) -> list[Any]:
+        """Return vLLM's outputs for all requests of its engine.
+
+        Args:
+            notes: records the activities.
+            others: the ranks of the engine, if each knows only the prompts of its own share; None if all are known.
+        """
+        sent = self._sent()
+        if not sent:
+            return []
+        given = [request.prompt_token_ids for request in self._asked]
+        if others is not None:
+            mine = [self._asked[number] for number in self.own(sharing=True)]
+            with notes.doing("gather"):
+                gathered = others.gather(packed(Trajectory(r.prompt, r.sample, r.prompt_token_ids, []) for r in mine))
+                given = [one.prompt_token_ids for numbers in gathered for one in unpacked(numbers)]
+        prompts = [{"prompt_token_ids": token_ids} for token_ids in given[:: len(given) // len(sent)]]
+        sampling = self.engine.sampling_of([request.output_tokens for request in sent])
+        with notes.doing("generate"):
+            outputs: list[Any] = self.engine.llm.generate(prompts, sampling, use_tqdm=False)
+        return outputs
+
+    def _sent(self) -> list[Request]:
+        workload = self._spec.workload
+        return self._asked if workload.requests == "per_sequence" else self._asked[:: workload.samples_per_prompt]
+
+    def trajectories(self, outputs: Sequence[Any]) -> list[Trajectory]:
+        """Return the sequences in `outputs`."""
+        return [
+            Trajectory(request.prompt, request.sample + place, request.prompt_token_ids, list(completion.token_ids))
+            for request, output in zip(self._sent(), outputs, strict=True)
+            for place, completion in enumerate(output.outputs)
+        ]
+
+    def join(self, name: str, job: Job, ranks: Sequence[int]) -> None:
+        """Let the worker join the group of `ranks` that transfers weights."""
+        who = {"name": name, "ranks": list(ranks), "rank": job.replica, "folder": str(folder_of_ranks())}
+        self.engine.llm.collective_rpc("rollout_bench_join", kwargs={**who, "timeout_s": job.timeout_s})
+
+    def take(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
+        """Load new weights from this process."""
+        self._take("rollout_bench_take", weights=weights)
+
+    def receive(self, parts: Manifest, most_bytes: int) -> None:
+        """Load new weights from the joined group, in buckets of `most_bytes`."""
+        told = [(name, str(dtype).removeprefix("torch."), list(shape)) for name, dtype, shape in parts]
+        self._take("rollout_bench_receive", parts=told, most_bytes=most_bytes)
+
+    def _take(self, method: str, **kwargs: Any) -> None:
+        (self._received,) = self.engine.llm.collective_rpc(method, kwargs=kwargs)
+
+    def note(self, *, on: bool) -> None:
+        """Take checksums of weights while they are loaded, or stop it."""
+        self._proofs.note(on=on)
+
+    def proof(self, weights: Weights, trainers: Mapping[str, str]) -> WeightProof:
+        """Return the proof of the engine's weights; `trainers` has the checksum of each of the trainer's tensors."""
+        lost = [name for name, checksum in trainers.items() if self._received.get(name) != checksum]
+        found = {"lost": len(lost), "first_lost": next(iter(lost), None)}
+        return self._proofs.take(weights).model_copy(update=found)
+
+    def reset(self) -> None:
+        """Clear the prefix cache."""
+        self.engine.reset_prefix_cache()
+
+    def told(self, outputs: Sequence[Any], released: float, ended: float) -> IterationDone:
+        """Return the event for its engine's share of the step.
+
+        Args:
+            outputs: vLLM's outputs.
+            released: start time of the step, on the monotonic clock, in seconds.
+            ended: time at which the last token was back.
+        """
+        from rollout_bench.measure.engine.vllm import sequence_rows
+
+        index, workload = self._index, self._spec.workload
+        risen = self.engine.counters() - self._before
+        rows = [
+            row.model_copy(update={"digest": _digest(one.output_token_ids)})
+            for row, one in zip(
+                sequence_rows(list(outputs), self._sent(), index, released), self.trajectories(outputs), strict=True
+            )
+        ]
+        part = ReplicaPass(
+            start_offset_s=0.0,
+            elapsed_s=max(ended - released, SHORTEST_S),
+            requests=len(outputs),
+            sequences=len(rows),
+            prompt_tokens=sum(row.prompt_tokens for row in rows),
+            cached_prompt_tokens=_cached(rows, risen.get("vllm:prefix_cache_hits", 0)),
+            output_tokens=sum(row.output_tokens for row in rows),
+            prompts=len({row.prompt for row in rows}),
+            preemptions=risen.get("vllm:num_preemptions", 0),
+            peak_running=most_at_once(rows),
+        )
+        iteration = made_of(index, index < self._spec.measuring.warmup_iterations, [part])
+        flags = [
+            *token_flags(workload, self._asked, iteration, rows),
+            *prefix_cache_flags(self._asked, iteration, rows),
+            *preempted_flags(index, part.preemptions or 0),
+        ]
+        self._index += 1
+        return IterationDone(iteration=iteration, sequences=rows, flags=flags, began=released)
+
+
+def _cached(rows: Sequence[SequenceRow], counted: int) -> int:
+    """Return prompt tokens from the prefix cache: the sum over rows, or the engine's counter if a row lacks them."""
+    said = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
+    return sum(said) if len(said) == len(rows) else counted
+
+
+def _digest(token_ids: list[int]) -> str:
+    return hashlib.sha256(json.dumps(token_ids, separators=(",", ":")).encode()).hexdigest()[:8]
+
+
+class PlacedRank:
+    """One rank with its engine, its trainer, or both.
+
+    Args:
+        job: the rank's job.
+        tell: sends events about the start.
+
+    Raises:
+        MeasuringFailed: if the trainer's stand-in cannot load the checkpoint.
+    """
+
+    def __init__(self, job: Job, tell: Tell) -> None:
+        spec, placement = job.spec, placement_of(job.spec)
+        self._rank = job.replica
+        self._generator = None
+        if self._rank in placement.generating:
+            self._generator = GeneratingRank(job, tell)
+        else:
+            tell(PhaseBegins(phase="importing"))
+
+        import torch  # after the engine, whose import is timed
+
+        if self._generator is None:
+            tell(PhaseBegins(phase="initializing"))
+
+        from rollout_bench.modes.placement.groups import sizes_of_parts
+        from rollout_bench.modes.placement.sleep import EngineSleep
+
+        self._spec, self._placement = spec, placement
+        self._device = torch.device("cpu" if spec.platform == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
+        self._sleep = None
+        if self._generator is not None and placement.sleep is not None:
+            self._sleep = EngineSleep(self._generator.engine.llm, int(placement.sleep), self._device)
+            self._sleep.fall_asleep()  # makes room for the trainer, as in TRL
+        self._trainer = _trainer(job, self._device) if self._rank in placement.training else None
+        self._colocated = placement.generators is None
+        everyone = range(placement.devices)
+        self._everyone = self._group(job, "everyone", everyone)
+        self._trainers = self._group(job, "trainers", placement.training)
+        sender = placement.training[0]
+        updating = [] if self._colocated else [sender, *placement.generating]
+        self._updating = self._group(job, "updating", updating)
+        self._weights = None  # for the sender; an engine's worker joins in its own process
+        if self._generator is not None and updating:
+            self._generator.join("weights", job, updating)
+        elif updating:
+            self._weights = self._group(job, "weights", updating)
+        self._shards = None
+        if self._colocated and self._generator is not None and len(self._generator.shards) > 1:
+            shards = self._generator.shards
+            self._shards = self._group(job, f"shards-{shards[0]}", shards)
+        self._parts = self._manifest()
+        sizes = sizes_of_parts(self._parts)
+        self._bytes = sum(size for _, size in sizes)
+        self._pending: list[Trajectory] = []
+        self._renew(Notes(self._device))  # from now on engine and trainer have the same weights, even dummy weights
+        self._loaded = self._proof("first")
+        if self._generator is not None:
+            self._generator.note(on=False)
+
+    def _group(self, job: Job, name: str, ranks: Sequence[int]) -> RankGroup | None:
+        from rollout_bench.modes.placement.groups import RankGroup
+
+        if job.replica not in ranks:
+            return None
+        return RankGroup(name, ranks, job.replica, folder_of_ranks(), self._device, job.timeout_s)
+
+    def _manifest(self) -> Manifest:
+        """Return names, data types and shapes of the transferred weights."""
+        import torch
+
+        own = [] if self._trainer is None else self._trainer.weights()
+        said = [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own]
+        if self._updating is not None:
+            said = json.loads(self._updating.say(json.dumps(said) if self._trainer is not None else None))
+        return [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in said]
+
+    def prepare(self) -> None:
+        """Make what the next step needs; not timed."""
+        if self._generator is not None:
+            self._generator.prepare()
+        gc.collect()
+
+    def step(self) -> Callable[[], StepOver]:
+        """Do this rank's part of a step; return a function that makes its event, which takes time."""
+        notes, before = Notes(self._device), self._pending
+        everyone, generator = self._everyone, self._generator
+        assert everyone is not None, "every rank is in it"
+        everyone.barrier()
+        released = time.monotonic()
+        outputs = [] if generator is None else generator.generate(notes, self._shards)
+        ended = notes.spans[-1].began_s + notes.spans[-1].elapsed_s if notes.spans else released
+        asleep = self._fall_asleep(notes)
+        loss = self._train(before, notes) if self._placement.overlap else None
+        own: list[Trajectory] = []
+        numbers: list[int] = []
+        if generator is not None:
+            with notes.doing("gather"):
+                found = generator.trajectories(outputs)
+                own = [found[place] for place in generator.own(self._colocated)]
+                numbers = packed(own)
+        everyone.barrier()
+        with notes.doing("gather"):
+            gathered = everyone.gather(numbers)
+            if self._trainer is not None:
+                self._pending = in_order(one for each in gathered for one in unpacked(each))
+        if not self._placement.overlap:
+            before = self._pending
+            loss = self._train(before, notes)
+        taken = self._renew(notes)
+        trained = [] if self._placement.train_s is not None else self._share(before)
+        step = RankStep(
+            rank=self._rank,
+            spans=notes.spans,
+            sequences=len(own),
+            output_tokens=sum(len(one.output_token_ids) for one in own),
+            trained_sequences=len(trained),
+            trained_tokens=sum(one.tokens for one in trained),
+            loss=loss,
+            asleep=asleep,
+        )
+        return lambda: StepOver(
+            released=released,
+            step=step,
+            done=None if generator is None else generator.told(outputs, released, ended),
+            gathered_bytes=4 * len(numbers),
+            update_bytes=taken,
+        )
+
+    def _share(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Return the sequences that this rank trains on."""
+        if self._trainer is None:
+            return []
+        training = self._placement.training
+        return [trajectories[n] for n in share(len(trajectories), training.index(self._rank), len(training))]
+
+    def _train(self, trajectories: Sequence[Trajectory], notes: Notes) -> float | None:
+        """Train on this rank's share of the step's sequences; return the mean loss, or None without training."""
+        trainer, trainers = self._trainer, self._trainers
+        if trainer is None or trainers is None or not trajectories:  # before the first step there are none
+            return None
+        with notes.doing("train"):
+            loss = trainer.train(self._share(trajectories), sum(len(one.output_token_ids) for one in trajectories))
+        gradients = trainer.gradients()
+        if not gradients:
+            return loss
+        if trainers.size > 1:
+            trainers.barrier()
+            with notes.doing("reduce"):
+                trainers.add_up(gradients, BUCKET_BYTES)
+        with notes.doing("optimize"):
+            trainer.optimize()
+        return loss
+
+    def _fall_asleep(self, notes: Notes) -> AsleepMemory | None:
+        """Put this rank's engine to sleep if configured; return the free memory before and after."""
+        if self._sleep is None:
+            return None
+        awake = self._sleep.memory()
+        with notes.doing("sleep"):
+            self._sleep.fall_asleep()
+        asleep = self._sleep.memory()
+        if not asleep.total:
+            return None
+        return AsleepMemory(awake_free_bytes=awake.free, asleep_free_bytes=asleep.free, total_bytes=asleep.total)
+
+    def _renew(self, notes: Notes) -> int:
+        """Wake the engine, update its weights and clear its prefix cache, as in mode cycle.
+
+        Returns:
+            Number of bytes that this rank's engine received.
+        """
+        if self._sleep is not None:
+            with notes.doing("wake"):
+                self._sleep.wake_weights()
+        taken = self._update(notes)
+        if self._generator is not None:
+            with notes.doing("reset"):
+                self._generator.reset()
+        if self._sleep is not None:
+            with notes.doing("wake"):
+                self._sleep.wake_kv_cache()
+        return taken
+
+    def _update(self, notes: Notes) -> int:
+        """Transfer the trainer's weights to the engines; return the bytes that this rank's engine received."""
+        generator, trainer, group = self._generator, self._trainer, self._updating
+        if group is None and not self._colocated:
+            return 0
+        if group is not None:
+            group.barrier()
+        with notes.doing("update"):
+            if generator is None:
+                assert self._weights is not None
+                assert trainer is not None
+                self._weights.send([tensor for _, tensor in trainer.weights()], BUCKET_BYTES)
+            elif group is not None:
+                generator.receive(self._parts, BUCKET_BYTES)
+            else:
+                assert trainer is not None
+                generator.take(iter(trainer.weights()))
+        return 0 if generator is None else self._bytes
+
+    def prove(self) -> list[WeightProof]:
+        """Return the proofs of this rank's engine: as loaded, and after one more update, which is not timed."""
+        if self._generator is not None:
+            self._generator.note(on=True)
+        if self._sleep is not None:
+            self._sleep.fall_asleep()
+        self._renew(Notes(self._device))
+        return [*self._loaded, *self._proof("second")]
+
+    def _proof(self, weights: Weights) -> list[WeightProof]:
+        """Return the proof of this rank's engine, if it has one, compared with the first trainer's current weights.
+
+        Shards of one engine get their weights from different trainers, so this also finds trainers that drift apart.
+        """
+        group = self._trainers if self._colocated else self._updating
+        if group is None:
+            return []
+        from rollout_bench.measure.probes.weight_proofs import proof_of
+
+        first = self._trainer if self._rank == self._placement.training[0] else None
+        own = {} if first is None else {name: proof_of(tensor).checksum for name, tensor in first.weights()}
+        checksums = json.loads(group.say(None if first is None else json.dumps(own)))
+        return [] if self._generator is None else [self._generator.proof(weights, checksums)]
+
+
+def _trainer(job: Job, device: torch.device) -> Trainer:
+    from rollout_bench.modes.placement.trainer import PolicyTrainer, TimedTrainer, checkpoint_weights, model_of
+
+    spec, placement = job.spec, placement_of(job.spec)
+    args, folder = spec.engine.args, job.model
+    has_weights = args.get("load_format") not in NO_WEIGHTS_NEEDED
+    if placement.train_s is not None and has_weights:
+        return TimedTrainer(checkpoint_weights(folder, device), placement.train_s / len(placement.training))
+    code = bool(args.get("trust_remote_code"))
+    model = model_of(folder, has_weights=has_weights, trust_remote_code=code, device=device)
+    trainer = PolicyTrainer(model, spec.workload.samples_per_prompt)
+    if placement.train_s is None:
+        return trainer
+    return TimedTrainer(trainer.weights(), placement.train_s / len(placement.training))

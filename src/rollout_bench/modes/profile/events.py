@@ -1,0 +1,18 @@
+"""Events of a profile launch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rollout_bench.contracts.inside import Step, TraceFile
+from rollout_bench.measure.launch.protocol import Event
+
+
+class StepsDone(Event):
+    """A window of engine steps is over, with or without the profiler."""
+
+    event: Literal["steps"] = "steps"
+    steps: list[Step]
+    traces: list[TraceFile] = Field([], description="Traces that the profiler wrote of these steps.")

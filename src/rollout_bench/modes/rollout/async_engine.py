@@ -1,0 +1,199 @@
+"""The engine of a rollout's replica: receives the router's sequences and returns the results."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rollout_bench.contracts.record import Drafting
+from rollout_bench.measure.engine.vllm import (
+    arguments,
+    drafting_of,
+    drafts,
+    facts_of,
+    imported,
+    sampling,
+    tell_ready,
+    vocabulary_of,
+)
+from rollout_bench.measure.launch.protocol import Job, Tell
+from rollout_bench.measure.probes.census import world_size
+from rollout_bench.modes.rollout.exchange import Generate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of a sequence. Times are on the monotonic clock, in seconds; None if unknown.
+
+    Attributes:
+        token_ids: the generated tokens.
+        logprobs: log probability of each token, None if not finite; None if none were requested.
+        finish_reason: reason for the end.
+        prompt_tokens: tokens of the prompt, counted by the engine.
+        cached_prompt_tokens: prompt tokens from the prefix cache.
+        queued, scheduled, first_token, last_token: times, as in a row of the side file.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float | None] | None
+    finish_reason: str | None
+    prompt_tokens: int
+    cached_prompt_tokens: int | None
+    queued: float | None = None
+    scheduled: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+
+
+def finite(said: Iterable[float | None]) -> list[float | None]:
+    """Return log probabilities with None for NaN and infinity, which JSON cannot represent."""
+    return [None if one is None or not math.isfinite(one) else one for one in said]
+
+
+def outcome_of(output: Any) -> Outcome:
+    """Return the result of a request for one sequence, from vLLM's RequestOutput."""
+    (completion,) = output.outputs
+    token_ids = list(completion.token_ids)
+    said = completion.logprobs
+    moments = {
+        name: getattr(output.metrics, f"{name}_ts", 0.0) or None
+        for name in ("queued", "scheduled", "first_token", "last_token")
+    }
+    return Outcome(
+        token_ids,
+        None if said is None else finite(at[token].logprob for token, at in zip(token_ids, said, strict=False)),
+        completion.finish_reason,
+        len(output.prompt_token_ids or ()),
+        output.num_cached_tokens,
+        **moments,
+    )
+
+
+class EngineLooks:
+    """Statistics of an engine after each of its steps: a stat logger for vLLM.
+
+    It does not inherit from vLLM's base class, which cannot be imported before the engine's start is timed.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Reset all statistics."""
+        self.preemptions = self.peak_running = 0
+        self.kv_cache_peak = 0.0
+        self.drafting: Drafting | None = None
+        """Counts of speculative decoding; None if nothing was drafted."""
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        """Add vLLM's statistics of one step."""
+        if iteration_stats is not None:
+            self.preemptions += iteration_stats.num_preempted_reqs
+        if scheduler_stats is None:
+            return
+        self.peak_running = max(self.peak_running, scheduler_stats.num_running_reqs)
+        self.kv_cache_peak = max(self.kv_cache_peak, scheduler_stats.kv_cache_usage)
+        drafted = _drafted(scheduler_stats)
+        if drafted is not None:
+            self.drafting = drafted if self.drafting is None else Drafting.together([self.drafting, drafted])
+
+    def log_engine_initialized(self) -> None:
+        """Do nothing."""
+
+    def log(self) -> None:
+        """Do nothing."""
+
+    def record_sleep_state(self, *_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+
+def _drafted(scheduler_stats: Any) -> Drafting | None:
+    """Return the draft counts of one step; None if it verified no drafts."""
+    stats = scheduler_stats.spec_decoding_stats
+    if stats is None:
+        return None
+    return Drafting(
+        drafts=stats.num_drafts,
+        draft_tokens=stats.num_draft_tokens,
+        accepted_tokens=stats.num_accepted_tokens,
+        accepted_by_position=list(stats.num_accepted_tokens_per_pos),
+    )
+
+
+class AsyncEntry:
+    """An AsyncLLM engine that gets one request for each sequence, as it arrives.
+
+    Args:
+        job: the job.
+        engine: the engine.
+        looks: collects the engine's statistics.
+    """
+
+    def __init__(self, job: Job, engine: Any, looks: EngineLooks) -> None:
+        self.looks = looks
+        self._engine = engine
+        self._workload = job.spec.workload
+        self._drafts = drafts(job.spec)
+        self._pass = 0
+
+    async def generate(self, word: Generate) -> Outcome:
+        """Generate a sequence and return its result."""
+        from vllm.sampling_params import RequestOutputKind
+
+        config = self._engine.vllm_config.model_config
+        kind = RequestOutputKind.FINAL_ONLY
+        parameters = sampling(self._workload, config, word.output_tokens, 1, output_kind=kind)
+        final: Any = None
+        prompt = {"prompt_token_ids": word.prompt_token_ids}
+        async for output in self._engine.generate(prompt, parameters, self._name(word.id)):
+            final = output
+        return outcome_of(final)
+
+    def drafting(self) -> Drafting | None:
+        """Return the draft counts since the start of the step; None without speculative decoding."""
+        return (self.looks.drafting or drafting_of({})) if self._drafts else None
+
+    async def reset(self) -> None:
+        """Clear the prefix cache before a step.
+
+        Raises:
+            RuntimeError: if blocks are still in use.
+        """
+        self._pass += 1
+        for _ in range(20):  # the blocks of the last request are freed shortly after its output
+            if await self._engine.reset_prefix_cache() is not False:
+                return
+            await asyncio.sleep(0.05)
+        raise RuntimeError("the prefix cache cannot be reset: blocks are still in use after all requests ended")
+
+    def _name(self, number: int) -> str:
+        return f"{self._pass}-{number}"
+
+
+async def open_async(job: Job, tell: Tell) -> AsyncEntry:
+    """Load an AsyncLLM engine, report it as ready, and return its entry."""
+    start = imported(tell)
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    looks = EngineLooks()
+    # the context sets the number of tokens in a step: a server's value, as in verl
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(model=job.model, **arguments(job.spec)),
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        stat_loggers=[lambda config, index: looks],
+    )
+    init_s = time.perf_counter() - start.began
+    config = engine.vllm_config
+    told = facts_of(job.spec, await engine.collective_rpc("rollout_bench_census"), config)
+    # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
+    gc.collect()
+    gc.freeze()
+    tell_ready(job, tell, start, init_s, told, world_size(config), vocabulary_of(config))
+    return AsyncEntry(job, engine, looks)

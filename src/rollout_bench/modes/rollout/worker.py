@@ -1,0 +1,192 @@
+"""Rollout mode in the engine process: generates the router's sequences and reports the results."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rollout_bench.contracts.record import Flag, ReplicaPass, SequenceRow
+from rollout_bench.contracts.spec import WorkloadSpec
+from rollout_bench.measure.engine.passes import passes
+from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
+from rollout_bench.measure.launch.protocol import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    Tell,
+    Wait,
+)
+from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.modes.rollout.async_engine import AsyncEntry, Outcome, open_async
+from rollout_bench.modes.rollout.exchange import Ended, Generate, Over, heard, written
+from rollout_bench.workloads.requests import Request
+
+LINE_BYTES = 1 << 27
+"""Longest line from a router, in bytes: a prompt of ten million tokens."""
+
+_KEPT: list[AsyncEntry] = []
+"""Engines of this process, kept because ending one takes seconds; the supervisor ends the process."""
+
+SHORTEST_S = 1e-9
+"""Time of a step for a replica without sequences, in seconds."""
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: send each event, and wait for the order before each iteration."""
+    asyncio.run(_measure(job, tell, wait))
+
+
+async def _measure(job: Job, tell: Tell, wait: Wait) -> None:
+    assert job.line is not None, "a rollout has a router"
+    spec = job.spec
+    os.set_inheritable(job.line, False)
+    line = await asyncio.open_connection(sock=socket.socket(fileno=job.line), limit=LINE_BYTES)
+    entry = await open_async(job, tell)
+    _KEPT.append(entry)
+    for index, warmup in passes(spec.measuring, tell):
+        await entry.reset()
+        gc.collect()
+        wait()  # blocks the event loop, which is idle
+        entry.looks.begin()
+        share = await _share_of_step(entry, *line)
+        tell(IterationEnds())
+        tell(told(share, entry, spec.workload, index, warmup))
+
+
+@dataclass
+class Share:
+    """A replica's share of a step.
+
+    Attributes:
+        words: its sequences, by number.
+        outcomes: result of each sequence.
+        back: time at which each was back, on the monotonic clock, in seconds.
+        over: the router's message at the end.
+    """
+
+    words: dict[int, Generate] = field(default_factory=dict)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    back: dict[int, float] = field(default_factory=dict)
+    over: Over = field(default_factory=lambda: Over(began=0.0))
+
+
+async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Share:
+    """Generate the router's sequences until the step is over."""
+    share = Share()
+
+    async def generate(word: Generate) -> None:
+        outcome = share.outcomes[word.id] = await entry.generate(word)
+        share.back[word.id] = time.monotonic()
+        ended = Ended(
+            id=word.id,
+            token_ids=outcome.token_ids,
+            logprobs=outcome.logprobs,
+            finish_reason=outcome.finish_reason,
+        )
+        writer.write(written(ended))
+
+    async def read(tasks: asyncio.TaskGroup) -> None:
+        while line := await reader.readline():
+            word = heard(line)
+            if isinstance(word, Generate):
+                share.words[word.id] = word
+                tasks.create_task(generate(word))
+            elif isinstance(word, Over):
+                share.over = word
+                return
+        raise ConnectionError("the router is gone")
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            await read(tasks)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # the first, which cancelled the others
+    return share
+
+
+def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
+    """Return the event for a replica's share of a step."""
+    began, looks = share.over.began, entry.looks
+    rows = {number: row_of(word, share.outcomes[number], index, began) for number, word in sorted(share.words.items())}
+    ended = max(share.back.values(), default=began)
+    cached = [row.cached_prompt_tokens for row in rows.values() if row.cached_prompt_tokens is not None]
+    part = ReplicaPass(
+        start_offset_s=0.0,
+        elapsed_s=max(ended - began, SHORTEST_S),
+        requests=len(rows),
+        sequences=len(rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows.values()),
+        cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else None,
+        output_tokens=sum(row.output_tokens for row in rows.values()),
+        prompts=len({row.prompt for row in rows.values()}),
+        preemptions=looks.preemptions,
+        peak_running=looks.peak_running,
+        kv_cache_peak=round(looks.kv_cache_peak, 6),
+    )
+    iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
+    asked = [request_of(word) for _, word in sorted(share.words.items())]
+    every = iteration.model_copy(
+        update={"cached_prompt_tokens": sum(r.cached_prompt_tokens or 0 for r in rows.values())}
+    )
+    flags = [
+        *token_flags(workload, asked, iteration, list(rows.values())),
+        *prefix_cache_flags(asked, every, rows.values()),
+        *preempted_flags(index, looks.preemptions),
+        *logprob_flags(index, [share.outcomes[number] for number in rows]),
+    ]
+    return IterationDone(
+        iteration=iteration,
+        sequences=list(rows.values()),
+        flags=flags,
+        began=began,
+    )
+
+
+def request_of(word: Generate) -> Request:
+    """Return the request of a message."""
+    return Request(word.prompt, word.sample, word.prompt_token_ids, word.output_tokens)
+
+
+def row_of(word: Generate, outcome: Outcome, index: int, began: float) -> SequenceRow:
+    """Return the row of a sequence, with times in seconds after the start of the step."""
+
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else round(moment - began, 6)
+
+    return SequenceRow(
+        iteration=index,
+        prompt=word.prompt,
+        sample=word.sample,
+        prompt_tokens=outcome.prompt_tokens,
+        cached_prompt_tokens=outcome.cached_prompt_tokens,
+        output_tokens=len(outcome.token_ids),
+        finish_reason=outcome.finish_reason,
+        queued_s=since(outcome.queued),
+        scheduled_s=since(outcome.scheduled),
+        first_token_s=since(outcome.first_token),
+        last_token_s=since(outcome.last_token),
+        sent_s=since(word.sent),
+        digest=hashlib.sha256(json.dumps(outcome.token_ids, separators=(",", ":")).encode()).hexdigest()[:8],
+    )
+
+
+def logprob_flags(index: int, outcomes: Sequence[Outcome]) -> list[Flag]:
+    """Return a flag if log probabilities are missing or not finite."""
+    without = sum(
+        len(outcome.logprobs or ()) != len(outcome.token_ids) or None in (outcome.logprobs or ())
+        for outcome in outcomes
+    )
+    if not without:
+        return []
+    sentence = (
+        f"Iteration {index}: {without} of {len(outcomes)} sequences came without all their log probabilities, or with "
+        "some that are no numbers."
+    )
+    return [Flag(code="logprobs_missing", severity="invalid", sentence=sentence)]

@@ -1,0 +1,176 @@
+"""Turns the notes of a start into its phases, which do not overlap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.starts import CacheState, PhaseName, StartCourse, StartPhase
+from rollout_bench.modes.startup.notes import StartNote
+
+
+class StartSpan(Strict):
+    """A span of time on the monotonic clock, in seconds; other spans may lie inside it."""
+
+    name: PhaseName
+    began: float
+    ended: float
+
+
+OVER: tuple[PhaseName, ...] = (
+    "cached_graphs",
+    "dynamo",
+    "inductor",
+    "graph_capture",
+    "weights",
+    "model_build",
+    "platform",
+    "kv_cache",
+    "memory_profiling",
+    "first_token",
+    "worker_start",
+    "config",
+    "engine_ready",
+    "import",
+    "process",
+)
+"""Overlapping time belongs to the first of these phases, so inner phases come before outer ones."""
+
+
+def shared_out(spans: Iterable[StartSpan], began: float, ended: float) -> tuple[list[StartPhase], float]:
+    """Return the phases between two times, by start time, and the seconds that belong to no phase."""
+    inside = [(max(span.began, began), min(span.ended, ended), OVER.index(span.name)) for span in spans]
+    inside = [each for each in inside if each[1] > each[0]]
+    edges = sorted({began, ended, *(edge for first, last, _ in inside for edge in (first, last))})
+    own: dict[int, list[tuple[float, float]]] = {}
+    rest_s = 0.0
+    for first, last in pairwise(edges):
+        ranks = [rank for left, right, rank in inside if left <= first and last <= right]
+        if ranks:
+            own.setdefault(min(ranks), []).append((first, last))
+        else:
+            rest_s += last - first
+    phases = [
+        StartPhase(
+            name=OVER[rank],
+            began_s=pieces[0][0] - began,
+            ended_s=pieces[-1][1] - began,
+            elapsed_s=sum(last - first for first, last in pieces),
+        )
+        for rank, pieces in own.items()
+    ]
+    return sorted(phases, key=lambda phase: phase.began_s), rest_s
+
+
+SECONDS = re.compile(r"(?:took|takes) ([0-9.]+) ?s\b")
+
+
+def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: float) -> list[StartSpan]:
+    """Return the spans that vLLM's notes describe.
+
+    Args:
+        notes: notes of all processes, by time.
+        config_ended: time at which the front end had its configuration.
+        constructed: time at which the front end had its engine.
+    """
+    notes = [note for note in notes if config_ended <= note.at <= constructed]
+    first, last = _finder(notes, reverse=False), _finder(notes, reverse=True)
+    spans: list[StartSpan] = []
+
+    def add(name: PhaseName, began: float | None, ended: float | None) -> None:
+        if began is not None and ended is not None and ended > began:
+            spans.append(StartSpan(name=name, began=began, ended=ended))
+
+    loads = first(r"Starting to load model")
+    if loads is None:  # vLLM 0.23's runner for GPUs only logs the end of loading, with its seconds
+        loads = next((n.at - (_seconds(n) or 0.0) for n in notes if "Model loading took" in n.text), None)
+    add("worker_start", config_ended, loads)
+    if loads is None:
+        return spans
+    built = first(r"Initializing model took|Loading weights on", loads)
+    add("model_build", loads, built)
+    weights = last(r"Initializing model took|Loading weights on") or loads
+    profiles = first(r"Warming up model for the compilation", loads)
+    read = last(r"Loading weights took|Loading weights on") or weights
+    # The CPU runner does not log the end of loading. For an engine without compilation, the next line is the layout
+    # of the KV cache, immediately afterwards.
+    loaded = last(r"Model loading took") or profiles or first(r"KV cache layout", read)
+    # Starts at the first of two successive lines: on a busy machine the process may wait between them.
+    add("weights", loads if built is None else built, loaded or read)
+    profiling = profiles or loaded or read
+    profiled = last(r"Warming up done|for KV cache on node|Available KV cache memory|Memory profiling takes")
+    add("memory_profiling", profiling, profiled)
+    initialised = last(r"init engine \(")
+    captured = last(r"Graph capturing finished")
+    sized = first(r"KV cache size", profiled or loads)
+    captures = None if sized is None else first(r"Capturing a cudagraph on", sized)
+    if captured is not None:
+        captures = captures or captured - (_seconds(next(n for n in notes if n.at == captured)) or 0.0)
+        add("graph_capture", captures, captured)
+    add("kv_cache", profiled, captures or initialised)
+    add("engine_ready", captured or initialised, constructed)
+    spans += _compiled(notes)
+    return spans
+
+
+COMPILING: Mapping[str, PhaseName] = {
+    "Directly load": "cached_graphs",
+    "Dynamo bytecode transform time": "dynamo",
+    "Compiling a graph for": "inductor",
+}
+"""Text of a log line with seconds -> phase of these seconds."""
+
+
+def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
+    """Return the spans of compiling and of loading compiled graphs, for all processes.
+
+    On a CPU vLLM only logs the start of compilation and the saving of the graphs, so Inductor's time includes Dynamo's.
+    """
+    spans: list[StartSpan] = []
+    for own in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
+        find, whole = _finder(own, reverse=False), None
+        for before, note in pairwise(own):
+            if "Compiling model again" in note.text:  # the loaded artifact was unusable
+                spans.append(StartSpan(name="cached_graphs", began=before.at, ended=note.at))
+            name = next((kind for line, kind in COMPILING.items() if line in note.text), None)
+            seconds = _seconds(note)
+            if name is not None and seconds is not None:
+                spans.append(StartSpan(name=name, began=note.at - seconds, ended=note.at))
+            elif "torch.compile" in note.text and seconds is not None:
+                whole = StartSpan(name="cached_graphs", began=note.at - seconds, ended=note.at)
+        if whole and find("Directly load AOT") and find("bytecode transform|the compiled graph") is None:
+            spans.append(whole)  # no other line has the seconds of loading an artifact
+        began, saved = find("Start compiling function"), find("saved AOT compiled function")
+        if began is not None and saved is not None and find("Dynamo bytecode transform time") is None:
+            spans.append(StartSpan(name="inductor", began=began, ended=saved))
+    return spans
+
+
+def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
+    """Return a flag if caches should be warm but the start compiled without reading a graph from them."""
+    compiled_s = course.own_s("inductor")
+    if wanted == "cold" or compiled_s is None or course.own_s("cached_graphs") is not None:
+        return []
+    sentence = (
+        f"caches: warm was asked for, and the engine compiled all the same: Inductor took {compiled_s:.1f} s, and no "
+        f"compiled graph was read from the caches, which had {course.cache_files or 0} files."
+    )
+    return [Flag(code="caches_not_as_asked", severity="invalid", sentence=sentence)]
+
+
+def _finder(notes: Sequence[StartNote], *, reverse: bool) -> Callable[..., float | None]:
+    """Return a function that finds the time of the first (or last) note with a pattern, from a given time on."""
+
+    def find(pattern: str, since: float = 0.0) -> float | None:
+        ordered = reversed(notes) if reverse else notes
+        return next((note.at for note in ordered if note.at >= since and re.search(pattern, note.text)), None)
+
+    return find
+
+
+def _seconds(note: StartNote) -> float | None:
+    found = SECONDS.search(note.text) or re.search(r"(?:time:|finished in|GiB and) ([0-9.]+) s", note.text)
+    return None if found is None else float(found[1])

@@ -1,0 +1,159 @@
+"""Mode startup in the engine process: starts an engine, generates one token, and reports the times."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.record import Iteration
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.engine.vllm import (
+    EngineStart,
+    LoadedEngine,
+    arguments,
+    sequence_rows,
+    source_of,
+    tell_ready,
+)
+from rollout_bench.measure.launch.flags import token_flags
+from rollout_bench.measure.launch.preflight import VARIABLES
+from rollout_bench.measure.launch.protocol import (
+    IterationDone,
+    IterationEnds,
+    Job,
+    PhaseBegins,
+    Tell,
+    Wait,
+)
+from rollout_bench.modes.startup.events import StartSeen
+from rollout_bench.modes.startup.notes import (
+    NOTES,
+    logging_configuration,
+    noting_configuration,
+    read_notes,
+)
+from rollout_bench.modes.startup.phases import StartSpan, noted_spans
+
+
+def measure(job: Job, tell: Tell, wait: Wait) -> None:
+    """Do `job`: send each event. The start is the pass: it begins with the order, before any import.
+
+    A warm launcher has already imported everything when the order arrives.
+    """
+    spec = job.spec
+    assert spec.startup is not None, "specs of this mode have it"
+    scratch = Path(tempfile.gettempdir())
+    cache_files = _prepare(spec, scratch)
+    own = (NOTES, "VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.startup.caches == "cold" else ()))
+    waits = spec.startup.launchers == "warm"
+    if not waits:
+        wait()
+    start, began, spans = _imported(tell, own)
+    word: float | None = None
+    if waits:
+        wait()
+        word = began = time.monotonic()
+        start = replace(start, import_s=0.0)
+    engine, constructed, config_span = _constructed(job, began)
+    (asked,) = source_of(job, engine.vocabulary).requests(job.launch, 0)[:1]
+    how = engine.sampling_of([asked.output_tokens], single=True)
+    sent = time.monotonic()
+    outputs: list[Any] = engine.llm.generate([{"prompt_token_ids": asked.prompt_token_ids}], how, use_tqdm=False)
+    token = time.monotonic()
+    tell(IterationEnds())
+    (row,) = sequence_rows(outputs, [asked], 0, sent)
+    told, init_s = engine.facts(), constructed - began
+    tell_ready(job, tell, start, init_s, told, engine.world_size, engine.vocabulary)
+    # The time between engine and request is our preparation of the request, not a part of the start.
+    last = StartSpan(name="first_token", began=constructed, ended=constructed + token - sent)
+    noted = noted_spans(read_notes(scratch / "start-notes"), config_span.ended, constructed)
+    spans += [config_span, *noted, last]
+    tell(
+        StartSeen(
+            spans=[(span.name, span.began, span.ended) for span in spans],
+            imports=spans[0].began,
+            began=word,
+            token=last.ended,
+            cache_files=cache_files,
+        )
+    )
+    iteration = Iteration(
+        index=0,
+        warmup=False,
+        elapsed_s=token - sent,
+        requests=1,
+        sequences=1,
+        prompt_tokens=row.prompt_tokens,
+        cached_prompt_tokens=row.cached_prompt_tokens,
+        output_tokens=row.output_tokens,
+    )
+    flags = token_flags(spec.workload, [asked], iteration, [row])
+    tell(IterationDone(iteration=iteration, sequences=[row], flags=flags, began=sent))
+
+
+def _prepare(spec: Spec, scratch: Path) -> int:
+    """Set the variables that vLLM reads at import: the file for notes, and empty caches for cold starts.
+
+    Returns:
+        Number of files in the compile caches.
+    """
+    assert spec.startup is not None, "specs of this mode have it"
+    configuration = scratch / "start-logging.json"
+    configuration.write_text(logging_configuration())
+    os.environ |= {
+        NOTES: str(scratch / "start-notes"),
+        "VLLM_LOGGING_CONFIG_PATH": str(configuration),
+        "VLLM_LOGGING_LEVEL": "DEBUG",
+    }
+    if spec.startup.caches == "cold":
+        for variable, part in VARIABLES.items():
+            os.environ[variable] = str(scratch / "cold" / part)
+    folders = {os.environ[variable] for variable in VARIABLES if variable in os.environ}
+    return sum(len(files) for folder in folders for _, _, files in os.walk(folder))
+
+
+def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, list[StartSpan]]:
+    """Import vLLM and detect the platform; return the start, the time when construction begins, and the spans.
+
+    Args:
+        tell: sends an event.
+        own: variables with paths of this launch, to be left out of the environment.
+    """
+    variables = {name: value for name, value in os.environ.items() if name not in own}
+    tell(PhaseBegins(phase="importing"))
+    imports = time.monotonic()
+    import vllm  # noqa: F401 (timed on its own)
+
+    asks = time.monotonic()
+    from vllm.platforms import current_platform
+
+    _ = current_platform.device_type
+    answered = time.monotonic()
+    from vllm import LLM  # noqa: F401 (imported lazily by vllm)
+
+    began = time.monotonic()
+    tell(PhaseBegins(phase="initializing"))
+    spans = [
+        StartSpan(name="import", began=imports, ended=began),
+        StartSpan(name="platform", began=asks, ended=answered),
+    ]
+    return EngineStart(variables, began - imports, time.perf_counter()), began, spans
+
+
+def _constructed(job: Job, began: float) -> tuple[LoadedEngine, float, StartSpan]:
+    """Return the engine, the time of its completion, and the span from `began` to the finished configuration."""
+    from vllm import LLM
+
+    assert job.spec.startup is not None, "specs of this mode have it"
+    loads = job.spec.startup.load_formats
+    given = arguments(job.spec) | ({} if loads == "auto" else {"load_format": loads})
+    made: list[float] = []
+    with noting_configuration(made.append):
+        engine = LoadedEngine(job.spec, LLM(model=job.model, **given))
+    constructed = time.monotonic()
+    return engine, constructed, StartSpan(name="config", began=began, ended=made[0] if made else began)
