@@ -56,7 +56,7 @@ def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str
     assert {row.finish_reason for row in complete} == {"length"}
     assert sum(it.requests for it in passes) == 16 * len(passes)
     assert all(it.failed == 0 and it.output_tokens == 256 and it.prompt_tokens == 16 * 130 for it in passes)
-    assert {flag.code for flag in own_flags(record)} <= {"cut_at_end", "prompts_reused"}
+    assert {flag.code for flag in own_flags(record)} <= {"cut_at_end"}
 
 
 def test_a_timed_load_counts_its_tokens_up_to_its_end(

@@ -193,6 +193,7 @@ STARTUP = Mode(
     page="vllm-developers.md",
     example="configs/startup.yaml",
     collector=f"{_MODES}.startup.record:StartCollecting",
+    hooks=f"{_MODES}.startup.caches:HOOKS",
 )
 PROFILE = Mode(
     name="profile",
@@ -233,6 +234,7 @@ MESSAGES = Mode(
     page="vllm-developers.md",
     example="configs/messages.yaml",
     collector=f"{_MODES}.messages.record:MessagesCollecting",
+    hooks=f"{_MODES}.messages.record:HOOKS",
 )
 DRIFT = Mode(
     name="drift",
@@ -253,6 +255,7 @@ DRIFT = Mode(
     page="drift.md",
     example="configs/drift.yaml",
     collector=f"{_MODES}.drift.record:DriftCollecting",
+    hooks=f"{_MODES}.drift.reference:HOOKS",
 )
 
 MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, MESSAGES, DRIFT)}

@@ -11,15 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from stub_server import running_stub
-from synthetic_online import make_online_spec
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import ClientUse, SequenceRow
-from rollout_bench.measure.launch.flags import cut_flags, reuse_flags
 from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.paced import prepare
 from rollout_bench.measure.server.served import iteration_of, rows_of
 from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
+from rollout_bench.modes.online.record import cut_flags
 from rollout_bench.workloads.requests import Request, sent_of
 
 PROMPT = [100, 200, 300, 400]
@@ -175,18 +174,3 @@ def test_many_cut_requests_are_flagged_and_all_cut_is_invalid():
     assert cut_flags([found[0]] * 40 + [found[1]]) == []
     (flag,) = cut_flags(found[1:3])
     assert flag.severity == "invalid"
-
-
-def test_repeated_prompts_are_flagged_where_a_prefix_cache_works():
-    spec = make_online_spec(points=[LoadPoint(concurrency=2, duration_s=1.0)])
-    drawn = spec.workload.prompts * spec.workload.samples_per_prompt
-    found, _ = rows()
-    from synthetic_records import make_record
-
-    engine = make_record(spec, 0).engine
-    assert reuse_flags(spec, [found[0]] * 2 * drawn, engine) == []  # further ones were drawn
-    again = found[0].model_copy(update={"sample": spec.workload.samples_per_prompt})
-    (flag,) = reuse_flags(spec, [*[found[0]] * drawn, again], engine)
-    assert f"{drawn + 1} requests of {drawn}" in flag.sentence
-    without = engine.model_copy(update={"resolved": {"enable_prefix_caching": False}})
-    assert reuse_flags(spec, [*[found[0]] * drawn, again], without) == []

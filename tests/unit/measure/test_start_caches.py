@@ -10,13 +10,8 @@ from synthetic_starts import start_spec
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.launch import preflight
-from rollout_bench.measure.launch.preflight import (
-    FILLED,
-    check_before_start,
-    engine_environment,
-    is_filled,
-    warm_folder,
-)
+from rollout_bench.measure.launch.preflight import check_before_start, engine_environment
+from rollout_bench.modes.startup.caches import FILLED, is_filled, obstacle, warm_folder
 
 
 def test_warm_caches_are_shared_by_all_starts_that_compile_alike(
@@ -61,12 +56,11 @@ def test_caches_that_were_deleted_are_filled_again(tmp_path: Path) -> None:
 
 def test_warm_caches_that_can_lie_nowhere_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_writable", lambda folder: False)
-    warm, cold = (with_installed(start_spec(state)) for state in ("warm", "cold"))
-    cause = check_before_start(warm, "m/m", None)
+    cause = obstacle(start_spec("warm"), Path("launch-0.json"))
     assert cause is not None
     assert cause.category == "no_room_for_caches"
     assert "XDG_CACHE_HOME" in cause.fix
-    assert check_before_start(cold, "m/m", None) is None
+    assert obstacle(start_spec("cold"), Path("launch-0.json")) is None
 
 
 def with_installed(spec: Spec) -> Spec:

@@ -14,7 +14,7 @@ from refusals import refused
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core import message_places
 from rollout_bench.core.message_places import PLACES, installed, moved
-from rollout_bench.measure.launch.preflight import check_before_start
+from rollout_bench.modes.messages.record import obstacle
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand
@@ -62,7 +62,7 @@ def test_an_engine_with_moved_internals_is_refused_when_planning(
     monkeypatch.setattr(message_places, "installed", lambda: copied)
     content = tiny_spec(engine={"multiprocess": True}).model_dump(mode="json")
     spec = Spec.model_validate({**content, "mode": "messages", "messages": {"batches": [4]}})
-    cause = check_before_start(spec, "hub/model", None)
+    cause = obstacle(spec, Path("launch-0.json"))
     assert cause is not None
     assert (cause.category, lacks in cause.cause) == ("messages_moved", True)
 

@@ -10,7 +10,6 @@ import traceback
 from typing import IO
 
 from rollout_bench.contracts.modes import MODES, named
-from rollout_bench.contracts.spec import replicas
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
@@ -28,7 +27,7 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
 
     named(MODES[job.spec.mode].worker)(job, tell, wait)
     tell(Done())
-    if replicas(job.spec) > 1 or job.spec.placement is not None or job.in_block:
+    if job.ends_on_order:
         orders.readline()  # ending an engine takes CPU time, which would disturb the last pass of the others
 
 

@@ -27,13 +27,9 @@ from rollout_bench.measure.launch.forked import Imported, can_fork, imported_onc
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.measure.launch.outcome import LaunchOutcome, in_workflow
 from rollout_bench.measure.launch.preflight import (
-    FILLED,
     check_before_start,
     check_dataset_given,
     engine_environment,
-    is_filled,
-    lacks_reference,
-    warm_folder,
 )
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
@@ -182,7 +178,7 @@ class Assignment:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.outcome.clear()
         obstacle = check_before_start(self.spec, self.loaded, self.dataset)
-        obstacle = obstacle or lacks_reference(self.spec, self.out) or hooks_of(self.spec).obstacle(self.spec)
+        obstacle = obstacle or hooks_of(self.spec).obstacle(self.spec, self.out)
         if obstacle is not None:
             self.log.write_text(f"{obstacle.cause}\n{obstacle.fix}\n")
             raise LaunchFailed("starting", obstacle)
@@ -317,8 +313,8 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
         LaunchFailed: if the engine does not start.
         Interrupted: if a signal arrived.
     """
-    spec, folder = assignment.spec, warm_folder(assignment.spec, environment)
-    if folder is None or is_filled(folder):
+    spec, marker = assignment.spec, hooks_of(assignment.spec).filling(assignment.spec, environment)
+    if marker is None:
         return 0.0
     began = time.monotonic()
     say(f"{assignment.out}: starts the engine once to fill its compile caches; this start is not measured")
@@ -339,7 +335,7 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
         filling.run(lambda event: None)
     except LaunchFailed as error:
         raise LaunchFailed(error.phase, error.cause, log) from None
-    (folder / FILLED).touch()
+    marker.touch()
     log.unlink(missing_ok=True)
     return time.monotonic() - began
 
@@ -394,7 +390,7 @@ class Launching:
                 timeout_s=timeout_s,
                 traces=None if traces is None else str(traces),
                 reference=None if reference is None else str(reference),
-                in_block=mates is not None,
+                ends_on_order=mates is not None or len(environments) * processes > 1,
             ),
             log=assignment.log,
             environments=environments * processes,

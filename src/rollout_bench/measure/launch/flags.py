@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -50,9 +49,8 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     for row in rows:
         of_pass[row.iteration, row.replica or 0].append(row)
     counted = {each: found for each, of in sorted(of_pass.items()) if (found := most_at_once(of))}
-    # in a rollout an engine gets the router's share of the sequences; in a placement it gets its own share
-    shared = spec.rollout is not None or spec.placement is not None
-    wanted = {each: min(asked, len(of_pass[each])) if shared else asked for each in counted}
+    # one of several engines gets a share of the sequences
+    wanted = {each: min(asked, len(of_pass[each])) for each in counted}
     short = [each for each in counted if counted[each] < wanted[each]]
     if not short:
         return []
@@ -161,66 +159,11 @@ def _seconds(begin: str, end: str) -> float:
     return max(0.0, (last - first).total_seconds())
 
 
-FAILED_SHARE = 0.01
-"""Share of failed requests above which a launch is invalid: the other requests had less competition."""
-
 BUSY_SHARE, FULL_SHARE = 0.8, 0.95
 """CPU shares of the client above which a launch is flagged, and above which it is invalid."""
 
 LATE_MEDIAN_S, LATE_P99_S = 0.001, 0.005
 """Largest allowed delay until the client sees an answer: median and 99th percentile."""
-
-LATE_SHARE = 0.1
-"""Largest allowed 99th percentile of lateness, as a share of a usual request, if that is more than `LATE_P99_S`."""
-
-
-def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return a flag if requests failed, with the most frequent error."""
-    said = Counter(row.error for row in rows if row.error is not None)
-    if not said:
-        return []
-    often, times = said.most_common(1)[0]
-    failed = said.total()
-    share = failed / len(rows)
-    sentence = f"{failed} of {len(rows)} measured requests failed ({100 * share:.2g} %), {times} of them with: {often}"
-    return [Flag(code="requests_failed", severity="invalid" if share > FAILED_SHARE else "warning", sentence=sentence)]
-
-
-CUT_SHARE = 0.1
-"""Share of requests cut at the end of the load above which latencies favour short requests."""
-
-
-def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return a flag if many requests were cut because the load's time was over."""
-    cut = sum(row.cut_s is not None for row in rows)
-    if not cut or cut <= CUT_SHARE * len(rows):
-        return []
-    share = f"{cut} of {len(rows)} measured requests were cut at the end of the time ({100 * cut / len(rows):.2g} %)"
-    if not any(row.complete for row in rows):
-        return [invalid("cut_at_end", f"{share}: none came to its end, so no latency is known.")]
-    sentence = (
-        f"{share}: latencies are of those that came to their end before, the shorter ones rather than the longer."
-    )
-    return [Flag(code="cut_at_end", severity="warning", sentence=sentence)]
-
-
-def reuse_flags(spec: Spec, rows: Iterable[SequenceRow], engine: EngineFacts) -> list[Flag]:
-    """Return a flag if a timed load sent prompts again that the prefix cache may have held."""
-    workload = spec.workload
-    if spec.load is None or (workload.dataset is not None and workload.dataset.format == "trace"):
-        return []
-    samples = workload.samples_per_prompt
-    rows = list(rows)
-    sent = Counter(row.iteration for row in rows)
-    again = Counter(row.iteration for row in rows if row.sample >= samples)
-    most, index = max(((sent[index], index) for index in again), default=(0, 0))
-    if most <= workload.prompts * samples or engine.resolved.get("enable_prefix_caching") is False:
-        return []
-    sentence = (
-        f"A pass sent {most} requests of {most - again[index]} that were drawn: prompts came again, and a prefix cache"
-        " had them."
-    )
-    return [Flag(code="prompts_reused", severity="warning", sentence=sentence)]
 
 
 def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
@@ -242,36 +185,6 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
         return []
     sentence = f"What sends the requests {' and '.join(problems)} (the worst of {len(used)} iterations)."
     return [Flag(code="generator_bound", severity="invalid" if busiest > FULL_SHARE else "warning", sentence=sentence)]
-
-
-def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
-    """Return a flag if requests were sent so late that the load differs from the requested load."""
-    late_s = sorted(row.sent_s - row.due_s for row in rows if row.sent_s is not None and row.due_s is not None)
-    answered_s = [
-        (row.last_token_s if row.first_token_s is None else row.first_token_s) - row.sent_s
-        for row in rows
-        if not row.failed and row.sent_s is not None and row.last_token_s is not None
-    ]
-    if not late_s or not answered_s:
-        return []
-    p99_s, usual_s = late_s[int(0.99 * (len(late_s) - 1))], statistics.median(answered_s)
-    if p99_s <= max(LATE_P99_S, LATE_SHARE * usual_s):
-        return []
-    sentence = (
-        f"One request in a hundred was sent {1e3 * p99_s:.1f} ms later than due, or more, where the median answer "
-        f"begins after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
-    )
-    return [Flag(code="sent_late", severity="warning", sentence=sentence)]
-
-
-def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
-    """Return a flag if the server preempted requests."""
-    counts = [iteration.server.preemptions or 0 for iteration in iterations if iteration.server is not None]
-    if not sum(counts):
-        return []
-    what = f"{sum(counts)} preemptions in {len(counts)} measured iterations"
-    sentence = f"{what}; the KV cache does not hold all sequences at once."
-    return [Flag(code="preemptions", severity="warning", sentence=sentence)]
 
 
 def preempted_flags(index: int, preemptions: int) -> list[Flag]:

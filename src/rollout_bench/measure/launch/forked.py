@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from rollout_bench.contracts.spec import Spec, devices_per_replica, replicas
 from rollout_bench.core.processes import STOPPING, Interrupted, stopping_handled_by
+from rollout_bench.measure.launch.hooks import hooks_of
 
 MODULES = (
     "vllm",
@@ -51,7 +52,7 @@ class Imported:
 def can_fork(spec: Spec) -> bool:
     """Return whether the engine of `spec` is a single CPU process whose start is not being measured."""
     alone = replicas(spec) * devices_per_replica(spec) == 1 and not spec.engine.multiprocess
-    return spec.platform == "cpu" and alone and spec.startup is None and spec.endpoint is None
+    return spec.platform == "cpu" and alone and hooks_of(spec).may_fork and spec.endpoint is None
 
 
 def imported_once(module: str, environment: Mapping[str, str]) -> Imported | None:

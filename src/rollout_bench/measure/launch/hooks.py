@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from rollout_bench.contracts.modes import mode_of, named
@@ -50,14 +51,21 @@ class Hooks:
     """What a mode adds to the processes of its launches; each part has a default.
 
     Attributes:
-        obstacle: returns why a launch is impossible, before anything starts; None if it is possible.
+        obstacle: returns why the launch that writes a record is impossible, before anything starts; None if it is
+            possible.
+        environment: returns the engine's environment with what the mode adds.
+        filling: returns a file to make after a start without measuring, which must come first; None if none must.
+        may_fork: whether the engine may be forked from a process that has imported vLLM.
         roles: returns the work of each of the processes that are one engine together; empty for a single process.
         join: makes one event of the n-th events of these processes, by number.
         feeder: makes what distributes sequences from a spec, the index of the launch and a source of requests; None if
             each replica makes its own.
     """
 
-    obstacle: Callable[[Spec], Cause | None] = lambda _: None
+    obstacle: Callable[[Spec, Path], Cause | None] = lambda *_: None
+    environment: Callable[[Mapping[str, str], Spec], dict[str, str]] = lambda environment, _: dict(environment)
+    filling: Callable[[Spec, Mapping[str, str]], Path | None] = lambda *_: None
+    may_fork: bool = True
     roles: Callable[[Spec], Sequence[str]] = lambda _: ()
     join: Callable[[Spec, Sequence[Event]], Event] | None = None
     feeder: Callable[[Spec, int, Callable[[WorkloadSpec, int], Source]], Feeder] | None = None

@@ -10,14 +10,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from rollout_bench.contracts.modes import STARTUP
 from rollout_bench.contracts.postmortem import Cause
-from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
-from rollout_bench.contracts.starts import StartupSpec
-from rollout_bench.contracts.store import read_drift, reference_path, scores_path
-from rollout_bench.core import message_places
 from rollout_bench.core.errors import UserError
+from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.measure.machine.host import version
 from rollout_bench.workloads.datasets import read_bytes, sha256
 
@@ -82,13 +78,13 @@ def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str |
     """
     if not VARIABLES.keys() - environment.keys():
         return dict(environment)
-    root = _root_of_caches(environment, spec, torch)
+    root = root_of_caches(environment, spec, torch)
     if root is None:
         return dict(environment)
     return {**{variable: str(root / part) for variable, part in VARIABLES.items()}, **environment}
 
 
-def _root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> Path | None:
+def root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> Path | None:
     """Return a writable folder for this engine's caches; None if there is none."""
     name = cache_name(spec, torch)
     roots = (root / name for root in (_home(environment), _temporary()) if root is not None)
@@ -144,63 +140,7 @@ def engine_environment(spec: Spec, model: str) -> dict[str, str]:
     if is_local(model):
         environment["HF_HUB_OFFLINE"] = "1"
     environment = with_compile_caches({**environment, **spec.engine.environment}, spec, version("torch"))
-    return environment if spec.startup is None else _with_caches_of_start(environment, spec)
-
-
-FILLED = ".filled"
-"""Marker file in a folder of warm caches: a start has filled them."""
-
-
-def _with_caches_of_start(environment: Mapping[str, str], spec: Spec) -> dict[str, str]:
-    """Return `environment` with cache folders for warm starts.
-
-    All launches with the same load format share the folder, whatever their launcher and setting. For cold caches the
-    engine's process makes its own. The folder ignores the shell's `VARIABLES`, so that launches started elsewhere find
-    it.
-    """
-    assert spec.startup is not None, "specs of this mode have it"
-    root = _root_of_caches(environment, spec, version("torch"))
-    if spec.startup.caches == "cold" or root is None:  # `check_before_start` reports this
-        return dict(environment)
-    # vLLM compiles different code for different load formats
-    start = StartupSpec(caches="warm", load_formats=spec.startup.load_formats)
-    alike = spec.model_copy(update={STARTUP.settings: start, "setting": None})
-    folder = root / f"start-{alike.key()}"
-    return {**environment, **{variable: str(folder / part) for variable, part in VARIABLES.items()}}
-
-
-def warm_folder(spec: Spec, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder of the caches that a start must find warm; None if warm caches are not required.
-
-    Args:
-        spec: the spec of the launch.
-        environment: from `engine_environment`.
-    """
-    if spec.startup is None or spec.startup.caches == "cold":
-        return None
-    folder = Path(environment["VLLM_CACHE_ROOT"]).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def is_filled(folder: Path) -> bool:
-    """Return whether a start has filled the caches in `folder` and they still exist."""
-    files = (name for part in VARIABLES.values() for _, _, names in os.walk(folder / part) for name in names)
-    return (folder / FILLED).exists() and next(files, None) is not None
-
-
-def _lacks_caches(spec: Spec) -> Cause | None:
-    """Return a cause if warm caches are required and no cache folder can be written; else None."""
-    if spec.startup is None or spec.startup.caches == "cold":
-        return None
-    if _root_of_caches({**os.environ, **spec.engine.environment}, spec, version("torch")) is not None:
-        return None
-    return Cause(
-        "no_room_for_caches",
-        "startup.caches: warm was asked for, and neither XDG_CACHE_HOME, ~/.cache nor the temporary folder can be "
-        "written, so no start can leave caches to the next",
-        "set XDG_CACHE_HOME to a folder that can be written, or leave warm out of startup.caches",
-    )
+    return hooks_of(spec).environment(environment, spec)
 
 
 LOADERS = {"runai_streamer": "runai_model_streamer", "fastsafetensors": "fastsafetensors"}
@@ -219,26 +159,6 @@ def _lacks_loader(spec: Spec) -> Cause | None:
     )
 
 
-def lacks_reference(spec: Spec, record: Path) -> Cause | None:
-    """Return the reason why a launch of `spec` has no tokens to score; None if it has tokens or needs none.
-
-    `record` is the path of the launch's record.
-    """
-    reference = reference_path(record, spec)
-    if reference is None:
-        return None
-    if not reference.exists():
-        cause = f"{reference}: is not there, and has the tokens that this launch scores"
-        return Cause("no_reference", cause, "measure it first: `snakemake` does, a Kubernetes Job has to come after it")
-    try:
-        rows = read_scores(scores_path(reference), read_drift(reference))
-    except UserError as error:
-        return Cause("no_reference", error.problem, error.remedy)
-    if any(row.token_ids is not None for row in rows):
-        return None
-    return Cause("no_reference", f"{scores_path(reference)}: has no tokens", "delete it with its record, and run again")
-
-
 def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | None:
     """Return the first obstacle to starting the engine; None if there is none."""
     if spec.endpoint is not None:
@@ -248,6 +168,4 @@ def check_before_start(spec: Spec, model: str, dataset: Path | None) -> Cause | 
         if found != wanted:
             cause = f"the plan is for {name} {wanted}; {sys.executable} has {found or 'none'}"
             return Cause("engine_version", cause, "install that version, or plan again for the one that is there")
-    if spec.messages is not None and (lacks := message_places.moved(message_places.installed() or Path())):
-        return Cause("messages_moved", message_places.sentence(lacks), message_places.REMEDY)
-    return _lacks_caches(spec) or _lacks_loader(spec) or missing(model, spec.load_format) or changed(spec, dataset)
+    return _lacks_loader(spec) or missing(model, spec.load_format) or changed(spec, dataset)

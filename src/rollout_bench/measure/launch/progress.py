@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, present, word_path
@@ -126,7 +127,7 @@ class Progress:
 
     def _own_left_s(self, expected_s: float | None) -> float | None:
         """Return the estimated remaining seconds of this launch; None without finished passes or an expected time."""
-        if self._durations and self.spec.load is None:
+        if self._durations and not mode_of(self.spec.mode).has_loads:
             total = self._warmup + self.spec.measuring.iterations
             return (total - len(self._durations)) * self._durations[-1] * (1 + len(self.mates))
         if expected_s is None:

@@ -41,9 +41,8 @@ class Job(Strict):
     reference: str | None = Field(
         None, description="Record of the launch that sampled the sequences to score. Null if this launch samples them."
     )
-    in_block: bool = Field(
-        False,
-        description="Whether the launch shares a block with others; it then makes only the passes it is granted.",
+    ends_on_order: bool = Field(
+        False, description="Whether the process waits for an order before it ends, since others are still measured."
     )
 
 

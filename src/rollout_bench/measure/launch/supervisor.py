@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
@@ -438,7 +439,7 @@ class EngineLaunch:
         server closes none before 5 s.
         """
         self._parked = time.monotonic()
-        if self.job.spec.platform == "cpu" and self.job.spec.load is None:
+        if self.job.spec.platform == "cpu" and not mode_of(self.job.spec.mode).has_loads:
             stop_groups([replica.group for replica in self._replicas])
 
     def unpark(self) -> None:

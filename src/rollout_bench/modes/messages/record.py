@@ -6,8 +6,12 @@ from pathlib import Path
 from statistics import fmean
 
 from rollout_bench.contracts.messages import Messages, MessageStep
+from rollout_bench.contracts.postmortem import Cause
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import write_launched
+from rollout_bench.core import message_places
 from rollout_bench.core.numbers import number, several
+from rollout_bench.measure.launch.hooks import Hooks
 from rollout_bench.measure.launch.protocol import Event
 from rollout_bench.measure.launch.recorder import Given, InsideCollecting
 from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
@@ -39,3 +43,12 @@ class MessagesCollecting(InsideCollecting):
         assert self._facts is not None, "the engine was done before it had looked at anything"
         facts = self._facts.model_dump(exclude={"event"})
         write_launched(path, Messages(**self.looked_inside(log), **facts, steps=self._steps))
+
+
+def obstacle(spec: Spec, record: Path) -> Cause | None:
+    """Return the cause if the installed vLLM lacks a place that the probes need."""
+    lacks = message_places.moved(message_places.installed() or Path())
+    return Cause("messages_moved", message_places.sentence(lacks), message_places.REMEDY) if lacks else None
+
+
+HOOKS = Hooks(obstacle=obstacle)

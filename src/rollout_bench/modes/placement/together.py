@@ -29,7 +29,7 @@ DEVICES_OF: Mapping[Platform, str] = {"cuda": "CUDA_VISIBLE_DEVICES"}
 """Platform -> variable with the devices that a process sees."""
 
 
-def obstacle(spec: Spec) -> Cause | None:
+def obstacle(spec: Spec, record: Path) -> Cause | None:
     """Return why engines and trainer cannot be placed as in `spec`; None if they can."""
     placement = placement_of(spec)
     problem = ""
