@@ -17,8 +17,8 @@ BUDGET = {
     "core": 679,
     "exchange": 296,
     "llmd": 1059,
-    "measure": 4319,
-    "modes": 2718,
+    "measure": 4224,
+    "modes": 2833,
     "numbers": 273,
     "plan": 2577,
     "report": 2312,
@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 749,
     "workloads": 321,
-    "tests": 14426,
+    "tests": 14413,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
