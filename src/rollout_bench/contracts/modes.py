@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from rollout_bench.contracts.inside import Drift, Profile
@@ -258,8 +259,12 @@ DRIFT = Mode(
     hooks=f"{_MODES}.drift.reference:HOOKS",
 )
 
-MODES = {mode.name: mode for mode in (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, MESSAGES, DRIFT)}
-"""Name -> mode, in the order of all lists."""
+BUILT_IN = (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, MESSAGES, DRIFT)
+
+MODES = {
+    mode.name: mode for mode in (*BUILT_IN, *(found.load() for found in entry_points(group="rollout_bench.modes")))
+}
+"""Name -> mode, in the order of all lists: ours, then those of other packages, by their entry points."""
 
 
 def mode_of(name: str) -> Mode:
