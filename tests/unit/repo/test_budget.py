@@ -13,7 +13,7 @@ BUDGET = {
     "checkpoints": 359,
     "cluster": 618,
     "commands": 571,
-    "contracts": 1393,
+    "contracts": 1395,
     "core": 679,
     "exchange": 296,
     "llmd": 1059,
@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 749,
     "workloads": 321,
-    "tests": 14413,
+    "tests": 14439,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
