@@ -261,9 +261,9 @@ DRIFT = Mode(
 
 BUILT_IN = (OFFLINE, ONLINE, ROLLOUT, CYCLE, PLACEMENT, STARTUP, PROFILE, MESSAGES, DRIFT)
 
-MODES = {
-    mode.name: mode for mode in (*BUILT_IN, *(found.load() for found in entry_points(group="rollout_bench.modes")))
-}
+_ADDED = (found.load() for found in entry_points(group="rollout_bench.modes"))
+
+MODES: dict[str, Mode] = {mode.name: mode for mode in (*BUILT_IN, *_ADDED)}
 """Name -> mode, in the order of all lists: ours, then those of other packages, by their entry points."""
 
 
