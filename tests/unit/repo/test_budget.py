@@ -13,7 +13,7 @@ BUDGET = {
     "checkpoints": 359,
     "cluster": 618,
     "commands": 571,
-    "contracts": 1395,
+    "contracts": 1396,
     "core": 679,
     "exchange": 296,
     "llmd": 1059,
