@@ -531,7 +531,7 @@ class Record(Launched):
     no_energy: str | None = absent(
         "Reason for an unknown energy of a measured iteration. Null if it is known, and in earlier records."
     )
-    side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name. Null in earlier records.")
+    side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name.")
     weight_proofs: list[WeightProof] | None = absent(
         "Proofs of the engine's weights, in modes that update them. Cycle: as loaded, after an update to the second "
         "weights, after an update back to the first. Placement: of each generating rank as loaded, then of each after "

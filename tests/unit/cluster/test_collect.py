@@ -110,7 +110,7 @@ DAMAGE = {
     "a_record_cut_short": (cut, "is not whole JSON"),
     "an_edited_spec": (edited, "the record was edited"),
     "another_launch_s": (moved, "launch 0, so the file was moved"),
-    "side_file_cut_short": (lambda path: cut(sequences_path(path)), "line "),
+    "side_file_cut_short": (lambda path: cut(sequences_path(path)), "is not the one that was written with the record"),
     "side_file_missing": (lambda path: sequences_path(path).unlink(), "is missing"),
 }
 
