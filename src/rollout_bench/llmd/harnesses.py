@@ -1,83 +1,89 @@
-"""The harnesses of llm-d-benchmark: the reader of each harness's profiles, or the reason why there is none."""
+"""The harnesses of llm-d-benchmark: the table of each harness's keys, or the reason why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
-from rollout_bench.llmd import guidellm_scenario, inference_perf, nop, vllm_benchmark
-from rollout_bench.llmd.content import Keys
-from rollout_bench.llmd.meaning import Meaning, MeasuredHere
+import yaml
 
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.readers import text
+from rollout_bench.llmd import guidellm_scenario, inference_perf, vllm_benchmark
+from rollout_bench.llmd.keys import Keys
+from rollout_bench.llmd.meaning import HeldLoad, Meaning, MeasuredHere, arriving
+from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
 
-@dataclass(frozen=True)
-class LlmdHarness:
-    """One harness.
+TABLES = Path(__file__).with_name("tables")
 
-    Attributes:
-        name: the harness's name in llm-d-benchmark, and the name of its folder of profiles.
-        reader: function that makes a workload from a profile's keys; None if the harness is not supported.
-        keys: typical keys of an unsupported harness; the error names the first of these keys in the file.
-        reason: why the harness is not supported.
-        instead: what the user can do instead.
-    """
-
-    name: str
-    reader: Callable[[Keys, MeasuredHere], Meaning] | None
-    keys: tuple[str, ...] = ()
-    reason: str = ""
-    instead: str = ""
-
-    def meaning_of(self, keys: Keys, served: MeasuredHere) -> Meaning:
-        """Return the workload of a profile.
-
-        Raises:
-            UserError: if the harness is unsupported, or a key is unknown, unsupported or has an invalid value.
-        """
-        if self.reader is None:
-            named = next((key for key in self.keys if key in keys), self.keys[0])
-            raise keys.error(named, self.reason, self.instead)
-        meaning = self.reader(keys, served)
-        keys.finish()
-        return meaning
-
-
-HARNESSES = {
-    harness.name: harness
-    for harness in (
-        LlmdHarness("inference-perf", inference_perf.meaning_of),
-        LlmdHarness("guidellm", guidellm_scenario.meaning_of),
-        LlmdHarness("vllm-benchmark", vllm_benchmark.meaning_of),
-        LlmdHarness("nop", nop.meaning_of),
-        LlmdHarness("inferencemax", vllm_benchmark.meaning_of),
-        LlmdHarness(
-            "aiperf",
-            None,
-            ("custom-dataset-type", "endpoint-type", "isl"),
-            "flags of aiperf are not read here",
-            "write the same load for vllm-benchmark: random-input-len, random-output-len, max-concurrency, num-prompts",
-        ),
-        LlmdHarness(
-            "lm-eval",
-            None,
-            ("evaluation",),
-            "asks how right answers are, and speed is measured here",
-            "run lm-eval itself; a profile of inference-perf, guidellm or vllm-benchmark measures speed",
-        ),
-        LlmdHarness(
-            "priority-mix",
-            None,
-            ("trafficClasses",),
-            "classes of traffic differ in headers for priority, which are not sent here",
-            "make a profile of one class, or run priority-mix itself",
-        ),
-        LlmdHarness(
-            "eval-containers",
-            None,
-            ("benchmark",),
-            "tasks of agents are judged by their result, and speed is measured here",
-            "run eval-containers itself; a profile of inference-perf, guidellm or vllm-benchmark measures speed",
-        ),
-    )
+LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
+    "inference-perf": inference_perf.loads,
+    "guidellm": guidellm_scenario.loads,
+    "vllm-benchmark": vllm_benchmark.loads,
+    "inferencemax": vllm_benchmark.loads,
 }
-"""Name -> harness."""
+"""Harness -> function that completes the keys' meaning, and returns the loads in order."""
+
+HARNESSES: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted(TABLES.glob("*.yaml"))
+}
+HARNESSES["inferencemax"] = HARNESSES["vllm-benchmark"]
+"""Name -> what tables/README.md explains."""
+
+
+def meaning_of(
+    harness: str, content: Mapping[str, Any], where: str, served: MeasuredHere, asked: set[str] | None = None
+) -> Meaning:
+    """Return the workload of a profile.
+
+    Args:
+        harness: one of `HARNESSES`.
+        content: the keys of the profile.
+        where: name of the profile in messages.
+        served: models and servers of the config.
+        asked: set that collects the paths of all supported keys, present or not.
+
+    Raises:
+        UserError: if the harness is unsupported, or a key is unknown, unsupported or has an invalid value.
+    """
+    table = HARNESSES[harness]
+    if "refuse" in table:
+        named = next((key for key in table["keys"] if key in content), table["keys"][0])
+        raise UserError(f"{where}: {named}: {table['refuse']}", table["remedy"])
+    runs = []
+    for variant in guidellm_scenario.variants(content, where) if harness == "guidellm" else [content]:
+        keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), _readers(served))
+        try:
+            keys.read(variant, table["keys"])
+        finally:
+            if asked is not None:
+                asked.update(keys.found)
+        runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))
+    first, stages = runs[0][0], [stage for _, own in runs for stage in own]
+    for number, (meaning, _) in enumerate(runs):
+        if (meaning.workload, meaning.online, meaning.slo) != (first.workload, first.online, first.slo):
+            problem = "differs from the first one in more than streams, rate and how much is sent"
+            raise UserError(f"{where}: benchmarks[{number}]: {problem}", "make a profile of each such benchmark")
+    if stages:
+        arriving(first, stages)
+    return first
+
+
+def _readers(served: MeasuredHere) -> dict[str, Callable[[Any], str]]:
+    """Return readers of the keys that name the model or the server, which the config must measure."""
+
+    def model(value: Any) -> str:
+        named = text(value)
+        if not is_of_the_launch(named, MODEL, TOKENIZER) and named not in served.models:
+            raise ValueError(f"a model that the config measures: {', '.join(sorted(served.models)) or 'none'}")
+        return named
+
+    def url(value: Any) -> str:
+        named = text(value)
+        if not is_of_the_launch(named, URL) and named.rstrip("/") not in served.urls:
+            raise ValueError("an endpoint of the config")
+        return named
+
+    return {"model": model, "url": url}

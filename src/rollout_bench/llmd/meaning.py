@@ -8,19 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollout_bench.contracts.modes import ONLINE
-from rollout_bench.core.readers import text
-from rollout_bench.llmd.content import Keys
-from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
 
 EXPECTED_STEP_S = 0.01
 """Minimum expected seconds for an output token, which gives the number of prompts for a closed loop by duration."""
 
 MOST_PROMPT_TOKENS = 4_000_000
 """Maximum tokens of all prompts for a closed loop by duration. After the last prompt, the loop repeats them."""
-
-
-WHOLE_ANSWERS = "asks for whole answers, and answers are streamed here: a whole one shows no first token"
-"""Why a profile without streaming is refused."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +55,12 @@ class HeldLoad:
     """A load that a profile holds for a time, or for a number of requests.
 
     Attributes:
-        path: the key of the load in messages.
         rate: requests per second; None: the concurrency alone limits requests.
         concurrency: maximum simultaneous requests; None: no limit.
         duration_s: duration of the load in seconds; None if the number of requests limits it.
         requests: number of requests; None if the duration limits the load.
     """
 
-    path: str
     rate: float | None = None
     concurrency: int | None = None
     duration_s: float | None = None
@@ -152,43 +143,3 @@ def behind(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
     if isinstance(length, int):
         return prefix + length
     return {key: value + prefix if key in ("low", "high", "mean") else value for key, value in length.items()}
-
-
-def check_model(keys: Keys, key: str, served: MeasuredHere) -> None:
-    """Take the key that names the model; raise `UserError` if the config does not measure this model."""
-    named = keys.maybe(key, text)
-    if named is not None and not is_of_the_launch(named, MODEL, TOKENIZER) and named not in served.models:
-        raise keys.error(
-            key,
-            f"is {named}, and the config measures {', '.join(sorted(served.models)) or 'no model'}",
-            f"name it in models or endpoints, or write REPLACE_ENV_{MODEL} here",
-        )
-
-
-def check_url(keys: Keys, key: str, served: MeasuredHere) -> None:
-    """Take the key that names the server; raise `UserError` if the server is no endpoint of the config."""
-    named = keys.maybe(key, text)
-    if named is not None and not is_of_the_launch(named, URL) and named.rstrip("/") not in served.urls:
-        raise keys.error(
-            key,
-            f"is {named}, which is no endpoint of the config",
-            f"write it below endpoints, or REPLACE_ENV_{URL} here: a launch's own server picks its address",
-        )
-
-
-def limits_in(keys: Keys, key: str, value: dict[str, float], names: dict[str, str]) -> dict[str, float]:
-    """Return the goodput limits of a profile under the names of `slo`, in milliseconds.
-
-    Args:
-        keys: the section with the limits.
-        key: the key of the limits in `keys`.
-        value: limits in milliseconds, by the harness's names.
-        names: harness's name -> name in `slo`.
-
-    Raises:
-        UserError: if `slo` has no such limit.
-    """
-    for name in value:
-        if name not in names:
-            raise keys.error(f"{key}.{name}", "slo has no such limit", f"it has {', '.join(names)}")
-    return {names[name]: limit for name, limit in value.items()}

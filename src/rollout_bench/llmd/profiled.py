@@ -17,8 +17,7 @@ from pydantic import Field
 from rollout_bench.contracts.fields import Args, Strict, Text
 from rollout_bench.contracts.modes import MODES, OFFLINE, ONLINE, STARTUP
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
-from rollout_bench.llmd.content import Keys
-from rollout_bench.llmd.harnesses import HARNESSES
+from rollout_bench.llmd.harnesses import HARNESSES, meaning_of
 from rollout_bench.llmd.meaning import Meaning, MeasuredHere
 from rollout_bench.llmd.overrides import laid_over, parsed
 from rollout_bench.llmd.template import ENDINGS, MAX_MODEL_LEN, OF_THE_LAUNCH, content_of, found_at, located
@@ -108,26 +107,21 @@ def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
     for key in ("harness", "path"):
         if not isinstance(written.get(key), str) or not written[key]:
             raise UserError(f"{where}.{key}: is missing", "write {harness: guidellm, path: sanity_concurrent}")
-    harness = HARNESSES.get(written["harness"])
-    if harness is None:
-        raise UserError(
-            f"{where}.harness: {written['harness']!r} is not known", did_you_mean(written["harness"], HARNESSES)
-        )
-    file = located(harness.name, written["path"], where)
+    harness = written["harness"]
+    if harness not in HARNESSES:
+        raise UserError(f"{where}.harness: {harness!r} is not known", did_you_mean(harness, HARNESSES))
+    file = located(harness, written["path"], where)
     later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or config.get("models")]
-    content = content_of(file, _known(config), where, later)
-
-    def read(keys: Keys) -> Meaning:
-        return harness.meaning_of(keys, served_by(config))
+    content, served = content_of(file, _known(config), where, later), served_by(config)
 
     def asked() -> set[str]:
-        keys = Keys(content, where)
+        found: set[str] = set()
         with contextlib.suppress(UserError):  # the overrides may fix the error
-            read(keys)
-        return keys.asked
+            meaning_of(harness, content, where, served, found)
+        return found
 
     changed = laid_over(content, parsed(written.get("overrides"), f"{where}.overrides"), where, asked)
-    return Found(file, harness.name, changed, read(Keys(changed, f"{where}: {file}")))
+    return Found(file, harness, changed, meaning_of(harness, changed, f"{where}: {file}", served))
 
 
 def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch: Mapping[str, str]) -> str:

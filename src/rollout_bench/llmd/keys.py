@@ -1,0 +1,218 @@
+"""The keys of a profile, read by the table of its harness, so that none is dropped silently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rollout_bench.core.errors import UserError, did_you_mean, shown
+from rollout_bench.core.readers import Reader, count, finite, index, not_negative, number, positive, switch, text
+from rollout_bench.llmd.meaning import Meaning
+
+NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
+"""Values with which an unsupported key has no effect."""
+
+CORRECT = "correct it in the profile, or in overrides"
+
+MOST_TOKENS = 1e9
+"""Maximum tokens of a prompt or an answer."""
+
+GOODPUT = {"ttft": "ttft_ms", "tpot": "tpot_ms", "e2el": "e2el_ms"}
+
+
+def several(reader: Reader[Any]) -> Reader[list[Any]]:
+    """Return a reader of a value, or of a list of at least one, as a list."""
+
+    def values(value: Any) -> list[Any]:
+        found = [reader(one) for one in (value if isinstance(value, list) else [value])]
+        if not found:
+            raise ValueError("a number, or a list of at least one")
+        return found
+
+    return values
+
+
+def rate(value: Any) -> float | None:
+    """Return requests per second, or None for `inf`."""
+    return None if str(value).lower().lstrip(".") == "inf" else positive(value)
+
+
+def changes(value: Any) -> list[dict[str, Any]]:
+    """Return a list of mappings."""
+    if not isinstance(value, list) or not value or not all(isinstance(one or {}, dict) for one in value):
+        raise ValueError("a list of mappings: what each benchmark changes of spec")
+    return [one or {} for one in value]
+
+
+def ratios(value: Any) -> tuple[float, float]:
+    """Return the relative spread of input and output lengths, from one number or from JSON with both."""
+    try:
+        read = json.loads(value) if isinstance(value, str) else value
+        found = [number(read[key] if isinstance(read, dict) else read) for key in ("input", "output")]
+    except (ValueError, KeyError):
+        found = [-1.0]
+    if not all(0 <= ratio < 1 for ratio in found):
+        raise ValueError('a number from 0 to below 1, or {"input": NUMBER, "output": NUMBER}')
+    return found[0], found[1]
+
+
+def goodput(value: Any) -> dict[str, float]:
+    """Return limits in milliseconds, from `ttft:500 tpot:50` or a list of such pairs."""
+    pairs = [str(one).partition(":") for one in (value if isinstance(value, list) else str(value).split())]
+    try:
+        return {GOODPUT[name]: positive(limit) for name, _, limit in pairs}
+    except (ValueError, KeyError):
+        raise ValueError(f"pairs of {', '.join(GOODPUT)} and milliseconds, as ttft:500 tpot:50") from None
+
+
+def tokens(reader: Reader[float]) -> Reader[float]:
+    """Return a reader of a number of tokens."""
+
+    def limited(value: Any) -> float:
+        if (finite(value) or 0) > MOST_TOKENS:
+            raise ValueError(f"a number of tokens: at most {MOST_TOKENS:g}")
+        return reader(value)
+
+    return limited
+
+
+READERS: dict[str, Reader[Any]] = {
+    "changes": changes,
+    "count": count,
+    "counts": several(count),
+    "flag": lambda value: True if value == "none" else switch(value),  # llm-d's flag without a value
+    "goodput": goodput,
+    "index": index,
+    "not_negative": not_negative,
+    "positive": positive,
+    "rate": rate,
+    "rates": several(positive),
+    "ratios": ratios,
+    "spread": tokens(not_negative),
+    "switch": switch,
+    "text": text,
+    "tokens": tokens(positive),
+    "whole": lambda value: int(number(value)),
+}
+"""Name in a table -> reader; `model` and `url` depend on the config."""
+
+
+class Keys:
+    """The values of a profile's keys, by path, read by the rows of tables/README.md.
+
+    Attributes:
+        where: name of the profile in messages.
+        meaning: settings that receive the values of rows with `to`.
+        found: path -> value of each supported key: our value, the harness's default, the number of a list's entries.
+    """
+
+    def __init__(self, where: str, meaning: Meaning, readers: Mapping[str, Reader[Any]]) -> None:
+        """Make keys without values; `readers` add to `READERS`."""
+        self.where, self.meaning, self._readers = where, meaning, {**READERS, **readers}
+        self.found: dict[str, Any] = {}
+
+    def __getitem__(self, path: str) -> Any:
+        """Return the value at `path`; None if there is none."""
+        return self.found.get(path)
+
+    def error(self, path: str, problem: str, remedy: str) -> UserError:
+        """Return an error about the key at `path`."""
+        return UserError(f"{self.where}: {path}: {problem}", remedy)
+
+    def read(self, content: Mapping[str, Any], table: Mapping[str, Any], above: str = "") -> None:
+        """Read the keys of a mapping.
+
+        Args:
+            content: the mapping.
+            table: its rows, by the names of keys.
+            above: path of the mapping in the profile, with a dot at its end.
+
+        Raises:
+            UserError: if a key is unknown or unsupported, or has an invalid value.
+        """
+        rows = {name: row for names, row in table.items() for name in names.split(", ")}
+        for key in content:
+            if key not in rows:
+                raise self.error(f"{above}{key}", "there is no such key", did_you_mean(str(key), rows))
+        for name, row in rows.items():
+            self._read(f"{above}{name}", content.get(name), row, above)
+
+    def _read(self, path: str, value: Any, row: Mapping[str, Any], above: str) -> None:
+        if {"take", "ignore", "refuse", "keys", "each"}.isdisjoint(row):
+            row = {"keys": row}
+        elsewhere = self._elsewhere(row.get("only", {}), above)
+        reason = elsewhere or row.get("refuse")
+        if reason is not None:
+            if value not in NOTHING and value not in row.get("unless", ()) and "otherwise" not in row:
+                raise self.error(path, f"{shown(value)}: {reason}", without(path))
+            return
+        self.found[path] = value
+        if "ignore" in row:
+            return
+        if "needed" in row and value in (None, []):
+            remedy = "write it into the profile: the load is not defined without it"
+            raise self.error(path, "is missing", remedy if row["needed"] is True else row["needed"])
+        if "each" in row:
+            self._read_list(path, value or [], row)
+        elif "keys" in row and ("take" not in row or isinstance(value, dict)):
+            if not isinstance(value or {}, dict):
+                raise self.error(path, f"{shown(value)} is not a mapping", "write keys below it")
+            self.read(value or {}, row["keys"], f"{path}.")
+        else:
+            self._take(path, value, row)
+
+    def _read_list(self, path: str, value: Any, row: Mapping[str, Any]) -> None:
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self.error(path, f"{shown(value)} is not a list of mappings", "write a list whose entries have keys")
+        if len(value) > 1 and "one" in row:
+            raise self.error(path, f"has {len(value)} entries, and a workload has one", row["one"])
+        for number_of, one in enumerate(value):
+            self.read(one, row["each"], f"{path}[{number_of}].")
+        self.found[path] = len(value)
+
+    def _take(self, path: str, value: Any, row: Mapping[str, Any]) -> None:
+        try:
+            found = row.get("default") if value is None else self._reader(row)(value)
+        except ValueError as error:
+            beside = "; several loads are written beside it, as online: {request_rate: [1, 2]}"
+            remedy = row.get("remedy", CORRECT + (beside if isinstance(value, list) else ""))
+            raise self.error(path, f"{shown(value)} is not {error}", remedy) from None
+        if isinstance(found, str | bool) and found in row.get("refused", ()):
+            named = f"{found}: " if isinstance(found, str) else ""
+            raise self.error(path, named + row["refused"][found], row["remedy"])
+        if "factor" in row and found is not None:
+            found *= row["factor"]
+        if "note" in row and found and found in row.get("noted", [found]):
+            self.meaning.notes.append(row["note"])
+        section, _, key = row.get("to", "").partition(".")
+        if section and found is not None:
+            getattr(self.meaning, section).update({key: found} if key else found)
+        self.found[path] = found
+
+    def _reader(self, row: Mapping[str, Any]) -> Reader[Any]:
+        take = row["take"]
+        if isinstance(take, str):
+            return self._readers[take]
+
+        def word(value: Any) -> Any:
+            if value not in [*take, *row.get("refused", ())]:
+                raise ValueError(f"known here ({', '.join(take)})")
+            return take[value] if isinstance(take, dict) else value
+
+        return word
+
+    def _elsewhere(self, only: Mapping[str, Any], above: str) -> str | None:
+        """Return why a key is not supported beside the others; None if it is."""
+        for name, values in only.items():
+            there = self.found.get(f"{above}{name}", self.found.get(name))
+            if there not in values:
+                key = name.rpartition(".")[2]
+                return f"needs {key}: {' or '.join(values)}, but {key} is {there}"
+        return None
+
+
+def without(path: str) -> str:
+    """Return the remedy for an unsupported key."""
+    quoted = f"'{path}'" if "[" in path else path  # inside {} YAML reads [ as the start of a list
+    return f"if the load is the same without it, remove it with overrides: {{{quoted}: null}}"
