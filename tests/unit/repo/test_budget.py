@@ -16,7 +16,7 @@ BUDGET = {
     "contracts": 1320,
     "core": 679,
     "exchange": 296,
-    "llmd": 1059,
+    "llmd": 773,
     "measure": 4224,
     "modes": 2833,
     "numbers": 273,
