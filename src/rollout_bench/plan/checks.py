@@ -27,6 +27,7 @@ from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.quants import known_quants
+from rollout_bench.plan.refusals import refuse
 
 OWN_ARGS = frozenset(
     {"model", "worker_extension_cls", "disable_log_stats", "served_model_name", "host", "port", "api_key"}
@@ -157,15 +158,22 @@ def check_variables(config: Config) -> None:
     Raises:
         UserError: rollout-bench sets a variable itself, or each launch must inherit it.
     """
-    for place, variables in _environments(config):
-        for name in variables:
-            if name in OWN_VARIABLES:
-                raise UserError(f"config: {place}.{name}: is set by rollout-bench itself", OWN_VARIABLES[name])
-            if name in INHERITED_VARIABLES:
-                raise UserError(
-                    f"config: {place}.{name}: each launch needs the value that snakemake itself has",
-                    f"leave it out, and export {name} before you run snakemake: the engine inherits it",
-                )
+    named = [(f"{place}.{name}", name) for place, variables in _environments(config) for name in variables]
+    refuse(
+        *(
+            (True, f"{where}: is set by rollout-bench itself", OWN_VARIABLES[n])
+            for where, n in named
+            if n in OWN_VARIABLES
+        ),
+        *(
+            (
+                name in INHERITED_VARIABLES,
+                f"{where}: each launch needs the value that snakemake itself has",
+                f"leave it out, and export {name} before you run snakemake: the engine inherits it",
+            )
+            for where, name in named
+        ),
+    )
 
 
 def check_no_secrets(config: Config) -> None:
@@ -200,51 +208,52 @@ def check_names(config: Config) -> None:
     Raises:
         UserError: a model, quantization, mode or workload is undefined, or a model has both weights and synthetic.
     """
-    for key, names, known in (
-        ("modes", config.modes, set(MODES)),
-        ("models", config.models, set(config.model_settings)),
-        ("quants", config.quants, known_quants(config.quant_settings)),
-        ("workloads", config.workloads, set(config.workload_settings)),
-    ):
-        for name in names:
-            if name not in known:
-                raise UserError(f"config: {key}: {key[:-1]} '{name}' is not defined", did_you_mean(name, known))
-    _check_launches(config)
-    quants = known_quants(config.quant_settings)
-    for model, settings in config.model_settings.items():
-        for quant in settings.weights:
-            if quant not in quants:
-                raise UserError(
-                    f"config: model_settings.{model}.weights: quant '{quant}' is not defined",
-                    did_you_mean(quant, quants),
-                )
-        if settings.weights and settings.synthetic is not None:
-            raise UserError(
-                f"config: model_settings.{model}: has both weights and synthetic",
-                "keep one: weights that exist, or a shape to build",
-            )
-    values: dict[str, Collection[str]] = {
-        "quant": quants,
-        "model": {*config.model_settings, *(e.model_name or name for name, e in config.endpoints.items())},
-        "workload": config.workload_settings,
-    }
-    for axis, value in config.baseline.named.items():
-        if axis in values and value not in values[axis]:
-            raise UserError(
-                f"config: baseline.{axis}: {axis} '{value}' is not defined", did_you_mean(value, values[axis])
-            )
-
-
-def _check_launches(config: Config) -> None:
-    """Reject launch counts for unknown modes, and counts above 1 for single-launch modes."""
-    for mode, launches in config.launches.items() if isinstance(config.launches, dict) else ():
-        if mode not in MODES:
-            raise UserError(f"config: launches: mode '{mode}' is not defined", did_you_mean(mode, MODES))
-        if MODES[mode].launches == "one" and launches > 1:
-            raise UserError(
-                f"config: launches.{mode}: is {launches}, but mode {mode} needs only one launch",
+    quants, settings = known_quants(config.quant_settings), config.model_settings
+    models = {*settings, *(e.model_name or name for name, e in config.endpoints.items())}
+    launches = config.launches if isinstance(config.launches, dict) else {}
+    axes: dict[str, Collection[str]] = {"quant": quants, "model": models, "workload": config.workload_settings}
+    named: list[tuple[str, str, str, Collection[str]]] = [
+        *(("modes", "mode", name, MODES) for name in config.modes),
+        *(("models", "model", name, settings) for name in config.models),
+        *(("quants", "quant", name, quants) for name in config.quants),
+        *(("workloads", "workload", name, config.workload_settings) for name in config.workloads),
+        *(("launches", "mode", name, MODES) for name in launches),
+        *(
+            (f"model_settings.{m}.weights", "quant", name, quants)
+            for m, one in settings.items()
+            for name in one.weights
+        ),
+        *((f"baseline.{a}", a, name, axes[a]) for a, name in config.baseline.named.items() if a in axes),
+        *((f"endpoints.{e}.quant", "quant", one.quant, {*quants, UNKNOWN}) for e, one in config.endpoints.items()),
+    ]
+    refuse(
+        *(
+            (True, f"{where}: {kind} '{name}' is not defined", did_you_mean(name, set(known) - {UNKNOWN}))
+            for where, kind, name, known in named
+            if name not in known
+        ),
+        *(
+            (
+                count > 1 and MODES[mode].launches == "one",
+                f"launches.{mode}: is {count}, but mode {mode} needs only one launch",
                 "set it to 1, or leave it out",
             )
+            for mode, count in launches.items()
+            if mode in MODES
+        ),
+        *(
+            (
+                one.weights and one.synthetic is not None,
+                f"model_settings.{model}: has both weights and synthetic",
+                "keep one: weights that exist, or a shape to build",
+            )
+            for model, one in settings.items()
+        ),
+    )
+
+
+UNKNOWN = "unknown"
+"""Placeholder for an endpoint, whose engine settings and weights are unknown."""
 
 
 def check_engine_args(config: Config, engine: InstalledEngine) -> None:
@@ -282,34 +291,47 @@ def check_engine_arg(engine: InstalledEngine, where: str, name: str, value: Any)
     Raises:
         UserError: the argument is unknown or reserved, or its value is impossible.
     """
-    if name in OWN_ARGS:
-        raise UserError(f"config: {where}: is set by rollout-bench itself", "leave it out")
-    if engine.arguments and name not in engine.arguments:
-        raise UserError(
-            f"config: {where}: {engine.name} {engine.version} has no such engine argument",
-            did_you_mean(name.replace("-", "_"), engine.arguments) if name else "leave it out",
-        )
+    unknown = engine.arguments and name not in engine.arguments
+    near = did_you_mean(name.replace("-", "_"), engine.arguments) if name and unknown else "leave it out"
+    count, most = isinstance(value, int) and not isinstance(value, bool), MOST.get(name, MOST_OF_ANY)
+    refuse(
+        (name in OWN_ARGS, f"{where}: is set by rollout-bench itself", "leave it out"),
+        (unknown, f"{where}: {engine.name} {engine.version} has no such engine argument", near),
+    )
     if value is None:
         return
-    if name == "hf_token" and not isinstance(value, bool | str):
-        raise UserError(
-            f"config: {where}: is a secret", "export HF_TOKEN where you run snakemake: the engine inherits it"
-        )
-    if name in MOST and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError(f"config: {where}: {value!r} is not a count", "give a whole number from 1 up")
-    if isinstance(value, int) and abs(value) > MOST.get(name, MOST_OF_ANY):
-        most = MOST.get(name, MOST_OF_ANY)
-        raise UserError(f"config: {where}: is larger than any engine accepts", f"give a whole number up to {most:,}")
-    if name == "block_size" and value not in SMALL_BLOCKS and value % BLOCK:
-        raise UserError(
-            f"config: {where}: no attention backend supports blocks of {value} tokens", f"give a multiple of {BLOCK}"
-        )
-    if name == "gpu_memory_utilization" and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
-    ):
-        raise UserError(f"config: {where}: {value!r} is not a share of the memory", "give a number above 0 and up to 1")
-    if _deeper_than(DEEPEST_ARG, value):
-        raise UserError(f"config: {where}: is nested deeper than {DEEPEST_ARG} levels", "write it flatter")
+    refuse(
+        (
+            name == "hf_token" and not isinstance(value, bool | str),
+            f"{where}: is a secret",
+            "export HF_TOKEN where you run snakemake: the engine inherits it",
+        ),
+        (
+            name in MOST and (not count or value < 1),
+            f"{where}: {value!r} is not a count",
+            "give a whole number from 1 up",
+        ),
+        (
+            count and abs(value) > most,
+            f"{where}: is larger than any engine accepts",
+            f"give a whole number up to {most:,}",
+        ),
+        (
+            name == "block_size" and count and value not in SMALL_BLOCKS and value % BLOCK,
+            f"{where}: no attention backend supports blocks of {value} tokens",
+            f"give a multiple of {BLOCK}",
+        ),
+        (
+            name == "gpu_memory_utilization" and not ((count or isinstance(value, float)) and 0 < value <= 1),
+            f"{where}: {value!r} is not a share of the memory",
+            "give a number above 0 and up to 1",
+        ),
+        (
+            _deeper_than(DEEPEST_ARG, value),
+            f"{where}: is nested deeper than {DEEPEST_ARG} levels",
+            "write it flatter",
+        ),
+    )
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -332,20 +354,21 @@ def check_lengths(model: str, workload: str, longest: tuple[int, int], args: dic
     """
     prompt_tokens, output_tokens = longest
     wanted = prompt_tokens + output_tokens
-    limit = args["max_model_len"]
-    if isinstance(limit, int) and wanted > limit:
-        raise UserError(
-            f"config: workload_settings.{workload}: {prompt_tokens} prompt + {output_tokens} output tokens"
-            f" = {wanted} are more than max_model_len {limit} of {model}",
+    limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
+    refuse(
+        (
+            isinstance(limit, int) and wanted > limit,
+            f"workload_settings.{workload}: {prompt_tokens} prompt + {output_tokens} output tokens = {wanted} are more "
+            f"than max_model_len {limit} of {model}",
             f"raise max_model_len to {wanted}, or shorten the workload",
-        )
-    positions = (source.synthetic or {}).get("max_position_embeddings")
-    if positions is not None and wanted > positions:
-        raise UserError(
-            f"config: model_settings.{model}.synthetic: workload {workload} needs {wanted} positions, the model has"
-            f" {positions}",
+        ),
+        (
+            positions is not None and wanted > positions,
+            f"model_settings.{model}.synthetic: workload {workload} needs {wanted} positions, the model has "
+            f"{positions}",
             f"set max_position_embeddings to {wanted} or more, or shorten the workload",
-        )
+        ),
+    )
 
 
 SIZE = "data_parallel_size"
@@ -367,11 +390,13 @@ def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
     wanted = config.rollout.replicas
     if mode != ROLLOUT.name or wanted is None:
         return args
-    if args.get(SIZE) not in (None, wanted):
-        raise UserError(
-            f"config: rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args[SIZE]}",
+    refuse(
+        (
+            args.get(SIZE) not in (None, wanted),
+            f"rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args.get(SIZE)}",
             "leave one of them out: both set the number of engines in a launch",
         )
+    )
     return {**args, SIZE: wanted} if wanted > 1 else {name: value for name, value in args.items() if name != SIZE}
 
 
@@ -393,58 +418,65 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
     Raises:
         UserError: there are too few devices, or the mode or the memory does not allow the replicas.
     """
-    count, each, model, key = replicas(spec), devices_per_replica(spec), spec.model.name, replicas_key(spec)
-    if config.devices is not None and devices_needed(spec) > config.devices:
-        if spec.placement is not None:
-            each, key = devices_needed(spec), f"{PLACEMENT.settings}.devices"
-        needed = f"{count} replicas x {each} = {devices_needed(spec)}" if count > 1 else str(each)
-        raise UserError(
-            f"config: devices: a launch of {model} needs {needed} devices simultaneously, more than {config.devices}",
-            f"raise devices, or lower {key if count > 1 or spec.placement is not None else 'tensor_parallel_size'}",
-        )
-    _check_colocated_memory(spec)
-    _check_share(config, spec)
-    if count == 1:
-        return
-    if MODES[spec.mode].data_parallel == "refused":
-        if not MODES[spec.mode].has_loads:
-            raise UserError(
-                f"config: {SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine",
-                f"leave {SIZE} out, or leave {spec.mode} out of modes",
-            )
-        raise UserError(
-            f"config: {SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine behind one server",
-            f"leave {spec.mode} out of modes, or start the replicas and their router yourself and name that in"
-            " endpoints",
-        )
-    if spec.platform == "cpu" and not _memory_is_shared_out(spec, count):
-        raise UserError(
-            f"config: {key}: {model} has {count} replicas, and each would use "
-            f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of the memory they share on cpu",
+    count, model, key, args = replicas(spec), spec.model.name, replicas_key(spec), spec.engine.args
+    placed, mode, engines = spec.placement is not None, MODES[spec.mode], config.rollout.replicas or 1
+    sleeps, needed = spec.placement is not None and spec.placement.sleep is not None, devices_needed(spec)
+    colocated = spec.placement is not None and spec.placement.generators is None
+    left = "in addition to the trainer's share" if sleeps else "and leave none for the trainer"
+    lower = f"{PLACEMENT.settings}.devices" if placed else key if count > 1 else "tensor_parallel_size"
+    sum_of = f"{count} replicas x {devices_per_replica(spec)} = " if count > 1 else ""
+    refuse(
+        (
+            config.devices is not None and needed > config.devices,
+            f"devices: a launch of {model} needs {sum_of}{needed} devices simultaneously, more than {config.devices}",
+            f"raise devices, or lower {lower}",
+        ),
+        (
+            colocated
+            and spec.platform != "cpu"
+            and args.get("kv_cache_memory_bytes") is None
+            and args.get("gpu_memory_utilization") is None,
+            f"gpu_memory_utilization: a colocated engine of {model} would use {USUAL_UTILIZATION} of its device's "
+            f"memory, {left}",
+            f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
+        ),
+        (
+            engines > 1 and spec.endpoint is None and spec.mode not in _OF_WHOLE_STEPS,
+            f"rollout.replicas: {engines} engines share workload {spec.workload.name}, but in {spec.mode} mode one "
+            "engine would get all its requests",
+            f"measure one engine's share (from-verl and from-trl: --one-engine), or leave {spec.mode} out of modes, "
+            "or set rollout.replicas to null if the workload is already one engine's share",
+        ),
+        (
+            count > 1 and mode.data_parallel == "refused" and not mode.has_loads,
+            f"{SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine",
+            f"leave {SIZE} out, or leave {spec.mode} out of modes",
+        ),
+        (
+            count > 1 and mode.data_parallel == "refused",
+            f"{SIZE}: {model} has {count} replicas, and {spec.mode} mode measures one engine behind one server",
+            f"leave {spec.mode} out of modes, or start the replicas and their router yourself and name that in "
+            "endpoints",
+        ),
+        (
+            count > 1 and spec.platform == "cpu" and not _memory_is_shared_out(spec, count),
+            f"{key}: {model} has {count} replicas, and each would use "
+            f"{args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of the memory they share on cpu",
             f"set kv_cache_memory_bytes in engine_args, or gpu_memory_utilization to less than 1/{count}",
-        )
-    for name, value in spec.engine.args.items():
-        if name.startswith("data_parallel_") and name != SIZE and value is not None:
-            raise UserError(
-                f"config: {name}: belongs to vLLM's data parallelism, but {model} has {count} separate engines",
+        ),
+        *(
+            (
+                count > 1 and name.startswith("data_parallel_") and name != SIZE and value is not None,
+                f"{name}: belongs to vLLM's data parallelism, but {model} has {count} separate engines",
                 f"leave it out: separate engines need only {key}",
             )
+            for name, value in args.items()
+        ),
+    )
 
 
 _OF_WHOLE_STEPS = (ROLLOUT.name, PLACEMENT.name, STARTUP.name)
 """Modes whose engines share a step, and the mode that requests a single token."""
-
-
-def _check_share(config: Config, spec: Spec) -> None:
-    """Reject a workload of `rollout.replicas` engines in a mode in which one engine would get all of it."""
-    engines = config.rollout.replicas or 1
-    if engines > 1 and spec.endpoint is None and spec.mode not in _OF_WHOLE_STEPS:
-        raise UserError(
-            f"config: rollout.replicas: {engines} engines share workload {spec.workload.name}, but in "
-            f"{spec.mode} mode one engine would get all its requests",
-            f"measure one engine's share (from-verl and from-trl: --one-engine), or leave {spec.mode} out of "
-            "modes, or set rollout.replicas to null if the workload is already one engine's share",
-        )
 
 
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
@@ -461,13 +493,16 @@ def check_effects(spec: Spec, model: Path) -> None:
     """
     args, why = spec.engine.args, WITHOUT_EFFECT.get(spec.platform, {})
     leave = "leave it out: its effect would not be measured"
-    if args.get("enable_lora"):
-        raise UserError("config: enable_lora: the requests name no adapter, so the engine would not use one", leave)
-    if args.get("enable_return_routed_experts") and _is_dense(spec, model):
-        raise UserError(f"config: enable_return_routed_experts: {spec.model.name} has no experts", leave)
-    for name, value in spec.engine.environment.items():
-        if name in why and value not in ("", "0"):
-            raise UserError(f"config: engine.environment.{name}: {why[name]}", leave)
+    dense = args.get("enable_return_routed_experts") and _is_dense(spec, model)
+    refuse(
+        (args.get("enable_lora"), "enable_lora: the requests name no adapter, so the engine would not use one", leave),
+        (dense, f"enable_return_routed_experts: {spec.model.name} has no experts", leave),
+        *(
+            (value not in ("", "0"), f"engine.environment.{name}: {why[name]}", leave)
+            for name, value in spec.engine.environment.items()
+            if name in why
+        ),
+    )
 
 
 def _is_dense(spec: Spec, model: Path) -> bool:
@@ -478,34 +513,6 @@ def _is_dense(spec: Spec, model: Path) -> bool:
         return False
     said = flat(shape) if isinstance(shape, dict) else ()
     return bool(shape) and not any("expert" in name and value not in ("0", "unknown") for name, value in said)
-
-
-def _check_colocated_memory(spec: Spec) -> None:
-    said = [spec.engine.args.get(name) for name in ("kv_cache_memory_bytes", "gpu_memory_utilization")]
-    colocated = spec.placement is not None and spec.placement.generators is None
-    if colocated and spec.platform != "cpu" and said == [None, None]:
-        sleeps = spec.placement is not None and spec.placement.sleep is not None
-        raise UserError(
-            f"config: gpu_memory_utilization: a colocated engine of {spec.model.name} would use {USUAL_UTILIZATION} "
-            + (
-                "of its device's memory, in addition to the trainer's share"
-                if sleeps
-                else "of its device's memory, and leave none for the trainer"
-            ),
-            f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
-        )
-
-
-def _check_placed_here(spec: Spec) -> None:
-    shares = 1 if spec.placement is None else len(spec.placement.generating)
-    if spec.platform == "cpu" and shares > 1 and not _memory_is_shared_out(spec, shares):
-        share = spec.engine.args.get("gpu_memory_utilization", USUAL_UTILIZATION)
-        what = "engines" if tensor_parallel_size(spec) == 1 else "shards of engines"
-        raise UserError(
-            f"config: placement.devices: {shares} {what} of {spec.model.name} share the machine's memory on cpu, and "
-            f"each would use {share} of it",
-            "set kv_cache_memory_bytes in engine_args",
-        )
 
 
 def check_devices_here(specs: Iterable[Spec], there: int) -> None:
@@ -519,22 +526,29 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         UserError: a launch needs more.
     """
     for spec in specs:
-        _check_placed_here(spec)
+        shares = 1 if spec.placement is None else len(spec.placement.generating)
         sizes = {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
         if spec.placement is not None:
             sizes = {f"{PLACEMENT.settings}.devices": spec.placement.devices}
-        needed = math.prod(sizes.values())
-        if spec.endpoint is None and needed > there:
-            largest = max(sizes, key=lambda name: sizes[name])
-            where, remedy = largest, f"lower {largest}"
-            if spec.rollout is not None and replicas(spec) > 1:  # with fewer engines, each would have more work
-                where = replicas_key(spec)
-                remedy = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
-            raise UserError(
-                f"config: {where}: a launch of {spec.model.name} needs {needed} "
+        needed, largest = math.prod(sizes.values()), max(sizes, key=lambda name: sizes[name])
+        several = spec.rollout is not None and replicas(spec) > 1  # with fewer engines, each would have more work
+        one = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
+        refuse(
+            (
+                spec.platform == "cpu" and shares > 1 and not _memory_is_shared_out(spec, shares),
+                f"placement.devices: {shares} {'engines' if tensor_parallel_size(spec) == 1 else 'shards of engines'} "
+                f"of {spec.model.name} share the machine's memory on cpu, and each would use "
+                f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
+                "set kv_cache_memory_bytes in engine_args",
+            ),
+            (
+                spec.endpoint is None and needed > there,
+                f"{replicas_key(spec) if several else largest}: a launch of {spec.model.name} needs {needed} "
                 f"{'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
-                f"{remedy}, or plan for the cluster that has them (--profile profiles/slurm)",
-            )
+                f"{one if several else f'lower {largest}'}, or plan for the cluster that has them "
+                "(--profile profiles/slurm)",
+            ),
+        )
 
 
 def _memory_is_shared_out(spec: Spec, count: int) -> bool:

@@ -13,6 +13,7 @@ from rollout_bench.contracts.load import DatasetFormat, DatasetSpec, longest
 from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import WorkloadSettings
+from rollout_bench.plan.refusals import Row, refuse
 from rollout_bench.workloads.datasets import Entry, entries, read_bytes, sha256
 from rollout_bench.workloads.lengths import share_within
 
@@ -116,23 +117,101 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
     Raises:
         UserError: it contradicts itself or its data set; the message names the key.
     """
-    where = f"config: workload_settings.{name}"
+    where = f"workload_settings.{name}"
     facts = None if load.dataset is None else _facts_of_load(where, load)
     prompt_tokens, output_tokens = load.prompt_tokens, load.output_tokens
     pair = longest(prompt_tokens), longest(output_tokens)
+    refuse(*_rows(where, load, facts))
     if facts is not None and load.dataset is not None and load.dataset.format == "trace":
-        _check_trace(where, load)
         prompt_tokens, output_tokens, pair = facts.longest_prompt, facts.longest_output, facts.longest_pair
-    elif facts is not None:
-        _check_texts(where, load, facts)
-    _check_bounds(where, load)
-    _check_prefix(where, load, facts)
-    _check_samples(where, load)
-    _check_arrivals(where, load, facts)
-    _check_supply(where, load)
     dataset = facts and load.dataset and load.dataset.to(DatasetSpec, sha256=facts.sha256)
     spec = load.to(WorkloadSpec, name=name, prompt_tokens=prompt_tokens, output_tokens=output_tokens, dataset=dataset)
     return CheckedLoad(spec, pair, load.dataset.path if load.dataset else None)
+
+
+def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> list[Row]:
+    """Return the refusals of a load that contradicts itself or its data set."""
+    kind, path = (load.dataset.format, load.dataset.path) if load.dataset else (None, "")
+    texts, traced, shared = kind not in (None, "trace"), kind == "trace", load.shared_prefix
+    longest_output, outputs = (facts.longest_output, facts.outputs) if facts else (0, 0)
+    lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
+    of_trace = facts.shortest_prompt if facts else 0
+    of_load = load.prompt_tokens if isinstance(load.prompt_tokens, int) else load.prompt_tokens.low
+    key = "prompt_tokens" if isinstance(load.prompt_tokens, int) else "prompt_tokens.low"
+    shortest, whose = (of_trace, "the trace's shortest prompt") if of_trace else (of_load, key)
+    drawn = load.prompts * load.samples_per_prompt
+    per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
+    by_trace = any(point.request_rate == "trace" for point in load.online.points)
+    return [
+        *(
+            (
+                traced and key in load.model_fields_set,
+                f"{where}.{key}: has no effect, because the trace sets the lengths",
+                f"leave {key} out; if another config sets it, give the workload another name",
+            )
+            for key in lengths
+        ),
+        (
+            texts and not isinstance(load.prompt_tokens, int),
+            f"{where}.prompt_tokens: is a distribution, but the prompts of a {kind} data set have their own lengths",
+            "give a number: the maximum number of tokens used from each prompt",
+        ),
+        (
+            texts and not isinstance(load.output_tokens, int) and outputs,
+            f"{where}.output_tokens: is a distribution, but {path} sets the output lengths",
+            "give the longest output as a number, or remove the lengths from the file",
+        ),
+        (
+            texts and longest_output > longest(load.output_tokens),
+            f"{where}.output_tokens: {path} asks for outputs of {longest_output} tokens, more than "
+            f"{longest(load.output_tokens)}",
+            f"set output_tokens to {longest_output}, or shorten the outputs in the file",
+        ),
+        *(
+            (
+                share_within(length) < LEAST_WITHIN,
+                f"{where}.{key}: hardly any of the distribution lies from low {length.low} to high {length.high}",
+                "correct the distribution, or set low and high so that they contain most of it",
+            )
+            for key, length in lengths.items()
+            if not isinstance(length, int)
+        ),
+        (
+            shared is not None and shared.tokens >= shortest,
+            f"{where}.shared_prefix.tokens: {shared and shared.tokens} tokens leave no room in {whose}, {shortest}",
+            f"set it to {shortest - 1} or fewer, or make prompts longer" if shortest > 1 else "make prompts longer",
+        ),
+        (
+            shared is not None and shared.groups > load.prompts,
+            f"{where}.shared_prefix.groups: {shared and shared.groups} are more than the {load.prompts} prompts",
+            f"set groups to {load.prompts} or fewer",
+        ),
+        (
+            load.requests == "per_prompt" and not isinstance(load.output_tokens, int),
+            f"{where}.output_tokens: is a distribution, and the samples of one request share one length",
+            "set requests: per_sequence, or output_tokens to a number",
+        ),
+        (
+            by_trace and not traced,
+            f"{where}.online.request_rate: is trace, but the workload has no trace",
+            "name a data set of format trace, or give requests per second",
+        ),
+        (
+            by_trace and facts is not None and not facts.has_arrivals,
+            f"{where}.online.request_rate: is trace, and {path} contains no arrival times",
+            "add arrival_s to its lines, or give requests per second",
+        ),
+        *(  # no prompt is sent twice in an iteration
+            (
+                due > drawn,
+                f"{where}.online.{'duration_s' if point.requests is None else 'requests'}: {point.label} needs {due} "
+                f"requests, but {load.prompts} prompts{per} give only {drawn}, so prompts would be repeated",
+                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more",
+            )
+            for point in load.online.points
+            if (due := point.due_requests) is not None
+        ),
+    ]
 
 
 def check_tokenizer(
@@ -154,32 +233,32 @@ def check_tokenizer(
     if load.dataset_path is None or load.spec.dataset is None or load.spec.dataset.format == "trace":
         return
     facts = dataset_facts(Path(load.dataset_path), load.spec.dataset.format)
-    where = f"config: workload_settings.{name}.dataset"
+    where = f"workload_settings.{name}.dataset"
     if model.synthetic is not None:
         vocabulary = int(model.synthetic["vocab_size"])
-    if vocabulary is not None and facts.largest_id >= vocabulary:
-        raise UserError(
+    here = model.synthetic is None and folder is not None and Path(folder).is_dir()
+    refuse(
+        (
+            vocabulary is not None and facts.largest_id >= vocabulary,
             f"{where}: {load.dataset_path}: has token id {facts.largest_id}, {model.name} has {vocabulary} ids",
             "use prompts that this model's tokenizer made, or give them as text; for an endpoint, set its tokenizer",
-        )
-    if not facts.has_text:
-        return
-    if model.synthetic is not None:
-        if vocabulary is not None and vocabulary < SMALLEST_VOCABULARY:
-            raise UserError(
-                f"{where}: is text, and {model.name} with {vocabulary} token ids is too small for a tokenizer",
-                f"give the model a vocab_size of {SMALLEST_VOCABULARY} or more, or prompts as token ids",
-            )
-    elif folder is None:
-        raise UserError(
+        ),
+        (
+            facts.has_text and model.synthetic is not None and (vocabulary or 0) < SMALLEST_VOCABULARY,
+            f"{where}: is text, and {model.name} with {vocabulary} token ids is too small for a tokenizer",
+            f"give the model a vocab_size of {SMALLEST_VOCABULARY} or more, or prompts as token ids",
+        ),
+        (
+            facts.has_text and model.synthetic is None and folder is None,
             f"{where}: is text, and {model.name} has no tokenizer here",
             "give prompts as token ids, use a trace, or set the endpoint's tokenizer",
-        )
-    elif Path(folder).is_dir() and not any((Path(folder) / file).exists() for file in TOKENIZER_FILES):
-        raise UserError(
+        ),
+        (
+            facts.has_text and here and not any(Path(folder or "", file).exists() for file in TOKENIZER_FILES),
             f"{where}: is text, and the model folder {folder} holds no tokenizer",
             "put its tokenizer files beside the weights, or give prompts as token ids",
-        )
+        ),
+    )
 
 
 def _facts_of_load(where: str, load: WorkloadSettings) -> DatasetFacts:
@@ -187,110 +266,12 @@ def _facts_of_load(where: str, load: WorkloadSettings) -> DatasetFacts:
     try:
         facts = dataset_facts(Path(load.dataset.path), load.dataset.format)
     except UserError as error:
-        raise UserError(f"{where}.dataset: {error.problem}", error.remedy) from None
-    if facts.prompts < load.prompts:
-        raise UserError(
+        raise UserError(f"config: {where}.dataset: {error.problem}", error.remedy) from None
+    refuse(
+        (
+            facts.prompts < load.prompts,
             f"{where}.prompts: {load.prompts} are more than the {facts.prompts} prompts in {load.dataset.path}",
             f"set prompts to {facts.prompts} or fewer, or name a longer file",
         )
+    )
     return facts
-
-
-def _check_trace(where: str, load: WorkloadSettings) -> None:
-    for key in ("prompt_tokens", "output_tokens"):
-        if key in load.model_fields_set:
-            raise UserError(
-                f"{where}.{key}: has no effect, because the trace sets the lengths",
-                f"leave {key} out; if another config sets it, give the workload another name",
-            )
-
-
-def _check_texts(where: str, load: WorkloadSettings, facts: DatasetFacts) -> None:
-    assert load.dataset is not None, "called for data sets"
-    format = load.dataset.format
-    if not isinstance(load.prompt_tokens, int):
-        raise UserError(
-            f"{where}.prompt_tokens: is a distribution, but the prompts of a {format} data set have their own lengths",
-            "give a number: the maximum number of tokens used from each prompt",
-        )
-    if not isinstance(load.output_tokens, int) and facts.outputs:
-        raise UserError(
-            f"{where}.output_tokens: is a distribution, but {load.dataset.path} sets the output lengths",
-            "give the longest output as a number, or remove the lengths from the file",
-        )
-    if facts.longest_output > longest(load.output_tokens):
-        raise UserError(
-            f"{where}.output_tokens: {load.dataset.path} asks for outputs of {facts.longest_output} tokens,"
-            f" more than {longest(load.output_tokens)}",
-            f"set output_tokens to {facts.longest_output}, or shorten the outputs in the file",
-        )
-
-
-def _check_bounds(where: str, load: WorkloadSettings) -> None:
-    lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
-    for key, length in lengths.items():
-        if not isinstance(length, int) and share_within(length) < LEAST_WITHIN:
-            raise UserError(
-                f"{where}.{key}: hardly any of the distribution lies from low {length.low} to high {length.high}",
-                "correct the distribution, or set low and high so that they contain most of it",
-            )
-
-
-def _check_prefix(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> None:
-    shared = load.shared_prefix
-    if shared is None:
-        return
-    if facts is not None and facts.shortest_prompt:
-        shortest, whose = facts.shortest_prompt, "the trace's shortest prompt"
-    elif isinstance(load.prompt_tokens, int):
-        shortest, whose = load.prompt_tokens, "prompt_tokens"
-    else:
-        shortest, whose = load.prompt_tokens.low, "prompt_tokens.low"
-    if shared.tokens >= shortest:
-        raise UserError(
-            f"{where}.shared_prefix.tokens: {shared.tokens} tokens leave no room in {whose}, {shortest}",
-            f"set it to {shortest - 1} or fewer, or make prompts longer" if shortest > 1 else "make prompts longer",
-        )
-    if shared.groups > load.prompts:
-        raise UserError(
-            f"{where}.shared_prefix.groups: {shared.groups} are more than the {load.prompts} prompts",
-            f"set groups to {load.prompts} or fewer",
-        )
-
-
-def _check_samples(where: str, load: WorkloadSettings) -> None:
-    if load.requests == "per_prompt" and not isinstance(load.output_tokens, int):
-        raise UserError(
-            f"{where}.output_tokens: is a distribution, and the samples of one request share one length",
-            "set requests: per_sequence, or output_tokens to a number",
-        )
-
-
-def _check_supply(where: str, load: WorkloadSettings) -> None:
-    """Reject loads in whose duration more requests are due than are drawn for an iteration."""
-    drawn = load.prompts * load.samples_per_prompt
-    for point in load.online.points:
-        due = point.due_requests
-        if due is not None and due > drawn:
-            key = "duration_s" if point.requests is None else "requests"
-            per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
-            raise UserError(
-                f"{where}.online.{key}: {point.label} needs {due} requests, but {load.prompts} prompts{per} give only"
-                f" {drawn}, so prompts would be repeated",
-                f"set prompts to {math.ceil(due / load.samples_per_prompt)} or more",
-            )
-
-
-def _check_arrivals(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> None:
-    if all(point.request_rate != "trace" for point in load.online.points):
-        return
-    if load.dataset is None or facts is None or load.dataset.format != "trace":
-        raise UserError(
-            f"{where}.online.request_rate: is trace, but the workload has no trace",
-            "name a data set of format trace, or give requests per second",
-        )
-    if not facts.has_arrivals:
-        raise UserError(
-            f"{where}.online.request_rate: is trace, and {load.dataset.path} contains no arrival times",
-            "add arrival_s to its lines, or give requests per second",
-        )

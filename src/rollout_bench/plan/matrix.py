@@ -44,19 +44,13 @@ from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
 from rollout_bench.plan.mode_checks import (
-    check_batches,
     check_can_be_sent,
     check_cycle,
-    check_drift,
     check_drift_room,
-    check_messages,
+    check_modes,
+    check_modes_spec,
     check_online,
-    check_profile,
-    check_rollout,
-    check_same_weights,
     check_startup,
-    check_unknown_endpoint_quants,
-    check_updatable,
     core_apart,
     endpoint_cells,
     endpoint_parts,
@@ -72,7 +66,6 @@ from rollout_bench.plan.quants import (
     NOT_SET,
     Quant,
     confounders,
-    known_quants,
     other_cache,
     resolve_quant,
     sizes_set,
@@ -152,7 +145,6 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_no_secrets(config)
-    check_unknown_endpoint_quants(config, known_quants(config.quant_settings))
     if config.endpoints:
         check_online(config, engine)
     names = {mode: settings_in(mode, config, chosen=chosen) for mode in config.modes}
@@ -161,10 +153,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
         with told_of_sweep(config, name, own, engine):
             changed = settings[name] = under(config, name)
             check_online(changed, engine)
-            check_profile(changed, engine)
-            check_messages(changed, engine)
-            check_drift(changed)
-            check_rollout(changed)
+            check_modes(changed, engine)
     check_cycle([settings[name] for name in names.get(CYCLE.name, ())], platform)
     check_placement([settings[name] for name in names.get(PLACEMENT.name, ())])
     check_startup([settings[name] for name in names.get(STARTUP.name, ())], platform)
@@ -383,9 +372,7 @@ def _experiment(
         **own,
     )
     check_data_parallel(config, spec)
-    check_batches(spec)
-    check_same_weights(spec)
-    check_updatable(spec)
+    check_modes_spec(spec)
     check_engines(spec)
     unknown_weights = not_updatable(spec)
     if unknown_weights is not None:

@@ -25,12 +25,12 @@ from rollout_bench.contracts.spec import (
 )
 from rollout_bench.contracts.starts import StartupSettings, StartupSpec
 from rollout_bench.core import message_places
-from rollout_bench.core.errors import UserError, did_you_mean
-from rollout_bench.plan.checks import SIZE, engine_args_in
+from rollout_bench.plan.checks import SIZE, UNKNOWN, engine_args_in
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.placement_checks import placement_spec
-from rollout_bench.plan.serving import Endpoint, OnlineLoad
+from rollout_bench.plan.refusals import first_of, refuse
+from rollout_bench.plan.serving import Endpoint
 
 
 def core_apart(platform: Platform, mode: str, load: LoadSpec | None, placement: PlacementSpec | None) -> bool:
@@ -114,30 +114,35 @@ def check_startup(configs: Collection[Config], platform: Platform) -> None:
         UserError: a start cannot be measured.
     """
     for config in configs:
-        if "fastsafetensors" in config.startup.load_formats and platform != "cuda":
-            raise UserError(
-                "config: startup.load_formats: vLLM supports fastsafetensors only on CUDA devices, but platform is "
-                f"{platform}",
+        refuse(
+            (
+                "fastsafetensors" in config.startup.load_formats and platform != "cuda",
+                f"startup.load_formats: vLLM supports fastsafetensors only on CUDA devices, but platform is {platform}",
                 "leave fastsafetensors out; runai_streamer is also available",
-            )
-        if "tensorizer" in config.startup.load_formats:
-            raise UserError(
-                f"config: startup.load_formats: tensorizer can't be measured on {platform}: "
+            ),
+            (
+                "tensorizer" in config.startup.load_formats,
+                f"startup.load_formats: tensorizer can't be measured on {platform}: "
                 f"{NO_TENSORIZER.get(platform, NOT_SERIALISED)}",
                 "leave tensorizer out; the others are auto, dummy, runai_streamer and fastsafetensors",
-            )
-        for place, args in engine_args_in(config):
-            if "load_format" in args:
-                raise UserError(
-                    f"config: {place}.load_format: in mode startup, startup.load_formats sets the load format",
-                    f"leave it out, and set startup.load_formats: [{args['load_format']}]",
+            ),
+            *(
+                (
+                    "load_format" in args,
+                    f"{place}.load_format: in mode startup, startup.load_formats sets the load format",
+                    f"leave it out, and set startup.load_formats: [{args.get('load_format')}]",
                 )
-        for name in OF_STARTS:
-            if name in config.engine.environment:
-                raise UserError(
-                    f"config: engine.environment.{name}: is set by rollout-bench itself in mode startup",
+                for place, args in engine_args_in(config)
+            ),
+            *(
+                (
+                    name in config.engine.environment,
+                    f"engine.environment.{name}: is set by rollout-bench itself in mode startup",
                     "leave it out: startup.caches sets the caches that the engine finds; or leave startup out of modes",
                 )
+                for name in OF_STARTS
+            ),
+        )
 
 
 def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], platform: Platform) -> dict[str, Any]:
@@ -158,22 +163,6 @@ def settings_of(mode: str, config: Config, workload: str, args: dict[str, Any], 
     return {MODES[mode].settings: getattr(config, MODES[mode].settings)}
 
 
-def check_rollout(config: Config) -> None:
-    """Check that the config's rollouts are possible.
-
-    Raises:
-        UserError: a workload has no separate requests per sequence.
-    """
-    if ROLLOUT.name not in config.modes:
-        return
-    for name in config.workloads:
-        if config.workload_settings[name].requests == "per_prompt":
-            raise UserError(
-                f"config: workload_settings.{name}.requests: per_prompt gives the router no single sequences",
-                "set it to per_sequence, or leave rollout out of modes",
-            )
-
-
 def check_cycle(configs: Collection[Config], platform: Platform) -> None:
     """Check that engines can sleep as configured.
 
@@ -185,50 +174,78 @@ def check_cycle(configs: Collection[Config], platform: Platform) -> None:
         UserError: they cannot.
     """
     levels = {level for config in configs for level in sleeps_in(config.cycle, platform)}
-    deep = sorted(levels - {"none"})
-    if deep and platform not in USUAL_SLEEP:
-        raise UserError(
-            f"config: cycle.sleep: {deep[0]}: vLLM can't put an engine to sleep on {platform}",
-            "set cycle.sleep: [none]: the engine pauses, gets new weights and resumes, with all its memory",
+    refuse(
+        *(
+            (
+                platform not in USUAL_SLEEP,
+                f"cycle.sleep: {level}: vLLM can't put an engine to sleep on {platform}",
+                "set cycle.sleep: [none]: the engine pauses, gets new weights and resumes, with all its memory",
+            )
+            for level in sorted(levels - {"none"})
         )
+    )
 
 
 WITHOUT_WEIGHTS = ("ngram", "suffix")
 """Methods of speculative decoding without a draft model."""
 
 
-def check_updatable(spec: Spec) -> None:
-    """Check that the engine arguments allow weight updates and leave reserved arguments to the mode.
+def check_modes_spec(spec: Spec) -> None:
+    """Check that an engine can do the work of the mode of `spec`, and leaves reserved arguments to the mode.
 
     Raises:
-        UserError: they do not.
+        UserError: it cannot, or does not.
     """
-    if spec.cycle is None and spec.placement is None:
-        return
-    args, leave = spec.engine.args, f"leave {spec.mode} out of modes"
-    if args.get("enable_sleep_mode") is not None:
-        raise UserError(
-            f"config: enable_sleep_mode: is set by rollout-bench itself in mode {spec.mode}",
-            f"leave it out: {MODES[spec.mode].settings}.sleep says whether engines sleep; or {leave}",
-        )
-    if args.get("weight_transfer_config") is not None:
-        raise UserError(
-            f"config: weight_transfer_config: is set by rollout-bench itself in mode {spec.mode}",
+    args, leave, mode = spec.engine.args, f"leave {spec.mode} out of modes", MODES[spec.mode]
+    updated = spec.cycle is not None or spec.placement is not None
+    limit, drafts = args.get("max_num_seqs"), args.get("speculative_config")
+    own_weights = isinstance(drafts, dict) and drafts.get("method") in WITHOUT_WEIGHTS
+    batches = {
+        "drift.batch_sizes": (spec.drift.batch_sizes[-1] if spec.drift else 0, "leave that batch out"),
+        "messages.batches": (
+            spec.messages.batches[-1] if spec.messages else 0,
+            "set messages.batches to smaller ones, such as [4, 32]",
+        ),
+    }
+    refuse(
+        *(
+            (
+                limit is not None and most > limit,
+                f"{key}: {most} sequences are more than max_num_seqs {limit} of {spec.model.name} under "
+                f"{spec.workload.name}",
+                f"raise max_num_seqs, or {other}",
+            )
+            for key, (most, other) in batches.items()
+        ),
+        (
+            spec.drift is not None and spec.load_format in NO_WEIGHTS_NEEDED,
+            f"load_format: {spec.load_format} weights are drawn anew for each layout, so drift would compare different "
+            "models",
+            f"leave load_format out, or {leave}",
+        ),
+        (
+            updated and args.get("enable_sleep_mode") is not None,
+            f"enable_sleep_mode: is set by rollout-bench itself in mode {spec.mode}",
+            f"leave it out: {mode.settings}.sleep says whether engines sleep; or {leave}",
+        ),
+        (
+            updated and args.get("weight_transfer_config") is not None,
+            f"weight_transfer_config: is set by rollout-bench itself in mode {spec.mode}",
             f"leave it out, or {leave}",
-        )
-    drafts = args.get("speculative_config")
-    if drafts is not None and (not isinstance(drafts, dict) or drafts.get("method") not in WITHOUT_WEIGHTS):
-        raise UserError(
-            "config: speculative_config: an update replaces only the model's weights, so the draft model's weights"
-            " would be outdated",
+        ),
+        (
+            updated and drafts is not None and not own_weights,
+            "speculative_config: an update replaces only the model's weights, so the draft model's weights would be "
+            "outdated",
             f"use a method without weights ({', '.join(WITHOUT_WEIGHTS)}), or {leave}",
-        )
-    if spec.cycle is not None and args.get("load_format") in NO_WEIGHTS_NEEDED:
-        raise UserError(
-            f"config: load_format: {args['load_format']} weights come from no checkpoint, so the result of"
-            f" cycle.update: {spec.cycle.update} cannot be verified",
+        ),
+        (
+            spec.cycle is not None and args.get("load_format") in NO_WEIGHTS_NEEDED,
+            f"load_format: {args.get('load_format')} weights come from no checkpoint, so the result of cycle.update: "
+            f"{spec.cycle and spec.cycle.update} cannot be verified",
             f"leave it out, or {leave}",
-        )
+        ),
+    )
 
 
 def not_updatable(spec: Spec) -> tuple[str, str] | None:
@@ -239,100 +256,100 @@ def not_updatable(spec: Spec) -> tuple[str, str] | None:
     if spec.cycle is None or spec.model.synthetic is not None:
         return None
     model, quant = spec.model.name, spec.quant.name
-    if spec.cycle.update == "reload":
-        return (
+    return first_of(
+        (
+            spec.cycle.update == "reload",
             f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
             "set cycle.update: [in_process]",
-        )
-    if spec.quant.weights_format != "bf16":
-        return (
+        ),
+        (
+            spec.quant.weights_format != "bf16",
             f"{model} has its {quant} weights in a checkpoint of their own, and bf16 ones for cycle.update: in_process"
             " are not known",
             f"leave {quant} out of quants, or cycle out of modes",
-        )
-    return None
+        ),
+    )
 
 
 WINDOWS_SINCE = (0, 32)
 """First vLLM version whose server accepts a window with /start_profile: present in the source of 0.32, not of 0.23."""
 
 
-def check_profile(config: Config, engine: InstalledEngine) -> None:
-    """Check that the config's profiles are possible.
+def check_modes(config: Config, engine: InstalledEngine) -> None:
+    """Check that the modes profile, messages, drift and rollout are possible, for any model.
 
     Raises:
-        UserError: the server's version is too old, or a workload has no decode steps.
+        UserError: a selected one is not.
     """
-    if PROFILE.name not in config.modes:
-        return
+    profile, messages, in_drift, rollout = (m.name in config.modes for m in (PROFILE, MESSAGES, DRIFT, ROLLOUT))
     release = tuple(int(part) for part in re.findall(r"\d+", engine.version)[:2])
-    if config.profile.through == "server" and release < WINDOWS_SINCE:
-        raise UserError(
-            f"config: profile.through: vLLM {engine.version} cannot limit the number of steps in /start_profile, so the"
-            " trace would have no limit",
+    missing = message_places.moved(engine.folder) if messages and engine.folder is not None else []
+    loads, drift = {name: config.workload_settings[name] for name in config.workloads}, config.drift
+    no_steps = [name for name, load in loads.items() if longest(load.output_tokens) < 2]
+    refuse(
+        (
+            profile and config.profile.through == "server" and release < WINDOWS_SINCE,
+            f"profile.through: vLLM {engine.version} cannot limit the number of steps in /start_profile, so the trace "
+            "would have no limit",
             "set profile.through: engine, or use vLLM 0.32 or later",
-        )
-    for name in config.workloads:
-        if longest(config.workload_settings[name].output_tokens) < 2:
-            raise UserError(
-                f"config: workload_settings.{name}.output_tokens: a profile has no decode steps to trace: {name} "
-                "generates one token",
+        ),
+        *(
+            (
+                profile,
+                f"workload_settings.{name}.output_tokens: a profile has no decode steps to trace: {name} generates one "
+                "token",
                 "ask for more output_tokens, or leave profile out of modes",
             )
-
-
-def check_messages(config: Config, engine: InstalledEngine) -> None:
-    """Check that messages can be recorded with this config and engine.
-
-    Raises:
-        UserError: they cannot.
-    """
-    if MESSAGES.name not in config.modes:
-        return
-    missing = message_places.moved(engine.folder) if engine.folder is not None else []
-    if missing:
-        raise UserError(
-            f"config: modes: {engine.name} {engine.version}: {message_places.sentence(missing)}", message_places.REMEDY
-        )
-    for place, args in engine_args_in(config):
-        backend = args.get("distributed_executor_backend")
-        if backend not in (None, "mp"):
-            raise UserError(
-                f"config: {place}.distributed_executor_backend: {backend!r}: only the messages of mp are measured",
+            for name in no_steps
+        ),
+        *(
+            (True, f"modes: {engine.name} {engine.version}: {message_places.sentence(missing)}", message_places.REMEDY)
+            for _ in missing[:1]
+        ),
+        *(
+            (
+                messages and args.get("distributed_executor_backend") not in (None, "mp"),
+                f"{place}.distributed_executor_backend: {args.get('distributed_executor_backend')!r}: only the "
+                "messages of mp are measured",
                 "leave it out, or leave messages out of modes",
             )
-        if (args.get("pipeline_parallel_size") or 1) != 1:
-            raise UserError(
-                f"config: {place}.pipeline_parallel_size: messages between pipeline stages are not measured",
+            for place, args in engine_args_in(config)
+        ),
+        *(
+            (
+                messages and (args.get("pipeline_parallel_size") or 1) != 1,
+                f"{place}.pipeline_parallel_size: messages between pipeline stages are not measured",
                 "set tensor_parallel_size instead, or leave messages out of modes",
             )
-    for name in config.workloads:
-        if longest(config.workload_settings[name].output_tokens) < 2:
-            raise UserError(
-                f"config: modes: workload {name} generates one token, so it has no decode step to measure",
+            for place, args in engine_args_in(config)
+        ),
+        *(
+            (
+                messages,
+                f"modes: workload {name} generates one token, so it has no decode step to measure",
                 "ask for more output_tokens, or leave messages out of modes",
             )
-
-
-def check_drift(config: Config) -> None:
-    """Check that drift mode has a selected reference and enough sequences for each batch size.
-
-    Raises:
-        UserError: the reference is not selected, or a batch size exceeds the number of sequences.
-    """
-    if DRIFT.name not in config.modes:
-        return
-    drift = config.drift
-    if drift.reference not in config.quants:
-        raise UserError(
-            f"config: drift.reference: {drift.reference} samples the tokens, but is not in quants",
+            for name in no_steps
+        ),
+        (
+            in_drift and drift.reference not in config.quants,
+            f"drift.reference: {drift.reference} samples the tokens, but is not in quants",
             f"add it to quants, or name another: drift: {{reference: {config.quants[0]}}}",
-        )
-    if drift.batch_sizes[-1] > drift.prompts:
-        raise UserError(
-            f"config: drift.batch_sizes: {drift.batch_sizes[-1]} sequences are more than drift.prompts {drift.prompts}",
+        ),
+        (
+            in_drift and drift.batch_sizes[-1] > drift.prompts,
+            f"drift.batch_sizes: {drift.batch_sizes[-1]} sequences are more than drift.prompts {drift.prompts}",
             "raise drift.prompts, or leave that batch out",
-        )
+        ),
+        *(
+            (
+                rollout and load.requests == "per_prompt",
+                f"workload_settings.{name}.requests: per_prompt gives the router no single sequences",
+                "set it to per_sequence, or leave rollout out of modes",
+            )
+            for name, load in loads.items()
+        ),
+    )
 
 
 def check_drift_room(model: str, tokens: int, args: dict[str, Any], source: ModelSpec) -> None:
@@ -348,51 +365,14 @@ def check_drift_room(model: str, tokens: int, args: dict[str, Any], source: Mode
         UserError: they are longer than the model's positions.
     """
     limit, positions = args["max_model_len"], (source.synthetic or {}).get("max_position_embeddings")
-    if isinstance(limit, int) and positions is not None and limit > positions:
-        raise UserError(
-            f"config: drift.tokens: {tokens} tokens after each prompt need max_model_len {limit}, but {model} has only"
-            f" {positions} positions",
+    refuse(
+        (
+            isinstance(limit, int) and positions is not None and limit > positions,
+            f"drift.tokens: {tokens} tokens after each prompt need max_model_len {limit}, but {model} has only "
+            f"{positions} positions",
             f"lower drift.tokens, or set max_model_len to {positions} at most",
         )
-
-
-def check_same_weights(spec: Spec) -> None:
-    """Check that engines of drift mode load the same weights.
-
-    Raises:
-        UserError: `spec` is of drift mode, and its load format draws new weights.
-    """
-    if spec.drift is not None and spec.load_format in NO_WEIGHTS_NEEDED:
-        raise UserError(
-            f"config: load_format: {spec.load_format} weights are drawn anew for each layout, so drift would"
-            " compare different models",
-            f"leave load_format out, or leave {DRIFT.name} out of modes",
-        )
-
-
-def check_batches(spec: Spec) -> None:
-    """Check that the engine of `spec` can run each batch size of its mode.
-
-    Raises:
-        UserError: a batch size exceeds max_num_seqs.
-    """
-    limit = spec.engine.args.get("max_num_seqs")
-    if spec.drift is not None and limit is not None and spec.drift.batch_sizes[-1] > limit:
-        raise UserError(
-            f"config: drift.batch_sizes: {spec.drift.batch_sizes[-1]} sequences are more than max_num_seqs {limit} of "
-            f"{spec.model.name} under {spec.workload.name}",
-            "raise max_num_seqs, or leave that batch out",
-        )
-    if spec.messages is not None and limit is not None and spec.messages.batches[-1] > limit:
-        raise UserError(
-            f"config: messages.batches: {spec.messages.batches[-1]} sequences are more than max_num_seqs {limit} of "
-            f"{spec.model.name} under {spec.workload.name}",
-            "raise max_num_seqs, or set messages.batches to smaller ones, such as [4, 32]",
-        )
-
-
-UNKNOWN = "unknown"
-"""Placeholder for an endpoint, whose engine settings and weights are unknown."""
+    )
 
 
 def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
@@ -413,17 +393,21 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
     Raises:
         UserError: a harness, load, endpoint or name is not possible.
     """
-    if ONLINE.name not in config.modes:
-        if config.endpoints and not config.models:
-            raise UserError(
-                "config: modes: endpoints are measured online, but modes lacks online", "add online to modes"
-            )
+    online, harness, command = ONLINE.name in config.modes, config.harness, COMMANDS.get(config.harness)
+    refuse(
+        (
+            config.endpoints and not config.models and not online,
+            "modes: endpoints are measured online, but modes lacks online",
+            "add online to modes",
+        ),
+        (
+            online and harness == "guidellm" and harness not in engine.harnesses,
+            f"harness: {harness} is not installed in {engine.python}",
+            f"install it there (requirements/{harness}.in has the version), or set harness: rollout-bench",
+        ),
+    )
+    if not online:
         return
-    if config.harness == "guidellm" and config.harness not in engine.harnesses:
-        raise UserError(
-            f"config: harness: {config.harness} is not installed in {engine.python}",
-            f"install it there (requirements/{config.harness}.in has the version), or set harness: rollout-bench",
-        )
     # loads that cannot be sent under another setting only skip that setting
     if len(config.setting_settings) != 1 or DEFAULT_SETTING in config.setting_settings:
         for name in config.workloads:
@@ -431,33 +415,34 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             check_time(config, name)
     labels: dict[tuple[str, str], str] = {}
     for name, endpoint in config.endpoints.items():
-        if config.harness in COMMANDS and endpoint.headers:
-            would = f"{COMMANDS[config.harness]} would write them, secrets included,"
-            place = {"guidellm": "into its report", "vllm-bench": "on its command line"}[config.harness]
-            raise UserError(
-                f"config: endpoints.{name}.headers: {would} {place}",
-                "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
-            )
-        if config.harness == "vllm-bench" and endpoint.tokenizer is None:
-            raise UserError(
-                f"config: endpoints.{name}.tokenizer: is missing: vllm bench serve counts tokens with it",
-                "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
-            )
         named = endpoint.tokenizer or ""
         folder = Path(named).expanduser()
         # pods have other folders, and another machine may have folders that this one lacks
         here = named.startswith(("/", "./", "../", "~")) and folder.parent.is_dir() and config.kubernetes.image is None
-        if here and not folder.is_dir():
-            raise UserError(
-                f"config: endpoints.{name}.tokenizer: {endpoint.tokenizer}: there is no such folder",
-                "name the folder, or the hub id, of the model's tokenizer",
-            )
         first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
-        if first != name:
-            raise UserError(
-                f"config: endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
+        refuse(
+            (
+                command is not None and endpoint.headers,
+                f"endpoints.{name}.headers: {command} would write them, secrets included, "
+                f"{'into its report' if harness == 'guidellm' else 'on its command line'}",
+                "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
+            ),
+            (
+                harness == "vllm-bench" and endpoint.tokenizer is None,
+                f"endpoints.{name}.tokenizer: is missing: vllm bench serve counts tokens with it",
+                "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
+            ),
+            (
+                here and not folder.is_dir(),
+                f"endpoints.{name}.tokenizer: {endpoint.tokenizer}: there is no such folder",
+                "name the folder, or the hub id, of the model's tokenizer",
+            ),
+            (
+                first != name,
+                f"endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
                 "give one of them another model_name or quant, so that tables can distinguish them",
-            )
+            ),
+        )
 
 
 def check_time(config: Config, name: str) -> None:
@@ -468,16 +453,16 @@ def check_time(config: Config, name: str) -> None:
     """
     points, measuring = config.workload_settings[name].online.points, measuring_of(config, ONLINE.name)
     passes = measuring.warmup_iterations + measuring.iterations
-    longest = max(points, key=lambda point: point.least_s)
-    where = f"config: workload_settings.{name}.online"
+    label = points[0].label if len(points) == 1 else f"{len(points)} loads"
     whole_s = sum(point.least_s for point in points) * passes
-    if config.timeout_s is not None and whole_s >= config.timeout_s:
-        loads = longest.label if len(points) == 1 else f"{len(points)} loads"
-        raise UserError(
-            f"{where}: {loads} in {passes} passes take {whole_s:g} s, and timeout_s allows a launch"
-            f" {config.timeout_s:g} s",
+    refuse(
+        (
+            config.timeout_s is not None and whole_s >= config.timeout_s,
+            f"workload_settings.{name}.online: {label} in {passes} passes take {whole_s:g} s, and timeout_s allows a "
+            f"launch {config.timeout_s or 0:g} s",
             f"set timeout_s to {limit_for(whole_s)} or more, lower iterations, or reduce the load",
         )
+    )
 
 
 ROOM_S = 300
@@ -495,40 +480,41 @@ def check_can_be_sent(config: Config, name: str) -> None:
     Raises:
         UserError: it cannot.
     """
-    load, where = config.workload_settings[name], f"config: workload_settings.{name}"
-    if load.requests == "per_prompt":
-        raise UserError(
+    load, where = config.workload_settings[name], f"workload_settings.{name}"
+    online, command = load.online, COMMANDS.get(config.harness)
+    other = "set harness: rollout-bench, or leave"
+    refuse(
+        (
+            load.requests == "per_prompt",
             f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
             "set it to per_sequence, or leave online out of modes",
-        )
-    if config.harness not in COMMANDS:
-        return
-    command = COMMANDS[config.harness]
-    if config.harness == "guidellm" and load.online.api == "chat":
-        raise UserError(
+        ),
+        (
+            config.harness == "guidellm" and online.api == "chat",
             f"{where}.online.api: chat: rollout-bench supports guidellm with completions only",
-            "set harness: rollout-bench, or leave api out",
-        )
-    if not load.online.as_text:
-        raise UserError(
+            f"{other} api out",
+        ),
+        (
+            command and not online.as_text,
             f"{where}.online.prompts_as: token_ids: {command} sends prompts as text only",
             "set it to text (prompt lengths are then approximate, and flagged), or set harness: rollout-bench",
-        )
-    for key, why in _unsendable(config.harness, load.online):
-        raise UserError(f"{where}.online.{key}: {command} {why}", f"set harness: rollout-bench, or leave {key} out")
+        ),
+        (
+            command and any(point.duration_s is not None for point in online.points),
+            f"{where}.online.duration_s: {command} sends a number of requests, whatever time that takes",
+            f"{other} duration_s out",
+        ),
+        (
+            config.harness == "vllm-bench" and any(point.request_rate == "trace" for point in online.points),
+            f"{where}.online.request_rate: {command} draws the times of its requests itself, and takes no trace of "
+            "ours",
+            f"{other} request_rate out",
+        ),
+    )
 
 
 COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
 """Harnesses that are separate commands -> their names in messages."""
-
-
-def _unsendable(harness: str, online: OnlineLoad) -> Iterator[tuple[str, str]]:
-    """Yield keys of a load that a harness's command does not support, with the reason."""
-    for point in online.points:
-        if point.duration_s is not None:
-            yield "duration_s", "sends a number of requests, whatever time that takes"
-        if harness == "vllm-bench" and point.request_rate == "trace":
-            yield "request_rate", "draws the times of its requests itself, and takes no trace of ours"
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:
@@ -547,17 +533,3 @@ def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
         for name, endpoint in config.endpoints.items():
             for workload in config.workloads:
                 yield name, endpoint, workload
-
-
-def check_unknown_endpoint_quants(config: Config, quants: set[str]) -> None:
-    """Check that the quantization of each endpoint is known, to find typos.
-
-    Raises:
-        UserError: one is unknown.
-    """
-    for name, endpoint in config.endpoints.items():
-        if endpoint.quant not in quants | {UNKNOWN}:
-            raise UserError(
-                f"config: endpoints.{name}.quant: quant '{endpoint.quant}' is not defined",
-                did_you_mean(endpoint.quant, quants),
-            )

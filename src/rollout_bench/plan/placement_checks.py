@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from rollout_bench.contracts.placed_steps import PlacementSettings, PlacementSpec
 from rollout_bench.contracts.spec import ModelSpec, Platform, Quantization, Spec, tensor_parallel_size
-from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import engine_args_in
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.refusals import first_of, refuse
 
 Reason = tuple[str, str]
 """Reason why a combination cannot be measured, and the remedy."""
@@ -72,44 +71,57 @@ def check_placement(configs: Collection[Config]) -> None:
     Raises:
         UserError: a placement is not possible.
     """
+    placed = {config.placement.where[0] for config in configs}
     for config in configs:
-        settings = config.placement
-        if settings.sleep != "none" and all(each.placement.where[0] == SERVER for each in configs):
-            raise UserError(
-                f"config: placement.sleep: is {settings.sleep}, but a server's devices only generate, so its engines "
+        settings, devices = config.placement, config.placement.devices
+        colocated = [(key, value) for key in ("generators", "overlap") if (value := getattr(settings, key))]
+        refuse(
+            (
+                settings.sleep != "none" and placed == {SERVER},
+                f"placement.sleep: is {settings.sleep}, but a server's devices only generate, so its engines "
                 "never sleep",
                 "leave it out, or add colocated to placement.where",
-            )
-        if not any(each.placement.where[0] == SERVER for each in configs):
-            _check_colocated(settings)
-        elif settings.generators is not None and settings.generators >= settings.devices:
-            raise UserError(
-                f"config: placement.generators: {settings.generators} of {settings.devices} devices leave none for "
-                "training",
-                f"set it to {settings.devices - 1} or less, or raise placement.devices",
-            )
-        if settings.overlap and not config.warmup_iterations:
-            raise UserError(
-                "config: placement.overlap: the first step has no earlier step to train on, and warmup_iterations is 0",
+            ),
+            *(
+                (
+                    SERVER not in placed,
+                    f"placement.{key}: is {value}, but colocated devices all generate and train alternately",
+                    f"leave it out, or add {SERVER} to placement.where",
+                )
+                for key, value in colocated
+            ),
+            (
+                (settings.generators or 0) >= devices,
+                f"placement.generators: {settings.generators} of {devices} devices leave none for training",
+                f"set it to {devices - 1} or less, or raise placement.devices",
+            ),
+            (
+                settings.overlap and not config.warmup_iterations,
+                "placement.overlap: the first step has no earlier step to train on, and warmup_iterations is 0",
                 "set warmup_iterations to 1, or overlap to 0",
-            )
-        for place, args in engine_args_in(config):
-            _check_args(place, args)
-        for name in config.workloads:
-            if config.workload_settings[name].requests == "per_prompt":
-                raise UserError(
-                    f"config: workload_settings.{name}.requests: per_prompt gives a step no single sequences to share",
+            ),
+            *(
+                (args.get(name) not in (None, 1, False), f"{place}.{name}: {why}", remedy)
+                for place, args in engine_args_in(config)
+                for name, (why, remedy) in REFUSED_ARGS.items()
+            ),
+            *(
+                (
+                    args.get("dtype") not in TRAINER_DTYPES,
+                    f"{place}.dtype: is {args.get('dtype')}, but the trainer's weights are bf16",
+                    "set it to bfloat16, or leave placement out of modes",
+                )
+                for place, args in engine_args_in(config)
+            ),
+            *(
+                (
+                    config.workload_settings[name].requests == "per_prompt",
+                    f"workload_settings.{name}.requests: per_prompt gives a step no single sequences to share",
                     "set it to per_sequence, or leave placement out of modes",
                 )
-
-
-def _check_colocated(settings: PlacementSettings) -> None:
-    for key, value in (("generators", settings.generators), ("overlap", settings.overlap)):
-        if value:
-            raise UserError(
-                f"config: placement.{key}: is {value}, but colocated devices all generate and train alternately",
-                f"leave it out, or add {SERVER} to placement.where",
-            )
+                for name in config.workloads
+            ),
+        )
 
 
 def check_engines(spec: Spec) -> None:
@@ -120,36 +132,39 @@ def check_engines(spec: Spec) -> None:
     """
     if spec.placement is None:
         return
-    if spec.platform == "ascend":
-        raise UserError(
-            f"config: modes: {spec.mode} needs weight transfer between NPUs, which is not implemented",
-            f"leave {spec.mode} out of modes on ascend",
-        )
-    if spec.placement.sleep and spec.platform not in SLEEPS_ON:
-        raise UserError(
-            f"config: placement.sleep: {spec.placement.sleep}: vLLM can't put an engine to sleep on {spec.platform}",
-            "set it to none: colocated engines keep their memory while the trainer works",
-        )
-    placement, size = spec.placement, tensor_parallel_size(spec)
+    placement, size, load = spec.placement, tensor_parallel_size(spec), spec.workload
     generating, training = len(placement.generating), len(placement.training)
-    if generating % size:
-        raise UserError(
-            f"config: tensor_parallel_size: {size} does not divide the {several(generating, 'generating device')} of "
-            f"{spec.model.name} under {spec.axes['setting']}",
-            f"set it to {_near_sizes(size, generating)}, or {_near_devices(size, placement)}",
-        )
-    load = spec.workload
     shared = (
         ("engines", "prompts", generating // size, load.prompts),
         ("trainers", "sequences", training, load.prompts * load.samples_per_prompt),
     )
-    for who, what, share, there in shared:  # an engine has all samples of a prompt, to share its cache
-        if there < share:
-            raise UserError(
-                f"config: placement.devices: {share} {who} share {there} {what} of workload {load.name}, so some have "
+    refuse(
+        (
+            spec.platform == "ascend",
+            f"modes: {spec.mode} needs weight transfer between NPUs, which is not implemented",
+            f"leave {spec.mode} out of modes on ascend",
+        ),
+        (
+            placement.sleep and spec.platform not in SLEEPS_ON,
+            f"placement.sleep: {placement.sleep}: vLLM can't put an engine to sleep on {spec.platform}",
+            "set it to none: colocated engines keep their memory while the trainer works",
+        ),
+        (
+            generating % size,
+            f"tensor_parallel_size: {size} does not divide the {several(generating, 'generating device')} of "
+            f"{spec.model.name} under {spec.axes['setting']}",
+            f"set it to {_near_sizes(size, generating)}, or {_near_devices(size, placement)}",
+        ),
+        *(  # an engine has all samples of a prompt, to share its cache
+            (
+                there < share,
+                f"placement.devices: {share} {who} share {there} {what} of workload {load.name}, so some have "
                 "nothing to do",
                 "lower placement.devices, or raise prompts",
             )
+            for who, what, share, there in shared
+        ),
+    )
 
 
 def _near_sizes(size: int, generating: int) -> str:
@@ -169,17 +184,6 @@ def _near_devices(size: int, placement: PlacementSpec) -> str:
     return f"placement.{key} to {' or '.join(map(str, found))}" if found else "raise placement.devices"
 
 
-def _check_args(place: str, args: dict[str, Any]) -> None:
-    for name, (why, remedy) in REFUSED_ARGS.items():
-        if args.get(name) not in (None, 1, False):
-            raise UserError(f"config: {place}.{name}: {why}", remedy)
-    if args.get("dtype") not in TRAINER_DTYPES:
-        raise UserError(
-            f"config: {place}.dtype: is {args['dtype']}, but the trainer's weights are bf16",
-            "set it to bfloat16, or leave placement out of modes",
-        )
-
-
 def not_placed(quant: str, scheme: Quantization, model: ModelSpec, path: str, config: Config) -> Reason | None:
     """Return the reason why a model cannot be placed with a quantization; None if no reason is known before a launch.
 
@@ -190,32 +194,31 @@ def not_placed(quant: str, scheme: Quantization, model: ModelSpec, path: str, co
         path: path of the weights, or of the checkpoint to build.
         config: the config.
     """
-    if scheme.weights_format != "bf16" or "bfloat16" not in scheme.linear_dtypes:
-        return (
+    shape, weights = model.synthetic or {}, model.weights or ""
+    hub, architecture = weights.startswith("hub:"), shape.get("architecture")
+    wrong = "" if hub or shape else _no_bf16(Path(path))
+    return first_of(
+        (
+            scheme.weights_format != "bf16" or "bfloat16" not in scheme.linear_dtypes,
             f"engines of a placement take the trainer's weights, which are bf16 and not {quant}",
             f"leave {quant} out of quants, or placement out of modes",
-        )
-    if model.synthetic is not None:
-        architecture = model.synthetic.get("architecture")
-        if architecture in NO_STAND_IN and config.placement.train_s is None:
-            return (
-                f"the trainer's stand-in can't train {model.name}, whose architecture is {architecture}",
-                "name a dense Qwen model, or set placement.train_s, which trains nothing",
-            )
-        return None
-    weights = model.weights or ""
-    if weights.startswith("hub:"):
-        return (
+        ),
+        (
+            architecture in NO_STAND_IN and config.placement.train_s is None,
+            f"the trainer's stand-in can't train {model.name}, whose architecture is {architecture}",
+            "name a dense Qwen model, or set placement.train_s, which trains nothing",
+        ),
+        (
+            hub,
             f"weights of {model.name} are {weights}, and a placement's trainer reads a folder",
             "download them below model_base and name the folder",
-        )
-    wrong = _no_bf16(Path(path))
-    if wrong:
-        return (
+        ),
+        (
+            wrong,
             f"engines of a placement take the trainer's weights, which are bf16, and those of {model.name} {wrong}",
             f"name a bf16 checkpoint in model_settings.{model.name}.weights, or leave placement out of modes",
-        )
-    return None
+        ),
+    )
 
 
 def _no_bf16(folder: Path) -> str:
