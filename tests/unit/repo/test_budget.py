@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 4224,
     "modes": 2833,
     "numbers": 273,
-    "plan": 2577,
+    "plan": 2323,
     "report": 2312,
     "scripts": 465,
     "snakefile": 438,
