@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
@@ -11,45 +10,15 @@ from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, re
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.fit.architecture import MemoryUnknownError
+from rollout_bench.plan.fit.memory import MachineMemory
 from rollout_bench.plan.matrix import Experiment, Matrix
+from rollout_bench.plan.refusals import first_of
 
 OFF = "set interleave: false, or auto"
 
 TOGETHER_AT_LEAST = 2
 """Minimum number of engines that must fit simultaneously: the baseline and one other."""
-
-
-class MemoryUnknownError(Exception):
-    """Reason for an unknown memory of an engine.
-
-    Args:
-        reason: in words that can follow `since`.
-        remedy: how to make it known.
-    """
-
-    def __init__(self, reason: str, remedy: str = "download the model first") -> None:
-        self.remedy = remedy
-        super().__init__(reason)
-
-
-class Memory(Protocol):
-    """Memory of engines and of the machine, in one unit per platform."""
-
-    def taken(self, experiment: Experiment) -> float:
-        """Return the memory of an experiment's engine.
-
-        Raises:
-            MemoryUnknownError: it is unknown.
-        """
-
-    def there(self, platform: Platform) -> float:
-        """Return the memory for all engines together; infinity if unknown here."""
-
-    def words(self, platform: Platform, amount: float) -> str:
-        """Return an amount in readable form."""
-
-    def remedy(self, platform: Platform, engines: int) -> str:
-        """Return the setting with which this number of engines fits."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +89,7 @@ def _names(spec: Spec) -> dict[str, str]:
     return {"mode": spec.mode, **spec.axes}
 
 
-def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: bool) -> Interleaving:
+def interleaving(config: Config, matrix: Matrix, memory: MachineMemory, *, on_cluster: bool) -> Interleaving:
     """Return the interleaving under a config.
 
     Args:
@@ -134,11 +103,11 @@ def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: 
     """
     if config.interleave is False:
         return Interleaving()
-    asked = config.interleave is True
-    compared = comparisons(config, matrix)
-    refused = None if asked or not compared else _not_by_itself(matrix.platform, on_cluster)
-    if refused is not None:
-        return Interleaving(reasons=(refused,))
+    asked, compared = config.interleave is True, comparisons(config, matrix)
+    if compared and not asked and (on_cluster or matrix.platform != "cpu"):
+        where = "on cpu only" if matrix.platform != "cpu" else "only where launches run on this machine"
+        to_do_it = "to do it here" if matrix.platform != "cpu" else "to do it"
+        return Interleaving(reasons=(f"interleave: auto interleaves {where}; set interleave: true {to_do_it}",))
     groups, reasons = [], []
     for comparison in compared:
         obstacle = _obstacle(comparison) or too_large(comparison, matrix.platform, memory)
@@ -152,7 +121,7 @@ def interleaving(config: Config, matrix: Matrix, memory: Memory, *, on_cluster: 
     return Interleaving(tuple(groups), tuple(dict.fromkeys(reasons)))
 
 
-def too_large(comparison: ComparedGroup, platform: Platform, memory: Memory) -> tuple[str, str] | None:
+def too_large(comparison: ComparedGroup, platform: Platform, memory: MachineMemory) -> tuple[str, str] | None:
     """Return the problem and remedy if the engines of a comparison do not fit the memory together; None if they do."""
     try:
         taken = sum(memory.taken(experiment) for experiment in comparison.members)
@@ -166,23 +135,24 @@ def too_large(comparison: ComparedGroup, platform: Platform, memory: Memory) -> 
     return f"{used}, and there is {memory.words(platform, there)}", memory.remedy(platform, engines)
 
 
-def _not_by_itself(platform: Platform, on_cluster: bool) -> str | None:
-    if platform != "cpu":
-        return "interleave: auto interleaves on cpu only; set interleave: true to do it here"
-    if on_cluster:
-        return "interleave: auto interleaves only where launches run on this machine; set interleave: true to do it"
-    return None
-
-
 def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
     """Return the problem and remedy that prevent interleaving, apart from memory; None if there is none."""
     specs = [experiment.spec for experiment in comparison.members]
-    if not comparison.has_baseline:
-        return "the baseline is not among them", "select it too"
-    if any(spec.endpoint is not None for spec in specs):
-        return "somebody else's server can't be told to wait for its turn", "leave endpoints out"
-    if any(replicas(spec) > 1 for spec in specs):
-        return "an engine of several replicas takes no turns", f"leave {replicas_key(specs[0])} out"
-    if len({devices_per_replica(spec) for spec in specs}) > 1:
-        return "they need different numbers of devices", "give all of them the same tensor_parallel_size"
-    return None
+    return first_of(
+        (not comparison.has_baseline, "the baseline is not among them", "select it too"),
+        (
+            any(spec.endpoint is not None for spec in specs),
+            "somebody else's server can't be told to wait for its turn",
+            "leave endpoints out",
+        ),
+        (
+            any(replicas(spec) > 1 for spec in specs),
+            "an engine of several replicas takes no turns",
+            f"leave {replicas_key(specs[0])} out",
+        ),
+        (
+            len({devices_per_replica(spec) for spec in specs}) > 1,
+            "they need different numbers of devices",
+            "give all of them the same tensor_parallel_size",
+        ),
+    )

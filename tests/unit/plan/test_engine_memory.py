@@ -10,8 +10,8 @@ from rooms import matrix_of
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.fit import memory
+from rollout_bench.plan.fit.architecture import MemoryUnknownError
 from rollout_bench.plan.fit.memory import GIB, MachineMemory, check_fits, node_bytes, unfit, working_bytes
-from rollout_bench.plan.interleaving import MemoryUnknownError
 
 DEVICE_BYTES = {"H100": 80 * GIB, "H200": 141 * GIB}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollout_bench.plan.fit.architecture import UnknownArchitectureError, architecture_from, known_config, plain
+from rollout_bench.plan.fit.architecture import Coding, MemoryUnknownError, architecture_from, known_config
 from rollout_bench.plan.fit.memory import held_bytes
 
 BILLIONS = {
@@ -35,11 +35,11 @@ BILLIONS = {
 
 @pytest.mark.parametrize("model", BILLIONS)
 def test_a_well_known_model_has_its_published_number_of_parameters(model: str) -> None:
-    held = held_bytes(architecture_from(known_config(model)), plain("bfloat16")) / 2
+    held = held_bytes(architecture_from(known_config(model)), Coding(16, 0, 2)) / 2
     assert held == pytest.approx(BILLIONS[model] * 1e9, rel=0.001)  # biases and norms of heads are not counted
 
 
 def test_no_other_hub_model_passes_for_a_well_known_one() -> None:
     for model in ("Qwen/Qwen3-8B-FP8", "someone/Qwen3-8B", "Qwen/Qwen3-80B"):
-        with pytest.raises(UnknownArchitectureError, match="well-known"):
+        with pytest.raises(MemoryUnknownError, match="well-known"):
             known_config(model)

@@ -28,7 +28,7 @@ from rollout_bench.plan.fit.memory import (
     GIB,
     OWN_BYTES,
     MachineMemory,
-    cpu_cache_bytes,
+    set_cache_bytes,
     weights_held,
     working_bytes,
 )
@@ -83,12 +83,12 @@ def test_an_engine_on_cpu_takes_weights_cache_and_a_process(monkeypatch: pytest.
 def test_the_cache_variable_wins_over_argument_and_device_share():
     overlay = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\n"
     _, matrix = matrix_of()
-    assert cpu_cache_bytes(matrix.experiments[0].spec, {memory.KV_SPACE: "3"}) == 3 * GIB
-    assert cpu_cache_bytes(matrix.experiments[0].spec, {}) == 268435456
+    assert set_cache_bytes(matrix.experiments[0].spec, {memory.KV_SPACE: "3"}) == 3 * GIB
+    assert set_cache_bytes(matrix.experiments[0].spec, {}) == 268435456
     _, open_ended = matrix_of(overlay)
     assert MachineMemory().taken(open_ended.experiments[0]) == pytest.approx(0.92 * memory.machine_bytes())
     _, told = matrix_of(overlay + f"engine: {{environment: {{{memory.KV_SPACE}: '2'}}}}")
-    assert cpu_cache_bytes(told.experiments[0].spec, {}) == 2 * GIB
+    assert set_cache_bytes(told.experiments[0].spec, {}) == 2 * GIB
 
 
 def test_shares_of_a_device_add_up_and_the_remedy_fits():

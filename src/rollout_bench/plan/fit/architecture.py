@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from rollout_bench.checkpoints.formats import GROUP, hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.contracts.spec import Role, Spec
+from rollout_bench.contracts.spec import Spec
 
 VOCABULARY_MULTIPLE = 64
 """vLLM pads the vocabulary to a multiple of this (DEFAULT_VOCAB_PADDING_SIZE of its VocabParallelEmbedding)."""
@@ -38,157 +36,108 @@ PLAIN_MLP = (
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-class UnknownArchitectureError(Exception):
-    """Reason for unknown numbers, in words that can follow `since`."""
+class MemoryUnknownError(Exception):
+    """Reason for an unknown memory of an engine.
 
-
-@dataclass(frozen=True)
-class Experts:
-    """The experts of a mixture.
-
-    Attributes:
-        count: experts in a layer.
-        intermediate_size: width of one expert's MLP.
-        layers: layers that have experts; the others have a dense MLP.
-        shared_intermediate_size: width of the shared MLP for every token; 0 if there is none.
+    Args:
+        reason: in words that can follow `since`.
+        remedy: how to make it known.
     """
 
-    count: int
-    intermediate_size: int
-    layers: int
-    shared_intermediate_size: int = 0
+    def __init__(self, reason: str, remedy: str = "download the model first") -> None:
+        self.remedy = remedy
+        super().__init__(reason)
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A decoder with grouped-query attention and gated MLPs.
+class Architecture(NamedTuple):
+    """The memory of a decoder with grouped-query attention and gated MLPs.
 
     Attributes:
-        hidden_size: width of the residual stream.
-        layers: decoder layers.
-        heads: query heads.
+        matrices: input features, output features and number of each kind of linear layer that formats quantize.
+        plain: weights that every format keeps in the model's data type: router, head, embedding and norms.
         key_value_heads: heads of keys and values.
         head_dim: width of a head.
-        intermediate_size: width of the dense MLP.
-        vocabulary: token ids.
-        tied_embeddings: whether the output head is the embedding.
-        experts: the experts of a mixture.
-        sliding_layers: layers whose attention is limited to a window.
+        whole_layers: layers whose attention has no window, so that they cache every token.
     """
 
-    hidden_size: int
-    layers: int
-    heads: int
+    matrices: list[tuple[int, int, int]]
+    plain: int
     key_value_heads: int
     head_dim: int
-    intermediate_size: int
-    vocabulary: int
-    tied_embeddings: bool
-    experts: Experts | None = None
-    sliding_layers: int = 0
-
-    @property
-    def dense_layers(self) -> int:
-        """Layers with a dense MLP."""
-        return self.layers - (self.experts.layers if self.experts else 0)
-
-    def key_value_heads_of_rank(self, ranks: int) -> int:
-        """Return heads of keys and values on one of `ranks`; with more ranks than heads, each has a copy of one."""
-        return max(1, self.key_value_heads // ranks)
+    whole_layers: int
 
 
 def architecture_from(config: Mapping[str, Any]) -> Architecture:
-    """Return the sizes in the content of a config.json.
+    """Return the sizes in the content of a config.json, with vLLM's linear layers.
+
+    q, k and v are one matrix, gate and up another; an expert has gate and up together, and down. The head is in memory
+    even if the embedding is tied to it.
 
     Raises:
-        UnknownArchitectureError: the kind of model is not supported here, or a size is missing.
+        MemoryUnknownError: the kind of model is not supported here, or a size is missing.
     """
     config = config.get("text_config") or config
-    _refuse_others(config)
-    layers, heads, hidden = (_size(config, key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
-    experts = _experts(config, layers)
+    kind, strange = str(config.get("model_type", "")), sorted(set(config.get("layer_types") or ()) - {FULL, SLIDING})
+    state_space = any(key in config for key in ("mamba_d_state", "ssm_cfg", "state_size", "attn_layer_period"))
+    others = {
+        "latent attention is": config.get("kv_lora_rank"),
+        f"layers of the type {''.join(strange[:1])} are": strange,
+        "state-space layers are": state_space,
+        "encoders are": config.get("is_encoder_decoder"),
+        f"the MLP of {kind} is": kind in PLAIN_MLP,
+    }
+    for other in (what for what, is_so in others.items() if is_so):
+        raise MemoryUnknownError(f"{other} not counted here")
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
+    layers, heads, hidden, vocabulary = (size_in(config, name) for name in names)
+    key_value_heads, head_dim = int(config.get("num_key_value_heads") or heads), config.get("head_dim")
+    query, key_value = heads * (head_dim or hidden // heads), key_value_heads * (head_dim or hidden // heads)
+    experts, width, sparse, shared = _experts(config, layers)
+    dense = size_in(config, "intermediate_size") if sparse < layers else 0
+    padded = -(-vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    embedding = 0 if config.get("tie_word_embeddings") else vocabulary
     return Architecture(
-        hidden_size=hidden,
-        layers=layers,
-        heads=heads,
-        key_value_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or hidden // heads),
-        intermediate_size=_size(config, "intermediate_size") if not experts or experts.layers < layers else 0,
-        vocabulary=_size(config, "vocab_size"),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        experts=experts,
-        sliding_layers=_sliding_layers(config, layers),
+        matrices=[
+            (hidden, query + 2 * key_value, layers),
+            (query, hidden, layers),
+            *_mlp(hidden, dense, layers - sparse),
+            *_mlp(hidden, shared, sparse),
+            *_mlp(hidden, width, sparse * experts),
+        ],
+        plain=hidden * (sparse * experts + padded + embedding + 2 * layers + 1),
+        key_value_heads=key_value_heads,
+        head_dim=int(head_dim or hidden // heads),
+        whole_layers=layers - _sliding_layers(config, layers),
     )
 
 
-def linear_shapes(a: Architecture) -> list[LinearShape]:
-    """Return vLLM's linear layers: q, k and v in one matrix, gate and up in another.
+def _mlp(hidden: int, width: int, number: int) -> list[tuple[int, int, int]]:
+    return [(hidden, 2 * width, number), (width, hidden, number)]
 
-    Each expert has two matrices, gate and up together, and down; `layers` then counts the matrices of all experts in
-    all layers. The output head is included even if it is tied.
+
+def size_in(config: Mapping[str, Any], key: str) -> int:
+    """Return a size in the content of a config.json.
+
+    Raises:
+        MemoryUnknownError: it is missing.
     """
-    query, key_value = a.heads * a.head_dim, a.key_value_heads * a.head_dim
-    found = [_shape("qkv", a.hidden_size, query + 2 * key_value, a.layers), _shape("o", query, a.hidden_size, a.layers)]
-    if a.dense_layers:
-        found += _mlp(a.hidden_size, a.intermediate_size, a.dense_layers)
-    if a.experts:
-        width, matrices = a.experts.intermediate_size, a.experts.layers * a.experts.count
-        if a.experts.shared_intermediate_size:
-            found += _mlp(a.hidden_size, a.experts.shared_intermediate_size, a.experts.layers)
-        found.append(_shape("router", a.hidden_size, a.experts.count, a.experts.layers))
-        found.append(_shape("experts", a.hidden_size, 2 * width, matrices))
-        found.append(_shape("experts", width, a.hidden_size, matrices))
-    padded = -(-a.vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    found.append(_shape("lm_head", a.hidden_size, padded, 1))
-    return found
-
-
-def _mlp(hidden: int, width: int, layers: int) -> list[LinearShape]:
-    return [_shape("gate_up", hidden, 2 * width, layers), _shape("down", width, hidden, layers)]
-
-
-def _shape(role: Role, in_features: int, out_features: int, layers: int) -> LinearShape:
-    return LinearShape(role=role, in_features=in_features, out_features=out_features, layers=layers)
-
-
-def _size(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or value < 1:
-        raise UnknownArchitectureError(f"its config.json has no {key}")
+        raise MemoryUnknownError(f"its config.json has no {key}", "give the model a config.json with its sizes")
     return value
 
 
-def _refuse_others(config: Mapping[str, Any]) -> None:
-    kind = str(config.get("model_type", ""))
-    strange = sorted(set(config.get("layer_types") or ()) - {FULL, SLIDING})
-    if config.get("kv_lora_rank"):
-        raise UnknownArchitectureError("latent attention is not counted here")
-    if strange:
-        raise UnknownArchitectureError(f"layers of the type {strange[0]} are not counted here")
-    if any(key in config for key in ("mamba_d_state", "ssm_cfg", "state_size", "attn_layer_period")):
-        raise UnknownArchitectureError("state-space layers are not counted here")
-    if config.get("is_encoder_decoder"):
-        raise UnknownArchitectureError("encoders are not counted here")
-    if kind in PLAIN_MLP:
-        raise UnknownArchitectureError(f"the MLP of {kind} is not counted here")
-
-
-def _experts(config: Mapping[str, Any], layers: int) -> Experts | None:
-    count = next(
-        (config[key] for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), 0
-    )
+def _experts(config: Mapping[str, Any], layers: int) -> tuple[int, int, int, int]:
+    """Return the experts of a layer, the width of each, the layers with experts, and the width of a shared MLP."""
+    count = next((config[k] for k in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(k)), 0)
     if count <= 1:
-        return None
+        return 0, 0, 0, 0
     dense = set(config.get("mlp_only_layers") or ()) | set(range(int(config.get("first_k_dense_replace") or 0)))
     every = int(config.get("decoder_sparse_step") or config.get("moe_layer_freq") or 1)
-    width = int(config.get("moe_intermediate_size") or _size(config, "intermediate_size"))
+    width = int(config.get("moe_intermediate_size") or size_in(config, "intermediate_size"))
     shared = config.get("shared_expert_intermediate_size") or width * int(config.get("n_shared_experts") or 0)
-    return Experts(
-        count=int(count),
-        intermediate_size=width,
-        layers=sum(layer not in dense and (layer + 1) % every == 0 for layer in range(layers)),
-        shared_intermediate_size=int(shared),
-    )
+    sparse = sum(layer not in dense and (layer + 1) % every == 0 for layer in range(layers))
+    return int(count), width, sparse, int(shared)
 
 
 def _sliding_layers(config: Mapping[str, Any], layers: int) -> int:
@@ -210,7 +159,7 @@ def model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     It is generated, or read from the weights' folder or a local hub cache, or known for a well-known model.
 
     Raises:
-        UnknownArchitectureError: there is none here.
+        MemoryUnknownError: there is none here.
     """
     overrides = spec.engine.args.get("hf_overrides")
     return {**_model_config(spec, model_path), **(overrides if isinstance(overrides, dict) else {})}
@@ -221,7 +170,7 @@ def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
         try:
             return hf_config(ResolvedShape.model_validate(spec.model.synthetic), "bf16")
         except ValueError:
-            raise UnknownArchitectureError("the shape of its model is not whole") from None
+            raise MemoryUnknownError("the shape of its model is not whole") from None
     folder = Path(model_path).expanduser()
     file = folder / "config.json"
     if not folder.is_dir() and (spec.model.weights or "").startswith("hub:"):
@@ -231,30 +180,26 @@ def _model_config(spec: Spec, model_path: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except OSError:
-        raise UnknownArchitectureError(f"there is no {file}") from None
+        raise MemoryUnknownError(f"there is no {file}") from None
     except (ValueError, RecursionError):
-        raise UnknownArchitectureError(f"{file} is no JSON") from None
+        raise MemoryUnknownError(f"{file} is no JSON") from None
     if not isinstance(content, dict):
-        raise UnknownArchitectureError(f"{file} holds no settings")
+        raise MemoryUnknownError(f"{file} holds no settings")
     return content
 
 
+@lru_cache(maxsize=16)
 def known_config(model: str) -> dict[str, Any]:
     """Return the relevant part of the config.json of a well-known model of the hub.
 
     Raises:
-        UnknownArchitectureError: the model is not well known.
+        MemoryUnknownError: the model is not well known.
     """
-    for one in _hub_models():
-        if re.fullmatch(one["models"], model):
-            return dict(one["config"])
-    raise UnknownArchitectureError("the hub's model is neither in the local cache nor a well-known one")
-
-
-@lru_cache(maxsize=1)
-def _hub_models() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load(HUB_MODELS.read_text(encoding="utf-8"))
-    return found
+    known = yaml.safe_load(HUB_MODELS.read_text(encoding="utf-8"))
+    config = next((one["config"] for one in known if re.fullmatch(one["models"], model)), None)
+    if config is None:
+        raise MemoryUnknownError("the hub's model is neither in the local cache nor a well-known one")
+    return dict(config)
 
 
 def _in_hub_cache(model: str) -> Path | None:
@@ -270,53 +215,49 @@ BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "uint8": 
 """Bytes of one value, by torch's name; float8 is any 8-bit float."""
 
 
-@dataclass(frozen=True)
-class Coding:
+class Coding(NamedTuple):
     """Storage of the weights of linear layers.
 
     Attributes:
         bits: of one weight.
         scale_bytes: for each output feature, in addition to the weights.
-        dtype: data type of activations, of the other weights, and by default of the KV cache.
+        value_bytes: of one of the other weights.
     """
 
     bits: float
     scale_bytes: float
-    dtype: str
-
-    @property
-    def value_bytes(self) -> float:
-        """Bytes of an activation."""
-        return BYTES[self.dtype]
+    value_bytes: float
 
 
-def plain(dtype: str) -> Coding:
-    """Return the storage of unquantized weights."""
-    return Coding(8 * BYTES[dtype], 0.0, dtype)
+FORMATS = {
+    "compressed-tensors-w8a8": (8, 2),
+    "compressed-tensors-w8a16": (8, 2),
+    "compressed-tensors-w4a16": (4 + 16 / GROUP, 0),
+    "modelslim-w8a8": (8, 8),
+    "modelslim-w8a16": (8, 8),
+}
+"""Weights format -> bits of a weight, and bytes of scales for each output feature."""
 
 
 def coding_of(spec: Spec, config: Mapping[str, Any]) -> Coding:
-    """Return the storage of the experiment's weights.
+    """Return the storage of the experiment's weights, from their format or the data types that prove them.
 
     Args:
         spec: its settings.
         config: content of the config.json that it loads, or at least its dtype.
 
     Raises:
-        UnknownArchitectureError: the quantization does not define it.
+        MemoryUnknownError: the quantization does not define it.
     """
-    model = plain(model_dtype(spec, config))
-    known = {
-        "compressed-tensors-w8a8": replace(model, bits=8, scale_bytes=2),
-        "compressed-tensors-w8a16": replace(model, bits=8, scale_bytes=2),
-        "compressed-tensors-w4a16": replace(model, bits=_with_scales(4, GROUP)),
-        "modelslim-w8a8": replace(model, bits=8, scale_bytes=8),
-        "modelslim-w8a16": replace(model, bits=8, scale_bytes=8),
-    }
-    if spec.quant.weights_format in known:
-        return known[spec.quant.weights_format]
-    written = config.get("quantization_config")
-    return (_written(written, model) if isinstance(written, dict) else None) or _by_dtype(spec, model)
+    value_bytes = BYTES[model_dtype(spec, config)]
+    if spec.quant.weights_format in FORMATS:
+        return Coding(*FORMATS[spec.quant.weights_format], value_bytes)
+    names = {"float8" if name.startswith("float8") else name for name in spec.quant.linear_dtypes}
+    name = names.pop() if len(names) == 1 else ""
+    if name not in BYTES:
+        raise MemoryUnknownError(f"{spec.quant.name} does not say how many bits a weight has")
+    # formats that also quantize activations are handled above
+    return Coding(8 * BYTES[name], 2 if name in ("int8", "uint8") else 0, value_bytes)
 
 
 def model_dtype(spec: Spec, config: Mapping[str, Any]) -> str:
@@ -340,38 +281,3 @@ def cache_value_bytes(kv_cache_dtype: object, dtype: str) -> float:
     if asked.startswith(("int4", "nvfp4")):
         return 0.5
     return BYTES.get(asked, BYTES[dtype])
-
-
-def _by_dtype(spec: Spec, model: Coding) -> Coding:
-    """Return the storage from the data types that prove the quantization."""
-    names = {"float8" if name.startswith("float8") else name for name in spec.quant.linear_dtypes}
-    name = names.pop() if len(names) == 1 else ""
-    if name not in BYTES:
-        raise UnknownArchitectureError(f"{spec.quant.name} does not say how many bits a weight has")
-    if name in ("int8", "uint8"):  # only weights: formats that also quantize activations are handled above
-        return replace(model, bits=8, scale_bytes=2)
-    return replace(model, bits=8 * BYTES[name])
-
-
-def _written(config: Mapping[str, Any], model: Coding) -> Coding | None:
-    """Return the storage from a checkpoint's `quantization_config`; None if it is not defined there."""
-    method = config.get("quant_method")
-    if method == "fp8":
-        return replace(model, bits=8)
-    if method in ("gptq", "awq") and isinstance(config.get("bits"), int):
-        return replace(model, bits=_with_scales(config["bits"], config.get("group_size")))
-    groups = config.get("config_groups")
-    group = next(iter(groups.values()), None) if isinstance(groups, dict) else None
-    weights = (group or {}).get("weights") or {}
-    if not isinstance(weights.get("num_bits"), int):
-        return None
-    bits = _with_scales(weights["num_bits"], weights.get("group_size"))
-    return replace(model, bits=bits, scale_bytes=2)
-
-
-def _with_scales(bits: int, group_size: object) -> float:
-    return bits + 16 / group_size if isinstance(group_size, int) and group_size > 0 else bits
-
-
-NOT_QUANTIZED = ("router", "lm_head")
-"""Roles that every format here keeps in the model's data type."""

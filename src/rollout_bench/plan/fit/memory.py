@@ -7,24 +7,22 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 from rollout_bench.contracts.spec import Platform, Spec, is_local, tensor_parallel_size
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import number
 from rollout_bench.plan.checks import USUAL_UTILIZATION
 from rollout_bench.plan.fit.architecture import (
-    NOT_QUANTIZED,
     Architecture,
     Coding,
-    UnknownArchitectureError,
+    MemoryUnknownError,
     architecture_from,
     cache_value_bytes,
     coding_of,
-    linear_shapes,
     model_config,
+    model_dtype,
+    size_in,
 )
-from rollout_bench.plan.interleaving import MemoryUnknownError
 from rollout_bench.plan.matrix import Experiment
 
 GIB = 1 << 30
@@ -53,14 +51,10 @@ WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 
 def held_bytes(architecture: Architecture, coding: Coding) -> float:
     """Return bytes of all weights: K N bits / 8 and scales of each matrix; tied embeddings count once, as the head."""
-    total = 0.0
-    for shape in linear_shapes(architecture):
-        plain = shape.role in NOT_QUANTIZED
-        bits, scale = (8 * coding.value_bytes, 0.0) if plain else (coding.bits, coding.scale_bytes)
-        total += shape.layers * shape.out_features * (shape.in_features * bits / 8 + scale)
-    if not architecture.tied_embeddings:
-        total += architecture.vocabulary * architecture.hidden_size * coding.value_bytes
-    return total + (2 * architecture.layers + 1) * architecture.hidden_size * coding.value_bytes
+    return architecture.plain * coding.value_bytes + sum(
+        number * outputs * (inputs * coding.bits / 8 + coding.scale_bytes)
+        for inputs, outputs, number in architecture.matrices
+    )
 
 
 def weights_held(spec: Spec, model_path: str) -> float:
@@ -76,11 +70,8 @@ def weights_held(spec: Spec, model_path: str) -> float:
                 return float(sum(path.stat().st_size for path in files))
         except OSError:
             pass  # the architecture may be known; otherwise its error has the reason
-    try:
-        config = model_config(spec, model_path)
-        return held_bytes(architecture_from(config), coding_of(spec, config))
-    except UnknownArchitectureError as error:
-        raise MemoryUnknownError(str(error)) from None
+    config = model_config(spec, model_path)
+    return held_bytes(architecture_from(config), coding_of(spec, config))
 
 
 def working_bytes(spec: Spec, model_path: str) -> float:
@@ -93,12 +84,9 @@ def working_bytes(spec: Spec, model_path: str) -> float:
     Raises:
         MemoryUnknownError: the model's config.json is not here, or lacks a size.
     """
-    try:
-        config = model_config(spec, model_path)
-    except UnknownArchitectureError as error:
-        raise MemoryUnknownError(str(error)) from None
+    config = model_config(spec, model_path)
     config = config.get("text_config") or config
-    hidden, vocabulary = (_size(config, name) for name in ("hidden_size", "vocab_size"))
+    hidden, vocabulary = (size_in(config, name) for name in ("hidden_size", "vocab_size"))
     experts = int(config.get("moe_intermediate_size") or 0) * int(config.get("num_experts_per_tok") or 0)
     width = max(int(config.get("intermediate_size") or 0), experts)
     args = spec.engine.args
@@ -110,22 +98,13 @@ def working_bytes(spec: Spec, model_path: str) -> float:
     return float(activations + logits + 2 * hidden * max(vocabulary, 2 * width))
 
 
-def _size(config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or value < 1:
-        raise MemoryUnknownError(f"its config.json has no {name}", "give the model a config.json with its sizes")
-    return value
+def set_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
+    """Return the set size of the KV cache, in bytes; None if the engine uses the rest of its share.
 
-
-def cpu_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
-    """Return bytes of the KV cache on CPU; None if the engine uses the rest of its share of the machine.
-
-    The variable takes precedence over the argument, as in vLLM.
+    On CPU the variable takes precedence over the argument, as in vLLM.
     """
-    space = {**variables, **spec.engine.environment}.get(KV_SPACE)
-    if space and space.isdigit():
-        return int(space) * float(GIB)
-    asked = spec.engine.args.get("kv_cache_memory_bytes")
+    space = {**variables, **spec.engine.environment}.get(KV_SPACE, "") if spec.platform == "cpu" else ""
+    asked = int(space) * GIB if space.isdigit() else spec.engine.args.get("kv_cache_memory_bytes")
     return None if asked is None else float(asked)
 
 
@@ -161,20 +140,14 @@ def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
     """Return the KV cache of one sequence of max_model_len on one of `ranks` devices; None if unknown."""
     try:
         config = model_config(spec, model_path)
-        a, dtype = architecture_from(config), coding_of(spec, config).dtype
-    except UnknownArchitectureError:
+        a, dtype = architecture_from(config), model_dtype(spec, config)
+    except MemoryUnknownError:
         return None
     value = cache_value_bytes(spec.engine.args.get("kv_cache_dtype") or spec.quant.kv_cache_dtype, dtype)
     tensor = tensor_parallel_size(spec)
-    layers = (a.layers - a.sliding_layers) * tensor / ranks
-    token = 2 * a.key_value_heads_of_rank(tensor) * a.head_dim * value * layers
+    heads = max(1, a.key_value_heads // tensor)  # with more ranks than heads, each rank has a copy of one
+    token = 2 * heads * a.head_dim * value * a.whole_layers * tensor / ranks
     return float(spec.engine.args.get("max_model_len") or 0) * token
-
-
-def set_cache_bytes(spec: Spec) -> float | None:
-    """Return the set size of the KV cache; None if the engine uses the rest of its share."""
-    asked = spec.engine.args.get("kv_cache_memory_bytes")
-    return cpu_cache_bytes(spec) if spec.platform == "cpu" else None if asked is None else float(asked)
 
 
 def trainer_bytes(spec: Spec, model_path: str) -> float:
@@ -218,27 +191,30 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
     taken = max(needed, 0.0 if is_set else share * device_bytes)
     if needed <= share * device_bytes and taken + trainer <= device_bytes:
         return None
-    told = ", ".join(
-        f"{number(size / 1e9, 3)} GB {what}" for what, size in {**parts, "trainer": trainer}.items() if size
-    )
+    sizes = {**parts, "trainer": trainer}
+    told = ", ".join(f"{number(size / 1e9, 3)} GB {what}" for what, size in sizes.items() if size)
     room = f"{device} has {number(device_bytes / 1e9, 3)} GB"
     room += "" if is_set else f", of which gpu_memory_utilization {share:g} is {number(share * device_bytes / 1e9, 3)}"
     least = math.ceil(100 * needed / device_bytes) / 100
     most = math.floor(100 - 100 * trainer / device_bytes) / 100
-    if least <= min(most, USUAL_UTILIZATION) and not is_set:
-        remedy = f"set gpu_memory_utilization to {least:.2f} or more in engine_args"
-        remedy += f", and to {most:.2f} at most" if trainer else ""
-        remedy += ", or kv_cache_memory_bytes" if spec.platform == "cpu" else ""
-    elif needed - parts.get("KV cache", 0.0) + trainer < device_bytes and is_set:
-        remedy = "set kv_cache_memory_bytes in engine_args to less"
-    elif trainer or spec.platform == "cpu":
-        remedy = "take a smaller model, or a machine with more memory"
-    else:
-        size, there = ranks, share * device_bytes
-        while size < MOST_RANKS and sum(engine_parts(spec, experiment.model_path, size).values()) > there:
-            size *= 2
-        remedy = f"set tensor_parallel_size to {size} in engine_args, or take a smaller model"
+    upper = f", and to {most:.2f} at most" if trainer else ""
+    other = ", or kv_cache_memory_bytes" if spec.platform == "cpu" else ""
+    by_ranks = ((size, sum(engine_parts(spec, experiment.model_path, size).values())) for size in _doubled(ranks))
+    size = next((size for size, each in by_ranks if each <= share * device_bytes), MOST_RANKS)
+    remedies = {
+        f"set gpu_memory_utilization to {least:.2f} or more in engine_args{upper}{other}": not is_set
+        and least <= min(most, USUAL_UTILIZATION),
+        "set kv_cache_memory_bytes in engine_args to less": is_set
+        and needed - parts.get("KV cache", 0.0) + trainer < device_bytes,
+        "take a smaller model, or a machine with more memory": trainer or spec.platform == "cpu",
+        f"set tensor_parallel_size to {size} in engine_args, or take a smaller model": True,
+    }
+    remedy = next(remedy for remedy, helps in remedies.items() if helps)
     return UserError(f"config: {spec.title} ({spec.mode}) does not fit: {told}; {room}", remedy)
+
+
+def _doubled(ranks: int) -> list[int]:
+    return [ranks << power for power in range(MOST_RANKS.bit_length()) if ranks << power <= MOST_RANKS]
 
 
 MOST_RANKS = 1024
@@ -279,7 +255,7 @@ class MachineMemory:
         spec = experiment.spec
         if spec.platform != "cpu":
             return max(utilization(spec), self._held_share(experiment))
-        cache = cpu_cache_bytes(spec)
+        cache = set_cache_bytes(spec)
         if cache is None:
             return utilization(spec) * machine_bytes()
         ranks = tensor_parallel_size(spec)
