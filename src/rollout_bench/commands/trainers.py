@@ -14,12 +14,11 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.account import MadeConfig
+from rollout_bench.trainers.keys import TRL_TRAINERS, VERL_VERSIONS, KeyRegistry
 from rollout_bench.trainers.rollout_dumps import RolloutDumps
 from rollout_bench.trainers.trainer_file import TrainerFile, check_own, is_override, laid_over, read_yaml
 from rollout_bench.trainers.trl import trl_config
-from rollout_bench.trainers.trl_keys import TRAINERS, trl_registry
 from rollout_bench.trainers.verl import verl_config
-from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
 
 COMMAND_LINE = "the command line"
 """Name in messages for settings that come only from overrides."""
@@ -34,8 +33,8 @@ def verl_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--verl",
-        choices=VERSIONS,
-        default=VERSIONS[0],
+        choices=VERL_VERSIONS,
+        default=VERL_VERSIONS[0],
         help="version of verl whose defaults replace missing keys (default: %(default)s)",
     )
     parser.add_argument(
@@ -73,7 +72,7 @@ def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
 def from_verl() -> int:
     """Read verl's settings, derive the config, then write it."""
     arguments = verl_parser().parse_intermixed_args()
-    registry = verl_registry(arguments.verl)
+    registry = KeyRegistry.of("verl", arguments.verl)
     name, content = arguments.file, {}
     if is_override(name):
         name, arguments.overrides = COMMAND_LINE, [name, *arguments.overrides]
@@ -102,7 +101,7 @@ def trl_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--trainer",
-        choices=TRAINERS,
+        choices=TRL_TRAINERS,
         help="trainer whose defaults replace missing keys (default: grpo)",
     )
     return parser
@@ -113,7 +112,7 @@ def from_trl() -> int:
     arguments = trl_parser().parse_intermixed_args()
     content = read_yaml(Path(arguments.file), "TRL", last_wins=True)
     trainer = arguments.trainer or "grpo"
-    registry = trl_registry(trainer)
+    registry = KeyRegistry.of("TRL", trainer)
     if arguments.trainer is None:
         check_own(arguments.file, content, registry, "give settings of GRPO; or say whose they are: --trainer rloo")
     content = laid_over(content, arguments.overrides, registry)

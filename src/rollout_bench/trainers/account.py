@@ -91,12 +91,13 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
     for key in registry.keys.values():
         if key.influence is Influence.NEUTRAL:
             continue
-        written, influence = settings.has(key.path), settings.influence(key)
-        value = f"{key.path} = {_shown(settings.get(key.path))}"
+        written = settings.has(key.path)
         if key.path in unread:
             if written:
                 groups[Influence.NEUTRAL]["read by other runs than this one"].append(key.path)
-        elif written and influence is Influence.NEUTRAL:
+            continue
+        influence, value = settings.influence(key), f"{key.path} = {_shown(settings.get(key.path))}"
+        if written and influence is Influence.NEUTRAL:
             groups[influence]["switched off, or as it is measured"].append(key.path)
         elif written:
             groups[influence][key.says].append(value)

@@ -1,18 +1,18 @@
-"""Registry of a trainer's settings: the effect of each key on generation.
-
-Each key has exactly one `Influence`. Support for a further key changes the influence of its entry.
-"""
+"""Registry of a trainer's settings: the effect of each key on generation, as its YAML file and README.md have it."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
-from rollout_bench.core.errors import UserError, did_you_mean, shown
-from rollout_bench.core.readers import Reader, count, finite
+import yaml
+
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
 
 
 class Influence(Enum):
@@ -41,11 +41,23 @@ def mapping(value: Any) -> dict[str, Any]:
 
 def numbers(value: Any) -> list[int] | None:
     """Return a list of whole numbers, or None for null."""
-    if value is None:
-        return None
-    if not isinstance(value, list):
+    if value is not None and not isinstance(value, list):
         raise ValueError("a list of whole numbers")
-    return [count(one) for one in value]
+    return None if value is None else [count(one) for one in value]
+
+
+READERS: dict[str, Reader[Any]] = {
+    "count": count,
+    "index": index,
+    "mapping": mapping,
+    "number": number,
+    "numbers": numbers,
+    "share": share,
+    "switch": switch,
+    "text": text,
+    "top_k": top_k,
+}
+"""Name in a file -> reader; with ` or null`, it also accepts null."""
 
 
 @dataclass(frozen=True)
@@ -56,44 +68,44 @@ class TrainerKey:
         path: dotted path; `.*` at its end means the key and all keys below it.
         influence: treatment of the key.
         says: explanation for the user: its use in the config, why it has no effect, or the effect of ignoring it.
-        reader: reader that checks and converts the value.
+        read: name of the reader that checks and converts the value, or the supported values.
         default: the trainer's default value.
         argument: the engine argument that receives the value unchanged, if any.
-        off: values with which an unsupported key has no effect.
+        unless: values with which an unsupported key has no effect.
+        remedy: what the user should do about a wrong value.
     """
 
     path: str
     influence: Influence
-    says: str
-    reader: Reader[Any] | None = None
+    says: str = ""
+    read: str | list[Any] | None = None
     default: Any = None
     argument: str | None = None
-    off: tuple[Any, ...] = ()
+    unless: Sequence[Any] = ()
+    remedy: str = ""
 
     def influence_of(self, value: Any) -> Influence:
         """Return the treatment of the key with this value. An unsupported key that is switched off has no effect."""
-        return Influence.NEUTRAL if self.influence is Influence.UNSUPPORTED and value in self.off else self.influence
+        return Influence.NEUTRAL if self.influence is Influence.UNSUPPORTED and value in self.unless else self.influence
 
+    def value(self, written: Any, where: str) -> Any:
+        """Return a written value, converted by the reader.
 
-def honoured(path: str, reader: Reader[Any], default: Any, says: str) -> TrainerKey:
-    """Return a key that the config takes into account."""
-    return TrainerKey(path, Influence.HONOURED, says, reader, default)
-
-
-def argument(path: str, reader: Reader[Any], default: Any, name: str | None = None) -> TrainerKey:
-    """Return a key that becomes the engine argument `name`; the default name is the last part of `path`."""
-    name = name or path.rpartition(".")[2]
-    return TrainerKey(path, Influence.HONOURED, f"engine argument {name}", reader, default, name)
-
-
-def unsupported(path: str, reader: Reader[Any] | None, default: Any, off: tuple[Any, ...], says: str) -> TrainerKey:
-    """Return a key that the config can't express, with the values `off` that have no effect."""
-    return TrainerKey(path, Influence.UNSUPPORTED, says, reader, default, off=off)
-
-
-def neutral(says: str, *paths: str) -> tuple[TrainerKey, ...]:
-    """Return keys that do not affect generation, all for the reason `says`."""
-    return tuple(TrainerKey(path, Influence.NEUTRAL, says) for path in paths)
+        Raises:
+            UserError: if the value is not valid. The error names the file `where`.
+        """
+        if isinstance(self.read, list) and written not in self.read:
+            words = [str(word) for word in self.read if word is not None]
+            problem, remedy = f"measured here, only {', '.join(words)}", did_you_mean(str(written), words)
+        elif not isinstance(self.read, str):
+            return written
+        else:
+            name, _, nullable = self.read.partition(" or ")
+            try:
+                return (maybe(READERS[name]) if nullable else READERS[name])(written)
+            except ValueError as error:
+                problem, remedy = str(error), f"correct it there, or add {self.path}=VALUE to the command"
+        raise UserError(f"{where}: {self.path}: {shown(written)} is not {problem}", self.remedy or remedy)
 
 
 ALIKE = 0.85
@@ -115,29 +127,32 @@ class KeyRegistry:
     shared: Collection[str] = ()
 
     @classmethod
-    def of(
-        cls, trainer: str, keys: Iterable[TrainerKey], defaults: Mapping[str, Any], shared: Collection[str] = ()
-    ) -> KeyRegistry:
-        """Return the registry of `keys`, with `defaults` (path -> value) of another version or kind of the trainer."""
-        found: dict[str, TrainerKey] = {}
-        for key in keys:
-            assert key.path not in found, f"{key.path} has two entries"
-            found[key.path] = key
-        for path, default in defaults.items():
+    def of(cls, trainer: str, version: str) -> KeyRegistry:
+        """Return the keys of a trainer, with the defaults of one of its versions or kinds."""
+        content = table(trainer)
+        groups = {"honoured": Influence.HONOURED, "unsupported": Influence.UNSUPPORTED, "deciding": Influence.NEUTRAL}
+        keys = [
+            TrainerKey(path, influence, **{"says": f"engine argument {row.get('argument')}", **row})
+            for group, influence in groups.items()
+            for path, row in content.get(group, {}).items()
+        ]
+        keys += [
+            TrainerKey(path, Influence.NEUTRAL, says) for says, paths in content["neutral"].items() for path in paths
+        ]
+        found = {key.path: key for key in keys}
+        assert len(found) == len(keys), "a key has two entries"
+        for path, default in content["versions"][version].items():
             found[path] = replace(found[path], default=default)
-        return cls(trainer, found, shared)
+        return cls(trainer, found, content.get("shared", ()))
 
     def find(self, path: str) -> TrainerKey | None:
         """Return the entry for `path`, or the nearest entry above it that includes all keys below; else None."""
-        if path in self.keys:
-            return self.keys[path]
         parts = path.split(".")
         for length in range(len(parts), 0, -1):
             above = ".".join(parts[:length])
-            if f"{above}.*" in self.keys:
-                return self.keys[f"{above}.*"]
-            if above in self.keys and self.keys[above].reader is mapping:
-                return self.keys[above]
+            for key in (self.keys.get(above), self.keys.get(f"{above}.*")):
+                if key is not None and (key.path == path or key.path.endswith(".*") or key.read == "mapping"):
+                    return key
         return None
 
     def holds(self, path: str) -> bool:
@@ -151,11 +166,11 @@ class KeyRegistry:
         )
 
     def instead_of(self, path: str) -> str:
-        """Return the remedy for an unknown key: a known word similar to the first wrong part of `path`."""
-        above, wrong, known = self._wrong_part(path)
-        return did_you_mean(wrong, known).replace("did you mean '", f"did you mean '{above}")
+        """Return the remedy for an unknown key."""
+        near = near_miss(path, [known for known in self.keys if not known.endswith("*")])
+        return f"did you mean '{near}'?" if near else f"if your own code reads it, write +{path}=VALUE"
 
-    def misspelt(self, path: str, written: Sequence[str]) -> str | None:
+    def misspelt(self, path: str, written: Collection[str]) -> str | None:
         """Return the key that `path` probably misspells, among keys that affect generation and are not in `written`."""
         parent, _, name = path.rpartition(".")
         known = {
@@ -166,28 +181,15 @@ class KeyRegistry:
         close = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE)
         return known[close[0]] if close and known[close[0]] not in written else None
 
-    def _wrong_part(self, path: str) -> tuple[str, str, set[str]]:
-        above = ""
-        for part in path.split("."):
-            known = {key.removeprefix(above).split(".")[0] for key in self.keys if key.startswith(above)} - {"*"}
-            if part not in known:
-                break
-            above += f"{part}."
-        return above, part, known
+
+def table(trainer: str) -> dict[str, Any]:
+    """Return the content of a trainer's file of keys."""
+    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{trainer.lower()}.yaml").read_text())
+    return content
 
 
-def read(key: TrainerKey, value: Any, where: str) -> Any:
-    """Return the value of a key, converted by the key's reader.
+VERL_VERSIONS = tuple(table("verl")["versions"])
+"""Supported versions of verl, newest first."""
 
-    Raises:
-        UserError: if the reader rejects the value. The error names the file `where`.
-    """
-    if key.reader is None:
-        return value
-    try:
-        return key.reader(value)
-    except ValueError as error:
-        raise UserError(
-            f"{where}: {key.path}: {shown(value)} is not {error}",
-            f"correct it there, or add {key.path}=VALUE to the command",
-        ) from None
+TRL_TRAINERS = tuple(table("trl")["versions"])
+"""Supported trainers of TRL."""

@@ -14,17 +14,14 @@ import yaml
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.yaml_files import read_mapping
-from rollout_bench.trainers.keys import Influence, KeyRegistry, TrainerKey, read
+from rollout_bench.trainers.keys import Influence, KeyRegistry, TrainerKey
 
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<path>[^=+~\s][^=\s]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 """An override in hydra's syntax: `a.b=1` changes, `+a.b=1` adds, `++a.b=1` changes or adds, `~a.b` removes."""
 
 
-class _NotThere:
-    """Value of a key that is missing, or written as `???`. None can't be used, because null is a value."""
-
-
-NOT_THERE = _NotThere()
+NOT_THERE = object()
+"""Value of a key that is missing, or written as `???`. None can't be used, because null is a value."""
 
 
 def read_yaml(path: Path, trainer: str, last_wins: bool = False) -> dict[str, Any]:
@@ -69,45 +66,45 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
     """
     for override in overrides:
         found = OVERRIDE.fullmatch(override)
-        sign, path = (found["sign"] or "", found["path"]) if found else ("", "")
-        if found is None or not (found["equals"] or sign == "~"):
+        if found is None or not (found["equals"] or found["sign"] == "~"):
             raise UserError(f"{override}: is not an override", "write KEY=VALUE, +KEY=VALUE or ~KEY")
+        path, name = found["path"], found["path"].rpartition(".")[2]
         if "/" in path or "@" in path:
             raise UserError(
                 f"{override}: chooses one of {registry.trainer}'s files, which rollout-bench cannot read",
                 f"add --cfg job to {registry.trainer}'s command, and use the YAML that it prints",
             )
-        known = registry.find(path)
-        if known is not None and known.influence is Influence.NEUTRAL:
-            _make_room(content, path)
-        there = _parent(content, path, override, make=False)
-        written = there is not None and path.rpartition(".")[2] in there
-        if sign == "~":
-            if there is None or not written:
-                raise UserError(
-                    f"{override}: {path} cannot be removed because the file does not contain it", "leave it out"
-                )
-            del there[path.rpartition(".")[2]]
+        section = _section(content, path, override, registry.find(path))
+        if found["sign"] == "~" and name not in section:
+            raise UserError(
+                f"{override}: {path} cannot be removed because the file does not contain it", "leave it out"
+            )
+        if found["sign"] == "~":
+            del section[name]
             continue
-        if not sign and not written and known is None and not registry.holds(path):
-            raise UserError(f"{override}: {registry.trainer} has no key {path}", registry.instead_of(path))
-        if not sign and not written and path not in registry.keys and (meant := registry.misspelt(path, ())):
-            raise UserError(f"{override}: {registry.trainer} has no key {path}", f"did you mean '{meant}'?")
-        parent = _parent(content, path, override, make=True)
-        assert parent is not None, "made where it was missing"
-        parent[path.rpartition(".")[2]] = _value(override, found["value"])
+        meant = registry.misspelt(path, ()) if path not in registry.keys else None
+        unknown = meant is not None or (registry.find(path) is None and not registry.holds(path))
+        if not found["sign"] and name not in section and unknown:
+            remedy = f"did you mean '{meant}'?" if meant else registry.instead_of(path)
+            raise UserError(f"{override}: {registry.trainer} has no key {path}", remedy)
+        section[name] = _value(override, found["value"])
     return content
 
 
-def _make_room(content: dict[str, Any], path: str) -> None:
-    """Replace an interpolation above `path` by an empty mapping, because its values are not needed."""
+def _section(content: dict[str, Any], path: str, override: str, key: TrainerKey | None) -> dict[str, Any]:
+    """Return the mapping that contains the last part of `path`, made where it is missing.
+
+    An interpolation above a key without influence gives way to it, because its values are not needed.
+    """
     for part in path.split(".")[:-1]:
         inner = content.get(part)
-        if isinstance(inner, str) and "${" in inner:
-            inner = content[part] = {}
-        if not isinstance(inner, dict):
-            return
-        content = inner
+        is_needed = key is None or key.influence is not Influence.NEUTRAL
+        if inner is None or ("${" in str(inner) and not isinstance(inner, dict) and not is_needed):
+            content[part] = {}
+        if not isinstance(content[part], dict):
+            raise UserError(f"{override}: {part} is no mapping, so nothing can be below it", f"set {part} as a whole")
+        content = content[part]
+    return content
 
 
 def _value(override: str, written: str) -> Any:
@@ -116,21 +113,6 @@ def _value(override: str, written: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{override}: its value can't be read: {problem}", "write it as in a YAML file") from None
-
-
-def _parent(content: dict[str, Any], path: str, override: str, make: bool) -> dict[str, Any] | None:
-    """Return the mapping that contains the last part of `path`; None if it is missing and `make` is false."""
-    *above, _ = path.split(".")
-    for part in above:
-        if part not in content or content[part] is None:
-            if not make:
-                return None
-            content[part] = {}
-        inner = content[part]
-        if not isinstance(inner, dict):
-            raise UserError(f"{override}: {part} is no mapping, so nothing can be below it", f"set {part} as a whole")
-        content = inner
-    return content
 
 
 @dataclass(frozen=True)
@@ -208,7 +190,14 @@ class TrainerFile:
         """
         key = self.registry.keys[path]
         value = self.written(path)
-        return key.default if value is NOT_THERE else read(key, value, self.name)
+        return key.default if value is NOT_THERE else key.value(value, self.name)
+
+    def needed(self, path: str) -> Any:
+        """Return the value of a registered key; raise `UserError` with the key's remedy if there is none."""
+        value = self.get(path)
+        if value is None:
+            raise UserError(f"{self.name}: {path}: is missing", self.registry.keys[path].remedy)
+        return value
 
     def has(self, path: str) -> bool:
         """Return whether the settings have a value at `path`; null counts as a value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.trainers.account import MadeConfig, account
 from rollout_bench.trainers.step import TrainerStep
@@ -13,7 +13,6 @@ from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, qua
 from rollout_bench.trainers.trainer_file import TrainerFile
 
 WORKLOAD = "trl-step"
-MODES = ("colocate", "server")
 
 BESIDE = {
     "colocate": "engines whose core is part of the training's process (here it is a process of its own)",
@@ -69,15 +68,8 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
     step, own = _step(settings, mode)
     prompt_tokens, output_tokens, longest = _lengths(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
-    path = settings.get(key)
-    if path is None:
-        raise UserError(
-            f"{settings.name}: model_name_or_path: is missing", "add model_name_or_path=FOLDER to the command"
-        )
-    dtype = settings.get(ARGUMENTS[mode]["dtype"]) or "auto"
-    if dtype not in QUANT_OF_DTYPE:
-        raise UserError(f"{settings.name}: dtype {dtype!r} is not measured here", did_you_mean(dtype, QUANT_OF_DTYPE))
-    quant = QUANT_OF_DTYPE[dtype]
+    path = settings.get(key) or settings.needed("model_name_or_path")
+    quant = QUANT_OF_DTYPE[settings.get(ARGUMENTS[mode]["dtype"]) or "auto"]
     name = model_name(path)
     config: dict[str, Any] = {
         "platform": "cpu" if settings.get("use_cpu") else "cuda",
@@ -141,8 +133,6 @@ def _mode(settings: TrainerFile) -> str:
     if mode is None:
         served = isinstance(settings.content.get("server"), dict)
         mode = "server" if served and not settings.get("vllm_tp") else "colocate"
-    if mode not in MODES:
-        raise UserError(f"{settings.name}: vllm_mode: {mode!r} is not known", did_you_mean(mode, MODES))
     return str(mode)
 
 
@@ -153,12 +143,7 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
         UserError: if the batch sizes contradict each other, the sequences form no whole groups, or the processes can't
             be divided by the size of tensor parallelism.
     """
-    processes, per_device = settings.get("num_processes"), settings.get("per_device_train_batch_size")
-    if processes is None:
-        raise UserError(
-            f"{settings.name}: num_processes: is missing, so the number of sequences in a step is unknown",
-            "add num_processes=N to the command: accelerate's --num_processes",
-        )
+    processes, per_device = settings.needed("num_processes"), settings.get("per_device_train_batch_size")
     at_once = processes * per_device
     steps, batch = settings.get("steps_per_generation"), settings.get("generation_batch_size")
     if steps is not None and batch is not None:
@@ -219,11 +204,7 @@ def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
         )
     if most is not None:
         prompt = min(prompt or most, most - answer)
-    if prompt is None:
-        raise UserError(
-            f"{settings.name}: max_prompt_length: is missing, and TRL does not truncate prompts",
-            "add max_prompt_length=N to the command: the longest prompt in your data, in tokens",
-        )
+    prompt = prompt or settings.needed("max_prompt_length")
     return prompt, answer, most or prompt + answer
 
 

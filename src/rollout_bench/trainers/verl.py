@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
@@ -21,10 +21,12 @@ from rollout_bench.trainers.rollout_dumps import (
 from rollout_bench.trainers.step import TrainerStep, distinct_prompts
 from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, quant_keys, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
-from rollout_bench.trainers.verl_keys import MODEL, ROLLOUT
 from rollout_bench.workloads.requests import load_tokenizer
 
 WORKLOAD = "verl-step"
+ROLLOUT = "actor_rollout_ref.rollout."
+MODEL = "actor_rollout_ref.model."
+
 PLATFORMS = {"cuda": "cuda", "npu": "ascend", "cpu": "cpu"}
 """verl's device -> platform."""
 
@@ -54,13 +56,13 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
     settings.check_spelling()
-    _check_engine(settings)
+    for key in ("name", "mode"):
+        settings.get(f"{ROLLOUT}{key}")  # only one value of each is measured
     step, devices = _step(settings)
     prompt_tokens, output_tokens = _lengths(settings)
-    path = settings.get(f"{MODEL}path")
-    if path is None:
-        raise UserError(f"{settings.name}: {MODEL}path: is missing", f"add {MODEL}path=FOLDER to the command")
-    quant, quants = _quants(settings)
+    path = settings.needed(f"{MODEL}path")
+    quant = QUANT_OF_DTYPE[settings.get(f"{ROLLOUT}dtype")]
+    quants = [quant, *(["fp8-block"] if settings.get(f"{ROLLOUT}quantization") else [])]
     part = step.part(one_engine)
     place = weights(path, f"{MODEL}path")
     engine_args = _engine_args(settings)
@@ -75,7 +77,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         lines = trace(steps, part, one_engine and step.engines > 1)
     workload: dict[str, Any] = lengths | {name: settings.get(f"{ROLLOUT}{name}") for name in KEPT_SAMPLING}
     workload["engine_args"] = engine_args
-    name, platform = model_name(path), _platform(settings)
+    name, platform = model_name(path), PLATFORMS[settings.get("trainer.device")]
     config = {
         "platform": platform,
         "models": [name],
@@ -125,28 +127,6 @@ def _dumped(settings: TrainerFile, dumps: RolloutDumps, place: str, longest: int
     return read_dumps(dumps.folder, lambda texts: count()(texts), longest)
 
 
-def _check_engine(settings: TrainerFile) -> None:
-    engine = settings.get(f"{ROLLOUT}name")
-    if engine != "vllm":
-        raise UserError(
-            f"{settings.name}: {ROLLOUT}name: {engine!r} is not measured here, only vllm is",
-            f"add {ROLLOUT}name=vllm to the command to measure vLLM under the same load",
-        )
-    mode = settings.get(f"{ROLLOUT}mode")
-    if mode != "async":
-        raise UserError(
-            f"{settings.name}: {ROLLOUT}mode: {mode!r} is not a mode of verl 0.8 or 0.9",
-            f"add {ROLLOUT}mode=async",
-        )
-
-
-def _platform(settings: TrainerFile) -> str:
-    device = settings.get("trainer.device")
-    if device not in PLATFORMS:
-        raise UserError(f"{settings.name}: trainer.device: {device!r} is not known", f"known: {', '.join(PLATFORMS)}")
-    return PLATFORMS[device]
-
-
 def _device_keys(settings: TrainerFile) -> tuple[str, str]:
     """Return the keys for the number of nodes with engines, and the number of devices of a node."""
     if settings.get("trainer.use_v1") and settings.get("trainer.v1.trainer_mode") == "separate_async":
@@ -172,13 +152,8 @@ def _unread(settings: TrainerFile) -> set[str]:
 
 def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     """Return the step, and the number of devices of all its engines."""
-    nodes, per_node = (settings.get(key) for key in _device_keys(settings))
-    if per_node is None:
-        raise UserError(
-            f"{settings.name}: trainer.n_gpus_per_node: is missing, so the number of engines is unknown",
-            "add trainer.n_gpus_per_node=N to the command, and trainer.nnodes=M for several nodes",
-        )
-    devices = per_node * nodes
+    nodes, per_node = _device_keys(settings)
+    devices = settings.get(nodes) * settings.needed(per_node)
     sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}
     tensor, data, pipeline = sizes.values()
     if devices % (tensor * data * pipeline):
@@ -215,24 +190,6 @@ def _length(settings: TrainerFile, what: str) -> int:
     own, followed = f"{ROLLOUT}{what}_length", f"data.max_{what}_length"
     length: int = settings.get(own if settings.has(own) else followed)
     return length
-
-
-def _quants(settings: TrainerFile) -> tuple[str, list[str]]:
-    """Return the quantization of the checkpoint, and the list of quantizations to measure."""
-    dtype = settings.get(f"{ROLLOUT}dtype")
-    if dtype not in QUANT_OF_DTYPE:
-        raise UserError(
-            f"{settings.name}: {ROLLOUT}dtype: {dtype!r} is not measured here",
-            f"{did_you_mean(dtype, QUANT_OF_DTYPE)}; set {ROLLOUT}dtype to one of these",
-        )
-    quant = QUANT_OF_DTYPE[dtype]
-    wanted = settings.get(f"{ROLLOUT}quantization")
-    if wanted not in (None, "fp8"):
-        raise UserError(
-            f"{settings.name}: {ROLLOUT}quantization: {wanted!r} is not supported, because it cannot be verified",
-            f"add {ROLLOUT}quantization=null, and the quant to the config: docs/models-and-quantizations.md",
-        )
-    return quant, [quant, *(["fp8-block"] if wanted else [])]
 
 
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from refusals import refusals, refused
 from training_runs import TRL
 
 from rollout_bench.commands import trainers
-from rollout_bench.trainers.keys import Influence
-from rollout_bench.trainers.trl_keys import trl_registry
+from rollout_bench.trainers.keys import Influence, KeyRegistry
 
 SMALL = """
 model_name_or_path: deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
@@ -252,15 +251,15 @@ def test_the_page_shows_what_its_command_prints(made: Made):
 def test_no_key_of_transformers_own_training_is_unknown():
     from transformers import TrainingArguments  # seconds, and only here
 
-    registry = trl_registry()
+    registry = KeyRegistry.of("TRL", "grpo")
     names = [field.name for field in dataclasses.fields(TrainingArguments)]
     assert [name for name in names if name not in registry.keys and not registry.holds(name)] == []
 
 
 def test_each_key_has_an_entry_that_explains_it():
-    for path, key in trl_registry().keys.items():
+    for path, key in KeyRegistry.of("TRL", "grpo").keys.items():
         assert key.says, path
-        assert key.influence is Influence.UNSUPPORTED or not key.off
+        assert key.influence is Influence.UNSUPPORTED or not key.unless
 
 
 @refusals(__file__, "trl")

@@ -21,9 +21,8 @@ from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.plan.matrix import Experiment
-from rollout_bench.trainers.keys import Influence
+from rollout_bench.trainers.keys import VERL_VERSIONS, Influence, KeyRegistry
 from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
-from rollout_bench.trainers.verl_keys import VERSIONS, verl_registry
 from rollout_bench.workloads.requests import prompts
 
 METHODS_OF_FP8 = {
@@ -395,12 +394,12 @@ def test_the_page_shows_what_its_command_prints(made: Made):
     assert [f"# mine.yaml\n{shown}"] == [block.text for block in blocks(page, "yaml")]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", VERL_VERSIONS)
 def test_each_key_has_an_entry_that_explains_it(version: str):
-    for path, key in verl_registry(version).keys.items():
+    for path, key in KeyRegistry.of("verl", version).keys.items():
         assert key.says, path
         assert key.influence is not Influence.UNKNOWN
-        assert key.influence is Influence.UNSUPPORTED or not key.off
+        assert key.influence is Influence.UNSUPPORTED or not key.unless
 
 
 @refusals(__file__, "verl")
