@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.load import DISTRIBUTIONS
@@ -19,6 +18,7 @@ from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.plan.config import Config
+from rollout_bench.plan.refusals import first_of
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
 _OTHER_NAMES = {
@@ -149,51 +149,57 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
 
 
 def _told(error: ErrorDetails) -> UserError:
+    place, kind, value, context = error["loc"], error["type"], error.get("input"), error.get("ctx", {})
     # Without the alternatives of the value's type.
-    parts = error["loc"][:1] if error["loc"][:1] in (("launches",), ("iterations",)) else _without_tags(error["loc"])
+    parts = place[:1] if place[:1] in (("launches",), ("iterations",)) else _without_tags(place)
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
-    value = error.get("input")
-    if error["type"] == "extra_forbidden":
-        return UserError(f"config: {where}: there is no such key", _instead(error["loc"]))
-    if error["type"] == "missing":
-        return UserError(f"config: {where}: is missing", "set it in config.yaml, or in another --configfile")
-    if error["type"] == "union_tag_invalid":
-        said = f"{shown(error['ctx']['tag'])} is not known" if error["ctx"]["tag"] else "is missing"
-        return UserError(f"config: {where}.distribution: {said}", did_you_mean(error["ctx"]["tag"], DISTRIBUTIONS))
-    if error["loc"][-1] == "api_key_env":
-        return UserError(
-            f"config: {where}: is not the name of an environment variable",
-            "put the key into a variable and write the variable's name: a config must not contain keys",
-        )
-    if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "[key]" and "environment" in error["loc"]:
-        return UserError(f"config: {where} is not a variable name", "use letters, digits and '_', no digit first")
-    if error["type"] == "string_pattern_mismatch" or error["type"] == "string_too_long":
-        return UserError(
-            f"config: {where}: {shown(value)} can't be a name",
-            "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
-        )
-    if error["type"] == "literal_error":
-        return UserError(
-            f"config: {where}: {shown(value)} is not known",
-            did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
-        )
-    if error["type"] == "model_type":
-        short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if error["loc"] == ("profile",) else ""
-        return UserError(
-            f"config: {where}: {'null' if value is None else shown(value)} is no mapping",
-            f"{short}write keys below it, or leave it out: {_see_reference(where)}",
-        )
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if error["type"] == "string_too_short":
-        return UserError(f"config: {where}: is empty", _see_reference(where))
-    if error["type"] == "value_error":
-        if where in ("launches", "interleave") and near_miss(str(value), ["auto"]):
-            return UserError(f"config: {where}: {message}", did_you_mean(str(value), ["auto"]))
-        return UserError(f"config: {where}: {message}", _see_reference(where))
-    is_variable = parts[:2] == ("engine", "environment")
-    is_secret = "headers" in parts or (is_variable and secret_words(str(parts[-1])))
-    what = "what stands there" if is_secret else shown(value)
-    return UserError(f"config: {where}: {what} {message}", _see_reference(where))
+    pattern, reference, tag = kind == "string_pattern_mismatch", _see_reference(where), context.get("tag")
+    auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
+    is_secret = "headers" in parts or (parts[:2] == ("engine", "environment") and secret_words(str(parts[-1])))
+    short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if place == ("profile",) else ""
+    problem, remedy = first_of(
+        (
+            kind == "extra_forbidden",
+            f"{where}: there is no such key",
+            _instead(place) if kind == "extra_forbidden" else "",
+        ),
+        (kind == "missing", f"{where}: is missing", "set it in config.yaml, or in another --configfile"),
+        (
+            kind == "union_tag_invalid",
+            f"{where}.distribution: {f'{shown(tag)} is not known' if tag else 'is missing'}",
+            did_you_mean(str(tag), DISTRIBUTIONS),
+        ),
+        (
+            place[-1:] == ("api_key_env",),
+            f"{where}: is not the name of an environment variable",
+            "put the key into a variable and write the variable's name: a config must not contain keys",
+        ),
+        (
+            pattern and place[-1:] == ("[key]",) and "environment" in place,
+            f"{where} is not a variable name",
+            "use letters, digits and '_', no digit first",
+        ),
+        (
+            pattern or kind == "string_too_long",
+            f"{where}: {shown(value)} can't be a name",
+            "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
+        ),
+        (
+            kind == "literal_error",
+            f"{where}: {shown(value)} is not known",
+            did_you_mean(_OTHER_NAMES.get(str(value), str(value)), _choices(error)),
+        ),
+        (
+            kind == "model_type",
+            f"{where}: {'null' if value is None else shown(value)} is no mapping",
+            f"{short}write keys below it, or leave it out: {reference}",
+        ),
+        (kind == "string_too_short", f"{where}: is empty", reference),
+        (kind == "value_error", f"{where}: {message}", did_you_mean(str(value), ["auto"]) if auto else reference),
+        (True, f"{where}: {'what stands there' if is_secret else shown(value)} {message}", reference),
+    ) or ("", "")
+    return UserError(f"config: {problem}", remedy)
 
 
 def _instead(location: tuple[int | str, ...]) -> str:
@@ -235,37 +241,30 @@ def _choices(error: ErrorDetails) -> list[str]:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the model at `location`, from `Config` down."""
-    annotation: Any = Config
+    schema = Config.model_json_schema()
     outer = {"sweep": 1, "setting_settings": 2}.get(str(next(iter(location), "")), 0)  # below are top-level keys
+    found = [schema]
     for part in location[outer:]:
-        models = list(_models(annotation))
-        if part in DISTRIBUTIONS:
-            annotation = next(model for model in models if model.__name__.lower() == part)
-        elif models and part in models[0].model_fields:
-            annotation = models[0].model_fields[str(part)].annotation
-        else:
-            annotation = next((get_args(held)[-1] for held in _holders(annotation)), annotation)
-    models = list(_models(annotation))
-    return list(models[0].model_fields) if models else []
+        inner = [below for node in _options(found, schema["$defs"]) for below in _below(node, part)]
+        found = inner or found
+    return [key for node in _options(found, schema["$defs"]) for key in node.get("properties", ())]
 
 
-def _holders(annotation: Any) -> Iterator[Any]:
-    """Yield all lists and mappings among the types of an annotation."""
-    if get_origin(annotation) in (dict, list):
-        yield annotation
-    elif get_origin(annotation) is Annotated:
-        yield from _holders(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for option in get_args(annotation):
-            yield from _holders(option)
+def _options(nodes: Iterable[dict[str, Any]], models: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the schemas that a value may have, references followed."""
+    for node in nodes:
+        several = [*node.get("anyOf", ()), *node.get("oneOf", ())]
+        if "$ref" in node:
+            several.append(models[node["$ref"].rpartition("/")[2]])
+        yield from _options(several, models) if several else [node]
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield all models among the types of an annotation."""
-    if get_origin(annotation) is Annotated:
-        yield from _models(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for option in get_args(annotation):
-            yield from _models(option)
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+def _below(node: dict[str, Any], part: int | str) -> Iterator[dict[str, Any]]:
+    """Yield the schema below a part of a location: a key, an index, or the kind of a distribution."""
+    if node.get("title", "").lower() == part:
+        yield node
+    elif part in node.get("properties", ()):
+        yield node["properties"][part]
+    else:
+        yield from node.get("patternProperties", {}).values()
+        yield from (node[key] for key in ("additionalProperties", "items") if isinstance(node.get(key), dict))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout_bench.checkpoints.formats import SMALLEST_VOCABULARY
-from rollout_bench.contracts.load import DatasetFormat, DatasetSpec, longest
+from rollout_bench.contracts.load import DatasetFormat, DatasetSpec, LogNormal, Normal, longest
 from rollout_bench.contracts.spec import ModelSpec, WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import WorkloadSettings
@@ -174,7 +174,7 @@ def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> lis
                 "correct the distribution, or set low and high so that they contain most of it",
             )
             for key, length in lengths.items()
-            if not isinstance(length, int)
+            if isinstance(length, Normal | LogNormal)
         ),
         (
             shared is not None and shared.tokens >= shortest,

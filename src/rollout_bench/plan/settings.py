@@ -18,6 +18,7 @@ from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import Config, Partial, WorkloadSettings
 from rollout_bench.plan.config_file import told
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.refusals import refuse
 
 LONGEST_NAME = 60
 """Maximum characters of a name, as for every part of a path."""
@@ -51,48 +52,52 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
         UserError: a selected setting or the baseline's is undefined, a key exists neither in the engine nor in a
             workload, or a value cannot be part of a name.
     """
-    own = config.setting_settings
-    if DEFAULT_SETTING in own:
-        raise UserError(
-            f"config: setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
+    own, lists = config.setting_settings, _lists(config)
+    listed = list(itertools.chain.from_iterable(lists.values()))
+    refuse(
+        (
+            DEFAULT_SETTING in own,
+            f"setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
             "give it another name",
-        )
-    lists = _lists(config)
-    for key in itertools.chain.from_iterable(lists.values()):
-        if key in config.sweep:
-            raise UserError(f"config: sweep.{key}: {key} lists several values itself", "leave one of them out")
+        ),
+        *((k in config.sweep, f"sweep.{k}: {k} lists several values itself", "leave one of them out") for k in listed),
+    )
     swept: dict[str, Partial] = {}
+    maker = "sweep" if config.sweep else " and ".join(listed)
     sweeps = [config.sweep, *({**config.sweep, **of_section} for of_section in lists.values())]
     for name, setting in itertools.chain.from_iterable(_swept(config, sweep, engine) for sweep in sweeps):
-        if name in own or name in swept:
-            maker = "sweep" if config.sweep else " and ".join(itertools.chain.from_iterable(lists.values()))
-            where = f"setting_settings.{name}" if name in own else "two of its combinations"
-            raise UserError(
-                f"config: {maker}: makes a setting '{name}', and so does {where}", "rename or leave out one of them"
-            )
+        where = f"setting_settings.{name}" if name in own else "two of its combinations"
+        taken = f"{maker}: makes a setting '{name}', and so does {where}"
+        refuse((name in own or name in swept, taken, "rename or leave out one of them"))
         swept[name] = setting
     known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
     for name, setting in own.items():
         _check(config, name, setting)
-        for section, inner in ((section, inner) for section, keys in LISTS.items() for inner in keys):
-            if len(setting.get(section, {}).get(inner) or ()) > 1:
-                key = f"{section}.{inner}"
-                raise UserError(
-                    f"config: setting_settings.{name}.{key}: has several values, but a setting can have only one",
-                    f"make a setting of each, or list them in {key}",
+        refuse(
+            *(
+                (
+                    len(setting.get(section, {}).get(inner) or ()) > 1,
+                    f"setting_settings.{name}.{section}.{inner}: has several values, but a setting can have only one",
+                    f"make a setting of each, or list them in {section}.{inner}",
                 )
-    if config.settings is None and own:
-        names = ", ".join([DEFAULT_SETTING, *own, *swept])
-        raise UserError(
-            f"config: setting_settings: {', '.join(own)}: defined but not selected", f"write settings: [{names}]"
+                for section, keys in LISTS.items()
+                for inner in keys
+            )
         )
     selected = [DEFAULT_SETTING, *swept] if config.settings is None else config.settings
-    for name in selected:
-        if name not in known:
-            raise UserError(f"config: settings: setting '{name}' is not defined", did_you_mean(name, known))
-    baseline = config.baseline.setting
-    if baseline is not None and baseline not in known:
-        raise UserError(f"config: baseline.setting: setting '{baseline}' is not defined", did_you_mean(baseline, known))
+    named = [*(("settings", name) for name in selected), ("baseline.setting", config.baseline.setting)]
+    refuse(
+        (
+            config.settings is None and own,
+            f"setting_settings: {', '.join(own)}: defined but not selected",
+            f"write settings: [{', '.join([DEFAULT_SETTING, *own, *swept])}]",
+        ),
+        *(
+            (True, f"{where}: setting '{name}' is not defined", did_you_mean(name, known))
+            for where, name in named
+            if name is not None and name not in known
+        ),
+    )
     return config.model_copy(update={"settings": selected, "setting_settings": known})
 
 
@@ -180,14 +185,17 @@ def _check(config: Config, name: str, setting: Partial) -> None:
         UserError: it cannot.
     """
     where, load = f"setting_settings.{name}", setting.get("workload", {})
-    if not isinstance(load, Mapping):
-        raise UserError(f"config: {where}.workload: {load!r} is no mapping", "write keys of workload_settings below it")
+    no_mapping = not isinstance(load, Mapping)
+    refuse((no_mapping, f"{where}.workload: {load!r} is no mapping", "write keys of workload_settings below it"))
     for key in load:
         _check_key(f"{where}.workload", key)
     _over(config, {key: value for key, value in setting.items() if key != "workload"}, ("setting_settings", name))
-    for key in (*setting, *(f"engine.{key}" for key in setting.get("engine", {}))):
-        if key not in ("engine", *PARTS):
-            raise UserError(f"config: {where}.{key}: is the same under every setting", did_you_mean(key, PARTS))
+    refuse(
+        *(
+            (key not in ("engine", *PARTS), f"{where}.{key}: is the same under every setting", did_you_mean(key, PARTS))
+            for key in (*setting, *(f"engine.{key}" for key in setting.get("engine", {})))
+        )
+    )
 
 
 def _over(config: Config, changes: Partial, place: tuple[str, ...] = ()) -> Config:
@@ -213,10 +221,12 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
     if not sweep:
         return
     keys = [(*_target(key, engine), key) for key in sweep]
-    for number, (where, key, written) in enumerate(keys):
-        twice = next((other for *place, other in keys[:number] if place == [where, key]), None)
-        if twice is not None:
-            raise UserError(f"config: sweep.{written}: is the same as sweep.{twice}", "leave one of them out")
+    refuse(
+        *(
+            (place[:2] == other[:2], f"sweep.{other[2]}: is the same as sweep.{place[2]}", "leave one of them out")
+            for place, other in itertools.combinations(keys, 2)
+        )
+    )
     for (where, key, written), values in zip(keys, sweep.values(), strict=True):
         for value in values:
             if where == "engine_args":
@@ -233,11 +243,13 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
             changes.setdefault(where, {})[key] = _as_listed(written, value)
             words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)
-        if len(name) > LONGEST_NAME:
-            raise UserError(
-                f"config: sweep: the setting {name} has a name of {len(name)} characters, more than {LONGEST_NAME}",
+        refuse(
+            (
+                len(name) > LONGEST_NAME,
+                f"sweep: the setting {name} has a name of {len(name)} characters, more than {LONGEST_NAME}",
                 "write these settings in setting_settings, under shorter names",
             )
+        )
         yield name, changes
 
 
@@ -289,51 +301,51 @@ def told_of_sweep(config: Config, name: str, own: Container[str], engine: Instal
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
     """Return the place of a sweep's key, one of `PLACES`, and its name there."""
     where, dot, inner = key.partition(".")
-    if key in PLACES:
-        raise UserError(f"config: sweep.{key}: is a mapping, but a sweep needs a single key", f"write a key: {key}.KEY")
+    refuse((key in PLACES, f"sweep.{key}: is a mapping, but a sweep needs a single key", f"write a key: {key}.KEY"))
     if dot and where in PLACES:
         if where == "workload":
             _check_key("sweep", inner)
         return where, inner
     of_workload, of_engine = key in WorkloadSettings.model_fields, key in engine.arguments
-    if of_workload and of_engine:
-        raise UserError(
-            f"config: sweep.{key}: is both an engine argument and a workload key",
+    sections = [section for section in SECTIONS if key in type(Config.model_fields[section].default).model_fields]
+    known = {*engine.arguments, *WorkloadSettings.model_fields}
+    refuse(
+        (
+            of_workload and of_engine,
+            f"sweep.{key}: is both an engine argument and a workload key",
             f"write engine_args.{key} or workload.{key}",
-        )
+        ),
+        *((key not in known, f"sweep.{key}: is a key of {own}", f"write {own}.{key}") for own in sections),
+        (
+            engine.arguments and key not in known,
+            f"sweep.{key}: neither {engine.name} {engine.version} nor a workload has it",
+            did_you_mean(key.replace("-", "_"), known),
+        ),
+    )
     if of_workload:
         _check_key("sweep", key)
-        return "workload", key
-    own = [section for section in SECTIONS if key in type(Config.model_fields[section].default).model_fields]
-    if own and not of_engine:
-        raise UserError(f"config: sweep.{key}: is a key of {own[0]}", f"write {own[0]}.{key}")
-    if engine.arguments and not of_engine:
-        raise UserError(
-            f"config: sweep.{key}: neither {engine.name} {engine.version} nor a workload has it",
-            did_you_mean(key.replace("-", "_"), {*engine.arguments, *WorkloadSettings.model_fields}),
-        )
-    return "engine_args", key
+    return "workload" if of_workload else "engine_args", key
 
 
 def _check_key(where: str, key: str) -> None:
-    if key in OWN_KEY:
-        raise UserError(f"config: {where}.{key}: does not belong below workload", OWN_KEY[key])
-    if key not in WorkloadSettings.model_fields:
-        raise UserError(
-            f"config: {where}.{key}: a workload has no such key",
-            did_you_mean(key, WorkloadSettings.model_fields.keys() - OWN_KEY.keys()),
-        )
+    known = WorkloadSettings.model_fields.keys() - OWN_KEY.keys()
+    refuse(
+        (key in OWN_KEY, f"{where}.{key}: does not belong below workload", OWN_KEY.get(key, "")),
+        (key not in known, f"{where}.{key}: a workload has no such key", did_you_mean(key, known)),
+    )
 
 
 def _word(key: str, value: Any) -> str:
     """Return a value as written in a setting's name."""
     words = {True: "true", False: "false", None: "null"}
     word = words[value] if isinstance(value, bool) or value is None else str(value).replace("_", "-")
-    if isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word):
-        raise UserError(
-            f"config: sweep.{key}: cannot derive a setting name from {value!r}",
+    refuse(
+        (
+            isinstance(value, list | dict) or not re.fullmatch(NAME_PATTERN, word),
+            f"sweep.{key}: cannot derive a setting name from {value!r}",
             "write it in setting_settings, under a name you choose",
         )
+    )
     return word
 
 

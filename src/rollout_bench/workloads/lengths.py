@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import math
 from statistics import NormalDist
-
-from numpy.random import Generator, default_rng
+from typing import TYPE_CHECKING
 
 from rollout_bench.contracts.load import Length, LogNormal, Normal, Uniform
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 
 def generator(label: str) -> Generator:
     """Return the generator of all draws of `label`, whose SHA-256 is the seed."""
+    from numpy.random import default_rng  # not at the top: planning draws nothing
+
     return default_rng(int.from_bytes(hashlib.sha256(label.encode()).digest(), "big"))
 
 
@@ -31,7 +35,7 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
         return [length] * count
     if isinstance(length, Uniform):
         return [int(tokens) for tokens in generator(label).integers(length.low, length.high, count, endpoint=True)]
-    bell, (below, above) = _bell(length), _shares_below(length)
+    bell, below, above = _bell(length)
     found = []
     for share in generator(label).random(count).tolist():
         # Kept away from 0 and 1, which have no inverse.
@@ -41,28 +45,22 @@ def drawn(length: Length, label: str, count: int) -> list[int]:
     return found
 
 
-def share_within(length: Length) -> float:
+def share_within(length: Normal | LogNormal) -> float:
     """Return the share of the distribution within the bounds."""
-    if not isinstance(length, Normal | LogNormal):
-        return 1.0
-    below, above = _shares_below(length)
+    _, below, above = _bell(length)
     return above - below
 
 
-def _bell(length: Normal | LogNormal) -> NormalDist:
-    """Return the distribution of a length, or of its logarithm."""
-    if isinstance(length, Normal):
-        return NormalDist(length.mean, length.std)
-    return NormalDist(math.log(length.median), length.sigma)
-
-
-def _shares_below(length: Normal | LogNormal) -> tuple[float, float]:
-    """Return the shares of the distribution below its lower and its upper bound.
+def _bell(length: Normal | LogNormal) -> tuple[NormalDist, float, float]:
+    """Return the distribution of a length, or of its logarithm, and its shares below the lower and upper bound.
 
     Rounded lengths from low to high correspond to values from low - 1/2 to high + 1/2, so the distribution is cut
     there. The result is the same as redrawing values outside the bounds.
     """
     low, high = length.low - 0.5, length.high + 0.5
-    if isinstance(length, LogNormal):
+    if isinstance(length, Normal):
+        bell = NormalDist(length.mean, length.std)
+    else:
+        bell = NormalDist(math.log(length.median), length.sigma)
         low, high = math.log(low), math.log(high)
-    return _bell(length).cdf(low), _bell(length).cdf(high)
+    return bell, bell.cdf(low), bell.cdf(high)

