@@ -15,7 +15,6 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.keys import TRL_TRAINERS, VERL_VERSIONS, KeyRegistry
-from rollout_bench.trainers.rollout_dumps import RolloutDumps
 from rollout_bench.trainers.trainer_file import TrainerFile, check_own, is_override, laid_over, read_yaml
 from rollout_bench.trainers.trl import trl_config
 from rollout_bench.trainers.verl import verl_config
@@ -80,9 +79,10 @@ def from_verl() -> int:
         content = read_yaml(Path(name), "verl")
         check_own(name, content, registry, "give the YAML that verl is started with; add --cfg job there to print it")
     content = laid_over(content, arguments.overrides, registry)
-    dumps = None if arguments.lengths is None else RolloutDumps(arguments.lengths, arguments.lengths_file)
-    made = verl_config(TrainerFile.of(name, content, registry), dumps, arguments.one_engine)
-    return _write(made, None if dumps is None else dumps.file)
+    made = verl_config(
+        TrainerFile.of(name, content, registry), arguments.lengths, arguments.lengths_file, arguments.one_engine
+    )
+    return _write(made, arguments.lengths and arguments.lengths_file)
 
 
 def _write_trace(path: Path, made: MadeConfig) -> None:

@@ -34,7 +34,7 @@ HARNESSES["inferencemax"] = HARNESSES["vllm-benchmark"]
 
 
 def meaning_of(
-    harness: str, content: Mapping[str, Any], where: str, served: MeasuredHere, asked: set[str] | None = None
+    harness: str, content: Mapping[str, Any], where: str, served: MeasuredHere, asked: dict[str, Any] | None = None
 ) -> Meaning:
     """Return the workload of a profile.
 
@@ -43,7 +43,7 @@ def meaning_of(
         content: the keys of the profile.
         where: name of the profile in messages.
         served: models and servers of the config.
-        asked: set that collects the paths of all supported keys, present or not.
+        asked: mapping that collects the paths of all supported keys, present or not.
 
     Raises:
         UserError: if the harness is unsupported, or a key is unknown, unsupported or has an invalid value.
@@ -54,12 +54,8 @@ def meaning_of(
         raise UserError(f"{where}: {named}: {table['refuse']}", table["remedy"])
     runs = []
     for variant in guidellm_scenario.variants(content, where) if harness == "guidellm" else [content]:
-        keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), _readers(served))
-        try:
-            keys.read(variant, table["keys"])
-        finally:
-            if asked is not None:
-                asked.update(keys.found)
+        keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), _readers(served), asked)
+        keys.read(variant, table["keys"])
         runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))
     first, stages = runs[0][0], [stage for _, own in runs for stage in own]
     for number, (meaning, _) in enumerate(runs):
@@ -74,16 +70,17 @@ def meaning_of(
 def _readers(served: MeasuredHere) -> dict[str, Callable[[Any], str]]:
     """Return readers of the keys that name the model or the server, which the config must measure."""
 
-    def model(value: Any) -> str:
-        named = text(value)
-        if not is_of_the_launch(named, MODEL, TOKENIZER) and named not in served.models:
-            raise ValueError(f"a model that the config measures: {', '.join(sorted(served.models)) or 'none'}")
-        return named
+    def naming(known: frozenset[str], what: str, *tokens: str) -> Callable[[Any], str]:
+        def reader(value: Any) -> str:
+            named = text(value)
+            if not is_of_the_launch(named, *tokens) and known.isdisjoint((named, named.rstrip("/"))):
+                raise ValueError(what)
+            return named
 
-    def url(value: Any) -> str:
-        named = text(value)
-        if not is_of_the_launch(named, URL) and named.rstrip("/") not in served.urls:
-            raise ValueError("an endpoint of the config")
-        return named
+        return reader
 
-    return {"model": model, "url": url}
+    models = f"a model that the config measures: {', '.join(sorted(served.models)) or 'none'}"
+    return {
+        "model": naming(served.models, models, MODEL, TOKENIZER),
+        "url": naming(served.urls, "an endpoint of the config", URL),
+    }

@@ -117,10 +117,4 @@ def _lengths(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any]:
         raise keys.error(f"{path}type", problem, "write type: normal or uniform, or min: 1")
     sigma = math.sqrt(math.log(1 + (std / mean) ** 2))
     median = mean / math.exp(sigma**2 / 2)
-    return {
-        "distribution": "lognormal",
-        "median": round(median, 6),
-        "sigma": round(sigma, 6),
-        "low": low,
-        "high": high,
-    }
+    return {"distribution": "lognormal", "median": round(median, 6), "sigma": round(sigma, 6), "low": low, "high": high}

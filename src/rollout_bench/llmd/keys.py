@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rollout_bench.core.errors import UserError, did_you_mean, shown
-from rollout_bench.core.readers import Reader, count, finite, index, not_negative, number, positive, switch, text
+from rollout_bench.core.readers import Reader, count, index, not_negative, number, positive, switch, text
 from rollout_bench.llmd.meaning import Meaning
 
 NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
 """Values with which an unsupported key has no effect."""
 
 CORRECT = "correct it in the profile, or in overrides"
-
-MOST_TOKENS = 1e9
-"""Maximum tokens of a prompt or an answer."""
 
 GOODPUT = {"ttft": "ttft_ms", "tpot": "tpot_ms", "e2el": "e2el_ms"}
 
@@ -66,17 +63,6 @@ def goodput(value: Any) -> dict[str, float]:
         raise ValueError(f"pairs of {', '.join(GOODPUT)} and milliseconds, as ttft:500 tpot:50") from None
 
 
-def tokens(reader: Reader[float]) -> Reader[float]:
-    """Return a reader of a number of tokens."""
-
-    def limited(value: Any) -> float:
-        if (finite(value) or 0) > MOST_TOKENS:
-            raise ValueError(f"a number of tokens: at most {MOST_TOKENS:g}")
-        return reader(value)
-
-    return limited
-
-
 READERS: dict[str, Reader[Any]] = {
     "changes": changes,
     "count": count,
@@ -89,10 +75,8 @@ READERS: dict[str, Reader[Any]] = {
     "rate": rate,
     "rates": several(positive),
     "ratios": ratios,
-    "spread": tokens(not_negative),
     "switch": switch,
     "text": text,
-    "tokens": tokens(positive),
     "whole": lambda value: int(number(value)),
 }
 """Name in a table -> reader; `model` and `url` depend on the config."""
@@ -107,10 +91,12 @@ class Keys:
         found: path -> value of each supported key: our value, the harness's default, the number of a list's entries.
     """
 
-    def __init__(self, where: str, meaning: Meaning, readers: Mapping[str, Reader[Any]]) -> None:
-        """Make keys without values; `readers` add to `READERS`."""
+    def __init__(
+        self, where: str, meaning: Meaning, readers: Mapping[str, Reader[Any]], found: dict[str, Any] | None = None
+    ) -> None:
+        """Make keys without values; `readers` add to `READERS`, and `found` receives the values."""
         self.where, self.meaning, self._readers = where, meaning, {**READERS, **readers}
-        self.found: dict[str, Any] = {}
+        self.found = {} if found is None else found
 
     def __getitem__(self, path: str) -> Any:
         """Return the value at `path`; None if there is none."""
@@ -174,6 +160,8 @@ class Keys:
     def _take(self, path: str, value: Any, row: Mapping[str, Any]) -> None:
         try:
             found = row.get("default") if value is None else self._reader(row)(value)
+            if "most" in row and found > row["most"]:
+                raise ValueError(f"{row['most']:g} or less")
         except ValueError as error:
             beside = "; several loads are written beside it, as online: {request_rate: [1, 2]}"
             remedy = row.get("remedy", CORRECT + (beside if isinstance(value, list) else ""))

@@ -88,24 +88,22 @@ def arriving(meaning: Meaning, stages: Sequence[HeldLoad]) -> None:
     prompt, output = (
         _middle({**meaning.otherwise, **meaning.workload}[key]) for key in ("prompt_tokens", "output_tokens")
     )
-    counts = [stage.sent(prompt, output) for stage in stages]
-    meaning.workload["prompts"] = max(counts)
+    most = max(stage.sent(prompt, output) for stage in stages)
     if all(stage.requests is None for stage in stages):
-        groups = meaning.workload.get("shared_prefix", {}).get("groups", 1)
-        meaning.workload["prompts"] = max(groups, *counts)
-    if all(stage.requests is None and stage.rate is None for stage in stages):
-        meaning.otherwise["prompts"] = meaning.workload.pop("prompts")  # the server's speed decides how many
+        most = max(meaning.workload.get("shared_prefix", {}).get("groups", 1), most)
+    # In a closed loop by duration, the server's speed decides how many prompts are sent.
+    is_open = any(stage.requests is not None or stage.rate is not None for stage in stages)
+    (meaning.workload if is_open else meaning.otherwise)["prompts"] = most
     users, rates = [stage.concurrency for stage in stages], [_plain(stage.rate) or "inf" for stage in stages]
     seconds, counted = [_plain(stage.duration_s) for stage in stages], [stage.requests for stage in stages]
-    by_rate = any(stage.rate for stage in stages)
-    if any(users) or (len(stages) > 1 and not by_rate):
-        meaning.online["concurrency"] = users if len(stages) > 1 else users[0]
-    if by_rate:
-        meaning.online["request_rate"] = rates if len(stages) > 1 else rates[0]
-    if any(seconds):
-        meaning.online["duration_s"] = seconds if len(set(seconds)) > 1 else seconds[0]
-    if len(set(counted)) > 1:
-        meaning.online["requests"] = counted
+    by_rate, several = any(stage.rate for stage in stages), len(stages) > 1
+    found = {
+        "concurrency": users if several and (any(users) or not by_rate) else users[0],
+        "request_rate": None if not by_rate else rates if several else rates[0],
+        "duration_s": seconds if len(set(seconds)) > 1 else seconds[0],
+        "requests": counted if len(set(counted)) > 1 else None,
+    }
+    meaning.online |= {key: value for key, value in found.items() if value is not None}
 
 
 def _plain(value: float | None) -> float | int | None:
@@ -124,13 +122,7 @@ def bounded(low: int, high: int, mean: float, std: float) -> int | dict[str, Any
     """Return a normal distribution of lengths within bounds, or a number if all lengths are equal."""
     if low == high or std == 0:
         return min(max(round(mean), low), high)
-    return {
-        "distribution": "normal",
-        "mean": _plain(mean),
-        "std": _plain(std),
-        "low": low,
-        "high": high,
-    }
+    return {"distribution": "normal", "mean": _plain(mean), "std": _plain(std), "low": low, "high": high}
 
 
 def uniform(low: int, high: int) -> int | dict[str, Any]:

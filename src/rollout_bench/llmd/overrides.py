@@ -93,22 +93,11 @@ def _places(
     """Return the places of a key that is given without its whole path."""
     written = dict(_walk(content))
     found = [place for place in written if place[-len(parts) :] == parts]
+    is_flat = len(parts) == 1 and not any(isinstance(value, dict | list) for value in content.values())
+    if not found and (is_flat or (len(parts) > 1 and _dotted(parts) in asked())):
+        return [parts]  # an override of a flat profile adds an option; a path adds a key
     if not found:
-        if len(parts) == 1 and not any(isinstance(value, dict | list) for value in content.values()):
-            return [parts]  # a flat profile: the override adds an option
-        known = sorted(asked())
-        if len(parts) > 1 and _dotted(parts) in known:
-            return [parts]
-        lacking: dict[str, list[str]] = {}
-        for path in known:
-            lacking.setdefault(path.rpartition(".")[2], []).append(path)
-        names = {str(place[-1]) for place in written} | {_dotted(place) for place in written if len(parts) > 1}
-        near = near_miss(key, {*names, *lacking})
-        remedy = did_you_mean(key, names)
-        if near in lacking and near not in names:
-            paths = " or ".join(lacking[near])
-            remedy = f"a path adds a key: write {paths}" if near == key else f"did you mean {paths}?"
-        raise UserError(f"{where}.overrides.{key}: the profile has no such key", remedy)
+        raise UserError(f"{where}.overrides.{key}: the profile has no such key", _instead(key, parts, written, asked()))
     siblings = {frozenset(_parent(content, place)) for place in found}
     if len(found) > 1 and len(siblings) > 1:
         places = " and ".join(map(_dotted, found))
@@ -117,6 +106,16 @@ def _places(
             f"write the full path: {_dotted(found[0])}",
         )
     return found
+
+
+def _instead(key: str, parts: Place, written: Collection[Place], known: Collection[str]) -> str:
+    """Return the remedy for a key that the profile lacks: a key that it has, or the path of one to add."""
+    names = {str(place[-1]) for place in written} | {_dotted(place) for place in written if len(parts) > 1}
+    near = near_miss(key, {*names, *(path.rpartition(".")[2] for path in known)})
+    paths = " or ".join(path for path in sorted(known) if path.rpartition(".")[2] == near)
+    if not paths or near in names:
+        return did_you_mean(key, names)
+    return f"a path adds a key: write {paths}" if near == key else f"did you mean {paths}?"
 
 
 def _walk(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
@@ -136,21 +135,14 @@ def _parent(content: Any, place: Place) -> Any:
 def _set(content: dict[str, Any], place: Place, value: Any, key: str, where: str) -> None:
     parent: Any = content
     for number, part in enumerate(place):
-        has = part in parent if isinstance(parent, dict) else isinstance(parent, list) and part in range(len(parent))
-        last = number == len(place) - 1
-        if not has and isinstance(parent, dict) and not last and isinstance(place[number + 1], str):
-            parent[part], has = (
-                {},
-                True,
-            )  # parent of an added key; the profile's reader reports unknown keys
-        if not has and not (last and isinstance(parent, dict)):
+        known = parent if isinstance(parent, dict) else range(len(parent) if isinstance(parent, list) else 0)
+        following = place[number + 1] if number < len(place) - 1 else None
+        if part not in known and isinstance(parent, dict) and isinstance(following, str):
+            parent[part] = {}  # of an added key; the profile's reader reports unknown keys
+        elif part not in known and not (following is None and isinstance(parent, dict)):
             above = _dotted(place[:number]) or "the profile"
-            known = (
-                parent if isinstance(parent, dict) else map(str, range(len(parent) if isinstance(parent, list) else 0))
-            )
             raise UserError(f"{where}.overrides.{key}: {above} has no {part}", did_you_mean(str(part), map(str, known)))
-        if not last:
-            parent = parent[part]
+        parent = parent if following is None else parent[part]
     if value is None and isinstance(parent, dict):
         parent.pop(place[-1], None)
     else:

@@ -114,8 +114,8 @@ def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
     later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or config.get("models")]
     content, served = content_of(file, _known(config), where, later), served_by(config)
 
-    def asked() -> set[str]:
-        found: set[str] = set()
+    def asked() -> dict[str, Any]:
+        found: dict[str, Any] = {}
         with contextlib.suppress(UserError):  # the overrides may fix the error
             meaning_of(harness, content, where, served, found)
         return found
@@ -175,38 +175,32 @@ def _flow(value: Any) -> str:
 
 def _known(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the values from the config for a profile's tokens: llm-d's variable -> value."""
-    kubernetes = config.get("kubernetes")
-    said = kubernetes if isinstance(kubernetes, Mapping) else {}
-    namespace, claim = said.get("namespace"), said.get("results_claim")
+    kubernetes = _mapping(config.get("kubernetes"))
     found = {
-        "LLMDBENCH_VLLM_COMMON_NAMESPACE": namespace or "default",
-        "LLMDBENCH_HARNESS_NAMESPACE": namespace or "default",
-        "LLMDBENCH_HARNESS_PVC_NAME": claim or "rollout-bench",
+        "LLMDBENCH_VLLM_COMMON_NAMESPACE": (kubernetes.get("namespace"), "default"),
+        "LLMDBENCH_HARNESS_NAMESPACE": (kubernetes.get("namespace"), "default"),
+        "LLMDBENCH_HARNESS_PVC_NAME": (kubernetes.get("results_claim"), "rollout-bench"),
     }
-    written = {"LLMDBENCH_HARNESS_PVC_NAME"} if claim else set()
-    written |= set(found) - {"LLMDBENCH_HARNESS_PVC_NAME"} if namespace else set()
-    return {name: str(value) for name, value in found.items() if name in written or not os.environ.get(name)}
+    return {name: str(said or os.environ.get(name) or default) for name, (said, default) in found.items()}
 
 
 def served_by(config: Mapping[str, Any]) -> MeasuredHere:
     """Return the models and servers that a merged config measures."""
-    models: set[str] = set()
-    selected, settings = config.get("models"), config.get("model_settings")
-    for name in selected if isinstance(selected, list) else []:
-        models.add(str(name))
-        own = settings.get(name) if isinstance(settings, Mapping) else None
-        weights = own.get("weights") if isinstance(own, Mapping) else None
-        models |= {
-            str(place).removeprefix("hub:") for place in (weights.values() if isinstance(weights, Mapping) else ())
-        }
-    urls: set[str] = set()
-    endpoints = config.get("endpoints")
-    for one in endpoints.values() if isinstance(endpoints, Mapping) else ():
-        if isinstance(one, Mapping):
-            models.add(str(one.get("model")))
-            url = str(one.get("url")).rstrip("/")
-            urls |= {url, url.removesuffix("/v1")}
-    return MeasuredHere(frozenset(models), frozenset(urls))
+    selected, settings = config.get("models"), _mapping(config.get("model_settings"))
+    names = [str(name) for name in selected] if isinstance(selected, list) else []
+    weights = [_mapping(_mapping(settings.get(name)).get("weights")).values() for name in names]
+    endpoints = [one for one in map(_mapping, _mapping(config.get("endpoints")).values()) if one]
+    urls = [str(one.get("url")).rstrip("/") for one in endpoints]
+    return MeasuredHere(
+        frozenset([*names, *(str(one.get("model")) for one in endpoints)])
+        | {str(place).removeprefix("hub:") for places in weights for place in places},
+        frozenset(urls) | {url.removesuffix("/v1") for url in urls},
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping; empty for another value, which the check of the config reports."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,10 +230,8 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
     workload = PurePath(str(own.get("path"))).name.replace("_", "-")
     for ending in sorted(ENDINGS, key=len, reverse=True):
         workload = workload.removesuffix(ending) if ending else workload
-    known = config.get("workload_settings")
-    others = known if isinstance(known, Mapping) else {}
-    before = others.get(workload)
-    further = {key: value for key, value in before.items() if key != "profile"} if isinstance(before, Mapping) else {}
+    others = _mapping(config.get("workload_settings"))
+    further = {key: value for key, value in _mapping(others.get(workload)).items() if key != "profile"}
     mode = STARTUP.name if harness == "nop" else ONLINE.name
     for key, meant in (("modes", mode), ("workloads", workload)):
         if key in command_line and command_line[key] != [meant]:
@@ -259,18 +251,13 @@ def _named_shortly(named: str) -> dict[str, str]:
     """Return harness and path from HARNESS/NAME, or from the path of a file in a folder with its harness's name."""
     path = PurePath(named)
     harness = path.parent.name
-    if not harness:
-        having = [f"{known}/{named}" for known in HARNESSES if found_at(known, named)]
-        raise UserError(
-            f"config: profile: {named}: names no harness",
-            f"write {' or '.join(having)}" if having else f"write HARNESS/NAME, of {', '.join(HARNESSES)}",
-        )
     if harness not in HARNESSES:
+        having = [f"{known}/{named}" for known in HARNESSES if not harness and found_at(known, named)]
         near = near_miss(harness, HARNESSES)
+        remedy = " or ".join(having) if having else f"HARNESS/NAME, or {{harness: HARNESS, path: {named}}}"
         raise UserError(
-            f"config: profile: {named}: {harness} is not a harness",
-            (f"did you mean '{near}'? Else " if near else "")
-            + f"write {{harness: HARNESS, path: {named}}}; harnesses are {', '.join(HARNESSES)}",
+            f"config: profile: {named}: " + (f"{harness} is not a harness" if harness else "names no harness"),
+            (f"did you mean '{near}'? Else " if near else "") + f"write {remedy}; harnesses are {', '.join(HARNESSES)}",
         )
     is_name = len(path.parts) == 2 and not Path(named).is_file()
     return {"harness": harness, "path": path.name if is_name else named}
@@ -300,11 +287,6 @@ def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
 def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
     """Raise `UserError` if the config's modes do not fit the profile: a load needs mode online, nop mode startup."""
     modes = config.get("modes", [OFFLINE.name])
-    if found.meaning.mode not in MODES:
-        raise UserError(
-            f"config: workload_settings.{name}.profile: {found.harness}: needs mode {found.meaning.mode}, not there",
-            f"known: {', '.join(MODES)}",
-        )
     if found.meaning.mode == STARTUP.name and isinstance(modes, list) and modes != [STARTUP.name]:
         raise UserError(
             f"config: workload_settings.{name}.profile: nop sends nothing, but modes has {', '.join(map(str, modes))}",

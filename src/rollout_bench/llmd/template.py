@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,9 @@ def located(harness: str, path: str, where: str) -> Path:
     file = found_at(harness, path)
     if file is not None:
         return file
-    if _is(Path.is_dir, named):
+    if os.path.isdir(named):  # noqa: PTH112 (a name that is too long is none)
         raise UserError(f"{where}.path: {path}: is a folder", "name a file in it")
-    known = sorted({file.name for folder in _folders(harness, named)[1:] for file in _profiles(folder)})
+    known = sorted({file.name for folder in _folders(harness, named)[1:] for file in folder.glob("*.y*ml*")})
     if len(named.parts) == 1 and known:
         raise UserError(
             f"{where}.path: there is no profile {path} in {HOME / harness}",
@@ -68,22 +68,11 @@ def found_at(harness: str, path: str) -> Path | None:
     """Return the file of a profile, as `located` does, or None if there is none."""
     named = Path(path).expanduser() if path.startswith("~/") else Path(path)
     places = (folder / f"{named}{ending}" for folder in _folders(harness, named) for ending in ENDINGS)
-    return next((place for place in places if _is(Path.is_file, place)), None)
+    return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 (as above)
 
 
 def _folders(harness: str, named: Path) -> list[Path]:
     return [Path()] if named.is_absolute() else [Path(), HOME / harness, CLONE / HOME / harness]
-
-
-def _is(kind: Callable[[Path], bool], path: Path) -> bool:
-    try:
-        return kind(path)
-    except (OSError, ValueError):  # the name is too long, or contains a NUL
-        return False
-
-
-def _profiles(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.y*ml*") if path.is_file()] if folder.is_dir() else []
 
 
 def filled(text: str, known: Mapping[str, str], where: str, later: Collection[str] = OF_THE_LAUNCH) -> str:
@@ -94,39 +83,30 @@ def filled(text: str, known: Mapping[str, str], where: str, later: Collection[st
     Raises:
         UserError: if a token has no value, or if its value may be a secret, because the filled profile is kept.
     """
-    empty: dict[str, None] = {}
-    filled_in = "".join(_filled_line(line, known, where, later, empty) for line in text.splitlines(keepends=True))
+    lines = [
+        ("", "", line) if line.lstrip().startswith("#") else line.partition(" #")
+        for line in text.splitlines(keepends=True)
+    ]
+    names = [found["name"] for code, *_ in lines for found in TOKEN.finditer(code)]
+    values = {name: known.get(name) or ("" if name in later else os.environ.get(name, "")) for name in names}
+    empty = [name for name, value in values.items() if not value and name not in later]
     if empty:
-        tokens, names = " and ".join(f"REPLACE_ENV_{name}" for name in empty), " and ".join(empty)
+        tokens, missing = " and ".join(f"REPLACE_ENV_{name}" for name in empty), " and ".join(empty)
         stay, them = ("stays", "it") if len(empty) == 1 else ("stay", "them")
         raise UserError(
-            f"{where}: {tokens}: {stay} empty: no launch knows {them}, and the environment has no {names}",
+            f"{where}: {tokens}: {stay} empty: no launch knows {them}, and the environment has no {missing}",
             f"export {' '.join(f'{name}=...' for name in empty)}, or write the value into the profile",
         )
-    return filled_in
-
-
-def _filled_line(
-    line: str, known: Mapping[str, str], where: str, later: Collection[str], empty: dict[str, None]
-) -> str:
-    code, hash_sign, comment = line.partition(" #") if not line.lstrip().startswith("#") else ("", "", line)
-
-    def value(found: re.Match[str]) -> str:
-        name = found["name"]
-        said = known.get(name) or ("" if name in later else os.environ.get(name, ""))
-        if not said and name in later:
-            return found[0]
-        if not said:
-            empty[name] = None
-            return ""
-        if "\n" in said or may_be_secret(name, said):
+    for name, value in values.items():
+        if value and ("\n" in value or may_be_secret(name, value)):
             raise UserError(
                 f"{where}: REPLACE_ENV_{name}: may be a secret, but the filled profile is saved with the results",
                 "remove it from the profile, and set api_key_env of the endpoint",
             )
-        return said
-
-    return TOKEN.sub(value, code) + hash_sign + comment
+    return "".join(
+        TOKEN.sub(lambda found: values[found["name"]] or found[0], code) + hash_sign + comment
+        for code, hash_sign, comment in lines
+    )
 
 
 def content_of(

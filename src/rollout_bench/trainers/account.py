@@ -96,7 +96,8 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
             if written:
                 groups[Influence.NEUTRAL]["read by other runs than this one"].append(key.path)
             continue
-        influence, value = settings.influence(key), f"{key.path} = {_shown(settings.get(key.path))}"
+        value = f"{key.path} = {_shown(settings.get(key.path))}"
+        influence = key.influence_of(settings.get(key.path))
         if written and influence is Influence.NEUTRAL:
             groups[influence]["switched off, or as it is measured"].append(key.path)
         elif written:

@@ -155,15 +155,9 @@ class KeyRegistry:
                     return key
         return None
 
-    def holds(self, path: str) -> bool:
-        """Return whether keys below `path` are known."""
-        return any(known.startswith(f"{path}.") for known in self.keys)
-
-    def has_influence_below(self, path: str) -> bool:
-        """Return whether a key below `path` can affect generation."""
-        return any(
-            known.startswith(f"{path}.") and key.influence is not Influence.NEUTRAL for known, key in self.keys.items()
-        )
+    def below(self, path: str) -> set[Influence]:
+        """Return the treatments of the known keys below `path`."""
+        return {key.influence for known, key in self.keys.items() if known.startswith(f"{path}.")}
 
     def instead_of(self, path: str) -> str:
         """Return the remedy for an unknown key."""

@@ -6,11 +6,13 @@ the texts of prompt and answer without special tokens.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.step import StepPart
@@ -22,36 +24,13 @@ Count = Callable[[Sequence[str]], list[int]]
 SHAPE = 'each line is an object with the texts "input" and "output": what trainer.rollout_data_dir makes verl write'
 
 
-@dataclass(frozen=True)
-class RolloutDumps:
-    """Folder of saved rollouts, and file for their lengths.
-
-    Attributes:
-        folder: value of trainer.rollout_data_dir.
-        file: the trace to write.
-    """
-
-    folder: Path
-    file: Path
+class _Row(BaseModel):
+    input: str
+    output: str
 
 
-@dataclass(frozen=True)
-class DumpedSequence:
-    """One sequence of a step.
-
-    Attributes:
-        prompt: index of the sequence's prompt among the prompts of all steps.
-        prompt_tokens: tokens of the prompt, without special tokens.
-        output_tokens: generated tokens, including the token that ended the sequence.
-    """
-
-    prompt: int
-    prompt_tokens: int
-    output_tokens: int
-
-
-def read_dumps(folder: Path, count: Count, longest: int) -> list[list[DumpedSequence]]:
-    """Return the sequences of each step, in the order of the steps.
+def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, int]]]:
+    """Return the lines of a trace for the sequences of each step, in the order of the steps.
 
     Args:
         folder: value of trainer.rollout_data_dir.
@@ -67,45 +46,41 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[DumpedSequ
     steps = [rows for path in files if (rows := _rows(path))]
     if not steps:
         raise UserError(f"--lengths {folder}: contains no rollouts STEP.jsonl", "name the folder in rollout_data_dir")
-    asked = dict.fromkeys(prompt for rows in steps for prompt, _ in rows)
-    prompt_tokens = dict(zip(asked, count(list(asked)), strict=True))
-    numbers = {(step, prompt): 0 for step, rows in enumerate(steps) for prompt, _ in rows}
-    numbers = {group: number for number, group in enumerate(numbers)}
+    groups: dict[tuple[int, str], int] = {}
     found = []
     for step, rows in enumerate(steps):
-        outputs = count([output for _, output in rows])
+        prompts = list(dict.fromkeys(row.input for row in rows))
+        asked = dict(zip(prompts, count(prompts), strict=True))
+        answers = count([row.output for row in rows])
         found.append(
             [
-                DumpedSequence(numbers[step, prompt], max(prompt_tokens[prompt], 1), min(tokens + 1, longest))
-                for (prompt, _), tokens in zip(rows, outputs, strict=True)
+                {
+                    "prompt_tokens": max(asked[row.input], 1),
+                    "output_tokens": min(tokens + 1, longest),
+                    "prompt_group": groups.setdefault((step, row.input), len(groups)),
+                }
+                for row, tokens in zip(rows, answers, strict=True)
             ]
         )
     return found
 
 
-def _rows(path: Path) -> list[tuple[str, str]]:
+def _rows(path: Path) -> list[_Row]:
     try:
         lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'is not UTF-8'}", SHAPE
-        ) from None
+        problem = getattr(error, "strerror", None) or "is not UTF-8"
+        raise UserError(f"{path}: cannot be read: {problem}", SHAPE) from None
     found = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            row = json.loads(line)
-        except ValueError:
-            raise UserError(f"{path}: line {number} is not valid JSON", "remove that line") from None
-        texts = [row.get(key) for key in ("input", "output")] if isinstance(row, dict) else []
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"{path}: line {number} has no texts input and output", SHAPE)
-        found.append((str(texts[0]), str(texts[1])))
+            found += [_Row.model_validate_json(line)] if line.strip() else []
+        except ValidationError:
+            raise UserError(f"{path}: line {number} has no texts input and output", SHAPE) from None
     return found
 
 
-def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: bool) -> list[dict[str, int]]:
+def trace(steps: Sequence[Sequence[dict[str, int]]], part: StepPart, spread: bool) -> list[dict[str, int]]:
     """Return the lines of a trace: the measured number of sequences from each step, with a prompt's samples together.
 
     Args:
@@ -123,23 +98,17 @@ def trace(steps: Sequence[Sequence[DumpedSequence]], part: StepPart, spread: boo
             f"--lengths: the steps have at most {most} sequences, but {part.sequences} are needed",
             "use the settings of the recorded run: data.train_batch_size, rollout.n and the devices",
         )
-    found = []
+    found, group = [], itemgetter("prompt_group")
     for number, step in enumerate(enough):
-        order = sorted(range(len(step)), key=lambda place: step[place].prompt)
-        if spread:
-            order = generator(f"engine/{number}").permutation(len(step)).tolist()
-        taken = sorted(order[: part.sequences], key=lambda place: step[place].prompt)
-        found += [
-            {"prompt_tokens": one.prompt_tokens, "output_tokens": one.output_tokens, "prompt_group": one.prompt}
-            for one in (step[place] for place in taken)
-        ]
+        order = (
+            generator(f"engine/{number}").permutation(len(step))
+            if spread
+            else np.argsort([*map(group, step)], kind="stable")
+        )
+        found += sorted((step[place] for place in order[: part.sequences]), key=group)
     return found
 
 
 def counting(tokenizer: Any) -> Count:
     """Return a function that counts the tokens of texts with a tokenizer of transformers."""
-
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
-
-    return count
+    return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

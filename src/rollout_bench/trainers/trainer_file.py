@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRe
             del section[name]
             continue
         meant = registry.misspelt(path, ()) if path not in registry.keys else None
-        unknown = meant is not None or (registry.find(path) is None and not registry.holds(path))
+        unknown = meant is not None or (registry.find(path) is None and not registry.below(path))
         if not found["sign"] and name not in section and unknown:
             remedy = f"did you mean '{meant}'?" if meant else registry.instead_of(path)
             raise UserError(f"{override}: {registry.trainer} has no key {path}", remedy)
@@ -138,19 +138,19 @@ class TrainerFile:
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            content = _without_dates(content)
+            content = json.loads(json.dumps(content, default=str))  # OmegaConf and hydra have no dates, unlike YAML
             found = cls(name, content, registry, OmegaConf.create(content))
         except OmegaConfBaseException as error:
             said = str(error).strip().splitlines()[0]
             raise UserError(f"{name}: OmegaConf can't read it: {said}", "mend the file") from None
-        except RecursionError:  # an override with an alias of itself
+        except (RecursionError, ValueError):  # an override with an alias of itself
             raise UserError(f"{name}: is nested too deeply", "write values without aliases") from None
         for path, value in _leaves(content, ""):
             if value is None and ":" in path:  # {a:1}, which hydra's own grammar reads as {a: 1}
                 raise UserError(
                     f"{name}: {path}: has no value, because YAML reads it as one word", "write a space after each colon"
                 )
-            is_section = path not in registry.keys and registry.has_influence_below(path)
+            is_section = path not in registry.keys and registry.below(path) - {Influence.NEUTRAL}
             if is_section and value is not None and not isinstance(value, dict) and "${" not in str(value):
                 below = f"write its keys below it, as {registry.trainer} does"
                 raise UserError(f"{name}: {path}: is no mapping", below)
@@ -167,16 +167,13 @@ class TrainerFile:
             UserError: if an interpolation can't be resolved.
         """
         from omegaconf import OmegaConf
-        from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+        from omegaconf.errors import OmegaConfBaseException
 
         try:
             found = OmegaConf.select(self.tree, path, default=NOT_THERE)
             return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
         except OmegaConfBaseException as error:
             said = str(error).strip().splitlines()[0]
-            if not isinstance(error, InterpolationResolutionError):
-                above = path.rpartition(".")[0]
-                raise UserError(f"{self.name}: {path}: can't be read: {said}", f"make {above} a mapping") from None
             raise UserError(
                 f"{self.name}: {path}: its interpolation can't be resolved: {said}",
                 f"add {path}=VALUE to the command, or give the whole of {self.registry.trainer}'s YAML",
@@ -209,24 +206,6 @@ class TrainerFile:
         for path in paths:
             if path not in self.registry.keys and (meant := self.registry.misspelt(path, paths)) is not None:
                 raise UserError(f"{self.name}: {path}: there is no such key", f"did you mean '{meant}'?")
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the engine arguments that receive a key's value unchanged; null leaves the engine's default."""
-        keys = [key for key in self.registry.keys.values() if key.argument is not None]
-        return {str(key.argument): value for key in keys if (value := self.get(key.path)) is not None}
-
-    def influence(self, key: TrainerKey) -> Influence:
-        """Return the treatment of a key with its value in these settings."""
-        return key.influence_of(self.get(key.path)) if key.influence is Influence.UNSUPPORTED else key.influence
-
-
-def _without_dates(value: Any) -> Any:
-    """Return `value` with dates as text, because OmegaConf and hydra have no dates, unlike YAML."""
-    if isinstance(value, dict):
-        return {key: _without_dates(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_dates(inner) for inner in value]
-    return str(value) if isinstance(value, date) else value
 
 
 def _leaves(content: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:

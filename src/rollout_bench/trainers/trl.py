@@ -127,13 +127,10 @@ def _unread(settings: TrainerFile, mode: str) -> set[str]:
 
 def _mode(settings: TrainerFile) -> str:
     """Return the mode, from the newest key that is set: vllm_mode, vllm_colocation, vllm_tp or a `server` section."""
-    mode, colocated = settings.get("vllm_mode"), settings.get("vllm_colocation")
-    if mode is None and colocated is not None:
-        mode = "colocate" if colocated else "server"
-    if mode is None:
-        served = isinstance(settings.content.get("server"), dict)
-        mode = "server" if served and not settings.get("vllm_tp") else "colocate"
-    return str(mode)
+    colocated = settings.get("vllm_colocation")
+    served = isinstance(settings.content.get("server"), dict) and not settings.get("vllm_tp")
+    by_older_keys = served if colocated is None else not colocated
+    return str(settings.get("vllm_mode") or ("server" if by_older_keys else "colocate"))
 
 
 def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]]:

@@ -10,14 +10,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
-from rollout_bench.trainers.rollout_dumps import (
-    Count,
-    DumpedSequence,
-    RolloutDumps,
-    counting,
-    read_dumps,
-    trace,
-)
+from rollout_bench.trainers.rollout_dumps import counting, read_dumps, trace
 from rollout_bench.trainers.step import TrainerStep, distinct_prompts
 from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, quant_keys, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
@@ -44,12 +37,15 @@ KEPT_SAMPLING = ("temperature", "top_p", "top_k")
 """Keys of verl's rollout that have the same name in a workload."""
 
 
-def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_engine: bool = False) -> MadeConfig:
+def verl_config(
+    settings: TrainerFile, dumps: Path | None = None, file: Path | None = None, one_engine: bool = False
+) -> MadeConfig:
     """Return the config that measures a step.
 
     Args:
         settings: verl's settings.
-        dumps: saved rollouts whose lengths replace the maximum lengths of the settings.
+        dumps: folder of saved rollouts, whose lengths replace the maximum lengths of the settings.
+        file: the trace of these lengths, which the config names.
         one_engine: whether only one engine's part of the step is measured.
 
     Raises:
@@ -71,7 +67,7 @@ def verl_config(settings: TrainerFile, dumps: RolloutDumps | None = None, one_en
         engine_args.setdefault("max_model_len", prompt_tokens + output_tokens)
         lines: list[dict[str, int]] = []
     else:
-        dataset = {"format": "trace", "path": str(dumps.file)}
+        dataset = {"format": "trace", "path": str(file)}
         lengths = {"prompts": part.sequences, "samples_per_prompt": 1, "dataset": dataset}
         steps = _dumped(settings, dumps, place, output_tokens)
         lines = trace(steps, part, one_engine and step.engines > 1)
@@ -116,15 +112,12 @@ def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:
     )
 
 
-def _dumped(settings: TrainerFile, dumps: RolloutDumps, place: str, longest: int) -> list[list[DumpedSequence]]:
+def _dumped(settings: TrainerFile, dumps: Path, place: str, longest: int) -> list[list[dict[str, int]]]:
     """Return the sequences of saved rollouts, with lengths from the tokenizer of the model at `place`."""
     model = str(Path(place.removeprefix("hub:")).expanduser())
-
-    @cache  # loaded after the folder was read, so that an error in the folder needs no request to a hub
-    def count() -> Count:
-        return counting(load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code")))
-
-    return read_dumps(dumps.folder, lambda texts: count()(texts), longest)
+    # Loaded after the folder was read, so that an error in the folder needs no request to a hub.
+    count = cache(lambda: counting(load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code"))))
+    return read_dumps(dumps, lambda texts: count()(texts), longest)
 
 
 def _device_keys(settings: TrainerFile) -> tuple[str, str]:
@@ -202,7 +195,9 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
                 f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.{name}: decides {decided}",
                 f"take it out, and set {ROLLOUT}{key}",
             )
-    arguments = {**settings.arguments(), "dtype": settings.get(f"{ROLLOUT}dtype")}
+    passed_on = {key.argument: settings.get(key.path) for key in settings.registry.keys.values() if key.argument}
+    arguments = {name: value for name, value in passed_on.items() if value is not None}
+    arguments["dtype"] = settings.get(f"{ROLLOUT}dtype")
     if settings.get(f"{MODEL}trust_remote_code"):
         arguments["trust_remote_code"] = True
     if longest := settings.get(f"{ROLLOUT}max_model_len"):

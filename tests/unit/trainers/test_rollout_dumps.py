@@ -49,20 +49,20 @@ def dump(folder: Path, steps: int = 2, prompts: int = 16, samples: int = 4) -> P
 
 def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
     first, second = read_dumps(dump(tmp_path / "d"), words, LONGEST)
-    assert [(one.prompt_tokens, one.output_tokens) for one in first[4:8]] == [(2, 2), (2, 3), (2, 4), (2, 5)]
-    assert {one.prompt for one in first} == set(range(16))
-    assert {one.prompt for one in second} == set(range(16, 32))
+    assert [(one["prompt_tokens"], one["output_tokens"]) for one in first[4:8]] == [(2, 2), (2, 3), (2, 4), (2, 5)]
+    assert {one["prompt_group"] for one in first} == set(range(16))
+    assert {one["prompt_group"] for one in second} == set(range(16, 32))
 
 
 def test_a_cut_answer_counts_no_end_token(tmp_path: Path):
     (step,) = read_dumps(dump(tmp_path / "d", steps=1), words, 10)
-    assert max(one.output_tokens for one in step) == 10
+    assert max(one["output_tokens"] for one in step) == 10
 
 
 def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
     for step in (1, 2, 10):
         (tmp_path / f"{step}.jsonl").write_text(json.dumps({"input": "ask", "output": "say " * step}))
-    assert [one.output_tokens for step in read_dumps(tmp_path, words, LONGEST) for one in step] == [2, 3, 11]
+    assert [one["output_tokens"] for step in read_dumps(tmp_path, words, LONGEST) for one in step] == [2, 3, 11]
 
 
 def test_each_step_gives_an_engine_whole_groups_or_spread_ones(tmp_path: Path):
@@ -118,7 +118,7 @@ def test_a_damaged_group_is_told_in_two_lines(tmp_path: Path, line: dict[str, ob
     [
         (None, "there is no such folder", "rollout_data_dir"),
         ("", "contains no rollouts", "rollout_data_dir"),
-        ('{"input": "a", "outp', "line 1 is not valid JSON", "remove that line"),
+        ('{"input": "a", "outp', "line 1 has no texts input and output", "each line is an object"),
         ('{"input": "a"}', "line 1 has no texts input and output", "trainer.rollout_data_dir"),
         ("[1]", "line 1 has no texts input and output", "trainer.rollout_data_dir"),
     ],
