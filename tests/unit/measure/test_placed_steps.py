@@ -55,7 +55,7 @@ def placed_spec(placement: dict[str, object] | None = None, **changes: dict[str,
     ],
 )
 def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, words: str):
-    found = obstacle(spec)
+    found = obstacle(spec, Path("launch-0.json"))
     assert found is not None
     assert found.category == "impossible_placement"
     assert words in found.cause
