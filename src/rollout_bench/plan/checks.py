@@ -108,11 +108,13 @@ def check_model_base_can_be_written(folder: Path) -> None:
         UserError: it is not writable.
     """
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"):
-        raise UserError(
-            f"config: model_base: {folder}: synthetic models can't be built there: {there} can't be written",
+    refuse(
+        (
+            not there.is_dir() or not os.access(there, os.W_OK | os.X_OK) or there.absolute().is_relative_to("/proc"),
+            f"model_base: {folder}: synthetic models can't be built there: {there} can't be written",
             "set model_base to a folder that you may write",
         )
+    )
 
 
 def absent_model(folder: Path) -> UserError | None:

@@ -112,9 +112,8 @@ def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[s
     _, name, *keys = error["loc"]
     profile = _at(read, ("workload_settings", name, "profile"))
     place = keys[:2] if keys[0] == "online" else keys[:1]
-    if not isinstance(profile, Mapping) or keys[0] == "profile":
-        return None
-    if _at(written, ("workload_settings", name, *place)) is not None:
+    is_written = _at(written, ("workload_settings", name, *place)) is not None
+    if not isinstance(profile, Mapping) or keys[0] == "profile" or is_written:
         return None
     own = f"config: workload_settings.{name}"
     problem = _told(error).problem.replace(f"{own}.", f"{own}.profile: {profile['path']}: comes to ", 1)

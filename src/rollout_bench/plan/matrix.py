@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ from rollout_bench.plan.quants import (
     unknown_quant,
     words_of,
 )
+from rollout_bench.plan.refusals import first_of, refuse
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
@@ -159,7 +160,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     check_startup([settings[name] for name in names.get(STARTUP.name, ())], platform)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
-    for cell in _cells(config):
+    for cell in itertools.product(config.modes, config.models, config.workloads, config.quants):
         in_mode = names[cell[0]]
         if DEFAULT_SETTING not in in_mode:
             _experiment(config, engine, platform, *cell, None)  # problems without any setting are errors
@@ -169,35 +170,27 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             if isinstance(one, Experiment) and setting not in twins:
                 experiments.append(one)
                 continue
-            reason, remedy = twins[setting] if isinstance(one, Experiment) else one
-            mode, model, workload, quant = cell
-            skipped.append(
-                Skipped(
-                    mode=mode,
-                    model=model,
-                    quant=quant,
-                    workload=workload,
-                    setting=setting,
-                    reason=reason,
-                    remedy=remedy,
-                )
-            )
+            skipped.append(_skipped(cell, setting, *(twins[setting] if isinstance(one, Experiment) else one)))
     experiments = _with_references(experiments, skipped, config.drift)
     experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
         check_model_base_can_be_written(Path(config.model_base))
-    if not experiments:
-        if not skipped:
-            raise UserError(
-                "config: models: is an empty list: name at least one",
-                "see docs/reference/config.csv: endpoints alone need none, in modes: [online]",
+    refuse(
+        *(
+            (
+                not experiments,
+                f"nothing to measure: all combinations are skipped, the first ({one.model}, {one.quant}) because "
+                f"{one.reason}",
+                one.remedy,
             )
-        first = skipped[0]
-        raise UserError(
-            "config: nothing to measure: all combinations are skipped,"
-            f" the first ({first.model}, {first.quant}) because {first.reason}",
-            first.remedy,
-        )
+            for one in skipped[:1]
+        ),
+        (
+            not experiments,
+            "models: is an empty list: name at least one",
+            "see docs/reference/config.csv: endpoints alone need none, in modes: [online]",
+        ),
+    )
     _check_one_model(config, experiments)
     return Matrix(platform, experiments, skipped)
 
@@ -208,14 +201,18 @@ def _check_one_model(config: Config, experiments: list[Experiment]) -> None:
     for spec in (experiment.spec for experiment in experiments):
         other = first.setdefault(spec.model.name, spec)
         mine, theirs = sizes_set(spec), sizes_set(other)
-        name = next((name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)), None)
-        if name is None:
-            continue
-        places = (place for place, args in engine_args_in(config) if name in dict(flat(args)))
-        raise UserError(
-            f"config: {next(places, 'engine_args')}.{name}: is {mine.get(name, NOT_SET)} for {spec.title} and "
-            f"{theirs.get(name, NOT_SET)} for {other.title}: two different models cannot be compared",
-            f"set {name} for all of them, in model_settings.{spec.model.name}.engine_args, or leave it out",
+        written = [(place, dict(flat(args))) for place, args in engine_args_in(config)]
+        places = {name: place for place, args in reversed(written) for name in args}
+        refuse(
+            *(
+                (
+                    mine.get(name) != theirs.get(name),
+                    f"{places.get(name, 'engine_args')}.{name}: is {mine.get(name, NOT_SET)} for {spec.title} and "
+                    f"{theirs.get(name, NOT_SET)} for {other.title}: two different models cannot be compared",
+                    f"set {name} for all of them, in model_settings.{spec.model.name}.engine_args, or leave it out",
+                )
+                for name in {**mine, **theirs}
+            )
         )
 
 
@@ -242,31 +239,28 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], drif
     """
     quant = drift.reference
     sampling = [e for e in experiments if e.spec.drift and e.spec.quant.name == quant and e.spec.setting is None]
-    references = {(e.spec.model.name, e.spec.workload.name): e for e in sampling}
+    references = {(e.spec.model.name, e.spec.workload.name): e.name for e in sampling}
     found = []
     for one in experiments:
-        spec, reference = one.spec, references.get((one.spec.model.name, one.spec.workload.name))
-        if spec.drift is None:
+        spec, (model, workload) = one.spec, (one.spec.model.name, one.spec.workload.name)
+        if spec.drift is None or one in sampling:
             found.append(one)
-        elif reference is not None:
-            found.append(one if one in sampling else _in_drift(one, reference=reference.name))
+        elif (model, workload) in references:
+            own = spec.drift.model_copy(update={"reference": references[model, workload]})
+            spec = spec.model_copy(update={DRIFT.settings: own})
+            found.append(replace(one, spec=spec, name=spec.experiment()))
         else:
             reason = f"the reference of drift, {quant} under the default setting, is not measured"
-            remedy = f"have {spec.model.name} measured with {quant}, and no settings selected without default"
-            names = {"model": spec.model.name, "quant": spec.quant.name, "workload": spec.workload.name}
-            setting = spec.axes["setting"]
-            skipped.append(Skipped(mode=spec.mode, **names, setting=setting, reason=reason, remedy=remedy))
+            remedy = f"have {model} measured with {quant}, and no settings selected without default"
+            cell = spec.mode, model, workload, spec.quant.name
+            skipped.append(_skipped(cell, spec.axes["setting"], reason, remedy))
     return found
 
 
-def _in_drift(one: Experiment, **fields: Any) -> Experiment:
-    assert one.spec.drift is not None, "specs of this mode have it"
-    return _with_spec(one, **{DRIFT.settings: one.spec.drift.model_copy(update=fields)})
-
-
-def _with_spec(one: Experiment, **fields: Any) -> Experiment:
-    spec = one.spec.model_copy(update=fields)
-    return replace(one, spec=spec, name=spec.experiment())
+def _skipped(cell: _Cell, setting: str, reason: str, remedy: str) -> Skipped:
+    mode, model, workload, quant = cell
+    names = {"mode": mode, "model": model, "quant": quant, "workload": workload, "setting": setting}
+    return Skipped(**names, reason=reason, remedy=remedy)
 
 
 _Cell = tuple[str, str, str, str]
@@ -302,14 +296,6 @@ def _twins(found: Mapping[str, Experiment | _Reason], first: str) -> dict[str, _
             if same != setting:
                 twins[setting] = (f"it is the same as under {same}", f"leave {setting} out of settings")
     return twins
-
-
-def _cells(config: Config) -> Iterator[_Cell]:
-    for mode in config.modes:
-        for model in config.models:
-            for workload in config.workloads:
-                for quant in config.quants:
-                    yield mode, model, workload, quant
 
 
 def _experiment(
@@ -379,17 +365,12 @@ def _experiment(
         return unknown_weights
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
-    if Path(path).is_file():
-        raise UserError(
-            f"config: model_settings.{model}.weights: {path}: is a file",
-            "name the folder that holds config.json",
-        )
+    a_file = f"model_settings.{model}.weights: {path}: is a file"
+    refuse((Path(path).is_file(), a_file, "name the folder that holds config.json"))
     check_tokenizer(workload, load, source, path)
     check_effects(spec, Path(path))
     untrained = None if spec.placement is None else not_placed(quant, scheme, source, path, config)
-    if untrained is not None:
-        return untrained
-    return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
+    return untrained or Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
 
 
 def _further_room(config: Config, mode: str, workload: str) -> int:
@@ -434,16 +415,20 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
         return None if named is None else ModelSpec(name=model, weights=named, synthetic=None)
     made = settings.synthetic.resolve()
     shape = made.model_dump(mode="json")
-    if shape.get("num_experts") and not scheme.moe:
-        return (
+    reason = first_of(
+        (
+            shape.get("num_experts") and not scheme.moe,
             f"{quant} does not exist for mixture-of-experts models here",
             f"leave {quant} out of quants for {model}",
-        )
-    if scheme.weights_format == "own":
-        return (
+        ),
+        (
+            scheme.weights_format == "own",
             f"{model} is synthetic and {quant} names no weights_format",
             f"set quant_settings.{quant}.weights_format",
-        )
+        ),
+    )
+    if reason is not None:
+        return reason
     try:
         check_format(made, scheme.weights_format)
     except ValueError as error:

@@ -17,8 +17,8 @@ from pydantic import Field
 from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.record import one_cache_name
 from rollout_bench.contracts.spec import FOLLOWS_LENGTHS, Platform, Quantization, Spec
-from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config import QuantSettings
+from rollout_bench.plan.refusals import refuse
 
 # result of torchao's config_to_dict(Int8WeightOnlyConfig()), written out because planning does not import torch
 _PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
@@ -168,11 +168,8 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     if changes.weights_format is not None:
         changed["weights_of"] = None  # those have another layout
     found = quant.to(Quant, **changed)
-    if not found.linear_dtypes:
-        raise UserError(
-            f"config: quant_settings.{name}: has no linear_dtypes, so quantized weights cannot be verified",
-            _instead(name, found),
-        )
+    no_proof = f"quant_settings.{name}: has no linear_dtypes, so quantized weights cannot be verified"
+    refuse((not found.linear_dtypes, no_proof, _instead(name, found)))
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
@@ -36,6 +37,7 @@ from rollout_bench.plan.planfile import (
     PlannedExperiment,
     PlannedLaunch,
     cost_in_words,
+    is_plan,
     read_plan,
     write_plan,
 )
@@ -148,11 +150,7 @@ class Schedule:
         Raises:
             UserError: the config does not select it.
         """
-        if record not in self.by_record:
-            raise UserError(
-                f"{record}: the config selects no such launch", "`snakemake plan` lists the selected launches"
-            )
-        return self.by_record[record][1]
+        return _selected(self.by_record, record, "launch")[1]
 
     def priority_of(self, output: str) -> int:
         """Return a priority that is higher for earlier launches; for a block it is the first launch's."""
@@ -198,9 +196,7 @@ class Schedule:
         Raises:
             UserError: the config does not select it.
         """
-        if mark not in self.blocks:
-            raise UserError(f"{mark}: the config selects no such block", "`snakemake plan` lists the selected blocks")
-        return self.blocks[mark]
+        return _selected(self.blocks, mark, "block")
 
     def is_in_block(self, record: str) -> bool:
         """Return whether a record is measured in a block."""
@@ -212,16 +208,8 @@ class Schedule:
         Raises:
             UserError: no selected experiment loads it.
         """
-        if folder not in self._checkpoints:
-            raise UserError(
-                f"{folder}: no selected experiment loads it", "`snakemake plan` lists the selected experiments"
-            )
-        return self._checkpoints[folder]
-
-    @cached_property
-    def _checkpoints(self) -> dict[str, Checkpoint]:
-        """Folder -> the checkpoint to build there."""
-        return {e.checkpoint.folder: e.checkpoint for e in self.matrix.experiments if e.checkpoint}
+        built = {e.checkpoint.folder: e.checkpoint for e in self.matrix.experiments if e.checkpoint}
+        return _selected(built, folder, "checkpoint")
 
     @cached_property
     def experiments(self) -> list[PlannedExperiment]:
@@ -328,6 +316,15 @@ class Schedule:
         )
 
 
+_Value = TypeVar("_Value")
+
+
+def _selected(known: Mapping[str, _Value], path: str, kind: str) -> _Value:
+    if path not in known:
+        raise UserError(f"{path}: the config selects no such {kind}", "`snakemake plan` lists what it selects")
+    return known[path]
+
+
 def _own_part_s(record: Launched) -> float:
     """Return the seconds of a launch; in a block, its share of the block."""
     return record.wall_s / (1 if record.block is None else len(record.block.members))
@@ -374,17 +371,9 @@ def schedule(config: Config, matrix: Matrix, order_seed: int = 0, interleaving: 
     return Schedule(config, matrix, launches, order_seed, interleaving or Interleaving())
 
 
-def kept_order_seed(plan: Path) -> int | None:
-    """Return the seed in the plan file at `plan`; None if there is none."""
-    try:
-        return read_plan(plan).order_seed
-    except UserError:
-        return None
-
-
 def order_seed(plan: Path) -> int:
     """Return the seed in the plan file at `plan`, or a new one."""
-    kept = kept_order_seed(plan)
+    kept = read_plan(plan).order_seed if is_plan(plan) else None
     return secrets.randbits(32) if kept is None else kept
 
 

@@ -108,21 +108,24 @@ class OnlineLoad(Traffic):
 
     @model_validator(mode="after")
     def _one_load_or_several(self) -> OnlineLoad:
-        if len(set(self._lengths.values())) > 1:
-            said = " and ".join(f"{length} of {key}" for key, length in self._lengths.items())
+        said = " and ".join(f"{length} of {key}" for key, length in self._lengths.items())
+        if len(set(self._lengths.values())) > 1:  # before the points, which need equal lengths
             raise ValueError(
                 f"has lists of different lengths, {said}: write equally many values of each, or one value for all loads"
             )
-        if self.burstiness != 1.0 and all(not isinstance(point.request_rate, float) for point in self.points):
-            raise ValueError("burstiness needs a request_rate: set request_rate, or leave burstiness out")
-        for point in self.points:
-            if point.duration_s is not None and point.request_rate == "inf" and point.concurrency is None:
-                raise ValueError(
-                    "duration_s has no effect if all requests are sent simultaneously: set request_rate or "
-                    "a concurrency"
-                )
-        if any(point.duration_s is not None and point.requests is not None for point in self.points):
-            raise ValueError("has duration_s and requests, but each sets when sending ends: keep one")
+        timed = [point for point in self.points if point.duration_s is not None]
+        rows = {
+            "burstiness needs a request_rate: set request_rate, or leave burstiness out": self.burstiness != 1.0
+            and not any(isinstance(point.request_rate, float) for point in self.points),
+            "duration_s has no effect if all requests are sent simultaneously: set request_rate or a concurrency": any(
+                point.request_rate == "inf" and point.concurrency is None for point in timed
+            ),
+            "has duration_s and requests, but each sets when sending ends: keep one": any(
+                point.requests is not None for point in timed
+            ),
+        }
+        for problem in (problem for problem, holds in rows.items() if holds):
+            raise ValueError(problem)
         return self
 
 
@@ -165,11 +168,13 @@ class Endpoint(EndpointSpec):
     @model_validator(mode="after")
     def _no_secrets(self) -> Endpoint:
         for name, value in self.headers.items():
-            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-                raise ValueError(f"headers: {name!r} is not a header name")
             filled, variables = re.subn(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", "", value)
-            if "${" in filled:
-                raise ValueError(f"headers: {name} has a ${{ that begins no variable: write ${{VARIABLE}}")
-            if not variables and may_be_secret(name, value):
-                raise ValueError(f"headers: {name} may be a secret: put it into a variable and write ${{VARIABLE}}")
+            rows = {
+                f"{name!r} is not a header name": not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name),
+                f"{name} has a ${{ that begins no variable: write ${{VARIABLE}}": "${" in filled,
+                f"{name} may be a secret: put it into a variable and write ${{VARIABLE}}": not variables
+                and may_be_secret(name, value),
+            }
+            for problem in (problem for problem, holds in rows.items() if holds):
+                raise ValueError(f"headers: {problem}")
         return self
