@@ -132,7 +132,9 @@ class KeyRegistry:
         content = table(trainer)
         groups = {"honoured": Influence.HONOURED, "unsupported": Influence.UNSUPPORTED, "deciding": Influence.NEUTRAL}
         keys = [
-            TrainerKey(path, influence, **{"says": f"engine argument {row.get('argument')}", **row})
+            TrainerKey(
+                path, influence, **{"says": f"engine argument {row['argument']}" if "argument" in row else "", **row}
+            )
             for group, influence in groups.items()
             for path, row in content.get(group, {}).items()
         ]

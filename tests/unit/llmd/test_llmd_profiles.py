@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from refusals import refusals, refused, write_files
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.harnesses import HARNESSES
+from rollout_bench.llmd.keys import READERS
 from rollout_bench.llmd.meaning import Meaning
 from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, readings, rendered, with_profiles
 from rollout_bench.plan.config_file import read_config
@@ -118,11 +120,6 @@ def test_flags_become_the_load_that_vllm_bench_serve_sends(tmp_path: Path):
     }
     assert found.online == {"concurrency": 1, "request_rate": 4, "burstiness": 0.5}
     assert found.slo == {"ttft_ms": 500.0, "tpot_ms": 50.0}
-
-
-def test_an_output_may_end_early_unless_flags_say_otherwise(tmp_path: Path):
-    (tmp_path / "flags.yaml").write_text(FLAGS)
-    assert meaning("vllm-benchmark", tmp_path / "flags.yaml").workload["ignore_eos"] is False
 
 
 def test_the_overrides_of_the_guide_change_both_distributions():
@@ -274,11 +271,6 @@ def test_nop_on_the_command_line_measures_the_start_alone():
     assert {experiment.spec.workload.prompts for experiment in found} == {1}
 
 
-def test_nop_measures_no_load():
-    with pytest.raises(UserError, match="nop sends nothing, but modes has online"):
-        planned("{modes: [online], workloads: [w], workload_settings: {w: {profile: {harness: nop, path: nop}}}}")
-
-
 def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, quants: [bf16]}"))
@@ -304,6 +296,23 @@ def test_a_profiles_limits_are_slo_unless_the_config_sets_it(tmp_path: Path):
     config = {**CONFIG, "workloads": ["w"], "workload_settings": {"w": own}}
     assert with_profiles(config)["slo"] == {"ttft_ms": 500.0}
     assert with_profiles({**config, "slo": {"tpot_ms": 9}})["slo"] == {"tpot_ms": 9}
+
+
+def rows(table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table, and those of the mappings below."""
+    for row in table.values():
+        below = row.get("keys", row.get("each", {}))
+        is_row = not {"take", "ignore", "refuse", "keys", "each"}.isdisjoint(row)
+        yield from [row] if is_row else []
+        yield from rows(below if is_row else row)
+
+
+@pytest.mark.parametrize("harness", [name for name, table in HARNESSES.items() if "refuse" not in table])
+def test_each_row_has_a_reader_or_a_reason(harness: str):
+    for row in rows(HARNESSES[harness]["keys"]):
+        take = row.get("take")
+        assert not isinstance(take, str) or take in {*READERS, "model", "url"}, row
+        assert all(isinstance(row[kind], str) and row[kind] for kind in ("ignore", "refuse") if kind in row), row
 
 
 @refusals(__file__)

@@ -16,7 +16,7 @@ from refusals import refusals, refused
 from training_runs import TRL
 
 from rollout_bench.commands import trainers
-from rollout_bench.trainers.keys import Influence, KeyRegistry
+from rollout_bench.trainers.keys import READERS, Influence, KeyRegistry
 
 SMALL = """
 model_name_or_path: deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
@@ -120,20 +120,10 @@ def test_training_with_a_server_sends_whole_prompts_to_one_engine(made: Made):
     assert "max_num_seqs" not in plan
 
 
-def test_an_override_asks_for_one_training_steps_generations(made: Made):
-    plan = made.planned("num_processes=7 steps_per_generation=1", SMALL)
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["max_num_seqs"]) == (7, 16, 16)
-
-
 def test_tensor_parallelism_over_all_devices_is_one_engine(made: Made):
     plan = made.planned("num_processes=8", LARGE)
     assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (8, 4, 8)
     assert (plan["max_model_len"], plan["max_num_seqs"]) == (1024, 32)
-
-
-def test_four_processes_and_a_server_beside_them(made: Made):
-    plan = made.planned("num_processes=4 vllm_mode=server", LARGE.replace("vllm_tp: true\n", ""))
-    assert (plan["prompts"], plan["samples_per_prompt"], plan["tensor_parallel_size"]) == (4, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -188,15 +178,6 @@ def test_the_last_of_a_doubled_key_holds_as_in_trl(made: Made):
     )
 
 
-def test_keys_of_the_other_mode_are_not_honoured(made: Made):
-    made("vllm_mode=colocate +server.gpu_memory_utilization=0.8 vllm_gpu_memory_utilization=0.2")
-    other = made.account.partition("read by other runs than this one:\n")[2].splitlines()[0]
-    assert other.strip() == "server.gpu_memory_utilization"
-    made("vllm_mode=server vllm_gpu_memory_utilization=0.2")
-    other = made.account.partition("read by other runs than this one:\n")[2].splitlines()[0]
-    assert other.strip() == "vllm_gpu_memory_utilization"
-
-
 @pytest.mark.parametrize(
     ("mode", "keys"),
     [
@@ -204,12 +185,12 @@ def test_keys_of_the_other_mode_are_not_honoured(made: Made):
             "colocate",
             "+server.enable_prefix_caching=false +server.enforce_eager=true +server.kv_cache_dtype=fp8"
             " +server.dtype=float16 +server.max_model_len=400 +server.trust_remote_code=true"
-            " +server.vllm_model_impl=transformers",
+            " +server.vllm_model_impl=transformers +server.gpu_memory_utilization=0.8",
         ),
         (
             "server",
             "+vllm_enable_prefix_caching=false +vllm_dtype=float16 +vllm_max_model_length=400 +vllm_max_model_len=400"
-            " +trust_remote_code=true +vllm_model_impl=transformers",
+            " +trust_remote_code=true +vllm_model_impl=transformers +vllm_gpu_memory_utilization=0.2",
         ),
     ],
 )
@@ -259,6 +240,7 @@ def test_no_key_of_transformers_own_training_is_unknown():
 def test_each_key_has_an_entry_that_explains_it():
     for path, key in KeyRegistry.of("TRL", "grpo").keys.items():
         assert key.says, path
+        assert not isinstance(key.read, str) or key.read.removesuffix(" or null") in READERS, path
         assert key.influence is Influence.UNSUPPORTED or not key.unless
 
 

@@ -21,7 +21,7 @@ from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.plan.matrix import Experiment
-from rollout_bench.trainers.keys import VERL_VERSIONS, Influence, KeyRegistry
+from rollout_bench.trainers.keys import READERS, VERL_VERSIONS, Influence, KeyRegistry
 from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
 from rollout_bench.workloads.requests import prompts
 
@@ -398,6 +398,7 @@ def test_the_page_shows_what_its_command_prints(made: Made):
 def test_each_key_has_an_entry_that_explains_it(version: str):
     for path, key in KeyRegistry.of("verl", version).keys.items():
         assert key.says, path
+        assert not isinstance(key.read, str) or key.read.removesuffix(" or null") in READERS, path
         assert key.influence is not Influence.UNKNOWN
         assert key.influence is Influence.UNSUPPORTED or not key.unless
 
