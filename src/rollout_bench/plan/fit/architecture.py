@@ -255,7 +255,8 @@ def coding_of(spec: Spec, config: Mapping[str, Any]) -> Coding:
     names = {"float8" if name.startswith("float8") else name for name in spec.quant.linear_dtypes}
     name = names.pop() if len(names) == 1 else ""
     if name not in BYTES:
-        raise MemoryUnknownError(f"{spec.quant.name} does not say how many bits a weight has")
+        said = f"{spec.quant.name} does not say how many bits a weight has"
+        raise MemoryUnknownError(said, "name a folder with its weights, whose sizes count then")
     # formats that also quantize activations are handled above
     return Coding(8 * BYTES[name], 2 if name in ("int8", "uint8") else 0, value_bytes)
 

@@ -199,8 +199,10 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
     most = math.floor(100 - 100 * trainer / device_bytes) / 100
     upper = f", and to {most:.2f} at most" if trainer else ""
     other = ", or kv_cache_memory_bytes" if spec.platform == "cpu" else ""
-    by_ranks = ((size, sum(engine_parts(spec, experiment.model_path, size).values())) for size in _doubled(ranks))
-    size = next((size for size, each in by_ranks if each <= share * device_bytes), MOST_RANKS)
+    by_ranks = (
+        (n, sum(engine_parts(spec, experiment.model_path, n).values())) for n in (ranks << i for i in range(11))
+    )
+    size = next((n for n, each in by_ranks if each <= share * device_bytes or n >= MOST_RANKS), MOST_RANKS)
     remedies = {
         f"set gpu_memory_utilization to {least:.2f} or more in engine_args{upper}{other}": not is_set
         and least <= min(most, USUAL_UTILIZATION),
@@ -211,10 +213,6 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
     }
     remedy = next(remedy for remedy, helps in remedies.items() if helps)
     return UserError(f"config: {spec.title} ({spec.mode}) does not fit: {told}; {room}", remedy)
-
-
-def _doubled(ranks: int) -> list[int]:
-    return [ranks << power for power in range(MOST_RANKS.bit_length()) if ranks << power <= MOST_RANKS]
 
 
 MOST_RANKS = 1024
