@@ -20,7 +20,7 @@ BUDGET = {
     "measure": 4224,
     "modes": 2833,
     "numbers": 273,
-    "plan": 2130,
+    "plan": 2129,
     "report": 2312,
     "scripts": 465,
     "snakefile": 438,
