@@ -96,8 +96,9 @@ def _lengths(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any]:
 
     `shifts` says whether a log-normal distribution begins at `min`, as only random prompts do.
     """
-    kind, low, high, mean, std = (keys[f"{path}{name}"] for name in ("type", "min", "max", "mean", "std_dev"))
-    variance = keys[f"{path}variance"]
+    kind, low, high, mean, std, variance = (
+        keys[f"{path}{name}"] for name in ("type", "min", "max", "mean", "std_dev", "variance")
+    )
     std = std if variance is None else math.sqrt(variance)
     low = 10 if low is None else low
     if low > high:

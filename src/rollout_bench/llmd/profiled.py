@@ -22,8 +22,6 @@ from rollout_bench.llmd.meaning import Meaning, MeasuredHere
 from rollout_bench.llmd.overrides import laid_over, parsed
 from rollout_bench.llmd.template import ENDINGS, MAX_MODEL_LEN, OF_THE_LAUNCH, content_of, found_at, located
 
-OWN_KEYS = ("harness", "path", "overrides")
-
 
 class WorkloadProfile(Strict):
     """A workload profile of llm-d-benchmark that defines the load of a workload."""
@@ -102,8 +100,10 @@ def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
     if not isinstance(written, Mapping):
         raise UserError(f"{where}: {written!r} is no mapping", "write {harness: guidellm, path: sanity_concurrent}")
     for key in written:
-        if key not in OWN_KEYS:
-            raise UserError(f"{where}.{key}: there is no such key", did_you_mean(str(key), OWN_KEYS))
+        if key not in WorkloadProfile.model_fields:
+            raise UserError(
+                f"{where}.{key}: there is no such key", did_you_mean(str(key), WorkloadProfile.model_fields)
+            )
     for key in ("harness", "path"):
         if not isinstance(written.get(key), str) or not written[key]:
             raise UserError(f"{where}.{key}: is missing", "write {harness: guidellm, path: sanity_concurrent}")
