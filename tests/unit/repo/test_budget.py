@@ -16,7 +16,7 @@ BUDGET = {
     "contracts": 1320,
     "core": 679,
     "exchange": 296,
-    "llmd": 717,
+    "llmd": 715,
     "measure": 4224,
     "modes": 2833,
     "numbers": 273,
