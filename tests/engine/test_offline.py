@@ -7,8 +7,10 @@ import re
 
 import pytest
 from launching import HAS_AMX, Launching, own_flags, tiny_spec
+from synthetic_records import make_plan
 from workspace import TINY, Workspace
 
+from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.record import CacheFacts, Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import read_record, sequences_path
@@ -143,10 +145,13 @@ def test_throughput_in_the_summary_is_all_tokens_over_all_seconds(measured: Work
     with (measured.path / "results/summary.csv").open() as file:
         told = {row["quant"]: row["output_tokens_per_s"] for row in csv.DictReader(file)}
     assert set(told) == {"bf16", "w8a8"}
-    for name, record in records.items():
+    collected = collect(measured.path / "results", make_plan([record.spec for record in records.values()], 1))
+    decided = {record.spec.quant.name: record for each in collected.experiments for record in each.records}
+    assert set(decided) == set(told)
+    for name, record in decided.items():
         counted = [it for it in record.iterations if not it.warmup]
         expected = sum(it.output_tokens for it in counted) / sum(it.elapsed_s for it in counted)
-        # On a machine that does something else the launch is not valid, and has no number.
+        # On a machine that does something else no launch of the block is valid, and none has a number.
         assert (float(told[name]) == pytest.approx(expected)) if record.valid else told[name] == ""
     for name in ("summary.md", "summary.html", "summary.txt"):
         assert (measured.path / "results" / name).stat().st_size > 500
