@@ -34,7 +34,6 @@ from rollout_bench.measure.launch.preflight import (
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.launch.recorder import Collecting, Given, folder_for_traces
-from rollout_bench.measure.launch.replicas import as_one
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import tell_users
@@ -267,7 +266,7 @@ def interrupted(assignments: Sequence[Assignment], error: Interrupted, word: Wor
 
 @contextlib.contextmanager
 def failures_told(assignment: Assignment, word: Word) -> Iterator[None]:
-    """Write a failure file if the launch fails inside the context, and remove it if the record is written.
+    """Write a failure file if the launch fails inside the context.
 
     Raises:
         UserError: the failure, in the words for the user.
@@ -370,7 +369,6 @@ class Launching:
     ) -> None:
         spec = assignment.spec
         self._assignment = assignment
-        make_collector = named(MODES[spec.mode].collector)  # first, since its module knows the mode's events
         self._kept = contextlib.ExitStack()
         environment = engine_environment(spec, assignment.loaded)
         timeout_s = max(1.0, assignment.timeout_s - _fill_caches(assignment, signals, held, environment))
@@ -400,13 +398,13 @@ class Launching:
             keep_open=[held.descriptor],
             router=hooks.feeder and hooks.feeder(spec, assignment.launch, source_for(assignment)),
             imported=imported,
-            join=partial(hooks.join, spec) if hooks.join else partial(as_one, platform=spec.platform),
+            join=hooks.join and partial(hooks.join, spec),
             roles=roles,
         )
         launch = self.launch
         surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates)
         given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
-        self._collecting: Collecting = make_collector(given)
+        self._collecting: Collecting = named(MODES[spec.mode].collector)(given)
         self._collecting.imported = imported
 
     def start(self) -> None:

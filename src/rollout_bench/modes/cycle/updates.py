@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape
@@ -24,32 +25,8 @@ DEVICE_ERROR = "CUDA error"
 """Text of exceptions from the device, which are never rejections of a format."""
 
 
-class WeightUpdates(Protocol):
-    """A method of bringing new weights to the engine."""
-
-    held_bytes: int
-    """Bytes of the trainer's tensors in host memory, in the engine processes of all ranks."""
-
-    def prepare(self) -> None:
-        """Make both sets of weights; not timed.
-
-        Raises:
-            MeasuringFailed: if they cannot be made.
-        """
-
-    def stage(self, weights: Weights) -> None:
-        """Put these weights where the trainer's transfer begins; not timed."""
-
-    def apply(self, weights: Weights) -> dict[str, Any]:
-        """Give the engine these weights; return the known fields of `WeightUpdate`, without load_s.
-
-        Raises:
-            MeasuringFailed: if vLLM cannot update this format.
-        """
-
-
-class Reload:
-    """vLLM reads a checkpoint in its own format from disk; the second checkpoint lies beside the first.
+class WeightUpdates(ABC):
+    """A method of bringing new weights to the engine.
 
     Args:
         llm: vLLM's `LLM`.
@@ -58,9 +35,35 @@ class Reload:
     """
 
     def __init__(self, llm: Any, spec: Spec, model: str) -> None:
-        self._llm, self._spec = llm, spec
-        self._folders: dict[Weights, str] = {"first": model, "second": f"{model.rstrip('/')}-other"}
+        self._llm, self._spec, self._model = llm, spec, model
         self.held_bytes = 0
+        """Bytes of the trainer's tensors in host memory, in the engine processes of all ranks."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make both sets of weights; not timed.
+
+        Raises:
+            MeasuringFailed: if they cannot be made.
+        """
+
+    def stage(self, weights: Weights) -> None:  # noqa: B027 (most methods have nothing to do)
+        """Put these weights where the trainer's transfer begins, if they are not there; not timed."""
+
+    @abstractmethod
+    def apply(self, weights: Weights) -> dict[str, Any]:
+        """Give the engine these weights; return the known fields of `WeightUpdate`, without load_s.
+
+        Raises:
+            MeasuringFailed: if vLLM cannot update this format.
+        """
+
+
+class Reload(WeightUpdates):
+    """vLLM reads a checkpoint in its own format from disk; the second checkpoint lies beside the first."""
+
+    def _folder(self, weights: Weights) -> str:
+        return self._model if weights == "first" else f"{self._model.rstrip('/')}-other"
 
     def prepare(self) -> None:
         """Build the second checkpoint, with the shape and format of the first and different weights."""
@@ -73,32 +76,19 @@ class Reload:
             )
         try:
             build_checkpoint(
-                ResolvedShape(**shape).other_weights(), self._spec.quant.weights_format, Path(self._folders["second"])
+                ResolvedShape(**shape).other_weights(), self._spec.quant.weights_format, Path(self._folder("second"))
             )
         except UserError as error:
             raise MeasuringFailed("no_second_checkpoint", error.problem, error.remedy) from error
 
-    def stage(self, weights: Weights) -> None:
-        """Do nothing: the checkpoints are on disk."""
-
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Let vLLM read the checkpoint of these weights."""
-        _told_refusals(self._llm, self._spec, "rollout_bench_reload", {"folder": self._folders[weights]})
+        _told_refusals(self._llm, self._spec, "rollout_bench_reload", {"folder": self._folder(weights)})
         return {}
 
 
-class InProcess:
-    """The trainer's bf16 tensors are passed on and quantized in the worker's process; see `TrainerStandIn`.
-
-    Args:
-        llm: vLLM's `LLM`.
-        spec: the spec of the launch.
-        model: folder of the first weights, or hub id.
-    """
-
-    def __init__(self, llm: Any, spec: Spec, model: str) -> None:
-        self._llm, self._spec = llm, spec
-        self.held_bytes = 0
+class InProcess(WeightUpdates):
+    """The trainer's bf16 tensors are passed on and quantized in the worker's process; see `TrainerStandIn`."""
 
     def prepare(self) -> None:
         """Make the trainer's tensors on each rank."""
@@ -113,9 +103,6 @@ class InProcess:
         what = {"shape": spec.model.synthetic, "weights_format": spec.quant.weights_format}
         self.held_bytes = sum(self._llm.collective_rpc("rollout_bench_trainer", kwargs=what))
 
-    def stage(self, weights: Weights) -> None:
-        """Do nothing: the tensors are in host memory."""
-
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Pass the trainer's tensors on; return the times of the slowest rank."""
         ranks = _told_refusals(self._llm, self._spec, "rollout_bench_update", {"weights": weights})
@@ -124,7 +111,7 @@ class InProcess:
         return slowest if quantizes else {**slowest, "quantize_s": None}
 
 
-METHODS: Mapping[UpdateMethod, type[Reload] | type[InProcess]] = {
+METHODS: Mapping[UpdateMethod, type[WeightUpdates]] = {
     "reload": Reload,
     "in_process": InProcess,
 }

@@ -168,7 +168,6 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
         windows.steps(phase, 1, engine)
         traces.drop()
         tell(IterationEnds())
-        tell(StepsDone(steps=[]))
         for profiled in (False, True, False):
             wait()
             steps = windows.steps(phase, settings.steps, engine if profiled else None)
