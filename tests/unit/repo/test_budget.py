@@ -17,8 +17,8 @@ BUDGET = {
     "core": 679,
     "exchange": 296,
     "llmd": 715,
-    "measure": 4224,
-    "modes": 2833,
+    "measure": 4223,
+    "modes": 2828,
     "numbers": 273,
     "plan": 2129,
     "report": 2312,
@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 642,
     "workloads": 320,
-    "tests": 14404,
+    "tests": 14409,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
