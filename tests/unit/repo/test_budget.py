@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 438,
     "trainers": 642,
     "workloads": 320,
-    "tests": 14409,
+    "tests": 14404,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
