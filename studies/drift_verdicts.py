@@ -14,10 +14,10 @@ from kept import SETTINGS, Share, keep
 from noise import Array
 from scipy import integrate
 
-from rollout_bench.analysis.inside.drifts import Drifted, with_verdicts
 from rollout_bench.analysis.stats.divergence import divergence, excess, mean_size
 from rollout_bench.analysis.timed.experiments import Chosen
 from rollout_bench.contracts.fields import Strict
+from rollout_bench.modes.drift.drifts import Drifted, with_verdicts
 
 PROMISED = (1 - SETTINGS.confidence) / 2
 """Of tables without a difference at most so many may have a `drifts`: the interval is two-sided, the verdict is not."""

@@ -19,7 +19,7 @@ from rollout_bench.contracts.record import Iteration
 from rollout_bench.measure.launch.flags import client_flags
 from rollout_bench.measure.server.served import rows_of
 from rollout_bench.measure.server.stream import Load, LoadPass, Target
-from rollout_bench.modes.online.record import sent_late_flags
+from rollout_bench.modes.online.collector import sent_late_flags
 from rollout_bench.workloads.requests import Request
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -16,20 +16,30 @@ from rollout_bench.core.errors import UserError, did_you_mean, run_command
 NAME = "rollout-bench"
 
 COMMANDS = {
-    "run": ("workflow.run", "measure missing launches, then write summary and figures"),
-    "plan": ("workflow.plan", "print launches done, under way and missing, skipped combinations, and the time left"),
-    "check": ("workflow.check", "print the facts for a bug report, and a fix for each problem"),
-    "summarise": ("summarise.main", "make the summary of a results folder, also of a copy"),
-    "show": ("show.main", "print the answer of a results folder again, or any of its tables"),
-    "compare": ("compare.main", "compare two results folders"),
-    "discard": ("discard.main", "move doubtful records aside, to measure them again"),
-    "export": ("export.main", "write results as llm-d's Benchmark Reports"),
-    "collect": ("collect.main", "copy records from a cluster's volume into the local results"),
-    "from-verl": ("trainers.from_verl", "make a config from verl's settings"),
-    "from-trl": ("trainers.from_trl", "make a config from TRL's settings"),
-    "trace": ("traces.main", "read the traces of a profile launch into one table of events"),
+    "run": ("workflow:run", "measure missing launches, then write summary and figures"),
+    "plan": (
+        "workflow:plan",
+        "print launches done, under way and missing, skipped combinations, and the time left",
+    ),
+    "check": ("workflow:check", "print the facts for a bug report, and a fix for each problem"),
+    "summarise": ("summarise:main", "make the summary of a results folder, also of a copy"),
+    "show": ("show:main", "print the answer of a results folder again, or any of its tables"),
+    "compare": ("compare:main", "compare two results folders"),
+    "discard": ("discard:main", "move doubtful records aside, to measure them again"),
+    "export": ("export:main", "write results as llm-d's Benchmark Reports"),
+    "collect": ("collect:main", "copy records from a cluster's volume into the local results"),
+    "from-verl": ("trainers:from_verl", "make a config from verl's settings"),
+    "from-trl": ("trainers:from_trl", "make a config from TRL's settings"),
 }
-"""Sub-command -> function in a module of `rollout_bench.commands` (imported when the command runs), and purpose."""
+"""Sub-command -> module:function and purpose; a module without a dot is one of `rollout_bench.commands`."""
+
+
+def all_commands() -> dict[str, tuple[str, str]]:
+    """Return `COMMANDS` with those of the modes, as module:function; their modules are found when they are needed."""
+    from rollout_bench.contracts.modes import MODES
+
+    of_modes = [mode.part("command", "COMMAND") for mode in MODES.values()]
+    return {**COMMANDS, **{name: (place, purpose) for name, place, purpose in filter(None, of_modes)}}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, (_, purpose) in COMMANDS.items():
+    for name, (_, purpose) in all_commands().items():
         commands.add_parser(name, help=purpose, add_help=False)
     return parser
 
@@ -51,11 +61,13 @@ def dispatch() -> int:
     word, *rest = sys.argv[1:] or ["--help"]
     if word.startswith("-"):
         parser().parse_args([word])
-    if word not in COMMANDS:
-        raise UserError(f"there is no command {word!r}", did_you_mean(word, COMMANDS))
+    known = COMMANDS if word in COMMANDS else all_commands()
+    if word not in known:
+        raise UserError(f"there is no command {word!r}", did_you_mean(word, known))
     sys.argv = [f"{NAME} {word}", *rest]
-    module, _, function = COMMANDS[word][0].partition(".")
-    run: Callable[[], int] = getattr(import_module(f"rollout_bench.commands.{module}"), function)
+    module, _, function = known[word][0].partition(":")
+    place = module if "." in module else f"rollout_bench.commands.{module}"
+    run: Callable[[], int] = getattr(import_module(place), function)
     return run()
 
 

@@ -13,8 +13,9 @@ from launching import HAS_AMX, SETTINGS, Launching, tiny_spec
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape, SyntheticModel
-from rollout_bench.contracts.cycles import Transition, WeightProof
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.weights import WeightProof
+from rollout_bench.modes.cycle.record import Transition
 from rollout_bench.plan.quants import BUILT_IN
 
 pytestmark = pytest.mark.engine

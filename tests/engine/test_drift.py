@@ -16,10 +16,9 @@ from launching import Launching
 from transformers import AutoModelForCausalLM
 from workspace import TINY, Workspace
 
-from rollout_bench.contracts.inside import Drift, ScoredRow
-from rollout_bench.contracts.side_files import read_scores
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.store import read_drift, scores_path
+from rollout_bench.modes.drift.record import Drift, ScoredRow, read_scores
+from rollout_bench.modes.drift.settings import DriftSpec
 
 pytestmark = pytest.mark.engine
 
@@ -60,8 +59,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def launch(workspace: Workspace, quant: str, workload: str = "policy") -> tuple[Drift, list[ScoredRow]]:
     """Return the record of a quant's launch with its side file; `workload` with the setting, if there is one."""
     (path,) = workspace.path.glob(f"results/drift/*_{quant}_{workload}-????????/launch-0.json")
-    record = read_drift(path)
-    return record, read_scores(scores_path(path), record)
+    return read_scores(path)
 
 
 def test_the_reference_samples_once_and_all_score_the_same(measured: Workspace):
@@ -76,8 +74,7 @@ def test_the_reference_samples_once_and_all_score_the_same(measured: Workspace):
     assert other.tokens_sha256 == record.tokens_sha256
     assert [row.batch for row in scored] == [batch for batch in BATCHES for _ in range(PROMPTS)]
     assert all(row.token_ids is None for row in scored)
-    assert other.spec.drift is not None
-    assert other.spec.drift.reference == record.spec.experiment()
+    assert other.spec.of(DriftSpec).reference == record.spec.experiment()
 
 
 def test_log_probabilities_are_those_of_the_sampled_tokens(measured: Workspace):
@@ -117,11 +114,10 @@ def test_in_float32_the_engine_gives_tokens_what_transformers_gives_them(measure
     spec = Spec.model_validate(content | {"engine": engine, "quant": content["quant"] | {"linear_dtypes": ["float32"]}})
     one = Launching(tmp_path, spec, model=_model(measured, "bf16"))
     assert one.finish() == 0, one.log_text()
-    record = read_drift(one.out)
+    record, exact = read_scores(one.out)
     assert not [flag for flag in record.validity if flag.severity == "invalid"]
     assert record.engine.weights_bytes_by_dtype is not None
     assert set(record.engine.weights_bytes_by_dtype.linear) == {"float32"}
-    exact = read_scores(scores_path(one.out), record)
     theirs = _by_transformers(_model(measured, "bf16"), [row for row in exact if row.batch is None])
     for batch in (None, *BATCHES):
         scored = [row.logprobs for row in exact if row.batch == batch]

@@ -10,10 +10,10 @@ from statistics import median
 import pytest
 from launching import Launching, own_flags, tiny_spec
 
-from rollout_bench.contracts.messages import Messages, MessageStep
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_launched
 from rollout_bench.core.processes import shared_memory_of
+from rollout_bench.modes.messages.record import Messages, MessageStep
 
 pytestmark = pytest.mark.engine
 

@@ -17,11 +17,12 @@ from faulty_placements import enabled
 from launching import SETTINGS, TINY_MODEL, Launching, own_flags, tiny_spec
 from safetensors.torch import save_file
 
-from rollout_bench.contracts.placed_steps import PlacementSpec, RankStep
 from rollout_bench.contracts.record import Iteration, Record
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import sequences_path
+from rollout_bench.modes.placement.record import RankStep
+from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.trainer import model_of
 
 pytestmark = [

@@ -11,13 +11,13 @@ import pytest
 from launching import HAS_AMX, Launching, online_spec
 from workspace import TINY, Workspace
 
-from rollout_bench.analysis.inside.profiles import of_their_windows
-from rollout_bench.analysis.traces.categories import categorise
-from rollout_bench.analysis.traces.trace import read_traces
-from rollout_bench.analysis.traces.trace_steps import step_times
-from rollout_bench.contracts.inside import Profile
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_launched, traces_path
+from rollout_bench.modes.profile.profiles import of_their_windows
+from rollout_bench.modes.profile.record import Profile
+from rollout_bench.modes.profile.traces.categories import categorise
+from rollout_bench.modes.profile.traces.trace import read_traces
+from rollout_bench.modes.profile.traces.trace_steps import step_times
 
 pytestmark = pytest.mark.engine
 

@@ -9,8 +9,8 @@ from launching import SETTINGS, Launching, own_flags, tiny_spec
 
 from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
-from rollout_bench.contracts.spec import RolloutSpec
 from rollout_bench.contracts.store import sequences_path
+from rollout_bench.modes.rollout.settings import RolloutSpec
 
 pytestmark = [
     pytest.mark.engine,

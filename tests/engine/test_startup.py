@@ -13,7 +13,7 @@ from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.starts import StartCourse
+from rollout_bench.modes.startup.record import StartCourse
 
 pytestmark = pytest.mark.engine
 

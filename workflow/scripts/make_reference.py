@@ -13,7 +13,7 @@ from pathlib import Path
 
 import _src  # noqa: F401 (puts src/ on the path)
 
-from rollout_bench.__main__ import COMMANDS
+from rollout_bench.__main__ import all_commands
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.report.reference import (
     commands_text,
@@ -52,7 +52,7 @@ def made() -> Iterator[tuple[Path, str]]:
     yield reference / "numbers.csv", numbers_table()
     yield reference / "records.csv", records_table()
     helps = {"rollout-bench": _help_of("-m", "rollout_bench")}
-    helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in COMMANDS}
+    helps |= {f"rollout-bench {name}": _help_of("-m", "rollout_bench", name) for name in all_commands()}
     scripts = [path for path in sorted(SCRIPTS.glob("[!_]*.py")) if "import main" not in path.read_text()]
     helps |= {path.name: _help_of(str(path)) for path in scripts}
     yield reference / "commands.txt", commands_text(helps, _rules())

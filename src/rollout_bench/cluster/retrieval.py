@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from rollout_bench.contracts.inside import Drift, Profile
-from rollout_bench.contracts.modes import MODES, TRACES
-from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.side_files import read_scores, read_sequences
+from rollout_bench.contracts.mode import TRACES
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.side_files import content_of
 from rollout_bench.contracts.store import (
     FAILURES,
     FoundFile,
@@ -27,8 +26,6 @@ from rollout_bench.contracts.store import (
     find_results,
     read_failure,
     read_launched,
-    scores_path,
-    sequences_path,
     traces_path,
 )
 from rollout_bench.core.errors import UserError
@@ -135,16 +132,6 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
     return done
 
 
-def _check_side_files(copied: Path, record: Record | Drift) -> None:
-    try:
-        if isinstance(record, Drift):
-            read_scores(scores_path(copied), record)
-            return
-        read_sequences(sequences_path(copied), record)
-    except UserError as error:
-        raise UserError(error.problem, _AGAIN) from None
-
-
 def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Path, done: Collected) -> None:
     home = results / file.path
     if home.exists():
@@ -155,10 +142,10 @@ def _record(source: Path, file: FoundFile, copies: Path, results: Path, logs: Pa
     record = read_launched(copied, file.mode)
     _check_place(copied, file, (record.spec.mode, record.spec.experiment(), record.launch))
     _copy_beside(source, file, copies, done)
-    if isinstance(record, Record | Drift):
-        _check_side_files(copied, record)
-    if isinstance(record, Profile) and {t.name for t in record.traces} - _names(traces_path(copied)):
-        raise UserError(f"{traces_path(copied)}: a trace in the record is missing", _AGAIN)
+    for name in record.side_files_sha256 or {}:
+        content_of(copied.with_name(name), record, _AGAIN)
+    if missing := [name for name in record.folders if not (copied.parent / name).exists()]:
+        raise UserError(f"{copied.with_name(missing[0])}: is missing, and the record names it", _AGAIN)
     spec = home.with_name("spec.json")
     if not spec.exists():
         write_json(spec, record.spec)

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from rollout_bench.contracts.fields import (
     Count,
-    Name,
     Number,
     Strict,
     Text,
@@ -20,7 +19,6 @@ from rollout_bench.contracts.fields import (
     Variable,
     VariableText,
     absent,
-    brackets,
 )
 
 KEPT_UP = 0.95
@@ -281,42 +279,4 @@ class EndpointSpec(Strict):
         "Folder or hub id of its model's tokenizer, for prompts that are sent as text, for "
         "data sets of text, and for the range of token ids. Null: prompts as text have a common word per token, and "
         f"token ids are below {ENDPOINT_VOCABULARY}."
-    )
-
-
-class DriftSettings(Strict):
-    """Scored tokens of launches in mode drift, and batch sizes."""
-
-    prompts: Annotated[Count, Field(ge=2, le=65_536)] = Field(
-        64, description="Prompts of the workload that the reference continues once each: the scored sequences."
-    )
-    tokens: Annotated[Count, Field(le=65_536)] = Field(
-        128, description="Maximum number of tokens sampled after each prompt: fewer if max_model_len is reached."
-    )
-    reference: Name = Field(
-        "bf16",
-        description=(
-            "The quantization that samples the tokens, under the default setting, and that the others' "
-            "probabilities are compared with."
-        ),
-    )
-    batch_sizes: Annotated[
-        list[Annotated[Count, Field(le=65_536)]],
-        BeforeValidator(brackets),
-        AfterValidator(lambda values: sorted(set(values))),
-        Field(max_length=16),
-    ] = Field(
-        [1, 64], description="Numbers of sequences that are scored at once: all sequences are scored with each number."
-    )
-
-
-class DriftSpec(Strict):
-    """Scored tokens and batch sizes."""
-
-    prompts: int = Field(ge=2, description="Scored sequences.")
-    tokens: int = Field(ge=1, description="Maximum number of tokens sampled after each prompt.")
-    batch_sizes: tuple[int, ...] = Field(min_length=1, description="Sequences that are scored at once.")
-    reference: str | None = absent(
-        "Folder of the experiment whose first launch sampled the tokens; it ends in the key of its spec. "
-        "Null in the reference itself."
     )

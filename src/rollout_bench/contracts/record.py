@@ -8,16 +8,31 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from rollout_bench.contracts.cycles import Transition, WeightProof
 from rollout_bench.contracts.fields import Strict, UtcTime, absent
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.placed_steps import PlacedStep
+from rollout_bench.contracts.mode import ModePart
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Isolation, Spec
-from rollout_bench.contracts.starts import StartCourse
+from rollout_bench.contracts.weights import WeightProof
+
+_Part = TypeVar("_Part", bound=ModePart)
+
+
+def _with_fields_of_modes(base: type[Strict], which: str) -> type[Strict]:
+    """Return `base` with the fields that `which` names in the records of modes that generate.
+
+    No type checker follows a registry: a mode's code gets its own field by `of`.
+    """
+    parts = [mode.part("record", which, {}) for mode in MODES.values() if mode.generates]
+    fields: dict[str, Any] = {
+        name: (model | None, absent(text)) for part in parts for name, (model, text) in part.items()
+    }
+    name = base.__name__.removeprefix("_")
+    return create_model(name, __base__=base, __module__=__name__, __doc__=base.__doc__, **fields)
 
 
 class Served(Strict):
@@ -66,17 +81,6 @@ class ClientUse(Strict):
             loop_delay_p99_s=at(0.99),
             loop_delay_max_s=ordered[-1],
         )
-
-
-class RouterUse(Strict):
-    """Cost of distributing a step's sequences to its engines."""
-
-    decisions: int = Field(ge=0, description="Number of distributed sequences.")
-    decide_s: float = Field(ge=0, description="Total time of choosing their engines, in seconds.")
-    decide_max_s: float = Field(ge=0, description="Longest time of a choice, in seconds.")
-    handing_out_s: float = Field(
-        ge=0, description="From the step's beginning until the last sequence was distributed, in seconds."
-    )
 
 
 class ServerUse(Strict):
@@ -189,7 +193,7 @@ class ReplicaStart(Strict):
     kv_cache_tokens: int | None = Field(None, description="Tokens that fit into its KV cache. Null if unknown.")
 
 
-class Startup(Strict):
+class _Startup(Strict):
     """Parts of the time before the first iteration."""
 
     process_s: float | None = Field(
@@ -221,7 +225,12 @@ class Startup(Strict):
         ),
     )
     replicas: list[ReplicaStart] | None = absent("The start of each replica; import_s and init_s are the slowest's.")
-    course: StartCourse | None = absent("Phases of the start. Null except in mode startup.")
+
+
+if TYPE_CHECKING:
+    Startup = _Startup
+else:
+    Startup = _with_fields_of_modes(_Startup, "STARTUP")
 
 
 SCHEMA_VERSION: Final = 1
@@ -398,7 +407,7 @@ class Drafting(Strict):
         )
 
 
-class Iteration(Strict):
+class _Iteration(Strict):
     """One iteration of the workload."""
 
     index: int = Field(ge=0, description="Number of the iteration in the launch, warm-up included, from 0.")
@@ -450,16 +459,30 @@ class Iteration(Strict):
         "Speculative decoding. Null if the engine has none or its counters were not read, as in placements; "
         "behind a server the values are the server's counters."
     )
-    router: RouterUse | None = absent("Cost of distributing the sequences. Null without a router.")
-    placed: PlacedStep | None = absent("The whole step, and each device's activities in it. Null except in placements.")
-    transition: Transition | None = absent("The transition to the next iteration. Null except in cycles.")
 
     @property
     def whole_s(self) -> float:
-        """Seconds of the whole iteration, with the transition after it or all activities of a placement's devices."""
-        if self.placed is not None:
-            return self.placed.elapsed_s
-        return self.elapsed_s + (self.transition.elapsed_s if self.transition else 0.0)
+        """Seconds of the whole iteration, with all that its mode does besides generation."""
+        return next((part.whole_s(self.elapsed_s) for part in self.parts()), self.elapsed_s)
+
+    @property
+    def judged_s(self) -> float | None:
+        """Seconds by which its mode compares iterations with each other; None for those of generation."""
+        return next((part.judged_s for part in self.parts()), None)
+
+    def of(self, part: type[_Part]) -> _Part | None:
+        """Return what only iterations of its mode have, a `part`; None without it."""
+        return next((found for found in self.parts() if isinstance(found, part)), None)
+
+    def parts(self) -> list[ModePart]:
+        """Return what only iterations of its mode have."""
+        return [value for _, value in self if isinstance(value, ModePart)]
+
+
+if TYPE_CHECKING:
+    Iteration = _Iteration
+else:
+    Iteration = _with_fields_of_modes(_Iteration, "ITERATION")
 
 
 class Flag(Strict):
@@ -496,6 +519,7 @@ class Launched(Strict):
         "samples; revision -> commit of a model from the hub. Null in earlier records, or if unknown."
     )
     validity: list[Flag] = Field(description="Flags of the launch; empty if there are none.")
+    side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name.")
     sha256: str | None = absent(
         "SHA-256 over all other fields, as JSON with sorted keys and no spaces. Null before writing.",
         pattern="^[0-9a-f]{64}$",
@@ -505,6 +529,11 @@ class Launched(Strict):
     def valid(self) -> bool:
         """Whether no flag keeps the launch out of comparisons."""
         return all(flag.severity != "invalid" for flag in self.validity)
+
+    @property
+    def folders(self) -> list[str]:
+        """Files in folders beside the record that it names, as `<folder>/<file>`."""
+        return []
 
     @property
     def experiment(self) -> str:
@@ -531,7 +560,6 @@ class Record(Launched):
     no_energy: str | None = absent(
         "Reason for an unknown energy of a measured iteration. Null if it is known, and in earlier records."
     )
-    side_files_sha256: dict[str, str] | None = absent("SHA-256 of each side file by its name.")
     weight_proofs: list[WeightProof] | None = absent(
         "Proofs of the engine's weights, in modes that update them. Cycle: as loaded, after an update to the second "
         "weights, after an update back to the first. Placement: of each generating rank as loaded, then of each after "

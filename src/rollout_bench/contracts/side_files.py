@@ -9,20 +9,18 @@ import gzip
 import hashlib
 import io
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.inside import Drift, ScoredRow
-from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.record import Launched, Record, SequenceRow
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 
 _Row = TypeVar("_Row", bound=Strict)
-_ROWS = TypeAdapter(list[SequenceRow])
-_SCORES = TypeAdapter(list[ScoredRow])
 
 BATCH_BYTES = 1 << 20
 """Bytes that are validated in one call: one call per row would take minutes for a million rows."""
@@ -42,15 +40,31 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
     Raises:
         UserError: the file is missing, or is not the one that was written with the record.
     """
-    return _read(path, _ROWS, record, "restore it, or delete it: the launch then counts without it")
+    return read_rows(path, record, SequenceRow, "restore it, or delete it: the launch then counts without it")
 
 
-def read_scores(path: Path, record: Drift) -> list[ScoredRow]:
-    """Return the rows of the side file at `path`, which belongs to `record`; errors are as in `read_sequences`."""
-    return _read(path, _SCORES, record, "restore it, or delete the record too: the launch is then measured again")
+def read_rows(path: Path, record: Launched, row: type[_Row], remedy: str) -> list[_Row]:
+    """Return the rows of the side file at `path`, each a `row`; errors are as in `read_sequences`, with `remedy`."""
+    rows = _adapter(row)
+    found: list[_Row] = []
+    try:
+        with gzip.open(io.BytesIO(content_of(path, record, remedy))) as file:
+            while lines := file.readlines(BATCH_BYTES):
+                found += rows.validate_json(b"[" + b",".join(lines) + b"]")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"][1:]))
+        raise UserError(f"{path}: {place}: {first['msg']}", remedy) from None
+    return found
 
 
-def _read(path: Path, rows: TypeAdapter[list[_Row]], record: Record | Drift, remedy: str) -> list[_Row]:
+@cache
+def _adapter(row: type[_Row]) -> TypeAdapter[list[_Row]]:
+    return TypeAdapter(list[row])  # type: ignore[valid-type]
+
+
+def content_of(path: Path, record: Launched, remedy: str) -> bytes:
+    """Return the content of the side file at `path`; errors are as in `read_sequences`, with `remedy`."""
     if not path.is_file():
         raise UserError(f"{path}: is missing" if not path.exists() else f"{path}: is no file", remedy)
     try:
@@ -60,13 +74,4 @@ def _read(path: Path, rows: TypeAdapter[list[_Row]], record: Record | Drift, rem
     if hashlib.sha256(content).hexdigest() != (record.side_files_sha256 or {}).get(path.name):
         problem = "is not the one that was written with the record, which has another SHA-256 of it"
         raise UserError(f"{path}: {problem}", remedy)
-    found: list[_Row] = []
-    try:
-        with gzip.open(io.BytesIO(content)) as file:
-            while lines := file.readlines(BATCH_BYTES):
-                found += rows.validate_json(b"[" + b",".join(lines) + b"]")
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"][1:]))
-        raise UserError(f"{path}: {place}: {first['msg']}", remedy) from None
-    return found
+    return content

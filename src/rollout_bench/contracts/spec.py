@@ -9,107 +9,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field, create_model
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
-from rollout_bench.contracts.cycles import CycleSpec
-from rollout_bench.contracts.fields import (
-    Count,
-    Index,
-    Number,
-    Strict,
-    absent,
-    brackets,
-)
-from rollout_bench.contracts.load import (
-    DatasetSpec,
-    DriftSpec,
-    EndpointSpec,
-    Length,
-    LoadSpec,
-    SharedPrefix,
-    longest,
-)
-from rollout_bench.contracts.placed_steps import PlacementSpec
-from rollout_bench.contracts.starts import StartupSpec
+from rollout_bench.contracts.fields import Count, Index, Number, Strict, absent
+from rollout_bench.contracts.load import DatasetSpec, EndpointSpec, Length, LoadSpec, SharedPrefix, longest
+from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.core.files import read_model
 from rollout_bench.core.mappings import grouped
 
-Role = Literal["qkv", "o", "gate_up", "down", "lm_head", "router", "experts", "other"]
-"""Role of a linear layer in the model."""
-
-
-class ProfileSettings(Strict):
-    """Steps that a profile launch traces."""
-
-    steps: Annotated[Count, Field(le=1000)] = Field(
-        8,
-        description=(
-            "Traced steps of the engine in each phase, for prompts and for decoding: more steps give the same "
-            "result in a larger trace."
-        ),
-    )
-    through: Literal["engine", "server"] = Field(
-        "engine",
-        description=(
-            "engine: through LLM, step by step; server: through vLLM's server, /start_profile and /stop_profile."
-        ),
-    )
-
-
-def _rising(values: list[int]) -> list[int]:
-    return sorted(set(values))  # their order does not matter
-
-
-class MessagesSettings(Strict):
-    """Passes of a messages launch."""
-
-    steps: Annotated[Count, Field(ge=2, le=10_000)] = Field(
-        64,
-        description=(
-            "Output tokens of each sequence, and so the decode steps of a pass; fewer if the workload's "
-            "output_tokens are fewer."
-        ),
-    )
-    batches: Annotated[
-        list[Annotated[Count, Field(le=16_384)]],
-        BeforeValidator(brackets),
-        AfterValidator(_rising),
-        Field(max_length=16),
-    ] = Field([4, 32, 256], description="Batch sizes: each has a pass for times and a pass for contents.")
-
-
-RouterPolicy = Literal["least_in_flight", "round_robin", "sticky"]
-"""Policy of a router for choosing the engine of a sequence."""
-
-
-class RolloutSettings(Strict):
-    """How a rollout step is generated: the number of engines and the router that distributes its sequences."""
-
-    replicas: Annotated[Count, Field(le=1024)] | None = Field(
-        None,
-        description=(
-            "Engines that share the workload, which is the step's global batch: data_parallel_size of rollout "
-            "experiments. Null: as in engine_args."
-        ),
-    )
-    router: RouterPolicy = Field(
-        "least_in_flight",
-        description=(
-            "Policy for choosing the engine of each sequence. least_in_flight: the engine with the fewest "
-            "running sequences, as in verl's load balancer; round_robin; sticky: the engine of the first sample "
-            "of its prompt."
-        ),
-    )
-
-
-class RolloutSpec(Strict):
-    """Router of a rollout step. The number of engines is an engine argument."""
-
-    router: RouterPolicy | None = absent("Policy for choosing the engine of each sequence. Null for a single engine.")
-
+_Own = TypeVar("_Own", bound=ModeSpec)
 
 MEASUREMENT_VERSION = 2
 """Increased by hand when measurements change their meaning; old results then do not fit new plans."""
@@ -278,7 +190,7 @@ class MeasuringSpec(Strict):
     iterations: Iterations
 
 
-class Spec(Strict):
+class _Spec(Strict):
     """All settings of one experiment, without its machine and its number of launches."""
 
     measurement_version: int = Field(description="Version of the meaning of the measurements.")
@@ -291,13 +203,6 @@ class Spec(Strict):
     measuring: MeasuringSpec
     load: LoadSpec | None = absent("Arrival of requests at a server. Null offline.")
     endpoint: EndpointSpec | None = absent("A running server that is measured instead of our own.")
-    profile: ProfileSettings | None = absent("Traced steps. Null in other modes.")
-    messages: MessagesSettings | None = absent("Passes for messages. Null in other modes.")
-    drift: DriftSpec | None = absent("Scored tokens. Null in other modes.")
-    rollout: RolloutSpec | None = absent("Router of a rollout step. Null in other modes.")
-    cycle: CycleSpec | None = absent("Actions between two generations. Null in other modes.")
-    placement: PlacementSpec | None = absent("Placement of engines and trainer. Null in other modes.")
-    startup: StartupSpec | None = absent("Conditions of the engine's start. Null in other modes.")
     setting: str | None = absent(
         "The setting's name in the config; its changes are in engine and workload. Null: default, without changes."
     )
@@ -317,7 +222,18 @@ class Spec(Strict):
     @property
     def load_format(self) -> str:
         """Method of loading weights, by vLLM's name."""
-        return str(self.engine.args.get("load_format", "auto")) if self.startup is None else self.startup.load_formats
+        return self.own.load_format or str(self.engine.args.get("load_format", "auto"))
+
+    @property
+    def own(self) -> ModeSpec:
+        """The settings that only its mode has."""
+        return getattr(self, mode_of(self.mode).settings, None) or ModeSpec()
+
+    def of(self, model: type[_Own]) -> _Own:
+        """Return the settings that only its mode has, which are a `model`."""
+        own = self.own
+        assert isinstance(own, model), "specs of a mode have its settings"
+        return own
 
     @property
     def axes(self) -> dict[str, str]:
@@ -346,6 +262,26 @@ class Spec(Strict):
         return f"{self.names}-{self.key()}"
 
 
+if TYPE_CHECKING:
+    Spec = _Spec
+else:
+    # Each mode has a field of its own, by the name of its key in the config; no type checker follows a registry.
+    Spec = create_model(
+        "Spec",
+        __base__=_Spec,
+        __module__=__name__,
+        __doc__=_Spec.__doc__,
+        **{
+            mode.settings: (
+                mode.part("settings", "OWN") | None,
+                absent(f"Of mode {mode.name}. Null in others."),
+            )
+            for mode in MODES.values()
+            if mode.settings
+        },
+    )
+
+
 def read_spec(path: Path) -> Spec:
     """Read a spec file.
 
@@ -365,18 +301,13 @@ def replicas(spec: Spec) -> int:
     return _of(spec, "data_parallel_size")
 
 
-def replicas_key(spec: Spec) -> str:
-    """Return the config key for the number of engines of `spec`, for messages."""
-    return "data_parallel_size" if spec.rollout is None else "rollout.replicas"
-
-
 def devices_per_replica(spec: Spec) -> int:
     """Return the devices of one engine: tensor_parallel_size x pipeline_parallel_size.
 
-    On cpu it is 1, since one block of cores holds the engine. A placement divides its devices itself.
+    On cpu it is 1, since one block of cores holds the engine. Some modes divide their devices themselves.
     """
-    if spec.placement is not None:
-        return spec.placement.devices
+    if spec.own.devices_shared is not None:
+        return spec.own.devices_shared
     if spec.platform == "cpu":
         return 1
     return _of(spec, "tensor_parallel_size") * _of(spec, "pipeline_parallel_size")
@@ -387,11 +318,9 @@ def tensor_parallel_size(spec: Spec) -> int:
     return _of(spec, "tensor_parallel_size")
 
 
-def placed_engines(spec: Spec) -> list[range]:
-    """Return the ranks of each engine of a placement: `tensor_parallel_size` successive ranks hold its shards."""
-    assert spec.placement is not None, "a placement has its settings"
-    size, generating = tensor_parallel_size(spec), spec.placement.generating
-    return [generating[first : first + size] for first in range(0, len(generating), size)]
+def engines(spec: Spec) -> int:
+    """Return the number of engines that share a step."""
+    return spec.own.engines_on(tensor_parallel_size(spec)) or replicas(spec)
 
 
 def devices_needed(spec: Spec) -> int:
@@ -421,8 +350,7 @@ FOLLOWS_LENGTHS = "max_model_len"
 def set_in(spec: Spec) -> dict[str, Any]:
     """Return the values that a setting may change, by name: engine arguments, environment, load, mode's settings."""
     load = spec.workload.model_dump(mode="json", exclude={"name"})
-    own = spec.rollout or spec.cycle or spec.placement or spec.startup  # at most one of them is set
-    of_mode = {} if own is None else own.model_dump(mode="json")
+    of_mode = spec.own.model_dump(mode="json")
     return {**load, **of_mode, **spec.engine.environment, **spec.engine.args}
 
 

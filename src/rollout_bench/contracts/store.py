@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from rollout_bench.contracts.inside import Drift, ScoredRow
+from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.modes import SCORE_ROWS, SEQUENCES, TRACES, mode_of
+from rollout_bench.contracts.mode import SEQUENCES, TRACES
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow
 from rollout_bench.contracts.side_files import write_rows
 from rollout_bench.contracts.spec import MEASUREMENT_VERSION, Spec
@@ -86,29 +87,21 @@ def traces_path(record: Path) -> Path:
     return record.with_suffix(TRACES)
 
 
-def scores_path(record: Path) -> Path:
-    """Return the side file of `record` with a row for each sequence that was scored."""
-    return record.with_suffix(SCORE_ROWS)
-
-
 def reference_path(record: Path, spec: Spec) -> Path | None:
-    """Return the record of the launch whose tokens `record` scores; None if the launch samples them itself."""
-    if spec.drift is None:
-        return None
-    sampler = spec.drift.reference or spec.experiment()
-    found = record_path(record.parents[2], spec.mode, sampler, 0)
+    """Return the record of the launch that must come before the one of `record`; None if there is none."""
+    first = spec.own.follows(spec.experiment())
+    found = record if first is None else record_path(record.parents[2], spec.mode, first, 0)
     return None if found == record else found
 
 
 def write_record(path: Path, record: Record, sequences: Iterable[SequenceRow]) -> None:
     """Write the side file, then the record, both atomically, so that a record always has its side file."""
-    sums = {sequences_path(path).name: write_rows(sequences_path(path), sequences)}
-    write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
+    write_with_rows(path, record, sequences_path(path), sequences)
 
 
-def write_scores(path: Path, record: Drift, rows: Iterable[ScoredRow]) -> None:
-    """Write the side file, then the record, both atomically."""
-    sums = {scores_path(path).name: write_rows(scores_path(path), rows)}
+def write_with_rows(path: Path, record: Launched, side_file: Path, rows: Iterable[Strict]) -> None:
+    """Write `rows` to the side file, then the record with its checksum, both atomically."""
+    sums = {side_file.name: write_rows(side_file, rows)}
     write_launched(path, record.model_copy(update={"side_files_sha256": sums}))
 
 
@@ -138,10 +131,11 @@ def read_record(path: Path) -> Record:
         UserError: the file is unreadable, not JSON, of another schema version, invalid, edited (its checksum differs),
             or has impossible values; the message names file and field.
     """
-    return _read(path, Record)
+    return read_as(path, Record)
 
 
-def _read(path: Path, model: type[_Launched]) -> _Launched:
+def read_as(path: Path, model: type[_Launched]) -> _Launched:
+    """Read and validate a record that is a `model`, as in `read_record`."""
     content = read_json(path, RECORD_REMEDY)
     record = validated(path, content, model, RECORD_REMEDY)
     if record.sha256 is None:
@@ -180,14 +174,10 @@ def _impossible(record: Launched) -> str:
     return ""
 
 
-def read_drift(path: Path) -> Drift:
-    """Read and validate the record of a drift launch, as in `read_record`."""
-    return _read(path, Drift)
-
-
 def read_launched(path: Path, mode: str) -> Launched:
     """Read and validate the record of a launch in any mode, as in `read_record`."""
-    return _read(path, mode_of(mode).record)
+    model: type[Launched] = mode_of(mode).part("record", "RECORD", Record)
+    return read_as(path, model)
 
 
 def read_failure(path: Path) -> Failure:

@@ -130,7 +130,7 @@ def results_of(records: Sequence[Record], requests: Sequence[Requests | None]) -
         "rollout_step": None if only_starts else _steps([iteration for own in passes for iteration in own]),
         "energy": _energy(records, passes) or None,
         "engine_startup": _startup(records) or None,
-        "engine_start": _course(records),
+        **mode_of(records[0].spec.mode).part("export", "more_of", lambda _: {})(records),
         "percentiles_claimed": claimed or None,
         "validity": {
             "valid_launches": len(records),
@@ -192,7 +192,8 @@ def _latencies(requests: Sequence[Requests | None], has_loads: bool) -> tuple[Ma
     return pool_requests(known) if timed and len(known) == len(requests) else ({}, {})
 
 
-def _told(entries: Mapping[str, tuple[Sequence[float | None], str]]) -> dict[str, Any]:
+def told(entries: Mapping[str, tuple[Sequence[float | None], str]]) -> dict[str, Any]:
+    """Return the statistics of each entry, by its name, whose values are known: values and unit."""
     stated = {name: statistics_of(values, units, FEW) for name, (values, units) in entries.items()}
     return {name: found for name, found in stated.items() if found is not None}
 
@@ -207,29 +208,29 @@ def _anatomy(records: Sequence[Record], requests: Sequence[Requests | None]) -> 
         if own is not None
         for times in pass_times_of(record, own)
     ]
-    return _told(
+    return told(
         {name: ([each.get(column) for each in anatomies], units) for column, (name, units) in ANATOMY_UNITS.items()}
     )
 
 
 def _steps(passes: Passes) -> dict[str, Any]:
-    return _told(
+    beside = [part.exported() for iteration in passes for part in iteration.parts()]
+    units = {name: unit for each in beside for name, (_, unit) in each.items()}
+    return told(
         {
             "generation": ([i.elapsed_s for i in passes], "s"),
-            "transition": ([i.transition.elapsed_s for i in passes if i.transition is not None], "s"),
-            "placed_step": ([i.placed.elapsed_s for i in passes if i.placed is not None], "s"),
             "whole_step": ([i.whole_s for i in passes], "s"),
-            "routing": ([i.router.decide_s for i in passes if i.router is not None], "s"),
+            **{name: ([each[name][0] for each in beside if name in each], unit) for name, unit in units.items()},
         }
     )
 
 
 def _energy(records: Sequence[Record], passes: Sequence[Passes]) -> dict[str, Any]:
     """Return the energy of devices during passes, with their memory and without the host; empty if unknown."""
-    uses = [it.devices for own in passes for it in own if it.devices and not (it.transition or it.placed)]
+    uses = [it.devices for own in passes for it in own if it.devices and it.whole_s == it.elapsed_s]
     joules = [[use.energy_j for use in each] for each in uses]
     columns = [columns_of(record) for record in records]
-    return _told(
+    return told(
         {
             "pass": ([sum(each) for each in joules if None not in each], "J"),  # type: ignore[arg-type]
             "per_output_token": ([NUMBERS["energy_j_per_token"].over(each) for each in columns], "J/token"),
@@ -243,7 +244,7 @@ def _startup(records: Sequence[Record]) -> dict[str, Any]:
     served = [record for record in records if behind_server(record.spec) and record.spec.endpoint is None]
     seen = [record.startup for record in records if not behind_server(record.spec)]
     reported = dict.fromkeys(name for record in records for name in record.startup.reported if name.endswith("_s"))
-    return _told(
+    return told(
         {
             "process": ([record.startup.process_s for record in records], "s"),
             "import": ([startup.import_s for startup in seen], "s"),
@@ -257,22 +258,6 @@ def _startup(records: Sequence[Record]) -> dict[str, Any]:
     )
 
 
-def _course(records: Sequence[Record]) -> dict[str, Any] | None:
-    courses = [course for record in records if (course := record.startup.course) is not None]
-    phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
-    found = {
-        "phases": _told({name: ([course.own_s(name) for course in courses], "s") for name in phases}),
-        **_told(
-            {
-                "rest": ([course.rest_s for course in courses], "s"),
-                "until_first_token": ([course.until_token_s for course in courses], "s"),
-                "weights": ([course.weights_bytes for course in courses], "bytes"),
-            }
-        ),
-    }
-    return found if courses else None
-
-
 def _resources(passes: Passes) -> dict[str, Any]:
     """Return the resources that engines reported: statistics over the totals of passes."""
     hits = [
@@ -282,7 +267,7 @@ def _resources(passes: Passes) -> dict[str, Any]:
     ]
     uses = [use for iteration in passes for use in iteration.devices or ()]
     watts = [use.energy_j / use.window_s for use in uses if use.energy_j is not None and use.window_s]
-    return _told(
+    return told(
         {
             "cache_hit_rate": (hits, "fraction"),
             "preemptions": ([i.server.preemptions for i in passes if i.server is not None], "count"),

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rollout_bench.contracts.load import Length, LoadPoint, Normal, Uniform
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Spec, placed_engines, replicas, tensor_parallel_size
+from rollout_bench.contracts.spec import Spec, engines, tensor_parallel_size
 from rollout_bench.core.secrets import without_secrets
 
 ENGINE: Final = "engine"
@@ -46,7 +46,6 @@ def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapp
 def _engine(record: Record) -> dict[str, Any]:
     spec, environment, found = record.spec, record.environment, record.engine
     tp, pp = tensor_parallel_size(spec), int(spec.engine.args.get("pipeline_parallel_size") or 1)
-    engines = len(placed_engines(spec)) if spec.placement is not None else replicas(spec)
     args = dict(spec.engine.args)
     tool, version, model = environment.engine_name, environment.engine_version, spec.model.name
     settings = {
@@ -91,7 +90,7 @@ def _engine(record: Record) -> dict[str, Any]:
             "tool": tool,
             "tool_version": version,
             "role": "replica",
-            "replicas": engines,
+            "replicas": engines(spec),
             "model": {"name": model},
             "accelerator": {
                 "model": environment.device_model,
@@ -127,18 +126,13 @@ def _elsewhere(content: Any) -> Any:
 
 def _others(spec: Spec) -> list[dict[str, Any]]:
     """Return the components beside the engine: our router and trainer."""
-    configs: dict[str, Mapping[str, Any] | None] = {
-        "router": {"policy": spec.rollout.router} if spec.rollout and spec.rollout.router else None,
-        "trainer": None if spec.placement is None else spec.placement.model_dump(mode="json"),
-    }
     return [
         {
             "metadata": _metadata(config, label=label),
             "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
             "native": _native(config=config),
         }
-        for label, config in configs.items()
-        if config is not None
+        for label, config in spec.own.beside_engines().items()
     ]
 
 
@@ -159,8 +153,8 @@ def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[st
         "measuring": spec.measuring.model_dump(mode="json"),
         "point": point and point.model_dump(mode="json"),
     }
-    sections = {name: getattr(spec, name) for name in ("load", mode_of(spec.mode).settings) if name}
-    config |= {name: each.model_dump(mode="json") for name, each in sections.items() if each is not None}
+    sections = {"load": spec.load, mode_of(spec.mode).settings: spec.own}
+    config |= {name: each.model_dump(mode="json") for name, each in sections.items() if name and each is not None}
     # Only enforced lengths: if a model may end its text earlier, output_tokens is only a limit.
     output = _length(workload.output_tokens, measured, means.get("output")) if workload.ignore_eos else None
     return {

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout_bench.contracts.modes import ONLINE
-
 EXPECTED_STEP_S = 0.01
 """Minimum expected seconds for an output token, which gives the number of prompts for a closed loop by duration."""
 
 MOST_PROMPT_TOKENS = 4_000_000
 """Maximum tokens of all prompts for a closed loop by duration. After the last prompt, the loop repeats them."""
+
+
+SERVED, STARTED = "online", "startup"
+"""Modes of the config that measure what a harness does: it sends a load, or only waits for the engine."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Meaning:
     otherwise: dict[str, Any] = field(default_factory=dict)
     slo: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    mode: str = ONLINE.name
+    mode: str = SERVED
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import yaml
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Args, Strict, Text
-from rollout_bench.contracts.modes import MODES, OFFLINE, ONLINE, STARTUP
+from rollout_bench.contracts.modes import DEFAULT_MODE, MODES
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss
 from rollout_bench.llmd.harnesses import HARNESSES, meaning_of
-from rollout_bench.llmd.meaning import Meaning, MeasuredHere
+from rollout_bench.llmd.meaning import SERVED, STARTED, Meaning, MeasuredHere
 from rollout_bench.llmd.overrides import laid_over, parsed
 from rollout_bench.llmd.template import ENDINGS, MAX_MODEL_LEN, OF_THE_LAUNCH, content_of, found_at, located
 
@@ -232,7 +232,7 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
         workload = workload.removesuffix(ending) if ending else workload
     others = _mapping(config.get("workload_settings"))
     further = {key: value for key, value in _mapping(others.get(workload)).items() if key != "profile"}
-    mode = STARTUP.name if harness == "nop" else ONLINE.name
+    mode = STARTED if harness == "nop" else SERVED
     for key, meant in (("modes", mode), ("workloads", workload)):
         if key in command_line and command_line[key] != [meant]:
             raise UserError(
@@ -286,14 +286,14 @@ def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
 
 def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
     """Raise `UserError` if the config's modes do not fit the profile: a load needs mode online, nop mode startup."""
-    modes = config.get("modes", [OFFLINE.name])
-    if found.meaning.mode == STARTUP.name and isinstance(modes, list) and modes != [STARTUP.name]:
+    modes = config.get("modes", [DEFAULT_MODE.name])
+    if found.meaning.mode == STARTED and isinstance(modes, list) and modes != [STARTED]:
         raise UserError(
             f"config: workload_settings.{name}.profile: nop sends nothing, but modes has {', '.join(map(str, modes))}",
             "write modes: [startup]",
         )
-    others = MODES.keys() - {ONLINE.name}  # the check of modes reports a misspelt mode
-    if found.meaning.mode == ONLINE.name and isinstance(modes, list) and modes and others.issuperset(map(str, modes)):
+    others = MODES.keys() - {SERVED}  # the check of modes reports a misspelt mode
+    if found.meaning.mode == SERVED and isinstance(modes, list) and modes and others.issuperset(map(str, modes)):
         raise UserError(
             f"config: workload_settings.{name}.profile: sets how requests arrive at a server, but modes lacks online",
             "add online to modes; other modes use only the profile's lengths and prompts",

@@ -1,1 +1,4 @@
-"""The modes: a folder for each, with its worker in the engine's process, its record and its checks."""
+"""The modes, a folder each: see `contracts.mode.Mode`."""
+
+ORDER = ("offline", "online", "rollout", "cycle", "placement", "startup", "profile", "messages", "drift")
+"""Their order in all lists."""

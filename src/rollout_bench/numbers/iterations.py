@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Iteration, Record
-from rollout_bench.contracts.spec import Spec, devices_of_rate
-from rollout_bench.numbers.cycle import columns_of_cycle
+from rollout_bench.contracts.spec import devices_of_rate
 from rollout_bench.numbers.number import ONE
-from rollout_bench.numbers.placement import columns_of_placement
-from rollout_bench.numbers.rollout import columns_of_replicas
+from rollout_bench.numbers.replicas import columns_of_replicas
 
 
 def columns_of(record: Record) -> list[dict[str, float]]:
     """Return the columns of each measured iteration of `record`, as far as its own file has them."""
     measured = [iteration for iteration in record.iterations if not iteration.warmup]
     devices = devices_of_rate(record.spec)
+    of_mode = mode_of(record.spec.mode).part("numbers", "columns_of", lambda *_: {})
     return [
-        _generated(iteration, devices) | _of_mode(iteration, record.spec) | _drafted(iteration) | energy
+        _generated(iteration, devices)
+        | columns_of_replicas(iteration)
+        | of_mode(iteration, record.spec)
+        | _drafted(iteration)
+        | energy
         for iteration, energy in zip(measured, _energies(measured), strict=True)
     ]
 
@@ -32,14 +36,6 @@ def _generated(iteration: Iteration, devices: int) -> dict[str, float]:
         "requests": iteration.requests,
         "sequences": iteration.sequences,
     }
-
-
-def _of_mode(iteration: Iteration, spec: Spec) -> dict[str, float]:
-    if iteration.placed is not None:
-        return columns_of_placement(iteration.placed, spec)
-    if iteration.transition is not None:
-        return columns_of_cycle(iteration, iteration.transition)
-    return columns_of_replicas(iteration)
 
 
 def _drafted(iteration: Iteration) -> dict[str, float]:

@@ -7,27 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator
 
 from rollout_bench.contracts.fields import brackets, no_duplicates
-from rollout_bench.numbers.cycle import CYCLE
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.numbers.generation import DRAFTS, ENERGY_USED, GENERATION
 from rollout_bench.numbers.launch import LAUNCH
-from rollout_bench.numbers.placement import PLACEMENT
-from rollout_bench.numbers.requests import REQUESTS
-from rollout_bench.numbers.rollout import ROLLOUT
+from rollout_bench.numbers.number import Number
+from rollout_bench.numbers.replicas import REPLICAS
 from rollout_bench.numbers.sequences import SEQUENCES
-from rollout_bench.numbers.startup import STARTUP
 
-_ALL = (
-    *GENERATION,
-    *CYCLE,
-    *PLACEMENT,
-    *SEQUENCES,
-    *ROLLOUT,
-    *REQUESTS,
-    *ENERGY_USED,
-    *DRAFTS,
-    *STARTUP,
-    *LAUNCH,
+_OF_MODES: tuple[Number, ...] = tuple(
+    number for mode in MODES.values() for number in mode.part("numbers", "NUMBERS", ())
 )
+
+_ALL = (*GENERATION, *_OF_MODES, *SEQUENCES, *REPLICAS, *ENERGY_USED, *DRAFTS, *LAUNCH)
 
 NUMBERS = {number.name: number for number in _ALL}
 """Every number by its name, in the order of the columns of summary.csv."""

@@ -10,22 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.modes import MODES, PLACEMENT, ROLLOUT, STARTUP
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
     ModelSpec,
     Spec,
-    WorkloadSpec,
     devices_needed,
     devices_per_replica,
     replicas,
-    replicas_key,
-    tensor_parallel_size,
 )
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.files import did_you_mean_folder
 from rollout_bench.core.secrets import may_be_secret, without_secrets
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.quants import known_quants
 from rollout_bench.plan.refusals import refuse
 
@@ -379,39 +377,21 @@ USUAL_UTILIZATION = 0.92
 """vLLM's default gpu_memory_utilization; on cpu it is a share of the machine's memory (tried with vLLM 0.32)."""
 
 
-def args_in(mode: str, config: Config, args: dict[str, Any]) -> dict[str, Any]:
-    """Return `args` with the number of replicas of a launch in `mode`; without it if the mode measures one engine.
-
-    `rollout.replicas` becomes the engine argument in specs, so that the number of engines is always in one place.
+def check_batch(spec: Spec, key: str, most: int, remedy: str) -> None:
+    """Check that an engine may run `most` sequences, which `key` asks for, at once.
 
     Raises:
-        UserError: both are set to different numbers.
+        UserError: it may not.
     """
-    if MODES[mode].data_parallel == "one":
-        return {name: value for name, value in args.items() if name != SIZE}
-    wanted = config.rollout.replicas
-    if mode != ROLLOUT.name or wanted is None:
-        return args
+    limit = spec.engine.args.get("max_num_seqs")
     refuse(
         (
-            args.get(SIZE) not in (None, wanted),
-            f"rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args.get(SIZE)}",
-            "leave one of them out: both set the number of engines in a launch",
+            limit is not None and most > limit,
+            f"{key}: {most} sequences are more than max_num_seqs {limit} of {spec.model.name} under "
+            f"{spec.workload.name}",
+            f"raise max_num_seqs, or {remedy}",
         )
     )
-    return {**args, SIZE: wanted} if wanted > 1 else {name: value for name, value in args.items() if name != SIZE}
-
-
-def workload_in(mode: str, workload: WorkloadSpec) -> WorkloadSpec:
-    """Return `workload` with the changes for `mode`.
-
-    A rollout requests log probabilities, as trainers need them. A start ends with the first token of one prompt.
-    """
-    if mode == STARTUP.name:
-        return workload.model_copy(update={"prompts": 1, "samples_per_prompt": 1, "output_tokens": 1})
-    if mode != ROLLOUT.name or workload.logprobs is not None:
-        return workload
-    return workload.model_copy(update={"logprobs": 0})
 
 
 def check_data_parallel(config: Config, spec: Spec) -> None:
@@ -420,34 +400,15 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
     Raises:
         UserError: there are too few devices, or the mode or the memory does not allow the replicas.
     """
-    count, model, key, args = replicas(spec), spec.model.name, replicas_key(spec), spec.engine.args
-    placed, mode, engines = spec.placement is not None, MODES[spec.mode], config.rollout.replicas or 1
-    sleeps, needed = spec.placement is not None and spec.placement.sleep is not None, devices_needed(spec)
-    colocated = spec.placement is not None and spec.placement.generators is None
-    left = "in addition to the trainer's share" if sleeps else "and leave none for the trainer"
-    lower = f"{PLACEMENT.settings}.devices" if placed else key if count > 1 else "tensor_parallel_size"
+    count, model, key, args = replicas(spec), spec.model.name, spec.own.replicas_key, spec.engine.args
+    mode, needed = MODES[spec.mode], devices_needed(spec)
+    lower = spec.own.devices_key or (key if count > 1 else "tensor_parallel_size")
     sum_of = f"{count} replicas x {devices_per_replica(spec)} = " if count > 1 else ""
     refuse(
         (
             config.devices is not None and needed > config.devices,
             f"devices: a launch of {model} needs {sum_of}{needed} devices simultaneously, more than {config.devices}",
             f"raise devices, or lower {lower}",
-        ),
-        (
-            colocated
-            and spec.platform != "cpu"
-            and args.get("kv_cache_memory_bytes") is None
-            and args.get("gpu_memory_utilization") is None,
-            f"gpu_memory_utilization: a colocated engine of {model} would use {USUAL_UTILIZATION} of its device's "
-            f"memory, {left}",
-            f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
-        ),
-        (
-            engines > 1 and spec.endpoint is None and spec.mode not in _OF_WHOLE_STEPS,
-            f"rollout.replicas: {engines} engines share workload {spec.workload.name}, but in {spec.mode} mode one "
-            "engine would get all its requests",
-            f"measure one engine's share (from-verl and from-trl: --one-engine), or leave {spec.mode} out of modes, "
-            "or set rollout.replicas to null if the workload is already one engine's share",
         ),
         (
             count > 1 and mode.data_parallel == "refused" and not mode.has_loads,
@@ -461,7 +422,7 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             "endpoints",
         ),
         (
-            count > 1 and spec.platform == "cpu" and not _memory_is_shared_out(spec, count),
+            count > 1 and spec.platform == "cpu" and not memory_is_shared_out(spec, count),
             f"{key}: {model} has {count} replicas, and each would use "
             f"{args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of the memory they share on cpu",
             f"set kv_cache_memory_bytes in engine_args, or gpu_memory_utilization to less than 1/{count}",
@@ -475,10 +436,6 @@ def check_data_parallel(config: Config, spec: Spec) -> None:
             for name, value in args.items()
         ),
     )
-
-
-_OF_WHOLE_STEPS = (ROLLOUT.name, PLACEMENT.name, STARTUP.name)
-"""Modes whose engines share a step, and the mode that requests a single token."""
 
 
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
@@ -528,24 +485,17 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         UserError: a launch needs more.
     """
     for spec in specs:
-        shares = 1 if spec.placement is None else len(spec.placement.generating)
-        sizes = {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
-        if spec.placement is not None:
-            sizes = {f"{PLACEMENT.settings}.devices": spec.placement.devices}
+        own, sizes = spec.own, {name: int(spec.engine.args.get(name) or 1) for name in PARALLEL}
+        if own.devices_shared is not None:
+            sizes = {own.devices_key: own.devices_shared}
         needed, largest = math.prod(sizes.values()), max(sizes, key=lambda name: sizes[name])
-        several = spec.rollout is not None and replicas(spec) > 1  # with fewer engines, each would have more work
+        several = own.replicas_key != SIZE and replicas(spec) > 1  # with fewer engines, each would have more work
         one = "make one engine's part of the step (from-verl, from-trl: --one-engine)"
+        planning_of(spec.mode).check_here(spec)
         refuse(
             (
-                spec.platform == "cpu" and shares > 1 and not _memory_is_shared_out(spec, shares),
-                f"placement.devices: {shares} {'engines' if tensor_parallel_size(spec) == 1 else 'shards of engines'} "
-                f"of {spec.model.name} share the machine's memory on cpu, and each would use "
-                f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
-                "set kv_cache_memory_bytes in engine_args",
-            ),
-            (
                 spec.endpoint is None and needed > there,
-                f"{replicas_key(spec) if several else largest}: a launch of {spec.model.name} needs {needed} "
+                f"{own.replicas_key if several else largest}: a launch of {spec.model.name} needs {needed} "
                 f"{'cores' if spec.platform == 'cpu' else 'devices'}, and there are {there} here",
                 f"{one if several else f'lower {largest}'}, or plan for the cluster that has them "
                 "(--profile profiles/slurm)",
@@ -553,7 +503,7 @@ def check_devices_here(specs: Iterable[Spec], there: int) -> None:
         )
 
 
-def _memory_is_shared_out(spec: Spec, count: int) -> bool:
+def memory_is_shared_out(spec: Spec, count: int) -> bool:
     """Return whether the memory is known to be enough for `count` engines."""
     args, variables = spec.engine.args, {*spec.engine.environment, *os.environ}
     if args.get("kv_cache_memory_bytes") is not None or "VLLM_CPU_KVCACHE_SPACE" in variables:

@@ -5,12 +5,12 @@ The JSON schema in workflow/schemas/config.schema.json and the reference in docs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.contracts.cycles import CycleSettings
 from rollout_bench.contracts.fields import (
     Args,
     AutoCount,
@@ -32,19 +32,9 @@ from rollout_bench.contracts.fields import (
     VariableText,
     Weights,
 )
-from rollout_bench.contracts.load import DriftSettings, Harness
-from rollout_bench.contracts.modes import MODES, OFFLINE, mode_of
-from rollout_bench.contracts.placed_steps import PlacementSettings
-from rollout_bench.contracts.spec import (
-    Isolation,
-    Iterations,
-    MessagesSettings,
-    ProfileSettings,
-    RolloutSettings,
-    WarmupIterations,
-    Workload,
-)
-from rollout_bench.contracts.starts import StartupSettings
+from rollout_bench.contracts.load import Harness
+from rollout_bench.contracts.modes import DEFAULT_MODE, MODES, mode_of
+from rollout_bench.contracts.spec import Isolation, Iterations, WarmupIterations, Workload
 from rollout_bench.llmd.profiled import WorkloadProfile
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName, Metrics
 from rollout_bench.plan.pods import KubernetesSettings
@@ -287,11 +277,13 @@ class WorkloadSettings(Workload):
     )
 
 
+_Section = TypeVar("_Section", bound=Strict)
+
 Partial = dict[str, Any]
 """Part of a config with a setting's changes, which take precedence over everything else."""
 
 
-class Config(Strict):
+class _Config(Strict):
     """A whole config with all overlays merged."""
 
     platform: Literal["auto", "cpu", "cuda", "ascend"] = Field(
@@ -307,7 +299,7 @@ class Config(Strict):
         )
     )
     modes: Names = Field(
-        [OFFLINE.name],
+        [DEFAULT_MODE.name],
         description=f"Modes to measure: {'; '.join(f'{mode.name}, {mode.title}' for mode in MODES.values())}.",
     )
     workloads: Names = Field(description="Loads to measure: names in workload_settings.")
@@ -359,30 +351,6 @@ class Config(Strict):
         ),
     )
     harness: Harness = "rollout-bench"
-    profile: ProfileSettings = Field(
-        ProfileSettings(),
-        description=(
-            "Steps that launches in mode profile trace. On the command line also HARNESS/NAME, with "
-            "overrides={...}: a workload profile of llm-d-benchmark, measured alone."
-        ),
-    )
-    messages: MessagesSettings = Field(
-        MessagesSettings(),
-        description="Passes of launches in mode messages, which record messages of engine and workers.",
-    )
-    drift: DriftSettings = Field(
-        DriftSettings(), description="Tokens that launches in mode drift score, sampled by a reference."
-    )
-    rollout: RolloutSettings = Field(RolloutSettings(), description="Engines and router of launches in mode rollout.")
-    cycle: CycleSettings = Field(
-        CycleSettings(), description="Actions between two generations in mode cycle: sleep, wake-up, update."
-    )
-    placement: PlacementSettings = Field(
-        PlacementSettings(), description="Placement of engines and trainer in mode placement."
-    )
-    startup: StartupSettings = Field(
-        StartupSettings(), description="Conditions of engine starts in mode startup: caches, weights."
-    )
     slo: Slo = Field(
         Slo(), description="Limits of good requests, which goodput counts. A change needs no new measurement."
     )
@@ -445,6 +413,10 @@ class Config(Strict):
         ),
     )
 
+    def of(self, section: type[_Section]) -> _Section:
+        """Return the section of a mode, which is a `section`."""
+        return next(value for _, value in self if isinstance(value, section))
+
     def launches_of(self, mode: str) -> int:
         """Return the maximum number of launches of an experiment in `mode`.
 
@@ -464,3 +436,21 @@ class Config(Strict):
     def most_launches(self) -> int:
         """Maximum number of launches of any experiment."""
         return max(self.launches_of(mode) for mode in self.modes)
+
+
+if TYPE_CHECKING:
+    Config = _Config
+else:
+    # Each mode has a section by its own key; no type checker follows a registry.
+    Config = create_model(
+        "Config",
+        __base__=_Config,
+        __module__=__name__,
+        __doc__=_Config.__doc__,
+        **{
+            mode.settings: (section, Field(section(), description=inspect.getdoc(section)))
+            for mode in MODES.values()
+            if mode.settings
+            for section in [mode.part("settings", "SECTION")]
+        },
+    )

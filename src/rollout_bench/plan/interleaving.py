@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas, replicas_key
+from rollout_bench.contracts.spec import Platform, Spec, devices_per_replica, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.plan.config import Config
@@ -148,7 +148,7 @@ def _obstacle(comparison: ComparedGroup) -> tuple[str, str] | None:
         (
             any(replicas(spec) > 1 for spec in specs),
             "an engine of several replicas takes no turns",
-            f"leave {replicas_key(specs[0])} out",
+            f"leave {specs[0].own.replicas_key} out",
         ),
         (
             len({devices_per_replica(spec) for spec in specs}) > 1,

@@ -14,8 +14,8 @@ from typing import Any
 from rollout_bench.checkpoints.formats import BUILDER_VERSION, check_format
 from rollout_bench.contracts.axes import DEFAULT_SETTING, with_setting
 from rollout_bench.contracts.fields import flat
-from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, DriftSettings, longest
-from rollout_bench.contracts.modes import CYCLE, DRIFT, MODES, ONLINE, PLACEMENT, STARTUP
+from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, longest
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import (
     MEASUREMENT_VERSION,
     EngineSpec,
@@ -27,7 +27,7 @@ from rollout_bench.contracts.spec import (
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import first_few
 from rollout_bench.plan.checks import (
-    args_in,
+    SIZE,
     check_data_parallel,
     check_effects,
     check_engine_args,
@@ -38,30 +38,12 @@ from rollout_bench.plan.checks import (
     check_no_secrets,
     check_variables,
     engine_args_in,
-    workload_in,
 )
 from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.load_checks import check_tokenizer, checked_load
-from rollout_bench.plan.mode_checks import (
-    check_can_be_sent,
-    check_cycle,
-    check_drift_room,
-    check_modes,
-    check_modes_spec,
-    check_online,
-    check_startup,
-    core_apart,
-    endpoint_cells,
-    endpoint_parts,
-    load_in,
-    load_spec,
-    measuring_of,
-    not_updatable,
-    settings_of,
-)
-from rollout_bench.plan.placement_checks import check_engines, check_placement, not_placed
 from rollout_bench.plan.planfile import Skipped
+from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.quants import (
     NOT_SET,
     Quant,
@@ -74,6 +56,15 @@ from rollout_bench.plan.quants import (
 )
 from rollout_bench.plan.refusals import first_of, refuse
 from rollout_bench.plan.serving import Endpoint
+from rollout_bench.plan.serving_checks import (
+    check_can_be_sent,
+    check_online,
+    endpoint_cells,
+    endpoint_parts,
+    load_spec,
+    measuring_of,
+    with_loads,
+)
 from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
@@ -154,10 +145,10 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
         with told_of_sweep(config, name, own, engine):
             changed = settings[name] = under(config, name)
             check_online(changed, engine)
-            check_modes(changed, engine)
-    check_cycle([settings[name] for name in names.get(CYCLE.name, ())], platform)
-    check_placement([settings[name] for name in names.get(PLACEMENT.name, ())])
-    check_startup([settings[name] for name in names.get(STARTUP.name, ())], platform)
+            for mode in config.modes:
+                planning_of(mode).check(changed, engine)
+    for mode, own_settings in names.items():
+        planning_of(mode).check_all([settings[name] for name in own_settings], platform)
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in itertools.product(config.modes, config.models, config.workloads, config.quants):
@@ -171,7 +162,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
                 experiments.append(one)
                 continue
             skipped.append(_skipped(cell, setting, *(twins[setting] if isinstance(one, Experiment) else one)))
-    experiments = _with_references(experiments, skipped, config.drift)
+    experiments = _with_references(experiments, skipped, config)
     experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
         check_model_base_can_be_written(Path(config.model_base))
@@ -231,28 +222,33 @@ def differing_lines(matrix: Matrix, baseline: Mapping[str, str]) -> list[str]:
     return [f"{line} ({first_few(titles)})" for line, titles in found.items()]
 
 
-def _with_references(experiments: list[Experiment], skipped: list[Skipped], drift: DriftSettings) -> list[Experiment]:
-    """Return `experiments` with the reference of each drift experiment set, whose tokens it scores.
+def _with_references(experiments: list[Experiment], skipped: list[Skipped], config: Config) -> list[Experiment]:
+    """Return `experiments` with the reference set of each that refers to one of its mode.
 
-    The reference has the reference's quantization under the default setting, and the same model and workload. Drift
-    experiments without one are added to `skipped`.
+    The reference has the reference's quantization under the default setting, and the same model and workload.
+    Experiments without one are added to `skipped`.
     """
-    quant = drift.reference
-    sampling = [e for e in experiments if e.spec.drift and e.spec.quant.name == quant and e.spec.setting is None]
-    references = {(e.spec.model.name, e.spec.workload.name): e.name for e in sampling}
+    quants = {mode: named for mode in config.modes if (named := planning_of(mode).reference(config))}
+    references = {
+        (e.spec.mode, e.spec.model.name, e.spec.workload.name): e
+        for e in experiments
+        if e.spec.quant.name == quants.get(e.spec.mode) and e.spec.setting is None
+    }
     found = []
     for one in experiments:
-        spec, (model, workload) = one.spec, (one.spec.model.name, one.spec.workload.name)
-        if spec.drift is None or one in sampling:
+        spec, model = one.spec, one.spec.model.name
+        reference = references.get((spec.mode, model, spec.workload.name))
+        if spec.mode not in quants or one is reference:
             found.append(one)
-        elif (model, workload) in references:
-            own = spec.drift.model_copy(update={"reference": references[model, workload]})
-            spec = spec.model_copy(update={DRIFT.settings: own})
+        elif reference is not None:
+            own = spec.own.model_copy(update={"reference": reference.name})
+            spec = spec.model_copy(update={MODES[spec.mode].settings: own})
             found.append(replace(one, spec=spec, name=spec.experiment()))
         else:
-            reason = f"the reference of drift, {quant} under the default setting, is not measured"
+            quant = quants[spec.mode]
+            reason = f"the reference of {spec.mode}, {quant} under the default setting, is not measured"
             remedy = f"have {model} measured with {quant}, and no settings selected without default"
-            cell = spec.mode, model, workload, spec.quant.name
+            cell = spec.mode, model, spec.workload.name, spec.quant.name
             skipped.append(_skipped(cell, spec.axes["setting"], reason, remedy))
     return found
 
@@ -308,7 +304,8 @@ def _experiment(
     quant: str,
     setting: str | None,
 ) -> Experiment | _Reason:
-    if MODES[mode].has_loads:
+    planning, of_mode = planning_of(mode), MODES[mode]
+    if of_mode.has_loads:
         check_can_be_sent(config, workload)
     settings = config.model_settings[model]
     scheme = resolve_quant(quant, platform, config.quant_settings)
@@ -323,7 +320,9 @@ def _experiment(
     load = checked_load(workload, config.workload_settings[workload])
     args: dict[str, Any] = {
         **DEFAULT_ARGS,
-        "max_model_len": sum(load.longest) + _further_room(config, mode, workload),
+        "max_model_len": sum(load.longest)
+        + planning.further_tokens(config, workload)
+        + _as_text(config, mode, workload),
         **config.workload_settings[workload].engine_args,
         **config.engine_args,
         **scheme.engine_args,
@@ -332,56 +331,47 @@ def _experiment(
     if (other := other_cache(quant, scheme, args)) is not None:
         return other
     check_lengths(model, workload, load.longest, args, source)
-    if mode == DRIFT.name:
-        check_drift_room(model, config.drift.tokens, args, source)
-    args = args_in(mode, config, args)
-    requests = load_in(mode, config, workload, engine)
-    own = settings_of(mode, config, workload, args, platform)
+    if of_mode.data_parallel == "one":
+        args.pop(SIZE, None)
+    args = planning.args(config, args)
+    requests = load_spec(config, workload, engine) if of_mode.has_loads else planning.load(config)
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
         mode=mode,
         model=source,
         quant=scheme.to(QuantSpec, name=quant),
-        workload=workload_in(mode, load.spec),
+        workload=planning.workload(load.spec),
         engine=EngineSpec(
             name=engine.name,
             version=engine.version,
             plugins=engine.plugins if platform == "ascend" else {},
-            multiprocess=core_apart(platform, mode, requests, own.get(PLACEMENT.settings)),
+            multiprocess=planning.core_apart(platform, requests),
             environment=config.engine.environment,
             args=args,
         ),
         measuring=measuring_of(config, mode),
         load=requests,
         setting=setting,
-        **own,
+        **({of_mode.settings: planning.own(config, args, platform)} if of_mode.settings else {}),
     )
     check_data_parallel(config, spec)
-    check_modes_spec(spec)
-    check_engines(spec)
-    unknown_weights = not_updatable(spec)
-    if unknown_weights is not None:
-        return unknown_weights
+    for other_mode in MODES.values():
+        planning_of(other_mode).check_other(config, spec)
+    planning.check_spec(config, spec)
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
     a_file = f"model_settings.{model}.weights: {path}: is a file"
     refuse((Path(path).is_file(), a_file, "name the folder that holds config.json"))
     check_tokenizer(workload, load, source, path)
     check_effects(spec, Path(path))
-    untrained = None if spec.placement is None else not_placed(quant, scheme, source, path, config)
-    return untrained or Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
+    unfit = planning.unfit(spec, path, config)
+    return unfit or Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
 
 
-def _further_room(config: Config, mode: str, workload: str) -> int:
-    """Return the additional tokens that sequences may need.
-
-    Prompts sent as text may become longer than drawn: a quarter and 32 tokens. Drift mode may sample more tokens than
-    the workload, and generates one token while scoring.
-    """
+def _as_text(config: Config, mode: str, workload: str) -> int:
+    """Return the additional tokens of prompts sent as text, which may become longer than drawn: a quarter and 32."""
     settings = config.workload_settings[workload]
-    if mode == DRIFT.name:
-        return max(0, config.drift.tokens - longest(settings.output_tokens)) + 1
     if not MODES[mode].has_loads or not settings.online.as_text:
         return 0
     return longest(settings.prompt_tokens) // 4 + 32
@@ -394,12 +384,12 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform="unknown",
-        mode=ONLINE.name,
+        mode=with_loads(config),
         model=model,
         quant=quant,
         workload=load.spec,
         engine=served_by,
-        measuring=measuring_of(config, ONLINE.name),
+        measuring=measuring_of(config, with_loads(config)),
         load=load_spec(config, workload, engine),
         endpoint=spec_of_endpoint,
     )

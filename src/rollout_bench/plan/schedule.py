@@ -28,7 +28,6 @@ from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
-from rollout_bench.plan.mode_checks import limit_for
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
@@ -41,6 +40,7 @@ from rollout_bench.plan.planfile import (
     read_plan,
     write_plan,
 )
+from rollout_bench.plan.serving_checks import limit_for
 from rollout_bench.plan.settings import idle_lines
 
 RESULTS = Path("results")

@@ -12,25 +12,22 @@ from pydantic import ValidationError
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import NAME_PATTERN
-from rollout_bench.contracts.modes import CYCLE, MODES, PLACEMENT, ROLLOUT, STARTUP
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import Config, Partial, WorkloadSettings
 from rollout_bench.plan.config_file import told
 from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.refusals import refuse
 
 LONGEST_NAME = 60
 """Maximum characters of a name, as for every part of a path."""
 
-SECTIONS = (ROLLOUT.settings, CYCLE.settings, PLACEMENT.settings, STARTUP.settings)
+SECTIONS = tuple(mode.settings for mode in MODES.values() if mode.settings and mode.generates)
 """Keys of the config that belong to one mode and that a setting can change."""
 
-LISTS = {
-    CYCLE.settings: ("sleep", "update"),
-    PLACEMENT.settings: ("where",),
-    STARTUP.settings: ("caches", "load_formats", "launchers"),
-}
+LISTS = {mode.settings: lists for mode in MODES.values() if (lists := planning_of(mode).lists)}
 """Section -> keys with a list, each value of which is a setting in that mode, like a sweep's."""
 
 PARTS = ("engine_args", "engine.environment", "harness", "workload", *SECTIONS)

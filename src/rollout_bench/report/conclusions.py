@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from rollout_bench.analysis.cycles.proofs import LASTING
+from rollout_bench.analysis.proofs import LASTING
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing, trends
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes

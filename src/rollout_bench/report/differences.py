@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rollout_bench.analysis.inside.overview import Looked
+from rollout_bench.analysis.overview import Looked
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records

@@ -6,22 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
-from rollout_bench.analysis.inside.overview import Looked
+from rollout_bench.analysis.overview import Looked
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
 from rollout_bench.analysis.timed.experiments import Chosen, Collection
 from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.contracts.modes import Mode, mode_of
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.spec import set_apart
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.registry import MetricName
 from rollout_bench.report.headings import UNKNOWN, launches_text, texts_of
 from rollout_bench.report.prose import Section
 from rollout_bench.report.views import Entry, View
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Findings:
     def rows(self) -> list[Row]:
         """The timed experiments with their numbers, taken from `inside` if it has them."""
         return list(self.inside.rows) or rows_of(self.collection)
+
+    def found(self, mode: str, nothing: _Found) -> _Found:
+        """Return what was found inside the engines of `mode`; `nothing` if it was not measured."""
+        found: _Found = self.inside.found.get(mode, nothing)
+        return found
 
     @cached_property
     def latencies(self) -> list[Mapping[str, Distribution]]:

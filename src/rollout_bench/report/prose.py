@@ -10,11 +10,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from rollout_bench import modes
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import count, first_few, number, percent, plain_percent, ratio, sentence, several
 from rollout_bench.report.views import View, told
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES: list[str] = [str(Path(__file__).parent / "templates"), *modes.__path__]
+"""Folders of templates: our own, and the folder of the modes."""
 
 _NAMED = 3
 """Number of names in a list before the rest is counted."""
@@ -34,7 +36,7 @@ class Section:
 
 
 def sections(template: str, **values: Any) -> list[Section]:
-    """Return the sections of templates/<template>.md.j2 with `values`, without empty sections.
+    """Return the sections of <template>.md.j2 with `values`, without empty sections.
 
     Raises:
         jinja2.UndefinedError: the template needs a missing value.

@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.contracts.load import LogNormal, Normal, Uniform
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Failure, Record, SequenceRow
@@ -47,9 +46,9 @@ def records_table() -> str:
     """Return every field of a launch's files as CSV; for a single mode only the fields that not all records have."""
     parts: list[tuple[str, type[BaseModel]]] = [
         ("launch-<i>.json", Record),
-        *((f"launch-<i>.json of {mode.name}", mode.record) for mode in MODES.values()),
+        *((f"launch-<i>.json of {mode.name}", mode.part("record", "RECORD", Record)) for mode in MODES.values()),
         ("launch-<i>.sequences.jsonl.gz", SequenceRow),
-        ("launch-<i>.scores.jsonl.gz", ScoredRow),
+        *((f"launch-<i>{m.side_files[0]}", row) for m in MODES.values() if (row := m.part("record", "ROWS"))),
         ("results/failures/<mode>/<experiment>/launch-<i>.json", Failure),
     ]
     of_all = set(_rows(Record))

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from rollout_bench.analysis.inside.overview import Looked, look
+from rollout_bench.analysis.overview import Looked, look
 from rollout_bench.analysis.timed.experiments import Collection
 from rollout_bench.analysis.timed.latencies import PooledSequences, pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.modes import MODES, mode_of, named
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.report.notes import FACTS, completeness, foot
 from rollout_bench.report.page import page
 from rollout_bench.report.parts import Findings, Picture, SummaryPart
 from rollout_bench.report.prose import Section
 from rollout_bench.report.rendering import csv_text, markdown, terminal
+from rollout_bench.report.timed import timed_part
 from rollout_bench.report.views import View, told
 
 LEGEND = (
@@ -172,16 +174,15 @@ def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
 
 def _timed_parts(findings: Findings) -> list[SummaryPart]:
     modes = dict.fromkeys(mode_of(experiment.mode) for experiment in findings.collection.experiments)
-    return [foot(findings), *(_part(mode.tables, findings) for mode in modes)]
+    return [foot(findings), *(_part(mode, findings) for mode in modes)]
 
 
 def _other_parts(findings: Findings) -> list[SummaryPart]:
-    """Return the parts of profile, messages and drift, in the order of the registry."""
+    """Return the parts of modes without throughput, in the order of the registry."""
     measured = {mode_of(experiment.mode).name for experiment in findings.collection.others}
-    inside = [mode.tables for name, mode in MODES.items() if name in measured]
-    return [_part(function, findings) for function in inside]
+    return [_part(mode, findings) for name, mode in MODES.items() if name in measured]
 
 
-def _part(function: str, findings: Findings) -> SummaryPart:
-    part: SummaryPart = named(function)(findings)
+def _part(mode: Mode, findings: Findings) -> SummaryPart:
+    part: SummaryPart = mode.part("report", "part_of", timed_part)(findings, mode)
     return part

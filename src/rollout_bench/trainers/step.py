@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollout_bench.contracts.modes import ROLLOUT
-from rollout_bench.contracts.spec import RouterPolicy
 from rollout_bench.core.numbers import several
 
 Dealt = Literal["samples", "prompts", "runs"]
@@ -42,7 +40,7 @@ class TrainerStep:
         return f"{several(self.prompts, 'prompt')}, {self.samples} of each, {sequences}; {engines}"
 
     @property
-    def router(self) -> RouterPolicy:
+    def router(self) -> str:
         """Router policy for the step. If runs split a prompt's samples, round_robin gives engines equal numbers."""
         if self.dealt == "samples":
             return "least_in_flight"
@@ -82,8 +80,8 @@ class TrainerStep:
 
     def rollout(self, one_engine: bool) -> dict[str, Any]:
         """Return the config keys that measure the step, or one engine's part of it."""
-        shared = {} if one_engine else {ROLLOUT.settings: {"replicas": self.engines, "router": self.router}}
-        return {"modes": [ROLLOUT.name], **shared}
+        shared = {} if one_engine else {"rollout": {"replicas": self.engines, "router": self.router}}
+        return {"modes": ["rollout"], **shared}
 
 
 def distinct_prompts(prompts: int, samples: int, engines: int) -> float:

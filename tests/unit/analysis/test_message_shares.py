@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 from synthetic_messages import make_messages, make_messages_spec
 
-from rollout_bench.analysis.inside.message_links import MessagesRun, message_runs, message_uses, step_shares
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.contracts.store import record_path, write_launched
+from rollout_bench.modes.messages.links import MessagesRun, message_runs, message_uses, step_shares
 
 
 def run_of(results: Path, *steps_s: float) -> MessagesRun:

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from synthetic_profiles import BF16, make_events, make_profiled, make_times
 
-from rollout_bench.analysis.inside.breakdown import HOST_GAP, Breakdown, breakdowns, unprofiled
-from rollout_bench.analysis.inside.profile_report import bound, doubts
+from rollout_bench.modes.profile.breakdown import HOST_GAP, Breakdown, breakdowns, unprofiled
+from rollout_bench.modes.profile.findings import bound, doubts
 
 GAP = HOST_GAP
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from made_traces import DECODE, PREFILL
 
-from rollout_bench.analysis.traces.ascend import read_ascend
-from rollout_bench.analysis.traces.categories import categorise
-from rollout_bench.analysis.traces.torch import WHOLE_STEP
-from rollout_bench.analysis.traces.trace_steps import step_times
 from rollout_bench.contracts.inside import Phase
+from rollout_bench.modes.profile.traces.ascend import read_ascend
+from rollout_bench.modes.profile.traces.categories import categorise
+from rollout_bench.modes.profile.traces.torch import WHOLE_STEP
+from rollout_bench.modes.profile.traces.trace_steps import step_times
 
 NAME = "worker_20261120_ascend_pt"
 BASE = 1_774_670_741_777_000

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rollout_bench.analysis.traces.categories import categorise
-from rollout_bench.analysis.traces.events import COLUMNS
-from rollout_bench.analysis.traces.trace_steps import step_times
+from rollout_bench.modes.profile.traces.categories import categorise
+from rollout_bench.modes.profile.traces.events import COLUMNS
+from rollout_bench.modes.profile.traces.trace_steps import step_times
 
 
 def table(rows: list[dict[str, Any]], steps: int = 1) -> pd.DataFrame:

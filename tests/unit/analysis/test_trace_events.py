@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from made_traces import DECODE, event, save, step
 
-from rollout_bench.analysis.traces.events import COLUMNS, write_events
-from rollout_bench.analysis.traces.trace import read_traces
-from rollout_bench.contracts.inside import TraceFile
+from rollout_bench.modes.profile.record import TraceFile
+from rollout_bench.modes.profile.traces.events import COLUMNS, write_events
+from rollout_bench.modes.profile.traces.trace import read_traces
 
 EVENTS = [step(DECODE, 0, 50), event('odd, "name"\n', 5.1234, 20, types=["float"]), event("NA", 30, 1)]
 

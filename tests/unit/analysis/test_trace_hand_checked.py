@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from made_traces import DECODE, PREFILL, Event, event, save, step
 
-from rollout_bench.analysis.traces.categories import categorise
-from rollout_bench.analysis.traces.torch import read_torch
-from rollout_bench.analysis.traces.trace_steps import step_times
+from rollout_bench.modes.profile.traces.categories import categorise
+from rollout_bench.modes.profile.traces.torch import read_torch
+from rollout_bench.modes.profile.traces.trace_steps import step_times
 
 # A prefill step of 8 tokens, 1000..1200 us, in w8a8. Each line: begin, duration, what is enclosed -> self time.
 FIRST: list[Event] = [

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.analysis.traces.trace_steps import nest
+from rollout_bench.modes.profile.traces.trace_steps import nest
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=40)
 """Whole numbers, so that sums are exact; so few that spans nest, overlap, touch, coincide and are empty."""

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_traces import DECODE, PREFILL, Event, event, save, step
 
-from rollout_bench.analysis.traces.torch import read_torch
-from rollout_bench.analysis.traces.trace_steps import phase_of
 from rollout_bench.core.errors import UserError
+from rollout_bench.modes.profile.traces.torch import read_torch
+from rollout_bench.modes.profile.traces.trace_steps import phase_of
 
 NAME = "decode.rank0.trace.json.gz"
 

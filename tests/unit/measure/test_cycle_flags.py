@@ -8,7 +8,7 @@ import pytest
 from synthetic_cycles import proof
 
 from rollout_bench.measure.launch.flags import not_finite_flags
-from rollout_bench.modes.cycle.record import cycle_flags
+from rollout_bench.modes.cycle.collector import cycle_flags
 
 OTHER = "3" * 16
 

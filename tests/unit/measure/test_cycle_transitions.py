@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from rollout_bench.contracts.cycles import CycleSpec, Transition, Weights
+from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.modes.cycle import worker as cycle
+from rollout_bench.modes.cycle.record import Transition
+from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.worker import Transitions
 
 PAUSE_S = 0.02

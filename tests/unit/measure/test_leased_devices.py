@@ -10,10 +10,10 @@ import pytest
 from contender import Cannot, hold, no_waiting
 from launching import tiny_spec
 
-from rollout_bench.contracts.spec import RolloutSpec
 from rollout_bench.measure.machine import inventory, leases
 from rollout_bench.measure.machine.device import Device, DeviceError
 from rollout_bench.measure.machine.leases import Wanted
+from rollout_bench.modes.rollout.settings import RolloutSpec
 
 
 @pytest.fixture

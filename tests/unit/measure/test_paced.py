@@ -18,7 +18,7 @@ from rollout_bench.measure.server import paced
 from rollout_bench.measure.server.paced import prepare
 from rollout_bench.measure.server.served import iteration_of, rows_of
 from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
-from rollout_bench.modes.online.record import cut_flags
+from rollout_bench.modes.online.collector import cut_flags
 from rollout_bench.workloads.requests import Request, sent_of
 
 PROMPT = [100, 200, 300, 400]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import synthetic_cycles
 
-from rollout_bench.contracts.cycles import WeightProof
+from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.measure.launch.flags import not_finite_flags
-from rollout_bench.modes.placement.record import placement_flags
+from rollout_bench.modes.placement.collector import placement_flags
 
 
 def proof(checksum: str = "a", tokens: str = "b", **more: Any) -> WeightProof:

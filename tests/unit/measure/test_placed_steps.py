@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.contracts.placed_steps import PlacementSpec, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.protocol import IterationDone
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.modes.placement.events import StepOver
+from rollout_bench.modes.placement.hooks import MEETING, obstacle, surroundings, together
+from rollout_bench.modes.placement.record import RankStep, Span
+from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.shares import share
-from rollout_bench.modes.placement.together import MEETING, obstacle, surroundings, together
 
 
 @pytest.mark.parametrize(("count", "parts"), [(8, 2), (7, 3), (2, 4), (0, 2), (64, 5)])

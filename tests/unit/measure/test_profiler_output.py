@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from launching import tiny_spec
 
-from rollout_bench.contracts.spec import ProfileSettings
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.recorder import folder_for_traces
+from rollout_bench.modes.profile.settings import ProfileSettings
 from rollout_bench.modes.profile.worker import Traces, check_whole
 
 STEP = {"ph": "X", "name": "execute_context_0(0)_generation_8(8)", "ts": 1.0, "dur": 2.0, "pid": 1, "tid": 1}

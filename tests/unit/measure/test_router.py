@@ -15,9 +15,10 @@ import pytest
 from launching import tiny_spec
 
 from rollout_bench.contracts.record import Iteration
-from rollout_bench.contracts.spec import RolloutSpec, Spec
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.rollout.exchange import Ended, Generate, Over, heard, written
 from rollout_bench.modes.rollout.router import Router
+from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.workloads.requests import Source
 
 

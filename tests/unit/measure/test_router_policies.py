@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_bench.contracts.spec import RouterPolicy
 from rollout_bench.modes.rollout.policies import (
     POLICIES,
     Balancer,
 )
+from rollout_bench.modes.rollout.settings import RouterPolicy
 
 ENGINES = st.integers(1, 16)
 NAMES = list(POLICIES)

@@ -11,7 +11,7 @@ from synthetic_starts import start_spec
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.launch import preflight
 from rollout_bench.measure.launch.preflight import check_before_start, engine_environment
-from rollout_bench.modes.startup.caches import FILLED, is_filled, obstacle, warm_folder
+from rollout_bench.modes.startup.hooks import FILLED, is_filled, obstacle, warm_folder
 
 
 def test_warm_caches_are_shared_by_all_starts_that_compile_alike(

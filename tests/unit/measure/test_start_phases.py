@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from synthetic_records import make_sequences
 from synthetic_starts import start_record, start_spec
 
-from rollout_bench.contracts.starts import CacheState, PhaseName
 from rollout_bench.measure.launch.progress import Progress
 from rollout_bench.measure.launch.protocol import Done, IterationDone, Ready
 from rollout_bench.measure.launch.recorder import Given
 from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.modes.startup.collector import Collector
 from rollout_bench.modes.startup.events import StartSeen
 from rollout_bench.modes.startup.notes import NOTES, StartNote, StartNotes, read_notes
 from rollout_bench.modes.startup.phases import OVER, StartSpan, cache_flags, shared_out
-from rollout_bench.modes.startup.record import StartCollecting
+from rollout_bench.modes.startup.record import PhaseName
+from rollout_bench.modes.startup.settings import CacheState
 
 
 def notes(*lines: tuple[float, str], pid: int = 1) -> list[StartNote]:
@@ -51,7 +52,7 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 47.0, "first_token": 0.1})
     (tmp_path / "launch-0.json").touch()
     progress = Progress(made.spec, 0, tmp_path / "launch-0.json", None)
-    collecting = StartCollecting(Given(made.spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set()))))
+    collecting = Collector(Given(made.spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set()))))
     began = time.monotonic()
     spans: list[tuple[PhaseName, float, float]] = [("inductor", began, began + 47.0)]
     for event in (

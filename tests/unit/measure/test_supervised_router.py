@@ -11,7 +11,7 @@ import pytest
 import stand_in_replica
 from launching import SETTINGS, tiny_spec
 
-from rollout_bench.contracts.spec import RolloutSpec, Spec, WorkloadSpec
+from rollout_bench.contracts.spec import Spec, WorkloadSpec
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import members_of, signals_as_descriptor
@@ -19,6 +19,7 @@ from rollout_bench.measure.launch import attempt
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Job
 from rollout_bench.measure.launch.supervisor import EngineLaunch
 from rollout_bench.modes.rollout.router import Router
+from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.workloads.requests import Source
 
 FIXTURES = Path(stand_in_replica.__file__).parent

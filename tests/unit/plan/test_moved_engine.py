@@ -14,7 +14,7 @@ from refusals import refused
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core import message_places
 from rollout_bench.core.message_places import PLACES, installed, moved
-from rollout_bench.modes.messages.record import obstacle
+from rollout_bench.modes.messages.hooks import obstacle
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import expand

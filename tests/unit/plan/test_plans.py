@@ -11,8 +11,9 @@ import yaml
 from planned import REPOSITORY, merged_with, planned
 from refusals import hold, write_files
 
-from rollout_bench.contracts.spec import Spec, devices_needed, placed_engines, replicas
+from rollout_bench.contracts.spec import Spec, devices_needed, replicas
 from rollout_bench.contracts.store import reference_path
+from rollout_bench.modes.placement.record import placed_engines
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.matrix import Matrix, expand

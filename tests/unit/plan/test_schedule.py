@@ -12,9 +12,9 @@ from workspace import TINY
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.mode_checks import ROOM_S
 from rollout_bench.plan.planfile import read_plan, write_plan
 from rollout_bench.plan.schedule import TIMEOUT_S, Schedule, order_seed, schedule
+from rollout_bench.plan.serving_checks import ROOM_S
 
 
 def planned(**changes: object) -> Schedule:

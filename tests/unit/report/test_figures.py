@@ -13,16 +13,17 @@ from matplotlib.figure import Figure
 from synthetic_profiles import BF16, W8A8, make_profiled
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.inside.overview import look
-from rollout_bench.analysis.inside.profile_report import profile_report
+from rollout_bench.analysis.overview import look
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES
+from rollout_bench.modes.profile.findings import profile_report
+from rollout_bench.modes.profile.report import Found
 from rollout_bench.plan.serving import Slo
 from rollout_bench.report.figures.charts import draw, settings
-from rollout_bench.report.figures.drawings import DRAWINGS
+from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.parts import Findings
 
 MODELS = ("qwen3-1.7b", "pangu-7b", "qwen3-30b-a3b", "a-model-with-quite-a-long-name-12b-instruct")
@@ -46,7 +47,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
         for model in MODELS
         for quant, phases in (("bf16", BF16), ("w8a8 max-num-batched-tokens-8192", W8A8))
     ]
-    wide = replace(looked, profiles=profile_report(profiled))
+    wide = replace(looked, found={**looked.found, "profile": Found(profile_report(profiled))})
     return {
         "small": Findings(collection, sequences, looked, results),
         "large": Findings(replace(collection, experiments=tuple(many)), [*sequences] * len(MODELS), wide),
@@ -60,22 +61,22 @@ def _style() -> Iterator[None]:
 
 
 def drawn(name: str, findings: Findings) -> Figure:
-    chart = DRAWINGS[name](findings)
+    chart = drawings()[name](findings)
     assert chart.panels
     return draw(chart, "INCOMPLETE: 1 of 9 launches measured.", "On a machine.")
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.parametrize("name", drawings())
 def test_no_text_lies_over_another(sizes: dict[str, Findings], name: str, size: str) -> None:
     figure = drawn(name, sizes[size])
     assert figure.axes != []
     assert_texts_are_apart(figure)
 
 
-@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.parametrize("name", drawings())
 def test_a_figure_of_nothing_is_not_drawn(name: str, tmp_path: Path) -> None:
-    assert not DRAWINGS[name](Findings(collect(tmp_path, None))).panels
+    assert not drawings()[name](Findings(collect(tmp_path, None))).panels
 
 
 def test_throughput_bars_begin_at_zero_and_mark_each_launch(sizes: dict[str, Findings]) -> None:
@@ -95,7 +96,7 @@ def test_launches_that_generated_nothing_are_drawn(tmp_path: Path) -> None:
 
 
 def test_every_mode_names_figures_that_can_be_drawn() -> None:
-    assert {figure for mode in MODES.values() for figure in mode.figures} == set(DRAWINGS)
+    assert {figure for mode in MODES.values() for figure in mode.figures} == set(drawings())
 
 
 def test_a_sweep_is_named_by_its_values(tmp_path: Path) -> None:

@@ -19,11 +19,6 @@ from synthetic_records import counted, make_plan, make_record, make_sequences, m
 from synthetic_rollouts import rollout_record
 from synthetic_starts import COLD, start_record, start_spec
 
-from rollout_bench.analysis.cycles.net_gains import net_gain
-from rollout_bench.analysis.cycles.placed_costs import placed_of, typical_step
-from rollout_bench.analysis.inside.breakdown import changes
-from rollout_bench.analysis.inside.drifts import DriftReport, drift_report
-from rollout_bench.analysis.starts.loading_report import loading_report
 from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.collection import collect
@@ -32,7 +27,13 @@ from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import pass_times_of, requests_of
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, ReplicaPass
-from rollout_bench.contracts.store import record_path, sequences_path, write_record, write_scores
+from rollout_bench.contracts.store import record_path, sequences_path, write_record, write_with_rows
+from rollout_bench.modes.cycle.gains import net_gain
+from rollout_bench.modes.drift.drifts import DriftReport, drift_report
+from rollout_bench.modes.drift.record import scores_path
+from rollout_bench.modes.placement.costs import placed_of, typical_step
+from rollout_bench.modes.profile.breakdown import changes
+from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.numbers.iterations import columns_of
 from rollout_bench.numbers.launch import parts_of
 from rollout_bench.numbers.registry import NUMBERS
@@ -292,7 +293,8 @@ def test_nothing_is_held_against_an_invalid_reference(drifted: Path) -> None:
 def test_what_scored_other_tokens_is_left_out(drifted: Path) -> None:
     scored = drift_rows(DRIFTS[1], 1, FLOOR)
     record = drift_record(DRIFTS[1], 1, scored).model_copy(update={"tokens_sha256": "b" * 64})
-    write_scores(drifted / "drift" / DRIFTS[1].experiment() / "launch-1.json", record, scored)
+    path = drifted / "drift" / DRIFTS[1].experiment() / "launch-1.json"
+    write_with_rows(path, record, scores_path(path), scored)
     found = drifts(drifted)
     assert {one.launches for one in found.drifted if one.chosen.label == "w8a8"} == {(0,)}
     assert "scored other tokens than launch 0" in found.problems[0]

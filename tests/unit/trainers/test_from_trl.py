@@ -16,6 +16,7 @@ from refusals import refusals, refused
 from training_runs import TRL
 
 from rollout_bench.commands import trainers
+from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.trainers.keys import READERS, Influence, KeyRegistry
 
 SMALL = """
@@ -77,8 +78,7 @@ class Made:
         self(arguments, content)
         (experiment,) = planned(self.text).experiments
         spec = experiment.spec
-        assert spec.rollout is not None
-        return {**spec.workload.model_dump(), **spec.engine.args, **spec.rollout.model_dump()}
+        return {**spec.workload.model_dump(), **spec.engine.args, **spec.of(RolloutSpec).model_dump()}
 
 
 @pytest.fixture

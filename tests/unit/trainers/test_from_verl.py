@@ -17,9 +17,10 @@ from training_runs import ROLLOUT, VERL
 
 from rollout_bench.commands import trainers
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.spec import RolloutSpec, devices_needed, replicas
+from rollout_bench.contracts.spec import devices_needed, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.rollout.policies import Balancer
+from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.trainers.keys import READERS, VERL_VERSIONS, Influence, KeyRegistry
 from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
@@ -82,7 +83,7 @@ def test_all_engines_behind_verls_router_measure_the_whole_step(made: Made):
     assert "256 prompts, 8 of each, 2,048 sequences; 8 engines on 8 devices." in made.account
     spec = made.experiment().spec
     assert (spec.mode, replicas(spec), devices_needed(spec)) == ("rollout", 8, 8)
-    assert spec.rollout == RolloutSpec(router="least_in_flight")
+    assert spec.of(RolloutSpec) == RolloutSpec(router="least_in_flight")
     assert (spec.workload.prompts, spec.workload.samples_per_prompt, spec.workload.logprobs) == (256, 8, 0)
 
 
@@ -94,7 +95,7 @@ def test_one_engine_of_eight_gets_its_part_with_siblings_spread(made: Made):
     assert "one engine, its part of 256 sequences, of 168 distinct prompts." in made.account
     assert "Left out: the other engines, verl's router, and the wait for the slowest engine." in made.account
     spec = made.experiment().spec
-    assert (replicas(spec), spec.rollout, spec.workload.logprobs) == (1, RolloutSpec(), 0)
+    assert (replicas(spec), spec.of(RolloutSpec), spec.workload.logprobs) == (1, RolloutSpec(), 0)
 
 
 def test_the_account_compares_an_engines_prompts_here_and_in_verl(made: Made):

@@ -339,13 +339,8 @@ def no_comparison(own: Record, other: Record) -> str:
 
 
 def _other_step(own: Spec, other: Spec) -> str:
-    if own.placement is None or other.placement is None:
-        return ""
-    for name in ("devices", "train_s"):
-        mine, theirs = (getattr(spec.placement, name) for spec in (own, other))
-        if mine != theirs:
-            return f"its steps are other work than its baseline's: placement.{name} is {mine} and {theirs}"
-    return ""
+    differs = own.own.other_work(other.own) if own.mode == other.mode else ""
+    return differs and f"its steps are other work than its baseline's: {differs}"
 
 
 def _other_model(own: Record, other: Record) -> str:

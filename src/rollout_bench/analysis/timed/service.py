@@ -199,7 +199,7 @@ def service_of(requests: Requests, iterations: Sequence[Iteration], slo: Slo) ->
     """Return the service in `iterations`, measured ones of one launch under one load, with their `requests`.
 
     Returns:
-        The known numbers by the names of `numbers.requests`, and whether an iteration ended too early to tell a server
+        The known numbers by the names of the mode's numbers, and whether an iteration ended too early to tell a server
         that falls behind from a slow one; then `kept_up_share` is only a lower bound.
     """
     elapsed_s = sum(iteration.elapsed_s for iteration in iterations)

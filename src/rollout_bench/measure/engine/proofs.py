@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 
-from rollout_bench.contracts.cycles import WeightProof, Weights
+from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.measure.engine.vllm import LoadedEngine
 
 PROMPTS, PROMPT_TOKENS, TOKENS, SEED = 2, 16, 8, 20260101

@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import IO
 
-from rollout_bench.contracts.modes import MODES, named
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.launch.protocol import Done, Event, Failed, IterationBegins, Job, send
@@ -25,7 +25,7 @@ def work(job: Job, descriptor: int, orders: IO[bytes]) -> None:
         tell(IterationBegins())
         orders.readline()
 
-    named(MODES[job.spec.mode].worker)(job, tell, wait)
+    MODES[job.spec.mode].part("worker", "measure")(job, tell, wait)
     tell(Done())
     if job.ends_on_order:
         orders.readline()  # ending an engine takes CPU time, which would disturb the last pass of the others

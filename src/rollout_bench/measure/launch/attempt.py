@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
 
-from rollout_bench.contracts.modes import MODES, named
+from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.postmortem import Cause, state_of
 from rollout_bench.contracts.record import Block
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Isolation, Spec, WorkloadSpec, is_local
@@ -33,7 +33,7 @@ from rollout_bench.measure.launch.preflight import (
 )
 from rollout_bench.measure.launch.progress import Progress, say
 from rollout_bench.measure.launch.protocol import Job
-from rollout_bench.measure.launch.recorder import Collecting, Given, folder_for_traces
+from rollout_bench.measure.launch.recorder import Collecting, Given, Measurement, folder_for_traces
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.host import tell_users
@@ -404,7 +404,7 @@ class Launching:
         launch = self.launch
         surroundings = Surroundings(spec.platform, environments, launch.processes, held, launch.pauses, mates)
         given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
-        self._collecting: Collecting = named(MODES[spec.mode].collector)(given)
+        self._collecting: Collecting = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
         self._collecting.imported = imported
 
     def start(self) -> None:

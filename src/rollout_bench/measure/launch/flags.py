@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow, one_cache_name
 from rollout_bench.contracts.spec import QuantSpec, Spec, WorkloadSpec, word_of
+from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.workloads.requests import Request, sharing
 
 

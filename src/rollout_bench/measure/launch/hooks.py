@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rollout_bench.contracts.modes import mode_of, named
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
@@ -73,6 +73,5 @@ class Hooks:
 
 def hooks_of(spec: Spec) -> Hooks:
     """Return the hooks of a spec's mode."""
-    mode = mode_of(spec.mode)
-    hooks: Hooks = named(mode.hooks) if mode.hooks else Hooks()
+    hooks: Hooks = mode_of(spec.mode).part("hooks", "HOOKS", Hooks())
     return hooks

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.inside import (
     LinearShape,
@@ -23,6 +22,7 @@ from rollout_bench.contracts.record import (
     SequenceRow,
 )
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.weights import WeightProof
 
 Phase = Literal["starting", "importing", "initializing", "warmup", "measuring", "stopping", "writing"]
 

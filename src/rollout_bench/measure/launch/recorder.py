@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.cycles import WeightProof
 from rollout_bench.contracts.inside import (
     LinearShape,
 )
-from rollout_bench.contracts.modes import TRACES, mode_of
+from rollout_bench.contracts.mode import TRACES
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import (
     SCHEMA_VERSION,
     Block,
@@ -35,6 +35,7 @@ from rollout_bench.contracts.store import (
     traces_path,
     write_record,
 )
+from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.measure.launch.flags import (
     batch_flags,
     fallback_flags,

@@ -54,11 +54,11 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
     """Return the time of a pass in seconds, scaled to a common amount of output if lengths are drawn.
 
     Passes with different amounts of work differ in time without being unsteady. Arrivals at a fixed rate are not
-    scaled, because the rate sets the time. A timed load is scaled, because its amount of work varies. For a placement
-    the result is the time of the whole step, on which verdicts are based.
+    scaled, because the rate sets the time. A timed load is scaled, because its amount of work varies. A mode may
+    judge by other seconds.
     """
-    if iteration.placed is not None:
-        return iteration.placed.elapsed_s
+    if iteration.judged_s is not None:
+        return iteration.judged_s
     lengths = [workload.output_tokens, workload.prompt_tokens]
     fixed = all(isinstance(length, int) for length in lengths)
     at_a_rate = iteration.point is not None and iteration.point.request_rate != "inf"
@@ -74,7 +74,7 @@ def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
 def comparable_times(workload: WorkloadSpec, iterations: Sequence[Iteration]) -> list[float]:
     """Return `comparable_s` of passes, rescaled so that the sum equals their total elapsed time."""
     found = [comparable_s(workload, iteration) for iteration in iterations]
-    took = [one.elapsed_s if one.placed is None else one.placed.elapsed_s for one in iterations]
+    took = [one.elapsed_s if one.judged_s is None else one.judged_s for one in iterations]
     scale = sum(took) / sum(found)
     return [scale * each for each in found]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from rollout_bench.contracts.modes import mode_of, named
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import (
@@ -300,7 +300,7 @@ class EngineLaunch:
     def start(self) -> None:
         """Start the engine's processes; whether this succeeds or not, `close` must be called."""
         self._oom_kills_before = _oom_kills()
-        named(mode_of(self.job.spec.mode).collector)  # its module has the mode's events, which `parse` must know
+        mode_of(self.job.spec.mode).part("collector", "Collector")  # it has the mode's events, which `parse` must know
         for log in self.logs:
             log.write_bytes(b"")
         log_file = self._kept.enter_context(self.log.open("ab"))

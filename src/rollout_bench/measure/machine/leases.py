@@ -41,7 +41,6 @@ from rollout_bench.contracts.spec import (
     devices_needed,
     devices_per_replica,
     replicas,
-    replicas_key,
 )
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import first_few
@@ -391,7 +390,7 @@ def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
             raise DeviceError(
                 "too_few_devices",
                 f"no tool here lists the devices that {replicas(spec)} replicas are to share out",
-                f"put nvidia-smi or npu-smi on PATH, or lower {replicas_key(spec)} to 1",
+                f"put nvidia-smi or npu-smi on PATH, or lower {spec.own.replicas_key} to 1",
             )
         return
     visible = len(there)
@@ -399,7 +398,7 @@ def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
     if needed <= min(visible, wanted.devices or visible):
         return
     asks = " x ".join(
-        f"{replicas_key(spec) if name == 'data_parallel_size' else name} {value}"
+        f"{spec.own.replicas_key if name == 'data_parallel_size' else name} {value}"
         for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
         if (value := int(spec.engine.args.get(name) or 1)) > 1
     )

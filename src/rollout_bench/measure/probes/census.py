@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_args
 
-from rollout_bench.contracts.inside import LinearShape
+from rollout_bench.contracts.inside import LinearShape, Role
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, WeightBytes
-from rollout_bench.contracts.spec import Role
 from rollout_bench.measure.probes.cached_layers import cache_held
 
 ROLES: dict[str, Role] = {

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import torch
 
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.contracts.cycles import Weights
+from rollout_bench.contracts.weights import Weights
 from rollout_bench.measure.probes.weight_proofs import WeightProofs
 from rollout_bench.modes.cycle.weight_sets import Encoder, Named, drawn, specs_of, synchronize
 

@@ -1,42 +1,98 @@
-"""The record of a cycle launch."""
+"""Costs of a training step besides generation: sleep, wake-up and weight sync.
+
+An iteration in mode cycle generates and then goes through one `Transition`. Afterwards the engine can generate again.
+The order of its parts is the same as in verl and TRL.
+"""
 
 from __future__ import annotations
 
-from rollout_bench.contracts.cycles import WeightProof
-from rollout_bench.contracts.record import EngineFacts, Flag
-from rollout_bench.measure.launch.flags import invalid, not_finite_flags
-from rollout_bench.measure.launch.recorder import Measurement
+from typing import Literal
+
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict, absent
+from rollout_bench.contracts.mode import ModePart
+from rollout_bench.contracts.weights import Weights
+
+PartName = Literal[
+    "drain",
+    "pause",
+    "sleep",
+    "wake_weights",
+    "update",
+    "reset_prefix_cache",
+    "wake_kv_cache",
+    "resume",
+]
+"""Parts of a transition. pause and resume occur without sleep; sleep, wake_weights and wake_kv_cache with sleep."""
 
 
-class CycleCollecting(Measurement):
-    """Collects the iterations and transitions of a launch."""
+class TransitionPart(Strict):
+    """One part of a transition."""
 
-    def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        """Return the flags that need the whole launch."""
-        return [*super().doubts(facts, log), *(not_finite_flags(self.proofs) or cycle_flags(*self.proofs))]
+    name: PartName = Field(description="Name of the part.")
+    began_s: float = Field(
+        ge=0,
+        description=("Beginning, in seconds after the iteration's last token."),
+    )
+    elapsed_s: float = Field(ge=0, description="Duration, in seconds.")
 
 
-def cycle_flags(loaded: WeightProof, second: WeightProof, first: WeightProof) -> list[Flag]:
-    """Return flags if the first weights are not the same after two updates, or if an update has no full effect."""
-    differs = [
-        what
-        for what, now, then in (
-            ("greedy tokens", first.tokens, loaded.tokens),
-            ("checksum", first.checksum, loaded.checksum),
-        )
-        if now != then
-    ]
-    if differs:
-        sentence = (
-            f"After an update to other weights and one back, the engine had other {' and another '.join(differs)} than "
-            "as loaded, where they should be the same."
-        )
-        return [invalid("output_changed", sentence)]
-    still = max(proof.trained - proof.changed_trained for proof in (second, first))
-    if still:
-        what = f"{still} of {first.trained} weights that had to change were what they had been before"
-    elif second.tokens == loaded.tokens:
-        what = "the engine generated the same greedy tokens as before"
-    else:
-        return []
-    return [invalid("update_without_effect", f"After an update to other weights, {what}.")]
+class WeightUpdate(Strict):
+    """New weights: time of each stage of the update. The three times add up to the time of the part."""
+
+    weights: Weights = Field(description="The new weights.")
+    transfer_s: float | None = absent(
+        "Copying the trainer's tensors to the engine's device, in seconds. Null if vLLM reads them itself.",
+        ge=0,
+    )
+    quantize_s: float | None = absent(
+        "Quantizing bf16 weights for the engine's format, in seconds. Null if only the engine quantizes.", ge=0
+    )
+    load_s: float = Field(
+        ge=0,
+        description=("The rest, in seconds: vLLM copies weights into its tensors, repacks, and quantizes if needed."),
+    )
+    size_bytes: int | None = absent("Bytes of the trainer's tensors. Null if vLLM reads them itself.", ge=0)
+    buckets: int | None = absent("Number of buckets. Null if vLLM reads the weights itself.", ge=1)
+
+
+class MemoryLook(Strict):
+    """The engine's memory at one moment of a transition."""
+
+    when: Literal["before", "asleep", "after"] = Field(
+        description="before: at the end of the iteration; asleep: paused or asleep; after: at the transition's end."
+    )
+    device_free_bytes: int | None = absent("Least free memory of the worker's devices. Null on cpu.", ge=0)
+    host_bytes: int = Field(
+        ge=0,
+        description=(
+            "Memory of the engine's processes on the host, with shared pages counted once (proportional set size"
+            " of anonymous and shared memory, without pages of files and without the trainer's tensors)."
+        ),
+    )
+
+
+class Transition(ModePart):
+    """From the last token of an iteration until the engine can generate again with new weights."""
+
+    elapsed_s: float = Field(gt=0, description="Sum of its parts, in seconds.")
+    parts: list[TransitionPart] = Field(min_length=1, description="In their order.")
+    update: WeightUpdate = Field(description="The update of the weights.")
+    memory: list[MemoryLook] = Field(min_length=1, description="In their order.")
+
+    def part_s(self, *names: PartName) -> float:
+        """Return the total duration of the parts with these names, in seconds."""
+        return sum(part.elapsed_s for part in self.parts if part.name in names)
+
+    def whole_s(self, generating_s: float) -> float:
+        """Return the seconds of the whole step."""
+        return generating_s + self.elapsed_s
+
+    def exported(self) -> dict[str, tuple[float, str]]:
+        """Return its seconds."""
+        return {"transition": (self.elapsed_s, "s")}
+
+
+ITERATION = {"transition": (Transition, "The transition to the next iteration. Null except in cycles.")}
+"""Fields of an iteration that only this mode has."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import ResolvedShape
-from rollout_bench.contracts.cycles import UpdateMethod, Weights
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed, UserError
+from rollout_bench.modes.cycle.settings import UpdateMethod
 
 REFUSALS = re.compile(
     r"NotImplementedError|\bnot (?:yet )?support|\bunsupported\b|can ?not be (?:reloaded|updated)|Model reloading with",

@@ -6,16 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rollout_bench.contracts.cycles import (
-    CycleSpec,
-    MemoryLook,
-    PartName,
-    Transition,
-    TransitionPart,
-    Weights,
-    WeightUpdate,
-)
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.proofs import Proofs
@@ -23,6 +15,8 @@ from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, ProofsTaken, Tell, Wait
 from rollout_bench.measure.machine.host import held_with_children
+from rollout_bench.modes.cycle.record import MemoryLook, PartName, Transition, TransitionPart, WeightUpdate
+from rollout_bench.modes.cycle.settings import CycleSpec
 from rollout_bench.modes.cycle.updates import METHODS, WeightUpdates
 
 EXTENSION = "rollout_bench.modes.cycle.extension.TrainerStandIn"
@@ -37,17 +31,16 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     The weights are proven after the last pass, by two more updates that are not timed.
     """
     spec = job.spec
-    assert spec.cycle is not None, "specs of this mode have it"
     more = {"worker_extension_cls": EXTENSION}
     if "worker_extension_cls" in spec.engine.args:
         more["worker_extension_cls"] = spec.engine.args["worker_extension_cls"]
-    sleeps = {} if spec.cycle.sleep == "none" else {"enable_sleep_mode": True}
+    sleeps = {} if spec.of(CycleSpec).sleep == "none" else {"enable_sleep_mode": True}
     engine = loaded(job, tell, **more, **sleeps)
     check_engine(engine.llm, spec)
     source = source_of(job, engine.vocabulary)
-    updates = METHODS[spec.cycle.update](engine.llm, spec, job.model)
+    updates = METHODS[spec.of(CycleSpec).update](engine.llm, spec, job.model)
     updates.prepare()
-    transitions = Transitions(engine, spec.cycle, updates)
+    transitions = Transitions(engine, spec.of(CycleSpec), updates)
     proofs = Proofs(engine, norms=True)
     proven = [proofs.take("first")]
     proofs.note(on=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rollout_bench.contracts.inside import ScoredRow
 from rollout_bench.measure.launch.protocol import Event
+from rollout_bench.modes.drift.record import ScoredRow
 
 
 class SequencesScored(Event):

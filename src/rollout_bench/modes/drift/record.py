@@ -1,54 +1,60 @@
-"""The record of a drift launch."""
+"""The record of a drift launch: probabilities of the reference's tokens."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rollout_bench.contracts.inside import Drift, ScoredRow
-from rollout_bench.contracts.store import scores_path, write_scores
-from rollout_bench.core.numbers import several
-from rollout_bench.measure.launch.flags import fallback_flags
-from rollout_bench.measure.launch.protocol import Done, Event
-from rollout_bench.measure.launch.recorder import Collecting, Given
-from rollout_bench.modes.drift.events import SequencesScored
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict, absent
+from rollout_bench.contracts.record import Launched
+from rollout_bench.contracts.side_files import read_rows
+from rollout_bench.contracts.store import read_as
+from rollout_bench.modes.drift import SCORES
 
 
-class DriftCollecting(Collecting):
-    """Collects the probabilities of a drift launch.
+class ScoredRow(Strict):
+    """One sequence with the probabilities of its tokens from an engine: a line of the side file."""
 
-    Drift launches are not timed, so a busy machine does not invalidate them.
+    batch: int | None = absent("Sequences that were scored at once. Null: probabilities from generation.", gt=0)
+    sequence: int = Field(ge=0, description="Its number, from 0.")
+    logprobs: list[float] = Field(
+        min_length=1, description="Natural logarithm of each token's probability at temperature 1."
+    )
+    first: list[int] = Field(min_length=1, description="The most likely token at each position.")
+    prompt_token_ids: list[int] | None = absent("Its prompt. Null if the reference has it.")
+    token_ids: list[int] | None = absent("Its tokens after the prompt. Null if the reference has them.")
+
+
+class Drift(Launched):
+    """The record of one drift launch: probabilities of the reference's tokens."""
+
+    tokens_sha256: str = Field(
+        pattern="^[0-9a-f]{64}$",
+        description=(
+            "SHA-256 of the scored prompts and tokens, as JSON without spaces: only launches with the same "
+            "tokens are compared."
+        ),
+    )
+    scored_tokens: int = Field(gt=0, description="Tokens that were scored with each batch size, without prompts.")
+    scores_file: str = Field(description="Name of the side file beside this one: a row for each sequence and batch.")
+    scores: int = Field(gt=0, description="Rows in the side file.")
+
+
+RECORD, ROWS = Drift, ScoredRow
+
+
+def scores_path(record: Path) -> Path:
+    """Return the side file of `record` with a row for each sequence that was scored."""
+    return record.with_suffix(SCORES)
+
+
+def read_scores(record: Path) -> tuple[Drift, list[ScoredRow]]:
+    """Return the record of a drift launch at `record`, and the rows of its side file.
+
+    Raises:
+        UserError: as in `contracts.store.read_record` and `contracts.side_files.read_sequences`.
     """
-
-    def __init__(self, given: Given) -> None:
-        super().__init__(given)
-        self._rows: list[ScoredRow] = []
-        self._sha256 = ""
-
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        doubts = list(self.flags)
-        super().take(event)
-        if isinstance(event, Done):
-            self.flags = doubts
-        elif isinstance(event, SequencesScored):
-            self.surroundings.meanwhile()
-            self._rows += event.rows
-            self._sha256 = event.tokens_sha256
-            batch = event.rows[0].batch
-            what = "sampled" if batch is None else f"scored {batch} at once"
-            self.progress.say(f"{several(len(event.rows), 'sequence')} {what}")
-
-    def write(self, log: str, path: Path) -> None:
-        """Write the record to `path` and its side file beside it; `log` is the engine's output."""
-        assert self.spec.drift is not None, "specs of this mode have it"
-        batch = self.spec.drift.batch_sizes[0]
-        record = Drift(
-            **self.launched(log),
-            validity=[*self.flags, *fallback_flags(log)],
-            tokens_sha256=self._sha256,
-            scored_tokens=sum(len(row.logprobs) for row in self._rows if row.batch == batch),
-            scores_file=scores_path(path).name,
-            scores=len(self._rows),
-            side_files_sha256={},
-        )
-        write_scores(path, record, self._rows)
+    found = read_as(record, Drift)
+    remedy = "restore it, or delete the record too: the launch is then measured again"
+    return found, read_rows(scores_path(record), found, ScoredRow, remedy)

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.inside import ScoredRow
-from rollout_bench.contracts.side_files import read_scores
-from rollout_bench.contracts.store import read_drift, scores_path
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
@@ -24,6 +21,8 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.probes.census import end_of_text
 from rollout_bench.modes.drift.events import SequencesScored
+from rollout_bench.modes.drift.record import ScoredRow, read_scores
+from rollout_bench.modes.drift.settings import DriftSpec
 from rollout_bench.workloads.requests import Source
 
 LOGPROBS_MODE = "raw_logprobs"
@@ -47,7 +46,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     Raises:
         MeasuringFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
     """
-    settings = job.spec.drift
+    settings = job.spec.of(DriftSpec)
     assert settings is not None, "the spec is of drift mode"
     scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE), wait)
     tell(PhaseBegins(phase="measuring"))
@@ -81,7 +80,7 @@ def sampled_by(reference: Path) -> list[Continued]:
     Raises:
         UserError: as in `read_scores`.
     """
-    rows = read_scores(scores_path(reference), read_drift(reference))
+    _, rows = read_scores(reference)
     return [
         Continued(row.prompt_token_ids, row.token_ids)
         for row in rows

@@ -9,7 +9,7 @@ from dataclasses import fields
 from time import perf_counter
 from typing import Any, Literal
 
-from rollout_bench.contracts.messages import StepMessage
+from rollout_bench.modes.messages.record import StepMessage
 
 RUN_BYTES = 8
 """Minimum length in bytes of a run that counts as common to two messages; shorter runs occur by chance."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rollout_bench.contracts.messages import MessageStep
 from rollout_bench.contracts.record import Flag
 from rollout_bench.measure.launch.protocol import Event
+from rollout_bench.modes.messages.record import MessageStep
 
 
 class MessagesSeen(Event):

@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm.v1.executor import multiproc_executor
 
-from rollout_bench.contracts.messages import Look
+from rollout_bench.modes.messages.record import Look
 
 BEGIN, END = "rollout_bench_begin_messages", "rollout_bench_end_messages"
 """Calls to the executor when a pass begins and ends; no worker sees them."""

@@ -1,54 +1,78 @@
-"""The record of a messages launch."""
+"""The record of a messages launch: what the engine core and its workers tell each other, step by step."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from statistics import fmean
+from typing import Literal
 
-from rollout_bench.contracts.messages import Messages, MessageStep
-from rollout_bench.contracts.postmortem import Cause
-from rollout_bench.contracts.spec import Spec
-from rollout_bench.contracts.store import write_launched
-from rollout_bench.core import message_places
-from rollout_bench.core.numbers import number, several
-from rollout_bench.measure.launch.hooks import Hooks
-from rollout_bench.measure.launch.protocol import Event
-from rollout_bench.measure.launch.recorder import Given, InsideCollecting
-from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
+from pydantic import Field
 
+from rollout_bench.contracts.fields import Strict, absent
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
 
-class MessagesCollecting(InsideCollecting):
-    """Collects the messages of a launch."""
+Look = Literal["times", "contents"]
+"""Purpose of a pass: times of steps, or contents of messages, whose reading takes additional time."""
 
-    def __init__(self, given: Given) -> None:
-        super().__init__(given)
-        self._facts: MessageFacts | None = None
-        self._steps: list[MessageStep] = []
-
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        super().take(event)
-        if isinstance(event, MessageFacts):
-            self._facts = event
-        elif isinstance(event, MessagesSeen):
-            self.read_surroundings(counts=event.steps[0].look == "times")
-            self._steps += event.steps
-            self.flags += event.flags
-            mean_s = fmean(step.elapsed_s for step in event.steps)
-            steps = f"{several(len(event.steps), 'step')} of {number(1000 * mean_s, 3)} ms"
-            self.progress.say(f"messages of batch {event.steps[0].batch}, {event.steps[0].look}: {steps}")
-
-    def write(self, log: str, path: Path) -> None:
-        """Write the record to `path`; `log` is the engine's output."""
-        assert self._facts is not None, "the engine was done before it had looked at anything"
-        facts = self._facts.model_dump(exclude={"event"})
-        write_launched(path, Messages(**self.looked_inside(log), **facts, steps=self._steps))
+Way = Literal["to_workers", "to_core"]
+"""to_workers: what to compute, vLLM's SchedulerOutput; to_core: what came of it, vLLM's ModelRunnerOutput."""
 
 
-def obstacle(spec: Spec, record: Path) -> Cause | None:
-    """Return the cause if the installed vLLM lacks a place that the probes need."""
-    lacks = message_places.moved(message_places.installed() or Path())
-    return Cause("messages_moved", message_places.sentence(lacks), message_places.REMEDY) if lacks else None
+class StepMessage(Strict):
+    """One message of a step, pickled as vLLM's queue between core and workers does."""
+
+    size_bytes: int = Field(gt=0, description="Bytes, including out-of-band buffers.")
+    make_s: float = Field(ge=0, description="Pickling, in seconds: the best of three.")
+    read_s: float = Field(ge=0, description="Unpickling, in seconds: the best of three.")
+    distance: int | None = absent("Distance to the message of the previous step, in bytes. Null for the first.", ge=0)
+    distance_by: Literal["levenshtein", "runs"] | None = absent(
+        "levenshtein: the minimum number of insertions, deletions and substitutions of a byte; runs: bytes outside "
+        "of runs of 8 or more that the previous message has too. runs is used for long messages and without rapidfuzz."
+    )
+    fields: dict[str, int] = Field(description="Bytes of each field, pickled by itself, by vLLM's name.")
+
+    @property
+    def coding_s(self) -> float:
+        """Pickling and unpickling, in seconds."""
+        return self.make_s + self.read_s
 
 
-HOOKS = Hooks(obstacle=obstacle)
+class MessageStep(Strict):
+    """One step of the engine core."""
+
+    look: Look = Field(description="Purpose of its pass.")
+    batch: int = Field(gt=0, description="Sequences of the pass.")
+    index: int = Field(ge=0, description="Its number in the pass, from 0.")
+    phase: Phase = Field(description="Phase of the step.")
+    tokens: int = Field(ge=0, description="Scheduled tokens.")
+    sequences: int = Field(ge=0, description="Scheduled sequences.")
+    new_requests: int = Field(ge=0, description="Scheduled sequences that are new to the workers.")
+    new_prompt_tokens: int = Field(ge=0, description="Prompt tokens of the new sequences.")
+    elapsed_s: float = Field(
+        gt=0,
+        description=(
+            "From the beginning of scheduling, or from the end of the previous step if that is later, until the "
+            "scheduler had processed the output, in seconds: these times do not overlap."
+        ),
+    )
+    to_workers: StepMessage | None = absent("The message to the workers. Null in passes for times.")
+    to_core: StepMessage | None = absent("The answer of the worker that answers. Null in passes for times.")
+
+
+class Messages(Launched):
+    """The record of one messages launch."""
+
+    async_scheduling: bool = Field(description="Whether a step is scheduled before the previous one has ended.")
+    pickled_bytes: dict[str, int] = Field(
+        description="Pickled size of single vLLM objects: SamplingParams, and empty messages."
+    )
+    steps: list[MessageStep] = Field(min_length=1, description="Steps of every pass, in order.")
+    host: list[HostUse] = Field([], description="Other activity of the machine during each pass for times.")
+    devices: list[DeviceUse] = Field([], description="Readings of each device for each pass for times.")
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Times of start-up and of every step."""
+        return super().timed_s | {f"steps.{number}.elapsed_s": step.elapsed_s for number, step in enumerate(self.steps)}
+
+
+RECORD = Messages

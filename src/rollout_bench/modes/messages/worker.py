@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.messages import Look, MessageStep, Way
 from rollout_bench.contracts.record import Flag
 from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
 from rollout_bench.measure.launch.protocol import (
@@ -23,6 +22,8 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.modes.messages.contents import Wire, message_of
 from rollout_bench.modes.messages.events import MessageFacts, MessagesSeen
+from rollout_bench.modes.messages.record import Look, MessageStep, Way
+from rollout_bench.modes.messages.settings import MessagesSettings
 from rollout_bench.workloads.requests import Request, Source
 
 EXECUTOR = "rollout_bench.modes.messages.probes.MessagesExecutor"
@@ -30,7 +31,7 @@ EXECUTOR = "rollout_bench.modes.messages.probes.MessagesExecutor"
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each pass."""
-    spec, settings = job.spec, job.spec.messages
+    spec, settings = job.spec, job.spec.of(MessagesSettings)
     assert settings is not None, "a messages spec says what is looked at"
     engine = loaded(job, tell, distributed_executor_backend=EXECUTOR)
     from rollout_bench.modes.messages.probes import pickled_bytes

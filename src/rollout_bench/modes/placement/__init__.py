@@ -1,0 +1,14 @@
+"""Placements of engine and trainer: on the same devices or on separate devices."""
+
+from rollout_bench.contracts.mode import Mode
+
+MODE = Mode(
+    name="placement",
+    title="placements of engine and trainer: on the same devices or on separate devices",
+    package=__name__,
+    page="whole-step.md",
+    example="configs/placement.yaml",
+    metrics=("placed_step_s",),
+    settings="placement",
+    figures=("placement", "throughput", "iterations"),
+)

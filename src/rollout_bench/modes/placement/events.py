@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.placed_steps import RankStep
 from rollout_bench.measure.launch.protocol import Event, IterationDone, Ready
+from rollout_bench.modes.placement.record import RankStep
 
 
 class RankReady(Event):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
 
-from rollout_bench.modes.placement.together import MEETING
+from rollout_bench.modes.placement.hooks import MEETING
 
 SHARED_MEMORY = Path("/dev/shm")
 

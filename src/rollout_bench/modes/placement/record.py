@@ -1,48 +1,110 @@
-"""The record of a placement launch."""
+"""One training step with engine and trainer on the same or on different devices, and each device's activities.
+
+A launch in mode placement has one process for each of its devices, called ranks. A rank generates, trains, or
+alternates between both. A step is generate, gather, train, update; its work is the same for every placement.
+
+With `tensor_parallel_size` t, t successive generating ranks hold the shards of one engine and generate all its
+sequences together. Each sequence is counted once. If these ranks also train, each counts its share of the engine's
+sequences, which it hands over. If they only generate, the first of them counts and hands over all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
-from rollout_bench.contracts.cycles import WeightProof
-from rollout_bench.contracts.record import EngineFacts, Flag
-from rollout_bench.contracts.spec import tensor_parallel_size
-from rollout_bench.measure.launch.flags import invalid, not_finite_flags
-from rollout_bench.measure.launch.recorder import Measurement
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict, absent
+from rollout_bench.contracts.mode import ModePart
+from rollout_bench.contracts.spec import Spec, tensor_parallel_size
+from rollout_bench.modes.placement.settings import PlacementSpec
+
+Activity = Literal["generate", "sleep", "gather", "train", "reduce", "optimize", "wake", "update", "reset"]
+"""Activity of a rank; the rest of a step is waiting.
+
+gather: hand over generated sequences, and receive the sequences to train on. Before that, training ranks that share an
+engine exchange the prompts of their shares. train: forward and backward. reduce: sum the gradients of all ranks.
+update: transfer new weights to the engine; the sender is busy equally long. sleep: the engine frees its memory. wake:
+it allocates it again, for weights before the update, and for the KV cache after the reset, once the trainer has freed
+its memory.
+"""
 
 
-class PlacementCollecting(Measurement):
-    """Collects the steps of a launch."""
+class Span(Strict):
+    """A period of one activity of a rank."""
 
-    def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        """Return the flags that need the whole launch."""
-        after = self.proofs[len(self.proofs) // 2 :]
-        trained = any(rank.loss is not None for it in self.iterations if it.placed for rank in it.placed.ranks)
-        flags = placement_flags(after, tensor_parallel_size(self.spec), trained=trained)
-        return [*super().doubts(facts, log), *(not_finite_flags(self.proofs) or flags)]
+    activity: Activity = Field(description="The activity.")
+    began_s: float = Field(description="Beginning, in seconds after the step began.")
+    elapsed_s: float = Field(ge=0, description="Duration, in seconds.")
 
 
-def placement_flags(proofs: Sequence[WeightProof], shards: int, *, trained: bool) -> list[Flag]:
-    """Return flags if engines of a placement lack the trainer's new weights.
+class AsleepMemory(Strict):
+    """Memory of a device before and after its engine fell asleep, to show whether vLLM frees it."""
 
-    Args:
-        proofs: of each generating rank, after the last step.
-        shards: ranks of each engine; each rank has its own weights.
-        trained: whether training changed the trainer's weights.
-    """
-    when, flags = "After the last step", []
-    # if all engines have the same weights, the first engine's proofs hold for all
-    all_trained = sum(proof.trained for proof in proofs[:shards])
-    still = all_trained - sum(proof.changed_trained for proof in proofs[:shards])
-    alike = all(len({proof.checksum for proof in proofs[shard::shards]}) == 1 for shard in range(shards))
-    if not alike or len({proof.tokens for proof in proofs}) > 1:
-        what = "the engines have not the same weights, or their ranks generate other greedy tokens"
-        flags.append(invalid("update_without_effect", f"{when}, {what}."))
-    elif still and trained:
-        what = f"{still} of {all_trained} weights that had to change were what they had been before"
-        flags.append(invalid("update_without_effect", f"{when}, {what}."))
-    worst = max(proofs, key=lambda proof: proof.lost or 0)
-    if worst.lost:
-        what = f"{worst.lost} of the trainer's tensors had not reached an engine as they are"
-        flags.append(invalid("weights_differ", f"{when}, {what}; the first is {worst.first_lost}."))
-    return flags
+    awake_free_bytes: int = Field(ge=0, description="Free after generation.")
+    asleep_free_bytes: int = Field(ge=0, description="Free while asleep: additional memory for training.")
+    total_bytes: int = Field(ge=1, description="Total memory.")
+
+
+class RankStep(Strict):
+    """Activities of one rank in a step."""
+
+    rank: int = Field(ge=0, description="Its number, from 0.")
+    spans: list[Span] = Field(description="In order; they do not overlap.")
+    sequences: int = Field(
+        ge=0,
+        description=(
+            "Sequences that it generated and handed over. For an engine on several devices: its own share if it "
+            "also trains, else all on the first device and none on the others."
+        ),
+    )
+    output_tokens: int = Field(ge=0, description="Generated tokens of these sequences.")
+    trained_sequences: int = Field(ge=0, description="Sequences that it trained on.")
+    trained_tokens: int = Field(ge=0, description="Tokens of the sequences that it trained on, prompts included.")
+    loss: float | None = absent("Mean loss over its micro-batches. Null if it did not train.")
+    asleep: AsleepMemory | None = absent("Memory that its engine freed during sleep. Null if it did not sleep.")
+
+    def busy_s(self, *activities: Activity) -> float:
+        """Return the seconds spent on `activities`; on any activity if none is named."""
+        return sum(span.elapsed_s for span in self.spans if not activities or span.activity in activities)
+
+
+class PlacedStep(ModePart):
+    """A whole step."""
+
+    elapsed_s: float = Field(
+        gt=0,
+        description="From the release of all ranks until the last had trained and received new weights, in seconds.",
+    )
+    ranks: list[RankStep] = Field(min_length=2, description="Activities of each rank, by its number.")
+    gathered_bytes: int = Field(ge=0, description="Bytes of generated sequences that were handed over.")
+    update_bytes: int = Field(
+        ge=0,
+        description=(
+            "Bytes of weights that each engine received; on several devices, each receives all and keeps a shard."
+        ),
+    )
+
+    def whole_s(self, generating_s: float) -> float:
+        """Return the seconds of the whole step, of which generation is a part."""
+        return self.elapsed_s
+
+    def exported(self) -> dict[str, tuple[float, str]]:
+        """Return its seconds."""
+        return {"placed_step": (self.elapsed_s, "s")}
+
+    @property
+    def judged_s(self) -> float:
+        """Seconds of the whole step, on which verdicts are based."""
+        return self.elapsed_s
+
+
+def placed_engines(spec: Spec) -> list[range]:
+    """Return the ranks of each engine of a placement: `tensor_parallel_size` successive ranks hold its shards."""
+    return spec.of(PlacementSpec).engines_of(tensor_parallel_size(spec))
+
+
+ITERATION = {
+    "placed": (PlacedStep, "The whole step, and each device's activities in it. Null except in placements."),
+}
+"""Fields of an iteration that only this mode has."""

@@ -25,10 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout_bench.contracts.cycles import WeightProof, Weights
-from rollout_bench.contracts.placed_steps import Activity, AsleepMemory, RankStep, Span
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
-from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, placed_engines
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
+from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
@@ -44,6 +43,9 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.modes.placement.events import RankReady, StepOver
+from rollout_bench.modes.placement.hooks import placement_of, surroundings
+from rollout_bench.modes.placement.record import Activity, AsleepMemory, RankStep, Span, placed_engines
+from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.shares import (
     BUCKET_BYTES,
     Trajectory,
@@ -52,7 +54,6 @@ from rollout_bench.modes.placement.shares import (
     share,
     unpacked,
 )
-from rollout_bench.modes.placement.together import placement_of, surroundings
 from rollout_bench.workloads.requests import Request
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ class GeneratingRank:
         self.shards = self._engines[self._number]
         self._place = self.shards.index(job.replica)
 
-        assert self._spec.placement is not None, "a placement has its settings"
-        sleeps = {} if self._spec.placement.sleep is None else {"enable_sleep_mode": True}
+        sleeps = {} if self._spec.of(PlacementSpec).sleep is None else {"enable_sleep_mode": True}
         self.engine = loaded(
             job.model_copy(update={"replica": 0}),
             tell,

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.inside import Step, TraceFile
 from rollout_bench.measure.launch.protocol import Event
+from rollout_bench.modes.profile.record import Step, TraceFile
 
 
 class StepsDone(Event):

@@ -1,55 +1,64 @@
-"""The record of a profile launch."""
+"""The record of a profile launch.
+
+It has no throughput by design, because the profiler slows the engine down.
+"""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-from statistics import fmean
+from typing import Literal
 
-from rollout_bench.contracts.inside import Profile, Step, TraceFile
-from rollout_bench.contracts.store import traces_path, write_launched
-from rollout_bench.core.numbers import number, several
-from rollout_bench.measure.launch.protocol import Event, IterationDone
-from rollout_bench.measure.launch.recorder import Given, InsideCollecting
-from rollout_bench.modes.profile.events import StepsDone
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict
+from rollout_bench.contracts.inside import LinearShape, Phase
+from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
 
 
-class ProfileCollecting(InsideCollecting):
-    """Collects the steps and traces of a profile launch."""
+class Step(Strict):
+    """One step of the engine: scheduling, computing, sampling, output."""
 
-    def __init__(self, given: Given) -> None:
-        super().__init__(given)
-        assert given.traces is not None, "the mode has traces"
-        self._folder = given.traces
-        self._steps: list[Step] = []
-        self._traces: list[TraceFile] = []
+    phase: Phase = Field(description="Phase of the step.")
+    profiled: bool = Field(description="Whether the profiler was on.")
+    elapsed_s: float = Field(gt=0, description="Duration, in seconds.")
+    tokens: int = Field(ge=0, description="Computed tokens: tokens of prompts, and one per decoding sequence.")
+    sequences: int = Field(ge=0, description="Sequences in the batch.")
+    context_tokens: int | None = Field(
+        None, ge=0, description="Tokens that attention read, over all sequences, as the mean over the step."
+    )
 
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        super().take(event)
-        if isinstance(event, IterationDone):
-            self.progress.iteration(event.iteration)
-        elif isinstance(event, StepsDone) and (event.steps or event.traces):
-            self.read_surroundings()
-            self._steps += event.steps
-            self._traces += event.traces
-            if event.steps:
-                mean_s = fmean(step.elapsed_s for step in event.steps)
-                what = several(len(event.steps), f"{event.steps[0].phase} step")
-                how = ", traced" if event.steps[0].profiled else ""
-                self.progress.say(f"{what} of {number(1000 * mean_s, 3)} ms{how}")
 
-    def write(self, log: str, path: Path) -> None:
-        """Move the traces beside `path`, then write the record there."""
-        folder = traces_path(path)
-        record = Profile(
-            **self.looked_inside(log),
-            linears=self.linears,
-            steps=self._steps,
-            traces=self._traces,
-            traces_folder=folder.name,
-        )
-        if folder.exists():  # left by a deleted record
-            shutil.rmtree(folder)
-        self._folder.rename(folder)
-        write_launched(path, record)
+class TraceFile(Strict):
+    """One trace in the folder beside the record."""
+
+    name: str = Field(description="Name in the folder: a file, or torch_npu's folder.")
+    phase: Phase = Field(description="Phase of its steps.")
+    rank: int = Field(ge=0, description="Rank of the worker.")
+    source: Literal["torch", "torch_npu"] = Field(description="Profiler that wrote it.")
+    size_bytes: int = Field(gt=0, description="Size on disk.")
+
+
+class Profile(Launched):
+    """The record of one profile launch."""
+
+    linears: list[LinearShape] = Field(description="The linear layers of one rank by role.")
+    steps: list[Step] = Field(
+        min_length=1,
+        description="Steps in order: for each phase some without the profiler, then traced ones, then more without.",
+    )
+    host: list[HostUse] = Field([], description="Other activity of the machine during each window of steps.")
+    devices: list[DeviceUse] = Field([], description="Readings of each device for each window.")
+    traces: list[TraceFile] = Field(min_length=1, description="Files of the profiler.")
+    traces_folder: str = Field(description="Name of the traces' folder beside this file.")
+
+    @property
+    def folders(self) -> list[str]:
+        """The traces."""
+        return [f"{self.traces_folder}/{trace.name}" for trace in self.traces]
+
+    @property
+    def timed_s(self) -> dict[str, float]:
+        """Times of start-up and of every step."""
+        return super().timed_s | {f"steps.{number}.elapsed_s": step.elapsed_s for number, step in enumerate(self.steps)}
+
+
+RECORD = Profile

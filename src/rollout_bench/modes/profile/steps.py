@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from rollout_bench.contracts.inside import Phase, Step
+from rollout_bench.contracts.inside import Phase
 from rollout_bench.measure.engine.vllm import LoadedEngine
+from rollout_bench.modes.profile.record import Step
 from rollout_bench.workloads.requests import Request
 
 STEP_NAME = "rollout_bench_step"

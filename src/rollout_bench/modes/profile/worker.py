@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.inside import Phase, Step, TraceFile
+from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.load import LoadSpec
 from rollout_bench.contracts.record import SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
@@ -29,6 +29,8 @@ from rollout_bench.measure.server import dispatch
 from rollout_bench.measure.server.served import iteration_of, opened_server, rows_of
 from rollout_bench.measure.server.session import Opened
 from rollout_bench.modes.profile.events import StepsDone
+from rollout_bench.modes.profile.record import Step, TraceFile
+from rollout_bench.modes.profile.settings import ProfileSettings
 from rollout_bench.modes.profile.steps import Following, Windows
 from rollout_bench.workloads.requests import Request, Source
 
@@ -149,7 +151,7 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     Raises:
         MeasuringFailed: if a trace is missing.
     """
-    spec, settings = job.spec, job.spec.profile
+    spec, settings = job.spec, job.spec.of(ProfileSettings)
     assert settings is not None, "a profile's spec says what is traced"
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
@@ -185,7 +187,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     Raises:
         MeasuringFailed: if the server is missing or ended, or a trace is missing.
     """
-    spec, load, settings = job.spec, job.spec.load, job.spec.profile
+    spec, load, settings = job.spec, job.spec.load, job.spec.of(ProfileSettings)
     assert load is not None, "a profile through a server has a load"
     assert settings is not None, "a profile's spec says what is traced"
     assert job.traces is not None, "a profile's job says where traces go"

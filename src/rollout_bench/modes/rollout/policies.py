@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.spec import RouterPolicy
+from rollout_bench.modes.rollout.settings import RouterPolicy
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,26 @@
-"""The record of a rollout launch."""
+"""The work of a router in a rollout step."""
 
 from __future__ import annotations
 
-from rollout_bench.contracts.record import EngineFacts, Flag
-from rollout_bench.measure.launch.flags import client_flags
-from rollout_bench.measure.launch.recorder import Measurement
+from pydantic import Field
+
+from rollout_bench.contracts.mode import ModePart
 
 
-class RolloutCollecting(Measurement):
-    """Collects the steps of a launch."""
+class RouterUse(ModePart):
+    """Cost of distributing a step's sequences to its engines."""
 
-    def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        """Return the flags that need the whole launch."""
-        return [*super().doubts(facts, log), *client_flags([it for it in self.iterations if not it.warmup])]
+    decisions: int = Field(ge=0, description="Number of distributed sequences.")
+    decide_s: float = Field(ge=0, description="Total time of choosing their engines, in seconds.")
+    decide_max_s: float = Field(ge=0, description="Longest time of a choice, in seconds.")
+    handing_out_s: float = Field(
+        ge=0, description="From the step's beginning until the last sequence was distributed, in seconds."
+    )
+
+    def exported(self) -> dict[str, tuple[float, str]]:
+        """Return the seconds of choosing engines."""
+        return {"routing": (self.decide_s, "s")}
+
+
+ITERATION = {"router": (RouterUse, "Cost of distributing the sequences. Null without a router.")}
+"""Fields of an iteration that only this mode has."""

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rollout_bench.contracts.record import ClientUse, Iteration, RouterUse
+from rollout_bench.contracts.record import ClientUse, Iteration
 from rollout_bench.contracts.spec import Spec, WorkloadSpec
-from rollout_bench.measure.launch.hooks import Hooks
 from rollout_bench.modes.rollout.exchange import Ended, Generate, Over, Word, heard, written
 from rollout_bench.modes.rollout.policies import Balancer
+from rollout_bench.modes.rollout.record import RouterUse
+from rollout_bench.modes.rollout.settings import RolloutSpec
 from rollout_bench.workloads.requests import Request, Source
 
 LOOK_S = 0.005
@@ -114,8 +115,7 @@ class Router:
     """
 
     def __init__(self, spec: Spec, launch: int, source: Callable[[WorkloadSpec, int], Source]) -> None:
-        assert spec.rollout is not None, "a rollout has a router"
-        self._spec, self._rollout, self._launch, self._make = spec, spec.rollout, launch, source
+        self._spec, self._rollout, self._launch, self._make = spec, spec.of(RolloutSpec), launch, source
         self._source: Source | None = None
         self._poll = selectors.DefaultSelector()
         self._lines: list[_Line] = []
@@ -252,6 +252,3 @@ class Router:
         if now >= self._look:
             step.late_s.append(now - self._look)
             self._look = now + LOOK_S
-
-
-HOOKS = Hooks(feeder=Router)

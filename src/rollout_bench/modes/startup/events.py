@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from rollout_bench.contracts.starts import PhaseName
 from rollout_bench.measure.launch.protocol import Event
+from rollout_bench.modes.startup.record import PhaseName
 
 
 class StartSeen(Event):

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.record import Flag
-from rollout_bench.contracts.starts import CacheState, PhaseName, StartCourse, StartPhase
 from rollout_bench.modes.startup.notes import StartNote
+from rollout_bench.modes.startup.record import PhaseName, StartCourse, StartPhase
+from rollout_bench.modes.startup.settings import CacheState
 
 
 class StartSpan(Strict):

@@ -1,54 +1,73 @@
-"""The record of a startup launch."""
+"""One start of an engine: its phases from the launch's beginning to the first token."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from rollout_bench.contracts.record import EngineFacts, Flag
-from rollout_bench.contracts.starts import StartCourse
-from rollout_bench.measure.launch.protocol import Event
-from rollout_bench.measure.launch.recorder import Given, Measurement
-from rollout_bench.modes.startup.events import StartSeen
-from rollout_bench.modes.startup.phases import StartSpan, cache_flags, shared_out
-from rollout_bench.modes.startup.weight_files import read_weights
+from pydantic import Field
+
+from rollout_bench.contracts.fields import Strict, absent
+
+PhaseName = Literal[
+    "process",
+    "import",
+    "platform",
+    "config",
+    "worker_start",
+    "model_build",
+    "weights",
+    "dynamo",
+    "inductor",
+    "cached_graphs",
+    "memory_profiling",
+    "kv_cache",
+    "graph_capture",
+    "engine_ready",
+    "first_token",
+]
+"""The phases of a start, in the order of tables."""
 
 
-class StartCollecting(Measurement):
-    """Collects the times of a start."""
+class StartPhase(Strict):
+    """One phase of a start."""
 
-    def __init__(self, given: Given) -> None:
-        self._weights_bytes = read_weights(given.spec, given.model)
-        super().__init__(given)
-        self._seen: StartSeen | None = None
+    name: PhaseName = Field(description="Name of the phase.")
+    began_s: float = Field(ge=0, description="Beginning, in seconds after the launch's beginning.")
+    ended_s: float = Field(ge=0, description="End. Other phases may lie in between.")
+    elapsed_s: float = Field(ge=0, description="The phase's own time, without nested phases, in seconds.")
 
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        super().take(event)
-        if isinstance(event, StartSeen):
-            self._seen = event
 
-    def launched(self, log: str) -> dict[str, Any]:
-        """Return the fields that all records share, with the phases of the start."""
-        fields = super().launched(log)
-        return fields | {"startup": fields["startup"].model_copy(update={"course": self._course()})}
+class StartCourse(Strict):
+    """A start from its beginning until the first token was back. All phases and the rest add up to the whole.
 
-    def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        startup = self.spec.startup
-        assert startup is not None, "specs of this mode have it"
-        return [*super().doubts(facts, log), *cache_flags(startup.caches, self._course())]
+    It begins with the launch, or with the start command to a warm launcher.
+    """
 
-    def _course(self) -> StartCourse:
-        seen = self._seen
-        assert seen is not None, "the engine was done before it had told of its start"
-        spans = [StartSpan(name=name, began=began, ended=ended) for name, began, ended in seen.spans]
-        process = StartSpan(name="process", began=self.began, ended=seen.imports)
-        began = self.began if seen.began is None else seen.began
-        phases, rest_s = shared_out([process, *spans], began, seen.token)
-        return StartCourse(
-            phases=phases,
-            rest_s=rest_s,
-            until_token_s=seen.token - began,
-            after_s=None if seen.began is None else max(0.0, began - self.began),
-            weights_bytes=self._weights_bytes,
-            cache_files=seen.cache_files,
-        )
+    phases: list[StartPhase] = Field(description="Phases that occurred, in the order of their beginnings.")
+    rest_s: float = Field(ge=0, description="Time outside all phases, in seconds.")
+    until_token_s: float = Field(gt=0, description="The whole start, in seconds.")
+    after_s: float | None = absent(
+        ("Seconds from the launch's beginning to the start's. Null if they are the same, and in earlier records."),
+        ge=0,
+    )
+    weights_bytes: int | None = absent("Size of the weight files. Null if none are read, or if unknown.")
+    cache_files: int | None = absent("Files in the compile caches when the engine's process started.", ge=0)
+
+    def phase(self, name: PhaseName) -> StartPhase | None:
+        """Return the phase `name`; None if it did not occur."""
+        return next((phase for phase in self.phases if phase.name == name), None)
+
+    def own_s(self, name: PhaseName) -> float | None:
+        """Return the seconds of the phase `name`; None if it did not occur."""
+        found = self.phase(name)
+        return None if found is None else found.elapsed_s
+
+
+STARTUP = {"course": (StartCourse, "Phases of the start. Null except in mode startup.")}
+"""Fields of the start that only this mode has."""
+
+
+def course_of(record: Any) -> StartCourse | None:
+    """Return the phases of the start of a launch; None if its record has none."""
+    course: StartCourse | None = getattr(record.startup, "course", None)
+    return course

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
+from rollout_bench.modes.startup.settings import StartupSpec
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 """Patterns in vLLM's order: it reads the files of the first pattern that matches."""
@@ -19,7 +20,7 @@ def read_weights(spec: Spec, model: str) -> int | None:
 
     Return None if a start of `spec` reads no weights, or the files are unknown.
     """
-    if spec.startup is None or spec.startup.load_formats in NO_WEIGHTS_NEEDED:
+    if spec.of(StartupSpec).load_formats in NO_WEIGHTS_NEEDED:
         return None
     files = weight_files(model)
     for file in files:

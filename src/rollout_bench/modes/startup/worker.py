@@ -38,6 +38,7 @@ from rollout_bench.modes.startup.notes import (
     read_notes,
 )
 from rollout_bench.modes.startup.phases import StartSpan, noted_spans
+from rollout_bench.modes.startup.settings import StartupSpec
 
 
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
@@ -46,11 +47,10 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     A warm launcher has already imported everything when the order arrives.
     """
     spec = job.spec
-    assert spec.startup is not None, "specs of this mode have it"
     scratch = Path(tempfile.gettempdir())
     cache_files = _prepare(spec, scratch)
-    own = (NOTES, "VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.startup.caches == "cold" else ()))
-    waits = spec.startup.launchers == "warm"
+    own = (NOTES, "VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.of(StartupSpec).caches == "cold" else ()))
+    waits = spec.of(StartupSpec).launchers == "warm"
     if not waits:
         wait()
     start, began, spans = _imported(tell, own)
@@ -102,7 +102,6 @@ def _prepare(spec: Spec, scratch: Path) -> int:
     Returns:
         Number of files in the compile caches.
     """
-    assert spec.startup is not None, "specs of this mode have it"
     configuration = scratch / "start-logging.json"
     configuration.write_text(logging_configuration())
     os.environ |= {
@@ -110,7 +109,7 @@ def _prepare(spec: Spec, scratch: Path) -> int:
         "VLLM_LOGGING_CONFIG_PATH": str(configuration),
         "VLLM_LOGGING_LEVEL": "DEBUG",
     }
-    if spec.startup.caches == "cold":
+    if spec.of(StartupSpec).caches == "cold":
         for variable, part in VARIABLES.items():
             os.environ[variable] = str(scratch / "cold" / part)
     folders = {os.environ[variable] for variable in VARIABLES if variable in os.environ}
@@ -149,8 +148,7 @@ def _constructed(job: Job, began: float) -> tuple[LoadedEngine, float, StartSpan
     """Return the engine, the time of its completion, and the span from `began` to the finished configuration."""
     from vllm import LLM
 
-    assert job.spec.startup is not None, "specs of this mode have it"
-    loads = job.spec.startup.load_formats
+    loads = job.spec.of(StartupSpec).load_formats
     given = arguments(job.spec) | ({} if loads == "auto" else {"load_format": loads})
     made: list[float] = []
     with noting_configuration(made.append):

@@ -24,6 +24,7 @@ from rollout_bench.plan.fit.architecture import (
     size_in,
 )
 from rollout_bench.plan.matrix import Experiment
+from rollout_bench.plan.planning import planning_of
 
 GIB = 1 << 30
 
@@ -150,17 +151,9 @@ def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
     return float(spec.engine.args.get("max_model_len") or 0) * token
 
 
-def trainer_bytes(spec: Spec, model_path: str) -> float:
-    """Return the memory of a placement's trainer beside an awake colocated engine; 0 if they share no device.
-
-    Each parameter has a bf16 weight. With real training it also has two moments and, unless the engine sleeps
-    meanwhile, the gradient (docs/whole-step.md).
-    """
-    placement = spec.placement
-    if placement is None or placement.generators is not None or spec.platform == "cpu":
-        return 0.0
-    each = 2 if placement.train_s is not None else 6 if placement.sleep else 8
-    return each * weights_held(spec, model_path) / 2
+def beside_bytes(spec: Spec, model_path: str) -> float:
+    """Return the memory that the mode of `spec` needs beside an awake engine on its device."""
+    return planning_of(spec.mode).beside_bytes(spec, weights_held(spec, model_path))
 
 
 def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError | None:
@@ -176,7 +169,7 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
         return None
     ranks = tensor_parallel_size(spec) * int(args.get("pipeline_parallel_size") or 1)
     try:
-        parts, trainer = engine_parts(spec, experiment.model_path, ranks), trainer_bytes(spec, experiment.model_path)
+        parts, trainer = engine_parts(spec, experiment.model_path, ranks), beside_bytes(spec, experiment.model_path)
     except MemoryUnknownError:
         return None
     asked, one = set_cache_bytes(spec), sequence_bytes(spec, experiment.model_path, ranks)

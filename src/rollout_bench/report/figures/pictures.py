@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.numbers.registry import NUMBERS
-from rollout_bench.report.figures.charts import draw, image, settings
+from rollout_bench.report.figures.charts import Chart, draw, image, settings
 from rollout_bench.report.figures.drawings import DRAWINGS, row_colours
 from rollout_bench.report.notes import completeness, hardware, left_out, left_out_alarm
 from rollout_bench.report.parts import Findings, Picture
@@ -22,11 +23,19 @@ def pictures_of(findings: Findings) -> list[Picture]:
     where = hardware(findings.collection.launched)
     found = []
     with settings():
-        for name, function in DRAWINGS.items():
+        for name, function in drawings().items():
             chart = function(findings)
             if chart.panels:
                 found.append(Picture(name, chart.title, image(draw(chart, _alarm(name, findings), where))))
     return found
+
+
+def drawings() -> dict[str, Callable[[Findings], Chart]]:
+    """Return the figures of modes that generate, those of several modes, and those of the other modes, by name."""
+    own = {mode: mode.part("figures", "DRAWINGS", {}) for mode in MODES.values()}
+    timed = {name: draw for mode, each in own.items() if mode.generates for name, draw in each.items()}
+    others = {name: draw for mode, each in own.items() if not mode.generates for name, draw in each.items()}
+    return {**timed, **DRAWINGS, **others}
 
 
 def _alarm(name: str, findings: Findings) -> str:

@@ -1,1 +1,0 @@
-"""Analyses of launches in the modes profile, messages and drift."""

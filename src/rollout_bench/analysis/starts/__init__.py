@@ -1,1 +1,0 @@
-"""Costs of an engine's start, by phase."""

@@ -1,0 +1,124 @@
+"""A mode: its properties for plan, launch, analysis, report and rules, and its parts in the files of its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal
+
+from rollout_bench.contracts.fields import Strict
+
+SEQUENCES, TRACES = ".sequences.jsonl.gz", ".traces"
+"""Endings of names beside a record: a side file with a row per sequence, and a folder of traces."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The work and the output of launches of one mode.
+
+    Its folder has the same files as every mode's, as far as it needs them. Only the process that needs a file imports
+    it: the engine's process the worker, the report's process the tables.
+
+    - `settings`: `Settings`, its section of the config, and `Own`, the part of the spec that only it has
+    - `record`: `RECORD`, the model of its record
+    - `checks`: `PLANNING`, the `plan.planning.Planning` of its experiments
+    - `worker`: `measure`, the job in the engine's process
+    - `collector`: `Collector`, which makes the record from the events of that process
+    - `hooks`: `HOOKS`, the `measure.launch.hooks.Hooks` on its processes
+    - `numbers`: `NUMBERS`, and `columns_of`, their amounts in an iteration
+    - `report`: `part_of`, its tables and notes, and `DRAWINGS`, its figures
+
+    Attributes:
+        name: its name in configs and specs, and of its folder below results/.
+        title: its measurement, in a few words.
+        package: the folder with its files, as a module.
+        page: its how-to page in docs/.
+        example: an example config.
+        side_files: endings of the files that a launch writes beside its record.
+        generates: whether its records have tokens per second, so that experiments are compared by them.
+        has_loads: whether requests arrive at a server as the workload sets, and are timed individually.
+        passes: whether the workload is `repeated` as configured, runs `once` after its warm-up, or does not run (none).
+        launches: number of launches of an experiment: as the config sets it, the `least` number for its auto, or one.
+        data_parallel: a launch with several replicas measures all, measures one of them, or is refused.
+        interleaves: whether compared engines may be alive simultaneously and alternate their iterations. Online is not
+            interleaved, because a server that waits between two loads still has clients, timers and metrics of its own
+            time window. A launch that traces a step once has no iterations to alternate.
+        metrics: default metrics of comparisons; none for modes that compare otherwise.
+        settings: key of the config that only this mode has; empty if there is none.
+        figures: names of its figures.
+    """
+
+    name: str
+    title: str
+    package: str
+    page: str
+    example: str
+    side_files: tuple[str, ...] = (SEQUENCES,)
+    generates: bool = True
+    has_loads: bool = False
+    passes: Literal["repeated", "once", "none"] = "repeated"
+    launches: Literal["config", "least", "one"] = "config"
+    data_parallel: Literal["all", "one", "refused"] = "refused"
+    interleaves: bool = False
+    metrics: tuple[str, ...] = ()
+    settings: str = ""
+    figures: tuple[str, ...] = ("throughput", "speedup", "settings", "iterations")
+
+    def part(self, file: str, name: str, default: Any = None) -> Any:
+        """Return `name` of a file of its folder; `default` without that file or name."""
+        module = f"{self.package}.{file}"
+        return getattr(import_module(module), name, default) if find_spec(module) else default
+
+
+class ModeSpec(Strict):
+    """The settings of a spec that only its mode has; the defaults are those of modes without any."""
+
+    replicas_key: ClassVar[str] = "data_parallel_size"
+    """Key of the config for the number of engines."""
+
+    devices_key: ClassVar[str] = ""
+    """Key of the config for the number of devices; empty if the engine's arguments set it."""
+
+    def follows(self, experiment: str) -> str | None:
+        """Return the experiment whose first launch must come before those of `experiment`; None if there is none."""
+        return None
+
+    @property
+    def load_format(self) -> str | None:
+        """Method of loading weights, by vLLM's name; None if the engine's arguments name it."""
+        return None
+
+    @property
+    def devices_shared(self) -> int | None:
+        """Devices that the launch divides among its processes itself; None if the engine's arguments do."""
+        return None
+
+    def other_work(self, other: ModeSpec) -> str:
+        """Return why launches with these and with `other` settings do not do the same work; empty if they do."""
+        return ""
+
+    def beside_engines(self) -> dict[str, dict[str, Any]]:
+        """Return the settings of each component beside the engines, by its name."""
+        return {}
+
+    def engines_on(self, devices: int) -> int | None:
+        """Return the number of engines with this many devices each; None if the engine's arguments set it."""
+        return None
+
+
+class ModePart(Strict):
+    """What only one mode's iterations have; the defaults are those of iterations that do nothing but generate."""
+
+    def whole_s(self, generating_s: float) -> float:
+        """Return the seconds of the whole iteration, of which the engine generated for `generating_s`."""
+        return generating_s
+
+    def exported(self) -> dict[str, tuple[float, str]]:
+        """Return what a benchmark report says of the step beside generation: name -> value and unit."""
+        return {}
+
+    @property
+    def judged_s(self) -> float | None:
+        """Seconds by which iterations are compared with each other; None for those of generation."""
+        return None

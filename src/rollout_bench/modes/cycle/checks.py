@@ -1,0 +1,86 @@
+"""The plan of cycles: sleep levels, methods of the weight sync, and weights that can be updated."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec
+from rollout_bench.contracts.weights import SleepLevel
+from rollout_bench.modes.cycle.settings import CycleSettings, CycleSpec
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.planning import Planning, Reason
+from rollout_bench.plan.refusals import first_of, refuse
+from rollout_bench.plan.updates import check_updated
+
+USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
+"""Sleep level of verl's engines; on other platforms vLLM refuses sleep."""
+
+
+def sleeps_in(cycle: CycleSettings, platform: Platform) -> list[SleepLevel]:
+    """Return the sleep levels on a platform: from `cycle`, or the usual one."""
+    return cycle.sleep or [USUAL_SLEEP.get(platform, "none")]
+
+
+class CyclePlanning(Planning):
+    """The plan of cycles."""
+
+    lists = ("sleep", "update")
+
+    def iterations(self, config: Config) -> int:
+        """Return the number of cycles."""
+        return config.of(CycleSettings).repeats
+
+    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> CycleSpec:
+        """Return the first sleep level and the first method."""
+        cycle = config.of(CycleSettings)
+        return CycleSpec(sleep=sleeps_in(cycle, platform)[0], update=cycle.update[0])
+
+    def check_all(self, configs: Collection[Config], platform: Platform) -> None:
+        """Check that engines can sleep as configured."""
+        levels = {level for config in configs for level in sleeps_in(config.of(CycleSettings), platform)}
+        refuse(
+            *(
+                (
+                    platform not in USUAL_SLEEP,
+                    f"cycle.sleep: {level}: vLLM can't put an engine to sleep on {platform}",
+                    "set cycle.sleep: [none]: the engine pauses, gets new weights and resumes, with all its memory",
+                )
+                for level in sorted(levels - {"none"})
+            )
+        )
+
+    def check_spec(self, config: Config, spec: Spec) -> None:
+        """Check that the engine's weights can be updated, and the update be verified."""
+        check_updated(spec)
+        load_format = spec.engine.args.get("load_format")
+        refuse(
+            (
+                load_format in NO_WEIGHTS_NEEDED,
+                f"load_format: {load_format} weights come from no checkpoint, so the result of cycle.update: "
+                f"{spec.of(CycleSpec).update} cannot be verified",
+                f"leave it out, or leave {spec.mode} out of modes",
+            )
+        )
+
+    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+        """Return why the weights for the update are unknown; synthetic ones can be made in every layout."""
+        if spec.model.synthetic is not None:
+            return None
+        model, quant = spec.model.name, spec.quant.name
+        return first_of(
+            (
+                spec.of(CycleSpec).update == "reload",
+                f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
+                "set cycle.update: [in_process]",
+            ),
+            (
+                spec.quant.weights_format != "bf16",
+                f"{model} has its {quant} weights in a checkpoint of their own, and bf16 ones for cycle.update: "
+                "in_process are not known",
+                f"leave {quant} out of quants, or cycle out of modes",
+            ),
+        )
+
+
+PLANNING = CyclePlanning()

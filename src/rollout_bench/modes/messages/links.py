@@ -1,0 +1,150 @@
+"""Messages of a step between engine core and workers: bytes, times and shares, by batch and phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import get_args
+
+from rollout_bench.analysis.stats.intervals import mean, t_interval
+from rollout_bench.analysis.timed.experiments import Chosen
+from rollout_bench.contracts.axes import title_of
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.contracts.spec import tensor_parallel_size
+from rollout_bench.modes.messages.record import Look, Messages, MessageStep, StepMessage, Way
+
+
+@dataclass(frozen=True)
+class MessagesRun:
+    """An experiment of messages mode with the records of its valid launches."""
+
+    chosen: Chosen
+    launches: tuple[Messages, ...]
+
+    @property
+    def batches(self) -> list[int]:
+        """Return the batch sizes, in ascending order."""
+        return sorted({step.batch for launch in self.launches for step in launch.steps})
+
+    @property
+    def workers(self) -> int:
+        """Return the tensor parallel size."""
+        return tensor_parallel_size(self.launches[0].spec)
+
+    @property
+    def name(self) -> str:
+        """Return the name in sentences: model, quantization and workload."""
+        return title_of(self.chosen.experiment, self.chosen.label)
+
+    def steps(self, look: Look, batch: int, phase: Phase) -> list[MessageStep]:
+        """Return the steps of all launches in one phase of a pass, without decode steps with fewer sequences than most.
+
+        Sequences whose prompts were computed in different steps end in different steps.
+        """
+        return [step for launch in self.launches for step in steps_of(launch, look, batch, phase)]
+
+
+def steps_of(launch: Messages, look: Look, batch: int, phase: Phase) -> list[MessageStep]:
+    """Return the steps of one launch, as `MessagesRun.steps` does."""
+    own = [step for step in launch.steps if (step.look, step.batch) == (look, batch)]
+    most = max((step.sequences for step in own), default=0)
+    return [step for step in own if step.phase == phase and (phase != "decode" or step.sequences == most)]
+
+
+@dataclass(frozen=True)
+class MessageUse:
+    """Messages of one way in a step of one phase at one batch size, as medians over the steps of all launches.
+
+    `coding_s` is pickling and unpickling; `share` is that over the time of a step without probes. `distance` is None
+    without a previous message.
+    """
+
+    batch: int
+    phase: Phase
+    way: Way
+    steps: int
+    size_bytes: float
+    distance: float | None
+    coding_s: float
+    share: float
+    fields: Mapping[str, float]
+
+
+def message_runs(inside: Sequence[Chosen]) -> list[MessagesRun]:
+    """Return the runs of the experiments `inside`."""
+    return [
+        MessagesRun(each, tuple(record for record in each.experiment.records if isinstance(record, Messages)))
+        for each in inside
+        if not each.reason
+    ]
+
+
+def message_uses(run: MessagesRun) -> Iterator[MessageUse]:
+    """Yield the messages of each way in a step, by batch size and phase."""
+    for batch in run.batches:
+        for phase in get_args(Phase):
+            step_s = [step.elapsed_s for step in run.steps("times", batch, phase)]
+            contents = run.steps("contents", batch, phase)
+            for way in get_args(Way) if step_s and contents else ():
+                messages = [message_of(step, way) for step in contents]
+                coding_s = _median(messages, lambda message: message.coding_s) or 0.0
+                names = dict.fromkeys(name for message in messages for name in message.fields)
+                yield MessageUse(
+                    batch=batch,
+                    phase=phase,
+                    way=way,
+                    steps=len(contents),
+                    size_bytes=_median(messages, lambda message: message.size_bytes) or 0.0,
+                    distance=_median(messages, lambda message: message.distance),
+                    coding_s=coding_s,
+                    share=coding_s / median(step_s),
+                    fields={name: median(message.fields.get(name, 0) for message in messages) for name in names},
+                )
+
+
+def message_of(step: MessageStep, way: Way) -> StepMessage:
+    """Return one message of a step that was looked at for its contents."""
+    found: StepMessage | None = getattr(step, way)
+    assert found is not None, "a step of a contents pass has its messages"
+    return found
+
+
+def _median(messages: Sequence[StepMessage], value: Callable[[StepMessage], float | None]) -> float | None:
+    known = [each for message in messages if (each := value(message)) is not None]
+    return median(known) if known else None
+
+
+@dataclass(frozen=True)
+class StepShare:
+    """Share of a decode step at one batch size: pickling and unpickling of both messages over the time of a step.
+
+    `launches` has the share of each launch, `value` is their mean, and `ends` are those of Student's t interval; empty
+    for a single launch.
+    """
+
+    batch: int
+    launches: tuple[float, ...]
+    value: float
+    ends: tuple[float, ...]
+
+
+def step_shares(run: MessagesRun, confidence: float) -> list[StepShare]:
+    """Return the share of messages in a decode step, by batch size."""
+    found = []
+    for batch in run.batches:
+        shares = [share for launch in run.launches if (share := _share(launch, batch)) is not None]
+        if shares:
+            ends = tuple(max(0.0, end) for end in t_interval(shares, confidence) or ())
+            found.append(StepShare(batch, tuple(shares), mean(shares), ends))
+    return found
+
+
+def _share(launch: Messages, batch: int) -> float | None:
+    """Return the share in one launch: medians over its decode steps; None without any."""
+    step_s = [step.elapsed_s for step in steps_of(launch, "times", batch, "decode")]
+    coding_s = [
+        sum(message_of(step, way).coding_s for way in get_args(Way))
+        for step in steps_of(launch, "contents", batch, "decode")
+    ]
+    return median(coding_s) / median(step_s) if step_s and coding_s else None

@@ -1,0 +1,180 @@
+"""The tables of messages mode: share of a step, and the messages of a step by batch, phase and way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rollout_bench.analysis.timed.experiments import Chosen, Collection
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.core.numbers import MISSING, count, number, percent
+from rollout_bench.modes.messages import MODE
+from rollout_bench.modes.messages.links import (
+    MessagesRun,
+    MessageUse,
+    StepShare,
+    message_of,
+    message_runs,
+    message_uses,
+    step_shares,
+)
+from rollout_bench.modes.messages.record import Way
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.views import LAUNCHES, Column, Entry, View, view
+
+WAYS: dict[Way, str] = {"to_workers": "core to workers", "to_core": "back to core"}
+
+WORKERS = Column[object]("TP", "Tensor parallel size: the number of workers.")
+
+SHARE: tuple[Column[StepShare], ...] = (
+    LAUNCHES,
+    WORKERS,
+    Column("batch", "Number of sequences in the pass.", lambda found: str(found.batch)),
+    Column(
+        "share %",
+        "Pickling and unpickling of both messages of a decode step as a share of its time, with its interval over "
+        "launches. Medians over steps, mean over launches.",
+        lambda found: f"{number(100 * found.value, 2)}{_interval(found)}",
+    ),
+)
+
+
+def _interval(found: StepShare) -> str:
+    ends = [number(100 * end, 2) for end in found.ends]
+    return f" [{', '.join(ends)}]" if ends else ""
+
+
+def _fields(use: MessageUse) -> str:
+    known = sorted(use.fields.items(), key=lambda field: -field[1])[:3]
+    return ", ".join(f"{name} {count(round(size))}" for name, size in known) or MISSING
+
+
+USES: tuple[Column[MessageUse], ...] = (
+    WORKERS,
+    Column("batch", "Number of sequences in the pass.", lambda use: str(use.batch)),
+    Column("phase", "Phase of the steps: prefill, decode or mixed.", lambda use: use.phase, words=True),
+    Column("way", "Sender and receiver.", lambda use: WAYS[use.way], words=True),
+    Column("bytes a step", "Bytes of the message; median over steps.", lambda use: count(round(use.size_bytes))),
+    Column(
+        "distance",
+        "Distance to the message of the previous step, in bytes; median over steps.",
+        lambda use: MISSING if use.distance is None else count(round(use.distance)),
+    ),
+    Column(
+        "coding us",
+        "Pickling and unpickling the message, in microseconds, each as the best of three; median over steps.",
+        lambda use: number(1e6 * use.coding_s, 3),
+    ),
+    Column(
+        "of step %",
+        "Coding us as a share of the step, which was timed in another pass without looking at messages.",
+        lambda use: number(100 * use.share, 2),
+    ),
+    Column(
+        "largest fields",
+        "Bytes of the largest fields of vLLM's SchedulerOutput or ModelRunnerOutput, each pickled by itself.",
+        _fields,
+        words=True,
+    ),
+)
+
+
+def look(results: Path, inside: Sequence[Chosen], collection: Collection) -> tuple[MessagesRun, ...]:
+    """Return the runs of the experiments `inside`."""
+    return tuple(message_runs(inside))
+
+
+def found_in(findings: Findings) -> tuple[MessagesRun, ...]:
+    """Return the runs in `findings`."""
+    return findings.found(MODE.name, ())
+
+
+def part_of(findings: Findings, mode: Mode) -> SummaryPart:
+    """Return the answer, the tables of each platform, the definitions of their columns, and the files for programs."""
+    runs, confidence = found_in(findings), findings.collection.comparison.confidence
+    if not runs:
+        return SummaryPart()
+    tables = messages_views(findings)
+    said = sections(
+        f"{mode.name}/report",
+        shares=[(run, shares) for run in runs if (shares := step_shares(run, confidence))],
+        share=_share_text,
+        confidence=confidence,
+        pickled=runs[0].launches[0].pickled_bytes,
+    )
+    return SummaryPart(
+        tables=tables,
+        answers=said,
+        definitions=definitions("Messages", tables),
+        files={"messages.csv": messages_table(runs), "message_steps.csv": steps_table(runs)},
+    )
+
+
+def messages_views(findings: Findings) -> list[View]:
+    """Return the tables of each platform."""
+    runs = found_in(findings)
+    tables: list[View] = []
+    confidence = findings.collection.comparison.confidence
+    for platform in dict.fromkeys(run.chosen.experiment.platform for run in runs):
+        texts = [
+            (run, {**findings.texts_of(run.chosen), WORKERS.header: str(run.workers)})
+            for run in runs
+            if run.chosen.experiment.platform == platform
+        ]
+        shares = [Entry(own, share) for run, own in texts for share in step_shares(run, confidence)]
+        shares += [
+            Entry(findings.texts_of(each))
+            for each in findings.inside.left_out
+            if each.experiment.mode == MODE.name and each.experiment.platform == platform
+        ]
+        uses = [Entry(own, use) for run, own in texts for use in message_uses(run)]
+        title = f"messages, {platform}"
+        tables.append(view("Messages, share of a decode step: ", title, SHARE, shares))
+        tables.append(view("Messages of a step: ", title, USES, uses))
+    return tables
+
+
+def messages_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
+    """Return a line for each experiment, batch size, phase and way; the columns end in their units."""
+    return pd.DataFrame(
+        {
+            **_identity(run),
+            "batch": use.batch,
+            "phase": use.phase,
+            "way": use.way,
+            "steps": use.steps,
+            "step_bytes": use.size_bytes,
+            "distance_bytes": use.distance,
+            "coding_s": use.coding_s,
+            "step_share": use.share,
+            **{f"{name}_bytes": size for name, size in use.fields.items()},
+        }
+        for run in runs
+        for use in message_uses(run)
+    )
+
+
+def steps_table(runs: Sequence[MessagesRun]) -> pd.DataFrame:
+    """Return bytes and distances at the smallest batch size of each experiment's first launch: a line for each step."""
+    return pd.DataFrame(
+        {**_identity(run), "batch": step.batch, "step": step.index}
+        | {f"{way}_bytes": message_of(step, way).size_bytes for way in WAYS}
+        | {f"{way}_distance_bytes": message_of(step, way).distance for way in WAYS}
+        for run in runs
+        for step in run.launches[0].steps
+        if (step.look, step.batch) == ("contents", run.batches[0])
+    )
+
+
+def _identity(run: MessagesRun) -> dict[str, object]:
+    experiment = run.chosen.experiment
+    names = ("platform", "model", "quant", "workload", "setting", "key")
+    return {name: getattr(experiment, name) for name in names} | {"tensor_parallel_size": run.workers}
+
+
+def _share_text(found: StepShare) -> str:
+    ends = f" [{', '.join(map(percent, found.ends))}]" if found.ends else ""
+    return percent(found.value) + ends

@@ -1,0 +1,97 @@
+"""The record of an online launch."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from rollout_bench.contracts.record import EngineFacts, Flag, Iteration, SequenceRow
+from rollout_bench.measure.launch.flags import LATE_P99_S, client_flags, invalid
+from rollout_bench.measure.launch.recorder import Measurement
+
+
+class Collector(Measurement):
+    """Collects the iterations of a launch behind a server."""
+
+    def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
+        """Return the flags that need the whole launch."""
+        measured = [iteration for iteration in self.iterations if not iteration.warmup]
+        counted = {iteration.index for iteration in measured}
+        rows = [row for row in self.sequences if row.iteration in counted]
+        return [
+            *super().doubts(facts, log),
+            *failure_flags(rows),
+            *cut_flags(rows),
+            *client_flags(measured),
+            *sent_late_flags(rows),
+            *preemption_flags(measured),
+        ]
+
+
+FAILED_SHARE = 0.01
+"""Share of failed requests above which a launch is invalid: the other requests had less competition."""
+
+
+def failure_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Return a flag if requests failed, with the most frequent error."""
+    said = Counter(row.error for row in rows if row.error is not None)
+    if not said:
+        return []
+    often, times = said.most_common(1)[0]
+    failed = said.total()
+    share = failed / len(rows)
+    sentence = f"{failed} of {len(rows)} measured requests failed ({100 * share:.2g} %), {times} of them with: {often}"
+    return [Flag(code="requests_failed", severity="invalid" if share > FAILED_SHARE else "warning", sentence=sentence)]
+
+
+CUT_SHARE = 0.1
+"""Share of requests cut at the end of the load above which latencies favour short requests."""
+
+
+def cut_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Return a flag if many requests were cut because the load's time was over."""
+    cut = sum(row.cut_s is not None for row in rows)
+    if not cut or cut <= CUT_SHARE * len(rows):
+        return []
+    share = f"{cut} of {len(rows)} measured requests were cut at the end of the time ({100 * cut / len(rows):.2g} %)"
+    if not any(row.complete for row in rows):
+        return [invalid("cut_at_end", f"{share}: none came to its end, so no latency is known.")]
+    sentence = (
+        f"{share}: latencies are of those that came to their end before, the shorter ones rather than the longer."
+    )
+    return [Flag(code="cut_at_end", severity="warning", sentence=sentence)]
+
+
+LATE_SHARE = 0.1
+"""Largest allowed 99th percentile of lateness, as a share of a usual request, if that is more than `LATE_P99_S`."""
+
+
+def sent_late_flags(rows: Sequence[SequenceRow]) -> list[Flag]:
+    """Return a flag if requests were sent so late that the load differs from the requested load."""
+    late_s = sorted(row.sent_s - row.due_s for row in rows if row.sent_s is not None and row.due_s is not None)
+    answered_s = [
+        (row.last_token_s if row.first_token_s is None else row.first_token_s) - row.sent_s
+        for row in rows
+        if not row.failed and row.sent_s is not None and row.last_token_s is not None
+    ]
+    if not late_s or not answered_s:
+        return []
+    p99_s, usual_s = late_s[int(0.99 * (len(late_s) - 1))], statistics.median(answered_s)
+    if p99_s <= max(LATE_P99_S, LATE_SHARE * usual_s):
+        return []
+    sentence = (
+        f"One request in a hundred was sent {1e3 * p99_s:.1f} ms later than due, or more, where the median answer "
+        f"begins after {1e3 * usual_s:.1f} ms: they did not arrive as the load says."
+    )
+    return [Flag(code="sent_late", severity="warning", sentence=sentence)]
+
+
+def preemption_flags(iterations: Sequence[Iteration]) -> list[Flag]:
+    """Return a flag if the server preempted requests."""
+    counts = [iteration.server.preemptions or 0 for iteration in iterations if iteration.server is not None]
+    if not sum(counts):
+        return []
+    what = f"{sum(counts)} preemptions in {len(counts)} measured iterations"
+    sentence = f"{what}; the KV cache does not hold all sequences at once."
+    return [Flag(code="preemptions", severity="warning", sentence=sentence)]

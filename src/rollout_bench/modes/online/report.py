@@ -1,0 +1,140 @@
+"""The tables of online experiments and their notes: service, latency, the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rollout_bench.analysis.stats.intervals import mean, t_interval
+from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
+from rollout_bench.analysis.timed.launches import values_of
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.contracts.modes import mode_of
+from rollout_bench.core.mappings import grouped
+from rollout_bench.core.numbers import MISSING, number, plain_percent
+from rollout_bench.core.saturation import LONG
+from rollout_bench.modes.online.numbers import LATENCY
+from rollout_bench.numbers.generation import DRAFTING, ENERGY, THROUGHPUT
+from rollout_bench.numbers.registry import NUMBERS
+from rollout_bench.numbers.replicas import BALANCE
+from rollout_bench.numbers.sequences import ANATOMY
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.timed import OF_LAUNCH, anatomy_sections, number_views, percentile_views
+from rollout_bench.report.views import Column, Entry, view
+
+SHOWN = ("ttft_s", "tpot_s", "itl_s", "e2el_s")
+"""Latencies with separate columns; summary.csv has NTPOT too."""
+
+
+def milliseconds(seconds: float | None, digits: int = 4) -> str:
+    """Return a time in milliseconds."""
+    return number(None if seconds is None else 1000 * seconds, digits)
+
+
+Latencies = Mapping[str, Distribution]
+"""Distributions of a row's requests, by measure."""
+
+
+def _percentiles(measure: str) -> tuple[Column[Latencies], Column[Latencies]]:
+    name = measure.removesuffix("_s").upper()
+    shown = ", ".join(f"p{percentile}" for percentile in PERCENTILES)
+    return (
+        Column(
+            f"{name} p50",
+            f"Median {name} of the requests of a launch, mean over launches, in milliseconds.",
+            lambda found: milliseconds(found[measure].by_launch.get(50) if measure in found else None, 3),
+        ),
+        Column(
+            f"{name} tail",
+            f"{name} at the highest of {shown} for which every launch has enough requests, mean over launches, in "
+            "milliseconds.",
+            lambda found: _tail(found.get(measure)),
+        ),
+    )
+
+
+def _tail(found: Distribution | None) -> str:
+    highest = max(found.by_launch, default=50) if found else 50
+    return MISSING if not found or highest == 50 else f"p{highest} {milliseconds(found.by_launch[highest], 3)}"
+
+
+def with_interval(name: str, confidence: float) -> Column[Row]:
+    """Return a column of the mean over launches of a non-negative number, with its interval."""
+    of = NUMBERS[name]
+
+    def cell(row: Row) -> str:
+        known = list(values_of(name, row.used).values())
+        if not known:
+            return MISSING
+        interval = t_interval(known, confidence) or ()
+        ends = [number(of.factor * max(0.0, end), 3) for end in interval]
+        return number(of.factor * mean(known), 3) + (f" [{', '.join(ends)}]" if ends else "")
+
+    return Column(of.header, "", cell)
+
+
+SWEPT = ("output_tokens_per_s", "ttft_s", "tpot_s", "e2el_s")
+
+
+def part_of(findings: Findings, mode: Mode) -> SummaryPart:
+    """Return the tables of each platform, and the definitions of their columns."""
+    tables = number_views(findings, mode, (THROUGHPUT, LATENCY, ANATOMY, BALANCE, ENERGY, DRAFTING, *OF_LAUNCH))
+    percentiles = [column for measure in SHOWN for column in _percentiles(measure)]
+    confidence = findings.collection.comparison.confidence
+    swept = [Column[Row]("load", words=True), *(with_interval(name, confidence) for name in SWEPT)]
+    for title, entries in findings.entries(mode):
+        shown = [Entry(entry.texts, findings.latencies_of(entry.of)) for entry in entries if entry.of]
+        tables.append(view("Latency, percentiles in ms: ", title, percentiles, shown))
+        tables.append(view("Latency over the sweep: ", title, swept, list(_swept(entries))))
+    tables += percentile_views(findings, mode, ("output_tokens",))
+    return SummaryPart(
+        tables=tables,
+        sections=[*anatomy_sections(findings, mode), *sections(f"{mode.name}/report", **_values(findings))],
+        definitions=definitions("Definitions, online", tables),
+    )
+
+
+def _swept(entries: Sequence[Entry[Row]]) -> Iterator[Entry[Row]]:
+    """Yield the loads of each sweep, experiment by experiment."""
+    parts = [(entry, entry.of) for entry in entries if entry.of and entry.of.experiment.part is not None]
+    for loads in grouped((row.experiment.experiment, (entry, row)) for entry, row in parts).values():
+        for entry, row in loads:
+            names = {"workload": row.experiment.whole.workload, "load": row.experiment.point_label}
+            yield Entry({**entry.texts, **names}, row)
+
+
+PIECES = 1.01
+"""Minimum tokens per piece that are reported."""
+
+LATE_S = 0.005
+"""Minimum mean delay of sending that is reported."""
+
+
+def _values(findings: Findings) -> dict[str, Any]:
+    rows = findings.rows
+    online = [row for row in rows if mode_of(row.experiment.mode).has_loads and row.launches]
+    return {
+        "measured": bool(online),
+        "confidence": plain_percent(findings.collection.comparison.confidence),
+        "limits": findings.collection.slo.named,
+        "swept": any(row.experiment.part for row in rows),
+        "long": plain_percent(LONG),
+        "too_short": [row.name for row in online if any(launch.too_short for launch in row.used)],
+        "pieces": [
+            (row.name, max(known))
+            for row in online
+            if (known := values_of("tokens_per_piece", row.used).values()) and max(known) > PIECES
+        ],
+        "late": list(_late(online)),
+    }
+
+
+def _late(rows: Sequence[Row]) -> Iterator[tuple[str, int, float, float]]:
+    """Yield each experiment with late requests: name, number of such launches, mean and maximum delay in ms."""
+    for row in rows:
+        late = [launch.values for launch in row.used if launch.values.get("send_delay_s", 0) > LATE_S]
+        if late:
+            mean_ms = 1000 * max(values["send_delay_s"] for values in late)
+            yield row.name, len(late), mean_ms, 1000 * max(values["send_delay_most_s"] for values in late)

@@ -1,0 +1,270 @@
+"""The plan of placements: devices for whole engines, and weights that a trainer can train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.spec import Platform, Spec, tensor_parallel_size
+from rollout_bench.core.numbers import several
+from rollout_bench.modes.placement.settings import PlacementSettings, PlacementSpec
+from rollout_bench.plan.checks import USUAL_UTILIZATION, engine_args_in, memory_is_shared_out
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.planning import Planning, Reason
+from rollout_bench.plan.refusals import first_of, refuse
+from rollout_bench.plan.updates import check_updated
+
+SERVER = "server"
+
+REFUSED_ARGS = {
+    "data_parallel_size": ("placement.devices says how many engines there are", "set placement.devices instead"),
+    "pipeline_parallel_size": (
+        "each device of a placement has a part of every layer, so that it takes part in all of generation",
+        "set tensor_parallel_size instead, or leave placement out of modes",
+    ),
+    "quantization": (
+        "the engine takes the trainer's weights as they are, and they are bf16",
+        "leave it out, or leave placement out of modes",
+    ),
+}
+"""Engine arguments that a placement only allows at their defaults -> reason and remedy."""
+
+SLEEPS_ON: tuple[Platform, ...] = ("cuda",)
+"""Platforms on which a colocated engine can sleep while its device trains."""
+
+TRAINER_DTYPES = (None, "auto", "bfloat16")
+"""Values of the engine's dtype with which it loads the trainer's weights unchanged."""
+
+NO_STAND_IN = ("qwen3_moe", "openpangu")
+"""Architectures of synthetic models that the trainer's stand-in does not support."""
+
+
+class PlacementPlanning(Planning):
+    """The plan of placements."""
+
+    lists = ("where",)
+    several_engines = True
+
+    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+        """Return False: engines run in the process of their rank."""
+        return False
+
+    def iterations(self, config: Config) -> int:
+        """Return the number of steps."""
+        return config.of(PlacementSettings).repeats
+
+    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> PlacementSpec:
+        """Return the placement of engines and trainer, with the first `where`.
+
+        Colocated devices alternate between generating and training, so there is no overlap and no device that only
+        generates. A server's devices do not train, so their engines do not sleep.
+        """
+        settings = config.of(PlacementSettings)
+        where = settings.where[0]
+        generators = settings.generators or settings.devices // 2
+        return PlacementSpec(
+            where=where,
+            devices=settings.devices,
+            generators=generators if where == SERVER else None,
+            overlap=1 if where == SERVER and settings.overlap else None,
+            sleep=None if where == SERVER or settings.sleep == "none" else settings.sleep,
+            train_s=settings.train_s,
+        )
+
+    def check_all(self, configs: Collection[Config], platform: Platform) -> None:
+        """Check that the config's placements are possible, for any model.
+
+        `generators` and `overlap` do not apply to colocated devices, and `sleep` does not apply to servers. They are
+        errors only if no other placement is measured.
+        """
+        placed = {config.of(PlacementSettings).where[0] for config in configs}
+        for config in configs:
+            settings = config.of(PlacementSettings)
+            devices = settings.devices
+            colocated = [(key, value) for key in ("generators", "overlap") if (value := getattr(settings, key))]
+            refuse(
+                (
+                    settings.sleep != "none" and placed == {SERVER},
+                    f"placement.sleep: is {settings.sleep}, but a server's devices only generate, so its engines "
+                    "never sleep",
+                    "leave it out, or add colocated to placement.where",
+                ),
+                *(
+                    (
+                        SERVER not in placed,
+                        f"placement.{key}: is {value}, but colocated devices all generate and train alternately",
+                        f"leave it out, or add {SERVER} to placement.where",
+                    )
+                    for key, value in colocated
+                ),
+                (
+                    (settings.generators or 0) >= devices,
+                    f"placement.generators: {settings.generators} of {devices} devices leave none for training",
+                    f"set it to {devices - 1} or less, or raise placement.devices",
+                ),
+                (
+                    settings.overlap and not config.warmup_iterations,
+                    "placement.overlap: the first step has no earlier step to train on, and warmup_iterations is 0",
+                    "set warmup_iterations to 1, or overlap to 0",
+                ),
+                *(
+                    (args.get(name) not in (None, 1, False), f"{place}.{name}: {why}", remedy)
+                    for place, args in engine_args_in(config)
+                    for name, (why, remedy) in REFUSED_ARGS.items()
+                ),
+                *(
+                    (
+                        args.get("dtype") not in TRAINER_DTYPES,
+                        f"{place}.dtype: is {args.get('dtype')}, but the trainer's weights are bf16",
+                        "set it to bfloat16, or leave placement out of modes",
+                    )
+                    for place, args in engine_args_in(config)
+                ),
+                *(
+                    (
+                        config.workload_settings[name].requests == "per_prompt",
+                        f"workload_settings.{name}.requests: per_prompt gives a step no single sequences to share",
+                        "set it to per_sequence, or leave placement out of modes",
+                    )
+                    for name in config.workloads
+                ),
+            )
+
+    def check_spec(self, config: Config, spec: Spec) -> None:
+        """Check that the devices form whole engines with enough work and memory, and can sleep if configured."""
+        check_updated(spec)
+        args, sleeps = spec.engine.args, spec.of(PlacementSpec).sleep is not None
+        left = "in addition to the trainer's share" if sleeps else "and leave none for the trainer"
+        unset = args.get("kv_cache_memory_bytes") is None and args.get("gpu_memory_utilization") is None
+        refuse(
+            (
+                spec.of(PlacementSpec).generators is None and spec.platform != "cpu" and unset,
+                f"gpu_memory_utilization: a colocated engine of {spec.model.name} would use {USUAL_UTILIZATION} of its "
+                f"device's memory, {left}",
+                f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
+            )
+        )
+        placement, size, load = spec.of(PlacementSpec), tensor_parallel_size(spec), spec.workload
+        generating, training = len(placement.generating), len(placement.training)
+        shared = (
+            ("engines", "prompts", generating // size, load.prompts),
+            ("trainers", "sequences", training, load.prompts * load.samples_per_prompt),
+        )
+        refuse(
+            (
+                spec.platform == "ascend",
+                f"modes: {spec.mode} needs weight transfer between NPUs, which is not implemented",
+                f"leave {spec.mode} out of modes on ascend",
+            ),
+            (
+                placement.sleep and spec.platform not in SLEEPS_ON,
+                f"placement.sleep: {placement.sleep}: vLLM can't put an engine to sleep on {spec.platform}",
+                "set it to none: colocated engines keep their memory while the trainer works",
+            ),
+            (
+                generating % size,
+                f"tensor_parallel_size: {size} does not divide the {several(generating, 'generating device')} of "
+                f"{spec.model.name} under {spec.axes['setting']}",
+                f"set it to {_near_sizes(size, generating)}, or {_near_devices(size, placement)}",
+            ),
+            *(  # an engine has all samples of a prompt, to share its cache
+                (
+                    there < share,
+                    f"placement.devices: {share} {who} share {there} {what} of workload {load.name}, so some have "
+                    "nothing to do",
+                    "lower placement.devices, or raise prompts",
+                )
+                for who, what, share, there in shared
+            ),
+        )
+
+    def check_here(self, spec: Spec) -> None:
+        """Check that engines which share a machine's memory say how much each uses."""
+        shares = len(spec.of(PlacementSpec).generating)
+        refuse(
+            (
+                spec.platform == "cpu" and shares > 1 and not memory_is_shared_out(spec, shares),
+                f"placement.devices: {shares} {'engines' if tensor_parallel_size(spec) == 1 else 'shards of engines'} "
+                f"of {spec.model.name} share the machine's memory on cpu, and each would use "
+                f"{spec.engine.args.get('gpu_memory_utilization', USUAL_UTILIZATION)} of it",
+                "set kv_cache_memory_bytes in engine_args",
+            )
+        )
+
+    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+        """Return the reason why a model cannot be placed; None if no reason is known before a launch."""
+        quant, scheme, model = spec.quant.name, spec.quant, spec.model
+        shape, weights = model.synthetic or {}, model.weights or ""
+        hub, architecture = weights.startswith("hub:"), shape.get("architecture")
+        wrong = "" if hub or shape else _no_bf16(Path(path))
+        return first_of(
+            (
+                scheme.weights_format != "bf16" or "bfloat16" not in scheme.linear_dtypes,
+                f"engines of a placement take the trainer's weights, which are bf16 and not {quant}",
+                f"leave {quant} out of quants, or placement out of modes",
+            ),
+            (
+                architecture in NO_STAND_IN and spec.of(PlacementSpec).train_s is None,
+                f"the trainer's stand-in can't train {model.name}, whose architecture is {architecture}",
+                "name a dense Qwen model, or set placement.train_s, which trains nothing",
+            ),
+            (
+                hub,
+                f"weights of {model.name} are {weights}, and a placement's trainer reads a folder",
+                "download them below model_base and name the folder",
+            ),
+            (
+                wrong,
+                f"engines of a placement take the trainer's weights, which are bf16, and those of {model.name} {wrong}",
+                f"name a bf16 checkpoint in model_settings.{model.name}.weights, or leave placement out of modes",
+            ),
+        )
+
+    def beside_bytes(self, spec: Spec, weights_bytes: float) -> float:
+        """Return the memory of a trainer beside an awake colocated engine; 0 if they share no device.
+
+        Each parameter has a bf16 weight. With real training it also has two moments and, unless the engine sleeps
+        meanwhile, the gradient (docs/whole-step.md).
+        """
+        placement = spec.of(PlacementSpec)
+        if placement.generators is not None or spec.platform == "cpu":
+            return 0.0
+        each = 2 if placement.train_s is not None else 6 if placement.sleep else 8
+        return each * weights_bytes / 2
+
+
+def _near_sizes(size: int, generating: int) -> str:
+    """Return the divisors of `generating` nearest to `size`."""
+    divisors = [number for number in range(1, generating + 1) if generating % number == 0]
+    below, above = [n for n in divisors if n < size], [n for n in divisors if n > size]
+    return " or ".join(map(str, [*below[-1:], *above[:1]]))
+
+
+def _near_devices(size: int, placement: PlacementSpec) -> str:
+    """Return the remedy with the nearest numbers of generating devices that `size` divides."""
+    below = len(placement.generating) // size * size
+    found = [number for number in (below, below + size) if number]
+    if placement.generators is not None:
+        found = [number for number in found if number < placement.devices]
+    key = "devices" if placement.generators is None else "generators"
+    return f"placement.{key} to {' or '.join(map(str, found))}" if found else "raise placement.devices"
+
+
+def _no_bf16(folder: Path) -> str:
+    """Return a description of a checkpoint's weights if they are not bf16; empty if they are or if unknown."""
+    try:
+        said = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return ""  # loading it will report the problem
+    if not isinstance(said, dict):
+        return ""
+    if said.get("quantization_config"):
+        return "are quantized"
+    dtype = said.get("dtype", said.get("torch_dtype", "bfloat16"))
+    return "" if dtype == "bfloat16" else f"are {dtype}"
+
+
+PLANNING = PlacementPlanning()

@@ -1,0 +1,54 @@
+"""The figure of a placement: the activities of each device in a step."""
+
+from __future__ import annotations
+
+from rollout_bench.core.numbers import first_few, number
+from rollout_bench.modes.placement.costs import typical_step
+from rollout_bench.report.figures.charts import Bar, Chart, Rows
+from rollout_bench.report.figures.drawings import content_of, rows_with
+from rollout_bench.report.headings import names_among
+from rollout_bench.report.parts import Findings
+
+ACTIVITY_COLOURS = {
+    "generate": "#0072b2",
+    "gather": "#cc79a7",
+    "train": "#e69f00",
+    "reduce, optimize": "#d55e00",
+    "update, reset": "#009e73",
+    "sleep, wake": "#56b4e9",
+}
+"""Activities of a placement -> colour; white is waiting."""
+
+
+def placement(findings: Findings) -> Chart:
+    """Chart the activities of each device in the step with the median time: a panel for each placement."""
+    rows = rows_with(findings, "placement")
+    found = [(row, step) for row in rows if (step := typical_step(row)) is not None]
+    pieces = {activity: name for name in ACTIVITY_COLOURS for activity in name.split(", ")}
+    longest = 1.02 * max((step.elapsed_s for _, step in found), default=0.0)
+    names = names_among([row for row, _ in found])
+    panels = []
+    for row, step in found:
+        bars = [
+            Bar(
+                f"device {rank.rank}",
+                parts=[(pieces[span.activity], span.began_s, span.elapsed_s) for span in rank.spans],
+                text=f"waits {number(100 * max(0.0, 1 - rank.busy_s() / step.elapsed_s), 2)} %",
+            )
+            for rank in step.ranks
+        ]
+        panels.append(
+            Rows(
+                f"{names[row.experiment.place]}: {number(step.elapsed_s, 3)} s",
+                "s after the step began",
+                bars,
+                (0, longest),
+            )
+        )
+    takes = [f"{number(step.elapsed_s, 3)} s ({names[row.experiment.place]})" for row, step in found]
+    title = f"A step takes {first_few(takes, 3)}"
+    marks = "The step with the median time of all valid launches. Blank: the device waits."
+    return Chart(title, content_of(findings, rows), marks, panels, ACTIVITY_COLOURS)
+
+
+DRAWINGS = {"placement": placement}

@@ -1,0 +1,112 @@
+"""Settings of placements: on which devices an engine generates and a trainer trains."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from rollout_bench.contracts.fields import Count, Seconds, Strict, absent, brackets, no_duplicates
+from rollout_bench.contracts.mode import ModeSpec
+from rollout_bench.contracts.weights import SleepLevel
+
+Where = Literal["colocated", "server"]
+"""colocated: each rank hosts an engine and trains, alternately; server: some ranks generate, the others train."""
+
+Overlap = Literal[0, 1]
+
+
+class PlacementSettings(Strict):
+    """Placement of engines and trainer."""
+
+    repeats: Annotated[Count, Field(ge=3, le=1000)] = Field(5, description="Measured steps in each launch.")
+    where: Annotated[list[Where], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
+        ["colocated", "server"],
+        description=(
+            "colocated: each device generates and trains, alternately; server: some devices generate, the others"
+            " train. Both are compared as settings, at the same number of devices: where-colocated, "
+            "where-server."
+        ),
+    )
+    devices: Annotated[Count, Field(ge=2, le=64)] = Field(
+        2, description="Devices that share a step; on cpu the cores are divided into this number of blocks."
+    )
+    generators: Annotated[Count, Field(le=63)] | None = Field(
+        None, description="With where: server, number of devices that generate. Null: half of them."
+    )
+    overlap: Overlap = Field(
+        0,
+        description=(
+            "0: training devices wait for the step's sequences; 1: they train on the previous step's sequences, "
+            "while the next are generated with weights that are one step old. Only with where: server."
+        ),
+    )
+    sleep: SleepLevel = Field(
+        "none",
+        description=(
+            "Sleep level of a colocated engine from the end of generation until its new weights, as with TRL's "
+            "vllm_enable_sleep_mode: none (it keeps its memory), 1 (weights move to the host's memory), 2 "
+            "(weights are freed). A sleeping engine leaves its device to the trainer. Only with where: "
+            "colocated, and on cuda."
+        ),
+    )
+    train_s: Seconds | None = Field(
+        None,
+        description=(
+            "Replace training by waiting for this number of seconds, divided by the devices that train: for a "
+            "trainer with a known duration. Null: train on every generated sequence, in torch, a model of the "
+            "same shape."
+        ),
+    )
+
+
+class PlacementSpec(ModeSpec):
+    """Placement of engines and trainer. `measuring.iterations` is the number of measured steps."""
+
+    devices_key: ClassVar[str] = "placement.devices"
+
+    where: Where = Field(description="colocated or server.")
+    devices: int = Field(description="Devices that share a step.")
+    generators: int | None = absent("Number of devices that generate. Null if all do.")
+    overlap: Literal[1] | None = absent("Steps by which generation is ahead of training. Null: none.")
+    sleep: Literal["1", "2"] | None = absent("Sleep level of an engine while its device trains. Null: no sleep.")
+    train_s: float | None = absent(
+        "Assumed seconds of training, summed over all training devices. Null: it is measured."
+    )
+
+    @property
+    def generating(self) -> range:
+        """Ranks that generate."""
+        return range(self.devices if self.generators is None else self.generators)
+
+    @property
+    def training(self) -> range:
+        """Ranks that train."""
+        return range(self.devices) if self.generators is None else range(self.generators, self.devices)
+
+    @property
+    def devices_shared(self) -> int:
+        """Devices of the launch."""
+        return self.devices
+
+    def other_work(self, other: ModeSpec) -> str:
+        """Return the setting that gives the steps of both other work; empty if there is none."""
+        differing = [name for name in ("devices", "train_s") if getattr(self, name) != getattr(other, name, None)]
+        said = f"placement.{differing[0]} is {getattr(self, differing[0])} and " if differing else ""
+        return said and f"{said}{getattr(other, differing[0], None)}"
+
+    def beside_engines(self) -> dict[str, dict[str, Any]]:
+        """Return the settings of the trainer."""
+        return {"trainer": self.model_dump(mode="json")}
+
+    def engines_of(self, size: int) -> list[range]:
+        """Return the ranks of each engine: `size` successive ranks hold its shards."""
+        return [self.generating[first : first + size] for first in range(0, len(self.generating), size)]
+
+    def engines_on(self, devices: int) -> int:
+        """Return the number of engines with this many devices each."""
+        return len(self.engines_of(devices))
+
+
+SECTION, OWN = PlacementSettings, PlacementSpec
+"""Section of the config, and the part of the spec."""

@@ -1,0 +1,60 @@
+"""Read the traces of a profile launch into one table of events: operator or kernel, place, step, start and duration.
+
+The table is gzip-compressed CSV with a row for each event. Its columns:
+
+  trace        name of the trace, as in the record
+  phase        of the step: prefill, decode or mixed; empty outside steps
+  rank         index of the worker
+  step         number of the step in its trace, from 0; -1 outside steps
+  where        step: a whole step; device: work of the device; host: work of the host.
+               On a CPU, operators of the thread that runs the steps count as work of the device.
+  name         operator or kernel; on Ascend the kernel's type
+  path         enclosing operators, outermost first, joined by " > "; for a kernel, the operators that launched it
+  stream       process and thread, or device and stream
+  start_us     microseconds since the first event of the trace
+  duration_us  microseconds
+  self_us      duration_us without the operators inside it on the same thread
+  dtypes       JSON of the inputs' data types, or empty
+
+docs/why-faster.md lists the categories of events and their rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rollout_bench.core.files import read_model
+from rollout_bench.modes.profile.record import Profile
+
+COMMAND = ("trace", f"{__name__}:main", "read the traces of a profile launch into one table of events")
+"""Name of the command, its function, and its purpose."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 when the table is written, 1 on an error (no table is written).",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("record", type=Path, metavar="RECORD", help="record of the launch: launch-0.json")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="file for the table: launch-0.operators.csv.gz"
+    )
+    return parser
+
+
+def main() -> int:
+    """Read all traces, then write the table."""
+    arguments = parser().parse_args()
+    # Not at the top: --help need not wait for pandas.
+    from rollout_bench.modes.profile.traces.events import write_events
+    from rollout_bench.modes.profile.traces.trace import read_traces
+
+    record: Path = arguments.record
+    profile = read_model(record, Profile, "delete it to have the launch made again")
+    events = read_traces(record.parent / profile.traces_folder, profile.traces, profile.linears)
+    write_events(arguments.out, events)
+    print(f"{arguments.out}: {len(events)} events")
+    return 0

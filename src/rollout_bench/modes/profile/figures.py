@@ -1,0 +1,48 @@
+"""The figure of a step: milliseconds of each category of operators."""
+
+from __future__ import annotations
+
+from rollout_bench.core.mappings import grouped
+from rollout_bench.core.numbers import number
+from rollout_bench.modes.profile.breakdown import PHASES
+from rollout_bench.modes.profile.report import category_word, found_in
+from rollout_bench.modes.profile.traces.categories import CATEGORIES
+from rollout_bench.report.figures.charts import NOTHING, Bar, Chart, Rows
+from rollout_bench.report.figures.drawings import after_one_another, joined
+from rollout_bench.report.parts import Findings
+
+CATEGORY_COLOURS = dict(
+    zip(
+        CATEGORIES,
+        ("#0072b2", "#d55e00", "#e69f00", "#f0c987", "#009e73", "#cc79a7", "#8ed3bc", "#7a5195", "#56b4e9", "#4d4d4d",
+         "#8c6d31", "#8a8a8a", "#cfcfcf"),
+        strict=False,
+    )
+)  # fmt: skip
+"""Category of operators -> colour: Okabe and Ito's palette (2008) and tints of it."""
+
+
+def steps(findings: Findings) -> Chart:
+    """Chart milliseconds of each category of operators in a step without the profiler: a panel for each phase."""
+    shown = [each for each in found_in(findings).report.profiled if each.phases]
+    if not shown:
+        return NOTHING
+    tables = {each.table for each in shown}
+    by_phase = grouped((phase, (each, found)) for each in shown for phase, found in each.phases.items())
+    panels = []
+    for phase in sorted(by_phase, key=PHASES.index):
+        bars = []
+        for each, found in by_phase[phase]:
+            parts = after_one_another({category_word(c): found.scaled.get(c, 0.0) / 1000 for c in CATEGORIES})
+            heading = joined(*each.table) if len(tables) > 1 else ""
+            bars.append(Bar(each.quant, heading, parts=parts, text=f"{number(found.step_us / 1000)} ms"))
+        panels.append(Rows(phase, "ms per step", bars))
+    *_, (phase, own) = shown[0].phases.items()
+    first = max(CATEGORIES, key=own.share)
+    title = f"{category_word(first).capitalize()}: {100 * own.share(first):.0f} % of a {phase} step ({shown[0].quant})"
+    marks = "Bar: a step without the profiler, divided by the shares of its trace."
+    keys = {category_word(category): colour for category, colour in CATEGORY_COLOURS.items()}
+    return Chart(title, joined(*shown[0].table) if len(tables) == 1 else "", marks, panels, keys)
+
+
+DRAWINGS = {"steps": steps}

@@ -1,0 +1,77 @@
+"""The plan of rollouts: the number of engines, and requests that a router can distribute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.spec import Platform, Spec, WorkloadSpec
+from rollout_bench.modes.rollout.settings import RolloutSettings, RolloutSpec
+from rollout_bench.plan.checks import SIZE
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.planning import Planning, planning_of
+from rollout_bench.plan.refusals import refuse
+
+
+class RolloutPlanning(Planning):
+    """The plan of rollouts."""
+
+    several_engines = True
+
+    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+        """Return True: each engine is asked without waiting for the others."""
+        return True
+
+    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> RolloutSpec:
+        """Return the router, if there are several engines."""
+        several = (args.get(SIZE) or 1) > 1
+        return RolloutSpec(router=config.of(RolloutSettings).router if several else None)
+
+    def args(self, config: Config, args: dict[str, Any]) -> dict[str, Any]:
+        """Return `args` with `rollout.replicas`, so that the number of engines is always in one place."""
+        wanted = config.of(RolloutSettings).replicas
+        if wanted is None:
+            return args
+        refuse(
+            (
+                args.get(SIZE) not in (None, wanted),
+                f"rollout.replicas: is {wanted}, and {SIZE} in engine_args is {args.get(SIZE)}",
+                "leave one of them out: both set the number of engines in a launch",
+            )
+        )
+        rest = {name: value for name, value in args.items() if name != SIZE}
+        return {**args, SIZE: wanted} if wanted > 1 else rest
+
+    def workload(self, workload: WorkloadSpec) -> WorkloadSpec:
+        """Return the workload with log probabilities, as trainers need them."""
+        return workload if workload.logprobs is not None else workload.model_copy(update={"logprobs": 0})
+
+    def check(self, config: Config, engine: InstalledEngine) -> None:
+        """Check that a router gets single sequences."""
+        refuse(
+            *(
+                (
+                    config.workload_settings[name].requests == "per_prompt",
+                    f"workload_settings.{name}.requests: per_prompt gives the router no single sequences",
+                    "set it to per_sequence, or leave rollout out of modes",
+                )
+                for name in config.workloads
+            )
+        )
+
+    def check_other(self, config: Config, spec: Spec) -> None:
+        """Check that no single engine gets the load of all."""
+        engines = config.of(RolloutSettings).replicas or 1
+        refuse(
+            (
+                engines > 1 and spec.endpoint is None and not planning_of(spec.mode).several_engines,
+                f"rollout.replicas: {engines} engines share workload {spec.workload.name}, but in {spec.mode} mode one "
+                "engine would get all its requests",
+                f"measure one engine's share (from-verl and from-trl: --one-engine), or leave {spec.mode} out of "
+                "modes, or set rollout.replicas to null if the workload is already one engine's share",
+            )
+        )
+
+
+PLANNING = RolloutPlanning()

@@ -1,0 +1,28 @@
+"""The tables of rollouts: throughput, the router, and the balance of its engines."""
+
+from __future__ import annotations
+
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.modes.rollout.numbers import ROUTER
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.timed import GENERATED, OF_LAUNCH, anatomy_sections, number_views, percentile_views
+
+MOST_SENTENCES = 6
+"""Maximum number of configurations with a sentence on their engines' shares of a step; the table has all."""
+
+
+def part_of(findings: Findings, mode: Mode) -> SummaryPart:
+    """Return the tables of throughput, router and engines, and a sentence on each router's balance."""
+    first, *others = GENERATED
+    tables = number_views(findings, mode, (first, ROUTER, *others, *OF_LAUNCH))
+    tables += percentile_views(findings, mode)
+    rows = [row for row in findings.rows if row.experiment.mode == mode.name]
+    return SummaryPart(
+        answers=sections(
+            f"{mode.name}/report", shares=[row for row in rows if row.values.get("engines", 0) > 1], most=MOST_SENTENCES
+        ),
+        tables=tables,
+        sections=anatomy_sections(findings, mode),
+        definitions=definitions("Definitions, rollouts", tables),
+    )

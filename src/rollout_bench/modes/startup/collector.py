@@ -1,0 +1,55 @@
+"""The record of a startup launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rollout_bench.contracts.record import EngineFacts, Flag
+from rollout_bench.measure.launch.protocol import Event
+from rollout_bench.measure.launch.recorder import Given, Measurement
+from rollout_bench.modes.startup.events import StartSeen
+from rollout_bench.modes.startup.phases import StartSpan, cache_flags, shared_out
+from rollout_bench.modes.startup.record import StartCourse
+from rollout_bench.modes.startup.settings import StartupSpec
+from rollout_bench.modes.startup.weight_files import read_weights
+
+
+class Collector(Measurement):
+    """Collects the times of a start."""
+
+    def __init__(self, given: Given) -> None:
+        self._weights_bytes = read_weights(given.spec, given.model)
+        super().__init__(given)
+        self._seen: StartSeen | None = None
+
+    def take(self, event: Event) -> None:
+        """Process one event."""
+        super().take(event)
+        if isinstance(event, StartSeen):
+            self._seen = event
+
+    def launched(self, log: str) -> dict[str, Any]:
+        """Return the fields that all records share, with the phases of the start."""
+        fields = super().launched(log)
+        return fields | {"startup": fields["startup"].model_copy(update={"course": self._course()})}
+
+    def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
+        startup = self.spec.of(StartupSpec)
+        assert startup is not None, "specs of this mode have it"
+        return [*super().doubts(facts, log), *cache_flags(startup.caches, self._course())]
+
+    def _course(self) -> StartCourse:
+        seen = self._seen
+        assert seen is not None, "the engine was done before it had told of its start"
+        spans = [StartSpan(name=name, began=began, ended=ended) for name, began, ended in seen.spans]
+        process = StartSpan(name="process", began=self.began, ended=seen.imports)
+        began = self.began if seen.began is None else seen.began
+        phases, rest_s = shared_out([process, *spans], began, seen.token)
+        return StartCourse(
+            phases=phases,
+            rest_s=rest_s,
+            until_token_s=seen.token - began,
+            after_s=None if seen.began is None else max(0.0, began - self.began),
+            weights_bytes=self._weights_bytes,
+            cache_files=seen.cache_files,
+        )

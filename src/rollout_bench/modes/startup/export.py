@@ -1,0 +1,27 @@
+"""The phases of a start in a benchmark report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rollout_bench.contracts.record import Record
+from rollout_bench.exchange.performance import told
+from rollout_bench.modes.startup.record import course_of
+
+
+def more_of(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the statistics of the phases of the starts of `records`."""
+    courses = [course for record in records if (course := course_of(record)) is not None]
+    phases = dict.fromkeys(phase.name for course in courses for phase in course.phases)
+    found = {
+        "phases": told({name: ([course.own_s(name) for course in courses], "s") for name in phases}),
+        **told(
+            {
+                "rest": ([course.rest_s for course in courses], "s"),
+                "until_first_token": ([course.until_token_s for course in courses], "s"),
+                "weights": ([course.weights_bytes for course in courses], "bytes"),
+            }
+        ),
+    }
+    return {"engine_start": found if courses else None}

@@ -1,0 +1,56 @@
+"""The tables of starts: costs of a start, verdicts, and seconds of each phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.contracts.mode import Mode
+from rollout_bench.core.numbers import number
+from rollout_bench.modes.startup.loading_report import loading_report
+from rollout_bench.modes.startup.numbers import FOUND, PHASE, PHASES
+from rollout_bench.modes.startup.record import course_of
+from rollout_bench.numbers.launch import COST, START
+from rollout_bench.report.headings import names_among
+from rollout_bench.report.parts import Findings, SummaryPart
+from rollout_bench.report.prose import definitions, sections
+from rollout_bench.report.timed import number_views
+
+MOST = 12
+"""Maximum number of experiments with a sentence; the tables have all."""
+
+LOADING = "loading"
+"""Folder of loading-time reports, beside the summary."""
+
+
+def part_of(findings: Findings, mode: Mode) -> SummaryPart:
+    """Return the costs of a start, in sentences and tables, and loading-time reports."""
+    rows = [row for row in findings.rows if row.experiment.mode == mode.name]
+    tables = number_views(findings, mode, (START, PHASES, FOUND, COST))
+    names = names_among(rows)
+    timed = [row for row in rows if "until_token_s" in row.values]
+    return SummaryPart(
+        answers=sections(
+            f"{mode.name}/report",
+            starts=[(names[row.experiment.place], row.values, _largest(row)) for row in timed],
+            most=MOST,
+        ),
+        tables=tables,
+        definitions=definitions("Definitions, starts", tables),
+        texts={name: text for row in rows for name, text in _loading(row)},
+    )
+
+
+def _loading(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield the file name and the loading-time report of each valid launch."""
+    for record in row.experiment.records:
+        if record.valid and course_of(record) is not None:
+            yield f"{LOADING}/{row.experiment.experiment}.launch-{record.launch}.yaml", loading_report(record)
+
+
+def _largest(row: Row) -> str:
+    own = {said: row.values.get(f"phase_{name}_s", 0.0) for name, (said, _) in PHASE.items()}
+    largest = sorted(own, key=lambda said: own[said], reverse=True)[:3]
+    whole = row.values["until_token_s"]
+    *others, last = [f"{said} ({number(own[said], 3)} s, {number(100 * own[said] / whole, 2)} %)" for said in largest]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,93 @@
+"""How the experiments of a mode are planned: hooks, each with the default of a mode that only generates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from rollout_bench.contracts.load import LoadSpec
+from rollout_bench.contracts.mode import Mode, ModeSpec
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.spec import Platform, Spec, WorkloadSpec
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.engine import InstalledEngine
+
+Reason = tuple[str, str]
+"""Reason why a combination cannot be measured, and the remedy."""
+
+
+class Planning:
+    """The plan of one mode; a mode's `checks.PLANNING` is a subclass. Checks raise `UserError`.
+
+    Attributes:
+        lists: keys of its section with a list, each value of which is a setting in this mode, like a sweep's.
+        several_engines: whether a step is of all engines that `rollout.replicas` asks for, or asks for none.
+    """
+
+    lists: tuple[str, ...] = ()
+    several_engines = False
+
+    def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
+        """Return whether the engine core is a separate process.
+
+        On a CPU, two processes would share the cores. On other platforms, one process would delay each step by the
+        host's work.
+        """
+        return platform != "cpu" or load is not None
+
+    def iterations(self, config: Config) -> int:
+        """Return the number of measured iterations of a launch that repeats them."""
+        return config.iterations
+
+    def own(self, config: Config, args: dict[str, Any], platform: Platform) -> ModeSpec | None:
+        """Return the part of the spec that only this mode has; without a setting, the first value of each list."""
+        return None
+
+    def load(self, config: Config) -> LoadSpec | None:
+        """Return the arrival of requests at a server, in a mode without loads of the workload."""
+        return None
+
+    def args(self, config: Config, args: dict[str, Any]) -> dict[str, Any]:
+        """Return the engine's arguments in this mode."""
+        return args
+
+    def workload(self, workload: WorkloadSpec) -> WorkloadSpec:
+        """Return the load of an iteration in this mode."""
+        return workload
+
+    def further_tokens(self, config: Config, workload: str) -> int:
+        """Return the tokens by which sequences may be longer than the workload's."""
+        return 0
+
+    def check(self, config: Config, engine: InstalledEngine) -> None:
+        """Check that the mode is possible under one setting, for any model."""
+
+    def check_all(self, configs: Collection[Config], platform: Platform) -> None:
+        """Check `configs`, the config under each setting of the mode."""
+
+    def check_spec(self, config: Config, spec: Spec) -> None:
+        """Check that an engine can do the work of `spec`, and leaves reserved arguments to the mode."""
+
+    def check_other(self, config: Config, spec: Spec) -> None:
+        """Check that the section of this mode, which may not be measured, does not affect `spec` of another mode."""
+
+    def check_here(self, spec: Spec) -> None:
+        """Check that the engines of `spec` may share this machine."""
+
+    def unfit(self, spec: Spec, path: str, config: Config) -> Reason | None:
+        """Return why the model at `path` cannot be measured, a reason to skip it; None if it can."""
+        return None
+
+    def beside_bytes(self, spec: Spec, weights_bytes: float) -> float:
+        """Return the memory of a device beside its engine, whose model has weights of this size."""
+        return 0.0
+
+    def reference(self, config: Config) -> str | None:
+        """Return the quantization whose experiment the others of a model and workload refer to; None if none."""
+        return None
+
+
+def planning_of(mode: Mode | str) -> Planning:
+    """Return the planning of a mode."""
+    found: Planning = (MODES[mode] if isinstance(mode, str) else mode).part("checks", "PLANNING", Planning())
+    return found

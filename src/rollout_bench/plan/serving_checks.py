@@ -1,0 +1,192 @@
+"""Requirements and refusals of loads that are sent to a server, and of endpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from rollout_bench.contracts.axes import DEFAULT_SETTING
+from rollout_bench.contracts.load import EndpointSpec, LoadSpec
+from rollout_bench.contracts.modes import MODES
+from rollout_bench.contracts.spec import EngineSpec, MeasuringSpec, ModelSpec, QuantSpec
+from rollout_bench.plan.checks import UNKNOWN
+from rollout_bench.plan.config import Config
+from rollout_bench.plan.engine import InstalledEngine
+from rollout_bench.plan.planning import planning_of
+from rollout_bench.plan.refusals import refuse
+from rollout_bench.plan.serving import Endpoint
+
+
+def with_loads(config: Config) -> str:
+    """Return the selected mode whose requests arrive as the workload sets; empty if there is none."""
+    return next((mode for mode in config.modes if MODES[mode].has_loads), "")
+
+
+def measuring_of(config: Config, mode: str) -> MeasuringSpec:
+    """Return the iterations of a launch in `mode`; some modes do not repeat them."""
+    passes = MODES[mode].passes
+    return MeasuringSpec(
+        warmup_iterations=0 if passes == "none" else config.warmup_iterations,
+        iterations=planning_of(mode).iterations(config) if passes == "repeated" else 1,
+    )
+
+
+def load_spec(config: Config, workload: str, engine: InstalledEngine) -> LoadSpec:
+    """Return the arrival of the requests of `workload` at a server."""
+    load = config.workload_settings[workload].online
+    return load.to(
+        LoadSpec,
+        points=load.points,
+        token_ids=not load.as_text,
+        harness=config.harness,
+        harness_version={"vllm-bench": engine.version, **engine.harnesses}.get(config.harness),
+    )
+
+
+def check_online(config: Config, engine: InstalledEngine) -> None:
+    """Check that the config's online experiments are possible.
+
+    Raises:
+        UserError: a harness, load, endpoint or name is not possible.
+    """
+    online, harness, command = with_loads(config), config.harness, COMMANDS.get(config.harness)
+    refuse(
+        (
+            config.endpoints and not config.models and not online,
+            "modes: endpoints are measured online, but modes lacks online",
+            "add online to modes",
+        ),
+        (
+            online and harness == "guidellm" and harness not in engine.harnesses,
+            f"harness: {harness} is not installed in {engine.python}",
+            f"install it there (requirements/{harness}.in has the version), or set harness: rollout-bench",
+        ),
+    )
+    if not online:
+        return
+    # loads that cannot be sent under another setting only skip that setting
+    if len(config.setting_settings) != 1 or DEFAULT_SETTING in config.setting_settings:
+        for name in config.workloads:
+            check_can_be_sent(config, name)
+            check_time(config, name)
+    labels: dict[tuple[str, str], str] = {}
+    for name, endpoint in config.endpoints.items():
+        named = endpoint.tokenizer or ""
+        folder = Path(named).expanduser()
+        # pods have other folders, and another machine may have folders that this one lacks
+        here = named.startswith(("/", "./", "../", "~")) and folder.parent.is_dir() and config.kubernetes.image is None
+        first = labels.setdefault((endpoint.model_name or name, endpoint.quant), name)
+        refuse(
+            (
+                command is not None and endpoint.headers,
+                f"endpoints.{name}.headers: {command} would write them, secrets included, "
+                f"{'into its report' if harness == 'guidellm' else 'on its command line'}",
+                "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
+            ),
+            (
+                harness == "vllm-bench" and endpoint.tokenizer is None,
+                f"endpoints.{name}.tokenizer: is missing: vllm bench serve counts tokens with it",
+                "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
+            ),
+            (
+                here and not folder.is_dir(),
+                f"endpoints.{name}.tokenizer: {endpoint.tokenizer}: there is no such folder",
+                "name the folder, or the hub id, of the model's tokenizer",
+            ),
+            (
+                first != name,
+                f"endpoints.{name}: is called {endpoint.model_name or name} {endpoint.quant}, as {first} is",
+                "give one of them another model_name or quant, so that tables can distinguish them",
+            ),
+        )
+
+
+def check_time(config: Config, name: str) -> None:
+    """Check that the loads of a workload fit the time limit of a launch.
+
+    Raises:
+        UserError: they take longer.
+    """
+    points, measuring = config.workload_settings[name].online.points, measuring_of(config, with_loads(config))
+    passes = measuring.warmup_iterations + measuring.iterations
+    label = points[0].label if len(points) == 1 else f"{len(points)} loads"
+    whole_s = sum(point.least_s for point in points) * passes
+    refuse(
+        (
+            config.timeout_s is not None and whole_s >= config.timeout_s,
+            f"workload_settings.{name}.online: {label} in {passes} passes take {whole_s:g} s, and timeout_s allows a "
+            f"launch {config.timeout_s or 0:g} s",
+            f"set timeout_s to {limit_for(whole_s)} or more, lower iterations, or reduce the load",
+        )
+    )
+
+
+ROOM_S = 300
+"""Seconds of a launch besides its loads, for start and end."""
+
+
+def limit_for(held_s: float) -> int:
+    """Return the time limit, in seconds, of a launch whose loads last `held_s`."""
+    return math.ceil(held_s * 11 / 10) + ROOM_S
+
+
+def check_can_be_sent(config: Config, name: str) -> None:
+    """Check that the load of a workload can be sent as described.
+
+    Raises:
+        UserError: it cannot.
+    """
+    load, where = config.workload_settings[name], f"workload_settings.{name}"
+    online, command = load.online, COMMANDS.get(config.harness)
+    other = "set harness: rollout-bench, or leave"
+    refuse(
+        (
+            load.requests == "per_prompt",
+            f"{where}.requests: per_prompt hides the latency of each sequence, so it can't be measured online",
+            "set it to per_sequence, or leave online out of modes",
+        ),
+        (
+            config.harness == "guidellm" and online.api == "chat",
+            f"{where}.online.api: chat: rollout-bench supports guidellm with completions only",
+            f"{other} api out",
+        ),
+        (
+            command and not online.as_text,
+            f"{where}.online.prompts_as: token_ids: {command} sends prompts as text only",
+            "set it to text (prompt lengths are then approximate, and flagged), or set harness: rollout-bench",
+        ),
+        (
+            command and any(point.duration_s is not None for point in online.points),
+            f"{where}.online.duration_s: {command} sends a number of requests, whatever time that takes",
+            f"{other} duration_s out",
+        ),
+        (
+            config.harness == "vllm-bench" and any(point.request_rate == "trace" for point in online.points),
+            f"{where}.online.request_rate: {command} draws the times of its requests itself, and takes no trace of "
+            "ours",
+            f"{other} request_rate out",
+        ),
+    )
+
+
+COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
+"""Harnesses that are separate commands -> their names in messages."""
+
+
+def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:
+    """Return the parts of a spec for a running server."""
+    return (
+        ModelSpec(name=endpoint.model_name or name, weights=None, synthetic=None),
+        QuantSpec(name=endpoint.quant, weights_format=UNKNOWN, linear_dtypes=(), linear_method=""),
+        EngineSpec(name=UNKNOWN, version=UNKNOWN, plugins={}, multiprocess=True, environment={}, args={}),
+        endpoint.to(EndpointSpec),
+    )
+
+
+def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
+    """Yield name and settings of each endpoint with each workload, if online is selected."""
+    if with_loads(config):
+        for name, endpoint in config.endpoints.items():
+            for workload in config.workloads:
+                yield name, endpoint, workload
