@@ -1,7 +1,5 @@
 """A Slurm of two nodes for each file of tests here; without Slurm on this machine they are skipped, but not in CI."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ Each time that nothing is new the plugin asks 10 s later than before, whatever i
 That is kind to a controller that many ask, and tests would wait for it longer than for anything else.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from pathlib import Path

@@ -9,8 +9,6 @@ processes that were started here are ended, by their pid. Needs root, as a node 
 With several nodes each has a slurmd of its own on this machine, which Slurm offers for testing (multiple-slurmd).
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

@@ -1,7 +1,5 @@
 """The devices that a real Slurm grants."""
 
-from __future__ import annotations
-
 from slurm import Slurm
 
 from rollout_bench.cluster.slurm import npus_in

@@ -1,7 +1,5 @@
 """How launches fail on a real Slurm, and what is told of it: the engine is made up, all else is real."""
 
-from __future__ import annotations
-
 import os
 import signal
 

@@ -1,7 +1,5 @@
 """Submissions that are killed, nodes that fail, jobs that are preempted: what is left is measured, nothing twice."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

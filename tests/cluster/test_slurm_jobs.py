@@ -1,7 +1,5 @@
 """Launches as jobs of a real Slurm: each on devices of its own, each measured once, whatever becomes of controller."""
 
-from __future__ import annotations
-
 import pytest
 import stand_in
 from slurm import Slurm

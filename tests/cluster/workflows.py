@@ -1,7 +1,5 @@
 """Workflows that run on the Slurm of a test: with the instant interpreter, or with an engine that does as told."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

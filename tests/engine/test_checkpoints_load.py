@@ -1,7 +1,5 @@
 """The engine loads synthetic checkpoints and generates from them what the same weights say in every format."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Cycles on real engines: transitions are timed, and the proofs find what is wrong with the weights afterwards."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """configs/drift.yaml as a user runs it, made tiny: the real engine samples, scores and says what drifts."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

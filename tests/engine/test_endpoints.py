@@ -1,7 +1,5 @@
 """Servers that somebody else started: stubs with known faults; nothing of theirs is ever touched."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack

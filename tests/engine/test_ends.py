@@ -1,7 +1,5 @@
 """However a launch of the real engine ends: a failure says cause and fix, nothing is left, and nothing half-written."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import tempfile

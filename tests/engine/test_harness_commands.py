@@ -3,8 +3,6 @@
 They share one engine, which the test's own process starts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import threading

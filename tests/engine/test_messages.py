@@ -1,7 +1,5 @@
 """A messages launch on the real engine with two workers: every step, its two messages, nothing left behind."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

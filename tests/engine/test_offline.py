@@ -1,7 +1,5 @@
 """Mode offline on the real engine, as a user calls it: two quantizations in a block, from config to summary."""
 
-from __future__ import annotations
-
 import csv
 import re
 

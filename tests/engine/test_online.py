@@ -1,7 +1,5 @@
 """One launch of a server under load, on the real engine: what it measures, and what becomes of key and processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

@@ -1,7 +1,5 @@
 """Placements on real engines: ranks that generate and train in turn or do one of both, and one that is killed."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Mode profile on the real engine: traces and step times of two quants, and no throughput."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path

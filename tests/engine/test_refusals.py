@@ -1,7 +1,5 @@
 """What can't be measured is refused before the engine is imported, and the engine's own refusals are known."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

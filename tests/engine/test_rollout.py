@@ -1,7 +1,5 @@
 """A rollout on two real engines: a router hands a step's sequences out, and every one is accounted for."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """A start is taken apart into phases that add up to it, with cold and with warm caches."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Latencies and goodput are what vLLM's own benchmark makes of the same answers."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

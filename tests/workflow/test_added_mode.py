@@ -1,7 +1,5 @@
 """A mode from outside of the package is planned, measured and summarised like ours."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`launches: auto` without blocks: rounds inside one run, a failure beside them, more precision later."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The command lines that users type: each is planned as they expect, each wrong one told in two lines."""
 
-from __future__ import annotations
-
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What snakemake does about results that are damaged: it says so each time, makes the rest, and mends the plan."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

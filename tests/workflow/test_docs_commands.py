@@ -1,7 +1,5 @@
 """The commands of the documentation do what it says, as far as no engine is needed: planned here, in process."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """A member of a block that always fails: the others get all their blocks in one call, which ends with status 1."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

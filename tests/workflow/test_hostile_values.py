@@ -1,7 +1,5 @@
 """Whatever stands in a config or in the environment: no shell runs it, and no secret of it stays in a file."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import sys

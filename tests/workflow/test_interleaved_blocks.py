@@ -1,7 +1,5 @@
 """Blocks under Snakemake: one job for what is compared, whose records stay whatever happens to the job."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """A run that is asked to end keeps what was measured, and two runs never write into one folder of results."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The live view of a run in a terminal: running launches with their progress, and the number of ended launches."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pty

@@ -1,7 +1,5 @@
 """Each config has a summary of its own: a run with another one replaces what lies in results/, and nothing else."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is measured, what is measured again and what is not: the stand-in measures, and the tests run in order."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pages as a reader has them, opened in a real Chromium without a network: summary.html, and the documentation."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

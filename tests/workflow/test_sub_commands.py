@@ -1,7 +1,5 @@
 """`rollout-bench run`, `plan` and `check` are the workflow's; `plan` and `check` hold up nothing that runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

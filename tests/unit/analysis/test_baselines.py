@@ -1,7 +1,5 @@
 """What an experiment is compared with, which launches take part, and which comparisons are judged together."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which configurations may be the best: by property, and by simulated tables whose best one is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """Launches that were interleaved are compared round by round, and the summary says so."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

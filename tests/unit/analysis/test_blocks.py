@@ -1,7 +1,5 @@
 """One spread and one critical value for a table: against textbooks and scipy, by property, by simulated truths."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

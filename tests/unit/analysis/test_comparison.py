@@ -1,7 +1,5 @@
 """Speed-ups: their value, their verdict, and what they are measured against."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What differs besides what is compared takes the verdict where it makes another model, or nothing of the setting."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

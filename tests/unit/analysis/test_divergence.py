@@ -1,7 +1,5 @@
 """Divergence of policies: what has a closed form comes out at it, nothing is nothing, and intervals hold."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

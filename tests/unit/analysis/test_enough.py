@@ -1,7 +1,5 @@
 """`launches: auto` on records: the first stage, what it asks for, and what is told."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

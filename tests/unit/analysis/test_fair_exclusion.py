@@ -1,7 +1,5 @@
 """What others did to the machine spoils all launches of a block or none, so that it favours no configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

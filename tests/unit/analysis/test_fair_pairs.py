@@ -1,7 +1,5 @@
 """Launches are a pair where they took turns and ran in like places, or where unlike places even out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fieller's theorem: where a difference of lines surely has a sign, and how often that holds."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What messages take of a decode step: numbers known before."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

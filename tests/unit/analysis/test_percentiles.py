@@ -1,7 +1,5 @@
 """Percentiles that can be claimed: against the rule that defines them, by property, and by simulation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Breakdown of a step: sums that were worked out on paper, scaled to steps without the profiler; doubts."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pytest
 from hypothesis import example, given

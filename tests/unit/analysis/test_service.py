@@ -1,7 +1,5 @@
 """Measures of requests to a server: by hand, by what must hold of any, and what failed requests are not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The anatomy of a step by closed forms: equal lengths, two lengths, waves, groups; and what holds of any pass."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

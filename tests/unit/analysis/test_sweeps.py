@@ -1,7 +1,5 @@
 """Sweeps: each load is a row of its own, compared with the same load; launches count once; where it saturates."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

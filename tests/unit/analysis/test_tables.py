@@ -1,7 +1,5 @@
 """From records to the table: what counts, over what it is averaged, and what is an error."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What torch_npu's profiler writes, read from files made in the layout known of it; no NPU wrote any of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

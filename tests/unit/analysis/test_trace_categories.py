@@ -1,7 +1,5 @@
 """What operators and kernels are for: the rules, what stands around plain operators."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The events table on disk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """A trace of two steps whose categories, self times and sums were worked out on paper."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pytest
 from made_traces import DECODE, PREFILL, Event, event, save, step

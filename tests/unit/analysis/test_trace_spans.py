@@ -1,7 +1,5 @@
 """Self times and parents of spans: the arithmetic that every share rests on."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Traces of torch's profiler to events: steps, paths, what launched a kernel, and files that are no such trace."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import math

@@ -1,7 +1,5 @@
 """The two stages of `launches: auto`: what the first blocks ask for, and that the truth is covered as often as said."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The statistics of two sides that were measured apart: against scipy, by property, and by simulation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import assume, given

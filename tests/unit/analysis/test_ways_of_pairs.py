@@ -1,7 +1,5 @@
 """In one comparison only pairs of one way count, and comparisons of two ways share no spread."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence

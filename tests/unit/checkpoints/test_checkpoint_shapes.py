@@ -1,7 +1,5 @@
 """Shapes of synthetic checkpoints fit together and count right; their int8 values are the rounding of their weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

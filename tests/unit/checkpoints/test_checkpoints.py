@@ -1,7 +1,5 @@
 """Synthetic checkpoints: shapes that fit together, bytes that are right, and a destination that is whole or absent."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Synthetic checkpoints have a tokenizer that writes any text and gives the ids of words back."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """One process measures a launch at a time, and what a dead one left is found out."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket

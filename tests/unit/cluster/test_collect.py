@@ -1,7 +1,5 @@
 """Records that were measured elsewhere come home whole and checked; what is at home stays."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

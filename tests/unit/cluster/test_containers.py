@@ -1,7 +1,5 @@
 """The Dockerfiles put into an image what the workflow needs and manifests expect, and no more. None is built here."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePosixPath
 

@@ -1,7 +1,5 @@
 """A claim that a hostile pod has written to: nothing leaves the folders at home, no file of the user's comes in."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The manifest of a config: one Job with its devices, its config and its claims, and what it keeps to itself."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What `plan` says of launches that are being measured: which, how far, by whom."""
 
-from __future__ import annotations
-
 import os
 import socket
 from pathlib import Path

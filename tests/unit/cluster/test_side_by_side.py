@@ -1,7 +1,5 @@
 """How many launches run side by side, on which device each begins, and that pairs take turns on it."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The command `rollout-bench`: it finds its sub-commands, and is installed with the package."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import venv

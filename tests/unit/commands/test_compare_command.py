@@ -1,7 +1,5 @@
 """compare.py as a user runs it: two folders in, a table out, and a mistake told in two lines."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -1,7 +1,5 @@
 """plan.py: what it prints of launches that are done, failed or missing, in every mode."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """summarise.py as a user runs it, by hand and without Snakemake; and when a summary is stale."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Records, failures and plans that are damaged, edited, copied or moved: named, left out, and no reason to stop."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Files of results are written whole or not at all, whatever the file system refuses."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

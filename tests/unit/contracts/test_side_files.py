@@ -1,7 +1,5 @@
 """Side files that are missing, damaged or swapped: noted, never waited for."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

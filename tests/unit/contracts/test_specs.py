@@ -1,7 +1,5 @@
 """What a config says of an experiment stands in its spec, and is described in one place."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What a launch says of its model's files: what changes it, what does not, and which launches are of one number."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text that somebody else wrote can do nothing but be read, wherever it is shown."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

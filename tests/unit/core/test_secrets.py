@@ -1,7 +1,5 @@
 """No secret can be written into a config: it would stand in specs, records and manifests. The engine inherits them."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Who belongs to a session that is to be ended, also without its process group, and who heeds no SIGTERM is killed."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

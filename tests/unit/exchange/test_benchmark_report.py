@@ -1,7 +1,5 @@
 """rollout-bench export: every value of a Benchmark Report 0.2.1 is what the launch measured, and 0.2.1 permits it."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Callable

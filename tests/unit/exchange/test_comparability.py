@@ -1,7 +1,5 @@
 """What must agree before compare.py compares two results folders, what is refused, and what is only told."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Profiles of llm-d-benchmark become workloads; what can't be honoured of them is refused by its name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What several test modules of this room share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

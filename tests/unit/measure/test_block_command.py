@@ -1,7 +1,5 @@
 """What the block's command says and refuses before any engine starts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

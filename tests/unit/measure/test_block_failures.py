@@ -1,7 +1,5 @@
 """A launch of a block that fails is left out whole, and the others go on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The orders of rounds over all blocks of a comparison: each block goes on where the one before ended."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Sequence

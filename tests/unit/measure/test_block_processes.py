@@ -1,7 +1,5 @@
 """Whoever ends a block or a launch of it: nothing runs on, and nothing is half-written."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

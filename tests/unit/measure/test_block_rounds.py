@@ -1,7 +1,5 @@
 """The engines of a block make their passes in turn, and what was measured before stays."""
 
-from __future__ import annotations
-
 import os
 import time
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The KV cache is read from the tensors of the attention layers, and what a layer says counts where they are silent."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

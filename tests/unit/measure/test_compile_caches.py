@@ -1,7 +1,5 @@
 """Compile caches outlive a launch, are never shared by two engines, and are in no one's way."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

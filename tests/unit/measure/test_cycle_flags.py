@@ -1,7 +1,5 @@
 """Flags of transitions: the same weights must be the same, and others must be others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

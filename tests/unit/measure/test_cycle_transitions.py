@@ -1,7 +1,5 @@
 """The order of a transition's parts for each sleep, and what is timed; with an engine that notes its calls."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

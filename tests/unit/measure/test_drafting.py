@@ -1,7 +1,5 @@
 """What a summary says of speculative decoding: shares by hand, and nothing where nobody drafts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """A server of ours that is ending: its sockets are closed before its process is gone, and its end is the cause."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, cast
 

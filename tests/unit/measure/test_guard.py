@@ -1,7 +1,5 @@
 """A server of ours answers nobody who has not its key, whatever the path."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -3,8 +3,6 @@
 Both reports are what the real commands wrote of a stub, without what is not read.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whatever a server does, a request ends with an error in one short line, and costs no more than an answer may."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 

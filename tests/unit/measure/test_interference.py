@@ -1,7 +1,5 @@
 """What others do on host and device, and what the engine does otherwise than asked, is seen, with its evidence."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import time

@@ -1,7 +1,5 @@
 """The devices of a machine: what the vendors' tools list, and what variables leave of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Doubts about a launch are raised when, and only when, there is a reason."""
 
-from __future__ import annotations
-
 import pytest
 from launching import tiny_spec
 from planned import REPOSITORY, merged_with

@@ -1,7 +1,5 @@
 """The folder of leases is open to all users: whatever lies there, nothing is lost, and nobody waits for ever."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a lease gives a launch: devices of its own, told to each replica, or two lines that say why not."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

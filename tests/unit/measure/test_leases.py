@@ -1,7 +1,5 @@
 """Devices are held by one launch at a time, for as long as it lives."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

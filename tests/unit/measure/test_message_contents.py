@@ -1,7 +1,5 @@
 """What is in a message: its size, its fields and its distance to the one before, by hand."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Loads for a time, sent to a stub: what is sent when, what is cut at the end, and what is counted of it."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """A launch whose engine was kept from running, or whose devices another could take, does not count, and says why."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

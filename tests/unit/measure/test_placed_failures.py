@@ -1,7 +1,5 @@
 """What proofs of engines say."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A colocated engine sleeps and wakes in vLLM's order; what goes wrong then is told with what to do."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """What ranks of a placement share out, and what a step of theirs is told as."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

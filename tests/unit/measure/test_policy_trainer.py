@@ -1,7 +1,5 @@
 """The trainer's stand-in computes what it says: one gradient, however sequences are shared out and batched."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

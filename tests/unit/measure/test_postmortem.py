@@ -1,7 +1,5 @@
 """What is left of a launch is told in one way, by the launch itself and by whoever looks later."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

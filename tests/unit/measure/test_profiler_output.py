@@ -1,7 +1,5 @@
 """What the profiler wrote is kept whole under plain names, or is a failure with a cause and a fix."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a launch prints while it runs."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Groups of ranks exchange sequences, gradients and weights: each rank is a thread here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What engines, drivers and tools print is read as it was recorded: fixtures/recorded holds text and what it says."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Code that comes with a model runs only where the config sets trust_remote_code."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Several replicas make one iteration and one start: sums, the slowest, and the same in whatever order they tell."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

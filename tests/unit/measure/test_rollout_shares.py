@@ -1,7 +1,5 @@
 """What a replica tells of its share of a step: its own time, and what its engine said meanwhile."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 from typing import Any, cast

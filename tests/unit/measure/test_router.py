@@ -1,7 +1,5 @@
 """The router hands out a step and ends it; replicas are threads at the other end of its lines."""
 
-from __future__ import annotations
-
 import os
 import select
 import socket

@@ -1,7 +1,5 @@
 """Router policies: which engine gets a sequence, whatever engines and prompts there are."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """What outlived a launch whose command and guardian were both killed is ended by the next, and nothing else is."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

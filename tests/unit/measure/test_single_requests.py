@@ -1,7 +1,5 @@
 """What is asked of a server before, between and after passes ends in time, whatever it answers."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Caches that a start finds, and packages that it needs, before the engine is started."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What processes note while they start becomes phases that do not overlap and add up with what nothing explains."""
 
-from __future__ import annotations
-
 import logging
 import time
 from pathlib import Path

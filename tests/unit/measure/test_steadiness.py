@@ -1,7 +1,5 @@
 """The steady-state rule: what is steady raises nothing, what is not is told, and how often it errs."""
 
-from __future__ import annotations
-
 import math
 import random
 

@@ -1,7 +1,5 @@
 """What is read from an answer, however it is cut into pieces, and what of it is no answer at all."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The supervisor lets replicas go together, and where one fails all end, its name is told, and nothing is left."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re

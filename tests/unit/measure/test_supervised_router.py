@@ -1,7 +1,5 @@
 """The supervisor lets its router share a step out among replicas, and names the replica that fails in it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

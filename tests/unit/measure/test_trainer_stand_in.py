@@ -1,7 +1,5 @@
 """The trainer's tensors: what is handed over is what a checkpoint of the engine's format holds, bucket by bucket."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

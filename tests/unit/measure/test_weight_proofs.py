@@ -1,7 +1,5 @@
 """Checksums of weights: whatever changes shows, wherever it lies; packed weights are noted, and not kept alive."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

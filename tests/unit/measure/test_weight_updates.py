@@ -1,7 +1,5 @@
 """Updates of weights: which checkpoints they need, and what is said where vLLM refuses one."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

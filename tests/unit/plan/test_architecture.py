@@ -1,7 +1,5 @@
 """What is read from a model's config, and which models get no numbers."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every wrong config is refused in two lines, before anything runs."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A config file that can't be read, or would never be read to its end, is told in two lines at once."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

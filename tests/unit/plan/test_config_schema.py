@@ -1,7 +1,5 @@
 """Whatever the schema of the config forbids is refused in two lines that name where it stands."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Launches are refused on a machine with too few devices, or with memory that engines would share."""
 
-from __future__ import annotations
-
 import pytest
 from planned import planned
 from refusals import refused

@@ -1,7 +1,5 @@
 """The memory that engines are taken to need: activations, logits, the reserve, a cache of a set size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """How long a launch is expected to take: as its own did, else as those that were measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A block's launch that failed by itself in this run is not asked for again in it, and in the next run it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

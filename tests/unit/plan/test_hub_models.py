@@ -1,7 +1,5 @@
 """Well-known models of the hub: sizes that are known here without their weights."""
 
-from __future__ import annotations
-
 import pytest
 
 from rollout_bench.plan.fit.architecture import Coding, MemoryUnknownError, architecture_from, known_config

@@ -1,7 +1,5 @@
 """What is interleaved under which config: groups, memory, engines at once, errors in two lines, blocks of a plan."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Every experiment keeps its key, so results stay found. `python tests/unit/plan/test_keys.py` writes the pins anew."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

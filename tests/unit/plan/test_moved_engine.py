@@ -1,7 +1,5 @@
 """An engine that has moved what the probes of messages rest on is refused before anything starts."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

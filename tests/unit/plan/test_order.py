@@ -1,7 +1,5 @@
 """The order within rounds: balanced, drawn by a seed, the same everywhere."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import combinations, pairwise
 

@@ -1,7 +1,5 @@
 """Weights that a config names: a folder that is not there is told when it is planned, where it could be seen."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

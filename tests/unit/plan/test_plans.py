@@ -1,7 +1,5 @@
 """What is planned of a config: experiments, what stands in their specs, and what is left out."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What is in doubt is measured again with its partners, and the records that were there are kept aside."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The order in which launches run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

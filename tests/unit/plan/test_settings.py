@@ -1,7 +1,5 @@
 """Settings: what they change, what they are called, and which of them are one and the same."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 

@@ -1,7 +1,5 @@
 """The plan says of which missing launches no verdict can come, since their baseline was measured without them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """TRL's settings, become a config that can be planned."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 import sys

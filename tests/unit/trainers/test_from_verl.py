@@ -1,7 +1,5 @@
 """verl's settings become a config that can be planned, with an account of every key."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Rollouts that verl has written down become a trace of each step, with groups, or of one engine's part of it."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Requests are due at the rate and with the unevenness that was asked for."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Data sets are read whole, in order and again from their beginning; damaged ones are told in two lines."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

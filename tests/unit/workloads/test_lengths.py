@@ -1,7 +1,5 @@
 """Drawn lengths have the distribution that is asked for, keep its bounds, and depend on their label alone."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Replicas of an offline experiment have prompts and lengths of their own."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Prompts of one group begin alike, nothing else does, and what a prefix cache can hold of them is known."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from made_workloads import workload

@@ -1,7 +1,5 @@
 """Prompts are seeded, distinct, new in every iteration, and the same wherever they are made."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import sys
