@@ -86,9 +86,6 @@ class ClientUse(Strict):
 class ServerUse(Strict):
     """Increase of the server's counters and histograms in one iteration; means are sums over counts."""
 
-    round_trip_s: float | None = Field(
-        None, ge=0, description="Median time of an empty request, measured before the iteration."
-    )
     requests: int | None = Field(None, ge=0, description="Successful requests.")
     prompt_tokens: int | None = Field(None, ge=0, description="Prompt tokens.")
     output_tokens: int | None = Field(None, ge=0, description="Generated tokens.")
@@ -342,12 +339,10 @@ class HostUse(Strict):
         None,
         description="Name, pid and user of the process outside this launch with the highest use. Null: there was none.",
     )
-    memory_available_bytes: int | None = Field(None, ge=0, description="Available memory at the end.")
     memory_pressure_share: float | None = Field(
         None, ge=0, description="Share of the time during which some process waited for memory (/proc/pressure/memory)."
     )
     swap_bytes: int | None = Field(None, ge=0, description="Bytes swapped in and out.")
-    load_1m: float | None = Field(None, ge=0, description="Load average of the last minute, afterwards.")
 
 
 class DeviceUse(Strict):

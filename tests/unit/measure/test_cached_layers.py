@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from rollout_bench.measure.probes.cached_layers import cache_held
+from rollout_bench.measure.probes.census import cache_held
 
 TOKENS = 4 * 16  # blocks x tokens in each
 

@@ -55,8 +55,6 @@ def test_steal_memory_pressure_and_swap_come_from_the_kernels_counters() -> None
     later = {"moment": now.moment + 2.0, "steal": now.steal + 1.0, "total": now.total + 4.0}
     seen = between(before, replace(before, **later, stalled_s=0.5, swapped_bytes=4 << 20))
     assert (seen.steal_share, seen.memory_pressure_share, seen.swap_bytes) == (0.25, 0.25, 4 << 20)
-    assert seen.memory_available_bytes
-    assert seen.load_1m is not None
     codes = {(flag.code, flag.severity) for flag in host_flags("cpu", [seen])}
     assert codes == {("cpu_steal", "invalid"), ("memory_pressure", "invalid"), ("swapping", "warning")}
 

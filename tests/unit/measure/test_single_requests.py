@@ -151,5 +151,5 @@ def test_an_error_of_the_protocol_does_not_quote_the_key():
     ids=["cut", "quote", "numbers", "no_sum"],
 )
 def test_metrics_that_can_t_be_are_none(text: str):
-    assert server_metrics.risen("", text, None).e2el_mean_s is None
+    assert server_metrics.risen("", text).e2el_mean_s is None
     assert server_metrics.cache_labels(text) == {}

@@ -51,14 +51,12 @@ class Proofs:
 
     def _tensors(self) -> tuple[dict[str, str], set[str], int]:
         """Return each rank's tensor checksums, the names that updates must change, and how many are not finite."""
-        checksums, trained, not_finite = {}, set(), 0
+        checksums, trained, not_finite = dict[str, str](), set[str](), 0
         ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
         for rank, proofs in enumerate(ranks):
-            for name, (checksum, finite, must_change) in proofs.items():
-                checksums[f"{rank}/{name}"] = checksum
-                not_finite += not finite
-                if must_change:
-                    trained.add(f"{rank}/{name}")
+            checksums |= {f"{rank}/{name}": checksum for name, (checksum, _, _) in proofs.items()}
+            trained |= {f"{rank}/{name}" for name, (_, _, must_change) in proofs.items() if must_change}
+            not_finite += sum(not finite for _, finite, _ in proofs.values())
         return checksums, trained, not_finite
 
     def _generated(self) -> Iterator[list[int]]:

@@ -6,6 +6,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rollout_bench.contracts.inside import LinearShape
-from rollout_bench.contracts.record import Drafting, EngineFacts, Iteration, SequenceRow
+from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow
 from rollout_bench.contracts.spec import Spec, WorkloadSpec, replicas
 from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
@@ -21,11 +22,8 @@ from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.census import (
     end_of_text,
     engine_facts,
-    kv_cache_tokens,
     note_packed_weights,
-    overruled,
-    resolved_settings,
-    world_size,
+    settings_of,
 )
 from rollout_bench.workloads.requests import ReplicaPart, Request, Source
 
@@ -65,23 +63,6 @@ class Generated:
     counters: dict[str, int]
 
 
-def facts_of(
-    spec: Spec, ranks: list[dict[str, Any]], config: Any
-) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
-    """Return the engine's facts, the device as a worker sees it, and the engine's other processes.
-
-    Args:
-        spec: the spec of the launch.
-        ranks: each worker's report on its weights.
-        config: vLLM's config.
-    """
-    tensor_parallel_size = int(config.parallel_config.tensor_parallel_size)
-    other = overruled(config, spec.engine.args)
-    facts = engine_facts(ranks, resolved_settings(config), tensor_parallel_size, kv_cache_tokens(config), other)
-    processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
-    return facts, ranks[0], processes | {rank["pid"]: "worker" for rank in ranks}
-
-
 def arguments(spec: Spec) -> dict[str, Any]:
     """Return the arguments of an engine of `spec`, without its model."""
     if spec.platform == "cpu":
@@ -118,11 +99,6 @@ def sampling(workload: WorkloadSpec, config: Any, tokens: int, samples: int, **m
     )
 
 
-def vocabulary_of(config: Any) -> int:
-    """Return the number of token ids of the model in vLLM's `config`."""
-    return int(config.model_config.get_vocab_size())
-
-
 class LoadedEngine:
     """A loaded vLLM engine.
 
@@ -135,13 +111,11 @@ class LoadedEngine:
         self.llm = llm
         self._spec = spec
         self._config: Any = self.llm.llm_engine.vllm_config
-        self.world_size = world_size(self._config)
-        self.vocabulary = vocabulary_of(self._config)
-        self.drafts = drafts(spec)
+        self.vocabulary = int(self._config.model_config.get_vocab_size())
 
-    def facts(self) -> tuple[EngineFacts, dict[str, Any], dict[int, str]]:
-        """Return the engine's facts, the device as a worker sees it, and the engine's other processes."""
-        return facts_of(self._spec, self.llm.collective_rpc("rollout_bench_census"), self._config)
+    def tell_ready(self, job: Job, tell: Tell, start: EngineStart, init_s: float) -> None:
+        """Report that the engine of `job` is loaded, as `tell_ready` does."""
+        tell_ready(job, tell, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
 
     def linears(self) -> list[LinearShape]:
         """Return the linear layers of the first worker's part of the model."""
@@ -181,7 +155,7 @@ class LoadedEngine:
             prompt_tokens=sum(row.prompt_tokens for row in rows),
             cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else risen.get("vllm:prefix_cache_hits"),
             output_tokens=sum(row.output_tokens for row in rows),
-            drafting=drafting_of(risen) if self.drafts else None,
+            drafting=drafting_of(risen) if drafts(self._spec) else None,
         )
         return Generated(began, iteration, rows, dict(risen))
 
@@ -214,14 +188,10 @@ class LoadedEngine:
         """
         totals: Counter[str] = Counter()
         for metric in self.llm.get_metrics():
-            if metric.name in ("vllm:prefix_cache_hits", "vllm:num_preemptions"):
-                totals[metric.name] += int(metric.value)
-            elif metric.name.startswith(DRAFTS):
+            if metric.name.startswith(("vllm:prefix_cache_hits", "vllm:num_preemptions", DRAFTS)):
                 by_position = getattr(metric, "values", None)
-                if by_position is None:
-                    totals[metric.name] += int(metric.value)
-                else:
-                    totals.update({f"{metric.name}:{place}": int(value) for place, value in enumerate(by_position)})
+                parts = {"": metric.value} if by_position is None else {f":{n}": it for n, it in enumerate(by_position)}
+                totals.update({f"{metric.name}{part}": int(value) for part, value in parts.items()})
         return totals
 
 
@@ -233,13 +203,9 @@ def drafts(spec: Spec) -> bool:
 def drafting_of(risen: Mapping[str, int]) -> Drafting:
     """Return the counts of speculative decoding, from the increase of vLLM's counters."""
     by_position = f"{DRAFTS}accepted_tokens_per_pos:"
-    places = sorted(int(name.removeprefix(by_position)) for name in risen if name.startswith(by_position))
-    return Drafting(
-        drafts=risen.get(f"{DRAFTS}drafts", 0),
-        draft_tokens=risen.get(f"{DRAFTS}draft_tokens", 0),
-        accepted_tokens=risen.get(f"{DRAFTS}accepted_tokens", 0),
-        accepted_by_position=[risen[f"{by_position}{place}"] for place in places],
-    )
+    places = sorted(int(name[len(by_position) :]) for name in risen if re.fullmatch(rf"{by_position}[0-9]+", name))
+    counts = {name: risen.get(f"{DRAFTS}{name}", 0) for name in ("drafts", "draft_tokens", "accepted_tokens")}
+    return Drafting(**counts, accepted_by_position=[risen[f"{by_position}{place}"] for place in places])
 
 
 def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, began: float) -> list[SequenceRow]:
@@ -308,13 +274,7 @@ def imported(tell: Tell) -> EngineStart:
 
 
 def tell_ready(
-    job: Job,
-    tell: Tell,
-    start: EngineStart,
-    init_s: float,
-    told: tuple[EngineFacts, dict[str, Any], dict[int, str]],
-    world_size: int,
-    vocabulary: int | None = None,
+    job: Job, tell: Tell, start: EngineStart, init_s: float, ranks: list[dict[str, Any]], config: Any
 ) -> None:
     """Report that the engine of `job` is loaded; from now on it only logs warnings.
 
@@ -323,21 +283,22 @@ def tell_ready(
         tell: sends an event.
         start: from `imported`.
         init_s: time of the engine's construction, in seconds.
-        told: from `facts_of`.
-        world_size: number of devices that the engine uses.
-        vocabulary: number of token ids of the model, if a router needs it.
+        ranks: the census of each worker.
+        config: vLLM's config.
     """
-    spec, (facts, device, processes) = job.spec, told
-    processes.pop(os.getpid(), None)
+    spec, settings = job.spec, settings_of(config, job.spec.engine.args)
+    facts = engine_facts(ranks, settings, vars(config.cache_config))
+    processes = {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
+    processes |= {rank["pid"]: "worker" for rank in ranks if rank["pid"] != os.getpid()}
     tell(
         Ready(
             import_s=start.import_s,
             init_s=init_s,
-            environment=read_environment(spec.engine, spec.platform, device, world_size, start.variables),
+            environment=read_environment(spec.engine, spec.platform, ranks[0], settings["world_size"], start.variables),
             engine=facts,
             flags=engine_flags(spec, facts),
             processes=processes,
-            vocabulary=vocabulary,
+            vocabulary=settings["vocabulary"],
         )
     )
     logging.getLogger("vllm").setLevel(logging.WARNING)  # no logging inside the timed region
@@ -355,6 +316,5 @@ def loaded(job: Job, tell: Tell, **more: Any) -> LoadedEngine:
     from vllm import LLM
 
     engine = LoadedEngine(job.spec, LLM(model=job.model, **{**arguments(job.spec), **more}))
-    init_s = time.perf_counter() - start.began
-    tell_ready(job, tell, start, init_s, engine.facts(), engine.world_size, engine.vocabulary)
+    engine.tell_ready(job, tell, start, time.perf_counter() - start.began)
     return engine

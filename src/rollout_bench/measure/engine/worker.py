@@ -44,22 +44,21 @@ def main() -> int:
         return 1
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    failed: Failed | None = None
     try:
         work(Job.model_validate_json(text), descriptor, orders)
     except MeasuringFailed as error:
         print(error.cause, file=sys.stderr)
-        send(descriptor, Failed(exception=error.cause, category=error.category, fix=error.fix))
-        status = 1
+        failed = Failed(exception=error.cause, category=error.category, fix=error.fix)
     except Exception as error:
         traceback.print_exc()
-        send(descriptor, Failed(exception=f"{type(error).__name__}: {error}"))
-        status = 1
-    else:
-        status = 0
+        failed = Failed(exception=f"{type(error).__name__}: {error}")
+    if failed is not None:
+        send(descriptor, failed)
     sys.stdout.flush()
     sys.stderr.flush()
     # Interpreter shutdown could hang in the engine's threads; the guardian ends the engine's other processes.
-    os._exit(status)
+    os._exit(failed is not None)
 
 
 if __name__ == "__main__":

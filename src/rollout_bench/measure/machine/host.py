@@ -41,10 +41,8 @@ class Reading:
     total: float
     own: float
     others: dict[psutil.Process, float]
-    available_bytes: int
     stalled_s: float | None
     swapped_bytes: int | None
-    load_1m: float
 
 
 def read_host(groups: Sequence[Group], helpers: set[int]) -> Reading:
@@ -77,11 +75,9 @@ def read_host(groups: Sequence[Group], helpers: set[int]) -> Reading:
         total=sum(map(sum, cores)),
         own=own,
         others=others,
-        available_bytes=psutil.virtual_memory().available,
         stalled_s=None if stalled_us is None else stalled_us / 1e6,
         # psutil takes every page for one of 4 KiB
         swapped_bytes=None if None in pages else sum(filter(None, pages)) * os.sysconf("SC_PAGE_SIZE"),
-        load_1m=os.getloadavg()[0],
     )
 
 
@@ -101,10 +97,8 @@ def between(before: Reading, after: Reading) -> HostUse:
         steal_share=round((after.steal - before.steal) / total, 4) if total > 0 else None,
         other_cpu_share=round(other / total, 4) if total > 0 else None,
         busiest_other=culprit(busiest) if busiest is not None and used[busiest] > 0 else None,
-        memory_available_bytes=after.available_bytes,
         memory_pressure_share=None if stalled_s is None else round(stalled_s / window_s, 4),
         swap_bytes=None if swapped is None else int(swapped),
-        load_1m=after.load_1m,
     )
 
 

@@ -13,14 +13,13 @@ import re
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_args
 
 from rollout_bench.contracts.inside import LinearShape, Role
-from rollout_bench.contracts.record import CacheFacts, EngineFacts, WeightBytes
-from rollout_bench.measure.probes.cached_layers import cache_held
+from rollout_bench.contracts.record import CacheFacts, EngineFacts, Served, WeightBytes
 
 ROLES: dict[str, Role] = {
     "qkv_proj": "qkv",
@@ -37,53 +36,29 @@ ROLES: dict[str, Role] = {
 """Last part of a module's name -> role. Linear layers with other names have the role `other`."""
 
 
-def linear_modules(model: Any) -> dict[Role, list[Any]]:
-    """Return the linear modules of `model` by role, in the order of the layers.
-
-    Experts are left out because they are not linear modules.
-    """
-    found: dict[Role, list[Any]] = {}
-    for name, module in model.named_modules():
-        if _sizes(module) is not None:
-            found.setdefault(ROLES.get(name.rpartition(".")[2], "other"), []).append(module)
-    head = getattr(model, "lm_head", None)
-    if head is not None and "lm_head" not in found and _head_sizes(head) is not None:
-        found["lm_head"] = [head]  # a head that shares the embedding's weights is the embedding's module
-    return {role: found[role] for role in get_args(Role) if role in found}
-
-
-def linears_by_shape(model: Any) -> list[tuple[LinearShape, list[Any]]]:
-    """Return the shapes of `linear_modules`, each with its modules."""
-    shapes: dict[tuple[Role, int, int], list[Any]] = {}
-    for role, modules in linear_modules(model).items():
-        for module in modules:
-            into, out = _sizes(module) or _head_sizes(module) or (0, 0)
-            shapes.setdefault((role, into, out), []).append(module)
-    return [
-        (LinearShape(role=role, in_features=into, out_features=out, layers=len(modules)), modules)
-        for (role, into, out), modules in shapes.items()
-    ]
-
-
 def linear_shapes(model: Any) -> list[LinearShape]:
-    """Return the shapes of `linear_modules`, each with its number of layers."""
-    return [shape for shape, _ in linears_by_shape(model)]
+    """Return the shapes of the linear layers of `model` on this rank by role, each with its number of layers.
 
-
-def _sizes(module: Any) -> tuple[int, int] | None:
-    """Return the input and output features on this rank; None if `module` is not a linear layer."""
-    bases = {base.__name__ for base in type(module).__mro__}
-    if "LinearBase" in bases:
-        into = getattr(module, "input_size_per_partition", module.input_size)
-        return int(into), int(getattr(module, "output_size_per_partition", module.output_size))
-    return _head_sizes(module) if "ParallelLMHead" in bases else None
-
-
-def _head_sizes(module: Any) -> tuple[int, int] | None:
-    """Return the input and output features of an output head; None if `module` is not one."""
-    if not hasattr(module, "num_embeddings_per_partition"):
-        return None
-    return int(module.embedding_dim), int(module.num_embeddings_per_partition)
+    Experts are left out because they are not linear modules. A head that shares the embedding's weights is its module.
+    """
+    found: Counter[tuple[Role, int, int]] = Counter()
+    for name, module in model.named_modules():
+        bases = {base.__name__ for base in type(module).__mro__}
+        is_head = "ParallelLMHead" in bases or module is getattr(model, "lm_head", None)
+        if "LinearBase" in bases:
+            into = getattr(module, "input_size_per_partition", module.input_size)
+            out = getattr(module, "output_size_per_partition", module.output_size)
+        elif is_head and hasattr(module, "num_embeddings_per_partition"):
+            into, out = module.embedding_dim, module.num_embeddings_per_partition
+        else:
+            continue
+        found["lm_head" if is_head else ROLES.get(name.rpartition(".")[2], "other"), int(into), int(out)] += 1
+    return [
+        LinearShape(role=role, in_features=into, out_features=out, layers=layers)
+        for each in get_args(Role)
+        for (role, into, out), layers in found.items()
+        if role == each
+    ]
 
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -119,15 +94,33 @@ NAMES = {"cache_dtype": "kv_cache_dtype", "mode": "compilation_mode", "level": "
 """Field -> clearer name in the record."""
 
 
-def resolved_settings(vllm_config: Any) -> dict[str, Any]:
-    """Return the fields in `FIELDS` as JSON values; fields that this vLLM lacks are left out."""
-    found: dict[str, Any] = {}
-    for part, fields in FIELDS.items():
-        config = getattr(vllm_config, part, None)
-        for field in fields:
-            if hasattr(config, field):
-                found[NAMES.get(field, field)] = _plain(getattr(config, field))
-    return found
+def settings_of(vllm_config: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an engine as JSON values.
+
+    Args:
+        vllm_config: vLLM's config.
+        asked: the engine's arguments.
+
+    Returns:
+        resolved: the fields in `FIELDS` that this vLLM has; overruled: from `overruled`; world_size: number of devices;
+        tensor_parallel_size; vocabulary: number of token ids; end_of_text: ids that end a text, from the model's
+        config, because without a tokenizer vLLM does not know them.
+    """
+    own, parallel = vars(vllm_config), vllm_config.parallel_config
+    compared = {name: value for name, value in asked.items() if name not in NOT_HELD}
+    return {
+        "resolved": {
+            NAMES.get(field, field): _plain(getattr(own[part], field))
+            for part, fields in FIELDS.items()
+            for field in fields
+            if hasattr(own.get(part), field)
+        },
+        "overruled": overruled([own, *(vars(own[part]) for part in FIELDS if own.get(part) is not None)], compared),
+        "world_size": int(parallel.world_size) * int(getattr(parallel, "data_parallel_size", 1) or 1),
+        "tensor_parallel_size": int(parallel.tensor_parallel_size),
+        "vocabulary": int(vllm_config.model_config.get_vocab_size()),
+        "end_of_text": end_of_text(vllm_config.model_config),
+    }
 
 
 NOT_HELD = frozenset({"distributed_executor_backend", "data_parallel_size", "quantization", "tokenizer"})
@@ -137,60 +130,41 @@ ALSO_CALLED = {"half": "float16", "float": "float32", "fp8": "fp8_e4m3"}
 """Value -> vLLM's second name for it."""
 
 
-def overruled(vllm_config: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments in `asked` that the engine does not follow, with the values that it uses instead.
+def overruled(parts: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments in `asked` that the engine does not follow, with the values in `parts` that it uses instead.
 
-    A nested key is called `<argument>.<key>`. Arguments that are not in the config are left out.
+    A nested key is called `<argument>.<key>`. Arguments that are in none of the parts of the config are left out.
     """
-    own = vars(vllm_config)
-    parts = [own, *(vars(own[part]) for part in FIELDS if own.get(part) is not None)]
-    return dict(_overruled(parts, {name: value for name, value in asked.items() if name not in NOT_HELD}))
-
-
-def _overruled(parts: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    fields = {plain: field for field, plain in NAMES.items() if plain.startswith("kv_")}
+    found: dict[str, Any] = {}
     for name, value in asked.items():
-        part = next((part for part in parts if fields.get(name, name) in part), None)
-        if part is None:
-            continue
-        used = part[fields.get(name, name)]
+        field = "cache_dtype" if name == "kv_cache_dtype" else name
+        used = next((part[field] for part in parts if field in part), value)
         if isinstance(value, Mapping) and hasattr(used, "__dict__"):
-            yield from ((f"{name}.{inner}", each) for inner, each in _overruled([vars(used)], value))
+            found |= {f"{name}.{inner}": each for inner, each in overruled([vars(used)], value).items()}
         elif not _as_asked(value, used):
-            yield name, _plain(used)
+            found[name] = _plain(used)
+    return found
 
 
 def _as_asked(asked: Any, used: Any) -> bool:
     """Return whether an engine that uses `used` follows `asked`, which may leave the choice to the engine."""
-    if asked in (None, "auto", -1):
-        return True
     if isinstance(asked, Mapping | list):
         return bool(used) or not asked  # the engine may transform the entries
     if isinstance(asked, str) and isinstance(used, int | float) and not isinstance(used, Enum):
         return True  # 4k, 90%
-    names = {str(_plain(used)), str(used.value) if isinstance(used, Enum) else str(used)}
-    asked_names = {str(asked), ALSO_CALLED.get(str(asked), str(asked))}
-    return asked == used or bool({name.lower() for name in names} & {name.lower() for name in asked_names})
+    names = {str(name).lower() for name in (_plain(used), getattr(used, "value", used))}
+    return asked in (None, "auto", -1, used) or not names.isdisjoint({str(asked).lower(), ALSO_CALLED.get(asked)})
 
 
-def kv_cache_tokens(vllm_config: Any) -> int | None:
-    """Return the capacity of the KV cache in tokens; None if this vLLM does not report it."""
-    cache = vllm_config.cache_config
-    said = getattr(cache, "kv_cache_size_tokens", None)
-    if said is not None:
-        return int(said)
-    blocks, block_size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
-    return int(blocks) * int(block_size) if blocks and block_size else None
-
-
-def world_size(vllm_config: Any) -> int:
-    """Return the number of devices that the engine uses."""
-    parallel = vllm_config.parallel_config
-    return int(parallel.world_size) * int(getattr(parallel, "data_parallel_size", 1) or 1)
+def kv_cache_tokens(cache: Mapping[str, Any]) -> int | None:
+    """Return the capacity of the KV cache in tokens, from vLLM's facts about it; None if they lack it."""
+    names = ("kv_cache_size_tokens", "num_gpu_blocks", "block_size")
+    said, blocks, size = (int(text) if (text := str(cache.get(name))).isdecimal() else 0 for name in names)
+    return said or blocks * size or None
 
 
 def end_of_text(model_config: Any) -> list[int]:
-    """Return the token ids that end a text, from the model's config; without a tokenizer vLLM does not know them."""
+    """Return the token ids that end a text, from the model's config."""
     said = getattr(model_config.hf_text_config, "eos_token_id", None)
     return [int(i) for i in said] if isinstance(said, list | tuple) else [] if said is None else [int(said)]
 
@@ -198,11 +172,9 @@ def end_of_text(model_config: Any) -> list[int]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
-    return str(value).removeprefix("torch.")
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value).removeprefix("torch.")
 
 
 NOT_A_WEIGHT = re.compile(r"scale|zero|offset|shape|g_idx|azp|bias|workspace|sort_ind")
@@ -225,13 +197,13 @@ class Packed:
     Attributes:
         handler: weak reference to oneDNN's handler; an update of the weights makes another handler.
         dtype: data type of the weight.
-        size: size of the weight in bytes.
+        nbytes: size of the weight in bytes.
         noted: result of the `look` of `note_packed_weights`.
     """
 
     handler: Callable[[], Any]
     dtype: str
-    size: int
+    nbytes: int
     noted: Any
 
 
@@ -262,10 +234,9 @@ def noting(create: Any) -> Any:
 
     def noted(weight: Any, *args: Any, **kwargs: Any) -> Any:
         handler = create(weight, *args, **kwargs)
-        key, bytes_of = id(handler), weight.numel() * weight.element_size()
-        seen = _look[-1](weight) if _look else None
+        key, seen = id(handler), _look[-1](weight) if _look else None
         refers = weakref.ref(handler, lambda _: _packed.pop(key, None))
-        _packed[key] = Packed(refers, _dtype(weight), bytes_of, seen)
+        _packed[key] = Packed(refers, _dtype(weight), weight.nbytes, seen)
         return handler
 
     noted.notes = True  # type: ignore[attr-defined]
@@ -292,61 +263,37 @@ class WeightCensus:
             attention_backends: their names; kv_cache: from `cache_held`; pid of this process; device_model and
             device_memory_bytes, None on cpu.
         """
-        model = self.get_model()
-        found = count_weights(model)
-        of_attention = {"attention_backends": _attention_backends(model), "kv_cache": self._cache_held(model)}
-        return {**found, **_device(), "pid": os.getpid(), **of_attention}
-
-    def _cache_held(self, model: Any) -> dict[str, Any] | None:
-        cache = self.vllm_config.cache_config
-        blocks, block_size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
-        return cache_held(model, int(blocks or 0) * int(block_size or 0))
+        model, cache = self.get_model(), self.vllm_config.cache_config
+        tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
+        of_attention = {"attention_backends": _attention_backends(model), "kv_cache": cache_held(model, tokens)}
+        return {**count_weights(model), **_device(), "pid": os.getpid(), **of_attention}
 
     def rollout_bench_linears(self) -> list[dict[str, Any]]:
         """Return the linear layers of this rank, `LinearShape`s as dictionaries."""
         return [shape.model_dump() for shape in linear_shapes(self.get_model())]
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
-        """Return facts that a server does not expose over HTTP: resolved settings, world size, vocabulary, end of text.
+        """Return facts that a server does not expose over HTTP, from `settings_of`.
 
         `asked`: the engine's arguments as JSON, because the server's method only accepts text.
         """
-        model_config = self.vllm_config.model_config
-        return {
-            "resolved": resolved_settings(self.vllm_config),
-            "overruled": overruled(self.vllm_config, json.loads(asked)),
-            "world_size": world_size(self.vllm_config),
-            "tensor_parallel_size": int(self.vllm_config.parallel_config.tensor_parallel_size),
-            "vocabulary": int(model_config.get_vocab_size()),
-            "end_of_text": end_of_text(model_config),
-        }
+        return settings_of(self.vllm_config, json.loads(asked))
 
 
 def count_weights(model: Any) -> dict[str, dict[str, int]]:
     """Return the bytes of all tensors of `model` by data type, separately for linear layers with experts and others."""
-    linear: Counter[str] = Counter()
-    other: Counter[str] = Counter()
-    methods: Counter[str] = Counter()
-    kernels: Counter[str] = Counter()
+    names = ("linear", "other", "linear_methods", "linear_kernels")
+    found: dict[str, Counter[str]] = {name: Counter() for name in names}
     seen: set[int] = set()
     for name, module in model.named_modules():
         is_linear = is_linear_module(module) and not ROUTER.search(name)
         if is_linear:
-            methods[_method(module)] += 1
-            kernels.update(_kernels(module))
+            found["linear_methods"][_method(module)] += 1
+            found["linear_kernels"].update(_kernels(module))
         for label, held in all_tensors(module, seen) if is_linear else own_tensors(module, seen):
             counts = is_linear and not NOT_A_WEIGHT.search(label)
-            (linear if counts else other)[_dtype_of(held)] += _size_of(held)
-    counted = {"linear": linear, "other": other, "linear_methods": methods, "linear_kernels": kernels}
-    return {name: dict(counts) for name, counts in counted.items()}
-
-
-def _dtype_of(held: Any) -> str:
-    return held.dtype if isinstance(held, Packed) else _dtype(held)
-
-
-def _size_of(held: Any) -> int:
-    return held.size if isinstance(held, Packed) else held.numel() * held.element_size()
+            found["linear" if counts else "other"][_dtype(held)] += held.nbytes
+    return {name: dict(counts) for name, counts in found.items()}
 
 
 def is_linear_module(module: Any) -> bool:
@@ -425,8 +372,8 @@ def _held_by(name: str, value: Any) -> list[tuple[str, Any]]:
     return []
 
 
-def _dtype(tensor: Any) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _dtype(held: Any) -> str:
+    return str(held.dtype).removeprefix("torch.")
 
 
 def _attention_backends(model: Any) -> list[str]:
@@ -445,6 +392,50 @@ def _device() -> dict[str, Any]:
     return {"device_model": None, "device_memory_bytes": None}
 
 
+def cache_held(model: Any, tokens: int) -> dict[str, Any] | None:
+    """Return the data types and size of the KV cache of `model`, read from its tensors.
+
+    Layers that share another layer's cache are left out.
+
+    Args:
+        model: the loaded model with its cache.
+        tokens: capacity of the cache in tokens.
+
+    Returns:
+        layers: data type -> number of layers; bytes_per_token: over all layers. None if there is no cache or the
+            capacity is unknown.
+    """
+    layers: Counter[str] = Counter()
+    size = 0
+    for module in model.modules():
+        tensors = _tensors(getattr(module, "kv_cache", None))
+        if tensors and getattr(module, "kv_sharing_target_layer_name", None) is None:
+            layers[_cache_dtype(module, tensors)] += 1
+            size += sum(tensor.nbytes for tensor in tensors)
+    if not layers or not tokens:
+        return None
+    return {"layers": dict(layers), "bytes_per_token": round(size / tokens)}
+
+
+def _tensors(held: Any) -> list[Any]:
+    """Return the tensors of a layer's cache: one, or separate ones for keys and values, as on Ascend."""
+    import torch
+
+    if isinstance(held, torch.Tensor):
+        return [held] if held.numel() else []
+    return [tensor for part in held for tensor in _tensors(part)] if isinstance(held, list | tuple) else []
+
+
+def _cache_dtype(module: Any, tensors: list[Any]) -> str:
+    """Return the data type of a layer's cache.
+
+    For one-byte values only the layer has the type, because fp8 is stored in uint8 tensors. For other sizes the
+    tensor's type counts.
+    """
+    said = str(getattr(module, "kv_cache_dtype", "auto"))
+    return said if tensors[0].element_size() == 1 and said != "auto" else _dtype(tensors[0])
+
+
 # A worker imports this module by name after vLLM. Code that imports it earlier calls `note_packed_weights` itself:
 # the import of vLLM is timed, and must not happen here.
 if os.environ.get("VLLM_TARGET_DEVICE") == "cpu" and "vllm" in sys.modules:
@@ -452,52 +443,35 @@ if os.environ.get("VLLM_TARGET_DEVICE") == "cpu" and "vllm" in sys.modules:
 
 
 def engine_facts(
-    ranks: Sequence[dict[str, Any]],
-    resolved: dict[str, Any],
-    tensor_parallel_size: int,
-    kv_cache_tokens: int | None,
-    overruled: dict[str, Any] | None = None,
+    ranks: Sequence[dict[str, Any]], settings: dict[str, Any], cache: Mapping[str, Any], served: Served | None = None
 ) -> EngineFacts:
     """Return the facts of an engine.
 
     Args:
         ranks: the census of each worker.
-        resolved: settings as resolved by the engine.
-        tensor_parallel_size: number of workers that share the same layers.
-        kv_cache_tokens: capacity of the KV cache in tokens; None if unknown.
-        overruled: arguments that the engine does not follow, with the values that it uses.
+        settings: from `settings_of`.
+        cache: vLLM's facts about its KV cache.
+        served: the server's description of itself.
     """
-    linear: Counter[str] = Counter()
-    other: Counter[str] = Counter()
-    methods: Counter[str] = Counter()
-    kernels: Counter[str] = Counter()
-    for rank in ranks:
-        linear.update(rank["linear"])
-        other.update(rank["other"])
-    for rank in ranks[::tensor_parallel_size]:
-        methods.update(rank["linear_methods"])
-        kernels.update(rank.get("linear_kernels", {}))
-    caches = [(rank.get("kv_cache"), at % tensor_parallel_size == 0) for at, rank in enumerate(ranks)]
-    backends = sorted({name for rank in ranks for name in rank["attention_backends"]})
+    first = ranks[:: settings["tensor_parallel_size"]]  # workers that share the same layers follow each other
+    weights = {name: _sum(rank[name] for rank in ranks) for name in ("linear", "other")}
+    backends = {name for rank in ranks for name in rank["attention_backends"]}
     return EngineFacts(
-        resolved={**resolved, "attention_backends": backends},
-        kv_cache_tokens=kv_cache_tokens,
-        weights_bytes_by_dtype=WeightBytes(linear=dict(linear), other=dict(other)),
-        linear_methods=dict(methods),
-        linear_kernels=dict(kernels) or None,
-        kv_cache=_cache_facts(caches),
-        overruled=overruled or None,
+        resolved={**settings["resolved"], "attention_backends": sorted(backends)},
+        kv_cache_tokens=kv_cache_tokens(cache),
+        weights_bytes_by_dtype=WeightBytes(**weights),
+        linear_methods=_sum(rank["linear_methods"] for rank in first),
+        linear_kernels=_sum(rank["linear_kernels"] for rank in first) or None,
+        kv_cache=CacheFacts(
+            layers=_sum(rank["kv_cache"]["layers"] for rank in first),
+            bytes_per_token=sum(rank["kv_cache"]["bytes_per_token"] for rank in ranks),
+        )
+        if all(rank["kv_cache"] for rank in ranks)
+        else None,
+        served=served,
+        overruled=settings["overruled"] or None,
     )
 
 
-def _cache_facts(caches: Sequence[tuple[dict[str, Any] | None, bool]]) -> CacheFacts | None:
-    """Return the KV cache of an engine from each worker's cache, and whether its layers count; None if unknown."""
-    layers: Counter[str] = Counter()
-    size = 0
-    for cache, counts in caches:
-        if cache is None:
-            return None
-        size += cache["bytes_per_token"]
-        if counts:
-            layers.update(cache["layers"])
-    return CacheFacts(layers=dict(layers), bytes_per_token=size)
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    return dict(sum(map(Counter, counts), Counter[str]()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
@@ -96,36 +97,24 @@ def proofs_of(model: Any, norms: bool) -> dict[str, tuple[TensorProof, bool]]:
     Workspaces are not weights and are left out.
     """
     found: dict[str, tuple[TensorProof, bool]] = {}
+    named: Counter[str] = Counter()  # parts of a list have the same name
     seen: set[int] = set()
     for path, module in model.named_modules():
+        bases = " ".join(base.__name__ for base in type(module).__mro__)
+        is_share = type(module).__name__ == "VocabParallelEmbedding" and getattr(module, "tp_size", 1) > 1
         deep = is_linear_module(module) or hasattr(module, "num_embeddings_per_partition")
         for label, held in all_tensors(module, seen) if deep else own_tensors(module, seen):
             if "workspace" in label:
                 continue
             proof = held.noted if isinstance(held, Packed) else proof_of(held)
             if deep:
-                trained = not NO_WEIGHT.search(label) and (norms or not _is_share_of_embedding(module))
+                trained = not NO_WEIGHT.search(label) and (norms or not is_share)
             else:
-                trained = norms and label == "weight" and _is_norm(module)
-            found[_unused(f"{path}.{label}", found)] = (proof, trained)
+                trained = norms and label == "weight" and "Norm" in bases
+            name = f"{path}.{label}"
+            named[name] += 1
+            found[f"{name}#{named[name]}" if named[name] > 1 else name] = (proof, trained)
     return found
-
-
-def _is_norm(module: Any) -> bool:
-    return any("Norm" in base.__name__ for base in type(module).__mro__)
-
-
-def _is_share_of_embedding(module: Any) -> bool:
-    return type(module).__name__ == "VocabParallelEmbedding" and getattr(module, "tp_size", 1) > 1
-
-
-def _unused(name: str, taken: Any) -> str:
-    """Return `name`, with a number if it is taken: parts of a list have the same name."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}#{number}"
-    return free
 
 
 # A worker imports this module by name before it loads weights.

@@ -115,7 +115,7 @@ def opened_server(job: Job, tell: Tell, **more: Any) -> Opened:
     if found is None:
         flags = flags + engine_flags(spec, opened.facts)
     else:
-        version = opened.served.version or "unknown"
+        version = (opened.facts.served and opened.facts.served.version) or "unknown"
         # the variables describe this machine, and one of them may be the key
         theirs = {"torch_version": "unknown", "packages": {}, "engine_version": version, "variables": {}}
         environment = environment.model_copy(update=theirs)

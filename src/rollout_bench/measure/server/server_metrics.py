@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from rollout_bench.contracts.record import Drafting, ServerUse
+from rollout_bench.measure.engine.vllm import DRAFTS, drafting_of
 
 MEANS = {
     "ttft_mean_s": "vllm:time_to_first_token_seconds",
@@ -27,13 +28,6 @@ COUNTS = {
 }
 """Field of `ServerUse` -> counter."""
 
-DRAFTS = {
-    "drafts": "vllm:spec_decode_num_drafts_total",
-    "draft_tokens": "vllm:spec_decode_num_draft_tokens_total",
-    "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
-}
-"""Field of `Drafting` -> counter. Only engines with speculative decoding have these counters."""
-
 BY_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 """Counter of accepted tokens, labelled with their position in a draft, from 0."""
 
@@ -49,7 +43,7 @@ def parse(text: str) -> dict[str, float]:
     totals: defaultdict[str, float] = defaultdict(float)
     for family in _families(text):
         for sample in family.samples:
-            place = sample.labels.get("position", "") if sample.name == BY_POSITION else ""
+            place = f":{sample.labels.get('position')}" if sample.name == BY_POSITION else ""
             if 0 <= sample.value <= _MOST:
                 totals[sample.name + place] += sample.value
     return dict(totals)
@@ -57,10 +51,8 @@ def parse(text: str) -> dict[str, float]:
 
 def cache_labels(text: str) -> dict[str, str]:
     """Return vLLM's facts about its KV cache, as label -> text; empty if the server does not report them."""
-    for family in _families(text):
-        if family.name in ("vllm:cache_config", "vllm:cache_config_info") and family.samples:
-            return dict(family.samples[0].labels)
-    return {}
+    caches = (family for family in _families(text) if family.name in ("vllm:cache_config", "vllm:cache_config_info"))
+    return next((dict(cache.samples[0].labels) for cache in caches if cache.samples), {})
 
 
 def _families(text: str) -> list[Any]:
@@ -76,7 +68,7 @@ def _rose(before: str, after: str) -> dict[str, float]:
     return {name: max(0.0, value - old.get(name, 0.0)) for name, value in parse(after).items()}
 
 
-def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
+def risen(before: str, after: str) -> ServerUse:
     """Return the increase of the server's counters and histograms between two readings."""
     rose = _rose(before, after)
     counts = {field: round(rose[name]) for field, name in COUNTS.items() if name in rose}
@@ -85,15 +77,10 @@ def risen(before: str, after: str, round_trip_s: float | None) -> ServerUse:
         for field, name in MEANS.items()
         if rose.get(f"{name}_count") and f"{name}_sum" in rose
     }
-    return ServerUse(round_trip_s=round_trip_s, **counts, **means)
+    return ServerUse(**counts, **means)
 
 
 def drafted(before: str, after: str) -> Drafting | None:
     """Return the increase of the speculative decoding counters between two readings; None if there are none."""
-    rose = _rose(before, after)
-    if any(name not in rose for name in DRAFTS.values()):
-        return None
-    counts = {field: round(rose[name]) for field, name in DRAFTS.items()}
-    places = [name.removeprefix(BY_POSITION) for name in rose if name.startswith(BY_POSITION)]
-    order = sorted(int(place) for place in places if place.isdecimal())
-    return Drafting(**counts, accepted_by_position=[round(rose[f"{BY_POSITION}{place}"]) for place in order])
+    rose = {name.replace("_total", ""): round(value) for name, value in _rose(before, after).items()}
+    return drafting_of(rose) if f"{DRAFTS}drafts" in rose else None

@@ -9,10 +9,9 @@ import os
 import re
 import socket
 import ssl
-import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -81,8 +80,6 @@ ANSWER_S = 30.0
 ANSWER_BYTES = 8 << 20
 """Upper bound for the bytes of a single answer, such as /metrics or the layers of all workers."""
 
-PINGS = 11
-
 HOW_TO_REACH = "check its url, that it is up, and that no proxy or firewall stands between"
 
 
@@ -105,8 +102,7 @@ class Connection:
         Raises:
             OSError: if no server answers, or the answer is incomplete, late or too long.
         """
-        ((status, text, _),) = asyncio.run(self._answers(1, method, path, content, answer_s))
-        return status, text
+        return asyncio.run(self._answer(method, path, content, answer_s))
 
     def json(self, method: str, path: str, content: Any = None) -> Any:
         """Return the parsed answer of `ask`; None if it is not JSON or the status is not 200."""
@@ -118,36 +114,23 @@ class Connection:
         status, text = self.ask("GET", "/metrics")
         return text if status == 200 and "vllm:" in text else ""
 
-    def round_trip_s(self) -> float | None:
-        """Return the median time of an empty request, in seconds; None if the server refuses it."""
-        answers = asyncio.run(self._answers(PINGS, "GET", "/health"))
-        times = [elapsed_s for status, _, elapsed_s in answers if status == 200]
-        return statistics.median(times) if times else None
-
     def complete(self, prompt: list[int] | str) -> tuple[int, str]:
         """Request a completion of one token."""
         return self.ask("POST", self.target.asked_at.removeprefix(self.target.root), self.target.asking(prompt, 1))
 
-    async def _answers(
-        self, count: int, method: str, path: str, content: Any = None, answer_s: float = ANSWER_S
-    ) -> list[tuple[int, str, float]]:
-        """Return status, text and seconds of each of `count` equal requests, sent one after the other."""
-        found = []
+    async def _answer(self, method: str, path: str, content: Any, answer_s: float) -> tuple[int, str]:
         url, limit = f"{self.target.root}{path}", aiohttp.ClientTimeout(total=answer_s)
+        given: dict[str, Any] = {"json": content, "headers": self.target.headers, "allow_redirects": False}
         try:
-            async with open_session(self.target.verify_tls) as session:
-                for _ in range(count):
-                    began_s = time.monotonic()
-                    async with session.request(
-                        method, url, json=content, headers=self.target.headers, allow_redirects=False, timeout=limit
-                    ) as response:
-                        text = await _text(response)
-                    found.append((response.status, text, time.monotonic() - began_s))
+            async with (
+                open_session(self.target.verify_tls) as session,
+                session.request(method, url, timeout=limit, **given) as response,
+            ):
+                return response.status, await _text(response)
         except (aiohttp.ClientError, Unusable) as error:
             # aiohttp wraps errors of sockets and certificates
             inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
             raise inner or ConnectionError(self.target.quoted(f"{type(error).__name__} {error}")) from None
-        return found
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
@@ -187,17 +170,21 @@ def check_answer(status: int, text: str, target: Target) -> None:
 def _failure(status: int, text: str, target: Target) -> MeasuringFailed:
     said = target.quoted(told(None, None, text), 200)
     if status in (401, 403):
-        cause, fix = f"the server refuses the key: {status} {said}", "set the variable that api_key_env names"
-        return MeasuringFailed("wrong_key", cause, fix)
+        cause = f"the server refuses the key: {status} {said}"
+        return MeasuringFailed("wrong_key", cause, "set the variable that api_key_env names")
     if status == 404:
         cause = f"the server has no model '{target.model}': {said}"
         return MeasuringFailed("wrong_model", cause, "name one that GET /v1/models lists")
-    fix = "read what it says; the load may be more than it takes"
-    if 300 <= status < 400:
-        fix = "if the host that it names is the one to be measured, set url to its address"
-    elif "chat template" in said:
-        fix = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
-    return MeasuringFailed("request_refused", f"the server answers {status}: {said}", fix)
+    no_template = "give the server a chat template (--chat-template FILE of vLLM), or leave api: chat out"
+    return MeasuringFailed(
+        "request_refused",
+        f"the server answers {status}: {said}",
+        "if the host that it names is the one to be measured, set url to its address"
+        if 300 <= status < 400
+        else no_template
+        if "chat template" in said
+        else "read what it says; the load may be more than it takes",
+    )
 
 
 def identity(connection: Connection, token_ids: bool) -> Served:
@@ -211,10 +198,8 @@ def identity(connection: Connection, token_ids: bool) -> Served:
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     listed = {entry["id"]: entry for entry in entries if isinstance(entry.get("id"), str)}
     if listed and model not in listed:
-        names = target.quoted(", ".join(list(listed)[:5]))
-        raise MeasuringFailed(
-            "wrong_model", f"the server has no model '{model}', but {names}", "name one of these in model"
-        )
+        cause = f"the server has no model '{model}', but {target.quoted(', '.join(list(listed)[:5]))}"
+        raise MeasuringFailed("wrong_model", cause, "name one of these in model")
     entry = listed.get(model, {})
     version = connection.json("GET", "/version")
     meta = entry.get("meta")  # llama.cpp's
@@ -248,14 +233,11 @@ def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
 
 def _variable(name: str) -> str:
     value = os.environ.get(name, "").strip()
-    if not value:
-        raise MeasuringFailed(
-            "wrong_key", f"the environment variable {name} is not set", f"export {name} and run again"
-        )
-    if not value.isascii() or not value.isprintable():
-        cause = f"the environment variable {name} holds a line break or what no header can carry"
-        raise MeasuringFailed("wrong_key", cause, f"export {name} with the key alone, and run again")
-    return value
+    if value and value.isascii() and value.isprintable():
+        return value
+    problem = "holds a line break or what no header can carry" if value else "is not set"
+    cause = f"the environment variable {name} {problem}"
+    raise MeasuringFailed("wrong_key", cause, f"export {name} with the key alone, and run again")
 
 
 PROBE = [70, 71, 72, 73, 74, 75, 76, 77]
@@ -278,7 +260,6 @@ class Opened:
     Attributes:
         target: address, and contents of every request.
         connection: sends single requests to it.
-        served: its identity.
         facts: known facts of its engine.
         device: `device_model` and `device_memory_bytes`, if a worker reported them.
         world_size: number of devices that the engine uses.
@@ -291,7 +272,6 @@ class Opened:
 
     target: Target
     connection: Connection
-    served: Served
     facts: EngineFacts
     device: dict[str, Any]
     world_size: int
@@ -405,16 +385,13 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
             target.body.update(sampling(spec, settings["end_of_text"]))
         text = None if load.token_ids else PromptText(target.tokenizer, target.trust_remote_code)
         check_answer(*connection.complete(PROBE if text is None else text.of(PROBE)), target)
-        served = identity(connection, load.token_ids)
         cache = cache_labels(connection.metrics())
-    tensor_parallel_size, tokens = settings["tensor_parallel_size"], _kv_cache_tokens(cache)
-    facts = engine_facts(ranks, settings["resolved"], tensor_parallel_size, tokens, settings["overruled"])
+        facts = engine_facts(ranks, settings, cache, identity(connection, load.token_ids))
     processes = {**server.processes(), **{int(rank["pid"]): "worker" for rank in ranks}}
     return Opened(
         target=target,
         connection=connection,
-        served=served,
-        facts=facts.model_copy(update={"served": served}),
+        facts=facts,
         device=ranks[0],
         world_size=settings["world_size"],
         vocabulary=settings["vocabulary"],
@@ -432,14 +409,6 @@ def _from_workers(connection: Connection, method: str, **given: str) -> list[dic
     return list(answer["results"])
 
 
-def _kv_cache_tokens(labels: dict[str, str]) -> int | None:
-    said = labels.get("kv_cache_size_tokens", "")
-    if said.isdigit():
-        return int(said)
-    blocks, size = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
-    return int(blocks) * int(size) if blocks.isdigit() and size.isdigit() else None
-
-
 def open_endpoint(spec: Spec) -> Opened:
     """Find out what the endpoint of `spec` is and accepts; raise `MeasuringFailed` if it cannot be measured."""
     endpoint, load = spec.endpoint, spec.load
@@ -449,25 +418,22 @@ def open_endpoint(spec: Spec) -> Opened:
     plain = {name: full[name] for name in ("temperature", "top_p")}
     text, headers, refused = _text_for(endpoint), headers_of(endpoint), []
     ways = [(body, ids) for body in (full, plain) for ids in (True, False) if load.token_ids or not ids]
-
-    def connection_with(body: dict[str, Any]) -> Connection:
-        where = endpoint.url, endpoint.model, headers, endpoint.verify_tls
-        return Connection(Target(*where, body, load.api == "chat", endpoint.tokenizer))
-
+    where = endpoint.url, endpoint.model, headers, endpoint.verify_tls
+    target = Target(*where, full, load.api == "chat", endpoint.tokenizer)
     with reaching(endpoint.url):
-        served = identity(connection_with(full), load.token_ids)
+        served = identity(Connection(target), load.token_ids)
         for body, token_ids in ways:
-            connection = connection_with(body)
+            connection = Connection(replace(target, body=body))
             status, answer = _asked_patiently(connection, PROBE if token_ids else text.of(PROBE))
             if status not in (200, *NOT_UNDERSTOOD):
-                check_answer(status, answer, connection.target)
+                check_answer(status, answer, target)
             if status != 200:
                 refused.append((status, answer))
             elif not token_ids or _took_token_ids(answer):
                 vocabulary = text.vocabulary or ENDPOINT_VOCABULARY
                 return _found(connection, vocabulary, served, body is full, token_ids, text, answer)
     status, answer = refused[0] if refused else (400, "it takes prompts neither as token ids nor as text")
-    raise _failure(status, answer, connection.target)
+    raise _failure(status, answer, target)
 
 
 def _text_for(endpoint: EndpointSpec) -> PromptText:
@@ -511,7 +477,6 @@ def _found(
     return Opened(
         target=connection.target,
         connection=connection,
-        served=served,
         facts=facts,
         device={},
         world_size=1,

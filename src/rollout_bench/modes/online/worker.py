@@ -80,7 +80,6 @@ class _Load:
         with opened.between_passes():
             opened.reset()
             before = opened.connection.metrics()
-            round_trip_s = opened.connection.round_trip_s()
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
         send = dispatch.prepare(self.load, asked, opened.prompts(asked), point, opened.target, label)
         self.wait()
@@ -95,7 +94,7 @@ class _Load:
             _check_some_succeeded(rows, opened.target)
             if before:
                 after = opened.connection.metrics()
-                use, drafting = server_metrics.risen(before, after, round_trip_s), server_metrics.drafted(before, after)
+                use, drafting = server_metrics.risen(before, after), server_metrics.drafted(before, after)
         iteration = iteration_of(index, warmup, point, done, rows, use, drafting)
         good = [(request, row) for request, row in zip(asked, rows, strict=True) if row.complete]
         flags = token_flags(spec.workload, [request for request, _ in good], iteration, [row for _, row in good])

@@ -15,14 +15,11 @@ from rollout_bench.measure.engine.vllm import (
     arguments,
     drafting_of,
     drafts,
-    facts_of,
     imported,
     sampling,
     tell_ready,
-    vocabulary_of,
 )
 from rollout_bench.measure.launch.protocol import Job, Tell
-from rollout_bench.measure.probes.census import world_size
 from rollout_bench.modes.rollout.exchange import Generate
 
 
@@ -190,10 +187,9 @@ async def open_async(job: Job, tell: Tell) -> AsyncEntry:
         stat_loggers=[lambda config, index: looks],
     )
     init_s = time.perf_counter() - start.began
-    config = engine.vllm_config
-    told = facts_of(job.spec, await engine.collective_rpc("rollout_bench_census"), config)
+    ranks = await engine.collective_rpc("rollout_bench_census")
     # As in vLLM's server, which verl runs: later collections skip all imported objects and save 0.5 s each.
     gc.collect()
     gc.freeze()
-    tell_ready(job, tell, start, init_s, told, world_size(config), vocabulary_of(config))
+    tell_ready(job, tell, start, init_s, ranks, engine.vllm_config)
     return AsyncEntry(job, engine, looks)

@@ -18,7 +18,6 @@ from rollout_bench.measure.engine.vllm import (
     arguments,
     sequence_rows,
     source_of,
-    tell_ready,
 )
 from rollout_bench.measure.launch.flags import token_flags
 from rollout_bench.measure.launch.preflight import VARIABLES
@@ -67,8 +66,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     token = time.monotonic()
     tell(IterationEnds())
     (row,) = sequence_rows(outputs, [asked], 0, sent)
-    told, init_s = engine.facts(), constructed - began
-    tell_ready(job, tell, start, init_s, told, engine.world_size, engine.vocabulary)
+    engine.tell_ready(job, tell, start, constructed - began)
     # The time between engine and request is our preparation of the request, not a part of the start.
     last = StartSpan(name="first_token", began=constructed, ended=constructed + token - sent)
     noted = noted_spans(read_notes(scratch / "start-notes"), config_span.ended, constructed)
