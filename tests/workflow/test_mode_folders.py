@@ -1,0 +1,76 @@
+"""A mode is a folder: one from outside works like ours, and without one of ours the others are as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stand_in
+import toy_mode
+from every_mode import SAVED, save_mode
+from golden import summarised
+from workspace import REPOSITORY, Workspace
+
+NAMED = "[rollout_bench.modes]\ntoy = toy_mode:TOY\n"
+
+
+def test_a_mode_of_another_package_is_measured_and_summarised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    about = tmp_path / "toy-0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 0\n")
+    (about / "entry_points.txt").write_text(NAMED)
+    paths = [str(tmp_path), str(Path(toy_mode.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    settings = {**stand_in.CONFIG, "modes": ["toy"], "quants": ["bf16"], "launches": 2, "toy": {"toys": 3}}
+    more = {"settings": ["default", "more"], "setting_settings": {"more": {"toy": {"toys": 6}}}}
+    settings |= {**more, "baseline": {"quant": None, "setting": "default"}}
+    space = Workspace(tmp_path / "workspace", settings).with_made_engine()
+    done = space.by_itself("--cores", "1")  # whose modes are read anew
+    assert done.returncode == 0, done.stdout
+    assert len(list(space.path.glob("results/toy/*/launch-?.json"))) == 4
+    summary = (space.path / "results" / "summary.md").read_text()
+    assert "toy, cpu: 4 launches, one engine at a time." in summary
+    assert "toy speed-up" in summary
+    refused = space.by_itself("-n", "--config", "toy={toys: none}")
+    assert "config: toy.toys: 'none'" in refused.stdout
+
+
+KEYS = REPOSITORY / "tests" / "unit" / "plan"
+SUMMARISED_AND_PLANNED = """
+import json
+from rollout_bench.commands import summarise
+from test_keys import named
+assert summarise.main() == 0
+print("PLANNED" + json.dumps(named("cuda")))
+"""
+
+
+@pytest.mark.parametrize("mode", SAVED)
+def test_without_a_mode_s_folder_the_others_work_as_before(mode: str, tmp_path: Path):
+    shutil.copytree(REPOSITORY / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.pyc.*"))
+    shutil.rmtree(tmp_path / "src" / "rollout_bench" / "modes" / mode)
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    results = tmp_path / "results"
+    for other in SAVED.keys() - {mode}:
+        for launch in (0, 1):
+            save_mode(results, other, launch)
+    summarised(str(results), "--all")
+    before = (results / "summary.md").read_text()
+    path = os.pathsep.join(map(str, (tmp_path / "src", REPOSITORY / "tests" / "fixtures", KEYS)))
+    line = [sys.executable, "-c", SUMMARISED_AND_PLANNED, str(results), "--all"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (results / "summary.md").read_text() == before
+    planned = json.loads(done.stdout.partition("PLANNED")[2])
+    pinned = json.loads((KEYS / "keys.json").read_text())["cuda"]
+    configs = {name: REPOSITORY / ("" if name == "config.yaml" else "configs") / name for name in pinned}
+    named = {name for name, path in configs.items() if re.search(rf"\b{mode}\b", path.read_text())}
+    rest = set() if "config.yaml" in named else pinned.keys() - named  # all are laid over that one
+    assert {name: planned[name] for name in rest} == {name: pinned[name] for name in rest}
