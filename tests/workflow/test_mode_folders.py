@@ -58,8 +58,7 @@ def test_without_a_mode_s_folder_the_others_work_as_before(mode: str, tmp_path: 
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     results = tmp_path / "results"
     for other in SAVED.keys() - {mode}:
-        for launch in (0, 1):
-            save_mode(results, other, launch)
+        save_mode(results, other, 0)
     summarised(str(results), "--all")
     before = (results / "summary.md").read_text()
     path = os.pathsep.join(map(str, (tmp_path / "src", REPOSITORY / "tests" / "fixtures", KEYS)))
