@@ -9,13 +9,13 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow
-from rollout_bench.contracts.spec import Spec, WorkloadSpec, replicas
+from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
 from rollout_bench.measure.machine.host import read_environment
@@ -26,6 +26,24 @@ from rollout_bench.measure.probes.census import (
     settings_of,
 )
 from rollout_bench.workloads.requests import ReplicaPart, Request, Source
+
+
+def passes(measuring: MeasuringSpec, tell: Tell, first: int = 0) -> Iterator[tuple[int, bool]]:
+    """Yield the index of each iteration and whether it belongs to the warm-up; send each phase as it begins.
+
+    The warm-up has its planned length: lengthening it after seeing the times would bias the mean, by 0.5 % if some
+    passes are delayed, by 2 % if passes become faster.
+
+    Args:
+        measuring: the numbers of iterations.
+        tell: sends an event.
+        first: index of the first iteration, if a launch has several loads.
+    """
+    for number in range(measuring.warmup_iterations + measuring.iterations):
+        warmup = number < measuring.warmup_iterations
+        if number in (0, measuring.warmup_iterations):
+            tell(PhaseBegins(phase="warmup" if warmup else "measuring"))
+        yield first + number, warmup
 
 
 def source_of(job: Job, vocabulary: int) -> Source:
@@ -231,18 +249,14 @@ def sequence_rows(outputs: list[Any], sent: Sequence[Request], iteration: int, b
                     cached_prompt_tokens=output.num_cached_tokens if alone else None,
                     output_tokens=len(completion.token_ids),
                     finish_reason=completion.finish_reason,
-                    queued_s=_since(began, stats, "queued_ts"),
-                    scheduled_s=_since(began, stats, "scheduled_ts"),
-                    first_token_s=_since(began, stats, "first_token_ts"),
-                    last_token_s=_since(began, stats, "last_token_ts"),
+                    **{
+                        f"{name}_s": round(moment - began, 6)
+                        for name in ("queued", "scheduled", "first_token", "last_token")
+                        if (moment := getattr(stats, f"{name}_ts", None) or 0.0) > 0.0
+                    },
                 )
             )
     return rows
-
-
-def _since(began: float, stats: Any, name: str) -> float | None:
-    moment = getattr(stats, name, 0.0) or 0.0
-    return round(moment - began, 6) if moment > 0.0 else None
 
 
 @dataclass(frozen=True)

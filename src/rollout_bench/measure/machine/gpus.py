@@ -52,30 +52,22 @@ class Gpus:
         """Return a reading of each GPU."""
         return [self._read(uuid, handle) for uuid, handle in self.handles.items()]
 
-    @property
-    def why_no_energy(self) -> str:
-        """Reason why the energy of a device is unknown, if it is."""
-        if not self.handles:
-            return "NVML is not there, or does not know the GPUs that the launch uses"
-        return "NVML does not count the energy of its GPUs"
-
     def _read(self, uuid: str, handle: Any) -> DeviceReading:
         processes = self._ask("ComputeRunningProcesses", handle) or []
         return DeviceReading(
             moment=time.monotonic(),
             device=uuid,
-            thermal_s=self._lowered_s(handle, THERMAL),
-            power_s=self._lowered_s(handle, POWER),
+            **{
+                name: status.violationTime / 1e9
+                for name, policy in (("thermal_s", THERMAL), ("power_s", POWER))
+                if (status := self._ask("ViolationStatus", handle, policy)) is not None
+            },
             limit_w=_thousandth(self._ask("EnforcedPowerLimit", handle)),
             default_limit_w=_thousandth(self._ask("PowerManagementDefaultLimit", handle)),
             temperature_c=self._ask("Temperature", handle, 0),
             energy_j=_thousandth(self._ask("TotalEnergyConsumption", handle)),
             holders={int(process.pid): int(process.usedGpuMemory or 0) for process in processes},
         )
-
-    def _lowered_s(self, handle: Any, policy: int) -> float | None:
-        status = self._ask("ViolationStatus", handle, policy)
-        return None if status is None else status.violationTime / 1e9
 
     def _ask(self, what: str, *arguments: Any) -> Any:
         try:

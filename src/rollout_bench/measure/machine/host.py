@@ -83,10 +83,8 @@ def read_host(groups: Sequence[Group], helpers: set[int]) -> Reading:
 
 def between(before: Reading, after: Reading) -> HostUse:
     """Return the host's use between two readings."""
-    total = after.total - before.total
-    own = max(0, after.own - before.own)
-    other = max(0, after.busy - before.busy - own)
-    window_s = max(after.moment - before.moment, 1e-6)
+    total, window_s = after.total - before.total, max(after.moment - before.moment, 1e-6)
+    other = max(0, after.busy - before.busy - max(0, after.own - before.own))
     stalled_s = _difference(before.stalled_s, after.stalled_s)
     swapped = _difference(before.swapped_bytes, after.swapped_bytes)
     used = {process: used_s - before.others.get(process, 0.0) for process, used_s in after.others.items()}
@@ -172,11 +170,10 @@ def _difference(before: float | None, after: float | None) -> float | None:
 
 def number_in(path: str, pattern: str) -> int | None:
     """Return the number that `pattern` finds in the file at `path`; None without file or number."""
-    try:
-        found = re.search(pattern, Path(path).read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return None if found is None else int(found[1])
+    with contextlib.suppress(OSError):
+        if found := re.search(pattern, Path(path).read_text(), re.MULTILINE):
+            return int(found[1])
+    return None
 
 
 PACKAGES = (

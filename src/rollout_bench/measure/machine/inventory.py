@@ -46,15 +46,12 @@ def restricted(variable: str, text: str | None, devices: Sequence[Device]) -> li
 def _named(variable: str, text: str, word: str, devices: Sequence[Device]) -> Device:
     if word.startswith("MIG-"):
         return Device(name=word, visible=word, parts=(word,))
-    if word.isdigit():
-        found = [device for device in devices if device.visible == str(int(word))]
-    else:
-        found = [device for device in devices if word.startswith("GPU-") and device.name.startswith(word)]
+    uuid, number = word.startswith("GPU-") and word, word.isdigit() and str(int(word))
+    found = [it for it in devices if (uuid and it.name.startswith(uuid)) or (number and it.visible == number)]
     if len(found) == 1:
         return replace(found[0], visible=word)
-    numbers = [device.visible for device in devices]
-    there = f"this machine has {', '.join(numbers)}" if numbers else "this machine has none"
-    raise _wrong(variable, text, f"there is no device {word!r}, {there}" if not found else f"{word} names several")
+    there = f"this machine has {', '.join(device.visible for device in devices) or 'none'}"
+    raise _wrong(variable, text, f"{word} names several" if found else f"there is no device {word!r}, {there}")
 
 
 def _wrong(variable: str, text: str, what: str) -> DeviceError:
@@ -99,14 +96,14 @@ def memory_nodes(cores: Iterable[int], system: Path = SYSTEM) -> str:
 
 
 def _block(cores: Sequence[int]) -> Device:
-    runs = [list(run) for _, run in groupby(enumerate(sorted(cores)), lambda pair: pair[1] - pair[0])]
+    """Return the block of the sorted `cores`."""
+    runs = [list(run) for _, run in groupby(enumerate(cores), lambda pair: pair[1] - pair[0])]
     text = ",".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)  # as in taskset -c
     return Device(f"cores-{text}", text, tuple(f"core-{core}" for core in cores), cores=tuple(cores))
 
 
 def _node(core: int, system: Path) -> int:
-    found = [path.name[4:] for path in (system / f"cpu{core}").glob("node[0-9]*")]
-    return int(found[0]) if found else 0
+    return next((int(path.name[4:]) for path in (system / f"cpu{core}").glob("node[0-9]*")), 0)
 
 
 VARIABLES = {"cuda": "CUDA_VISIBLE_DEVICES", "ascend": "ASCEND_RT_VISIBLE_DEVICES"}

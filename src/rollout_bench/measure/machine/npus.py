@@ -73,8 +73,6 @@ class Npus:
         ask: returns the output of `npu-smi info`.
     """
 
-    why_no_energy = "npu-smi does not count the energy of its NPUs"
-
     def __init__(self, names: Sequence[str] | None, count: int, ask: Callable[[], str] = npu_smi) -> None:
         self._numbers = [int(name) for name in names or () if name.isdigit()][:count] or list(range(count))
         self._ask = ask

@@ -15,6 +15,7 @@ import select
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, lost_time
 from rollout_bench.contracts.record import DeviceUse, Flag, HostUse, Iteration, Placement
@@ -41,6 +42,14 @@ DEVICE_MEMORY_BYTES = 1 << 28
 """Device memory of others in bytes above which a launch is flagged; a monitor's empty context holds less."""
 
 
+NO_ENERGY = {
+    "cpu": "the energy of a CPU is not read",
+    "cuda": "NVML is not there, does not know the GPUs that the launch uses, or does not count their energy",
+    "ascend": "npu-smi does not count the energy of its NPUs",
+}
+"""Platform -> reason for an unknown energy; the devices of an endpoint are not read."""
+
+
 def host_flags(platform: Platform, read: Sequence[HostUse]) -> list[Flag]:
     """Return flags from readings of the host around the measured iterations."""
     flags = [flag for limit in HOST_LIMITS if (flag := _judge(limit, platform, read)) is not None]
@@ -54,29 +63,24 @@ def device_flags(read: Sequence[tuple[int, DeviceUse]]) -> list[Flag]:
     """Return flags from readings of devices, each with the index of its measured iteration."""
     if not read:
         return []
-    flags = [
-        *_throttled(read, "heat", lambda use: use.thermal_share or 0.0, THERMAL_SHARE),
-        *_throttled(read, "its power limit", lambda use: use.power_share or 0.0, POWER_SHARE),
-    ]
+    flags = []
+    for cause, limit, share in (
+        ("heat", THERMAL_SHARE, "thermal_share"),
+        ("its power limit", POWER_SHARE, "power_share"),
+    ):
+        index, use = max(read, key=lambda pair: getattr(pair[1], share) or 0.0)
+        if (lowered := getattr(use, share) or 0.0) > limit:
+            sentence = (
+                f"Iteration {index}: the clock of {use.device} was lowered by {cause} for {100 * lowered:.0f} % of "
+                f"the time (limit {100 * limit:.0f} %; {use.temperature_c} C, limit {use.power_limit_w} W of "
+                f"{use.power_limit_default_w} W)."
+            )
+            flags.append(Flag(code="throttled", severity="warning", sentence=sentence))
     index, use = max(read, key=lambda pair: pair[1].other_memory_bytes or 0)
     if (held := use.other_memory_bytes or 0) > DEVICE_MEMORY_BYTES:
         sentence = f"Iteration {index}: {use.other_processes} others held {held / 2**30:.1f} GiB of {use.device}."
         flags.append(Flag(code="device_shared", severity="warning", sentence=sentence))
     return flags
-
-
-def _throttled(
-    read: Sequence[tuple[int, DeviceUse]], cause: str, share: Callable[[DeviceUse], float], limit: float
-) -> list[Flag]:
-    index, use = max(read, key=lambda pair: share(pair[1]))
-    if share(use) <= limit:
-        return []
-    sentence = (
-        f"Iteration {index}: the clock of {use.device} was lowered by {cause} for {100 * share(use):.0f} % of the time "
-        f"(limit {100 * limit:.0f} %; {use.temperature_c} C, limit {use.power_limit_w} W of "
-        f"{use.power_limit_default_w} W)."
-    )
-    return [Flag(code="throttled", severity="warning", sentence=sentence)]
 
 
 def _judge(limit: Limit, platform: Platform, read: Sequence[HostUse]) -> Flag | None:
@@ -185,7 +189,7 @@ class Surroundings:
         self._processes = processes
         self._lease = lease
         self._pauses = pauses or Pauses()
-        self._mates = mates
+        self._mates = mates or set[int]
         self._devices: list[Gpus | Npus] = []  # for each replica; empty on a CPU
         self._neighbours: set[str] = set()
         self._host_before: Reading | None = None
@@ -226,22 +230,15 @@ class Surroundings:
         (host, devices, seen), self._after = self._after or self._look(), None
         self._seen.append(seen)
         groups, helpers = self._processes()
-        ours = helpers | set(members_of(groups) if devices else ())
-        ours |= self._mates() if devices and self._mates is not None else set()
+        ours = helpers | set(members_of(groups)) | self._mates() if devices else helpers
         use = between(self._host_before, host) if self._host_before else None
         return use, [used(*pair, ours) for pair in zip(self._devices_before, devices, strict=False)]
 
     def why_no_energy(self, iterations: Sequence[Iteration]) -> str | None:
-        """Return why the energy of measured iterations is unknown; None if it is known for all.
-
-        The devices of an endpoint are not read, so the result is None.
-        """
-        if self._platform == "cpu":
-            return "the energy of a CPU is not read"
-        read = [it.devices for it in iterations if not it.warmup]
-        if not self._devices or (all(read) and all(use.energy_j is not None for uses in read for use in uses or ())):
-            return None
-        return next(filter(None, (each.why_no_energy for each in self._devices)), None)
+        """Return why the energy of measured iterations is unknown; None if it is known for all."""
+        uses = [it.devices for it in iterations if not it.warmup]
+        known = all(read and all(use.energy_j is not None for use in read) for read in uses)
+        return None if known and self._platform != "cpu" else NO_ENERGY.get(self._platform)
 
     def placement(self, counted: Collection[int] | None) -> Placement | None:
         """Return the launch's placement, with neighbours during the passes in `counted`, from 0; None: all."""
@@ -253,25 +250,24 @@ class Surroundings:
 
         A pass's time includes an interruption. After the lease was lost, another launch may have used the devices.
         """
-        passes, placement = self._counted(counted), self.placement(counted)
-        flags: list[Flag] = []
-        if placement is not None and placement.neighbours:
+        passes, found = self._counted(counted), list[tuple[str, Literal["invalid", "warning"], str]]()
+        if (placement := self.placement(counted)) is not None and placement.neighbours:
             sentence = (
                 f"Other launches ran on {placement.node} meanwhile: {first_few(placement.neighbours, 3)}; "
                 "each has devices of its own, but memory of the host, its buses and power are shared."
             )
-            flags.append(Flag(code="shared_node", severity="warning", sentence=sentence))
+            found.append(("shared_node", "warning", sentence))
         lost = [number for number, seen in passes.items() if seen.lost]
         if lost and self._lease is not None:
             sentence = (
                 f"Somebody removed the lease, {self._lease.claim.path}, before pass {lost[0]} was over; so another "
                 "launch could take the devices, and nobody could have told."
             )
-            flags.append(Flag(code="lease_lost", severity="invalid", sentence=sentence))
-        if held_up := {number: ", and ".join(seen.held_up) for number, seen in passes.items() if seen.held_up}:
-            sentence = " ".join(f"During pass {number} {what}." for number, what in held_up.items())
-            flags.append(Flag(code="paused", severity="invalid", sentence=sentence))
-        return flags
+            found.append(("lease_lost", "invalid", sentence))
+        held_up = [f"During pass {n} {', and '.join(seen.held_up)}." for n, seen in passes.items() if seen.held_up]
+        if held_up:
+            found.append(("paused", "invalid", " ".join(held_up)))
+        return [Flag(code=code, severity=severity, sentence=sentence) for code, severity, sentence in found]
 
     def _counted(self, counted: Collection[int] | None) -> dict[int, Seen]:
         return {number: seen for number, seen in enumerate(self._seen) if counted is None or number in counted}

@@ -22,6 +22,7 @@ from rollout_bench.contracts.record import ClientUse
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
 from rollout_bench.measure.server.paced import open_files
+from rollout_bench.measure.server.server import how_ended
 from rollout_bench.measure.server.stream import Load, LoadPass, RequestOutcome, Target
 
 LOOK_S = 0.1
@@ -154,8 +155,7 @@ def _run(line: list[str], environment: dict[str, str], folder: Path, harness: st
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
     if status != 0 or not (folder / REPORT).exists():
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise MeasuringFailed("load_generator", f"{harness} {how} and without a report", LOOK)
+        raise MeasuringFailed("load_generator", f"{harness} {how_ended(status)} and without a report", LOOK)
     return used
 
 

@@ -1,14 +1,15 @@
-"""What modes behind a server share: opening it, and the iteration and rows of a pass."""
+"""What modes behind a server share: opening it, sending a pass, and the pass's iteration and rows."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.load import LoadPoint, LoadSpec
 from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow, ServerUse
 from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import (
@@ -18,9 +19,55 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
 )
 from rollout_bench.measure.machine.host import read_environment
+from rollout_bench.measure.server import commands, guidellm, paced, vllm_command
 from rollout_bench.measure.server.session import Opened, open_endpoint, open_own
-from rollout_bench.measure.server.stream import LoadPass, RequestOutcome
-from rollout_bench.workloads.requests import Request
+from rollout_bench.measure.server.stream import Load, LoadPass, Prompt, RequestOutcome, Target
+from rollout_bench.workloads.requests import Request, arrivals
+
+HARNESSES: dict[str, commands.Harness] = {"vllm-bench": vllm_command, "guidellm": guidellm}
+"""External load generators, by their names in the config."""
+
+
+def prepare(
+    spec: LoadSpec, requests: Sequence[Request], prompts: Sequence[Prompt], point: LoadPoint, target: Target, label: str
+) -> Callable[[], LoadPass]:
+    """Prepare one pass; return a function that sends it.
+
+    Args:
+        spec: names the load generator and the distribution of arrivals.
+        requests: the requests.
+        prompts: the prompt of each request.
+        point: the load.
+        target: the server.
+        label: seeds the arrival times.
+    """
+    due_s = _due_s(spec, requests, point, label)
+    count = point.requests or (len(requests) if point.duration_s is None else None)
+    if due_s is not None:
+        count = len(due_s)
+    load = Load(
+        requests=requests,
+        prompts=prompts,
+        due_s=due_s,
+        concurrency=point.concurrency,
+        count=count,
+        duration_s=point.duration_s,
+        request_rate=None if isinstance(point.request_rate, str) else point.request_rate,
+        burstiness=spec.burstiness,
+        seed=zlib.crc32(label.encode()),
+    )
+    if spec.harness in HARNESSES:
+        return commands.prepare(HARNESSES[spec.harness], load, target)
+    return paced.prepare(load, target)
+
+
+def _due_s(spec: LoadSpec, requests: Sequence[Request], point: LoadPoint, label: str) -> list[float] | None:
+    if point.request_rate == "inf":
+        return None
+    if point.request_rate == "trace":
+        times = [request.arrival_s or 0.0 for request in requests]
+        return [time for time in times if point.duration_s is None or time < point.duration_s][: point.requests]
+    return arrivals(float(point.request_rate), spec.burstiness, point.due_requests or len(requests), label)
 
 
 def iteration_of(

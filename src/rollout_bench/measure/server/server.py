@@ -61,14 +61,17 @@ def _has_template(model: Path) -> bool:
 
 
 def _words(option: str, value: Any) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [f"--{option}" if value else f"--no-{option}"]
+    if value is None or isinstance(value, bool):
+        return [] if value is None else [f"--{'' if value else 'no-'}{option}"]
     if isinstance(value, list | tuple) and not any(isinstance(item, dict | list) for item in value):
         return [f"--{option}", *map(str, value)]
     # with =, so that argparse does not read a value with a leading dash as an option
     return [f"--{option}={json.dumps(value) if isinstance(value, dict | list) else value}"]
+
+
+def how_ended(status: int) -> str:
+    """Return how a process with exit status `status` ended, as the end of a sentence."""
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 class Server:
@@ -109,10 +112,8 @@ class Server:
 
     def check(self) -> None:
         """Raise `MeasuringFailed` if the server has ended."""
-        status = self._process.poll()
-        if status is not None:
-            how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise MeasuringFailed("", f"the server {how}", "")  # the end of the log has the reason
+        if (status := self._process.poll()) is not None:
+            raise MeasuringFailed("", f"the server {how_ended(status)}", "")  # the end of the log has the reason
 
     def processes(self) -> dict[int, str]:
         """Return pids of the server and its engine -> their names.

@@ -58,14 +58,9 @@ class PromptText:
     """
 
     def __init__(self, model: str | None, trust_remote_code: bool = False) -> None:
-        self._tokenizer: Any = None
-        if model is not None:
-            self._tokenizer = load_tokenizer(model, trust_remote_code)
-
-    @property
-    def vocabulary(self) -> int | None:
-        """Number of ids that it can decode; None if it accepts any id."""
-        return None if self._tokenizer is None else len(self._tokenizer)
+        self._tokenizer: Any = model and load_tokenizer(model, trust_remote_code)
+        self.vocabulary = len(self._tokenizer) if self._tokenizer else ENDPOINT_VOCABULARY
+        """Number of ids that it can decode."""
 
     def of(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids."""
@@ -153,12 +148,11 @@ def reaching(url: str) -> Iterator[None]:
         raise MeasuringFailed("tls", cause, "mend the certificate, or set verify_tls: false") from None
     except socket.gaierror as error:
         raise MeasuringFailed("unreachable", f"{url}: no such host: {error.strerror}", HOW_TO_REACH) from None
-    except ConnectionRefusedError:
-        raise MeasuringFailed("refused", f"{url}: connection refused: nothing listens there", HOW_TO_REACH) from None
-    except TimeoutError:
-        raise MeasuringFailed("unreachable", f"{url}: no whole answer within {ANSWER_S:g} s", HOW_TO_REACH) from None
     except OSError as error:
-        raise MeasuringFailed("unreachable", f"{url}: {error}", HOW_TO_REACH) from None
+        refused = isinstance(error, ConnectionRefusedError)
+        late = f"no whole answer within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else error
+        cause = f"{url}: {'connection refused: nothing listens there' if refused else late}"
+        raise MeasuringFailed("refused" if refused else "unreachable", cause, HOW_TO_REACH) from None
 
 
 def check_answer(status: int, text: str, target: Target) -> None:
@@ -416,7 +410,11 @@ def open_endpoint(spec: Spec) -> Opened:
     assert load is not None, "an online spec has a load"
     full = sampling(spec, [])
     plain = {name: full[name] for name in ("temperature", "top_p")}
-    text, headers, refused = _text_for(endpoint), headers_of(endpoint), []
+    try:
+        text, headers, refused = PromptText(endpoint.tokenizer), headers_of(endpoint), []
+    except UserError as error:
+        fix = "name a folder with tokenizer files in the endpoint's tokenizer, or leave it out"
+        raise MeasuringFailed("wrong_tokenizer", error.problem, fix) from None
     ways = [(body, ids) for body in (full, plain) for ids in (True, False) if load.token_ids or not ids]
     where = endpoint.url, endpoint.model, headers, endpoint.verify_tls
     target = Target(*where, full, load.api == "chat", endpoint.tokenizer)
@@ -430,19 +428,9 @@ def open_endpoint(spec: Spec) -> Opened:
             if status != 200:
                 refused.append((status, answer))
             elif not token_ids or _took_token_ids(answer):
-                vocabulary = text.vocabulary or ENDPOINT_VOCABULARY
-                return _found(connection, vocabulary, served, body is full, token_ids, text, answer)
+                return _found(connection, served, body is full, token_ids, text, answer)
     status, answer = refused[0] if refused else (400, "it takes prompts neither as token ids nor as text")
     raise _failure(status, answer, target)
-
-
-def _text_for(endpoint: EndpointSpec) -> PromptText:
-    """Return the endpoint's tokenizer; raise `MeasuringFailed` if the configured tokenizer cannot be loaded."""
-    try:
-        return PromptText(endpoint.tokenizer)
-    except UserError as error:
-        fix = "name a folder with tokenizer files in the endpoint's tokenizer, or leave it out"
-        raise MeasuringFailed("wrong_tokenizer", error.problem, fix) from None
 
 
 def _asked_patiently(connection: Connection, prompt: list[int] | str) -> tuple[int, str]:
@@ -466,7 +454,7 @@ def _took_token_ids(answer: str) -> bool:
 
 
 def _found(
-    connection: Connection, vocabulary: int, served: Served, full: bool, token_ids: bool, text: PromptText, answer: str
+    connection: Connection, served: Served, full: bool, token_ids: bool, text: PromptText, answer: str
 ) -> Opened:
     counts = any(choice.token_ids is not None for choice in event_of(answer.encode()).choices or ())
     served = served.model_copy(update={"token_ids": token_ids, "counts_tokens": counts})
@@ -480,7 +468,7 @@ def _found(
         facts=facts,
         device={},
         world_size=1,
-        vocabulary=vocabulary,
+        vocabulary=text.vocabulary,
         text=None if token_ids else text,
         flags=[_flag(code) for code, raised in codes.items() if raised],
     )

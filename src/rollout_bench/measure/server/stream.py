@@ -81,10 +81,8 @@ class Target:
 
     def settle(self, outcome: RequestOutcome) -> None:
         """Make the server's texts in `outcome` safe to store and show."""
-        if outcome.error is not None:
-            outcome.error = self.quoted(outcome.error)
-        if outcome.finish_reason is not None:
-            outcome.finish_reason = self.quoted(outcome.finish_reason, 40)
+        outcome.error = outcome.error and self.quoted(outcome.error)
+        outcome.finish_reason = outcome.finish_reason and self.quoted(outcome.finish_reason, 40)
 
     @property
     def root(self) -> str:
@@ -443,19 +441,19 @@ class Answer:
                 return f"the server says {name}: {count}, where 0 to {limits[name]} can be"
         if outcome.prompt_tokens is None:
             outcome.prompt_tokens = claimed.get("prompt_tokens")
-        output = claimed.get("completion_tokens", outcome.output_tokens)
-        if outcome.counted and output != outcome.output_tokens:
-            return f"{outcome.output_tokens} tokens came and the server says {output}"
-        outcome.output_tokens = output
-        if not self._ended:
-            return "the answer broke off before it was finished"
-        if not outcome.pieces_s:
-            return "the answer had no tokens in it"
-        if outcome.finish_reason not in GOOD_ENDS:
-            return f"the server ended it with finish_reason {outcome.finish_reason}"
-        if (outcome.prompt_tokens or 0) > question.prompt_tokens:
-            return f"{outcome.prompt_tokens} prompt tokens came back of a request of {len(question.body)} bytes"
-        return self._too_many()
+        seen, outcome.output_tokens = outcome.output_tokens, claimed.get("completion_tokens", outcome.output_tokens)
+        problems = {
+            f"{seen} tokens came and the server says {outcome.output_tokens}": (
+                outcome.counted and seen != outcome.output_tokens
+            ),
+            "the answer broke off before it was finished": not self._ended,
+            "the answer had no tokens in it": not outcome.pieces_s,
+            f"the server ended it with finish_reason {outcome.finish_reason}": outcome.finish_reason not in GOOD_ENDS,
+            f"{outcome.prompt_tokens} prompt tokens came back of a request of {len(question.body)} bytes": (
+                (outcome.prompt_tokens or 0) > question.prompt_tokens
+            ),
+        }
+        return next((problem for problem, found in problems.items() if found), self._too_many())
 
     def _too_many(self) -> str | None:
         came, most = self._outcome.output_tokens, self._question.output_tokens

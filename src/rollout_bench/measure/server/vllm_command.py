@@ -54,6 +54,7 @@ def command(folder: Path, load: Load, target: Target) -> tuple[list[str], dict[s
 def arguments(folder: Path, load: Load, target: Target) -> list[str]:
     """Return the arguments after `vllm`, which contain no secrets."""
     sampling = {name: value for name, value in target.asking("", 1).items() if name not in OWN}
+    burstiness = "inf" if load.burstiness == "constant" else load.burstiness
     given: dict[str, Any] = {
         "backend": "openai-chat" if target.chat else "openai",
         "base-url": target.root,
@@ -68,20 +69,23 @@ def arguments(folder: Path, load: Load, target: Target) -> list[str]:
         "ready-check-timeout-sec": 0,  # it has answered already
         "seed": load.seed,
         "extra-body": json.dumps(sampling),
+        "request-rate": load.request_rate,
+        "burstiness": None if load.request_rate is None else burstiness,
+        "max-concurrency": load.concurrency,
         "result-dir": folder,
         "result-filename": commands.REPORT,
     }
-    if load.request_rate is not None:
-        burstiness = "inf" if load.burstiness == "constant" else load.burstiness
-        given |= {"request-rate": load.request_rate, "burstiness": burstiness}
-    if load.concurrency is not None:
-        given["max-concurrency"] = load.concurrency
-    flags = ["--disable-shuffle", "--skip-chat-template", "--disable-tqdm", "--save-result", "--save-detailed"]
-    flags += [
-        *([] if target.verify_tls else ["--insecure"]),
-        *(["--trust-remote-code"] if target.trust_remote_code else []),
-    ]
-    return ["bench", "serve", *flags, *(f"--{name}={value}" for name, value in given.items())]
+    flags = {
+        "--disable-shuffle": True,
+        "--skip-chat-template": True,
+        "--disable-tqdm": True,
+        "--save-result": True,
+        "--save-detailed": True,
+        "--insecure": not target.verify_tls,
+        "--trust-remote-code": target.trust_remote_code,
+    }
+    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return ["bench", "serve", *(flag for flag, given in flags.items() if given), *options]
 
 
 def read_report(report: dict[str, Any], load: Load, _offset_s: float) -> commands.Report:

@@ -9,9 +9,8 @@ from typing import Any
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.engine.passes import passes
 from rollout_bench.measure.engine.proofs import Proofs
-from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, source_of
+from rollout_bench.measure.engine.vllm import LoadedEngine, loaded, passes, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, IterationEnds, Job, ProofsTaken, Tell, Wait
 from rollout_bench.measure.machine.host import held_with_children

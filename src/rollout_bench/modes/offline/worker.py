@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rollout_bench.measure.engine.passes import passes
-from rollout_bench.measure.engine.vllm import loaded, source_of
+from rollout_bench.measure.engine.vllm import loaded, passes, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, Job, Tell, Wait
 

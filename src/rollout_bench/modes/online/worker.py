@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from rollout_bench.contracts.load import PAUSE_S, LoadPoint, LoadSpec
 from rollout_bench.contracts.record import Flag, SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.engine.passes import passes
-from rollout_bench.measure.engine.vllm import source_of
+from rollout_bench.measure.engine.vllm import passes, source_of
 from rollout_bench.measure.launch.flags import prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
@@ -21,8 +20,8 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.server import dispatch, server_metrics
-from rollout_bench.measure.server.served import iteration_of, opened_server, rows_of
+from rollout_bench.measure.server import server_metrics
+from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
 from rollout_bench.measure.server.session import Opened, check_answer
 from rollout_bench.measure.server.stream import Target
 from rollout_bench.workloads.requests import Source, moved, sent_of
@@ -81,7 +80,7 @@ class _Load:
             opened.reset()
             before = opened.connection.metrics()
         label = f"{spec.workload.seed}/{self.job.launch}/{index}"
-        send = dispatch.prepare(self.load, asked, opened.prompts(asked), point, opened.target, label)
+        send = prepare(self.load, asked, opened.prompts(asked), point, opened.target, label)
         self.wait()
         done = send()
         self.tell(IterationEnds())

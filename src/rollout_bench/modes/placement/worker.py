@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from rollout_bench.contracts.record import ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED
 from rollout_bench.contracts.weights import WeightProof, Weights
-from rollout_bench.measure.engine.passes import passes
+from rollout_bench.measure.engine.vllm import passes
 from rollout_bench.measure.launch.flags import most_at_once, preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     Event,

@@ -25,8 +25,7 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
     Wait,
 )
-from rollout_bench.measure.server import dispatch
-from rollout_bench.measure.server.served import iteration_of, opened_server, rows_of
+from rollout_bench.measure.server.served import iteration_of, opened_server, prepare, rows_of
 from rollout_bench.measure.server.session import Opened
 from rollout_bench.modes.profile.events import StepsDone
 from rollout_bench.modes.profile.record import Step, TraceFile
@@ -256,7 +255,7 @@ class _Passes:
         with self._opened.between_passes():
             self._opened.reset()
         prompts, target = self._opened.prompts(asked), self._opened.target
-        send = dispatch.prepare(self._load, asked, prompts, self._load.points[0], target, f"profile/{index}")
+        send = prepare(self._load, asked, prompts, self._load.points[0], target, f"profile/{index}")
         self._wait()
         if before is not None:
             before(asked)

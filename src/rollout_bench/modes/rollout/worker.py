@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from rollout_bench.contracts.record import Flag, ReplicaPass, SequenceRow
 from rollout_bench.contracts.spec import WorkloadSpec
-from rollout_bench.measure.engine.passes import passes
+from rollout_bench.measure.engine.vllm import passes
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
