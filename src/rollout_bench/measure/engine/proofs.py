@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
 
 from rollout_bench.contracts.weights import WeightProof, Weights
 from rollout_bench.measure.engine.vllm import LoadedEngine
@@ -34,40 +33,33 @@ class Proofs:
 
     def take(self, weights: Weights) -> WeightProof:
         """Return the proof of the engine's current state; `weights` are its expected weights."""
-        now, trained, not_finite = self._tensors()
-        before = now if self._before is None else self._before
+        ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
+        proofs = {f"{rank}/{name}": proof for rank, found in enumerate(ranks) for name, proof in found.items()}
+        now = {name: checksum for name, (checksum, _, _) in proofs.items()}
+        trained = {name for name, (_, _, must_change) in proofs.items() if must_change}
+        before, self._before = self._before or now, now
         changed = {name for name, checksum in now.items() if before.get(name) != checksum}
-        self._before = now
         everything = "\n".join(f"{name} {checksum}" for name, checksum in sorted(now.items()))
         return WeightProof(
             weights=weights,
             tensors=len(now),
             trained=len(trained),
             changed_trained=len(changed & trained),
-            not_finite=not_finite,
+            not_finite=sum(not finite for _, finite, _ in proofs.values()),
             checksum=_digest(everything),
-            tokens=_digest(repr(list(self._generated()))),
+            tokens=_digest(repr(self._generated())),
         )
 
-    def _tensors(self) -> tuple[dict[str, str], set[str], int]:
-        """Return each rank's tensor checksums, the names that updates must change, and how many are not finite."""
-        checksums, trained, not_finite = dict[str, str](), set[str](), 0
-        ranks = self._engine.llm.collective_rpc("rollout_bench_proofs", kwargs={"norms": self._norms})
-        for rank, proofs in enumerate(ranks):
-            checksums |= {f"{rank}/{name}": checksum for name, (checksum, _, _) in proofs.items()}
-            trained |= {f"{rank}/{name}" for name, (_, _, must_change) in proofs.items() if must_change}
-            not_finite += sum(not finite for _, finite, _ in proofs.values())
-        return checksums, trained, not_finite
-
-    def _generated(self) -> Iterator[list[int]]:
-        """Yield the greedy tokens of each prompt."""
+    def _generated(self) -> list[list[int]]:
+        """Return the greedy tokens of each prompt."""
         from vllm import SamplingParams
 
         how = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
         self._engine.reset_prefix_cache()
-        for prompt in self._prompts:
-            (output,) = self._engine.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False)
-            yield list(output.outputs[0].token_ids)
+        outputs = [
+            self._engine.llm.generate([{"prompt_token_ids": prompt}], how, use_tqdm=False) for prompt in self._prompts
+        ]
+        return [list(output.outputs[0].token_ids) for (output,) in outputs]
 
 
 def _digest(text: str) -> str:

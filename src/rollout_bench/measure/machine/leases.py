@@ -385,17 +385,15 @@ def lease(wanted: Wanted, pause: Pause, say: Callable[[str], None]) -> Iterator[
 
 def _check(wanted: Wanted, there: Sequence[Device] | None) -> None:
     spec, needed = wanted.spec, devices_needed(wanted.spec)
-    if there is None:
-        if replicas(spec) > 1:
-            raise DeviceError(
-                "too_few_devices",
-                f"no tool here lists the devices that {replicas(spec)} replicas are to share out",
-                f"put nvidia-smi or npu-smi on PATH, or lower {spec.own.replicas_key} to 1",
-            )
-        return
-    visible = len(there)
+    if there is None and replicas(spec) > 1:
+        raise DeviceError(
+            "too_few_devices",
+            f"no tool here lists the devices that {replicas(spec)} replicas are to share out",
+            f"put nvidia-smi or npu-smi on PATH, or lower {spec.own.replicas_key} to 1",
+        )
+    visible = len(there or ())
     limited = f", of which devices allows {wanted.devices}" if (wanted.devices or visible) < visible else ""
-    if needed <= min(visible, wanted.devices or visible):
+    if there is None or needed <= min(visible, wanted.devices or visible):
         return
     asks = " x ".join(
         f"{spec.own.replicas_key if name == 'data_parallel_size' else name} {value}"

@@ -350,12 +350,11 @@ def all_tensors(module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
 def _plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
     """Yield `tensor` itself, or the inner tensors of a wrapping subclass (torchao)."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is None:
-        if tensor.device.type != "meta" and tensor.numel():
-            yield name, tensor
-        return
-    for inner in flatten()[0]:
-        yield from _plain_tensors(f"{name}.{inner}", getattr(tensor, inner))
+    if flatten is not None:
+        for inner in flatten()[0]:
+            yield from _plain_tensors(f"{name}.{inner}", getattr(tensor, inner))
+    elif tensor.device.type != "meta" and tensor.numel():
+        yield name, tensor
 
 
 def _held_by(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -384,12 +383,10 @@ def _attention_backends(model: Any) -> list[str]:
 def _device() -> dict[str, Any]:
     import torch
 
-    for kind in ("cuda", "npu"):
-        devices = getattr(torch, kind, None)
-        if devices is not None and devices.is_available():
-            properties = devices.get_device_properties(devices.current_device())
-            return {"device_model": properties.name, "device_memory_bytes": int(properties.total_memory)}
-    return {"device_model": None, "device_memory_bytes": None}
+    kinds = [getattr(torch, kind, None) for kind in ("cuda", "npu")]
+    devices = next((kind for kind in kinds if kind is not None and kind.is_available()), None)
+    found = devices and devices.get_device_properties(devices.current_device())
+    return {"device_model": found and found.name, "device_memory_bytes": found and int(found.total_memory)}
 
 
 def cache_held(model: Any, tokens: int) -> dict[str, Any] | None:

@@ -66,8 +66,7 @@ class _Generator:
         self._target = target
         self._questions = questions(load.requests, load.prompts, target)
         self._order = load.order()
-        self._sent: list[tuple[int, int]] = []
-        self._outcomes: list[RequestOutcome] = []
+        self._sent: list[tuple[tuple[int, int], RequestOutcome]] = []
         self._late_s: list[float] = []
         self._began_s = 0.0
         self._until_s = float("inf")
@@ -85,15 +84,15 @@ class _Generator:
             gc.enable()
         cpu_share = (time.process_time() - cpu_before_s) / (time.monotonic() - before_s)
         client = ClientUse.of(cpu_share, self._late_s, LOOK_S)
-        return LoadPass(self._began_s, max(ended_s - self._began_s, 1e-9), self._outcomes, client, self._sent)
+        numbers, outcomes = [number for number, _ in self._sent], [outcome for _, outcome in self._sent]
+        return LoadPass(self._began_s, max(ended_s - self._began_s, 1e-9), outcomes, client, numbers)
 
     async def _send_all(self) -> float:
         """Send all requests; return the time at which the last answer ended or the time was over."""
         watcher, duration_s = asyncio.create_task(self._watch()), self._load.duration_s
         async with open_session(self._target.verify_tls) as session:
             self._began_s = cut_s = time.monotonic()  # only now: opening the session takes time
-            if duration_s is not None:
-                self._until_s = self._began_s + duration_s
+            self._until_s = self._began_s + (float("inf") if duration_s is None else duration_s)
             senders = self._senders(session)
             if duration_s is not None:
                 await _sleep_until(self._until_s)
@@ -102,15 +101,14 @@ class _Generator:
                     sender.cancel()
             results = await asyncio.gather(*senders, return_exceptions=True)
         watcher.cancel()
-        for outcome in self._outcomes:
+        for _, outcome in self._sent:
             if outcome.ended_s is None:
                 outcome.ended_s = cut_s
                 outcome.cut_s = None if outcome.error else cut_s  # with an error, it had failed before
             self._target.settle(outcome)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-        ends = [outcome.ended_s or cut_s for outcome in self._outcomes]
+        for error in (result for result in results if isinstance(result, Exception)):
+            raise error
+        ends = [outcome.ended_s or cut_s for _, outcome in self._sent]
         return cut_s if duration_s is not None else max([cut_s, *ends])
 
     async def _watch(self) -> None:
@@ -149,8 +147,7 @@ class _Generator:
         """Send the request with this `number`, which is due now, as soon as the limit allows."""
         outcome, name = RequestOutcome(due_s=due_s), f"{self._name}-{len(self._sent)}"
         headers = {"Content-Type": "application/json", **self._target.headers, "X-Request-Id": name}
-        self._sent.append(number)
-        self._outcomes.append(outcome)
+        self._sent.append((number, outcome))
         async with self._limit:
             if time.monotonic() < self._until_s:
                 await send(session, self._target.asked_at, headers, self._questions[number[0]], outcome)

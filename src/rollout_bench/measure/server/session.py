@@ -320,7 +320,7 @@ class Opened:
             self.server.stop()
 
 
-SENTENCES = {
+_SENTENCES = {
     "prompts_as_text": (
         "Prompts are sent as text: the server tokenizes them, so prompt lengths are only about as asked."
     ),
@@ -331,28 +331,25 @@ SENTENCES = {
         "The server does not return token ids: output tokens are its own count, and not seen one by one."
     ),
 }
-"""Code of a flag -> what the server did not accept."""
-
-
-def _flag(code: str) -> Flag:
-    return Flag(code=code, severity="warning", sentence=SENTENCES[code])
+FLAGS = {code: Flag(code=code, severity="warning", sentence=text) for code, text in _SENTENCES.items()}
+"""Code -> flag for something that the server did not accept."""
 
 
 def sampling(spec: Spec, end_of_text: list[int]) -> dict[str, Any]:
     """Return the sampling fields of every request in vLLM's form, as in offline mode."""
     workload = spec.workload
-    body: dict[str, Any] = {
+    logprobs = workload.logprobs
+    body = {
         "temperature": workload.temperature,
         "top_p": workload.top_p,
         "top_k": workload.top_k,
         "ignore_eos": workload.ignore_eos,
         "return_token_ids": True,  # so that tokens are counted, not claimed
+        "logprobs": logprobs,
+        "return_tokens_as_token_ids": None if logprobs is None else True,
+        "stop_token_ids": None if workload.ignore_eos else end_of_text or None,
     }
-    if workload.logprobs is not None:
-        body |= {"logprobs": workload.logprobs, "return_tokens_as_token_ids": True}
-    if end_of_text and not workload.ignore_eos:
-        body["stop_token_ids"] = end_of_text
-    return body
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def open_own(spec: Spec, model: str, **more: Any) -> Opened:
@@ -391,7 +388,7 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
         vocabulary=settings["vocabulary"],
         text=text,
         processes=processes,
-        flags=[] if text is None else [_flag("prompts_as_text")],
+        flags=[] if text is None else [FLAGS["prompts_as_text"]],
         server=server,
     )
 
@@ -470,5 +467,5 @@ def _found(
         world_size=1,
         vocabulary=text.vocabulary,
         text=None if token_ids else text,
-        flags=[_flag(code) for code, raised in codes.items() if raised],
+        flags=[FLAGS[code] for code, raised in codes.items() if raised],
     )

@@ -64,13 +64,11 @@ class Target:
 
     def asking(self, prompt: Prompt, output_tokens: int) -> dict[str, Any]:
         """Return the JSON body of a completion; for a chat, `prompt` is the text of the only message."""
-        own: dict[str, Any] = {"model": self.model, "max_tokens": output_tokens}
-        if not self.chat:
-            return {**self.body, **own, "prompt": prompt}
-        body = dict(self.body)
-        if (logprobs := body.pop("logprobs", None)) is not None:
+        body, logprobs = dict(self.body), self.body.get("logprobs")
+        if self.chat and logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": logprobs}
-        return {**body, **own, "messages": [{"role": "user", "content": prompt}]}
+        asked = {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
+        return {**body, "model": self.model, "max_tokens": output_tokens, **asked}
 
     def quoted(self, text: str, most: int = 300) -> str:
         """Return the server's `text` as one line of at most `most` characters, with words from header values masked."""
@@ -296,10 +294,10 @@ async def refusal(response: aiohttp.ClientResponse) -> str | None:
             host = urlsplit(location).hostname
         return f"it redirects to {host or 'another of its paths'}, and redirects are not followed"
     compressed = encoding.lower() not in ("", "identity")
-    if response.status == 200 and not compressed:
-        return None
-    if response.status == 200:
+    if response.status == 200 and compressed:
         raise Unusable(f"the answer is compressed ({encoding}), though that was not asked for")
+    if response.status == 200:
+        return None
     said = b""
     if not compressed:
         with contextlib.suppress(TimeoutError):
@@ -309,12 +307,10 @@ async def refusal(response: aiohttp.ClientResponse) -> str | None:
 
 async def beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
     """Return the start of the answer's body, read until it exceeds `most` bytes."""
-    found = bytearray()
-    async for piece in response.content.iter_any():
-        found += piece
-        if len(found) > most:
-            break
-    return bytes(found)
+    try:
+        return await response.content.readexactly(most + 1)
+    except asyncio.IncompleteReadError as error:
+        return error.partial
 
 
 def open_session(verify_tls: bool) -> aiohttp.ClientSession:
