@@ -21,9 +21,11 @@ def measured(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
 
 
 def test_every_launch_is_measured_once_despite_an_absent_controller(measured: OnSlurm):
-    assert len(measured.records) == 10
-    assert sorted(measured.starts()) == sorted(set(measured.starts()))
-    assert len(measured.starts()) == 10
+    assert (len(measured.records), sorted(measured.starts()), len(measured.starts())) == (
+        10,
+        sorted(set(measured.starts())),
+        10,
+    )
     assert "10 of 10 planned launches measured" in (measured.path / "results" / "summary.txt").read_text()
 
 

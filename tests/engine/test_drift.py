@@ -114,12 +114,10 @@ def test_in_float32_the_engine_gives_tokens_what_transformers_gives_them(measure
     assert one.finish() == 0, one.log_text()
     record, exact = read_scores(one.out)
     assert not [flag for flag in record.validity if flag.severity == "invalid"]
-    assert record.engine.weights_bytes_by_dtype is not None
     assert set(record.engine.weights_bytes_by_dtype.linear) == {"float32"}
     theirs = _by_transformers(_model(measured, "bf16"), [row for row in exact if row.batch is None])
     for batch in (None, *BATCHES):
-        scored = [row.logprobs for row in exact if row.batch == batch]
-        assert _farthest(scored, theirs) < 1e-4
+        assert _farthest([row.logprobs for row in exact if row.batch == batch], theirs) < 1e-4
     again = [
         (a.logprobs, b.logprobs)
         for a, b in zip(rows, exact, strict=False)

@@ -56,7 +56,6 @@ def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path
     record = launch.record()
     assert record.engine.weights_bytes_by_dtype is None
     assert (record.environment.torch_version, record.environment.device_model) == ("unknown", "unknown")
-    assert record.engine.served is not None
     assert (record.engine.served.model, record.engine.served.max_model_len) == ("stub", 4096)
     assert record.engine.served.counts_tokens
     assert {row.output_tokens for row in read_sequences(sequences_path(launch.out), launch.record())} == {8}
@@ -145,9 +144,7 @@ def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: A
 def test_a_stalled_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
     url = stub("--stall-after", "3", "--stall-share", "0.3")
     launch = Launching(tmp_path / "run", at(url), ["--timeout-s", "15"])
-    assert launch.finish() == 1
-    assert launch.survivors() == []
-    assert launch.failure().category == "timeout"
+    assert (launch.finish(), launch.survivors(), launch.failure().category) == (1, [], "timeout")
 
 
 def test_a_frozen_server_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
@@ -155,9 +152,7 @@ def test_a_frozen_server_ends_the_launch_in_bounded_time(tmp_path: Path, stub: A
     launch = Launching(tmp_path / "run", at(url, MANY), ["--timeout-s", "20"])
     launch.wait_for("iteration 1/")  # it is in the middle of the next pass
     url.process.send_signal(signal.SIGSTOP)
-    assert launch.finish() == 1
-    assert launch.failure().category == "timeout"
-    assert launch.survivors() == []
+    assert (launch.finish(), launch.failure().category, launch.survivors()) == (1, "timeout", [])
 
 
 def test_a_server_that_goes_away_fails_the_launch(tmp_path: Path, stub: Any) -> None:
@@ -182,7 +177,6 @@ def test_what_a_server_refuses_is_left_out_and_flagged(
     assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
     assert codes <= {flag.code for flag in record.validity}
-    assert record.engine.served is not None
     assert record.engine.served.token_ids == ("--text-only" not in options)
 
 

@@ -38,8 +38,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def assert_nothing_left(launch: Launching, *files: str) -> None:
     """Assert that no process, no shared memory and no file but `files` below results/ is left of a launch."""
-    assert launch.survivors() == []
-    assert launch.left_behind() == list(files)
+    assert (launch.survivors(), launch.left_behind()) == ([], list(files))
 
 
 def assert_failed(launch: Launching, category: str, phase: str, cause: str) -> Failure:
@@ -67,8 +66,10 @@ def test_the_next_launch_ends_an_engine_without_guardian_and_command(tmp_path: P
     again.wait_for("importing")
     assert launch.survivors(limit_s=0) == []
     again.process.terminate()
-    assert again.finish() == 143
-    assert again.errors() == ["interrupted by SIGTERM: the engine was ended, nothing was written"]
+    assert (again.finish(), again.errors()) == (
+        143,
+        ["interrupted by SIGTERM: the engine was ended, nothing was written"],
+    )
     assert again.survivors() == []
 
 
@@ -99,14 +100,12 @@ def test_an_engine_killed_after_its_guardian_crashes_and_leaves_nothing(tmp_path
 def test_a_timeout_names_the_phase_that_hung(tmp_path: Path):
     launch = Launching(tmp_path, tiny_spec(), ["--timeout-s", "5"])
     launch.wait_for("importing")
-    engine = launch.child("engine.worker")
-    engine.suspend()
+    launch.child("engine.worker").suspend()
     waiting = [psutil.Process(launch.process.pid), launch.child("guardian")]
     before = [process.cpu_times()[:2] for process in waiting]
     time.sleep(1)
     assert sum(map(sum, (process.cpu_times()[:2] for process in waiting))) - sum(map(sum, before)) < 0.1
-    failure = assert_failed(launch, "timeout", "importing", "5 s")
-    assert "timeout_s" in failure.fix
+    assert "timeout_s" in assert_failed(launch, "timeout", "importing", "5 s").fix
 
 
 def test_the_command_ends_with_its_parent_on_request(tmp_path: Path):

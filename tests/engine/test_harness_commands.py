@@ -59,7 +59,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Opened, P
 def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
     """Return a pass of a load through the server, as a launch makes it."""
     opened, model = served
-    assert SPEC.load is not None
     loaded = LoadSpec.model_validate({**SPEC.load.model_dump(), **load})
     spec: Spec = SPEC.model_copy(update={"load": loaded})
     job = Job(spec=spec, model=str(model), launch=0, timeout_s=600)
@@ -76,9 +75,10 @@ def test_the_command_sends_our_prompts_and_reports_what_servers_count(served: tu
     ours = passed(served, api=None, points=[{"concurrency": 2, "requests": 6}])
     for one in (done, ours):
         assert (one.iteration.sequences, one.iteration.failed, one.iteration.output_tokens) == (6, 0, 48)
-        assert one.iteration.server is not None
-        assert one.iteration.server.output_tokens == 48
-        assert one.iteration.server.prompt_tokens == one.iteration.prompt_tokens
+        assert (one.iteration.server.output_tokens, one.iteration.server.prompt_tokens) == (
+            48,
+            one.iteration.prompt_tokens,
+        )
     # the very same prompts: each is as long as the server counted it of the other
     lengths = [[(row.prompt, row.sample, row.prompt_tokens) for row in one.sequences] for one in (done, ours)]
     assert lengths[0] == lengths[1]
@@ -87,7 +87,6 @@ def test_the_command_sends_our_prompts_and_reports_what_servers_count(served: tu
         assert None not in (row.sent_s, row.first_token_s, row.last_token_s)
         assert 0 <= (row.sent_s or 0) < (row.first_token_s or 0) <= (row.last_token_s or 0)
     assert done.iteration.elapsed_s >= max(row.last_token_s or 0 for row in done.sequences)
-    assert done.iteration.client is not None
     assert done.iteration.client.cpu_share > 0
     assert {flag.severity for flag in done.flags} <= {"warning"}
 

@@ -79,8 +79,7 @@ def test_the_engine_generates_the_sequences_that_were_drawn(
         ] == [(index, r.prompt, r.sample, len(r.prompt_token_ids), r.output_tokens) for index, r in asked]
         for it in record.iterations:
             own = [row for row in rows[name] if row.iteration == it.index]
-            assert (it.requests, it.sequences) == (8, 8)
-            assert it.prompt_tokens == sum(row.prompt_tokens for row in own)
+            assert (it.requests, it.sequences, it.prompt_tokens) == (8, 8, sum(row.prompt_tokens for row in own))
             assert it.output_tokens == sum(row.output_tokens for row in own)
     assert len({row.output_tokens for row in rows["bf16"]}) > 5
 
@@ -97,17 +96,12 @@ def test_times_of_a_sequence_rise_and_lie_inside_its_pass(
         for row in rows[name]:
             times = [row.queued_s, row.scheduled_s, row.first_token_s, row.last_token_s]
             known = [0.0, *(time for time in times if time is not None), record.iterations[row.iteration].elapsed_s]
-            assert len(known) == 6
-            assert known == sorted(known)
+            assert (len(known), known) == (6, sorted(known))
             assert row.finish_reason == "length"
 
 
 def test_each_quant_is_proven_by_the_loaded_weights(records: dict[str, Record]):
     bf16, w8a8 = (records[name].engine for name in ("bf16", "w8a8"))
-    assert bf16.weights_bytes_by_dtype is not None
-    assert w8a8.weights_bytes_by_dtype is not None
-    shape = records["bf16"].spec.model.synthetic
-    assert shape is not None
     assert records["bf16"].startup.forked
     assert set(bf16.weights_bytes_by_dtype.linear) == {"bfloat16"}
     added = 4 * 4 * (512 + 256 + 1024 + 256) if HAS_AMX else 0  # its kernel adds four bytes to each row of four layers
@@ -122,7 +116,6 @@ def test_passes_go_in_turn_and_as_many_count_in_each(records: dict[str, Record])
     assert len(counted[0]) == len(counted[1])
     assert 8 <= len(counted[0]) <= 32
     for position, record in enumerate(records.values()):
-        assert record.block is not None
         rounds = [it.round for it in record.iterations if not it.warmup]
         assert rounds == [number for number, of in enumerate(record.block.order) if position in of]
         assert len({tuple(of) for of in record.block.order}) > 1
@@ -169,8 +162,7 @@ def test_only_results_are_left_and_no_file_has_a_secret(measured: Workspace):
 
 
 def test_a_later_call_measures_only_a_new_quant(measured: Workspace):
-    assert measured.planned() == {}
-    assert measured.measurements("--config", "quants=[bf16,w8a8,w8a16]") == 1
+    assert (measured.planned(), measured.measurements("--config", "quants=[bf16,w8a8,w8a16]")) == ({}, 1)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,11 @@ import psutil
 import pytest
 from launching import Launching, online_spec, own_flags
 
-from rollout_bench.contracts.record import CacheFacts
+from rollout_bench.contracts.record import CacheFacts, Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import sequences_path
 
 pytestmark = pytest.mark.engine
-
-AROUND_S = 1.0
-"""How far the moment of a sample may be from what it tells of: 0.3 s were too few beside two other engines."""
 
 PATHS = ("/health", "/metrics", "/v1/models", "/collective_rpc", "/reset_prefix_cache", "/docs", "/openapi.json", "/no")
 
@@ -43,29 +40,30 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launching, dict[str,
     return launch, {"lines": lines, "key": key, "listens": listens, "without_key": without_key}
 
 
-def test_every_token_of_every_request_is_counted(done: tuple[Launching, dict[str, Any]]) -> None:
-    launch, _ = done
-    record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
+@pytest.fixture(scope="module")
+def record(done: tuple[Launching, dict[str, Any]]) -> Record:
+    return done[0].record()
+
+
+@pytest.fixture(scope="module")
+def rows(done: tuple[Launching, dict[str, Any]], record: Record) -> list[SequenceRow]:
+    return read_sequences(sequences_path(done[0].out), record)
+
+
+def test_every_token_of_every_request_is_counted(record: Record, rows: list[SequenceRow]) -> None:
     passes = [it for it in record.iterations if it.incomplete is None]
     complete = [row for row in rows if row.complete]
-    assert {row.output_tokens for row in complete} == {16}
-    assert {row.prompt_tokens for row in complete} == {130}
-    assert {row.status for row in complete} == {200}
-    assert {row.finish_reason for row in complete} == {"length"}
+    assert ({row.output_tokens for row in complete}, {row.prompt_tokens for row in complete}) == ({16}, {130})
+    assert ({row.status for row in complete}, {row.finish_reason for row in complete}) == ({200}, {"length"})
     assert sum(it.requests for it in passes) == 16 * len(passes)
     assert all(it.failed == 0 and it.output_tokens == 256 and it.prompt_tokens == 16 * 130 for it in passes)
     assert {flag.code for flag in own_flags(record)} <= {"cut_at_end"}
 
 
-def test_a_timed_load_counts_its_tokens_up_to_its_end(
-    done: tuple[Launching, dict[str, Any]],
-) -> None:
-    launch, _ = done
-    record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
+def test_a_timed_load_counts_its_tokens_up_to_its_end(record: Record, rows: list[SequenceRow]) -> None:
     for_a_time = [it for it in record.iterations if it.incomplete is not None]
     assert len(for_a_time) == 6
     for it in for_a_time:
-        assert it.point is not None
         own = [row for row in rows if row.iteration == it.index]
         assert it.elapsed_s >= 1.0
         assert (it.requests, it.failed) == (len(own), 0)
@@ -79,13 +77,8 @@ def test_a_timed_load_counts_its_tokens_up_to_its_end(
             assert it.requests == 8
 
 
-def test_each_row_has_the_times_of_request_and_tokens(done: tuple[Launching, dict[str, Any]]) -> None:
-    launch, _ = done
-    rows = read_sequences(sequences_path(launch.out), launch.record())
+def test_each_row_has_the_times_of_request_and_tokens(rows: list[SequenceRow]) -> None:
     for row in (row for row in rows if row.complete):
-        assert row.sent_s is not None
-        assert row.first_token_s is not None
-        assert row.last_token_s is not None
         assert row.gaps_us is not None
         # pieces that are read at once have one time: on a busy machine all of an answer may be
         assert 0 <= row.sent_s < row.first_token_s <= row.last_token_s
@@ -93,43 +86,30 @@ def test_each_row_has_the_times_of_request_and_tokens(done: tuple[Launching, dic
         assert sum(row.gaps_us) / 1e6 == pytest.approx(row.last_token_s - row.first_token_s, abs=1e-4)
 
 
-def test_the_points_of_a_sweep_share_one_server(done: tuple[Launching, dict[str, Any]]) -> None:
-    launch, _ = done
-    record = launch.record()
+def test_the_points_of_a_sweep_share_one_server(record: Record, rows: list[SequenceRow]) -> None:
     labels = [it.point.label for it in record.iterations if it.point is not None and not it.warmup]
     lasting = ["3 at once for 1 s"] * 2 + ["stage 2: 8 req/s for 1 s"] * 2
     assert labels == ["2 at once"] * 2 + ["40 req/s"] * 2 + lasting
-    rows = read_sequences(sequences_path(launch.out), launch.record())
     for it in record.iterations:
         own = [row for row in rows if row.iteration == it.index]
-        assert it.point is not None
+        assert all(row.due_s is not None and row.sent_s is not None and row.sent_s >= row.due_s for row in own)
         if it.point.concurrency == 2:
             assert _most_at_once([(row.sent_s or 0, row.last_token_s or 0) for row in own]) <= 2
-            assert all(row.due_s is not None and row.sent_s is not None and row.sent_s >= row.due_s for row in own)
-        else:  # at a rate each was due at a time, and sent no earlier
-            assert all(row.due_s is not None and row.sent_s is not None and row.sent_s >= row.due_s for row in own)
 
 
-def test_the_server_s_own_counts_agree_with_the_client_s(done: tuple[Launching, dict[str, Any]]) -> None:
-    launch, _ = done
-    for it in launch.record().iterations:
-        assert it.server is not None
-        assert it.client is not None
+def test_the_server_s_own_counts_agree_with_the_client_s(record: Record) -> None:
+    for it in record.iterations:
         assert 0 < it.client.cpu_share < 1
         if it.incomplete is not None:  # what is cut the server counts as it likes, and may have generated more
             continue
         assert it.server.requests == it.requests == 16
-        assert it.server.output_tokens == it.output_tokens
-        assert it.server.prompt_tokens == it.prompt_tokens
+        assert (it.server.output_tokens, it.server.prompt_tokens) == (it.output_tokens, it.prompt_tokens)
         assert 0 < (it.server.ttft_mean_s or 0) < (it.server.e2el_mean_s or 0)
 
 
-def test_the_quantization_is_proven_from_the_weights_behind_the_server(done: tuple[Launching, dict[str, Any]]) -> None:
-    engine = done[0].record().engine
-    assert engine.weights_bytes_by_dtype is not None
-    assert set(engine.weights_bytes_by_dtype.linear) == {"bfloat16"}
-    assert engine.served is not None
-    assert engine.served.version == "0.32.0"
+def test_the_quantization_is_proven_from_the_weights_behind_the_server(record: Record) -> None:
+    engine = record.engine
+    assert (set(engine.weights_bytes_by_dtype.linear), engine.served.version) == ({"bfloat16"}, "0.32.0")
     assert engine.kv_cache_tokens
     assert engine.kv_cache == CacheFacts(layers={"bfloat16": 2}, bytes_per_token=512)
 
@@ -148,9 +128,7 @@ def test_without_the_key_every_path_is_refused(done: tuple[Launching, dict[str, 
     assert done[1]["without_key"] == dict.fromkeys(PATHS, 401)
 
 
-def test_the_server_listens_locally_and_ends_with_its_launch(
-    done: tuple[Launching, dict[str, Any]],
-) -> None:
+def test_the_server_listens_locally_and_ends_with_its_launch(done: tuple[Launching, dict[str, Any]]) -> None:
     launch, seen = done
     assert {address.ip for address in seen["listens"]} == {"127.0.0.1"}
     assert launch.survivors(0) == []

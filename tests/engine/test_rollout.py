@@ -47,9 +47,7 @@ def test_each_sequence_of_a_step_is_generated_exactly_once(record: Record, rows:
         of = [row for row in rows if row.iteration == iteration.index]
         assert sorted((row.prompt, row.sample) for row in of) == [(p, s) for p in range(6) for s in (0, 1)]
         assert all(0 <= (row.sent_s or 0) < (row.last_token_s or 0) <= iteration.elapsed_s + 0.05 for row in of)
-        assert iteration.output_tokens == sum(row.output_tokens for row in of)
-        assert iteration.router is not None
-        assert iteration.router.decisions == 12
+        assert (iteration.output_tokens, iteration.router.decisions) == (sum(row.output_tokens for row in of), 12)
         parts = iteration.replicas or []
         assert sum(part.requests for part in parts) == iteration.requests == 12
         for number, part in enumerate(parts):
@@ -67,7 +65,6 @@ def test_each_sequence_of_a_step_is_generated_exactly_once(record: Record, rows:
 def test_a_pass_counts_its_drafted_and_accepted_tokens(record: Record):
     for iteration in record.iterations:
         done = iteration.drafting
-        assert done is not None
         assert 0 < done.drafts <= done.draft_tokens <= 3 * done.drafts
         assert 0 < done.accepted_tokens == sum(done.accepted_by_position) <= done.draft_tokens
         # accepted are the first tokens of a draft, up to the first that is not

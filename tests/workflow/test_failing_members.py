@@ -1,5 +1,6 @@
-"""A member of a block that always fails: the others get all their blocks in one call, which ends with status 1."""
+"""A quant that always fails: the others get all their launches in one call, which ends with status 1."""
 
+import csv
 import subprocess
 from pathlib import Path
 
@@ -59,13 +60,11 @@ def test_the_next_call_tries_it_again_until_it_is_mended(failed):
     space, _ = failed
     again = space.snakemake("--cores", "1")
     assert again.returncode == 1, again.stdout
-    assert len(stand_in.failed(space.path)) == 2
-    assert counted(space) == {"bf16": 4, "w8a16": 4, "w8a8": 0}
+    assert (len(stand_in.failed(space.path)), counted(space)) == (2, {"bf16": 4, "w8a16": 4, "w8a8": 0})
     (space.path / stand_in.FAILING).unlink()
     mended = space.snakemake("--cores", "1")
     assert mended.returncode == 0, mended.stdout
-    assert counted(space) == dict.fromkeys(QUANTS, 4)
-    assert space.planned("results/summary.md") == {}
+    assert (counted(space), space.planned("results/summary.md")) == (dict.fromkeys(QUANTS, 4), {})
 
 
 def test_the_others_get_their_blocks_where_the_baseline_fails(tmp_path: Path):
@@ -92,3 +91,60 @@ def test_where_all_of_a_block_fail_its_job_does(tmp_path: Path):
     assert done.returncode == 1
     assert "Error in rule block" in done.stdout
     assert not space.records
+
+
+NEVER_NARROW = {
+    "launches": "auto",
+    "interleave": False,
+    "precision": {"half_width": 0.0001, "max_launches": 4},
+    "quants": ["bf16", "w8a8", "w8a16"],
+    "model_settings": {"tiny": {"synthetic": {"preset": "qwen3-tiny"}}},
+}
+
+
+@pytest.fixture(scope="module")
+def never_narrow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str, int]:
+    """Return a workspace after one run in which w8a8 can't start and no interval gets narrow.
+
+    What it said, its status.
+    """
+    folder = tmp_path_factory.mktemp("auto")
+    engine = {"python": stand_in.install(folder / "engine")}
+    workspace = Workspace(folder / "workspace", {**stand_in.CONFIG, **NEVER_NARROW, "engine": engine})
+    (workspace.path / stand_in.FAILING).write_text("w8a8")
+    done = workspace.snakemake("--cores", "1")
+    return workspace, done.stdout, done.returncode
+
+
+def launches(workspace: Workspace) -> dict[str, list[int]]:
+    """Quant -> indices of the launches that are measured."""
+    found: dict[str, list[int]] = {}
+    for record in sorted(workspace.records):
+        name = Path(record).parent.name
+        found.setdefault(name.split("_")[1], []).append(int(Path(record).stem.removeprefix("launch-")))
+    return found
+
+
+def test_a_failing_quant_keeps_no_other_from_the_limit(never_narrow: tuple[Workspace, str, int]):
+    workspace, said, status = never_narrow
+    assert launches(workspace) == {"bf16": [0, 1, 2, 3], "w8a16": [0, 1, 2, 3]}, said
+    assert sorted(Path(f).stem for f in workspace.failures) == ["launch-0", "launch-1", "launch-2"]
+    assert status != 0
+    started = [name.rpartition("-")[2] for name in stand_in.starts(workspace.path)]
+    assert started == ["0", "0", "1", "1", "2", "2", "3", "3"], "quants take turns in later rounds too"
+    assert (workspace.path / "results/summary.txt").read_text().startswith("INCOMPLETE: 8 of 11 planned launches")
+
+
+def test_more_precision_reuses_what_is_there(never_narrow: tuple[Workspace, str, int]):
+    workspace, _, _ = never_narrow
+    both = ["quants=[bf16,w8a16]"]
+    assert workspace.measurements("--config", *both, "precision={max_launches: 5}") == 2
+
+
+def test_nothing_is_left_of_the_rounds(never_narrow: tuple[Workspace, str, int]):
+    workspace, _, _ = never_narrow
+    assert not (workspace.path / "results/rounds").exists()
+    assert not (workspace.path / "logs/rounds").exists()
+    with (workspace.path / "results/summary.csv").open() as file:
+        planned = {row["quant"]: row["launches_planned"] for row in csv.DictReader(file)}
+    assert planned == {"bf16": "4", "w8a8": "3", "w8a16": "4"}

@@ -80,9 +80,7 @@ def test_what_a_block_lacks_is_measured_and_no_record_touched(space: Workspace, 
         space.snakemake("--cores", "1", *options, SUMMARY)
         options = ()
     ran(space, *options)
-    assert changed(space, before) == set()
-    assert len(space.records) == 6
-    assert len(stand_in.starts(space.path)) == 7
+    assert (changed(space, before), len(space.records), len(stand_in.starts(space.path))) == (set(), 6, 7)
 
 
 def test_a_killed_run_leaves_its_records_and_the_next_continues(tmp_path: Path):
@@ -104,8 +102,7 @@ def test_a_killed_run_leaves_its_records_and_the_next_continues(tmp_path: Path):
     assert 2 <= len(left) < 5
     stand_in.install(tmp_path / "engine")
     ran(space)
-    assert changed(space, left) == set()
-    assert len(stand_in.starts(space.path)) == started + 6 - len(left)
+    assert (changed(space, left), len(stand_in.starts(space.path))) == (set(), started + 6 - len(left))
 
 
 def test_batches_divide_blocks_and_none_is_measured_by_itself(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What is measured, what is measured again and what is not: the stand-in measures, and the tests run in order."""
+"""What is measured, measured again or not, and what becomes of damaged results: the stand-in measures, in order."""
 
 import json
 import shutil
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import stand_in
 from workspace import Workspace
+
+from rollout_bench.plan.planfile import is_plan, read_plan
 
 
 def workspace(folder: Path) -> Workspace:
@@ -56,8 +58,7 @@ def test_losing_what_snakemake_remembers_measures_nothing(measured: Workspace):
 def test_results_copied_into_a_fresh_clone_are_not_measured_again(measured: Workspace, tmp_path: Path):
     fresh = workspace(tmp_path)
     shutil.copytree(measured.path / "results", fresh.path / "results")
-    assert fresh.measurements() == 0
-    assert fresh.measurements("--config", "launches=2") == 2
+    assert (fresh.measurements(), fresh.measurements("--config", "launches=2")) == (0, 2)
 
 
 def test_a_changed_setting_or_another_quant_is_measured_anew(measured: Workspace):
@@ -73,26 +74,6 @@ def test_forcing_a_record_is_refused_and_loses_nothing(measured: Workspace):
     assert done.returncode == 1
     assert f"{record.relative_to(measured.path)}: is measured already" in done.stdout
     assert record.read_bytes() == before
-
-
-def test_a_failing_launch_leaves_others_alone_and_is_tried_again(measured: Workspace):
-    kept, deleted = record_of(measured, "bf16"), record_of(measured, "w8a8")
-    before = kept.read_bytes()
-    deleted.unlink()
-    (measured.path / stand_in.FAILING).write_text("w8a8")
-    done = measured.snakemake("--cores", "1")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout
-    assert {path.split("_")[1] for path in measured.failures} == {"w8a8"}
-    summary = (measured.path / "results" / "summary.txt").read_text()
-    assert summary.startswith("INCOMPLETE: 1 of 2 planned launches")
-    assert "the stand-in was told to fail" in summary
-    (measured.path / stand_in.FAILING).unlink()
-    assert measured.snakemake("--cores", "1").returncode == 0
-    assert deleted.is_file()
-    assert kept.read_bytes() == before
-    assert len(stand_in.starts(measured.path)) == 3
-    assert not (measured.path / "results" / "summary.txt").read_text().startswith("INCOMPLETE")
 
 
 def test_the_report_shows_summary_and_figures(measured: Workspace):
@@ -113,3 +94,53 @@ def test_an_edited_record_is_an_error_naming_file_and_field(measured: Workspace)
     for record, problem in ((renamed, "iterations.0.elapsed"), (edited, "the record was edited")):
         (line,) = {line for line in done.stdout.splitlines() if f"{record.relative_to(measured.path)}: " in line}
         assert problem in line
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Two launches, measured by the instant stand-in."""
+    folder = tmp_path_factory.mktemp("damaged")
+    python = stand_in.install(folder / "stand-in")
+    workspace = Workspace(folder / "clone", {**stand_in.CONFIG, "launches": 1, "engine": {"python": python}})
+    for model in ("tiny", "tiny-w8a8"):
+        model_folder = workspace.path / "models" / model
+        model_folder.mkdir(parents=True)
+        (model_folder / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
+    done = workspace.snakemake("--cores", "1")
+    assert done.returncode == 0, done.stdout
+    assert len(workspace.records) == 2
+    return workspace
+
+
+def record(workspace: Workspace) -> Path:
+    return workspace.path / "results" / sorted(workspace.records)[1]
+
+
+@pytest.mark.parametrize("damage", ["{", None])
+def test_a_damaged_or_missing_plan_is_written_again(damaged: Workspace, damage: str | None) -> None:
+    path = damaged.path / "results" / "plan.json"
+    before = read_plan(path).fingerprint
+    path.unlink() if damage is None else path.write_text(damage)
+    done = damaged.snakemake("--cores", "1")
+    assert done.returncode == 0, done.stdout
+    assert is_plan(path)
+    assert read_plan(path).fingerprint == before
+    assert len(stand_in.starts(damaged.path)) == 2
+
+
+def test_a_damaged_record_is_reported_and_the_rest_summarised(damaged: Workspace) -> None:
+    path, summary = record(damaged), damaged.path / "results" / "summary.txt"
+    path.write_bytes(path.read_bytes()[:-40])
+    for _ in range(2):
+        done = damaged.snakemake("--cores", "1")
+        assert done.returncode == 1, done.stdout
+        assert f"{path.relative_to(damaged.path)}: is not whole JSON" in done.stdout
+        assert "delete it to measure that launch again" in done.stdout
+        assert "INCOMPLETE: 1 of 2 planned launches measured, 2 experiments; 1 damaged." in summary.read_text()
+        assert (damaged.path / "results" / "figures" / "throughput.svg").is_file()
+    assert len(stand_in.starts(damaged.path)) == 2
+    path.unlink()
+    done = damaged.snakemake("--cores", "1")
+    assert done.returncode == 0, done.stdout
+    assert "INCOMPLETE" not in summary.read_text()
+    assert len(stand_in.starts(damaged.path)) == 3

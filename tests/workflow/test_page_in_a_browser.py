@@ -93,25 +93,20 @@ def brightness(page: Page, property_: str) -> float:
 
 def test_the_conclusion_is_the_first_thing_that_is_read(browser: Browser, sent: Path):
     with opened(browser, sent) as (page, _):
-        assert page.locator("h2").all_inner_texts()[0] == "Conclusion"
-        assert page.locator("figure").count() == 3
+        assert (page.locator("h2").all_inner_texts()[0], page.locator("figure").count()) == ("Conclusion", 3)
         for image in page.locator("figure img").all():
             assert image.evaluate("image => image.complete && image.naturalWidth > 300")
         conclusion = page.locator("section#conclusion")
         page.set_viewport_size({"width": 400, "height": 900})
         headline = conclusion.locator("strong").bounding_box()
-        assert headline is not None
         assert headline["y"] + headline["height"] < 900, "on a telephone one has to scroll to read it"
         page.set_viewport_size({"width": 1280, "height": 900})
         box = conclusion.bounding_box()
-        assert box is not None
         assert box["y"] + box["height"] < 900, "one has to scroll to read it"
         assert len(conclusion.locator("li").all_inner_texts()) in range(1, 6)
         assert "w8a8" in conclusion.inner_text()
         for below in (page.locator("figure").first, page.locator("table").first):
-            place = below.bounding_box()
-            assert place is not None
-            assert box["y"] + box["height"] <= place["y"]
+            assert box["y"] + box["height"] <= below.bounding_box()["y"]
 
 
 def test_the_explorer_chooses_sorts_hides_and_links(browser: Browser, sent: Path):
@@ -157,9 +152,11 @@ def test_nothing_fails_and_no_network_is_asked(browser: Browser, sent: Path):
         page.mouse.wheel(0, 100_000)
         page.emulate_media(color_scheme="dark")
         page.wait_for_load_state("networkidle")
-        assert seen.errors == []
-        assert seen.beyond_the_machine == []
-        assert [url for url in seen.requests if url.startswith("file:")] == [sent.as_uri()]
+        assert (seen.errors, seen.beyond_the_machine, [url for url in seen.requests if url.startswith("file:")]) == (
+            [],
+            [],
+            [sent.as_uri()],
+        )
 
 
 def test_dark_and_light_are_different_and_both_can_be_read(browser: Browser, sent: Path):

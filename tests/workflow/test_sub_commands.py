@@ -132,8 +132,7 @@ def test_elsewhere_than_in_the_clone_they_lead_to_it(tmp_path: Path) -> None:
     space = workspace(tmp_path)
     (space.path / "Snakefile").unlink()
     done = call(space, "plan")
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "  -> run the command in the folder of the clone"
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "  -> run the command in the folder of the clone")
 
 
 def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rollout_bench.analysis.stats.blocks import (
     contrasts,
     critical_value,
     half_widths,
+    may_be_best,
     step_down,
 )
 from rollout_bench.analysis.stats.intervals import Array, ratio_interval, standard_deviation
@@ -79,8 +80,10 @@ def test_one_comparison_is_the_paired_t_test(logs: list[float], confidence: floa
 def test_the_spread_is_that_of_the_two_way_fit(table: Array) -> None:
     found = contrasts(table)
     variance, freedom = of_all_cells(table)
-    assert found.freedom == freedom
-    assert found.pooled_error**2 * found.pairs == pytest.approx(2 * variance, rel=1e-6, abs=1e-12)
+    assert (found.freedom, found.pooled_error**2 * found.pairs) == (
+        freedom,
+        pytest.approx(2 * variance, rel=1e-6, abs=1e-12),
+    )
     assert found.log_ratio == pytest.approx(np.nanmean(table, axis=0), abs=1e-12)
     own = np.nanvar(table, axis=0, ddof=1)
     assert found.error**2 * found.pairs == pytest.approx(np.maximum(2 * variance, own), rel=1e-6, abs=1e-12)
@@ -93,8 +96,7 @@ def test_neither_order_nor_size_of_a_difference_changes_the_error(table: Array, 
     random.shuffle(others)  # type: ignore[attr-defined]
     one, other = contrasts(table), contrasts(table[blocks][:, others] + shift)
     assert other.error == pytest.approx(one.error[others], rel=1e-6, abs=1e-9)
-    assert other.log_ratio == pytest.approx(one.log_ratio[others] + shift, abs=1e-9)
-    assert other.freedom == one.freedom
+    assert (other.log_ratio, other.freedom) == (pytest.approx(one.log_ratio[others] + shift, abs=1e-9), one.freedom)
     assert other.correlation == pytest.approx(one.correlation)
 
 
@@ -149,8 +151,7 @@ def test_missing_launches_leave_the_promise_and_the_other_pairs(missing: tuple[i
     logs[:, missing[0], missing[1] if missing[1] is not None else slice(None)] = np.nan
     found = contrasts(logs)
     lost = 1 if missing[1] is not None else 3
-    assert whole - found.freedom[0] == lost
-    assert found.pairs[0].sum() == 12 - lost
+    assert (whole - found.freedom[0], found.pairs[0].sum()) == (lost, 12 - lost)
     critical = critical_value(3, int(found.freedom[0]), 0.05, float(found.correlation[0]))
     assert is_about((np.abs(found.log_ratio) <= critical * found.pooled_error).all(axis=-1), 0.95)
 
@@ -173,8 +174,10 @@ def test_a_side_that_scatters_more_is_judged_by_its_spread(m: int, others: int, 
 
 def test_holm_adjusts_groups_of_one_and_leaves_a_single_group() -> None:
     p = [0.01, 0.04, 0.03, 0.005]
-    assert step_down(p, range(4)) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert step_down(p, [0] * len(p)) == pytest.approx(p)
+    assert (step_down(p, range(4)), step_down(p, [0] * len(p))) == (
+        pytest.approx([0.03, 0.06, 0.06, 0.02]),
+        pytest.approx(p),
+    )
 
 
 def test_several_tables_keep_their_joint_error_below_five_percent() -> None:
@@ -190,3 +193,44 @@ def test_several_tables_keep_their_joint_error_below_five_percent() -> None:
         false.append((p[:, 1] < 0.05).any())
         assert not (t[:, 1] > critical[1]).any() or false[-1]
     assert stats.binomtest(int(np.sum(false)), len(false), 0.05, alternative="greater").pvalue > 1e-4
+
+
+OF_BEST = 1_000
+
+
+def spread_of(logs: np.ndarray) -> tuple[float, int]:
+    """Return the spread of one value in a table [m, k - 1], and its degrees of freedom."""
+    found = contrasts(logs)
+    return float(found.pooled_error[0]) * float(np.sqrt(found.pairs[0] / 2)), int(found.freedom)
+
+
+def drawn(truths: list[float], blocks: int, seed: int) -> np.ndarray:
+    """Return log ratios [trials, m, k - 1] to the first configuration, noise of spread 1."""
+    noise = np.random.default_rng(seed).normal(size=(OF_BEST, blocks, len(truths))) + truths
+    return np.asarray(noise[..., 1:] - noise[..., :1])
+
+
+@pytest.mark.parametrize("truths", [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.9], [0.0, 2.0, 1.9, 0.0]])
+@pytest.mark.parametrize("blocks", [3, 6])
+def test_the_best_is_ruled_out_no_more_often_than_promised(truths: list[float], blocks: int) -> None:
+    best = int(np.argmax(truths))
+    missed = sum(not may_be_best(logs, *spread_of(logs), 0.05)[best] for logs in drawn(truths, blocks, seed=blocks))
+    assert stats.binomtest(missed, OF_BEST).proportion_ci(0.999).low <= 0.05
+
+
+def test_noise_rules_out_no_more_and_never_the_highest_mean() -> None:
+    for logs in drawn([0.0, 1.0, 2.0, 2.5], 4, seed=2)[:200]:
+        spread, freedom = spread_of(logs)
+        calm, noisy = (may_be_best(logs, spread * factor, freedom, 0.05) for factor in (1, 2))
+        assert calm[int(np.argmax([0.0, *logs.mean(axis=0)]))]
+        assert all(there or not here for here, there in zip(calm, noisy, strict=True))
+
+
+@pytest.mark.parametrize(("comparisons", "freedom"), [(1, 5), (2, 4), (4, 10)])
+def test_the_largest_t_exceeds_the_one_sided_point_by_chance(comparisons: int, freedom: int) -> None:
+    point = critical_value(comparisons, freedom, 0.05, one_sided=True)
+    assert adjusted_p(point, comparisons, freedom, one_sided=True) == pytest.approx(0.05, abs=1e-6)
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(200_000, comparisons + 1))
+    t = (noise[:, 1:] - noise[:, :1]) / np.sqrt(2) / np.sqrt(rng.chisquare(freedom, size=(200_000, 1)) / freedom)
+    assert np.mean(t.max(axis=1) > point) == pytest.approx(0.05, abs=0.002)

@@ -126,8 +126,7 @@ def test_blocks_are_told_apart_and_other_launches_keep_flags() -> None:
 @pytest.mark.parametrize("platform", ["cuda", "ascend"])
 def test_on_accelerators_it_never_makes_a_launch_invalid(platform: Platform) -> None:
     own = [launch(quant, [(1, 0.9)] * 4, platform=platform) for quant in QUANTS]
-    assert decided(*own) == own
-    assert told(own) == [["cpu_shared warning"]] * 3
+    assert (decided(*own), told(own)) == (own, [["cpu_shared warning"]] * 3)
 
 
 SHARES = st.floats(0, 1, allow_nan=False).map(lambda share: round(share, 4))
@@ -142,8 +141,7 @@ def test_all_of_a_block_or_none_whatever_their_order(block: list[Readings], orde
     found = decided(*own)
     assert len({record.valid for record in found}) == 1
     mixed = order.sample(own, len(own))
-    assert sorted(decided(*mixed), key=own_key) == sorted(found, key=own_key)
-    assert decided(*found) == found
+    assert (sorted(decided(*mixed), key=own_key), decided(*found)) == (sorted(found, key=own_key), found)
 
 
 def own_key(record: Record) -> str:
@@ -170,8 +168,7 @@ def valid_of(results: Path, *quants: str) -> list[bool]:
 
 def test_all_records_decide_a_block_whichever_are_selected(tmp_path: Path) -> None:
     save(tmp_path, *of_three(*QUANTS))
-    assert valid_of(tmp_path, *QUANTS) == [False] * 3
-    assert valid_of(tmp_path, "bf16", "w8a8") == [False, False]
+    assert (valid_of(tmp_path, *QUANTS), valid_of(tmp_path, "bf16", "w8a8")) == ([False] * 3, [False, False])
     assert valid_of(tmp_path, "w8a8") == [False]
 
 

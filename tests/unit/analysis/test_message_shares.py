@@ -27,8 +27,11 @@ def test_the_interval_is_student_s_over_launches(tmp_path: Path):
     found = step_shares(run_of(tmp_path, 1e-3, 1.1e-3, 1.2e-3), 0.9)[0]
     values = [0.01, 0.01 / 1.1, 0.01 / 1.2]  # two messages of 2 + 3 us
     ends = stats.t.interval(0.9, 2, np.mean(values), stats.sem(values))
-    assert (found.launches, found.value) == (pytest.approx(tuple(values)), pytest.approx(np.mean(values)))
-    assert found.ends == pytest.approx(ends)
+    assert (found.launches, found.value, found.ends) == (
+        pytest.approx(tuple(values)),
+        pytest.approx(np.mean(values)),
+        pytest.approx(ends),
+    )
     assert step_shares(run_of(tmp_path / "one", 1e-3), 0.9)[0].ends == ()
 
 

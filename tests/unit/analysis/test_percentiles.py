@@ -65,8 +65,7 @@ def test_values_count_less_the_more_their_group_says_of_them() -> None:
     alone, shared = rng.normal(size=384), rng.normal(size=12)[groups]
     assert effective_samples(shared, groups) == pytest.approx(12)
     assert effective_samples(alone, groups) > 250
-    half = effective_samples(alone + shared, groups)
-    assert 12 < half < 60
+    assert 12 < effective_samples(alone + shared, groups) < 60
     assert effective_samples(alone, np.zeros(384)) == effective_samples(alone, np.arange(384)) == 384
     assert effective_samples(np.ones(384), groups) == 12
 
@@ -99,5 +98,4 @@ def test_few_unlike_launches_show_no_excess_of_wrong_intervals(launches: int, sh
 def test_grouped_values_give_the_interval_of_one_per_group() -> None:
     groups = np.arange(100.0)
     alone = percentile_interval(groups, 0.9)
-    together = percentile_interval(np.repeat(groups, 32), 0.9, independent=100)
-    assert vars(together) == vars(alone)
+    assert vars(percentile_interval(np.repeat(groups, 32), 0.9, independent=100)) == vars(alone)

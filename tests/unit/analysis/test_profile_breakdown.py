@@ -20,31 +20,28 @@ def test_parts_are_means_over_the_steps_of_all_ranks() -> None:
     slow = {"decode": {part: 3 * us for part, us in BF16["decode"].items()}}
     events = pd.concat([make_events({"decode": BF16["decode"]}), make_events(slow, rank=1)], ignore_index=True)
     found = breakdowns(events, make_times(events), (), False)
-    assert list(found) == ["decode"]
-    assert found["decode"].steps == 4
-    assert found["decode"].parts["linear"] == pytest.approx(36_000)
-    assert found["decode"].parts[GAP] == pytest.approx(10_000)
-    assert found["decode"].total_us == pytest.approx(60_000)
+    assert (list(found), found["decode"].steps, found["decode"].parts["linear"]) == (
+        ["decode"],
+        4,
+        pytest.approx(36_000),
+    )
+    assert (found["decode"].parts[GAP], found["decode"].total_us) == (pytest.approx(10_000), pytest.approx(60_000))
     assert found["decode"].calls["linear"] == 1
     assert GAP not in found["decode"].calls
 
 
 def test_every_part_on_a_cpu_keeps_its_share_unprofiled() -> None:
     found = make_profiled(overhead=1.25).phases["decode"]
-    assert found.step_us == pytest.approx(24_000)
-    assert found.scaled["linear"] == pytest.approx(18_000 / 1.25)
+    assert (found.step_us, found.scaled["linear"]) == (pytest.approx(24_000), pytest.approx(18_000 / 1.25))
     assert found.share(HOST_GAP) == pytest.approx(5 / 30)
 
 
 def test_operators_on_a_device_keep_their_time_and_waits_shrink() -> None:
     found = make_profiled(platform="cuda", overhead=30 / 27).phases["decode"]
-    assert found.scaled["linear"] == pytest.approx(18_000)
-    assert found.scaled[GAP] == pytest.approx(2_000)
-    assert found.step_us == pytest.approx(27_000)
-    assert bound(found) == "device"
+    assert (found.scaled["linear"], found.scaled[GAP]) == (pytest.approx(18_000), pytest.approx(2_000))
+    assert (found.step_us, bound(found)) == (pytest.approx(27_000), "device")
     squeezed = make_profiled(platform="cuda", overhead=2).phases["decode"]
-    assert squeezed.scaled[GAP] == 0
-    assert squeezed.scaled["linear"] == pytest.approx(18_000 * 15 / 25)
+    assert (squeezed.scaled[GAP], squeezed.scaled["linear"]) == (0, pytest.approx(18_000 * 15 / 25))
 
 
 PARTS = st.dictionaries(st.sampled_from(["linear", "attention", "norm", GAP]), st.floats(0, 1e6), min_size=1)
@@ -64,5 +61,4 @@ def test_scaled_parts_always_add_up_to_the_step(parts: dict[str, float], step_us
 @pytest.mark.parametrize(("us", "doubted"), [(3_000.0, []), (3_500.0, ["other"])])
 def test_more_than_a_tenth_of_unknown_operators_is_flagged(us: float, doubted: list[str]) -> None:
     breakdown = make_profiled(phases={"decode": {**BF16["decode"], "other": us}}).phases["decode"]
-    assert codes(breakdown) == doubted
-    assert breakdown.unknown == (("other_kernel", pytest.approx(us / (30_000 + us))),)
+    assert (codes(breakdown), breakdown.unknown) == (doubted, (("other_kernel", pytest.approx(us / (30_000 + us))),))

@@ -1,22 +1,30 @@
-"""Measures of requests to a server: by hand, by what must hold of any, and what failed requests are not."""
+"""Measures of requests to a server, and of sweeps over loads: by hand, and by what must hold of any."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_online import REQUESTS, Server, make_online, make_online_spec
-from synthetic_records import OUTPUT_TOKENS
+from synthetic_online import REQUESTS, Server, make_online, make_online_spec, save_online
+from synthetic_records import OUTPUT_TOKENS, make_failure, make_plan
 
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.analysis.timed.experiments import Collection, launched
 from rollout_bench.analysis.timed.launches import NO_LIMITS, measure
+from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
 from rollout_bench.analysis.timed.service import Requests, requests_of, service_of
 from rollout_bench.contracts.load import LoadPoint
-from rollout_bench.contracts.record import Record, SequenceRow
+from rollout_bench.contracts.record import Flag, Record, SequenceRow
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.store import record_path
 from rollout_bench.core.saturation import Arrivals, kept_up
 from rollout_bench.plan.serving import Slo
+from rollout_bench.report.notes import completeness, foot
+from rollout_bench.report.parts import Findings
 
 SPEC = make_online_spec()
 
@@ -62,17 +70,19 @@ EXAMPLE = [
 def test_the_measures_of_four_requests_by_hand() -> None:
     requests, service = served(EXAMPLE)
     assert requests.known("ttft_s") == pytest.approx([0.1, 0.3, 0.6])
-    assert requests.known("e2el_s") == pytest.approx([0.2, 0.4, 0.6])
-    assert requests.known("tpot_s") == pytest.approx([0.1 / 3, 0.1])
+    assert (requests.known("e2el_s"), requests.known("tpot_s")) == (
+        pytest.approx([0.2, 0.4, 0.6]),
+        pytest.approx([0.1 / 3, 0.1]),
+    )
     assert requests.known("itl_s") == pytest.approx([0.02, 0.03, 0.05, 0.1])
     assert requests.known("ntpot_s") == pytest.approx([0.025 + 0.1 / 3, 0.15 + 0.1, 0.6])
-    assert service["ttft_s"] == pytest.approx(1.0 / 3)
-    assert service["itl_s"] == pytest.approx(0.05)
-    assert service["failed_share"] == 0.25
-    assert service["completed_requests_per_s"] == pytest.approx(3 / 2.0)
-    assert service["in_flight"] == pytest.approx(1.2 / 2.0)
-    assert service["in_flight_most"] == 1
-    assert service["tokens_per_piece"] == pytest.approx(1.0)
+    assert (service["ttft_s"], service["itl_s"]) == (pytest.approx(1.0 / 3), pytest.approx(0.05))
+    assert (service["failed_share"], service["completed_requests_per_s"]) == (0.25, pytest.approx(3 / 2.0))
+    assert (service["in_flight"], service["in_flight_most"], service["tokens_per_piece"]) == (
+        pytest.approx(1.2 / 2.0),
+        1,
+        pytest.approx(1.0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,8 +101,7 @@ def test_goodput_counts_what_met_every_limit_and_never_what_failed(limits: dict[
 
 def test_pieces_of_several_tokens_have_one_gap_each() -> None:
     requests, service = served([row(0.0, 0.1, [60_000], 6, gap_tokens=[3, 3])])
-    assert requests.known("itl_s") == pytest.approx([0.06])
-    assert requests.known("tpot_s") == pytest.approx([0.06 / 5])
+    assert (requests.known("itl_s"), requests.known("tpot_s")) == (pytest.approx([0.06]), pytest.approx([0.06 / 5]))
     assert service["tokens_per_piece"] == pytest.approx(3)
 
 
@@ -168,7 +177,6 @@ def test_latencies_that_differ_are_not_taken_for_falling_behind(spread: float) -
             e2el = 0.2 * (due[-1] - due[0]) * np.exp(generator.normal(-(spread**2) / 2, spread, 200))
             passes.append(Arrivals(due, e2el, due + e2el, float((due + e2el).max())))
         rates = kept_up(passes)
-        assert rates is not None
         wrong += rates[1] < 0.95
     assert wrong <= 10
 
@@ -178,19 +186,83 @@ def test_what_is_kept_of_a_rate_is_told_by_queueing(rate: float, kept: bool) -> 
     spec = make_online_spec(points=[LoadPoint(request_rate=rate)])
     record, rows = make_online(spec, server=Server(slots=8), requests=200)  # 8 slots of 0.36 s: 22 requests/s
     service = measure(record, requests_of(rows)).values
-    assert service["offered_requests_per_s"] == pytest.approx(rate, rel=0.15)
-    assert (service["kept_up_share"] > 0.95) == kept
+    assert (service["offered_requests_per_s"], service["kept_up_share"] > 0.95) == (pytest.approx(rate, rel=0.15), kept)
     assert kept or service["kept_up_share"] == pytest.approx(22 / 40, rel=0.1)
     assert service["send_delay_s"] == pytest.approx(0.0005)
 
 
 def test_a_closed_loop_holds_its_concurrency_and_offers_no_rate() -> None:
-    spec = make_online_spec(points=[LoadPoint(concurrency=4)])
-    record, rows = make_online(spec)
+    record, rows = make_online(make_online_spec(points=[LoadPoint(concurrency=4)]))
     service = measure(record, requests_of(rows)).values
-    assert service["in_flight_most"] == 4
-    assert service["in_flight"] == pytest.approx(4, rel=0.05)
+    assert (service["in_flight_most"], service["in_flight"]) == (4, pytest.approx(4, rel=0.05))
     assert "kept_up_share" not in service
     assert measure(record).output_tokens_per_s == pytest.approx(
         3 * REQUESTS * OUTPUT_TOKENS / math.fsum(i.elapsed_s for i in record.iterations if not i.warmup)
     )
+
+
+RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]
+BF16, W8A8 = make_online_spec(points=RATES), make_online_spec(quant="w8a8", points=RATES)
+FAST = Server(step_s=0.008)
+
+
+def swept(results: Path, launches: int = 3, specs: Sequence[Spec] = (BF16, W8A8)) -> Collection:
+    for spec in specs:
+        server = FAST if spec.quant.name == "w8a8" else Server()
+        save_online(results, *(make_online(spec, launch, server) for launch in range(launches)))
+    return collect(results, make_plan(specs, launches))
+
+
+def by_load(rows: Sequence[Row], quant: str = "w8a8") -> dict[str, Row]:
+    return {row.experiment.workload: row for row in rows if row.experiment.quant == quant}
+
+
+def test_each_load_is_a_row_beside_the_other_quants_load(tmp_path: Path) -> None:
+    rows = rows_of(swept(tmp_path))
+    assert [(row.experiment.workload, row.experiment.quant) for row in rows] == [
+        (f"small @ {rate} req/s", quant) for rate in (4, 16, 40) for quant in ("bf16", "w8a8")
+    ]
+    assert all(len(row.launches) == 3 for row in rows)
+    # 32 requests of 32 tokens at 4/s take 8 s, and their own time
+    assert by_load(rows)["small @ 4 req/s"].launches[0].output_tokens_per_s == pytest.approx(128, rel=0.1)
+    assert len(by_load(rows)["small @ 4 req/s"].launches[0].iteration_output_tokens_per_s) == 3
+
+
+def test_each_load_is_compared_with_the_baselines_same_load(tmp_path: Path) -> None:
+    rows = by_load(rows_of(swept(tmp_path)))
+    for name, row in rows.items():
+        assert (row.against.other.workload, row.comparisons["tpot_s"].speedup) == (name, pytest.approx(1.25, rel=0.1))
+
+
+def test_throughput_gets_a_verdict_only_where_the_server_fell_behind(tmp_path: Path) -> None:
+    rows = by_load(rows_of(swept(tmp_path)))
+    assert rows["small @ 4 req/s"].comparisons["output_tokens_per_s"].reason == SET_BY_LOAD
+    assert rows["small @ 40 req/s"].comparisons["output_tokens_per_s"].verdict == "faster"
+
+
+def test_other_arrivals_have_no_baseline_but_additional_points_change_nothing(tmp_path: Path) -> None:
+    more = make_online_spec(quant="w8a8", points=[*RATES, LoadPoint(request_rate=60.0)])
+    bursts = make_online_spec(quant="w8a16", points=RATES, burstiness=0.5)
+    swept(tmp_path, 2, [BF16, more, bursts])
+    rows = rows_of(collect(tmp_path, make_plan([BF16, more, bursts], 2)))
+    assert by_load(rows)["small @ 40 req/s"].against.other is not None
+    assert "not selected" in by_load(rows)["small @ 60 req/s"].comparison.reason
+    assert "other settings of the workload" in by_load(rows, "w8a16")["small @ 4 req/s"].comparison.reason
+
+
+def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) -> None:
+    flag = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
+    save_online(tmp_path, make_online(BF16, 0), make_online(BF16, 1, flags=[flag]))
+    failure = make_failure(BF16, 2)
+    path = record_path(tmp_path / "failures", "online", BF16.experiment(), 2)
+    path.parent.mkdir(parents=True)
+    path.write_text(failure.model_dump_json())
+    collection = collect(tmp_path, make_plan([BF16], 4))
+    assert completeness(collection) == (
+        "INCOMPLETE: 2 of 4 planned launches measured (1 invalid), 1 experiment; 1 failed; 1 missing."
+    )
+    sections = {section.heading: section.items for section in foot(Findings(collection)).sections}
+    assert len(sections["Failed"]) == len(sections["Missing"]) == len(sections["Flags"]) == 1
+    assert sections["Flags"][0].startswith("qwen3-90m bf16 small, launch 1: token_count")
+    assert sections["Left out"] == ("1 record from all tables and figures, because of these flags: token_count",)
+    assert len(launched(collection.experiments)) == 1

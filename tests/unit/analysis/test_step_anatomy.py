@@ -50,8 +50,7 @@ def test_equal_lengths_have_neither_tail_nor_drain_nor_unused_slots(n: int, leng
     found = anatomy_of(step([0.0] * n, [length_s] * n))
     assert found["t50_s"] == found["t90_s"] == found["t99_s"] == found["makespan_s"] == length_s
     assert (found["tail_s"], found["tail_share"], found["fill_s"], found["drain_s"]) == (0, 0, 0, 0)
-    assert found["most_running"] == n
-    assert found["occupancy"] == pytest.approx(1)
+    assert (found["most_running"], found["occupancy"]) == (n, pytest.approx(1))
     assert found.keys().isdisjoint({"group_p50_s", "group_p90_s", "straggler_gap_s"})
 
 
@@ -63,9 +62,11 @@ def test_the_share_of_short_sequences_decides_every_completion_time(
     found = anatomy_of(step([0.0] * n, [short_s] * (short * times) + [long_s] * (n - short * times)))
     for percent, value in ((50, found["t50_s"]), (90, found["t90_s"]), (99, found["t99_s"])):
         assert value == (short_s if short >= percent else long_s)
-    assert found["makespan_s"] == long_s
-    assert found["tail_s"] == (long_s - short_s if short >= 90 else 0)
-    assert found["drain_s"] == pytest.approx(more_s)
+    assert (found["makespan_s"], found["tail_s"], found["drain_s"]) == (
+        long_s,
+        long_s - short_s if short >= 90 else 0,
+        pytest.approx(more_s),
+    )
     assert found["occupancy"] == pytest.approx((short * short_s + (100 - short) * long_s) / (100 * long_s))
 
 
@@ -78,7 +79,6 @@ def test_running_sequences_integrate_to_the_sum_of_their_durations(found: list[t
     integral = sum(count * (after - before) for count, (before, after) in zip(sequences, pairwise(at_s), strict=False))
     assert integral == pytest.approx(sum(end - begin for begin, end in zip(begins, ends, strict=True)))
     share = occupancy(begins, ends)
-    assert share is not None
     assert 0 < share <= 1 + 1e-9
     assert integral == pytest.approx(share * max(ends) * sequences.max())
 
@@ -100,8 +100,7 @@ def test_the_drain_begins_after_the_last_peak_of_running_sequences() -> None:
     begins, ends = [0.0, 0.0, 3.0], [3.0, 4.0, 9.0]
     at_s, sequences = running(begins, ends)
     assert (at_s.tolist(), sequences.tolist()) == ([0, 3, 4, 9], [2, 2, 1, 0])
-    assert drain_s(begins, ends) == 5
-    assert occupancy(begins, ends) == pytest.approx(13 / 18)
+    assert (drain_s(begins, ends), occupancy(begins, ends)) == (5, pytest.approx(13 / 18))
 
 
 def test_a_group_waits_from_its_median_to_its_last_sample() -> None:

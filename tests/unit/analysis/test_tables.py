@@ -75,8 +75,10 @@ def test_spread_is_the_sample_deviation_over_the_mean() -> None:
 
 def test_the_mean_is_over_launches_not_over_iterations(tmp_path: Path) -> None:
     frame = tabled(tmp_path, None, make_record(rates=[100.0]), make_record(launch=1, rates=[400.0] * 3))
-    assert frame["output_tokens_per_s"][0] == pytest.approx(250)
-    assert list(frame["output_tokens_per_s_min"]) == pytest.approx([100])
+    assert (frame["output_tokens_per_s"][0], list(frame["output_tokens_per_s_min"])) == (
+        pytest.approx(250),
+        pytest.approx([100]),
+    )
     assert list(frame["output_tokens_per_s_max"]) == pytest.approx([400])
 
 
@@ -84,18 +86,22 @@ def test_rows_follow_the_plan_even_without_a_record(tmp_path: Path) -> None:
     late, early = make_spec("zeta"), make_spec("alpha")
     plan = make_plan([late, W8A8, early], launches=2)
     frame = tabled(tmp_path, plan, make_record(early), make_failure(early, 1), make_record(late))
-    assert list(frame["model"]) == ["zeta", "qwen3-90m", "alpha"]
-    assert list(frame["launches_measured"]) == [1, 0, 1]
-    assert list(frame["launches_failed"]) == [0, 0, 1]
-    assert frame["output_tokens_per_s"].isna().tolist() == [False, True, False]
+    assert (list(frame["model"]), list(frame["launches_measured"])) == (["zeta", "qwen3-90m", "alpha"], [1, 0, 1])
+    assert (list(frame["launches_failed"]), frame["output_tokens_per_s"].isna().tolist()) == (
+        [0, 0, 1],
+        [False, True, False],
+    )
 
 
 def test_launches_and_experiments_outside_the_plan_are_counted_not_read(tmp_path: Path) -> None:
     save(tmp_path, make_record(BF16, 0), make_record(BF16, 1), make_record(W8A8, 0))
     record_path(tmp_path, "offline", W8A8.experiment(), 0).write_text("broken")
     collection = collect(tmp_path, make_plan([BF16], launches=1))
-    assert [len(e.records) for e in collection.experiments] == [1]
-    assert (collection.beyond_planned, collection.not_selected) == (1, 1)
+    assert ([len(e.records) for e in collection.experiments], collection.beyond_planned, collection.not_selected) == (
+        [1],
+        1,
+        1,
+    )
     assert collection.complete
 
 

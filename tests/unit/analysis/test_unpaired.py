@@ -25,8 +25,7 @@ def test_interval_and_p_value_are_those_of_welchs_test(logs: tuple[list[float], 
     assume(min(np.std(logs[0]), np.std(logs[1])) > 1e-3)
     ours, theirs = welch_interval(*logs, 0.9), stats.ttest_ind(*logs, equal_var=False)
     interval = theirs.confidence_interval(0.9)
-    assert ours.freedom == pytest.approx(theirs.df)
-    assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-9, abs=1e-15)
+    assert (ours.freedom, ours.p_value) == (pytest.approx(theirs.df), pytest.approx(theirs.pvalue, rel=1e-9, abs=1e-15))
     assert (np.log(ours.low), np.log(ours.high)) == pytest.approx((interval.low, interval.high), rel=1e-9, abs=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""One process measures a launch at a time, and what a dead one left is found out."""
+"""One process measures a launch at a time, what a dead one left is found out, and the plan says who measures."""
 
 import multiprocessing
 import os
@@ -6,11 +6,15 @@ import socket
 from pathlib import Path
 
 import pytest
+from synthetic_records import make_plan, make_spec
 
 from rollout_bench.cluster import ownership, slurm
-from rollout_bench.cluster.ownership import Owner, claim_path, claimed, read_claim
-from rollout_bench.contracts.store import failure_path, read_failure, word_path
+from rollout_bench.cluster.ownership import Owner, claimed, read_claim, under_way
+from rollout_bench.commands.plan import show
+from rollout_bench.contracts.store import claim_path, failure_path, read_failure, record_path, word_path
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import group_of
+from rollout_bench.measure.launch.progress import Progress
 
 EXPERIMENT = "offline/tiny_bf16_small-00000000"
 
@@ -65,8 +69,7 @@ def test_exactly_one_of_many_competing_processes_gets_the_launch(record: Path):
     over.set()
     for process in processes:
         process.join(timeout=60)
-    assert said.count("won") == 1
-    assert sum("is being measured by process" in line for line in said) == 11
+    assert (said.count("won"), sum("is being measured by process" in line for line in said)) == (1, 11)
     assert not list(claim_path(record).parent.iterdir())
 
 
@@ -123,8 +126,10 @@ def test_the_log_explains_a_job_that_ended_before_its_launch(
     log.parent.mkdir(parents=True)
     log.write_text("/shared/.venv/bin/python: No such file or directory\n\n")
     earlier = log.stat().st_mtime + 1
-    assert ownership.tell_of_jobs([record], since_s=earlier) == []
-    assert ownership.tell_of_jobs([record], since_s=0) == [record]
+    assert (ownership.tell_of_jobs([record], since_s=earlier), ownership.tell_of_jobs([record], since_s=0)) == (
+        [],
+        [record],
+    )
     failure = read_failure(failure_path(record))
     assert (failure.category, failure.job) == ("not_begun", "12")
     assert "No such file or directory" in failure.cause
@@ -145,9 +150,7 @@ def test_the_log_explains_a_job_that_ended_before_its_launch(
     ],
 )
 def test_slurms_words_in_a_jobs_log_tell_why_it_ended(said: str, category: str):
-    cause = slurm.cause_in_log(f"before\n{said}\nafter")
-    assert cause is not None
-    assert cause.category == category
+    assert slurm.cause_in_log(f"before\n{said}\nafter").category == category
 
 
 def test_a_process_taken_over_leaves_its_successors_claim_alone(record: Path):
@@ -171,9 +174,51 @@ def test_giving_up_a_dead_claim_spares_a_newer_one(record: Path):
 
 
 def test_a_controller_that_fails_to_answer_once_makes_nobody_dead(record: Path, monkeypatch: pytest.MonkeyPatch):
-    running = slurm.SlurmJob("RUNNING", "n1", "")
-    answers = iter([None, running])
+    answers = iter([None, slurm.SlurmJob("RUNNING", "n1", "")])
     monkeypatch.setattr(slurm, "ask", lambda job: next(answers))
     monkeypatch.setattr(slurm, "answers", lambda: True)
     left_by_a_dead_process(record, host="elsewhere", job="7")
     assert read_claim(claim_path(record)).lives()
+
+
+SPEC = make_spec()
+
+
+@pytest.fixture
+def record_1(tmp_path: Path) -> Path:
+    """Return where the record of launch 1 is to lie."""
+    return record_path(tmp_path, SPEC.mode, SPEC.experiment(), 1)
+
+
+def claim(record_1: Path, *, ticks: int | None = None, host: str = "", until_s: float = 1e12) -> None:
+    """Leave a claim on a launch: of this process, unless it is told otherwise."""
+    started = group_of(os.getpid()).started if ticks is None else ticks
+    here = socket.gethostname()
+    owner = Owner(
+        host=host or here, node="n1", pid=os.getpid(), started_ticks=started, job=None, until_s=until_s, log="l.log"
+    )
+    path = claim_path(record_1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(owner.model_dump_json())
+
+
+def test_a_launch_under_way_is_named_with_its_progress(
+    record_1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim(record_1)
+    Progress(SPEC, 1, record_1, None).phase("iteration 3/8, 87 tok/s")
+    capsys.readouterr()
+    show(make_plan([SPEC], launches=2), tmp_path)
+    name = f"{SPEC.mode} {SPEC.model.name} {SPEC.quant.name} {SPEC.workload.name}"
+    line = f"under way: {name}, launch 1: iteration 3/8, 87 tok/s (process {os.getpid()} on n1)"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("dead", "there"),
+    [({"ticks": 0}, 0), ({"host": "elsewhere", "until_s": 1.0}, 0), ({"host": "elsewhere"}, 1)],
+    ids=["killed", "over", "on another machine"],
+)
+def test_a_claim_counts_as_long_as_its_process_may_live(record_1: Path, tmp_path: Path, dead: dict, there: int) -> None:
+    claim(record_1, **dead)
+    assert len(under_way(tmp_path)) == there

@@ -1,13 +1,14 @@
-"""Records that were measured elsewhere come home whole and checked; what is at home stays."""
+"""Records measured elsewhere come home whole and checked, whatever a hostile pod wrote; what is at home stays."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from made_claim import BF16, W8A8, at, bring, command, make_claim
 from synthetic_profiles import make_profile, make_steps
-from synthetic_records import make_plan, make_record, save
+from synthetic_records import make_failure, make_plan, make_record, save
 
 from rollout_bench.analysis.timed.collection import collect as read_all
 from rollout_bench.contracts.store import (
@@ -17,6 +18,7 @@ from rollout_bench.contracts.store import (
     traces_path,
     write_launched,
 )
+from rollout_bench.core.errors import UserError
 from rollout_bench.report.summary import summarise
 
 
@@ -36,8 +38,7 @@ def test_all_files_come_home_and_the_summary_counts_them(claim: Path):
     spec = at(home).with_name("spec.json")
     assert json.loads(spec.read_text()) == BF16.model_dump(mode="json")
     spec.unlink()
-    assert content(home / "results") == content(claim / "results")
-    assert content(home / "logs") == content(claim / "logs")
+    assert (content(home / "results"), content(home / "logs")) == (content(claim / "results"), content(claim / "logs"))
     summary = summarise(read_all(home / "results", make_plan([BF16, W8A8], launches=2)))
     assert "2/2" in summary.markdown
     assert "no memory is left for KV cache blocks" in summary.markdown
@@ -48,8 +49,7 @@ def test_asking_again_takes_what_is_new_and_touches_nothing_else(claim: Path):
     before = {path: path.stat().st_mtime_ns for path in claim.parent.glob("results/**/*")}
     save(claim / "results", make_record(BF16, 2))
     done = bring(claim)
-    assert done.records == [f"offline/{BF16.experiment()}/launch-2.json"]
-    assert done.present == 3
+    assert (done.records, done.present) == ([f"offline/{BF16.experiment()}/launch-2.json"], 3)
     assert {path: path.stat().st_mtime_ns for path in before if path.is_file()} == {
         path: at for path, at in before.items() if path.is_file()
     }
@@ -65,8 +65,7 @@ def test_a_record_at_home_is_never_replaced(claim: Path):
 def test_a_success_removes_the_failure_and_keeps_later_ones_out(claim: Path):
     bring(claim)
     save(claim / "results", make_record(W8A8, 0))
-    done = bring(claim)
-    assert done.records == [f"offline/{W8A8.experiment()}/launch-0.json"]
+    assert bring(claim).records == [f"offline/{W8A8.experiment()}/launch-0.json"]
     assert not failure_path(at(claim.parent, W8A8)).exists()
     shutil.rmtree(claim / "results" / "offline" / W8A8.experiment())
     assert bring(claim).failures == []
@@ -130,3 +129,80 @@ def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):
     done = command(claim, str(claim))
     assert done.returncode == 1
     assert "1 records and 1 failures collected, 0 there already, 1 not taken" in done.stdout
+
+
+def outside(claim: Path, path: str, target: Path | str) -> Path:
+    """Put a link to `target` at `path` on the claim, in place of what is there."""
+    link = claim / path
+    shutil.rmtree(link) if link.is_dir() else link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    return link
+
+
+LAUNCH = f"offline/{BF16.experiment()}/launch-0"
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    """Return a file of the user's that no pod may read: a record that would be taken if it lay on the claim."""
+    save(tmp_path / "private" / "results", make_record(BF16, 0))
+    return at(tmp_path / "private").parent
+
+
+@pytest.mark.parametrize("path", [f"results/{LAUNCH}.json", f"results/{LAUNCH}.sequences.jsonl.gz"])
+def test_a_launch_with_a_link_is_not_taken_home(claim: Path, private: Path, path: str):
+    outside(claim, path, private / Path(path).name)
+    done = bring(claim)
+    assert done.records == [f"offline/{BF16.experiment()}/launch-1.json"]
+    assert any("is a link" in line for line in (*done.left_out, *map(str, done.refused)))
+    assert not list(at(claim.parent).parent.glob("launch-0*"))
+
+
+@pytest.mark.parametrize("folder", [f"results/offline/{BF16.experiment()}", "results/offline", "results/failures"])
+def test_a_folder_that_is_a_link_is_not_followed(claim: Path, private: Path, folder: str):
+    save(private.parents[1], make_failure(W8A8))
+    outside(claim, folder, private.parents[1] / Path(folder).relative_to("results"))
+    done = bring(claim)
+    assert done.refused
+    assert all("is a link" in str(refused) for refused in done.refused)
+    name = W8A8 if "failures" in folder else BF16
+    assert not list((claim.parent / "results").rglob(f"{name.experiment()}/launch-*"))
+
+
+def test_a_results_folder_that_is_a_link_is_an_error(claim: Path, private: Path):
+    outside(claim, "results", private.parents[1])
+    with pytest.raises(UserError, match="is a link, and is not followed"):
+        bring(claim)
+
+
+def test_foreign_files_stay_and_are_named_in_a_line_each(claim: Path, private: Path):
+    (private / "hush").write_text("hush")
+    outside(claim, f"results/{LAUNCH}.extra", private / "hush")
+    outside(claim, f"results/{LAUNCH}.traces", private)
+    outside(claim, f"logs/{LAUNCH}.log", private / "hush")
+    (claim / f"results/{LAUNCH}.sh").write_text("hush")
+    os.mkfifo(claim / f"results/{LAUNCH}.scores.jsonl.gz")
+    done = command(claim, str(claim))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("left out: ")]
+    assert [Path(line.split(": ")[1]).name for line in lines] == [
+        "launch-0.extra",
+        "launch-0.scores.jsonl.gz",
+        "launch-0.sh",
+        "launch-0.traces",
+        "launch-0.log",
+    ]
+    home = claim.parent
+    found = [path for folder in ("results", "logs") for path in (home / folder).rglob("*") if path.is_file()]
+    assert not [path for path in found if b"hush" in path.read_bytes()]
+    assert sorted(path.name for path in at(home).parent.glob("launch-0.*")) == [
+        "launch-0.json",
+        "launch-0.sequences.jsonl.gz",
+    ]
+
+
+def test_a_log_behind_a_link_to_a_folder_stays(claim: Path, private: Path):
+    (private / "launch-0.log").write_text("hush")
+    outside(claim, f"logs/offline/{BF16.experiment()}", private)
+    assert len(bring(claim).records) == 2
+    assert not list((claim.parent / "logs" / "offline" / BF16.experiment()).glob("*"))

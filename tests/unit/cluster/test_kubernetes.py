@@ -1,10 +1,15 @@
-"""The manifest of a config: one Job with its devices, its config and its claims, and what it keeps to itself."""
+"""The manifest of a config, and the images that it names: what they need, and what they keep to themselves."""
 
 import json
+import re
+from pathlib import PurePosixPath
 from typing import Any
 
+import pytest
 import yaml
+from docs_pages import REPOSITORY
 from planned import merged_with
+from workspace import PARTS
 
 from rollout_bench.cluster.kubernetes import manifest
 from rollout_bench.plan.config_file import read_config
@@ -34,9 +39,11 @@ def test_a_job_requests_the_resources_of_the_largest_launch():
     documents, container = parts(f"{{{CUDA}, cpus: 4, memory: 16Gi}}}}")
     assert [one["kind"] for one in documents] == ["ConfigMap", "Job"]
     wanted = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "2"}
-    assert container["resources"] == {"requests": wanted, "limits": wanted}
-    assert container["command"][0] == "snakemake"
-    assert container["envFrom"] == []
+    assert (container["resources"], container["command"][0], container["envFrom"]) == (
+        {"requests": wanted, "limits": wanted},
+        "snakemake",
+        [],
+    )
 
 
 def test_the_pod_reads_its_config_and_another_gets_another_job():
@@ -49,8 +56,10 @@ def test_the_pod_reads_its_config_and_another_gets_another_job():
 
 def test_a_given_size_makes_a_claim_and_secrets_stay_names():
     documents, container = parts(f"{{{CUDA}, claim_size: 50Gi, secrets: [hub, key]}}}}")
-    assert documents[0]["kind"] == "PersistentVolumeClaim"
-    assert documents[0]["spec"]["resources"] == {"requests": {"storage": "50Gi"}}
+    assert (documents[0]["kind"], documents[0]["spec"]["resources"]) == (
+        "PersistentVolumeClaim",
+        {"requests": {"storage": "50Gi"}},
+    )
     assert container["envFrom"] == [{"secretRef": {"name": "hub"}}, {"secretRef": {"name": "key"}}]
 
 
@@ -60,3 +69,36 @@ def test_a_pod_has_no_cluster_token_and_no_needless_right():
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+PLATFORMS = ["cpu", "cuda", "ascend"]
+
+
+def instructions(platform: str, name: str) -> list[str]:
+    text = (REPOSITORY / "containers" / f"Dockerfile.{platform}").read_text()
+    joined = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^#.*\n", "", text))
+    return [line.partition(" ")[2] for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+def copied(platform: str) -> set[str]:
+    sources = (words.split()[:-1] for words in instructions(platform, "COPY"))
+    return {source for each in sources for source in each if not source.startswith("--")}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_builder_is_sent_what_is_copied_and_nothing_else(platform: str):
+    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert lines[1] == "*"
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert all(any(PurePosixPath(source).is_relative_to(part) for part in sent) for source in copied(platform))
+    assert sent == {*PARTS, "LICENSE", "pyproject.toml", "containers/ascend-python"}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_nothing_secret_and_no_host_is_named(platform: str):
+    text = (REPOSITORY / "containers" / f"Dockerfile.{platform}").read_text()
+    assert "://" not in text
+    assert not re.search(r"(?im)^(ARG|ENV) .*(token|password|key)", text)
+    (base,) = instructions(platform, "FROM")
+    assert "latest" not in base
+    assert base.startswith("${BASE_IMAGE}") or ":" in base

@@ -68,8 +68,10 @@ def test_a_launch_on_cpu_has_all_cores_by_default():
     side = SideBySide(plan, workflow, workflow.nodes is not None)
     assert {side.threads(wildcards(launch)) for launch in plan.launches} == {8}
     assert workflow.registered == {}
-    assert list(side.resources) == ["devices"]
-    assert side.arguments(wildcards(plan.launches[0]))[:2] == ["--isolation", "exclusive"]
+    assert (list(side.resources), side.arguments(wildcards(plan.launches[0]))[:2]) == (
+        ["devices"],
+        ["--isolation", "exclusive"],
+    )
 
 
 def test_compared_launches_share_a_device_and_rounds_use_all(gpus: None):
@@ -98,9 +100,11 @@ def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | N
     plan, workflow = on_gpus(tensor_parallel_size=2), Workflow(cores=cores, nodes=100)
     side = SideBySide(plan, workflow, workflow.nodes is not None)
     assert workflow.registered == {}
-    assert list(side.resources) == ["devices"]
-    assert {side.threads(wildcards(launch)) for launch in plan.launches} == {16}
-    assert side.all_cores == 8
+    assert (list(side.resources), {side.threads(wildcards(launch)) for launch in plan.launches}, side.all_cores) == (
+        ["devices"],
+        {16},
+        8,
+    )
     assert side.arguments(wildcards(plan.launches[0])) == ["--isolation", "per_device"]
 
 

@@ -12,12 +12,10 @@ from rollout_bench.contracts.store import record_path, write_launched
 
 
 def test_complete_records_of_every_mode_are_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    others = [make_profile(steps=make_steps(BF16))]
-    offline = make_record(make_spec())
+    offline, profile = make_record(make_spec()), make_profile(steps=make_steps(BF16))
     save(tmp_path, offline)
-    for record in others:
-        write_launched(record_path(tmp_path, record.spec.mode, record.spec.experiment(), record.launch), record)
-    command.show(make_plan([record.spec for record in (offline, *others)], launches=1), tmp_path)
+    write_launched(record_path(tmp_path, profile.spec.mode, profile.spec.experiment(), profile.launch), profile)
+    command.show(make_plan([offline.spec, profile.spec], launches=1), tmp_path)
     said = capsys.readouterr().out
     assert "2 of 2 launches done, 0 to run" in said
     assert "failed:" not in said

@@ -1,19 +1,18 @@
 """summarise.py as a user runs it, by hand and without Snakemake; and when a summary is stale."""
 
-import contextlib
-import io
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from comparing import Done
+from comparing import run as run_in
 from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.commands import show, summarise
 from rollout_bench.contracts.store import record_path, sequences_path
-from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError, run_command
+from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.plan.planfile import PlannedLaunch, write_plan
 from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
@@ -30,26 +29,8 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@dataclass
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stderr: str
-
-
 def run(*arguments: str, cwd: Path) -> Done:
-    """Run a command inside this process, which saves the seconds that imports take."""
-    stderr = io.StringIO()
-    with (
-        contextlib.chdir(cwd),
-        contextlib.redirect_stderr(stderr),
-        contextlib.redirect_stdout(io.StringIO()),
-        mock.patch.object(sys, "argv", ["summarise.py", *arguments]),
-        pytest.raises(SystemExit) as end,
-    ):
-        run_command(summarise.main)
-    return Done(int(end.value.code or 0), stderr.getvalue())
+    return run_in(cwd, *arguments, main=summarise.main)
 
 
 def summarised(project: Path, *arguments: str) -> Path:
@@ -68,21 +49,8 @@ def test_an_incomplete_summary_is_written_and_only_the_check_fails(project: Path
     save(project / "results", make_failure(W8A8))
     assert "INCOMPLETE" in (summarised(project) / "summary.md").read_text()
     (project / "results" / "summary.md").unlink()
-    done = run("results", "--plan", "plan.json", "--check", cwd=project)
-    assert done.returncode == 1
+    assert run("results", "--plan", "plan.json", "--check", cwd=project).returncode == 1
     assert (project / "results" / "summary.md").exists()
-
-
-def test_a_damaged_record_gives_two_lines_and_leaves_the_rest(project: Path) -> None:
-    path = record_path(project / "results", "offline", W8A8.experiment(), 0)
-    path.write_text(path.read_text().replace('"wall_s"', '"wall"'))
-    done = run("results", "--plan", "plan.json", cwd=project)
-    assert done.returncode == LEFT_OUT_STATUS
-    lines = done.stderr.splitlines()
-    assert len(lines) == 2
-    assert "launch-0.json: wall_s: " in lines[0]
-    assert (project / "results" / "summary.md").exists()
-    assert (project / "results" / "figures" / "throughput.svg").exists()
 
 
 def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) -> None:

@@ -30,8 +30,7 @@ def test_a_record_that_cannot_be_rewritten_stays_as_it_was(
         save(tmp_path, make_record(BF16, rates=[500.0]))
     assert f"cannot be written: {os.strerror(refusal)}" in error.value.problem
     assert ("free some space" in error.value.remedy) == (refusal in (errno.ENOSPC, errno.EDQUOT))
-    assert {each: each.read_bytes() for each in path.parent.iterdir()} == before
-    assert read_record(path).launch == 0
+    assert ({each: each.read_bytes() for each in path.parent.iterdir()}, read_record(path).launch) == (before, 0)
 
 
 def test_a_file_in_place_of_a_folder_gives_two_lines(tmp_path: Path) -> None:

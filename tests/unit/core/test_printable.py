@@ -1,10 +1,17 @@
-"""Text that somebody else wrote can do nothing but be read, wherever it is shown."""
+"""What is printed is harmless and holds no secret."""
+
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planned import planned
+from synthetic_records import make_spec
 
 from rollout_bench.core.errors import UserError, printable
+from rollout_bench.core.secrets import may_be_secret
+from rollout_bench.measure.launch.preflight import engine_environment
+from rollout_bench.measure.machine.host import relevant_variables
 
 
 @pytest.mark.parametrize(
@@ -21,8 +28,7 @@ from rollout_bench.core.errors import UserError, printable
     ids=["letters", "lines", "escapes", "controls", "bidi", "separators", "surrogate"],
 )
 def test_what_a_terminal_obeys_is_shown_instead(text: str, shown: str):
-    assert printable(text) == shown
-    assert printable(shown) == shown
+    assert (printable(text), printable(shown)) == (shown, shown)
 
 
 @given(st.text(st.characters(), max_size=50), st.integers(10, 40))
@@ -34,11 +40,180 @@ def test_anything_becomes_short_and_harmless(text: str, most: int):
 
 
 def test_a_long_text_is_cut_without_being_read_whole():
-    assert printable("a" * 300) == "a" * 300
-    assert printable("a" * 301) == "a" * 297 + "..."
+    assert (printable("a" * 300), printable("a" * 301)) == ("a" * 300, "a" * 297 + "...")
     assert len(printable("\x1b" * 50_000_000)) == 300  # in no time, though each becomes four
 
 
 def test_an_error_of_a_user_holds_no_escape_sequence():
     error = UserError("lease of \x1b[2J\x07 is taken\nby it", "ask \u202eresu")
     assert str(error) == "lease of \\x1b[2J\\x07 is taken by it\n  -> ask \\u202eresu"
+
+
+SECRETS = {
+    "hub": ("engine.environment.HF_TOKEN", "engine: {environment: {HF_TOKEN: hush}}"),
+    "cloud": ("engine.environment.AWS_SECRET_ACCESS_KEY", "engine: {environment: {AWS_SECRET_ACCESS_KEY: hush}}"),
+    "small_letters": ("engine.environment.my_password", "engine: {environment: {my_password: '4711hush'}}"),
+    "digits": ("engine.environment.DB_PASSWORD", "engine: {environment: {DB_PASSWORD: '47110815'}}"),
+    "digits_of_a_token": ("engine.environment.HF_TOKEN", "engine: {environment: {HF_TOKEN: '47110815'}}"),
+    "proxy": ("engine.environment.HTTPS_PROXY", "engine: {environment: {HTTPS_PROXY: 'http://me:hush@proxy:3128'}}"),
+    "by_its_look": ("engine.environment.NOTE", "engine: {environment: {NOTE: hf_hushhushhushhush}}"),
+    "argument": ("engine_args.hf_token", "engine_args: {hf_token: hush}"),
+    "of_model": (
+        "model_settings.qwen3-90m.engine_args.hf_token",
+        "model_settings: {qwen3-90m: {engine_args: {hf_token: hush}}}",
+    ),
+    "of_quant": ("quant_settings.w8a8.engine_args.hf_token", "quant_settings: {w8a8: {engine_args: {hf_token: hush}}}"),
+    "of_workload": (
+        "workload_settings.demo.engine_args.hf_token",
+        "workload_settings: {demo: {engine_args: {hf_token: hush}}}",
+    ),
+    "deep": (
+        "engine_args.model_loader_extra_config.stores.0.s3.secret_key",
+        "engine_args: {model_loader_extra_config: {stores: [{s3: {secret_key: hush}}]}}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_in_a_config_is_refused_without_repeating_it(name: str):
+    place, overlay = SECRETS[name]
+    with pytest.raises(UserError) as raised:
+        planned(overlay)
+    problem, remedy = str(raised.value).split("\n")
+    assert problem.startswith(f"config: {place}: may be a secret")
+    assert "the engine inherits it" in remedy
+    assert "kubernetes.secrets" in remedy
+    assert "hush" not in str(raised.value)
+
+
+def test_a_non_text_secret_is_refused_without_repeating_it():
+    with pytest.raises(UserError, match="hf_token: is a secret") as raised:
+        planned("engine_args: {hf_token: 4711}")
+    assert "4711" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        "engine: {environment: {TOKENIZERS_PARALLELISM: no, VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE: '163840'}}",
+        "engine: {environment: {HF_HUB_DISABLE_IMPLICIT_TOKEN: '1', HTTPS_PROXY: 'http://proxy:3128'}}",
+        "engine_args: {hf_token: true, max_num_batched_tokens: 4096, long_prefill_token_threshold: 64}",
+        "engine_args: {tokenizer: Qwen/Qwen3-0.6B, tokenizer_mode: auto, skip_tokenizer_init: false}",
+        "{quants: [bf16], engine_args: {hf_overrides: {num_key_value_heads: 2}}}",
+        "model_base: checkpoints/global-step-1000",
+    ],
+)
+def test_settings_that_only_sound_like_secrets_are_taken(overlay: str):
+    assert planned(overlay.replace(": no,", ": 'false',")).experiments
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("eos_token", "</s>"),
+        ("prompt", "What is key=5?"),
+        ("note", "group_by_token=yes, tokens=4k"),
+        ("command", "vllm serve m --return-tokens-as-token-ids --port 8000"),
+    ],
+)
+def test_what_is_said_of_tokens_is_no_secret(name: str, value: str):
+    assert not may_be_secret(name, value)
+
+
+def test_the_engine_inherits_what_the_workflow_s_own_process_has(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hush")
+    assert engine_environment(make_spec(), "model")["HF_TOKEN"] == "hush"
+
+
+def test_no_secret_is_among_the_variables_that_a_record_keeps():
+    secrets = {
+        "VLLM_API_KEY": "hush",
+        "VLLM_MYPWD": "hush",
+        "HF_HUB_TOKEN": "hush",
+        "NCCL_AUTH": "hush",
+        "NVIDIA_PROXY": "ftp://a:hush@b",
+    }
+    kept = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "163840"}
+    assert relevant_variables({**os.environ, **secrets, **kept}).items() >= kept.items()
+    assert "hush" not in str(relevant_variables(secrets))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer hush",
+        "token hush",
+        "sk-proj-hush-hushhushhushhush",
+        "curl -H 'Authorization: Bearer abc' http://host",
+        "curl -H x-api-key:abc http://host",
+        "use hf_hushhushhushhush for it",
+        "key nvapi-hush_hushhushhush",
+        "gsk_hushhushhushhush",
+        "r8_hushhushhushhush",
+        "dckr_pat_hushhush",
+        "ya29.hushhush",
+        "eyJhbGciOiJI.eyJzdWIiOiIxMjM0NTY3",
+        "https://store/model?sig=hush",
+        "https://store/model?X-Amz-Signature=hush",
+        "https://me:hush@host/path",
+    ],
+)
+def test_a_value_like_a_secret_is_one_whatever_its_name(value: str):
+    assert may_be_secret("X-Team", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Token", "83920183"),
+        ("X-Access-Token", "123456789012"),
+        ("accessToken", "1234"),
+        ("token_key", "123456"),
+        ("TOKENS_AUTH", "1234"),
+        ("OPENAI_API_KEY", "abc"),
+        ("APIKEY", "abc"),
+        ("AWS_SECRET_ACCESS_KEY", "abc"),
+        ("DB_PASSWORD", "12"),
+        ("AUTHORIZATION", "abc"),
+        ("DB_PASS", "abc"),
+        ("PGPASS", "abc"),
+        ("AWS_CREDS", "abc"),
+        ("HFTOKEN", "abc"),
+        ("OPENAIKEY", "abc"),
+        ("SIGNATURE", "abc"),
+        ("image_key", "4711-hush"),
+    ],
+)
+def test_words_of_a_name_tell_that_it_holds_a_secret(name: str, value: str):
+    assert may_be_secret(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TIKTOKEN_ENCODINGS_BASE", "/models/encodings"),
+        ("HF_TOKEN_PATH", "/run/secrets/t"),
+        ("MONKEY", "abc"),
+        ("compat", "abc"),
+        ("remote", "ssh://git@forge/repository"),
+        ("image", "docker://vllm/vllm-openai:v0.32.0@sha256:00ab"),
+        ("command", "vllm serve m --max-num-batched-tokens 2048 --tokenizer m"),
+        ("KEYWORD", "abc"),
+        ("AUTHOR", "me"),
+        ("BYPASS", "abc"),
+        ("max_num_batched_tokens", "auto"),
+        ("max_tokens", "4k"),
+        ("think_start_token", "<think>"),
+        ("command", "python -m verl data.prompt_key=prompt reward_fn_key=data_source"),
+        ("sort_key", "length"),
+        ("model", "sk-learn-7b"),
+        ("model", "eyJoker-model.v2"),
+        ("tokenizer", "abc"),
+        ("max_num_batched_tokens", "2048"),
+        ("long_prefill_token_threshold", "64"),
+        ("skip_tokenizer_init", "false"),
+        ("VLLM_MOE_TOKEN_THRESHOLD", "256"),
+    ],
+)
+def test_a_name_that_only_sounds_like_a_secret_passes(name: str, value: str):
+    assert not may_be_secret(name, value)

@@ -80,16 +80,14 @@ def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
     assert "rate_qps" not in standard_load(by_stage[1])
     for stage, point in enumerate((FAST, SLOW)):
         report = by_stage[stage]
-        assert standard_load(report)["stage"] == stage
-        assert standard_load(report)["tool"] == "rollout-bench"
+        assert (standard_load(report)["stage"], standard_load(report)["tool"]) == (stage, "rollout-bench")
         passes = [each for each in record.iterations if each.point == point and not each.warmup]
         indices = {each.index for each in passes}
         own = [row for row in rows if row.iteration in indices]
         good = [row for row in own if not row.failed]
         requests = aggregate(report)["requests"]
         assert (requests["total"], requests["failures"], requests["incomplete"]) == (len(own), len(own) - len(good), 0)
-        assert requests["input_length"]["mean"] == PROMPT_TOKENS
-        assert requests["output_length"]["max"] == OUTPUT_TOKENS
+        assert (requests["input_length"]["mean"], requests["output_length"]["max"]) == (PROMPT_TOKENS, OUTPUT_TOKENS)
         elapsed_s = sum(each.elapsed_s for each in passes)
         throughput, latency = aggregate(report)["throughput"], aggregate(report)["latency"]
         assert throughput["output_token_rate"]["mean"] == pytest.approx(len(good) * OUTPUT_TOKENS / elapsed_s)
@@ -142,8 +140,12 @@ def test_cut_requests_are_incomplete_and_stages_keep_their_numbers(
         report = the_report(tmp_path, f"online/launch-0.stage-{stage}.yaml")
         assert (standard_load(report)["stage"], standard_load(report)["concurrency"]) == (stage, point.concurrency)
         requests = aggregate(report)["requests"]
-        assert (requests["total"], requests["failures"], requests["incomplete"]) == (32, 0, 1)
-        assert requests["output_length"]["min"] == OUTPUT_TOKENS
+        assert (requests["total"], requests["failures"], requests["incomplete"], requests["output_length"]["min"]) == (
+            32,
+            0,
+            1,
+            OUTPUT_TOKENS,
+        )
         (of_load,) = [each for each in passes if each.point == point and not each.warmup]
         rates = aggregate(report)["throughput"]
         assert rates["request_rate"]["mean"] == pytest.approx(31 / of_load.elapsed_s)
@@ -169,8 +171,7 @@ def test_launches_that_are_no_results_are_named_and_not_written(tmp_path: Path) 
         "valid_launches": 1, "flags": [{"code": "cpu_shared", "severity": "warning", "times": 1}],
     }  # fmt: skip
     index = json.loads((tmp_path / "reports" / "index.json").read_text())
-    assert len(index["reports"]) == 2
-    assert len(index["left_out"]) == 3
+    assert (len(index["reports"]), len(index["left_out"])) == (2, 3)
 
 
 def test_a_launch_exports_to_the_same_uid_and_file_anywhere(tmp_path: Path) -> None:
@@ -182,9 +183,11 @@ def test_a_launch_exports_to_the_same_uid_and_file_anywhere(tmp_path: Path) -> N
     assert {name: path.read_bytes() for name, path in here.items()} == {n: p.read_bytes() for n, p in there.items()}
     assert exported(tmp_path / "here").returncode == 0  # its own reports are written again
     runs = [yaml.safe_load(p.read_text())["run"] for p in (tmp_path / "here" / "reports").rglob("*.yaml")]
-    assert len({run["uid"] for run in runs}) == 4
-    assert len({run["eid"] for run in runs}) == 2
-    assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
+    assert (
+        len({run["uid"] for run in runs}),
+        len({run["eid"] for run in runs}),
+        {uuid.UUID(run["uid"]).version for run in runs},
+    ) == (4, 2, {5})
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("")], ids=["deleted", "emptied"])
@@ -271,7 +274,6 @@ def test_a_statistic_is_of_the_values_that_there_are(values: list[float]) -> Non
     if not known:
         assert found is None
         return
-    assert found is not None
     assert (found["min"], found["max"]) == (known[0], known[-1])
     assert known[0] <= found["mean"] <= known[-1]
     assert (found["stddev"] is None) == (len(known) == 1)
@@ -290,8 +292,7 @@ def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path
     rows = table(rows_of(collection), [distributions(each) for each in pool_sequences(collection)])
     for report in made.values():
         content = yaml.safe_load(report_files.yaml_text(report))
-        assert list(problems(content)) == []
-        assert list(without_units(content)) == []
+        assert (list(problems(content)), list(without_units(content))) == ([], [])
     whole = [each for name, each in sorted(made.items()) if "/experiment" in name]
     assert len(whole) == len(rows)
     told = sorted(
@@ -304,6 +305,5 @@ def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path
             assert found["throughput"]["output_token_rate"]["mean"] == pytest.approx(line["output_tokens_per_s"])
         if mode == "online":
             for field, metric in (("time_to_first_token", "ttft_s"), ("request_latency", "e2el_s")):
-                mean = line[metric]
-                assert found["latency"][field]["mean"] == pytest.approx(mean, rel=0.01)
+                assert found["latency"][field]["mean"] == pytest.approx(line[metric], rel=0.01)
             assert found["requests"]["failures"] / found["requests"]["total"] == pytest.approx(line["failed_share"])

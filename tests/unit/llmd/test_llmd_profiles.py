@@ -71,7 +71,6 @@ def test_what_is_read_can_be_planned(name: str, overrides: str, tmp_path: Path):
     load = f"workloads: [w], workload_settings: {{w: {profile}}}"
     [experiment] = planned(f"{{modes: [online], quants: [bf16], timeout_s: 9000, {load}}}").experiments
     stages = (shape.content.get("load") or {}).get("stages")
-    assert experiment.spec.load is not None
     assert stages is None or len(experiment.spec.load.points) == len(stages)
 
 
@@ -116,8 +115,10 @@ def test_flags_become_the_load_that_vllm_bench_serve_sends(tmp_path: Path):
         "temperature": 0.0,
         "seed": 7,
     }
-    assert found.online == {"concurrency": 1, "request_rate": 4, "burstiness": 0.5}
-    assert found.slo == {"ttft_ms": 500.0, "tpot_ms": 50.0}
+    assert (found.online, found.slo) == (
+        {"concurrency": 1, "request_rate": 4, "burstiness": 0.5},
+        {"ttft_ms": 500.0, "tpot_ms": 50.0},
+    )
 
 
 def test_the_overrides_of_the_guide_change_both_distributions():
@@ -142,8 +143,7 @@ def test_guidellm_request_counts_become_loads_of_that_size(tmp_path: Path):
     content["benchmarks"] = [{"profile.streams": users, "constraints[0].count": 12 * users} for users in (1, 2)]
     (tmp_path / "counted.yaml").write_text(yaml.safe_dump(content))
     found = meaning("guidellm", tmp_path / "counted.yaml")
-    assert found.online == {"concurrency": [1, 2], "requests": [12, 24]}
-    assert found.workload["prompts"] == 24
+    assert (found.online, found.workload["prompts"]) == ({"concurrency": [1, 2], "requests": [12, 24]}, 24)
 
 
 def test_stages_are_loads_in_order_even_falling_or_equal():
@@ -169,8 +169,11 @@ def test_benchmarks_of_a_scenario_are_its_stages(tmp_path: Path):
 
 def test_shared_prefixes_have_their_groups():
     found = meaning("inference-perf", "shared_prefix_synthetic_short").workload
-    assert found["shared_prefix"] == {"tokens": 2048, "groups": 32}
-    assert (found["prompt_tokens"], found["output_tokens"]) == (2304, 256)
+    assert (found["shared_prefix"], found["prompt_tokens"], found["output_tokens"]) == (
+        {"tokens": 2048, "groups": 32},
+        2304,
+        256,
+    )
 
 
 def test_environment_values_fill_tokens_except_those_in_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -194,8 +197,7 @@ def test_the_profile_that_is_kept_has_what_the_launch_knows(tmp_path: Path):
 def test_what_the_profile_says_nothing_of_may_stand_beside_it(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(FLAGS)
     found = planned_profile("vllm-benchmark", tmp_path / "a.yaml", seed=5, online={"prompts_as": "text"})
-    assert found["seed"] == 5
-    assert found["online"] == {"prompts_as": "text", "concurrency": 1}
+    assert (found["seed"], found["online"]) == (5, {"prompts_as": "text", "concurrency": 1})
 
 
 def test_a_profile_workload_has_the_key_of_its_load(tmp_path: Path):
@@ -211,15 +213,13 @@ def test_a_profile_workload_has_the_key_of_its_load(tmp_path: Path):
         .spec
         for own in (with_profile, written)
     ]
-    assert found[0] == found[1]
-    assert found[0].key() == found[1].key()
+    assert (found[0], found[0].key()) == (found[1], found[1].key())
 
 
 def test_a_profile_given_as_argument_becomes_an_online_workload():
     config = read_config(merged_with("{profile: vllm-benchmark/sanity_random, overrides: {num-prompts: '7'}}"))
     assert (config.workloads, config.modes) == (["sanity-random"], ["online"])
-    assert config.workload_settings["sanity-random"].prompts == 7
-    assert config.profile.steps == 8
+    assert (config.workload_settings["sanity-random"].prompts, config.profile.steps) == (7, 8)
 
 
 def test_the_longer_form_stands_on_the_command_line_too():
@@ -265,8 +265,10 @@ def test_the_reading_of_a_profile_is_told_with_its_overrides():
 
 def test_nop_on_the_command_line_measures_the_start_alone():
     found = planned("{profile: nop/nop, quants: [bf16]}").experiments
-    assert {experiment.spec.mode for experiment in found} == {"startup"}
-    assert {experiment.spec.workload.prompts for experiment in found} == {1}
+    assert (
+        {experiment.spec.mode for experiment in found},
+        {experiment.spec.workload.prompts for experiment in found},
+    ) == ({"startup"}, {1})
 
 
 def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -284,16 +286,17 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
 def test_stages_of_different_numbers_of_requests_keep_them():
     stages = [{"concurrency_level": 1, "num_requests": 4}, {"concurrency_level": 2, "num_requests": 8}]
     found = meaning("inference-perf", "sanity_random", {"load.type": "concurrent", "load.stages": stages})
-    assert found.online == {"concurrency": [1, 2], "requests": [4, 8]}
-    assert found.workload["prompts"] == 8
+    assert (found.online, found.workload["prompts"]) == ({"concurrency": [1, 2], "requests": [4, 8]}, 8)
 
 
 def test_a_profiles_limits_are_slo_unless_the_config_sets_it(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(FLAGS + "goodput: ttft:500\n")
     own = {"profile": {"harness": "vllm-benchmark", "path": str(tmp_path / "a.yaml")}}
     config = {**CONFIG, "workloads": ["w"], "workload_settings": {"w": own}}
-    assert with_profiles(config)["slo"] == {"ttft_ms": 500.0}
-    assert with_profiles({**config, "slo": {"tpot_ms": 9}})["slo"] == {"tpot_ms": 9}
+    assert (with_profiles(config)["slo"], with_profiles({**config, "slo": {"tpot_ms": 9}})["slo"]) == (
+        {"ttft_ms": 500.0},
+        {"tpot_ms": 9},
+    )
 
 
 def rows(table: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -47,8 +47,7 @@ def test_without_any_tool_nobody_knows():
 def test_only_processes_on_the_named_devices_hold_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inventory.npus, "npu_smi", lambda: "| 0 0 | 11 | a | 3000 |\n| 1 0 | 13 | b | 900 |\n")
     device = Device("npu-1", "1", ("npu-1",), 1)
-    assert inventory.pids_on("ascend") == {11, 13}
-    assert inventory.pids_on("ascend", [device]) == {13}
+    assert (inventory.pids_on("ascend"), inventory.pids_on("ascend", [device])) == ({11, 13}, {13})
     assert inventory.pids_on("ascend", []) == inventory.pids_on("cpu") == set()
 
 
@@ -93,8 +92,10 @@ def test_a_missing_device_is_an_error_naming_the_variable(text: str, what: str):
     with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES=") as error:
         restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
     assert what in error.value.problem
-    assert error.value.remedy == "correct CUDA_VISIBLE_DEVICES, or unset it"
-    assert error.value.category == "visible_devices"
+    assert (error.value.remedy, error.value.category) == (
+        "correct CUDA_VISIBLE_DEVICES, or unset it",
+        "visible_devices",
+    )
 
 
 @given(st.sets(st.integers(0, 300), min_size=1, max_size=64), st.integers(1, 64))

@@ -88,32 +88,42 @@ def test_a_kv_cache_is_proven_in_every_layer(promised: str | None, cache: dict[s
     assert words is None or words in found[0].sentence
 
 
-def test_all_as_asked_raises_no_flag() -> None:
-    found = rows()
-    assert token_flags(SPEC.workload, ASKED, iteration(found), found) == []
-    assert prefix_cache_flags(ASKED, iteration(found), found) == []
+@pytest.mark.parametrize(
+    ("count", "output_tokens", "ignore_eos", "words"),
+    [
+        (8, 16, True, None),
+        (7, 15, True, ("7 sequences instead of 8", "15 output tokens instead of 16")),
+        (8, 3, True, ("3 output tokens instead of 16",)),
+        (8, 3, False, None),
+    ],
+    ids=["as asked", "missing and short", "early end", "early end allowed"],
+)
+def test_missing_and_short_sequences_are_flagged(
+    count: int, output_tokens: int, ignore_eos: bool, words: tuple[str, ...] | None
+) -> None:
+    found = rows(output_tokens=output_tokens)[:count]
+    flags = token_flags(tiny_spec(workload={"ignore_eos": ignore_eos}).workload, ASKED, iteration(found), found)
+    assert [(flag.code, flag.severity) for flag in flags] == ([("token_count", "invalid")] if words else [])
+    assert words is None or all(word in flags[0].sentence for word in words)
 
 
-def test_missing_sequences_and_short_ones_are_flagged() -> None:
-    found = rows(output_tokens=15)[:7]
-    (flag,) = token_flags(SPEC.workload, ASKED, iteration(found), found)
-    assert (flag.code, flag.severity) == ("token_count", "invalid")
-    assert "7 sequences instead of 8" in flag.sentence
-    assert "15 output tokens instead of 16" in flag.sentence
-
-
-def test_an_early_end_is_flagged_only_with_ignore_eos() -> None:
-    found = rows(output_tokens=3)
-    free = tiny_spec(workload={"ignore_eos": False}).workload
-    assert token_flags(free, ASKED, iteration(found), found) == []
-    assert len(token_flags(SPEC.workload, ASKED, iteration(found), found)) == 1
-
-
-@pytest.mark.parametrize("cached", [(128, 128) + (0, 0) * 3, (130,) * 8])
-def test_prompts_that_were_cached_before_their_first_sample_are_flagged(cached: tuple[int, ...]) -> None:
-    found = rows(cached)
-    (flag,) = prefix_cache_flags(ASKED, iteration(found), found)
-    assert flag.code == "cross_iteration_prefix_hits"
+@pytest.mark.parametrize(
+    ("prefix", "cached", "flagged"),
+    [
+        (None, (0, 128) * 4, False),
+        (None, (128, 128) + (0, 0) * 3, True),
+        (None, (130,) * 8, True),
+        (None, (0, 128) + (128, 128) * 3, True),
+        ({"tokens": 128}, (0, 128) + (128, 128) * 3, False),
+        ({"tokens": 128}, (0, 128) * 3 + (130, 130), True),
+    ],
+)
+def test_prompts_that_were_cached_before_their_first_sample_are_flagged(
+    prefix: dict[str, int] | None, cached: tuple[int, ...], flagged: bool
+) -> None:
+    asked = Source(tiny_spec(workload={"shared_prefix": prefix}).workload, 2048, "tiny").requests(0, 1)
+    flags = prefix_cache_flags(asked, iteration(rows(cached)), rows(cached))
+    assert [flag.code for flag in flags] == ["cross_iteration_prefix_hits"] * flagged
 
 
 def test_each_sequence_is_held_to_its_own_length() -> None:
@@ -128,15 +138,6 @@ def test_each_sequence_is_held_to_its_own_length() -> None:
     swapped = [row.model_copy(update={"output_tokens": asked[-1 - n].output_tokens}) for n, row in enumerate(as_asked)]
     (flag,) = token_flags(spec.workload, asked, iteration(swapped), swapped)
     assert "sequences of another length than asked" in flag.sentence
-
-
-def test_a_shared_prefix_may_be_cached_and_no_more() -> None:
-    asked = Source(tiny_spec(workload={"shared_prefix": {"tokens": 128}}).workload, 2048, "tiny").requests(0, 1)
-    shared = rows((0, 128) + (128, 128) * 3)
-    assert prefix_cache_flags(asked, iteration(shared), shared) == []
-    assert len(prefix_cache_flags(ASKED, iteration(shared), shared)) == 1
-    warm = rows((0, 128) * 3 + (130, 130))
-    assert len(prefix_cache_flags(asked, iteration(warm), warm)) == 1
 
 
 def test_secrets_are_not_recorded() -> None:

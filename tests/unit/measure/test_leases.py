@@ -1,27 +1,32 @@
-"""Devices are held by one launch at a time, for as long as it lives."""
+"""Devices are held by one launch at a time, whatever lies in the folder of leases, and each replica is told its own."""
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 from contender import Cannot, hold, no_waiting
+from launching import tiny_spec
 
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, pause, signals_as_descriptor
-from rollout_bench.measure.machine import inventory
-from rollout_bench.measure.machine.leases import check_folder
+from rollout_bench.measure.machine import inventory, leases
+from rollout_bench.measure.machine.device import Device, DeviceError
+from rollout_bench.measure.machine.leases import Wanted, alone, check_folder
+from rollout_bench.modes.rollout.settings import RolloutSpec
 
 CONTENDER = Path(__file__).parents[2] / "fixtures" / "contender.py"
-
-
-def names(got) -> list[str]:
-    return [device.name for group in got.groups for device in group]
 
 
 def is_free(folder: Path, count: int = 1, wanted: int = 1) -> bool:
@@ -49,7 +54,6 @@ def test_many_processes_never_hold_one_device_twice(tmp_path: Path):
         for kind in kinds
     ]
     for process in running:
-        assert process.stdout is not None
         process.stdout.readline()  # by the last one's all have imported, so none is done before another begins
     os.close(waits)
     os.close(starts)
@@ -66,12 +70,6 @@ def test_many_processes_never_hold_one_device_twice(tmp_path: Path):
         "nothing ran side by side"
     )
     assert list((tmp_path / "leases").iterdir()) == []
-
-
-def test_a_launch_takes_whatever_devices_are_free(tmp_path: Path):
-    with hold(tmp_path, 3, 1) as one, hold(tmp_path, 3, 2) as others:
-        assert names(one) + names(others) == ["d0", "d1", "d2"]
-        assert not is_free(tmp_path, 3)
 
 
 def test_a_living_claim_of_another_version_keeps_everybody_away(tmp_path: Path):
@@ -111,7 +109,6 @@ def killed(tmp_path: Path):
     """Yield the pid of a process that inherited the lease of a holder that was killed."""
     code = HOLDER.format(tests=str(CONTENDER.parent), folder=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
         guardian = int(holder.stdout.readline())
         holder.kill()
     yield guardian
@@ -146,7 +143,6 @@ def test_who_was_killed_while_it_waited_leaves_nothing(tmp_path: Path):
     code = WAITER.format(tests=str(CONTENDER.parent), folder=str(tmp_path))
     with hold(tmp_path, 1, 1):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as waits:
-            assert waits.stdout is not None
             assert waits.stdout.readline().startswith("waiting for devices: offline/a/launch-0 holds d0")
             waits.kill()
         assert len(list(tmp_path.iterdir())) == 1
@@ -180,3 +176,206 @@ def test_every_user_may_use_and_clear_the_lease_folder(tmp_path: Path):
     assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o777
     with hold(tmp_path / "leases", 1, 1) as got:
         assert got.claim.path.stat().st_mode & 0o777 == 0o666
+
+
+NAME = "00000000000000000001-1.json"
+"""Of a claim: older than any other."""
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def link_to_a_file(path: Path) -> None:
+    target = path.absolute().parents[1] / "of_somebody"
+    target.touch()
+    path.symlink_to(target)
+
+
+def socket_file(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+STRANGE: dict[str, Callable[[Path], object]] = {
+    "fifo": os.mkfifo,
+    "folder": Path.mkdir,
+    "link_to_itself": loop,
+    "link_to_nothing": lambda path: path.symlink_to("nothing"),
+    "link_to_a_file": link_to_a_file,
+    "link_to_endless": lambda path: path.symlink_to("/dev/zero"),
+    "socket": socket_file,
+}
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Raise where it takes longer, inside of a system call too."""
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["package.json", "launch-0.json", "1-1.json", "a" + NAME, NAME + ".json", NAME])
+@pytest.mark.parametrize("content", ['{"name": "of somebody"}', "no JSON", "[]"])
+def test_a_file_that_is_no_claim_stays(tmp_path: Path, name: str, content: str):
+    (tmp_path / name).write_text(content)
+    with hold(tmp_path, 1, 1) as got:
+        assert not got.left_over
+    assert (tmp_path / name).read_text() == content
+
+
+@pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
+def test_a_non_file_is_left_alone_and_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
+):
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
+    folder = Path("leases")
+    folder.mkdir()
+    make(folder / NAME)
+    with at_most(seconds=20), hold(folder, 1, 1, pause=no_waiting):
+        pass
+    assert [path.name for path in folder.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["to_a_folder", "to_nothing"])
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path, there: bool):
+    target = tmp_path / "of_somebody"
+    if there:
+        target.mkdir()
+    (tmp_path / "leases").symlink_to(target)
+    with pytest.raises(UserError, match="leases: is a link") as error, hold(tmp_path / "leases", 1, 1):
+        pass
+    assert "ROLLOUT_BENCH_LEASES" in error.value.remedy
+    assert not there or list(target.iterdir()) == []
+
+
+def test_a_folder_that_becomes_a_link_later_is_not_followed(tmp_path: Path):
+    (tmp_path / "leases").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="leases"), alone(tmp_path / "leases", no_waiting):
+        pass
+
+
+def test_what_another_user_calls_a_launch_can_only_be_read(tmp_path: Path):
+    said: list[str] = []
+    with hold(tmp_path, 1, 1) as got:
+        claim = json.loads(got.claim.path.read_text())
+        claim["name"] = "evil\x1b[2J\x07\r\nwaiting \u202egnp"
+        claim["holds"] += ["\x1b]0;title\x07\nmore"]
+        got.claim.path.write_text(json.dumps(claim))
+        with pytest.raises(Cannot), hold(tmp_path, 1, 1, said=said, pause=no_waiting):
+            pass
+    assert said[0].isprintable()
+    assert r"evil\x1b[2J\x07 waiting \u202egnp holds d0, \x1b]0;title\x07 more" in said[0]
+
+
+def test_a_holder_notices_that_its_file_vanished_or_changed(tmp_path: Path):
+    with hold(tmp_path, 1, 1) as got:
+        assert not got.is_lost()
+        content = got.claim.path.read_text()
+        got.claim.path.unlink()
+        assert got.is_lost()
+        got.claim.path.write_text(content)
+        assert got.is_lost()
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Device]:
+    """Return a node with four GPUs, nothing restricted."""
+    found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
+    monkeypatch.setattr(inventory.gpus, "gpus", lambda: found)
+    monkeypatch.setenv("ROLLOUT_BENCH_LEASES", str(tmp_path / "leases"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return found
+
+
+def wanted(
+    launch: int = 0, isolation=None, devices: int | None = None, platform: str = "cuda", **engine_args
+) -> Wanted:
+    spec = tiny_spec(engine={"args": engine_args}).model_copy(update={"platform": platform})
+    return Wanted(spec, Path(f"results/offline/tiny-00000000/launch-{launch}.json"), isolation, devices, launch)
+
+
+def leased(want: Wanted):
+    return leases.lease(want, no_waiting, lambda _: None)
+
+
+def test_launches_side_by_side_get_own_devices_and_name_neighbours(gpus: list[Device]):
+    with leased(wanted(1)) as one, leased(wanted(2)) as other, leased(wanted(3, tensor_parallel_size=1)):
+        assert one.environments({"A": "a"}) == [
+            {"A": "a", "CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        ]
+        assert other.environments({})[0]["CUDA_VISIBLE_DEVICES"] == "2"
+        assert one.neighbours() == ["offline/tiny-00000000/launch-2", "offline/tiny-00000000/launch-3"]
+        placement = one.placement(one.neighbours()[:1])
+        assert (placement.devices, placement.visible, placement.isolation) == (["GPU-1"], ["1"], "per_device")
+        assert placement.neighbours == ["offline/tiny-00000000/launch-2"]
+    with leased(wanted(0)) as alone:
+        assert alone.neighbours() == []
+
+
+def test_each_replica_is_told_its_own_devices(gpus: list[Device]):
+    with leased(wanted(tensor_parallel_size=2, data_parallel_size=2)) as held:
+        assert [e["CUDA_VISIBLE_DEVICES"] for e in held.environments({})] == ["0,1", "2,3"]
+        assert held.placement([]).devices == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tensor_parallel_size": 8}, "needs 8 devices (tensor_parallel_size 8); 4 are visible here"),
+        ({"tensor_parallel_size": 2, "devices": 1}, "4 are visible here, of which devices allows 1"),
+        (
+            {"tensor_parallel_size": 2, "data_parallel_size": 4},
+            "needs 8 devices (tensor_parallel_size 2 x data_parallel_size 4)",
+        ),
+    ],
+)
+def test_asking_for_too_many_devices_fails_before_any_wait(gpus: list[Device], changes: dict, problem: str):
+    everything = hold(Path(os.environ["ROLLOUT_BENCH_LEASES"]), 4, 4)
+    with everything, pytest.raises(DeviceError) as error, leased(wanted(**changes)):
+        pass
+    assert problem in error.value.problem
+    assert error.value.category == "too_few_devices"
+
+
+def test_a_launch_on_unknown_devices_runs_alone_without_replicas(gpus: list[Device], monkeypatch):
+    monkeypatch.setattr(inventory.gpus, "gpus", lambda: None)
+    with leased(wanted()) as held:
+        assert (held.environments({"A": "a"}), held.placement([]).isolation, held.placement([]).devices) == (
+            [{"A": "a"}],
+            "exclusive",
+            [],
+        )
+        with pytest.raises(Cannot), leased(wanted(1)):
+            pass
+    step = wanted(data_parallel_size=2)
+    shared = replace(step, spec=step.spec.model_copy(update={"mode": "rollout", "rollout": RolloutSpec()}))
+    for want, key in ((step, "data_parallel_size"), (shared, "rollout.replicas")):
+        with pytest.raises(DeviceError, match="no tool here lists the devices") as refused, leased(want):
+            pass
+        assert refused.value.remedy.endswith(f"or lower {key} to 1")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a block needs cores to leave to others")
+def test_a_block_of_cores_is_where_the_launch_stays(gpus: list[Device]):
+    allowed = os.sched_getaffinity(0)
+    with leased(wanted(1, "per_device", 2, "cpu")) as held:
+        assert held.cores == [os.sched_getaffinity(0)]
+        assert len(os.sched_getaffinity(0)) == len(allowed) // 2
+        assert held.environments({})[0] == {"CPU_VISIBLE_MEMORY_NODES": "0"}
+        (name,) = held.placement([]).devices
+        assert name.startswith("cores-")
+    assert os.sched_getaffinity(0) == allowed
+    with leased(wanted(platform="cpu", data_parallel_size=2)) as held:
+        assert all(held.cores)
+        assert not held.cores[0] & held.cores[1]
+        assert os.sched_getaffinity(0) == held.cores[0] | held.cores[1]

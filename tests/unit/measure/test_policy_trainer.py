@@ -82,23 +82,8 @@ def test_the_loss_weights_only_sampled_log_probabilities_by_advantage(model: Any
     other = trajectories()[1]
     both = trainer.train([one, other], SAMPLED)
     apart = trainer.train([other], SAMPLED)
-    assert both is not None
-    assert alone is not None
-    assert apart is not None
     total = alone * len(one.output_token_ids) + apart * len(other.output_token_ids)
     assert both * (len(one.output_token_ids) + len(other.output_token_ids)) == pytest.approx(total, rel=1e-4, abs=1e-5)
-
-
-def test_an_optimizer_step_changes_bf16_weights_and_clears_gradients(tmp_path: Path):
-    trainer = PolicyTrainer(drawn(tmp_path), samples=3)
-    before = {name: tensor.clone() for name, tensor in trainer.weights()}
-    trainer.train(trajectories(), SAMPLED)
-    trainer.gradients()
-    trainer.optimize()
-    changed = [name for name, tensor in trainer.weights() if not torch.equal(tensor, before[name])]
-    assert {"model.embed_tokens.weight", "lm_head.weight", "model.layers.1.mlp.down_proj.weight"} <= set(changed)
-    assert all(not gradient.any() for gradient in trainer.gradients())
-    assert {tensor.dtype for _, tensor in trainer.weights()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -11,7 +11,7 @@ from launching import tiny_spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.launch.recorder import folder_for_traces
 from rollout_bench.modes.profile.settings import ProfileSettings
-from rollout_bench.modes.profile.worker import Traces, check_whole
+from rollout_bench.modes.profile.worker import check_whole
 
 STEP = {"ph": "X", "name": "execute_context_0(0)_generation_8(8)", "ts": 1.0, "dur": 2.0, "pid": 1, "tid": 1}
 
@@ -41,20 +41,6 @@ def test_a_damaged_trace_fails_with_cause_and_fix(tmp_path: Path, damage: Callab
     assert raised.value.category == category
     assert path.name in raised.value.cause
     assert raised.value.fix
-
-
-def test_traces_are_kept_under_plain_names_and_the_rest_goes(tmp_path: Path):
-    traces = Traces(tmp_path)
-    for name in ("dp0_pp0_tp1_rank1.77.pt.trace.json.gz", "rank0.77.pt.trace.json.gz"):
-        trace(traces.written / name)
-    (traces.written / "rank0.profiler_out.txt").write_text("a table")
-    kept = traces.take("decode")
-    traces.close()
-    assert [(t.name, t.rank, t.source) for t in sorted(kept, key=lambda t: t.rank)] == [
-        ("decode.rank0.trace.json.gz", 0, "torch"),
-        ("decode.rank1.trace.json.gz", 1, "torch"),
-    ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(t.name for t in kept)
 
 
 def test_traces_of_a_killed_launch_vanish_before_the_next_begins(tmp_path: Path):

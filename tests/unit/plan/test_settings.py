@@ -108,23 +108,6 @@ def test_what_is_compared_agrees_in_all_axes_but_the_baselines(
     assert found[0].name == name
 
 
-def test_a_setting_may_change_the_harness_of_online_launches():
-    both = """
-    modes: [offline, online]
-    quants: [bf16]
-    settings: [default, theirs]
-    setting_settings: {theirs: {harness: guidellm}}
-    workload_settings: {demo: {online: {prompts_as: text, concurrency: 4}}}
-    """
-    engine = dataclasses.replace(probe_engine(None), harnesses={"guidellm": "0.8.1"})
-    matrix = expand(read_config(merged_with(both)), engine)
-    sent = {(e.spec.mode, e.spec.setting): e.spec.load and e.spec.load.harness for e in matrix.experiments}
-    assert sent == {("offline", None): None, ("online", None): "rollout-bench", ("online", "theirs"): "guidellm"}
-    assert [(left.mode, left.setting) for left in matrix.skipped] == [("offline", "theirs")]
-    one, other = (e.spec for e in matrix.experiments if e.spec.mode == "online")
-    assert one.workload == other.workload
-
-
 def test_a_setting_leaves_out_loads_its_harness_cannot_send():
     overlay = """
     modes: [online]

@@ -11,6 +11,7 @@ import yaml
 from docs_pages import REPOSITORY, blocks, commands
 from planned import assert_preset, planned
 from refusals import refusals, refused
+from trainer_commands import Made, rows
 from training_runs import ROLLOUT, VERL
 
 from rollout_bench.commands import trainers
@@ -19,7 +20,6 @@ from rollout_bench.contracts.spec import devices_needed, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.modes.rollout.settings import RolloutSpec
-from rollout_bench.plan.matrix import Experiment
 from rollout_bench.trainers.keys import READERS, VERL_VERSIONS, Influence, KeyRegistry
 from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
 from rollout_bench.workloads.requests import prompts
@@ -34,44 +34,14 @@ METHODS_OF_FP8 = {
 """vLLM 0.23's names of methods of linear layers -> whether they have a scale for each block of weights."""
 
 
-class Made:
-    """What the command makes of a file: the config it prints, and the account."""
-
-    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.path, self._capsys, self._monkeypatch = path, capsys, monkeypatch
-
-    def __call__(self, arguments: str = "", content: str = VERL) -> dict[str, Any]:
-        file = self.path / "verl.yaml"
-        file.write_text(content)
-        self._monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", str(file), *shlex.split(arguments)])
-        assert trainers.from_verl() == 0
-        self.text, self.account = self._capsys.readouterr()
-        return dict(yaml.safe_load(self.text))
-
-    def printed(self) -> str:
-        """Return what is on stdout since it was read."""
-        return self._capsys.readouterr().out
-
-    def workload(self, arguments: str = "", content: str = VERL) -> dict[str, Any]:
-        """Return the keys of the workload, its engine arguments among them."""
-        workload = self(arguments, content)["workload_settings"]["verl-step"]
-        return {**workload, **workload["engine_args"]}
-
-    def experiment(self) -> Experiment:
-        """Return the one experiment that the config laid over the default one comes to."""
-        (experiment,) = planned(self.text).experiments
-        return experiment
-
-    def group(self, influence: Influence) -> str:
-        """Return the part of the account under one heading."""
-        headings = "|".join(re.escape(one.value) for one in Influence)
-        parts = re.split(rf"(?m)^({headings}):$", self.account)
-        return dict(zip(parts[1::2], parts[2::2], strict=True)).get(influence.value, "")
-
-
 @pytest.fixture
 def made(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Made:
-    return Made(tmp_path, capsys, monkeypatch)
+    return Made("from-verl", tmp_path, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("row", rows("accounts.yaml")["verl"], ids=lambda row: row[0])
+def test_the_account_says_what_its_row_says(made: Made, row: list[Any]):
+    made.check_account(row)
 
 
 def test_all_engines_behind_verls_router_measure_the_whole_step(made: Made):
@@ -80,29 +50,27 @@ def test_all_engines_behind_verls_router_measure_the_whole_step(made: Made):
     assert "shared_prefix" not in workload
     assert "256 prompts, 8 of each, 2,048 sequences; 8 engines on 8 devices." in made.account
     spec = made.experiment().spec
-    assert (spec.mode, replicas(spec), devices_needed(spec)) == ("rollout", 8, 8)
-    assert spec.of(RolloutSpec) == RolloutSpec(router="least_in_flight")
+    assert (spec.mode, replicas(spec), devices_needed(spec), spec.of(RolloutSpec)) == (
+        "rollout",
+        8,
+        8,
+        RolloutSpec(router="least_in_flight"),
+    )
     assert (spec.workload.prompts, spec.workload.samples_per_prompt, spec.workload.logprobs) == (256, 8, 0)
 
 
 def test_one_engine_of_eight_gets_its_part_with_siblings_spread(made: Made):
     workload = made.workload("--one-engine")
-    assert (workload["prompts"], workload["samples_per_prompt"]) == (256, 1)
-    assert workload["shared_prefix"] == {"tokens": 511, "groups": 168}
+    assert (workload["prompts"], workload["samples_per_prompt"], workload["shared_prefix"]) == (
+        256,
+        1,
+        {"tokens": 511, "groups": 168},
+    )
     assert (workload["prompt_tokens"], workload["output_tokens"]) == (512, 256)
     assert "one engine, its part of 256 sequences, of 168 distinct prompts." in made.account
     assert "Left out: the other engines, verl's router, and the wait for the slowest engine." in made.account
     spec = made.experiment().spec
     assert (replicas(spec), spec.of(RolloutSpec), spec.workload.logprobs) == (1, RolloutSpec(), 0)
-
-
-def test_the_account_compares_an_engines_prompts_here_and_in_verl(made: Made):
-    made()
-    assert "an engine sees 256 prompts." in made.account
-    assert "in any order, an engine sees about 168." in made.account
-    for override in ("trainer.n_gpus_per_node=1", f"{ROLLOUT}.n=1"):
-        made(override)
-        assert "an engine sees" not in made.account
 
 
 @pytest.mark.parametrize(("prompts", "samples", "engines"), [(256, 8, 8), (12, 2, 8), (5, 8, 3), (6, 4, 4)])
@@ -113,16 +81,6 @@ def test_the_announced_number_of_prompts_reaches_each_engine(prompts: int, sampl
         for _ in range(samples):
             met[balancer.choose(prompt)].add(prompt)
     assert max(map(len, met)) == TrainerStep(prompts, samples, engines, "samples").met_in_turn
-
-
-def test_the_config_can_be_planned_as_it_is_printed(made: Made):
-    made()
-    spec = made.experiment().spec
-    assert (spec.mode, spec.platform, spec.quant.name) == ("rollout", "cuda", "bf16")
-    assert spec.model.weights == "hub:Qwen/Qwen3-8B"
-    assert (
-        spec.engine.args.items() >= {"max_num_seqs": 256, "gpu_memory_utilization": 0.4, "max_model_len": 768}.items()
-    )
 
 
 def test_comments_hold_the_account_and_the_command(made: Made):
@@ -154,8 +112,7 @@ def test_a_share_has_its_stated_number_of_distinct_beginnings():
 
     share = StepPart(sequences=10, distinct=4)
     drawn = prompts(workload(**share.workload(16), prompt_tokens=16), 4096, launch=0, iteration=0)
-    assert len(drawn) == 10
-    assert len({tuple(ids[:-1]) for ids in drawn}) == 4
+    assert (len(drawn), len({tuple(ids[:-1]) for ids in drawn})) == (10, 4)
     assert StepPart(sequences=8, distinct=4).workload(16) == {"prompts": 4, "samples_per_prompt": 2}
     assert StepPart(sequences=3, distinct=2).workload(1) == {"prompts": 3, "samples_per_prompt": 1}
 
@@ -164,31 +121,6 @@ def test_siblings_that_stay_together_make_whole_groups():
     assert TrainerStep(28, 16, 7, "runs").share == StepPart(sequences=64, distinct=4)
     assert TrainerStep(4, 8, 8, "runs").share == StepPart(sequences=4, distinct=1)
     assert TrainerStep(8, 8, 3, "prompts").share == StepPart(sequences=24, distinct=3)
-
-
-def test_engines_that_stand_apart_share_their_own_devices(made: Made):
-    apart = f"+{ROLLOUT}.nnodes=2 +{ROLLOUT}.n_gpus_per_node=2"
-    made(f"{apart} +trainer.v1.trainer_mode=separate_async")
-    assert "4 engines on 4 devices" in made.account
-    assert "trainer.n_gpus_per_node" not in made.group(Influence.HONOURED)
-
-
-@pytest.mark.parametrize(
-    "other", ["+trainer.v1.trainer_mode=colocate_async", "--verl 0.8 +trainer.v1.trainer_mode=separate_async"]
-)
-def test_engines_share_training_devices_unless_verl_reads_others(made: Made, other: str):
-    made(f"+{ROLLOUT}.nnodes=2 +{ROLLOUT}.n_gpus_per_node=2 {other}")
-    assert "8 engines on 8 devices" in made.account
-    assert f"{ROLLOUT}.nnodes" in made.group(Influence.NEUTRAL)
-    assert f"{ROLLOUT}.n_gpus_per_node" in made.group(Influence.NEUTRAL)
-
-
-def test_the_section_of_a_recipe_says_what_its_engines_have(made: Made):
-    made(f"trainer.n_gpus_per_node=6 +rollout.n_gpus_per_node=2 +{ROLLOUT}.nnodes=3")
-    assert "2 engines on 2 devices" in made.account
-    assert "rollout.n_gpus_per_node = 2: devices of each of these nodes" in made.group(Influence.HONOURED)
-    made("+rollout.nnodes=0")
-    assert "8 engines on 8 devices" in made.account
 
 
 @pytest.mark.parametrize(
@@ -226,9 +158,7 @@ def test_a_key_that_is_honoured_reaches_the_plan(made: Made, override: str, key:
 
 
 def test_defaults_are_those_of_the_version_that_is_named(made: Made):
-    assert made.workload("--verl 0.9")["max_num_seqs"] == 256
-    earlier = made.workload("--verl 0.8")
-    assert earlier["max_num_seqs"] == 1024
+    assert (made.workload("--verl 0.9")["max_num_seqs"], made.workload("--verl 0.8")["max_num_seqs"]) == (256, 1024)
     assert f"{ROLLOUT}.calculate_log_probs = false (default)" in made.group(Influence.UNSUPPORTED)
 
 
@@ -258,8 +188,10 @@ def test_fp8_is_compared_with_bf16_but_half_precision_stands_alone(made: Made):
 @pytest.mark.parametrize(("device", "platform"), [("cuda", "cuda"), ("npu", "ascend"), ("cpu", "cpu")])
 def test_the_device_says_the_platform(made: Made, device: str, platform: str):
     # of a CPU's memory several engines would each want this share
-    assert made(f"+trainer.device={device} --one-engine")["platform"] == platform
-    assert made.experiment().spec.platform == platform
+    assert (made(f"+trainer.device={device} --one-engine")["platform"], made.experiment().spec.platform) == (
+        platform,
+        platform,
+    )
     assert (made.experiment().spec.engine.environment.get("VLLM_ASCEND_ENABLE_NZ") == "0") == (platform == "ascend")
 
 
@@ -285,23 +217,10 @@ def test_every_key_that_is_written_is_in_exactly_one_group(made: Made):
     assert "hunter2" not in made.text + made.account
 
 
-def test_what_is_switched_off_is_no_matter(made: Made):
-    made(f"+{ROLLOUT}.over_sample_rate=0 +{ROLLOUT}.calculate_log_probs=false")
-    assert f"{ROLLOUT}.over_sample_rate" in made.group(Influence.NEUTRAL)
-    assert f"{ROLLOUT}.multi_turn.enable" in made.group(Influence.NEUTRAL)
-    assert f"{ROLLOUT}.calculate_log_probs = false" in made.group(Influence.UNSUPPORTED)
-
-
 def test_nothing_that_is_written_gets_out_of_its_comment(made: Made):
     evil = "a\\nmodels: [evil]\\e[2J"
     assert made("\"+x.note='b\nmodels: [worse]'\"", VERL + f'"{evil}": 1\n')["models"] == ["qwen3-8b"]
     assert "\x1b" not in made.text + made.account
-
-
-def test_values_that_change_nothing_are_not_shown(made: Made):
-    made(content=VERL.replace("project_name: demo", "project_name: demo, note: hunter2") + "extra: {pin: hunter2}\n")
-    assert "extra.pin" in made.group(Influence.UNKNOWN)
-    assert "hunter2" not in made.text + made.account
 
 
 def test_interpolations_that_change_nothing_need_not_be_resolved(made: Made):
@@ -309,20 +228,9 @@ def test_interpolations_that_change_nothing_need_not_be_resolved(made: Made):
     assert made.workload(content=content)["prompt_tokens"] == 512
 
 
-def test_a_date_is_a_text_wherever_it_stands(made: Made):
-    made("trainer.project_name=2026-11-22 +x.day=[2026-11-22]", VERL.replace("{path", "{since: 2026-11-22, path"))
-    assert "x.day" in made.group(Influence.UNKNOWN)
-
-
 def test_oc_select_falls_back_where_what_it_names_is_missing(made: Made):
     content = VERL.replace("max_prompt_length: 512, ", "").replace(",512}", ",300}")
     assert made.workload(content=content)["prompt_tokens"] == 300
-
-
-def test_a_users_engine_arguments_are_honoured(made: Made):
-    made(f"+{ROLLOUT}.engine_kwargs.vllm.kv_cache_dtype=fp8")
-    assert f'{ROLLOUT}.engine_kwargs.vllm = {{"kv_cache_dtype": "fp8"}}: engine arguments' in made.account
-    assert made.group(Influence.UNKNOWN) == ""
 
 
 def test_what_changes_nothing_can_be_set_below_an_interpolation(made: Made):
@@ -330,45 +238,6 @@ def test_what_changes_nothing_can_be_set_below_an_interpolation(made: Made):
     made("++critic.megatron.fused=false", content)
     with pytest.raises(UserError, match="mtp is no mapping"):
         made(f"+{ROLLOUT}.mtp.enable_rollout=true", content.replace("    n: 8", "    n: 8\n    mtp: '${nowhere}'"))
-
-
-def test_a_switch_is_found_through_an_interpolation_of_its_section(made: Made):
-    content = VERL.replace("    n: 8", "    n: 8\n    mtp: ${oc.select:actor_rollout_ref.model.mtp,null}")
-    both = "+actor_rollout_ref.model.mtp.enable_rollout=true +actor_rollout_ref.model.mtp.enable=true"
-    made(both, content)
-    said = "mtp.enable_rollout = true: measured without speculative decoding"
-    assert f"{ROLLOUT}.{said}" in made.group(Influence.UNSUPPORTED)
-    made(both)
-    assert f"actor_rollout_ref.model.{said}" in made.group(Influence.UNSUPPORTED)
-
-
-def test_a_switch_below_one_that_is_off_is_no_matter(made: Made):
-    for section in (ROLLOUT, "actor_rollout_ref.model"):
-        made(f"+{section}.mtp.enable_rollout=true")
-        assert "mtp.enable_rollout" not in made.group(Influence.UNSUPPORTED)
-        assert f"{section}.mtp.enable_rollout" in made.group(Influence.NEUTRAL)
-
-
-def test_an_adapter_is_left_out_unless_it_is_merged(made: Made):
-    rank = "+actor_rollout_ref.model.lora.rank=8"
-    made(rank)
-    assert "lora.rank = 8: the base model is measured" in made.group(Influence.UNSUPPORTED)
-    made(f"{rank} +actor_rollout_ref.model.lora.merge=true")
-    assert "lora" not in made.group(Influence.UNSUPPORTED)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        (f"{ROLLOUT}.qat.enable", "true"),
-        ("actor_rollout_ref.actor.megatron.qat.enable", "true"),
-        (f"{ROLLOUT}.agent.agent_loop_manager_class", "mine.Manager"),
-        (f"{ROLLOUT}.standalone_gpu_memory_utilization", "0.7"),
-    ],
-)
-def test_what_would_change_the_rollout_is_not_passed_over(made: Made, key: str, value: str):
-    made(f"+{key}={value}")
-    assert key in made.group(Influence.UNSUPPORTED)
 
 
 def test_graph_sizes_join_an_existing_compilation_config(made: Made):
@@ -386,8 +255,7 @@ def test_the_page_shows_what_its_command_prints(made: Made):
     page = REPOSITORY / "docs" / "verl.md"
     command, *_ = commands(page, "rollout-bench")
     (training,) = [block.text for block in blocks(page, "text") if block.text.startswith("# training.yaml\n")]
-    assert command.words[1:3] == ("from-verl", "training.yaml")
-    assert command.words[-2:] == (">", "mine.yaml")
+    assert (command.words[1:3], command.words[-2:]) == (("from-verl", "training.yaml"), (">", "mine.yaml"))
     made(shlex.join(command.words[3:-2]), training)
     shown = "".join(line for line in made.text.splitlines(keepends=True) if not line.startswith("#"))
     assert [f"# mine.yaml\n{shown}"] == [block.text for block in blocks(page, "yaml")]
@@ -408,12 +276,10 @@ def test_a_wrong_run_is_refused_in_two_lines(made: Made, given: dict[str, Any], 
         made(given.get("arguments", ""), given.get("content", VERL).replace(*given.get("edit", ["", ""])))
 
 
-def test_what_verl_s_command_line_says_needs_no_file(made: Made, monkeypatch: pytest.MonkeyPatch):
+def test_what_verl_s_command_line_says_needs_no_file(made: Made):
     words = "trainer.n_gpus_per_node=8 data.train_batch_size=256 actor_rollout_ref.model.path=a/b"
     from_file = made(words, "actor_rollout_ref: {}\n".replace("{}", "{rollout: {n: 1}}"))
-    monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *words.split()])
-    assert trainers.from_verl() == 0
-    assert yaml.safe_load(made.printed()) == from_file
+    assert made.call(*words.split()) == from_file
 
 
 def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -155,8 +155,11 @@ def test_the_command_writes_a_data_set_that_its_config_names(
         assert trainers.from_verl() == 0
     text, _ = capsys.readouterr()
     (experiment,) = planned(text.split("# Made by")[-1].partition("\n")[2]).experiments
-    assert (experiment.spec.workload.prompts, experiment.spec.workload.samples_per_prompt) == (64, 1)
-    assert replicas(experiment.spec) == 4
+    assert (
+        experiment.spec.workload.prompts,
+        experiment.spec.workload.samples_per_prompt,
+        replicas(experiment.spec),
+    ) == (64, 1, 4)
     assert len(file.read_text().splitlines()) == 128
     load = yaml.safe_load(text.split("# Made by")[-1].partition("\n")[2])["workload_settings"]["verl-step"]
     assert load["dataset"] == {"format": "trace", "path": str(file)}

@@ -39,11 +39,14 @@ def test_a_trace_gives_lengths_and_arrivals(tmp_path: Path):
     rows = [{"prompt_tokens": 10 + n, "output_tokens": 1 + n, "arrival_s": 5 + n / 2} for n in range(5)]
     found = source(lines(tmp_path / "t", *rows), "trace", prompts=2, samples_per_prompt=2)
     asked = [found.requests(0, index) for index in range(3)]
-    assert [len(r.prompt_token_ids) for r in asked[0]] == [10, 10, 11, 11]
-    assert [r.output_tokens for r in asked[1]] == [3, 3, 4, 4]
-    assert [r.arrival_s for r in asked[1]] == [0.0, 0.0, 0.5, 0.5]
-    # entries 4 and 0: the file begins again one mean gap after its end
-    assert [len(r.prompt_token_ids) for r in asked[2]] == [14, 14, 10, 10]
+    assert ([len(r.prompt_token_ids) for r in asked[0]], [r.output_tokens for r in asked[1]]) == (
+        [10, 10, 11, 11],
+        [3, 3, 4, 4],
+    )
+    assert ([r.arrival_s for r in asked[1]], [len(r.prompt_token_ids) for r in asked[2]]) == (
+        [0.0, 0.0, 0.5, 0.5],
+        [14, 14, 10, 10],
+    )
     assert [r.arrival_s for r in asked[2]] == [0.0, 0.0, 0.5, 0.5]
     assert found.requests(0, 0) == asked[0]
     assert found.requests(1, 0)[0].prompt_token_ids != asked[0][0].prompt_token_ids
@@ -75,8 +78,7 @@ def test_an_answers_length_sets_the_output_up_to_a_limit(tmp_path: Path, model: 
     path = tmp_path / "s"
     path.write_text(json.dumps(turns))
     found = source(path, "sharegpt", model, prompts=2, samples_per_prompt=1, output_tokens=5).requests(0, 0)
-    assert [r.output_tokens for r in found] == [3, 5]
-    assert len(found[0].prompt_token_ids) == 3
+    assert ([r.output_tokens for r in found], len(found[0].prompt_token_ids)) == ([3, 5], 3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,488 @@
+"""Traces of torch and torch_npu become events, steps and sums, some of them worked out on paper."""
+
+import gzip
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from made_traces import DECODE, PREFILL, Event, event, save, step
+
+from rollout_bench.contracts.inside import Phase
+from rollout_bench.core.errors import UserError
+from rollout_bench.modes.profile.record import TraceFile
+from rollout_bench.modes.profile.traces.ascend import read_ascend
+from rollout_bench.modes.profile.traces.categories import categorise
+from rollout_bench.modes.profile.traces.events import COLUMNS, write_events
+from rollout_bench.modes.profile.traces.torch import WHOLE_STEP, read_torch
+from rollout_bench.modes.profile.traces.trace import read_traces
+from rollout_bench.modes.profile.traces.trace_steps import nest, phase_of, step_times
+
+NAME = "decode.rank0.trace.json.gz"
+
+
+def read(folder: Path, events: list[Any], **more: Any) -> pd.DataFrame:
+    return read_torch(save(folder / NAME, events, **more), NAME, 0)
+
+
+def row(frame: pd.DataFrame, name: str) -> pd.Series:
+    found = frame[frame["name"] == name]
+    assert len(found) == 1, f"{len(found)} rows of {name}"
+    return found.iloc[0]
+
+
+def cuda_step(start: float, correlation: int) -> list[Event]:
+    """Make a step that launches a matrix multiplication eagerly, then a graph of two kernels, all 100 us later."""
+    return [
+        step(DECODE, start, 40),
+        event("aten::linear", start + 2, 8, dims=[[2, 64], [96, 64]], **{"External id": correlation}),
+        event("aten::mm", start + 3, 6, dims=[[2, 64], [64, 96]], types=["bf16", "bf16"]),
+        event("cudaLaunchKernel", start + 5, 2, "cuda_runtime", correlation=correlation),
+        event("nvjet_tst", start + 100, 5, "kernel", pid=0, tid=7, correlation=correlation),
+        event("vllm::forward", start + 12, 10),
+        event("cudaGraphLaunch", start + 14, 4, "cuda_runtime", correlation=correlation + 1),
+        event("flash_fwd", start + 106, 7, "kernel", pid=0, tid=7, correlation=correlation + 1),
+        event("marlin_gemm", start + 114, 3, "kernel", pid=0, tid=7, correlation=correlation + 1),
+        event(DECODE, start + 99, 19, "gpu_user_annotation", pid=0, tid=7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        ("execute_context_32(2048)_generation_0(0)", "prefill"),
+        ("execute_context_0(0)_generation_32(32)", "decode"),
+        ("execute_context_1(64)_generation_31(31)", "mixed"),
+        ("execute_95_context_1(sq64sk64sqsq4096sqsk4096)_generation_31(sq31sk900sqsq31sqsk900)", "mixed"),
+        ("execute_new_4_cached_0", "prefill"),
+        ("execute_new_0_cached_32", "decode"),
+        ("execute_context_0(0)_generation_0(0)", None),
+        ("ProfilerStep#3", None),
+        ("aten::mm", None),
+    ],
+)
+def test_an_annotation_says_what_its_step_computes(name: str, phase: str | None):
+    assert phase_of(name) == phase
+
+
+def test_a_step_lasts_until_the_next_or_its_threads_end(tmp_path: Path):
+    events = [step(PREFILL, 100, 50), step(DECODE, 200, 20), event("aten::argmax", 225, 5), event("before", 90, 2)]
+    frame = read(tmp_path, events)
+    steps = frame[frame["where"] == "step"]
+    assert (steps["start_us"].tolist(), steps["duration_us"].tolist(), steps["phase"].tolist()) == (
+        [10, 110],
+        [100, 30],
+        ["prefill", "decode"],
+    )
+    assert row(frame, "aten::argmax")[["step", "phase"]].tolist() == [1, "decode"]
+    assert row(frame, "before")[["step", "phase"]].tolist() == [-1, ""]
+
+
+def test_operators_on_a_cpu_engines_thread_are_device_work(tmp_path: Path):
+    events = [
+        step(DECODE, 0, 50),
+        event("gpu_model_runner: forward", 1, 40, "user_annotation"),
+        event("aten::linear", 2, 30, dims=[[2, 64], [96, 64]], types=["float", "float"]),
+        event("aten::mm", 5, 20),
+        event("aten::add", 5, 10, tid=2),
+    ]
+    frame = read(tmp_path, events)
+    assert row(frame, "aten::mm")["path"] == "gpu_model_runner: forward > aten::linear"
+    assert row(frame, "aten::linear")[["where", "self_us"]].tolist() == ["device", 10]
+    assert (row(frame, "aten::linear")["dtypes"], row(frame, "gpu_model_runner: forward")["where"]) == (
+        '["float","float"]',
+        "host",
+    )
+    assert row(frame, "aten::add")[["where", "stream"]].tolist() == ["host", "1/2"]
+
+
+def test_a_kernel_has_the_path_of_what_launched_it(tmp_path: Path):
+    frame = read(tmp_path, cuda_step(0, 10))
+    kernel = row(frame, "nvjet_tst")
+    assert (kernel["path"], kernel[["where", "self_us", "stream"]].tolist()) == (
+        "aten::linear > aten::mm",
+        ["device", 5, "0/7"],
+    )
+    assert (frame[frame["name"] == "aten::mm"]["where"] == "host").all()
+
+
+def test_a_late_kernel_belongs_to_the_step_that_launched_it(tmp_path: Path):
+    # The second step's annotation begins at 90, while kernels of the first run from 100 on.
+    frame = read(tmp_path, cuda_step(0, 10) + cuda_step(90, 20))
+    kernels = frame[(frame["where"] == "device") & (frame["name"] == "nvjet_tst")]
+    assert kernels[["start_us", "step"]].to_numpy().tolist() == [[100, 0], [190, 1]]
+    steps = frame[frame["where"] == "step"]
+    assert steps[["start_us", "duration_us"]].to_numpy().tolist() == [[100, 90], [190, 17]]
+
+
+ODD = st.fixed_dictionaries(
+    {
+        "ph": st.sampled_from(["X", "X", "X", "i", "M", None]),
+        "cat": st.sampled_from(["cpu_op", "cpu_op", "kernel", "cuda_runtime", "user_annotation", "Trace", [1], None]),
+        "name": st.sampled_from(["aten::mm", "aten::add", DECODE, "", None, 7]),
+        "pid": st.sampled_from([1, "Spans"]),
+        "tid": st.sampled_from([1, 2]),
+        "ts": st.one_of(st.integers(0, 100), st.just(math.nan), st.just("12.5"), st.none()),
+        "dur": st.one_of(st.integers(-5, 40), st.just("x"), st.none()),
+        "args": st.sampled_from([{}, None, [], {"correlation": "x"}, {"correlation": 1}]),
+    }
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(ODD, max_size=25), st.randoms(use_true_random=False))
+@example([event("aten::mm", 12, 6), event("aten::mm", 12, 6, "cuda_runtime")], random.Random(0))
+def test_neither_odd_events_nor_their_order_change_the_sums(tmp_path: Path, odd: list[Any], chance: Any):
+    events = [step(DECODE, 0, 30), step(DECODE, 50, 30), *odd, "no event", None, 3]
+    frame = read(tmp_path, events, packed=False)
+    assert (frame["self_us"] >= 0).all()
+    chance.shuffle(events)
+    again = read(tmp_path, events, packed=False)
+    keys = ["where", "start_us", "duration_us", "name", "stream", "self_us"]
+    one, other = (f.sort_values(keys, ignore_index=True)[keys] for f in (frame, again))
+    pd.testing.assert_frame_equal(one, other, atol=1e-6)
+
+
+def test_plain_packed_and_array_traces_read_alike(tmp_path: Path):
+    events = [step(DECODE, 0, 50), event("aten::mm", 5, 20)]
+    (tmp_path / "array.json").write_text(json.dumps(events))
+    one = read(tmp_path, events)
+    assert one.equals(read(tmp_path, events, packed=False))
+    assert one.equals(read_torch(tmp_path / "array.json", NAME, 0))
+
+
+GOOD = json.dumps({"traceEvents": [step(DECODE, 0, 50), event("aten::mm", 5, 20)]}).encode()
+BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 1, "tid": 1, "ts": 1, "dur": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is not whole JSON"),
+        (b"\x00\xff\x00", "is not whole JSON"),
+        (b'{"traceEvents": {}}', "without traceEvents"),
+        (b'"traceEvents"', "without traceEvents"),
+        (b"[]", "holds no event"),
+        (GOOD[:-40], "is not whole JSON"),
+        (gzip.compress(GOOD, mtime=0)[:-12], "cut off gzip"),
+        (gzip.compress(GOOD, mtime=0)[:30] + b"x" * 30, "gzip"),
+        (json.dumps(BROWSER).encode(), "holds no event of torch's profiler"),
+        (json.dumps({"traceEvents": [event("aten::mm", 5, 20)]}).encode(), "holds no step of vLLM"),
+        (b"[" * 100_000, "is not whole JSON"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_foreign_file_is_an_error_of_two_lines(tmp_path: Path, content: bytes, said: str):
+    path = tmp_path / NAME
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_torch(path, NAME, 0)
+    assert str(path) in error.value.problem
+    assert said in error.value.problem
+    assert len(str(error.value).splitlines()) == 2
+
+
+NPU_NAME = "worker_20261120_ascend_pt"
+BASE = 1_774_670_741_777_000
+"""Microseconds since 1970, as the profiler has them: too many digits for a float to keep nanoseconds."""
+
+LAYER = [
+    ("RmsNorm", 4.0),
+    ("DynamicQuant", 3.0),
+    ("QuantBatchMatmulV3", 10.0),
+    ("ApplyRotaryPosEmb", 2.0),
+    ("ScatterPaKvCache", 2.5),
+    ("FusedInferAttentionScore", 20.0),
+    ("QuantBatchMatmulV3", 6.0),
+    ("AddRmsNormBias", 4.0),
+    ("QuantBatchMatmulV3", 12.0),
+    ("SwiGlu", 3.0),
+    ("QuantBatchMatmulV3", 8.0),
+]
+STEP = [("GatherV2", 5.0), *LAYER, *LAYER, ("MatMulV2", 15.0), ("ArgMaxV2", 7.0)]
+"""Kernels of one step of a model with two layers, 0.5 us apart: 176 us of work."""
+
+GAP_US = 40.0
+"""Between two steps."""
+
+
+def kernels(steps: int) -> list[dict[str, str]]:
+    """Return rows of kernel_details.csv."""
+    rows, now = [], 0.25
+    for _ in range(steps):
+        for kind, duration in STEP:
+            rows.append(
+                {
+                    "Device_id": "0",
+                    "Name": f"aclnn{kind}_{kind}",
+                    "Type": kind,
+                    "Accelerator Core": "AI_CORE",
+                    "Start Time(us)": f"{BASE + int(now)}.{now % 1:.3f}\t".replace(".0.", "."),
+                    "Duration(us)": str(duration),
+                    "Wait Time(us)": "0.5",
+                }
+            )
+            now += duration + 0.5
+        now += GAP_US
+    return rows
+
+
+def csv(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n")
+
+
+def view(rows: list[dict[str, str]], names: list[str]) -> list[dict[str, Any]]:
+    """trace_view.json: an array, times as text; the host launches each step's kernels 30 us before they run."""
+    events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "Python"}}]
+    per_step = len(rows) // len(names)
+
+    def time(value: float) -> str:
+        return f"{BASE + int(value // 1)}.{round(value % 1 * 1000):03d}"
+
+    for number, name in enumerate(names):
+        mine = rows[number * per_step : (number + 1) * per_step]
+        first = float(mine[0]["Start Time(us)"].strip()[-8:]) % 1_000_000 - BASE % 1_000_000
+        base = {"cat": "cpu_op", "ph": "X", "pid": 1, "tid": 1, "args": {}}
+        events.append(base | {"name": name, "ts": time(first - 30), "dur": "25"})
+        for i, kernel in enumerate(mine):
+            at = first - 29 + i * 0.5
+            events.append(base | {"name": "npu::op", "ts": time(at), "dur": 0.4, "args": {"Input Dims": [[8, 64]]}})
+            flow = {"cat": "async_npu", "name": "torch_to_npu", "id": f"{number}.{i}", "pid": 1, "tid": 1}
+            events.append(flow | {"ph": "s", "ts": time(at + 0.1)})
+            events.append(flow | {"ph": "f", "pid": 2, "tid": 7, "ts": kernel["Start Time(us)"].strip()})
+    return events
+
+
+def write(folder: Path, rows: list[dict[str, str]], names: list[str] | None = None) -> Path:
+    """Everything that the profiler leaves of these kernels."""
+    output = folder / NPU_NAME / "ASCEND_PROFILER_OUTPUT"
+    output.mkdir(parents=True)
+    csv(output / "kernel_details.csv", rows)
+    (output / "trace_view.json").write_text(json.dumps(view(rows, names) if names else []))
+    return folder / NPU_NAME
+
+
+def read_of_npu(path: Path, phase: Phase = "decode") -> pd.DataFrame:
+    return read_ascend(path, path.name, 0, phase, layers=2)
+
+
+def steps_of(frame: pd.DataFrame) -> list[list[Any]]:
+    return frame[frame["where"] == "step"][["phase", "duration_us"]].to_numpy().tolist()
+
+
+WORK_US = sum(duration for _, duration in STEP)
+LENGTH_US = WORK_US + 0.5 * (len(STEP) - 1)
+
+
+def test_annotations_mark_steps_and_flows_tell_who_launched_a_kernel(tmp_path: Path):
+    frame = read_of_npu(write(tmp_path, kernels(2), [PREFILL, DECODE]))
+    assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["decode", pytest.approx(LENGTH_US)]]
+    attention = frame[frame["name"] == "FusedInferAttentionScore"]
+    assert (attention["step"].tolist(), set(attention["path"]), set(attention["where"])) == (
+        [0, 0, 1, 1],
+        {"npu::op"},
+        {"device"},
+    )
+
+
+@pytest.mark.parametrize("names", [None, ["unmarked"] * 2, [WHOLE_STEP] * 2], ids=["alone", "launched", "marked"])
+def test_marks_or_attention_kernels_tell_the_steps_without_annotations(tmp_path: Path, names: list[str] | None):
+    frame = read_of_npu(write(tmp_path, kernels(2), names), "prefill")
+    assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["prefill", pytest.approx(LENGTH_US)]]
+    assert frame[frame["name"] == "ArgMaxV2"]["step"].tolist() == [0, 1]
+
+
+def test_categories_of_a_step_add_up(tmp_path: Path):
+    times = step_times(categorise(read_of_npu(write(tmp_path, kernels(1))), "ascend"))
+    seen = dict(zip(times["category"], times["us"], strict=True))
+    assert seen == pytest.approx(
+        {
+            "linear": 20 + 12 + 24 + 16 + 15,
+            "attention": 40,
+            "quantize": 6,
+            "norm": 16,
+            "activation": 6,
+            "rotary": 4,
+            "kv_cache": 5,
+            "sampling": 7,
+            "embedding": 5,
+            "host_gap": LENGTH_US - WORK_US,
+        }
+    )
+
+
+EVENTS = [step(DECODE, 0, 50), event('odd, "name"\n', 5.1234, 20, types=["float"]), event("NA", 30, 1)]
+
+
+def trace_file(name: str, rank: int = 0, source: str = "torch") -> TraceFile:
+    return TraceFile.model_validate({"name": name, "phase": "decode", "rank": rank, "source": source, "size_bytes": 1})
+
+
+def made(folder: Path) -> pd.DataFrame:
+    names = [save(folder / f"decode.rank{rank}.trace.json.gz", EVENTS).name for rank in (0, 1)]
+    return read_traces(folder, [trace_file(name, rank) for rank, name in enumerate(names)], [])
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path: Path):
+    events = made(tmp_path)
+    write_events(tmp_path / "events.csv.gz", events)
+    again = pd.read_csv(tmp_path / "events.csv.gz", keep_default_na=False)
+    assert list(again.columns) == list(events.columns) == list(COLUMNS)
+    for column in COLUMNS:
+        assert again[column].tolist() == events.round(3)[column].tolist()
+    assert again["rank"].unique().tolist() == [0, 1]
+    assert "NA" in again["name"].tolist()
+
+
+# A prefill step of 8 tokens, 1000..1200 us, in w8a8. Each line: begin, duration, what is enclosed -> self time.
+FIRST: list[Event] = [
+    step(PREFILL, 1000, 150),
+    event("aten::slice", 1000, 4),  #                                       4, before the embedding: host_gap
+    event("aten::as_strided", 1001, 2),  #                                  2 of those 4: slice keeps 2, both host_gap
+    event("_C::compute_slot_mapping_kernel_impl", 1004, 3),  #              3 kv_cache
+    # 1007..1010: nothing runs                                              3 gap
+    event("aten::embedding", 1010, 10, dims=[[512, 64], [8]]),  #           10 less 7 -> 3 embedding
+    event("aten::index_select", 1012, 7),  #                                7 embedding, as what calls it
+    event("aten::pow", 1020, 2),  #                                         2 norm
+    event("aten::mean", 1022, 5),  #                                        5 less 4 -> 1 norm
+    event("aten::sum", 1022, 4),  #                                         4 norm
+    event("aten::rsqrt", 1027, 1),  #                                       1 norm
+    event("aten::mul", 1028, 2),  #                                         2 norm
+    event("_C::dynamic_scaled_int8_quant", 1030, 6),  #                     6 quantize
+    event("_C::onednn_scaled_mm", 1036, 20, dims=[[8, 96], [8, 64], [8, 1], [], [1, 96]]),  # 20 less 2 -> 18 linear qkv
+    event("aten::item", 1037, 2),  #                                        2 linear qkv
+    event("aten::split_with_sizes", 1056, 2),  #                            2, in front of rotary: rotary
+    event("_C::rotary_embedding", 1058, 4),  #                              4 rotary
+    event("_C::cpu_attn_reshape_and_cache", 1062, 5),  #                    5 kv_cache
+    event("vllm::unified_attention_with_output", 1067, 15),  #              15 less 12 -> 3 attention
+    event("_C::cpu_attention_with_kv_cache", 1069, 12),  #                  12 attention
+    event("_C::dynamic_scaled_int8_quant", 1082, 3),  #                     3 quantize
+    event("_C::onednn_scaled_mm", 1085, 10, dims=[[8, 64], [8, 64], [8, 1], [], [1, 64]]),  # 10 linear o
+    event("_C::onednn_scaled_mm", 1095, 25, dims=[[8, 256], [8, 64], [8, 1], [], [1, 256]]),  # 25 linear gate_up
+    event("aten::silu", 1120, 4),  #                                        4 activation
+    event("aten::mul", 1124, 2),  #                                         2 activation
+    event("_C::onednn_scaled_mm", 1126, 12, dims=[[8, 64], [8, 128], [8, 1], [], [1, 64]]),  # 12 linear down
+    event("_C::some_thing", 1138, 2),  #                                    2 other
+    event("aten::index", 1140, 1),  #                                       1 memory_copy
+    event("_C::onednn_mm", 1141, 8, dims=[[2, 512], [2, 64], [], []]),  #   8 linear lm_head: of two sequences only
+    # the annotation ends at 1150; sampling comes after it
+    event("aten::div_", 1155, 5),  #                                        5 sampling
+    event("_C::fused_gumbel_argmax", 1160, 9),  #                           9 sampling
+    event("aten::add", 1100, 50, tid=2),  #                                 another thread: not the device's
+    # 1169..1200: nothing runs                                              31 gap
+]
+
+# A decode step of 2 tokens, from 1200 us until its thread ends at 1240; the annotation ends at 1230.
+SECOND: list[Event] = [
+    step(DECODE, 1200, 30),
+    event("aten::embedding", 1202, 3),  #                                   3 embedding
+    event("_C::onednn_mm", 1205, 6, dims=[[2, 96], [2, 64], [], []]),  #    6 linear qkv
+    event("_C::onednn_mm", 1211, 10, dims=[[2, 512], [2, 64], [], []]),  #  10 linear lm_head
+    event("aten::argmax", 1235, 5),  #                                      5 sampling
+]
+
+# 200 us: operators cover 1000..1007, 1010..1149 (where lm_head ends) and 1155..1169, 7 + 139 + 14 = 160; nothing runs
+# for 3 + 6 + 31 = 40. With the inputs' 4 us host_gap has 44, and all others 156.
+EXPECTED = {
+    (0, "host_gap"): 4 + 40,
+    (0, "kv_cache"): 3 + 5,
+    (0, "embedding"): 3 + 7,
+    (0, "norm"): 2 + 1 + 4 + 1 + 2,
+    (0, "quantize"): 6 + 3,
+    (0, "linear"): 18 + 2 + 10 + 25 + 12 + 8,
+    (0, "rotary"): 2 + 4,
+    (0, "attention"): 3 + 12,
+    (0, "activation"): 4 + 2,
+    (0, "other"): 2,
+    (0, "memory_copy"): 1,
+    (0, "sampling"): 5 + 9,
+    # 40 us: 3 + 6 + 10 + 5 = 24 by operators, 2 before and 14 behind the matrix multiplications without any
+    (1, "embedding"): 3,
+    (1, "linear"): 6 + 10,
+    (1, "sampling"): 5,
+    (1, "host_gap"): 2 + 14,
+}
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    path = save(tmp_path_factory.mktemp("traces") / "both.rank0.trace.json.gz", [*SECOND, *reversed(FIRST)])
+    return categorise(read_torch(path, path.name, 0), "cpu")
+
+
+def test_the_times_of_each_step_are_those_on_paper(events: pd.DataFrame):
+    times = step_times(events)
+    keys = zip(times["step"], times["category"], strict=True)
+    assert (dict(zip(keys, times["us"], strict=True)), times.groupby("step")["us"].sum().tolist()) == (
+        EXPECTED,
+        [200, 40],
+    )
+    assert times.drop_duplicates("step")["phase"].tolist() == ["prefill", "decode"]
+
+
+def test_every_operator_has_the_self_time_on_paper(events: pd.DataFrame):
+    own = events[events["where"] == "device"].groupby("name", observed=True)["self_us"].agg(list)
+    assert (own["aten::slice"], own["aten::mean"], own["vllm::unified_attention_with_output"]) == ([2], [1], [3])
+    assert own["_C::onednn_scaled_mm"] == [18, 10, 25, 12]
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=40)
+"""Whole numbers, so that sums are exact; so few that spans nest, overlap, touch, coincide and are empty."""
+
+
+def arrays(spans: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([s for s, _ in spans], dtype=float), np.array([d for _, d in spans], dtype=float)
+
+
+def covered(spans: list[tuple[int, int]]) -> int:
+    """Whole microseconds in which a span is under way, counted one by one."""
+    return len({moment for start, duration in spans for moment in range(start, start + duration)})
+
+
+@given(SPANS)
+def test_self_times_sum_to_the_union_without_negative_ones(spans: list[tuple[int, int]]):
+    start, duration = arrays(spans)
+    own, _ = nest(start, duration)
+    assert (own >= 0).all()
+    assert (own <= duration).all()
+    assert own.sum() == covered(spans)
+
+
+@given(SPANS, st.randoms(use_true_random=False))
+def test_the_order_of_events_does_not_matter(spans: list[tuple[int, int]], chance: random.Random):
+    start, duration = arrays(spans)
+    own, parent = nest(start, duration)
+    mixed = list(range(len(spans)))
+    chance.shuffle(mixed)
+    other_own, other_parent = nest(start[mixed], duration[mixed])
+
+    def seen(times: np.ndarray, parents: np.ndarray, of: list[int]) -> list[tuple[object, ...]]:
+        spans_of = [spans[i] for i in of]
+        rows = zip(spans_of, times.tolist(), [spans_of[p] if p >= 0 else None for p in parents.tolist()], strict=True)
+        return sorted(rows, key=repr)
+
+    assert seen(own, parent, list(range(len(spans)))) == seen(other_own, other_parent, mixed)
+
+
+@given(SPANS)
+def test_a_parent_encloses_its_children(spans: list[tuple[int, int]]):
+    start, duration = arrays(spans)
+    _, parent = nest(start, duration)
+    for child, above in enumerate(parent.tolist()):
+        if above >= 0:
+            assert start[above] <= start[child]
+            assert start[above] + duration[above] >= start[child] + duration[child]
+            assert above != child
+
+
+def test_a_span_loses_what_its_children_cover():
+    # 0..10 with 2..5 in it, in which lies 3..4; and 12..15 on its own
+    own, parent = nest(*arrays([(0, 10), (2, 3), (3, 1), (12, 3)]))
+    assert own.tolist() == [7, 2, 1, 3]
+    assert parent.tolist() == [-1, 0, 1, -1]

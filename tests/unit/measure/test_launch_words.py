@@ -1,0 +1,53 @@
+"""What a launch prints while it runs, and what is told of it once it has ended."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from launching import tiny_spec
+from synthetic_records import make_record, make_spec
+
+from rollout_bench.contracts.postmortem import Cause, error_of
+from rollout_bench.contracts.store import failure_path, read_failure, record_path
+from rollout_bench.core.errors import UserError
+from rollout_bench.measure.launch import progress
+from rollout_bench.measure.launch.outcome import LaunchOutcome
+
+
+def test_iterations_are_printed_first_and_then_every_ten_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(iterations=8)
+    now_s = itertools.count(100.0, 4.0)
+    here = [next(now_s)]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: here[0])
+    launch = progress.Progress(spec, 0, tmp_path / "launch-0.json", None)
+    for iteration in make_record(spec, 0, [400.0] * 8).iterations:
+        launch.iteration(iteration)
+        here[0] = next(now_s)
+    told = [line.partition(": ")[2].partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["warm-up 1/1", "iteration 1/8", "iteration 4/8", "iteration 7/8"]
+
+
+def outcome(results: Path) -> LaunchOutcome:
+    spec = tiny_spec()
+    return LaunchOutcome(spec, 3, record_path(results, spec.mode, spec.experiment(), 3), Path("logs/launch-3.log"))
+
+
+def test_a_failure_is_told_later_as_the_launch_told_it(tmp_path: Path) -> None:
+    launch = outcome(tmp_path)
+    told = launch.failed("measuring", Cause("crash", "the engine failed", "read the log"))
+    later = error_of(read_failure(failure_path(launch.out)))
+    assert later.problem == f"{launch.spec.experiment()} launch 3: measuring: the engine failed"
+    assert told.problem.endswith(" launch 3: measuring: the engine failed")
+    assert told.remedy == later.remedy == "read the log (log: logs/launch-3.log)"
+    with pytest.raises(UserError) as again:
+        launch.is_settled(2)
+    assert str(again.value) == str(told)
+
+
+@pytest.mark.parametrize(("category", "status"), [("crash", 1), ("preempted", 75)])
+def test_the_exit_status_says_whether_another_node_may_do(tmp_path: Path, category: str, status: int) -> None:
+    launch = outcome(tmp_path)
+    assert launch.failed("measuring", Cause(category, "it ended", "try again")).status == status
+    assert error_of(read_failure(failure_path(launch.out))).status == status

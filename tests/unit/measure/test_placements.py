@@ -1,0 +1,290 @@
+"""Placements: what ranks share out and exchange, what a step is told as, and what is refused or flagged."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import synthetic_cycles
+import torch
+from launching import tiny_spec
+
+from rollout_bench.contracts.record import ReplicaPass, SequenceRow
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.weights import WeightProof
+from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.launch.flags import not_finite_flags
+from rollout_bench.measure.launch.protocol import IterationDone
+from rollout_bench.measure.launch.replicas import made_of
+from rollout_bench.modes.placement.collector import placement_flags
+from rollout_bench.modes.placement.events import StepOver
+from rollout_bench.modes.placement.groups import PeerLostError, RankGroup
+from rollout_bench.modes.placement.hooks import MEETING, obstacle, surroundings, together
+from rollout_bench.modes.placement.record import RankStep, Span
+from rollout_bench.modes.placement.settings import PlacementSpec
+from rollout_bench.modes.placement.shares import share
+from rollout_bench.modes.placement.sleep import EngineSleep
+
+
+@pytest.mark.parametrize(("count", "parts"), [(8, 2), (7, 3), (2, 4), (0, 2), (64, 5)])
+def test_shares_are_disjoint_complete_and_as_large_as_each_other(count: int, parts: int):
+    shares = [share(count, part, parts) for part in range(parts)]
+    assert [number for one in shares for number in one] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def placed_spec(placement: dict[str, object] | None = None, **changes: dict[str, object]) -> Spec:
+    settings = {"where": "colocated", "devices": 2, **(placement or {})}
+    return tiny_spec(**changes).model_copy(
+        update={"mode": "placement", "placement": PlacementSpec.model_validate(settings)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (placed_spec(engine={"args": {"tensor_parallel_size": 3}}), "tensor_parallel_size 3 does not divide the 2"),
+        (
+            placed_spec({"where": "server", "generators": 1}, engine={"args": {"tensor_parallel_size": 2}}),
+            "tensor_parallel_size 2 does not divide the 1",
+        ),
+        (placed_spec(engine={"args": {"pipeline_parallel_size": 2}}), "pipeline_parallel_size 2"),
+        (placed_spec(quant={"name": "w8a8", "weights_format": "compressed-tensors-w8a8"}), "w8a8: the trainer's"),
+        (placed_spec().model_copy(update={"platform": "ascend"}), "on ascend"),
+        (
+            placed_spec({"where": "server", "generators": 1, "overlap": 1}, measuring={"warmup_iterations": 0}),
+            "overlap 1 without a warm-up",
+        ),
+        (placed_spec({"sleep": "1"}), "sleep 1: only engines that share a GPU"),
+        (
+            placed_spec({"where": "server", "generators": 1, "sleep": "2"}).model_copy(update={"platform": "cuda"}),
+            "sleep 2: only engines that share a GPU",
+        ),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_before_any_rank_starts(spec: Spec, words: str):
+    found = obstacle(spec, Path("launch-0.json"))
+    assert found.category == "impossible_placement"
+    assert words in found.cause
+    assert found.fix
+
+
+FOLDER = Path("/tmp/ranks-abc")
+
+
+def test_each_rank_sees_its_own_device_of_the_launch(monkeypatch: pytest.MonkeyPatch):
+    spec = placed_spec().model_copy(update={"platform": "cuda"})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [surroundings(spec, rank, FOLDER)[0]["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-a")
+    assert [surroundings(spec, rank, FOLDER)[0]["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["3", "GPU-a"]
+
+
+def test_ranks_of_an_engine_share_devices_and_meet_alone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
+    server = {"where": "server", "devices": 5, "generators": 4}
+    spec = placed_spec(server, engine={"args": {"tensor_parallel_size": 2}}).model_copy(update={"platform": "cuda"})
+    found = [surroundings(spec, rank, FOLDER)[0] for rank in range(5)]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in found] == ["4,5", "4,5", "6,7", "6,7", "8"]
+    assert [each["RANK"] for each in found] == [each["LOCAL_RANK"] for each in found] == ["0", "1", "0", "1", "0"]
+    assert [each["WORLD_SIZE"] for each in found] == ["2", "2", "2", "2", "1"]
+    meetings = [each[MEETING] for each in found]
+    assert meetings[0] == meetings[1] != meetings[2] == meetings[3] != meetings[4]
+    assert all(meeting.rpartition("/")[2].startswith("ranks-abc-engine-") for meeting in meetings)
+
+
+def over(rank: int, released: float, spans: list[tuple[str, float, float]], tokens: int = 0) -> StepOver:
+    part = ReplicaPass(start_offset_s=0, elapsed_s=2.0 + rank, requests=1, sequences=1, prompt_tokens=3,
+                       cached_prompt_tokens=0, output_tokens=tokens)  # fmt: skip
+    done = IterationDone(iteration=made_of(4, False, [part]), sequences=[], flags=[], began=released)
+    step = RankStep(
+        rank=rank,
+        spans=[Span.model_validate({"activity": a, "began_s": b, "elapsed_s": e}) for a, b, e in spans],
+        sequences=1 if tokens else 0,
+        output_tokens=tokens,
+        trained_sequences=1,
+        trained_tokens=7,
+    )
+    return StepOver(
+        released=released,
+        step=step,
+        done=done if tokens else None,
+        gathered_bytes=10,
+        update_bytes=20 if tokens else 0,
+    )
+
+
+def test_a_step_lasts_from_first_release_to_last_rank():
+    done = together([over(0, 100.0, [("generate", 100.0, 2.0), ("train", 103.0, 4.0)], 5),
+                     over(1, 100.5, [("generate", 100.5, 3.0), ("reset", 110.0, 1.0)], 6)], placed_spec())  # fmt: skip
+    placed = done.iteration.placed
+    assert (placed.elapsed_s, [[span.began_s for span in rank.spans] for rank in placed.ranks]) == (
+        11.0,
+        [[0.0, 3.0], [0.5, 10.0]],
+    )
+    assert done.iteration.elapsed_s == 3.5  # the second engine began half a second later, and took 3 s
+    assert (done.iteration.output_tokens, done.iteration.index) == (11, 4)
+    assert (placed.gathered_bytes, placed.update_bytes) == (20, 20)
+    assert len(done.iteration.replicas or []) == 2
+
+
+def told_by_all(*digests: str) -> list[StepOver]:
+    """Return the steps of ranks, each of which generated two sequences with all others of its engine."""
+    found = []
+    for rank, digest in enumerate(digests):
+        one = over(rank, 100.0, [("generate", 100.0, 2.0 + rank)], 6)
+        rows = [
+            SequenceRow(
+                iteration=4,
+                prompt=0,
+                sample=sample,
+                prompt_tokens=3,
+                output_tokens=3,
+                finish_reason="length",
+                digest=f"{digest}{sample}" * 4,
+            )
+            for sample in range(2)
+        ]
+        found.append(one.model_copy(update={"done": one.done.model_copy(update={"sequences": rows})}))
+    return found
+
+
+def test_an_engines_tokens_count_once_until_its_last_rank_ends():
+    spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
+    done = together(told_by_all("a", "a", "b", "b"), spec)
+    assert (done.iteration.sequences, done.iteration.output_tokens, len(done.sequences)) == (2, 12, 4)
+    assert [part.elapsed_s for part in done.iteration.replicas or []] == [3.0, 5.0]
+    assert ([row.replica for row in done.sequences], len(done.iteration.placed.ranks)) == ([0, 0, 1, 1], 4)
+
+
+def test_an_engine_whose_ranks_generate_different_sequences_is_no_measurement():
+    spec = placed_spec({"devices": 4}, engine={"args": {"tensor_parallel_size": 2}})
+    with pytest.raises(MeasuringFailed) as refused:
+        together(told_by_all("a", "a", "b", "c"), spec)
+    assert refused.value.category == "ranks_disagree"
+    assert refused.value.cause.startswith("iteration 4: ranks 2 to 3 are one engine")
+
+
+def proof(checksum: str = "a", tokens: str = "b", **more: Any) -> WeightProof:
+    found = synthetic_cycles.proof("second", changed=True, lost=0)
+    return found.model_copy(update={"checksum": checksum * 16, "tokens": tokens * 16, **more})
+
+
+def codes(*proofs: WeightProof, trained: bool = True, shards: int = 1) -> list[str]:
+    return [flag.code for flag in placement_flags(proofs, shards, trained=trained)]
+
+
+@pytest.mark.parametrize("other", [proof(checksum="c"), proof(tokens="c")])
+def test_engines_that_are_unlike_each_other_are_flagged(other: WeightProof):
+    assert codes(proof(), other) == ["update_without_effect"]
+
+
+def test_shards_differ_within_an_engine_and_agree_across_engines():
+    both = [proof(checksum="a"), proof(checksum="c")]
+    assert (codes(*both, *both, shards=2), codes(*both, *reversed(both), shards=2)) == ([], ["update_without_effect"])
+    assert codes(*both, proof(checksum="a"), proof(checksum="c", tokens="d"), shards=2) == ["update_without_effect"]
+    assert codes(proof(), proof(checksum="c", changed_trained=47), shards=2) == ["update_without_effect"]
+
+
+def test_weights_that_stayed_are_flagged_but_where_nothing_was_trained():
+    assert codes(proof(changed_trained=47)) == ["update_without_effect"]
+    assert codes(proof(changed_trained=0), trained=False) == []
+
+
+def test_weights_that_are_no_numbers_are_flagged():
+    (flag,) = not_finite_flags([proof(), proof(not_finite=1)])
+    assert flag.code == "output_changed"
+
+
+def test_an_engine_with_other_weights_than_the_trainer_is_flagged():
+    (flag,) = placement_flags([proof(), proof(lost=3, first_lost="model.norm.weight")], 1, trained=True)
+    assert (flag.code, flag.severity) == ("weights_differ", "invalid")
+    assert flag.sentence == (
+        "After the last step, 3 of the trainer's tensors had not reached an engine as they are; the first is "
+        "model.norm.weight."
+    )
+
+
+VLLM_SAYS = "CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:119"
+"""As vLLM's allocator raises it, in a RuntimeError."""
+
+
+class WithoutRoom:
+    """An `LLM` that cannot wake."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def wake_up(self, tags: list[str]) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError(VLLM_SAYS), torch.OutOfMemoryError("CUDA out of memory. Tried to")])
+def test_an_engine_without_room_to_wake_fails_by_name(error: Exception):
+    sleep = EngineSleep(WithoutRoom(error), 1, torch.device("cpu"))
+    with pytest.raises(MeasuringFailed) as failed:
+        sleep.wake_kv_cache()
+    assert failed.value.category == "waking_out_of_memory"
+    assert "no room for the KV cache" in failed.value.cause
+    assert "lower gpu_memory_utilization" in failed.value.fix
+    with pytest.raises(MeasuringFailed, match="no room for the weights"):
+        sleep.wake_weights()
+
+
+Found = TypeVar("Found")
+
+
+def on_each_rank(folder: Path, ranks: int, work: Callable[[RankGroup, int], Found]) -> list[Found]:
+    """Return what `work` returns on each rank of a group."""
+
+    def one(rank: int) -> Found:
+        return work(RankGroup("group", range(ranks), rank, folder, torch.device("cpu"), 60), rank)
+
+    with ThreadPoolExecutor(ranks) as pool:
+        return list(pool.map(one, range(ranks)))
+
+
+@pytest.mark.parametrize("most_bytes", [1, 20, 1000])
+def test_gradients_add_up_in_place_whatever_travels_together(tmp_path: Path, most_bytes: int):
+    def work(group: RankGroup, rank: int) -> list[torch.Tensor]:
+        own = [torch.full((2, 3), 1.0 + rank), torch.full((4,), 10.0 + rank).bfloat16(), torch.full((1,), 2.0)]
+        group.add_up(own, most_bytes)
+        return own
+
+    for found in on_each_rank(tmp_path, 2, work):
+        assert [tensor.tolist() for tensor in found] == [[[3.0] * 3] * 2, [21.0] * 4, [4.0]]
+
+
+@pytest.mark.parametrize("most_bytes", [1, 30, 1000])
+def test_weights_reach_all_engines_unchanged_however_they_are_bundled(tmp_path: Path, most_bytes: int):
+    sent = {
+        "a": torch.randn(3, 5).bfloat16(),
+        "b": torch.randn(4).bfloat16(),
+        "c": torch.randn(2, 2),
+        "d": torch.tensor(7.0),
+    }
+    parts = [(name, tensor.dtype, tensor.shape) for name, tensor in sent.items()]
+
+    def work(group: RankGroup, rank: int) -> dict[str, torch.Tensor]:
+        if rank == 0:
+            group.send(list(sent.values()), most_bytes)
+            return {}
+        return dict(group.receive(parts, most_bytes))
+
+    _, *engines = on_each_rank(tmp_path, 3, work)
+    for found in engines:
+        assert found.keys() == sent.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in sent.items())
+
+
+def test_a_member_that_goes_away_is_told_as_lost(tmp_path: Path):
+    def work(group: RankGroup, rank: int) -> None:
+        if rank == 1:
+            return  # its group goes with it
+        group.barrier()
+
+    with pytest.raises(PeerLostError):
+        on_each_rank(tmp_path, 2, work)

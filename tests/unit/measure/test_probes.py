@@ -1,0 +1,123 @@
+"""Probes of a loaded model: checksums that show every change, and the KV cache as its tensors say."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.measure.probes import census, weight_proofs
+from rollout_bench.measure.probes.census import cache_held, noting
+from rollout_bench.measure.probes.weight_proofs import WeightProofs, noted_packed, proof_of, proofs_of
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.int8, torch.int32, torch.int64, torch.float8_e4m3fn]
+
+
+def drawn(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (100 * torch.rand(shape, generator=generator)).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(rows=st.integers(1, 9), columns=st.integers(1, 9), seed=st.integers(0, 99), data=st.data())
+def test_one_value_that_changed_shows(dtype: torch.dtype, rows: int, columns: int, seed: int, data: st.DataObject):
+    tensor = drawn((rows, columns), dtype, seed)
+    other = tensor.clone()
+    raw = other.view(torch.uint8)
+    where = data.draw(st.integers(0, raw.numel() - 1))
+    raw.view(-1)[where] ^= data.draw(st.integers(1, 255))
+    assert proof_of(tensor.clone()).checksum == proof_of(tensor).checksum != proof_of(other).checksum
+
+
+def test_shape_and_data_type_take_part_and_strides_do_not():
+    tensor = drawn((6, 4), torch.bfloat16)
+    assert proof_of(tensor.t().contiguous().t()).checksum == proof_of(tensor).checksum
+    others = [tensor, tensor.view(4, 6), tensor.view(torch.int16), tensor.view(torch.float16)]
+    assert len({proof_of(each).checksum for each in others}) == 4
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("where", [0, 77, -1])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_non_finite_value_shows_wherever_it_is(dtype: torch.dtype, where: int, value: float):
+    tensor = torch.linspace(-1, 1, 9 * 16).to(dtype)
+    assert proof_of(tensor).finite
+    tensor[where] = value
+    assert not proof_of(tensor).finite
+
+
+class Handler:
+    """As vLLM's handler of what oneDNN packed."""
+
+
+class VocabParallelEmbedding(torch.nn.Module):
+    """As vLLM's, of a model whose head shares its weights: what multiplies by them may have a packed copy."""
+
+    num_embeddings_per_partition = 4
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def pack(self, create: Any) -> None:
+        handler = create(self.weight.t())
+        self.cpu_linear = lambda x: (handler, x)
+
+
+@pytest.fixture
+def create(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what packs a weight, as oneDNN does, with its proof noted."""
+    monkeypatch.setattr(census, "_packed", {})
+    monkeypatch.setattr(census, "_look", [noted_packed])
+    return noting(lambda weight: Handler())
+
+
+def test_a_packed_copy_shows_when_an_update_skips_it(create: Any):
+    model = torch.nn.Sequential(VocabParallelEmbedding(drawn((4, 8), torch.bfloat16)))
+    model[0].pack(create)
+    before = proofs_of(model, norms=False)
+    assert {name: must_change for name, (_, must_change) in before.items()} == {"0.weight": True, "0.weight#2": True}
+    model[0].weight.data.copy_(drawn((4, 8), torch.bfloat16, 1))
+    stale = proofs_of(model, norms=False)
+    assert [name for name in before if before[name] != stale[name]] == ["0.weight"]
+    model[0].pack(create)
+    renewed = proofs_of(model, norms=False)
+    assert [name for name in before if before[name] != renewed[name]] == ["0.weight", "0.weight#2"]
+
+
+def test_nothing_is_noted_while_an_update_is_timed(create: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(weight_proofs, "_noting", True)
+    WeightProofs().rollout_bench_noting(on=False)
+    handler = create(drawn((4, 8), torch.bfloat16))
+    held = census.packed_by(handler)
+    assert held.noted is None
+    WeightProofs().rollout_bench_noting(on=True)
+    assert noted_packed(drawn((2, 2), DTYPES[0])) is not None
+
+
+TOKENS = 4 * 16  # blocks x tokens in each
+
+
+class Layer(torch.nn.Module):
+    """An attention layer as vLLM has it, whose cache has 8 values for each key and as many for each value."""
+
+    def __init__(self, dtype: torch.dtype, said: str = "auto") -> None:
+        super().__init__()
+        self.kv_cache_dtype, self.kv_sharing_target_layer_name = said, None
+        half = torch.zeros(4, 1, 16, 8, dtype=dtype)
+        self.kv_cache = torch.cat([half, half], dim=-1)
+
+
+def held(*layers: torch.nn.Module) -> dict[str, Any] | None:
+    return cache_held(torch.nn.Sequential(*layers, torch.nn.Linear(2, 2)), TOKENS)
+
+
+def test_two_layers_of_bf16_and_of_fp8() -> None:
+    assert held(Layer(torch.bfloat16), Layer(torch.bfloat16)) == {"layers": {"bfloat16": 2}, "bytes_per_token": 64}
+    one_byte = [Layer(torch.uint8, "fp8"), Layer(torch.uint8, "fp8_e5m2")]
+    assert held(*one_byte) == {"layers": {"fp8": 1, "fp8_e5m2": 1}, "bytes_per_token": 32}
+
+
+def test_a_layer_that_says_fp8_and_holds_bf16_has_bf16() -> None:
+    assert held(Layer(torch.bfloat16, "fp8")) == {"layers": {"bfloat16": 1}, "bytes_per_token": 32}

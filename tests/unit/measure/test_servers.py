@@ -1,0 +1,350 @@
+"""Whatever a server says, a request ends in time and with one short line; ours answers nobody without its key."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hostile_server import BOMB, DEEP, FIRST_KIND, KINDS, hostile_server
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_bench.core.errors import MeasuringFailed
+from rollout_bench.measure.server import server_metrics
+from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
+from rollout_bench.measure.server.paced import questions
+from rollout_bench.measure.server.served import rows_of
+from rollout_bench.measure.server.session import Connection, _took_token_ids, check_answer, identity, reaching
+from rollout_bench.measure.server.stream import Answer, LoadPass, Question, RequestOutcome, Target, open_session, send
+from rollout_bench.workloads.requests import Request
+
+
+def event(ids: list[int] | None, finish: str | None = None, text: str = "", **more: Any) -> str:
+    choice = {"index": 0, "text": text, "finish_reason": finish, "token_ids": ids, **more}
+    return f"data: {json.dumps({'choices': [choice]})}"
+
+
+def read(*lines: str) -> RequestOutcome:
+    outcome = RequestOutcome()
+    answer = Answer(Question(b"x" * 100, 100), outcome)
+    for number, line in enumerate(lines):
+        answer.take(line.encode(), float(number))
+    answer.end()
+    return outcome
+
+
+@given(st.lists(st.lists(st.integers(0, 200_000), min_size=1, max_size=5), min_size=1, max_size=8))
+def test_tokens_are_counted_from_their_ids_piece_by_piece(pieces: list[list[int]]):
+    events = [event(ids, "length" if number == len(pieces) - 1 else None) for number, ids in enumerate(pieces)]
+    outcome = read(*events, "data: [DONE]")
+    assert (outcome.error, outcome.piece_tokens, outcome.output_tokens) == (
+        None,
+        [len(ids) for ids in pieces],
+        sum(len(ids) for ids in pieces),
+    )
+    assert outcome.pieces_s == [float(number) for number in range(len(pieces))]
+
+
+def test_text_resembling_token_ids_is_not_counted_as_such():
+    outcome = read(event(None, text='"token_ids": [1, 2, 3]'), event(None, "stop", text=""))
+    assert (outcome.counted, len(outcome.pieces_s)) == (False, 1)
+
+
+def test_the_last_empty_choice_gives_the_count_but_no_token():
+    last = 'data: {"choices": [{"index": 0, "text": "", "finish_reason": "length"}], "usage": {"completion_tokens": 7}}'
+    outcome = read(event(None, text="a"), event(None, text="b"), last)
+    assert (outcome.error, len(outcome.pieces_s), outcome.output_tokens) == (None, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([event([1])], "broke off"),
+        ([event([], "length"), "data: [DONE]"], "no tokens"),
+        ([event([1]), event([2], "abort")], "finish_reason abort"),
+        ([event([1]), 'data: {"error": {"message": "engine died", "code": 500}}'], "engine died"),
+        ([event([1, 2], "stop"), 'data: {"choices": [], "usage": {"completion_tokens": 3}}'], "the server says 3"),
+        ([event(None, text="a") for _ in range(101)] + [event(None, "stop")], "101 tokens came where 100 were"),
+        ([event([1], "stop", prompt_token_ids=[1] * 101)], "101 prompt tokens came back of a request of 100 bytes"),
+    ],
+    ids=["cut", "empty", "abort", "error", "counts_differ", "too_many", "prompt"],
+)
+def test_an_answer_that_is_none_is_a_failure(lines: list[str], words: str):
+    outcome = read(*lines)
+    assert words in (outcome.error or "")
+
+
+@pytest.mark.parametrize("usage", ["null", '"none"', "[]", "3"])
+def test_a_usage_that_is_none_is_no_failure(usage: str):
+    outcome = read(event([1, 2], "length"), f'data: {{"choices": [], "error": null, "usage": {usage}}}', "data: [DONE]")
+    assert (outcome.error, outcome.output_tokens) == (None, 2)
+
+
+def test_a_key_that_a_server_quotes_is_struck_out():
+    target = Target("http://x/v1", "m", {"Authorization": "Bearer sk-secret-1234"}, True, {})
+    assert target.quoted("401: key sk-secret-1234 is wrong") == "401: key *** is wrong"
+    assert "sk-secret" not in repr(target)
+
+
+KEY, API_KEY = "sk-never/to-be-seen-0815", "x-api-key-never-to-be-seen"
+TOKENS = 8
+MOST_BYTES = 20 << 20
+"""More than a server gets rid of before a client has left, with what kernels hold for it."""
+
+ERRORS = {
+    "redirect": "307 Moved: it redirects to 127.0.0.1, and redirects are not followed",
+    "redirect_get": "302 Moved: it redirects to 127.0.0.1, and redirects are not followed",
+    "deep_json": "the answer had no tokens in it",
+    "deep_error": '500 No: {"error":[{"a":',
+    "negative_usage": "the server says completion_tokens: -7, where 0 to 8 can be",
+    "claims_many": "the server says completion_tokens: 1000000000000, where 0 to 8 can be",
+    "many_tokens": "9 tokens came where 8 were asked for at most",
+    "endless_stream": "the answer is longer than",
+    "endless_line": "the answer is longer than",
+    "endless_error": "500 No: error error",
+    "gzip_error": "500 No",
+    "gzip_answer": "the answer is compressed (gzip), though that was not asked for",
+    "long_head": "",
+    "escapes": "500 No: \\x1b[31mred\\x1b]0;title\\x07 \\u202etxt.exe\\x9b2J",
+    "echo": "429 No: xxx",
+    "forged": None,
+    "nested_ids": "the answer had no tokens in it",
+}
+"""By the kind of server, how the error of its request begins; None where there is none."""
+
+
+def target(url: str) -> Target:
+    headers = {"Authorization": f"Bearer {KEY}", "X-Api-Key": API_KEY}
+    return Target(f"{url}/v1", "stub", headers, True, {"return_token_ids": True})
+
+
+def sent_by_us(to: Target, asked: list[Question]) -> list[RequestOutcome]:
+    """Return what becomes of `asked`, sent one after the other as we do."""
+    outcomes = [RequestOutcome() for _ in asked]
+
+    async def run() -> None:
+        async with open_session(True) as session:
+            for question, outcome in zip(asked, outcomes, strict=True):
+                await send(session, f"{to.url}/completions", to.headers, question, outcome)
+                to.settle(outcome)
+
+    asyncio.run(run())
+    return outcomes
+
+
+def requests(kinds: list[str | None]) -> list[Request]:
+    """Return requests that are answered by these kinds."""
+    numbers = [1 if kind is None else FIRST_KIND + list(KINDS).index(kind) for kind in kinds]
+    return [Request(i, 0, [number, i, 5], TOKENS) for i, number in enumerate(numbers)]
+
+
+def check(kind: str, outcome: RequestOutcome) -> None:
+    """Assert that `outcome` is what becomes of a request that is answered by `kind`."""
+    begins = ERRORS[kind]
+    assert (outcome.error is None) == (begins is None), outcome.error
+    assert (outcome.error or "").startswith(begins or ""), outcome.error
+    if outcome.error is not None:
+        assert len(outcome.error) <= 300
+        assert outcome.error.isprintable()
+        assert not any(part in outcome.error for part in (KEY[:6], API_KEY[:6], "secret=path"))
+    assert 0 <= outcome.output_tokens <= TOKENS + 1
+    assert outcome.ended_s is not None
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_hostile_answer_fails_soon_and_the_next_request_succeeds(kind: str):
+    with hostile_server() as server, hostile_server() as elsewhere:
+        server.elsewhere = elsewhere.url
+        to = target(server.url)
+        asked = requests([kind, None])
+        began_s = time.monotonic()
+        bad, good = sent_by_us(to, questions(asked, [request.prompt_token_ids for request in asked], to))
+        assert time.monotonic() - began_s < 50  # a server goes on for 60
+        check(kind, bad)
+        assert server.sent_bytes < MOST_BYTES
+        assert (good.error, good.output_tokens) == (None, TOKENS)
+        assert elsewhere.met == []
+        rows_of(asked, LoadPass(began_s, 1.0, [bad, good], None, []), 0)  # type: ignore[arg-type]
+
+
+MIXED = "sk-Never/to-be-seen-0815"
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@contextmanager
+def answering(first: bytes, again: bytes = b"", pause_s: float = 0.0) -> Iterator[Connection]:
+    """Hold a connection to a server that sends these bytes to all, the second ones until it is left."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client:
+                try:
+                    client.recv(1 << 16)
+                    client.sendall(first)
+                    while again:
+                        client.sendall(again)
+                        time.sleep(pause_s)
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    port = listener.getsockname()[1]
+    yield Connection(Target(f"http://127.0.0.1:{port}/v1", "stub", {"Authorization": f"Bearer {MIXED}"}, True, {}))
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [(HEAD, b"x"), (b"HTTP/1.1 200 OK\r\nX-", b"x"), (b"HTTP/1.1 100 Continue\r\n\r\n" * 3, b"HTTP/1.1 100 C\r\n\r\n")],
+    ids=["body", "head", "interim_heads"],
+)
+def test_a_dripping_answer_has_one_limit_for_all_of_it(first: bytes, again: bytes):
+    with answering(first, again, 0.1) as connection:
+        began_s = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connection.ask("GET", "/version", answer_s=0.4)
+        assert 0.3 < time.monotonic() - began_s < 60
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "words"),
+    [
+        (HEAD, b"x" * (1 << 20), "longer than"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", b"", "not completed"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * (1 << 20), "Got more than 8190 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + BOMB, b"", "compressed"),
+    ],
+    ids=["endless", "length_is_a_lie", "long_header", "compressed"],
+)
+def test_an_answer_that_takes_too_much_memory_is_refused(first: bytes, again: bytes, words: str):
+    with answering(first, again) as connection, pytest.raises(ConnectionError, match=words):
+        connection.ask("GET", "/version")
+
+
+def test_of_an_error_without_end_the_beginning_is_read():
+    with answering(b"HTTP/1.1 500 No\r\n\r\n", b"no " * 1000) as connection:
+        status, text = connection.ask("GET", "/version")
+        assert (status, len(text)) == (500, 64 << 10)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/version"])
+def test_a_redirect_is_not_followed_and_its_host_is_named(path: str):
+    with hostile_server("redirect") as server, hostile_server() as elsewhere:
+        server.elsewhere = elsewhere.url
+        target = Target(f"{server.url}/v1", "stub", {"X-Api-Key": MIXED}, True, {})
+        status, text = Connection(target).ask("GET", path)
+        assert (status, text) == (307, "it redirects to 127.0.0.1, and redirects are not followed")
+        assert Connection(target).metrics() == ""
+        with pytest.raises(MeasuringFailed) as raised:
+            check_answer(*Connection(target).complete([1]), target)
+        assert raised.value.cause == f"the server answers 307: {text}"
+        assert "set url to its address" in raised.value.fix
+        assert elsewhere.met == []
+
+
+def test_answers_nested_without_end_are_no_answers():
+    with answering(HEAD + DEEP) as connection:
+        assert (connection.json("GET", "/version"), identity(connection, True).version) == (None, None)
+        assert not _took_token_ids(DEEP.decode())
+
+
+@pytest.mark.parametrize("content", ["5", "[]", '{"data": 5}', '{"data": [5, {"id": 5}, {}]}', '{"version": [1]}'])
+def test_an_answer_of_another_shape_says_nothing(content: str):
+    with answering(HEAD + content.encode()) as connection:
+        served = identity(connection, True)
+        assert (served.model, served.version, served.max_model_len) == ("stub", None, None)
+
+
+def test_a_servers_self_description_is_made_safe_to_keep():
+    said = {
+        "data": [{"id": "stub", "owned_by": f"\x1b[2J{MIXED}", "max_model_len": -1}],
+        "version": "1\u202e" * 999,
+    }
+    with answering(HEAD + json.dumps(said).encode()) as connection:
+        served = identity(connection, True)
+    assert (served.owned_by, served.max_model_len, len(served.version)) == ("\\x1b[2J***", None, 100)
+    assert served.version.startswith("1\\u202e1")
+
+
+@pytest.mark.parametrize("pad", range(180, 205, 3))
+def test_a_key_is_struck_out_before_an_error_is_cut(pad: int):
+    message = json.dumps({"error": "x" * pad + f" {MIXED} {MIXED.lower()}"}).replace("/", "\\/")
+    target = Target("http://x/v1", "stub", {"Authorization": f"Bearer {MIXED}"}, True, {})
+    with pytest.raises(MeasuringFailed) as raised:
+        check_answer(500, message, target)
+    assert "sk-" not in raised.value.cause.lower()
+
+
+def test_an_error_of_the_protocol_does_not_quote_the_key():
+    no_http = f"no HTTP {MIXED} \x1b[31m\r\n\r\n".encode()
+    with answering(no_http) as connection, pytest.raises(MeasuringFailed) as raised, reaching("http://x/v1"):
+        connection.ask("GET", "/version")
+    assert "no HTTP *** " in raised.value.cause
+    assert raised.value.cause.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vllm:num_requests_running{ 3\n",
+        'vllm:num_requests_running{a="b" 3\n',
+        "vllm:num_requests_running -3\nvllm:generation_tokens_total NaN\nvllm:num_preemptions_total 1e300\n",
+        "vllm:e2e_request_latency_seconds_count 3\n",
+    ],
+    ids=["cut", "quote", "numbers", "no_sum"],
+)
+def test_metrics_that_can_t_be_are_none(text: str):
+    assert (server_metrics.risen("", text).e2el_mean_s, server_metrics.cache_labels(text)) == (None, {})
+
+
+OWN_KEY = "the-key-of-a-launch"
+
+
+def asked(headers: list[tuple[bytes, bytes]], path: str, kind: str = "http") -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what is sent for a request, and the paths that came through to the server."""
+    sent: list[dict[str, Any]] = []
+    through: list[str] = []
+
+    async def server(scope: dict[str, Any], _receive: Any, _send: Any) -> None:
+        through.append(scope["path"])
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(KeyForAll(server)({"type": kind, "path": path, "headers": headers}, None, send))
+    return sent, through
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the key of the server."""
+    monkeypatch.setenv(KEY_VARIABLE, OWN_KEY)
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/collective_rpc", "/docs", "/v1/models", "//health", "/%2e"])
+@pytest.mark.parametrize(
+    "given", [None, b"", b"Bearer", b"Bearer another", OWN_KEY.encode(), b"bearer " + OWN_KEY.encode()], ids=str
+)
+def test_without_the_key_every_path_is_refused(path: str, given: bytes | None):
+    sent, through = asked([] if given is None else [(b"authorization", given)], path)
+    assert (sent[0]["status"], through) == (401, [])
+    sent, through = asked([] if given is None else [(b"authorization", given)], path, "websocket")
+    assert ([message["type"] for message in sent], through) == (["websocket.close"], [])
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_with_the_key_a_request_passes(kind: str):
+    assert asked([(b"authorization", f"Bearer {OWN_KEY}".encode())], "/health", kind) == ([], ["/health"])

@@ -1,0 +1,198 @@
+"""Starts: caches that are found and filled, packages that are needed, and phases that add up to the whole."""
+
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from launching import tiny_spec
+from planned import REPOSITORY
+from synthetic_records import make_sequences
+from synthetic_starts import start_record, start_spec
+
+from rollout_bench.contracts.spec import Spec
+from rollout_bench.measure.launch import preflight
+from rollout_bench.measure.launch.preflight import (
+    VARIABLES,
+    check_before_start,
+    engine_environment,
+    with_compile_caches,
+)
+from rollout_bench.measure.launch.progress import Progress
+from rollout_bench.measure.launch.protocol import Done, IterationDone, Ready
+from rollout_bench.measure.launch.recorder import Given
+from rollout_bench.measure.machine.readings import Surroundings
+from rollout_bench.modes.startup.collector import Collector
+from rollout_bench.modes.startup.events import StartSeen
+from rollout_bench.modes.startup.hooks import FILLED, is_filled, obstacle, warm_folder
+from rollout_bench.modes.startup.notes import NOTES, StartNote, StartNotes, read_notes
+from rollout_bench.modes.startup.phases import OVER, StartSpan, cache_flags, shared_out
+from rollout_bench.modes.startup.record import PhaseName
+from rollout_bench.modes.startup.settings import CacheState
+
+
+def test_warm_caches_are_shared_by_all_starts_that_compile_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in preflight.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    starts = [start_spec("warm"), start_spec("warm", "auto", "other"), start_spec("warm", "dummy")]
+    folders = [warm_folder(spec, engine_environment(spec, "m/m")) for spec in starts]
+    assert folders[0] == folders[1] != folders[2]
+    assert folders[0].is_relative_to(tmp_path)
+    assert not (folders[0] / FILLED).exists()
+    cold = start_spec("cold")
+    assert warm_folder(cold, engine_environment(cold, "m/m")) is None
+
+
+def test_what_the_shell_sets_moves_no_warm_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    spec = start_spec("warm")
+    for name in preflight.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    usual = engine_environment(spec, "m/m")
+    for name in preflight.VARIABLES:
+        monkeypatch.setenv(name, str(tmp_path / "mine" / name))
+    moved = engine_environment(spec, "m/m")
+    assert {name: usual[name] for name in preflight.VARIABLES} == {name: moved[name] for name in preflight.VARIABLES}
+    assert warm_folder(spec, usual) == warm_folder(spec, moved)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_caches_that_were_deleted_are_filled_again(tmp_path: Path) -> None:
+    assert not is_filled(tmp_path)
+    (tmp_path / FILLED).touch()
+    assert not is_filled(tmp_path)
+    (tmp_path / "vllm" / "modelinfos").mkdir(parents=True)
+    assert not is_filled(tmp_path)
+    (tmp_path / "vllm" / "modelinfos" / "info.json").touch()
+    assert is_filled(tmp_path)
+
+
+def test_warm_caches_that_can_lie_nowhere_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_writable", lambda folder: False)
+    cause = obstacle(start_spec("warm"), Path("launch-0.json"))
+    assert cause.category == "no_room_for_caches"
+    assert "XDG_CACHE_HOME" in cause.fix
+    assert obstacle(start_spec("cold"), Path("launch-0.json")) is None
+
+
+def with_installed(spec: Spec) -> Spec:
+    """Return `spec` with the version of its engine that is installed."""
+    return spec.model_copy(
+        update={"engine": spec.engine.model_copy(update={"version": preflight.version(spec.engine.name)})}
+    )
+
+
+def test_a_format_without_its_package_fails_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    cause = check_before_start(with_installed(start_spec(loads="runai_streamer")), "m/m", None)
+    assert cause.category == "load_format_missing"
+    assert "runai_model_streamer" in cause.cause
+    assert "requirements/loading.in" in cause.fix
+    assert (REPOSITORY / "requirements" / "loading.in").is_file()
+
+
+SPEC = tiny_spec()
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def folders(environment: dict[str, str], torch: str = "2.13.0+cpu", spec=SPEC) -> dict[str, str]:
+    return {name: value for name, value in with_compile_caches(environment, spec, torch).items() if name in VARIABLES}
+
+
+def test_two_versions_of_engine_torch_or_plugin_never_share(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    specs = [SPEC, tiny_spec(engine={"version": "0.33.0"}), tiny_spec(engine={"plugins": {"vllm-ascend": "0.23.0"}})]
+    found = [folders(home, spec=spec)["VLLM_CACHE_ROOT"] for spec in specs]
+    found.append(folders(home, torch="2.14.0")["VLLM_CACHE_ROOT"])
+    assert len(set(found)) == 4
+    assert folders(home, spec=tiny_spec(workload={"prompts": 9}))["VLLM_CACHE_ROOT"] == found[0]
+
+
+def test_a_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, temporary: Path) -> None:
+    (tmp_path / "trap").mkdir()
+    (temporary / f"rollout-bench-compile-{os.getuid()}").symlink_to(tmp_path / "trap")
+    assert folders({}) == {}
+
+
+def notes(*lines: tuple[float, str], pid: int = 1) -> list[StartNote]:
+    return [StartNote(at=at, pid=pid, text=text) for at, text in lines]
+
+
+@pytest.mark.parametrize(
+    ("caches", "phases", "flagged"),
+    [
+        ("warm", {"dynamo": 6.6, "inductor": 47.0}, True),
+        ("warm", {"cached_graphs": 7.8, "dynamo": 1.2, "inductor": 4.4}, False),  # an artifact that can't be loaded
+        ("warm", {"cached_graphs": 3.0}, False),
+        ("warm", {"weights": 3.0}, False),
+        ("cold", {"dynamo": 1.5, "inductor": 33.0}, False),
+    ],
+)
+def test_a_start_that_compiles_despite_warm_caches_is_flagged(
+    caches: CacheState, phases: dict[PhaseName, float], flagged: bool
+) -> None:
+    course = start_record(start_spec(caches), phases=phases).startup.course
+    assert course is not None
+    flags = cache_flags(caches, course)
+    assert [(flag.code, flag.severity) for flag in flags] == [("caches_not_as_asked", "invalid")] * flagged
+    assert all("Inductor took 47.0 s" in flag.sentence for flag in flags)
+
+
+def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
+    made = start_record(start_spec("warm"), phases={"process": 1.0, "inductor": 47.0, "first_token": 0.1})
+    (tmp_path / "launch-0.json").touch()
+    progress = Progress(made.spec, 0, tmp_path / "launch-0.json", None)
+    collecting = Collector(Given(made.spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set()))))
+    began = time.monotonic()
+    spans: list[tuple[PhaseName, float, float]] = [("inductor", began, began + 47.0)]
+    for event in (
+        Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
+        StartSeen(spans=spans, imports=began, began=None, token=began + 48.0, cache_files=44),
+        IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
+        Done(),
+    ):
+        collecting.take(event)
+    record, _ = collecting.record("", tmp_path / "launch-0.json")
+    (flag,) = (flag for flag in record.validity if flag.code == "caches_not_as_asked")
+    assert flag.sentence.endswith("which had 44 files.")
+    assert not record.valid
+
+
+@given(st.lists(st.tuples(st.sampled_from(OVER), st.floats(-5, 105), st.floats(-5, 105)), max_size=12))
+def test_phases_and_rest_are_the_whole(spans: list[tuple[str, float, float]]) -> None:
+    made = [StartSpan.model_validate({"name": name, "began": began, "ended": ended}) for name, began, ended in spans]
+    phases, rest_s = shared_out(made, 0.0, 100.0)
+    assert sum(phase.elapsed_s for phase in phases) + rest_s == pytest.approx(100.0)
+    for phase in phases:
+        assert 0 <= phase.began_s < phase.ended_s <= 100
+        assert phase.elapsed_s <= phase.ended_s - phase.began_s + 1e-9
+
+
+def test_a_handler_notes_the_lines_that_matter_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notes"
+    monkeypatch.setenv(NOTES, str(path))
+    logger = logging.getLogger("of.a.test.of.starts")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(StartNotes())
+    logger.info("Loading weights took %.2f seconds", 1.25)
+    logger.info("Poller timed out")
+    logger.info("%d numbers for KV cache size", "no number")
+    with path.open("a") as file:
+        file.write('{"at": 1.0, "pi')  # of a process that was killed while it wrote
+    (found,) = read_notes(path)
+    assert found.text == "Loading weights took 1.25 seconds"

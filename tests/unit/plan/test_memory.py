@@ -1,0 +1,243 @@
+"""What a model is and needs: its architecture, and the memory of its engine."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rooms import matrix_of
+from synthetic_records import make_spec
+
+from rollout_bench.checkpoints.formats import hf_config, tensors
+from rollout_bench.checkpoints.shapes import PRESETS, SyntheticModel
+from rollout_bench.contracts.spec import QuantSpec, Spec
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.fit import memory
+from rollout_bench.plan.fit.architecture import (
+    Coding,
+    MemoryUnknownError,
+    architecture_from,
+    cache_value_bytes,
+    coding_of,
+    model_config,
+    model_dtype,
+)
+from rollout_bench.plan.fit.memory import GIB, MachineMemory, check_fits, held_bytes, node_bytes, unfit, working_bytes
+
+QWEN2: dict[str, Any] = {
+    "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
+    "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16", "sliding_window": 32768, "use_sliding_window": False,
+}  # fmt: skip
+
+
+def with_quant(weights_format: str, *dtypes: str, **args: Any) -> Spec:
+    """Return a spec with another way to store weights."""
+    spec = make_spec(args=args)
+    quant = QuantSpec(name="q", weights_format=weights_format, linear_dtypes=dtypes, linear_method="")
+    return spec.model_copy(update={"quant": quant})
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_model_holds_the_weights_that_are_built(name: str):
+    shape = SyntheticModel(preset=name).resolve()
+    held = held_bytes(architecture_from(hf_config(shape, "bf16")), Coding(16, 0, 2)) / 2
+    built = sum(spec.elements for spec in tensors(shape))
+    assert held == pytest.approx(built, rel=0.02 if "tiny" in name else 0.001)
+
+
+def test_missing_head_width_and_windows_are_derived():
+    found = architecture_from(QWEN2)
+    assert (found.head_dim, found.whole_layers) == (64, 24)
+    assert architecture_from({**QWEN2, "use_sliding_window": True, "max_window_layers": 20}).whole_layers == 20
+    mixed = ["sliding_attention"] * 18 + ["full_attention"] * 6
+    gemma = architecture_from({**QWEN2, "sliding_window": 512, "use_sliding_window": None, "layer_types": mixed})
+    assert gemma.whole_layers == 6
+
+
+def test_only_the_text_part_of_a_multimodal_model_counts():
+    assert architecture_from({"text_config": QWEN2, "vision_config": {}}) == architecture_from(QWEN2)
+
+
+def test_mixtures_of_several_families_are_understood():
+    mixtral = architecture_from({**QWEN2, "num_local_experts": 8, "num_experts_per_tok": 2}).matrices
+    assert mixtral[-2:] == [(896, 2 * 4864, 24 * 8), (4864, 896, 24 * 8)]
+    shared = architecture_from(
+        {**QWEN2, "n_routed_experts": 64, "num_experts_per_tok": 6, "moe_intermediate_size": 128,
+         "n_shared_experts": 2, "first_k_dense_replace": 1}
+    ).matrices  # fmt: skip
+    assert [(outputs // 2, number) for _, outputs, number in shared[2::2]] == [(4864, 1), (256, 23), (128, 23 * 64)]
+    every_second = {**QWEN2, "num_experts": 60, "num_experts_per_tok": 4, "decoder_sparse_step": 2}
+    assert architecture_from(every_second).matrices[2][2] == 12
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"kv_lora_rank": 512}, "latent attention"),
+        ({"layer_types": ["linear_attention", "full_attention"]}, "linear_attention"),
+        ({"mamba_d_state": 16}, "state-space"),
+        ({"is_encoder_decoder": True}, "encoders"),
+        ({"model_type": "gpt_neox"}, "gpt_neox"),
+        ({"hidden_size": None}, "hidden_size"),
+    ],
+)
+def test_models_whose_work_is_another_sum_get_a_reason(changed: dict[str, Any], why: str):
+    with pytest.raises(MemoryUnknownError, match=why):
+        architecture_from({**QWEN2, **changed})
+
+
+def test_a_model_is_looked_up_where_its_weights_are(tmp_path: Path):
+    named = make_spec().model_copy(
+        update={"model": make_spec().model.model_copy(update={"synthetic": None, "weights": "mine"})}
+    )
+    with pytest.raises(MemoryUnknownError, match="there is no"):
+        model_config(named, str(tmp_path))
+    for damaged in ("{", "[" * 100_000):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(MemoryUnknownError, match="is no JSON"):
+            model_config(named, str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(QWEN2))
+    assert model_config(named, str(tmp_path)) == QWEN2
+
+
+def test_a_hub_model_that_is_not_here_gets_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    hub = make_spec().model.model_copy(update={"synthetic": None, "weights": "hub:nobody/nothing-of-that-name"})
+    named = make_spec().model_copy(update={"model": hub})
+    with pytest.raises(MemoryUnknownError, match="neither in the local cache nor a well-known one"):
+        model_config(named, "nobody/nothing-of-that-name")
+
+
+@pytest.mark.parametrize(
+    ("spec", "bits"),
+    [
+        (with_quant("bf16", "bfloat16"), 16),
+        (with_quant("bf16", "float32", dtype="float32"), 32),
+        (with_quant("bf16", "int8"), 8),
+        (with_quant("bf16", "float8_e4m3fn", "float8_e4m3fnuz"), 8),
+        (with_quant("compressed-tensors-w8a8", "int8"), 8),
+        (with_quant("compressed-tensors-w8a16", "int32", "uint8"), 8),
+        (with_quant("compressed-tensors-w4a16", "int32"), 4.125),
+        (with_quant("modelslim-w8a8", "int8"), 8),
+    ],
+)
+def test_bits_follow_from_the_quantization(spec: Spec, bits: float):
+    assert coding_of(spec, {}).bits == bits
+
+
+def test_a_quantization_that_does_not_say_gets_a_reason():
+    with pytest.raises(MemoryUnknownError, match="q does not say how many bits"):
+        coding_of(with_quant("own", "int32", "int8"), {})
+
+
+def test_the_cache_has_the_models_width_unless_told_otherwise():
+    asked = {"auto": 2, None: 2, "fp8": 1, "fp8_e5m2": 1, "float32": 4, "nvfp4": 0.5}
+    assert {dtype: cache_value_bytes(dtype, "bfloat16") for dtype in asked} == asked
+
+
+def test_32_bit_weights_are_served_with_16_as_in_vllm():
+    assert model_dtype(make_spec(), {"dtype": "float32"}) == "float16"
+
+
+DEVICE_BYTES = {"H100": 80 * GIB, "H200": 141 * GIB}
+
+
+def test_a_large_model_needs_room_beyond_its_weights():
+    sizes = {"hidden_size": 4096, "intermediate_size": 12288, "vocab_size": 151936}
+    args = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
+    spec = SimpleNamespace(engine=SimpleNamespace(args=args), model=SimpleNamespace(synthetic=None, weights="here"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "model_config", lambda *_: sizes)
+        found = working_bytes(spec, "here")
+        args.update(max_num_batched_tokens=None, max_model_len=768)
+        fewer = working_bytes(spec, "here")
+        sizes.pop("vocab_size")
+        with pytest.raises(MemoryUnknownError, match="vocab_size"):
+            working_bytes(spec, "here")
+    activations = 8192 * (4 * 4096 + 3 * 12288) * 4
+    assert (found, found - fewer) == (activations + 256 * 151936 * 4 + 2 * 4096 * 151936, activations / 2)
+
+
+def test_engines_on_cpu_leave_a_tenth_of_what_is_available(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10 * GIB)
+    assert (MachineMemory().there("cpu"), MachineMemory(places=2).there("cpu")) == (9 * GIB, 4.5 * GIB)
+
+
+def test_a_cache_size_counts_where_it_exceeds_the_device_share():
+    overlay = "quants: [bf16]\nworkloads: [verl-default]\n"
+    overlay += f"engine_args: {{gpu_memory_utilization: 0.2, kv_cache_memory_bytes: {30 * GIB}}}"
+    _, matrix = matrix_of(overlay, "cuda")
+    assert MachineMemory().taken(matrix.experiments[0]) == 0.2
+    assert MachineMemory(device_bytes=80 * GIB).taken(matrix.experiments[0]) == pytest.approx(30 / 80, abs=0.01)
+    assert MachineMemory(device_bytes=800 * GIB).taken(matrix.experiments[0]) == 0.2
+
+
+LARGE = """
+models: [m]
+quants: [bf16, fp8]
+workloads: [verl-default]
+model_settings: {m: {weights: {bf16: "hub:Qwen/Qwen2.5-72B"}}}
+"""
+
+
+def unfit_on(device: str, overlay: str) -> UserError | None:
+    """Return what is said of the first experiment of a config on a known device."""
+    return unfit(matrix_of(overlay, "cuda")[1].experiments[0], DEVICE_BYTES[device], f"one {device}")
+
+
+def test_an_engine_exceeding_its_share_is_refused_with_a_remedy():
+    found = unfit_on("H200", LARGE)
+    assert "m bf16 verl-default (offline) does not fit: 145 GB weights" in found.problem
+    assert found.problem.endswith("one H200 has 151 GB, of which gpu_memory_utilization 0.4 is 60.6")
+    assert found.remedy == "set tensor_parallel_size to 4 in engine_args, or take a smaller model"
+    assert unfit_on("H200", LARGE + "engine_args: {tensor_parallel_size: 4}") is None
+    assert unfit_on("H200", LARGE + "engine_args: {cpu_offload_gb: 100}") is None
+    quantized = unfit_on("H200", LARGE.replace("bf16, fp8", "fp8"))
+    assert quantized.remedy == "set gpu_memory_utilization to 0.50 or more in engine_args"
+    with pytest.raises(UserError, match="does not fit"):
+        check_fits(matrix_of(LARGE, "cuda")[1].experiments, 80 * GIB, "one H100")
+
+
+PLACED = """
+modes: [placement]
+models: [m]
+quants: [bf16]
+workloads: [verl-default]
+model_settings: {m: {synthetic: {preset: qwen3-8b}}}
+placement: {where: [colocated], devices: 4}
+engine_args: {gpu_memory_utilization: 0.5}
+"""
+
+
+def test_a_colocated_engine_must_leave_room_for_its_trainer():
+    found = unfit_on("H100", PLACED)  # 65 GB of weights, gradients and moments beside half of 86 GB
+    assert "65.5 GB trainer" in found.problem
+    assert found.remedy == "set gpu_memory_utilization to 0.20 or more in engine_args, and to 0.23 at most"
+    assert unfit_on("H100", PLACED.replace("0.5", "0.22")) is None
+    assert unfit_on("H100", PLACED.replace("devices: 4", "devices: 4, train_s: 8")) is None  # it keeps weights alone
+
+
+def test_a_cpu_engines_share_must_hold_weights_and_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(memory.KV_SPACE, raising=False)
+    monkeypatch.setattr(memory, "node_bytes", lambda: 10 * GIB)
+    share = "workload_settings: {demo: {engine_args: {kv_cache_memory_bytes: null}}}\nengine_args: "
+    with pytest.raises(UserError, match=r"does not fit: .* GB process; this machine has") as raised:
+        check_fits(matrix_of(share + "{gpu_memory_utilization: 0.1}")[1].experiments, None, "")
+    assert raised.value.remedy.endswith(
+        "gpu_memory_utilization to 0.15 or more in engine_args, or kv_cache_memory_bytes"
+    )
+    check_fits(matrix_of(share + "{gpu_memory_utilization: 0.15}")[1].experiments, None, "")
+    check_fits(
+        matrix_of("engine_args: {gpu_memory_utilization: 0.1}")[1].experiments, None, ""
+    )  # the cache's size is set
+
+
+def test_vllms_share_is_taken_of_the_largest_memory_node(tmp_path: Path):
+    for node, kib in ((0, 100), (1, 300)):
+        (tmp_path / f"node{node}").mkdir()
+        (tmp_path / f"node{node}" / "meminfo").write_text(
+            f"Node {node} MemFree: 9 kB\nNode {node} MemTotal: {kib} kB\n"
+        )
+    assert (node_bytes(tmp_path), node_bytes(tmp_path / "none")) == (300 << 10, memory.machine_bytes())
