@@ -1,7 +1,5 @@
 """A mode is a folder: one from outside works like ours, and without one of ours the others are as before."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
