@@ -19,7 +19,6 @@ include: "workflow/rules/checkpoint.smk"
 include: "workflow/rules/launch.smk"
 include: "workflow/rules/block.smk"
 include: "workflow/rules/summary.smk"
-include: "workflow/rules/kubernetes.smk"
 
 
 if matrix.config.launches == "auto":

@@ -157,8 +157,9 @@ def take_turns(prepared: Prepared, index: int) -> FidelityRound:
     def ours() -> tuple[float, int]:
         out = prepared.spec_file.parent / f"launch-{launch}.json"
         out.unlink(missing_ok=True)
-        script, log = copy.path / "workflow" / "scripts" / "run_launch.py", copy.path / "logs" / f"pass-{launch}.log"
-        call([script, *common, "--out", out, "--log", log], copy, copy.environment)
+        log = copy.path / "logs" / f"pass-{launch}.log"
+        variables = {**copy.environment, "PYTHONPATH": str(copy.path / "src")}
+        call(["-m", "rollout_bench", "measure", *common, "--out", out, "--log", log], copy, variables)
         second = read_record(out).iterations[1]  # the very pass that is repeated, whatever it counts as
         return second.elapsed_s, second.output_tokens
 

@@ -14,14 +14,14 @@ from copies import Copy
 from measured_rounds import read_blocks, trimmed_mean
 from scipy import stats
 
-FORKS = "imported = imported_for(assignments, held)"
+FORKS = "imported_for(members, held)"
 
 
 def measured(folder: Path, blocks: int) -> dict[str, dict[str, np.ndarray]]:
     """Return the logarithm of the seconds of a pass of each launch, by quantization, of plain and forked starts."""
     copies = {name: Copy(folder / name, {}) for name in ("plain", "forked")}
-    command = copies["plain"].path / "workflow" / "scripts" / "run_block.py"
-    command.write_text(command.read_text().replace(FORKS, "imported = None"))
+    command = copies["plain"].path / "src" / "rollout_bench" / "commands" / "measure.py"
+    command.write_text(command.read_text().replace(FORKS, "None"))
     for launches in range(1, blocks + 1):
         for copy in copies.values() if launches % 2 else reversed(copies.values()):
             if not copy.run("--config", f"launches={launches}"):

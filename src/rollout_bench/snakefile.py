@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,8 +24,8 @@ from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.locks import locked
 from rollout_bench.core.numbers import several
-from rollout_bench.core.processes import is_living
 from rollout_bench.live_view import can_redraw, start_view
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights, dropped_variables
@@ -34,7 +35,7 @@ from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.fit.memory import MachineMemory, check_fits
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
-from rollout_bench.plan.planfile import PlannedExperiment, is_plan, write_plan
+from rollout_bench.plan.planfile import PlannedExperiment, is_plan
 from rollout_bench.plan.schedule import (
     MARKS,
     RESULTS,
@@ -103,7 +104,7 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
     """
     own = plan.by_name.get((mode, experiment))
     if own is None:
-        raise UserError(f"{experiment}: the config selects no such experiment", "see `snakemake plan`")
+        raise UserError(f"{experiment}: the config selects no such experiment", "see `rollout-bench plan`")
     records = [
         record_path(RESULTS, e.mode, e.experiment, index)
         for index in range(launches)
@@ -147,17 +148,8 @@ def _failed_before(mode: str, experiment: str, launches: int) -> int | None:
 
 PLAN_FILE = RESULTS / "plan.json"
 
-SHOWN_PLAN = RESULTS / f".plan-{os.getpid()}.json"
-"""Plan of this call for the rule `plan`, separate from the plan of a simultaneous run. Deleted at the call's end."""
-
-CHECK_LOG = "logs/check.log"
-
-READING = frozenset({"plan", "check"})
-"""Read-only rules, which may run while another call measures into the same folder."""
-
-_held: list[filelock.BaseFileLock] = []
-_rules: set[str] = set()
-"""Names of the rules that this call runs."""
+_held: list[contextlib.ExitStack] = []
+"""Holder of the lock on the results folder, from the beginning of a run until its process ends."""
 _began_s = time.time()
 
 
@@ -186,7 +178,7 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
 
 
 def plan_workflow(
-    merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool
+    merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool = False
 ) -> tuple[Schedule, InstalledEngine]:
     """Return the plan of the merged config, and the engine; stop Snakemake with a two-line error if that fails.
 
@@ -196,6 +188,7 @@ def plan_workflow(
         on_cluster: whether jobs are submitted to a cluster, or this process is such a job.
         is_main: whether this is the user's call and not one of its jobs. Only this call decides which records are
             measured again.
+        is_check: whether to leave out the checks that `rollout-bench check` makes itself.
     """
     try:
         for file in given.configfiles:
@@ -204,8 +197,7 @@ def plan_workflow(
         engine = probe_engine(config.engine.python)
         matrix = expand(config, engine)
         measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
-        # The requested rules are not known yet. The rule check reports all problems, so skip these checks for it.
-        if measured_here and "check" not in sys.argv:
+        if measured_here and not is_check:
             check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
             check_devices(config, matrix)
         device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
@@ -258,19 +250,24 @@ def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
         stop(UserError(f"--jobs {jobs}: nothing is submitted here", f"say --cores {jobs}, or name a profile"))
 
 
-def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> None:
-    """Start a real run that makes `outputs`: lock the results folder and write the plan.
-
-    The kernel releases the lock when its process ends, for any reason. If all `rules` of this run are read-only, the
-    lock is not kept, and the folder of another run is not changed.
-    """
-    wanted = set(outputs)
-    _rules.update(rules)
-    again = sorted(plan.again)
+def keep_plan(plan: Schedule) -> None:
+    """Write the plan file, so that later runs continue its order; change nothing while a run has its own there."""
     try:
-        RESULTS.mkdir(exist_ok=True)
-        lock = filelock.FileLock(RESULTS / ".lock")
-        lock.acquire(blocking=False)
+        with locked(RESULTS, ""):
+            ownership.tell_of_claims(RESULTS)
+            put_on_disk(plan, PLAN_FILE, set())
+    except UserError as error:
+        if not isinstance(error.__cause__, filelock.Timeout):
+            raise
+
+
+def begin(plan: Schedule, outputs: Iterable[str]) -> None:
+    """Start a real run that makes `outputs`: lock the results folder and write the plan."""
+    wanted = set(outputs)
+    try:
+        remedy = "wait until it ends, or work in a clone that has a folder results/ of its own"
+        lock = contextlib.ExitStack()
+        lock.enter_context(locked(RESULTS, remedy))
         _held.append(lock)
         ownership.end_left_behind(Path.cwd())
         ownership.tell_of_claims(RESULTS)
@@ -297,28 +294,10 @@ def begin(plan: Schedule, outputs: Iterable[str], rules: Iterable[str] = ()) -> 
             print(*plan.changed, sep="\n", file=sys.stderr, flush=True)
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
         plan.again.clear()
-        if _only_looks():
-            _held.pop().release()  # so that a run may begin
-    except filelock.Timeout:
-        if not _only_looks():
-            stop(
-                UserError(
-                    f"{RESULTS.resolve()}: another workflow is running that writes its results there",
-                    "wait until it ends, or work in a clone that has a folder results/ of its own",
-                )
-            )
     except OSError as error:
         stop(UserError(f"{RESULTS}: cannot be written: {error.strerror}", "check its owner and permissions"))
     except UserError as error:
         stop(error)
-    if "plan" in _rules:
-        for left in RESULTS.glob(".plan-*.json"):  # of calls that were killed
-            if not is_living(int(left.stem.rpartition("-")[2])):
-                left.unlink(missing_ok=True)
-        try:
-            write_plan(SHOWN_PLAN, plan.shown_file(again))
-        except UserError as error:
-            stop(error)
 
 
 def show_live(plan: Schedule, internals: Internals) -> None:
@@ -328,10 +307,6 @@ def show_live(plan: Schedule, internals: Internals) -> None:
         start_view(plan)
 
 
-def _only_looks() -> bool:
-    return bool(_rules) and READING.issuperset(_rules)
-
-
 def _tell_cost(plan: Schedule, records: Collection[str]) -> None:
     """Print the expected duration of the launches of this run."""
     missing = {record for record in records if record in plan.again or not Path(record).exists()}
@@ -339,38 +314,20 @@ def _tell_cost(plan: Schedule, records: Collection[str]) -> None:
         print(f"{several(len(missing), 'launch')} to run: {plan.cost_of(missing)}", file=sys.stderr, flush=True)
 
 
-def end_well(plan: Schedule, scripts: Path) -> None:
-    """End a run in which no job failed.
+def end_well(plan: Schedule) -> None:
+    """End a run in which no job failed: delete its marks.
 
     A block's job may succeed although one of its launches failed. Such a run ends like a failed one, with exit status
     1 (SystemExit in onsuccess ends Snakemake 9.27 with its status).
-    A run of the rule check that found a problem also ends with exit status 1. Its job does not fail, because
-    Snakemake's error message would hide the problem.
     """
-    SHOWN_PLAN.unlink(missing_ok=True)
-    if _held:
-        _end_run(plan, scripts)
-    if "check" in _rules and not _is_well():
-        sys.exit(1)
-
-
-def _is_well() -> bool:
-    """Return whether the rule check found no problem: the last line of its log is "no problem found"."""
-    try:
-        said = Path(CHECK_LOG).read_text(errors="replace")
-    except OSError:
-        return False
-    return said.rstrip().endswith("no problem found")
-
-
-def _end_run(plan: Schedule, scripts: Path) -> None:
-    """End a run that holds the lock: delete its marks, or report failed launches of blocks and exit."""
+    if not _held:
+        return
     records = [Path(launch.record) for launch in plan.launches] if plan.blocks else []
     failed = [record for record in records if failed_by_itself(record, PLAN_FILE)]
     if not failed:
         _clean()
         return
-    end_with_errors(plan, scripts)
+    end_with_errors(plan)
     errors = [error_of(read_failure(failure_path(record))) for record in failed]
     print(f"{several(len(failed), 'launch')} failed; the others of their blocks were measured:", file=sys.stderr)
     tell(errors)
@@ -382,9 +339,8 @@ def _clean() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def end_with_errors(plan: Schedule, scripts: Path) -> None:
+def end_with_errors(plan: Schedule) -> None:
     """End a run in which a launch failed: write a summary of the existing records, marked incomplete."""
-    SHOWN_PLAN.unlink(missing_ok=True)
     if not _held:
         return
     _clean()
@@ -399,7 +355,7 @@ def end_with_errors(plan: Schedule, scripts: Path) -> None:
     if not _is_stale(plan):  # no job failed, so the summary is written already
         return
     where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
-    subprocess.run([sys.executable, str(scripts / "summarise.py"), *where], check=False)
+    subprocess.run([sys.executable, "-m", "rollout_bench", "summarise", *where], check=False)
 
 
 def kept_folder(plan: Schedule) -> Path:
@@ -414,7 +370,7 @@ def _tell_replaced(plan: Schedule) -> None:
         before = plan_of_summary(kept)
     except UserError:  # an unreadable summary names no files
         return
-    if not _only_looks() and plan.files and before is not None and before.files not in ([], list(plan.files)):
+    if plan.files and before is not None and before.files not in ([], list(plan.files)):
         problem = f"{kept}: is the summary of {', '.join(before.files)}, and this run replaces it"
         remedy = "to keep both, give this file another name; records are shared as ever"
         print(UserError(problem, remedy), file=sys.stderr, flush=True)
@@ -513,7 +469,7 @@ def block_records(plan: Schedule, wildcards: Any) -> str:
 
 
 def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
-    """Return the arguments of run_block.py: launches and seed of the order.
+    """Return the arguments of the measuring command for a block: launches and seed of the order.
 
     An experiment that failed in an earlier block of this run would fail again, so it is left out.
     """
@@ -570,12 +526,9 @@ def checkpoint_pattern(plan: Schedule) -> str:
 
 
 def newest_source(*parts: str) -> str:
-    """Return the newest source file among the given packages and scripts, as an input of rules that run them."""
-    package = Path(__file__).parent
-    scripts = package.parents[1] / "workflow" / "scripts"
-    files = [path for part in parts for path in (package / part).rglob("*")]
-    sources = [path for path in files if path.suffix in (".py", ".j2", ".yaml")]
-    sources += [scripts / part for part in parts if part.endswith(".py")]
+    """Return the newest source file among the given packages and modules, as an input of rules that run them."""
+    paths = [Path(__file__).parent / part for part in parts]
+    sources = [path for part in paths for path in (part, *part.rglob("*")) if path.suffix in (".py", ".j2", ".yaml")]
     return str(max(sources, key=lambda path: path.stat().st_mtime_ns))
 
 
@@ -594,7 +547,7 @@ def dataset_arguments(plan: Schedule, record: str) -> list[str]:
 
 
 def model_arguments(plan: Schedule) -> list[str]:
-    """Return the arguments of check.py: the place of the weights for each model and quantization."""
+    """Return the arguments of the checking command: the place of the weights for each model and quantization."""
     pairs: dict[str, str] = {}
     for e in plan.matrix.experiments:
         if e.spec.endpoint is not None:

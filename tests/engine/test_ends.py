@@ -114,5 +114,8 @@ def test_the_command_ends_with_its_parent_on_request(tmp_path: Path):
     launch.wait_for("importing")
     launch.process.kill()
     launch.finish()
-    assert all(any(part in line for line in launch.child_lines) for part in ("run_launch", "guardian", "engine.worker"))
+    assert all(
+        any(part in line for line in launch.child_lines)
+        for part in ("rollout_bench measure", "guardian", "engine.worker")
+    )
     assert_nothing_left(launch)

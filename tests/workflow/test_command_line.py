@@ -28,7 +28,7 @@ def test_a_plan_goes_on_with_the_order_drawn_before(workspace: Workspace):
     path = workspace.path / "results" / "plan.json"
 
     def launches() -> list[str]:
-        assert workspace.snakemake("plan", "--config", "launches=12").returncode == 0
+        assert workspace.bench("plan", "--config", "launches=12").returncode == 0
         return [launch["record"] for launch in json.loads(path.read_text())["launches"]]
 
     drawn = launches()
@@ -39,14 +39,14 @@ def test_a_plan_goes_on_with_the_order_drawn_before(workspace: Workspace):
 
 
 def test_a_plan_shows_what_a_profile_is_read_as(workspace: Workspace):
-    done = workspace.snakemake("plan", "--config", "profile=guidellm/sanity_concurrent", "overrides=seconds=7")
+    done = workspace.bench("plan", "--config", "profile=guidellm/sanity_concurrent", "overrides=seconds=7")
     (read,) = [line for line in done.stdout.splitlines() if line.startswith("profile: sanity-concurrent is ")]
     assert "with {seconds: 7}, read as {" in read
     assert "online: {concurrency: 2, duration_s: 7}" in read
 
 
 def test_the_full_matrix_lists_what_it_skips(workspace: Workspace):
-    done = workspace.snakemake("plan", "--configfile", "configs/cuda.yaml")
+    done = workspace.bench("plan", "--configfile", "configs/cuda.yaml")
     assert "skipped: offline qwen3-30b-a3b w8a16 verl-default: qwen3-30b-a3b has no weights for w8a16" in done.stdout
     assert "0 of 24 launches done" in done.stdout
 
@@ -54,7 +54,7 @@ def test_the_full_matrix_lists_what_it_skips(workspace: Workspace):
 def test_every_rule_says_what_it_does(workspace: Workspace):
     listed = workspace.snakemake("--list-rules", "--quiet").stdout
     lines = [line for line in listed.splitlines() if " (" in line]
-    assert {"all", "launch", "summary", "plan", "check"} <= {line.split()[0] for line in lines}
+    assert {"all", "launch", "summary"} <= {line.split()[0] for line in lines}
 
 
 # A sample: tests/unit/plan/test_bad_configs.py has the words of all that can be wrong in a config.
@@ -64,7 +64,7 @@ def test_every_rule_says_what_it_does(workspace: Workspace):
         (["--config", "quants=[w8a9]"], "quant 'w8a9' is not defined", "did you mean 'w8a8'?"),
         (["--config", "engine={python: /nowhere}"], "/nowhere does not run", "engine.python"),
         (["--configfile", "bad.yaml"], "prompts: 'none'", "docs/reference"),
-        (["models/synthetic/qwen3-00000000-bf16"], "models/synthetic/qwen3-00000000-bf16", "snakemake plan"),
+        (["models/synthetic/qwen3-00000000-bf16"], "models/synthetic/qwen3-00000000-bf16", "rollout-bench plan"),
     ],
 )
 def test_a_wrong_call_stops_in_two_lines(workspace: Workspace, arguments: list[str], problem: str, remedy: str):

@@ -67,8 +67,9 @@ def test_no_shell_of_a_rule_runs_a_config_value(tmp_path: Path):
         engine = json.loads((workspace.path / "results" / path).read_text())["spec"]["engine"]
         assert engine["environment"]["NOTE"] == engine["args"]["hf_overrides"]["note"] == HOSTILE
     workspace.overlay({"kubernetes": {"image": "b:1", "models_claim": "w"}, "launches": 2})
-    done = workspace.snakemake("plan", "check", "kubernetes_manifest", "--cores", "1")
-    assert done.returncode == 0, done.stdout
+    for command in ("plan", "check", "kubernetes"):
+        done = workspace.bench(command)
+        assert done.returncode == 0, done.stdout
     assert not [str(found) for found in tmp_path.rglob("*PWNED-[a-d]")]
 
 
@@ -89,7 +90,7 @@ def test_the_engine_inherits_secrets_and_none_is_in_any_file(tmp_path: Path, mon
     workspace = Workspace(tmp_path / "workspace", settings).with_made_engine({1: "no memory for kv"})
     done = workspace.snakemake("--cores", "1")
     assert (len(workspace.records), len(workspace.failures)) == (1, 1), done.stdout
-    assert workspace.snakemake("kubernetes_manifest", "--cores", "1").returncode == 0
+    assert workspace.bench("kubernetes").returncode == 0
     (record,) = workspace.records
     variables = json.loads((workspace.path / "results" / record).read_text())["environment"]["variables"]
     assert variables["NCCL_DEBUG"] == "WARN"

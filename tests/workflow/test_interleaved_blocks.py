@@ -134,7 +134,7 @@ def test_discarded_launches_are_measured_again_with_their_block(space: Workspace
     path.write_text(json.dumps(record))
     block = {name for name in space.records if name.endswith("launch-1.json")}
     before = stamps(space)
-    assert "6 of 6 launches done (1 invalid), 0 to run" in space.snakemake("plan").stdout
+    assert "6 of 6 launches done (1 invalid), 0 to run" in space.bench("plan").stdout
     discard(space)
     assert space.in_blocks(SUMMARY) == block
     ran(space)
@@ -147,7 +147,7 @@ def test_discarded_launches_are_measured_again_with_their_block(space: Workspace
 def test_launches_of_a_model_s_other_files_are_measured_again(space: Workspace):
     (config,) = space.path.glob("models/synthetic/*w8a8*/config.json")
     config.touch()
-    assert "6 of 6 launches done, 0 to run" in space.snakemake("plan").stdout
+    assert "6 of 6 launches done, 0 to run" in space.bench("plan").stdout
     config.write_text('{"num_hidden_layers": 2}')
     before = stamps(space)
     for options in (["--touc"], ["--batch", "summary=1/2"]):
@@ -159,7 +159,7 @@ def test_launches_of_a_model_s_other_files_are_measured_again(space: Workspace):
     assert f"{config.relative_to(space.path)} changed 20" in said
     assert "UTC, after 3 launches were measured: measured again" in said
     assert len(list(space.path.glob("results/aside/*/offline/*/launch-?.json"))) == 6
-    assert "6 of 6 launches done, 0 to run" in space.snakemake("plan").stdout
+    assert "6 of 6 launches done, 0 to run" in space.bench("plan").stdout
 
 
 def test_discarding_unpaired_launches_measures_them_together(tmp_path: Path):

@@ -44,8 +44,12 @@ def test_a_second_run_measures_nothing_and_writes_nothing(measured: Workspace):
 
 def test_another_order_or_changed_code_measures_nothing(measured: Workspace):
     assert measured.planned("--config", "quants=[w8a8,bf16]").get("launch", 0) == 0
-    for part in ("scripts/run_launch.py", "rules/launch.smk", "scripts/summarise.py"):
-        with (measured.path / "workflow" / part).open("a") as file:
+    for part in (
+        "src/rollout_bench/commands/measure.py",
+        "workflow/rules/launch.smk",
+        "src/rollout_bench/commands/summarise.py",
+    ):
+        with (measured.path / part).open("a") as file:
             file.write("\n# changed\n")
     assert measured.planned() == {"summary": 1, "all": 1}
 

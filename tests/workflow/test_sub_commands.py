@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import filelock
@@ -22,36 +20,21 @@ def workspace(folder: Path, **changes: object) -> Workspace:
     return Workspace(folder / "workspace", {**stand_in.CONFIG, "engine": engine, **changes})
 
 
-def call(space: Workspace, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run `rollout-bench` of the workspace, in it."""
-    paths = [str(space.path / "src"), os.environ.get("PYTHONPATH", "")]
-    return subprocess.run(
-        [sys.executable, "-m", "rollout_bench", *words],
-        cwd=space.path,
-        env={**space.environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
 def test_plan_prints_the_table_of_what_arguments_select(tmp_path: Path) -> None:
     space = workspace(tmp_path)
-    done = call(space, "plan")
+    done = space.bench("plan")
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
     assert ["mode", "model", "quant"] in [line.split()[:3] for line in lines]
     assert any(line.startswith("0 of 12 launches done, 12 to run, time unknown") for line in lines)
     (space.path / "mine.yaml").write_text("quants: [bf16]\n")
-    fewer = call(space, "plan", "--configfile", "mine.yaml", "--config", "launches={offline: 5}")
+    fewer = space.bench("plan", "--configfile", "mine.yaml", "--config", "launches={offline: 5}")
     assert "0 of 5 launches done" in fewer.stdout
 
 
 def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> None:
     space = workspace(tmp_path, launches=1)
-    done = call(space, "run", "--cores", "1")
+    done = space.bench("run", "--cores", "1")
     assert done.returncode == 0, done.stdout
     assert len(space.records) == 2
     assert "2 launches to run: time unknown, since nothing was measured yet" in done.stdout.splitlines()
@@ -60,24 +43,24 @@ def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> No
     # what Snakemake says of each job, with its indentation: "Finished jobid: 3" is progress, which stays
     shown = ("localrule", "    wildcards:", "    resources:", "    jobid:")
     assert [words for words in shown if words in done.stdout] == []
-    again = call(space, "run", "--cores", "1")
+    again = space.bench("run", "--cores", "1")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
 
 
 def test_what_is_wrong_is_told_in_full(tmp_path: Path) -> None:
     space = workspace(tmp_path)
-    wrong = call(space, "plan", "--config", "qunats=[bf16]")
+    wrong = space.bench("plan", "--config", "qunats=[bf16]")
     assert wrong.returncode == 1
     assert "did you mean 'quants'?" in wrong.stdout
-    option = call(space, "run", "--no-such-option")
+    option = space.bench("run", "--no-such-option")
     assert option.returncode == 2
     assert "--no-such-option" in option.stdout
 
 
 def test_plan_shows_how_far_a_run_is_and_touches_nothing(tmp_path: Path) -> None:
     space = workspace(tmp_path)
-    assert space.snakemake("plan").returncode == 0
+    assert space.bench("plan").returncode == 0
     results = space.path / "results"
     plan = results / "plan.json"
     record = space.path / json.loads(plan.read_text())["launches"][0]["record"]
@@ -98,14 +81,13 @@ def test_plan_shows_how_far_a_run_is_and_touches_nothing(tmp_path: Path) -> None
     mark.touch()
     before = plan.read_bytes(), plan.stat().st_mtime_ns
     with filelock.FileLock(results / ".lock"):  # as a run holds it
-        done = call(space, "plan", "--config", "launches=7")
+        done = space.bench("plan", "--config", "launches=7")
     assert done.returncode == 0, done.stdout
     assert f"launch 0: iteration 3/8, 87 tok/s (process {os.getpid()} on n1)" in done.stdout
     assert "0 of 14 launches done" in done.stdout, "of this call, not of the run"
     assert (plan.read_bytes(), plan.stat().st_mtime_ns) == before
     assert mark.exists(), "the run's"
     assert claim_path(record).exists()
-    assert list(results.glob(".plan-*")) == []
 
 
 def test_check_ends_in_the_lines_of_the_problems_it_finds(tmp_path: Path) -> None:
@@ -113,7 +95,7 @@ def test_check_ends_in_the_lines_of_the_problems_it_finds(tmp_path: Path) -> Non
     nowhere.with_name("tiny-llama").mkdir(parents=True)
     model = {"own": {"weights": {"bf16": str(nowhere)}}}
     space = Workspace(tmp_path / "workspace", {"models": ["own"], "quants": ["bf16"], "model_settings": model})
-    done = call(space, "check")
+    done = space.bench("check")
     assert done.returncode == 1
     said = done.stdout.splitlines()
     assert "1 problem found" in said
@@ -123,7 +105,7 @@ def test_check_ends_in_the_lines_of_the_problems_it_finds(tmp_path: Path) -> Non
 
 
 def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
-    done = call(Workspace(tmp_path / "workspace"), "check")
+    done = Workspace(tmp_path / "workspace").bench("check")
     assert done.returncode == 0, done.stdout
     assert "no problem found" in done.stdout.splitlines()
 
@@ -131,12 +113,12 @@ def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
 def test_elsewhere_than_in_the_clone_they_lead_to_it(tmp_path: Path) -> None:
     space = workspace(tmp_path)
     (space.path / "Snakefile").unlink()
-    done = call(space, "plan")
+    done = space.bench("plan")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "  -> run the command in the folder of the clone")
 
 
 def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:
     settings = {"served": {"placement": {"where": ["server"]}, "engine_args": {"max_num_seqs": 8}}}
     space = workspace(tmp_path, settings=["default", "served"], setting_settings=settings)
-    said = call(space, "plan").stdout
+    said = space.bench("plan").stdout
     assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said

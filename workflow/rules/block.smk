@@ -26,7 +26,7 @@ rule block:
         **slurm.asked_for_block(matrix, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
-        command=[engine.python, SCRIPTS / "run_block.py"],
+        command=[engine.python, "-m", "rollout_bench", "measure"],
         records=lambda wildcards: snakefile.block_records(matrix, wildcards),
         block=lambda wildcards: snakefile.block_arguments(matrix, ON_CLUSTER, wildcards),
         timeout_s=matrix.timeout_s,

@@ -18,7 +18,7 @@ rule checkpoint:
     resources:
         **slurm.asked_for_building(matrix, ON_CLUSTER),
     params:
-        command=[engine.python, SCRIPTS / "build_checkpoint.py"],
+        command=[engine.python, "-m", "rollout_bench", "build"],
         arguments=lambda wildcards, output: snakefile.checkpoint_arguments(matrix, output[0]),
     shell:
         "{params.command:q} {params.arguments:q} --out {output:q} 2>&1 | tee {log:q}"

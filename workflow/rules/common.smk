@@ -1,10 +1,13 @@
 """In: config.yaml. Out: the shared package on the path, and the certainty that the config can be read."""
 
+import os
 import sys
 from pathlib import Path
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+SOURCES = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCES)
+# jobs run the package in any Python, without installing it
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCES, os.environ.get("PYTHONPATH")]))
 
 from rollout_bench.core import interrupts
 

@@ -22,7 +22,7 @@ rule launch:
         **slurm.asked_for_launch(matrix, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
-        command=[engine.python, SCRIPTS / "run_launch.py"],
+        command=[engine.python, "-m", "rollout_bench", "measure"],
         spec="results/{mode}/{experiment}/spec.json",
         model=lambda wildcards, output: matrix.launch_of(output[0]).experiment.model_path,
         dataset=lambda wildcards, output: snakefile.dataset_arguments(matrix, output[0]),

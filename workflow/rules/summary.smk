@@ -14,7 +14,7 @@ rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures; draw the figures."""
     input:
         wanted=lambda _: snakefile.records_to_summarise(matrix, workflow, "summary"),
-        code=snakefile.newest_source("analysis", "report", "summarise.py"),
+        code=snakefile.newest_source("analysis", "report", "commands/summarise.py"),
     output:
         md="results/summary.md",
         html="results/summary.html",
@@ -31,7 +31,7 @@ rule summary:
     conda:
         "../../environment.yml"
     params:
-        command=[sys.executable, SCRIPTS / "summarise.py"],
+        command=[sys.executable, "-m", "rollout_bench", "summarise"],
         plan=snakefile.PLAN_FILE,
         kept=KEPT,
     shell:

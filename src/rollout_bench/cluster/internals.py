@@ -48,10 +48,6 @@ class Internals:
         """Return the outputs of all jobs to run. No directive lists them before the first job begins."""
         return [str(file) for job in self._workflow.dag.needrun_jobs() for file in job.output]
 
-    def rules_to_run(self) -> set[str]:
-        """Return the names of the rules of all jobs to run. No directive lists them before the first job begins."""
-        return {job.rule.name for job in self._workflow.dag.needrun_jobs()}
-
     def hide_progress(self) -> None:
         """Stop printing the choice, start and end of jobs; warnings and errors stay, and Snakemake's log has all.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.numbers import several
 from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.plan.checks import absent_model
@@ -126,3 +126,7 @@ def _models(arguments: argparse.Namespace, problems: list[UserError]) -> Iterato
         yield f"model {name}", f"{place} on the model hub, not looked up"
     for name, _, place in (pair.partition("=") for pair in arguments.synthetic):
         yield f"model {name}", f"{place} {'built' if Path(place).is_dir() else 'will be built'}"
+
+
+if __name__ == "__main__":
+    run_command(main)

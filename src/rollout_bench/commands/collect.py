@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import filelock
-
 from rollout_bench.cluster.retrieval import collect
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.locks import locked
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,14 +34,8 @@ def main() -> int:
     """Collect the launches and print a summary."""
     arguments = parser().parse_args()
     results: Path = arguments.results
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(results / ".lock", blocking=False):
-            done = collect(arguments.source, results, arguments.logs)
-    except filelock.Timeout:
-        raise UserError(f"{results}: a workflow is running there", "wait until it ends, then collect") from None
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}", "check owner, permissions and space") from None
+    with locked(results, "wait until it ends, then collect"):
+        done = collect(arguments.source, results, arguments.logs)
     for line in (*done.left_out, *done.refused):
         print(line)
     records, failures = len(done.records), len(done.failures)

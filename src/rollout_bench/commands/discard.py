@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import filelock
-
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.locks import locked
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.plan.schedule import set_aside, with_partners
@@ -50,16 +49,11 @@ def main() -> int:
         raise UserError(
             f"{arguments.results}: contains no summary, so the compared launches are unknown", "run `snakemake` first"
         )
-    try:
-        with filelock.FileLock(results / ".lock", blocking=False):
-            doubtful = in_doubt(results, plan, every=arguments.flagged)
-            records = sorted(with_partners(doubtful, plan.experiments, plan.baseline, results))
-            print(*records, sep="\n", end="\n" if records else "")
-            folder = None if arguments.dry_run else set_aside(records, results)
-    except filelock.Timeout:
-        raise UserError(f"{results}: a workflow is running there", "wait until it ends, then discard") from None
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}", "check owner, permissions and space") from None
+    with locked(results, "wait until it ends, then discard"):
+        doubtful = in_doubt(results, plan, every=arguments.flagged)
+        records = sorted(with_partners(doubtful, plan.experiments, plan.baseline, results))
+        print(*records, sep="\n", end="\n" if records else "")
+        folder = None if arguments.dry_run else set_aside(records, results)
     where = f"moved to {folder}: the same snakemake call measures them again" if folder else "to be moved"
     print(f"{several(len(records), 'record')} {where}")
     return 0

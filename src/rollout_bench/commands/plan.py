@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -22,22 +21,7 @@ from rollout_bench.contracts.store import failure_path, read_failure, record_pat
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, several
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
-from rollout_bench.plan.planfile import PlanFile, cost_in_words, read_plan
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "plan",
-        type=Path,
-        nargs="?",
-        default=Path("results/plan.json"),
-        help="plan file that the workflow wrote (default: results/plan.json)",
-    )
-    arguments = parser.parse_args()
-    plan, results = read_plan(arguments.plan), arguments.plan.parent
-    show(wanted_now(plan, results), results)
-    return 0
+from rollout_bench.plan.planfile import PlanFile, cost_in_words
 
 
 def wanted_now(plan: PlanFile, results: Path) -> PlanFile:

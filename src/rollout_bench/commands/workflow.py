@@ -1,43 +1,65 @@
-"""Sub-commands that call the workflow: run it, show its plan, check its requirements."""
+"""Sub-commands with Snakemake's arguments: run the workflow, print its plan, check the machine, write a manifest."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
 
 
 def run() -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
-    _call(run.__doc__ or "")
+    _check_call(f"{run.__doc__} This calls `snakemake` with the same arguments.")
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *sys.argv[1:]])
 
 
-def plan() -> NoReturn:
+def plan() -> int:
     """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
-    _call(plan.__doc__ or "", "plan")
+    from rollout_bench.commands.plan import show, wanted_now
+    from rollout_bench.plan.schedule import RESULTS
+    from rollout_bench.snakefile import keep_plan
+
+    made = _planned(plan.__doc__)[1]
+    again = sorted(made.again)
+    keep_plan(made)
+    show(wanted_now(made.shown_file(again), RESULTS), RESULTS)
+    return 0
 
 
 def check() -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
-    _call(check.__doc__ or "", "check")
+    from rollout_bench.snakefile import model_arguments
+
+    _, made, engine = _planned(check.__doc__, is_check=True)
+    words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *model_arguments(made)]
+    sources = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    os.execvpe(engine.python, [engine.python, *words], {**os.environ, "PYTHONPATH": sources})
 
 
-def _call(purpose: str, *targets: str) -> NoReturn:
-    """Replace this process with Snakemake, called with `targets` and this command's arguments.
+def kubernetes() -> int:
+    """Write the Kubernetes Job that measures the config to results/kubernetes.yaml, for `kubectl apply`."""
+    from rollout_bench.cluster.kubernetes import manifest
+    from rollout_bench.plan.schedule import RESULTS
 
-    Raises:
-        UserError: if Snakemake is not installed or this folder has no Snakefile.
-    """
+    merged, made, _ = _planned(kubernetes.__doc__)
+    out = RESULTS / "kubernetes.yaml"
+    write_whole(out, manifest(made.matrix.experiments, made.matrix.platform, made.config, merged).encode())
+    print(f"next: kubectl apply -f {out}")
+    return 0
+
+
+def _check_call(purpose: str) -> None:
+    """Print help if it is asked for; raise `UserError` if Snakemake is not installed or there is no Snakefile."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        said = " ".join(("snakemake", *targets))
         argparse.ArgumentParser(
-            usage="%(prog)s [ARGUMENT ...]",
-            description=f"{purpose} This calls `{said}` with the same arguments. Run it in the folder of the clone.",
+            usage="%(prog)s [ARGUMENT ...]", description=f"{purpose} Run it in the folder of the clone."
         ).parse_args(["--help"])  # ends here
     if find_spec("snakemake") is None:
         raise UserError(
@@ -46,4 +68,26 @@ def _call(purpose: str, *targets: str) -> NoReturn:
         )
     if not Path("Snakefile").exists() and not {"-s", "--snakefile", "-d", "--directory"} & set(sys.argv):
         raise UserError(f"{Path.cwd()} has no Snakefile", "run the command in the folder of the clone")
-    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *targets, *sys.argv[1:]])
+
+
+def _planned(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[str, Any], Any, Any]:
+    """Return the merged config, its plan and the engine, as `snakemake` with the same arguments would find them."""
+    _check_call(f"{purpose} The arguments are those of `snakemake`, such as --configfile and --config.")
+    from snakemake.cli import parse_args, parse_config
+    from snakemake.common.configfile import load_configfile
+    from snakemake.exceptions import CliException, WorkflowError
+    from snakemake.settings.types import ConfigSettings
+    from snakemake.utils import update_config
+
+    from rollout_bench.snakefile import check_default_config, plan_workflow
+
+    try:
+        _, arguments = parse_args(sys.argv[1:])
+        given = ConfigSettings(config=parse_config(arguments.config), configfiles=arguments.configfile or [])
+    except (CliException, WorkflowError, ValueError, OSError) as error:
+        raise UserError(str(error), "mend the arguments; `snakemake --help` lists them") from None
+    os.chdir(arguments.directory or ".")
+    check_default_config(is_job=False)
+    merged: dict[str, Any] = {} if arguments.replace_workflow_config else dict(load_configfile("config.yaml"))
+    update_config(merged, given.overwrite_config)
+    return merged, *plan_workflow(merged, given, arguments.jobs is not None, is_main=True, is_check=is_check)

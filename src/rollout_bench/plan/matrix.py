@@ -89,7 +89,7 @@ class Checkpoint:
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments of build_checkpoint.py for this checkpoint."""
+        """Arguments of `rollout-bench build` for this checkpoint."""
         arguments = ["--shape", json.dumps(self.shape), "--format", self.weights_format]
         return [*arguments, "--config-only"] if self.config_only else arguments
 

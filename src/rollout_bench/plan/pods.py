@@ -64,7 +64,7 @@ Image = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_ima
 
 
 class KubernetesSettings(Strict):
-    """Properties of the Job of `snakemake kubernetes_manifest`; all are variables of its template."""
+    """Properties of the Job of `rollout-bench kubernetes`; all are variables of its template."""
 
     image: Image | None = Field(
         None, description="Image with rollout-bench and the engine, as built by containers/, with its tag or digest."

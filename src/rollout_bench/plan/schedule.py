@@ -238,7 +238,7 @@ class Schedule:
         return grouped((cell_of(experiment), experiment) for experiment in self.experiments)
 
     def shown_file(self, again: list[str]) -> PlanFile:
-        """Return the plan for `snakemake plan`, with records to measure `again` and the interpretation of profiles."""
+        """Return the plan to print, with records to measure `again` and the interpretation of profiles."""
         profiles = readings(self.config.model_dump(exclude_unset=True))
         differing = [*differing_lines(self.matrix, self.config.baseline.named), *idle_lines(self.config)]
         shown = {"again": again, "changed": self.changed, "profiles": profiles, "differing": differing}
@@ -321,7 +321,7 @@ _Value = TypeVar("_Value")
 
 def _selected(known: Mapping[str, _Value], path: str, kind: str) -> _Value:
     if path not in known:
-        raise UserError(f"{path}: the config selects no such {kind}", "`snakemake plan` lists what it selects")
+        raise UserError(f"{path}: the config selects no such {kind}", "`rollout-bench plan` lists what it selects")
     return known[path]
 
 

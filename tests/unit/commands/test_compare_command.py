@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import summarise
 from comparing import BF16, NEW, OLD, OTHER_ENGINE, OTHER_MACHINE, W8A8, cell, compared, launches, refused, run
 from synthetic_records import make_plan, make_record, make_spec, save
 
+from rollout_bench.commands import summarise
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS

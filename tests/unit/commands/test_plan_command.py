@@ -1,4 +1,4 @@
-"""plan.py: what it prints of launches that are done, failed or missing, in every mode."""
+"""The command plan: what it prints of launches that are done, failed or missing, in every mode."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""summarise.py as a user runs it, by hand and without Snakemake; and when a summary is stale."""
+"""The command summarise as a user runs it, by hand and without Snakemake; and when a summary is stale."""
 
 import os
 import sys

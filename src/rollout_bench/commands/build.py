@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Build a checkpoint in one weight format: a real architecture with random weights.
 
 Needs only the engine's Python: torch, pydantic and the standard library.
@@ -9,15 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import NoReturn
 
-import _src  # noqa: F401 (puts src/ on the path)
 from pydantic import ValidationError
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import FORMATS
 from rollout_bench.checkpoints.shapes import PRESETS, ResolvedShape, SyntheticModel, wrong_field
-from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.core.errors import UserError
 
 
 def main() -> int:
@@ -47,13 +44,8 @@ def read_shape(text: str) -> ResolvedShape:
         raise UserError(f"--shape: {wrong_field(error, SyntheticModel)}", remedy) from error
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message, f"`{self.prog} --help` lists the options")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--shape",
         required=True,
@@ -67,7 +59,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config-only", action="store_true", help="write no weights: enough for load_format: dummy")
     return parser
-
-
-if __name__ == "__main__":
-    run_command(main)

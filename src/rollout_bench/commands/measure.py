@@ -1,14 +1,15 @@
-#!/usr/bin/env python3
-"""Measures the launches of one block: starts their engines, runs their passes interleaved, writes the records.
+"""Measure one launch, or the launches of a block with their passes interleaved, and write their records.
 
-Each launch writes the same files as with run_launch.py. If a launch fails, the others continue. The script runs in any
-Python that has vLLM and needs no Snakemake. All processes of the engines end with this command, even if it is killed.
+It starts each engine or its server, runs warm-up and measured iterations, and writes a record with its side files. If a
+launch of a block fails, the others continue. The command runs in any Python that has vLLM and needs no Snakemake. All
+processes of the engines end with this command, even if it is killed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -18,18 +19,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-# ruff: noqa: E402 (a Ctrl-C during the imports below ends the command without a traceback)
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-import _src  # noqa: F401 (puts src/ on the path)
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from rollout_bench.cluster import slurm
 from rollout_bench.cluster.ownership import claimed, tell_of_dead
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
-from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import Interrupted, is_orphan_of, pause, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import (
     COMMON,
@@ -48,33 +45,37 @@ from rollout_bench.plan.order import block_orders
 
 
 class Member(Strict):
-    """One launch of the block, from --member."""
+    """One launch, from --member or from the options of the same names."""
 
-    spec: Path
-    model: str
-    dataset: Path | None = None
-    launch: int
-    out: Path
-    log: Path
+    spec: Path = Field(description="spec.json of the experiment")
+    model: str = Field(description="folder with the weights, or hub id")
+    dataset: Path | None = Field(default=None, description="the workload's data set, if it has one")
+    launch: int = Field(description="index of the launch, from 0")
+    out: Path = Field(
+        description="record to write, results/<mode>/<experiment>/launch-<i>.json; its side files are written beside it"
+    )
+    log: Path = Field(description="file for the engine's output")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the parsed arguments of the command line."""
+    """Return the parsed arguments of the command line, with a member for each launch."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit status: 0 if all launches are measured; else the status of the first failed member, as for "
-        "run_launch.py (two lines for each give reason and remedy); with --attempt also 0 if some launches were "
-        "measured and the failed ones would fail on any node; 130 or 143 if interrupted.",
+        epilog="Exit status: 0 if all launches are measured; else the status of the first failed launch: 1 if failed "
+        "(two lines give reason and remedy); 75 if the node was at fault and another node may succeed; with --attempt "
+        "also 0 if some launches of a block were measured and the failed ones would fail on any node; 130 or 143 if "
+        "interrupted.",
     )
+    for name, field in Member.model_fields.items():
+        parser.add_argument(f"--{name}", type=int if name == "launch" else str, help=field.description)
     parser.add_argument(
         "--member",
         type=member,
         action="append",
-        required=True,
         metavar="JSON",
-        help='a launch: {"spec": FILE, "model": MODEL, "dataset": FILE or null, "launch": I, "out": FILE, '
-        '"log": FILE}, with values as for run_launch.py; once for each launch, the baseline first',
+        help="in place of these six: a launch of a block, as an object with their names and values; once for each "
+        "launch, the baseline first",
     )
     parser.add_argument(
         "--order-seed",
@@ -85,7 +86,13 @@ def parse_arguments() -> argparse.Namespace:
         "(default: %(default)s)",
     )
     add_common_arguments(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    given = {name: value for name in Member.model_fields if (value := getattr(arguments, name)) is not None}
+    try:
+        arguments.member = arguments.member or [member(json.dumps(given))]
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
+    return arguments
 
 
 def member(text: str) -> Member:
@@ -223,7 +230,3 @@ def main() -> int:
         sys.stderr.flush()
         os._exit(status)
     return status
-
-
-if __name__ == "__main__":
-    run_command(main)

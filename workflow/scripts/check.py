@@ -1,9 +1,0 @@
-"""Runs rollout_bench/commands/check.py in any Python, without installing rollout-bench."""
-
-import _src  # noqa: F401 (puts src/ on the path)
-
-from rollout_bench.commands.check import main
-from rollout_bench.core.errors import run_command
-
-if __name__ == "__main__":
-    run_command(main)
