@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2239,
     "checkpoints": 359,
-    "cluster": 610,
-    "commands": 548,
+    "cluster": 608,
+    "commands": 734,
     "contracts": 1110,
-    "core": 679,
+    "core": 693,
     "exchange": 291,
     "llmd": 716,
     "measure": 4023,
@@ -22,11 +22,11 @@ BUDGET = {
     "numbers": 174,
     "plan": 2017,
     "report": 1708,
-    "scripts": 460,
-    "snakefile": 444,
+    "scripts": 48,
+    "snakefile": 418,
     "trainers": 640,
     "workloads": 320,
-    "tests": 13254,
+    "tests": 13228,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
