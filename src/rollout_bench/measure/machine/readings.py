@@ -15,7 +15,6 @@ import select
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rollout_bench.contracts.host_limits import HOST_LIMITS, Limit, lost_time
 from rollout_bench.contracts.record import DeviceUse, Flag, HostUse, Iteration, Placement
@@ -250,24 +249,24 @@ class Surroundings:
 
         A pass's time includes an interruption. After the lease was lost, another launch may have used the devices.
         """
-        passes, found = self._counted(counted), list[tuple[str, Literal["invalid", "warning"], str]]()
+        passes, flags = self._counted(counted), list[Flag]()
         if (placement := self.placement(counted)) is not None and placement.neighbours:
             sentence = (
                 f"Other launches ran on {placement.node} meanwhile: {first_few(placement.neighbours, 3)}; "
                 "each has devices of its own, but memory of the host, its buses and power are shared."
             )
-            found.append(("shared_node", "warning", sentence))
+            flags.append(Flag(code="shared_node", severity="warning", sentence=sentence))
         lost = [number for number, seen in passes.items() if seen.lost]
         if lost and self._lease is not None:
             sentence = (
                 f"Somebody removed the lease, {self._lease.claim.path}, before pass {lost[0]} was over; so another "
                 "launch could take the devices, and nobody could have told."
             )
-            found.append(("lease_lost", "invalid", sentence))
+            flags.append(Flag(code="lease_lost", severity="invalid", sentence=sentence))
         held_up = [f"During pass {n} {', and '.join(seen.held_up)}." for n, seen in passes.items() if seen.held_up]
         if held_up:
-            found.append(("paused", "invalid", " ".join(held_up)))
-        return [Flag(code=code, severity=severity, sentence=sentence) for code, severity, sentence in found]
+            flags.append(Flag(code="paused", severity="invalid", sentence=" ".join(held_up)))
+        return flags
 
     def _counted(self, counted: Collection[int] | None) -> dict[int, Seen]:
         return {number: seen for number, seen in enumerate(self._seen) if counted is None or number in counted}

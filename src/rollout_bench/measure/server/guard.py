@@ -15,6 +15,16 @@ KEY_VARIABLE = "VLLM_API_KEY"
 """Environment variable from which vLLM reads the key, so that no command line contains it."""
 
 
+REFUSALS: dict[str, list[dict[str, Any]]] = {
+    "http": [
+        {"type": "http.response.start", "status": 401, "headers": []},
+        {"type": "http.response.body", "body": b"no key"},
+    ],
+    "websocket": [{"type": "websocket.close", "code": 1008}],  # before it was accepted: status 403
+}
+"""Type of a connection -> messages that refuse it; other types come from the server itself."""
+
+
 class KeyForAll:
     """ASGI middleware that requires the key, passed to vLLM with `--middleware`."""
 
@@ -23,13 +33,9 @@ class KeyForAll:
         self._wanted = f"Bearer {os.environ[KEY_VARIABLE]}".encode()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] in ("http", "websocket"):
-            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not hmac.compare_digest(given, self._wanted):
-                if scope["type"] == "websocket":
-                    await send({"type": "websocket.close", "code": 1008})  # before it was accepted: status 403
-                    return
-                await send({"type": "http.response.start", "status": 401, "headers": []})
-                await send({"type": "http.response.body", "body": b"no key"})
-                return
-        await self._app(scope, receive, send)
+        given = next((value for name, value in scope.get("headers", ()) if name == b"authorization"), b"")
+        if scope["type"] not in REFUSALS or hmac.compare_digest(given, self._wanted):
+            await self._app(scope, receive, send)
+        else:
+            for message in REFUSALS[scope["type"]]:
+                await send(message)

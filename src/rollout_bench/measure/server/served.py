@@ -42,15 +42,13 @@ def prepare(
         label: seeds the arrival times.
     """
     due_s = _due_s(spec, requests, point, label)
-    count = point.requests or (len(requests) if point.duration_s is None else None)
-    if due_s is not None:
-        count = len(due_s)
+    most = None if point.duration_s is not None else len(requests)
     load = Load(
         requests=requests,
         prompts=prompts,
         due_s=due_s,
         concurrency=point.concurrency,
-        count=count,
+        count=point.requests or most if due_s is None else len(due_s),
         duration_s=point.duration_s,
         request_rate=None if isinstance(point.request_rate, str) else point.request_rate,
         burstiness=spec.burstiness,
