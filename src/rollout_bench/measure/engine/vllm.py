@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.record import Drafting, Iteration, SequenceRow
 from rollout_bench.contracts.spec import MeasuringSpec, Spec, WorkloadSpec, replicas
 from rollout_bench.measure.launch.flags import engine_flags
@@ -133,12 +132,12 @@ class LoadedEngine:
 
     def tell_ready(self, job: Job, tell: Tell, start: EngineStart, init_s: float) -> None:
         """Report that the engine of `job` is loaded, as `tell_ready` does."""
-        tell_ready(job, tell, start, init_s, self.llm.collective_rpc("rollout_bench_census"), self._config)
+        tell_ready(job, tell, start, init_s, self.census(), self._config)
 
-    def linears(self) -> list[LinearShape]:
-        """Return the linear layers of the first worker's part of the model."""
-        said = self.llm.collective_rpc("rollout_bench_linears")
-        return [LinearShape.model_validate(shape) for shape in said[0]]
+    def census(self) -> list[dict[str, Any]]:
+        """Return the weights and facts of each worker."""
+        ranks: list[dict[str, Any]] = self.llm.collective_rpc("rollout_bench_census")
+        return ranks
 
     def iterate(self, asked: Sequence[Request], index: int, wait: Wait) -> Generated:
         """Generate one iteration.

@@ -128,9 +128,8 @@ def visible_devices(
     if platform == "unknown":
         return []
     found = gpus.gpus() if platform == "cuda" else npus.npus()
-    if found is None:
-        return None
-    return restricted(VARIABLES[platform], variables.get(VARIABLES[platform]), found)
+    name = VARIABLES[platform]
+    return None if found is None else restricted(name, variables.get(name), found)
 
 
 def usual_isolation(platform: Platform) -> Isolation:

@@ -46,8 +46,8 @@ def linear_shapes(model: Any) -> list[LinearShape]:
         bases = {base.__name__ for base in type(module).__mro__}
         is_head = "ParallelLMHead" in bases or module is getattr(model, "lm_head", None)
         if "LinearBase" in bases:
-            into = getattr(module, "input_size_per_partition", module.input_size)
-            out = getattr(module, "output_size_per_partition", module.output_size)
+            into = getattr(module, "input_size_per_partition", None) or module.input_size
+            out = getattr(module, "output_size_per_partition", None) or module.output_size
         elif is_head and hasattr(module, "num_embeddings_per_partition"):
             into, out = module.embedding_dim, module.num_embeddings_per_partition
         else:
@@ -260,17 +260,14 @@ class WeightCensus:
 
         Returns:
             linear, other: data type -> bytes; linear_methods, linear_kernels: class name -> number of layers;
-            attention_backends: their names; kv_cache: from `cache_held`; pid of this process; device_model and
-            device_memory_bytes, None on cpu.
+            attention_backends: their names; kv_cache: from `cache_held`; linears: `LinearShape`s as dictionaries; pid
+            of this process; device_model and device_memory_bytes, None on cpu.
         """
         model, cache = self.get_model(), self.vllm_config.cache_config
         tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
         of_attention = {"attention_backends": _attention_backends(model), "kv_cache": cache_held(model, tokens)}
-        return {**count_weights(model), **_device(), "pid": os.getpid(), **of_attention}
-
-    def rollout_bench_linears(self) -> list[dict[str, Any]]:
-        """Return the linear layers of this rank, `LinearShape`s as dictionaries."""
-        return [shape.model_dump() for shape in linear_shapes(self.get_model())]
+        linears = [shape.model_dump() for shape in linear_shapes(model)]
+        return {**count_weights(model), **_device(), "pid": os.getpid(), "linears": linears, **of_attention}
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
         """Return facts that a server does not expose over HTTP, from `settings_of`.

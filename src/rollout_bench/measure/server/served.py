@@ -154,7 +154,7 @@ def opened_server(job: Job, tell: Tell, **more: Any) -> Opened:
     opened = found or open_own(spec, job.model, **more)
     init_s = time.perf_counter() - start_s
     environment, flags = (
-        read_environment(spec.engine, spec.platform, opened.device, opened.world_size, variables),
+        read_environment(spec.engine, spec.platform, opened.census, opened.world_size, variables),
         opened.flags,
     )
     if found is None:

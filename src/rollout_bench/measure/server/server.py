@@ -37,15 +37,15 @@ def arguments(spec: Spec, model: str, more: Mapping[str, Any]) -> list[str]:
     """
     load = spec.load
     assert load is not None, "an online spec has a load"
-    given: dict[str, Any] = {"skip_tokenizer_init": load.token_ids, "worker_extension_cls": CENSUS, **spec.engine.args}
-    given |= more
-    words = ["--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"]
-    words += ["--disable-uvicorn-access-log", "--middleware", f"{KeyForAll.__module__}.{KeyForAll.__qualname__}"]
-    if load.api == "chat" and not _has_template(Path(str(given.get("tokenizer") or model))):
-        words += ["--chat-template", PLAIN_TEMPLATE]
-    for name, value in given.items():
-        words += _words(name.replace("_", "-"), value)
-    return words
+    own = {"skip_tokenizer_init": load.token_ids, "worker_extension_cls": CENSUS}
+    given: dict[str, Any] = {**own, **spec.engine.args, **more}
+    needs_template = load.api == "chat" and not _has_template(Path(str(given.get("tokenizer") or model)))
+    return [
+        *("--model", model, "--served-model-name", NAME, "--host", "127.0.0.1", "--port", "0"),
+        *("--disable-uvicorn-access-log", "--middleware", f"{KeyForAll.__module__}.{KeyForAll.__qualname__}"),
+        *(("--chat-template", PLAIN_TEMPLATE) if needs_template else ()),
+        *(word for name, value in given.items() for word in _words(name.replace("_", "-"), value)),
+    ]
 
 
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

@@ -16,7 +16,6 @@ from typing import Any
 
 import aiohttp
 
-from rollout_bench.contracts.inside import LinearShape
 from rollout_bench.contracts.load import ENDPOINT_VOCABULARY, EndpointSpec
 from rollout_bench.contracts.record import EngineFacts, Flag, Served
 from rollout_bench.contracts.spec import Spec
@@ -219,10 +218,9 @@ def headers_of(endpoint: EndpointSpec) -> dict[str, str]:
     Raises:
         MeasuringFailed: if a variable is not set.
     """
-    headers = {name: re.sub(r"\$\{(\w+)\}", lambda m: _variable(m[1]), text) for name, text in endpoint.headers.items()}
-    if endpoint.api_key_env is not None:
-        headers["Authorization"] = f"Bearer {_variable(endpoint.api_key_env)}"
-    return headers
+    key = {} if endpoint.api_key_env is None else {"Authorization": f"Bearer {_variable(endpoint.api_key_env)}"}
+    filled = {name: re.sub(r"\$\{(\w+)\}", lambda m: _variable(m[1]), text) for name, text in endpoint.headers.items()}
+    return filled | key
 
 
 def _variable(name: str) -> str:
@@ -255,7 +253,7 @@ class Opened:
         target: address, and contents of every request.
         connection: sends single requests to it.
         facts: known facts of its engine.
-        device: `device_model` and `device_memory_bytes`, if a worker reported them.
+        census: weights and facts of the first worker; empty for an endpoint.
         world_size: number of devices that the engine uses.
         vocabulary: upper bound of the prompts' token ids, exclusive.
         text: turns token ids into text if prompts are sent as text; else None.
@@ -267,7 +265,7 @@ class Opened:
     target: Target
     connection: Connection
     facts: EngineFacts
-    device: dict[str, Any]
+    census: dict[str, Any]
     world_size: int
     vocabulary: int
     text: PromptText | None = None
@@ -308,11 +306,6 @@ class Opened:
         """Return the prompt of each request, as the server receives it."""
         ids = [request.prompt_token_ids for request in requests]
         return [*ids] if self.text is None else [self.text.of(each) for each in ids]
-
-    def linears(self) -> list[LinearShape]:
-        """Return the linear layers of the first worker's part of the model, for a server started here."""
-        with self.between_passes():
-            return [LinearShape.model_validate(s) for s in _from_workers(self.connection, "rollout_bench_linears")[0]]
 
     def stop(self) -> None:
         """End the server if it was started here."""
@@ -383,7 +376,7 @@ def open_own(spec: Spec, model: str, **more: Any) -> Opened:
         target=target,
         connection=connection,
         facts=facts,
-        device=ranks[0],
+        census=ranks[0],
         world_size=settings["world_size"],
         vocabulary=settings["vocabulary"],
         text=text,
@@ -463,7 +456,7 @@ def _found(
         target=connection.target,
         connection=connection,
         facts=facts,
-        device={},
+        census={},
         world_size=1,
         vocabulary=text.vocabulary,
         text=None if token_ids else text,
