@@ -17,7 +17,7 @@ BUDGET = {
     "core": 693,
     "exchange": 291,
     "llmd": 716,
-    "measure": 4023,
+    "measure": 4004,
     "modes": 5126,
     "numbers": 174,
     "plan": 2017,
