@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,6 @@ from rollout_bench.measure.launch.protocol import (
     Ready,
 )
 from rollout_bench.measure.launch.replicas import apart_flags
-from rollout_bench.measure.launch.steadiness import comparable_times, judge
 from rollout_bench.measure.machine.readings import (
     Surroundings,
     device_flags,
@@ -226,30 +225,8 @@ class Measurement(Collecting):
             *host_flags(self.spec.platform, [it.host for it in measured if it.host and self.spec.endpoint is None]),
             *device_flags([(it.index, use) for it in measured for use in it.devices or ()]),
             *apart_flags(measured),
-            *(
-                flag
-                for point in by_point(measured)
-                for flag in steadiness_flags(comparable_times(self.spec.workload, point))
-            ),
             *fallback_flags(log),
         ]
-
-
-def by_point(iterations: Sequence[Iteration]) -> list[list[Iteration]]:
-    """Group `iterations` by their load; offline launches have one group."""
-    grouped: dict[str, list[Iteration]] = {}
-    for iteration in iterations:
-        grouped.setdefault("" if iteration.point is None else iteration.point.label, []).append(iteration)
-    return list(grouped.values())
-
-
-def steadiness_flags(elapsed_s: Sequence[float]) -> list[Flag]:
-    """Return a flag if the times of the iterations that count [n], in seconds, are not steady."""
-    doubt = judge(elapsed_s)
-    if doubt is None:
-        return []
-    more = f" It would take {doubt.more} more of warm-up." if doubt.more else ""
-    return [Flag(code=doubt.code, severity="warning", sentence=doubt.sentence + more)]
 
 
 class InsideCollecting(Collecting):

@@ -20,7 +20,7 @@ warm-up. The lead-in has its own test with a larger level because it is the most
 only one more iteration. All tests depend only on ratios of times. Fewer than `LEAST` iterations are not tested.
 
 Share of steady launches that are flagged, and in brackets flagged for a lead-in, among 20,000 series of independent
-normal noise (simulated again in `tests/unit/measure/test_steadiness.py`):
+normal noise (simulated again in `tests/unit/analysis/test_steadiness.py`):
 
 | noise (CV) | n = 4 | n = 5 | n = 8 | n = 20 |
 |---|---|---|---|---|
@@ -42,42 +42,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
 from typing import Literal
 
-from rollout_bench.contracts.load import longest
-from rollout_bench.contracts.record import Iteration
-from rollout_bench.contracts.spec import WorkloadSpec
+import numpy as np
+import numpy.typing as npt
+from scipy import special
 
-
-def comparable_s(workload: WorkloadSpec, iteration: Iteration) -> float:
-    """Return the time of a pass in seconds, scaled to a common amount of output if lengths are drawn.
-
-    Passes with different amounts of work differ in time without being unsteady. Arrivals at a fixed rate are not
-    scaled, because the rate sets the time. A timed load is scaled, because its amount of work varies. A mode may
-    judge by other seconds.
-    """
-    if iteration.judged_s is not None:
-        return iteration.judged_s
-    lengths = [workload.output_tokens, workload.prompt_tokens]
-    fixed = all(isinstance(length, int) for length in lengths)
-    at_a_rate = iteration.point is not None and iteration.point.request_rate != "inf"
-    for_a_time = iteration.point is not None and iteration.point.duration_s is not None
-    if (fixed and workload.dataset is None and not for_a_time) or at_a_rate or not iteration.output_tokens:
-        return iteration.elapsed_s
-    usual = longest(workload.output_tokens) * workload.prompts * workload.samples_per_prompt
-    # the slowest replica sets the time of a step, so its output is the relevant amount of work
-    slowest = max(iteration.replicas or [], key=lambda part: part.end_s, default=None)
-    return iteration.elapsed_s * usual / max(1, (slowest or iteration).output_tokens)
-
-
-def comparable_times(workload: WorkloadSpec, iterations: Sequence[Iteration]) -> list[float]:
-    """Return `comparable_s` of passes, rescaled so that the sum equals their total elapsed time."""
-    found = [comparable_s(workload, iteration) for iteration in iterations]
-    took = [one.elapsed_s if one.judged_s is None else one.judged_s for one in iterations]
-    scale = sum(took) / sum(found)
-    return [scale * each for each in found]
-
+Times = npt.NDArray[np.float64]
 
 LEAST = 4
 """Minimum number of iterations for any test."""
@@ -116,40 +87,41 @@ def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
 
     Return None without such evidence, or with fewer than `LEAST` iterations.
     """
-    more, p = lead_in(elapsed_s)
-    first, rest = elapsed_s[:more], elapsed_s[more:]
+    times = np.array(elapsed_s)
+    more, p = lead_in(times)
+    first, rest = times[:more], times[more:]
     if p < LEAD_IN_LEVEL and unsteady(rest) is None:
-        excess = 100 * (fmean(first) / fmean(rest) - 1)
         sentence = (
-            f"The first {_iterations(more)} of {len(elapsed_s)} measured took {excess:.1f} % longer than the rest, "
-            f"{_times(first)} s against {_mean(rest)} s on average (p {_p(p)}, level {LEAD_IN_LEVEL})."
+            f"The first {_iterations(more)} of {len(times)} measured took {100 * (first.mean() / rest.mean() - 1):.1f} "
+            f"% longer than the rest, {_listed(first)} s against {rest.mean():.4g} s on average "
+            f"(p {_p(p)}, level {LEAD_IN_LEVEL}). It would take {more} more of warm-up."
         )
         return Unsteadiness("warmup_too_short", sentence, more)
-    evidence = unsteady(elapsed_s)
+    evidence = unsteady(times)
     return Unsteadiness("not_steady", evidence) if evidence is not None else None
 
 
-def unsteady(elapsed_s: Sequence[float]) -> str | None:
-    """Return a sentence with the evidence that `elapsed_s` [n > 0] is not steady; None if it is steady."""
-    n = len(elapsed_s)
+def unsteady(times: Times) -> str | None:
+    """Return a sentence with the evidence that `times` [n > 0] are not steady; None if they are."""
+    n = len(times)
     if n < LEAST:
         return None
-    middle = median(elapsed_s)
-    far = max(range(n), key=lambda i: abs(elapsed_s[i] - middle))
-    if abs(elapsed_s[far] - middle) > SCATTER * middle:
+    middle = float(np.median(times))
+    far = int(np.argmax(np.abs(times - middle)))
+    if abs(times[far] - middle) > SCATTER * middle:
         return (
-            f"Measured iteration {far + 1} of {n} took {elapsed_s[far]:.4g} s, {_off(elapsed_s[far], middle)} the "
-            f"median of {middle:.4g} s (limit {100 * SCATTER:.0f} %)."
+            f"Measured iteration {far + 1} of {n} took {times[far]:.4g} s, {_off(times[far], middle)} the median of "
+            f"{middle:.4g} s (limit {100 * SCATTER:.0f} %)."
         )
-    split, p = step(elapsed_s)
-    before, after = fmean(elapsed_s[:split]), fmean(elapsed_s[split:])
-    if p < LEVEL and abs(after - before) >= CHANGE * fmean(elapsed_s):
+    split, p = step(times)
+    before, after = float(times[:split].mean()), float(times[split:].mean())
+    if p < LEVEL and abs(after - before) >= CHANGE * times.mean():
         return (
             f"After measured iteration {split} of {n} the time of an iteration went from {before:.4g} s to {after:.4g} "
             f"s on average, {_off(after, before)} (p {_p(p)}, level {LEVEL})."
         )
-    slope, p = drift(elapsed_s)
-    change = slope * (n - 1) / fmean(elapsed_s)
+    slope, p = drift(times)
+    change = slope * (n - 1) / times.mean()
     if p < LEVEL and abs(change) >= CHANGE:
         return (
             f"The time of an iteration {'rose' if change > 0 else 'fell'} by {100 * abs(change):.1f} % over the {n} "
@@ -158,71 +130,44 @@ def unsteady(elapsed_s: Sequence[float]) -> str | None:
     return None
 
 
-def lead_in(values: Sequence[float]) -> tuple[int, float]:
+def lead_in(times: Times) -> tuple[int, float]:
     """Return the number of first values that are most clearly slower than the rest, and its p-value.
 
     Return (0, 1) if no lead-in is found.
     """
-    n = len(values)
+    n = len(times)
     candidates = range(1, min(n // 2, n - LEAST + 1) + 1) if n >= LEAST else range(0)
     best, smallest = 0, 1.0
     for k in candidates:
-        first, rest = values[:k], values[k:]
-        if min(first) - fmean(rest) >= CHANGE * fmean(rest):
-            t = _ratio(fmean(first) - fmean(rest), stdev(rest) * math.sqrt(1 / k + 1 / (n - k)))
-            p = min(1.0, len(candidates) * two_sided_p(t, n - k - 1) / 2)
+        first, rest = times[:k], times[k:]
+        if first.min() - rest.mean() >= CHANGE * rest.mean():
+            t = _ratio(first.mean() - rest.mean(), rest.std(ddof=1) * math.sqrt(1 / k + 1 / (n - k)))
+            p = min(1.0, len(candidates) * float(special.stdtr(n - k - 1, -t)))
             if p < smallest:
                 best, smallest = k, p
     return best, smallest
 
 
-def step(values: Sequence[float]) -> tuple[int, float]:
+def step(times: Times) -> tuple[int, float]:
     """Return the split with the largest t statistic (number of values before it), and its corrected p-value."""
-    n = len(values)
-    best, largest = 1, -1.0
+    n = len(times)
+    found = []
     for split in range(1, n):
-        left, right = values[:split], values[split:]
-        difference = fmean(left) - fmean(right)
-        t = _ratio(difference, math.sqrt((_squares(left) + _squares(right)) / (n - 2) * (1 / split + 1 / (n - split))))
-        if t > largest:
-            best, largest = split, t
-    return best, min(1.0, (n - 1) * two_sided_p(largest, n - 2))
+        left, right = times[:split], times[split:]
+        within = (len(left) * left.var() + len(right) * right.var()) / (n - 2)
+        found.append(_ratio(left.mean() - right.mean(), math.sqrt(within * (1 / split + 1 / (n - split)))))
+    best = int(np.argmax(found))
+    return best + 1, min(1.0, (n - 1) * 2 * float(special.stdtr(n - 2, -found[best])))
 
 
-def drift(values: Sequence[float]) -> tuple[float, float]:
-    """Return the slope per step of the least-squares line through `values` [n >= 3], and its two-sided p-value."""
-    n = len(values)
-    centre, mean = (n - 1) / 2, fmean(values)
-    spread = n * (n * n - 1) / 12
-    slope = sum((i - centre) * (value - mean) for i, value in enumerate(values)) / spread
-    residual = sum((value - mean - slope * (i - centre)) ** 2 for i, value in enumerate(values))
-    return slope, two_sided_p(_ratio(slope, math.sqrt(residual / (n - 2) / spread)), n - 2)
-
-
-def two_sided_p(t: float, freedom: int) -> float:
-    """Return P(|T| > |t|) of Student's t with `freedom` >= 1 degrees (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    if math.isinf(t):
-        return 0.0
-    angle = math.atan(abs(t) / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    if freedom % 2:
-        term, total = cosine, 0.0
-        for k in range(1, freedom - 1, 2):
-            total += term
-            term *= cosine * cosine * (k + 1) / (k + 2)
-        inside = 2 / math.pi * (angle + sine * total)
-    else:
-        term, total = 1.0, 0.0
-        for k in range(0, freedom - 1, 2):
-            total += term
-            term *= cosine * cosine * (k + 1) / (k + 2)
-        inside = sine * total
-    return max(0.0, 1 - inside)
-
-
-def _squares(values: Sequence[float]) -> float:
-    mean = fmean(values)
-    return sum((value - mean) ** 2 for value in values)
+def drift(times: Times) -> tuple[float, float]:
+    """Return the slope per iteration of the least-squares line through `times` [n >= 3], and its two-sided p-value."""
+    n = len(times)
+    places = np.arange(n) - (n - 1) / 2
+    spread = float(places @ places)
+    slope = float(places @ times) / spread
+    residual = float(np.square(times - times.mean() - slope * places).sum())
+    return slope, 2 * float(special.stdtr(n - 2, -_ratio(slope, math.sqrt(residual / (n - 2) / spread))))
 
 
 def _ratio(difference: float, error: float) -> float:
@@ -243,9 +188,5 @@ def _iterations(count: int) -> str:
     return "iteration" if count == 1 else f"{count} iterations"
 
 
-def _times(values: Sequence[float]) -> str:
+def _listed(values: Times) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{fmean(values):.4g}"

@@ -3,17 +3,16 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
-from rollout_bench.measure.launch.steadiness import (
+from rollout_bench.analysis.stats.steadiness import (
     LEAD_IN_LEVEL,
     LEAST,
     LEVEL,
     judge,
-    two_sided_p,
     unsteady,
 )
 
@@ -33,7 +32,8 @@ def test_any_series_gets_an_answer_that_fits_it(times: list[float]) -> None:
     if found is not None:
         assert 0 <= found.more <= len(times) // 2
         assert (found.more > 0) == (found.code == "warmup_too_short")
-        assert unsteady(times[found.more :]) is None if found.more else unsteady(times) is not None
+        series = np.array(times)
+        assert unsteady(series[found.more :]) is None if found.more else unsteady(series) is not None
 
 
 @given(st.integers(LEAST, 20), st.floats(0.03, 0.15))
@@ -70,12 +70,7 @@ def test_one_wild_iteration_is_told_with_its_number() -> None:
 @pytest.mark.parametrize("cv", [0.005, 0.01, 0.02, 0.05])
 @pytest.mark.parametrize("n", [4, 8, 20])
 def test_independent_noise_is_flagged_no_more_often_than_promised(cv: float, n: int) -> None:
-    series = 1000
+    series = 500
     flagged = sum(judge(noisy(cv, n, seed)) is not None for seed in range(series))
     promised = LEAD_IN_LEVEL + 2 * LEVEL
     assert flagged <= series * promised + 3 * math.sqrt(series * promised)
-
-
-@given(st.floats(0.0, 50.0), st.integers(1, 40))
-def test_the_p_value_is_student_s(t: float, freedom: int) -> None:
-    assert two_sided_p(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), abs=1e-9)
