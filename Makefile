@@ -36,7 +36,7 @@ install:
 	echo "  -> check network, space and pip's index (pip config list); PIP_FIND_LINKS may name a folder of wheels" >&2; \
 	exit 1; }
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-config --no-deps --editable .
-	@VLLM_TARGET_DEVICE=cpu $(BIN)/python -I -c 'from vllm import LLM; import vllm.v1.worker.cpu_worker' >>.venv/setup.log 2>&1
+	@VLLM_TARGET_DEVICE=cpu $(BIN)/python -I -c 'from vllm import LLM; import vllm.v1.worker.cpu_worker'
 	@cp requirements/cpu.txt $(INSTALLED)
 
 demo: setup ## measure the default config on this machine's CPU, print the answer
