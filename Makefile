@@ -4,40 +4,14 @@ BIN := $(CURDIR)/.venv/bin
 IN_VENV := PATH="$(BIN):$$PATH"
 # Each job is a new interpreter: without bytecode on disk every `import vllm` takes 17 s, with it 8.5 s.
 unexport PYTHONDONTWRITEBYTECODE
-# A copy of the pins that are installed; empty until all are.
-INSTALLED := .venv/rollout-bench-setup
-# PyTorch's own index comes second: yours may have the CPU build.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-PIP_INSTALL := PIP_USER=0 $(BIN)/python -m pip install --quiet --no-deps -r requirements/uv.txt -r requirements/cpu.txt
-# UPGRADE=--upgrade chooses the newest versions that the inputs allow.
-RESOLVE = $(BIN)/uv pip compile --quiet --no-config --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE) \
-  --custom-compile-command 'make pins' --python-version 3.11 --python-platform
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-quick golden lint format docs bench pins clean
+.PHONY: help setup demo test test-quick golden lint format docs bench pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv: workflow, analysis and CPU engine, as pinned
-	@cmp -s requirements/cpu.txt $(INSTALLED) || $(MAKE) --no-print-directory install
-
-# Packages that are there already are not asked for again. An interrupted set-up goes on with the next call.
-install:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	echo 'setup: Python 3.11 or newer is needed' >&2; echo '  -> make setup PYTHON=python3.11' >&2; exit 1; }
-	@[ ! -e .venv ] || [ -f $(INSTALLED) ] || { echo 'setup: .venv is not one that this command made' >&2; \
-	echo '  -> move it away and run the command again' >&2; exit 1; }
-	@echo 'setup: installs the packages of requirements/cpu.txt into .venv, which takes minutes'
-	@mkdir -p .venv && touch $(INSTALLED)
-	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv .venv || { echo 'setup: no virtual environment can be made' >&2; \
-	echo '  -> Debian and Ubuntu keep venv apart: apt install python3-venv' >&2; exit 1; }
-	@$(PIP_INSTALL) 2>.venv/setup.log || $(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) 2>>.venv/setup.log || { \
-	echo 'setup: packages cannot be installed, see .venv/setup.log' >&2; \
-	echo "  -> check network, space and pip's index (pip config list); PIP_FIND_LINKS may name a folder of wheels" >&2; \
-	exit 1; }
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-config --no-deps --editable .
-	@VLLM_TARGET_DEVICE=cpu $(BIN)/python -I -c 'from vllm import LLM; import vllm.v1.worker.cpu_worker'
-	@cp requirements/cpu.txt $(INSTALLED)
+	@$(PYTHON) workflow/scripts/setup_environment.py
 
 demo: setup ## measure the default config on this machine's CPU, print the answer
 	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
@@ -81,11 +55,7 @@ bench: setup ## time how long a verdict takes
 	@$(IN_VENV) python studies/verdict_time.py
 
 pins: setup ## resolve requirements/*.in into *.txt and environment*.yml
-	@cd requirements && $(RESOLVE) x86_64-manylinux_2_28 --torch-backend cpu --override cpu.overrides -o cpu.txt cpu.in
-	@cd requirements && $(RESOLVE) x86_64-manylinux_2_34 --override cuda.overrides -o cuda.txt cuda.in
-	@cd requirements && $(RESOLVE) aarch64-manylinux_2_34 --override ascend.overrides -o ascend.txt ascend.in
-	@for of in cpu: cuda:-cuda ascend:-ascend; do file=environment$${of#*:}.yml; \
-	{ grep -v '^      - .*==' $$file; sed -n 's/^[a-z0-9].*==/      - &/p' requirements/$${of%:*}.txt; } > .pins && mv .pins $$file; done
+	@$(IN_VENV) python workflow/scripts/pin_requirements.py
 
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
