@@ -101,7 +101,7 @@ def test_doubtful_records_move_except_during_a_dry_run_or_measurement(
     assert capsys.readouterr().out.endswith("3 records to be moved\n")
     assert plan.missing_now() == []
     monkeypatch.setattr("sys.argv", ["discard", "--invalid"])
-    with filelock.FileLock("results/.lock"), pytest.raises(UserError, match="a workflow is running there"):
+    with filelock.FileLock("results/.lock"), pytest.raises(UserError, match="another workflow is running"):
         main()
     assert main() == 0
     assert "3 records moved to results/aside/" in capsys.readouterr().out
@@ -136,7 +136,7 @@ def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
     config, matrix = matrix_of(AUTO)
     yield schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False))
     for lock in snakefile._held:
-        lock.release()
+        lock.close()
     snakefile._held.clear()
 
 
@@ -171,7 +171,7 @@ def test_a_failed_launch_is_retried_only_if_its_node_failed(
         write_failure(Path(failed), failure_of("e", 0, "starting", cause, "log", None, None))
         again = set(snakefile.next_round(plan))
     finally:
-        snakefile._held.pop().release()
+        snakefile._held.pop().close()
     dropped = {record for record in asked if "_w8a8_" in record}
     assert set(asked) & again == set(asked) - (dropped if given_up else set())
     assert set(asked) <= set(snakefile.next_round(plan)), "another process, as a dry run after it"

@@ -18,7 +18,6 @@ from rollout_bench.analysis.timed.experiments import (
     with_one_model,
 )
 from rollout_bench.analysis.timed.points import split
-from rollout_bench.analysis.timed.steady import steadiness_flags
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record
@@ -223,6 +222,10 @@ def _record(results: Path, file: FoundFile) -> Launched:
     _must_match(path, inside, {"spec.mode": file.mode, "key": key, "launch": file.launch, "spec": file.experiment})
     if isinstance(record, Record) and all(iteration.warmup for iteration in record.iterations):
         raise UserError(f"{path}: iterations: all are warm-up, none was measured", RECORD_REMEDY)
+    from rollout_bench.analysis.timed.steady import (
+        steadiness_flags,
+    )  # with numpy, which reading the rules can't wait for
+
     if isinstance(record, Record) and (flags := steadiness_flags(record)):
         return record.model_copy(update={"validity": [*record.validity, *flags]})
     return record
