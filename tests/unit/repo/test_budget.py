@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2239,
+    "analysis": 2359,
     "checkpoints": 359,
     "cluster": 608,
     "commands": 734,
@@ -17,16 +17,16 @@ BUDGET = {
     "core": 693,
     "exchange": 291,
     "llmd": 716,
-    "measure": 4004,
+    "measure": 3864,
     "modes": 5126,
     "numbers": 174,
     "plan": 2017,
     "report": 1708,
-    "scripts": 48,
+    "scripts": 196,
     "snakefile": 418,
     "trainers": 640,
     "workloads": 320,
-    "tests": 13228,
+    "tests": 13248,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
