@@ -50,6 +50,7 @@ from rollout_bench.plan.schedule import (
     put_on_disk,
     schedule,
     set_aside,
+    torn,
     with_partners,
 )
 from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
@@ -215,12 +216,13 @@ def plan_workflow(
 
 
 def _measured_again(plan: Schedule) -> set[str]:
-    """Return the needed records whose model files have changed since, with the records compared with them.
+    """Return the needed records whose model files have changed since, with the records compared with them; and torn
+    blocks.
 
     Raises:
         UserError: if the call has --touch, which measures nothing, or --batch, which may separate compared launches.
     """
-    again = with_partners(measured_with_other_files(plan), plan.experiments, plan.config.baseline.named)
+    again = with_partners(measured_with_other_files(plan), plan.experiments, plan.config.baseline.named) | torn(plan)
     for word in sys.argv[1:] if again else ():
         if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations, too; no other option begins like this
             raise UserError(f"{word.partition('=')[0]}: does not go with measuring launches again", "leave it out")

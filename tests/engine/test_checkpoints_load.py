@@ -4,15 +4,12 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
@@ -55,12 +52,10 @@ print("RESULTS" + json.dumps(results))
 pytestmark = pytest.mark.engine
 
 AVX512 = "avx512f" in Path("/proc/cpuinfo").read_text()
-FOUR_BITS = ("qwen3-tiny", "compressed-tensors-w4a16")
 
 LOADABLE = (
     ("qwen3-tiny", "bf16"),
     ("qwen3-tiny", "compressed-tensors-w8a8"),
-    *([FOUR_BITS] if AVX512 else []),
     ("qwen3-moe-tiny", "bf16"),
     ("qwen2-tiny", "bf16"),
     ("openpangu-tiny", "bf16"),
@@ -76,16 +71,14 @@ CACHES = ("fp8", "fp8_e5m2") if AVX512 else ()
 def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     directory = tmp_path_factory.mktemp("checkpoints")
     engines: dict[str, dict[str, object]] = {}
-    for preset, weights_format in {*LOADABLE, FOUR_BITS}:
+    for preset, weights_format in LOADABLE:
         destination = directory / preset / weights_format
         build_checkpoint(SyntheticModel(preset=preset).resolve(), weights_format, destination)
-        if (preset, weights_format) in LOADABLE:
-            engines[f"{preset} {weights_format}"] = {"model": str(destination)}
+        engines[f"{preset} {weights_format}"] = {"model": str(destination)}
     dummy = directory / "dummy"
     shape = SyntheticModel(preset="qwen3-tiny").resolve()
     build_checkpoint(shape, "compressed-tensors-w8a8", dummy, config_only=True)
     engines["dummy"] = {"model": str(dummy), "load_format": "dummy"}
-    engines["dequantized"] = {"model": str(dequantized(directory / "qwen3-tiny", directory / "dequantized"))}
     channels = BUILT_IN["cpu"]["fp8-channel"].engine_args
     engines["fp8-channel"] = {"model": str(directory / "qwen3-tiny" / "bf16"), **channels}
     for dtype in CACHES:
@@ -93,26 +86,10 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     return run_engines(engines, directory)
 
 
-def dequantized(checkpoints: Path, destination: Path) -> Path:
-    """Make a bf16 checkpoint of the weights that the one in 4 bits stands for, read with shifts alone."""
-    shutil.copytree(checkpoints / "bf16", destination)
-    weights = load_file(destination / "model.safetensors")
-    packed = load_file(checkpoints / "compressed-tensors-w4a16" / "model.safetensors")
-    for name, weight in weights.items():
-        if f"{name}_packed" in packed:
-            words = packed[f"{name}_packed"].unsqueeze(-1)
-            values = ((words >> torch.arange(0, 32, 4)) & 0xF).view(weight.shape) - 8
-            scale = packed[f"{name}_scale"].float().repeat_interleave(128, dim=1)
-            weights[name] = (values.float() * scale).to(torch.bfloat16)
-    save_file(weights, destination / "model.safetensors")
-    return destination
-
-
 def run_engines(engines: dict[str, dict[str, object]], directory: Path) -> dict[str, dict[str, Any]]:
     environment = {
         **os.environ,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_INT4_W4A8": "0",  # or with AMX it makes activations of w4a16 int8
         "OMP_NUM_THREADS": "1",
         "TORCHDYNAMO_DISABLE": "1",  # or the first log-probability compiles for 8 s what counts ranks
         "VLLM_TARGET_DEVICE": "cpu",
@@ -134,31 +111,6 @@ def test_what_the_engine_generates_is_finite_and_not_flat(name: str, generated: 
     assert len(logprobs) == 4 * 8
     assert all(math.isfinite(value) for value in logprobs)
     assert max(logprobs) > -math.log(2048) + 1
-
-
-of_4_bits = pytest.mark.skipif(not AVX512, reason="without AVX-512 vLLM has no kernel for weights of 4 bits on a CPU")
-
-
-@of_4_bits
-def test_4_bits_are_unpacked_to_the_weights_they_encode(generated: dict[str, dict[str, Any]]) -> None:
-    exact, packed, own = (generated[name] for name in ("dequantized", "qwen3-tiny compressed-tensors-w4a16",
-                                                       "qwen3-tiny bf16"))  # fmt: skip
-    assert [tokens[0] for tokens in packed["tokens"]] == [tokens[0] for tokens in exact["tokens"]]
-    near = [abs(a[0] - b[0]) for a, b in zip(exact["logprobs"], packed["logprobs"], strict=True)]
-    far = [abs(a[0] - b[0]) for a, b in zip(own["logprobs"], packed["logprobs"], strict=True)]
-    assert max(near) < 0.02
-    assert max(far) > 2 * max(near)
-
-
-@of_4_bits
-def test_the_census_sees_4_bit_weights_and_their_kernel(generated: dict[str, dict[str, Any]]) -> None:
-    bf16, packed = generated["qwen3-tiny bf16"]["census"], generated["qwen3-tiny compressed-tensors-w4a16"]["census"]
-    assert packed["linear"] == {"int32": bf16["linear"]["bfloat16"] // 4}
-    assert (packed["linear_methods"], packed["linear_kernels"]) == (
-        {"CompressedTensorsWNA16": 16},
-        {"CPUWNA16LinearKernel": 16},
-    )
-    assert bf16["linear_kernels"] == {}
 
 
 def test_fp8_with_channel_scales_halves_the_bytes_of_the_model(

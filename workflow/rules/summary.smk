@@ -14,7 +14,7 @@ rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures; draw the figures."""
     input:
         wanted=lambda _: snakefile.records_to_summarise(matrix, workflow, "summary"),
-        code=snakefile.newest_source("analysis", "report", "commands/summarise.py"),
+        code=snakefile.newest_source("analysis", "report", "modes", "numbers", "commands/summarise.py"),
     output:
         md="results/summary.md",
         html="results/summary.html",

@@ -98,28 +98,18 @@ def layer_tensors(shape: ResolvedShape, layer: int) -> Iterator[TensorSpec]:
         yield TensorSpec(f"{block}.down_proj.weight", (hidden, intermediate), Role.RESIDUAL_LINEAR)
 
 
-GROUP = 128
-"""Number of successive inputs of an output channel that share a scale in 4-bit formats."""
-
-
 @dataclass(frozen=True)
 class Storage:
-    """How a format stores a linear layer: signed integers and scales, under names that begin with the weight's.
+    """How a format stores a linear layer: int8 values with a scale for each output channel.
 
     Attributes:
         layout: name of the layout in compressed-tensors, or of the quantization in ModelSlim.
-        bits: bits of each number.
-        levels: the largest absolute weight is this many scales.
-        group: number of successive inputs of an output channel that share a scale; None for one scale a channel.
         scale_dtype: torch's name of the scales' dtype.
         int8_activations: whether activations are rounded too, with a scale for each token.
         modelslim: whether it is ModelSlim's format, with a tensor of offsets; else it is compressed-tensors'.
     """
 
     layout: str
-    bits: int = 8
-    levels: float = 127.0
-    group: int | None = None
     scale_dtype: str = "bfloat16"
     int8_activations: bool = False
     modelslim: bool = False
@@ -134,8 +124,6 @@ FORMATS: dict[str, Storage | None] = {
     "bf16": None,
     "compressed-tensors-w8a8": Storage("int-quantized", int8_activations=True),
     "compressed-tensors-w8a16": Storage("pack-quantized"),
-    # 15 steps from the smallest to the largest value, as in compressed-tensors' calculate_qparams
-    "compressed-tensors-w4a16": Storage("pack-quantized", bits=4, levels=7.5, group=GROUP),
     "modelslim-w8a8": Storage("W8A8_DYNAMIC", scale_dtype="float32", modelslim=True),
     "modelslim-w8a16": Storage("W8A16", scale_dtype="float32", modelslim=True),
 }
@@ -148,18 +136,12 @@ def check_format(shape: ResolvedShape, weights_format: str) -> None:
         ValueError: if the format is unknown or no engine could load the result; one sentence.
     """
     if weights_format not in FORMATS:
-        raise ValueError(f"weights format {weights_format!r} is unknown; {did_you_mean(weights_format, FORMATS)}")
+        remedy = did_you_mean(weights_format, FORMATS)
+        raise ValueError(f"weights format {weights_format!r} is not one of those that are built; {remedy}")
     if weights_format == "modelslim-w8a16" and shape.num_experts is not None:
         raise ValueError(
             "weights format modelslim-w8a16 does not exist for MoE: vllm-ascend supports it only for linear layers"
         )
-    storage = FORMATS[weights_format]
-    for spec in layer_tensors(shape, 0) if storage and storage.group else ():
-        if spec.quantizable and spec.shape[1] % GROUP:
-            raise ValueError(
-                f"weights format {weights_format} has a scale for each {GROUP} inputs, and {spec.name} has "
-                f"{spec.shape[1]}, no multiple of {GROUP}"
-            )
 
 
 def hf_config(shape: ResolvedShape, weights_format: str) -> dict[str, Any]:
@@ -178,12 +160,11 @@ def hf_config(shape: ResolvedShape, weights_format: str) -> dict[str, Any]:
     if storage is None or storage.modelslim:
         return config
     routers = [f"model.layers.{layer}.mlp.gate" for layer in range(shape.num_hidden_layers if shape.num_experts else 0)]
-    numbers = {"type": "int", "symmetric": True}
-    scales = {"strategy": "group", "group_size": storage.group} if storage.group else {"strategy": "channel"}
-    activations = {**numbers, "num_bits": 8, "strategy": "token", "dynamic": True}
+    numbers = {"type": "int", "symmetric": True, "num_bits": 8}
+    activations = {**numbers, "strategy": "token", "dynamic": True}
     group = {
         "targets": ["Linear"],
-        "weights": {**numbers, **scales, "num_bits": storage.bits, "dynamic": False},
+        "weights": {**numbers, "strategy": "channel", "dynamic": False},
         "input_activations": activations if storage.int8_activations else None,
     }
     config["quantization_config"] = {

@@ -1,4 +1,4 @@
-"""The values of weights: seeded random numbers, rounded to 8 and 4 bits, and their safetensors files."""
+"""The values of weights: seeded random numbers, rounded to 8 bits, and their safetensors files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def encode(spec: TensorSpec, weight: torch.Tensor, weights_format: str) -> dict[
     values, scale = rounded(weight, storage)
     if storage.packed:
         return {
-            f"{spec.name}_packed": pack(values, storage.bits),
+            f"{spec.name}_packed": pack(values),
             f"{spec.name}_scale": scale,
             f"{spec.name}_shape": torch.tensor(spec.shape, dtype=torch.int64),
         }
@@ -88,40 +88,31 @@ def encode(spec: TensorSpec, weight: torch.Tensor, weights_format: str) -> dict[
 
 
 def rounded(weight: torch.Tensor, storage: Storage) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round a weight to signed integers, symmetric, with one scale per output channel or group of inputs.
+    """Round a weight to signed integers, symmetric, with one scale per output channel.
 
     Rounding uses the stored scale, not the exact one.
 
     Args:
         weight: [out, in], any float dtype.
-        storage: number of levels, size of a group (a divisor of in), and dtype of the scales.
+        storage: dtype of the scales.
 
     Returns:
-        int8 values [out, in] and scales [out, groups]; weight is approximately values * scales of their group.
+        int8 values [out, in] and scales [out, 1]; weight is approximately values * scales.
     """
-    groups = weight.float().unflatten(1, (-1, storage.group or weight.shape[1]))
+    exact_weight = weight.float()
     # a tensor: on a GPU torch would multiply by the reciprocal of a number, which may change the last bit of scales
-    exact = groups.abs().amax(dim=2, keepdim=True) / torch.tensor(storage.levels, device=weight.device)
+    exact = exact_weight.abs().amax(dim=1, keepdim=True) / torch.tensor(127.0, device=weight.device)
     scale = exact.clamp_min(torch.finfo(torch.float32).tiny).to(getattr(torch, storage.scale_dtype))
-    lowest, highest = -math.ceil(storage.levels), math.floor(storage.levels)
-    values = (groups / scale.float()).round_().clamp_(lowest, highest).to(torch.int8)
-    return values.flatten(1), scale.squeeze(2)
+    values = (exact_weight / scale.float()).round_().clamp_(-127, 127).to(torch.int8)
+    return values, scale
 
 
-def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """Pack whole numbers of 8 or 4 bits, as in compressed-tensors' pack-quantized format.
+def pack(values: torch.Tensor) -> torch.Tensor:
+    """Pack int8 values [out, in] into int32 words [out, in / 4], as in compressed-tensors' pack-quantized format.
 
-    Args:
-        values: int8 [out, in], signed.
-        bits: bits of each number.
-
-    Returns:
-        int32 [out, in * bits / 32]: each value plus 2^(bits - 1), the first in the lowest bits.
+    A word has four values plus 128 each, the first in the lowest bits.
     """
-    unsigned = (values.to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
-    if bits == 4:
-        unsigned = unsigned[:, 0::2] | (unsigned[:, 1::2] << 4)
-    return unsigned.contiguous().view(torch.int32)
+    return (values.to(torch.int16) + 128).to(torch.uint8).contiguous().view(torch.int32)
 
 
 def checkpoint_bytes(shape: ResolvedShape, weights_format: str) -> int:

@@ -89,7 +89,8 @@ def show(plan: PlanFile, results: Path) -> None:
         console.print(escape(line))
     if again:
         console.print(
-            f"measured again: {several(len(again), 'launch')}: what has other files now, and what it is compared with"
+            f"measured again: {several(len(again), 'launch')}: what has other files now, and what it is compared with;"
+            " and blocks that lost a record"
         )
     collection = collect(results, plan) if results.is_dir() else None
     damaged = collection.damaged if collection else []

@@ -121,7 +121,8 @@ class PlanFile(Strict):
     again: list[str] = Field(
         [],
         description=(
-            "Existing records that are measured again, because the model's files have changed; only shown by plan."
+            "Existing records that are measured again, because the model's files have changed, or because their block "
+            "lost a record; only shown by plan."
         ),
     )
     changed: list[str] = Field(

@@ -15,11 +15,12 @@ from typing import TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
+from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.files import write_json, write_whole
+from rollout_bench.core.files import read_json, write_json, write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.model_files import NAMING, differing_files, files_in_record, model_files
 from rollout_bench.core.numbers import first_few, several
@@ -424,6 +425,30 @@ def with_partners(
     )
     in_doubt = (records for records in groups.values() if any(record in doubtful for record in records))
     return present(record for records in in_doubt for record in records)
+
+
+def torn(plan: Schedule) -> set[str]:
+    """Return the existing records of blocks that lost one of theirs: measured alone, it would form no pair with them.
+
+    A failed launch is no reason to measure the others of its block again, nor is one that the block never had.
+    """
+    there = present(launch.record for launch in plan.launches)
+    found: set[str] = set()
+    for block in plan.blocks.values():
+        measured = {launch.record for launch in block.launches} & there
+        gone = [x for x in block.launches if measured and state_of(Path(x.record)) == "missing"]
+        had = {name for record in measured if gone for name in _members(Path(record))}
+        if any(f"{x.experiment.spec.mode}/{x.experiment.name}" in had for x in gone):
+            found |= measured
+    return found
+
+
+def _members(record: Path) -> list[str]:
+    """Return the experiments of the block that a record was measured in; empty if it is unknown."""
+    try:
+        return list(read_json(record, "")["block"]["members"])
+    except (UserError, KeyError, TypeError):
+        return []
 
 
 def measured_with_other_files(plan: Schedule) -> set[str]:

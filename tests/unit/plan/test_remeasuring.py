@@ -8,7 +8,7 @@ import filelock
 import pytest
 from planned import merged_with
 from rooms import Rooms, matrix_of
-from synthetic_records import make_record, save
+from synthetic_records import make_block, make_record, save
 
 from rollout_bench import snakefile
 from rollout_bench.commands.discard import in_doubt, main
@@ -22,7 +22,7 @@ from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, schedule, set_aside, with_partners
+from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, schedule, set_aside, torn, with_partners
 from rollout_bench.report.state import STATE_FILE, summary_state
 
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
@@ -210,3 +210,29 @@ def test_with_launches_auto_the_limit_is_to_be_raised(tmp_path: Path):
     (line,) = torn_lines(plan_with(tmp_path, "launches: auto\nquants: [bf16, w8a8]", ("bf16", 1)), tmp_path / "results")
     assert line.endswith("has it measured whole afterwards")
     assert "; raising precision.max_launches adds whole blocks, and " in line
+
+
+def test_a_block_that_lost_a_record_is_measured_whole_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config, matrix = matrix_of("launches: 2")
+    plan = schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False))
+    blocks = [[launch.record for launch in block.launches] for block in plan.blocks.values()]
+    for index, block in enumerate(plan.blocks.values()):
+        specs = [launch.experiment.spec for launch in block.launches]
+        save(Path("results"), *make_block(specs, index, [[400.0] * 3] * len(specs)))
+    assert torn(plan) == set()
+    gone = Path(blocks[1][-1])
+    gone.unlink()
+    assert torn(plan) == set(blocks[1][:-1])
+    write_failure(gone, failure_of("e", 1, "starting", Cause("crash", "It fell.", "Read the log."), "log", None, None))
+    assert torn(plan) == set(), "what failed would fail again"
+
+
+def test_a_quant_that_a_block_never_had_measures_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config, matrix = matrix_of("launches: 1")
+    plan = schedule(config, matrix, 7, interleaving(config, matrix, Rooms(), on_cluster=False))
+    (block,) = plan.blocks.values()
+    specs = [launch.experiment.spec for launch in block.launches][:-1]
+    save(Path("results"), *make_block(specs, 0, [[400.0] * 3] * len(specs)))
+    assert torn(plan) == set()

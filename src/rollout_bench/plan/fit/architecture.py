@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rollout_bench.checkpoints.formats import GROUP, hf_config
+from rollout_bench.checkpoints.formats import hf_config
 from rollout_bench.checkpoints.shapes import ResolvedShape
 from rollout_bench.contracts.spec import Spec
 
@@ -232,7 +232,7 @@ class Coding(NamedTuple):
 FORMATS = {
     "compressed-tensors-w8a8": (8, 2),
     "compressed-tensors-w8a16": (8, 2),
-    "compressed-tensors-w4a16": (4 + 16 / GROUP, 0),
+    "compressed-tensors-w4a16": (4 + 16 / 128, 0),  # a scale for each 128 inputs
     "modelslim-w8a8": (8, 8),
     "modelslim-w8a16": (8, 8),
 }

@@ -96,7 +96,7 @@ def _opens(spans: pd.DataFrame) -> pd.Series:
 
 def _nested(spans: pd.DataFrame) -> pd.DataFrame:
     """Return spans with `self_us`, without the time of enclosed spans, and `path`, the names of the enclosing ones."""
-    spans = spans.assign(self_us=spans["duration_us"], path="")
+    spans = spans.assign(self_us=spans["duration_us"].astype(float), path="")
     opens = _opens(spans)
     for _, own in spans[spans["kind"] != KERNEL].groupby("stream"):
         spans.loc[own.index, "self_us"], parents = nest(own["start_us"].to_numpy(), own["duration_us"].to_numpy())
