@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 
 BUDGET = {
     "analysis": 2359,
-    "checkpoints": 359,
+    "checkpoints": 346,
     "cluster": 608,
     "commands": 734,
     "contracts": 1110,
@@ -20,13 +20,13 @@ BUDGET = {
     "measure": 3864,
     "modes": 5126,
     "numbers": 174,
-    "plan": 2017,
+    "plan": 2032,
     "report": 1708,
     "scripts": 196,
     "snakefile": 418,
     "trainers": 640,
     "workloads": 320,
-    "tests": 13248,
+    "tests": 13225,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
