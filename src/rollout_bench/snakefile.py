@@ -160,6 +160,12 @@ def stop(error: UserError) -> NoReturn:
     sys.exit(1)
 
 
+def put_on_path() -> None:
+    """Let jobs import this package in any Python, without installing it."""
+    sources = str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sources, os.environ.get("PYTHONPATH")]))
+
+
 def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
     """Stop Snakemake early if the default config, the output folders or Snakemake's metadata can't be used.
 

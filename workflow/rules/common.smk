@@ -1,13 +1,9 @@
 """In: config.yaml. Out: the shared package on the path, and the certainty that the config can be read."""
 
-import os
 import sys
 from pathlib import Path
 
-SOURCES = str(Path(workflow.basedir) / "src")
-sys.path.insert(0, SOURCES)
-# jobs run the package in any Python, without installing it
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCES, os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from rollout_bench.core import interrupts
 
@@ -20,6 +16,7 @@ from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.side_by_side import SideBySide
 from rollout_bench.contracts.modes import MODES
 
+snakefile.put_on_path()
 snakefile.check_default_config(workflow.remote_exec)
 
 # jobs are submitted, or this is one; not known later than here, where rules are read

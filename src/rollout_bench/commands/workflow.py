@@ -35,12 +35,12 @@ def plan() -> int:
 
 def check() -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
-    from rollout_bench.snakefile import model_arguments
+    from rollout_bench.snakefile import model_arguments, put_on_path
 
     _, made, engine = _planned(check.__doc__, is_check=True)
     words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *model_arguments(made)]
-    sources = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    os.execvpe(engine.python, [engine.python, *words], {**os.environ, "PYTHONPATH": sources})
+    put_on_path()
+    os.execvp(engine.python, [engine.python, *words])
 
 
 def kubernetes() -> int:
