@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -79,40 +79,10 @@ def show(plan: PlanFile, results: Path) -> None:
             _minutes(left[name]),
         )
     console.print(table)
-    for skipped in plan.skipped:
-        label = with_setting(skipped.quant, skipped.setting)
-        combination = f"{skipped.mode} {skipped.model} {label} {skipped.workload}"
-        console.print(escape(f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"))
-    for line in (*plan.profiles, *plan.differing, *interleaved_lines(plan), *compared_with_nothing(plan)):
-        console.print(escape(line))
-    for line in plan.changed:
-        console.print(escape(line))
-    if again:
-        console.print(
-            f"measured again: {several(len(again), 'launch')}: what has other files now, and what it is compared with;"
-            " and blocks that lost a record"
-        )
     collection = collect(results, plan) if results.is_dir() else None
-    damaged = collection.damaged if collection else []
-    if damaged:
-        console.print(
-            f"damaged: {several(len(damaged), 'record')} of those done: to measure the launch again with what it is"
-            " compared with, rollout-bench discard --invalid"
-        )
-        for error in damaged:
-            console.print(escape(f"damaged: {error.problem}"))
     invalid = invalid_launches(plan, collection.launched if collection else ())
-    if invalid:
-        console.print(
-            f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"
-            " to measure them again, rollout-bench discard --invalid"
-        )
-    for line in () if again else torn_lines(plan, results):
+    for line in (*_remarks(plan, results, collection.damaged if collection else (), invalid), *failures):
         console.print(escape(line))
-    for line in under_way_lines(plan, results):
-        console.print(escape(line))
-    for failure in failures:
-        console.print(escape(failure))
     if plan.precision is not None:
         wanted = plan.precision
         console.print(
@@ -126,6 +96,33 @@ def show(plan: PlanFile, results: Path) -> None:
         f" {missing} to run, {cost_in_words(every, least=plan.precision is not None)};"
         f" {len(plan.skipped)} combinations skipped"
     )
+
+
+def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invalid: int) -> Iterator[str]:
+    """Yield a line for each thing to know of the plan and of what is measured."""
+    for skipped in plan.skipped:
+        label = with_setting(skipped.quant, skipped.setting)
+        combination = f"{skipped.mode} {skipped.model} {label} {skipped.workload}"
+        yield f"skipped: {combination}: {skipped.reason}; {skipped.remedy}"
+    yield from (*plan.profiles, *plan.differing, *interleaved_lines(plan), *compared_with_nothing(plan), *plan.changed)
+    if plan.again:
+        yield (
+            f"measured again: {several(len(plan.again), 'launch')}: what has other files now, and what it is compared"
+            " with; and blocks that lost a record"
+        )
+    if damaged:
+        yield (
+            f"damaged: {several(len(damaged), 'record')} of those done: to measure the launch again with what it is"
+            " compared with, rollout-bench discard --invalid"
+        )
+        yield from (f"damaged: {error.problem}" for error in damaged)
+    if invalid:
+        yield (
+            f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"
+            " to measure them again, rollout-bench discard --invalid"
+        )
+    yield from () if plan.again else torn_lines(plan, results)
+    yield from under_way_lines(plan, results)
 
 
 def _minutes(left: Iterable[tuple[float | None, int]]) -> str:

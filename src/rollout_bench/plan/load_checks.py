@@ -132,16 +132,9 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
 def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> list[Row]:
     """Return the refusals of a load that contradicts itself or its data set."""
     kind, path = (load.dataset.format, load.dataset.path) if load.dataset else (None, "")
-    texts, traced, shared = kind not in (None, "trace"), kind == "trace", load.shared_prefix
+    texts, traced = kind not in (None, "trace"), kind == "trace"
     longest_output, outputs = (facts.longest_output, facts.outputs) if facts else (0, 0)
     lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
-    of_trace = facts.shortest_prompt if facts else 0
-    of_load = load.prompt_tokens if isinstance(load.prompt_tokens, int) else load.prompt_tokens.low
-    key = "prompt_tokens" if isinstance(load.prompt_tokens, int) else "prompt_tokens.low"
-    shortest, whose = (of_trace, "the trace's shortest prompt") if of_trace else (of_load, key)
-    drawn = load.prompts * load.samples_per_prompt
-    per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
-    by_trace = any(point.request_rate == "trace" for point in load.online.points)
     return [
         *(
             (
@@ -176,6 +169,21 @@ def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> lis
             for key, length in lengths.items()
             if isinstance(length, Normal | LogNormal)
         ),
+        *_rows_of_requests(where, load, facts),
+    ]
+
+
+def _rows_of_requests(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> list[Row]:
+    """Return the refusals of prefixes, samples and arrivals that contradict the load or its data set."""
+    traced, path = (load.dataset.format == "trace", load.dataset.path) if load.dataset else (False, "")
+    shared, of_trace = load.shared_prefix, facts.shortest_prompt if facts else 0
+    of_load = load.prompt_tokens if isinstance(load.prompt_tokens, int) else load.prompt_tokens.low
+    key = "prompt_tokens" if isinstance(load.prompt_tokens, int) else "prompt_tokens.low"
+    shortest, whose = (of_trace, "the trace's shortest prompt") if of_trace else (of_load, key)
+    drawn = load.prompts * load.samples_per_prompt
+    per = f" x {load.samples_per_prompt} samples" if load.samples_per_prompt > 1 else ""
+    by_trace = any(point.request_rate == "trace" for point in load.online.points)
+    return [
         (
             shared is not None and shared.tokens >= shortest,
             f"{where}.shared_prefix.tokens: {shared and shared.tokens} tokens leave no room in {whose}, {shortest}",

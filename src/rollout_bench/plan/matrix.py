@@ -41,7 +41,7 @@ from rollout_bench.plan.checks import (
 )
 from rollout_bench.plan.config import Config, ModelSettings
 from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.load_checks import check_tokenizer, checked_load
+from rollout_bench.plan.load_checks import CheckedLoad, check_tokenizer, checked_load
 from rollout_bench.plan.planfile import Skipped
 from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.quants import (
@@ -154,7 +154,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     for cell in itertools.product(config.modes, config.models, config.workloads, config.quants):
         in_mode = names[cell[0]]
         if DEFAULT_SETTING not in in_mode:
-            _experiment(config, engine, platform, *cell, None)  # problems without any setting are errors
+            _experiment(config, engine, platform, cell, None)  # problems without any setting are errors
         found = {name: _under_setting(settings[name], name, engine, platform, cell) for name in in_mode}
         twins = _twins(found, config.baseline.setting or DEFAULT_SETTING)
         for setting, one in found.items():
@@ -166,6 +166,13 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
         check_model_base_can_be_written(Path(config.model_base))
+    _check_something(experiments, skipped)
+    _check_one_model(config, experiments)
+    return Matrix(platform, experiments, skipped)
+
+
+def _check_something(experiments: list[Experiment], skipped: list[Skipped]) -> None:
+    """Check that there is an experiment."""
     refuse(
         *(
             (
@@ -182,8 +189,6 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             "see docs/reference/config.csv: endpoints alone need none, in modes: [online]",
         ),
     )
-    _check_one_model(config, experiments)
-    return Matrix(platform, experiments, skipped)
 
 
 def _check_one_model(config: Config, experiments: list[Experiment]) -> None:
@@ -274,9 +279,9 @@ def _under_setting(
     Problems of one setting only skip it; under the default, which the user wrote, they are errors.
     """
     if setting == DEFAULT_SETTING:
-        return _experiment(config, engine, platform, *cell, None)
+        return _experiment(config, engine, platform, cell, None)
     try:
-        return _experiment(config, engine, platform, *cell, setting)
+        return _experiment(config, engine, platform, cell, setting)
     except UserError as error:
         return error.problem.removeprefix("config: "), error.remedy
 
@@ -295,15 +300,9 @@ def _twins(found: Mapping[str, Experiment | _Reason], first: str) -> dict[str, _
 
 
 def _experiment(
-    config: Config,
-    engine: InstalledEngine,
-    platform: Platform,
-    mode: str,
-    model: str,
-    workload: str,
-    quant: str,
-    setting: str | None,
+    config: Config, engine: InstalledEngine, platform: Platform, cell: _Cell, setting: str | None
 ) -> Experiment | _Reason:
+    mode, model, workload, quant = cell
     planning, of_mode = planning_of(mode), MODES[mode]
     if of_mode.has_loads:
         check_can_be_sent(config, workload)
@@ -318,11 +317,10 @@ def _experiment(
             f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants",
         )
     load = checked_load(workload, config.workload_settings[workload])
+    most = sum(load.longest) + planning.further_tokens(config, workload) + _as_text(config, mode, workload)
     args: dict[str, Any] = {
         **DEFAULT_ARGS,
-        "max_model_len": sum(load.longest)
-        + planning.further_tokens(config, workload)
-        + _as_text(config, mode, workload),
+        "max_model_len": most,
         **config.workload_settings[workload].engine_args,
         **config.engine_args,
         **scheme.engine_args,
@@ -335,6 +333,7 @@ def _experiment(
         args.pop(SIZE, None)
     args = planning.args(config, args)
     requests = load_spec(config, workload, engine) if of_mode.has_loads else planning.load(config)
+    own = {of_mode.settings: planning.own(config, args, platform)} if of_mode.settings else {}
     spec = Spec(
         measurement_version=MEASUREMENT_VERSION,
         platform=platform,
@@ -353,17 +352,23 @@ def _experiment(
         measuring=measuring_of(config, mode),
         load=requests,
         setting=setting,
-        **({of_mode.settings: planning.own(config, args, platform)} if of_mode.settings else {}),
+        **own,
     )
+    return _checked(config, spec, load)
+
+
+def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment | _Reason:
+    """Return the experiment of `spec`, or why its model cannot be measured."""
+    planning, model = planning_of(spec.mode), spec.model
     check_data_parallel(config, spec)
-    for other_mode in MODES.values():
-        planning_of(other_mode).check_other(config, spec)
+    for mode in MODES.values():
+        planning_of(mode).check_other(config, spec)
     planning.check_spec(config, spec)
     checkpoint = _checkpoint(config, spec)
-    path = _explicit(checkpoint.folder) if checkpoint else _located(config, source.weights or "")
-    a_file = f"model_settings.{model}.weights: {path}: is a file"
+    path = _explicit(checkpoint.folder) if checkpoint else _located(config, model.weights or "")
+    a_file = f"model_settings.{model.name}.weights: {path}: is a file"
     refuse((Path(path).is_file(), a_file, "name the folder that holds config.json"))
-    check_tokenizer(workload, load, source, path)
+    check_tokenizer(spec.workload.name, load, model, path)
     check_effects(spec, Path(path))
     unfit = planning.unfit(spec, path, config)
     return unfit or Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)

@@ -28,7 +28,7 @@ from rollout_bench.report.prose import Section, definitions, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
 from rollout_bench.report.state import plan_of_summary, results_of
 from rollout_bench.report.verdicts import differing, verdict_values
-from rollout_bench.report.views import Column, told, view
+from rollout_bench.report.views import Column, View, told, view
 
 LEGEND = (
     "^ faster, v slower, ~ inconclusive or too small to matter, ? no verdict. compare.md (--out) defines columns and "
@@ -91,16 +91,28 @@ def compare_folders(
         for mode in modes
         for title, entries in findings.entries(mode)
     )
-    damaged = (*of_a.damaged, *of_b.damaged)
+    about = (
+        Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
+        Section("Only in A, not compared", _without(measured_a, in_common(measured_a, measured_b))),
+        Section("Only in B, not compared", _without(measured_b, common)),
+    )
+    return _compared(findings, views, about, (*of_a.damaged, *of_b.damaged))
+
+
+def _compared(
+    findings: Findings, views: Sequence[View], about: Sequence[Section], damaged: tuple[UserError, ...]
+) -> Compared:
+    """Return the files of a comparison; `about` are the sections on both sides, and on what only one of them has."""
+    rows, settings = findings.rows, findings.collection.comparison
+    sides, *alone = about
     answers = [conclusion_apart(rows)]
     found = (
         Section("Damaged", damage(damaged)),
-        Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
+        sides,
         Section("What is compared", tuple(_subject(rows))),
         Section("Warnings", tuple(f"differs too (A -> B): {line}" for line in _differing(rows, ["circumstance"]))),
         Section("No verdict", findings.footnotes),
-        Section("Only in A, not compared", _without(measured_a, in_common(measured_a, measured_b))),
-        Section("Only in B, not compared", _without(measured_b, common)),
+        *alone,
     )
     shown = [section for section in found if section.items]
     methods = [
@@ -112,16 +124,10 @@ def compare_folders(
         f"{several(amount, 'experiment')} of B compared with A. Nothing took turns: "
         "whatever drifted between A and B is part of each speed-up."
     )
+    title = "Comparison of two results folders"
     return Compared(
         text=terminal(status, views, shown, answers, legend=LEGEND),
-        markdown=markdown(
-            status,
-            views,
-            [*shown, *methods],
-            pictures={},
-            title="Comparison of two results folders",
-            answers=answers,
-        ),
+        markdown=markdown(status, views, [*shown, *methods], pictures={}, title=title, answers=answers),
         csv=_csv(rows),
         damaged=damaged,
     )
