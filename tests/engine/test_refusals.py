@@ -48,7 +48,8 @@ def test_a_spec_of_another_experiment_is_refused_in_two_lines(tmp_path: Path) ->
     spec = tmp_path / "spec.json"
     spec.write_text(tiny_spec().model_dump_json())
     out = tmp_path / "results" / "offline" / "tiny_bf16_short-00000000" / "launch-0.json"
-    line = [sys.executable, COMMAND, "--spec", spec, "--model", tmp_path, "--launch", "0", "--out", out, "--log", "l"]
+    words = ["--spec", spec, "--model", tmp_path, "--launch", "0", "--out", out, "--log", "l"]
+    line = [sys.executable, *COMMAND, *words]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 2)
     assert tiny_spec().experiment() in done.stderr

@@ -19,7 +19,7 @@ from workspace import Workspace
 from rollout_bench.plan.schedule import Schedule
 from rollout_bench.snakefile import plan_workflow
 
-TARGETS = {"results/summary.md"}
+TARGETS = {"plan", "check", "kubernetes", "results/summary.md"}
 
 DRY = {"-n", "--dry-run"}
 
