@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2359,
     "checkpoints": 346,
     "cluster": 608,
-    "commands": 734,
+    "commands": 728,
     "contracts": 1110,
     "core": 693,
     "exchange": 291,
@@ -20,13 +20,13 @@ BUDGET = {
     "measure": 3864,
     "modes": 5126,
     "numbers": 174,
-    "plan": 2032,
-    "report": 1708,
+    "plan": 2043,
+    "report": 1713,
     "scripts": 196,
     "snakefile": 421,
     "trainers": 640,
     "workloads": 320,
-    "tests": 13225,
+    "tests": 13226,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
