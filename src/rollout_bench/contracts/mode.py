@@ -20,14 +20,18 @@ class Mode:
     Its folder has the same files as every mode's, as far as it needs them. Only the process that needs a file imports
     it: the engine's process the worker, the report's process the tables.
 
-    - `settings`: `Settings`, its section of the config, and `Own`, the part of the spec that only it has
-    - `record`: `RECORD`, the model of its record
+    - `settings`: `SECTION`, its section of the config, and `OWN`, the part of the spec that only it has
+    - `record`: `ITERATION` and `STARTUP`, fields that only its iterations and its start have, as name -> model and
+      description; or `RECORD`, a model of its own, and `ROWS`, the rows of its side file
     - `checks`: `PLANNING`, the `plan.planning.Planning` of its experiments
     - `worker`: `measure`, the job in the engine's process
     - `collector`: `Collector`, which makes the record from the events of that process
     - `hooks`: `HOOKS`, the `measure.launch.hooks.Hooks` on its processes
     - `numbers`: `NUMBERS`, and `columns_of`, their amounts in an iteration
-    - `report`: `part_of`, its tables and notes, and `DRAWINGS`, its figures
+    - `report`: `part_of`, its tables and notes, and without throughput `look`, what is found in its records
+    - `figures`: `DRAWINGS`, its figures
+    - `export`: `more_of`, what a benchmark report says of it
+    - `command`: `COMMAND`, a sub-command
 
     Attributes:
         name: its name in configs and specs, and of its folder below results/.
