@@ -3,8 +3,6 @@
 `rollout-bench COMMAND --help` lists the options of a command.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable

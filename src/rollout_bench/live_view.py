@@ -4,8 +4,6 @@ A thread draws it into the last rows of the terminal. A scroll region keeps all 
 write to the terminal as they do without a view. Launches that see `VIEW` print no lines of progress there.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

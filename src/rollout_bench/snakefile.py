@@ -1,7 +1,5 @@
 """The functions that the Snakefile calls: plan of a config, start and end of a run, rounds, blocks, arguments."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -3,8 +3,6 @@
 With --check it writes nothing, and the exit status is 1 if a file is out of date.
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

@@ -4,8 +4,6 @@ A pin stays as long as the inputs allow it; --upgrade chooses the newest version
 the pinned uv of `.venv`. It needs only this uv and a package index: pip's configured index, if there is one.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

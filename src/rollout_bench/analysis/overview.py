@@ -1,7 +1,5 @@
 """All findings of a summary about the inside of the engine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

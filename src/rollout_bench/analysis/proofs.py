@@ -1,7 +1,5 @@
 """Launches whose new weights are missing or wrong: a property of the quantization that no repetition changes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Builds a checkpoint directory, complete or not at all."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

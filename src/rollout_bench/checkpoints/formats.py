@@ -1,7 +1,5 @@
 """Weight formats: the tensors of an architecture, how each format stores a linear layer, and config.json."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum

@@ -5,8 +5,6 @@ The first 256 ids are the bytes. Each further id is a word of a space and letter
 text, are encoded to the same ids. The ids of bytes may not be: two bytes may form half a character, or begin a word.
 """
 
-from __future__ import annotations
-
 import json
 from itertools import islice, product
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The values of weights: seeded random numbers, rounded to 8 bits, and their safetensors files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

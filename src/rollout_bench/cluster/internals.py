@@ -1,7 +1,5 @@
 """All uses of Snakemake's internals, in one place."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

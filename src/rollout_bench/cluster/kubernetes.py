@@ -1,7 +1,5 @@
 """The Kubernetes Job that measures a config. Its pod runs the workflow and writes the results to a volume claim."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -9,8 +9,6 @@ Without an answer, the claim is valid for the maximum duration of a launch.
 If a launch left no record, the cause comes from its claim, the log of its Slurm job, and Slurm's state of the job.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

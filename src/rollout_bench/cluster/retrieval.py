@@ -4,8 +4,6 @@ Only plain files of launches are read. Links are not followed, because a link co
 machine.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Threads and resources of the launching rules. They let launches run simultaneously on different devices."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

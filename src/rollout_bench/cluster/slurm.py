@@ -3,8 +3,6 @@
 Without a cluster, no command of Slurm is called and no resource is requested.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -3,8 +3,6 @@
 Needs only the engine's Python: torch, pydantic and the standard library.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

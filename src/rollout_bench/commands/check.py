@@ -3,8 +3,6 @@
 Run it with the engine's own Python. The exit status is 1 if a problem keeps the engine from running.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

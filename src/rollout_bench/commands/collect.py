@@ -4,8 +4,6 @@ Each record is validated, then copied with its side files and its log. An existi
 are copied, too. A second call copies only new records. Links are not followed, and files of no launch are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

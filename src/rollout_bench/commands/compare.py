@@ -4,8 +4,6 @@ Speed-ups are B relative to A. The folders were not measured interleaved, so dri
 difference.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ If a launch moves, the launches of the same index that are compared with it also
 is not interleaved with them, so it forms no pair. Moved records are in RESULTS_DIR/aside, which no command reads.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each valid launch has one file, and each experiment has one file for all its lau
 load. Failed and invalid launches are not exported: stderr and index.json list them.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@ launch of a block fails, the others continue. The command runs in any Python tha
 processes of the engines end with this command, even if it is killed.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

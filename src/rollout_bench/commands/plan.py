@@ -1,7 +1,5 @@
 """Print the state of a plan: launches done, failed and missing, skipped combinations with reasons, and time left."""
 
-from __future__ import annotations
-
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Print the answer of a results folder again, or any of its tables."""
 
-from __future__ import annotations
-
 import argparse
 
 from rollout_bench.analysis.timed.collection import collect

@@ -1,7 +1,5 @@
 """Make summary.md, .html, .csv, .txt and figures/*.svg from the records in a results folder."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Conversion of a trainer's rollout settings into a config of rollout-bench."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -1,7 +1,5 @@
 """Sub-commands with Snakemake's arguments: run the workflow, print its plan, check the machine, write a manifest."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """The axes of the matrix: besides the mode, the names that identify a config's experiments."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Protocol
 

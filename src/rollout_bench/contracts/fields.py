@@ -1,7 +1,5 @@
 """Base class of every model that is read from a file, and validated types of values."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta

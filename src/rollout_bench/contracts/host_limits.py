@@ -3,8 +3,6 @@
 The launch judges itself during the measurement, and the summary judges whole blocks again.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Steps and layers of an engine, in records of modes that look inside it."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

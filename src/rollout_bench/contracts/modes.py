@@ -1,7 +1,5 @@
 """The registry of modes: the folders in modes/, and entry points of other packages."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules

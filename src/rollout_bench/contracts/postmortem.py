@@ -6,8 +6,6 @@ every command writes, words and attributes failures in the same way.
 This module is imported while the workflow is parsed, so it needs no large library.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

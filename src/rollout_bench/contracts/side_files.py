@@ -3,8 +3,6 @@
 The record has the SHA-256 of its side file, so the rows are those that were written with it.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -3,8 +3,6 @@
 The engine side imports this module too, so it needs only the standard library and pydantic.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

@@ -3,8 +3,6 @@
 This module is imported while the workflow is parsed, so it needs no large library.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

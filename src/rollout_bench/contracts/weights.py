@@ -1,7 +1,5 @@
 """New weights of an engine: how deep it sleeps meanwhile, and the proof that they arrived."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field

@@ -1,7 +1,5 @@
 """Errors that a user can cause. Each message has two lines: the problem with its place, and the remedy."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import sys

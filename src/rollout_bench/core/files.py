@@ -1,7 +1,5 @@
 """JSON files of one validated object each. Writing is atomic; reading errors name the file and the field."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Prints as JSON which engine this interpreter has, without importing it. Needs only the standard library."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import json

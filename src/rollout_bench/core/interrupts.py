@@ -1,7 +1,5 @@
 """Handling of Ctrl-C. Before a measurement it prints one line and no traceback."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The lock of a results folder: one process at a time writes there."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

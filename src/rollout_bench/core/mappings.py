@@ -1,7 +1,5 @@
 """Mappings built from pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable
 from typing import TypeVar
 

@@ -3,8 +3,6 @@
 The check reads vLLM's source, because importing vLLM takes ten seconds.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 from pathlib import Path

@@ -3,8 +3,6 @@
 Needs only the standard library, and the hub's client for models on the hub.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -3,8 +3,6 @@
 Functions act only on groups that we started, identified by the pid and start time of their leader.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

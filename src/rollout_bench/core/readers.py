@@ -3,8 +3,6 @@
 A reader returns the converted value, or raises `ValueError` with a description of valid values.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Checks whether a server keeps up with the arrival rate of requests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Detection of possible secrets by name or form. Configs, specs, records and manifests must not contain secrets."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """YAML files from users. Each kind of damage raises a `UserError` of two lines."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

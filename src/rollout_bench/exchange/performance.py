@@ -1,7 +1,5 @@
 """The results of a Benchmark Report: statistics of requests and of rollout steps, with units."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

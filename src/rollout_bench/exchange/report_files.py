@@ -1,7 +1,5 @@
 """Results as Benchmark Reports: one file for each launch and each experiment under each load, and an index."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence

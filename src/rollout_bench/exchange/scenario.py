@@ -1,7 +1,5 @@
 """The scenario of a Benchmark Report: stack and load of an experiment, from its spec and the record of a launch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The load of scenarios of the harness guidellm."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The harnesses of llm-d-benchmark: the table of each harness's keys, or the reason why there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path

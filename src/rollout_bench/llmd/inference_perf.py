@@ -1,7 +1,5 @@
 """The load of profiles of the harness inference-perf."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

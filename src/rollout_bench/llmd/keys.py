@@ -1,7 +1,5 @@
 """The keys of a profile, read by the table of its harness, so that none is dropped silently."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The workload of a profile: prompts and outputs, arrival of requests, and goodput limits."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

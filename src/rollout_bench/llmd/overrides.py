@@ -1,7 +1,5 @@
 """Overrides of a profile's keys, in the syntax of llm-d-benchmark's -o or of the config."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy

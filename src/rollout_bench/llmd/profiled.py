@@ -1,7 +1,5 @@
 """Expansion of a config's llm-d-benchmark profiles into workloads."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Files of llm-d-benchmark's profiles: search for a file, and replacement of its REPLACE_ENV_ tokens."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Collection, Mapping

@@ -1,7 +1,5 @@
 """The load of profiles of the harnesses vllm-benchmark and inferencemax."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Numbers of every mode that generates: throughput, the time of an iteration, energy, and drafts."""
 
-from __future__ import annotations
-
 from rollout_bench.numbers.number import Number
 
 THROUGHPUT = "Throughput"

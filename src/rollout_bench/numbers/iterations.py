@@ -1,7 +1,5 @@
 """The amounts of each measured iteration, which numbers are ratios of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rollout_bench.contracts.modes import mode_of

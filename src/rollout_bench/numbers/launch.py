@@ -1,7 +1,5 @@
 """Numbers of a whole launch, which no load changes: its start, its memory, and the parts of its time."""
 
-from __future__ import annotations
-
 from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import behind_server
 from rollout_bench.numbers.number import Number

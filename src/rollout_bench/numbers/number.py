@@ -1,7 +1,5 @@
 """A number of a launch, and its value over iterations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Numbers of iterations on several engines: how evenly the engines ended."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from rollout_bench.contracts.record import Iteration, Record

@@ -1,7 +1,5 @@
 """Numbers of an iteration's sequences: when they were complete, and how they filled the engine."""
 
-from __future__ import annotations
-
 from rollout_bench.numbers.number import Number
 
 ANATOMY = "Anatomy of a step"

@@ -1,7 +1,5 @@
 """Checks of a config that pydantic cannot make: names, engine arguments, lengths, devices."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Validate the config that Snakemake merged from files and command line, or raise a two-line error."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The engine of a Python interpreter and its arguments, without importing the engine, which would take 10 s."""
 
-from __future__ import annotations
-
 import ast
 import json
 import subprocess

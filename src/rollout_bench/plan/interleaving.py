@@ -1,7 +1,5 @@
 """Experiments that are interleaved: their engines are alive simultaneously and alternate their iterations."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING

@@ -1,7 +1,5 @@
 """Resolve a workload of the config, read its data set, and check both."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The balanced order of launches or iterations within each round."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence

@@ -3,8 +3,6 @@
 The workflow writes it, and the summary and the figures read it. It needs only the standard library and pydantic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal

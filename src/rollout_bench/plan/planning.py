@@ -1,7 +1,5 @@
 """How the experiments of a mode are planned: hooks, each with the default of a mode that only generates."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

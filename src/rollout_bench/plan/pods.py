@@ -1,7 +1,5 @@
 """The config's settings for launches on Kubernetes; they do not change the measurement."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any
 

@@ -5,8 +5,6 @@ Established by runs on cpu and cuda (H200), except as noted in comments; for asc
 any run.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Refusals as rows of data: a condition, the problem with its place in the config, and the remedy."""
 
-from __future__ import annotations
-
 from rollout_bench.core.errors import UserError
 
 Row = tuple[object, str, str]

@@ -1,7 +1,5 @@
 """The order of launches, the missing and repeated ones, and their expected duration."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import secrets

@@ -1,7 +1,5 @@
 """Requirements and refusals of loads that are sent to a server, and of endpoints."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

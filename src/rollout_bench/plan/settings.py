@@ -1,7 +1,5 @@
 """Settings: changes of engine and load that are compared, and the config under each of them."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Container, Iterator, Mapping

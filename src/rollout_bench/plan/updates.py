@@ -1,7 +1,5 @@
 """Refusals of modes that update an engine's weights."""
 
-from __future__ import annotations
-
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.refusals import refuse

@@ -1,7 +1,5 @@
 """First sections of a summary: of each comparison a headline, at most four lines, and the next step."""
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections import Counter

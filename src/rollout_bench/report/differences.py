@@ -1,7 +1,5 @@
 """Compare two results folders: a summary of one with the other as its baseline, in a layout for two sides."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Columns of modes that generate: numbers, speed-ups, percentiles."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from rollout_bench.analysis.timed.columns import flag_texts, kv_cache_dtype

@@ -1,7 +1,5 @@
 """Notes around the tables: completeness, missing launches with reasons, and machines."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The summary as one HTML file to share: answers, pictures, tables, and folded notes. It loads no other files."""
 
-from __future__ import annotations
-
 import base64
 import re
 import sys

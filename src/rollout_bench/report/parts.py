@@ -1,7 +1,5 @@
 """Input of a summary and its figures, and the contribution of each part of the summary."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Notes of a summary: `templates/` has the sentences, Python the values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache

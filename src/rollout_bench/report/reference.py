@@ -1,7 +1,5 @@
 """The config's schema and the reference tables, derived from the models that validate configs and records."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Render tables and notes as text for a terminal and as Markdown."""
 
-from __future__ import annotations
-
 import io
 import re
 import sys

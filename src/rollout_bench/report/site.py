@@ -1,7 +1,5 @@
 """Hooks of mkdocs for the documentation's site: the reference tables become pages."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

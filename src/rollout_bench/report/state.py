@@ -3,8 +3,6 @@
 This module is imported while the workflow is parsed, so it lists folders and opens one small file, but no record.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

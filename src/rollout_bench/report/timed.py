@@ -1,7 +1,5 @@
 """The tables of modes that generate, from the registry of numbers: each number says which table shows it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Notes of a summary on its verdicts: the method, and unused launches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

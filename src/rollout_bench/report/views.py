@@ -1,7 +1,5 @@
 """Tables as plain texts, from columns with definitions and entries with names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar

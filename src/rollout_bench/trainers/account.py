@@ -1,7 +1,5 @@
 """The config made from a trainer's settings, and the account: a text that lists the treatment of each key."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections import Counter, defaultdict

@@ -4,8 +4,6 @@ verl writes one file for each step into `trainer.rollout_data_dir`. A file has o
 the texts of prompt and answer without special tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path

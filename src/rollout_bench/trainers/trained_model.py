@@ -1,7 +1,5 @@
 """The model that a trainer names: the place of its weights, and its name in a config."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A config for a step of TRL's GRPO or RLOO, with engines in the training's processes or in a server."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

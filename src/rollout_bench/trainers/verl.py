@@ -1,7 +1,5 @@
 """A config for a step of verl: R AsyncLLM engines behind a router that spreads the samples of a prompt."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

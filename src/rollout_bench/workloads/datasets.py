@@ -4,8 +4,6 @@ This module needs only the standard library and pydantic. Data sets are read dur
 process.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence

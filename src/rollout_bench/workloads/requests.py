@@ -1,7 +1,5 @@
 """The requests of one pass: prompts as token ids, shared prefixes, arrivals. They are the same in every mode."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

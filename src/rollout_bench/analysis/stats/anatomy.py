@@ -5,8 +5,6 @@ makespan is the time until the last job is complete, with all jobs present at th
 section 2.1).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

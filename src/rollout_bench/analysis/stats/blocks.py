@@ -8,8 +8,6 @@ together (Dunnett, "A multiple comparison procedure for comparing several treatm
 With one comparison, this is Student's paired t test.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache

@@ -4,8 +4,6 @@ Pure functions on arrays. For each token, d = log q - log p. p is the policy tha
 temperature 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

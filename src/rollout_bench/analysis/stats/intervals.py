@@ -3,8 +3,6 @@
 Pure functions on arrays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Crossing of two straight lines that are known from a few pairs: Fieller's theorem. Pure functions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Percentiles for large enough samples, with intervals that assume no distribution. Pure functions on arrays."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

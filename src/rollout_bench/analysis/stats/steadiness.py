@@ -37,8 +37,6 @@ Detection rate for a slow first iteration, by its excess over the others:
 | 10 %, at 2 % noise | 54 % | 57 % | 73 % | 86 % |
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,8 +16,6 @@ as often as the first, and remains valid if the spread changes.
 Not covered: ending the run or adding blocks because of the observed difference.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Answers from several rows together: the best configuration, and trends over a swept number."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Balance of replicas within their steps. Warm-up is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rollout_bench.analysis.stats.intervals import mean

@@ -1,7 +1,5 @@
 """Collect the input of a summary: the selected experiments, their records, side files and failures, checked."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The summary table: one row per experiment, one column per number, in plain units and full precision."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pandas as pd

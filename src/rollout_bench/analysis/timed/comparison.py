@@ -1,7 +1,5 @@
 """The comparison of an experiment with its baseline: speed-up, interval, verdict."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -11,8 +11,6 @@ They keep their own flags. Pooled readings would favour the launch with the shor
 with the longer iterations would decide.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Percentiles of sequences: read from side files, pooled, and reported only if the sample is large enough."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """Numbers of one launch, derived from the raw values of its record: compared metrics, and the parts of its time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ place, the numbers of compared launches of both sides differ by at most one. The
 included in the spread of the pairs.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

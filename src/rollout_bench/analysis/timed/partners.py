@@ -1,7 +1,5 @@
 """Select the counterpart of each experiment: its baseline or earlier results, and the facts that must agree."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

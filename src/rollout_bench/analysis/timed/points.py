@@ -1,7 +1,5 @@
 """Loads of a sweep as separate experiments, each with its means, baseline and verdict."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

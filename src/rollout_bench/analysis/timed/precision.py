@@ -1,7 +1,5 @@
 """Number of launches of each experiment, if the precision of its comparison decides it."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """One row per experiment: the numbers of its launches, its means, and its comparisons with the baseline."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

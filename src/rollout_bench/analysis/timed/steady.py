@@ -1,7 +1,5 @@
 """Flags of launches whose iterations are not steady."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rollout_bench.analysis.stats.steadiness import judge

@@ -1,7 +1,5 @@
 """Proofs of an engine's weights, for modes that update them."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 

@@ -1,7 +1,5 @@
 """The engine process: does the job of one launch and sends events to its supervisor, which starts it."""
 
-from __future__ import annotations
-
 import faulthandler
 import os
 import signal

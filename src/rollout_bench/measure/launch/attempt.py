@@ -1,7 +1,5 @@
 """One attempt at a launch, from its arguments to its record or failure, alone or in a block."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import errno

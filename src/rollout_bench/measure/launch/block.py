@@ -7,8 +7,6 @@ in each, every engine makes one pass. If a launch fails, the others continue wit
 turn.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import sys

@@ -1,7 +1,5 @@
 """Finds the cause of an engine's failure in its exception, log and exit status, from a table of known messages."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

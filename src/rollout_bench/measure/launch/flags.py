@@ -1,7 +1,5 @@
 """Flags of a launch: wrong weights or settings, interference, slow clients, failed requests and fallbacks."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

@@ -5,8 +5,6 @@ This applies only to CPU engines whose core stays in their process. studies/fork
 give the same times and spread as plain starts.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

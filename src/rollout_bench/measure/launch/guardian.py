@@ -11,8 +11,6 @@ left behind. Its processes are those with the folder as TMPDIR: no other process
 and in use.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """What a mode adds to the processes of its launches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

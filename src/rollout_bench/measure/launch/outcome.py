@@ -1,7 +1,5 @@
 """The outcome of a launch: its failure file, and whether another attempt is useful."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Checks and preparations before the engine starts: weights, data sets, versions, compile caches."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """Lines of progress for phases and iterations: current work, remaining launches, estimated time."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

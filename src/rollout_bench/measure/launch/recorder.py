@@ -1,7 +1,5 @@
 """Builds the record of a launch from the engine's events, for each mode."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from abc import ABC, abstractmethod

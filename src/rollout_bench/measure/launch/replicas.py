@@ -4,8 +4,6 @@ All replicas run the same program, so the n-th event of each replica belongs to 
 begins only after all replicas have sent `IterationBegins`.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 

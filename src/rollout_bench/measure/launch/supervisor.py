@@ -9,8 +9,6 @@ Most launches have one replica. With several, an event counts once all replicas 
 before a pass begins. In a block the engine waits for its turn before each pass.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

@@ -1,7 +1,5 @@
 """A device that a launch can hold, its readings, and the error if such devices are missing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from rollout_bench.core.errors import UserError

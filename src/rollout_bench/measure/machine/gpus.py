@@ -4,8 +4,6 @@ NVML counts how long a clock was lowered, and why, so readings before and after 
 reasons would not help: the device is idle at that time.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import re

@@ -4,8 +4,6 @@ A reading visits each process once and takes 12 microseconds for each (measured)
 iterations, never during one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import os

@@ -3,8 +3,6 @@
 Devices are visible accelerators, or blocks of cores.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ npu-smi prints tables without a history of clocks, so throttling shows only as t
 a second, outside timed regions. npu-smi has no energy counter, so energy is unknown.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence

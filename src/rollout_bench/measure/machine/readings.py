@@ -9,8 +9,6 @@ A check reads one small file of each process and takes 0.03 ms for each (measure
 processes.
 """
 
-from __future__ import annotations
-
 import select
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence

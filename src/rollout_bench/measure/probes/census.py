@@ -5,8 +5,6 @@ rank. On CPU most linear layers pass their weights to oneDNN, which packs them i
 parameter. So these weights are recorded when they are passed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

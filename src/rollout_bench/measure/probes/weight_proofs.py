@@ -4,8 +4,6 @@ oneDNN does not expose packed weights, so on CPU the checksum of a weight is tak
 so it is switched off during timed updates.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """An external load generator's command: its input, its process and CPU time, its report."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ vLLM requires the key only below /v1. The server is started with its development
 weights, and other users of the machine must not reach these.
 """
 
-from __future__ import annotations
-
 import hmac
 import os
 from collections.abc import Awaitable, Callable

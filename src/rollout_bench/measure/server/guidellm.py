@@ -5,8 +5,6 @@ it is due, or when a user is free. The report has each request's start, its firs
 counts.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 When the time is over, running requests are cut.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

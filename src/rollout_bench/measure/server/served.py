@@ -1,7 +1,5 @@
 """What modes behind a server share: opening it, sending a pass, and the pass's iteration and rows."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import time

@@ -1,7 +1,5 @@
 """vLLM's OpenAI-compatible server as a child process: started on a free port, queried and ended."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

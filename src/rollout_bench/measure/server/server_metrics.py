@@ -1,7 +1,5 @@
 """The server's own metrics, read before and after a pass."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A session with a server, started here or elsewhere: facts about it, single requests, prompts as text."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -4,8 +4,6 @@ The command receives the pass as a custom data set: text and output tokens of ea
 requests itself, and its results are kept.
 """
 
-from __future__ import annotations
-
 import http
 import json
 import sys

@@ -1,7 +1,5 @@
 """The plan of cycles: sleep levels, methods of the weight sync, and weights that can be updated."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The record of a cycle launch."""
 
-from __future__ import annotations
-
 from rollout_bench.contracts.record import EngineFacts, Flag
 from rollout_bench.contracts.weights import WeightProof
 from rollout_bench.measure.launch.flags import invalid, not_finite_flags

@@ -4,8 +4,6 @@ The tensors are bf16, lie in host memory, and have a checkpoint's names. Each ra
 verl after gathering all parameters; vLLM's loaders take each rank's part.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from typing import Any, TypedDict

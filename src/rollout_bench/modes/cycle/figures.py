@@ -1,7 +1,5 @@
 """The figure of a step: generation, then each part of the transition."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from rollout_bench.analysis.timed.launches import values_of

@@ -1,7 +1,5 @@
 """Sequence lengths at which a quantization pays, with the weight sync counted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Numbers of a cycle: generation, the transition after it with its parts, the update, and memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from rollout_bench.contracts.record import Iteration

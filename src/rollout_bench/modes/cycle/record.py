@@ -4,8 +4,6 @@ An iteration in mode cycle generates and then goes through one `Transition`. Aft
 The order of its parts is the same as in verl and TRL.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The tables of cycles: costs of a step by part, sequence lengths at which a quantization pays, and memory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Settings of cycles: sleep levels, and methods of the weight sync."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field

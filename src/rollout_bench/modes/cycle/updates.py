@@ -1,7 +1,5 @@
 """Updates the engine's weights by each `UpdateMethod`, through vLLM's own `reload_weights`."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A trainer's weights: the bf16 tensors of a synthetic model, and their form in the engine's format."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping
 

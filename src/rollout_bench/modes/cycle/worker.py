@@ -1,7 +1,5 @@
 """Mode cycle in the engine process: generates as in offline mode, with a weight sync after each pass."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

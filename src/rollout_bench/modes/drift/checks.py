@@ -1,7 +1,5 @@
 """The plan of drift: the reference that samples the tokens, and room for them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rollout_bench.contracts.load import longest

@@ -1,7 +1,5 @@
 """The record of a drift launch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rollout_bench.contracts.store import write_with_rows

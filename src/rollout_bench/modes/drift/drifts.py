@@ -4,8 +4,6 @@ d is the log probability that the scoring engine gives a token, less the log pro
 sampled that token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

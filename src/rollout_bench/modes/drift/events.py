@@ -1,7 +1,5 @@
 """Events of a drift launch."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from rollout_bench.measure.launch.protocol import Event

@@ -1,7 +1,5 @@
 """The figure of drift: the distance of each quantization from the reference."""
 
-from __future__ import annotations
-
 from rollout_bench.core.numbers import first_few, number
 from rollout_bench.modes.drift.drifts import floor_of
 from rollout_bench.modes.drift.report import found_in, scored_text

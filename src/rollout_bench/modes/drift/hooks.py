@@ -1,7 +1,5 @@
 """The tokens that a drift launch scores."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rollout_bench.contracts.postmortem import Cause

@@ -1,7 +1,5 @@
 """The record of a drift launch: probabilities of the reference's tokens."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The tables of drift mode: drift of each quantization from the reference, compared with the noise floor."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings of drift: which tokens are scored, and how many at once."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field

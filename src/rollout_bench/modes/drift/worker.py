@@ -1,7 +1,5 @@
 """Drift mode in the engine process: the reference samples tokens, and every engine scores them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

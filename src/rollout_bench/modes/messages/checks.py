@@ -1,7 +1,5 @@
 """The plan of messages: engines whose messages can be read, and batches that fit them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec, longest

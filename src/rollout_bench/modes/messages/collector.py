@@ -1,7 +1,5 @@
 """The record of a messages launch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from statistics import fmean
 

@@ -1,7 +1,5 @@
 """Contents of a message: size, time to pickle and unpickle it, fields, and distance to the message before."""
 
-from __future__ import annotations
-
 import importlib.util
 import pickle
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Events of a messages launch."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from rollout_bench.contracts.record import Flag

@@ -1,7 +1,5 @@
 """The figures of messages: their bytes, and their share of a step."""
 
-from __future__ import annotations
-
 from rollout_bench.modes.messages.links import message_of, step_shares
 from rollout_bench.modes.messages.report import WAYS, found_in
 from rollout_bench.report.figures.charts import Chart, Line, Lines, colours_of

@@ -1,7 +1,5 @@
 """What a launch in mode messages needs of vLLM."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rollout_bench.contracts.postmortem import Cause

@@ -1,7 +1,5 @@
 """Messages of a step between engine core and workers: bytes, times and shares, by batch and phase."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median

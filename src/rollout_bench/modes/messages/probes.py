@@ -5,8 +5,6 @@ scheduler makes the message to the workers and receives their answer, so nothing
 `core.message_places` lists the requirements, and they are checked before planning.
 """
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from time import monotonic_ns

@@ -1,7 +1,5 @@
 """The record of a messages launch: what the engine core and its workers tell each other, step by step."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

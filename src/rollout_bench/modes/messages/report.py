@@ -1,7 +1,5 @@
 """The tables of messages mode: share of a step, and the messages of a step by batch, phase and way."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

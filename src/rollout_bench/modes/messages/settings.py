@@ -1,7 +1,5 @@
 """Settings of messages: batch sizes and steps."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field

@@ -1,7 +1,5 @@
 """Messages mode in the engine process: passes with fixed batches, timed first, then with their messages."""
 
-from __future__ import annotations
-
 import gc
 import pickle
 import tempfile

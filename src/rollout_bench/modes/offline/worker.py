@@ -1,7 +1,5 @@
 """Offline mode in the engine process: loads vLLM and generates one iteration after another."""
 
-from __future__ import annotations
-
 from rollout_bench.measure.engine.vllm import loaded, passes, source_of
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import IterationDone, Job, Tell, Wait

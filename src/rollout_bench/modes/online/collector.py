@@ -1,7 +1,5 @@
 """The record of an online launch."""
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Sequence

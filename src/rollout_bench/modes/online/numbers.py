@@ -1,7 +1,5 @@
 """Numbers of requests to a server, from the times of each request."""
 
-from __future__ import annotations
-
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.core.numbers import plain_percent
 from rollout_bench.numbers.generation import THROUGHPUT

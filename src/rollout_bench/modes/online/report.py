@@ -1,7 +1,5 @@
 """The tables of online experiments and their notes: service, latency, the sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

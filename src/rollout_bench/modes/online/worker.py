@@ -1,7 +1,5 @@
 """Online mode in the engine process: sends one load after another to a server and returns the rows."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

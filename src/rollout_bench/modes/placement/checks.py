@@ -1,7 +1,5 @@
 """The plan of placements: devices for whole engines, and weights that a trainer can train."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The record of a placement launch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rollout_bench.contracts.record import EngineFacts, Flag

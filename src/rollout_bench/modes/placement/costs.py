@@ -1,7 +1,5 @@
 """A placed step besides its numbers: what each device does, memory that sleep frees, and proofs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args

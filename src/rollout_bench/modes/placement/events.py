@@ -1,7 +1,5 @@
 """Events of the ranks of a placement."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -4,8 +4,6 @@ vLLM's own executor uses `MASTER_PORT`, which another process may take before it
 the ranks' shared memory after the meeting method. With `env://` all engines of a machine would use the same name.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 This worker extension of vLLM receives weights directly, without another process between.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 

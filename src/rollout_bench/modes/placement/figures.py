@@ -1,7 +1,5 @@
 """The figure of a placement: the activities of each device in a step."""
 
-from __future__ import annotations
-
 from rollout_bench.core.numbers import first_few, number
 from rollout_bench.modes.placement.costs import typical_step
 from rollout_bench.report.figures.charts import Bar, Chart, Rows

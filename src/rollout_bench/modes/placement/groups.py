@@ -4,8 +4,6 @@ On cpu all data goes through gloo. On cuda, device tensors go through NCCL; barr
 go through gloo.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta

@@ -3,8 +3,6 @@
 A launch starts a process for each rank, as for replicas; the ranks also communicate directly: gloo, NCCL.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Numbers of a placement's step: generation, training, update, and the time that devices wait."""
 
-from __future__ import annotations
-
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.placement.record import Activity, PlacedStep, placed_engines

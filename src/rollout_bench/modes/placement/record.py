@@ -8,8 +8,6 @@ sequences together. Each sequence is counted once. If these ranks also train, ea
 sequences, which it hands over. If they only generate, the first of them counts and hands over all.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The tables of placements: costs of a step for each placement, and activities of each device."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 

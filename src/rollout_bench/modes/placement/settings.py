@@ -1,7 +1,5 @@
 """Settings of placements: on which devices an engine generates and a trainer trains."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field

@@ -1,7 +1,5 @@
 """Distributes sequences among ranks, and packs sequences and weights for transfer. Pure functions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ gradients equals the gradient of one rank with one batch. Advantages are made up
 no reward.
 """
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence

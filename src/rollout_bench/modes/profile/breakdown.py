@@ -1,7 +1,5 @@
 """Time of a step by category, and its change by a quantization."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

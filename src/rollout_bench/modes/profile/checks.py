@@ -1,7 +1,5 @@
 """The plan of profiles: steps that can be traced."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

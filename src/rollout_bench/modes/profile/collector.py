@@ -1,7 +1,5 @@
 """The record of a profile launch."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from statistics import fmean

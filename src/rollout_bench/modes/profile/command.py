@@ -19,8 +19,6 @@ The table is gzip-compressed CSV with a row for each event. Its columns:
 docs/why-faster.md lists the categories of events and their rules.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Events of a profile launch."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

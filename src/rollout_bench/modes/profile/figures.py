@@ -1,7 +1,5 @@
 """The figure of a step: milliseconds of each category of operators."""
 
-from __future__ import annotations
-
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import number
 from rollout_bench.modes.profile.breakdown import PHASES

@@ -1,7 +1,5 @@
 """Profiles side by side: their phases, their flags, and a table of every part."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read profiled experiments: their records and traces."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -3,8 +3,6 @@
 It has no throughput by design, because the profiler slows the engine down.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

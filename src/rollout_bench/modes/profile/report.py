@@ -1,7 +1,5 @@
 """The tables of profile mode and their notes: time of a step by category, and changes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

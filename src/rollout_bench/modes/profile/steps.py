@@ -1,7 +1,5 @@
 """Follows an engine step by step, and selects steps to measure."""
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Iterator, Sequence

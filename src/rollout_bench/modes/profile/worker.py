@@ -1,7 +1,5 @@
 """Profile mode in the engine process: traces steps through the engine or its server, and checks the traces."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import re

@@ -1,7 +1,5 @@
 """The engine of a rollout's replica: receives the router's sequences and returns the results."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import math

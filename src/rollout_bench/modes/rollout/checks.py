@@ -1,7 +1,5 @@
 """The plan of rollouts: the number of engines, and requests that a router can distribute."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rollout_bench.contracts.load import LoadSpec

@@ -1,7 +1,5 @@
 """The record of a rollout launch."""
 
-from __future__ import annotations
-
 from rollout_bench.contracts.record import EngineFacts, Flag
 from rollout_bench.measure.launch.flags import client_flags
 from rollout_bench.measure.launch.recorder import Measurement

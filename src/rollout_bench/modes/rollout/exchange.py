@@ -7,8 +7,6 @@ Only sequences travel here. Replicas report measurements through their pipe, lik
 the monotonic clock, which all processes of a machine share.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter

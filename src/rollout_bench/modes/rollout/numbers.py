@@ -1,7 +1,5 @@
 """Numbers of steps whose sequences a router distributes: what the router did, and what the engines had to do."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rollout_bench.contracts.record import Iteration, ReplicaPass

@@ -1,7 +1,5 @@
 """Router policies: they choose the engine for a sample from its prompt's index and the state of the engines."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The work of a router in a rollout step."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from rollout_bench.contracts.mode import ModePart

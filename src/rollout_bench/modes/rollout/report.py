@@ -1,7 +1,5 @@
 """The tables of rollouts: throughput, the router, and the balance of its engines."""
 
-from __future__ import annotations
-
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.modes.rollout.numbers import ROUTER
 from rollout_bench.report.parts import Findings, SummaryPart

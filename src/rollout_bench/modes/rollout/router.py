@@ -4,8 +4,6 @@ It replaces a trainer's load balancer: it chooses an engine for every sequence, 
 receives tokens and log probabilities. The step is over when all sequences have ended.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

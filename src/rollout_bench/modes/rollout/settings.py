@@ -1,7 +1,5 @@
 """Settings of rollouts: engines, and the router that distributes sequences among them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Rollout mode in the engine process: generates the router's sequences and reports the results."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import hashlib

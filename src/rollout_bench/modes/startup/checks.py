@@ -1,7 +1,5 @@
 """The plan of starts: formats of weights, caches, launchers."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

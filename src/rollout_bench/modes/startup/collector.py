@@ -1,7 +1,5 @@
 """The record of a startup launch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rollout_bench.contracts.record import EngineFacts, Flag

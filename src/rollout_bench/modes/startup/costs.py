@@ -1,7 +1,5 @@
 """When the phases of a start began and ended, for its figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args

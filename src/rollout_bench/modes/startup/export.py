@@ -1,7 +1,5 @@
 """The phases of a start in a benchmark report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

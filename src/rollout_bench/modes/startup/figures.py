@@ -1,7 +1,5 @@
 """The figure of a start: its phases."""
 
-from __future__ import annotations
-
 from rollout_bench.core.numbers import number
 from rollout_bench.modes.startup.costs import phases_of
 from rollout_bench.modes.startup.numbers import PHASE

@@ -1,7 +1,5 @@
 """Warm compile caches, which starts share."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

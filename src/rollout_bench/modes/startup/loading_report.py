@@ -4,8 +4,6 @@ Written from workload/harnesses/nop_functions.py, as of July 2026: `BenchmarkRes
 end a category. Values that the harness reads from a pod or a server are empty here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final

@@ -4,8 +4,6 @@ vLLM's own log only has whole seconds. All its processes read the same logging c
 this configuration names the handler in this module.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Numbers of a start: the seconds of each phase, the rest, and what it found."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 

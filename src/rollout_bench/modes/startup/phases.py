@@ -1,7 +1,5 @@
 """Turns the notes of a start into its phases, which do not overlap."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise

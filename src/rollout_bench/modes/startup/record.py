@@ -1,7 +1,5 @@
 """One start of an engine: its phases from the launch's beginning to the first token."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

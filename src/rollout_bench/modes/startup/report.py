@@ -1,7 +1,5 @@
 """The tables of starts: costs of a start, verdicts, and seconds of each phase."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from rollout_bench.analysis.timed.rows import Row

@@ -1,7 +1,5 @@
 """Settings of starts: caches, formats of weights, launchers."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field

@@ -1,7 +1,5 @@
 """The files of a model's weights, read before an engine starts so that each start finds them in memory."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Mode startup in the engine process: starts an engine, generates one token, and reports the times."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """Inputs of a model's memory: its sizes, from a Hugging Face config, and the storage of its weights."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

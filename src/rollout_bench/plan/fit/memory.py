@@ -1,7 +1,5 @@
 """The memory of a running engine, and the available memory: whether several engines can be alive simultaneously."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ A chart says its conclusion in the title, its content below it, and its marks an
 its rows need, narrow enough to be read on a telephone, and has a dark style for pages in dark mode.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The charts: a function for each figure; without data for it, it has no panels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, compress
 from operator import itemgetter

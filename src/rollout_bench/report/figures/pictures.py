@@ -1,7 +1,5 @@
 """The figures of a report as SVG, and its numbers as JSON for the explorer in summary.html."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

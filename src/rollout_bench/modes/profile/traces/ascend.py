@@ -1,7 +1,5 @@
 """Events table from the output of torch_npu's profiler. Tested on files in its layout, not yet on a real NPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

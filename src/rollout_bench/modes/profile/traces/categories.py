@@ -1,7 +1,5 @@
 """Categorise events by the rules of rules.yaml."""
 
-from __future__ import annotations
-
 import functools
 import re
 from pathlib import Path

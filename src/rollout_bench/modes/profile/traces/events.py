@@ -1,7 +1,5 @@
 """The table of events: a row for each event of a trace. `rollout-bench trace --help` explains its columns."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 from typing import Final

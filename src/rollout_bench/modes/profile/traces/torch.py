@@ -1,7 +1,5 @@
 """Events table from traces of torch's profiler, CPU and CUDA."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

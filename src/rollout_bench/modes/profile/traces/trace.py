@@ -1,7 +1,5 @@
 """Read the traces of one profile launch as one events table."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Sequence
 from pathlib import Path

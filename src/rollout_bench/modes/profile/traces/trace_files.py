@@ -1,7 +1,5 @@
 """Spans of time from the files of torch's and torch_npu's profilers."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import zlib

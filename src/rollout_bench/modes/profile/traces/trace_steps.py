@@ -1,7 +1,5 @@
 """Steps of the engine in a trace: their begins, phases and times by category; self times of spans."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
