@@ -217,11 +217,11 @@ def _burstiness(value: Any) -> Any:
 Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
 
 Harness = Annotated[
-    Literal["rollout-bench", "guidellm", "vllm-bench"],
+    Literal["rollout-bench", "guidellm", "vllm-bench", "inference-perf"],
     Field(
         description=(
             "Sender of the requests of online launches: rollout-bench itself, or a command, which needs prompts_as: "
-            "text: vllm-bench, `vllm bench serve`; guidellm, `guidellm run`."
+            "text: vllm-bench, `vllm bench serve`; guidellm, `guidellm run`; inference-perf."
         )
     ),
 ]

@@ -3,6 +3,10 @@
 import importlib.metadata
 import importlib.util
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +24,28 @@ def look() -> dict[str, Any]:
         "name": name,
         "version": versions.get(name or ""),
         "plugins": {p: versions[p] for p in _PLUGINS if p in versions},
-        "harnesses": {h: versions[h] for h in _HARNESSES if h in versions},
+        "harnesses": {h: versions[h] for h in _HARNESSES if h in versions} | _inference_perf(),
         "arg_utils": str(Path(spec.origin).parent / "engine" / "arg_utils.py") if spec and spec.origin else None,
     }
+
+
+def python_of_inference_perf() -> str | None:
+    """Return the interpreter of the command inference-perf, which is beside this interpreter or on PATH.
+
+    It has one of its own as a rule: it pins a version of transformers, and vLLM another.
+    """
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = shutil.which("inference-perf", path=places)
+    return command and str(Path(command).resolve().with_name("python3"))
+
+
+def _inference_perf() -> dict[str, str]:
+    asked = "import importlib.metadata; print(importlib.metadata.version('inference-perf'))"
+    python = python_of_inference_perf()
+    if python is None:
+        return {}
+    answer = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False)
+    return {"inference-perf": answer.stdout.strip()} if answer.returncode == 0 else {}
 
 
 def _version(distribution: str) -> str | None:

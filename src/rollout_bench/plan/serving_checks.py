@@ -60,6 +60,11 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             f"harness: {harness} is not installed in {engine.python}",
             f"install it there (requirements/{harness}.in has the version), or set harness: rollout-bench",
         ),
+        (
+            online and harness == "inference-perf" and harness not in engine.harnesses,
+            "harness: there is no command inference-perf on PATH",
+            "install it in an environment of its own (uv tool install inference-perf), or set harness: rollout-bench",
+        ),
     )
     if not online:
         return
@@ -79,13 +84,18 @@ def check_online(config: Config, engine: InstalledEngine) -> None:
             (
                 command is not None and endpoint.headers,
                 f"endpoints.{name}.headers: {command} would write them, secrets included, "
-                f"{'into its report' if harness == 'guidellm' else 'on its command line'}",
+                f"{'on its command line' if harness == 'vllm-bench' else 'into its report'}",
                 "leave them out (the key of api_key_env is kept out of it), or set harness: rollout-bench",
             ),
             (
-                harness == "vllm-bench" and endpoint.tokenizer is None,
-                f"endpoints.{name}.tokenizer: is missing: vllm bench serve counts tokens with it",
+                harness in COUNTING and endpoint.tokenizer is None,
+                f"endpoints.{name}.tokenizer: is missing: {command} counts tokens with it",
                 "name the folder or hub id of the model's tokenizer, or set harness: rollout-bench",
+            ),
+            (
+                harness == "inference-perf" and not endpoint.verify_tls,
+                f"endpoints.{name}.verify_tls: false: inference-perf checks every certificate",
+                "leave it out, or set harness: rollout-bench",
             ),
             (
                 here and not folder.is_dir(),
@@ -145,8 +155,8 @@ def check_can_be_sent(config: Config, name: str) -> None:
             "set it to per_sequence, or leave online out of modes",
         ),
         (
-            config.harness == "guidellm" and online.api == "chat",
-            f"{where}.online.api: chat: rollout-bench supports guidellm with completions only",
+            command and config.harness != "vllm-bench" and online.api == "chat",
+            f"{where}.online.api: chat: rollout-bench supports {command} with completions only",
             f"{other} api out",
         ),
         (
@@ -168,8 +178,11 @@ def check_can_be_sent(config: Config, name: str) -> None:
     )
 
 
-COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve"}
+COMMANDS = {"guidellm": "guidellm", "vllm-bench": "vllm bench serve", "inference-perf": "inference-perf"}
 """Harnesses that are separate commands -> their names in messages."""
+
+COUNTING = ("vllm-bench", "inference-perf")
+"""Commands that need the tokenizer of the model."""
 
 
 def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec, EngineSpec, EndpointSpec]:

@@ -1,6 +1,6 @@
 """What harnesses' own commands report, read: the same throughput and latencies, by our definitions, as in the report.
 
-Both reports are what the real commands wrote of a stub, without what is not read.
+The reports are what the real commands wrote of a stub, without what is not read.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.measure.server import commands, guidellm, vllm_command
+from rollout_bench.measure.server import commands, guidellm, inference_perf_command, vllm_command
 from rollout_bench.measure.server.served import iteration_of, rows_of
 from rollout_bench.measure.server.stream import Load, Target
 from rollout_bench.workloads.requests import Request
@@ -56,6 +56,15 @@ GUIDELLM: dict[str, list[tuple[Any, ...]]] = {
     "errored": [(3, "errored", 0.5237358, None, None, None, 0, None, None)],
     "incomplete": [],
 }
+
+INFERENCE_PERF: list[tuple[Any, ...]] = [
+    (0, 12515.531269818, 12515.64041797, [12515.578089516, 12515.598423537, 12515.618034792, 12515.638544013], None),
+    (3, 12515.680485516, 12515.681373312, None, {"error_type": "HTTP Error 429", "error_msg": "as --status says"}),
+    (1, 12515.580433064, 12515.683149856, [12515.622239674, 12515.642482985, 12515.662818409, 12515.682841728], None),
+    (2, 12515.629550274, 12515.731979286, [12515.671185773, 12515.693096202, 12515.712334177, 12515.731603521], None),
+]
+INFERENCE_PERF_TTFT_S = 0.04342060233345061
+"""Mean of `time_to_first_token` in the summary that the command wrote of the same requests."""
 
 
 def asked(count: int = 4, tokens: int = 4) -> list[Request]:
@@ -154,3 +163,50 @@ def test_guidellms_report_is_read_in_request_order():
     assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
     assert (rows[0].sent_s, rows[0].first_token_s) == (0.0, pytest.approx(0.0433703, abs=1e-5))
     assert (rows[1].last_token_s, rows[3].status) == (pytest.approx(0.0898321, abs=1e-5), 429)
+
+
+def test_inference_perfs_report_is_read_in_request_order():
+    report = [
+        {
+            "start_time": start,
+            "end_time": end,
+            "request": json.dumps({"prompt": "a", "user": str(number)}),
+            "info": {
+                "response_metrics": pieces
+                and {"chunk_times": pieces, "server_usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+            },
+            "error": error,
+        }
+        for number, start, end, pieces, error in INFERENCE_PERF
+    ]
+    due = Load(asked(), ["a"] * 4, [0.1, 0.15, 0.2, 0.25], None, 4, request_rate=20.0)
+    done = commands.read(inference_perf_command, report, due, TARGET)
+    rows = rows_of(asked(), done, 0)
+    iteration = iteration_of(0, False, LoadPoint(request_rate=20.0), done, rows, None)
+    assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
+    firsts = [(row.first_token_s or 0) - (row.sent_s or 0) for row in rows[:3]]
+    assert np.mean(firsts) == pytest.approx(INFERENCE_PERF_TTFT_S, abs=2e-6)
+    delays = [(row.sent_s or 0) - (row.due_s or 0) for row in rows]
+    assert min(delays) == pytest.approx(0, abs=1e-6)
+    assert max(delays) < 0.003
+    assert (rows[3].status, rows[3].error) == (429, "HTTP Error 429: as --status says")
+
+
+def test_inference_perf_gets_our_requests_and_their_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    command = tmp_path / "inference-perf"
+    command.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    due = Load(asked(2), ["a", "b"], [0.25, 3661.5], None, 2, request_rate=1.0)
+    line, environment = inference_perf_command.command(tmp_path, due, TARGET)
+    assert line[0] == str(tmp_path / "python3")
+    assert environment["INFERENCE_PERF_KEY"] == "sk-hidden-key"
+    assert "sk-hidden-key" not in "".join([*line, *(file.read_text() for file in tmp_path.iterdir())])
+    bodies = [json.loads(row) for row in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    assert [(body["prompt"], body["max_tokens"], body["user"]) for body in bodies] == [("a", 4, "0"), ("b", 4, "1")]
+    settings = json.loads((tmp_path / "run.json").read_text())["load"]
+    assert (settings["type"], settings["stages"]) == ("trace_replay", [{"rate": 2, "duration": 1}])
+    times = [row.split(",")[0] for row in (tmp_path / "trace.csv").read_text().splitlines()[1:]]
+    assert times == ["2000-01-01 00:00:00.250000", "2000-01-01 01:01:01.500000"]
+    inference_perf_command.command(tmp_path, load(7, users=3), TARGET)
+    settings = json.loads((tmp_path / "run.json").read_text())["load"]
+    assert (settings["type"], settings["stages"]) == ("concurrent", [{"num_requests": 7, "concurrency_level": 3}])

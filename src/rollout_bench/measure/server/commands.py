@@ -56,7 +56,7 @@ class Harness(Protocol):
     def command(self, folder: Path, load: Load, target: Target) -> tuple[list[str], dict[str, str]]:
         """Write the command's input into `folder`; return its command line, free of secrets, and its environment."""
 
-    def read_report(self, report: dict[str, Any], load: Load, offset_s: float) -> Report:
+    def read_report(self, report: Any, load: Load, offset_s: float) -> Report:
         """Return the contents of the command's report.
 
         Raises:
@@ -65,7 +65,7 @@ class Harness(Protocol):
         """
 
 
-def read(harness: Harness, report: dict[str, Any], load: Load, target: Target, offset_s: float = 0.0) -> LoadPass:
+def read(harness: Harness, report: Any, load: Load, target: Target, offset_s: float = 0.0) -> LoadPass:
     """Return the pass from the report of `harness`, without the cost of sending; impossible counts are failures.
 
     Raises:

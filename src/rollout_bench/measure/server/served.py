@@ -17,12 +17,16 @@ from rollout_bench.measure.launch.protocol import (
     Tell,
 )
 from rollout_bench.measure.machine.host import read_environment
-from rollout_bench.measure.server import commands, guidellm, paced, vllm_command
+from rollout_bench.measure.server import commands, guidellm, inference_perf_command, paced, vllm_command
 from rollout_bench.measure.server.session import Opened, open_endpoint, open_own
 from rollout_bench.measure.server.stream import Load, LoadPass, Prompt, RequestOutcome, Target
 from rollout_bench.workloads.requests import Request, arrivals
 
-HARNESSES: dict[str, commands.Harness] = {"vllm-bench": vllm_command, "guidellm": guidellm}
+HARNESSES: dict[str, commands.Harness] = {
+    "vllm-bench": vllm_command,
+    "guidellm": guidellm,
+    "inference-perf": inference_perf_command,
+}
 """External load generators, by their names in the config."""
 
 
