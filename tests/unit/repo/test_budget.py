@@ -14,19 +14,19 @@ BUDGET = {
     "cluster": 602,
     "commands": 716,
     "contracts": 1100,
-    "core": 679,
+    "core": 694,
     "exchange": 288,
     "llmd": 707,
-    "measure": 3832,
+    "measure": 3911,
     "modes": 5025,
     "numbers": 167,
-    "plan": 2026,
+    "plan": 2028,
     "report": 1696,
     "scripts": 194,
     "snakefile": 418,
     "trainers": 635,
     "workloads": 318,
-    "tests": 13226,
+    "tests": 13268,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
