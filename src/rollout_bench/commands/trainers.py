@@ -4,7 +4,6 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from rollout_bench.core.errors import UserError
@@ -13,21 +12,14 @@ from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.keys import TRL_TRAINERS, VERL_VERSIONS, KeyRegistry
-from rollout_bench.trainers.trainer_file import TrainerFile, check_own, is_override, laid_over, read_yaml
+from rollout_bench.trainers.trainer_file import TrainerFile
 from rollout_bench.trainers.trl import trl_config
 from rollout_bench.trainers.verl import verl_config
 
-COMMAND_LINE = "the command line"
-"""Name in messages for settings that come only from overrides."""
 
-
-def verl_parser() -> argparse.ArgumentParser:
-    """Return the argument parser of from-verl."""
-    parser = _parser(
-        "verl",
-        "verl's YAML: shipped with verl, saved by verl, or written by you; without a file, verl's defaults apply",
-        "overrides as on verl's command line: a.b=1, +a.b=1, ~a.b",
-    )
+def from_verl() -> int:
+    """Read verl's settings, derive the config, then write it."""
+    parser = _parser("verl", "overrides as on verl's command line: a.b=1, +a.b=1, ~a.b")
     parser.add_argument(
         "--verl",
         choices=VERL_VERSIONS,
@@ -47,10 +39,34 @@ def verl_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file for these lengths, which the config names (default: %(default)s)",
     )
-    return parser
+    options = parser.parse_intermixed_args()
+    foreign = "give the YAML that verl is started with; add --cfg job there to print it"
+    settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("verl", options.verl), foreign)
+    made = verl_config(settings, options.lengths, options.lengths_file, options.one_engine)
+    read_config(made.config)  # raises `UserError` if the config is invalid
+    if options.lengths is not None:
+        _write_trace(options.lengths_file, made)
+    return _print(made)
 
 
-def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
+def from_trl() -> int:
+    """Read TRL's settings, derive the config, then write it."""
+    parser = _parser("TRL", "overrides of the file: num_processes=8, ~vllm_dtype")
+    parser.add_argument(
+        "--trainer",
+        choices=TRL_TRAINERS,
+        help="trainer whose defaults replace missing keys (default: grpo)",
+    )
+    options = parser.parse_intermixed_args()
+    trainer = options.trainer or "grpo"
+    foreign = None if options.trainer else "give settings of GRPO; or say whose they are: --trainer rloo"
+    settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
+    made = trl_config(settings, options.one_engine, trainer)
+    read_config(made.config)
+    return _print(made)
+
+
+def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=f"Make a config from {trainer}'s settings: one rollout step with all its engines. "
         "The config goes to stdout. The treatment of each key goes to stderr, and into the config as comments.",
@@ -61,26 +77,10 @@ def _parser(trainer: str, file: str, overrides: str) -> argparse.ArgumentParser:
         action="store_true",
         help="measure only one engine's part of a step, for a machine with too few devices for all engines",
     )
+    file = f"the YAML that {trainer} is started with, or an override: then {trainer}'s defaults replace the file"
     parser.add_argument("file", metavar="FILE", help=file)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
     return parser
-
-
-def from_verl() -> int:
-    """Read verl's settings, derive the config, then write it."""
-    arguments = verl_parser().parse_intermixed_args()
-    registry = KeyRegistry.of("verl", arguments.verl)
-    name, content = arguments.file, {}
-    if is_override(name):
-        name, arguments.overrides = COMMAND_LINE, [name, *arguments.overrides]
-    else:
-        content = read_yaml(Path(name), "verl")
-        check_own(name, content, registry, "give the YAML that verl is started with; add --cfg job there to print it")
-    content = laid_over(content, arguments.overrides, registry)
-    made = verl_config(
-        TrainerFile.of(name, content, registry), arguments.lengths, arguments.lengths_file, arguments.one_engine
-    )
-    return _write(made, arguments.lengths and arguments.lengths_file)
 
 
 def _write_trace(path: Path, made: MadeConfig) -> None:
@@ -90,47 +90,13 @@ def _write_trace(path: Path, made: MadeConfig) -> None:
     write_whole(path, content)
 
 
-def trl_parser() -> argparse.ArgumentParser:
-    """Return the argument parser of from-trl."""
-    parser = _parser(
-        "TRL",
-        "TRL's YAML",
-        "overrides of the file: num_processes=8, ~vllm_dtype",
-    )
-    parser.add_argument(
-        "--trainer",
-        choices=TRL_TRAINERS,
-        help="trainer whose defaults replace missing keys (default: grpo)",
-    )
-    return parser
-
-
-def from_trl() -> int:
-    """Read TRL's settings, derive the config, then write it."""
-    arguments = trl_parser().parse_intermixed_args()
-    content = read_yaml(Path(arguments.file), "TRL", last_wins=True)
-    trainer = arguments.trainer or "grpo"
-    registry = KeyRegistry.of("TRL", trainer)
-    if arguments.trainer is None:
-        check_own(arguments.file, content, registry, "give settings of GRPO; or say whose they are: --trainer rloo")
-    content = laid_over(content, arguments.overrides, registry)
-    return _write(trl_config(TrainerFile.of(arguments.file, content, registry), arguments.one_engine, trainer))
-
-
-def _write(made: MadeConfig, trace: Path | None = None) -> int:
-    read_config(made.config)  # raises `UserError` if the config is invalid
-    if trace is not None:
-        _write_trace(trace, made)
-    made = replace(made, config={**made.config, "timeout_s": TIMEOUT_S})
+def _print(made: MadeConfig) -> int:
+    """Print the config on stdout, with the command in it, and the account on stderr."""
     words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
     text = made.yaml(shlex.join(["rollout-bench", *words]))
     print(made.told, file=sys.stderr)
     print(text, end="")
     return 0
-
-
-TIMEOUT_S = 14_400
-"""Time limit of a launch of a trainer's step, in seconds. One pass may take many minutes."""
 
 
 def _without_secret(word: str) -> str:

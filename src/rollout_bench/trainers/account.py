@@ -18,6 +18,9 @@ WIDTH = 118
 
 LONGEST_VALUE = 60
 
+TIMEOUT_S = 14_400
+"""Time limit of a launch of a trainer's step, in seconds. One pass may take many minutes."""
+
 MOST_TOLD = 1 << 20
 """Maximum characters of an account, equal to the maximum size of a settings file."""
 
@@ -47,7 +50,8 @@ class MadeConfig:
         """Return the YAML file: the explanation as comments, then the config."""
         lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.told}".splitlines()
         comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-        config = yaml.dump(self.config, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH)
+        content = {**self.config, "timeout_s": TIMEOUT_S}
+        config = yaml.dump(content, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH)
         return comments + config
 
 
@@ -71,37 +75,27 @@ def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
     Raises:
         UserError: if a key that affects generation can't be resolved, or has an invalid value.
     """
-    registry = settings.registry
     groups: dict[Influence, dict[str, list[str]]] = {influence: defaultdict(list) for influence in Influence}
-    below: Counter[str] = Counter()
-    for path in settings.paths():
-        key = registry.find(path)
-        if key is None:
-            groups[Influence.UNKNOWN][f"{registry.trainer}'s versions that are known here lack it"].append(path)
-        elif key.path not in (path, f"{path}.*") and key.path.endswith(".*"):
-            below[key.path] += 1
-        elif key.influence is Influence.NEUTRAL:
-            # names without values, because a trainer's file may contain secrets
+    entries = [(path, settings.registry.find(path)) for path in settings.leaves]
+    below = Counter(key.path for path, key in entries if key.path.endswith(".*") and key.path != f"{path}.*")
+    for path, key in entries:
+        # names without values, because a trainer's file may contain secrets
+        if key.influence in (Influence.NEUTRAL, Influence.UNKNOWN) and key.path not in below:
             groups[key.influence][key.says].append(path)
     for path, count in below.items():
-        key = registry.keys[path]
-        groups[key.influence][key.says].append(f"{path} ({count})")
-    for key in registry.keys.values():
-        if key.influence is Influence.NEUTRAL:
-            continue
+        groups[Influence.NEUTRAL][settings.registry.keys[path].says].append(f"{path} ({count})")
+    for key in settings.registry.keys.values():
         written = settings.has(key.path)
-        if key.path in unread:
-            if written:
-                groups[Influence.NEUTRAL]["read by other runs than this one"].append(key.path)
+        if key.influence is Influence.NEUTRAL or (key.path in unread and not written):
             continue
-        value = f"{key.path} = {_shown(settings.get(key.path))}"
-        influence = key.influence_of(settings.get(key.path))
-        if written and influence is Influence.NEUTRAL:
-            groups[influence]["switched off, or as it is measured"].append(key.path)
-        elif written:
-            groups[influence][key.says].append(value)
-        elif influence is not Influence.NEUTRAL and key.default not in (None, {}):
-            groups[influence][key.says].append(f"{value} (default)")
+        value = None if key.path in unread else settings.get(key.path)
+        influence = Influence.NEUTRAL if key.path in unread or value in key.unless else key.influence
+        if influence is not Influence.NEUTRAL and (written or key.default not in (None, {})):
+            default = "" if written else " (default)"
+            groups[influence][key.says].append(f"{key.path} = {_shown(value)}{default}")
+        elif influence is Influence.NEUTRAL and written:
+            reason = "read by other runs than this one" if key.path in unread else "switched off, or as it is measured"
+            groups[influence][reason].append(key.path)
     return "\n".join(_section(influence, entries) for influence, entries in groups.items() if any(entries.values()))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.errors import UserError, did_you_mean, shown
 from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
 
 
@@ -84,10 +84,6 @@ class TrainerKey:
     unless: Sequence[Any] = ()
     remedy: str = ""
 
-    def influence_of(self, value: Any) -> Influence:
-        """Return the treatment of the key with this value. An unsupported key that is switched off has no effect."""
-        return Influence.NEUTRAL if self.influence is Influence.UNSUPPORTED and value in self.unless else self.influence
-
     def value(self, written: Any, where: str) -> Any:
         """Return a written value, converted by the reader.
 
@@ -147,33 +143,28 @@ class KeyRegistry:
             found[path] = replace(found[path], default=default)
         return cls(trainer, found, content.get("shared", ()))
 
-    def find(self, path: str) -> TrainerKey | None:
-        """Return the entry for `path`, or the nearest entry above it that includes all keys below; else None."""
+    def find(self, path: str) -> TrainerKey:
+        """Return the entry for `path`, or the nearest one above it for all keys below; else an unknown key."""
         parts = path.split(".")
-        for length in range(len(parts), 0, -1):
-            above = ".".join(parts[:length])
-            for key in (self.keys.get(above), self.keys.get(f"{above}.*")):
-                if key is not None and (key.path == path or key.path.endswith(".*") or key.read == "mapping"):
-                    return key
-        return None
+        for above in (".".join(parts[:length]) for length in range(len(parts), 0, -1)):
+            exact = self.keys.get(above)
+            if exact is not None and (above == path or exact.read == "mapping"):
+                return exact
+            if f"{above}.*" in self.keys:
+                return self.keys[f"{above}.*"]
+        return TrainerKey(path, Influence.UNKNOWN, f"{self.trainer}'s versions that are known here lack it")
 
     def below(self, path: str) -> set[Influence]:
         """Return the treatments of the known keys below `path`."""
         return {key.influence for known, key in self.keys.items() if known.startswith(f"{path}.")}
 
-    def instead_of(self, path: str) -> str:
-        """Return the remedy for an unknown key."""
-        near = near_miss(path, [known for known in self.keys if not known.endswith("*")])
-        return f"did you mean '{near}'?" if near else f"if your own code reads it, write +{path}=VALUE"
-
-    def misspelt(self, path: str, written: Collection[str]) -> str | None:
+    def misspelt(self, path: str, written: Collection[str] = ()) -> str | None:
         """Return the key that `path` probably misspells, among keys that affect generation and are not in `written`."""
+        if path in self.keys:
+            return None
         parent, _, name = path.rpartition(".")
-        known = {
-            key.path.rpartition(".")[2]: key.path
-            for key in self.keys.values()
-            if key.influence is not Influence.NEUTRAL and key.path.rpartition(".")[0] == parent
-        }
+        beside = [key.path for key in self.keys.values() if key.influence is not Influence.NEUTRAL]
+        known = {key.rpartition(".")[2]: key for key in beside if key.rpartition(".")[0] == parent}
         close = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE)
         return known[close[0]] if close and known[close[0]] not in written else None
 

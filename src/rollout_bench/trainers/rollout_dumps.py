@@ -7,13 +7,12 @@ the texts of prompt and answer without special tokens.
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.trainers.step import StepPart
+from rollout_bench.workloads.datasets import read_bytes
 from rollout_bench.workloads.lengths import generator
 
 Count = Callable[[Sequence[str]], list[int]]
@@ -45,32 +44,24 @@ def read_dumps(folder: Path, count: Count, longest: int) -> list[list[dict[str, 
     if not steps:
         raise UserError(f"--lengths {folder}: contains no rollouts STEP.jsonl", "name the folder in rollout_data_dir")
     groups: dict[tuple[int, str], int] = {}
-    found = []
-    for step, rows in enumerate(steps):
-        prompts = list(dict.fromkeys(row.input for row in rows))
-        asked = dict(zip(prompts, count(prompts), strict=True))
-        answers = count([row.output for row in rows])
-        found.append(
-            [
-                {
-                    "prompt_tokens": max(asked[row.input], 1),
-                    "output_tokens": min(tokens + 1, longest),
-                    "prompt_group": groups.setdefault((step, row.input), len(groups)),
-                }
-                for row, tokens in zip(rows, answers, strict=True)
-            ]
-        )
-    return found
+    return [
+        [
+            {
+                "prompt_tokens": max(prompt, 1),
+                "output_tokens": min(answer + 1, longest),
+                "prompt_group": groups.setdefault((step, row.input), len(groups)),
+            }
+            for row, prompt, answer in zip(
+                rows, count([row.input for row in rows]), count([row.output for row in rows]), strict=True
+            )
+        ]
+        for step, rows in enumerate(steps)
+    ]
 
 
 def _rows(path: Path) -> list[_Row]:
-    try:
-        lines = path.read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = getattr(error, "strerror", None) or "is not UTF-8"
-        raise UserError(f"{path}: cannot be read: {problem}", SHAPE) from None
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
         try:
             found += [_Row.model_validate_json(line)] if line.strip() else []
         except ValidationError:
@@ -98,15 +89,7 @@ def trace(steps: Sequence[Sequence[dict[str, int]]], part: StepPart, spread: boo
         )
     found, group = [], itemgetter("prompt_group")
     for number, step in enumerate(enough):
-        order = (
-            generator(f"engine/{number}").permutation(len(step))
-            if spread
-            else np.argsort([*map(group, step)], kind="stable")
-        )
-        found += sorted((step[place] for place in order[: part.sequences]), key=group)
+        order = generator(f"engine/{number}").permutation(len(step))
+        offered = [step[place] for place in order] if spread else sorted(step, key=group)
+        found += sorted(offered[: part.sequences], key=group)
     return found
-
-
-def counting(tokenizer: Any) -> Count:
-    """Return a function that counts the tokens of texts with a tokenizer of transformers."""
-    return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

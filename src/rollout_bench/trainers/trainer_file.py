@@ -11,33 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, near_miss
 from rollout_bench.core.yaml_files import read_mapping
-from rollout_bench.trainers.keys import Influence, KeyRegistry, TrainerKey
+from rollout_bench.trainers.keys import Influence, KeyRegistry
 
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<path>[^=+~\s][^=\s]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 """An override in hydra's syntax: `a.b=1` changes, `+a.b=1` adds, `++a.b=1` changes or adds, `~a.b` removes."""
 
+COMMAND_LINE = "the command line"
+"""Name in messages for settings that come only from overrides."""
 
 NOT_THERE = object()
 """Value of a key that is missing, or written as `???`. None can't be used, because null is a value."""
 
 
-def read_yaml(path: Path, trainer: str, last_wins: bool = False) -> dict[str, Any]:
-    """Return the settings in a YAML file, with unresolved interpolations.
-
-    Args:
-        path: the file.
-        trainer: the trainer's name.
-        last_wins: whether this trainer uses the last value of a duplicate key. If so, duplicates only cause a warning.
-
-    Raises:
-        UserError: if the file can't be read, is damaged, or contains no keys.
-    """
-    twice: list[str] | None = [] if last_wins else None
-    what, remedy = f"settings of {trainer}", f"give the YAML that {trainer} is started with"
-    content = read_mapping(path, what, remedy, twice=twice)
+def _read(path: Path, trainer: str) -> dict[str, Any]:
+    """Return the settings in a YAML file. TRL takes the last value of a duplicate key, with a warning here."""
+    twice: list[str] | None = [] if trainer == "TRL" else None
+    remedy = f"give the YAML that {trainer} is started with"
+    content = read_mapping(path, f"settings of {trainer}", remedy, twice=twice)
     if twice:
         print(
             f"{path}: warning: the last one holds, as {trainer} reads it, of keys that stand twice: {', '.join(twice)}",
@@ -46,73 +41,45 @@ def read_yaml(path: Path, trainer: str, last_wins: bool = False) -> dict[str, An
     return content
 
 
-def is_override(word: str) -> bool:
-    """Return whether `word`, in the place of a file's name, is an override."""
-    return OVERRIDE.fullmatch(word) is not None and "=" in word and not Path(word).exists()
+def _plain(content: Any) -> Any:
+    """Return YAML content without dates, which OmegaConf and hydra lack."""
+    return json.loads(json.dumps(content, default=str))
 
 
-def check_own(name: str, content: dict[str, Any], registry: KeyRegistry, remedy: str) -> None:
-    """Raise `UserError` if the settings have no key that affects generation and belongs only to this trainer."""
-    keys = [key for path, _ in _leaves(content, "") if (key := registry.find(path)) is not None]
-    if not any(key.influence is not Influence.NEUTRAL and key.path not in registry.shared for key in keys):
-        raise UserError(f"{name}: has no key for {registry.trainer}'s generation", remedy)
-
-
-def laid_over(content: dict[str, Any], overrides: Sequence[str], registry: KeyRegistry) -> dict[str, Any]:
-    """Apply `overrides` to `content` in their order, in place, and return `content`.
+def _lay_over(tree: Any, override: str, registry: KeyRegistry) -> None:
+    """Apply an override to a tree of OmegaConf's, as hydra does.
 
     Raises:
-        UserError: if an override has an invalid form, or names an unknown key.
+        UserError: if the override has an invalid form, or names an unknown key.
     """
-    for override in overrides:
-        found = OVERRIDE.fullmatch(override)
-        if found is None or not (found["equals"] or found["sign"] == "~"):
-            raise UserError(f"{override}: is not an override", "write KEY=VALUE, +KEY=VALUE or ~KEY")
-        path, name = found["path"], found["path"].rpartition(".")[2]
-        if "/" in path or "@" in path:
-            raise UserError(
-                f"{override}: chooses one of {registry.trainer}'s files, which rollout-bench cannot read",
-                f"add --cfg job to {registry.trainer}'s command, and use the YAML that it prints",
-            )
-        section = _section(content, path, override, registry.find(path))
-        if found["sign"] == "~" and name not in section:
-            raise UserError(
-                f"{override}: {path} cannot be removed because the file does not contain it", "leave it out"
-            )
-        if found["sign"] == "~":
-            del section[name]
-            continue
-        meant = registry.misspelt(path, ()) if path not in registry.keys else None
-        unknown = meant is not None or (registry.find(path) is None and not registry.below(path))
-        if not found["sign"] and name not in section and unknown:
-            remedy = f"did you mean '{meant}'?" if meant else registry.instead_of(path)
-            raise UserError(f"{override}: {registry.trainer} has no key {path}", remedy)
-        section[name] = _value(override, found["value"])
-    return content
-
-
-def _section(content: dict[str, Any], path: str, override: str, key: TrainerKey | None) -> dict[str, Any]:
-    """Return the mapping that contains the last part of `path`, made where it is missing.
-
-    An interpolation above a key without influence gives way to it, because its values are not needed.
-    """
-    for part in path.split(".")[:-1]:
-        inner = content.get(part)
-        is_needed = key is None or key.influence is not Influence.NEUTRAL
-        if inner is None or ("${" in str(inner) and not isinstance(inner, dict) and not is_needed):
-            content[part] = {}
-        if not isinstance(content[part], dict):
-            raise UserError(f"{override}: {part} is no mapping, so nothing can be below it", f"set {part} as a whole")
-        content = content[part]
-    return content
-
-
-def _value(override: str, written: str) -> Any:
+    found = OVERRIDE.fullmatch(override)
+    if found is None or not (found["equals"] or found["sign"] == "~"):
+        raise UserError(f"{override}: is not an override", "write KEY=VALUE, +KEY=VALUE or ~KEY")
+    path, trainer = found["path"], registry.trainer
+    if "/" in path or "@" in path:
+        raise UserError(
+            f"{override}: chooses one of {trainer}'s files, which rollout-bench cannot read",
+            f"add --cfg job to {trainer}'s command, and use the YAML that it prints",
+        )
+    is_there = OmegaConf.select(tree, path, throw_on_resolution_failure=False, default=NOT_THERE) is not NOT_THERE
+    if found["sign"] == "~":
+        if not is_there:
+            problem = f"{override}: {path} cannot be removed because the file does not contain it"
+            raise UserError(problem, "leave it out")
+        above, _, name = path.rpartition(".")
+        del (OmegaConf.select(tree, above) if above else tree)[name]
+        return
+    is_known = registry.find(path).influence is not Influence.UNKNOWN or registry.below(path)
+    if not found["sign"] and not is_there and (registry.misspelt(path) or not is_known):
+        near = registry.misspelt(path) or near_miss(path, [key for key in registry.keys if not key.endswith("*")])
+        remedy = f"did you mean '{near}'?" if near else f"if your own code reads it, write +{path}=VALUE"
+        raise UserError(f"{override}: {trainer} has no key {path}", remedy)
     try:
-        return yaml.safe_load(written) if written else ""
+        value = _plain(yaml.safe_load(found["value"])) if found["value"] else ""
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{override}: its value can't be read: {problem}", "write it as in a YAML file") from None
+    OmegaConf.update(tree, path, value)
 
 
 @dataclass(frozen=True)
@@ -121,44 +88,68 @@ class TrainerFile:
 
     Attributes:
         name: name of the settings in messages.
-        content: the settings with unresolved interpolations.
         registry: the known keys.
-        tree: `content` as an OmegaConf object.
+        tree: the settings as an OmegaConf object.
     """
 
     name: str
-    content: dict[str, Any]
     registry: KeyRegistry
     tree: Any
 
     @classmethod
-    def of(cls, name: str, content: dict[str, Any], registry: KeyRegistry) -> TrainerFile:
-        """Return the settings in `content`; raise `UserError` if OmegaConf rejects them, or one is damaged."""
-        from omegaconf import OmegaConf  # --help and planning do not need it
-        from omegaconf.errors import OmegaConfBaseException
+    def read(cls, words: Sequence[str], registry: KeyRegistry, foreign: str | None) -> TrainerFile:
+        """Return the settings that the words of a command line give.
 
+        Args:
+            words: a file and overrides, or only overrides.
+            registry: the known keys.
+            foreign: remedy for a file without any key of this trainer; None accepts such a file.
+
+        Raises:
+            UserError: if the file can't be read, an override is wrong, or a key is misspelt.
+        """
+        name, *overrides = words
+        if "=" in name and OVERRIDE.fullmatch(name) and not Path(name).exists():
+            name, content, overrides = COMMAND_LINE, {}, [*words]
+        else:
+            content = _read(Path(name), registry.trainer)
+            keys = [registry.find(path) for path, _ in _leaves(content)]
+            own = {key.path for key in keys if key.influence in (Influence.HONOURED, Influence.UNSUPPORTED)}
+            if foreign and own.issubset(registry.shared):
+                raise UserError(f"{name}: has no key for {registry.trainer}'s generation", foreign)
+        place = name
         try:
-            content = json.loads(json.dumps(content, default=str))  # OmegaConf and hydra have no dates, unlike YAML
-            found = cls(name, content, registry, OmegaConf.create(content))
+            found = cls(name, registry, OmegaConf.create(_plain(content)))
+            for place in overrides:
+                _lay_over(found.tree, place, registry)
         except OmegaConfBaseException as error:
             said = str(error).strip().splitlines()[0]
-            raise UserError(f"{name}: OmegaConf can't read it: {said}", "mend the file") from None
-        except (RecursionError, ValueError):  # an override with an alias of itself
-            raise UserError(f"{name}: is nested too deeply", "write values without aliases") from None
-        for path, value in _leaves(content, ""):
-            if value is None and ":" in path:  # {a:1}, which hydra's own grammar reads as {a: 1}
-                raise UserError(
-                    f"{name}: {path}: has no value, because YAML reads it as one word", "write a space after each colon"
-                )
-            is_section = path not in registry.keys and registry.below(path) - {Influence.NEUTRAL}
-            if is_section and value is not None and not isinstance(value, dict) and "${" not in str(value):
-                below = f"write its keys below it, as {registry.trainer} does"
-                raise UserError(f"{name}: {path}: is no mapping", below)
+            raise UserError(f"{place}: OmegaConf can't read it: {said}", "correct it") from None
+        found._check()
         return found
 
-    def paths(self) -> list[str]:
-        """Return the dotted paths of all values in the settings."""
-        return [path for path, _ in _leaves(self.content, "")]
+    def _check(self) -> None:
+        """Raise `UserError` for a value in place of a section, or a key that is probably misspelt."""
+        leaves = self.leaves
+        for path, value in leaves.items():
+            if value is None and ":" in path:  # {a:1}, which hydra's own grammar reads as {a: 1}
+                problem = f"{self.name}: {path}: has no value, because YAML reads it as one word"
+                raise UserError(problem, "write a space after each colon")
+            is_section = path not in self.registry.keys and self.registry.below(path) - {Influence.NEUTRAL}
+            if is_section and value is not None and not isinstance(value, dict) and "${" not in str(value):
+                below = f"write its keys below it, as {self.registry.trainer} does"
+                raise UserError(f"{self.name}: {path}: is no mapping", below)
+            if meant := self.registry.misspelt(path, leaves):
+                raise UserError(f"{self.name}: {path}: there is no such key", f"did you mean '{meant}'?")
+
+    @property
+    def leaves(self) -> dict[str, Any]:
+        """Path -> value of all values in the settings, with unresolved interpolations."""
+        return dict(_leaves(OmegaConf.to_container(self.tree)))
+
+    def has_section(self, name: str) -> bool:
+        """Return whether the settings have a mapping `name` at their top."""
+        return OmegaConf.is_dict(self.tree.get(name))
 
     def written(self, path: str) -> Any:
         """Return the value at `path` with resolved interpolations, or `NOT_THERE` if there is none.
@@ -166,9 +157,6 @@ class TrainerFile:
         Raises:
             UserError: if an interpolation can't be resolved.
         """
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
         try:
             found = OmegaConf.select(self.tree, path, default=NOT_THERE)
             return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
@@ -178,6 +166,10 @@ class TrainerFile:
                 f"{self.name}: {path}: its interpolation can't be resolved: {said}",
                 f"add {path}=VALUE to the command, or give the whole of {self.registry.trainer}'s YAML",
             ) from None
+
+    def has(self, path: str) -> bool:
+        """Return whether the settings have a value at `path`; null counts as a value."""
+        return self.written(path) is not NOT_THERE
 
     def get(self, path: str) -> Any:
         """Return the value of a registered key, or the trainer's default if the key is missing.
@@ -196,19 +188,8 @@ class TrainerFile:
             raise UserError(f"{self.name}: {path}: is missing", self.registry.keys[path].remedy)
         return value
 
-    def has(self, path: str) -> bool:
-        """Return whether the settings have a value at `path`; null counts as a value."""
-        return self.written(path) is not NOT_THERE
 
-    def check_spelling(self) -> None:
-        """Raise `UserError` for an unknown key that probably misspells a key that affects generation."""
-        paths = self.paths()
-        for path in paths:
-            if path not in self.registry.keys and (meant := self.registry.misspelt(path, paths)) is not None:
-                raise UserError(f"{self.name}: {path}: there is no such key", f"did you mean '{meant}'?")
-
-
-def _leaves(content: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+def _leaves(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
         path = f"{above}{name}"
         if isinstance(value, dict) and value:

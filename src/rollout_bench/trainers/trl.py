@@ -56,7 +56,6 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
     Raises:
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
-    settings.check_spelling()
     if not settings.get("use_vllm"):
         raise UserError(
             f"{settings.name}: use_vllm: is not true, but rollout-bench measures only generation with vLLM",
@@ -126,7 +125,7 @@ def _unread(settings: TrainerFile, mode: str) -> set[str]:
 def _mode(settings: TrainerFile) -> str:
     """Return the mode, from the newest key that is set: vllm_mode, vllm_colocation, vllm_tp or a `server` section."""
     colocated = settings.get("vllm_colocation")
-    served = isinstance(settings.content.get("server"), dict) and not settings.get("vllm_tp")
+    served = settings.has_section("server") and not settings.get("vllm_tp")
     by_older_keys = served if colocated is None else not colocated
     return str(settings.get("vllm_mode") or ("server" if by_older_keys else "colocate"))
 

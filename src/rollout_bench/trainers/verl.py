@@ -1,5 +1,6 @@
 """A config for a step of verl: R AsyncLLM engines behind a router that spreads the samples of a prompt."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
-from rollout_bench.trainers.rollout_dumps import counting, read_dumps, trace
+from rollout_bench.trainers.rollout_dumps import read_dumps, trace
 from rollout_bench.trainers.step import TrainerStep, distinct_prompts
 from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, quant_keys, weights
 from rollout_bench.trainers.trainer_file import TrainerFile
@@ -49,9 +50,6 @@ def verl_config(
     Raises:
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
     """
-    settings.check_spelling()
-    for key in ("name", "mode"):
-        settings.get(f"{ROLLOUT}{key}")  # only one value of each is measured
     step, devices = _step(settings)
     prompt_tokens, output_tokens = _lengths(settings)
     path = settings.needed(f"{MODEL}path")
@@ -114,8 +112,12 @@ def _dumped(settings: TrainerFile, dumps: Path, place: str, longest: int) -> lis
     """Return the sequences of saved rollouts, with lengths from the tokenizer of the model at `place`."""
     model = str(Path(place.removeprefix("hub:")).expanduser())
     # Loaded after the folder was read, so that an error in the folder needs no request to a hub.
-    count = cache(lambda: counting(load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code"))))
-    return read_dumps(dumps, lambda texts: count()(texts), longest)
+    tokenizer = cache(lambda: load_tokenizer(model, settings.get(f"{MODEL}trust_remote_code")))
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer()(texts, add_special_tokens=False)["input_ids"]]
+
+    return read_dumps(dumps, count, longest)
 
 
 def _device_keys(settings: TrainerFile) -> tuple[str, str]:
@@ -123,7 +125,7 @@ def _device_keys(settings: TrainerFile) -> tuple[str, str]:
     if settings.get("trainer.use_v1") and settings.get("trainer.v1.trainer_mode") == "separate_async":
         apart = ROLLOUT
     else:  # recipes copy a separate section over the rollout's keys
-        apart = "rollout." if isinstance(settings.content.get("rollout"), dict) else ""
+        apart = "rollout." if settings.has_section("rollout") else ""
     if not apart or not settings.get(f"{apart}nnodes"):
         return "trainer.nnodes", "trainer.n_gpus_per_node"
     followed = settings.get(f"{apart}n_gpus_per_node") is None
@@ -166,7 +168,8 @@ def _lengths(settings: TrainerFile) -> tuple[int, int]:
     Raises:
         UserError: if max_model_len leaves no tokens for an answer.
     """
-    prompt, answer = _length(settings, "prompt"), _length(settings, "response")
+    keys = {f"{ROLLOUT}{name}_length": f"data.max_{name}_length" for name in ("prompt", "response")}
+    prompt, answer = (settings.get(own if settings.has(own) else followed) for own, followed in keys.items())
     most = settings.get(f"{ROLLOUT}max_model_len")
     if most is not None and most <= prompt:
         raise UserError(
@@ -174,13 +177,6 @@ def _lengths(settings: TrainerFile) -> tuple[int, int]:
             f"set it to {prompt + answer} or more, or data.max_prompt_length to less",
         )
     return prompt, answer if most is None else min(answer, most - prompt)  # as verl does
-
-
-def _length(settings: TrainerFile, what: str) -> int:
-    """Return the tokens of a prompt or response: the rollout's key, else data.max_*_length."""
-    own, followed = f"{ROLLOUT}{what}_length", f"data.max_{what}_length"
-    length: int = settings.get(own if settings.has(own) else followed)
-    return length
 
 
 def _engine_args(settings: TrainerFile) -> dict[str, Any]:
@@ -195,11 +191,8 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
             )
     passed_on = {key.argument: settings.get(key.path) for key in settings.registry.keys.values() if key.argument}
     arguments = {name: value for name, value in passed_on.items() if value is not None}
-    arguments["dtype"] = settings.get(f"{ROLLOUT}dtype")
     if settings.get(f"{MODEL}trust_remote_code"):
         arguments["trust_remote_code"] = True
-    if longest := settings.get(f"{ROLLOUT}max_model_len"):
-        arguments["max_model_len"] = longest
     arguments |= {name: value for name, value in own.items() if value is not None}
     if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):
         compilation = arguments.get("compilation_config", {})
