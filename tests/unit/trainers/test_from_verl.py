@@ -236,7 +236,7 @@ def test_oc_select_falls_back_where_what_it_names_is_missing(made: Made):
 def test_what_changes_nothing_can_be_set_below_an_interpolation(made: Made):
     content = VERL + "critic: {megatron: '${oc.select:actor_rollout_ref.actor.megatron,null}'}\n"
     made("++critic.megatron.fused=false", content)
-    with pytest.raises(UserError, match="mtp.*: OmegaConf can't read it: Interpolation key 'nowhere'"):
+    with pytest.raises(UserError, match=r"mtp\.enable_rollout=true: OmegaConf can't read it"):
         made(f"+{ROLLOUT}.mtp.enable_rollout=true", content.replace("    n: 8", "    n: 8\n    mtp: '${nowhere}'"))
 
 
