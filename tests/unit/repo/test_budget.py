@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2335,
     "checkpoints": 342,
     "cluster": 602,
-    "commands": 716,
+    "commands": 701,
     "contracts": 1100,
     "core": 694,
     "exchange": 288,
@@ -24,7 +24,7 @@ BUDGET = {
     "report": 1696,
     "scripts": 194,
     "snakefile": 418,
-    "trainers": 635,
+    "trainers": 604,
     "workloads": 318,
     "tests": 13268,
 }
