@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.keys import Keys
 from rollout_bench.llmd.meaning import HeldLoad, behind, bounded, uniform
-from rollout_bench.llmd.overrides import laid_over
+from rollout_bench.llmd.overrides import laid_over, parsed
 
 SPREAD = 5
 """Standard deviations from the mean to a missing bound, as in guidellm."""
@@ -18,16 +17,13 @@ def variants(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     Raises:
         UserError: if a benchmark changes a key that `spec` lacks.
     """
-    spec, changes, found = content.get("spec"), content.get("benchmarks"), []
+    spec, changes = content.get("spec"), content.get("benchmarks")
     if not isinstance(spec, dict) or not isinstance(changes, list):
         return [dict(content)]
-    for number, change in enumerate(changes):
-        try:
-            paths = {str(key): value for key, value in change.items()} if isinstance(change, dict) else {}
-            found.append({**content, "spec": laid_over(spec, paths, "")})
-        except UserError as error:
-            problem = error.problem.removeprefix(".overrides.")
-            raise UserError(f"{where}: benchmarks[{number}]: {problem}", error.remedy) from None
+    found = [
+        {**content, "spec": laid_over(spec, parsed(change, place), place)}
+        for place, change in ((f"{where}: benchmarks[{number}]", change) for number, change in enumerate(changes))
+    ]
     return found or [dict(content)]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.readers import text
+from rollout_bench.core.readers import Reader, text
 from rollout_bench.llmd import guidellm_scenario, inference_perf, vllm_benchmark
 from rollout_bench.llmd.keys import Keys
-from rollout_bench.llmd.meaning import HeldLoad, Meaning, MeasuredHere, arriving
-from rollout_bench.llmd.template import MODEL, TOKENIZER, URL, is_of_the_launch
+from rollout_bench.llmd.meaning import HeldLoad, Meaning, arriving
+from rollout_bench.llmd.template import TOKEN
 
 TABLES = Path(__file__).with_name("tables")
 
@@ -30,18 +30,18 @@ HARNESSES: dict[str, dict[str, Any]] = {
 HARNESSES["inferencemax"] = HARNESSES["vllm-benchmark"]
 """Name -> what tables/README.md explains."""
 
+NAMED = {"model": "a model that the config measures: {}", "url": "an endpoint of the config"}
+"""Reader of a key that names the model or the server -> description of valid values."""
 
-def meaning_of(
-    harness: str, content: Mapping[str, Any], where: str, served: MeasuredHere, asked: dict[str, Any] | None = None
-) -> Meaning:
+
+def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: Mapping[str, set[str]]) -> Meaning:
     """Return the workload of a profile.
 
     Args:
         harness: one of `HARNESSES`.
         content: the keys of the profile.
         where: name of the profile in messages.
-        served: models and servers of the config.
-        asked: mapping that collects the paths of all supported keys, present or not.
+        measured: `model` and `url` -> the config's models and servers, which a profile may name.
 
     Raises:
         UserError: if the harness is unsupported, or a key is unknown, unsupported or has an invalid value.
@@ -50,9 +50,10 @@ def meaning_of(
     if "refuse" in table:
         named = next((key for key in table["keys"] if key in content), table["keys"][0])
         raise UserError(f"{where}: {named}: {table['refuse']}", table["remedy"])
+    readers = {kind: _naming(NAMED[kind], measured[kind]) for kind in NAMED}
     runs = []
     for variant in guidellm_scenario.variants(content, where) if harness == "guidellm" else [content]:
-        keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), _readers(served), asked)
+        keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), readers)
         keys.read(variant, table["keys"])
         runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))
     first, stages = runs[0][0], [stage for _, own in runs for stage in own]
@@ -65,20 +66,13 @@ def meaning_of(
     return first
 
 
-def _readers(served: MeasuredHere) -> dict[str, Callable[[Any], str]]:
-    """Return readers of the keys that name the model or the server, which the config must measure."""
+def _naming(wanted: str, known: set[str]) -> Reader[str]:
+    """Return a reader of a name that must be one of `known`, with or without a slash at its end."""
 
-    def naming(known: frozenset[str], what: str, *tokens: str) -> Callable[[Any], str]:
-        def reader(value: Any) -> str:
-            named = text(value)
-            if not is_of_the_launch(named, *tokens) and known.isdisjoint((named, named.rstrip("/"))):
-                raise ValueError(what)
-            return named
+    def reader(value: Any) -> str:
+        named = text(value)
+        if known.isdisjoint((named, named.rstrip("/"))):
+            raise ValueError(wanted.format(", ".join(sorted(one for one in known if not TOKEN.match(one))) or "none"))
+        return named
 
-        return reader
-
-    models = f"a model that the config measures: {', '.join(sorted(served.models)) or 'none'}"
-    return {
-        "model": naming(served.models, models, MODEL, TOKENIZER),
-        "url": naming(served.urls, "an endpoint of the config", URL),
-    }
+    return reader

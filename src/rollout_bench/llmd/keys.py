@@ -89,12 +89,10 @@ class Keys:
         found: path -> value of each supported key: our value, the harness's default, the number of a list's entries.
     """
 
-    def __init__(
-        self, where: str, meaning: Meaning, readers: Mapping[str, Reader[Any]], found: dict[str, Any] | None = None
-    ) -> None:
-        """Make keys without values; `readers` add to `READERS`, and `found` receives the values."""
+    def __init__(self, where: str, meaning: Meaning, readers: Mapping[str, Reader[Any]]) -> None:
+        """Make keys without values; `readers` add to `READERS`."""
         self.where, self.meaning, self._readers = where, meaning, {**READERS, **readers}
-        self.found = {} if found is None else found
+        self.found: dict[str, Any] = {}
 
     def __getitem__(self, path: str) -> Any:
         """Return the value at `path`; None if there is none."""
@@ -190,12 +188,10 @@ class Keys:
 
     def _elsewhere(self, only: Mapping[str, Any], above: str) -> str | None:
         """Return why a key is not supported beside the others; None if it is."""
-        for name, values in only.items():
-            there = self.found.get(f"{above}{name}", self.found.get(name))
-            if there not in values:
-                key = name.rpartition(".")[2]
-                return f"needs {key}: {' or '.join(values)}, but {key} is {there}"
-        return None
+        found = {name: self.found.get(f"{above}{name}", self.found.get(name)) for name in only}
+        keys = {name: name.rpartition(".")[2] for name, value in found.items() if value not in only[name]}
+        told = [f"needs {key}: {' or '.join(only[name])}, but {key} is {found[name]}" for name, key in keys.items()]
+        return told[0] if told else None
 
 
 def without(path: str) -> str:

@@ -11,22 +11,8 @@ EXPECTED_STEP_S = 0.01
 MOST_PROMPT_TOKENS = 4_000_000
 """Maximum tokens of all prompts for a closed loop by duration. After the last prompt, the loop repeats them."""
 
-
 SERVED, STARTED = "online", "startup"
 """Modes of the config that measure what a harness does: it sends a load, or only waits for the engine."""
-
-
-@dataclass(frozen=True)
-class MeasuredHere:
-    """The models and servers of the config, which a profile may name.
-
-    Attributes:
-        models: names of models in the config and on servers, and places of their weights.
-        urls: addresses of endpoints, with and without /v1.
-    """
-
-    models: frozenset[str] = frozenset()
-    urls: frozenset[str] = frozenset()
 
 
 @dataclass

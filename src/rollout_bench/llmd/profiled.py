@@ -1,7 +1,5 @@
 """Expansion of a config's llm-d-benchmark profiles into workloads."""
 
-import contextlib
-import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -10,15 +8,15 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from rollout_bench.contracts.fields import Args, Strict, Text
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss
+from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.llmd.harnesses import HARNESSES, meaning_of
-from rollout_bench.llmd.meaning import SERVED, STARTED, Meaning, MeasuredHere
+from rollout_bench.llmd.meaning import SERVED, STARTED, Meaning
 from rollout_bench.llmd.overrides import laid_over, parsed
-from rollout_bench.llmd.template import ENDINGS, MAX_MODEL_LEN, OF_THE_LAUNCH, content_of, found_at, located
+from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, OF_THE_LAUNCH, TOKENIZER, URL, content_of, located
 
 
 class WorkloadProfile(Strict):
@@ -45,14 +43,12 @@ class Found:
     """A profile that was read.
 
     Attributes:
-        file: path of the profile.
-        harness: name of the profile's harness.
-        content: keys of the profile, with overrides; tokens that only a launch can fill in remain.
+        title: path of the profile, with its overrides.
+        content: keys of the profile, with overrides; tokens that only a launch can fill in may remain.
         meaning: workload of the profile.
     """
 
-    file: Path
-    harness: str
+    title: str
     content: dict[str, Any]
     meaning: Meaning
 
@@ -74,52 +70,46 @@ def with_profiles(merged: Mapping[str, Any], command_line: Mapping[str, Any] | N
     if not isinstance(workloads, list) or not isinstance(settings, Mapping):
         return config
     limits: dict[str, dict[str, float]] = {}
-    for name in workloads:
-        own = settings.get(name) if isinstance(name, str) else None
-        if isinstance(own, Mapping) and own.get("profile") is not None:
-            found = profile_of(own["profile"], config, f"config: workload_settings.{name}.profile")
-            settings = {**settings, name: _merged(own, found, name)}
-            _check_mode(config, found, name)
-            limits[name] = found.meaning.slo
+    for name in map(str, workloads):
+        own, where = _mapping(settings.get(name)), f"config: workload_settings.{name}"
+        profile = _mapping(own.get("profile"))
+        if not profile:
+            continue
+        overrides = parsed(profile.get("overrides"), f"{where}.profile.overrides")
+        own = {**own, "profile": {**profile, "overrides": overrides}}
+        settings = {**settings, name: own}
+        try:
+            found = profile_of(WorkloadProfile.model_validate(own["profile"]), config, f"{where}.profile")
+        except ValidationError:  # the check of the config reports it
+            continue
+        _check_mode(config, found, where)
+        settings[name], limits[name] = _merged(own, found, where), found.meaning.slo
     return {**config, "workload_settings": settings, **_slo(config, limits)}
 
 
-def profile_of(written: Any, config: Mapping[str, Any], where: str) -> Found:
+def profile_of(
+    profile: WorkloadProfile, config: Mapping[str, Any], where: str, of_the_launch: Mapping[str, str] | None = None
+) -> Found:
     """Return the profile that a workload names.
 
     Args:
-        written: `profile` of the workload.
+        profile: the workload's profile.
         config: the merged config, for models and endpoints.
         where: first words of error messages.
+        of_the_launch: llm-d's variable -> value for one launch; None before a launch is known.
 
     Raises:
         UserError: if the profile is not found, can't be read, or has an unsupported key.
     """
-    if not isinstance(written, Mapping):
-        raise UserError(f"{where}: {written!r} is no mapping", "write {harness: guidellm, path: sanity_concurrent}")
-    for key in written:
-        if key not in WorkloadProfile.model_fields:
-            raise UserError(
-                f"{where}.{key}: there is no such key", did_you_mean(str(key), WorkloadProfile.model_fields)
-            )
-    for key in ("harness", "path"):
-        if not isinstance(written.get(key), str) or not written[key]:
-            raise UserError(f"{where}.{key}: is missing", "write {harness: guidellm, path: sanity_concurrent}")
-    harness = written["harness"]
-    if harness not in HARNESSES:
-        raise UserError(f"{where}.harness: {harness!r} is not known", did_you_mean(harness, HARNESSES))
-    file = located(harness, written["path"], where)
-    later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or config.get("models")]
-    content, served = content_of(file, _known(config), where, later), served_by(config)
-
-    def asked() -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        with contextlib.suppress(UserError):  # the overrides may fix the error
-            meaning_of(harness, content, where, served, found)
-        return found
-
-    changed = laid_over(content, parsed(written.get("overrides"), f"{where}.overrides"), where, asked)
-    return Found(file, harness, changed, meaning_of(harness, changed, f"{where}: {file}", served))
+    if profile.harness not in HARNESSES:
+        raise UserError(f"{where}.harness: {profile.harness!r} is not known", did_you_mean(profile.harness, HARNESSES))
+    file = located(profile.harness, profile.path, where)
+    later = [name for name in OF_THE_LAUNCH if name != MAX_MODEL_LEN or of_the_launch or config.get("models")]
+    content = content_of(file, {**_known(config), **(of_the_launch or {})}, where, later)
+    changed = laid_over(content, profile.overrides, f"{where}.overrides")
+    measured = {kind: {*names, *(of_the_launch or {}).values()} for kind, names in _measured(config).items()}
+    title = f"{file}, with {_flow(profile.overrides)}" if profile.overrides else f"{file}"
+    return Found(title, changed, meaning_of(profile.harness, changed, f"{where}: {file}", measured))
 
 
 def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch: Mapping[str, str]) -> str:
@@ -133,18 +123,14 @@ def rendered(profile: WorkloadProfile, config: Mapping[str, Any], of_the_launch:
     Raises:
         UserError: if the file is missing now, or can't be read.
     """
-    where = "config: profile"
-    file = located(profile.harness, profile.path, where)
-    known = {**_known(config), **of_the_launch}
-    content = laid_over(content_of(file, known, where), parsed(profile.overrides, where), where)
-    changed = f", with {_flow(profile.overrides)}" if profile.overrides else ""
-    head = (
-        f"# {profile.harness}/{file.name}{changed}, as the launches of this experiment fill it in.\n"
-        "# PORT is picked by each server of ours: put in the port of a server to run the profile by hand.\n"
+    found = profile_of(profile, config, "config: profile", of_the_launch)
+    comments = (
+        f"{found.title}, as the launches of this experiment fill it in.",
+        "PORT is picked by each server of ours: put in the port of a server to run the profile by hand.",
+        *found.meaning.notes,
     )
-    found = profile_of(profile.model_dump(), config, where)
-    notes = "".join(f"# {note}\n" for note in found.meaning.notes)
-    return head + notes + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    head = "".join(f"# {comment}\n" for comment in comments)
+    return head + yaml.safe_dump(found.content, sort_keys=False, allow_unicode=True)
 
 
 def readings(config: Mapping[str, Any]) -> list[str]:
@@ -157,12 +143,10 @@ def readings(config: Mapping[str, Any]) -> list[str]:
     for name in config["workloads"]:
         profile = config["workload_settings"].get(name, {}).get("profile")
         if profile is not None:
-            found = profile_of(profile, config, "config: profile")
-            meaning, overrides = found.meaning, profile.get("overrides")
-            changed = f", with {_flow(overrides)}" if overrides else ""
-            parts = {"online": meaning.online, "slo": meaning.slo}
-            read = {**meaning.workload, **{key: part for key, part in parts.items() if part}}
-            lines += [f"profile: {name} is {found.file}{changed}, read as {_flow(read)}"]
+            found = profile_of(WorkloadProfile.model_validate(profile), config, "config: profile")
+            meaning = found.meaning
+            read = meaning.workload | {key: part for key in ("online", "slo") if (part := getattr(meaning, key))}
+            lines += [f"profile: {name} is {found.title}, read as {_flow(read)}"]
             lines += [f"profile: {name}: {note}" for note in meaning.notes]
     return lines
 
@@ -174,26 +158,31 @@ def _flow(value: Any) -> str:
 def _known(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the values from the config for a profile's tokens: llm-d's variable -> value."""
     kubernetes = _mapping(config.get("kubernetes"))
+    namespace = (kubernetes.get("namespace"), "default")
     found = {
-        "LLMDBENCH_VLLM_COMMON_NAMESPACE": (kubernetes.get("namespace"), "default"),
-        "LLMDBENCH_HARNESS_NAMESPACE": (kubernetes.get("namespace"), "default"),
+        "LLMDBENCH_VLLM_COMMON_NAMESPACE": namespace,
+        "LLMDBENCH_HARNESS_NAMESPACE": namespace,
         "LLMDBENCH_HARNESS_PVC_NAME": (kubernetes.get("results_claim"), "rollout-bench"),
     }
     return {name: str(said or os.environ.get(name) or default) for name, (said, default) in found.items()}
 
 
-def served_by(config: Mapping[str, Any]) -> MeasuredHere:
-    """Return the models and servers that a merged config measures."""
+def _measured(config: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return names and places of the models and addresses of the servers that a merged config measures."""
     selected, settings = config.get("models"), _mapping(config.get("model_settings"))
     names = [str(name) for name in selected] if isinstance(selected, list) else []
     weights = [_mapping(_mapping(settings.get(name)).get("weights")).values() for name in names]
+    places = {str(place).removeprefix("hub:") for places in weights for place in places}
     endpoints = [one for one in map(_mapping, _mapping(config.get("endpoints")).values()) if one]
-    urls = [str(one.get("url")).rstrip("/") for one in endpoints]
-    return MeasuredHere(
-        frozenset([*names, *(str(one.get("model")) for one in endpoints)])
-        | {str(place).removeprefix("hub:") for places in weights for place in places},
-        frozenset(urls) | {url.removesuffix("/v1") for url in urls},
-    )
+    urls = {str(one.get("url")).rstrip("/") for one in endpoints}
+    return {
+        "model": {*names, *places, *(str(one.get("model")) for one in endpoints), *map(_token, (MODEL, TOKENIZER))},
+        "url": {*urls, *(url.removesuffix("/v1") for url in urls), _token(URL)},
+    }
+
+
+def _token(name: str) -> str:
+    return f"REPLACE_ENV_{name}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -207,93 +196,77 @@ def _with_short_form(config: dict[str, Any], command_line: Mapping[str, Any]) ->
     `profile` is HARNESS/NAME, or the longer form {harness: HARNESS, path: PATH}.
     """
     named, overrides = config.get("profile"), config.pop("overrides", None)
-    if isinstance(named, Mapping) and {"harness", "path"}.intersection(named):
-        if overrides is not None and "overrides" in named:
-            raise UserError(
-                "config: profile.overrides: is used together with overrides at the top",
-                "write all overrides in one place",
-            )
-        own = {**named, "overrides": named.get("overrides", overrides)}
-    elif isinstance(named, str):
-        own = {**_named_shortly(named), "overrides": overrides}
-    elif overrides is not None:
+    if isinstance(named, str):
+        own = _named_shortly(named)
+    elif isinstance(named, Mapping) and {"harness", "path"}.intersection(named):
+        own = dict(named)
+    elif overrides is None:
+        return config
+    else:
         raise UserError(
             "config: overrides: needs a profile, but profile is missing",
             "add profile=guidellm/sanity_concurrent, or write overrides below a workload's profile",
         )
-    else:
-        return config
-    config.pop("profile")
-    harness = own.get("harness")
-    workload = PurePath(str(own.get("path"))).name.replace("_", "-")
-    for ending in sorted(ENDINGS, key=len, reverse=True):
-        workload = workload.removesuffix(ending) if ending else workload
-    others = _mapping(config.get("workload_settings"))
-    further = {key: value for key, value in _mapping(others.get(workload)).items() if key != "profile"}
-    mode = STARTED if harness == "nop" else SERVED
+    if overrides is not None and own.setdefault("overrides", overrides) is not overrides:
+        raise UserError(
+            "config: profile.overrides: is used together with overrides at the top",
+            "write all overrides in one place",
+        )
+    file = PurePath(str(own.get("path"))).name.removesuffix(".in")
+    workload = file.removesuffix(".yaml").removesuffix(".yml").replace("_", "-")
+    mode = STARTED if own.get("harness") == "nop" else SERVED
     for key, meant in (("modes", mode), ("workloads", workload)):
         if key in command_line and command_line[key] != [meant]:
             raise UserError(
                 f"config: {key}: {command_line[key]} conflicts with profile, which measures only {meant}",
                 f"leave {key} out, or name the profile in a file: workload_settings.<name>.profile",
             )
-    return {
-        **config,
-        "modes": [mode],
-        "workloads": [workload],
-        "workload_settings": {**others, workload: {**further, "profile": own}},
-    }
+    others = _mapping(config.get("workload_settings"))
+    settings = {**others, workload: {**_mapping(others.get(workload)), "profile": own}}
+    kept = {key: value for key, value in config.items() if key != "profile"}
+    return {**kept, "modes": [mode], "workloads": [workload], "workload_settings": settings}
 
 
-def _named_shortly(named: str) -> dict[str, str]:
+def _named_shortly(named: str) -> dict[str, Any]:
     """Return harness and path from HARNESS/NAME, or from the path of a file in a folder with its harness's name."""
     path = PurePath(named)
     harness = path.parent.name
     if harness not in HARNESSES:
-        having = [f"{known}/{named}" for known in HARNESSES if not harness and found_at(known, named)]
-        near = near_miss(harness, HARNESSES)
-        remedy = " or ".join(having) if having else f"HARNESS/NAME, or {{harness: HARNESS, path: {named}}}"
         raise UserError(
             f"config: profile: {named}: " + (f"{harness} is not a harness" if harness else "names no harness"),
-            (f"did you mean '{near}'? Else " if near else "") + f"write {remedy}; harnesses are {', '.join(HARNESSES)}",
+            f"{did_you_mean(harness, HARNESSES)} (write HARNESS/NAME, or {{harness: HARNESS, path: {named}}})",
         )
     is_name = len(path.parts) == 2 and not Path(named).is_file()
     return {"harness": harness, "path": path.name if is_name else named}
 
 
-def _merged(own: Mapping[str, Any], found: Found, name: str) -> dict[str, Any]:
+def _merged(own: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:
     """Return a workload with the settings of its profile. The config may set only keys that the profile does not."""
-    where, meaning = f"config: workload_settings.{name}", found.meaning
-    online = own.get("online") or {}
+    meaning, online = found.meaning, own.get("online") or {}
     if not isinstance(online, Mapping):
         raise UserError(f"{where}.online: {online!r} is no mapping", "write keys below it, or leave it out")
     twice = [key for key in own if key in meaning.workload]
     twice += [f"online.{key}" for key in online if key in meaning.online]
     if twice:
         raise UserError(
-            f"{where}.{twice[0]}: the profile {found.file} also sets {twice[0]}",
+            f"{where}.{twice[0]}: the profile {found.title} also sets {twice[0]}",
             "leave it out here and write it into profile.overrides, or give the workload another name",
         )
-    profile = {
-        "harness": found.harness,
-        "path": own["profile"]["path"],
-        "overrides": parsed(own["profile"].get("overrides"), where),
-    }
-    return {**meaning.otherwise, **own, **meaning.workload, "online": {**online, **meaning.online}, "profile": profile}
+    return {**meaning.otherwise, **own, **meaning.workload, "online": {**online, **meaning.online}}
 
 
-def _check_mode(config: Mapping[str, Any], found: Found, name: str) -> None:
+def _check_mode(config: Mapping[str, Any], found: Found, where: str) -> None:
     """Raise `UserError` if the config's modes do not fit the profile: a load needs mode online, nop mode startup."""
     modes = config.get("modes", [DEFAULT_MODE.name])
     if found.meaning.mode == STARTED and isinstance(modes, list) and modes != [STARTED]:
         raise UserError(
-            f"config: workload_settings.{name}.profile: nop sends nothing, but modes has {', '.join(map(str, modes))}",
+            f"{where}.profile: nop sends nothing, but modes has {', '.join(map(str, modes))}",
             "write modes: [startup]",
         )
     others = MODES.keys() - {SERVED}  # the check of modes reports a misspelt mode
     if found.meaning.mode == SERVED and isinstance(modes, list) and modes and others.issuperset(map(str, modes)):
         raise UserError(
-            f"config: workload_settings.{name}.profile: sets how requests arrive at a server, but modes lacks online",
+            f"{where}.profile: sets how requests arrive at a server, but modes lacks online",
             "add online to modes; other modes use only the profile's lengths and prompts",
         )
 
@@ -304,15 +277,14 @@ def _slo(config: Mapping[str, Any], limits: Mapping[str, dict[str, float]]) -> d
     Raises:
         UserError: if profiles have different limits.
     """
-    written = config.get("slo")
-    said = isinstance(written, Mapping) and any(value is not None for value in written.values())
-    found = {name: own for name, own in limits.items() if own}
-    if said or (written is not None and not isinstance(written, Mapping)) or not found:
+    written, found = config.get("slo"), {name: own for name, own in limits.items() if own}
+    is_said = written is not None and any(value is not None for value in _mapping(written).values())
+    if not found or is_said or not isinstance(written or {}, Mapping):
         return {}
-    for (one, first), (other, second) in itertools.pairwise(found.items()):
-        if first != second:
-            raise UserError(
-                f"config: slo: the profiles of {one} and {other} have different goodput limits, {first} and {second}",
-                "set slo for all of them, or measure them in two calls",
-            )
-    return {"slo": next(iter(found.values()))}
+    first = next(iter(found.values()))
+    if any(own != first for own in found.values()):
+        raise UserError(
+            f"config: slo: the profiles have different goodput limits: {_flow(found)}",
+            "set slo for all of them, or measure them in two calls",
+        )
+    return {"slo": first}

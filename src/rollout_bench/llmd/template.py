@@ -45,32 +45,20 @@ def located(harness: str, path: str, where: str) -> Path:
         UserError: if there is no such file. The error suggests a similar name.
     """
     named = Path(path).expanduser() if path.startswith("~/") else Path(path)
-    file = found_at(harness, path)
-    if file is not None:
-        return file
-    if os.path.isdir(named):  # noqa: PTH112 (a name that is too long is none)
+    folders = [Path()] if named.is_absolute() else [Path(), HOME / harness, CLONE / HOME / harness]
+    for place in (f"{folder / named}{ending}" for folder in folders for ending in ENDINGS):
+        if os.path.isfile(place):  # noqa: PTH113 (a name that is too long is none)
+            return Path(place)
+    if os.path.isdir(named):  # noqa: PTH112 (as above)
         raise UserError(f"{where}.path: {path}: is a folder", "name a file in it")
-    known = sorted({file.name for folder in _folders(harness, named)[1:] for file in folder.glob("*.y*ml*")})
-    if len(named.parts) == 1 and known:
-        raise UserError(
-            f"{where}.path: there is no profile {path} in {HOME / harness}",
-            (did_you_mean(named.name, known) if near_miss(named.name, known) else f"it holds: {', '.join(known)}")
-            + f"; llm-d's own is given by its path: profile={{harness: {harness}, path: /path/to/{path}}}",
-        )
+    known = sorted({file.name for folder in folders[1:] for file in folder.glob("*.y*ml*")})
+    holds = did_you_mean(named.name, known) if near_miss(named.name, known) else f"it holds: {', '.join(known)}"
     raise UserError(
-        f"{where}.path: {path}: there is no such file", f"write its path, or the name of a file in {HOME / harness}"
+        f"{where}.path: there is no profile {path} in {HOME / harness}"
+        if len(named.parts) == 1
+        else f"{where}.path: {path}: there is no such file",
+        f"write its path, or the name of a file in {HOME / harness}; {holds}",
     )
-
-
-def found_at(harness: str, path: str) -> Path | None:
-    """Return the file of a profile, as `located` does, or None if there is none."""
-    named = Path(path).expanduser() if path.startswith("~/") else Path(path)
-    places = (folder / f"{named}{ending}" for folder in _folders(harness, named) for ending in ENDINGS)
-    return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 (as above)
-
-
-def _folders(harness: str, named: Path) -> list[Path]:
-    return [Path()] if named.is_absolute() else [Path(), HOME / harness, CLONE / HOME / harness]
 
 
 def filled(text: str, known: Mapping[str, str], where: str, later: Collection[str] = OF_THE_LAUNCH) -> str:
@@ -89,10 +77,9 @@ def filled(text: str, known: Mapping[str, str], where: str, later: Collection[st
     values = {name: known.get(name) or ("" if name in later else os.environ.get(name, "")) for name in names}
     empty = [name for name, value in values.items() if not value and name not in later]
     if empty:
-        tokens, missing = " and ".join(f"REPLACE_ENV_{name}" for name in empty), " and ".join(empty)
-        stay, them = ("stays", "it") if len(empty) == 1 else ("stay", "them")
+        tokens = " and ".join(f"REPLACE_ENV_{name}" for name in empty)
         raise UserError(
-            f"{where}: {tokens}: {stay} empty: no launch knows {them}, and the environment has no {missing}",
+            f"{where}: {tokens}: empty, because neither a launch nor the environment has {' and '.join(empty)}",
             f"export {' '.join(f'{name}=...' for name in empty)}, or write the value into the profile",
         )
     for name, value in values.items():
@@ -118,9 +105,3 @@ def content_of(
     what = "profile of llm-d-benchmark"
     text = read_text(path, what, _REMEDY)
     return mapping_in(filled(text, known, f"{where}: {path}", later), path, what, _REMEDY, " (load: ..., data: ...)")
-
-
-def is_of_the_launch(value: Any, *names: str) -> bool:
-    """Return whether a value is exactly one of the tokens `names`, which each launch fills in."""
-    found = TOKEN.fullmatch(value) if isinstance(value, str) else None
-    return found is not None and found["name"] in names

@@ -14,6 +14,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.llmd.harnesses import HARNESSES
 from rollout_bench.llmd.keys import READERS
 from rollout_bench.llmd.meaning import Meaning
+from rollout_bench.llmd.overrides import parsed
 from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, readings, rendered, with_profiles
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
@@ -27,7 +28,8 @@ FLAGS = "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-p
 
 def meaning(harness: str, path: Path | str, overrides: Any = None) -> Meaning:
     """Return what a profile means."""
-    return profile_of({"harness": harness, "path": str(path), "overrides": overrides}, CONFIG, "config: w").meaning
+    profile = WorkloadProfile(harness=harness, path=str(path), overrides=parsed(overrides, "w"))
+    return profile_of(profile, CONFIG, "config: w").meaning
 
 
 def planned_profile(harness: str, path: Path | str, **more: Any) -> Any:
