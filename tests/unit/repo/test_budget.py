@@ -16,7 +16,7 @@ BUDGET = {
     "contracts": 1100,
     "core": 694,
     "exchange": 288,
-    "llmd": 707,
+    "llmd": 648,
     "measure": 3911,
     "modes": 5025,
     "numbers": 167,
@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 418,
     "trainers": 604,
     "workloads": 318,
-    "tests": 13268,
+    "tests": 13270,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
