@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NoReturn
 import filelock
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.cluster import ownership
+from rollout_bench.cluster import ownership, slurm
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.side_by_side import check_devices
 from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
@@ -24,6 +23,7 @@ from rollout_bench.contracts.store import failure_path, read_failure, record_pat
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.locks import locked
 from rollout_bench.core.numbers import several
+from rollout_bench.core.processes import python_path
 from rollout_bench.live_view import can_redraw, start_view
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights, dropped_variables
@@ -149,7 +149,6 @@ PLAN_FILE = RESULTS / "plan.json"
 
 _held: list[contextlib.ExitStack] = []
 """Holder of the lock on the results folder, from the beginning of a run until its process ends."""
-_began_s = time.time()
 
 
 def stop(error: UserError) -> NoReturn:
@@ -160,8 +159,7 @@ def stop(error: UserError) -> NoReturn:
 
 def put_on_path() -> None:
     """Let jobs import this package in any Python, without installing it."""
-    sources = str(Path(__file__).parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sources, os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = python_path()
 
 
 def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
@@ -275,7 +273,7 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         lock = contextlib.ExitStack()
         lock.enter_context(locked(RESULTS, remedy))
         _held.append(lock)
-        ownership.end_left_behind(Path.cwd())
+        slurm.check_none_left(Path.cwd())
         ownership.tell_of_claims(RESULTS)
         # a block's output is a mark, so its existing records stay and only missing ones are measured
         measured = [
@@ -353,9 +351,6 @@ def end_with_errors(plan: Schedule) -> None:
     records = [Path(launch.record) for launch in plan.launches]
     # Claims of dead processes.
     tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])
-    marks = {Path(one.record): Path(mark) for mark, block in plan.blocks.items() for one in block.launches}
-    begun = [record for record in records if not _given_up(plan, str(record))]
-    ownership.tell_of_jobs(begun, _began_s, marks)
     if all(state_of(path) == "missing" for path in records):
         return
     if not _is_stale(plan):  # no job failed, so the summary is written already

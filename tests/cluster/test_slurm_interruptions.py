@@ -22,7 +22,7 @@ def hurry(workflow: OnSlurm) -> None:
     stand_in.install(workflow.path.parent / "engine")
 
 
-def test_jobs_of_a_killed_submission_end_and_are_measured_once(slurm: Slurm, tmp_path: Path):
+def test_jobs_of_a_killed_submission_are_named_and_measured_once(slurm: Slurm, tmp_path: Path):
     workflow = made(slurm, tmp_path, launches=2)
     run = workflow.start(*ON_SLURM, "results/summary.md")
     until("jobs that run", lambda: len(workflow.starts()) == 2)
@@ -31,10 +31,13 @@ def test_jobs_of_a_killed_submission_end_and_are_measured_once(slurm: Slurm, tmp
     left = {job for job, state in workflow.jobs().values() if state == "RUNNING"}
     assert len(left) == 2
     hurry(workflow)
+    refused = workflow.snakemake(*ON_SLURM, "results/summary.md")
+    assert refused.returncode == 1
+    assert f"scancel {' '.join(sorted(left))}" in refused.stdout
+    slurm.run("scancel", *left)
+    until("an end of the jobs", lambda: "RUNNING" not in {state for _, state in workflow.jobs().values()})
     done = workflow.snakemake(*ON_SLURM, "results/summary.md")
     assert done.returncode == 0, done.stdout
-    assert "Cancelling what an earlier run has left on the cluster: job" in done.stdout
-    assert left.isdisjoint(job for job, _ in workflow.jobs().values())
     assert len(workflow.records) == len(stand_in.held(workflow.path)) == 2
 
 

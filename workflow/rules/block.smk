@@ -23,7 +23,7 @@ rule block:
     threads: side_by_side.threads
     resources:
         **side_by_side.resources,
-        **slurm.asked_for_block(matrix, ON_CLUSTER),
+        **slurm.asked_for_launches(matrix, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, "-m", "rollout_bench", "measure"],

@@ -19,7 +19,7 @@ rule launch:
     threads: side_by_side.threads
     resources:
         **side_by_side.resources,
-        **slurm.asked_for_launch(matrix, ON_CLUSTER),
+        **slurm.asked_for_launches(matrix, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, "-m", "rollout_bench", "measure"],

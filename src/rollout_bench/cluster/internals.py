@@ -1,5 +1,6 @@
 """All uses of Snakemake's internals, in one place."""
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -13,21 +14,18 @@ class Internals:
     def __init__(self, workflow: Any) -> None:
         self._workflow = workflow
 
-    def limit_of(self, resource: str) -> int | None:
-        """Return the limit of a resource that the user set (`--resources devices=4`), or None.
+    def limited(self, resource: str, most: Callable[[], int]) -> int:
+        """Limit the total of a resource over all jobs to `most()`, unless the user set a limit; return the limit.
 
-        Snakemake's settings have only the unparsed text of this limit.
-        """
-        limit = self._workflow.global_resources.get(resource)
-        return None if limit is None else limit.value
-
-    def limit(self, resource: str, most: int) -> None:
-        """Limit the total of a resource over all jobs.
-
+        Snakemake's settings have only the unparsed text of a user's limit (`--resources devices=4`).
         A profile can't set this limit, because the number of devices is known only on the machine. A user's
         `--resources` would also replace the profile's whole list, including the limits of single devices.
         """
-        self._workflow.register_resource(resource, most)
+        limit = self._workflow.global_resources.get(resource)
+        if limit is not None:
+            return int(limit.value)
+        self._workflow.register_resource(resource, number := most())
+        return number
 
     def force(self, rule: str) -> None:
         """Run a rule even if Snakemake considers its outputs up to date.

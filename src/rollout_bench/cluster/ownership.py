@@ -6,17 +6,15 @@ Locks of flock may hold on one machine only.
 A claim does not show whether its process is alive. The kernel answers for processes of this machine, Slurm for others.
 Without an answer, the claim is valid for the maximum duration of a launch.
 
-If a launch left no record, the cause comes from its claim, the log of its Slurm job, and Slurm's state of the job.
+The cause of a launch's silent end comes from its claim, the log of its Slurm job, and Slurm's state of the job.
 """
 
 import contextlib
 import os
-import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 
 from pydantic import Field
 
@@ -26,7 +24,6 @@ from rollout_bench.contracts.postmortem import Cause, failure_of, state_of
 from rollout_bench.contracts.store import STARTED, claim_path, word_path, write_failure
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.files import read_model, write_json
-from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import group_of, node_name, scheduler_job
 
 SPARE_S = 900.0
@@ -51,10 +48,8 @@ class Owner(Strict):
         """Return whether the process may still be running; if unknown, True until the launch's time is over."""
         if self.host == socket.gethostname():
             return group_of(self.pid).started == self.started_ticks
-        if (
-            self.job is not None and self.job == scheduler_job()
-        ):  # the scheduler restarted the job here, so the first process has ended
-            return False
+        if self.job is not None and self.job == scheduler_job():
+            return False  # the scheduler restarted the job here, so the first process has ended
         known = None if self.job is None else slurm.ask(self.job)
         if known is not None:
             return known.state in slurm.LIVING
@@ -73,14 +68,13 @@ def read_claim(path: Path) -> Owner:
 
 
 @contextlib.contextmanager
-def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[Path, Owner], object]) -> Iterator[None]:
+def claimed(record: Path, log: Path, timeout_s: float) -> Iterator[None]:
     """Hold the claim on the launch of `record` (an absolute path) inside the block.
 
     Args:
         record: path of the launch's record.
         log: the launch's log.
         timeout_s: the launch's time limit.
-        tell_of_dead: called with the record and the claim of a dead process, before its claim is replaced.
 
     Raises:
         UserError: if another process measures or may measure the launch, or the claim can't be written.
@@ -98,7 +92,7 @@ def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[P
     ours = path.with_name(f".{path.name}.{own.host}.{own.pid}")
     write_json(ours, own)
     try:
-        _take(path, ours, own, lambda dead: tell_of_dead(record, dead))
+        _take(record, ours, own)
     finally:
         ours.unlink(missing_ok=True)
     try:
@@ -110,7 +104,8 @@ def claimed(record: Path, log: Path, timeout_s: float, tell_of_dead: Callable[[P
                 path.unlink(missing_ok=True)
 
 
-def _take(path: Path, ours: Path, own: Owner, tell_of_dead: Callable[[Owner], object]) -> None:
+def _take(record: Path, ours: Path, own: Owner) -> None:
+    path = claim_path(record)
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -123,7 +118,7 @@ def _take(path: Path, ours: Path, own: Owner, tell_of_dead: Callable[[Owner], ob
                     continue
                 raise
             if not other.lives():
-                tell_of_dead(other)
+                tell_of_dead(record, other)
                 give_up(path, other)
             elif other.job is None or other.job != own.job or time.monotonic() > deadline:
                 raise UserError(
@@ -153,12 +148,6 @@ def give_up(path: Path, dead: Owner) -> None:
         aside.unlink()
 
 
-JOB_LOGS = Path("logs/slurm")
-"""Folder of the logs of Slurm jobs. A launch's log is rule_launch/<mode>_<experiment>_<launch>/<job>.log."""
-
-CANCEL_S = 180.0
-"""Seconds that cancelled jobs may need to end: Slurm's KillWait, and the end of the engine."""
-
 _KILLED = Cause(
     "killed",
     "the measuring command was killed (SIGKILL), and left no word",
@@ -166,41 +155,25 @@ _KILLED = Cause(
 )
 
 
-def end_left_behind(folder: Path) -> None:
-    """Cancel running and waiting jobs of an earlier Snakemake in `folder` that was killed.
-
-    Otherwise their launches would be measured twice.
-
-    Raises:
-        UserError: if a job does not end.
-    """
-    if not JOB_LOGS.is_dir():
-        return  # nothing was ever submitted from here
-    jobs = slurm.left_running(folder)
-    if not jobs:
-        return
-    print(f"Cancelling what an earlier run has left on the cluster: job {first_few(jobs, 5)}", flush=True)
-    if left := slurm.cancel(jobs, folder, CANCEL_S):
-        raise UserError(f"job {left[0]} of an earlier run does not end", "end it with scancel, then run again")
-
-
 def under_way(results: Path) -> dict[str, str]:
     """Return the running launches: path of the record, relative to `results` -> progress in words.
 
     No scheduler is asked. A launch on another machine counts as running until its time is over.
     """
-    folder = results / STARTED
     found = {}
-    for path in sorted(folder.glob("*/*/launch-*.json")):
-        try:
-            claim = read_claim(path)
-        except UserError:
-            continue  # finished meanwhile, or damaged: the launch itself reports that
+    for record, claim in _claims(results):
         here = claim.host == socket.gethostname()
         if claim.lives() if here else time.time() < claim.until_s:
-            record = path.relative_to(folder)
-            found[str(record)] = f"{_word_of(results / record)} ({claim.holder()})"
+            found[str(record.relative_to(results))] = f"{_word_of(record)} ({claim.holder()})"
     return found
+
+
+def _claims(results: Path) -> Iterator[tuple[Path, Owner]]:
+    """Yield the record and the claim of each claimed launch."""
+    folder = results / STARTED
+    for path in sorted(folder.glob("*/*/launch-*.json")):
+        with contextlib.suppress(UserError):  # removed meanwhile, or damaged: the launch itself reports that
+            yield results / path.relative_to(folder), read_claim(path)
 
 
 def _word_of(record: Path) -> str:
@@ -214,18 +187,10 @@ def _word_of(record: Path) -> str:
 def tell_of_claims(results: Path) -> list[Path]:
     """Turn the claims of dead processes into failures; return the paths of the missing records."""
     told = []
-    folder = results / STARTED
-    for path in sorted(folder.glob("*/*/launch-*.json")):
-        record = results / path.relative_to(folder)
-        try:
-            claim = read_claim(path)
-        except UserError:
-            continue  # removed meanwhile, or damaged: the launch itself reports that
-        if claim.lives():
-            continue
-        if tell_of_dead(record, claim):
-            told.append(record)
-        give_up(path, claim)
+    for record, claim in _claims(results):
+        if not claim.lives():
+            told += [record] if tell_of_dead(record, claim) else []
+            give_up(claim_path(record), claim)
     return told
 
 
@@ -239,57 +204,8 @@ def tell_of_dead(record: Path, claim: Owner) -> bool:
     if again_here or state_of(record) != "missing":
         return False
     job = claim.job
-    cause = None if job is None else slurm.cause_of(slurm.ask(job), JOB_LOGS.rglob(f"{job}.log"))
-    _write(record, cause or _KILLED, claim.log, claim.node, claim.job, _word_of(record).partition(";")[0])
+    cause = None if job is None else slurm.cause_of(slurm.ask(job), slurm.JOB_LOGS.rglob(f"{job}.log"))
+    launch, phase = int(record.stem.removeprefix("launch-")), _word_of(record).partition(";")[0]
+    failure = failure_of(record.parent.name, launch, phase, cause or _KILLED, claim.log, claim.node, job)
+    write_failure(record, failure)
     return True
-
-
-def tell_of_jobs(
-    records: Iterable[Path],
-    since_s: float,
-    marks: Mapping[Path, Path] = MappingProxyType({}),
-) -> list[Path]:
-    """Write failures for missing `records` without a failure whose jobs have a log newer than `since_s`.
-
-    Args:
-        records: records of launches that may have had a job.
-        since_s: seconds since 1970.
-        marks: record -> output file of its block's job, for launches measured in blocks.
-
-    Returns:
-        The records for which a failure was written.
-    """
-    told = []
-    for record in (record for record in records if state_of(record) == "missing"):
-        job_log = newest_log(record, since_s, marks.get(record))
-        if job_log is None:
-            continue
-        job = job_log.stem
-        known = slurm.ask(job)
-        if known is not None and known.state in slurm.LIVING:
-            continue
-        cause = slurm.cause_of(known, [job_log])
-        if cause is None:
-            lines = [line.strip() for line in slurm.tail(job_log).splitlines() if line.strip()]
-            problem = f"the job ended before its launch began: {(lines or ['it printed nothing'])[-1][:200]}"
-            cause = Cause("not_begun", problem, f"read {job_log}")
-        _write(record, cause, str(job_log), None if known is None else known.nodes or None, job)
-        told.append(record)
-    return told
-
-
-def newest_log(record: Path, since_s: float, mark: Path | None = None) -> Path | None:
-    """Return the newest log, since `since_s`, of the job that should have written `record`; None if there is none.
-
-    The log of a block's job has the name of the block's output file, `mark`.
-    """
-    rule, output = ("launch", record) if mark is None else ("block", mark)
-    mode, experiment, launch = output.parent.parent.name, output.parent.name, output.stem.removeprefix("launch-")
-    logs = (JOB_LOGS / f"rule_{rule}" / f"{mode}_{experiment}_{launch}").glob("*.log")
-    recent = [log for log in logs if re.fullmatch(r"\d+", log.stem) and log.stat().st_mtime >= since_s]
-    return max(recent, key=lambda log: int(log.stem), default=None)
-
-
-def _write(record: Path, cause: Cause, log: str, node: str | None, job: str | None, phase: str = "ended") -> None:
-    launch = int(record.stem.removeprefix("launch-"))
-    write_failure(record, failure_of(record.parent.name, launch, phase, cause, log, node, job))

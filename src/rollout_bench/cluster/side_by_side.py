@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from rollout_bench.cluster.internals import Internals
+from rollout_bench.cluster.slurm import launch_of
 from rollout_bench.contracts.spec import devices_needed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
@@ -34,35 +35,23 @@ class SideBySide:
     """
 
     def __init__(self, plan: Schedule, workflow: Any, on_cluster: bool) -> None:
-        self._plan = plan
-        self._here = not on_cluster
-        self._cores: int | None = workflow.resource_settings.cores
+        self._plan, self._here = plan, not on_cluster
+        cores: int | None = workflow.resource_settings.cores if self._here else None
+        self.all_cores = cores or plan.config.cluster.cpus_per_device
+        """Threads of a job that must run alone."""
         self.isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
         self._count = 1
         if self._here and workflow.is_main_process and self.isolation == "per_device":
             internals = Internals(workflow)
-            limit = internals.limit_of(RESOURCE)
-            self._count = _devices(plan) if limit is None else max(1, int(limit))
-            if limit is None:
-                internals.limit(RESOURCE, self._count)
+            self._count = max(1, internals.limited(RESOURCE, partial(_devices, plan)))
             for number in range(self._count):
-                internals.limit(_slot(number), 1)
-        groups = sorted({_group(launch) for launch in plan.launches})
-        self._rank = {group: number for number, group in enumerate(groups)}
-        self._launches = {(launch.experiment.name, launch.index): launch for launch in plan.launches}
-
-    @property
-    def all_cores(self) -> int:
-        """Threads of a job that must run alone."""
-        here = self._cores if self._here else None
-        return here or self._plan.config.cluster.cpus_per_device
+                internals.limited(_slot(number), lambda: 1)
+        self._groups = sorted({_group(launch) for launch in plan.launches})
 
     def threads(self, wildcards: Any) -> int:
         """Return the threads of a launch: all cores, or its devices' share if launches run simultaneously."""
-        devices = devices_needed(self._launch(wildcards).experiment.spec)
-        if not self._here:
-            return self._plan.config.cluster.cpus_per_device * max(1, devices)
-        if self.isolation == "exclusive" or not devices:
+        devices = self._needed(wildcards)
+        if self._count == 1 or not devices:
             return self.all_cores
         return max(1, self.all_cores * min(devices, self._count) // self._count)
 
@@ -80,30 +69,27 @@ class SideBySide:
         """
         devices = max(1, devices_needed(launch.experiment.spec))
         places = max(1, self._count // devices)
-        groups = len(self._rank)
         # with a common factor of step and places, a group would never reach some of the places
-        step = next(step for step in itertools.count(groups) if math.gcd(step, places) == 1)
-        return (self._rank[_group(launch)] + launch.index * step) % places * devices
+        step = next(step for step in itertools.count(len(self._groups)) if math.gcd(step, places) == 1)
+        return (self._groups.index(_group(launch)) + launch.index * step) % places * devices
 
     def arguments(self, wildcards: Any) -> list[str]:
         """Return the arguments of the measuring command for a launch."""
-        launch = self._launch(wildcards)
+        launch = launch_of(self._plan, wildcards)
         isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
-        arguments = ["--isolation", isolation]
-        if self._here and self._plan.config.devices is not None:
-            arguments += ["--devices", str(self._plan.config.devices)]
-        return [*arguments, "--first-device", str(self.first(launch))] if self._here else arguments
-
-    def _launch(self, wildcards: Any) -> ScheduledLaunch:
-        return self._launches[wildcards.experiment, int(wildcards.launch)]
+        limit = self._plan.config.devices if self._here else None
+        return [
+            *("--isolation", isolation),
+            *(() if limit is None else ("--devices", str(limit))),
+            *(("--first-device", str(self.first(launch))) if self._here else ()),
+        ]
 
     def _needed(self, wildcards: Any) -> int:
-        return devices_needed(self._launch(wildcards).experiment.spec)
+        return devices_needed(launch_of(self._plan, wildcards).experiment.spec)
 
     def _takes(self, number: int, wildcards: Any) -> int:
-        launch = self._launch(wildcards)
-        first = self.first(launch)
-        return int(first <= number < first + devices_needed(launch.experiment.spec))
+        first = self.first(launch_of(self._plan, wildcards))
+        return int(first <= number < first + self._needed(wildcards))
 
 
 def check_devices(config: Config, matrix: Matrix) -> None:

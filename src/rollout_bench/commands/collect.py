@@ -1,7 +1,7 @@
 """Copy records from a cluster's volume, or from any copy of the volume, into the local results folder.
 
 Each record is validated, then copied with its side files and its log. An existing record is never replaced. Failures
-are copied, too. A second call copies only new records. Links are not followed, and files of no launch are left out.
+are copied, too. A second call copies only new records. Links are not followed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> int:
     results: Path = arguments.results
     with locked(results, "wait until it ends, then collect"):
         done = collect(arguments.source, results, arguments.logs)
-    for line in (*done.left_out, *done.refused):
+    for line in done.refused:
         print(line)
     records, failures = len(done.records), len(done.failures)
     print(

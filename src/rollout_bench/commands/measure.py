@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from rollout_bench.cluster import slurm
-from rollout_bench.cluster.ownership import claimed, tell_of_dead
+from rollout_bench.cluster.ownership import claimed
 from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
@@ -132,7 +132,7 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
                 if in_workflow(assignment.out):
                     longest_s = assignment.timeout_s * len(assignments)
                     out = assignment.out.absolute()
-                    claims.enter_context(claimed(out, assignment.log, longest_s, tell_of_dead))
+                    claims.enter_context(claimed(out, assignment.log, longest_s))
                 if assignment.outcome.is_settled(assignment.attempt):
                     say(f"{assignment.out}: is measured already")
                 else:

@@ -37,53 +37,29 @@ class Group:
     started: int
 
 
-@dataclass(frozen=True)
-class _Stat:
-    state: str
-    parent: int
-    started: int
-
-
 def group_of(leader: int) -> Group:
     """Return the group of the process `leader`, which is running or not yet reaped."""
-    stat = _stat(leader)
-    return Group(leader, stat.started if stat is not None else -1)
+    return Group(leader, _stat(leader)[1])
 
 
-def members(group: Group) -> list[int]:
-    """Return the pids of all living processes in the process group or the session of `group`."""
-    leader = _stat(group.leader)
-    if leader is not None and leader.started != group.started:
-        return []  # the group is gone; another process has the pid
+def members_of(groups: Iterable[Group]) -> list[int]:
+    """Return the pids of all living processes in the process groups and the sessions of `groups`."""
+    # a leader with another start is another process: its pid was free again, so the group is gone
+    leaders = {group.leader for group in groups if _stat(group.leader)[1] in (-1, group.started)}
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        pid = int(entry.name)
+    for pid in (int(entry.name) for entry in Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):  # ended meanwhile
             # system calls, because reading the state of all processes takes 20 times as long
-            if group.leader in (os.getpgid(pid), os.getsid(pid)):
-                found += [pid] if is_living(pid) else []
+            if leaders & {os.getpgid(pid), os.getsid(pid)} and is_living(pid):
+                found.append(pid)
     return found
-
-
-def members_of(groups: Sequence[Group]) -> list[int]:
-    """Return the pids of the living processes of all `groups`."""
-    return [pid for group in groups for pid in members(group)]
 
 
 def descendants(pid: int) -> set[int]:
     """Return the pids of all children, grandchildren and so on of `pid`, except orphans."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        stat = _stat(int(entry.name))
-        if stat is not None:
-            children.setdefault(stat.parent, []).append(int(entry.name))
-    found, todo = set[int](), [pid]
-    while todo:
-        todo = [child for parent in todo for child in children.get(parent, [])]
-        found.update(todo)
-    return found
+    import psutil  # not at the top: the guardian runs without installed packages
+
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
 
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -106,14 +82,12 @@ def shared_memory_of(pids: Iterable[int]) -> set[Path]:
 
 def is_living(pid: int) -> bool:
     """Return whether the process is still running; a process that is being killed counts as running."""
-    stat = _stat(pid)
-    return stat is not None and stat.state not in "ZX"
+    return _stat(pid)[0] not in "ZX"
 
 
 def is_stopped(pid: int) -> bool:
     """Return whether a signal or a debugger has stopped the process."""
-    stat = _stat(pid)
-    return stat is not None and stat.state in "Tt"
+    return _stat(pid)[0] in "Tt"
 
 
 def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 60.0) -> bool:
@@ -122,30 +96,21 @@ def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 
     Returns:
         False if processes remain after `limit_s` further seconds (stuck in the kernel), else True.
     """
-    for pid in members_of(groups):
-        _send(pid, signal.SIGTERM)
-        _send(pid, signal.SIGCONT)  # a stopped process would sleep through the grace period
-    if _wait_until_gone(groups, grace_s):
-        return True
+    signal_groups(groups, signal.SIGTERM, signal.SIGCONT)  # a stopped process would sleep through the grace period
+    gone = _wait_until_gone(groups, grace_s)
     deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        for pid in members_of(groups):
-            _send(pid, signal.SIGKILL)
-        if _wait_until_gone(groups, 0.5):
-            return True
-    return False
+    while not gone and time.monotonic() < deadline:
+        signal_groups(groups, signal.SIGKILL)
+        gone = _wait_until_gone(groups, 0.5)
+    return gone
 
 
-def stop_groups(groups: Sequence[Group]) -> None:
-    """Stop (SIGSTOP) every process of all `groups`, so that they use no CPU time until `continue_groups`."""
+def signal_groups(groups: Sequence[Group], *numbers: int) -> None:
+    """Send signals to every process of all `groups`, such as SIGSTOP, so that they use no CPU time until SIGCONT."""
     for pid in members_of(groups):
-        _send(pid, signal.SIGSTOP)
-
-
-def continue_groups(groups: Sequence[Group]) -> None:
-    """Continue (SIGCONT) every process of all `groups`."""
-    for pid in members_of(groups):
-        _send(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            for number in numbers:
+                os.kill(pid, number)
 
 
 def die_with_parent(signal_number: int) -> None:
@@ -161,27 +126,18 @@ def is_orphan_of(parent: int) -> bool:
 
 def _wait_until_gone(groups: Sequence[Group], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
-    pause_s = 0.02
-    while members_of(groups):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, 0.2)
-    return True
+    while (left := members_of(groups)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not left
 
 
-def _send(pid: int, signal_number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal_number)
-
-
-def _stat(pid: int) -> _Stat | None:
+def _stat(pid: int) -> tuple[str, int]:
+    """Return the state of a process and its start in clock ticks since boot; X (dead) and -1 if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return _Stat(state=fields[0], parent=int(fields[1]), started=int(fields[19]))
+        return "X", -1
+    return fields[0], int(fields[19])
 
 
 class Watch:
@@ -205,14 +161,18 @@ class Watch:
         """Return whether the process has ended (it may not be reaped yet)."""
         if self.descriptor is not None:
             return bool(select.select([self.descriptor], [], [], 0)[0])
-        stat = _stat(self.pid)
-        return stat is None or stat.started != self._started or stat.state in "ZX"
+        return not is_living(self.pid) or group_of(self.pid).started != self._started
 
     def close(self) -> None:
         """Close the descriptor."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+
+def python_path() -> str:
+    """Return PYTHONPATH with this package in front, so that any Python imports it without installing it."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
 
 
 def printed_by(*command: str) -> str:

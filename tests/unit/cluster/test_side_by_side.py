@@ -56,7 +56,8 @@ def on_gpus(**engine_args) -> Schedule:
 
 
 def wildcards(launch) -> SimpleNamespace:
-    return SimpleNamespace(experiment=launch.experiment.name, launch=str(launch.index))
+    spec = launch.experiment.spec
+    return SimpleNamespace(mode=spec.mode, experiment=launch.experiment.name, launch=str(launch.index))
 
 
 def slots_of(side: SideBySide, launch) -> set[str]:
@@ -102,7 +103,7 @@ def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | N
     assert workflow.registered == {}
     assert (list(side.resources), {side.threads(wildcards(launch)) for launch in plan.launches}, side.all_cores) == (
         ["devices"],
-        {16},
+        {8},
         8,
     )
     assert side.arguments(wildcards(plan.launches[0])) == ["--isolation", "per_device"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rollout_bench.core.processes import end_groups, group_of, members
+from rollout_bench.core.processes import end_groups, group_of, members_of
 
 LEADER = """
 import os, signal, subprocess, sys
@@ -43,9 +43,9 @@ def session() -> Iterator[tuple[int, int, int, int]]:
 
 def test_a_session_keeps_who_left_its_group_but_no_dead(session: tuple[int, int, int, int]) -> None:
     leader, apart, _ended, _away = session
-    assert sorted(members(group_of(leader))) == sorted([leader, apart])
+    assert sorted(members_of([group_of(leader)])) == sorted([leader, apart])
 
 
 def test_a_member_that_heeds_no_sigterm_is_killed(session: tuple[int, int, int, int]) -> None:
     assert end_groups([group_of(session[0])], grace_s=0.2)
-    assert members(group_of(session[0])) == []
+    assert members_of([group_of(session[0])]) == []

@@ -165,12 +165,11 @@ def test_a_blocks_slurm_job_requests_the_time_of_all_launches():
     plan = plan_of("interleave: true\ntimeout_s: 600\n")
     baseline = next(iter(plan.blocks.values())).launches[0]
     wildcards = SimpleNamespace(mode="offline", experiment=baseline.experiment.name, launch="0")
-    asked = slurm.asked_for_block(plan, True)
+    asked = slurm.asked_for_launches(plan, True)
     assert asked["runtime"](wildcards) == 3 * 10 + slurm.SPARE_MIN
-    assert slurm.asked_for_launch(plan, True)["runtime"] == 10 + slurm.SPARE_MIN
     assert "--exclusive" in asked["slurm_extra"](wildcards), "the node for itself, as on cpu by default"
     assert asked["cpus_per_task"](wildcards) == plan.config.cluster.cpus_per_device
-    assert slurm.asked_for_block(plan, False) == {}
+    assert slurm.asked_for_launches(plan, False) == {}
 
 
 def test_a_launchs_expected_time_is_its_part_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

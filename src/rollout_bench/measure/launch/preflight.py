@@ -11,6 +11,7 @@ from pathlib import Path
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.processes import python_path
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.measure.machine.host import version
 from rollout_bench.workloads.datasets import read_bytes, sha256
@@ -124,9 +125,7 @@ def _writable(folder: Path) -> bool:
 
 def engine_environment(spec: Spec, model: str) -> dict[str, str]:
     """Return the engine's environment: this process's variables, required variables, and the spec's, which win."""
-    environment = dict(os.environ)
-    scripts = str(Path(__file__).resolve().parents[3])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [scripts, environment.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     environment["VLLM_NO_USAGE_STATS"] = "1"
     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if spec.engine.multiprocess else "0"
     if spec.platform == "cpu":

@@ -28,10 +28,9 @@ from rollout_bench.core.processes import (
     Group,
     Interrupted,
     Watch,
-    continue_groups,
     group_of,
     members_of,
-    stop_groups,
+    signal_groups,
 )
 from rollout_bench.measure.launch.failures import CRASH_FIX, diagnose, died
 from rollout_bench.measure.launch.forked import Forked, Imported
@@ -439,14 +438,14 @@ class EngineLaunch:
         """
         self._parked = time.monotonic()
         if self.job.spec.platform == "cpu" and not mode_of(self.job.spec.mode).has_loads:
-            stop_groups([replica.group for replica in self._replicas])
+            signal_groups([replica.group for replica in self._replicas], signal.SIGSTOP)
 
     def unpark(self) -> None:
         """Let a parked engine run again."""
         if self._parked is not None:
             self.waited_s += time.monotonic() - self._parked
             self._parked = None
-            continue_groups([replica.group for replica in self._replicas])
+            signal_groups([replica.group for replica in self._replicas], signal.SIGCONT)
 
     def _left_s(self) -> float:
         """Return the remaining time of the launch in seconds, without the time spent waiting for turns."""
