@@ -11,8 +11,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.account import MadeConfig
-from rollout_bench.trainers.keys import TRL_TRAINERS, VERL_VERSIONS, KeyRegistry
-from rollout_bench.trainers.trainer_file import TrainerFile
+from rollout_bench.trainers.settings import TRL_TRAINERS, VERL_VERSIONS, KeyRegistry, TrainerFile
 from rollout_bench.trainers.trl import trl_config
 from rollout_bench.trainers.verl import verl_config
 

@@ -1,6 +1,6 @@
 """The harnesses of llm-d-benchmark: the table of each harness's keys, or the reason why there is none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,12 @@ import yaml
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.readers import Reader, text
-from rollout_bench.llmd import guidellm_scenario, inference_perf, vllm_benchmark
 from rollout_bench.llmd.keys import Keys
-from rollout_bench.llmd.meaning import HeldLoad, Meaning, arriving
+from rollout_bench.llmd.loads import LOADS, variants
+from rollout_bench.llmd.meaning import Meaning, arriving
 from rollout_bench.llmd.template import TOKEN
 
 TABLES = Path(__file__).with_name("tables")
-
-LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
-    "inference-perf": inference_perf.loads,
-    "guidellm": guidellm_scenario.loads,
-    "vllm-benchmark": vllm_benchmark.loads,
-    "inferencemax": vllm_benchmark.loads,
-}
-"""Harness -> function that completes the keys' meaning, and returns the loads in order."""
 
 HARNESSES: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted(TABLES.glob("*.yaml"))
@@ -52,7 +44,7 @@ def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: M
         raise UserError(f"{where}: {named}: {table['refuse']}", table["remedy"])
     readers = {kind: _naming(NAMED[kind], measured[kind]) for kind in NAMED}
     runs = []
-    for variant in guidellm_scenario.variants(content, where) if harness == "guidellm" else [content]:
+    for variant in variants(content, where) if harness == "guidellm" else [content]:
         keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), readers)
         keys.read(variant, table["keys"])
         runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))

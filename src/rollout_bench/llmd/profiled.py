@@ -257,17 +257,15 @@ def _merged(own: Mapping[str, Any], found: Found, where: str) -> dict[str, Any]:
 
 def _check_mode(config: Mapping[str, Any], found: Found, where: str) -> None:
     """Raise `UserError` if the config's modes do not fit the profile: a load needs mode online, nop mode startup."""
-    modes = config.get("modes", [DEFAULT_MODE.name])
-    if found.meaning.mode == STARTED and isinstance(modes, list) and modes != [STARTED]:
-        raise UserError(
-            f"{where}.profile: nop sends nothing, but modes has {', '.join(map(str, modes))}",
-            "write modes: [startup]",
-        )
+    modes, wanted = config.get("modes", [DEFAULT_MODE.name]), found.meaning.mode
+    if not isinstance(modes, list) or not modes:
+        return
     others = MODES.keys() - {SERVED}  # the check of modes reports a misspelt mode
-    if found.meaning.mode == SERVED and isinstance(modes, list) and modes and others.issuperset(map(str, modes)):
+    if modes != [STARTED] if wanted == STARTED else others.issuperset(map(str, modes)):
+        does = "sends nothing" if wanted == STARTED else "sets how requests arrive at a server"
         raise UserError(
-            f"{where}.profile: sets how requests arrive at a server, but modes lacks online",
-            "add online to modes; other modes use only the profile's lengths and prompts",
+            f"{where}.profile: {does}, but modes has {', '.join(map(str, modes))}",
+            f"write modes: [{wanted}]; other modes use only the profile's lengths and prompts",
         )
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import printable
-from rollout_bench.trainers.keys import Influence
-from rollout_bench.trainers.trainer_file import TrainerFile
+from rollout_bench.trainers.settings import Influence, TrainerFile
 
 WIDTH = 118
 """Characters of a line of the account. With the comment mark, this is the line length of this project."""

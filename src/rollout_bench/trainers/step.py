@@ -1,12 +1,17 @@
-"""The generation of a training step: its division among engines, and the part of one engine."""
+"""The generation of a training step: its division among engines, the part of one engine, and the model."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from rollout_bench.contracts.spec import is_local
+from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
+from rollout_bench.plan.checks import absent_model
 
 Dealt = Literal["samples", "prompts", "runs"]
 """Unit that is distributed to engines: single samples, whole prompts, or runs with equal numbers of sequences."""
@@ -67,16 +72,20 @@ class TrainerStep:
         """Return the measured part: one engine's part, or the whole step."""
         return self.share if one_engine else StepPart(self.sequences, self.prompts)
 
-    def measured(self, one_engine: bool) -> str:
-        """Return the measured part in words."""
+    def measured(self, one_engine: bool, dealt: str, left_out: str) -> tuple[str, ...]:
+        """Return lines about the measured part.
+
+        Args:
+            one_engine: whether only one engine's part is measured.
+            dealt: distribution of sequences to several engines.
+            left_out: what measuring one engine leaves out.
+        """
         if one_engine:
-            return f"Measured here (--one-engine): one engine, its part of {self.share.told}."
+            return f"Measured here (--one-engine): one engine, its part of {self.share.told}.", f"Left out: {left_out}."
         if self.engines == 1:
-            return "Measured here: the whole step, by its one engine."
-        return (
-            f"Measured here: the whole step, by {self.engines} engines on one machine; where it has too few devices,"
-            " add --one-engine."
-        )
+            return ("Measured here: the whole step, by its one engine.",)
+        where = "on one machine; where it has too few devices, add --one-engine."
+        return f"Measured here: the whole step, by {self.engines} engines {where}", dealt
 
     def rollout(self, one_engine: bool) -> dict[str, Any]:
         """Return the config keys that measure the step, or one engine's part of it."""
@@ -118,3 +127,46 @@ class StepPart:
         if prompt_tokens == 1:
             return alone
         return {**alone, "shared_prefix": {"tokens": prompt_tokens - 1, "groups": self.distinct}}
+
+
+LONGEST_NAME = 60
+"""Maximum characters of a model's name in a config."""
+
+QUANT_OF_DTYPE = {"bfloat16": "bf16", "bf16": "bf16", "auto": "bf16", "float16": "fp16", "half": "fp16", "fp16": "fp16"}
+"""Data type of an engine -> name of its quantization."""
+
+
+def weights(path: str, key: str) -> str:
+    """Return the config's value of `weights` for a trainer's model.
+
+    Args:
+        path: a folder, or a name on the hub.
+        key: the trainer's key with this value, for messages.
+
+    Raises:
+        UserError: if the folder is missing or contains no model, or `path` is neither a folder nor OWNER/NAME.
+    """
+    remedy = f"give the folder on this machine: {key}=FOLDER, or OWNER/NAME for a model of the hub"
+    if "://" in path:
+        raise UserError(f"{key}: is an address, not a folder on this machine", remedy)
+    if not is_local(path):
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path):
+            raise UserError(f"{key}: {path}: is neither a folder nor OWNER/NAME", remedy)
+        return f"hub:{path}"
+    absent = absent_model(Path(path).expanduser())
+    if absent is not None:
+        raise UserError(f"{key}: {absent.problem}", absent.remedy if "mean" in absent.remedy else remedy)
+    return path if path.startswith("~") else str(Path(path).absolute())
+
+
+def quant_keys(quant: str) -> dict[str, Any]:
+    """Return the config keys for weights that are measured as `quant`, a value of `QUANT_OF_DTYPE`."""
+    if quant == "bf16":
+        return {}
+    return {"baseline": {"quant": quant}, "quant_settings": {quant: {"linear_dtypes": ["float16"]}}}
+
+
+def model_name(path: str) -> str:
+    """Return the config's name of the model at `path`: the last part of the path, without invalid characters."""
+    last = re.sub(r"[^a-z0-9.+-]+", "-", path.rstrip("/").rpartition("/")[2].lower())
+    return last.strip("-.+")[:LONGEST_NAME].strip("-.+") or "model"

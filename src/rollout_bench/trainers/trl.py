@@ -6,9 +6,8 @@ from typing import Any
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.trainers.account import MadeConfig, account
-from rollout_bench.trainers.step import TrainerStep
-from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, quant_keys, weights
-from rollout_bench.trainers.trainer_file import TrainerFile
+from rollout_bench.trainers.settings import TrainerFile
+from rollout_bench.trainers.step import QUANT_OF_DTYPE, TrainerStep, model_name, quant_keys, weights
 
 WORKLOAD = "trl-step"
 
@@ -90,28 +89,22 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
     }
     head = (
         f"A step of {trainer.upper()}: {step.told} ({mode}).",
-        step.measured(one_engine),
-        *_dealt(step, mode, one_engine),
+        *step.measured(one_engine, _dealt(step), "the other engines, and the wait for the slowest one"),
+        REQUESTS,
         "Each answer is generated to its full length, the longest that a step can take.",
         f"Not measured here: {BESIDE[mode]} and training. Modes cycle and placement measure what lies between steps.",
     )
     return MadeConfig(head, config, account(settings, _unread(settings, mode)))
 
 
-def _dealt(step: TrainerStep, mode: str, one_engine: bool) -> tuple[str, ...]:
-    """Return lines about the distribution of sequences to engines."""
-    if one_engine:
-        return (REQUESTS, "Left out: the other engines, and the wait for the slowest one.")
-    if step.engines == 1:
-        return (REQUESTS,)
-    if step.router == "round_robin":
-        return (
-            REQUESTS,
-            f"Engines get as many sequences as in TRL, {step.share.sequences} each. There they are samples of"
-            f" {several(step.share.distinct, 'prompt')} or one more; the router, round_robin, spreads them over"
-            f" {step.met_in_turn}.",
-        )
-    return (REQUESTS, "The router, sticky, keeps the samples of a prompt on one engine, as TRL does.")
+def _dealt(step: TrainerStep) -> str:
+    if step.router == "sticky":
+        return "The router, sticky, keeps the samples of a prompt on one engine, as TRL does."
+    return (
+        f"Engines get as many sequences as in TRL, {step.share.sequences} each. There they are samples of"
+        f" {several(step.share.distinct, 'prompt')} or one more; the router, round_robin, spreads them over"
+        f" {step.met_in_turn}."
+    )
 
 
 def _unread(settings: TrainerFile, mode: str) -> set[str]:

@@ -10,9 +10,8 @@ from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
 from rollout_bench.trainers.account import MadeConfig, account
 from rollout_bench.trainers.rollout_dumps import read_dumps, trace
-from rollout_bench.trainers.step import TrainerStep, distinct_prompts
-from rollout_bench.trainers.trained_model import QUANT_OF_DTYPE, model_name, quant_keys, weights
-from rollout_bench.trainers.trainer_file import TrainerFile
+from rollout_bench.trainers.settings import TrainerFile
+from rollout_bench.trainers.step import QUANT_OF_DTYPE, TrainerStep, distinct_prompts, model_name, quant_keys, weights
 from rollout_bench.workloads.requests import load_tokenizer
 
 WORKLOAD = "verl-step"
@@ -83,28 +82,20 @@ def verl_config(
     }
     head = (
         f"A step: {step.told} on {several(devices, 'device')}.",
-        step.measured(one_engine),
-        *_dealt(step, one_engine),
+        *step.measured(
+            one_engine, _dealt(step), "the other engines, verl's router, and the wait for the slowest engine"
+        ),
         *(() if lines else ("Each answer is generated to its full length, the longest that a step can take.",)),
         "Not measured here: verl's own processes and training. Mode cycle measures what lies between steps.",
     )
     return MadeConfig(head, config, account(settings, _unread(settings)), tuple(lines))
 
 
-def _dealt(step: TrainerStep, one_engine: bool) -> tuple[str, ...]:
-    """Return lines about the distribution of samples to engines."""
-    siblings_part = min(step.engines, step.samples) > 1
-    if one_engine:
-        expected_so = ("So many prompts are expected where samples reach verl's router in any order.",)
-        left_out = "Left out: the other engines, verl's router, and the wait for the slowest engine."
-        return (*(expected_so if siblings_part else ()), left_out)
-    if not siblings_part:
-        return ()
+def _dealt(step: TrainerStep) -> str:
     expected = round(distinct_prompts(step.prompts, step.samples, step.engines))
     return (
-        "The router gives each sample to the engine with the fewest requests, as verl's does.",
-        f"Samples reach it prompt after prompt, so an engine sees {step.met_in_turn} prompts.",
-        f"In verl several processes send at once: if samples come in any order, an engine sees about {expected}.",
+        f"Samples reach the router prompt after prompt, so an engine sees {step.met_in_turn} prompts; in verl several"
+        f" processes send at once, and if samples come in any order, an engine sees about {expected}."
     )
 
 

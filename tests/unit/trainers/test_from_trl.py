@@ -13,7 +13,7 @@ from refusals import refusals, refused
 from trainer_commands import Made, rows
 from training_runs import TRL
 
-from rollout_bench.trainers.keys import READERS, Influence, KeyRegistry
+from rollout_bench.trainers.settings import READERS, Influence, KeyRegistry
 
 SMALL = """
 model_name_or_path: deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B

@@ -20,7 +20,7 @@ from rollout_bench.contracts.spec import devices_needed, replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.modes.rollout.settings import RolloutSpec
-from rollout_bench.trainers.keys import READERS, VERL_VERSIONS, Influence, KeyRegistry
+from rollout_bench.trainers.settings import READERS, VERL_VERSIONS, Influence, KeyRegistry
 from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
 from rollout_bench.workloads.requests import prompts
 

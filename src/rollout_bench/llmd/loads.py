@@ -1,0 +1,251 @@
+"""The loads of the harnesses inference-perf, guidellm, vllm-benchmark and inferencemax."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rollout_bench.contracts.load import PAUSE_S
+from rollout_bench.llmd.keys import Keys, without
+from rollout_bench.llmd.meaning import HeldLoad, behind, bounded, uniform
+from rollout_bench.llmd.overrides import laid_over, parsed
+
+CUT = (
+    "load.stages: inference-perf waits for answers that are under way when the time of a stage is over; here "
+    "they are cut, and are incomplete"
+)
+UNLIMITED = "load.worker_max_concurrency: limits nothing without num_workers, which inference-perf takes from its cores"
+
+DATA = "data.input_distribution", "data.output_distribution"
+
+SPREAD = 5
+"""Standard deviations from the mean to a missing bound, as in guidellm."""
+
+MOST_OF_FILES = 1024
+"""Only this many tokens of a prompt in a file count by default. vLLM skips longer prompts instead."""
+
+
+def inference_perf(keys: Keys) -> list[HeldLoad]:
+    """Complete the meaning of `keys` with the lengths of prompts and outputs, and return the stages.
+
+    Raises:
+        UserError: if keys contradict each other, or the load is not supported.
+    """
+    stages = [_inference_perf_stage(keys, f"load.stages[{number}].") for number in range(keys["load.stages"])]
+    if any(stage.duration_s is not None for stage in stages):
+        keys.meaning.notes.append(CUT)
+    if keys["data.type"] == "shared_prefix":
+        _shared_prefix(keys, max(stage.sent(1, 1) for stage in stages))
+    elif keys["data.type"] == "shareGPT":
+        _conversations(keys)
+    else:
+        for name, ours in zip(DATA, ("prompt_tokens", "output_tokens"), strict=True):
+            if f"{name}.mean" not in keys.found or keys[name] is None:
+                raise keys.error(name, "is missing", "write {min: 10, max: 100, mean: 50, std_dev: 10} below it")
+            keys.meaning.workload[ours] = _distribution(keys, f"{name}.", shifts=True)
+    if len(stages) > 1 and keys["load.interval"] != PAUSE_S:
+        problem = f"a pass begins with an idle server here, {PAUSE_S:g} s after the load before it"
+        raise keys.error("load.interval", f"{keys['load.interval']:g}: {problem}", without("load.interval"))
+    return stages
+
+
+def _inference_perf_stage(keys: Keys, path: str) -> HeldLoad:
+    """Return a stage, with the limit of the workers: their number, and the requests of each."""
+    stage = HeldLoad(
+        keys[f"{path}rate"], keys[f"{path}concurrency_level"], keys[f"{path}duration"], keys[f"{path}num_requests"]
+    )
+    workers, each = keys["load.num_workers"], keys["load.worker_max_concurrency"]
+    if workers is None:
+        keys.meaning.notes += [UNLIMITED] if each and UNLIMITED not in keys.meaning.notes else []
+        return stage
+    most = workers * (each or 100)
+    limits = stage.sent(1, 1) > most and (stage.concurrency or most + 1) > most
+    return replace(stage, concurrency=most) if limits else stage
+
+
+def _conversations(keys: Keys) -> None:
+    keys.meaning.workload["dataset"] = {"format": "sharegpt", "path": keys["data.path"]}
+    for name, ours in zip(DATA, ("prompt_tokens", "output_tokens"), strict=True):
+        # inference-perf uses only the bounds with a data set
+        if (keys[f"{name}.min"] or 1) > 1:
+            keys.meaning.notes.append(f"{name}.min: conversations below it are not left out")
+        keys.meaning.workload[ours] = keys[f"{name}.max"]
+
+
+def _shared_prefix(keys: Keys, requests: int) -> None:
+    path, load = "data.shared_prefix.", keys.meaning.workload
+    groups = keys[f"{path}num_unique_system_prompts"] or keys[f"{path}num_groups"] or 10
+    each = keys[f"{path}num_users_per_system_prompt"] or keys[f"{path}num_prompts_per_group"] or 10
+    prefix, question = keys[f"{path}system_prompt_len"], _length(keys, path, "question")
+    if isinstance(question, dict) and question["distribution"] == "lognormal":
+        problem = "lognormal: begins behind the shared prefix, and no distribution here does"
+        raise keys.error(f"{path}question_len", problem, "write normal")
+    load["output_tokens"] = _length(keys, path, "output")
+    load["prompt_tokens"] = behind(prefix, question)
+    load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
+    if requests > groups * each:
+        keys.meaning.notes.append(
+            f"data.shared_prefix: {requests} requests have as many questions; inference-perf asks {groups * each} again"
+        )
+
+
+def _length(keys: Keys, path: str, what: str) -> int | dict[str, Any]:
+    """Return a length: a number or a distribution. A distribution under the older name wins over a number."""
+    for name in (f"{path}{what}_len", f"{path}{what}_distribution"):
+        if f"{name}.mean" in keys.found:
+            return _distribution(keys, f"{name}.", shifts=False)
+    return keys[f"{path}{what}_len"] or 50
+
+
+def _distribution(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any]:
+    """Return the lengths of a workload for the distribution at `path`.
+
+    `shifts` says whether a log-normal distribution begins at `min`, as only random prompts do.
+    """
+    kind, low, high, mean, std, variance = (
+        keys[f"{path}{name}"] for name in ("type", "min", "max", "mean", "std_dev", "variance")
+    )
+    std = std if variance is None else math.sqrt(variance)
+    low = 10 if low is None else low
+    if low > high:
+        raise keys.error(f"{path}min", f"{low} is above max {high}", "swap them")
+    if kind == "fixed":
+        return int(mean)
+    low = max(low, 1)
+    if kind == "uniform":
+        return uniform(low, high)
+    if kind == "normal" and not low <= mean <= high and low != high:
+        outside = f"{mean:g} lies outside {low} to {high}"
+        raise keys.error(f"{path}mean", outside, "correct it: inference-perf refuses it")
+    if kind == "normal" or low == high or std == 0:
+        return bounded(low, high, mean, std)
+    if shifts and low > 1:
+        problem = "lognormal: begins at min in random data, and no distribution here does"
+        raise keys.error(f"{path}type", problem, "write type: normal or uniform, or min: 1")
+    sigma = math.sqrt(math.log(1 + (std / mean) ** 2))
+    median = mean / math.exp(sigma**2 / 2)
+    return {"distribution": "lognormal", "median": round(median, 6), "sigma": round(sigma, 6), "low": low, "high": high}
+
+
+def variants(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Return a scenario once for each of its benchmarks, with the changes of the benchmark in `spec`.
+
+    Raises:
+        UserError: if a benchmark changes a key that `spec` lacks.
+    """
+    spec, changes = content.get("spec"), content.get("benchmarks")
+    if not isinstance(spec, dict) or not isinstance(changes, list):
+        return [dict(content)]
+    found = [
+        {**content, "spec": laid_over(spec, parsed(change, place), place)}
+        for place, change in ((f"{where}: benchmarks[{number}]", change) for number, change in enumerate(changes))
+    ]
+    return found or [dict(content)]
+
+
+def guidellm(keys: Keys) -> list[HeldLoad]:
+    """Complete the meaning of `keys` with the lengths of prompts and outputs, and return the loads of the profile.
+
+    Raises:
+        UserError: if keys contradict each other.
+    """
+    load, data = keys.meaning.workload, "spec.data[0]."
+    bucket = f"{data}prefix_buckets[0]." if keys[f"{data}prefix_buckets"] else data
+    prefix, groups = keys[f"{bucket}prefix_tokens"], keys[f"{bucket}prefix_count"]
+    load["prompt_tokens"] = behind(prefix, _synthetic(keys, f"{data}prompt_tokens"))
+    load["output_tokens"] = _synthetic(keys, f"{data}output_tokens")
+    if prefix:
+        load["shared_prefix"] = {"tokens": prefix, **({"groups": groups} if groups > 1 else {})}
+    return _held(keys)
+
+
+def _synthetic(keys: Keys, path: str) -> int | dict[str, Any]:
+    mean, std = keys[path], keys[f"{path}_stdev"]
+    low = keys[f"{path}_min"] or max(1, round(mean - SPREAD * std))
+    high = keys[f"{path}_max"] or round(mean + SPREAD * std)
+    if low > high:
+        raise keys.error(f"{path}_min", f"{low} is above {high}", f"set {path.rpartition('.')[2]}_max too")
+    return bounded(low, high, mean, std) if std else uniform(low, high)
+
+
+def _held(keys: Keys) -> list[HeldLoad]:
+    """Return the loads of a profile, each within its constraints."""
+    kind, most = keys["spec.profile.kind"], keys["spec.profile.max_concurrency"]
+    ends = {keys[f"spec.constraints[{number}].kind"]: number for number in range(keys["spec.constraints"])}
+    seconds, requests = (
+        keys[f"spec.constraints[{ends[end]}].{key}"] if end in ends else []
+        for end, key in (("max_duration", "seconds"), ("max_requests", "count"))
+    )
+    if kind in ("async", "constant"):
+        keys.meaning.online["burstiness"] = "constant"
+    users = keys["spec.profile.streams"] or [1 if kind == "synchronous" else most]
+    rates = keys["spec.profile.rate"]
+    if seconds and requests and not rates:
+        problem = "has seconds and a count, and a closed loop ends by one of both here"
+        raise keys.error("spec.constraints", problem, "take one out")
+    loads = []
+    for number, (rate, concurrency) in enumerate(
+        [(one, most) for one in rates] if rates else [(None, one) for one in users]
+    ):
+        # As in guidellm, the last limit also applies to all further loads.
+        limit_s, limit = (values[min(number, len(values) - 1)] if values else None for values in (seconds, requests))
+        if limit is not None and limit_s is not None:
+            limit, limit_s = max(1, min(limit, round(rate * limit_s))), None
+        loads.append(HeldLoad(rate, concurrency, limit_s, limit))
+    return loads
+
+
+def vllm_benchmark(keys: Keys) -> list[HeldLoad]:
+    """Complete the meaning of `keys` with API, lengths and burstiness, and return the single load.
+
+    Raises:
+        UserError: if keys contradict each other.
+    """
+    api, by_path = keys["backend"], keys["endpoint"]
+    if by_path not in (None, api):
+        raise keys.error("endpoint", f"is the API of {by_path}, and backend that of {api}", "name the same in both")
+    if api == "chat":
+        keys.meaning.online["api"] = "chat"
+    if keys["burstiness"] != 1.0 and keys["request-rate"] is not None:
+        keys.meaning.online["burstiness"] = keys["burstiness"]
+    _dataset(keys)
+    return [HeldLoad(keys["request-rate"], keys["max-concurrency"], requests=keys["num-prompts"])]
+
+
+def _dataset(keys: Keys) -> None:
+    """Write the lengths of prompts and outputs into the meaning of `keys`."""
+    load, name = keys.meaning.workload, keys["dataset-name"]
+    if name == "random":
+        ratio, prefix = keys["random-range-ratio"], keys["random-prefix-len"]
+        load["prompt_tokens"] = _between(prefix, keys["input-len"] or keys["random-input-len"], ratio[0])
+        load["output_tokens"] = _between(0, keys["output-len"] or keys["random-output-len"], ratio[1])
+        if prefix:
+            load["shared_prefix"] = {"tokens": prefix}
+    elif name == "prefix_repetition":
+        prefix = keys["prefix-repetition-prefix-len"]
+        load["prompt_tokens"] = prefix + (keys["input-len"] or keys["prefix-repetition-suffix-len"])
+        load["output_tokens"] = keys["output-len"] or keys["prefix-repetition-output-len"]
+        load["shared_prefix"] = {"tokens": prefix, "groups": keys["prefix-repetition-num-prefixes"]}
+    else:
+        load["dataset"] = {"format": "sharegpt" if name == "sharegpt" else "prompts", "path": keys["dataset-path"]}
+        if name == "custom" and (keys["custom-output-len"] or 0) > 0:
+            load["output_tokens"] = keys["custom-output-len"]
+        keys.meaning.otherwise = {"prompt_tokens": MOST_OF_FILES, "output_tokens": MOST_OF_FILES}
+        keys.meaning.notes.append(
+            f"dataset-name: {name}: at most {MOST_OF_FILES} tokens of a prompt, and of an answer, count where "
+            "prompt_tokens and output_tokens beside profile say nothing else"
+        )
+
+
+def _between(prefix: int, length: int, ratio: float) -> int | dict[str, Any]:
+    low, high = math.floor(length * (1 - ratio)), math.ceil(length * (1 + ratio))
+    return uniform(prefix + max(low, 1), prefix + max(high, 1))
+
+
+LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
+    "inference-perf": inference_perf,
+    "guidellm": guidellm,
+    "vllm-benchmark": vllm_benchmark,
+    "inferencemax": vllm_benchmark,
+}
+"""Harness -> function that completes the keys' meaning, and returns the loads in order."""
