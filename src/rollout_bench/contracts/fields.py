@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Value = TypeVar("_Value")
 
 
 class Strict(BaseModel):
@@ -41,16 +40,7 @@ def flat(content: Mapping[str, Any] | BaseModel, prefix: str = "") -> Iterator[t
             yield f"{prefix}{name}", "unknown" if value is None else str(value)
 
 
-def _utc(text: str) -> str:
-    try:
-        if datetime.fromisoformat(text).utcoffset() == timedelta(0):
-            return text
-    except ValueError:
-        pass
-    raise PydanticCustomError("utc", "Is no moment in UTC, ISO 8601, as 2025-01-31T12:00:00+00:00")
-
-
-UtcTime = Annotated[str, AfterValidator(_utc)]
+UtcTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 """A moment in UTC, ISO 8601."""
 
 
@@ -109,30 +99,22 @@ def brackets(value: Any) -> Any:
     return value
 
 
-def no_duplicates(values: list[str]) -> list[str]:
+def no_duplicates(values: list[_Value]) -> list[_Value]:
     """Check that no value occurs more than once.
 
     Raises:
         ValueError: a value is repeated.
     """
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = [value for place, value in enumerate(values) if value in values[:place]]
     if twice:
-        raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
+        raise ValueError(f"has {', '.join(map(repr, twice))} more than once")
     return values
 
 
 def _plain(value: str) -> str:
-    if "\x00" in value or "\n" in value or not _encodable(value):
+    if "\x00" in value or "\n" in value or re.search("[\ud800-\udfff]", value):
         raise ValueError("holds a line break, a NUL character or half of a character pair")
     return value
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _home(value: str) -> str:
@@ -208,21 +190,16 @@ VariableText = Annotated[str, AfterValidator(_plain)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 
 
-def _values(value: Any) -> Any:
-    return _typed(brackets(value))
-
-
-def _no_value_twice(values: list[Any]) -> list[Any]:
-    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
-    if twice is not None:
-        raise ValueError(f"has {twice!r} more than once")
-    return values
-
-
 Sweep = Annotated[
     dict[
         Text,
-        Annotated[list[Any], BeforeValidator(_values), AfterValidator(_no_value_twice), Field(max_length=100)],
+        Annotated[
+            list[Any],
+            BeforeValidator(_typed),
+            BeforeValidator(brackets),
+            AfterValidator(no_duplicates),
+            Field(max_length=100),
+        ],
     ],
     Field(max_length=10),
 ]

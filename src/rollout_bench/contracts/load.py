@@ -120,20 +120,23 @@ class DatasetSpec(Strict):
     sha256: str = Field(description="SHA-256 of the file; its path is not part of the experiment.")
 
 
-def _rate(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("is true or false, but must be a rate")
-    if isinstance(value, float) and math.isinf(value) and value > 0:
-        return "inf"
-    if isinstance(value, str) and value not in ("inf", "trace"):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is neither a number of requests per second, nor inf, nor trace") from None
-    return value
+def _number_or(*words: str) -> BeforeValidator:
+    """Return a validator of a number, also as text, or one of `words`, of which the first means infinite."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("is true or false, but must be a number")
+        if isinstance(value, str) and value not in words:
+            try:
+                value = float(value)
+            except ValueError:
+                raise ValueError(f"{value!r} is neither a number nor {' nor '.join(words)}") from None
+        return words[0] if value == math.inf else value
+
+    return BeforeValidator(read)
 
 
-Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"], BeforeValidator(_rate)]
+Rate = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["inf", "trace"], _number_or("inf", "trace")]
 """Requests per second; inf sends all immediately, trace uses the arrival times of the data set."""
 
 
@@ -201,20 +204,7 @@ class LoadPoint(Strict):
         return 0.0 if due is None or not isinstance(self.request_rate, float) else (due - 1) / self.request_rate
 
 
-def _burstiness(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("is true or false, but must be a number")
-    if value in ("inf", float("inf")):
-        return "constant"
-    if isinstance(value, str) and value != "constant":
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is neither a number nor constant") from None
-    return value
-
-
-Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], BeforeValidator(_burstiness)]
+Burstiness = Annotated[Annotated[float, Field(gt=0, le=1e6)] | Literal["constant"], _number_or("constant")]
 
 Harness = Annotated[
     Literal["rollout-bench", "guidellm", "vllm-bench", "inference-perf"],

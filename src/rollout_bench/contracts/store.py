@@ -8,13 +8,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.load import longest
 from rollout_bench.contracts.mode import SEQUENCES, TRACES
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Failure, Launched, Record, SequenceRow
@@ -34,9 +33,6 @@ from rollout_bench.core.files import (
 _Launched = TypeVar("_Launched", bound=Launched)
 
 RECORD_REMEDY: Final = "restore the file, or delete it to measure that launch again"
-
-LONGEST_S: Final = 366 * 86_400.0
-"""Upper limit of a plausible launch time: a year."""
 
 
 def record_path(results: Path, mode: str, experiment: str, launch: int) -> Path:
@@ -126,8 +122,8 @@ def read_record(path: Path) -> Record:
     """Read and validate a record.
 
     Raises:
-        UserError: the file is unreadable, not JSON, of another schema version, invalid, edited (its checksum differs),
-            or has impossible values; the message names file and field.
+        UserError: the file is unreadable, not JSON, of another schema version, invalid, or edited (its checksum
+            differs); the message names file and field.
     """
     return read_as(path, Record)
 
@@ -136,8 +132,6 @@ def read_as(path: Path, model: type[_Launched]) -> _Launched:
     """Read and validate a record that is a `model`, as in `read_record`."""
     content = read_json(path, RECORD_REMEDY)
     record = validated(path, content, model, RECORD_REMEDY)
-    if record.sha256 is None:
-        raise UserError(f"{path}: sha256: is missing, so the record was edited", RECORD_REMEDY)
     if record.sha256 != checksum(content):
         raise UserError(f"{path}: sha256: does not match the record, so the record was edited", RECORD_REMEDY)
     versions = {record.measurement_version, record.spec.measurement_version}
@@ -145,31 +139,7 @@ def read_as(path: Path, model: type[_Launched]) -> _Launched:
         problem = f"is {min(other)}, and numbers of this version of rollout-bench are {MEASUREMENT_VERSION}"
         remedy = "read it with the version that measured it, or delete it to measure that launch again"
         raise UserError(f"{path}: measurement_version: {problem}", remedy)
-    impossible = _impossible(record)
-    if impossible:
-        raise UserError(f"{path}: {impossible}", RECORD_REMEDY)
     return record
-
-
-def _impossible(record: Launched) -> str:
-    if record.wall_s > LONGEST_S:
-        return f"wall_s: is {record.wall_s:.3g} s, and no launch lasts a year"
-    for name, seconds in record.timed_s.items():
-        if seconds > record.wall_s:
-            return f"{name}: is {seconds:.3g} s, and the whole launch took {record.wall_s:.3g} s"
-    flagged = any(flag.code == "token_count" for flag in record.validity)  # the server generated too many tokens
-    if isinstance(record, Record) and record.valid and not flagged:
-        most = longest(record.spec.workload.output_tokens)
-        for number, iteration in enumerate(record.iterations):
-            sequences = iteration.sequences + (iteration.incomplete or 0)
-            if not iteration.warmup and iteration.output_tokens > sequences * most:
-                tokens = iteration.output_tokens
-                return f"iterations.{number}.output_tokens: is {tokens}, and {sequences} sequences have {most} at most"
-            cached, own = iteration.cached_prompt_tokens or 0, iteration.prompt_tokens
-            by_rows = record.spec.load is None and record.spec.workload.requests == "per_sequence"
-            if by_rows and cached > own:  # otherwise the engine counts recomputed tokens twice
-                return f"iterations.{number}.cached_prompt_tokens: is {cached}, and all prompts have {own}"
-    return ""
 
 
 def read_launched(path: Path, mode: str) -> Launched:
@@ -226,8 +196,9 @@ class ResultsListing:
 
 def find_results(results: Path) -> ResultsListing:
     """List the files of launches in `results`; empty if the folder is missing."""
-    files, failures = _sorted(_launch_files(results)), _sorted(_launch_files(results / FAILURES))
-    return ResultsListing(_ending(files, RECORD), _ending(files, SEQUENCES), _ending(failures, RECORD))
+    files, failures = _launch_files(results), _launch_files(results / FAILURES)
+    parts = ((files, RECORD), (files, SEQUENCES), (failures, RECORD))
+    return ResultsListing(*({file.path: file for file in found if file.ending == ending} for found, ending in parts))
 
 
 def check_results_folder(path: Path) -> None:
@@ -246,42 +217,12 @@ def check_results_folder(path: Path) -> None:
         )
 
 
-def _sorted(files: Iterable[FoundFile]) -> list[FoundFile]:
-    return sorted(files, key=lambda file: (file.mode, file.experiment, file.launch))
-
-
-def _ending(files: Iterable[FoundFile], ending: str) -> dict[str, FoundFile]:
-    return {file.path: file for file in files if file.ending == ending}
-
-
-def _launch_files(root: Path) -> Iterator[FoundFile]:
-    for mode in _folders(root):
-        if mode.name == FAILURES:
-            continue
-        for experiment in _folders(mode.path):
-            with os.scandir(experiment.path) as entries:
-                for entry in entries:
-                    match = _LAUNCH.fullmatch(entry.name)
-                    if match:
-                        stat = entry.stat(follow_symlinks=not _leads_nowhere(entry))
-                        yield FoundFile(
-                            mode.name, experiment.name, int(match[1]), match[2], stat.st_size, stat.st_mtime_ns
-                        )
-
-
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a link to nothing or to itself; reading it as a record then reports its name."""
-    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 (a loop is no error for this one)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry can be one of our folders: the name is ASCII, and it is not a link to itself."""
-    return not _leads_nowhere(entry) and entry.is_dir() and os.fsencode(entry.name).isascii()
-
-
-def _folders(root: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(root) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def _launch_files(root: Path) -> list[FoundFile]:
+    found = []
+    for path in root.glob("[!.]*/[!.]*/launch-*"):
+        mode, experiment, name = path.parts[-3:]
+        match = _LAUNCH.fullmatch(name)
+        if match and f"{mode}{experiment}".isascii():  # ours are
+            stat = path.stat(follow_symlinks=path.exists())  # reading a link to nowhere reports its name
+            found.append(FoundFile(mode, experiment, int(match[1]), match[2], stat.st_size, stat.st_mtime_ns))
+    return sorted(found, key=lambda file: (file.mode, file.experiment, file.launch))

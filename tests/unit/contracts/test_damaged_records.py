@@ -10,13 +10,13 @@ import pytest
 from synthetic_online import make_online, make_online_spec, save_online
 from synthetic_profiles import BF16 as PARTS_OF
 from synthetic_profiles import make_profile, make_steps
-from synthetic_records import SEQUENCES, make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.side_files import read_sequences, write_rows
 from rollout_bench.contracts.store import (
     checksum,
@@ -125,20 +125,8 @@ IMPOSSIBLE: dict[str, tuple[Change, str]] = {
     "nan": (lambda record: record["startup"].update(init_s=float("nan")), "startup.init_s"),
     "launch_edited": (lambda record: record.update(launch=7), "launch"),
     "all_warmup": (lambda record: record.update(iterations=record["iterations"][:1]), "iterations"),
-    "longer_than_the_launch": (lambda record: last(record).update(elapsed_s=1e308), "iterations.3.elapsed_s"),
-    "start_longer_than_the_launch": (lambda record: record["startup"].update(init_s=1e9), "startup.init_s"),
-    "launch_of_ages": (lambda record: record.update(wall_s=1e308), "wall_s"),
-    "more_tokens_than_asked": (
-        lambda record: last(record).update(output_tokens=2 * last(record)["output_tokens"]),
-        "iterations.3.output_tokens",
-    ),
-    "more_cached_than_sent": (
-        lambda record: last(record).update(cached_prompt_tokens=1_000_000),
-        "iterations.3.cached_prompt_tokens",
-    ),
     "of_another_version": (lambda record: record.update(measurement_version=1), "measurement_version"),
     "no_moment": (lambda record: record.update(started_at="yesterday <b>"), "started_at"),
-    "no_such_day": (lambda record: record.update(started_at="2025-02-30T00:00:00Z"), "started_at"),
     "no_zone": (lambda record: record.update(started_at="2025-02-03T00:00:00"), "started_at"),
     "other_zone": (lambda record: record.update(started_at="2025-02-03T00:00:00+02:00"), "started_at"),
     "no_checksum": (lambda record: record.update(side_files_sha256=[]), "side_files_sha256"),
@@ -176,15 +164,6 @@ def test_an_edited_record_takes_no_part(results: Path, name: str) -> None:
     assert bf16.damaged[0].error.problem.startswith(f"{at(results)}: sha256: ")
 
 
-@pytest.mark.parametrize("severity", ["invalid", "warning"])
-def test_extra_tokens_are_read_if_the_launch_is_flagged(tmp_path: Path, severity: str) -> None:
-    flag = Flag(code="token_count", severity=severity, sentence="40 tokens instead of 32.")
-    record = make_record(BF16, flags=[flag])
-    more = [each.model_copy(update={"output_tokens": SEQUENCES * 40}) for each in record.iterations]
-    write_launched(at(tmp_path), record.model_copy(update={"iterations": more}))
-    assert read_record(at(tmp_path)).iterations[1].output_tokens == SEQUENCES * 40
-
-
 def test_the_records_of_every_mode_are_protected(tmp_path: Path) -> None:
     made = make_profile(steps=make_steps(PARTS_OF))
     path = tmp_path / "launch-0.json"
@@ -192,9 +171,6 @@ def test_the_records_of_every_mode_are_protected(tmp_path: Path) -> None:
     assert read_launched(path, "profile").sha256 is not None
     edit(path, lambda record: record.update(wall_s=record["wall_s"] + 1))
     with pytest.raises(UserError, match="sha256: "):
-        read_launched(path, "profile")
-    edit(path, lambda record: record["steps"][0].update(elapsed_s=1e308), hashed=True)
-    with pytest.raises(UserError, match=r"steps\.0\.elapsed_s.*: is 1e\+308 s"):
         read_launched(path, "profile")
 
 
