@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout_bench.plan.fit.architecture import Coding, MemoryUnknownError, architecture_from, known_config
+from rollout_bench.plan.fit.architecture import MemoryUnknownError, architecture_from, known_config
 from rollout_bench.plan.fit.memory import held_bytes
 
 BILLIONS = {
@@ -33,7 +33,7 @@ BILLIONS = {
 
 @pytest.mark.parametrize("model", BILLIONS)
 def test_a_well_known_model_has_its_published_number_of_parameters(model: str) -> None:
-    held = held_bytes(architecture_from(known_config(model)), Coding(16, 0, 2)) / 2
+    held = held_bytes(architecture_from(known_config(model)), 16, 2) / 2
     assert held == pytest.approx(BILLIONS[model] * 1e9, rel=0.001)  # biases and norms of heads are not counted
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -12,14 +13,13 @@ from rollout_bench.core.numbers import number
 from rollout_bench.plan.checks import USUAL_UTILIZATION
 from rollout_bench.plan.fit.architecture import (
     Architecture,
-    Coding,
     MemoryUnknownError,
     architecture_from,
+    bits_of,
     cache_value_bytes,
-    coding_of,
     model_config,
-    model_dtype,
     size_in,
+    value_bytes,
 )
 from rollout_bench.plan.matrix import Experiment
 from rollout_bench.plan.planning import planning_of
@@ -48,12 +48,9 @@ KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 
 
-def held_bytes(architecture: Architecture, coding: Coding) -> float:
-    """Return bytes of all weights: K N bits / 8 and scales of each matrix; tied embeddings count once, as the head."""
-    return architecture.plain * coding.value_bytes + sum(
-        number * outputs * (inputs * coding.bits / 8 + coding.scale_bytes)
-        for inputs, outputs, number in architecture.matrices
-    )
+def held_bytes(architecture: Architecture, bits: float, value_bytes: float) -> float:
+    """Return bytes of all weights: `bits` for each of linear layers, `value_bytes` for each other."""
+    return architecture.linear * bits / 8 + architecture.plain * value_bytes
 
 
 def weights_held(spec: Spec, model_path: str) -> float:
@@ -63,14 +60,10 @@ def weights_held(spec: Spec, model_path: str) -> float:
         MemoryUnknownError: both are unknown.
     """
     if spec.model.synthetic is None and is_local(model_path):
-        try:
-            files = [path for path in Path(model_path).expanduser().iterdir() if path.suffix in WEIGHT_FILES]
-            if files:
-                return float(sum(path.stat().st_size for path in files))
-        except OSError:
-            pass  # the architecture may be known; otherwise its error has the reason
-    config = model_config(spec, model_path)
-    return held_bytes(architecture_from(config), coding_of(spec, config))
+        files = (path for path in Path(model_path).expanduser().glob("*") if path.suffix in WEIGHT_FILES)
+        if held := sum(path.stat().st_size for path in files if path.is_file()):
+            return float(held)
+    return held_bytes(architecture_from(model_config(spec, model_path)), bits_of(spec), value_bytes(spec))
 
 
 def working_bytes(spec: Spec, model_path: str) -> float:
@@ -138,20 +131,13 @@ def engine_parts(spec: Spec, model_path: str, ranks: int) -> dict[str, float]:
 def sequence_bytes(spec: Spec, model_path: str, ranks: int) -> float | None:
     """Return the KV cache of one sequence of max_model_len on one of `ranks` devices; None if unknown."""
     try:
-        config = model_config(spec, model_path)
-        a, dtype = architecture_from(config), model_dtype(spec, config)
+        a = architecture_from(model_config(spec, model_path))
     except MemoryUnknownError:
         return None
-    value = cache_value_bytes(spec.engine.args.get("kv_cache_dtype") or spec.quant.kv_cache_dtype, dtype)
     tensor = tensor_parallel_size(spec)
     heads = max(1, a.key_value_heads // tensor)  # with more ranks than heads, each rank has a copy of one
-    token = 2 * heads * a.head_dim * value * a.whole_layers * tensor / ranks
+    token = 2 * heads * a.head_dim * cache_value_bytes(spec) * a.whole_layers * tensor / ranks
     return float(spec.engine.args.get("max_model_len") or 0) * token
-
-
-def beside_bytes(spec: Spec, model_path: str) -> float:
-    """Return the memory that the mode of `spec` needs beside an awake engine on its device."""
-    return planning_of(spec.mode).beside_bytes(spec, weights_held(spec, model_path))
 
 
 def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError | None:
@@ -162,15 +148,16 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
         device_bytes: memory of a device; on CPU of the machine, or of one of its memory nodes.
         device: its name in messages.
     """
-    spec, args = experiment.spec, experiment.spec.engine.args
+    spec, args, path = experiment.spec, experiment.spec.engine.args, experiment.model_path
     if spec.endpoint is not None or any(name.startswith(OFFLOADS) and value for name, value in args.items()):
         return None
     ranks = tensor_parallel_size(spec) * int(args.get("pipeline_parallel_size") or 1)
     try:
-        parts, trainer = engine_parts(spec, experiment.model_path, ranks), beside_bytes(spec, experiment.model_path)
+        parts = engine_parts(spec, path, ranks)
+        trainer = planning_of(spec.mode).beside_bytes(spec, weights_held(spec, path))
     except MemoryUnknownError:
         return None
-    asked, one = set_cache_bytes(spec), sequence_bytes(spec, experiment.model_path, ranks)
+    asked, one = set_cache_bytes(spec), sequence_bytes(spec, path, ranks)
     if asked is not None and one is not None and asked < one:
         return UserError(
             f"config: kv_cache_memory_bytes: {asked:.0f} bytes are too small for one sequence of {spec.title} with"
@@ -190,10 +177,7 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
     most = math.floor(100 - 100 * trainer / device_bytes) / 100
     upper = f", and to {most:.2f} at most" if trainer else ""
     other = ", or kv_cache_memory_bytes" if spec.platform == "cpu" else ""
-    by_ranks = (
-        (n, sum(engine_parts(spec, experiment.model_path, n).values())) for n in (ranks << i for i in range(11))
-    )
-    size = next((n for n, each in by_ranks if each <= share * device_bytes or n >= MOST_RANKS), MOST_RANKS)
+    size = ranks << max(1, math.ceil(math.log2(needed / (share * device_bytes))))
     remedies = {
         f"set gpu_memory_utilization to {least:.2f} or more in engine_args{upper}{other}": not is_set
         and least <= min(most, USUAL_UTILIZATION),
@@ -204,9 +188,6 @@ def unfit(experiment: Experiment, device_bytes: float, device: str) -> UserError
     }
     remedy = next(remedy for remedy, helps in remedies.items() if helps)
     return UserError(f"config: {spec.title} ({spec.mode}) does not fit: {told}; {room}", remedy)
-
-
-MOST_RANKS = 1024
 
 
 def check_fits(experiments: Iterable[Experiment], device_bytes: float | None, device: str) -> None:
@@ -243,7 +224,10 @@ class MachineMemory:
         """
         spec = experiment.spec
         if spec.platform != "cpu":
-            return max(utilization(spec), self._held_share(experiment))
+            held = 0.0
+            with suppress(MemoryUnknownError):
+                held = sum(engine_parts(spec, experiment.model_path, tensor_parallel_size(spec)).values())
+            return max(utilization(spec), held / (self._device_bytes or math.inf))
         cache = set_cache_bytes(spec)
         if cache is None:
             return utilization(spec) * machine_bytes()
@@ -251,17 +235,6 @@ class MachineMemory:
         processes = ranks + (1 if spec.engine.multiprocess else 0)
         working = ranks * working_bytes(spec, experiment.model_path)
         return weights_held(spec, experiment.model_path) + ranks * cache + working + processes * OWN_BYTES
-
-    def _held_share(self, experiment: Experiment) -> float:
-        """Return the minimum share of a device for weights and KV cache; 0 if unknown."""
-        spec = experiment.spec
-        if self._device_bytes is None:
-            return 0.0
-        try:
-            parts = engine_parts(spec, experiment.model_path, tensor_parallel_size(spec))
-        except MemoryUnknownError:
-            return 0.0
-        return sum(parts.values()) / self._device_bytes
 
     def there(self, platform: Platform) -> float:
         """Return the memory for all engines together: on CPU `MOST_AVAILABLE` of the currently available memory."""
