@@ -65,7 +65,7 @@ from rollout_bench.plan.serving_checks import (
     measuring_of,
     with_loads,
 )
-from rollout_bench.plan.settings import resolved, settings_in, told_of_sweep, under
+from rollout_bench.plan.settings import resolved, settings_in, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Set explicitly although vLLM's defaults are the same, since results depend on them."""
@@ -131,7 +131,7 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
-    own, chosen = config.setting_settings, config.settings is not None
+    chosen = config.settings is not None
     config = resolved(config, engine)
     check_variables(config)
     check_model_base(Path(config.model_base))
@@ -142,11 +142,15 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     names = {mode: settings_in(mode, config, chosen=chosen) for mode in config.modes}
     settings: dict[str, Config] = {}
     for name in dict.fromkeys(itertools.chain.from_iterable(names.values())):
-        with told_of_sweep(config, name, own, engine):
+        try:
             changed = settings[name] = under(config, name)
             check_online(changed, engine)
             for mode in config.modes:
                 planning_of(mode).check(changed, engine)
+        except UserError as error:
+            if name == DEFAULT_SETTING:
+                raise
+            raise UserError(f"{error.problem}, under setting {name}", error.remedy) from None
     for mode, own_settings in names.items():
         planning_of(mode).check_all([settings[name] for name in own_settings], platform)
     experiments: list[Experiment] = []

@@ -2,8 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import NAME_PATTERN
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.errors import did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
 from rollout_bench.plan.config import Config, Partial, WorkloadSettings
 from rollout_bench.plan.config_file import told
@@ -48,23 +47,23 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
             workload, or a value cannot be part of a name.
     """
     own, lists = config.setting_settings, _lists(config)
-    listed = list(itertools.chain.from_iterable(lists.values()))
     refuse(
         (
             DEFAULT_SETTING in own,
             f"setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
             "give it another name",
         ),
-        *((k in config.sweep, f"sweep.{k}: {k} lists several values itself", "leave one of them out") for k in listed),
+        *(
+            (key in config.sweep, f"sweep.{key}: {key} lists several values itself", "leave one of them out")
+            for key in itertools.chain.from_iterable(lists.values())
+        ),
     )
     swept: dict[str, Partial] = {}
-    maker = "sweep" if config.sweep else " and ".join(listed)
-    sweeps = [config.sweep, *({**config.sweep, **of_section} for of_section in lists.values())]
-    for name, setting in itertools.chain.from_iterable(_swept(config, sweep, engine) for sweep in sweeps):
-        where = f"setting_settings.{name}" if name in own else "two of its combinations"
-        taken = f"{maker}: makes a setting '{name}', and so does {where}"
-        refuse((name in own or name in swept, taken, "rename or leave out one of them"))
-        swept[name] = setting
+    for sweep in (config.sweep, *({**config.sweep, **of_section} for of_section in lists.values())):
+        for name, setting in _swept(sweep, engine):
+            taken = f"sweep of {', '.join(sweep)}: makes a setting '{name}', and there is one already"
+            refuse((name in own or name in swept, taken, "rename or leave out one of them"))
+            swept[name] = setting
     known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
     for name, setting in own.items():
         _check(config, name, setting)
@@ -99,28 +98,23 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
 def settings_in(mode: str, config: Config, *, chosen: bool) -> list[str]:
     """Return the settings of `mode`, for a `resolved` config.
 
-    Settings from a mode's lists exist only in that mode; other modes use the same settings without them. In that mode,
-    a setting without a value for a list has the list's first value, like one of the list's settings. So it is included
-    only if requested.
+    Settings from a mode's lists exist only in that mode. In that mode, a setting without a value for a list has the
+    list's first value, like one of the list's settings. So it is included only if requested.
 
     Args:
         mode: one of the config's modes.
         config: a `resolved` config.
         chosen: whether the config selects its settings explicitly.
     """
-    names, known, lists = config.settings or [], config.setting_settings, _lists(config)
-    own = {_inner(key) for key in lists.pop(MODES[mode].settings, {})}
-    if own:
-        said = {name for name in names if own <= known[name].get(MODES[mode].settings, {}).keys()}
-        names = [name for name in names if chosen or name in said or name == config.baseline.setting]
-    found = []
-    for name in names:
-        rest = dict(known[name])
-        for section in lists.keys() & rest.keys():
-            rest[section] = {k: v for k, v in rest[section].items() if f"{section}.{k}" not in lists[section]}
-        left = {part: changes for part, changes in rest.items() if changes != {}}
-        found.append(name if rest == known[name] else next((o for o, other in known.items() if other == left), name))
-    return list(dict.fromkeys(found))
+    lists, found = _lists(config), []
+    own = lists.pop(MODES[mode].settings, {}).keys()
+    for name in config.settings or []:
+        setting = config.setting_settings[name]
+        keys = {f"{section}.{key}" for section in SECTIONS for key in setting.get(section, {})}
+        is_wanted = chosen or own <= keys or name == config.baseline.setting
+        if is_wanted and not any(keys & listed.keys() for listed in lists.values()):
+            found.append(name)
+    return found or [DEFAULT_SETTING]
 
 
 def _lists(config: Config) -> dict[str, dict[str, list[Any]]]:
@@ -139,38 +133,22 @@ def _lists(config: Config) -> dict[str, dict[str, list[Any]]]:
     return found
 
 
-def _inner(key: str) -> str:
-    return key.partition(".")[2]
-
-
 def under(config: Config, name: str) -> Config:
     """Return a `resolved` config under one of its settings.
 
     Raises:
-        UserError: a workload is not valid under it.
+        UserError: the config is not valid under it.
     """
     setting = config.setting_settings[name]
+    if not setting:
+        return config
     of_all = {key: value for key, value in setting.items() if key not in ("engine_args", "workload")}
     models = {model: {"engine_args": setting.get("engine_args", {})} for model in config.models}
-    workloads = {
-        workload: _changed(name, workload, config.workload_settings[workload], setting.get("workload", {}))
-        for workload in config.workloads
-    }
-    changed = _over(config, {**of_all, "model_settings": models}) if setting else config
+    content = _merged(config.model_dump(exclude_unset=True), {**of_all, "model_settings": models})
+    loads = content["workload_settings"]
+    changed = {workload: {**loads[workload], **setting.get("workload", {})} for workload in config.workloads}
     # problems of other settings do not matter here
-    known = {"workload_settings": {**config.workload_settings, **workloads}, "setting_settings": {name: setting}}
-    return changed.model_copy(update=known)
-
-
-def _changed(setting: str, workload: str, load: WorkloadSettings, changes: dict[str, Any]) -> WorkloadSettings:
-    if not changes:
-        return load
-    try:
-        return WorkloadSettings.model_validate(load.model_dump() | changes)
-    except ValidationError as error:
-        # without the setting's key: some settings come from a sweep
-        problem = told(error.errors(), ("workload_settings", workload))
-        raise UserError(f"{problem.problem}, under setting {setting}", problem.remedy) from None
+    return _valid({**content, "workload_settings": {**loads, **changed}, "setting_settings": {name: setting}})
 
 
 def _check(config: Config, name: str, setting: Partial) -> None:
@@ -184,7 +162,8 @@ def _check(config: Config, name: str, setting: Partial) -> None:
     refuse((no_mapping, f"{where}.workload: {load!r} is no mapping", "write keys of workload_settings below it"))
     for key in load:
         _check_key(f"{where}.workload", key)
-    _over(config, {key: value for key, value in setting.items() if key != "workload"}, ("setting_settings", name))
+    changes = {key: value for key, value in setting.items() if key != "workload"}
+    _valid(_merged(config.model_dump(exclude_unset=True), changes), ("setting_settings", name))
     refuse(
         *(
             (key not in ("engine", *PARTS), f"{where}.{key}: is the same under every setting", did_you_mean(key, PARTS))
@@ -193,14 +172,14 @@ def _check(config: Config, name: str, setting: Partial) -> None:
     )
 
 
-def _over(config: Config, changes: Partial, place: tuple[str, ...] = ()) -> Config:
-    """Return `config` with `changes` merged over it.
+def _valid(content: dict[str, Any], place: tuple[str, ...] = ()) -> Config:
+    """Return the config with this content.
 
     Raises:
-        UserError: the result is not valid; the message names `place`.
+        UserError: it is not valid; the message names `place`.
     """
     try:
-        return Config.model_validate(_merged(config.model_dump(exclude_unset=True), changes))
+        return Config.model_validate(content)
     except ValidationError as error:
         raise told(error.errors(), place) from None
 
@@ -211,7 +190,7 @@ def _merged(below: Any, above: Any) -> Any:
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Partial]]:
+def _swept(sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[tuple[str, Partial]]:
     """Yield the name and the changes of each combination of a sweep."""
     if not sweep:
         return
@@ -223,19 +202,14 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
         )
     )
     for (where, key, written), values in zip(keys, sweep.values(), strict=True):
-        for value in values:
-            if where == "engine_args":
-                check_no_secret(".".join(("sweep", *written.split(".")[:-1])), {key: value})
-                check_engine_arg(engine, f"sweep.{written}", key, value)
-            elif where == "workload":
-                _check_load(config, written, key, value)
-            else:
-                _over(config, {where: {key: _as_listed(written, value)}}, ("sweep",))
+        for value in values if where == "engine_args" else ():
+            check_no_secret(".".join(("sweep", *written.split(".")[:-1])), {key: value})
+            check_engine_arg(engine, f"sweep.{written}", key, value)
     for combination in itertools.product(*sweep.values()):
         changes: Partial = {}
         words = []
         for (where, key, written), value in zip(keys, combination, strict=True):
-            changes.setdefault(where, {})[key] = _as_listed(written, value)
+            changes.setdefault(where, {})[key] = [value] if key in LISTS.get(where, ()) else value
             words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)
         refuse(
@@ -246,51 +220,6 @@ def _swept(config: Config, sweep: Mapping[str, list[Any]], engine: InstalledEngi
             )
         )
         yield name, changes
-
-
-def _as_listed(written: str, value: Any) -> Any:
-    """Return a sweep's value in the form of its key: in a list if the key needs one."""
-    section, _, inner = written.partition(".")
-    return [value] if inner in LISTS.get(section, ()) else value
-
-
-def _check_load(config: Config, written: str, key: str, value: Any) -> None:
-    """Check that a sweep's value is possible for every workload.
-
-    Raises:
-        UserError: it is impossible, whatever the workload's other keys are.
-    """
-    for workload in config.workloads:
-        try:
-            WorkloadSettings.model_validate(config.workload_settings[workload].model_dump() | {key: value})
-        except ValidationError as error:
-            own = [found for found in error.errors() if found["loc"][:1] == (key,)]
-            if own:
-                raise told(own, ("sweep", *written.split(".")[:-1])) from None
-
-
-@contextmanager
-def told_of_sweep(config: Config, name: str, own: Container[str], engine: InstalledEngine) -> Iterator[None]:
-    """Add the sweep's values to the message of errors inside, if a sweep made the setting `name`.
-
-    Args:
-        config: a `resolved` config.
-        name: one of its settings.
-        own: names of settings that the config defines.
-        engine: the engine whose arguments can be swept.
-    """
-    try:
-        yield
-    except UserError as error:
-        if name == DEFAULT_SETTING or name in own or not config.sweep:
-            raise
-        setting, values = config.setting_settings[name], []
-        for key in config.sweep:
-            where, inner = _target(key, engine)
-            value = setting[where][inner]
-            values.append(f"sweep.{key}: {value[0] if inner in LISTS.get(where, ()) else value}")
-        problem = error.problem.removeprefix("config: ")
-        raise UserError(f"config: {', '.join(values)}: {problem}", error.remedy) from None
 
 
 def _target(key: str, engine: InstalledEngine) -> tuple[str, str]:
