@@ -1,11 +1,11 @@
 """Validate the config that Snakemake merged from files and command line, or raise a two-line error."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rollout_bench.contracts.load import DISTRIBUTIONS
@@ -105,18 +105,13 @@ def read_config(merged: Mapping[str, Any], command_line: Mapping[str, Any] | Non
 
 def _of_profile(error: ErrorDetails, read: Mapping[str, Any], written: Mapping[str, Any]) -> UserError | None:
     """Return the error for a value that a profile sets and the user did not write; None for other values."""
-    if error["loc"][:1] != ("workload_settings",) or len(error["loc"]) < 3:
+    place = _without_tags(error["loc"])
+    profile = _at(read, (*place[:2], "profile"))
+    is_written = _at(written, place) is not None or place[2:3] == ("profile",)
+    if place[:1] != ("workload_settings",) or not isinstance(profile, Mapping) or is_written:
         return None
-    _, name, *keys = error["loc"]
-    profile = _at(read, ("workload_settings", name, "profile"))
-    place = keys[:2] if keys[0] == "online" else keys[:1]
-    is_written = _at(written, ("workload_settings", name, *place)) is not None
-    if not isinstance(profile, Mapping) or keys[0] == "profile" or is_written:
-        return None
-    own = f"config: workload_settings.{name}"
-    problem = _told(error).problem.replace(f"{own}.", f"{own}.profile: {profile['path']}: comes to ", 1)
-    of_time = " (of a load by time: rate x duration)" if place == ["prompts"] else ""
-    return UserError(problem, f"correct what {'.'.join(map(str, place))} comes from{of_time}, there or in overrides")
+    problem = f"{_told(error).problem}, from profile {profile['path']}"
+    return UserError(problem, "correct what it comes from, there or in overrides (prompts may be rate x duration)")
 
 
 def _at(content: Any, place: Sequence[Any]) -> Any:
@@ -237,31 +232,16 @@ def _choices(error: ErrorDetails) -> list[str]:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the model at `location`, from `Config` down."""
-    schema = Config.model_json_schema()
-    outer = {"sweep": 1, "setting_settings": 2}.get(str(next(iter(location), "")), 0)  # below are top-level keys
-    found = [schema]
-    for part in location[outer:]:
-        inner = [below for node in _options(found, schema["$defs"]) for below in _below(node, part)]
-        found = inner or found
-    return [key for node in _options(found, schema["$defs"]) for key in node.get("properties", ())]
+    """Return the keys of the model at `location`, from `Config` down; names of mappings and indices are passed over."""
+    models: list[type[BaseModel]] = [Config]
+    for part in location:
+        fields = [model.model_fields[str(part)] for model in models if part in model.model_fields]
+        models = [found for field in fields for found in _models(field.annotation)] or models
+    return [key for model in models for key in model.model_fields]
 
 
-def _options(nodes: Iterable[dict[str, Any]], models: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the schemas that a value may have, references followed."""
-    for node in nodes:
-        several = [*node.get("anyOf", ()), *node.get("oneOf", ())]
-        if "$ref" in node:
-            several.append(models[node["$ref"].rpartition("/")[2]])
-        yield from _options(several, models) if several else [node]
-
-
-def _below(node: dict[str, Any], part: int | str) -> Iterator[dict[str, Any]]:
-    """Yield the schema below a part of a location: a key, an index, or the kind of a distribution."""
-    if node.get("title", "").lower() == part:
-        yield node
-    elif part in node.get("properties", ()):
-        yield node["properties"][part]
-    else:
-        yield from node.get("patternProperties", {}).values()
-        yield from (node[key] for key in ("additionalProperties", "items") if isinstance(node.get(key), dict))
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models in the type of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models(inner)]

@@ -47,14 +47,14 @@ from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.quants import (
     NOT_SET,
     Quant,
+    check_cache,
     confounders,
-    other_cache,
     resolve_quant,
     sizes_set,
     unknown_quant,
     words_of,
 )
-from rollout_bench.plan.refusals import first_of, refuse
+from rollout_bench.plan.refusals import UnmeasurableError, refuse, skip
 from rollout_bench.plan.serving import Endpoint
 from rollout_bench.plan.serving_checks import (
     check_can_be_sent,
@@ -156,16 +156,19 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in itertools.product(config.modes, config.models, config.workloads, config.quants):
-        in_mode = names[cell[0]]
+        in_mode, first = names[cell[0]], config.baseline.setting or DEFAULT_SETTING
         if DEFAULT_SETTING not in in_mode:
-            _experiment(config, engine, platform, cell, None)  # problems without any setting are errors
-        found = {name: _under_setting(settings[name], name, engine, platform, cell) for name in in_mode}
-        twins = _twins(found, config.baseline.setting or DEFAULT_SETTING)
-        for setting, one in found.items():
-            if isinstance(one, Experiment) and setting not in twins:
-                experiments.append(one)
-                continue
-            skipped.append(_skipped(cell, setting, *(twins[setting] if isinstance(one, Experiment) else one)))
+            _cell(config, DEFAULT_SETTING, engine, platform, cell)  # problems without any setting are errors
+        found: dict[str, Experiment | Skipped] = {}
+        same: dict[str, str] = {}
+        for setting in sorted(in_mode, key=lambda name: name != first):  # of duplicates the baseline is kept
+            one = found[setting] = _cell(settings[setting], setting, engine, platform, cell)
+            key = one.spec.model_copy(update={"setting": None}).key() if isinstance(one, Experiment) else setting
+            if same.setdefault(key, setting) != setting:
+                reason = f"it is the same as under {same[key]}"
+                found[setting] = _skipped(cell, setting, reason, f"leave {setting} out of settings")
+        experiments += [one for setting in in_mode if isinstance(one := found[setting], Experiment)]
+        skipped += [one for setting in in_mode if isinstance(one := found[setting], Skipped)]
     experiments = _with_references(experiments, skipped, config)
     experiments += [_on_endpoint(config, engine, *cell) for cell in endpoint_cells(config)]
     if any(experiment.checkpoint for experiment in experiments):
@@ -237,28 +240,30 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], conf
     The reference has the reference's quantization under the default setting, and the same model and workload.
     Experiments without one are added to `skipped`.
     """
-    quants = {mode: named for mode in config.modes if (named := planning_of(mode).reference(config))}
-    references = {
-        (e.spec.mode, e.spec.model.name, e.spec.workload.name): e
-        for e in experiments
-        if e.spec.quant.name == quants.get(e.spec.mode) and e.spec.setting is None
-    }
     found = []
     for one in experiments:
-        spec, model = one.spec, one.spec.model.name
-        reference = references.get((spec.mode, model, spec.workload.name))
-        if spec.mode not in quants or one is reference:
+        spec, quant = one.spec, planning_of(one.spec.mode).reference(config)
+        place = spec.mode, spec.model.name, spec.workload.name
+        reference = next(
+            (
+                other
+                for other in experiments
+                if other.spec.quant.name == quant
+                and other.spec.setting is None
+                and place == (other.spec.mode, other.spec.model.name, other.spec.workload.name)
+            ),
+            None,
+        )
+        if quant is None or one is reference:
             found.append(one)
         elif reference is not None:
             own = spec.own.model_copy(update={"reference": reference.name})
             spec = spec.model_copy(update={MODES[spec.mode].settings: own})
             found.append(replace(one, spec=spec, name=spec.experiment()))
         else:
-            quant = quants[spec.mode]
             reason = f"the reference of {spec.mode}, {quant} under the default setting, is not measured"
-            remedy = f"have {model} measured with {quant}, and no settings selected without default"
-            cell = spec.mode, model, spec.workload.name, spec.quant.name
-            skipped.append(_skipped(cell, spec.axes["setting"], reason, remedy))
+            remedy = f"have {spec.model.name} measured with {quant}, and no settings selected without default"
+            skipped.append(_skipped((*place, spec.quant.name), spec.axes["setting"], reason, remedy))
     return found
 
 
@@ -271,41 +276,25 @@ def _skipped(cell: _Cell, setting: str, reason: str, remedy: str) -> Skipped:
 _Cell = tuple[str, str, str, str]
 """Mode, model, workload and quant."""
 
-_Reason = tuple[str, str]
-"""Reason why a combination cannot be measured, and the remedy."""
 
-
-def _under_setting(
+def _cell(
     config: Config, setting: str, engine: InstalledEngine, platform: Platform, cell: _Cell
-) -> Experiment | _Reason:
+) -> Experiment | Skipped:
     """Return the experiment of a cell under a setting, which has changed `config`.
 
     Problems of one setting only skip it; under the default, which the user wrote, they are errors.
     """
-    if setting == DEFAULT_SETTING:
-        return _experiment(config, engine, platform, cell, None)
     try:
-        return _experiment(config, engine, platform, cell, setting)
+        return _experiment(config, engine, platform, cell, None if setting == DEFAULT_SETTING else setting)
     except UserError as error:
-        return error.problem.removeprefix("config: "), error.remedy
-
-
-def _twins(found: Mapping[str, Experiment | _Reason], first: str) -> dict[str, _Reason]:
-    """Return the settings of a cell that make the same experiment as another one, with the reason; `first` is kept."""
-    names: dict[str, str] = {}
-    twins: dict[str, _Reason] = {}
-    for setting in sorted(found, key=lambda name: name != first):
-        one = found[setting]
-        if isinstance(one, Experiment):
-            same = names.setdefault(one.spec.model_copy(update={"setting": None}).canonical_json(), setting)
-            if same != setting:
-                twins[setting] = (f"it is the same as under {same}", f"leave {setting} out of settings")
-    return twins
+        if setting == DEFAULT_SETTING and not isinstance(error, UnmeasurableError):
+            raise
+        return _skipped(cell, setting, error.problem.removeprefix("config: "), error.remedy)
 
 
 def _experiment(
     config: Config, engine: InstalledEngine, platform: Platform, cell: _Cell, setting: str | None
-) -> Experiment | _Reason:
+) -> Experiment:
     mode, model, workload, quant = cell
     planning, of_mode = planning_of(mode), MODES[mode]
     if of_mode.has_loads:
@@ -313,13 +302,8 @@ def _experiment(
     settings = config.model_settings[model]
     scheme = resolve_quant(quant, platform, config.quant_settings)
     if scheme is None:
-        return unknown_quant(quant, platform)
+        raise UnmeasurableError(*unknown_quant(quant, platform))
     source = _weights(model, settings, quant, scheme)
-    if source is None or isinstance(source, tuple):
-        return source or (
-            f"{model} has no weights for {quant}",
-            f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants",
-        )
     load = checked_load(workload, config.workload_settings[workload])
     most = sum(load.longest) + planning.further_tokens(config, workload) + _as_text(config, mode, workload)
     args: dict[str, Any] = {
@@ -330,8 +314,7 @@ def _experiment(
         **scheme.engine_args,
         **settings.engine_args,
     }
-    if (other := other_cache(quant, scheme, args)) is not None:
-        return other
+    check_cache(quant, scheme, args)
     check_lengths(model, workload, load.longest, args, source)
     if of_mode.data_parallel == "one":
         args.pop(SIZE, None)
@@ -361,8 +344,7 @@ def _experiment(
     return _checked(config, spec, load)
 
 
-def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment | _Reason:
-    """Return the experiment of `spec`, or why its model cannot be measured."""
+def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
     planning, model = planning_of(spec.mode), spec.model
     check_data_parallel(config, spec)
     for mode in MODES.values():
@@ -374,8 +356,9 @@ def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment | _Rea
     refuse((Path(path).is_file(), a_file, "name the folder that holds config.json"))
     check_tokenizer(spec.workload.name, load, model, path)
     check_effects(spec, Path(path))
-    unfit = planning.unfit(spec, path, config)
-    return unfit or Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
+    if (unfit := planning.unfit(spec, path, config)) is not None:
+        raise UnmeasurableError(*unfit)
+    return Experiment(spec, spec.experiment(), path, checkpoint, load.dataset_path)
 
 
 def _as_text(config: Config, mode: str, workload: str) -> int:
@@ -405,16 +388,17 @@ def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: E
     return Experiment(spec, spec.experiment(), endpoint.url, None, load.dataset_path)
 
 
-def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec | tuple[str, str] | None:
+def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> ModelSpec:
     if settings.synthetic is None:
-        lenders = [quant, scheme.weights_of]
-        if scheme.weights_format == "bf16":  # quantized by the engine while it loads
-            lenders.append("bf16")
+        # bf16 is quantized by the engine while it loads
+        lenders = [quant, scheme.weights_of, "bf16" if scheme.weights_format == "bf16" else None]
         named = next((found for name in lenders if name and (found := settings.weights.get(name))), None)
-        return None if named is None else ModelSpec(name=model, weights=named, synthetic=None)
+        remedy = f"name them in model_settings.{model}.weights.{quant}, or leave {quant} out of quants"
+        skip((named is None, f"{model} has no weights for {quant}", remedy))
+        return ModelSpec(name=model, weights=named, synthetic=None)
     made = settings.synthetic.resolve()
     shape = made.model_dump(mode="json")
-    reason = first_of(
+    skip(
         (
             shape.get("num_experts") and not scheme.moe,
             f"{quant} does not exist for mixture-of-experts models here",
@@ -426,12 +410,11 @@ def _weights(model: str, settings: ModelSettings, quant: str, scheme: Quant) -> 
             f"set quant_settings.{quant}.weights_format",
         ),
     )
-    if reason is not None:
-        return reason
     try:
         check_format(made, scheme.weights_format)
     except ValueError as error:
-        return str(error), f"leave {quant} out of quants for {model}, or change the sizes in its synthetic"
+        remedy = f"leave {quant} out of quants for {model}, or change the sizes in its synthetic"
+        raise UnmeasurableError(str(error), remedy) from None
     return ModelSpec(name=model, weights=None, synthetic=shape)
 
 

@@ -16,7 +16,7 @@ from rollout_bench.contracts.fields import flat
 from rollout_bench.contracts.record import one_cache_name
 from rollout_bench.contracts.spec import FOLLOWS_LENGTHS, Platform, Quantization, Spec
 from rollout_bench.plan.config import QuantSettings
-from rollout_bench.plan.refusals import refuse
+from rollout_bench.plan.refusals import refuse, skip
 
 # result of torchao's config_to_dict(Int8WeightOnlyConfig()), written out because planning does not import torch
 _PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
@@ -171,16 +171,17 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     return found
 
 
-def other_cache(name: str, quant: Quant, args: dict[str, Any]) -> tuple[str, str] | None:
-    """Return reason and remedy if an engine with `args` would not have the quantization's KV cache; else None."""
+def check_cache(name: str, quant: Quant, args: dict[str, Any]) -> None:
+    """Skip an engine with `args` that would not have the quantization's KV cache."""
     wanted, asked = quant.kv_cache_dtype, args.get(CACHE_ARGUMENT)
-    if wanted is None or (asked is None and CACHE_ARGUMENT not in quant.engine_args):
-        return None
-    if asked is not None and one_cache_name(str(asked)) == one_cache_name(wanted):
-        return None
-    return (
-        f"{name} promises a KV cache of {wanted}, and {CACHE_ARGUMENT} is {asked or 'auto'} there",
-        f"leave {CACHE_ARGUMENT} out of the engine_args that win over those of quants, or leave {name} out of quants",
+    is_other = asked is not None or CACHE_ARGUMENT in quant.engine_args
+    skip(
+        (
+            wanted is not None and is_other and one_cache_name(str(asked)) != one_cache_name(wanted),
+            f"{name} promises a KV cache of {wanted}, and {CACHE_ARGUMENT} is {asked or 'auto'} there",
+            f"leave {CACHE_ARGUMENT} out of the engine_args that win over those of quants, or leave {name} out of "
+            "quants",
+        )
     )
 
 

@@ -20,3 +20,18 @@ def refuse(*rows: Row) -> None:
     found = first_of(*rows)
     if found is not None:
         raise UserError(f"config: {found[0]}", found[1])
+
+
+class UnmeasurableError(UserError):
+    """A combination that cannot be measured: it is skipped, with the reason."""
+
+
+def skip(*rows: Row) -> None:
+    """Skip the combination if the condition of a row holds.
+
+    Raises:
+        UnmeasurableError: with the reason and the remedy of the first such row.
+    """
+    found = first_of(*rows)
+    if found is not None:
+        raise UnmeasurableError(*found)

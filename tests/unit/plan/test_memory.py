@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from rollout_bench.plan.fit.architecture import (
     cache_value_bytes,
     model_config,
 )
-from rollout_bench.plan.fit.memory import GIB, MachineMemory, check_fits, held_bytes, node_bytes, unfit, working_bytes
+from rollout_bench.plan.fit.memory import GIB, MachineMemory, check_fits, held_bytes, node_bytes, unfit
 
 QWEN2: dict[str, Any] = {
     "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
@@ -113,22 +112,6 @@ def test_the_cache_has_the_models_width_unless_told_otherwise():
 
 
 DEVICE_BYTES = {"H100": 80 * GIB, "H200": 141 * GIB}
-
-
-def test_a_large_model_needs_room_beyond_its_weights():
-    sizes = {"hidden_size": 4096, "intermediate_size": 12288, "vocab_size": 151936}
-    args = {"max_num_seqs": 256, "max_num_batched_tokens": 8192}
-    spec = SimpleNamespace(engine=SimpleNamespace(args=args), model=SimpleNamespace(synthetic=None, weights="here"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "model_config", lambda *_: sizes)
-        found = working_bytes(spec, "here")
-        args.update(max_num_batched_tokens=None, max_model_len=768)
-        fewer = working_bytes(spec, "here")
-        sizes.pop("vocab_size")
-        with pytest.raises(MemoryUnknownError, match="vocab_size"):
-            working_bytes(spec, "here")
-    activations = 8192 * (4 * 4096 + 3 * 12288) * 4
-    assert (found, found - fewer) == (activations + 256 * 151936 * 4 + 2 * 4096 * 151936, activations / 2)
 
 
 def test_a_cache_size_counts_where_it_exceeds_the_device_share():

@@ -18,7 +18,6 @@ from rollout_bench.plan.fit.architecture import (
     bits_of,
     cache_value_bytes,
     model_config,
-    size_in,
     value_bytes,
 )
 from rollout_bench.plan.matrix import Experiment
@@ -27,18 +26,16 @@ from rollout_bench.plan.planning import planning_of
 GIB = 1 << 30
 
 OWN_BYTES = int(1.25 * GIB)
-"""Memory of an engine's process on CPU besides weights, KV cache and `working_bytes`: Python, torch, vLLM.
+"""Memory of an engine's process on CPU besides weights, KV cache and a step's work: Python, torch, vLLM.
 
 Measured with vLLM 0.32 and qwen3-90m: at most 1.0 to 1.1 GiB, and its supervisor 0.1 GiB.
 """
 
+WORKING_BYTES, WORKING_SHARE = GIB // 2, 0.25
+"""Further memory of a rank on CPU: activations and logits of a step, and repacked weights, a share of all weights."""
+
 MOST_AVAILABLE = 0.9
 """Share of the available memory that engines on CPU may use together, since the available memory changes."""
-
-STEP_TOKENS, STEP_SEQUENCES = 4096, 256
-"""vLLM's defaults of max_num_batched_tokens and max_num_seqs on CPU (`EngineArgs` of 0.32, for one rank)."""
-
-FLOAT32_BYTES = 4
 
 MOST_UTILIZATION = 0.97
 """Share of a device's memory that engines may request together: each also has a CUDA context outside of its share."""
@@ -64,30 +61,6 @@ def weights_held(spec: Spec, model_path: str) -> float:
         if held := sum(path.stat().st_size for path in files if path.is_file()):
             return float(held)
     return held_bytes(architecture_from(model_config(spec, model_path)), bits_of(spec), value_bytes(spec))
-
-
-def working_bytes(spec: Spec, model_path: str) -> float:
-    """Return the maximum bytes of an engine on CPU besides weights and KV cache.
-
-    The activations of one step, in float32: 4 x hidden_size (residual, normed, attention's in and out) and
-    3 x intermediate_size (gate, up and their product) for each token. The logits of one step, in float32. The largest
-    weight a second time, in the model's 2 bytes, since loading may repack it.
-
-    Raises:
-        MemoryUnknownError: the model's config.json is not here, or lacks a size.
-    """
-    config = model_config(spec, model_path)
-    config = config.get("text_config") or config
-    hidden, vocabulary = (size_in(config, name) for name in ("hidden_size", "vocab_size"))
-    experts = int(config.get("moe_intermediate_size") or 0) * int(config.get("num_experts_per_tok") or 0)
-    width = max(int(config.get("intermediate_size") or 0), experts)
-    args = spec.engine.args
-    sequences = int(args.get("max_num_seqs") or STEP_SEQUENCES)
-    longest = int(args.get("max_model_len") or config.get("max_position_embeddings") or STEP_TOKENS)
-    tokens = int(args.get("max_num_batched_tokens") or min(max(STEP_TOKENS, longest), sequences * longest))
-    activations = tokens * (4 * hidden + 3 * width) * FLOAT32_BYTES
-    logits = min(sequences, tokens) * vocabulary * FLOAT32_BYTES
-    return float(activations + logits + 2 * hidden * max(vocabulary, 2 * width))
 
 
 def set_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> float | None:
@@ -233,8 +206,8 @@ class MachineMemory:
             return utilization(spec) * machine_bytes()
         ranks = tensor_parallel_size(spec)
         processes = ranks + (1 if spec.engine.multiprocess else 0)
-        working = ranks * working_bytes(spec, experiment.model_path)
-        return weights_held(spec, experiment.model_path) + ranks * cache + working + processes * OWN_BYTES
+        weights = (1 + WORKING_SHARE) * weights_held(spec, experiment.model_path)
+        return weights + ranks * (cache + WORKING_BYTES) + processes * OWN_BYTES
 
     def there(self, platform: Platform) -> float:
         """Return the memory for all engines together: on CPU `MOST_AVAILABLE` of the currently available memory."""
