@@ -56,15 +56,11 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
-def _number_or_auto(value: Any) -> Any:
+def _launches(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ValueError(f"{value!r} is neither a number nor auto")
-    return _not_bool(value)
-
-
-def _launches(value: Any) -> Any:
     if not isinstance(value, dict):
-        return _number_or_auto(value)
+        return _not_bool(value)
     for mode, number in value.items():
         # values on the command line are text
         whole = str(number).isdecimal() and 1 <= int(number) <= MOST_LAUNCHES
@@ -145,15 +141,9 @@ def _compiles(value: str) -> str:
     return value
 
 
-def _typed_args(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {name: arg if str(name).endswith("revision") else _typed(arg) for name, arg in value.items()}
-
-
 def _typed(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _typed(inner) for name, inner in value.items()}
+        return {name: inner if str(name).endswith("revision") else _typed(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_typed(inner) for inner in value]
     if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?(e-?[0-9]+)?|true|false|null", value):
@@ -205,7 +195,7 @@ Sweep = Annotated[
 ]
 """Values of each key, read from text like the values of `Args`."""
 
-Args = Annotated[dict[Text, Any], BeforeValidator(_typed_args)]
+Args = Annotated[dict[Text, Any], BeforeValidator(_typed)]
 """Any values; numbers, true, false and null are also read from text, since values on the command line are text.
 
 A revision stays text, because it may consist of digits only.

@@ -217,11 +217,9 @@ Harness = Annotated[
 ]
 
 
-def _by_default(value: str | None) -> str | None:
-    return None if value == "completions" else value
-
-
-Api = Annotated[Literal["completions", "chat"] | None, AfterValidator(_by_default)]
+Api = Annotated[
+    Literal["completions", "chat"] | None, AfterValidator(lambda value: None if value == "completions" else value)
+]
 
 
 class Traffic(Strict):

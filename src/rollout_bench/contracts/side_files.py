@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,7 +42,7 @@ def read_sequences(path: Path, record: Record) -> list[SequenceRow]:
 
 def read_rows(path: Path, record: Launched, row: type[_Row], remedy: str) -> list[_Row]:
     """Return the rows of the side file at `path`, each a `row`; errors are as in `read_sequences`, with `remedy`."""
-    rows = _adapter(row)
+    rows = TypeAdapter(list[row])  # type: ignore[valid-type]
     found: list[_Row] = []
     try:
         with gzip.open(io.BytesIO(content_of(path, record, remedy))) as file:
@@ -54,11 +53,6 @@ def read_rows(path: Path, record: Launched, row: type[_Row], remedy: str) -> lis
         place = ".".join(map(str, first["loc"][1:]))
         raise UserError(f"{path}: {place}: {first['msg']}", remedy) from None
     return found
-
-
-@cache
-def _adapter(row: type[_Row]) -> TypeAdapter[list[_Row]]:
-    return TypeAdapter(list[row])  # type: ignore[valid-type]
 
 
 def content_of(path: Path, record: Launched, remedy: str) -> bytes:

@@ -355,11 +355,12 @@ def set_in(spec: Spec) -> dict[str, Any]:
 def differing(specs: Iterable[Spec]) -> list[str]:
     """Return the names of values that differ between settings with equal names on all other axes."""
     groups = grouped((_without_setting(spec), set_in(spec)) for spec in specs)
-    found: dict[str, None] = {}
-    for settings in groups.values():
-        for name in dict.fromkeys(name for setting in settings for name in setting):
-            if len({repr(setting.get(name)) for setting in settings}) > 1:
-                found[name] = None
+    found = dict.fromkeys(
+        name
+        for settings in groups.values()
+        for name in dict.fromkeys(name for setting in settings for name in setting)
+        if len({repr(setting.get(name)) for setting in settings}) > 1
+    )
     return [name for name in found if name != FOLLOWS_LENGTHS or len(found) == 1]
 
 
@@ -393,13 +394,14 @@ def said_by_name(spec: Spec, names: Iterable[str]) -> dict[str, str]:
 
     Values that the spec lacks are defaults, such as an argument that is false.
     """
-    own, found = set_in(spec), {}
-    for part in (spec.setting or "").split("+"):
-        for name in names:
-            word = part.removeprefix(f"{name.replace('_', '-')}-")
-            if word != part and (name not in own or word == word_of(own[name]).replace("_", "-")):
-                found[name] = word
-    return found
+    own = set_in(spec)
+    return {
+        name: word
+        for part in (spec.setting or "").split("+")
+        for name in names
+        if (word := part.removeprefix(f"{name.replace('_', '-')}-")) != part
+        and (name not in own or word == word_of(own[name]).replace("_", "-"))
+    }
 
 
 def word_of(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def _facts(path: Path, format: DatasetFormat, size_bytes: int, mtime_ns: int) ->
         longest_pair=max(pairs, key=sum),
         longest_prompt=max(prompt for prompt, _ in pairs),
         shortest_prompt=min(prompt for prompt, _ in pairs),
-        longest_output=_most(entry.output for entry in found),
+        longest_output=max((entry.output for entry in found if isinstance(entry.output, int)), default=0),
         outputs=sum(entry.output is not None for entry in found),
         has_text=any(isinstance(text, str) for entry in found for text in (entry.prompt, entry.output)),
         largest_id=max((max(entry.prompt) for entry in found if isinstance(entry.prompt, tuple)), default=-1),
@@ -82,10 +81,6 @@ def _pair(entry: Entry) -> tuple[int, int]:
     if isinstance(entry.prompt, int) and isinstance(entry.output, int):
         return entry.prompt, entry.output
     return 0, 0
-
-
-def _most(values: Iterable[str | int | None]) -> int:
-    return max((value for value in values if isinstance(value, int)), default=0)
 
 
 LEAST_WITHIN = 1e-6
@@ -116,7 +111,10 @@ def checked_load(name: str, load: WorkloadSettings) -> CheckedLoad:
         UserError: it contradicts itself or its data set; the message names the key.
     """
     where = f"workload_settings.{name}"
-    facts = None if load.dataset is None else _facts_of_load(where, load)
+    try:
+        facts = None if load.dataset is None else dataset_facts(Path(load.dataset.path), load.dataset.format)
+    except UserError as error:
+        raise UserError(f"config: {where}.dataset: {error.problem}", error.remedy) from None
     prompt_tokens, output_tokens = load.prompt_tokens, load.output_tokens
     pair = longest(prompt_tokens), longest(output_tokens)
     refuse(*_rows(where, load, facts))
@@ -134,6 +132,11 @@ def _rows(where: str, load: WorkloadSettings, facts: DatasetFacts | None) -> lis
     longest_output, outputs = (facts.longest_output, facts.outputs) if facts else (0, 0)
     lengths = {"prompt_tokens": load.prompt_tokens, "output_tokens": load.output_tokens}
     return [
+        (
+            facts is not None and facts.prompts < load.prompts,
+            f"{where}.prompts: {load.prompts} are more than the {facts and facts.prompts} prompts in {path}",
+            f"set prompts to {facts and facts.prompts} or fewer, or name a longer file",
+        ),
         *(
             (
                 traced and key in load.model_fields_set,
@@ -265,19 +268,3 @@ def check_tokenizer(
             "put its tokenizer files beside the weights, or give prompts as token ids",
         ),
     )
-
-
-def _facts_of_load(where: str, load: WorkloadSettings) -> DatasetFacts:
-    assert load.dataset is not None, "called for data sets"
-    try:
-        facts = dataset_facts(Path(load.dataset.path), load.dataset.format)
-    except UserError as error:
-        raise UserError(f"config: {where}.dataset: {error.problem}", error.remedy) from None
-    refuse(
-        (
-            facts.prompts < load.prompts,
-            f"{where}.prompts: {load.prompts} are more than the {facts.prompts} prompts in {load.dataset.path}",
-            f"set prompts to {facts.prompts} or fewer, or name a longer file",
-        )
-    )
-    return facts

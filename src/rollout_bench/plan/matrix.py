@@ -90,8 +90,8 @@ class Checkpoint:
     @property
     def arguments(self) -> list[str]:
         """Arguments of `rollout-bench build` for this checkpoint."""
-        arguments = ["--shape", json.dumps(self.shape), "--format", self.weights_format]
-        return [*arguments, "--config-only"] if self.config_only else arguments
+        config_only = ["--config-only"] if self.config_only else []
+        return ["--shape", json.dumps(self.shape), "--format", self.weights_format, *config_only]
 
 
 @dataclass(frozen=True)

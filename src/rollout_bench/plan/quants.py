@@ -159,8 +159,8 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
         return built_in
     quant = built_in or _quant("own")
     engine_args = {**quant.engine_args, **changes.engine_args}
-    moe = quant.moe or bool(changes.engine_args)
-    changed = changes.model_dump(exclude_none=True) | {"engine_args": engine_args, "moe": moe}
+    own = {"engine_args": engine_args, "moe": quant.moe or bool(changes.engine_args)}
+    changed = changes.model_dump(exclude_none=True) | own
     if quant.kv_cache_dtype is not None:
         changed = {"kv_cache_dtype": engine_args.get(CACHE_ARGUMENT)} | changed
     if changes.weights_format is not None:

@@ -1,7 +1,6 @@
 """Requirements and refusals of loads that are sent to a server, and of endpoints."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
@@ -195,9 +194,7 @@ def endpoint_parts(name: str, endpoint: Endpoint) -> tuple[ModelSpec, QuantSpec,
     )
 
 
-def endpoint_cells(config: Config) -> Iterator[tuple[str, Endpoint, str]]:
-    """Yield name and settings of each endpoint with each workload, if online is selected."""
-    if with_loads(config):
-        for name, endpoint in config.endpoints.items():
-            for workload in config.workloads:
-                yield name, endpoint, workload
+def endpoint_cells(config: Config) -> list[tuple[str, Endpoint, str]]:
+    """Return name and settings of each endpoint with each workload, if online is selected."""
+    endpoints = config.endpoints.items() if with_loads(config) else ()
+    return [(name, endpoint, workload) for name, endpoint in endpoints for workload in config.workloads]
