@@ -20,5 +20,5 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         pytest.fail(lacks)
     if lacks:
         pytest.skip(lacks)
-    with running(tmp_path_factory.mktemp("slurm"), nodes=2) as slurm:
+    with running(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm

@@ -1,33 +1,27 @@
-#!/usr/bin/env python3
-"""A private Slurm on this machine: for tests, and by hand to try the Slurm profile without a cluster.
-
-    python tests/cluster/slurm.py /tmp/slurm --nodes 2        # prints what to export, and runs until Ctrl-C
+"""A private Slurm on this machine.
 
 Real daemons of an installed Slurm (Debian's slurm-wlm) that need neither systemd, munge nor a database, on ports of
 their own, with config, state, logs and device files in one folder. Nothing outside of it is read or changed, and only
 processes that were started here are ended, by their pid. Needs root, as a node of Slurm does.
-With several nodes each has a slurmd of its own on this machine, which Slurm offers for testing (multiple-slurmd).
+Each node has a slurmd of its own on this machine, which Slurm offers for testing (multiple-slurmd).
 """
 
-import argparse
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rollout_bench.core.processes import die_with_parent
+
 DAEMONS = ("slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel", "sacct")
-
-PR_SET_PDEATHSIG = 1
 
 LIMIT_S = 60.0
 """How long daemons may take to come up or to end."""
@@ -85,23 +79,15 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 
 @dataclass
 class Slurm:
-    """A controller and its nodes.
+    """A controller and its nodes, each with eight cores, four fake GPUs and eight fake NPUs.
 
     Args:
         folder: everything of it lies there.
-        nodes: how many.
-        cpus: cores that a node claims to have.
-        gpus: fake GPUs of a node, with device files.
-        npus: fake NPUs of a node, with device files too.
-        memory_mb: memory that a node claims to have.
+        names: names of the nodes.
     """
 
     folder: Path
-    nodes: int = 1
-    cpus: int = 8
-    gpus: int = 4
-    npus: int = 8
-    memory_mb: int = 8000
+    names: Sequence[str]
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """Called before it ends."""
     _daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -113,18 +99,16 @@ class Slurm:
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         return {**kept, "PATH": path, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the nodes; the only one of a small Slurm has this machine's."""
-        return [f"node{i:02}" for i in range(self.nodes)] if self.nodes > 1 else [socket.gethostname()]
-
     def start(self) -> None:
         """Write the config and start all daemons; return once every node takes jobs."""
         self._write_config()
         self.start_controller()
         for name in self.names:
-            self.start_node(name)
-        self.wait_for_nodes("idle")
+            (self.folder / "spool" / name).mkdir(parents=True, exist_ok=True)
+            self._start("slurmd", "-D", "-N", name)
+        columns = ["--Node", "--noheader", "--partition=batch", "--format=%T"]
+        idle = "idle\n" * len(self.names)
+        self._until("idle nodes", lambda: self.run("sinfo", *columns, check=False) == idle)
 
     def stop(self) -> None:
         """Cancel all jobs, wait for their end, then end the daemons."""
@@ -137,34 +121,16 @@ class Slurm:
             while self.run("squeue", "--noheader", check=False).strip() and time.monotonic() < deadline:
                 time.sleep(0.1)
         for name in list(self._daemons):
-            self._end(name, signal.SIGTERM)
+            self._end(name)
 
     def start_controller(self) -> None:
         """Start the controller, which goes on with the state that it left; return once it answers."""
         self._start("slurmctld", "-D", "-i")
         self._until("controller", lambda: "UP" in self.run("scontrol", "ping", check=False))
 
-    def stop_controller(self, how: signal.Signals = signal.SIGTERM) -> None:
+    def stop_controller(self) -> None:
         """End the controller; jobs run on."""
-        self._end("slurmctld", how)
-
-    def start_node(self, name: str) -> None:
-        """Start the slurmd of a node."""
-        (self.folder / "spool" / name).mkdir(parents=True, exist_ok=True)
-        self._start("slurmd", "-D", "-N", name)
-
-    def stop_node(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the slurmd of a node; processes of jobs live on, as on a machine that lost its network."""
-        self._end(f"slurmd {name}", how)
-
-    def wait_for_nodes(self, *states: str) -> None:
-        """Return once all nodes are in one of `states`."""
-        self._until(f"nodes {states}", lambda: set(self.states().values()) <= set(states))
-
-    def states(self) -> dict[str, str]:
-        """State of each node: idle, mixed, allocated, down, ..."""
-        lines = self.run("sinfo", "--Node", "--noheader", "--partition=batch", "--format=%N %T", check=False)
-        return dict(line.split() for line in lines.splitlines())
+        self._end("slurmctld")
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command of Slurm; what it prints."""
@@ -174,11 +140,6 @@ class Slurm:
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}")
         return done.stdout
-
-    def job(self, number: str) -> dict[str, str]:
-        """Return what `scontrol show job` says of a job."""
-        words = self.run("scontrol", "-d", "show", "job", number).split()
-        return dict(word.partition("=")[::2] for word in words if "=" in word)
 
     def _write_config(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -194,19 +155,19 @@ class Slurm:
         prolog = self.folder / "bin" / "task-prolog"
         prolog.write_text(f'#!/bin/sh\necho "export ROLLOUT_BENCH_LEASES={self.folder}/leases/$SLURM_JOB_ID"\n')
         prolog.chmod(0o755)
-        for device in [f"gpu{i}" for i in range(self.gpus)] + [f"davinci{i}" for i in range(self.npus)]:
+        for device in [f"gpu{i}" for i in range(4)] + [f"davinci{i}" for i in range(8)]:
             os.mknod(self.folder / "devices" / device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
-        ports = _free_ports(1 + self.nodes)
+        ports = _free_ports(1 + len(self.names))
         host = socket.gethostname()
         lines = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus}"
-            f" RealMemory={self.memory_mb} Gres=gpu:fake:{self.gpus},npu:{self.npus} State=UNKNOWN"
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=8000"
+            " Gres=gpu:fake:4,npu:8 State=UNKNOWN"
             for name, port in zip(self.names, ports[1:], strict=True)
         ]
         config = CONFIG.format(folder=self.folder, host=host, address="127.0.0.1", ports=ports, nodes="\n".join(lines))
         (self.folder / "slurm.conf").write_text(config)
-        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-{self.gpus - 1}]"
-        npus = f"Name=npu File={self.folder}/devices/davinci[0-{self.npus - 1}]"
+        gpus = f"Name=gpu Type=fake File={self.folder}/devices/gpu[0-3]"
+        npus = f"Name=npu File={self.folder}/devices/davinci[0-7]"
         (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{gpus}\n{npus}\n")
 
     def _start(self, *command: str) -> None:
@@ -219,12 +180,12 @@ class Slurm:
                 stderr=out,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             )
 
-    def _end(self, name: str, how: signal.Signals) -> None:
+    def _end(self, name: str) -> None:
         daemon = self._daemons.pop(name)
-        daemon.send_signal(how)
+        daemon.terminate()
         try:
             daemon.wait(timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -244,9 +205,9 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **settings: int) -> Iterator[Slurm]:
-    """Hold a Slurm in `folder`, which is emptied first; ended in the end, whatever happens."""
-    slurm = Slurm(folder, **settings)
+def running(folder: Path) -> Iterator[Slurm]:
+    """Hold a Slurm of two nodes in `folder`, which is emptied first; ended in the end, whatever happens."""
+    slurm = Slurm(folder, ("node00", "node01"))
     try:
         slurm.start()
         yield slurm
@@ -259,39 +220,7 @@ def missing() -> list[str]:
     return [command for command in (*DAEMONS, *COMMANDS) if shutil.which(command) is None]
 
 
-def _end_with_parent() -> None:
-    """End with the test, also where it is killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="for config, state and logs; emptied first")
-    parser.add_argument("--nodes", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--cpus", type=int, default=8, help="cores that a node claims to have (default: %(default)s)")
-    parser.add_argument("--gpus", type=int, default=4, help="fake GPUs of a node (default: %(default)s)")
-    parser.add_argument("--npus", type=int, default=8, help="fake NPUs of a node (default: %(default)s)")
-    arguments = parser.parse_args()
-    if missing():
-        print(f"no {', '.join(missing())} here\n  -> install Slurm: apt-get install slurm-wlm", file=sys.stderr)
-        return 1
-    settings = {name: getattr(arguments, name) for name in ("nodes", "cpus", "gpus", "npus")}
-    with running(arguments.folder.absolute(), **settings) as slurm:
-        print(f"export SLURM_CONF={slurm.folder}/slurm.conf PATH={slurm.folder}/bin:$PATH", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]

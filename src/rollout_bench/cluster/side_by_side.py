@@ -9,7 +9,7 @@ from typing import Any
 
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.slurm import launch_of
-from rollout_bench.contracts.spec import devices_needed
+from rollout_bench.contracts.spec import Platform, devices_needed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
 from rollout_bench.plan.checks import check_devices_here
@@ -39,9 +39,9 @@ class SideBySide:
         cores: int | None = workflow.resource_settings.cores if self._here else None
         self.all_cores = cores or plan.config.cluster.cpus_per_device
         """Threads of a job that must run alone."""
-        self.isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
+        isolation = plan.config.isolation or usual_isolation(plan.matrix.platform)
         self._count = 1
-        if self._here and workflow.is_main_process and self.isolation == "per_device":
+        if self._here and workflow.is_main_process and isolation == "per_device":
             internals = Internals(workflow)
             self._count = max(1, internals.limited(RESOURCE, partial(_devices, plan)))
             for number in range(self._count):
@@ -75,14 +75,13 @@ class SideBySide:
 
     def arguments(self, wildcards: Any) -> list[str]:
         """Return the arguments of the measuring command for a launch."""
-        launch = launch_of(self._plan, wildcards)
-        isolation = self._plan.config.isolation or usual_isolation(launch.experiment.spec.platform)
-        limit = self._plan.config.devices if self._here else None
-        return [
-            *("--isolation", isolation),
-            *(() if limit is None else ("--devices", str(limit))),
-            *(("--first-device", str(self.first(launch))) if self._here else ()),
-        ]
+        config = self._plan.config
+        options = {
+            "--isolation": config.isolation,
+            "--devices": config.devices if self._here else None,
+            "--first-device": self.first(launch_of(self._plan, wildcards)) if self._here else None,
+        }
+        return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
     def _needed(self, wildcards: Any) -> int:
         return devices_needed(launch_of(self._plan, wildcards).experiment.spec)
@@ -99,22 +98,23 @@ def check_devices(config: Config, matrix: Matrix) -> None:
     """
     if config.kubernetes.image is not None:
         return
-    try:
-        found = None if matrix.platform == "cpu" else visible_devices(matrix.platform)
-    except DeviceError:  # the launches report it
-        return
-    there = len(os.sched_getaffinity(0)) if matrix.platform == "cpu" else len(found or ())
+    on_cpu = matrix.platform == "cpu"
+    there = len(os.sched_getaffinity(0)) if on_cpu else _visible(matrix.platform, None)
     if there:
         check_devices_here((experiment.spec for experiment in matrix.experiments), there)
 
 
 def _devices(plan: Schedule) -> int:
     """Return how many devices the launches of `plan` may use here simultaneously; 1 if the number is unknown."""
+    there, most = _visible(plan.matrix.platform, plan.config.devices), plan.config.devices
+    return max(1, min(there, most or there))
+
+
+def _visible(platform: Platform, blocks: int | None) -> int:
     try:
-        found = visible_devices(plan.matrix.platform, plan.config.devices)
+        return len(visible_devices(platform, blocks) or ())
     except DeviceError:  # the launches report it
-        return 1
-    return max(1, min(len(found or ()), plan.config.devices or len(found or ())))
+        return 0
 
 
 def _slot(number: int) -> str:

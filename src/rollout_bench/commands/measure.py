@@ -25,7 +25,7 @@ from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.postmortem import Cause, failed_by_itself, state_of
 from rollout_bench.contracts.spec import read_spec
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.processes import Interrupted, is_orphan_of, pause, signals_as_descriptor
+from rollout_bench.core.processes import Interrupted, die_with_parent, pause, signals_as_descriptor
 from rollout_bench.measure.launch.attempt import (
     COMMON,
     Assignment,
@@ -217,8 +217,10 @@ def main() -> int:
     """Run the command; see --help for its exit status."""
     arguments = parse_arguments()
     with signals_as_descriptor() as signals:
-        if arguments.die_with_parent is not None and is_orphan_of(arguments.die_with_parent):
-            return 128 + signal.SIGTERM
+        if arguments.die_with_parent is not None:
+            die_with_parent(signal.SIGTERM)
+            if os.getppid() != arguments.die_with_parent:
+                return 128 + signal.SIGTERM
         assignments = assigned(arguments)
         if any(assignment.spec.platform == "ascend" for assignment in assignments):
             slurm.see_granted_npus()

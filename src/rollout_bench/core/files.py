@@ -30,11 +30,6 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
         remedy = "check the folder's owner and permissions"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -17,7 +17,7 @@ _HARNESSES = ("guidellm",)
 
 def look() -> dict[str, Any]:
     """Return the engine's name (None if there is none), version, plugins, harnesses and the path of arg_utils.py."""
-    versions = {d: v for d in (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES) if (v := _version(d))}
+    versions = {d: v for d in (*_DISTRIBUTIONS, *_PLUGINS, *_HARNESSES) if (v := version(d))}
     name = next((d for d in _DISTRIBUTIONS if d in versions), None)
     spec = importlib.util.find_spec("vllm") if name else None
     return {
@@ -48,7 +48,8 @@ def _inference_perf() -> dict[str, str]:
     return {"inference-perf": answer.stdout.strip()} if answer.returncode == 0 else {}
 
 
-def _version(distribution: str) -> str | None:
+def version(distribution: str) -> str | None:
+    """Return the installed version of `distribution`; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

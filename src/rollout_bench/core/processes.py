@@ -118,12 +118,6 @@ def die_with_parent(signal_number: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
-def is_orphan_of(parent: int) -> bool:
-    """Ask the kernel for a SIGTERM when the parent process ends; return whether `parent` has ended already."""
-    die_with_parent(signal.SIGTERM)
-    return os.getppid() != parent
-
-
 def _wait_until_gone(groups: Sequence[Group], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     while (left := members_of(groups)) and time.monotonic() < deadline:

@@ -1,5 +1,6 @@
 """One process measures a launch at a time, what a dead one left is found out, and the plan says who measures."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -16,12 +17,12 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import group_of
 from rollout_bench.measure.launch.progress import Progress
 
-EXPERIMENT = "offline/tiny_bf16_small-00000000"
+SPEC = make_spec()
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
-    return tmp_path / "results" / EXPERIMENT / "launch-0.json"
+    return record_path(tmp_path / "results", SPEC.mode, SPEC.experiment(), 0)
 
 
 def leave_claim(record: Path, **fields: object) -> None:
@@ -77,27 +78,25 @@ def test_a_dead_process_is_reported_and_its_claim_taken_over(record: Path):
     assert (failure.category, failure.phase) == ("killed", "waiting for devices")
 
 
-def test_a_claim_on_an_unreachable_machine_holds(record: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", "/nowhere")
-    leave_claim(record, host="elsewhere", job="7")
-    with pytest.raises(UserError, match="job 7"), claimed(record, Path("a.log"), 60.0):
-        pass
-
-
-def test_a_remote_claim_expires_with_the_limit_of_its_launch(record: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", "/nowhere")
-    leave_claim(record, host="elsewhere", until_s=1.0)
-    with claimed(record, Path("a.log"), 60.0):
-        assert read_claim(claim_path(record)).pid == os.getpid()
-
-
-@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "ROLLOUT_BENCH_JOB"])
-def test_a_job_rerun_elsewhere_takes_over_its_own_claim(record: Path, monkeypatch: pytest.MonkeyPatch, variable: str):
+@pytest.mark.parametrize(
+    ("left", "variable", "is_free"),
+    [
+        ({"job": "7"}, "NONE", False),
+        ({"until_s": 1.0}, "NONE", True),
+        ({"job": "7"}, "SLURM_JOB_ID", True),
+        ({"job": "7"}, "ROLLOUT_BENCH_JOB", True),
+    ],
+    ids=["unreachable", "beyond_its_limit", "own_job_rerun", "own_pod_rerun"],
+)
+def test_a_claim_on_another_machine_holds_until_it_may_end(
+    record: Path, monkeypatch: pytest.MonkeyPatch, left: dict[str, object], variable: str, is_free: bool
+):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv(variable, "7")
-    leave_claim(record, host="elsewhere", job="7")
-    with claimed(record, Path("a.log"), 60.0):
-        pass
+    leave_claim(record, host="elsewhere", **left)
+    with contextlib.nullcontext() if is_free else pytest.raises(UserError, match="job 7"):  # noqa: SIM117
+        with claimed(record, Path("a.log"), 60.0):
+            assert read_claim(claim_path(record)).host == socket.gethostname()
 
 
 def test_a_later_run_reports_only_unmeasured_launches_as_killed(record: Path, tmp_path: Path):
@@ -167,24 +166,13 @@ def test_a_controller_that_fails_to_answer_once_makes_nobody_dead(record: Path, 
     assert read_claim(claim_path(record)).lives()
 
 
-SPEC = make_spec()
-
-
-@pytest.fixture
-def record_1(tmp_path: Path) -> Path:
-    """Return where the record of launch 1 is to lie."""
-    return record_path(tmp_path, SPEC.mode, SPEC.experiment(), 1)
-
-
-def test_a_launch_under_way_is_named_with_its_progress(
-    record_1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    leave_claim(record_1, started_ticks=group_of(os.getpid()).started)
-    Progress(SPEC, 1, record_1, None).phase("iteration 3/8, 87 tok/s")
+def test_a_launch_under_way_is_named_with_its_progress(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_claim(record, started_ticks=group_of(os.getpid()).started)
+    Progress(SPEC, 0, record, None).phase("iteration 3/8, 87 tok/s")
     capsys.readouterr()
-    show(make_plan([SPEC], launches=2), tmp_path)
+    show(make_plan([SPEC], launches=2), record.parents[2])
     name = f"{SPEC.mode} {SPEC.model.name} {SPEC.quant.name} {SPEC.workload.name}"
-    line = f"under way: {name}, launch 1: iteration 3/8, 87 tok/s (process {os.getpid()} on {socket.gethostname()})"
+    line = f"under way: {name}, launch 0: iteration 3/8, 87 tok/s (process {os.getpid()} on {socket.gethostname()})"
     assert line in capsys.readouterr().out.splitlines()
 
 
@@ -193,6 +181,6 @@ def test_a_launch_under_way_is_named_with_its_progress(
     [({}, 0), ({"host": "elsewhere", "until_s": 1.0}, 0), ({"host": "elsewhere"}, 1)],
     ids=["killed", "over", "on another machine"],
 )
-def test_a_claim_counts_as_long_as_its_process_may_live(record_1: Path, tmp_path: Path, dead: dict, there: int) -> None:
-    leave_claim(record_1, **dead)
-    assert len(under_way(tmp_path)) == there
+def test_a_claim_counts_as_long_as_its_process_may_live(record: Path, dead: dict, there: int) -> None:
+    leave_claim(record, **dead)
+    assert len(under_way(record.parents[2])) == there

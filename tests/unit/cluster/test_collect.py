@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from made_claim import BF16, W8A8, at, bring, command, make_claim
 from synthetic_profiles import make_profile, make_steps
-from synthetic_records import make_plan, make_record, save
+from synthetic_records import make_failure, make_plan, make_record, make_spec, save
 
 from rollout_bench.analysis.timed.collection import collect as read_all
+from rollout_bench.cluster.retrieval import Collected, collect
 from rollout_bench.contracts.store import (
     failure_path,
     record_path,
@@ -19,10 +21,27 @@ from rollout_bench.contracts.store import (
 )
 from rollout_bench.report.summary import summarise
 
+BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
+
 
 @pytest.fixture
 def claim(tmp_path: Path) -> Path:
-    return make_claim(tmp_path)
+    """Return a volume with two records of bf16 and one failure of w8a8, with their logs."""
+    claim = tmp_path / "claim"
+    save(claim / "results", make_record(BF16, 0), make_record(BF16, 1), make_failure(W8A8))
+    for spec, launch in ((BF16, 0), (BF16, 1), (W8A8, 0)):
+        log = claim / "logs" / "offline" / spec.experiment() / f"launch-{launch}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("said\n")
+    return claim
+
+
+def bring(claim: Path) -> Collected:
+    return collect(claim, claim.parent / "results", claim.parent / "logs")
+
+
+def at(folder: Path, spec=BF16, launch: int = 0) -> Path:
+    return record_path(folder / "results", "offline", spec.experiment(), launch)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -124,7 +143,8 @@ def test_damaged_files_are_reported_and_the_rest_comes_home(claim: Path, name: s
 
 def test_the_command_says_what_it_did_not_take_and_fails(claim: Path):
     cut(at(claim))
-    done = command(claim, str(claim))
+    command = [sys.executable, "-m", "rollout_bench", "collect", str(claim)]
+    done = subprocess.run(command, cwd=claim.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "1 records and 1 failures collected, 0 there already, 1 not taken" in done.stdout
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from refusals import refused
 from workspace import REPOSITORY, TINY
 
 from rollout_bench.cluster.side_by_side import SideBySide, check_devices
-from rollout_bench.core.errors import UserError
 from rollout_bench.measure.machine.device import Device
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
@@ -17,25 +17,27 @@ from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import Schedule, schedule
 
 
-class Workflow(SimpleNamespace):
-    """What SideBySide asks of Snakemake's workflow."""
+def side_of(plan: Schedule, on_cluster: bool = False, cores: int | None = 8) -> tuple[SideBySide, dict[str, int]]:
+    """Return how the launches of a plan share this machine, and the limits that Snakemake was given for it."""
+    limits: dict[str, int] = {}
+    workflow = SimpleNamespace(
+        global_resources={},
+        resource_settings=SimpleNamespace(cores=cores),
+        is_main_process=True,
+        register_resource=limits.__setitem__,
+    )
+    return SideBySide(plan, workflow, on_cluster), limits
 
-    def __init__(self, cores: int | None = 8, nodes: int | None = None, **resources: int) -> None:
-        limits = {name: SimpleNamespace(value=value) for name, value in resources.items()}
-        settings = SimpleNamespace(cores=cores)
-        super().__init__(
-            global_resources=limits, resource_settings=settings, nodes=nodes, is_main_process=True, registered={}
-        )
 
-    def register_resource(self, name: str, value: int) -> None:
-        self.registered[name] = value
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(count)]
+    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: found)
 
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a node with four GPUs."""
-    found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(4)]
-    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: found)
+    with_gpus(monkeypatch, 4)
 
 
 def planned(**changes) -> Schedule:
@@ -60,53 +62,40 @@ def wildcards(launch) -> SimpleNamespace:
     return SimpleNamespace(mode=spec.mode, experiment=launch.experiment.name, launch=str(launch.index))
 
 
-def slots_of(side: SideBySide, launch) -> set[str]:
-    return {name for name, needed in side.resources.items() if name != "devices" and needed(wildcards(launch))}
-
-
 def test_a_launch_on_cpu_has_all_cores_by_default():
-    plan, workflow = planned(), Workflow()
-    side = SideBySide(plan, workflow, workflow.nodes is not None)
-    assert {side.threads(wildcards(launch)) for launch in plan.launches} == {8}
-    assert workflow.registered == {}
-    assert (list(side.resources), side.arguments(wildcards(plan.launches[0]))[:2]) == (
+    plan = planned()
+    side, limits = side_of(plan)
+    first = wildcards(plan.launches[0])
+    assert (side.threads(first), list(side.resources), side.arguments(first), limits) == (
+        8,
         ["devices"],
-        ["--isolation", "exclusive"],
+        ["--first-device", "0"],
+        {},
     )
 
 
 def test_compared_launches_share_a_device_and_rounds_use_all(gpus: None):
-    plan, workflow = on_gpus(), Workflow()
-    side = SideBySide(plan, workflow, workflow.nodes is not None)
-    assert workflow.registered == {"devices": 4} | {f"device_{number}": 1 for number in range(4)}
+    plan = on_gpus()
+    side, limits = side_of(plan)
+    assert limits == {"devices": 4} | {f"device_{number}": 1 for number in range(4)}
     places = defaultdict(set)
     for launch in plan.launches:
-        spec = launch.experiment.spec
-        places[spec.model.name, launch.index] |= slots_of(side, launch)
-        assert side.arguments(wildcards(launch)) == [
-            "--isolation",
-            "per_device",
-            "--first-device",
-            str(side.first(launch)),
-        ]
-        assert side.threads(wildcards(launch)) == 2
+        own = wildcards(launch)
+        slots = {name for name, needed in side.resources.items() if name != "devices" and needed(own)}
+        places[launch.experiment.spec.model.name, launch.index] |= slots
+        assert side.arguments(own) == ["--isolation", "per_device", "--first-device", str(side.first(launch))]
+        assert side.threads(own) == 2
     assert {len(slots) for slots in places.values()} == {1}
-    assert Counter(slot for slots in places.values() for slot in slots) == {
-        f"device_{number}": 2 for number in range(4)
-    }
+    assert set(Counter(slot for slots in places.values() for slot in slots).values()) == {2}
 
 
 @pytest.mark.parametrize("cores", [None, 1])
 def test_a_cluster_deals_out_devices_and_cores_itself(gpus: None, cores: int | None):
-    plan, workflow = on_gpus(tensor_parallel_size=2), Workflow(cores=cores, nodes=100)
-    side = SideBySide(plan, workflow, workflow.nodes is not None)
-    assert workflow.registered == {}
-    assert (list(side.resources), {side.threads(wildcards(launch)) for launch in plan.launches}, side.all_cores) == (
-        ["devices"],
-        {8},
-        8,
-    )
-    assert side.arguments(wildcards(plan.launches[0])) == ["--isolation", "per_device"]
+    plan = on_gpus(tensor_parallel_size=2)
+    side, limits = side_of(plan, on_cluster=True, cores=cores)
+    first = wildcards(plan.launches[0])
+    assert (list(side.resources), side.threads(first), limits) == (["devices"], 8, {})
+    assert side.arguments(first) == ["--isolation", "per_device"]
 
 
 @pytest.mark.parametrize("devices", [2, 3, 4, 8])
@@ -114,31 +103,15 @@ def test_models_that_are_compared_swap_devices_over_their_launches(
     monkeypatch: pytest.MonkeyPatch, devices: int
 ) -> None:
     """Of any number of launches no device has one side more than once more often: else their pairs would not count."""
-    found = [Device(f"GPU-{number}", str(number), (f"GPU-{number}",), number) for number in range(devices)]
-    monkeypatch.setattr("rollout_bench.cluster.side_by_side.visible_devices", lambda *_: found)
+    with_gpus(monkeypatch, devices)
     plan = on_gpus()
-    side = SideBySide(plan, Workflow(), on_cluster=False)
-    launches = sorted(plan.launches, key=lambda launch: launch.index)
-    model = {launch.experiment.name: launch.experiment.spec.model.name for launch in launches}
-    (name_a, *_), (name_b, *_) = ([name for name, of in model.items() if of == wanted] for wanted in ("a", "b"))
+    side, _ = side_of(plan)
     uneven: Counter[int] = Counter()
-    for index in range(4):
-        (own,), (theirs,) = (
-            [each for each in launches if (each.experiment.name, each.index) == (name, index)]
-            for name in (name_a, name_b)
-        )
-        uneven[side.first(own)] += 1
-        uneven[side.first(theirs)] -= 1
-        assert max(map(abs, uneven.values())) <= 1
-
-
-def refused(plan: Schedule) -> str | None:
-    """Return the two lines that say that this machine has too few devices; None where it may have enough."""
-    try:
-        check_devices(plan.config, plan.matrix)
-    except UserError as error:
-        return str(error)
-    return None
+    for launch in sorted(plan.launches, key=lambda launch: (launch.index, launch.experiment.spec.model.name)):
+        spec = launch.experiment.spec
+        if spec.quant.name == plan.launches[0].experiment.spec.quant.name:
+            uneven[side.first(launch)] += 1 if spec.model.name == "a" else -1
+            assert spec.model.name == "a" or max(map(abs, uneven.values())) <= 1
 
 
 def on_platform(plan: Schedule, platform: str) -> Schedule:
@@ -146,13 +119,21 @@ def on_platform(plan: Schedule, platform: str) -> Schedule:
 
 
 def test_a_launch_needing_more_devices_is_refused_before_measuring(gpus: None):
-    fits, beyond = (on_platform(on_gpus(tensor_parallel_size=size), "cuda") for size in (4, 8))
-    assert refused(fits) is None
-    assert refused(beyond) == (
-        "config: tensor_parallel_size: a launch of a needs 8 devices, and there are 4 here"
-        "\n  -> lower tensor_parallel_size, or plan for the cluster that has them (--profile profiles/slurm)"
+    fits, beyond, product = (
+        on_platform(on_gpus(**sizes), "cuda")
+        for sizes in (
+            {"tensor_parallel_size": 4},
+            {"tensor_parallel_size": 8},
+            {"tensor_parallel_size": 2, "data_parallel_size": 4},
+        )
     )
-    together = on_platform(on_gpus(tensor_parallel_size=2, data_parallel_size=4), "cuda")
-    assert "config: data_parallel_size: a launch of a needs 8 devices" in str(refused(together))
+    check_devices(fits.config, fits.matrix)
+    with refused(
+        "config: tensor_parallel_size: a launch of a needs 8 devices, and there are 4 here",
+        "lower tensor_parallel_size, or plan for the cluster that has them (--profile profiles/slurm)",
+    ):
+        check_devices(beyond.config, beyond.matrix)
+    with refused("config: data_parallel_size: a launch of a needs 8 devices", "lower data_parallel_size"):
+        check_devices(product.config, product.matrix)
     pods = beyond.config.kubernetes.model_copy(update={"image": "registry/image:1"})
-    assert refused(replace(beyond, config=beyond.config.model_copy(update={"kubernetes": pods}))) is None
+    check_devices(beyond.config.model_copy(update={"kubernetes": pods}), beyond.matrix)

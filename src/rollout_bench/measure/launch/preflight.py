@@ -11,9 +11,9 @@ from pathlib import Path
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.installed import version
 from rollout_bench.core.processes import python_path
 from rollout_bench.measure.launch.hooks import hooks_of
-from rollout_bench.measure.machine.host import version
 from rollout_bench.workloads.datasets import read_bytes, sha256
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")

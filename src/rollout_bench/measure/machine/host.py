@@ -5,7 +5,6 @@ iterations, never during one.
 """
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import re
@@ -21,6 +20,7 @@ import psutil
 from rollout_bench.contracts.host_limits import HOST_LIMITS, TICK_S
 from rollout_bench.contracts.record import Environment, HostUse
 from rollout_bench.contracts.spec import EngineSpec, Platform
+from rollout_bench.core.installed import version
 from rollout_bench.core.processes import Group, printed_by
 from rollout_bench.core.secrets import may_be_secret
 
@@ -218,14 +218,6 @@ def read_environment(
         variables=relevant_variables(variables),
         git_commit=git_commit(),
     )
-
-
-def version(distribution: str) -> str | None:
-    """Return the installed version of `distribution`; None if it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def held_with_children() -> int:

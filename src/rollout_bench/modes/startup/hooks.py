@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import Spec
+from rollout_bench.core.installed import version
 from rollout_bench.measure.launch.hooks import Hooks
 from rollout_bench.measure.launch.preflight import VARIABLES, root_of_caches
-from rollout_bench.measure.machine.host import version
 from rollout_bench.modes.startup.settings import StartupSpec
 
 FILLED = ".filled"
