@@ -376,12 +376,14 @@ def set_apart(specs: Sequence[Spec]) -> list[str]:
     for spec in specs:
         own, said = set_in(spec), said_by_name(spec, names)
         default = {} if spec.setting is None else defaults.get(_without_setting(spec), {})
-        words = []
-        for name in names:
-            value = own.get(name, False if default.get(name) is True else None)
-            if name not in said and value != default.get(name):
-                words.append(f"{name}={word_of(value)}" if value is not None else f"{name} unset")
-        found.append(", ".join(words))
+        values = {name: own.get(name, False if default.get(name) is True else None) for name in names}
+        found.append(
+            ", ".join(
+                f"{name} unset" if value is None else f"{name}={word_of(value)}"
+                for name, value in values.items()
+                if name not in said and value != default.get(name)
+            )
+        )
     return found
 
 

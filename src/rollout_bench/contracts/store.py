@@ -49,8 +49,7 @@ STARTED = ".started"
 
 def claim_path(record: Path) -> Path:
     """Return the path of the claim on the launch that writes `record`."""
-    results = record.parent.parent.parent
-    return results / STARTED / record.relative_to(results)
+    return record.parents[2] / STARTED / record.relative_to(record.parents[2])
 
 
 def word_path(record: Path) -> Path:
@@ -60,8 +59,7 @@ def word_path(record: Path) -> Path:
 
 def failure_path(record: Path) -> Path:
     """Return the path of the failure of the launch that should have written `record`."""
-    results = record.parent.parent.parent
-    return results / "failures" / record.relative_to(results)
+    return record.parents[2] / FAILURES / record.relative_to(record.parents[2])
 
 
 def sequences_path(record: Path) -> Path:

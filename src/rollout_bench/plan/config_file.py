@@ -146,7 +146,8 @@ def _told(error: ErrorDetails) -> UserError:
     parts = place[:1] if place[:1] in (("launches",), ("iterations",)) else _without_tags(place)
     where = ".".join(str(part) for part in parts if part != "[key]") or "config"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    pattern, reference, tag = kind == "string_pattern_mismatch", _see_reference(where), context.get("tag")
+    pattern, tag = kind == "string_pattern_mismatch", context.get("tag")
+    reference = f"docs/reference/config.csv says what {where.partition('.')[0]} takes"
     auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
     is_secret = "headers" in parts or (parts[:2] == ("engine", "environment") and secret_words(str(parts[-1])))
     short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if place == ("profile",) else ""
@@ -212,18 +213,17 @@ def _instead(location: tuple[int | str, ...]) -> str:
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """Return `location` without pydantic's tags: the kind of a length, and the tried type of a union."""
-    kinds = ("fixed", *DISTRIBUTIONS)
     return tuple(
         part
         for place, part in enumerate(location)
         if part != "constrained-float"
         and not (part in ("one", "several") and location[place - 1] in PACING)
-        and not (part in kinds and place and str(location[place - 1]).endswith(("_tokens", "_ms", "count")))
+        and not (
+            part in ("fixed", *DISTRIBUTIONS)
+            and place
+            and str(location[place - 1]).endswith(("_tokens", "_ms", "count"))
+        )
     )
-
-
-def _see_reference(where: str) -> str:
-    return f"docs/reference/config.csv says what {where.split('.')[0]} takes"
 
 
 def _choices(error: ErrorDetails) -> list[str]:

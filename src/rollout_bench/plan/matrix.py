@@ -352,8 +352,13 @@ def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
     planning.check_spec(config, spec)
     checkpoint = _checkpoint(config, spec)
     path = _explicit(checkpoint.folder) if checkpoint else _located(config, model.weights or "")
-    a_file = f"model_settings.{model.name}.weights: {path}: is a file"
-    refuse((Path(path).is_file(), a_file, "name the folder that holds config.json"))
+    refuse(
+        (
+            Path(path).is_file(),
+            f"model_settings.{model.name}.weights: {path}: is a file",
+            "name the folder that holds config.json",
+        )
+    )
     check_tokenizer(spec.workload.name, load, model, path)
     check_effects(spec, Path(path))
     if (unfit := planning.unfit(spec, path, config)) is not None:
@@ -364,9 +369,8 @@ def _checked(config: Config, spec: Spec, load: CheckedLoad) -> Experiment:
 def _as_text(config: Config, mode: str, workload: str) -> int:
     """Return the additional tokens of prompts sent as text, which may become longer than drawn: a quarter and 32."""
     settings = config.workload_settings[workload]
-    if not MODES[mode].has_loads or not settings.online.as_text:
-        return 0
-    return longest(settings.prompt_tokens) // 4 + 32
+    as_text = MODES[mode].has_loads and settings.online.as_text
+    return longest(settings.prompt_tokens) // 4 + 32 if as_text else 0
 
 
 def _on_endpoint(config: Config, engine: InstalledEngine, name: str, endpoint: Endpoint, workload: str) -> Experiment:

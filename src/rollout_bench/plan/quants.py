@@ -166,8 +166,13 @@ def resolve_quant(name: str, platform: Platform, settings: dict[str, QuantSettin
     if changes.weights_format is not None:
         changed["weights_of"] = None  # those have another layout
     found = quant.to(Quant, **changed)
-    no_proof = f"quant_settings.{name}: has no linear_dtypes, so quantized weights cannot be verified"
-    refuse((not found.linear_dtypes, no_proof, _instead(name, found)))
+    refuse(
+        (
+            not found.linear_dtypes,
+            f"quant_settings.{name}: has no linear_dtypes, so quantized weights cannot be verified",
+            _instead(name, found),
+        )
+    )
     return found
 
 

@@ -158,8 +158,13 @@ def _check(config: Config, name: str, setting: Partial) -> None:
         UserError: it cannot.
     """
     where, load = f"setting_settings.{name}", setting.get("workload", {})
-    no_mapping = not isinstance(load, Mapping)
-    refuse((no_mapping, f"{where}.workload: {load!r} is no mapping", "write keys of workload_settings below it"))
+    refuse(
+        (
+            not isinstance(load, Mapping),
+            f"{where}.workload: {load!r} is no mapping",
+            "write keys of workload_settings below it",
+        )
+    )
     for key in load:
         _check_key(f"{where}.workload", key)
     changes = {key: value for key, value in setting.items() if key != "workload"}

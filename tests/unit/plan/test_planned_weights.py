@@ -24,20 +24,20 @@ def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True) -> N
     snakefile.plan_workflow(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
 
 
-def test_an_error_for_a_misspelt_folder_names_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        plan()
-    assert end.value.code == 1
-    problem, remedy = capsys.readouterr().err.splitlines()
-    assert problem == "config: model_settings.own.weights: models/tiny-lama: no model there: no such folder"
-    assert remedy == "  -> did you mean 'models/tiny-llama'?"
-
-
-def test_a_folder_without_a_model_in_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("models/tiny-lama").mkdir()
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [
+        (None, "no such folder\n  -> did you mean 'models/tiny-llama'?"),
+        ("models/tiny-lama", "it has no config.json"),
+    ],
+)
+def test_a_folder_without_a_model_is_refused(folder: str | None, problem: str, capsys: pytest.CaptureFixture[str]):
+    if folder:
+        Path(folder).mkdir()
     with pytest.raises(SystemExit):
         plan()
-    assert "models/tiny-lama: no model there: it has no config.json" in capsys.readouterr().err
+    wrong = "config: model_settings.own.weights: models/tiny-lama: no model there: "
+    assert wrong + problem in capsys.readouterr().err
 
 
 def test_a_folder_with_a_model_is_none_to_speak_of() -> None:

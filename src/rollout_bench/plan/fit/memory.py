@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from rollout_bench.contracts.spec import Platform, Spec, is_local, tensor_parallel_size
@@ -75,8 +75,7 @@ def set_cache_bytes(spec: Spec, variables: Mapping[str, str] = os.environ) -> fl
 
 def utilization(spec: Spec) -> float:
     """Return the share of a device's memory, on CPU of the machine's, that an engine requests."""
-    asked = spec.engine.args.get("gpu_memory_utilization")
-    return USUAL_UTILIZATION if asked is None else float(asked)
+    return float(spec.engine.args.get("gpu_memory_utilization") or USUAL_UTILIZATION)
 
 
 OFFLOADS = ("cpu_offload", "offload")
@@ -213,12 +212,7 @@ class MachineMemory:
         """Return the memory for all engines together: on CPU `MOST_AVAILABLE` of the currently available memory."""
         if platform != "cpu":
             return MOST_UTILIZATION
-        return math.inf if self._on_cluster else MOST_AVAILABLE * self._available / self._places
-
-    @cached_property
-    def _available(self) -> int:
-        """Available bytes, read once so that all groups of a plan use the same number."""
-        return available_bytes()
+        return math.inf if self._on_cluster else MOST_AVAILABLE * available_bytes() / self._places
 
     def words(self, platform: Platform, amount: float) -> str:
         """Return an amount in readable form."""
