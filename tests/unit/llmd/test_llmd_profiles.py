@@ -23,6 +23,7 @@ from rollout_bench.plan.schedule import put_on_disk, schedule
 
 CONFIG: dict[str, Any] = {"models": ["qwen3-90m"], "modes": ["online"]}
 PROFILES = sorted((REPOSITORY / "configs" / "llm-d").glob("*/*.yaml.in"))
+MEANINGS: list[Any] = yaml.safe_load(Path(__file__).with_name("meanings.yaml").read_text())
 FLAGS = "executable: x\nmodel: REPLACE_ENV_LLMDBENCH_DEPLOY_CURRENT_MODEL\nnum-prompts: 4\nmax-concurrency: 1\n"
 
 
@@ -99,44 +100,18 @@ def test_our_own_profiles_are_found_by_their_name_and_read(path: Path):
     assert bool(found.slo) == name.startswith("use_case")
 
 
-def test_flags_become_the_load_that_vllm_bench_serve_sends(tmp_path: Path):
-    path = tmp_path / "flags.yaml"
-    path.write_text(
-        FLAGS
-        + "random-input-len: 100\nrandom-range-ratio: 0.1\nrandom-prefix-len: 8\nrequest-rate: 4\nburstiness: 0.5\n"
-        "temperature: 0\nignore-eos: none\nseed: 7\ngoodput: ttft:500 tpot:50\nrandom-output-len: 20\n"
-    )
-    found = meaning("vllm-benchmark", path)
-    assert found.workload == {
-        "prompts": 4,
-        "samples_per_prompt": 1,
-        "prompt_tokens": {"distribution": "uniform", "low": 98, "high": 119},
-        "output_tokens": {"distribution": "uniform", "low": 18, "high": 22},
-        "shared_prefix": {"tokens": 8},
-        "ignore_eos": True,
-        "temperature": 0.0,
-        "seed": 7,
-    }
-    assert (found.online, found.slo) == (
-        {"concurrency": 1, "request_rate": 4, "burstiness": 0.5},
-        {"ttft_ms": 500.0, "tpot_ms": 50.0},
-    )
-
-
-def test_the_overrides_of_the_guide_change_both_distributions():
-    changed = meaning("inference-perf", "sanity_random", {"min": 20, "total_count": 200})
-    assert changed.workload["prompt_tokens"]["low"] == changed.workload["output_tokens"]["low"] == 20
-    assert meaning("inference-perf", "sanity_random", "min=20,total_count=200") == changed
-    assert meaning("inference-perf", "sanity_random", {"min": "20", "total_count": "200"}) == changed
-
-
-def test_notes_tell_that_inference_perf_stages_are_cut():
-    perf, guide = meaning("inference-perf", "sanity_random"), meaning("guidellm", "sanity_concurrent")
-    assert perf.online == {"request_rate": 1, "duration_s": 30}
-    assert any("they are cut" in note for note in perf.notes)
-    assert guide.notes == []
-    assert perf.workload["prompts"] == 30
-    assert guide.online == {"concurrency": 2, "duration_s": 30}
+@pytest.mark.parametrize(
+    "row", yaml.safe_load(Path(__file__).with_name("meanings.yaml").read_text()), ids=lambda row: row[0]
+)
+def test_a_profile_means_what_its_row_says(row: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _, harness, path, overrides, expected = row
+    monkeypatch.setenv("LONG", "77")
+    (tmp_path / "a.yaml").write_text(path.replace("FLAGS", "{" + ", ".join(FLAGS.splitlines()) + ","))
+    found = meaning(harness, tmp_path / "a.yaml" if "FLAGS" in path else path, overrides)
+    for part in expected.keys() - {"notes"}:
+        values = getattr(found, part)
+        assert {key: values.get(key) for key in expected[part]} == expected[part]
+    assert all(map(str.__contains__, found.notes, expected.get("notes", []))), found.notes
 
 
 def test_guidellm_request_counts_become_loads_of_that_size(tmp_path: Path):
@@ -148,42 +123,11 @@ def test_guidellm_request_counts_become_loads_of_that_size(tmp_path: Path):
     assert (found.online, found.workload["prompts"]) == ({"concurrency": [1, 2], "requests": [12, 24]}, 24)
 
 
-def test_stages_are_loads_in_order_even_falling_or_equal():
-    rising = [{"rate": rate, "duration": 10} for rate in (1, 2, 4)]
-    assert meaning("inference-perf", "sanity_random", {"load.stages": rising}).online == {
-        "request_rate": [1, 2, 4],
-        "duration_s": 10,
-    }
-    falling = meaning("inference-perf", "sanity_random", {"load.stages": rising[::-1]}).online
-    assert falling == {"request_rate": [4, 2, 1], "duration_s": 10}
-    alike = meaning("inference-perf", "sanity_random", {"load.stages": [rising[0]] * 2}).online
-    assert alike == {"request_rate": [1, 1], "duration_s": 10}
-    longer = [rising[0], {"rate": 2, "duration": 20}]
-    assert meaning("inference-perf", "sanity_random", {"load.stages": longer}).online["duration_s"] == [10, 20]
-
-
 def test_benchmarks_of_a_scenario_are_its_stages(tmp_path: Path):
     scenario = next(shape for shape in SHAPES if shape.name == "concurrent-1k-1k")
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(scenario.content))
     online = meaning("guidellm", tmp_path / "a.yaml").online
     assert online == {"api": "chat", "concurrency": [30, 20, 10, 5, 1], "duration_s": 20}
-
-
-def test_shared_prefixes_have_their_groups():
-    found = meaning("inference-perf", "shared_prefix_synthetic_short").workload
-    assert (found["shared_prefix"], found["prompt_tokens"], found["output_tokens"]) == (
-        {"tokens": 2048, "groups": 32},
-        2304,
-        256,
-    )
-
-
-def test_environment_values_fill_tokens_except_those_in_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "a.yaml").write_text(
-        "# REPLACE_ENV_NOBODY\n" + FLAGS + "random-input-len: REPLACE_ENV_LONG # REPLACE_ENV_NO\n"
-    )
-    monkeypatch.setenv("LONG", "77")
-    assert meaning("vllm-benchmark", tmp_path / "a.yaml").workload["prompt_tokens"] == 77
 
 
 def test_the_profile_that_is_kept_has_what_the_launch_knows(tmp_path: Path):
@@ -249,11 +193,6 @@ def test_options_beside_a_profile_are_not_dropped_silently(profile: str, beside:
     read_config(merged_with(f"profile: {profile}") | beside)  # of a file that is laid over: it measures this alone
 
 
-def test_a_path_adds_a_key_even_below_a_missing_one():
-    added = meaning("inference-perf", "sanity_random", {"load.base_seed": 7, "report.goodput.constraints.ttft": 2})
-    assert (added.workload["seed"], added.slo) == (7, {"ttft_ms": 2000.0})
-
-
 def test_the_reading_of_a_profile_is_told_with_its_overrides():
     own = {"overrides": {"load.worker_max_concurrency": 7, "rate": 2}}
     perf = {"profile": {"harness": "inference-perf", "path": "sanity_random", **own}}
@@ -283,12 +222,6 @@ def test_the_filled_profile_lies_beside_the_spec(tmp_path: Path, monkeypatch: py
     content = yaml.safe_load(kept.read_text())
     assert content["base-url"] == "http://127.0.0.1:PORT"
     assert content["model"].startswith("./models/synthetic/")
-
-
-def test_stages_of_different_numbers_of_requests_keep_them():
-    stages = [{"concurrency_level": 1, "num_requests": 4}, {"concurrency_level": 2, "num_requests": 8}]
-    found = meaning("inference-perf", "sanity_random", {"load.type": "concurrent", "load.stages": stages})
-    assert (found.online, found.workload["prompts"]) == ({"concurrency": [1, 2], "requests": [4, 8]}, 8)
 
 
 def test_a_profiles_limits_are_slo_unless_the_config_sets_it(tmp_path: Path):
