@@ -11,7 +11,7 @@ from rollout_bench.core.files import write_whole
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.trainers.account import MadeConfig
-from rollout_bench.trainers.settings import TRL_TRAINERS, VERL_VERSIONS, KeyRegistry, TrainerFile
+from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
 from rollout_bench.trainers.trl import trl_config
 from rollout_bench.trainers.verl import verl_config
 
@@ -21,8 +21,8 @@ def from_verl() -> int:
     parser = _parser("verl", "overrides as on verl's command line: a.b=1, +a.b=1, ~a.b")
     parser.add_argument(
         "--verl",
-        choices=VERL_VERSIONS,
-        default=VERL_VERSIONS[0],
+        choices=[*TABLES["verl"]["versions"]],
+        default=next(iter(TABLES["verl"]["versions"])),
         help="version of verl whose defaults replace missing keys (default: %(default)s)",
     )
     parser.add_argument(
@@ -53,7 +53,7 @@ def from_trl() -> int:
     parser = _parser("TRL", "overrides of the file: num_processes=8, ~vllm_dtype")
     parser.add_argument(
         "--trainer",
-        choices=TRL_TRAINERS,
+        choices=[*TABLES["TRL"]["versions"]],
         help="trainer whose defaults replace missing keys (default: grpo)",
     )
     options = parser.parse_intermixed_args()

@@ -9,9 +9,8 @@ import yaml
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.readers import Reader, text
-from rollout_bench.llmd.keys import Keys
-from rollout_bench.llmd.loads import LOADS, variants
-from rollout_bench.llmd.meaning import Meaning, arriving
+from rollout_bench.llmd.keys import Keys, Meaning
+from rollout_bench.llmd.loads import LOADS, arriving, variants
 from rollout_bench.llmd.template import TOKEN
 
 TABLES = Path(__file__).with_name("tables")

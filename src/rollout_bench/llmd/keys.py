@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rollout_bench.core.errors import UserError, did_you_mean, shown
 from rollout_bench.core.readers import Reader, count, index, not_negative, number, positive, switch, text
-from rollout_bench.llmd.meaning import Meaning
+
+SERVED, STARTED = "online", "startup"
+"""Modes of the config that measure what a harness does: it sends a load, or only waits for the engine."""
 
 NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
 """Values with which an unsupported key has no effect."""
@@ -78,6 +81,27 @@ READERS: dict[str, Reader[Any]] = {
     "whole": lambda value: int(number(value)),
 }
 """Name in a table -> reader; `model` and `url` depend on the config."""
+
+
+@dataclass
+class Meaning:
+    """The settings that follow from a profile.
+
+    Attributes:
+        workload: keys of a workload, without `online`.
+        online: keys below the workload's `online`.
+        otherwise: default values for keys of the workload that the config does not set.
+        slo: goodput limits of a request, in milliseconds, with the config's names.
+        notes: differences to the harness that a reader of the results must know.
+        mode: the mode that measures the profile.
+    """
+
+    workload: dict[str, Any] = field(default_factory=dict)
+    online: dict[str, Any] = field(default_factory=dict)
+    otherwise: dict[str, Any] = field(default_factory=dict)
+    slo: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    mode: str = SERVED
 
 
 class Keys:

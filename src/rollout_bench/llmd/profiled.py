@@ -14,7 +14,7 @@ from rollout_bench.contracts.fields import Args, Strict, Text
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.llmd.harnesses import HARNESSES, meaning_of
-from rollout_bench.llmd.meaning import SERVED, STARTED, Meaning
+from rollout_bench.llmd.keys import SERVED, STARTED, Meaning
 from rollout_bench.llmd.overrides import laid_over, parsed
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, OF_THE_LAUNCH, TOKENIZER, URL, content_of, located
 
@@ -176,13 +176,15 @@ def _measured(config: Mapping[str, Any]) -> dict[str, set[str]]:
     endpoints = [one for one in map(_mapping, _mapping(config.get("endpoints")).values()) if one]
     urls = {str(one.get("url")).rstrip("/") for one in endpoints}
     return {
-        "model": {*names, *places, *(str(one.get("model")) for one in endpoints), *map(_token, (MODEL, TOKENIZER))},
-        "url": {*urls, *(url.removesuffix("/v1") for url in urls), _token(URL)},
+        "model": {
+            *names,
+            *places,
+            *(str(one.get("model")) for one in endpoints),
+            f"REPLACE_ENV_{MODEL}",
+            f"REPLACE_ENV_{TOKENIZER}",
+        },
+        "url": {*urls, *(url.removesuffix("/v1") for url in urls), f"REPLACE_ENV_{URL}"},
     }
-
-
-def _token(name: str) -> str:
-    return f"REPLACE_ENV_{name}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -20,6 +20,12 @@ from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
 from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
 from rollout_bench.core.yaml_files import read_mapping
 
+TABLES: dict[str, Any] = {
+    trainer: yaml.safe_load(Path(__file__).with_name(f"{trainer.lower()}.yaml").read_text())
+    for trainer in ("verl", "TRL")
+}
+"""Trainer -> what README.md explains; `versions` are newest first."""
+
 
 class Influence(Enum):
     """The treatment of a key."""
@@ -131,7 +137,7 @@ class KeyRegistry:
     @classmethod
     def of(cls, trainer: str, version: str) -> KeyRegistry:
         """Return the keys of a trainer, with the defaults of one of its versions or kinds."""
-        content = table(trainer)
+        content = TABLES[trainer]
         groups = {"honoured": Influence.HONOURED, "unsupported": Influence.UNSUPPORTED, "deciding": Influence.NEUTRAL}
         keys = [
             TrainerKey(
@@ -173,19 +179,6 @@ class KeyRegistry:
         known = {key.rpartition(".")[2]: key for key in beside if key.rpartition(".")[0] == parent}
         close = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE)
         return known[close[0]] if close and known[close[0]] not in written else None
-
-
-def table(trainer: str) -> dict[str, Any]:
-    """Return the content of a trainer's file of keys."""
-    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{trainer.lower()}.yaml").read_text())
-    return content
-
-
-VERL_VERSIONS = tuple(table("verl")["versions"])
-"""Supported versions of verl, newest first."""
-
-TRL_TRAINERS = tuple(table("trl")["versions"])
-"""Supported trainers of TRL."""
 
 
 OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<path>[^=+~\s][^=\s]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
@@ -341,22 +334,17 @@ class TrainerFile:
         """Return whether the settings have a value at `path`; null counts as a value."""
         return self.written(path) is not NOT_THERE
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, *, needed: bool = False) -> Any:
         """Return the value of a registered key, or the trainer's default if the key is missing.
 
         Raises:
-            UserError: if the value can't be resolved or is invalid.
+            UserError: if the value can't be resolved or is invalid, or if it is `needed` and there is none.
         """
-        key = self.registry.keys[path]
-        value = self.written(path)
-        return key.default if value is NOT_THERE else key.value(value, self.name)
-
-    def needed(self, path: str) -> Any:
-        """Return the value of a registered key; raise `UserError` with the key's remedy if there is none."""
-        value = self.get(path)
-        if value is None:
-            raise UserError(f"{self.name}: {path}: is missing", self.registry.keys[path].remedy)
-        return value
+        key, value = self.registry.keys[path], self.written(path)
+        found = key.default if value is NOT_THERE else key.value(value, self.name)
+        if needed and found is None:
+            raise UserError(f"{self.name}: {path}: is missing", key.remedy)
+        return found
 
 
 def _leaves(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:

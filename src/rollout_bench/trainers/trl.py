@@ -50,7 +50,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
     Args:
         settings: TRL's settings.
         one_engine: whether only one engine's part of the step is measured.
-        trainer: one of `TRAINERS`.
+        trainer: one of TRL's `versions` in `TABLES`.
 
     Raises:
         UserError: if the settings are invalid or incomplete, or need something that can't be measured.
@@ -64,7 +64,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
     step, own = _step(settings, mode)
     prompt_tokens, output_tokens, longest = _lengths(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
-    path = settings.get(key) or settings.needed("model_name_or_path")
+    path = settings.get(key) or settings.get("model_name_or_path", needed=True)
     quant = QUANT_OF_DTYPE[settings.get(ARGUMENTS[mode]["dtype"]) or "auto"]
     name = model_name(path)
     config: dict[str, Any] = {
@@ -130,7 +130,7 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
         UserError: if the batch sizes contradict each other, the sequences form no whole groups, or the processes can't
             be divided by the size of tensor parallelism.
     """
-    processes, per_device = settings.needed("num_processes"), settings.get("per_device_train_batch_size")
+    processes, per_device = settings.get("num_processes", needed=True), settings.get("per_device_train_batch_size")
     at_once = processes * per_device
     steps, batch = settings.get("steps_per_generation"), settings.get("generation_batch_size")
     if steps is not None and batch is not None:
@@ -191,7 +191,7 @@ def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
         )
     if most is not None:
         prompt = min(prompt or most, most - answer)
-    prompt = prompt or settings.needed("max_prompt_length")
+    prompt = prompt or settings.get("max_prompt_length", needed=True)
     return prompt, answer, most or prompt + answer
 
 

@@ -51,7 +51,7 @@ def verl_config(
     """
     step, devices = _step(settings)
     prompt_tokens, output_tokens = _lengths(settings)
-    path = settings.needed(f"{MODEL}path")
+    path = settings.get(f"{MODEL}path", needed=True)
     quant = QUANT_OF_DTYPE[settings.get(f"{ROLLOUT}dtype")]
     quants = [quant, *(["fp8-block"] if settings.get(f"{ROLLOUT}quantization") else [])]
     part = step.part(one_engine)
@@ -137,7 +137,7 @@ def _unread(settings: TrainerFile) -> set[str]:
 def _step(settings: TrainerFile) -> tuple[TrainerStep, int]:
     """Return the step, and the number of devices of all its engines."""
     nodes, per_node = _device_keys(settings)
-    devices = settings.get(nodes) * settings.needed(per_node)
+    devices = settings.get(nodes) * settings.get(per_node, needed=True)
     sizes = {name: settings.get(f"{ROLLOUT}{name}") for name in SIZES}
     tensor, data, pipeline = sizes.values()
     if devices % (tensor * data * pipeline):

@@ -21,7 +21,7 @@ from rollout_bench.contracts.spec import replicas
 from rollout_bench.core.errors import UserError
 from rollout_bench.measure.engine.vllm import sequence_rows
 from rollout_bench.trainers.rollout_dumps import read_dumps, trace
-from rollout_bench.trainers.step import StepPart, TrainerStep
+from rollout_bench.trainers.step import StepPart
 from rollout_bench.workloads.requests import Source, sharing
 
 LONGEST = 100
@@ -46,15 +46,10 @@ def dump(folder: Path, steps: int = 2, prompts: int = 16, samples: int = 4) -> P
 
 
 def test_lengths_and_groups_are_those_of_the_dump(tmp_path: Path):
-    first, second = read_dumps(dump(tmp_path / "d"), words, LONGEST)
+    first, second = read_dumps(dump(tmp_path / "d"), words, 10)
     assert [(one["prompt_tokens"], one["output_tokens"]) for one in first[4:8]] == [(2, 2), (2, 3), (2, 4), (2, 5)]
-    assert {one["prompt_group"] for one in first} == set(range(16))
-    assert {one["prompt_group"] for one in second} == set(range(16, 32))
-
-
-def test_a_cut_answer_counts_no_end_token(tmp_path: Path):
-    (step,) = read_dumps(dump(tmp_path / "d", steps=1), words, 10)
-    assert max(one["output_tokens"] for one in step) == 10
+    assert [{one["prompt_group"] for one in step} for step in (first, second)] == [set(range(16)), set(range(16, 32))]
+    assert max(one["output_tokens"] for one in first) == 10  # a cut answer has no end token
 
 
 def test_steps_are_taken_in_their_order_of_numbers(tmp_path: Path):
@@ -70,13 +65,6 @@ def test_each_step_gives_an_engine_whole_groups_or_spread_ones(tmp_path: Path):
     spread = trace(steps, StepPart(16, 11), spread=True)
     assert [len({line["prompt_group"] for line in part}) > 6 for part in (spread[:16], spread[16:])] == [True, True]
     assert spread == trace(steps, StepPart(16, 11), spread=True)
-
-
-def test_the_trace_of_a_whole_step_has_all_its_groups(tmp_path: Path):
-    steps = read_dumps(dump(tmp_path / "d"), words, LONGEST)
-    lines = trace(steps, TrainerStep(16, 4, 8, "samples").part(one_engine=False), spread=False)
-    assert [line["prompt_group"] for line in lines] == [n // 4 for n in range(2 * 16 * 4)]
-    assert [line["output_tokens"] for line in lines[4:8]] == [2, 3, 4, 5]
 
 
 def test_a_group_shares_one_prompt_that_changes_between_passes(tmp_path: Path):
@@ -150,32 +138,31 @@ def test_the_command_writes_a_data_set_that_its_config_names(
     dump(tmp_path / "d")
     arguments = f"{tmp_path}/verl.yaml data.train_batch_size=16 actor_rollout_ref.rollout.n=4 trainer.n_gpus_per_node=4"
     arguments += f" --lengths {tmp_path}/d --lengths-file {file}"
-    monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments)])
-    for _ in range(2):  # the same content may be there already
+
+    def config(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments), *more])
         assert trainers.from_verl() == 0
-    text, _ = capsys.readouterr()
-    (experiment,) = planned(text.split("# Made by")[-1].partition("\n")[2]).experiments
-    assert (
-        experiment.spec.workload.prompts,
-        experiment.spec.workload.samples_per_prompt,
-        replicas(experiment.spec),
-    ) == (64, 1, 4)
-    assert len(file.read_text().splitlines()) == 128
-    load = yaml.safe_load(text.split("# Made by")[-1].partition("\n")[2])["workload_settings"]["verl-step"]
-    assert load["dataset"] == {"format": "trace", "path": str(file)}
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "+actor_rollout_ref.rollout.temperature=500", "--lengths-file", "x"])
-    monkeypatch.chdir(tmp_path)
+        return capsys.readouterr().out
+
+    config()
+    text = config()  # the same content may be there already
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["prompt_group"] for line in lines] == [number // 4 for number in range(2 * 16 * 4)]
+    assert yaml.safe_load(text)["workload_settings"]["verl-step"]["dataset"] == {"format": "trace", "path": str(file)}
+    (experiment,) = planned(text).experiments
+    assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (64, 4)
     with pytest.raises(UserError, match="temperature: 500"):
-        trainers.from_verl()
-    assert not Path("x").exists()
-    monkeypatch.setattr(sys, "argv", ["rollout-bench from-verl", *shlex.split(arguments), "--one-engine"])
+        config("+actor_rollout_ref.rollout.temperature=500", "--lengths-file", f"{tmp_path}/x")
+    assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match="already exists with different content"):
-        trainers.from_verl()
+        config("--one-engine")
     file.unlink()
-    assert trainers.from_verl() == 0
-    assert len(file.read_text().splitlines()) == 32
-    (experiment,) = planned(capsys.readouterr().out).experiments
-    assert (experiment.spec.workload.prompts, replicas(experiment.spec)) == (16, 1)
+    (experiment,) = planned(config("--one-engine")).experiments
+    assert (experiment.spec.workload.prompts, replicas(experiment.spec), len(file.read_text().splitlines())) == (
+        16,
+        1,
+        32,
+    )
 
 
 def test_a_missing_lengths_folder_fails_before_a_tokenizer_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
