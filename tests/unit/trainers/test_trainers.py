@@ -118,7 +118,7 @@ TRL_FILE = "{model_name_or_path: a/b, use_vllm: true, num_processes: 8, max_prom
 @pytest.mark.parametrize(
     ("trainer", "preset", "content"), [("verl", "verl-0.9", VERL_FILE), ("trl", "trl-grpo", TRL_FILE)]
 )
-def test_the_preset_is_what_the_trainer_s_own_defaults_come_to(made: Made, preset: str, content: str):
+def test_the_preset_has_the_trainers_own_defaults(made: Made, preset: str, content: str):
     (workload,) = made("--one-engine", content)["workload_settings"].values()
     assert_preset(preset, workload)
 
