@@ -16,8 +16,7 @@ configfile: "config.yaml"
 
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/checkpoint.smk"
-include: "workflow/rules/launch.smk"
-include: "workflow/rules/block.smk"
+include: "workflow/rules/measure.smk"
 include: "workflow/rules/summary.smk"
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +40,6 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
-    mark_of,
     measured_with_other_files,
     moved_since,
     order_seed,
@@ -60,7 +58,7 @@ ROUNDS = RESULTS / "rounds"
 
 
 def next_round(plan: Schedule) -> list[str]:
-    """Return the missing records that are needed now, in the order of their launches, and the files of their rounds.
+    """Return the outputs of the missing launches that are needed now, in their order, and the files of their rounds.
 
     The caller asks again when the file of a round exists. An experiment with a failed launch in this run gets no
     further launches in this run.
@@ -87,7 +85,7 @@ def next_round(plan: Schedule) -> list[str]:
         and not _given_up(plan, str(record_path(RESULTS, experiment.mode, experiment.experiment, launches - 1)))
         and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
     ]
-    return records + rounds
+    return [*plan.outputs_for(records), *rounds]
 
 
 def round_file(mode: str, experiment: str, launches: int) -> Path:
@@ -132,8 +130,8 @@ def _wanted(plan: Schedule) -> dict[str, int]:
 
 
 def _given_up(plan: Schedule, record: str) -> bool:
-    """Return whether a launch of a block is not tried again in this run, because it or an earlier launch failed."""
-    if not _held or not plan.is_in_block(record):
+    """Return whether a launch is not tried again in this run, because it or an earlier launch failed."""
+    if not _held:
         return False
     launch = plan.launch_of(record)
     return _failed_before(launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None
@@ -221,13 +219,8 @@ def _measured_again(plan: Schedule) -> set[str]:
     """Return the needed records whose model files have changed since, with the records compared with them; and torn
     blocks.
 
-    Raises:
-        UserError: if the call has --touch, which measures nothing, or --batch, which may separate compared launches.
     """
     again = with_partners(measured_with_other_files(plan), plan.experiments, plan.config.baseline.named) | torn(plan)
-    for word in sys.argv[1:] if again else ():
-        if re.match(r"--(tou|ba)|-[nFpk]*t", word):  # abbreviations, too; no other option begins like this
-            raise UserError(f"{word.partition('=')[0]}: does not go with measuring launches again", "leave it out")
     if plan.config.launches != "auto" or not again:
         return again
     wanted = _wanted(plan)
@@ -275,20 +268,9 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         _held.append(lock)
         slurm.check_none_left(Path.cwd())
         ownership.tell_of_claims(RESULTS)
-        # a block's output is a mark, so its existing records stay and only missing ones are measured
-        measured = [
-            launch.record
-            for launch in plan.launches
-            if launch.record in wanted and Path(launch.record).exists() and launch.record not in plan.again
-        ]
-        if measured:  # forced, or written by another run meanwhile; Snakemake would delete it before the launch
-            raise UserError(
-                f"{measured[0]}: is measured already",
-                "no option forces it; `rollout-bench discard --invalid` moves aside what is in doubt",
-            )
         # With launches: auto, any launch may be needed later in the run.
-        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.by_record))
-        asked = {launch.record for output in wanted for launch in plan.launches_at(output)}
+        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.blocks))
+        asked = {launch.record for mark in wanted & plan.blocks.keys() for launch in plan.blocks[mark].launches}
         for line in dropped_variables(plan.config, os.environ):
             print(line, file=sys.stderr, flush=True)
         _tell_cost(plan, asked)
@@ -321,13 +303,12 @@ def _tell_cost(plan: Schedule, records: Collection[str]) -> None:
 def end_well(plan: Schedule) -> None:
     """End a run in which no job failed: delete its marks.
 
-    A block's job may succeed although one of its launches failed. Such a run ends like a failed one, with exit status
-    1 (SystemExit in onsuccess ends Snakemake 9.27 with its status).
+    A job may succeed although one of its launches failed. Such a run ends like a failed one, with exit status 1
+    (SystemExit in onsuccess ends Snakemake 9.27 with its status).
     """
     if not _held:
         return
-    records = [Path(launch.record) for launch in plan.launches] if plan.blocks else []
-    failed = [record for record in records if failed_by_itself(record, PLAN_FILE)]
+    failed = [Path(one.record) for one in plan.launches if failed_by_itself(Path(one.record), PLAN_FILE)]
     if not failed:
         _clean()
         return
@@ -387,52 +368,26 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     With `launches: auto`, the result includes the round after which Snakemake calls this function again.
     The rule is forced because Snakemake considers an output up to date if its inputs are missing, and does not detect
     copied records. Snakemake calls this function when the rule's job enters the DAG, before it decides which jobs run.
-
-    With `--batch`, the result has all records, including existing ones. Each batch is a part of this list, so the list
-    must be the same for every batch.
+    A mark may remain from a killed run although its records are deleted, so its job is forced, too.
     """
-    batch = workflow.dag_settings.batch
-    if batch is not None and batch.rulename == rule:
-        if plan.config.launches == "auto":
-            problem = "--batch: with launches: auto nobody knows beforehand which launches there are to divide"
-            stop(UserError(problem, "divide by model, --config models=[...], or set launches to a number"))
-        return _outputs_of_batches(plan, Internals(workflow))
+    if workflow.dag_settings.batch is not None:
+        stop(
+            UserError(
+                "--batch: a part of the missing launches is another part after each call", "select models by --config"
+            )
+        )
     try:
-        wanted = next_round(plan) if plan.config.launches == "auto" else plan.missing
+        wanted = next_round(plan) if plan.config.launches == "auto" else plan.outputs_for(plan.missing)
     except UserError as error:
         if not _held:
             stop(error)
         wanted = []  # a record was damaged during the run: the summary reports it
+    internals = Internals(workflow)
     if wanted or _is_stale(plan) or not is_plan(PLAN_FILE):
-        Internals(workflow).force(rule)
-    return _outputs_for(plan, wanted, Internals(workflow))
-
-
-def _outputs_for(plan: Schedule, records: Iterable[str], internals: Internals) -> list[str]:
-    """Return the outputs of the jobs that measure `records`, and force jobs whose output exists already.
-
-    A block's mark may remain from a killed run although its records are deleted. A record that is measured again
-    exists until the run begins.
-    """
-    outputs = plan.outputs_for(records)
-    for output in outputs:
-        if output in plan.blocks or output in plan.again:
-            internals.force_output(output)
-    return outputs
-
-
-def _outputs_of_batches(plan: Schedule, internals: Internals) -> list[str]:
-    """Return the outputs of the jobs of all launches, the same for each batch.
-
-    This also restores the marks of complete blocks, because an earlier batch deletes its marks at its end.
-    """
-    missing = set(plan.missing)
-    for mark, block in plan.blocks.items():
-        if all(launch.record not in missing for launch in block.launches):
-            Path(mark).parent.mkdir(parents=True, exist_ok=True)
-            Path(mark).touch()
-    _outputs_for(plan, plan.missing, internals)
-    return plan.outputs_for(launch.record for launch in plan.launches)
+        internals.force(rule)
+    for mark in plan.blocks.keys() & set(wanted):
+        internals.force_output(mark)
+    return wanted
 
 
 def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
@@ -444,38 +399,28 @@ def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
 
 
 def needed(plan: Schedule, wildcards: Any) -> list[str]:
-    """Return the input files of a launch, including its checkpoint if the workflow builds it."""
-    launch = _launch(plan, wildcards)
-    if plan.is_in_block(launch.record) and not Path(launch.record).exists():
-        problem = f"{launch.record}: is measured in turn with what it is compared with, in one job for all of them"
-        stop(UserError(problem, "ask for results/summary.md, or for this one alone with --config interleave=false"))
-    return [*_checkpoints([launch]), *launch.needed]
+    """Return the input files of a block: checkpoints that the workflow builds, and marks of launches to go first."""
+    launches = _block(plan, wildcards).launches
+    checkpoints = (launch.experiment.checkpoint for launch in launches)
+    missing = set(plan.missing)
+    first = plan.outputs_for(record for launch in launches for record in launch.needed if record in missing)
+    return [*dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint), *first]
 
 
-def needed_by_block(plan: Schedule, wildcards: Any) -> list[str]:
-    """Return the checkpoints that the launches of a block load and the workflow builds."""
-    return _checkpoints(_block(plan, wildcards).launches)
-
-
-def block_pattern() -> str:
-    """Return the mark of a block with wildcards. The experiment is the block's baseline."""
-    return str(MARKS / "{mode}" / "{experiment}" / "launch-{launch}")
-
-
-def block_records(plan: Schedule, wildcards: Any) -> str:
-    """Return the records that a block's job must write, a line for each."""
+def records_of(plan: Schedule, wildcards: Any) -> str:
+    """Return the records that a job must write, a line for each."""
     launches = _block(plan, wildcards).launches
     missing = [x.record for x in launches if x.record in plan.again or not Path(x.record).exists()]
     return "".join(f"\n    {record}" for record in missing)
 
 
-def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
+def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
     """Return the arguments of the measuring command for a block: launches and seed of the order.
 
     An experiment that failed in an earlier block of this run would fail again, so it is left out.
     """
     block = _block(plan, wildcards)
-    members = []
+    arguments = []
     for launch in _worth_trying(block) if _held or on_cluster else block.launches:
         record, e = Path(launch.record), launch.experiment
         member = {
@@ -486,8 +431,8 @@ def block_arguments(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[st
             "out": launch.record,
             "log": str(Path("logs") / record.relative_to(RESULTS).with_suffix(".log")),
         }
-        members += ["--member", json.dumps(member)]
-    return [*members, "--order-seed", str(plan.order_seed)]
+        arguments += ["--member", json.dumps(member)]
+    return [*arguments, "--order-seed", str(plan.order_seed)]
 
 
 def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:
@@ -507,18 +452,8 @@ def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:
 
 
 def priority(plan: Schedule, wildcards: Any) -> int:
-    """Return the priority of a launch, higher for earlier launches."""
-    return plan.priority_of(_launch(plan, wildcards).record)
-
-
-def block_priority(plan: Schedule, wildcards: Any) -> int:
     """Return the priority of a block, higher for earlier blocks."""
-    return plan.priority_of(_block(plan, wildcards).mark)
-
-
-def _checkpoints(launches: Iterable[ScheduledLaunch]) -> list[str]:
-    checkpoints = (launch.experiment.checkpoint for launch in launches)
-    return list(dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint))
+    return len(plan.launches) - min(plan.by_record[launch.record][0] for launch in _block(plan, wildcards).launches)
 
 
 def checkpoint_pattern(plan: Schedule) -> str:
@@ -541,12 +476,6 @@ def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
         stop(error)
 
 
-def dataset_arguments(plan: Schedule, record: str) -> list[str]:
-    """Return the measuring command's argument for the data set, or none if the workload has no data set."""
-    path = plan.launch_of(record).experiment.dataset_path
-    return [] if path is None else [f"--dataset={path}"]
-
-
 def model_arguments(plan: Schedule) -> list[str]:
     """Return the arguments of the checking command: the place of the weights for each model and quantization."""
     pairs: dict[str, str] = {}
@@ -566,13 +495,6 @@ def model_arguments(plan: Schedule) -> list[str]:
 
 def _block(plan: Schedule, wildcards: Any) -> ScheduledBlock:
     try:
-        return plan.block_of(mark_of(wildcards.mode, wildcards.experiment, wildcards.launch))
-    except UserError as error:
-        stop(error)
-
-
-def _launch(plan: Schedule, wildcards: Any) -> ScheduledLaunch:
-    try:
-        return plan.launch_of(str(record_path(RESULTS, wildcards.mode, wildcards.experiment, int(wildcards.launch))))
+        return plan.block_at(wildcards)
     except UserError as error:
         stop(error)

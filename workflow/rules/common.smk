@@ -15,12 +15,10 @@ from rollout_bench.cluster import slurm
 from rollout_bench.cluster.internals import Internals
 from rollout_bench.cluster.side_by_side import SideBySide
 from rollout_bench.contracts.modes import MODES
+from rollout_bench.plan.schedule import MARK
 
 snakefile.put_on_path()
 snakefile.check_default_config(workflow.remote_exec)
 
 # jobs are submitted, or this is one; not known later than here, where rules are read
 ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None
-
-# Snakemake removes outputs before a job runs; on a cluster an earlier try of it may have measured them
-kept = update if ON_CLUSTER else lambda output: output

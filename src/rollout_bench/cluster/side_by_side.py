@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from rollout_bench.cluster.internals import Internals
-from rollout_bench.cluster.slurm import launch_of
 from rollout_bench.contracts.spec import Platform, devices_needed
 from rollout_bench.measure.machine.device import DeviceError
 from rollout_bench.measure.machine.inventory import usual_isolation, visible_devices
@@ -79,15 +78,15 @@ class SideBySide:
         options = {
             "--isolation": config.isolation,
             "--devices": config.devices if self._here else None,
-            "--first-device": self.first(launch_of(self._plan, wildcards)) if self._here else None,
+            "--first-device": self.first(self._plan.block_at(wildcards).launches[0]) if self._here else None,
         }
         return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
     def _needed(self, wildcards: Any) -> int:
-        return devices_needed(launch_of(self._plan, wildcards).experiment.spec)
+        return devices_needed(self._plan.block_at(wildcards).launches[0].experiment.spec)
 
     def _takes(self, number: int, wildcards: Any) -> int:
-        first = self.first(launch_of(self._plan, wildcards))
+        first = self.first(self._plan.block_at(wildcards).launches[0])
         return int(first <= number < first + self._needed(wildcards))
 
 

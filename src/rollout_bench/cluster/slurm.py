@@ -15,12 +15,11 @@ from typing import Any
 
 from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import devices_needed
-from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import first_few
 from rollout_bench.core.processes import printed_by
 from rollout_bench.measure.machine.inventory import usual_isolation
-from rollout_bench.plan.schedule import RESULTS, Schedule, ScheduledLaunch, mark_of
+from rollout_bench.plan.schedule import Schedule
 
 LIVING = frozenset(
     {
@@ -187,7 +186,7 @@ DEVICE_RESOURCES = {"cuda": "gpu", "ascend": "npu"}
 """Slurm's usual name of a device, for each platform."""
 
 
-def asked_for_launches(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
+def asked_for_measuring(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     """Return the resources that a job requests: name -> function of its wildcards; empty without a cluster.
 
     The job measures one launch, or the launches of the block whose baseline the wildcards name. These share devices and
@@ -200,18 +199,17 @@ def asked_for_launches(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     alone = (plan.config.isolation or usual_isolation(platform)) == "exclusive"
 
     def runtime(wildcards: Any) -> int:
-        launches = plan.launches_at(mark_of(wildcards.mode, wildcards.experiment, wildcards.launch))
-        return math.ceil(max(1, len(launches)) * plan.timeout_s / 60) + SPARE_MIN
+        return math.ceil(len(plan.block_at(wildcards).launches) * plan.timeout_s / 60) + SPARE_MIN
 
     def cpus(wildcards: Any) -> int:
-        return cluster.cpus_per_device * max(1, devices_needed(launch_of(plan, wildcards).experiment.spec))
+        return cluster.cpus_per_device * max(1, devices_needed(plan.block_at(wildcards).launches[0].experiment.spec))
 
     def gres(wildcards: Any) -> str | None:
-        needed = devices_needed(launch_of(plan, wildcards).experiment.spec)
+        needed = devices_needed(plan.block_at(wildcards).launches[0].experiment.spec)
         return f"{device}:{needed}" if device and needed else None
 
     def extra(wildcards: Any) -> str:
-        place = plan.by_record[launch_of(plan, wildcards).record][0]  # Snakemake submits jobs in no order
+        place = plan.by_record[plan.block_at(wildcards).launches[0].record][0]  # Snakemake submits jobs in no order
         return f"--nice={place}{' --exclusive' * alone}"
 
     return {"runtime": runtime, "cpus_per_task": cpus, "gres": gres, "slurm_extra": extra}
@@ -222,8 +220,3 @@ def asked_for_building(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     if not on_cluster:
         return {}
     return {"runtime": BUILDING_MIN, "cpus_per_task": plan.config.cluster.cpus_per_device}
-
-
-def launch_of(plan: Schedule, wildcards: Any) -> ScheduledLaunch:
-    """Return the launch that a job's wildcards name."""
-    return plan.launch_of(str(record_path(RESULTS, wildcards.mode, wildcards.experiment, int(wildcards.launch))))

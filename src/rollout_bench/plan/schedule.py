@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
@@ -25,7 +25,7 @@ from rollout_bench.core.numbers import first_few, several
 from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
-from rollout_bench.plan.interleaving import ComparedGroup, Interleaving
+from rollout_bench.plan.interleaving import Interleaving
 from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
@@ -47,10 +47,13 @@ RESULTS = Path("results")
 MARKS = RESULTS / "blocks"
 """Empty files, one for each block that a job has measured; removed at the end of the run.
 
-They are Snakemake's outputs of a block's job. The records cannot be these outputs: when a job fails, Snakemake deletes
-all of its outputs, including the records of successful engines. With update() it rewrites records that existed before
-(both were tried with 9.27).
+They are Snakemake's outputs of a job. The records cannot be these outputs: when a job fails, Snakemake deletes all of
+its outputs, including the records of successful engines. With update() it rewrites records that existed before (both
+were tried with 9.27).
 """
+
+MARK = str(MARKS / "{mode}" / "{experiment}" / "launch-{launch}")
+"""Mark of a block, with Snakemake's wildcards for its first launch."""
 
 ASIDE = RESULTS / "aside"
 """Records that were measured again since, by the time of the move; no command reads them."""
@@ -79,28 +82,14 @@ class ScheduledLaunch:
 
 @dataclass(frozen=True)
 class ScheduledBlock:
-    """Launches of one index that one job measures interleaved, the baseline's first.
+    """What one job measures: launches of one index interleaved, the baseline's first; or a single launch."""
 
-    Attributes:
-        group: the group of the launches.
-        index: index of the launches.
-        launches: the launches.
-    """
-
-    group: ComparedGroup
-    index: int
     launches: tuple[ScheduledLaunch, ...]
 
     @property
     def mark(self) -> str:
-        """The file that its job writes after measuring all of it."""
-        baseline = self.group.baseline
-        return mark_of(baseline.spec.mode, baseline.name, self.index)
-
-
-def mark_of(mode: str, baseline: str, index: int | str) -> str:
-    """Return the file that the job of a block writes; the block has the name of its baseline's folder."""
-    return str(MARKS / mode / baseline / f"launch-{index}")
+        """The file that its job writes after measuring all of it, named as the record of the first launch."""
+        return str(MARKS / Path(self.launches[0].record).relative_to(RESULTS).with_suffix(""))
 
 
 @dataclass(frozen=True)
@@ -109,8 +98,8 @@ class Schedule:
 
     Launch 0 of every experiment precedes launch 1 of any, so that drift of the machine affects all alike. Within such
     a round the order is balanced and differs between rounds (`plan.order`). `order_seed` draws it, and the plan file
-    keeps it, so that later runs with the same results continue the same orders. Interleaved experiments are measured
-    in blocks: one job for the launches of one index.
+    keeps it, so that later runs with the same results continue the same orders. A job measures a block: the launches
+    of one index of interleaved experiments, or the launch of one that is not interleaved.
     """
 
     config: Config
@@ -151,55 +140,38 @@ class Schedule:
         """
         return _selected(self.by_record, record, "launch")[1]
 
-    def priority_of(self, output: str) -> int:
-        """Return a priority that is higher for earlier launches; for a block it is the first launch's."""
-        places = [self.by_record[launch.record][0] for launch in self.launches_at(output)]
-        return len(self.launches) - min(places) if places else 0
-
     @cached_property
     def blocks(self) -> dict[str, ScheduledBlock]:
         """Mark -> block, in order of execution."""
-        by_name = {e.name: group for group in self.interleaving.groups for e in group.members}
-        found: dict[tuple[str, int], dict[str, ScheduledLaunch]] = {}
+        together = {e.name: group.members for group in self.interleaving.groups for e in group.members}
+        blocks: dict[str, ScheduledBlock] = {}
         for launch in self.launches:
-            group = by_name.get(launch.experiment.name)
-            if group is not None:
-                found.setdefault((group.baseline.name, launch.index), {})[launch.experiment.name] = launch
-        blocks = [
-            ScheduledBlock(by_name[name], index, tuple(launches[e.name] for e in by_name[name].members))
-            for (name, index), launches in found.items()
-        ]
-        return {block.mark: block for block in blocks}
+            members = together.get(launch.experiment.name, (launch.experiment,))
+            records = [str(record_path(RESULTS, e.spec.mode, e.name, launch.index)) for e in members]
+            block = ScheduledBlock(tuple(self.by_record[record][1] for record in records))
+            blocks.setdefault(block.mark, block)
+        return blocks
 
     @cached_property
-    def _mark_of(self) -> dict[str, str]:
-        """Record -> mark of its block, for records of blocks."""
+    def mark_of(self) -> dict[str, str]:
+        """Record -> mark of its block."""
         return {launch.record: block.mark for block in self.blocks.values() for launch in block.launches}
 
     def outputs_for(self, records: Iterable[str]) -> list[str]:
-        """Return the distinct outputs of the jobs that measure `records`, in order of execution.
+        """Return the distinct marks of the blocks that `records` belong to, in order of execution."""
+        return list(dict.fromkeys(self.mark_of[record] for record in records))
 
-        The output is a block's mark, or the record itself.
-        """
-        return list(dict.fromkeys(self._mark_of.get(record, record) for record in records))
-
-    def launches_at(self, output: str) -> tuple[ScheduledLaunch, ...]:
-        """Return the launches of the job with this output; empty if it measures nothing."""
-        if output in self.blocks:
-            return self.blocks[output].launches
-        return (self.by_record[output][1],) if output in self.by_record else ()
-
-    def block_of(self, mark: str) -> ScheduledBlock:
-        """Return the block with this mark.
+    def block_at(self, wildcards: Any) -> ScheduledBlock:
+        """Return the block of a job, whose wildcards name its first launch.
 
         Raises:
             UserError: the config does not select it.
         """
-        return _selected(self.blocks, mark, "block")
+        return _selected(self.blocks, MARK.format_map(vars(wildcards)), "launch")
 
-    def is_in_block(self, record: str) -> bool:
-        """Return whether a record is measured in a block."""
-        return record in self._mark_of
+    def is_interleaved(self, record: str) -> bool:
+        """Return whether a record is measured together with others."""
+        return len(self.blocks[self.mark_of[record]].launches) > 1
 
     def checkpoint_at(self, folder: str) -> Checkpoint:
         """Return the checkpoint to build at `folder`.
@@ -383,7 +355,7 @@ def put_on_disk(plan: Schedule, path: Path, outputs: set[str]) -> None:
         UserError: results/ is not writable.
     """
     write_plan(path, plan.plan_file())
-    measured = (launch for output in outputs for launch in plan.launches_at(output))
+    measured = (launch for output in outputs & plan.blocks.keys() for launch in plan.blocks[output].launches)
     wanted = {launch.experiment.name: launch.experiment for launch in measured}
     for experiment in wanted.values():
         folder = RESULTS / experiment.spec.mode / experiment.name

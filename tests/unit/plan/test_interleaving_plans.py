@@ -131,7 +131,7 @@ def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, inte
         assert interleave == "true"
         return
     outputs = plan.outputs_for(launch.record for launch in plan.launches)
-    measured = [launch.record for output in outputs for launch in plan.launches_at(output)]
+    measured = [launch.record for output in outputs for launch in plan.blocks[output].launches]
     assert Counter(measured) == Counter(launch.record for launch in plan.launches)
     assert (interleave == "false") <= (not plan.blocks)
     for block in plan.blocks.values():
@@ -142,7 +142,7 @@ def test_each_launch_is_in_exactly_one_job(models, quants, modes, launches, inte
     some = [launch.record for launch in plan.launches if missing.random() < 0.5]
     chosen = plan.outputs_for(some)
     assert len(chosen) == len(set(chosen))
-    assert set(some) <= {launch.record for output in chosen for launch in plan.launches_at(output)}
+    assert set(some) <= {launch.record for output in chosen for launch in plan.blocks[output].launches}
     priorities = [plan.priority_of(output) for output in outputs]
     assert priorities == sorted(priorities, reverse=True)
 
