@@ -58,7 +58,7 @@ ROUNDS = RESULTS / "rounds"
 
 
 def next_round(plan: Schedule) -> list[str]:
-    """Return the outputs of the missing launches that are needed now, in their order, and the files of their rounds.
+    """Return the missing records that are needed now, in the order of their launches, and the files of their rounds.
 
     The caller asks again when the file of a round exists. An experiment with a failed launch in this run gets no
     further launches in this run.
@@ -85,7 +85,7 @@ def next_round(plan: Schedule) -> list[str]:
         and not _given_up(plan, str(record_path(RESULTS, experiment.mode, experiment.experiment, launches - 1)))
         and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
     ]
-    return [*plan.outputs_for(records), *rounds]
+    return records + rounds
 
 
 def round_file(mode: str, experiment: str, launches: int) -> Path:
@@ -371,13 +371,9 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     A mark may remain from a killed run although its records are deleted, so its job is forced, too.
     """
     if workflow.dag_settings.batch is not None:
-        stop(
-            UserError(
-                "--batch: a part of the missing launches is another part after each call", "select models by --config"
-            )
-        )
+        stop(UserError("--batch: the missing launches are others after each call", "divide by --config models=[...]"))
     try:
-        wanted = next_round(plan) if plan.config.launches == "auto" else plan.outputs_for(plan.missing)
+        wanted = plan.outputs_for(next_round(plan) if plan.config.launches == "auto" else plan.missing)
     except UserError as error:
         if not _held:
             stop(error)

@@ -20,7 +20,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_the_default_config_measures_each_quant_in_each_launch(workspace: Workspace):
     jobs = workspace.planned()
-    assert (jobs["block"], jobs["checkpoint"], jobs.get("launch")) == (6, 2, None)
+    assert (jobs["measure"], jobs["checkpoint"]) == (6, 2)
     assert workspace.measurements("results/summary.md", "--config", "quants=[bf16,w8a8]") == 12
 
 
@@ -54,7 +54,7 @@ def test_the_full_matrix_lists_what_it_skips(workspace: Workspace):
 def test_every_rule_says_what_it_does(workspace: Workspace):
     listed = workspace.snakemake("--list-rules", "--quiet").stdout
     lines = [line for line in listed.splitlines() if " (" in line]
-    assert {"all", "launch", "summary"} <= {line.split()[0] for line in lines}
+    assert {"all", "measure", "summary"} <= {line.split()[0] for line in lines}
 
 
 # A sample: tests/unit/plan/test_bad_configs.py has the words of all that can be wrong in a config.

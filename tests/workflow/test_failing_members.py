@@ -89,7 +89,7 @@ def test_where_all_of_a_block_fail_its_job_does(tmp_path: Path):
     (space.path / stand_in.FAILING).write_text(" ".join(QUANTS))
     done = space.snakemake("--cores", "1", "--quiet", "host", "reason")  # with what Snakemake says of each job
     assert done.returncode == 1
-    assert "Error in rule block" in done.stdout
+    assert "Error in rule measure" in done.stdout
     assert not space.records
 
 

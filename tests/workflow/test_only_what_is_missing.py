@@ -43,7 +43,7 @@ def test_a_second_run_measures_nothing_and_writes_nothing(measured: Workspace):
 
 
 def test_another_order_or_changed_code_measures_nothing(measured: Workspace):
-    assert measured.planned("--config", "quants=[w8a8,bf16]").get("launch", 0) == 0
+    assert measured.planned("--config", "quants=[w8a8,bf16]").get("measure", 0) == 0
     for part in (
         "src/rollout_bench/commands/measure.py",
         "workflow/rules/launch.smk",
@@ -69,15 +69,6 @@ def test_a_changed_setting_or_another_quant_is_measured_anew(measured: Workspace
     assert measured.measurements("--config", "iterations=4") == 2
     weights = "model_settings={tiny: {weights: {w8a16: tiny-w8a8}}}"
     assert measured.measurements("--config", "quants=[bf16,w8a8,w8a16]", weights) == 1
-
-
-def test_forcing_a_record_is_refused_and_loses_nothing(measured: Workspace):
-    record = record_of(measured, "bf16")
-    before = record.read_bytes()
-    done = measured.snakemake("--cores", "1", "--force", str(record.relative_to(measured.path)))
-    assert done.returncode == 1
-    assert f"{record.relative_to(measured.path)}: is measured already" in done.stdout
-    assert record.read_bytes() == before
 
 
 def test_the_report_shows_summary_and_figures(measured: Workspace):

@@ -12,8 +12,9 @@ onstart:
     snakefile.refuse_jobs_here(matrix, workflow)
     internals = Internals(workflow)
     internals.drop_default_rate_limit()
-    snakefile.begin(matrix, internals.outputs_to_make())
-    snakefile.show_live(matrix, internals)
+    if not workflow.touch:  # which measures nothing, and moves no record aside
+        snakefile.begin(matrix, internals.outputs_to_make())
+        snakefile.show_live(matrix, internals)
 
 
 onsuccess:

@@ -158,8 +158,8 @@ class Schedule:
         return {launch.record: block.mark for block in self.blocks.values() for launch in block.launches}
 
     def outputs_for(self, records: Iterable[str]) -> list[str]:
-        """Return the distinct marks of the blocks that `records` belong to, in order of execution."""
-        return list(dict.fromkeys(self.mark_of[record] for record in records))
+        """Return the distinct marks of the blocks that `records` belong to, in order; other paths stay as they are."""
+        return list(dict.fromkeys(self.mark_of.get(record, record) for record in records))
 
     def block_at(self, wildcards: Any) -> ScheduledBlock:
         """Return the block of a job, whose wildcards name its first launch.

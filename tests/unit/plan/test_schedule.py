@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from planned import planned
@@ -10,6 +11,7 @@ from rooms import matrix_of
 from synthetic_records import make_record
 from workspace import TINY
 
+from rollout_bench import snakefile
 from rollout_bench.contracts.store import write_launched
 from rollout_bench.plan.checks import check_devices_here
 from rollout_bench.plan.config_file import read_config
@@ -38,7 +40,11 @@ def test_a_run_keeps_the_plans_order_or_draws_one(tmp_path: Path):
 
 def test_what_runs_earlier_has_the_higher_priority():
     plan = planned_with(launches=2)
-    priorities = [plan.priority_of(launch.record) for launch in plan.launches]
+    named = (
+        SimpleNamespace(mode=x.experiment.spec.mode, experiment=x.experiment.name, launch=x.index)
+        for x in plan.launches
+    )
+    priorities = [snakefile.priority(plan, wildcards) for wildcards in named]
     assert priorities == sorted(set(priorities), reverse=True)
 
 
