@@ -130,8 +130,8 @@ def _wanted(plan: Schedule) -> dict[str, int]:
 
 
 def _given_up(plan: Schedule, record: str) -> bool:
-    """Return whether a launch is not tried again in this run, because it or an earlier launch failed."""
-    if not _held:
+    """Return whether an interleaved launch is not tried again in this run, because it or an earlier launch failed."""
+    if not _held or not plan.is_interleaved(record):
         return False
     launch = plan.launch_of(record)
     return _failed_before(launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None
