@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rollout_bench.analysis.overview import Looked
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection, Earlier, TimedExperiment, launched
 from rollout_bench.analysis.timed.partners import Group, in_common, valid_records
-from rollout_bench.analysis.timed.rows import Row, rows_of
+from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.store import check_results_folder
@@ -78,11 +77,11 @@ def compare_folders(
         precision=None,
         earlier=Earlier(str(a), measured_a, of=str(b), differ=tuple(differ)),
     )
-    rows = rows_of(collection)
+    findings = Findings(collection, b)
+    rows = findings.rows
     refused = [row.against.refused for row in rows if row.against.refused]
     if refused and not any(row.against.other for row in rows):
         raise refused[0]
-    findings = Findings(collection, inside=Looked(rows=tuple(rows)))
     modes = dict.fromkeys(mode_of(row.experiment.mode) for row in rows)
     views = told(
         view("B over A: ", title, _columns(findings, [entry.of for entry in entries if entry.of]), entries)

@@ -180,7 +180,7 @@ def foot(findings: Findings) -> SummaryPart:
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
     found = sections(
         "summary",
-        without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.inside.left_out],
+        without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.left_out],
         footnotes=findings.footnotes,
         damaged=collection.damaged,
         experiments=[(row.whole_name, row.experiment) for row in rows] + [(_name(e), e) for e in collection.others],

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from rollout_bench.analysis.overview import Looked
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.columns import table
-from rollout_bench.analysis.timed.experiments import Chosen, Collection
-from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions
+from rollout_bench.analysis.timed.experiments import Chosen, Collection, chosen
+from rollout_bench.analysis.timed.latencies import Distribution, PooledSequences, distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import mode_of
@@ -32,29 +31,48 @@ class Findings:
 
     Attributes:
         collection: the experiments with their records.
-        sequences: of each timed experiment, in its order; without them there are no percentiles.
-        inside: findings inside the engine.
-        results: the folder that all of it was read from, for modes that read further files; None if there is none.
+        results: the folder that all of it was read from, for modes that read further files.
     """
 
     collection: Collection
-    sequences: Sequence[PooledSequences] = ()
-    inside: Looked = field(default_factory=Looked)
-    results: Path | None = None
+    results: Path
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The timed experiments with their numbers, taken from `inside` if it has them."""
-        return list(self.inside.rows) or rows_of(self.collection)
+        """The timed experiments with their numbers."""
+        return rows_of(self.collection)
+
+    @cached_property
+    def inside(self) -> list[Chosen]:
+        """The measured experiments of modes without throughput."""
+        return chosen(self.collection.others)
+
+    @property
+    def left_out(self) -> list[Chosen]:
+        """The experiments inside the engine that have no valid launch."""
+        return [each for each in self.inside if each.reason]
 
     def found(self, mode: str, nothing: _Found) -> _Found:
         """Return what was found inside the engines of `mode`; `nothing` if it was not measured."""
-        found: _Found = self.inside.found.get(mode, nothing)
+        found: _Found = self.looked.get(mode, nothing)
         return found
 
     @cached_property
+    def looked(self) -> dict[str, Any]:
+        """What was found inside the engines of each measured mode, by its name."""
+        return {
+            name: mode_of(name).part("report", "look")(self.results, own, self.collection)
+            for name, own in grouped((each.experiment.mode, each) for each in self.inside).items()
+        }
+
+    @cached_property
+    def sequences(self) -> list[PooledSequences]:
+        """The sequences of each timed experiment, in the order of `rows`."""
+        return pool_sequences(self.collection)
+
+    @cached_property
     def latencies(self) -> list[Mapping[str, Distribution]]:
-        """The distributions of each row's sequences, by measure; empty without `sequences`."""
+        """The distributions of each row's sequences, by measure."""
         return [distributions(pooled) for pooled in self.sequences]
 
     @cached_property
@@ -122,13 +140,8 @@ class Findings:
         return dict(zip(specs, set_apart(list(specs.values())), strict=True))
 
     def latencies_of(self, row: Row) -> Mapping[str, Distribution]:
-        """Return the distributions of a row's sequences, by measure; empty if they were not read."""
-        return self._latencies.get(row.experiment.place, {})
-
-    @cached_property
-    def _latencies(self) -> Mapping[str, Mapping[str, Distribution]]:
-        places = [row.experiment.place for row in self.rows]
-        return dict(zip(places, self.latencies, strict=False))
+        """Return the distributions of a row's sequences, by measure."""
+        return self.latencies[[each.experiment.place for each in self.rows].index(row.experiment.place)]
 
 
 def _on_unnamed_endpoint(row: Row) -> bool:

@@ -7,10 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from rollout_bench.analysis.overview import Looked, look
 from rollout_bench.analysis.timed.experiments import Collection
-from rollout_bench.analysis.timed.latencies import PooledSequences, pool_sequences
-from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.mode import Mode
 from rollout_bench.contracts.modes import MODES, mode_of
 from rollout_bench.report.notes import FACTS, completeness, foot
@@ -109,46 +106,33 @@ class Summary:
 
 def summary_of(results: Path, collection: Collection, *, drawn: bool = False) -> Summary:
     """Make the summary of `collection`, which was read from `results`, with its side files; `drawn`: with figures."""
-    looked = look(results, collection, rows_of(collection))
-    return summarise(collection, pool_sequences(collection), drawn=drawn, looked=looked, results=results)
-
-
-def summarise(
-    collection: Collection,
-    sequences: Sequence[PooledSequences] = (),
-    *,
-    drawn: bool = False,
-    looked: Looked | None = None,
-    results: Path | None = None,
-) -> Summary:
-    """Make the summary of `collection`.
-
-    Args:
-        collection: the launches.
-        sequences: of each experiment in its order; without them there are no percentiles.
-        drawn: draw the figures.
-        looked: findings inside the engine.
-        results: the folder that all of it was read from.
-    """
-    findings = Findings(collection, sequences, looked or Looked(), results=results)
-    status = completeness(collection)
-    timed, others = _timed_parts(findings), _other_parts(findings)
-    parts = [*timed, *others]
-    views = told(view for part in parts for view in part.tables)
-    answers = [section for part in parts for section in part.answers]
+    findings = Findings(collection, results)
+    timed = dict.fromkeys(mode_of(experiment.mode) for experiment in collection.experiments)
+    measured = {mode_of(experiment.mode) for experiment in collection.others}
+    blocks = [
+        [foot(findings), *(_part(mode, findings) for mode in timed)],
+        *([_part(mode, findings)] for mode in MODES.values() if mode in measured),
+    ]
+    parts = [part for block in blocks for part in block]
     warnings = [section for part in parts for section in part.warnings]
-    pictures, explored = _drawn(findings) if drawn else ([], "")
+    pictures: list[Picture] = []
+    explored = ""
+    if drawn:  # not at the top: only this needs matplotlib
+        from rollout_bench.report.figures.pictures import explorer_data, pictures_of
+
+        pictures = pictures_of(findings)
+        explored = explorer_data(findings) if any(row.used for row in findings.rows) else ""
     defined: set[str] = set()
     sections = list(warnings)
-    for block in (timed, *([part] for part in others)):
+    for block in blocks:
         sections += [section for part in block for section in part.sections]
         sections += _once((section for part in block for section in part.definitions), defined)
     return Summary(
-        status=status,
-        views=views,
+        status=completeness(collection),
+        views=told(view for part in parts for view in part.tables),
         sections=sections,
         notes=[*warnings, *(section for part in parts for section in part.sections)],
-        answers=answers,
+        answers=[section for part in parts for section in part.answers],
         pictures=pictures,
         explored=explored,
         csv=csv_text(findings.frame),
@@ -157,30 +141,12 @@ def summarise(
     )
 
 
-def _drawn(findings: Findings) -> tuple[list[Picture], str]:
-    # Not at the top: only this needs matplotlib.
-    from rollout_bench.report.figures.pictures import explorer_data, pictures_of
-
-    return pictures_of(findings), explorer_data(findings) if any(row.used for row in findings.rows) else ""
-
-
 def _once(sections: Iterable[Section], defined: set[str]) -> Iterator[Section]:
     for section in sections:
         items = tuple(item for item in section.items if item not in defined)
         defined.update(items)
         if items or section.links:
             yield replace(section, items=items)
-
-
-def _timed_parts(findings: Findings) -> list[SummaryPart]:
-    modes = dict.fromkeys(mode_of(experiment.mode) for experiment in findings.collection.experiments)
-    return [foot(findings), *(_part(mode, findings) for mode in modes)]
-
-
-def _other_parts(findings: Findings) -> list[SummaryPart]:
-    """Return the parts of modes without throughput, in the order of the registry."""
-    measured = {mode_of(experiment.mode).name for experiment in findings.collection.others}
-    return [_part(mode, findings) for name, mode in MODES.items() if name in measured]
 
 
 def _part(mode: Mode, findings: Findings) -> SummaryPart:

@@ -36,7 +36,7 @@ from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import requests_of
 from rollout_bench.contracts.record import DeviceUse, Placement, Record
 from rollout_bench.plan.config import ComparisonSettings, Precision
-from rollout_bench.report.summary import Summary, summarise
+from rollout_bench.report.summary import Summary, summary_of
 
 BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
 RATE = "output_tokens_per_s"
@@ -211,7 +211,7 @@ def blocks(drift: float = 0.0, **settings) -> list[Record]:
 
 def made_of(results: Path, *records: Record, metrics: Sequence[str] = (RATE,), launches: int = 3) -> Summary:
     save(results, *records)
-    return summarise(collect(results, plan(metrics, launches)))
+    return summary_of(results, collect(results, plan(metrics, launches)))
 
 
 def plan(metrics: Sequence[str] = (RATE,), launches: int = 3):

@@ -261,7 +261,7 @@ def test_failed_and_missing_launches_and_flags_are_counted_once(tmp_path: Path) 
     assert completeness(collection) == (
         "INCOMPLETE: 2 of 4 planned launches measured (1 invalid), 1 experiment; 1 failed; 1 missing."
     )
-    sections = {section.heading: section.items for section in foot(Findings(collection)).sections}
+    sections = {section.heading: section.items for section in foot(Findings(collection, tmp_path)).sections}
     assert len(sections["Failed"]) == len(sections["Missing"]) == len(sections["Flags"]) == 1
     assert sections["Flags"][0].startswith("qwen3-90m bf16 small, launch 1: token_count")
     assert sections["Left out"] == ("1 record from all tables and figures, because of these flags: token_count",)

@@ -19,7 +19,7 @@ from rollout_bench.contracts.store import (
     traces_path,
     write_launched,
 )
-from rollout_bench.report.summary import summarise
+from rollout_bench.report.summary import summary_of
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
 
@@ -56,7 +56,7 @@ def test_all_files_come_home_and_the_summary_counts_them(claim: Path):
     assert json.loads(spec.read_text()) == BF16.model_dump(mode="json")
     spec.unlink()
     assert (content(home / "results"), content(home / "logs")) == (content(claim / "results"), content(claim / "logs"))
-    summary = summarise(read_all(home / "results", make_plan([BF16, W8A8], launches=2)))
+    summary = summary_of(home / "results", read_all(home / "results", make_plan([BF16, W8A8], launches=2)))
     assert "2/2" in summary.markdown
     assert "no memory is left for KV cache blocks" in summary.markdown
 

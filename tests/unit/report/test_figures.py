@@ -13,10 +13,8 @@ from matplotlib.figure import Figure
 from synthetic_profiles import BF16, W8A8, make_profiled
 from synthetic_records import make_plan, make_record, make_spec, save
 
-from rollout_bench.analysis.overview import look
 from rollout_bench.analysis.timed.answers import shortly_named
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.latencies import pool_sequences
 from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.modes.profile.findings import profile_report
@@ -36,7 +34,6 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
     for launch in (0, 1):
         save_every_mode(results, launch)
     collection = replace(collect(results, None), slo=Slo(ttft_ms=100))
-    looked, sequences = look(results, collection, []), pool_sequences(collection)
     many = [
         replace(each, model=model, experiment=f"{model}/{each.experiment}")
         for model in MODELS
@@ -47,11 +44,9 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
         for model in MODELS
         for quant, phases in (("bf16", BF16), ("w8a8 max-num-batched-tokens-8192", W8A8))
     ]
-    wide = replace(looked, found={**looked.found, "profile": Found(profile_report(profiled))})
-    return {
-        "small": Findings(collection, sequences, looked, results),
-        "large": Findings(replace(collection, experiments=tuple(many)), [*sequences] * len(MODELS), wide),
-    }
+    small, large = Findings(collection, results), Findings(replace(collection, experiments=tuple(many)), results)
+    vars(large)["looked"] = {**small.looked, "profile": Found(profile_report(profiled))}
+    return {"small": small, "large": large}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +71,7 @@ def test_no_text_lies_over_another(sizes: dict[str, Findings], name: str, size: 
 
 @pytest.mark.parametrize("name", drawings())
 def test_a_figure_of_nothing_is_not_drawn(name: str, tmp_path: Path) -> None:
-    assert not drawings()[name](Findings(collect(tmp_path, None))).panels
+    assert not drawings()[name](Findings(collect(tmp_path, None), tmp_path)).panels
 
 
 def test_throughput_bars_begin_at_zero_and_mark_each_launch(sizes: dict[str, Findings]) -> None:
@@ -92,7 +87,7 @@ def test_launches_that_generated_nothing_are_drawn(tmp_path: Path) -> None:
     nothing = [each.model_copy(update={"output_tokens": 0}) for each in record.iterations]
     save(tmp_path, record.model_copy(update={"iterations": nothing}))
     for name in ("throughput", "iterations"):
-        assert drawn(name, Findings(collect(tmp_path, None))).axes != []
+        assert drawn(name, Findings(collect(tmp_path, None), tmp_path)).axes != []
 
 
 def test_every_mode_names_figures_that_can_be_drawn() -> None:

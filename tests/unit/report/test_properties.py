@@ -17,10 +17,7 @@ from golden import labels, made
 from synthetic_inside import INVALID
 from synthetic_records import make_failure, make_plan
 
-from rollout_bench.analysis.overview import look
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.latencies import pool_sequences
-from rollout_bench.analysis.timed.rows import rows_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path, write_failure
 from rollout_bench.modes.cycle.record import PartName
@@ -30,7 +27,7 @@ from rollout_bench.plan.planfile import PlanFile
 from rollout_bench.report.figures.pictures import pictures_of
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.rendering import WIDTH, csv_text
-from rollout_bench.report.summary import Summary, summarise
+from rollout_bench.report.summary import Summary, summary_of
 
 EACH = pytest.mark.parametrize("mode", SAVED)
 
@@ -40,12 +37,12 @@ STATE = {"launches_measured", "launches_invalid", "launches", "flags"}
 Lines = list[dict[str, str]]
 
 
-def summary_of(results: Path, plan: PlanFile | None) -> Summary:
+def summarised(results: Path, plan: PlanFile | None) -> Summary:
     collection = collect(results, plan)
     assert collection.damaged == []
-    looked = look(results, collection, rows_of(collection))
-    assert not [found.problems for found in looked.found.values() if getattr(found, "problems", ())]
-    return summarise(collection, pool_sequences(collection), looked=looked, results=results)
+    made = summary_of(results, collection)
+    assert not [section for section in made.sections if "can't be" in section.heading]
+    return made
 
 
 def files_of(made: Summary) -> dict[str, Lines]:
@@ -56,7 +53,7 @@ def files_of(made: Summary) -> dict[str, Lines]:
 
 def numbers_of(results: Path) -> list[object]:
     """Return all that files and tables show of what was measured."""
-    made = summary_of(results, None)
+    made = summarised(results, None)
     shown: list[object] = [
         [name, [{key: value for key, value in line.items() if key not in STATE} for line in lines]]
         for name, lines in files_of(made).items()
@@ -71,9 +68,7 @@ def numbers_of(results: Path) -> list[object]:
 
 def drawn_of(results: Path) -> list[tuple[str, list[str]]]:
     """Return the numbers that each figure shows, those at its axes among them."""
-    collection = collect(results, None)
-    looked = look(results, collection, rows_of(collection))
-    drawn = pictures_of(Findings(collection, inside=looked, results=results))
+    drawn = pictures_of(Findings(collect(results, None), results))
     return [(each.name, [text for text in labels(each.svg.decode()) if text[0].isdigit()]) for each in drawn]
 
 
@@ -104,7 +99,7 @@ def test_without_a_valid_launch_nothing_measured_is_shown(mode: str, tmp_path: P
 def test_the_order_of_experiments_does_not_matter(mode: str, tmp_path: Path) -> None:
     plan = made(mode, tmp_path)
     turned = plan.model_copy(update={"experiments": plan.experiments[::-1]})
-    one, other = (files_of(summary_of(tmp_path, each)) for each in (plan, turned))
+    one, other = (files_of(summarised(tmp_path, each)) for each in (plan, turned))
     assert one.keys() == other.keys()
     for name, lines in one.items():
         assert sorted(sorted(line.items()) for line in lines) == sorted(sorted(line.items()) for line in other[name])
@@ -112,7 +107,7 @@ def test_the_order_of_experiments_does_not_matter(mode: str, tmp_path: Path) -> 
 
 @EACH
 def test_a_table_shows_what_the_file_has(mode: str, tmp_path: Path) -> None:
-    found = summary_of(tmp_path, made(mode, tmp_path))
+    found = summarised(tmp_path, made(mode, tmp_path))
     lines = files_of(found)["summary.csv"]
     numbers = {number.header: number for number in NUMBERS.values()}
     for table in found.views:
@@ -153,7 +148,7 @@ OBVIOUS = {"attention", "KV cache", "norm", "sampling"}
 
 @EACH
 def test_each_number_has_a_unit_and_a_definition(mode: str, tmp_path: Path) -> None:
-    found = summary_of(tmp_path, made(mode, tmp_path))
+    found = summarised(tmp_path, made(mode, tmp_path))
     columns = [(table.title, c) for table in found.views for c in table.columns if not c.words]
     defined = {column.header for _, column in columns if column.definition.endswith((".", ")"))}
     assert {column.header for _, column in columns} - defined - OBVIOUS == set()
@@ -165,7 +160,7 @@ def test_each_number_has_a_unit_and_a_definition(mode: str, tmp_path: Path) -> N
 
 @EACH
 def test_no_sentence_is_wider_than_a_terminal(mode: str, tmp_path: Path) -> None:
-    text = summary_of(tmp_path, made(mode, tmp_path)).text
+    text = summarised(tmp_path, made(mode, tmp_path)).text
     tables = [part for part in text.split("\n\n") if re.search(r"^-{40,}", part, re.MULTILINE)]
     assert tables != []
     others = [line for part in text.split("\n\n") if part not in tables for line in part.splitlines()]
@@ -205,7 +200,7 @@ def test_markup_in_what_is_quoted_is_harmless(mode: str, tmp_path: Path) -> None
     specs = save_mode(tmp_path, mode, 0, flags=[FLAG])
     failure = make_failure(specs[-1], 1).model_copy(update={"cause": HOSTILE})
     write_failure(record_path(tmp_path, mode, failure.experiment, 1), failure)
-    found = summary_of(tmp_path, make_plan(specs, 2))
+    found = summarised(tmp_path, make_plan(specs, 2))
     for text in (found.text, found.markdown, found.html):
         assert all(character.isprintable() or character == "\n" for character in text)
         assert "{{ 7 }}" in " ".join(text.split())
@@ -243,7 +238,7 @@ TRANSITION = tuple(f"transition_{name}" for name in get_args(PartName))
     ],
 )
 def test_parts_add_up_to_their_whole(mode: str, file: str, whole: str, parts: Sequence[str], tmp_path: Path) -> None:
-    lines = files_of(summary_of(tmp_path, made(mode, tmp_path)))[file]
+    lines = files_of(summarised(tmp_path, made(mode, tmp_path)))[file]
     lines = [line for line in lines if not whole or line[whole]]  # the others have no valid launch
     assert lines != []
     for line in lines:
@@ -252,7 +247,7 @@ def test_parts_add_up_to_their_whole(mode: str, file: str, whole: str, parts: Se
 
 
 def test_parts_of_a_profiled_step_add_up_to_it(tmp_path: Path) -> None:
-    lines = files_of(summary_of(tmp_path, made("profile", tmp_path)))["profile.csv"]
+    lines = files_of(summarised(tmp_path, made("profile", tmp_path)))["profile.csv"]
     for phase in {(line["quant"], line["phase"]) for line in lines}:
         own = [line for line in lines if (line["quant"], line["phase"]) == phase]
         assert sum(float(line["us"]) for line in own) == pytest.approx(float(own[0]["step_us"]))

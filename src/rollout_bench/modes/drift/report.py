@@ -142,7 +142,7 @@ def found_in(findings: Findings) -> DriftReport:
 def part_of(findings: Findings, mode: Mode) -> SummaryPart:
     """Return the drift of each experiment, in sentences and tables, and drift.csv."""
     report = found_in(findings)
-    left_out = [each for each in findings.inside.left_out if each.experiment.mode == mode.name]
+    left_out = [each for each in findings.left_out if each.experiment.mode == mode.name]
     tables = list(_views(findings, report, left_out))
     warnings = [Section("Drift that can't be told", report.problems)] if report.problems else []
     if not report.drifted:

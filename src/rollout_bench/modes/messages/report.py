@@ -125,7 +125,7 @@ def messages_views(findings: Findings) -> list[View]:
         shares = [Entry(own, share) for run, own in texts for share in step_shares(run, confidence)]
         shares += [
             Entry(findings.texts_of(each))
-            for each in findings.inside.left_out
+            for each in findings.left_out
             if each.experiment.mode == MODE.name and each.experiment.platform == platform
         ]
         uses = [Entry(own, use) for run, own in texts for use in message_uses(run)]

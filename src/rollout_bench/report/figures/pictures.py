@@ -41,7 +41,7 @@ def _alarm(name: str, findings: Findings) -> str:
     collection = findings.collection
     modes = [mode for mode in MODES.values() if name in mode.figures]
     incomplete = "" if collection.complete else completeness(collection)
-    alarms = [left_out_alarm(findings.inside.left_out, mode.name) for mode in modes]
+    alarms = [left_out_alarm(findings.left_out, mode.name) for mode in modes]
     if any(mode.generates for mode in modes):
         alarms = [left_out(findings.rows)]
     return " ".join(filter(None, (incomplete, *alarms)))
