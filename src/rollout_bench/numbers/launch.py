@@ -50,11 +50,6 @@ def _logged(name: str, header: str, what: str) -> Number:
     )
 
 
-def _measured_share(record: Record) -> float:
-    parts = parts_of(record)
-    return parts["measured_s"] / parts["launch_s"]
-
-
 def _sequences_at_once(record: Record) -> float | None:
     tokens, longest = record.engine.kv_cache_tokens, sum(record.spec.workload.longest_pair)
     return None if tokens is None or not longest else tokens // longest
@@ -63,10 +58,6 @@ def _sequences_at_once(record: Record) -> float | None:
 def _weights_bytes(record: Record) -> float | None:
     weights = record.engine.weights_bytes_by_dtype
     return None if weights is None else sum(weights.linear.values()) + sum(weights.other.values())
-
-
-def _cache_bytes(record: Record) -> float | None:
-    return None if record.engine.kv_cache is None else record.engine.kv_cache.bytes_per_token
 
 
 LAUNCH = (
@@ -86,7 +77,7 @@ LAUNCH = (
         unit="",
         header="KV bytes per token",
         definition="Bytes per token in the KV cache: keys and values of all layers, on all devices of one engine.",
-        read=_cache_bytes,
+        read=lambda record: None if (cache := record.engine.kv_cache) is None else cache.bytes_per_token,
         across="max",
         table=START,
         digits=0,
@@ -150,7 +141,7 @@ LAUNCH = (
         unit="share",
         header="measured %",
         definition="Measured s as a share of launch s.",
-        read=_measured_share,
+        read=lambda record: (parts := parts_of(record))["measured_s"] / parts["launch_s"],
         table=COST,
         factor=100,
         digits=2,

@@ -18,7 +18,7 @@ from rollout_bench.core.numbers import MISSING, first_few, several
 from rollout_bench.numbers.registry import NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.conclusions import conclusion_apart
-from rollout_bench.report.headings import speedup_columns
+from rollout_bench.report.headings import speedup_column
 from rollout_bench.report.notes import damage, side_lines
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.prose import Section, definitions, sections, those
@@ -184,14 +184,12 @@ def _columns(findings: Findings, rows: Sequence[Row]) -> list[Column[Row]]:
             lambda row: str(len(valid_records(row.experiment))),
         ),
     ]
-    metrics = list(dict.fromkeys(metric for row in rows for metric in row.comparisons))
-    speedups = speedup_columns(metrics, findings.collection.comparison, findings.notes, apart=True)
-    for metric, speedup in zip(metrics, speedups, strict=True):
+    for metric in dict.fromkeys(metric for row in rows for metric in row.comparisons):
         name = NUMBERS[metric].header
         columns += [
             Column(f"{name} A", f"{name} of each launch; geometric mean over the launches of A.", _value(metric, 1)),
             Column(f"{name} B", f"{name} of each launch; geometric mean over the launches of B.", _value(metric, 0)),
-            speedup,
+            speedup_column(metric, findings.collection.comparison, findings.notes, apart=True),
         ]
     return columns
 

@@ -1,6 +1,6 @@
 """Columns of modes that generate: numbers, speed-ups, percentiles."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rollout_bench.analysis.timed.columns import flag_texts, kv_cache_dtype
 from rollout_bench.analysis.timed.comparison import MARKS, Comparison
@@ -67,32 +67,22 @@ def names_among(rows: Sequence[Row]) -> dict[str, str]:
     return {row.experiment.place: row.name if several_tables else row.label for row in rows}
 
 
-def speedup_columns(
-    metrics: Iterable[MetricName],
+def speedup_column(
+    metric: MetricName,
     settings: ComparisonSettings,
     footnotes: Mapping[str, int],
     apart: bool = False,
     typical: Collection[MetricName] = (),
-) -> tuple[Column[Row], ...]:
-    """Return the column of each of `metrics`.
+) -> Column[Row]:
+    """Return the column of a speed-up.
 
     Args:
-        metrics: compared metrics.
+        metric: the compared metric.
         settings: settings of the comparison.
         footnotes: reason for a missing verdict -> number of its footnote.
         apart: whether the sides were not interleaved.
         typical: metrics that compare typical iterations instead of launches' values.
     """
-    return tuple(_speedup_column(metric, settings, footnotes, apart, typical) for metric in metrics)
-
-
-def _speedup_column(
-    metric: MetricName,
-    settings: ComparisonSettings,
-    footnotes: Mapping[str, int],
-    apart: bool,
-    typical: Collection[MetricName],
-) -> Column[Row]:
     of = NUMBERS[metric]
     ratio_of = "Its {} / the baseline's" if of.better == "higher" else "The baseline's {} / its own"
     how = _RATIO_APART if apart else _RATIO_OF_TYPICAL if metric in typical else _RATIO_OF_PAIRS
@@ -182,6 +172,11 @@ TITLES = {
 """Measure -> title of its table."""
 
 
+def _cell(found: Distribution, percentile: int) -> str:
+    claimed = found.claimed[percentile]
+    return f"{number(claimed.value, 3)} [{number(claimed.low, 3)}, {number(claimed.high, 3)}]"
+
+
 def _percentile_column(percentile: int) -> Column[Distribution]:
     return Column(
         f"p{percentile}",
@@ -191,38 +186,24 @@ def _percentile_column(percentile: int) -> Column[Distribution]:
     )
 
 
-def _highest(found: Distribution) -> str:
-    highest = max(found.claimed, default=None)
-    return MISSING if highest is None else f"p{highest} {_cell(found, highest)}"
-
-
-def _cell(found: Distribution, percentile: int) -> str:
-    claimed = found.claimed[percentile]
-    return f"{number(claimed.value, 3)} [{number(claimed.low, 3)}, {number(claimed.high, 3)}]"
-
-
-def _pooled_sequences(found: Distribution) -> str:
-    independent = "" if found.independent == found.sequences else f" ({count(found.independent)})"
-    return count(found.sequences) + independent
-
-
-def _lacking(found: Distribution) -> str:
-    lacking = more_for(LAST, found.independent)
-    return f"{count(lacking)} more" if lacking else "claimed"
-
-
 PERCENTILE_COLUMNS: tuple[Column[Distribution], ...] = (
     Column(
         "sequences",
         "Sequences in the measured iterations of all valid launches, pooled; in brackets the number of independent "
         "values that they count as, where it is another.",
-        _pooled_sequences,
+        lambda found: (
+            count(found.sequences) + (f" ({count(found.independent)})" if found.independent != found.sequences else "")
+        ),
     ),
     *map(_percentile_column, SHOWN),
     Column(
         "highest claimed",
         f"The highest of {', '.join(f'p{p}' for p in PERCENTILES)} for which there are enough independent values.",
-        _highest,
+        lambda found: f"p{max(found.claimed)} {_cell(found, max(found.claimed))}" if found.claimed else MISSING,
     ),
-    Column(f"to claim p{LAST}", f"Independent values that are still missing for p{LAST}.", _lacking),
+    Column(
+        f"to claim p{LAST}",
+        f"Independent values that are still missing for p{LAST}.",
+        lambda found: f"{count(more)} more" if (more := more_for(LAST, found.independent)) else "claimed",
+    ),
 )

@@ -14,11 +14,11 @@ from rollout_bench.analysis.timed.experiments import (
     launched,
 )
 from rollout_bench.analysis.timed.latencies import PERCENTILES, Distribution
-from rollout_bench.analysis.timed.partners import environment_facts
+from rollout_bench.analysis.timed.partners import environment_facts, short_commit
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import label_of, title_of, with_setting
 from rollout_bench.contracts.modes import mode_of
-from rollout_bench.contracts.record import Environment, Flag, Launched, Record
+from rollout_bench.contracts.record import Environment, Flag, Launched
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
@@ -55,14 +55,13 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
         environments = [record.environment for record in records]
         if environments:
             place = f"{mode}, {platform}".removesuffix(f", {UNKNOWN}")
-            yield f"{place}: {_describe(_commonest(environments))} {_when(records)}"
+            ((commonest, _),) = Counter(map(str, map(environment_facts, environments))).most_common(1)
+            usual = next(each for each in environments if str(environment_facts(each)) == commonest)
+            began = [record.started_at[:16].replace("T", " ") for record in records]
+            when = " to ".join(dict.fromkeys((min(began), max(began))))
+            yield f"{place}: {_describe(usual)} Started {when}."
             for text in differences(environments):
                 yield f"{place}: launches differ in {text}"
-
-
-def _when(records: Sequence[Record]) -> str:
-    began = sorted(record.started_at[:16].replace("T", " ") for record in records)
-    return f"Started {began[0]}" + (f" to {began[-1]}." if began[-1] != began[0] else ".")
 
 
 def workload_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
@@ -116,12 +115,6 @@ def differences(environments: Sequence[Environment]) -> list[str]:
     return [f"{name}: {'; '.join(values)}" for name, values in told.items() if len(values) > 1]
 
 
-def _commonest(environments: Sequence[Environment]) -> Environment:
-    facts = [str(environment_facts(environment)) for environment in environments]
-    ((commonest, _),) = Counter(facts).most_common(1)
-    return environments[facts.index(commonest)]
-
-
 def _device(environment: Environment) -> str:
     times = "" if environment.device_count == 1 else f"{environment.device_count} x "
     return times + environment.device_model
@@ -137,8 +130,7 @@ def _engine(environment: Environment) -> str:
 
 def _describe(environment: Environment) -> str:
     plugins = "".join(f", {name} {version}" for name, version in sorted(environment.plugins.items()))
-    digits, dirty, _ = (environment.git_commit or "").partition("-dirty")
-    commit = f", rollout-bench {digits[:12]}{dirty}" if digits else ""
+    commit = f", rollout-bench {short_commit(environment.git_commit)}" if environment.git_commit else ""
     cpu = f"; {environment.cpu_model}" if environment.cpu_model != environment.device_model else ""
     engine, device = f"{plugins}, torch {environment.torch_version}, Python", f"{_device(environment)}{cpu}"
     if environment.engine_name == UNKNOWN:
@@ -178,15 +170,37 @@ def foot(findings: Findings) -> SummaryPart:
     """Return the notes of every summary: missing launches with reasons, machines, and the method of the verdicts."""
     collection, rows = findings.collection, findings.rows
     has_loads = {mode_of(row.experiment.mode).has_loads for row in rows}
+    records = (record for experiment in launched(collection.experiments) for record in experiment.records)
+    invalid = Counter(", ".join(invalid_codes(record.validity)) for record in records if not record.valid)
+    without_percentiles = grouped(
+        (reason, row.name)
+        for row, pooled, distributions in zip(rows, findings.sequences, findings.latencies, strict=True)
+        if mode_of(row.experiment.mode).passes != "none"  # modes without iterations have no percentiles
+        for reason in (*pooled.reasons, *_too_few(row, distributions))
+    )
     found = sections(
         "summary",
         without_valid_launch=[(_name(c.experiment, c.label), c.reason) for c in findings.left_out],
         footnotes=findings.footnotes,
         damaged=collection.damaged,
         experiments=[(row.whole_name, row.experiment) for row in rows] + [(_name(e), e) for e in collection.others],
-        flags=[*_flags(rows), *_flags_of_others(collection)],
-        skipped=_grouped_skips(collection),
-        invalid=_invalid(collection),
+        flags=[
+            *_flags(rows),
+            *(
+                (_name(each), str(record.launch), flag)
+                for each in collection.others
+                for record in each.records
+                for flag in record.validity
+            ),
+        ],
+        skipped=grouped(
+            (
+                (skip.reason, skip.remedy),
+                f"{skip.model} {with_setting(skip.quant, skip.setting)} {skip.workload} ({skip.mode})",
+            )
+            for skip in collection.skipped
+        ),
+        invalid=dict(sorted(invalid.items())),
         collection=collection,
         machines=[*machine_lines(collection.experiments), *workload_lines(collection.experiments)],
         has_percentiles=any(findings.latencies),
@@ -194,7 +208,7 @@ def foot(findings: Findings) -> SummaryPart:
         has_online=True in has_loads,
         certainty=plain_percent(CONFIDENCE),
         samples_needed={percentile: samples_needed(percentile / 100) for percentile in PERCENTILES},
-        without_percentiles=_without_percentiles(findings),
+        without_percentiles=[(some(names), reason) for reason, names in without_percentiles.items()],
         **verdict_values(rows, collection.comparison, collection.precision),
     )
     return SummaryPart(
@@ -242,45 +256,6 @@ def _flags(rows: Sequence[Row]) -> Iterator[tuple[str, str, Flag]]:
         if len({other.sentence for _, _, other in found}) > 1:
             flag = flag.model_copy(update={"sentence": f"In launch {first}: {flag.sentence}"})
         yield row.whole_name, ", ".join(dict.fromkeys(str(launch) for _, launch, _ in found)), flag
-
-
-def _flags_of_others(collection: Collection) -> list[tuple[str, str, Flag]]:
-    return [
-        (_name(experiment), str(record.launch), flag)
-        for experiment in collection.others
-        for record in experiment.records
-        for flag in record.validity
-    ]
-
-
-def _grouped_skips(collection: Collection) -> dict[tuple[str, str], list[str]]:
-    return grouped(
-        (
-            (skip.reason, skip.remedy),
-            f"{skip.model} {with_setting(skip.quant, skip.setting)} {skip.workload} ({skip.mode})",
-        )
-        for skip in collection.skipped
-    )
-
-
-def _invalid(collection: Collection) -> dict[str, int]:
-    codes = Counter(
-        ", ".join(invalid_codes(record.validity))
-        for experiment in launched(collection.experiments)
-        for record in experiment.records
-        if not record.valid
-    )
-    return dict(sorted(codes.items()))
-
-
-def _without_percentiles(findings: Findings) -> list[tuple[str, str]]:
-    found = grouped(
-        (reason, row.name)
-        for row, pooled, distributions in zip(findings.rows, findings.sequences, findings.latencies, strict=False)
-        if mode_of(row.experiment.mode).passes != "none"  # modes without iterations have no percentiles
-        for reason in (*pooled.reasons, *_too_few(row, distributions))
-    )
-    return [(some(names), reason) for reason, names in found.items()]
 
 
 def _too_few(row: Row, distributions: Mapping[str, Distribution]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from rollout_bench.report.headings import (
     PERCENTILE_COLUMNS,
     TITLES,
     number_columns,
-    speedup_columns,
+    speedup_column,
 )
 from rollout_bench.report.parts import Findings, SummaryPart
 from rollout_bench.report.prose import Section, definitions, sections
@@ -125,7 +125,7 @@ def _columns(
         *(column for column in special if column.words),
         *number_columns(kind),
         *(column for column in special if not column.words),
-        *speedup_columns(own, settings, findings.notes, typical=typical),
+        *(speedup_column(metric, settings, findings.notes, typical=typical) for metric in own),
         *([FLAGS] if first else []),
     ]
 

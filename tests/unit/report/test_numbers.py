@@ -45,7 +45,7 @@ from rollout_bench.numbers.launch import parts_of
 from rollout_bench.numbers.number import Number
 from rollout_bench.numbers.registry import COMPARED, NUMBERS
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.report.headings import speedup_columns
+from rollout_bench.report.headings import speedup_column
 from rollout_bench.report.reference import config_table
 from rollout_bench.report.summary import summary_of
 
@@ -395,7 +395,7 @@ def test_the_registry_decides_whether_more_of_a_number_is_better(
     better = (factor > 1) == (number.better == "higher")
     assert own.comparison.verdict == ("faster" if better else "slower")
     assert own.comparison.speedup == pytest.approx(2.0 if better else 0.5, rel=0.01)
-    (column,) = speedup_columns([number.name], settings, {})
+    column = speedup_column(number.name, settings, {})
     of = ("Its {} /" if number.better == "higher" else "The baseline's {} /").format(number.header)
     assert column.definition.startswith(of)
 

@@ -1,13 +1,13 @@
 """Balance of replicas within their steps. Warm-up is left out."""
 
-from collections.abc import Sequence
+from math import nan
 
-from rollout_bench.analysis.stats.intervals import mean
+import pandas as pd
+
 from rollout_bench.analysis.timed.rows import Row
-from rollout_bench.contracts.record import Iteration, ReplicaPass
 
-Step = tuple[Iteration, list[ReplicaPass]]
-"""A measured iteration and its replicas, in the order of their numbers."""
+OF_LOAD = ("prompts", "cached_prompt_tokens", "prompt_tokens", "preemptions", "peak_running")
+"""Amounts of a replica that are told only if the replicas share one load."""
 
 
 def replicas_of(row: Row) -> list[dict[str, float]]:
@@ -22,43 +22,36 @@ def replicas_of(row: Row) -> list[dict[str, float]]:
     If replicas share one load, also prompts and preemptions in an iteration, the share of its prompt tokens that came
     from its prefix cache (cached_share), and the most sequences that it ran at once (peak_running), as far as known.
     """
-    steps: list[Step] = [
-        (iteration, iteration.replicas)
+    parts = pd.DataFrame(
+        {
+            **{name: getattr(part, name) for name in ("elapsed_s", "output_tokens", *OF_LOAD)},
+            "replica": number,
+            "step_s": step.elapsed_s,
+            "slowest": part is max(step.replicas, key=lambda other: other.end_s),
+        }
         for record in row.experiment.records
         if record.valid
-        for iteration in record.iterations
-        if iteration.replicas and len(iteration.replicas) > 1 and not iteration.warmup
-    ]
-    return [_of_replica(steps, number) for number in range(len(steps[0][1]))] if steps else []
-
-
-def _of_replica(steps: Sequence[Step], number: int) -> dict[str, float]:
-    parts = [replicas[number] for _, replicas in steps]
-    elapsed_s, tokens = sum(part.elapsed_s for part in parts), sum(part.output_tokens for part in parts)
-    return {
-        "elapsed_s": elapsed_s / len(parts),
-        "output_tokens": tokens / len(parts),
-        "output_tokens_per_s": tokens / elapsed_s,
-        "idle_share": 1 - elapsed_s / sum(step.elapsed_s for step, _ in steps),
-        "slowest_share": mean(
-            [max(replicas, key=lambda part: part.end_s) is replicas[number] for _, replicas in steps]
-        ),
-        **(_of_load(parts) if all(part.prompts is not None for part in parts) else {}),
-    }
-
-
-def _of_load(parts: Sequence[ReplicaPass]) -> dict[str, float]:
-    cached = [part.cached_prompt_tokens for part in parts]
-    tokens = sum(part.prompt_tokens for part in parts)
-    found = {
-        "prompts": _mean([part.prompts for part in parts]),
-        "cached_share": sum(c or 0 for c in cached) / tokens if tokens and None not in cached else None,
-        "preemptions": _mean([part.preemptions for part in parts]),
-        "peak_running": max((part.peak_running for part in parts if part.peak_running is not None), default=None),
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _mean(values: Sequence[int | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean(known) if len(known) == len(values) else None
+        for step in record.iterations
+        if step.replicas and len(step.replicas) > 1 and not step.warmup
+        for number, part in enumerate(step.replicas)
+    )
+    if parts.empty:
+        return []
+    if parts["prompts"].isna().any():
+        parts[list(OF_LOAD)] = nan
+    of_each = parts.astype(float).groupby("replica")
+    means, sums = of_each.mean(skipna=False), of_each.sum(skipna=False)
+    found = pd.DataFrame(
+        {
+            "elapsed_s": means["elapsed_s"],
+            "output_tokens": means["output_tokens"],
+            "output_tokens_per_s": sums["output_tokens"] / sums["elapsed_s"],
+            "idle_share": 1 - sums["elapsed_s"] / sums["step_s"],
+            "slowest_share": means["slowest"],
+            "prompts": means["prompts"],
+            "cached_share": sums["cached_prompt_tokens"] / sums["prompt_tokens"],
+            "preemptions": means["preemptions"],
+            "peak_running": of_each["peak_running"].max(),
+        }
+    )
+    return [{str(name): value for name, value in each.dropna().items()} for _, each in found.iterrows()]

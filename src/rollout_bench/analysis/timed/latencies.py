@@ -14,10 +14,9 @@ from rollout_bench.analysis.stats.percentiles import (
     spread_of_groups,
 )
 from rollout_bench.analysis.timed.experiments import Collection, TimedExperiment, no_valid_launch
-from rollout_bench.analysis.timed.service import LATENCIES, Requests, pool_requests
+from rollout_bench.analysis.timed.service import LATENCIES, pool_requests
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Workload
 from rollout_bench.core.errors import UserError
 
 MEASURES = ("e2el_s", "ttft_s", "output_tokens")
@@ -63,33 +62,29 @@ def _pooled(experiment: TimedExperiment) -> PooledSequences:
         for record in told
         if isinstance(error := experiment.side_files[record.launch].content, UserError)
     ]
-    counted = [requests for record in valid if (requests := experiment.measured_requests(record)) is not None]
-    pooled = (_with_server if has_loads else _without_server)(counted, experiment.records[0].spec.workload)
-    return replace(pooled, reasons=(*reasons, *pooled.reasons))
-
-
-def _with_server(requests: Sequence[Requests], workload: Workload) -> PooledSequences:
+    counted = [own for record in valid if (own := experiment.measured_requests(record)) is not None]
+    workload = experiment.records[0].spec.workload
+    requests = counted if has_loads else [each.sent_at_start() for each in counted]
     lengths = not workload.ignore_eos  # else they are as requested
     values, independent = pool_requests(requests, lengths)
+    if not has_loads:
+        size = sum(each.iteration.size for each in requests)
+        values = {
+            measure: values[measure] for measure in MEASURES if measure in values and values[measure].size == size
+        }
+        if requests and not {"e2el_s", "ttft_s"} <= values.keys():
+            per_prompt = workload.requests == "per_prompt"
+            why = "requests: per_prompt keeps none" if per_prompt else "the engine did not give all"
+            reasons.append(f"no times of single sequences, {why}")
     alone = [pool_requests([each], lengths) for each in requests]
     launches = {measure: tuple((v[measure], n[measure]) for v, n in alone if measure in v) for measure in values}
-    of_launch = {m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()}
-    of_latencies = {measure: launches[measure] for measure in LATENCIES if measure in launches}
-    return PooledSequences(values, independent, launches=of_latencies, of_launch=of_launch)
-
-
-def _without_server(requests: Sequence[Requests], workload: Workload) -> PooledSequences:
-    if not requests:
-        return PooledSequences({}, {})
-    values, independent = pool_requests([each.sent_at_start() for each in requests], lengths=not workload.ignore_eos)
-    sizes = [each.iteration.size for each in requests]
-    complete = {m: values[m] for m in MEASURES if m in values and values[m].size == sum(sizes)}
-    reasons = []
-    if not {"e2el_s", "ttft_s"} <= complete.keys():
-        why = "requests: per_prompt keeps none" if workload.requests == "per_prompt" else "the engine did not give all"
-        reasons.append(f"no times of single sequences, {why}")
-    of_launch = dict.fromkeys(complete, np.repeat(np.arange(len(sizes)), sizes))
-    return PooledSequences(complete, {m: independent[m] for m in complete}, tuple(reasons), of_launch=of_launch)
+    return PooledSequences(
+        values,
+        {measure: independent[measure] for measure in values},
+        tuple(reasons),
+        launches={measure: each for measure, each in launches.items() if has_loads and measure in LATENCIES},
+        of_launch={m: np.repeat(np.arange(len(each)), [v.size for v, _ in each]) for m, each in launches.items()},
+    )
 
 
 PERCENTILES = (50, 90, 95, 97, 99)

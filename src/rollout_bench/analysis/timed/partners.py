@@ -1,6 +1,7 @@
 """Select the counterpart of each experiment: its baseline or earlier results, and the facts that must agree."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,22 +53,47 @@ def find_baseline(
     if not baseline:
         return None, "no baseline is named"
     name = f"the baseline ({', '.join(f'{axis} {value}' for axis, value in baseline.items())})"
-    selected = index.get(place_of(experiment, baseline), ())
-    measured = [other for other in selected if other.records]
-    if not measured:
-        return None, f"{name} is not measured" if selected else f"{name} is not selected for it"
     spec = _spec(experiment)
-    with_work = [other for other in measured if "workload" in baseline or _work(_spec(other)) == _work(spec)]
-    if not with_work:
-        return None, f"{name} is measured with other settings of the workload"
-    with_engine = [other for other in with_work if _engine(_spec(other)) == _engine(spec)]
-    if not with_engine:
-        engines = {f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in with_work}
-        return None, f"{name} is measured with another engine or plugin: {', '.join(sorted(engines))}"
-    found = [other for other in with_engine if _settings(_spec(other)) == _settings(spec)] or with_engine
-    if len(found) > 1:
-        return None, f"{len(found)} experiments could be {name}; name them in a plan"
-    return found[0], ""
+
+    def engines(others: Sequence[TimedExperiment]) -> str:
+        return ", ".join(sorted({f"{_spec(other).engine.name} {_spec(other).engine.version}" for other in others}))
+
+    return _only(
+        index.get(place_of(experiment, baseline), ()),
+        (
+            (lambda other: other.records, lambda found: f"{name} is not {'measured' if found else 'selected for it'}"),
+            (
+                lambda other: "workload" in baseline or _work(_spec(other)) == _work(spec),
+                lambda _: f"{name} is measured with other settings of the workload",
+            ),
+            (
+                lambda other: _engine(_spec(other)) == _engine(spec),
+                lambda found: f"{name} is measured with another engine or plugin: {engines(found)}",
+            ),
+        ),
+        lambda other: _settings(_spec(other)) == _settings(spec),
+        f"experiments could be {name}; name them in a plan",
+    )
+
+
+Step = tuple[Callable[[TimedExperiment], object], Callable[[Sequence[TimedExperiment]], str]]
+"""Whether an experiment can be the counterpart, and the reason if none of the remaining ones can."""
+
+
+def _only(
+    candidates: Sequence[TimedExperiment],
+    steps: Iterable[Step],
+    preferred: Callable[[TimedExperiment], bool],
+    ambiguous: str,
+) -> tuple[TimedExperiment | None, str]:
+    """Return the only one of `candidates` that passes all `steps`, if need be the `preferred` one; or the reason."""
+    for fits, reason in steps:
+        fitting = [each for each in candidates if fits(each)]
+        if not fitting:
+            return None, reason(candidates)
+        candidates = fitting
+    found = [each for each in candidates if preferred(each)] or candidates
+    return (found[0], "") if len(found) == 1 else (None, f"{len(found)} {ambiguous}")
 
 
 def place_of(experiment: TimedExperiment, changes: Mapping[str, str] | None = None) -> Place:
@@ -241,19 +267,19 @@ def _asked(record: Record) -> list[int]:
 
 
 def _about_the_same(name: str, values: Sequence[str]) -> bool:
-    if name not in ABOUT or not all(value.isdecimal() for value in values):
-        return False
-    numbers = [int(value) for value in values]
-    return max(numbers) <= (1 + ABOUT[name]) * min(numbers)
+    numbers = [int(value) for value in values if value.isdecimal()]
+    return name in ABOUT and len(numbers) == len(values) and max(numbers) <= (1 + ABOUT[name]) * min(numbers)
 
 
 def _readable(name: str, value: str) -> str:
     if name in ("device_memory_bytes", "memory_bytes") and value.isdecimal():
         return f"{int(value) / 2**30:.1f} GiB"
-    if name == "git_commit":
-        digits, dirty, _ = value.partition("-dirty")
-        return digits[:12] + dirty
-    return value or "(empty)"
+    return short_commit(value) if name == "git_commit" else value or "(empty)"
+
+
+def short_commit(commit: str) -> str:
+    """Return a commit with its first 12 digits only, and with `-dirty` if it has that."""
+    return re.sub("^(.{12})[^-]*", r"\1", commit)
 
 
 @dataclass(frozen=True)
@@ -297,48 +323,37 @@ def against_baseline(
         return _without(reason)
     if reason := why_not_measured(other):
         return _without(f"its baseline has {reason}")
-    beside = _confounders(experiment, other, index, baseline)
-    differing = pair_differences(valid_records(experiment), valid_records(other))
-    unlike = next(((launch, each) for launch, each in differing if each.fact != "hostname"), None)
-    if mixed := _mixed_engines(experiment, other):
-        reason = f"its launches or its baseline's ran in different engines: {mixed}"
-    elif unlike is not None:
-        launch, fact = unlike
-        reason = (
-            f"launch {launch} and its partner in the baseline ran on unlike machines or engines: "
-            f"{fact.fact} {fact.own} against {fact.other}"
-        )
-    if reason:
-        return Counterpart(instead=Comparison(verdict="unknown", reason=reason))
-    return Counterpart(other, differences=(*beside, *dict.fromkeys(difference for _, difference in differing)))
-
-
-def _confounders(
-    experiment: TimedExperiment,
-    other: TimedExperiment,
-    index: Mapping[Place, Sequence[TimedExperiment]],
-    baseline: Mapping[str, str],
-) -> tuple[Difference, ...]:
+    sides = [valid_records(side) for side in (experiment, other)]
+    differing = pair_differences(*sides)
+    reasons = [
+        f"launch {launch} and its partner in the baseline ran on unlike machines or engines: "
+        f"{each.fact} {each.own} against {each.other}"
+        for launch, each in differing
+        if each.fact != "hostname"
+    ]
+    engines = {
+        " ".join([each.engine_name, each.engine_version, *map(" ".join, sorted(each.plugins.items()))])
+        for each in (record.environment for side in sides for record in side)
+    }
+    if len(engines) > 1:
+        reasons.insert(0, f"its launches or its baseline's ran in different engines: {', '.join(sorted(engines))}")
+    if reasons:
+        return Counterpart(instead=Comparison(verdict="unknown", reason=reasons[0]))
+    own, theirs = (side[0] for side in sides)
     as_set = index.get(place_of(experiment, {"setting": baseline["setting"]}), ()) if "setting" in baseline else ()
-    own, theirs = (valid_records(side)[0] for side in (experiment, other))
     setting = next((_spec(each) for each in as_set if each.records), None)
-    resolved = (own.engine.resolved, theirs.engine.resolved)
-    found = confounders(own.spec, theirs.spec, setting, resolved)
-    return tuple(Difference(fact, *values) for fact, values in found.items())
+    beside = confounders(own.spec, theirs.spec, setting, (own.engine.resolved, theirs.engine.resolved))
+    found = [Difference(fact, *values) for fact, values in beside.items()]
+    return Counterpart(other, differences=(*found, *dict.fromkeys(difference for _, difference in differing)))
 
 
 def no_comparison(own: Record, other: Record) -> str:
     """Return the reason why two launches must not be compared; empty if they may."""
-    return (
-        _other_step(own.spec, other.spec)
-        or (_other_model(own, other) if own.spec.model.name == other.spec.model.name else "")
-        or (_without_effect(own, other) if own.spec.setting != other.spec.setting else "")
+    if own.spec.mode == other.spec.mode and (differs := own.spec.own.other_work(other.spec.own)):
+        return f"its steps are other work than its baseline's: {differs}"
+    return (_other_model(own, other) if own.spec.model.name == other.spec.model.name else "") or (
+        _without_effect(own, other) if own.spec.setting != other.spec.setting else ""
     )
-
-
-def _other_step(own: Spec, other: Spec) -> str:
-    differs = own.own.other_work(other.own) if own.mode == other.mode else ""
-    return differs and f"its steps are other work than its baseline's: {differs}"
 
 
 def _other_model(own: Record, other: Record) -> str:
@@ -377,16 +392,6 @@ def _without_effect(own: Record, other: Record) -> str:
             if name in said
         ]
     return f"setting without effect: {first_few(found)}" if found else ""
-
-
-def _mixed_engines(one: TimedExperiment, other: TimedExperiment) -> str:
-    """Return the engines of the valid launches of both sides if there are several; else an empty string."""
-    environments = [record.environment for side in (one, other) for record in valid_records(side)]
-    found = {
-        " ".join([each.engine_name, each.engine_version, *map(" ".join, sorted(each.plugins.items()))])
-        for each in environments
-    }
-    return ", ".join(sorted(found)) if len(found) > 1 else ""
 
 
 ONE_IN_A_SIDE = ("engine_name", "engine_version", "plugins", "torch_version", "device_model", "cpu_model", "cpu_cores")
@@ -432,27 +437,34 @@ def _counterpart(experiment: TimedExperiment, earlier: Earlier, across: bool) ->
     if reason := why_not_measured(experiment):
         return _without(reason)
     names = _names_apart(experiment, across)
-    candidates = [other for other in earlier.experiments if _names_apart(other, across) == names]
-    if not candidates:
-        return _without(f"{earlier.name} has no experiment of its names")
-    measured = [other for other in candidates if valid_records(other)]
-    if not measured:
-        return _without(f"{why_not_measured(candidates[0])} in {earlier.name}")
-    load = [load_facts(valid_records(experiment)[0])]
-    unlike = {other.key: list(differences(load, [load_facts(valid_records(other)[0])])) for other in measured}
-    alike = [other for other in measured if not unlike[other.key]]
-    if not alike:
-        told = first_few(unlike[measured[0].key])
-        return _without(f"{earlier.name} measured another load: {told}")
-    candidates = [other for other in alike if _settings_apart(other) == _settings_apart(experiment)] or alike
-    if len(candidates) > 1:
-        return _without(f"{len(candidates)} experiments of its names in {earlier.name} could be meant")
-    origins = {record.launch: record.origin for record in valid_records(candidates[0])}
+
+    def unlike(other: TimedExperiment) -> list[Difference]:
+        return differences(*([load_facts(valid_records(side)[0])] for side in (experiment, other)))
+
+    other, reason = _only(
+        earlier.experiments,
+        (
+            (
+                lambda other: _names_apart(other, across) == names,
+                lambda _: f"{earlier.name} has no experiment of its names",
+            ),
+            (valid_records, lambda found: f"{why_not_measured(found[0])} in {earlier.name}"),
+            (
+                lambda other: not unlike(other),
+                lambda found: f"{earlier.name} measured another load: {first_few(unlike(found[0]))}",
+            ),
+        ),
+        lambda other: _settings_apart(other) == _settings_apart(experiment),
+        f"experiments of its names in {earlier.name} could be meant",
+    )
+    if other is None:
+        return _without(reason)
+    origins = {record.launch: record.origin for record in valid_records(other)}
     if shared := [each.launch for each in valid_records(experiment) if origins.get(each.launch) == each.origin]:
         reason = f"{earlier.name} has the very same record of launch {', '.join(map(str, shared))}, as a copy would"
         return _without(reason)
-    own, theirs = ([launch_facts(record) for record in valid_records(side)] for side in (experiment, candidates[0]))
-    return Counterpart(candidates[0], differences=tuple(differences(own, theirs)))
+    own, theirs = ([launch_facts(record) for record in valid_records(side)] for side in (experiment, other))
+    return Counterpart(other, differences=tuple(differences(own, theirs)))
 
 
 def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
@@ -476,11 +488,9 @@ def _mixed(side: Sequence[TimedExperiment], name: str) -> UserError | None:
 def _too_different(found: Sequence[Counterpart], earlier: Earlier) -> UserError | None:
     """Return the error if both engine and machine differ, or a group that must not."""
     unique = dict.fromkeys(difference for against in found for difference in against.differences)
-    groups: tuple[Group, ...] = ("engine", "machine")
-    differing = {g: [d for d in unique if d.group == g] for g in groups}
-    there = [group for group in groups if differing[group]]
-    accepted = earlier.differ or (there if len(there) == 1 else [])
-    if set(there) <= set(accepted):
+    differing = {group: [d for d in unique if d.group == group] for group in ("engine", "machine")}
+    there = [group for group, found in differing.items() if found]
+    if set(there) <= set(earlier.differ or there[:1]):
         return None
     told = "; ".join(f"{group}: {first_few(differing[group])}" for group in there)
     return UserError(
