@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 BUDGET = {
-    "analysis": 2335,
+    "analysis": 2280,
     "checkpoints": 342,
     "cluster": 437,
     "commands": 702,
@@ -19,14 +19,14 @@ BUDGET = {
     "llmd": 633,
     "measure": 3906,
     "modes": 5025,
-    "numbers": 167,
+    "numbers": 162,
     "plan": 1867,
-    "report": 1696,
+    "report": 1662,
     "scripts": 194,
     "snakefile": 374,
     "trainers": 574,
     "workloads": 318,
-    "tests": 12950,
+    "tests": 12943,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
