@@ -40,13 +40,13 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
+    lost_one,
     measured_with_other_files,
     moved_since,
     order_seed,
     put_on_disk,
     schedule,
     set_aside,
-    torn,
     with_partners,
 )
 from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
@@ -216,11 +216,12 @@ def plan_workflow(
 
 
 def _measured_again(plan: Schedule) -> set[str]:
-    """Return the needed records whose model files have changed since, with the records compared with them; and torn
-    blocks.
+    """Return the needed records whose model files have changed since, with the records compared with them; and the
+    rest of blocks that lost one.
 
     """
-    again = with_partners(measured_with_other_files(plan), plan.experiments, plan.config.baseline.named) | torn(plan)
+    changed = measured_with_other_files(plan)
+    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | lost_one(plan)
     if plan.config.launches != "auto" or not again:
         return again
     wanted = _wanted(plan)

@@ -8,13 +8,12 @@ import argparse
 from pathlib import Path
 
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.contracts.postmortem import state_of
 from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.locks import locked
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.plan.schedule import set_aside, with_partners
+from rollout_bench.plan.schedule import set_aside, torn, with_partners
 from rollout_bench.report.state import SUMMARIES, plan_of_summary, results_of
 
 
@@ -77,21 +76,5 @@ def in_doubt(results: Path, plan: PlanFile, *, every: bool) -> set[str]:
     for row in rows_of(collection):
         own = row.experiment.whole
         doubtful |= {(own.mode, own.experiment, launch.launch) for launch in row.launches if not launch.paired}
-    return {str(record_path(results, *place)) for place in doubtful} | _in_torn_blocks(results, plan)
-
-
-def _in_torn_blocks(results: Path, plan: PlanFile) -> set[str]:
-    """Return the existing records of incomplete blocks: a launch measured later would form no pair with them.
-
-    A failed launch is no reason to measure the others of its block again.
-    """
-    found: set[str] = set()
-    launches = {(e.mode, e.experiment): e.launches for e in plan.experiments}
-    for group in plan.interleaved:
-        for index in range(max(launches.get((group.mode, name), 0) for name in group.experiments)):
-            members = (name for name in group.experiments if index < launches.get((group.mode, name), 0))
-            records = [record_path(results, group.mode, name, index) for name in members]
-            states = {str(record): state_of(record) for record in records}
-            if "missing" in states.values():
-                found |= {record for record, state in states.items() if state == "measured"}
-    return found
+    in_torn_blocks = {str(record) for measured, _ in torn(plan.blocks(results)) for record in measured}
+    return {str(record_path(results, *place)) for place in doubtful} | in_torn_blocks

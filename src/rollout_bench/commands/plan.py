@@ -20,6 +20,7 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, several
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.planfile import PlanFile, cost_in_words
+from rollout_bench.plan.schedule import torn
 
 
 def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
@@ -183,29 +184,19 @@ def torn_lines(plan: PlanFile, results: Path) -> list[str]:
 
     Measured now, these launches would form no pair: `analysis.timed.pairs` flags them not_interleaved.
     """
-    lines = []
-    launches = {(e.mode, e.experiment): e.launches for e in plan.experiments}
-    for group in plan.interleaved:
-        records = {
-            name: {
-                index
-                for index in range(launches.get((group.mode, name), 0))
-                if state_of(record_path(results, group.mode, name, index)) == "measured"
-            }
-            for name in group.experiments
-        }
-        for name in group.experiments[1:]:
-            torn = sorted(records[group.experiments[0]].intersection(range(launches[group.mode, name])) - records[name])
-            if not torn:
-                continue
-            more = "launches" if plan.precision is None else "precision.max_launches"
-            numbers = ", ".join(map(str, torn))
-            lines.append(
-                f"no pair: {group.mode}/{name}: launch {numbers}: missing, and the baseline's is there,"
-                " measured in another block or by itself, so that no verdict can come of it; raising"
-                f" {more} adds whole blocks, and rollout-bench discard --invalid has it measured whole afterwards"
-            )
-    return lines
+    baselines = {group.experiments[0] for group in plan.interleaved}
+    gone: dict[str, list[str]] = defaultdict(list)
+    for records, missing in torn(plan.blocks(results)):
+        for record in missing:
+            if records[0].parent.name in baselines:
+                gone[f"{record.parent.parent.name}/{record.parent.name}"].append(record.stem.removeprefix("launch-"))
+    more = "launches" if plan.precision is None else "precision.max_launches"
+    return [
+        f"no pair: {name}: launch {', '.join(numbers)}: missing, and the baseline's is there, measured in another block"
+        f" or by itself, so that no verdict can come of it; raising {more} adds whole blocks, and rollout-bench discard"
+        " --invalid has it measured whole afterwards"
+        for name, numbers in gone.items()
+    ]
 
 
 def _failure(record: Path) -> str:

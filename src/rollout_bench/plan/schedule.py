@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import statistics
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -397,19 +397,22 @@ def with_partners(
     return present(record for records in in_doubt for record in records)
 
 
-def torn(plan: Schedule) -> set[str]:
-    """Return the existing records of blocks that lost one of theirs: measured alone, it would form no pair with them.
+def torn(blocks: Iterable[Sequence[Path]]) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Yield the measured and the missing records of each block that has both; a failed launch is not missing."""
+    for records in blocks:
+        states = {record: state_of(record) for record in records}
+        measured, missing = ([r for r, state in states.items() if state == kind] for kind in ("measured", "missing"))
+        if measured and missing:
+            yield measured, missing
 
-    A failed launch is no reason to measure the others of its block again, nor is one that the block never had.
-    """
-    there = present(launch.record for launch in plan.launches)
+
+def lost_one(plan: Schedule) -> set[str]:
+    """Return the existing records of blocks that lost one: measured alone, it would form no pair with them."""
     found: set[str] = set()
-    for block in plan.blocks.values():
-        measured = {launch.record for launch in block.launches} & there
-        gone = [x for x in block.launches if measured and state_of(Path(x.record)) == "missing"]
-        had = {name for record in measured if gone for name in _members(Path(record))}
-        if any(f"{x.experiment.spec.mode}/{x.experiment.name}" in had for x in gone):
-            found |= measured
+    for measured, missing in torn([Path(x.record) for x in block.launches] for block in plan.blocks.values()):
+        had = {name for record in measured for name in _members(record)}
+        if any(f"{record.parent.parent.name}/{record.parent.name}" in had for record in missing):
+            found |= set(map(str, measured))
     return found
 
 
