@@ -22,7 +22,7 @@ from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import PlanFile
-from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, schedule, set_aside, torn, with_partners
+from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, lost_one, schedule, set_aside, with_partners
 from rollout_bench.report.state import STATE_FILE, summary_state
 
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
@@ -220,12 +220,12 @@ def test_a_block_that_lost_a_record_is_measured_whole_again(tmp_path: Path, monk
     for index, block in enumerate(plan.blocks.values()):
         specs = [launch.experiment.spec for launch in block.launches]
         save(Path("results"), *make_block(specs, index, [[400.0] * 3] * len(specs)))
-    assert torn(plan) == set()
+    assert lost_one(plan) == set()
     gone = Path(blocks[1][-1])
     gone.unlink()
-    assert torn(plan) == set(blocks[1][:-1])
+    assert lost_one(plan) == set(blocks[1][:-1])
     write_failure(gone, failure_of("e", 1, "starting", Cause("crash", "It fell.", "Read the log."), "log", None, None))
-    assert torn(plan) == set(), "what failed would fail again"
+    assert lost_one(plan) == set(), "what failed would fail again"
 
 
 def test_a_quant_that_a_block_never_had_measures_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -235,4 +235,4 @@ def test_a_quant_that_a_block_never_had_measures_nothing_again(tmp_path: Path, m
     (block,) = plan.blocks.values()
     specs = [launch.experiment.spec for launch in block.launches][:-1]
     save(Path("results"), *make_block(specs, 0, [[400.0] * 3] * len(specs)))
-    assert torn(plan) == set()
+    assert lost_one(plan) == set()
