@@ -46,7 +46,7 @@ def test_another_order_or_changed_code_measures_nothing(measured: Workspace):
     assert measured.planned("--config", "quants=[w8a8,bf16]").get("measure", 0) == 0
     for part in (
         "src/rollout_bench/commands/measure.py",
-        "workflow/rules/launch.smk",
+        "workflow/rules/measure.smk",
         "src/rollout_bench/commands/summarise.py",
     ):
         with (measured.path / part).open("a") as file:
