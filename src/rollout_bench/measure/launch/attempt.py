@@ -34,7 +34,7 @@ from rollout_bench.measure.launch.protocol import Job
 from rollout_bench.measure.launch.recorder import Collecting, Given, Measurement, folder_for_traces
 from rollout_bench.measure.launch.supervisor import EngineLaunch, LaunchFailed
 from rollout_bench.measure.machine.device import DeviceError
-from rollout_bench.measure.machine.host import tell_users
+from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.measure.machine.leases import Lease, Wanted, lease
 from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.workloads.requests import Source
@@ -158,13 +158,21 @@ class Assignment:
         return LaunchOutcome(self.spec, self.launch, self.out.absolute(), self.log)
 
     def tell_users(self, signals: int) -> None:
-        """Print which other processes use the cores, if the engine computes on the CPU.
+        """Print who else uses the cores, if the engine computes on them and a launch would be invalid.
 
         Raises:
             Interrupted: if a signal arrived.
         """
         if self.spec.platform == "cpu":
-            tell_users(partial(pause, signals), self.reporting().phase)
+            share, who = used_by_others(partial(pause, signals))
+            if share > BUSY:
+                self.reporting().phase(f"others use {100 * share:.0f} % of the cores' time: {who}")
+
+    def source(self, workload: WorkloadSpec, vocabulary: int) -> Source:
+        """Return a router's source of requests for a workload, with `vocabulary` token ids."""
+        args = self.spec.engine.args
+        tokenizer, code = str(args.get("tokenizer") or self.loaded), bool(args.get("trust_remote_code"))
+        return Source(workload, vocabulary, tokenizer, self.dataset, code)
 
     def check_before_start(self) -> None:
         """Remove files of earlier attempts, and check what can be told before the engine starts.
@@ -238,7 +246,7 @@ def attempt(assignment: Assignment, signals: int, word: Word) -> None:
         with lease(assignment.wanted, partial(pause, signals), waiting.phase) as held:
             assignment.tell_users(signals)
             with contextlib.closing(Launching(assignment, signals, held)) as launching:
-                launching.start()
+                launching.launch.start()
                 while launching.advance():
                     launching.go()
                 launching.finish()
@@ -293,13 +301,6 @@ def failures_told(assignment: Assignment, word: Word) -> Iterator[None]:
         raise outcome.failed("starting", cause) from None
 
 
-def source_for(assignment: Assignment) -> Callable[[WorkloadSpec, int], Source]:
-    """Return a function that makes a router's source of requests from a workload and the number of token ids."""
-    args, dataset = assignment.spec.engine.args, assignment.dataset
-    tokenizer, code = str(args.get("tokenizer") or assignment.loaded), bool(args.get("trust_remote_code"))
-    return lambda workload, vocabulary: Source(workload, vocabulary, tokenizer, dataset, code)
-
-
 def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment: dict[str, str]) -> float:
     """Start the engine once without measuring, if its caches must be warm and no launch has filled them.
 
@@ -310,7 +311,8 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
         LaunchFailed: if the engine does not start.
         Interrupted: if a signal arrived.
     """
-    spec, marker = assignment.spec, hooks_of(assignment.spec).filling(assignment.spec, environment)
+    spec, timeout_s = assignment.spec, assignment.timeout_s
+    marker = hooks_of(spec).filling(spec, environment)
     if marker is None:
         return 0.0
     began = time.monotonic()
@@ -318,20 +320,15 @@ def _fill_caches(assignment: Assignment, signals: int, held: Lease, environment:
     log = assignment.log.with_suffix(f".filling{assignment.log.suffix}")
     filling = EngineLaunch(
         module=WORKER,
-        job=Job(
-            spec=spec, model=assignment.loaded, dataset=_dataset(assignment), launch=0, timeout_s=assignment.timeout_s
-        ),
+        job=Job(spec=spec, model=assignment.loaded, dataset=_dataset(assignment), launch=0, timeout_s=timeout_s),
         log=log,
         environments=held.environments(environment),
-        timeout_s=assignment.timeout_s,
+        timeout_s=timeout_s,
         signals=signals,
         cores=held.cores,
         keep_open=[held.descriptor],
     )
-    try:
-        filling.run(lambda event: None)
-    except LaunchFailed as error:
-        raise LaunchFailed(error.phase, error.cause, log) from None
+    filling.run(lambda event: None)
     marker.touch()
     log.unlink(missing_ok=True)
     return time.monotonic() - began
@@ -394,7 +391,7 @@ class Launching:
             signals=signals,
             cores=[*held.cores] * processes,
             keep_open=[held.descriptor],
-            router=hooks.feeder and hooks.feeder(spec, assignment.launch, source_for(assignment)),
+            router=hooks.feeder and hooks.feeder(spec, assignment.launch, assignment.source),
             imported=imported,
             join=hooks.join and partial(hooks.join, spec),
             roles=roles,
@@ -404,10 +401,6 @@ class Launching:
         given = Given(spec, assignment.launch, assignment.reporting(), surroundings, assignment.loaded, traces)
         self._collecting: Collecting = MODES[spec.mode].part("collector", "Collector", Measurement)(given)
         self._collecting.imported = imported
-
-    def start(self) -> None:
-        """Start the engine."""
-        self.launch.start()
 
     def close(self) -> None:
         """End the engine's processes, if there are any, and remove temporary files."""

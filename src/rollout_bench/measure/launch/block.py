@@ -151,7 +151,7 @@ class BlockRun:
         member.assignment.check_before_start()
         mates = partial(descendants, os.getpid())
         member.launching = Launching(member.assignment, self.signals, self.held, mates, self.imported)
-        member.launching.start()
+        member.launching.launch.start()
         member.advance()
         member.warm_up()
 

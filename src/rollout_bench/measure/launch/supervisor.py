@@ -50,17 +50,13 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.replicas import Gathering, as_one
 from rollout_bench.measure.machine import inventory
+from rollout_bench.measure.machine.host import number_in
 from rollout_bench.measure.machine.readings import Pauses
 
 STOP_S = 60.0
 """Time limit for an engine to stop, in seconds."""
 
 LOG_TAIL_BYTES = 400_000
-
-
-def replica_log(log: Path, replica: int) -> Path:
-    """Return the log of a replica's engine: `log` for replica 0, a file beside it for the others."""
-    return log if replica == 0 else log.with_suffix(f".replica-{replica}{log.suffix}")
 
 
 class Replica:
@@ -122,13 +118,9 @@ class Replica:
         if cores:
             with contextlib.suppress(ProcessLookupError):  # ended already: its pidfd shows it
                 os.sched_setaffinity(self._process.pid, cores)  # before the job arrives, so before other threads exist
-        self.group: Group = group_of(self._process.pid)
-        self._watch = Watch(self._process.pid, "engine process")
-
-    @property
-    def pid(self) -> int:
-        """Pid of the engine process."""
-        return self._process.pid
+        self.pid, self.wait = self._process.pid, self._process.wait
+        self.group: Group = group_of(self.pid)
+        self._watch = Watch(self.pid, "engine process")
 
     @property
     def watches(self) -> list[Watch]:
@@ -171,19 +163,13 @@ class Replica:
             if self.phase != "stopping":  # at the end its processes stop as planned
                 self.child_ended = self.child_ended or (watch.name, time.monotonic())
 
-    def status(self) -> int:
-        """Wait for the end of the engine process; return its exit status, a signal as a negative number."""
-        return self._process.wait()
-
     def log_tail(self) -> str:
         """Return the end of the engine's log."""
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace")
+        return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
 
     def close(self) -> None:
         """Wait for the engine process, which must have been ended, and close all descriptors."""
-        self._process.wait()
+        self.wait()
         os.close(self.pipe)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -266,7 +252,8 @@ class EngineLaunch:
     @property
     def logs(self) -> list[Path]:
         """The log of each replica's engine."""
-        return [replica_log(self.log, number) for number in range(len(self.environments))]
+        others = range(1, len(self.environments))
+        return [self.log, *(self.log.with_suffix(f".replica-{number}{self.log.suffix}") for number in others)]
 
     def processes(self) -> tuple[list[Group], set[int]]:
         """Return the engine's sessions, if it has started, and the pids of the supervisor and the guardian."""
@@ -308,10 +295,9 @@ class EngineLaunch:
         self._kept.callback(self._end)
         count = len(environments)
         lines: Sequence[int | None] = [None] * count if self.router is None else self.router.connect(count)
-        for number, (environment, line) in enumerate(zip(environments, lines, strict=True)):
-            replica = Replica(self.module, environment, self._cores(number), self.logs[number], line, self.imported)
-            self._replicas.append(replica)
-            guardian.watch(replica.group)
+        for each in zip(environments, self.cores or [None] * count, self.logs, lines, strict=True):
+            self._replicas.append(Replica(self.module, *each, self.imported))
+            guardian.watch(self._replicas[-1].group)
         if self.router is not None:
             self.router.connected()
         for number, (replica, line) in enumerate(zip(self._replicas, lines, strict=True)):
@@ -338,9 +324,6 @@ class EngineLaunch:
         if self.router is not None:
             self.router.close()
         inventory.wait_until_free(lambda: inventory.pids_on(platform) & pids)
-
-    def _cores(self, replica: int) -> Set[int] | None:
-        return self.cores[replica] if self.cores else None
 
     def advance(self, listen: Callable[[Event], None]) -> bool:
         """Pass events to `listen` until the next pass can begin; return False if all iterations are delivered.
@@ -369,7 +352,7 @@ class EngineLaunch:
                                 return isinstance(complete, IterationBegins)
                 elif replica.ended() and not replica.lost:
                     self._guardian.end()
-                    raise self._failed([number], died(replica.status(), replica.log_tail(), self._out_of_memory()))
+                    raise self._failed([number], died(replica.wait(), replica.log_tail(), self._out_of_memory()))
                 replica.check_children()
 
     def _take(self, event: Event, listen: Callable[[Event], None]) -> None:
@@ -378,50 +361,33 @@ class EngineLaunch:
             self._stop_by = time.monotonic() + STOP_S if event.phase == "stopping" else None
         elif isinstance(event, Ready) and self._guardian is not None:
             self._guardian.note_shared_memory()
-            self._ready_router(event)
-        if isinstance(event, IterationBegins):
-            self._prepare_router()
-            return
-        if isinstance(event, IterationDone):
-            event = self._routed(event)
-            iteration = event.iteration.model_copy(update={"round": self._round})
-            event = event.model_copy(update={"iteration": iteration})
-        listen(event)
-
-    def _ready_router(self, event: Ready) -> None:
-        """Pass the engine's vocabulary size to the router, if there is a router."""
-        if self.router is None:
-            return
-        assert event.vocabulary is not None, "replicas behind a router say so"
-        try:
-            self.router.ready(event.vocabulary)
-        except UserError as error:
-            raise self._impossible(error) from None
-
-    def _impossible(self, error: UserError) -> LaunchFailed:
-        known = diagnose(f"UserError: {error}", "")
-        return LaunchFailed(self._replicas[0].phase, replace(known, cause=error.problem, fix=error.remedy))
-
-    def _routed(self, event: IterationDone) -> IterationDone:
-        """Return a pass with the router's data, if there is a router."""
-        if self.router is None:
-            return event
-        return event.model_copy(update={"iteration": self.router.completed(event.iteration)})
-
-    def _prepare_router(self) -> None:
-        """Let the router prepare the next pass, if there is a router."""
         if self.router is not None:
-            try:
-                self.router.prepare()
-            except UserError as error:
-                raise self._impossible(error) from None
+            self._prepare(self.router, event)
+        if isinstance(event, IterationDone):
+            iteration = event.iteration if self.router is None else self.router.completed(event.iteration)
+            event = event.model_copy(update={"iteration": iteration.model_copy(update={"round": self._round})})
+        if not isinstance(event, IterationBegins):
+            listen(event)
+
+    def _prepare(self, router: Feeder, event: Event) -> None:
+        """Prepare the router for the loaded engines, and for each pass."""
+        try:
+            if isinstance(event, Ready):
+                assert event.vocabulary is not None, "replicas behind a router say so"
+                router.ready(event.vocabulary)
+            elif isinstance(event, IterationBegins):
+                router.prepare()
+        except UserError as error:
+            known = replace(diagnose(f"UserError: {error}", ""), cause=error.problem, fix=error.remedy)
+            raise LaunchFailed(self._replicas[0].phase, known) from None
 
     def go(self, listen: Callable[[Event], None], number: int | None = None) -> None:
         """Begin the next pass, for which all replicas are ready; `number` is its round in a block."""
         self.unpark()
         self._round = number
         listen(IterationBegins())
-        self._order_all("go")
+        for replica in self._replicas:
+            replica.order("go")
         if self.router is not None:
             self.router.begin()
 
@@ -447,34 +413,20 @@ class EngineLaunch:
             self._parked = None
             signal_groups([replica.group for replica in self._replicas], signal.SIGCONT)
 
-    def _left_s(self) -> float:
-        """Return the remaining time of the launch in seconds, without the time spent waiting for turns."""
-        return self._began + self.waited_s + self.timeout_s - time.monotonic()
-
-    def _order_all(self, line: str) -> None:
-        for replica in self._replicas:
-            replica.order(line)
-
     def _wait(self) -> list[int]:
         """Wait until something happens; return the descriptors that are then readable."""
-        pipes = [replica.pipe for replica in self._replicas if replica.told]
-        watches = [
-            self._watching,
-            *(watch for replica in self._replicas if not replica.lost for watch in replica.watches),
-        ]
+        awaited = [self.signals, *(replica.pipe for replica in self._replicas if replica.told)]
+        awaited += [] if self.router is None else [self.router.descriptor]
+        watches = [self._watching, *(watch for r in self._replicas if not r.lost for watch in r.watches)]
         held = [watch.descriptor for watch in watches if watch.descriptor is not None]
         bereft = [(r.child_ended[1], number) for number, r in enumerate(self._replicas) if r.child_ended is not None]
-        router = [] if self.router is None else [self.router.descriptor]
-        now = time.monotonic()
         lost = [(*replica.lost, number) for number, replica in enumerate(self._replicas) if replica.lost is not None]
-        left = [self._left_s(), *(when + PATIENCE_S - now for when, _ in bereft)]
-        left += [when + CAUSE_S - now for _, when, _ in lost]
-        if self._stop_by is not None:
-            left.append(self._stop_by - now)
-        left_s = min(left)
-        if left_s > 0:
+        # the time spent waiting for turns is not the launch's
+        limits = [self._began + self.waited_s + self.timeout_s, *(when + PATIENCE_S for when, _ in bereft)]
+        limits += [when + CAUSE_S for _, when, _ in lost] + [self._stop_by or float("inf")]
+        if (left_s := min(limits) - time.monotonic()) > 0:
             nap_s = left_s if len(held) == len(watches) else min(left_s, POLL_S)
-            return self.pauses.wait([self.signals, *router, *pipes, *held], nap_s)
+            return self.pauses.wait([*awaited, *held], nap_s)
         if lost:
             cause, _, number = lost[0]
             raise self._failed([number], cause)
@@ -503,15 +455,14 @@ class EngineLaunch:
             return
         replica = self._replicas[number]
         replica.check_children()
-        if event.category == "crash" and self._out_of_memory():  # it killed a child of the engine process
-            raise self._failed([number], died(-signal.SIGKILL, "", out_of_memory=True))
         if event.category == PEER_LOST:
             replica.lost = replica.lost or (Cause("crash", event.exception, event.fix), time.monotonic())
             return
-        if event.category:
-            raise self._failed([number], Cause(event.category, event.exception, event.fix))
-        cause = diagnose(event.exception, replica.log_tail())
-        if replica.child_ended is not None and cause.category == "crash":
+        cause = Cause(event.category, event.exception, event.fix)
+        if not event.category:
+            cause = diagnose(event.exception, replica.log_tail())
+        # the kernel may have killed a child of the engine process, whose end may also be all that is known
+        if cause.category == "crash" and (self._out_of_memory() or (replica.child_ended and not event.category)):
             cause = self._child_crash(replica)
         raise self._failed([number], cause)
 
@@ -538,10 +489,5 @@ class EngineLaunch:
 
 def _oom_kills() -> int:
     """Return the number of out-of-memory kills in this cgroup plus those on the machine."""
-    total = 0
-    for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(path).read_text().splitlines():
-                if line.split()[0] == name:
-                    total += int(line.split()[1])
-    return total
+    counters = "/sys/fs/cgroup/memory.events", "/proc/vmstat"
+    return sum(number_in(path, r"^oom_kill (\d+)") or 0 for path in counters)

@@ -119,18 +119,6 @@ def used_by_others(pause: Callable[[float], None] = time.sleep) -> tuple[float, 
     return use.other_cpu_share or 0.0, use.busiest_other
 
 
-def tell_users(pause: Callable[[float], None], say: Callable[[str], None]) -> None:
-    """Print which process uses the machine, if others use so much that a launch would be invalid.
-
-    Args:
-        pause: waits for a number of seconds.
-        say: prints a line for the user.
-    """
-    share, who = used_by_others(pause)
-    if share > BUSY:
-        say(f"others use {100 * share:.0f} % of the cores' time: {who}")
-
-
 THREADS = {
     "kdamond": "memory reclaim",
     "kswapd": "memory reclaim",
@@ -166,12 +154,18 @@ def _difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else max(0, after - before)
 
 
+def found_in(path: str, pattern: str) -> str | None:
+    """Return what the group of `pattern` matches in the file at `path`; None without file or match."""
+    with contextlib.suppress(OSError):
+        if found := re.search(pattern, Path(path).read_text(errors="replace"), re.MULTILINE):
+            return found[1]
+    return None
+
+
 def number_in(path: str, pattern: str) -> int | None:
     """Return the number that `pattern` finds in the file at `path`; None without file or number."""
-    with contextlib.suppress(OSError):
-        if found := re.search(pattern, Path(path).read_text(), re.MULTILINE):
-            return int(found[1])
-    return None
+    found = found_in(path, pattern)
+    return None if found is None else int(found)
 
 
 PACKAGES = (
@@ -249,8 +243,7 @@ def relevant_variables(environment: dict[str, str]) -> dict[str, str]:
 
 def cpu_model() -> str:
     """Return the name of the processor from the kernel."""
-    match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
+    return found_in("/proc/cpuinfo", r"^model name\s*:\s*(.*\S)") or platform.processor() or platform.machine()
 
 
 def git_commit() -> str | None:
