@@ -3,8 +3,11 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import reduce
+from itertools import accumulate
+from operator import getitem, itemgetter
 from typing import Any
 
 from rollout_bench.contracts.load import longest
@@ -25,11 +28,7 @@ def most_at_once(rows: Iterable[SequenceRow]) -> int | None:
         if row.scheduled_s is None or row.last_token_s is None:
             return None
         changes += [(row.scheduled_s, 1), (max(row.scheduled_s, row.last_token_s), -1)]
-    running = most = 0
-    for _, change in sorted(changes):
-        running += change
-        most = max(most, running)
-    return most
+    return max(accumulate(change for _, change in sorted(changes)), default=0)
 
 
 def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) -> list[Flag]:
@@ -42,19 +41,16 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     """
     workload = spec.workload
     sequences = workload.prompts * workload.samples_per_prompt
-    asked = min(sequences, engine.resolved.get("max_num_seqs") or sequences)
+    limit = min(sequences, engine.resolved.get("max_num_seqs") or sequences)
     of_pass: dict[tuple[int, int], list[SequenceRow]] = defaultdict(list)
     for row in rows:
         of_pass[row.iteration, row.replica or 0].append(row)
-    counted = {each: found for each, of in sorted(of_pass.items()) if (found := most_at_once(of))}
     # one of several engines gets a share of the sequences
-    wanted = {each: min(asked, len(of_pass[each])) for each in counted}
-    short = [each for each in counted if counted[each] < wanted[each]]
+    counted = [(most_at_once(of), min(limit, len(of)), *each) for each, of in sorted(of_pass.items())]
+    short = [(most, *rest) for most, *rest in counted if most and most < rest[0]]
     if not short:
         return []
-    least = min(short, key=lambda each: counted[each])
-    asked = wanted[least]
-    index, replica = least
+    most, asked, index, replica = min(short, key=itemgetter(0))
     block, tokens = int(engine.resolved.get("block_size") or 1), engine.kv_cache_tokens
     each = block * math.ceil((longest(workload.prompt_tokens) + longest(workload.output_tokens)) / block)
     if tokens is None:
@@ -64,7 +60,7 @@ def batch_flags(spec: Spec, rows: Sequence[SequenceRow], engine: EngineFacts) ->
     else:
         why = f"the KV cache has room for all ({tokens} tokens), so a step's max_num_batched_tokens may be the limit"
     where = f"Iteration {index}" + (f", replica {replica}" if any(row.replica is not None for row in rows) else "")
-    sentence = f"{where}: at most {counted[least]} of {asked} sequences ran together; {why}."
+    sentence = f"{where}: at most {most} of {asked} sequences ran together; {why}."
     return [Flag(code="batch_not_at_once", severity="warning", sentence=sentence)]
 
 
@@ -142,8 +138,7 @@ def read_log(text: str) -> dict[str, float]:
     """
     found = {}
     for name, pattern in START_UP_PATTERNS.items():
-        values = [float(match.replace(",", "")) for match in re.findall(pattern, text)]
-        if values:
+        if values := [float(match.replace(",", "")) for match in re.findall(pattern, text)]:
             found[name] = max(values)
     if spans := [_seconds(*match) for match in re.findall(CPU_COMPILE, text, re.DOTALL)]:
         found.setdefault("compile_s", max(spans))
@@ -172,13 +167,12 @@ def client_flags(iterations: Sequence[Iteration]) -> list[Flag]:
     busiest = max(use.cpu_share for use in used)
     median_s = max(use.loop_delay_median_s or 0.0 for use in used)
     p99_s = max(use.loop_delay_p99_s or 0.0 for use in used)
-    problems = []
-    if busiest > BUSY_SHARE:
-        problems.append(f"used {100 * busiest:.0f} % of a core")
-    if median_s > LATE_MEDIAN_S:
-        problems.append(f"saw answers {1e3 * median_s:.1f} ms late at the median")
-    if p99_s > LATE_P99_S:
-        problems.append(f"saw one answer in a hundred {1e3 * p99_s:.1f} ms late or more")
+    seen = {
+        f"used {100 * busiest:.0f} % of a core": busiest > BUSY_SHARE,
+        f"saw answers {1e3 * median_s:.1f} ms late at the median": median_s > LATE_MEDIAN_S,
+        f"saw one answer in a hundred {1e3 * p99_s:.1f} ms late or more": p99_s > LATE_P99_S,
+    }
+    problems = [problem for problem, found in seen.items() if found]
     if not problems:
         return []
     sentence = f"What sends the requests {' and '.join(problems)} (the worst of {len(used)} iterations)."
@@ -199,33 +193,27 @@ PROVEN_SHARE = 0.9
 
 def engine_flags(spec: Spec, engine: EngineFacts) -> list[Flag]:
     """Return flags for the differences between a loaded engine and its `spec`."""
-    return [*quant_flags(spec.quant, engine), *_setting_flags(spec, engine)]
-
-
-def _setting_flags(spec: Spec, engine: EngineFacts) -> Iterator[Flag]:
+    flags = quant_flags(spec.quant, engine)
     for name, used in (engine.overruled or {}).items():
-        asked: Any = spec.engine.args
-        for part in name.split("."):
-            asked = asked[part]
+        asked: Any = reduce(getitem, name.split("."), spec.engine.args)
         sentence = f"{name} was asked to be {word_of(asked)}, and the engine uses {word_of(used)}."
-        yield Flag(code="setting_without_effect", severity="warning", sentence=sentence)
+        flags.append(Flag(code="setting_without_effect", severity="warning", sentence=sentence))
+    return flags
 
 
 def quant_flags(quant: QuantSpec, engine: EngineFacts) -> list[Flag]:
     """Return a flag if the loaded weights do not prove `quant`."""
     assert engine.weights_bytes_by_dtype is not None, "an engine of ours tells its weights"
     weights = engine.weights_bytes_by_dtype.linear
-    total = sum(weights.values())
-    proven = sum(weights.get(dtype, 0) for dtype in quant.linear_dtypes)
+    share = sum(weights.get(dtype, 0) for dtype in quant.linear_dtypes) / (sum(weights.values()) or 1)
     seen = ", ".join(f"{size / 1e6:.1f} MB {dtype}" for dtype, size in sorted(weights.items())) or "none seen"
     flags = []
-    if total == 0 or proven < PROVEN_SHARE * total:
-        share = 100 * proven / total if total else 0.0
+    if share < PROVEN_SHARE:
         flags.append(
             invalid(
                 "quant_not_proven",
                 f"{quant.name} wants {' or '.join(quant.linear_dtypes)} weights in the linear layers; "
-                f"{share:.0f} % of their bytes are ({seen}).",
+                f"{100 * share:.0f} % of their bytes are ({seen}).",
             )
         )
     strangers = {name: n for name, n in engine.linear_methods.items() if not re.search(quant.linear_method, name)}
@@ -275,7 +263,7 @@ def token_flags(
         problems.append(f"{len(wrong)} sequences with other prompts than asked, {wrong[0][0]} tokens instead of"
                         f" {wrong[0][1]}")  # fmt: skip
     outputs = [(row.output_tokens, request.output_tokens) for row, request in pairs]
-    if wrong := [pair for pair in outputs if not _length_as_asked(workload, *pair)]:
+    if wrong := [(came, most) for came, most in outputs if not (most if workload.ignore_eos else 1) <= came <= most]:
         most = "" if workload.ignore_eos else "at most "
         problems.append(f"{len(wrong)} sequences of another length than asked, {wrong[0][0]} output tokens instead of"
                         f" {most}{wrong[0][1]}")  # fmt: skip
@@ -321,10 +309,6 @@ def not_finite_flags(proofs: Sequence[WeightProof]) -> list[Flag]:
         return []
     sentence = f"{bad.not_finite} of {bad.tensors} tensors of an engine have values that are no finite numbers."
     return [invalid("output_changed", sentence)]
-
-
-def _length_as_asked(workload: WorkloadSpec, tokens: int, asked: int) -> bool:
-    return tokens == asked if workload.ignore_eos else 0 < tokens <= asked
 
 
 def invalid(code: str, sentence: str) -> Flag:

@@ -25,13 +25,13 @@ def missing(model: str, load_format: str) -> Cause | None:
         return None
     folder = Path(model).expanduser()
     fix = "correct the model's path in model_settings, or put the weights there"
-    if not folder.is_dir():
-        return Cause("missing_weights", f"there is no model folder {folder}", fix)
-    if not (folder / "config.json").is_file():
-        return Cause("missing_weights", f"the model folder {folder} holds no config.json", fix)
-    if load_format not in NO_WEIGHTS_NEEDED and not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
-        return Cause("missing_weights", f"the model folder {folder} holds no weights ({', '.join(WEIGHTS)})", fix)
-    return None
+    weightless = load_format not in NO_WEIGHTS_NEEDED and not any(any(folder.glob(pattern)) for pattern in WEIGHTS)
+    problems = {
+        f"there is no model folder {folder}": not folder.is_dir(),
+        f"the model folder {folder} holds no config.json": not (folder / "config.json").is_file(),
+        f"the model folder {folder} holds no weights ({', '.join(WEIGHTS)})": weightless,
+    }
+    return next((Cause("missing_weights", problem, fix) for problem, found in problems.items() if found), None)
 
 
 def check_dataset_given(spec: Spec, dataset: Path | None) -> None:
@@ -75,33 +75,18 @@ def with_compile_caches(environment: Mapping[str, str], spec: Spec, torch: str |
     The folders survive the launch. They lie below XDG_CACHE_HOME (or ~/.cache), or below the temporary folder if that
     cannot be written. If neither can be written, the engine uses its own defaults.
     """
-    if not VARIABLES.keys() - environment.keys():
-        return dict(environment)
-    root = root_of_caches(environment, spec, torch)
-    if root is None:
-        return dict(environment)
-    return {**{variable: str(root / part) for variable, part in VARIABLES.items()}, **environment}
+    root = root_of_caches(environment, spec, torch) if VARIABLES.keys() - environment.keys() else None
+    return {**{variable: str(root / part) for variable, part in VARIABLES.items() if root}, **environment}
 
 
 def root_of_caches(environment: Mapping[str, str], spec: Spec, torch: str | None) -> Path | None:
     """Return a writable folder for this engine's caches; None if there is none."""
-    name = cache_name(spec, torch)
-    roots = (root / name for root in (_home(environment), _temporary()) if root is not None)
-    return next((root for root in roots if _writable(root)), None)
-
-
-def cache_name(spec: Spec, torch: str | None) -> str:
-    """Return the folder's name: all versions that compiled code depends on."""
     plugins = [f"{name}-{version}" for name, version in sorted(spec.engine.plugins.items())]
-    name = "-".join([spec.platform, spec.engine.name, spec.engine.version, f"torch{torch}", *plugins])
-    return re.sub(r"[^\w.+-]", "_", name)
-
-
-def _home(environment: Mapping[str, str]) -> Path | None:
-    for folder in (Path(environment.get("XDG_CACHE_HOME", "")), Path(environment.get("HOME", "")) / ".cache"):
-        if folder.is_absolute():  # the XDG specification ignores relative paths
-            return folder / "rollout-bench" / "compile"
-    return None
+    versions = "-".join([spec.platform, spec.engine.name, spec.engine.version, f"torch{torch}", *plugins])
+    name = re.sub(r"[^\w.+-]", "_", versions)  # all that compiled code depends on
+    homes = Path(environment.get("XDG_CACHE_HOME", "")), Path(environment.get("HOME", "")) / ".cache"
+    home = next((folder / "rollout-bench" / "compile" for folder in homes if folder.is_absolute()), None)
+    return next((root / name for root in (home, _temporary()) if root and _writable(root / name)), None)
 
 
 def _temporary() -> Path | None:

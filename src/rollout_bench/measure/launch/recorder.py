@@ -60,11 +60,6 @@ from rollout_bench.measure.machine.readings import (
 )
 
 
-def clock() -> str:
-    """Return the current time in UTC, ISO 8601."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-
-
 @dataclass(frozen=True)
 class Given:
     """What a collector is made from.
@@ -99,7 +94,7 @@ class Collecting(ABC):
         """The import from which the engine was forked; None for a plain start."""
         self.model_files: dict[str, str] = {}
         """Identities of the model's files, if known."""
-        self._started_at = clock()
+        self._started_at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         self.began = time.monotonic()
         self._process_s: float | None = None
         self._wall_s = 0.0
@@ -134,21 +129,13 @@ class Collecting(ABC):
         """Return the numbers of the passes that count, from 0; None if all count."""
         return None
 
-    def facts(self, reported: dict[str, float]) -> EngineFacts:
-        """Return the engine's facts, with the KV cache size from the log's numbers `reported` if it is missing."""
-        assert self._ready is not None, "the engine delivered before it was ready"
-        facts = self._ready.engine
-        tokens = reported.get("kv_cache_tokens")
-        if facts.kv_cache_tokens is None and tokens is not None:
-            return facts.model_copy(update={"kv_cache_tokens": int(tokens)})
-        return facts
-
     def launched(self, log: str) -> dict[str, Any]:
         """Return the fields that all records share, without `validity`; `log` is the engine's output."""
         assert self._ready is not None, "the engine delivered before it was ready"
-        reported = read_log(log)
-        facts = self.facts(reported)
-        reported.pop("kv_cache_tokens", None)
+        reported, facts = read_log(log), self._ready.engine
+        tokens = reported.pop("kv_cache_tokens", None)
+        if facts.kv_cache_tokens is None and tokens is not None:
+            facts = facts.model_copy(update={"kv_cache_tokens": int(tokens)})
         return {
             "schema_version": SCHEMA_VERSION,
             "measurement_version": self.spec.measurement_version,
