@@ -29,7 +29,7 @@ from rollout_bench.measure.machine.readings import Surroundings
 from rollout_bench.modes.startup.collector import Collector
 from rollout_bench.modes.startup.events import StartSeen
 from rollout_bench.modes.startup.hooks import FILLED, is_filled, obstacle, warm_folder
-from rollout_bench.modes.startup.notes import NOTES, StartNote, StartNotes, read_notes
+from rollout_bench.modes.startup.notes import TimedLines, read_notes
 from rollout_bench.modes.startup.phases import OVER, StartSpan, cache_flags, shared_out
 from rollout_bench.modes.startup.record import PhaseName
 from rollout_bench.modes.startup.settings import CacheState
@@ -128,10 +128,6 @@ def test_a_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, temporar
     assert folders({}) == {}
 
 
-def notes(*lines: tuple[float, str], pid: int = 1) -> list[StartNote]:
-    return [StartNote(at=at, pid=pid, text=text) for at, text in lines]
-
-
 @pytest.mark.parametrize(
     ("caches", "phases", "flagged"),
     [
@@ -158,10 +154,9 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     progress = Progress(made.spec, 0, tmp_path / "launch-0.json", None)
     collecting = Collector(Given(made.spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set()))))
     began = time.monotonic()
-    spans: list[tuple[PhaseName, float, float]] = [("inductor", began, began + 47.0)]
     for event in (
         Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
-        StartSeen(spans=spans, imports=began, began=None, token=began + 48.0, cache_files=44),
+        StartSeen(spans=[StartSpan("inductor", began, began + 47.0)], imports=began, began=None, token=began + 48.0, cache_files=44),
         IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
         Done(),
     ):
@@ -174,25 +169,19 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(OVER), st.floats(-5, 105), st.floats(-5, 105)), max_size=12))
 def test_phases_and_rest_are_the_whole(spans: list[tuple[str, float, float]]) -> None:
-    made = [StartSpan.model_validate({"name": name, "began": began, "ended": ended}) for name, began, ended in spans]
-    phases, rest_s = shared_out(made, 0.0, 100.0)
+    phases, rest_s = shared_out([StartSpan(*span) for span in spans], 0.0, 100.0)
     assert sum(phase.elapsed_s for phase in phases) + rest_s == pytest.approx(100.0)
     for phase in phases:
         assert 0 <= phase.began_s < phase.ended_s <= 100
         assert phase.elapsed_s <= phase.ended_s - phase.began_s + 1e-9
 
 
-def test_a_handler_notes_the_lines_that_matter_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "notes"
-    monkeypatch.setenv(NOTES, str(path))
-    logger = logging.getLogger("of.a.test.of.starts")
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(StartNotes())
-    logger.info("Loading weights took %.2f seconds", 1.25)
-    logger.info("Poller timed out")
-    logger.info("%d numbers for KV cache size", "no number")
-    with path.open("a") as file:
-        file.write('{"at": 1.0, "pi')  # of a process that was killed while it wrote
-    (found,) = read_notes(path)
-    assert found.text == "Loading weights took 1.25 seconds"
+def test_only_whole_lines_that_matter_are_read_from_the_log(tmp_path: Path) -> None:
+    lines = ("Loading weights took 1.25 seconds", "Poller timed out", "KV cache: 5 numbers")
+    handler = logging.FileHandler(tmp_path / "notes")
+    handler.setFormatter(TimedLines())
+    for line in lines:
+        handler.emit(logging.makeLogRecord({"msg": line}))
+    handler.stream.write("1.0")  # of a process that was killed while it wrote
+    handler.close()
+    assert [note.text for note in read_notes(tmp_path / "notes")] == [lines[0]]

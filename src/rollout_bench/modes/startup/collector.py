@@ -32,17 +32,14 @@ class Collector(Measurement):
         return fields | {"startup": fields["startup"].model_copy(update={"course": self._course()})}
 
     def doubts(self, facts: EngineFacts, log: str) -> list[Flag]:
-        startup = self.spec.of(StartupSpec)
-        assert startup is not None, "specs of this mode have it"
-        return [*super().doubts(facts, log), *cache_flags(startup.caches, self._course())]
+        return [*super().doubts(facts, log), *cache_flags(self.spec.of(StartupSpec).caches, self._course())]
 
     def _course(self) -> StartCourse:
         seen = self._seen
         assert seen is not None, "the engine was done before it had told of its start"
-        spans = [StartSpan(name=name, began=began, ended=ended) for name, began, ended in seen.spans]
-        process = StartSpan(name="process", began=self.began, ended=seen.imports)
+        process = StartSpan("process", self.began, seen.imports)
         began = self.began if seen.began is None else seen.began
-        phases, rest_s = shared_out([process, *spans], began, seen.token)
+        phases, rest_s = shared_out([process, *seen.spans], began, seen.token)
         return StartCourse(
             phases=phases,
             rest_s=rest_s,

@@ -1,26 +1,18 @@
 """Notes of vLLM's processes during a start: log lines that begin or end a phase, with the monotonic clock.
 
 vLLM's own log only has whole seconds. All its processes read the same logging configuration when they import vLLM, and
-this configuration names the handler in this module.
+this configuration adds a second log with the times of this module.
 """
 
-import contextlib
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from rollout_bench.contracts.fields import Strict
-
-NOTES = "ROLLOUT_BENCH_START_NOTES"
-"""Environment variable with the path of the notes; without it no notes are taken."""
-
-NOTED = (
+NOTED = re.compile(
     r"Initializing a V1 LLM engine|Starting to load model|Loading weights on|Initializing model took"
     r"|Loading weights took|Model loading took|Start compiling function|Compiling model again"
     r"|Dynamo bytecode transform time|Compiling a graph for|Directly load"
@@ -30,68 +22,36 @@ NOTED = (
     r"|for KV cache on node|KV cache layout|KV cache size"
     r"|Capturing a cudagraph on|Graph capturing finished|init engine \("
 )
-"""Pattern of the noted lines."""
+"""Pattern of the lines that begin or end a phase."""
 
-_NOTED = re.compile(NOTED)
-
-LONGEST = 200
-"""Number of characters kept of a line."""
+LINE = re.compile(r"([0-9.]+) (\d+) (.*)")
 
 
-class StartNote(Strict):
-    """A line of vLLM's log."""
+class StartNote(NamedTuple):
+    """A line of vLLM's log; `at` is a time on the machine's monotonic clock, in seconds."""
 
     at: float
-    """Time on the machine's monotonic clock, in seconds."""
     pid: int
     text: str
 
 
-class StartNotes(logging.Handler):
-    """Log handler that appends lines which begin or end a phase to the file in the environment."""
+class TimedLines(logging.Formatter):
+    """Formats a line of the log as a note."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a note; errors are ignored."""
-        now = time.monotonic()
-        with contextlib.suppress(Exception):  # a start must not fail because of a note
-            text = record.getMessage()
-            if _NOTED.search(text):
-                line = StartNote(at=now, pid=os.getpid(), text=text[:LONGEST]).model_dump_json() + "\n"
-                with Path(os.environ[NOTES]).open("a") as file:  # processes share it: a short line is one write
-                    file.write(line)
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the time, the process and the text."""
+        return f"{time.monotonic()} {os.getpid()} {record.getMessage()}"
 
 
 def read_notes(path: Path) -> list[StartNote]:
-    """Return all notes by time; empty if there are none."""
-    found = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValidationError):  # torn line of a killed process
-                found.append(StartNote.model_validate_json(line))
-    return sorted(found, key=lambda each: each.at)
+    """Return the notes of lines that begin or end a phase, by time; empty if there are none."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    found = [LINE.fullmatch(line) for line in lines if NOTED.search(line)]
+    return sorted(StartNote(float(note[1]), int(note[2]), note[3]) for note in found if note)
 
 
-@contextlib.contextmanager
-def noting_configuration(made: Callable[[float], None]) -> Iterator[None]:
-    """Call `made` when vLLM has made its configuration, with the time on the monotonic clock in seconds."""
-    from vllm.engine.arg_utils import EngineArgs
-
-    make = EngineArgs.create_engine_config
-
-    def timed(*args: object, **kwargs: object) -> object:
-        config = make(*args, **kwargs)
-        made(time.monotonic())
-        return config
-
-    EngineArgs.create_engine_config = timed
-    try:
-        yield
-    finally:
-        EngineArgs.create_engine_config = make
-
-
-def logging_configuration() -> str:
-    """Return the JSON for VLLM_LOGGING_CONFIG_PATH: vLLM's usual log with DEBUG lines, and the notes."""
+def logging_configuration(notes: Path) -> str:
+    """Return the JSON for VLLM_LOGGING_CONFIG_PATH: vLLM's usual log with DEBUG lines, and the file `notes`."""
     return json.dumps(
         {
             "version": 1,
@@ -101,7 +61,8 @@ def logging_configuration() -> str:
                     "class": "vllm.logging_utils.NewLineFormatter",
                     "datefmt": "%m-%d %H:%M:%S",
                     "format": "%(levelname)s %(asctime)s [%(filename)s:%(lineno)d] %(message)s",
-                }
+                },
+                "notes": {"()": f"{__name__}.{TimedLines.__name__}"},
             },
             "handlers": {
                 "usual": {
@@ -110,7 +71,12 @@ def logging_configuration() -> str:
                     "level": "DEBUG",
                     "stream": "ext://sys.stdout",
                 },
-                "notes": {"class": f"{__name__}.{StartNotes.__name__}", "level": "DEBUG"},
+                "notes": {
+                    "class": "logging.FileHandler",
+                    "formatter": "notes",
+                    "level": "DEBUG",
+                    "filename": str(notes),
+                },
             },
             "loggers": {"vllm": {"handlers": ["usual", "notes"], "level": "DEBUG", "propagate": False}},
         }

@@ -1,17 +1,18 @@
 """Turns the notes of a start into its phases, which do not overlap."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
-from rollout_bench.contracts.fields import Strict
 from rollout_bench.contracts.record import Flag
 from rollout_bench.modes.startup.notes import StartNote
 from rollout_bench.modes.startup.record import PhaseName, StartCourse, StartPhase
 from rollout_bench.modes.startup.settings import CacheState
 
 
-class StartSpan(Strict):
+class StartSpan(NamedTuple):
     """A span of time on the monotonic clock, in seconds; other spans may lie inside it."""
 
     name: PhaseName
@@ -76,43 +77,41 @@ def noted_spans(notes: Sequence[StartNote], config_ended: float, constructed: fl
         constructed: time at which the front end had its engine.
     """
     notes = [note for note in notes if config_ended <= note.at <= constructed]
-    first, last = _finder(notes, reverse=False), _finder(notes, reverse=True)
-    spans: list[StartSpan] = []
-
-    def add(name: PhaseName, began: float | None, ended: float | None) -> None:
-        if began is not None and ended is not None and ended > began:
-            spans.append(StartSpan(name=name, began=began, ended=ended))
-
+    first, last = partial(_found, notes), partial(_found, notes[::-1])
     loads = first(r"Starting to load model")
     if loads is None:  # vLLM 0.23's runner for GPUs only logs the end of loading, with its seconds
         loads = next((n.at - (_seconds(n) or 0.0) for n in notes if "Model loading took" in n.text), None)
-    add("worker_start", config_ended, loads)
     if loads is None:
-        return spans
+        return []
     built = first(r"Initializing model took|Loading weights on", loads)
-    add("model_build", loads, built)
     weights = last(r"Initializing model took|Loading weights on") or loads
     profiles = first(r"Warming up model for the compilation", loads)
     read = last(r"Loading weights took|Loading weights on") or weights
     # The CPU runner does not log the end of loading. For an engine without compilation, the next line is the layout
     # of the KV cache, immediately afterwards.
     loaded = last(r"Model loading took") or profiles or first(r"KV cache layout", read)
-    # Starts at the first of two successive lines: on a busy machine the process may wait between them.
-    add("weights", loads if built is None else built, loaded or read)
-    profiling = profiles or loaded or read
     profiled = last(r"Warming up done|for KV cache on node|Available KV cache memory|Memory profiling takes")
-    add("memory_profiling", profiling, profiled)
-    initialised = last(r"init engine \(")
-    captured = last(r"Graph capturing finished")
+    initialised, captured = last(r"init engine \("), last(r"Graph capturing finished")
     sized = first(r"KV cache size", profiled or loads)
     captures = None if sized is None else first(r"Capturing a cudagraph on", sized)
     if captured is not None:
         captures = captures or captured - (_seconds(next(n for n in notes if n.at == captured)) or 0.0)
-        add("graph_capture", captures, captured)
-    add("kv_cache", profiled, captures or initialised)
-    add("engine_ready", captured or initialised, constructed)
-    spans += _compiled(notes)
-    return spans
+    ends: dict[PhaseName, tuple[float | None, float | None]] = {
+        "worker_start": (config_ended, loads),
+        "model_build": (loads, built),
+        # Starts at the first of two successive lines: on a busy machine the process may wait between them.
+        "weights": (loads if built is None else built, loaded or read),
+        "memory_profiling": (profiles or loaded or read, profiled),
+        "graph_capture": (captures, captured),
+        "kv_cache": (profiled, captures or initialised),
+        "engine_ready": (captured or initialised, constructed),
+    }
+    spans = [
+        StartSpan(name, began, ended)
+        for name, (began, ended) in ends.items()
+        if began is not None and ended is not None and ended > began
+    ]
+    return spans + _compiled(notes)
 
 
 COMPILING: Mapping[str, PhaseName] = {
@@ -130,21 +129,21 @@ def _compiled(notes: Sequence[StartNote]) -> list[StartSpan]:
     """
     spans: list[StartSpan] = []
     for own in ([note for note in notes if note.pid == pid] for pid in {note.pid for note in notes}):
-        find, whole = _finder(own, reverse=False), None
+        find, whole = partial(_found, own), None
         for before, note in pairwise(own):
             if "Compiling model again" in note.text:  # the loaded artifact was unusable
-                spans.append(StartSpan(name="cached_graphs", began=before.at, ended=note.at))
+                spans.append(StartSpan("cached_graphs", before.at, note.at))
             name = next((kind for line, kind in COMPILING.items() if line in note.text), None)
             seconds = _seconds(note)
             if name is not None and seconds is not None:
-                spans.append(StartSpan(name=name, began=note.at - seconds, ended=note.at))
+                spans.append(StartSpan(name, note.at - seconds, note.at))
             elif "torch.compile" in note.text and seconds is not None:
-                whole = StartSpan(name="cached_graphs", began=note.at - seconds, ended=note.at)
+                whole = StartSpan("cached_graphs", note.at - seconds, note.at)
         if whole and find("Directly load AOT") and find("bytecode transform|the compiled graph") is None:
             spans.append(whole)  # no other line has the seconds of loading an artifact
         began, saved = find("Start compiling function"), find("saved AOT compiled function")
         if began is not None and saved is not None and find("Dynamo bytecode transform time") is None:
-            spans.append(StartSpan(name="inductor", began=began, ended=saved))
+            spans.append(StartSpan("inductor", began, saved))
     return spans
 
 
@@ -160,14 +159,9 @@ def cache_flags(wanted: CacheState, course: StartCourse) -> list[Flag]:
     return [Flag(code="caches_not_as_asked", severity="invalid", sentence=sentence)]
 
 
-def _finder(notes: Sequence[StartNote], *, reverse: bool) -> Callable[..., float | None]:
-    """Return a function that finds the time of the first (or last) note with a pattern, from a given time on."""
-
-    def find(pattern: str, since: float = 0.0) -> float | None:
-        ordered = reversed(notes) if reverse else notes
-        return next((note.at for note in ordered if note.at >= since and re.search(pattern, note.text)), None)
-
-    return find
+def _found(notes: Sequence[StartNote], pattern: str, since: float = 0.0) -> float | None:
+    """Return the time of the first of `notes` with a pattern, from a given time on."""
+    return next((note.at for note in notes if note.at >= since and re.search(pattern, note.text)), None)
 
 
 def _seconds(note: StartNote) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rollout_bench.contracts.record import Iteration
 from rollout_bench.contracts.spec import Spec
@@ -28,12 +29,7 @@ from rollout_bench.measure.launch.protocol import (
     Wait,
 )
 from rollout_bench.modes.startup.events import StartSeen
-from rollout_bench.modes.startup.notes import (
-    NOTES,
-    logging_configuration,
-    noting_configuration,
-    read_notes,
-)
+from rollout_bench.modes.startup.notes import logging_configuration, read_notes
 from rollout_bench.modes.startup.phases import StartSpan, noted_spans
 from rollout_bench.modes.startup.settings import StartupSpec
 
@@ -46,7 +42,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     spec = job.spec
     scratch = Path(tempfile.gettempdir())
     cache_files = _prepare(spec, scratch)
-    own = (NOTES, "VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.of(StartupSpec).caches == "cold" else ()))
+    own = ("VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.of(StartupSpec).caches == "cold" else ()))
     waits = spec.of(StartupSpec).launchers == "warm"
     if not waits:
         wait()
@@ -66,12 +62,12 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     (row,) = sequence_rows(outputs, [asked], 0, sent)
     engine.tell_ready(job, tell, start, constructed - began)
     # The time between engine and request is our preparation of the request, not a part of the start.
-    last = StartSpan(name="first_token", began=constructed, ended=constructed + token - sent)
+    last = StartSpan("first_token", constructed, constructed + token - sent)
     noted = noted_spans(read_notes(scratch / "start-notes"), config_span.ended, constructed)
     spans += [config_span, *noted, last]
     tell(
         StartSeen(
-            spans=[(span.name, span.began, span.ended) for span in spans],
+            spans=spans,
             imports=spans[0].began,
             began=word,
             token=last.ended,
@@ -93,15 +89,14 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
 
 
 def _prepare(spec: Spec, scratch: Path) -> int:
-    """Set the variables that vLLM reads at import: the file for notes, and empty caches for cold starts.
+    """Set the variables that vLLM reads at import: the log with notes, and empty caches for cold starts.
 
     Returns:
         Number of files in the compile caches.
     """
     configuration = scratch / "start-logging.json"
-    configuration.write_text(logging_configuration())
+    configuration.write_text(logging_configuration(scratch / "start-notes"))
     os.environ |= {
-        NOTES: str(scratch / "start-notes"),
         "VLLM_LOGGING_CONFIG_PATH": str(configuration),
         "VLLM_LOGGING_LEVEL": "DEBUG",
     }
@@ -134,8 +129,8 @@ def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, lis
     began = time.monotonic()
     tell(PhaseBegins(phase="initializing"))
     spans = [
-        StartSpan(name="import", began=imports, ended=began),
-        StartSpan(name="platform", began=asks, ended=answered),
+        StartSpan("import", imports, began),
+        StartSpan("platform", asks, answered),
     ]
     return EngineStart(variables, began - imports, time.perf_counter()), began, spans
 
@@ -143,11 +138,18 @@ def _imported(tell: Tell, own: Collection[str]) -> tuple[EngineStart, float, lis
 def _constructed(job: Job, began: float) -> tuple[LoadedEngine, float, StartSpan]:
     """Return the engine, the time of its completion, and the span from `began` to the finished configuration."""
     from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
 
     loads = job.spec.of(StartupSpec).load_formats
     given = arguments(job.spec) | ({} if loads == "auto" else {"load_format": loads})
-    made: list[float] = []
-    with noting_configuration(made.append):
+    make, made = EngineArgs.create_engine_config, [began]
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        config = make(*args, **kwargs)
+        made.append(time.monotonic())
+        return config
+
+    with mock.patch.object(EngineArgs, "create_engine_config", timed):
         engine = LoadedEngine(job.spec, LLM(model=job.model, **given))
     constructed = time.monotonic()
-    return engine, constructed, StartSpan(name="config", began=began, ended=made[0] if made else began)
+    return engine, constructed, StartSpan("config", began, made[:2][-1])
