@@ -92,13 +92,6 @@ class RecordedUpdates:
     def __init__(self, engine: RecordedEngine, held_bytes: int = 0) -> None:
         self.engine, self.held_bytes = engine, held_bytes
 
-    def prepare(self) -> None:
-        """Do nothing."""
-
-    def stage(self, weights: Weights) -> None:
-        self.engine.calls.append(f"stage {weights}")
-        CLOCK.sleep(2 * PAUSE_S)
-
     def apply(self, weights: Weights) -> dict[str, Any]:
         self.engine.calls.append(f"update {weights}")
         self.engine.weights = weights
@@ -119,12 +112,12 @@ def gone_through(engine: RecordedEngine | None = None, **settings: Any) -> tuple
     [
         (
             {"sleep": "none"},
-            ["stage second", "sleep 0", "update second", "reset", "wake scheduling"],
+            ["sleep 0", "update second", "reset", "wake scheduling"],
             ["drain", "pause", "update", "reset_prefix_cache", "resume"],
         ),
         (
             {"sleep": "2"},
-            ["stage second", "sleep 2", "wake weights", "update second", "reset", "wake kv_cache"],
+            ["sleep 2", "wake weights", "update second", "reset", "wake kv_cache"],
             ["drain", "sleep", "wake_weights", "update", "reset_prefix_cache", "wake_kv_cache"],
         ),
     ],
@@ -140,7 +133,7 @@ def test_parts_follow_verls_order_and_nothing_else_is_timed(
         pytest.approx(sum(part.elapsed_s for part in seen.parts)),
     )
     others_s = sum(part.elapsed_s for part in seen.parts if part.name != "update")
-    assert others_s == pytest.approx(0.0, abs=1e-9)  # staging took its time outside of all parts
+    assert others_s == pytest.approx(0.0, abs=1e-9)
     assert ([look.when for look in seen.memory], {look.device_free_bytes for look in seen.memory}) == (
         ["before", "asleep", "after"],
         {80},

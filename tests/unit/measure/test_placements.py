@@ -226,12 +226,12 @@ class WithoutRoom:
 def test_an_engine_without_room_to_wake_fails_by_name(error: Exception):
     sleep = EngineSleep(WithoutRoom(error), 1, torch.device("cpu"))
     with pytest.raises(MeasuringFailed) as failed:
-        sleep.wake_kv_cache()
+        sleep.wake("kv_cache")
     assert failed.value.category == "waking_out_of_memory"
     assert "no room for the KV cache" in failed.value.cause
     assert "lower gpu_memory_utilization" in failed.value.fix
     with pytest.raises(MeasuringFailed, match="no room for the weights"):
-        sleep.wake_weights()
+        sleep.wake("weights")
 
 
 Found = TypeVar("Found")

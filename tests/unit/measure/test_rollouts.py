@@ -18,7 +18,8 @@ from launching import tiny_spec
 from rollout_bench.contracts.record import Drafting
 from rollout_bench.measure.engine.vllm import LoadedEngine, drafting_of
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
-from rollout_bench.modes.rollout.async_engine import Outcome, finite
+from rollout_bench.modes.rollout.async_engine import finite
+from rollout_bench.modes.rollout.exchange import Ended
 from rollout_bench.modes.rollout.policies import (
     POLICIES,
     Balancer,
@@ -108,8 +109,8 @@ def test_sticky_keeps_samples_together_and_spreads_prompts(engines: int, prompts
 TOKENS = [5, 6, 7]
 
 
-def outcome(logprobs: list[float | None] | None) -> Outcome:
-    return Outcome(TOKENS, logprobs, "length", prompt_tokens=4, cached_prompt_tokens=None)
+def outcome(logprobs: list[float | None] | None) -> Ended:
+    return Ended(id=0, token_ids=TOKENS, logprobs=logprobs, finish_reason="length")
 
 
 def test_missing_or_nan_log_probabilities_make_a_launch_invalid() -> None:

@@ -154,9 +154,10 @@ def test_a_record_of_a_start_has_the_flag(tmp_path: Path) -> None:
     progress = Progress(made.spec, 0, tmp_path / "launch-0.json", None)
     collecting = Collector(Given(made.spec, 0, progress, Surroundings("cpu", [{}], lambda: ([], set()))))
     began = time.monotonic()
+    spans = [StartSpan("inductor", began, began + 47.0)]
     for event in (
         Ready(import_s=1.0, init_s=47.0, environment=made.environment, engine=made.engine, flags=[], processes={}),
-        StartSeen(spans=[StartSpan("inductor", began, began + 47.0)], imports=began, began=None, token=began + 48.0, cache_files=44),
+        StartSeen(spans=spans, imports=began, began=None, token=began + 48.0, cache_files=44),
         IterationDone(iteration=made.iterations[0], sequences=make_sequences(made), flags=[]),
         Done(),
     ):

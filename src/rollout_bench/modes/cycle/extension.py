@@ -5,15 +5,19 @@ verl after gathering all parameters; vLLM's loaders take each rank's part.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict
 
 import torch
 
+from rollout_bench.checkpoints.formats import tensors
 from rollout_bench.checkpoints.shapes import ResolvedShape
+from rollout_bench.checkpoints.weights import encode, random_weights
 from rollout_bench.contracts.weights import Weights
 from rollout_bench.measure.probes.weight_proofs import WeightProofs
-from rollout_bench.modes.cycle.weight_sets import Encoder, Named, drawn, specs_of, synchronize
+
+Named = list[tuple[str, torch.Tensor]]
+"""Names and tensors, in the order of a checkpoint."""
 
 BUCKET_BYTES = 2048 * 10**6
 """Largest number of bytes of weights in one transfer, as in verl's bucket."""
@@ -44,25 +48,24 @@ class TrainerStandIn(WeightProofs):
                 second set.
             weights_format: the engine's format.
         """
-        specs = {} if shape is None else specs_of(ResolvedShape(**shape))
-        self._encoder = Encoder(specs, weights_format, lambda: synchronize(self.device))
-        self._sets: dict[Weights, Named] = {}
+        self._format = weights_format
+        self._specs = {} if shape is None else {spec.name: spec for spec in tensors(ResolvedShape(**shape))}
         if shape is None:
             first = self._read()
-            self._sets["first"] = first
-            self._sets["second"] = [(name, rolled(tensor)) for name, tensor in first]
+            second = [(name, rolled(tensor)) for name, tensor in first]
         else:
             model = ResolvedShape(**shape)
-            self._sets["first"] = drawn(specs, model)
-            self._sets["second"] = drawn(specs, model.other_weights())
+            first, second = (
+                list(zip(self._specs, random_weights(self._specs.values(), each), strict=True))
+                for each in (model, model.other_weights())
+            )
+        self._sets: dict[Weights, Named] = {"first": first, "second": second}
         return sum(tensor.nbytes for of in self._sets.values() for _, tensor in of)
 
     def rollout_bench_update(self, weights: Weights) -> HandOver:
         """Transfer the trainer's weights to vLLM in buckets of `BUCKET_BYTES`; return times and sizes."""
         took = HandOver(transfer_s=0.0, quantize_s=0.0, size_bytes=0, buckets=0)
-        self._encoder.elapsed_s = 0.0
         self._reload(weights_iterator=self._handed_over(weights, took))
-        took["quantize_s"] = self._encoder.elapsed_s
         return took
 
     def rollout_bench_reload(self, folder: str) -> None:
@@ -88,7 +91,19 @@ class TrainerStandIn(WeightProofs):
             took["size_bytes"] += sum(tensor.nbytes for _, tensor in bucket)
             took["buckets"] += 1
             while copies:
-                yield from self._encoder.stored(*copies.pop(0))
+                yield from self._stored(*copies.pop(0), took)
+
+    def _stored(self, name: str, tensor: torch.Tensor, took: HandOver) -> Iterable[tuple[str, torch.Tensor]]:
+        """Return the stored tensors, with names, for one bf16 tensor; unknown tensors are not quantized."""
+        spec = self._specs.get(name)
+        if spec is None or self._format == "bf16":
+            return [(name, tensor)]
+        synchronize(self.device)
+        began = time.monotonic()
+        stored = encode(spec, tensor, self._format).items()
+        synchronize(self.device)
+        took["quantize_s"] += time.monotonic() - began
+        return stored
 
     def _read(self) -> Named:
         """Return the tensors of the loaded checkpoint, read by vLLM's own loader."""
@@ -129,3 +144,9 @@ def buckets(named: Named, limit: int) -> Iterator[Named]:
         held += tensor.nbytes
     if bucket:
         yield bucket
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has finished its work; a CPU has nothing to wait for."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)

@@ -1,7 +1,6 @@
 """Updates the engine's weights by each `UpdateMethod`, through vLLM's own `reload_weights`."""
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ DEVICE_ERROR = "CUDA error"
 """Text of exceptions from the device, which are never rejections of a format."""
 
 
-class WeightUpdates(ABC):
+class WeightUpdates:
     """A method of bringing new weights to the engine.
 
     Args:
@@ -38,24 +37,37 @@ class WeightUpdates(ABC):
         self.held_bytes = 0
         """Bytes of the trainer's tensors in host memory, in the engine processes of all ranks."""
 
-    @abstractmethod
     def prepare(self) -> None:
         """Make both sets of weights; not timed.
 
         Raises:
             MeasuringFailed: if they cannot be made.
         """
+        raise NotImplementedError
 
-    def stage(self, weights: Weights) -> None:  # noqa: B027 (most methods have nothing to do)
-        """Put these weights where the trainer's transfer begins, if they are not there; not timed."""
-
-    @abstractmethod
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Give the engine these weights; return the known fields of `WeightUpdate`, without load_s.
 
         Raises:
             MeasuringFailed: if vLLM cannot update this format.
         """
+        raise NotImplementedError
+
+    def _asked(self, method: str, **arguments: Any) -> list[Any]:
+        """Return the result of each rank; raise `MeasuringFailed` if vLLM cannot update this format."""
+        try:
+            answers: list[Any] = self._llm.collective_rpc(method, kwargs=arguments)
+        except Exception as error:  # from the worker through vLLM, of any type
+            quant, said = self._spec.quant, f"{type(error).__name__}: {error}"
+            if not REFUSALS.search(said) or DEVICE_ERROR in said:
+                raise
+            raise MeasuringFailed(
+                "not_updatable",
+                f"vLLM can't update the weights of {quant.name} (format {quant.weights_format}): {said}",
+                "measure another quantization in mode cycle, or another version of vLLM; a rollout engine can't be "
+                "trained with this one",
+            ) from error
+        return answers
 
 
 class Reload(WeightUpdates):
@@ -82,7 +94,7 @@ class Reload(WeightUpdates):
 
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Let vLLM read the checkpoint of these weights."""
-        _told_refusals(self._llm, self._spec, "rollout_bench_reload", {"folder": self._folder(weights)})
+        self._asked("rollout_bench_reload", folder=self._folder(weights))
         return {}
 
 
@@ -104,7 +116,7 @@ class InProcess(WeightUpdates):
 
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Pass the trainer's tensors on; return the times of the slowest rank."""
-        ranks = _told_refusals(self._llm, self._spec, "rollout_bench_update", {"weights": weights})
+        ranks = self._asked("rollout_bench_update", weights=weights)
         slowest: dict[str, Any] = max(ranks, key=lambda rank: rank["transfer_s"] + rank["quantize_s"])
         quantizes = self._spec.quant.weights_format != "bf16"
         return slowest if quantizes else {**slowest, "quantize_s": None}
@@ -115,20 +127,3 @@ METHODS: Mapping[UpdateMethod, type[WeightUpdates]] = {
     "in_process": InProcess,
 }
 """Value of `CycleSpec.update` -> class."""
-
-
-def _told_refusals(llm: Any, spec: Spec, method: str, arguments: dict[str, Any]) -> list[Any]:
-    """Return the result of each rank; raise `MeasuringFailed` if vLLM cannot update this format."""
-    try:
-        answers: list[Any] = llm.collective_rpc(method, kwargs=arguments)
-    except Exception as error:  # from the worker through vLLM, of any type
-        said = f"{type(error).__name__}: {error}"
-        if not REFUSALS.search(said) or DEVICE_ERROR in said:
-            raise
-        raise MeasuringFailed(
-            "not_updatable",
-            f"vLLM can't update the weights of {spec.quant.name} (format {spec.quant.weights_format}): {said}",
-            "measure another quantization in mode cycle, or another version of vLLM; a rollout engine can't be trained "
-            "with this one",
-        ) from error
-    return answers

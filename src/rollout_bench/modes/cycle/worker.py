@@ -104,7 +104,6 @@ class Transitions:
         self._ended, self._parts, self._memory = ended, [], []
         self._look("before")
         self._timed("drain", self._drain)
-        self._updates.stage(weights)
         if self._settings.sleep == "none":
             self._timed("pause", lambda: self._llm.sleep(level=0))
             self._look("asleep")

@@ -30,47 +30,51 @@ DEVICES_OF: Mapping[Platform, str] = {"cuda": "CUDA_VISIBLE_DEVICES"}
 
 def obstacle(spec: Spec, record: Path) -> Cause | None:
     """Return why engines and trainer cannot be placed as in `spec`; None if they can."""
-    placement = placement_of(spec)
-    problem = ""
+    placement, args = spec.of(PlacementSpec), spec.engine.args
     shards, generating = tensor_parallel_size(spec), len(placement.generating)
-    if generating % shards:
-        problem = f"tensor_parallel_size {shards} does not divide the {generating} devices that generate"
-        fix = "set it to a divisor, or change placement.devices or placement.generators"
-    if spec.platform not in ("cpu", *DEVICES_OF):
-        problem, fix = f"on {spec.platform} no placement is measured", "measure on cpu or cuda"
-    for name in ("pipeline_parallel_size", "data_parallel_size"):
-        if int(spec.engine.args.get(name) or 1) > 1:
-            problem = f"{name} {spec.engine.args[name]}: engines of a placement know tensor_parallel_size alone"
-            fix = f"leave {name} out of engine_args under placement, or set it to 1"
-    if spec.quant.weights_format != "bf16":
-        problem = f"{spec.quant.name}: the trainer's weights are bf16, and its format is quantized beforehand"
-        fix = "place bf16"
-    if placement.overlap and not spec.measuring.warmup_iterations:
-        problem = "overlap 1 without a warm-up: in the first step there is nothing yet to train on"
-        fix = "set warmup_iterations to 1 or more"
-    if placement.sleep and (placement.generators is not None or spec.platform not in DEVICES_OF):
-        problem = f"sleep {placement.sleep}: only engines that share a GPU with their trainer can sleep meanwhile"
-        fix = "leave sleep out"
-    return Cause("impossible_placement", problem, fix) if problem else None
-
-
-def placement_of(spec: Spec) -> PlacementSpec:
-    """Return the placement settings of a spec."""
-    return spec.of(PlacementSpec)
+    refusals = [
+        (
+            placement.sleep and (placement.generators is not None or spec.platform not in DEVICES_OF),
+            f"sleep {placement.sleep}: only engines that share a GPU with their trainer can sleep meanwhile",
+            "leave sleep out",
+        ),
+        (
+            placement.overlap and not spec.measuring.warmup_iterations,
+            "overlap 1 without a warm-up: in the first step there is nothing yet to train on",
+            "set warmup_iterations to 1 or more",
+        ),
+        (
+            spec.quant.weights_format != "bf16",
+            f"{spec.quant.name}: the trainer's weights are bf16, and its format is quantized beforehand",
+            "place bf16",
+        ),
+        *(
+            (
+                int(args.get(name) or 1) > 1,
+                f"{name} {args.get(name)}: engines of a placement know tensor_parallel_size alone",
+                f"leave {name} out of engine_args under placement, or set it to 1",
+            )
+            for name in ("data_parallel_size", "pipeline_parallel_size")
+        ),
+        (
+            spec.platform not in ("cpu", *DEVICES_OF),
+            f"on {spec.platform} no placement is measured",
+            "measure on cpu or cuda",
+        ),
+        (
+            generating % shards,
+            f"tensor_parallel_size {shards} does not divide the {generating} devices that generate",
+            "set it to a divisor, or change placement.devices or placement.generators",
+        ),
+    ]
+    return next((Cause("impossible_placement", what, fix) for wrong, what, fix in refusals if wrong), None)
 
 
 def roles(spec: Spec) -> list[str]:
     """Return the work of each rank, for messages."""
-    placement = placement_of(spec)
-    return [
-        " and ".join(
-            [
-                *(["generates"] if rank in placement.generating else []),
-                *(["trains"] if rank in placement.training else []),
-            ]
-        )
-        for rank in range(placement.devices)
-    ]
+    placement = spec.of(PlacementSpec)
+    works = {"generates": placement.generating, "trains": placement.training}
+    return [" and ".join(work for work, ranks in works.items() if rank in ranks) for rank in range(placement.devices)]
 
 
 def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str], list[int] | None]:
@@ -79,7 +83,7 @@ def surroundings(spec: Spec, number: int, folder: Path) -> tuple[dict[str, str],
     The ranks of an engine see the devices of all its ranks, which vLLM needs for transfers outside NCCL. The ranks find
     each other in `folder`, whose name is unique on the machine.
     """
-    devices = placement_of(spec).devices
+    devices = spec.of(PlacementSpec).devices
     shards = next((ranks for ranks in placed_engines(spec) if number in ranks), range(number, number + 1))
     environment = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if spec.engine.multiprocess else "0",
@@ -129,7 +133,7 @@ def ready(readies: Sequence[Ready | None], spec: Spec) -> Ready:
     one = engines[0] if len(engines) == 1 else ready_together(engines, spec.platform)
     changes: dict[str, int] = {"cpu_cores": len(os.sched_getaffinity(0))}
     if spec.platform != "cpu":
-        changes["device_count"] = placement_of(spec).devices
+        changes["device_count"] = spec.of(PlacementSpec).devices
     environment: Environment = one.environment.model_copy(update=changes)
     processes = {pid: name for each in readies if each for pid, name in each.processes.items()}
     return one.model_copy(update={"environment": environment, "processes": processes})

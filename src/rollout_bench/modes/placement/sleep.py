@@ -7,24 +7,12 @@ the device first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from rollout_bench.core.errors import MeasuringFailed
 
 if TYPE_CHECKING:
     import torch
-
-
-class DeviceMemory(NamedTuple):
-    """Memory of a device, in bytes; 0 on a CPU.
-
-    Attributes:
-        free: free memory.
-        total: total memory.
-    """
-
-    free: int
-    total: int
 
 
 class EngineSleep:
@@ -43,31 +31,19 @@ class EngineSleep:
         """Let the engine release its memory."""
         self._llm.sleep(level=self._level)
 
-    def memory(self) -> DeviceMemory:
-        """Return the current memory of the device."""
-        if self._device.type == "cpu":
-            return DeviceMemory(0, 0)
+    def memory(self) -> tuple[int, int]:
+        """Return the current free and total memory of the device, in bytes."""
         import torch
 
-        return DeviceMemory(*map(int, torch.cuda.mem_get_info(self._device)))
+        free, total = torch.cuda.mem_get_info(self._device)
+        return int(free), int(total)
 
-    def wake_weights(self) -> None:
-        """Let the engine allocate memory for its weights, which an update then fills.
-
-        Raises:
-            MeasuringFailed: if the device has too little free memory.
-        """
-        self._wake("weights")
-
-    def wake_kv_cache(self) -> None:
-        """Let the engine allocate its KV cache, so that it can generate again.
+    def wake(self, tag: Literal["weights", "kv_cache"]) -> None:
+        """Let the engine allocate memory for its weights, which an update then fills, or for its KV cache.
 
         Raises:
             MeasuringFailed: if the device has too little free memory.
         """
-        self._wake("kv_cache")
-
-    def _wake(self, tag: str) -> None:
         if self._device.type == "cuda":
             import torch
 

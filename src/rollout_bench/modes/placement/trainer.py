@@ -12,7 +12,6 @@ no reward.
 """
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,40 +33,11 @@ Smaller changes would be lost in bf16's 8 bits: weights near 0.02 have neighbour
 SEED = 0
 """Seed of the weights if the engine makes dummy weights (load_format: dummy); the same on every rank."""
 
-
-class Trainer(ABC):
-    """Interface of the trainer on a rank."""
-
-    @abstractmethod
-    def weights(self) -> list[tuple[str, torch.Tensor]]:
-        """Return the weights for the engine, by the checkpoint's names."""
-
-    @abstractmethod
-    def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int) -> float | None:
-        """Compute the gradients of a rank's share.
-
-        Args:
-            trajectories: its sequences, possibly none.
-            sampled_tokens: number of tokens sampled in the step, over all ranks.
-
-        Returns:
-            The mean loss of a token, over micro-batches; None if nothing is computed.
-        """
-
-    @abstractmethod
-    def gradients(self) -> list[torch.Tensor]:
-        """Return the gradients of all parameters, for an in-place sum over ranks; empty if none are computed."""
-
-    @abstractmethod
-    def optimize(self) -> None:
-        """Update the weights with the gradients, then drop the gradients."""
-
-
 MICRO_BATCH = 4
 """Number of sequences in a forward and backward pass; gradients accumulate over a device's micro-batches."""
 
 
-class PolicyTrainer(Trainer):
+class PolicyTrainer:
     """Trains a model.
 
     Args:
@@ -88,7 +58,15 @@ class PolicyTrainer(Trainer):
         return [(name, parameter.detach().bfloat16()) for name, parameter in self.model.named_parameters()]
 
     def train(self, trajectories: Sequence[Trajectory], sampled_tokens: int) -> float | None:
-        """Compute forward and backward passes of successive micro-batches; gradients accumulate."""
+        """Compute the gradients of a rank's share; gradients of successive micro-batches accumulate.
+
+        Args:
+            trajectories: its sequences, possibly none.
+            sampled_tokens: number of tokens sampled in the step, over all ranks.
+
+        Returns:
+            The mean loss of a token, over micro-batches; None if nothing is computed.
+        """
         losses = []
         device = self._parameters[0].device
         # dropout must not advance the engine's random state, which all ranks of an engine must share
@@ -131,7 +109,7 @@ class PolicyTrainer(Trainer):
         return (lost * weights[:, 1 - kept :]).sum()
 
 
-class TimedTrainer(Trainer):
+class TimedTrainer:
     """Waits for a fixed time, and has constant weights.
 
     Args:
@@ -158,6 +136,10 @@ class TimedTrainer(Trainer):
 
     def optimize(self) -> None:
         """Do nothing."""
+
+
+Trainer = PolicyTrainer | TimedTrainer
+"""The trainer of a rank."""
 
 
 def model_of(folder: str, *, has_weights: bool, trust_remote_code: bool, device: torch.device) -> Any:

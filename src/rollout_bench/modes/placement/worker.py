@@ -43,7 +43,7 @@ from rollout_bench.measure.launch.protocol import (
 )
 from rollout_bench.measure.launch.replicas import made_of
 from rollout_bench.modes.placement.events import RankReady, StepOver
-from rollout_bench.modes.placement.hooks import placement_of, surroundings
+from rollout_bench.modes.placement.hooks import surroundings
 from rollout_bench.modes.placement.record import Activity, AsleepMemory, RankStep, Span, placed_engines
 from rollout_bench.modes.placement.settings import PlacementSpec
 from rollout_bench.modes.placement.shares import (
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from rollout_bench.modes.placement.groups import RankGroup
     from rollout_bench.modes.placement.trainer import Trainer
 
-Manifest = list[tuple[str, "torch.dtype", "torch.Size"]]
+Manifest = list[tuple[str, str, list[int]]]
 """Name, data type and shape of each transferred tensor."""
 
 TAKER = "rollout_bench.modes.placement.extension.WeightTaker"
@@ -157,7 +157,7 @@ class GeneratingRank:
         )
         from rollout_bench.measure.engine.proofs import Proofs  # after the engine, whose import is timed
 
-        self._proofs = Proofs(self.engine, norms=False)
+        self.proofs = Proofs(self.engine, norms=False)
         self._source = source_of(alone, self.engine.vocabulary)
         self._index = 0
         self._received: dict[str, str] = {}
@@ -169,7 +169,7 @@ class GeneratingRank:
         prompts = list(dict.fromkeys(request.prompt for request in asked))
         own = {prompts[place] for place in share(len(prompts), self._number, len(self._engines))}
         self._asked = [request for request in asked if request.prompt in own]
-        self.reset()
+        self.engine.reset_prefix_cache()
         self._before = self.engine.counters()
 
     def own(self, sharing: bool) -> range:
@@ -224,31 +224,15 @@ class GeneratingRank:
         who = {"name": name, "ranks": list(ranks), "rank": job.replica, "folder": str(folder_of_ranks())}
         self.engine.llm.collective_rpc("rollout_bench_join", kwargs={**who, "timeout_s": job.timeout_s})
 
-    def take(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        """Load new weights from this process."""
-        self._take("rollout_bench_take", weights=weights)
-
-    def receive(self, parts: Manifest, most_bytes: int) -> None:
-        """Load new weights from the joined group, in buckets of `most_bytes`."""
-        told = [(name, str(dtype).removeprefix("torch."), list(shape)) for name, dtype, shape in parts]
-        self._take("rollout_bench_receive", parts=told, most_bytes=most_bytes)
-
-    def _take(self, method: str, **kwargs: Any) -> None:
+    def take(self, method: str, **kwargs: Any) -> None:
+        """Load new weights, from this process or from the joined group, by a method of the worker."""
         (self._received,) = self.engine.llm.collective_rpc(method, kwargs=kwargs)
-
-    def note(self, *, on: bool) -> None:
-        """Take checksums of weights while they are loaded, or stop it."""
-        self._proofs.note(on=on)
 
     def proof(self, weights: Weights, trainers: Mapping[str, str]) -> WeightProof:
         """Return the proof of the engine's weights; `trainers` has the checksum of each of the trainer's tensors."""
         lost = [name for name, checksum in trainers.items() if self._received.get(name) != checksum]
         found = {"lost": len(lost), "first_lost": next(iter(lost), None)}
-        return self._proofs.take(weights).model_copy(update=found)
-
-    def reset(self) -> None:
-        """Clear the prefix cache."""
-        self.engine.reset_prefix_cache()
+        return self.proofs.take(weights).model_copy(update=found)
 
     def told(self, outputs: Sequence[Any], released: float, ended: float) -> IterationDone:
         """Return the event for its engine's share of the step.
@@ -312,7 +296,7 @@ class PlacedRank:
     """
 
     def __init__(self, job: Job, tell: Tell) -> None:
-        spec, placement = job.spec, placement_of(job.spec)
+        spec, placement = job.spec, job.spec.of(PlacementSpec)
         self._rank = job.replica
         self._generator = None
         if self._rank in placement.generating:
@@ -325,7 +309,6 @@ class PlacedRank:
         if self._generator is None:
             tell(PhaseBegins(phase="initializing"))
 
-        from rollout_bench.modes.placement.groups import sizes_of_parts
         from rollout_bench.modes.placement.sleep import EngineSleep
 
         self._spec, self._placement = spec, placement
@@ -352,13 +335,12 @@ class PlacedRank:
             shards = self._generator.shards
             self._shards = self._group(job, f"shards-{shards[0]}", shards)
         self._parts = self._manifest()
-        sizes = sizes_of_parts(self._parts)
-        self._bytes = sum(size for _, size in sizes)
+        self._bytes = sum(torch.Size(shape).numel() * getattr(torch, dtype).itemsize for _, dtype, shape in self._parts)
         self._pending: list[Trajectory] = []
         self._renew(Notes(self._device))  # from now on engine and trainer have the same weights, even dummy weights
         self._loaded = self._proof("first")
         if self._generator is not None:
-            self._generator.note(on=False)
+            self._generator.proofs.note(on=False)
 
     def _group(self, job: Job, name: str, ranks: Sequence[int]) -> RankGroup | None:
         from rollout_bench.modes.placement.groups import RankGroup
@@ -369,13 +351,11 @@ class PlacedRank:
 
     def _manifest(self) -> Manifest:
         """Return names, data types and shapes of the transferred weights."""
-        import torch
-
         own = [] if self._trainer is None else self._trainer.weights()
-        said = [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own]
+        said: Manifest = [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own]
         if self._updating is not None:
             said = json.loads(self._updating.say(json.dumps(said) if self._trainer is not None else None))
-        return [(name, getattr(torch, dtype), torch.Size(shape)) for name, dtype, shape in said]
+        return said
 
     def prepare(self) -> None:
         """Make what the next step needs; not timed."""
@@ -458,13 +438,11 @@ class PlacedRank:
         """Put this rank's engine to sleep if configured; return the free memory before and after."""
         if self._sleep is None:
             return None
-        awake = self._sleep.memory()
+        awake, total = self._sleep.memory()
         with notes.doing("sleep"):
             self._sleep.fall_asleep()
-        asleep = self._sleep.memory()
-        if not asleep.total:
-            return None
-        return AsleepMemory(awake_free_bytes=awake.free, asleep_free_bytes=asleep.free, total_bytes=asleep.total)
+        asleep, _ = self._sleep.memory()
+        return AsleepMemory(awake_free_bytes=awake, asleep_free_bytes=asleep, total_bytes=total)
 
     def _renew(self, notes: Notes) -> int:
         """Wake the engine, update its weights and clear its prefix cache, as in mode cycle.
@@ -474,14 +452,14 @@ class PlacedRank:
         """
         if self._sleep is not None:
             with notes.doing("wake"):
-                self._sleep.wake_weights()
+                self._sleep.wake("weights")
         taken = self._update(notes)
         if self._generator is not None:
             with notes.doing("reset"):
-                self._generator.reset()
+                self._generator.engine.reset_prefix_cache()
         if self._sleep is not None:
             with notes.doing("wake"):
-                self._sleep.wake_kv_cache()
+                self._sleep.wake("kv_cache")
         return taken
 
     def _update(self, notes: Notes) -> int:
@@ -497,16 +475,16 @@ class PlacedRank:
                 assert trainer is not None
                 self._weights.send([tensor for _, tensor in trainer.weights()], BUCKET_BYTES)
             elif group is not None:
-                generator.receive(self._parts, BUCKET_BYTES)
+                generator.take("rollout_bench_receive", parts=self._parts, most_bytes=BUCKET_BYTES)
             else:
                 assert trainer is not None
-                generator.take(iter(trainer.weights()))
+                generator.take("rollout_bench_take", weights=iter(trainer.weights()))
         return 0 if generator is None else self._bytes
 
     def prove(self) -> list[WeightProof]:
         """Return the proofs of this rank's engine: as loaded, and after one more update, which is not timed."""
         if self._generator is not None:
-            self._generator.note(on=True)
+            self._generator.proofs.note(on=True)
         if self._sleep is not None:
             self._sleep.fall_asleep()
         self._renew(Notes(self._device))
@@ -531,7 +509,7 @@ class PlacedRank:
 def _trainer(job: Job, device: torch.device) -> Trainer:
     from rollout_bench.modes.placement.trainer import PolicyTrainer, TimedTrainer, checkpoint_weights, model_of
 
-    spec, placement = job.spec, placement_of(job.spec)
+    spec, placement = job.spec, job.spec.of(PlacementSpec)
     args, folder = spec.engine.args, job.model
     has_weights = args.get("load_format") not in NO_WEIGHTS_NEEDED
     if placement.train_s is not None and has_weights:

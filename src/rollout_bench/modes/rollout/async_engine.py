@@ -5,7 +5,6 @@ import gc
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from rollout_bench.contracts.record import Drafting
@@ -18,31 +17,7 @@ from rollout_bench.measure.engine.vllm import (
     tell_ready,
 )
 from rollout_bench.measure.launch.protocol import Job, Tell
-from rollout_bench.modes.rollout.exchange import Generate
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of a sequence. Times are on the monotonic clock, in seconds; None if unknown.
-
-    Attributes:
-        token_ids: the generated tokens.
-        logprobs: log probability of each token, None if not finite; None if none were requested.
-        finish_reason: reason for the end.
-        prompt_tokens: tokens of the prompt, counted by the engine.
-        cached_prompt_tokens: prompt tokens from the prefix cache.
-        queued, scheduled, first_token, last_token: times, as in a row of the side file.
-    """
-
-    token_ids: list[int]
-    logprobs: list[float | None] | None
-    finish_reason: str | None
-    prompt_tokens: int
-    cached_prompt_tokens: int | None
-    queued: float | None = None
-    scheduled: float | None = None
-    first_token: float | None = None
-    last_token: float | None = None
+from rollout_bench.modes.rollout.exchange import Ended, Generate
 
 
 def finite(said: Iterable[float | None]) -> list[float | None]:
@@ -50,22 +25,16 @@ def finite(said: Iterable[float | None]) -> list[float | None]:
     return [None if one is None or not math.isfinite(one) else one for one in said]
 
 
-def outcome_of(output: Any) -> Outcome:
-    """Return the result of a request for one sequence, from vLLM's RequestOutput."""
+def ended_of(number: int, output: Any) -> Ended:
+    """Return the result of the request for sequence `number`, from vLLM's RequestOutput; drop its log probabilities."""
     (completion,) = output.outputs
-    token_ids = list(completion.token_ids)
-    said = completion.logprobs
-    moments = {
-        name: getattr(output.metrics, f"{name}_ts", 0.0) or None
-        for name in ("queued", "scheduled", "first_token", "last_token")
-    }
-    return Outcome(
-        token_ids,
-        None if said is None else finite(at[token].logprob for token, at in zip(token_ids, said, strict=False)),
-        completion.finish_reason,
-        len(output.prompt_token_ids or ()),
-        output.num_cached_tokens,
-        **moments,
+    token_ids, said = list(completion.token_ids), completion.logprobs
+    completion.logprobs = None  # many objects, which later collections would look through
+    return Ended(
+        id=number,
+        token_ids=token_ids,
+        logprobs=None if said is None else finite(at[t].logprob for t, at in zip(token_ids, said, strict=False)),
+        finish_reason=completion.finish_reason,
     )
 
 
@@ -136,8 +105,8 @@ class AsyncEntry:
         self._drafts = drafts(job.spec)
         self._pass = 0
 
-    async def generate(self, word: Generate) -> Outcome:
-        """Generate a sequence and return its result."""
+    async def generate(self, word: Generate) -> Any:
+        """Generate a sequence and return vLLM's RequestOutput."""
         from vllm.sampling_params import RequestOutputKind
 
         config = self._engine.vllm_config.model_config
@@ -147,7 +116,7 @@ class AsyncEntry:
         prompt = {"prompt_token_ids": word.prompt_token_ids}
         async for output in self._engine.generate(prompt, parameters, self._name(word.id)):
             final = output
-        return outcome_of(final)
+        return final
 
     def drafting(self) -> Drafting | None:
         """Return the draft counts since the start of the step; None without speculative decoding."""

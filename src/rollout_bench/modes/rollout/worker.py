@@ -9,10 +9,11 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from rollout_bench.contracts.record import Flag, ReplicaPass, SequenceRow
+from rollout_bench.contracts.record import Flag, ReplicaPass
 from rollout_bench.contracts.spec import WorkloadSpec
-from rollout_bench.measure.engine.vllm import passes
+from rollout_bench.measure.engine.vllm import passes, sequence_rows
 from rollout_bench.measure.launch.flags import preempted_flags, prefix_cache_flags, token_flags
 from rollout_bench.measure.launch.protocol import (
     IterationDone,
@@ -22,7 +23,7 @@ from rollout_bench.measure.launch.protocol import (
     Wait,
 )
 from rollout_bench.measure.launch.replicas import made_of
-from rollout_bench.modes.rollout.async_engine import AsyncEntry, Outcome, open_async
+from rollout_bench.modes.rollout.async_engine import AsyncEntry, ended_of, open_async
 from rollout_bench.modes.rollout.exchange import Ended, Generate, Over, heard, written
 from rollout_bench.workloads.requests import Request
 
@@ -64,13 +65,15 @@ class Share:
 
     Attributes:
         words: its sequences, by number.
-        outcomes: result of each sequence.
+        outputs: vLLM's output of each sequence.
+        ended: result of each sequence.
         back: time at which each was back, on the monotonic clock, in seconds.
         over: the router's message at the end.
     """
 
     words: dict[int, Generate] = field(default_factory=dict)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    outputs: dict[int, Any] = field(default_factory=dict)
+    ended: dict[int, Ended] = field(default_factory=dict)
     back: dict[int, float] = field(default_factory=dict)
     over: Over = field(default_factory=lambda: Over(began=0.0))
 
@@ -80,14 +83,9 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
     share = Share()
 
     async def generate(word: Generate) -> None:
-        outcome = share.outcomes[word.id] = await entry.generate(word)
+        output = share.outputs[word.id] = await entry.generate(word)
         share.back[word.id] = time.monotonic()
-        ended = Ended(
-            id=word.id,
-            token_ids=outcome.token_ids,
-            logprobs=outcome.logprobs,
-            finish_reason=outcome.finish_reason,
-        )
+        ended = share.ended[word.id] = ended_of(word.id, output)
         writer.write(written(ended))
 
     async def read(tasks: asyncio.TaskGroup) -> None:
@@ -112,79 +110,59 @@ async def _share_of_step(entry: AsyncEntry, reader: asyncio.StreamReader, writer
 def told(share: Share, entry: AsyncEntry, workload: WorkloadSpec, index: int, warmup: bool) -> IterationDone:
     """Return the event for a replica's share of a step."""
     began, looks = share.over.began, entry.looks
-    rows = {number: row_of(word, share.outcomes[number], index, began) for number, word in sorted(share.words.items())}
+    words = [word for _, word in sorted(share.words.items())]
+    results = [share.ended[word.id] for word in words]
+    asked = [Request(word.prompt, word.sample, word.prompt_token_ids, word.output_tokens) for word in words]
+    made = sequence_rows([share.outputs[word.id] for word in words], asked, index, began)
+    rows = [
+        row.model_copy(update={"sent_s": round(word.sent - began, 6), "digest": digest_of(result.token_ids)})
+        for row, word, result in zip(made, words, results, strict=True)
+    ]
     ended = max(share.back.values(), default=began)
-    cached = [row.cached_prompt_tokens for row in rows.values() if row.cached_prompt_tokens is not None]
+    cached = [row.cached_prompt_tokens for row in rows if row.cached_prompt_tokens is not None]
     part = ReplicaPass(
         start_offset_s=0.0,
         elapsed_s=max(ended - began, SHORTEST_S),
         requests=len(rows),
         sequences=len(rows),
-        prompt_tokens=sum(row.prompt_tokens for row in rows.values()),
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
         cached_prompt_tokens=sum(cached) if len(cached) == len(rows) else None,
-        output_tokens=sum(row.output_tokens for row in rows.values()),
-        prompts=len({row.prompt for row in rows.values()}),
+        output_tokens=sum(row.output_tokens for row in rows),
+        prompts=len({row.prompt for row in rows}),
         preemptions=looks.preemptions,
         peak_running=looks.peak_running,
         kv_cache_peak=round(looks.kv_cache_peak, 6),
     )
     iteration = made_of(index, warmup, [part]).model_copy(update={"drafting": entry.drafting()})
-    asked = [request_of(word) for _, word in sorted(share.words.items())]
-    every = iteration.model_copy(
-        update={"cached_prompt_tokens": sum(r.cached_prompt_tokens or 0 for r in rows.values())}
-    )
+    every = iteration.model_copy(update={"cached_prompt_tokens": sum(r.cached_prompt_tokens or 0 for r in rows)})
     flags = [
-        *token_flags(workload, asked, iteration, list(rows.values())),
-        *prefix_cache_flags(asked, every, rows.values()),
+        *token_flags(workload, asked, iteration, rows),
+        *prefix_cache_flags(asked, every, rows),
         *preempted_flags(index, looks.preemptions),
-        *logprob_flags(index, [share.outcomes[number] for number in rows]),
+        *logprob_flags(index, results),
     ]
     return IterationDone(
         iteration=iteration,
-        sequences=list(rows.values()),
+        sequences=rows,
         flags=flags,
         began=began,
     )
 
 
-def request_of(word: Generate) -> Request:
-    """Return the request of a message."""
-    return Request(word.prompt, word.sample, word.prompt_token_ids, word.output_tokens)
+def digest_of(token_ids: list[int]) -> str:
+    """Return the start of the SHA-256 of token ids, as JSON without spaces."""
+    return hashlib.sha256(json.dumps(token_ids, separators=(",", ":")).encode()).hexdigest()[:8]
 
 
-def row_of(word: Generate, outcome: Outcome, index: int, began: float) -> SequenceRow:
-    """Return the row of a sequence, with times in seconds after the start of the step."""
-
-    def since(moment: float | None) -> float | None:
-        return None if moment is None else round(moment - began, 6)
-
-    return SequenceRow(
-        iteration=index,
-        prompt=word.prompt,
-        sample=word.sample,
-        prompt_tokens=outcome.prompt_tokens,
-        cached_prompt_tokens=outcome.cached_prompt_tokens,
-        output_tokens=len(outcome.token_ids),
-        finish_reason=outcome.finish_reason,
-        queued_s=since(outcome.queued),
-        scheduled_s=since(outcome.scheduled),
-        first_token_s=since(outcome.first_token),
-        last_token_s=since(outcome.last_token),
-        sent_s=since(word.sent),
-        digest=hashlib.sha256(json.dumps(outcome.token_ids, separators=(",", ":")).encode()).hexdigest()[:8],
-    )
-
-
-def logprob_flags(index: int, outcomes: Sequence[Outcome]) -> list[Flag]:
+def logprob_flags(index: int, results: Sequence[Ended]) -> list[Flag]:
     """Return a flag if log probabilities are missing or not finite."""
     without = sum(
-        len(outcome.logprobs or ()) != len(outcome.token_ids) or None in (outcome.logprobs or ())
-        for outcome in outcomes
+        len(result.logprobs or ()) != len(result.token_ids) or None in (result.logprobs or ()) for result in results
     )
     if not without:
         return []
     sentence = (
-        f"Iteration {index}: {without} of {len(outcomes)} sequences came without all their log probabilities, or with "
+        f"Iteration {index}: {without} of {len(results)} sequences came without all their log probabilities, or with "
         "some that are no numbers."
     )
     return [Flag(code="logprobs_missing", severity="invalid", sentence=sentence)]
