@@ -28,11 +28,9 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     The weights are proven after the last pass, by two more updates that are not timed.
     """
     spec = job.spec
-    more = {"worker_extension_cls": EXTENSION}
-    if "worker_extension_cls" in spec.engine.args:
-        more["worker_extension_cls"] = spec.engine.args["worker_extension_cls"]
+    extension = spec.engine.args.get("worker_extension_cls", EXTENSION)
     sleeps = {} if spec.of(CycleSpec).sleep == "none" else {"enable_sleep_mode": True}
-    engine = loaded(job, tell, **more, **sleeps)
+    engine = loaded(job, tell, worker_extension_cls=extension, **sleeps)
     check_engine(engine.llm, spec)
     source = source_of(job, engine.vocabulary)
     updates = METHODS[spec.of(CycleSpec).update](engine.llm, spec, job.model)

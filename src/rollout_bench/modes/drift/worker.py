@@ -45,7 +45,6 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
         MeasuringFailed: if a prompt leaves no room for tokens, or the engine does not return log probabilities.
     """
     settings = job.spec.of(DriftSpec)
-    assert settings is not None, "the spec is of drift mode"
     scorer = Scorer(loaded(job, tell, logprobs_mode=LOGPROBS_MODE), wait)
     tell(PhaseBegins(phase="measuring"))
     if job.reference is not None:
@@ -190,10 +189,6 @@ class Scorer:
                 rows.append(ScoredRow(batch=batch, sequence=number, logprobs=logprobs, first=first))
         return rows
 
-    @staticmethod
-    def _name(number: int) -> str:
-        return f"scored-{number}"
-
     def _run(self, requests: Sequence[tuple[list[int], Any]]) -> Iterator[Any]:
         """Yield vLLM's output for each of `requests` (prompt and sampling parameters), in order.
 
@@ -207,7 +202,7 @@ class Scorer:
             pause("pause_scheduler", "keep", False)
         names = []
         for token_ids, sampling in requests:
-            names.append(self._name(self._asked))
+            names.append(f"scored-{self._asked}")
             self._asked += 1
             engine.add_request(names[-1], {"prompt_token_ids": token_ids}, sampling)
         if pause is not None:

@@ -30,7 +30,6 @@ EXECUTOR = "rollout_bench.modes.messages.probes.MessagesExecutor"
 def measure(job: Job, tell: Tell, wait: Wait) -> None:
     """Do `job`: send each event, and wait for the order before each pass."""
     spec, settings = job.spec, job.spec.of(MessagesSettings)
-    assert settings is not None, "a messages spec says what is looked at"
     engine = loaded(job, tell, distributed_executor_backend=EXECUTOR)
     from rollout_bench.modes.messages.probes import pickled_bytes
 

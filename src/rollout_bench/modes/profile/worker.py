@@ -149,7 +149,6 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
         MeasuringFailed: if a trace is missing.
     """
     spec, settings = job.spec, job.spec.of(ProfileSettings)
-    assert settings is not None, "a profile's spec says what is traced"
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
     engine = loaded(job, tell, profiler_config=profiler_config(traces.written))
@@ -186,7 +185,6 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     """
     spec, load, settings = job.spec, job.spec.load, job.spec.of(ProfileSettings)
     assert load is not None, "a profile through a server has a load"
-    assert settings is not None, "a profile's spec says what is traced"
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
     opened = opened_server(job, tell, profiler_config=profiler_config(traces.written))
@@ -200,7 +198,7 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
         passes.traced(phase, 1)
         traces.drop()
         for profiled in (False, True, False):
-            rows = passes.traced(phase, settings.steps) if profiled else passes.plain()
+            rows = passes.traced(phase, settings.steps) if profiled else passes.send()[1]
             steps = [] if profiled else decode_steps(rows)
             tell(StepsDone(steps=steps, traces=traces.take(phase) if profiled else []))
     traces.close()
@@ -222,21 +220,18 @@ class _Passes:
 
     def warm_up(self) -> None:
         """Send a pass that does not count, and report it."""
-        done, rows = self._send()
+        done, rows = self.send()
         iteration = iteration_of(rows[0].iteration, True, self._load.points[0], done, rows)
         self._tell(IterationDone(iteration=iteration, sequences=[], flags=[]))
-
-    def plain(self) -> list[SequenceRow]:
-        """Send a pass without the profiler; return its rows."""
-        return self._send()[1]
 
     def traced(self, phase: Phase, count: int) -> list[SequenceRow]:
         """Send a pass and trace `count` steps, the first or those after half the tokens; return its rows."""
 
         def start(asked: Sequence[Request]) -> None:
-            self._ask("/start_profile", _window(max(request.output_tokens for request in asked), phase, count))
+            delay = 0 if phase == "prefill" else max(request.output_tokens for request in asked) // 2
+            self._ask("/start_profile", {"delay_iterations": delay, "max_iterations": count})
 
-        rows = self._send(start)[1]
+        rows = self.send(start)[1]
         self._ask("/stop_profile", None)
         return rows
 
@@ -247,7 +242,8 @@ class _Passes:
             cause = f"the server answers {status} to {path}: {self._opened.target.quoted(said, 200)}"
             raise MeasuringFailed("no_trace", cause, "read the end of the log; profile.through: engine needs no server")
 
-    def _send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:
+    def send(self, before: Callable[[Sequence[Request]], None] | None = None) -> tuple[Any, list[SequenceRow]]:
+        """Send a pass after calling `before` with its requests; return what was sent, and the rows."""
         index, self._index = self._index, self._index + 1
         asked = self._source.requests(self._job.launch, index)
         with self._opened.between_passes():
@@ -267,10 +263,6 @@ class _Passes:
             with self._opened.between_passes():  # as in online mode
                 raise MeasuringFailed("all_requests_failed", cause, "read the end of the log for what the server said")
         return done, rows
-
-
-def _window(most_tokens: int, phase: Phase, count: int) -> dict[str, int]:
-    return {"delay_iterations": 0 if phase == "prefill" else most_tokens // 2, "max_iterations": count}
 
 
 def decode_steps(rows: Sequence[SequenceRow]) -> list[Step]:
