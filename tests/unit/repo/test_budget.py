@@ -18,7 +18,7 @@ BUDGET = {
     "exchange": 288,
     "llmd": 633,
     "measure": 3830,
-    "modes": 4900,
+    "modes": 4889,
     "numbers": 162,
     "plan": 1877,
     "report": 1662,
