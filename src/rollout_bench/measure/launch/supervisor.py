@@ -165,7 +165,9 @@ class Replica:
 
     def log_tail(self) -> str:
         """Return the end of the engine's log."""
-        return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))  # a log may have gigabytes
+            return file.read().decode(errors="replace")
 
     def close(self) -> None:
         """Wait for the engine process, which must have been ended, and close all descriptors."""
