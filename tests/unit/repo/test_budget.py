@@ -17,7 +17,7 @@ BUDGET = {
     "core": 645,
     "exchange": 288,
     "llmd": 633,
-    "measure": 3830,
+    "measure": 3832,
     "modes": 4889,
     "numbers": 162,
     "plan": 1877,
