@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array
 from rollout_bench.analysis.timed.latencies import claimable
-from rollout_bench.analysis.timed.service import Requests, pass_times_of, pool_requests
+from rollout_bench.analysis.timed.service import Requests, anatomies_of, pool_requests
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Iteration, Record
 from rollout_bench.contracts.spec import behind_server
@@ -201,10 +200,10 @@ def _anatomy(records: Sequence[Record], requests: Sequence[Requests | None]) -> 
     if None in requests:
         return {}
     anatomies = [
-        anatomy_of(times)
+        anatomy
         for record, own in zip(records, requests, strict=True)
         if own is not None
-        for times in pass_times_of(record, own)
+        for anatomy in anatomies_of(record, own).values()
     ]
     return told(
         {name: ([each.get(column) for each in anatomies], units) for column, (name, units) in ANATOMY_UNITS.items()}

@@ -15,25 +15,21 @@ def columns_of(record: Record) -> list[dict[str, float]]:
     devices = devices_of_rate(record.spec)
     of_mode = mode_of(record.spec.mode).part("numbers", "columns_of", lambda *_: {})
     return [
-        _generated(iteration, devices)
+        {
+            ONE: 1,
+            "elapsed_s": iteration.elapsed_s,
+            "device_s": iteration.elapsed_s * devices,
+            "output_tokens": iteration.output_tokens,
+            "total_tokens": iteration.prompt_tokens + iteration.output_tokens,
+            "requests": iteration.requests,
+            "sequences": iteration.sequences,
+        }
         | columns_of_replicas(iteration)
         | of_mode(iteration, record.spec)
         | _drafted(iteration)
         | energy
         for iteration, energy in zip(measured, _energies(measured), strict=True)
     ]
-
-
-def _generated(iteration: Iteration, devices: int) -> dict[str, float]:
-    return {
-        ONE: 1,
-        "elapsed_s": iteration.elapsed_s,
-        "device_s": iteration.elapsed_s * devices,
-        "output_tokens": iteration.output_tokens,
-        "total_tokens": iteration.prompt_tokens + iteration.output_tokens,
-        "requests": iteration.requests,
-        "sequences": iteration.sequences,
-    }
 
 
 def _drafted(iteration: Iteration) -> dict[str, float]:
@@ -50,9 +46,7 @@ def _drafted(iteration: Iteration) -> dict[str, float]:
 def _energies(measured: Sequence[Iteration]) -> list[dict[str, float]]:
     """Return the energy of each iteration; nothing unless the energy of all is known and not zero."""
     nothing: list[dict[str, float]] = [{} for _ in measured]
-    if any(not it.devices for it in measured):
-        return nothing
-    if any(use.energy_j is None for it in measured for use in it.devices or ()):
+    if any(not it.devices or None in [use.energy_j for use in it.devices] for it in measured):
         return nothing
     found = [_energy(it) for it in measured]
     return found if sum(each["energy_j"] for each in found) else nothing

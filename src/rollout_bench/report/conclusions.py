@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.proofs import LASTING
-from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing, trends
+from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
 from rollout_bench.analysis.timed.partners import why_not_measured
@@ -96,12 +96,18 @@ def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
     name, lines = lines_over(rows)
     items = []
     # with a baseline of one setting, the table's column shows the trend
-    for trend in [] if "setting" in collection.baseline else trends(lines)[:MOST]:
-        of = f"{trend.line.label} ({trend.line.model} {trend.line.workload})"
-        sure = f"The speed-up of {of} changes with {name} (the intervals have no common value)"
-        said = sure if trend.sure else f"No change of the speed-up of {of} with {name} is shown"
-        items.append(f"{said}: {', '.join(f'{_ratio(row.comparison)} at {value:,.6g}' for value, row in trend.ends)}.")
-    return [Section(f"Trend over {name}", tuple(items))] if items else []
+    for line in [] if "setting" in collection.baseline else lines:
+        known = [(value, row) for value, row in line.rows if row.comparison.low and row.comparison.high]
+        if len(known) > 1:
+            of, ends = f"{line.label} ({line.model} {line.workload})", (known[0], known[-1])
+            (low, high), (other_low, other_high) = (
+                (c.low or 0.0, c.high or 0.0) for c in (r.comparison for _, r in ends)
+            )
+            sure = f"The speed-up of {of} changes with {name} (the intervals have no common value)"
+            apart = max(row.comparison.low or 0 for _, row in ends) > min(row.comparison.high or 0 for _, row in ends)
+            said = sure if apart else f"No change of the speed-up of {of} with {name} is shown"
+            items.append(f"{said}: {', '.join(f'{_ratio(row.comparison)} at {value:,.6g}' for value, row in ends)}.")
+    return [Section(f"Trend over {name}", tuple(items[:MOST]))] if items else []
 
 
 def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collection: Collection) -> Section:

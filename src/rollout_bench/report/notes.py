@@ -29,8 +29,7 @@ from rollout_bench.report.prose import sections, some
 from rollout_bench.report.verdicts import verdict_values
 
 FACTS = "Measured with"
-"""Heading of the section on machines, engines and workloads."""
-"""Heading of a section among the answers that is not an answer."""
+"""Heading of the section on machines, engines and workloads, which is among the answers but is not an answer."""
 
 METHODS = ("How verdicts are reached", "How percentiles are found")
 """Headings of sections that are the same for every run; they are among the definitions and not on the terminal."""

@@ -52,7 +52,11 @@ def page(
     def folded(heading: str, body: str) -> str:
         return f"<details><summary>{escape(printable(heading))}</summary>{body}</details>"
 
-    figures = list(map(_figure, pictures))
+    figures = [
+        f'<figure id="figure-{picture.name}"><img alt="{escape(picture.title)}" '
+        f'src="data:image/svg+xml;base64,{base64.b64encode(picture.svg).decode()}"></figure>'
+        for picture in pictures
+    ]
     shown = [(view.title, f'<div class="wide">{rendered(markdown_table(view))}</div>') for view in tables]
     first = [f"<h3>{escape(printable(title))}</h3>{body}" for title, body in shown[:1]]
     notes = [section for section in sections if section.heading != FACTS]
@@ -85,12 +89,6 @@ def page(
         f"<header><h1>{TITLE}</h1>\n{rendered(strong)}</header>\n<nav>{contents}</nav>\n{bodies}\n"
         f"<script>{_UNFOLD}</script>\n{scripts if explored else ''}</body>\n</html>\n"
     )
-
-
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.svg).decode()
-    source = f"data:image/svg+xml;base64,{data}"
-    return f'<figure id="figure-{picture.name}"><img alt="{escape(picture.title)}" src="{source}"></figure>'
 
 
 def _name(heading: str) -> str:

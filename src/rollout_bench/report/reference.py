@@ -100,13 +100,8 @@ def _inner(schema: dict[str, Any], field: dict[str, Any]) -> tuple[dict[str, Any
         named = option.get("additionalProperties") or next(iter(option.get("patternProperties", {}).values()), None)
         for inside, suffix in ((option, ""), (named, ".<name>"), (option.get("items"), "[]")):
             if isinstance(inside, dict) and "$ref" in inside:
-                return _resolve(schema, inside), suffix
+                return schema["$defs"][inside["$ref"].rsplit("/", 1)[-1]], suffix
     return None, ""
-
-
-def _resolve(schema: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:
-    resolved: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
-    return resolved
 
 
 def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:

@@ -87,14 +87,9 @@ def _fill(text: str, first: str = "", rest: str = "") -> str:
 
 def _terminal_table(view: View) -> str:
     """Return the table at its natural width, or with folded words if it is wider than `WIDTH`."""
-    text = _rendered(view, _SPEEDUP_WIDTH, _NAME_WIDTH)
-    if _width(text) > WIDTH:
-        text = _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NAME_WIDTH)
-    return text if _width(text) <= WIDTH else _rendered(view, _ONE_OF_SPEEDUPS_WIDTH, _NARROW_NAME_WIDTH)
-
-
-def _width(text: str) -> int:
-    return max(map(len, text.splitlines()[1:]))
+    speedups, names = (_SPEEDUP_WIDTH, *[_ONE_OF_SPEEDUPS_WIDTH] * 2), (*[_NAME_WIDTH] * 2, _NARROW_NAME_WIDTH)
+    texts = [_rendered(view, speedup, name) for speedup, name in zip(speedups, names, strict=True)]
+    return next((text for text in texts if max(map(len, text.splitlines()[1:])) <= WIDTH), texts[-1])
 
 
 def _rendered(view: View, speedup: int, name: int) -> str:
@@ -110,16 +105,17 @@ def _rendered(view: View, speedup: int, name: int) -> str:
             table.add_column(header, justify="right", no_wrap=True)
     for line in _without_repeats(view):
         cells = zip(view.columns, line, strict=True)
-        table.add_row(*(escape(_a_line_each(cell) if column in (SETTING, SETS) else cell) for column, cell in cells))
+        table.add_row(
+            *(
+                escape(cell.replace("+", "\n+").replace(", ", ",\n") if column in (SETTING, SETS) else cell)
+                for column, cell in cells
+            )
+        )
     console = Console(file=io.StringIO(), width=_ROOM, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         console.print(table, highlight=False)
     lines = [line.rstrip() for line in capture.get().splitlines()]
     return "\n".join([view.title, "", *lines])
-
-
-def _a_line_each(setting: str) -> str:
-    return setting.replace("+", "\n+").replace(", ", ",\n")
 
 
 def _two_lines(header: str) -> str:

@@ -9,7 +9,6 @@ from rollout_bench.analysis.timed.comparison import (
     FOUND,
     MIN_PAIRS,
     MODE_SHARE,
-    Comparison,
     missed_modes,
 )
 from rollout_bench.analysis.timed.pairs import Way
@@ -31,7 +30,7 @@ def verdict_values(
         precision: the rule for the number of launches, if it is not fixed.
         apart: whether the sides of the comparisons were not interleaved.
     """
-    compared = list(_each(rows))
+    compared = [(row, metric, comparison) for row in rows for metric, comparison in row.comparisons.items()]
     starts = min((min(each.launches_used) for _, _, each in compared if each.low is not None), default=0)
     return {
         "settings": settings,
@@ -97,12 +96,6 @@ def _other_ways(rows: Sequence[Row]) -> Iterator[tuple[str, Way, dict[Way, list[
                 told.add(str(left_out))
                 (way,) = comparison.ways
                 yield row.name, way, left_out
-
-
-def _each(rows: Sequence[Row]) -> Iterator[tuple[Row, MetricName, Comparison]]:
-    for row in rows:
-        for metric, comparison in row.comparisons.items():
-            yield row, metric, comparison
 
 
 def _name(row: Row, metric: MetricName) -> str:

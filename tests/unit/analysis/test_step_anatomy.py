@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_bench.analysis.stats.anatomy import (
-    PassTimes,
     anatomy_of,
     drain_s,
     group_ends_s,
@@ -27,18 +26,11 @@ def step(
     ends_s: list[float],
     tokens: list[int] | None = None,
     each: int = 1,
-) -> PassTimes:
-    """Return a pass of these sequences, `each` of them of one prompt."""
+) -> dict[str, float]:
+    """Return the anatomy of these sequences, `each` of them of one prompt."""
     n = len(ends_s)
-    return PassTimes(
-        begins_s=np.array(begins_s, dtype=float),
-        ends_s=np.array(ends_s, dtype=float),
-        tokens=np.array(tokens or [8] * n),
-        prompt=np.arange(n) // each,
-        index=1,
-        elapsed_s=max(ends_s),
-        limit=max(tokens or [8]),
-    )
+    sides = (np.array(times, dtype=float) for times in (begins_s, ends_s))
+    return anatomy_of(*sides, np.array(tokens or [8] * n), np.arange(n) // each, max(ends_s), max(tokens or [8]))
 
 
 def spans(found: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -47,7 +39,7 @@ def spans(found: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
 
 @given(st.integers(1, 200), TIMES)
 def test_equal_lengths_have_neither_tail_nor_drain_nor_unused_slots(n: int, length_s: float) -> None:
-    found = anatomy_of(step([0.0] * n, [length_s] * n))
+    found = step([0.0] * n, [length_s] * n)
     assert found["t50_s"] == found["t90_s"] == found["t99_s"] == found["makespan_s"] == length_s
     assert (found["tail_s"], found["tail_share"], found["fill_s"], found["drain_s"]) == (0, 0, 0, 0)
     assert (found["most_running"], found["occupancy"]) == (n, pytest.approx(1))
@@ -59,7 +51,7 @@ def test_the_share_of_short_sequences_decides_every_completion_time(
     short: int, times: int, short_s: float, more_s: float
 ) -> None:
     n, long_s = 100 * times, short_s + more_s
-    found = anatomy_of(step([0.0] * n, [short_s] * (short * times) + [long_s] * (n - short * times)))
+    found = step([0.0] * n, [short_s] * (short * times) + [long_s] * (n - short * times))
     for percent, value in ((50, found["t50_s"]), (90, found["t90_s"]), (99, found["t99_s"])):
         assert value == (short_s if short >= percent else long_s)
     assert (found["makespan_s"], found["tail_s"], found["drain_s"]) == (
@@ -86,7 +78,7 @@ def test_running_sequences_integrate_to_the_sum_of_their_durations(found: list[t
 @given(SPANS)
 def test_completion_times_rise_and_all_parts_fit_the_step(found: list[tuple[float, float]]) -> None:
     begins, ends = spans(found)
-    one = anatomy_of(step(begins, ends))
+    one = step(begins, ends)
     assert min(ends) <= one["t50_s"] <= one["t90_s"] <= one["t99_s"] <= one["makespan_s"] == max(ends)
     assert 10 * sum(end <= one["t90_s"] for end in ends) >= 9 * len(ends) > 10 * sum(end < one["t90_s"] for end in ends)
     assert one["tail_s"] == one["makespan_s"] - one["t90_s"] >= 0
@@ -111,7 +103,7 @@ def test_a_group_waits_from_its_median_to_its_last_sample() -> None:
 
 
 def test_the_longest_sequence_has_a_speed_relative_to_the_median() -> None:
-    found = anatomy_of(step([0.0, 0.0, 0.0, 1.0], [2.0, 4.0, 4.0, 6.0], [10, 20, 40, 40]))
+    found = step([0.0, 0.0, 0.0, 1.0], [2.0, 4.0, 4.0, 6.0], [10, 20, 40, 40])
     assert (found["longest_tokens"], found["longest_tokens_per_s"]) == (40, 8)  # of the two the one that ends last
     assert found["longest_speed"] == pytest.approx(8 / 6.5)  # of 5, 5, 10 and 8
     assert (

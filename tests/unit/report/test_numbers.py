@@ -24,13 +24,12 @@ from synthetic_records import counted, make_plan, make_record, make_sequences, m
 from synthetic_rollouts import rollout_record
 from synthetic_starts import COLD, start_record, start_spec
 
-from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.analysis.timed.service import pass_times_of, requests_of
+from rollout_bench.analysis.timed.service import anatomies_of, requests_of
 from rollout_bench.contracts.record import DeviceUse, Iteration, Record, ReplicaPass
 from rollout_bench.contracts.store import record_path, write_record, write_with_rows
 from rollout_bench.modes.cycle.gains import net_gain
@@ -91,7 +90,7 @@ def test_the_anatomy_of_a_step_with_a_tail() -> None:
         )
         for row in make_sequences(record)
     ]
-    found = anatomy_of(pass_times_of(counted(record, sequences), requests_of(sequences))[0])
+    found = next(iter(anatomies_of(counted(record, sequences), requests_of(sequences)).values()))
     names = ("makespan_s", "t50_s", "t90_s", "tail_s", "drain_s", "occupancy", "group_p50_s", "straggler_gap_s")
     assert [found[name] for name in names] == [4, 1, 4, 0, 3, 0.5, 4, 3]
     assert [found[f"longest_{name}"] for name in ("tokens", "tokens_per_s", "speed")] == [96, 24, 3]

@@ -5,37 +5,12 @@ makespan is the time until the last job is complete, with all jobs present at th
 section 2.1).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollout_bench.analysis.stats.percentiles import Array
 
 Whole = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class PassTimes:
-    """Completed sequences of one iteration: an array [n >= 1] for each field except the last three.
-
-    Attributes:
-        begins_s: start of each sequence, in seconds after the iteration began.
-        ends_s: time of each last token, on the same clock.
-        tokens: output tokens of each sequence.
-        prompt: number of each sequence's prompt; the samples of a prompt are a group.
-        index: number of the iteration in its launch.
-        elapsed_s: time of the iteration in the record.
-        limit: maximum output tokens of a sequence; None if each sequence has its own limit.
-    """
-
-    begins_s: Array
-    ends_s: Array
-    tokens: Whole
-    prompt: Whole
-    index: int
-    elapsed_s: float
-    limit: int | None
 
 
 def complete_s(ends_s: ArrayLike, percent: int) -> float:
@@ -97,13 +72,22 @@ def straggler_gap_s(ends_s: ArrayLike, prompt: ArrayLike) -> float:
     return float(np.mean(whole - half))
 
 
-def anatomy_of(times: PassTimes) -> dict[str, float]:
-    """Return the columns of `numbers.sequences` for one iteration; unknown ones are missing.
+def anatomy_of(
+    begins: Array, ends: Array, tokens: Whole, prompt: Whole, elapsed_s: float, limit: int | None
+) -> dict[str, float]:
+    """Return the columns of `numbers.sequences` for the sequences [n >= 1] of one iteration; unknown ones are missing.
 
     They are of the sequences that the step needed. Fill, drain, most running and occupancy include all sequences that
-    ran. Times are in seconds after the iteration began.
+    ran.
+
+    Args:
+        begins: start of each sequence, in seconds after the iteration began.
+        ends: time of each last token, on the same clock.
+        tokens: output tokens of each sequence.
+        prompt: number of each sequence's prompt; the samples of a prompt are a group.
+        elapsed_s: time of the iteration in the record.
+        limit: maximum output tokens of a sequence; None if each sequence has its own limit.
     """
-    begins, ends, tokens, prompt = times.begins_s, times.ends_s, times.tokens, times.prompt
     makespan_s, t90_s = float(ends.max()), complete_s(ends, 90)
     groups_s = group_ends_s(ends, prompt)[0]
     grouped = groups_s.size < ends.size
@@ -131,8 +115,8 @@ def anatomy_of(times: PassTimes) -> dict[str, float]:
         "response_length_mean_tokens": float(tokens.mean()),
         "response_length_max_tokens": int(tokens.max()),
         "response_length_min_tokens": int(tokens.min()),
-        "response_length_clip_ratio": None if times.limit is None else float((tokens >= times.limit).mean()),
-        "timing_per_token_ms": _ratio(1000 * times.elapsed_s, int(tokens.sum())),
+        "response_length_clip_ratio": None if limit is None else float((tokens >= limit).mean()),
+        "timing_per_token_ms": _ratio(1000 * elapsed_s, int(tokens.sum())),
     }
     return {name: value for name, value in found.items() if value is not None}
 

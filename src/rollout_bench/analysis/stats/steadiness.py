@@ -90,7 +90,8 @@ def judge(elapsed_s: Sequence[float]) -> Unsteadiness | None:
     first, rest = times[:more], times[more:]
     if p < LEAD_IN_LEVEL and unsteady(rest) is None:
         sentence = (
-            f"The first {_iterations(more)} of {len(times)} measured took {100 * (first.mean() / rest.mean() - 1):.1f} "
+            f"The first {'iteration' if more == 1 else f'{more} iterations'} of {len(times)} measured took "
+            f"{100 * (first.mean() / rest.mean() - 1):.1f} "
             f"% longer than the rest, {_listed(first)} s against {rest.mean():.4g} s on average "
             f"(p {_p(p)}, level {LEAD_IN_LEVEL}). It would take {more} more of warm-up."
         )
@@ -180,10 +181,6 @@ def _off(value: float, reference: float) -> str:
 
 def _p(p: float) -> str:
     return f"{p:.2g}" if p >= 0.0001 else "below 0.0001"
-
-
-def _iterations(count: int) -> str:
-    return "iteration" if count == 1 else f"{count} iterations"
 
 
 def _listed(values: Times) -> str:

@@ -145,28 +145,3 @@ def shortly_named(rows: Sequence[Row]) -> tuple[list[Row], str]:
         setting = short.get(row.experiment.setting, row.experiment.setting)
         labelled.append(replace(row, label=setting if of_settings else with_setting(row.quant_label, setting)))
     return labelled, "+".join(names) if swept else ""
-
-
-@dataclass(frozen=True)
-class Trend:
-    """The speed-up of one line over its baseline, at the smallest and the largest number with an interval.
-
-    `sure` is whether the two intervals do not overlap.
-    """
-
-    line: Swept
-    ends: tuple[tuple[float, Row], tuple[float, Row]]
-    sure: bool
-
-
-def trends(lines: Sequence[Swept]) -> list[Trend]:
-    """Return the trend of the speed-up over the number, for each line with at least two intervals."""
-    found = []
-    for line in lines:
-        known = [(value, row) for value, row in line.rows if row.comparison.low and row.comparison.high]
-        if len(known) < 2:
-            continue
-        first, last = known[0], known[-1]
-        one, other = ((row.comparison.low or 0.0, row.comparison.high or 0.0) for _, row in (first, last))
-        found.append(Trend(line, (first, last), one[1] < other[0] or other[1] < one[0]))
-    return found

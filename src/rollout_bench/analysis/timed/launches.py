@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.timed.experiments import TimedExperiment, invalid_codes
-from rollout_bench.analysis.timed.service import Requests, pass_times_of, service_of
+from rollout_bench.analysis.timed.service import Requests, anatomies_of, service_of
 from rollout_bench.contracts.load import KEPT_UP
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Flag, Record
@@ -93,9 +92,10 @@ def measure(
     """
     counted = [iteration for iteration in record.iterations if not iteration.warmup]
     service: Mapping[str, float] = {}
-    too_short, anatomies = False, {}
+    too_short = False
+    anatomies: Mapping[int, dict[str, float]] = {}
     if requests is not None:
-        anatomies = {each.index: anatomy_of(each) for each in pass_times_of(record, requests)}
+        anatomies = anatomies_of(record, requests)
         if mode_of(record.spec.mode).has_loads:
             service, too_short = service_of(requests.of_iterations(counted), counted, slo)
     passes = tuple(

@@ -153,9 +153,6 @@ ABOUT = {"device_memory_bytes": 0.01, "memory_bytes": 0.01, "resolved.num_gpu_bl
 CACHES = {f"variables.{name}" for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
 """Folders of compiled code, one per engine below a user's home: not a difference."""
 
-ITERATIONS = "measuring.iterations"
-"""The fact with the number of measured iterations, or auto. auto is compared with any number, and this is reported."""
-
 EXECUTOR = "distributed_executor_backend"
 """Not compared: it follows from the mode and from `multiprocess`; in mode placement it is our own class."""
 
@@ -203,7 +200,7 @@ def launch_facts(record: Record) -> dict[str, str]:
     """Return the facts that may differ between two launches of one load and are then reported: machine and settings."""
     spec, environment = record.spec, record.environment
     settings: dict[str, Any] = {
-        ITERATIONS: spec.measuring.iterations,
+        "measuring.iterations": spec.measuring.iterations,
         "platform": spec.platform,
         "weights": spec.model.weights,
         "quant": spec.quant.model_dump(exclude={"name"}),

@@ -33,7 +33,6 @@ from rollout_bench.analysis.timed.partners import (
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.service import at_a_rate
 from rollout_bench.contracts.axes import names_of, title_of, with_setting
-from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import single_times
 from rollout_bench.core.mappings import grouped
 from rollout_bench.numbers.generation import ENERGY
@@ -41,8 +40,6 @@ from rollout_bench.numbers.registry import NUMBERS, MetricName
 
 SET_BY_LOAD = "set by the load: requests arrive at a rate, and the server kept up"
 """Reason for no verdict on a throughput that the load determines."""
-
-"""Reason for a missing start-up time."""
 
 NOT_SWAPPED = "make no fair pair: the baseline's ran on other devices, and the sides did not swap them"
 
@@ -251,7 +248,10 @@ def _comparison(
     confidence = collection.comparison.confidence
     if collection.earlier is not None:
         sides = [(collection.earlier.of, experiment), (collection.earlier.name, against.other)]
-        alone = {name: {_alone(record) for record in side.records if record.valid} for name, side in sides}
+        alone = {
+            name: {record.block is None or len(record.block.members) == 1 for record in valid_records(side)}
+            for name, side in sides
+        }
         found = compare_launches_apart(valid, wanted, metric, confidence)
         if not found.sides or len(set().union(*alone.values())) == 1:
             return found
@@ -261,27 +261,18 @@ def _comparison(
             "which changes their speed: measure both with the same interleave"
         )
         return replace(found, low=None, high=None, p_value=None, verdict="unknown", reason=reason)
-    own = [launch for launch in valid if launch.paired]
-    reason = _why_unpaired(valid)
+    own, reason = [launch for launch in valid if launch.paired], _why_unpaired(valid)
     if not own:
         return Comparison(verdict="unknown", reason=reason)
     compared = compare_launches(own, wanted, metric, confidence, _stop(collection))
     return replace(compared, reason=reason) if reason and compared.launches_missing else compared
 
 
-def _alone(record: Record) -> bool:
-    return record.block is None or len(record.block.members) == 1
-
-
 def _why_unpaired(valid: Sequence[LaunchMeasures]) -> str:
-    out = [launch for launch in valid if not launch.paired]
-    if not out:
-        return ""
-    for code, said in UNPAIRED.items():
-        found = [launch for launch in out if any(flag.code == code for flag in launch.flags)]
-        if len(found) == len(out):
-            return f"{len(out)} of its {len(valid)} launches {said}"
-    return f"{len(out)} of its {len(valid)} launches are no pair with the baseline's; their flags say why"
+    out = [{flag.code for flag in launch.flags} for launch in valid if not launch.paired]
+    shared = [said for code, said in UNPAIRED.items() if all(code in codes for codes in out)]
+    why = shared[0] if shared else "are no pair with the baseline's; their flags say why"
+    return f"{len(out)} of its {len(valid)} launches {why}" if out else ""
 
 
 def _wanted(

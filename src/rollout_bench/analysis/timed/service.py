@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout_bench.analysis.stats.anatomy import PassTimes
+from rollout_bench.analysis.stats.anatomy import anatomy_of
 from rollout_bench.analysis.stats.percentiles import Array, effective_samples
 from rollout_bench.contracts.load import LoadPoint, longest
 from rollout_bench.contracts.record import Iteration, Record, SequenceRow
@@ -124,8 +124,8 @@ def requests_of(rows: Sequence[SequenceRow]) -> Requests:
     )
 
 
-def pass_times_of(record: Record, requests: Requests) -> tuple[PassTimes, ...]:
-    """Return the measured iterations of `record`, which `requests` belong to; empty unless all times are known.
+def anatomies_of(record: Record, requests: Requests) -> dict[int, dict[str, float]]:
+    """Return the anatomy of each measured iteration of `record`, by its index; empty unless all times are known.
 
     A sequence begins to run when the engine first schedules it. Behind a server only the client's times are known, so
     it begins when it is sent. Failed sequences are left out. Loads with a fixed duration or rate are left out as well,
@@ -134,25 +134,23 @@ def pass_times_of(record: Record, requests: Requests) -> tuple[PassTimes, ...]:
     workload = record.spec.workload
     own_limits = workload.dataset is not None and workload.dataset.format == "trace"
     begins_s = np.where(np.isnan(requests.scheduled_s), requests.sent_s, requests.scheduled_s)
-    found = []
+    found = {}
     for iteration in record.iterations:
         for_a_time = iteration.point is not None and iteration.point.duration_s is not None
         own = (requests.iteration == iteration.index) & ~requests.failed
         if iteration.warmup or for_a_time or at_a_rate(iteration.point) or not own.any():
             continue
-        one = PassTimes(
-            begins_s=begins_s[own],
-            ends_s=requests.last_s[own],
-            tokens=requests.output_tokens[own],
-            prompt=requests.prompt[own],
-            index=iteration.index,
-            elapsed_s=iteration.elapsed_s,
+        if np.isnan([begins_s[own], requests.last_s[own]]).any():
+            return {}
+        found[iteration.index] = anatomy_of(
+            begins_s[own],
+            requests.last_s[own],
+            requests.output_tokens[own],
+            requests.prompt[own],
+            iteration.elapsed_s,
             limit=None if own_limits else longest(workload.output_tokens),
         )
-        if np.isnan([one.begins_s, one.ends_s]).any():
-            return ()
-        found.append(one)
-    return tuple(found)
+    return found
 
 
 def pool_requests(launches: Sequence[Requests], lengths: bool = False) -> tuple[dict[str, Array], dict[str, int]]:

@@ -177,7 +177,12 @@ def colours_of(labels: Iterable[str], baseline: Iterable[str] = ()) -> dict[str,
 def draw(chart: Chart, alarm: str = "", where: str = "") -> Figure:
     """Draw `chart`, with an `alarm` above its panels and its marks and `where` it was measured below them."""
     panels, left_out = _fitting(chart.panels)
-    heights = [_height_in(panel) for panel in panels]
+    heights = [
+        (HEADING_IN if panel.title else 0.1)
+        + AXIS_IN
+        + (LINES_IN if isinstance(panel, Lines) else ROW_IN * len(_named(panel)))
+        for panel in panels
+    ]
     keys = {name: colour for name, colour in chart.keys.items() if any(name in panel.names for panel in panels)}
     said = (
         (chart.title, TITLE_SIZE, "bold", INK),
@@ -279,11 +284,6 @@ def _fitting(panels: Sequence[Rows | Lines]) -> tuple[Sequence[Rows | Lines], st
     shown = panels[: max(1, min(fitting, MOST_PANELS))]
     left = f"Not shown for want of room: {len(panels) - len(shown)} of {len(panels)} panels."
     return shown, left if len(shown) < len(panels) else ""
-
-
-def _height_in(panel: Rows | Lines) -> float:
-    content = LINES_IN if isinstance(panel, Lines) else ROW_IN * len(_named(panel))
-    return (HEADING_IN if panel.title else 0.1) + AXIS_IN + content
 
 
 def _named(panel: Rows) -> list[tuple[str, Bar | None]]:

@@ -46,7 +46,8 @@ def _rates(row: Row) -> list[float]:
 def bar_of(row: Row, beside: Sequence[Row], **more: Any) -> Bar:
     """Return the bar of `row` in a panel with `beside`: its names, and `more` if it has a valid launch."""
     heading = row.experiment.model if len({other.experiment.model for other in beside}) > 1 else ""
-    return Bar(row.label, heading, **(more if row.used else {"text": _why_empty(row)}))
+    empty = "no valid launch" if row.launches else "failed" if row.experiment.failures else "not measured"
+    return Bar(row.label, heading, **(more if row.used else {"text": empty}))
 
 
 def _rate(row: Row, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
@@ -55,11 +56,6 @@ def _rate(row: Row, colours: Mapping[str, str], beside: Sequence[Row]) -> Bar:
     crosses = [launch.output_tokens_per_s for launch in row.launches if not launch.valid]
     look = {"crosses": crosses, "text": number(average), "colour": colours[row.label]}
     return bar_of(row, beside, value=average, points=rates, **look)
-
-
-def _why_empty(row: Row) -> str:
-    unmeasured = "failed" if row.experiment.failures else "not measured"
-    return "no valid launch" if row.launches else unmeasured
 
 
 def speedup(findings: Findings) -> Chart:
