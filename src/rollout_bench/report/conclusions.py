@@ -100,9 +100,6 @@ def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
         known = [(value, row) for value, row in line.rows if row.comparison.low and row.comparison.high]
         if len(known) > 1:
             of, ends = f"{line.label} ({line.model} {line.workload})", (known[0], known[-1])
-            (low, high), (other_low, other_high) = (
-                (c.low or 0.0, c.high or 0.0) for c in (r.comparison for _, r in ends)
-            )
             sure = f"The speed-up of {of} changes with {name} (the intervals have no common value)"
             apart = max(row.comparison.low or 0 for _, row in ends) > min(row.comparison.high or 0 for _, row in ends)
             said = sure if apart else f"No change of the speed-up of {of} with {name} is shown"

