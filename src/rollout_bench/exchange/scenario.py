@@ -9,7 +9,7 @@ from typing import Any, Final
 from rollout_bench.contracts.load import Length, LoadPoint, Normal, Uniform
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Record
-from rollout_bench.contracts.spec import Spec, engines, tensor_parallel_size
+from rollout_bench.contracts.spec import engines, tensor_parallel_size
 from rollout_bench.core.secrets import without_secrets
 
 ENGINE: Final = "engine"
@@ -36,7 +36,18 @@ def scenario_of(record: Record, point: LoadPoint | None, stage: int, means: Mapp
         means: measured mean tokens of a sequence, `input` and `output`, for lengths that the spec does not define.
     """
     return {
-        "stack": [_engine(record), *_others(record.spec)],
+        # beside the engine: our router and trainer
+        "stack": [
+            _engine(record),
+            *(
+                {
+                    "metadata": _metadata(config, label=label),
+                    "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
+                    "native": _native(config=config),
+                }
+                for label, config in record.spec.own.beside_engines().items()
+            ),
+        ],
         "load": _load(record, point, stage, means),
     }
 
@@ -120,18 +131,6 @@ def _elsewhere(content: Any) -> Any:
     if isinstance(content, Mapping):
         return {name: _elsewhere(value) for name, value in content.items()}
     return [_elsewhere(value) for value in content] if isinstance(content, list | tuple) else content
-
-
-def _others(spec: Spec) -> list[dict[str, Any]]:
-    """Return the components beside the engine: our router and trainer."""
-    return [
-        {
-            "metadata": _metadata(config, label=label),
-            "standardized": {"kind": "generic", "tool": f"{OWN_TOOL} {label}", "tool_version": UNKNOWN},
-            "native": _native(config=config),
-        }
-        for label, config in spec.own.beside_engines().items()
-    ]
 
 
 def _load(record: Record, point: LoadPoint | None, stage: int, means: Mapping[str, float]) -> dict[str, Any]:

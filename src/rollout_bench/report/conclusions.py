@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rollout_bench.analysis.proofs import LASTING
@@ -39,7 +39,10 @@ def conclusions(rows: Sequence[Row], collection: Collection) -> list[Section]:
     compared = [row for base, others in groups for row in (base, *others)]
     told = {row.experiment.place for row in (*compared, *(row for own in beside for row in own))}
     if any(row.experiment.place not in told and (row.launches or row.experiment.failures) for row in lacking):
-        found.append(_without_numbers([row for row in rows if row.experiment.place not in told], collection))
+        untold = [row for row in rows if row.experiment.place not in told]
+        refused = _listed("No verdict", [f"{row.label} ({_why(row)})" for row in untold if _is_refused(row)])
+        items = _items(_doubts(untold), *_next(untold, [], collection))
+        found.append(Section("Conclusion: the others", items, lead=refused or "No result."))
     if not found:
         found += _values([row for row in rows if row.used], collection)
     if len(found) == 1:
@@ -61,12 +64,6 @@ def _would_be_beside(row: Row, base: Row, collection: Collection) -> bool:
         theirs.platform,
         names_of(theirs, collection.baseline),
     )
-
-
-def _without_numbers(rows: Sequence[Row], collection: Collection) -> Section:
-    refused = [f"{row.label} ({_why(row)})" for row in rows if _is_refused(row)]
-    items = _items(_listed("No verdict", refused) or "No result.", _doubts(rows), *_next(rows, [], collection))
-    return Section("Conclusion: the others", items[1:], lead=items[0])
 
 
 def _values(rows: Sequence[Row], collection: Collection) -> list[Section]:
@@ -110,7 +107,8 @@ def _trends(rows: Sequence[Row], collection: Collection) -> list[Section]:
 def _conclusion(base: Row, others: Sequence[Row], lacking: Sequence[Row], collection: Collection) -> Section:
     """Return the conclusion of `others` against `base`; `lacking` are this comparison's rows without numbers."""
     everyone = [base, *others, *lacking]
-    axes = _told_apart_by(everyone, collection.baseline)
+    compared = tuple(axis for axis in AXES if axis in collection.baseline)
+    axes = tuple(a for a in compared if len({getattr(row.experiment.whole, a) for row in everyone}) > 1) or compared
     baseline = _side(base, axes)
     headline, rest = _verdicts(others, lacking, axes, baseline)
     if any(row.comparison.verdict in ("faster", "slower") for row in others):
@@ -192,11 +190,6 @@ def _also(rows: Sequence[Row], axes: Sequence[str], baseline: str) -> str:
     )
     found = grouped((words_of(facts), _side(row, axes)) for facts, row in told if facts)
     return " ".join(f"Also different from {baseline} in {some(names, 5)}: {words}." for words, names in found.items())
-
-
-def _told_apart_by(rows: Sequence[Row], baseline: Iterable[str]) -> tuple[str, ...]:
-    axes = tuple(axis for axis in AXES if axis in baseline)
-    return tuple(axis for axis in axes if len({getattr(row.experiment.whole, axis) for row in rows}) > 1) or axes
 
 
 def _side(row: Row, axes: Sequence[str]) -> str:

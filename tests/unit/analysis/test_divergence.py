@@ -18,72 +18,67 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-class TestWithAKnownKL:
-    """Tokens that a softmax at temperature 1 samples, scored at temperature 1.02."""
-
-    def sampled(self, sequences: int = 400, tokens: int = 250):
-        generator = np.random.default_rng(3)
-        logits = generator.normal(0, 3, 50)
-        p, q = log_softmax(logits), log_softmax(logits / TEMPERATURE)
-        drawn = generator.choice(50, size=(sequences, tokens), p=np.exp(p))
-        return p, q, list((q - p)[drawn])
-
-    def test_both_estimates_and_their_intervals_agree_with_it(self):
-        p, q, ratios = self.sampled()
-        exact = float((np.exp(p) * (p - q)).sum())
-        found = divergence(ratios, 0.99)
-        assert found.k3.value == pytest.approx(exact, rel=0.05)
-        assert found.k3.low < exact < found.k3.high
-        assert found.k1.low < exact < found.k1.high
-        assert found.k3.high - found.k3.low < found.k1.high - found.k1.low  # what k3 is for
-
-    def test_so_do_the_other_moments(self):
-        p, q, ratios = self.sampled()
-        weights, d = np.exp(p), q - p
-        found = divergence(ratios, 0.95)
-        assert found.size.value == pytest.approx(float((weights * abs(d)).sum()), rel=0.02)
-        assert found.sd.value == pytest.approx(
-            float(np.sqrt((weights * d**2).sum() - (weights * d).sum() ** 2)), rel=0.02
-        )
-        # E_p[w] = 1, so the effective share of very many tokens is 1 / E_p[w^2]
-        assert found.token_ess.value == pytest.approx(1 / float((np.exp(p) * np.exp(2 * d)).sum()), rel=1e-3)
-        assert found.perplexity_ratio.value == pytest.approx(math.exp(found.k1.value))
+def sampled(sequences: int = 400, tokens: int = 250) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return two policies, and d of tokens that a softmax at temperature 1 samples, scored at 1.02."""
+    generator = np.random.default_rng(3)
+    logits = generator.normal(0, 3, 50)
+    p, q = log_softmax(logits), log_softmax(logits / TEMPERATURE)
+    drawn = generator.choice(50, size=(sequences, tokens), p=np.exp(p))
+    return p, q, list((q - p)[drawn])
 
 
-class TestIntervals:
-    """Intervals hold what very many sequences come out at, about as often as promised."""
-
-    def sequences(self, generator: np.random.Generator, count: int) -> list[np.ndarray]:
-        """Return d of sequences that differ in their spread and in their length."""
-        scales, sizes = generator.uniform(0.01, 0.1, count), generator.integers(10, 40, count)
-        return [generator.normal(-(s**2) / 2, s, n) for s, n in zip(scales, sizes, strict=True)]
-
-    def test_hold_the_truth(self):
-        d = np.concatenate(self.sequences(np.random.default_rng(1), 20_000))
-        truth = {
-            "sd": d.std(),
-            "p95": np.quantile(abs(d), 0.95),
-            "token_ess": effective_share(d),
-            "perplexity_ratio": np.exp(-d.mean()),
-        }
-        missed = dict.fromkeys(truth, 0)
-        for seed in range(100):
-            found = divergence(self.sequences(np.random.default_rng([2, seed]), 64), 0.9)
-            for name, value in truth.items():
-                bounded = getattr(found, name)
-                missed[name] += not bounded.low <= value <= bounded.high
-        assert all(1 <= times <= 20 for times in missed.values()), missed
+def test_both_estimates_and_their_intervals_hold_a_known_kl():
+    p, q, ratios = sampled()
+    exact = float((np.exp(p) * (p - q)).sum())
+    found = divergence(ratios, 0.99)
+    assert found.k3.value == pytest.approx(exact, rel=0.05)
+    assert found.k3.low < exact < found.k3.high
+    assert found.k1.low < exact < found.k1.high
+    assert found.k3.high - found.k3.low < found.k1.high - found.k1.low  # what k3 is for
 
 
-class TestNothing:
-    def test_is_exactly_nothing(self):
-        found = divergence([[0.0] * 5, [0.0] * 3], 0.95, [[True] * 5, [True] * 3])
-        for bounded in (found.k1, found.k3, found.outside, found.sd, found.p95, found.clipped):
-            assert (bounded.value, bounded.low, bounded.high) == (0, 0, 0)
-        for bounded in (found.token_ess, found.agreement, found.perplexity_ratio):
-            assert (bounded.value, bounded.low, bounded.high) == (1, 1, 1)
-        assert (found.largest, found.sequence_ess, found.size.value) == (0, 1, 0)
-        assert math.isnan(found.size.low)  # how often something would differ is not seen
+def test_other_moments_are_those_of_a_known_distribution():
+    p, q, ratios = sampled()
+    weights, d = np.exp(p), q - p
+    found = divergence(ratios, 0.95)
+    assert found.size.value == pytest.approx(float((weights * abs(d)).sum()), rel=0.02)
+    assert found.sd.value == pytest.approx(float(np.sqrt((weights * d**2).sum() - (weights * d).sum() ** 2)), rel=0.02)
+    # E_p[w] = 1, so the effective share of very many tokens is 1 / E_p[w^2]
+    assert found.token_ess.value == pytest.approx(1 / float((np.exp(p) * np.exp(2 * d)).sum()), rel=1e-3)
+    assert found.perplexity_ratio.value == pytest.approx(math.exp(found.k1.value))
+
+
+def sequences(generator: np.random.Generator, count: int) -> list[np.ndarray]:
+    """Return d of sequences that differ in their spread and in their length."""
+    scales, sizes = generator.uniform(0.01, 0.1, count), generator.integers(10, 40, count)
+    return [generator.normal(-(s**2) / 2, s, n) for s, n in zip(scales, sizes, strict=True)]
+
+
+def test_intervals_hold_what_many_sequences_come_out_at():
+    d = np.concatenate(sequences(np.random.default_rng(1), 20_000))
+    truth = {
+        "sd": d.std(),
+        "p95": np.quantile(abs(d), 0.95),
+        "token_ess": effective_share(d),
+        "perplexity_ratio": np.exp(-d.mean()),
+    }
+    missed = dict.fromkeys(truth, 0)
+    for seed in range(100):
+        found = divergence(sequences(np.random.default_rng([2, seed]), 64), 0.9)
+        for name, value in truth.items():
+            bounded = getattr(found, name)
+            missed[name] += not bounded.low <= value <= bounded.high
+    assert all(1 <= times <= 20 for times in missed.values()), missed
+
+
+def test_equal_policies_diverge_by_exactly_nothing():
+    found = divergence([[0.0] * 5, [0.0] * 3], 0.95, [[True] * 5, [True] * 3])
+    for bounded in (found.k1, found.k3, found.outside, found.sd, found.p95, found.clipped):
+        assert (bounded.value, bounded.low, bounded.high) == (0, 0, 0)
+    for bounded in (found.token_ess, found.agreement, found.perplexity_ratio):
+        assert (bounded.value, bounded.low, bounded.high) == (1, 1, 1)
+    assert (found.largest, found.sequence_ess, found.size.value) == (0, 1, 0)
+    assert math.isnan(found.size.low)  # how often something would differ is not seen
 
 
 @pytest.mark.parametrize("sequences", [2, 4, 8, 32])
@@ -105,32 +100,33 @@ def test_any_difference_in_each_sequence_exceeds_a_floor_of_zero():
 RATIOS = st.lists(st.lists(st.floats(-5, 5, allow_nan=False), min_size=1, max_size=8), min_size=1, max_size=8)
 
 
-class TestProperties:
-    @given(RATIOS)
-    def test_every_value_is_where_it_can_be(self, ratios: list[list[float]]):
-        found = divergence(ratios, 0.9)
-        assert found.k3.low >= 0
-        assert 0 <= found.size.value <= found.largest
-        assert found.p95.high <= found.largest
-        assert 1 / found.tokens - 1e-12 <= found.token_ess.value <= 1 + 1e-12
-        assert 1 / found.sequences - 1e-12 <= found.sequence_ess <= 1 + 1e-12
-        assert 0 <= found.clipped.value <= found.outside.value <= 1
-        for bounded in vars(found).values():
-            if isinstance(bounded, Bounded):
-                assert not bounded.low > bounded.value  # NaN where it is not known
-                assert not bounded.high < bounded.value
+@given(RATIOS)
+def test_every_value_is_where_it_can_be(ratios: list[list[float]]):
+    found = divergence(ratios, 0.9)
+    assert found.k3.low >= 0
+    assert 0 <= found.size.value <= found.largest
+    assert found.p95.high <= found.largest
+    assert 1 / found.tokens - 1e-12 <= found.token_ess.value <= 1 + 1e-12
+    assert 1 / found.sequences - 1e-12 <= found.sequence_ess <= 1 + 1e-12
+    assert 0 <= found.clipped.value <= found.outside.value <= 1
+    for bounded in vars(found).values():
+        if isinstance(bounded, Bounded):
+            assert not bounded.low > bounded.value  # NaN where it is not known
+            assert not bounded.high < bounded.value
 
-    @given(RATIOS, st.integers(2, 4))
-    def test_what_was_scored_several_times_alike_is_no_further_off(self, ratios: list[list[float]], times: int):
-        once, often = divergence(ratios, 0.9), divergence([each * times for each in ratios], 0.9, times=times)
-        for name in ("mean", "largest", "sequence_ess"):
-            assert getattr(often, name) == pytest.approx(getattr(once, name)), name
-        for name in ("size", "k1", "k3", "token_ess"):
-            assert getattr(often, name).value == pytest.approx(getattr(once, name).value), name
 
-    @given(st.lists(st.floats(-300, 300), min_size=1, max_size=20), st.floats(-1000, 1000))
-    def test_weights_count_by_their_ratios(self, logs: list[float], shift: float):
-        assert effective_share([each + shift for each in logs]) == pytest.approx(effective_share(logs), rel=1e-6)
+@given(RATIOS, st.integers(2, 4))
+def test_what_was_scored_several_times_alike_is_no_further_off(ratios: list[list[float]], times: int):
+    once, often = divergence(ratios, 0.9), divergence([each * times for each in ratios], 0.9, times=times)
+    for name in ("mean", "largest", "sequence_ess"):
+        assert getattr(often, name) == pytest.approx(getattr(once, name)), name
+    for name in ("size", "k1", "k3", "token_ess"):
+        assert getattr(often, name).value == pytest.approx(getattr(once, name).value), name
+
+
+@given(st.lists(st.floats(-300, 300), min_size=1, max_size=20), st.floats(-1000, 1000))
+def test_weights_count_by_their_ratios(logs: list[float], shift: float):
+    assert effective_share([each + shift for each in logs]) == pytest.approx(effective_share(logs), rel=1e-6)
 
 
 def test_shares_are_of_ratios_that_are_far_from_one():

@@ -1,6 +1,8 @@
 """The summary table: one row per experiment, one column per number, in plain units and full precision."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import pandas as pd
 
@@ -56,10 +58,8 @@ def _kind(column: str) -> str:
 
 def flag_texts(row: Row) -> list[str]:
     """Return the flags of a row's launches: code, `!` if it invalidates, and the number of launches with it."""
-    counts: dict[tuple[str, bool], int] = {}
-    for launch in row.launches:
-        for flag in {(flag.code, flag.severity == "invalid") for flag in launch.flags}:
-            counts[flag] = counts.get(flag, 0) + 1
+    of_launches = ({(flag.code, flag.severity == "invalid") for flag in launch.flags} for launch in row.launches)
+    counts = Counter(chain.from_iterable(of_launches))
     return [
         f"{code}{'!' if invalid else ''} {count}/{len(row.launches)}"
         for (code, invalid), count in sorted(counts.items())

@@ -289,21 +289,26 @@ def _apart(own: Placement, other: Placement) -> Counter[str]:
 
 def place_flags(own: Placement, other: Placement) -> list[Flag]:
     """Return the flags of a pair for the places of its launches: `own`, and its partner in the baseline."""
-    flags = []
-    if own.node != other.node:
-        sentence = f"It ran on {own.node}, its partner in the baseline on {other.node}: nodes may differ in speed."
-        flags.append(Flag(code="other_node", severity="warning", sentence=sentence))
-    elif _differ(own, other):
-        own_devices, others = ", ".join(own.devices), ", ".join(other.devices)
-        sentence = f"It ran on {own_devices}, its partner in the baseline on {others}: devices may differ in speed."
-        flags.append(Flag(code="other_device", severity="warning", sentence=sentence))
-    if bool(own.neighbours) != bool(other.neighbours):
-        alone, beside = ("its partner in the baseline", "It") if own.neighbours else ("it", "Its partner")
-        sentence = (
-            f"{beside} ran beside other launches of the node, {alone} alone: what they took is part of the ratio."
-        )
-        flags.append(Flag(code="other_neighbours", severity="warning", sentence=sentence))
-    return flags
+    devices, others = ", ".join(own.devices), ", ".join(other.devices)
+    alone, beside = ("its partner in the baseline", "It") if own.neighbours else ("it", "Its partner")
+    rows = (
+        (
+            "other_node",
+            own.node != other.node,
+            f"It ran on {own.node}, its partner in the baseline on {other.node}: nodes may differ in speed.",
+        ),
+        (
+            "other_device",
+            own.node == other.node and _differ(own, other),
+            f"It ran on {devices}, its partner in the baseline on {others}: devices may differ in speed.",
+        ),
+        (
+            "other_neighbours",
+            bool(own.neighbours) != bool(other.neighbours),
+            f"{beside} ran beside other launches of the node, {alone} alone: what they took is part of the ratio.",
+        ),
+    )
+    return [Flag(code=code, severity="warning", sentence=sentence) for code, applies, sentence in rows if applies]
 
 
 def _differ(own: Placement, other: Placement) -> bool:
