@@ -217,7 +217,7 @@ def by_load(rows: Sequence[Row], quant: str = "w8a8") -> dict[str, Row]:
     return {row.experiment.workload: row for row in rows if row.experiment.quant == quant}
 
 
-def test_each_load_is_a_row_that_is_compared_with_the_same_load(tmp_path: Path) -> None:
+def test_each_load_is_a_row_compared_with_the_same_load(tmp_path: Path) -> None:
     rows = rows_of(swept(tmp_path))
     assert [(row.experiment.workload, row.experiment.quant) for row in rows] == [
         (f"small @ {rate} req/s", quant) for rate in (4, 16, 40) for quant in ("bf16", "w8a8")
