@@ -10,9 +10,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.inside import (
-    LinearShape,
-)
 from rollout_bench.contracts.record import (
     EngineFacts,
     Environment,
@@ -105,13 +102,6 @@ class IterationDone(Event):
     began: float | None = Field(
         None, description="Start time of the iteration, on the machine's monotonic clock, in seconds."
     )
-
-
-class Linears(Event):
-    """The model's linear layers."""
-
-    event: Literal["linears"] = "linears"
-    linears: list[LinearShape]
 
 
 class ProofsTaken(Event):

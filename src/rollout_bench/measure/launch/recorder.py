@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout_bench.contracts.inside import (
-    LinearShape,
-)
 from rollout_bench.contracts.mode import TRACES
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import (
@@ -47,7 +44,6 @@ from rollout_bench.measure.launch.protocol import (
     IterationBegins,
     IterationDone,
     IterationEnds,
-    Linears,
     PhaseBegins,
     ProofsTaken,
     Ready,
@@ -219,15 +215,8 @@ class InsideCollecting(Collecting):
 
     def __init__(self, given: Given) -> None:
         super().__init__(given)
-        self.linears: list[LinearShape] = []
         self._host: list[HostUse] = []
         self._devices: list[DeviceUse] = []
-
-    def take(self, event: Event) -> None:
-        """Process one event."""
-        super().take(event)
-        if isinstance(event, Linears):
-            self.linears = event.linears
 
     def read_surroundings(self, *, counts: bool = True) -> None:
         """Read host and devices for the last pass; keep the readings if the pass counts."""

@@ -14,50 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, get_args
+from typing import Any
 
-from rollout_bench.contracts.inside import LinearShape, Role
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Served, WeightBytes
-
-ROLES: dict[str, Role] = {
-    "qkv_proj": "qkv",
-    "qkv": "qkv",
-    "o_proj": "o",
-    "out_proj": "o",
-    "gate_up_proj": "gate_up",
-    "down_proj": "down",
-    "lm_head": "lm_head",
-    "gate": "router",
-    "router": "router",
-    "shared_expert_gate": "router",
-}
-"""Last part of a module's name -> role. Linear layers with other names have the role `other`."""
-
-
-def linear_shapes(model: Any) -> list[LinearShape]:
-    """Return the shapes of the linear layers of `model` on this rank by role, each with its number of layers.
-
-    Experts are left out because they are not linear modules. A head that shares the embedding's weights is its module.
-    """
-    found: Counter[tuple[Role, int, int]] = Counter()
-    for name, module in model.named_modules():
-        bases = {base.__name__ for base in type(module).__mro__}
-        is_head = "ParallelLMHead" in bases or module is getattr(model, "lm_head", None)
-        if "LinearBase" in bases:
-            into = getattr(module, "input_size_per_partition", None) or module.input_size
-            out = getattr(module, "output_size_per_partition", None) or module.output_size
-        elif is_head and hasattr(module, "num_embeddings_per_partition"):
-            into, out = module.embedding_dim, module.num_embeddings_per_partition
-        else:
-            continue
-        found["lm_head" if is_head else ROLES.get(name.rpartition(".")[2], "other"), int(into), int(out)] += 1
-    return [
-        LinearShape(role=role, in_features=into, out_features=out, layers=layers)
-        for each in get_args(Role)
-        for (role, into, out), layers in found.items()
-        if role == each
-    ]
-
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "model_config": ("max_model_len", "dtype", "quantization", "enforce_eager", "seed", "skip_tokenizer_init"),
@@ -258,14 +217,13 @@ class WeightCensus:
 
         Returns:
             linear, other: data type -> bytes; linear_methods, linear_kernels: class name -> number of layers;
-            attention_backends: their names; kv_cache: from `cache_held`; linears: `LinearShape`s as dictionaries; pid
-            of this process; device_model and device_memory_bytes, None on cpu.
+            attention_backends: their names; kv_cache: from `cache_held`; pid of this process; device_model and
+            device_memory_bytes, None on cpu.
         """
         model, cache = self.get_model(), self.vllm_config.cache_config
         tokens = int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0)
         of_attention = {"attention_backends": _attention_backends(model), "kv_cache": cache_held(model, tokens)}
-        linears = [shape.model_dump() for shape in linear_shapes(model)]
-        return {**count_weights(model), **_device(), "pid": os.getpid(), "linears": linears, **of_attention}
+        return {**count_weights(model), **_device(), "pid": os.getpid(), **of_attention}
 
     def rollout_bench_settings(self, asked: str = "{}") -> dict[str, Any]:
         """Return facts that a server does not expose over HTTP, from `settings_of`.

@@ -42,7 +42,6 @@ class Collector(InsideCollecting):
         folder = traces_path(path)
         record = Profile(
             **self.looked_inside(log),
-            linears=self.linears,
             steps=self._steps,
             traces=self._traces,
             traces_folder=folder.name,

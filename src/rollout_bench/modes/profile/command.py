@@ -52,7 +52,7 @@ def main() -> int:
 
     record: Path = arguments.record
     profile = read_model(record, Profile, "delete it to have the launch made again")
-    events = read_traces(record.parent / profile.traces_folder, profile.traces, profile.linears)
+    events = read_traces(record.parent / profile.traces_folder, profile)
     write_events(arguments.out, events)
     print(f"{arguments.out}: {len(events)} events")
     return 0

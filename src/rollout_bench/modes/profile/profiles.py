@@ -77,7 +77,7 @@ def read_profiled(
 def _with_phases(profiled: ProfiledExperiment, results: Path, record: Launched) -> ProfiledExperiment:
     assert isinstance(record, Profile), "the records of profile mode are profiles"
     folder = traces_path(record_path(results, record.spec.mode, record.experiment, record.launch))
-    events = read_traces(folder, record.traces, record.linears)
+    events = read_traces(folder, record)
     events = categorise(of_their_windows(events, record), record.spec.platform)
     phases = breakdowns(events, step_times(events), record.steps, profiled.platform != "cpu")
     return replace(profiled, phases=phases, traces=str(folder.relative_to(results)))

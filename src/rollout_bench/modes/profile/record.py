@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.inside import LinearShape, Phase
+from rollout_bench.contracts.inside import Phase
 from rollout_bench.contracts.record import DeviceUse, HostUse, Launched
 
 
@@ -38,7 +38,6 @@ class TraceFile(Strict):
 class Profile(Launched):
     """The record of one profile launch."""
 
-    linears: list[LinearShape] = Field(description="The linear layers of one rank by role.")
     steps: list[Step] = Field(
         min_length=1,
         description="Steps in order: for each phase some without the profiler, then traced ones, then more without.",

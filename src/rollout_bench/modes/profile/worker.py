@@ -18,7 +18,6 @@ from rollout_bench.measure.launch.protocol import (
     IterationDone,
     IterationEnds,
     Job,
-    Linears,
     PhaseBegins,
     Tell,
     Wait,
@@ -152,7 +151,6 @@ def _measure_engine(job: Job, tell: Tell, wait: Wait) -> None:
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
     engine = loaded(job, tell, profiler_config=profiler_config(traces.written))
-    tell(Linears(linears=engine.census()[0]["linears"]))
     source = source_of(job, engine.vocabulary)
     tell(PhaseBegins(phase="warmup"))
     for index in range(spec.measuring.warmup_iterations):
@@ -188,7 +186,6 @@ def _measure_server(job: Job, tell: Tell, wait: Wait) -> None:
     assert job.traces is not None, "a profile's job says where traces go"
     traces = Traces(Path(job.traces))
     opened = opened_server(job, tell, profiler_config=profiler_config(traces.written))
-    tell(Linears(linears=opened.census["linears"]))
     passes = _Passes(job, load, opened, source_of(job, opened.vocabulary), tell, wait)
     tell(PhaseBegins(phase="warmup"))
     for _ in range(spec.measuring.warmup_iterations):
