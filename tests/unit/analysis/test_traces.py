@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_traces import DECODE, PREFILL, Event, event, save, step
-from synthetic_profiles import make_profile
+from synthetic_profiles import BF16, make_profile, make_steps
 
 from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.errors import UserError
@@ -328,7 +328,7 @@ def trace_file(name: str, rank: int = 0, source: str = "torch") -> TraceFile:
 def made(folder: Path) -> pd.DataFrame:
     names = [save(folder / f"decode.rank{rank}.trace.json.gz", EVENTS).name for rank in (0, 1)]
     traces = [trace_file(name, rank) for rank, name in enumerate(names)]
-    return read_traces(folder, make_profile().model_copy(update={"traces": traces}))
+    return read_traces(folder, make_profile(steps=make_steps(BF16)).model_copy(update={"traces": traces}))
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path):
