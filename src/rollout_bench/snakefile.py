@@ -49,7 +49,7 @@ from rollout_bench.plan.schedule import (
     set_aside,
     with_partners,
 )
-from rollout_bench.report.state import SUMMARIES, is_stale, plan_of_summary
+from rollout_bench.report.state import SUMMARIES, is_stale
 
 LOGS_OF_ROUNDS = Path("logs") / "rounds"
 
@@ -275,7 +275,6 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
         for line in dropped_variables(plan.config, os.environ):
             print(line, file=sys.stderr, flush=True)
         _tell_cost(plan, asked)
-        _tell_replaced(plan)
         aside = set_aside(sorted(plan.again & asked))  # last, so that an earlier error moves nothing
         if aside is not None:
             print(*plan.changed, sep="\n", file=sys.stderr, flush=True)
@@ -344,19 +343,6 @@ def end_with_errors(plan: Schedule) -> None:
 def kept_folder(plan: Schedule) -> Path:
     """Return the folder of this config's last summary and figures."""
     return RESULTS / SUMMARIES / name_after([Path(file) for file in plan.files])
-
-
-def _tell_replaced(plan: Schedule) -> None:
-    """Print a warning if this run replaces a summary of other config files with the same name."""
-    kept = kept_folder(plan)
-    try:
-        before = plan_of_summary(kept)
-    except UserError:  # an unreadable summary names no files
-        return
-    if plan.files and before is not None and before.files not in ([], list(plan.files)):
-        problem = f"{kept}: is the summary of {', '.join(before.files)}, and this run replaces it"
-        remedy = "to keep both, give this file another name; records are shared as ever"
-        print(UserError(problem, remedy), file=sys.stderr, flush=True)
 
 
 def _is_stale(plan: Schedule) -> bool:

@@ -73,15 +73,6 @@ def test_figures_resolve_and_are_those_of_their_own_config(measured: Workspace):
         assert (folder / "summary.html").read_text().count('<img alt="') == 3
 
 
-def test_a_run_tells_when_it_replaces_another_configs_summary(measured: Workspace):
-    for folder, selected in (("a", "[bf16]"), ("b", "[bf16, w8a8]")):
-        (measured.path / folder).mkdir()
-        (measured.path / folder / "mine.yaml").write_text(f"quants: {selected}\n")
-    replaced = "results/summaries/mine: is the summary of a/mine.yaml, and this run replaces it\n  -> to keep both,"
-    assert "replaces it" not in ran(measured, "results/summary.md", "--configfile", "a/mine.yaml")
-    assert replaced in ran(measured, "results/summary.md", "--configfile", "b/mine.yaml")
-
-
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
     """Return a folder with results of two quants, last week's and these, of which a summary that is kept has one."""

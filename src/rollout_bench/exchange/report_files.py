@@ -36,8 +36,6 @@ FORMAT: Final = "benchmark-report"
 INDEX: Final = "index.json"
 """File that lists the reports, and the launches that were left out with reasons. It is beside the modes' folders."""
 
-OTHER_FOLDER: Final = "name another folder with --out"
-
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/rollout-bench/benchmark-report")
 """Namespace of the UUIDs of our runs and experiments."""
 
@@ -127,44 +125,26 @@ def _stage(part: TimedExperiment) -> int:
     return part.part.number if part.part.point.stage is None else part.part.point.stage - 1
 
 
-def write(exported: Exported, out: Path, results: Path) -> list[str]:
-    """Write all reports and the index below `out`.
+def write(exported: Exported, out: Path) -> None:
+    """Write all reports and the index into the folder `out`, which must be new or empty.
 
-    An experiment that was measured in two places has the same uid and the same file name in both. So the index names
-    the results folder.
-
-    Args:
-        exported: the reports.
-        out: the output folder.
-        results: the results folder of the reports.
-
-    Returns:
-        Existing reports of an earlier export that are not among the new reports.
+    An earlier export is not written over: a report of it whose record is gone would stay among the new ones.
 
     Raises:
-        UserError: if a report would overwrite another file, or a report of other results. No report is written then.
+        UserError: if there is something at `out`.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file", "name a folder for the reports")
-    index = out / INDEX
-    before = _reports_before(index, results)
-    for name in exported.reports:
-        if name not in before and ((out / name).exists() or (out / name).is_symlink()):
-            raise UserError(f"{out / name}: is there already, and no export of these results", OTHER_FOLDER)
-    stale = [name for name in before if name not in exported.reports and (out / name).is_file()]
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already, and not empty", "name another folder with --out, or remove it")
     for name, report in exported.reports.items():
         write_whole(out / name, yaml_text(report).encode())
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "results": _name_of(results),
         "reports": {name: report["run"]["uid"] for name, report in exported.reports.items()},
-        "earlier": stale,
         "left_out": list(exported.left_out),
         "unread": [error.problem for error in exported.unread],
     }
-    write_whole(index, (json.dumps(content, indent=1) + "\n").encode())
-    return stale
+    write_whole(out / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def yaml_text(report: dict[str, Any]) -> str:
@@ -177,30 +157,6 @@ def _known(content: Any) -> Any:
     if not isinstance(content, Mapping):
         return [_known(each) for each in content] if isinstance(content, list) else content
     return {name: v if name == "native" else _known(v) for name, v in content.items() if v is not None}
-
-
-def _reports_before(index: Path, results: Path) -> list[str]:
-    """Return the reports of all earlier exports of `results` that `index` lists.
-
-    Raises:
-        UserError: if `index` is not an index of reports, or belongs to other results.
-    """
-    if not index.exists() and not index.is_symlink():
-        return []
-    try:
-        content = json.loads(index.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{index}: is there already, and no index of reports", OTHER_FOLDER)
-    if content.get("results") != _name_of(results):
-        raise UserError(f"{index}: is of other results, {content.get('results')}", OTHER_FOLDER)
-    return [str(name) for name in (*(content.get("reports") or ()), *(content.get("earlier") or ()))]
-
-
-def _name_of(results: Path) -> str:
-    """Return a unique name of a results folder without its path, because users share an index."""
-    return f"{results.name} {uuid.uuid5(NAMESPACE, str(results.resolve()))}"
 
 
 def _left_out(collection: Collection) -> Iterator[str]:
