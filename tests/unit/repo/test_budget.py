@@ -15,7 +15,7 @@ BUDGET = {
     "commands": 688,
     "contracts": 988,
     "core": 645,
-    "exchange": 285,
+    "exchange": 264,
     "llmd": 633,
     "measure": 3805,
     "modes": 4884,
@@ -23,10 +23,10 @@ BUDGET = {
     "plan": 1877,
     "report": 1640,
     "scripts": 194,
-    "snakefile": 375,
+    "snakefile": 365,
     "trainers": 574,
     "workloads": 318,
-    "tests": 12875,
+    "tests": 12850,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
