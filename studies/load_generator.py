@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 
 from rollout_bench.contracts.load import LoadPoint
@@ -86,14 +84,13 @@ def measure(case: Case) -> Outcome:
     """Send one load and compares."""
     from rollout_bench.measure.server.paced import prepare
 
-    options = ["--ttft-ms", str(case.itl_ms), "--itl-ms", str(case.itl_ms)]
     asked = [Request(number, 0, list(range(100, 100 + PROMPT_TOKENS)), case.tokens) for number in range(case.requests)]
     due_s = [number / case.rate if case.rate else 0.0 for number in range(case.requests)]
-    with tempfile.TemporaryDirectory() as folder, running_stub(Path(folder), *options) as url:
-        target = Target(f"{url}/v1", "stub", {}, True, {"return_token_ids": True})
+    with running_stub(ttft_ms=case.itl_ms, itl_ms=case.itl_ms) as stub:
+        target = Target(f"{stub.url}/v1", "stub", {}, True, {"return_token_ids": True})
         prompts = [request.prompt_token_ids for request in asked]
         done = prepare(Load(asked, prompts, due_s, None, len(asked)), target)()
-        truth = httpx.get(f"{url}/truth", timeout=120).json()["requests"]
+        truth = stub.truth()["requests"]
     return compare(done, asked, {entry["request_id"].rpartition("-")[2]: entry for entry in truth})
 
 

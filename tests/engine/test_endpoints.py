@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_server import KINDS, hostile_server
 from launching import Launching, online_spec
-from stub_server import Address, running_stub
+from stub_server import KINDS, Stub, running_stub
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.side_files import read_sequences
@@ -35,22 +34,24 @@ MANY = 1000
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Iterator[Any]:
+def stub() -> Iterator[Any]:
     """Start stubs."""
     with ExitStack() as running:
+        yield lambda **options: running.enter_context(running_stub(**options))
 
-        def start(*options: str, env: dict[str, str] | None = None) -> Address:
-            folder = tmp_path / f"stub{len(list(tmp_path.iterdir()))}"
-            folder.mkdir()
-            return running.enter_context(running_stub(folder, *options, env=env))
 
-        yield start
+@pytest.fixture
+def another(stub: Any) -> Iterator[Stub]:
+    """Yield where a hostile server redirects to, though nobody is to follow."""
+    stub = stub()
+    yield stub
+    assert stub.truth()["asked"] == 0
 
 
 def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path, stub: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
     monkeypatch.setenv("TEAM", "blue-secret-team")
-    url = stub("--api-key-env", "STUB_KEY", "--max-model-len", "4096")
+    url = stub(api_key=KEY, max_model_len=4096).url
     launch = Launching(tmp_path / "run", at(url, api_key_env="STUB_KEY", headers={"X-Team": "${TEAM}"}))
     assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
@@ -66,7 +67,7 @@ def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path
 def test_a_chat_is_measured_with_text_of_the_named_tokenizer(tmp_path: Path, stub: Any) -> None:
     (tmp_path / "tokenizer").mkdir()
     write_tokenizer(tmp_path / "tokenizer", 2048, 2048)
-    url = stub()
+    url = stub().url
     spec = online_spec(
         {"points": [{"concurrency": 2, "requests": 6}], "api": "chat", "token_ids": False},
         {"url": f"{url}/v1", "tokenizer": str(tmp_path / "tokenizer")},
@@ -84,7 +85,7 @@ def test_a_chat_is_measured_with_text_of_the_named_tokenizer(tmp_path: Path, stu
 def test_timed_users_get_own_prompts_even_of_a_small_workload(tmp_path: Path, stub: Any) -> None:
     spec = online_spec(
         {"points": [{"concurrency": 2, "duration_s": 2.0}]},
-        {"url": f"{stub()}/v1"},
+        {"url": f"{stub().url}/v1"},
         workload={"prompt_tokens": 16, "output_tokens": 2, "prompts": 2, "samples_per_prompt": 1},
         measuring={"warmup_iterations": 1, "iterations": 1},
     )
@@ -99,25 +100,29 @@ def test_timed_users_get_own_prompts_even_of_a_small_workload(tmp_path: Path, st
 @pytest.mark.parametrize(
     ("options", "changes", "variable", "category"),
     [
-        (["--api-key-env", "STUB_KEY"], {"api_key_env": "STUB_KEY"}, "sk-another-one", "wrong_key"),
-        (["--api-key-env", "STUB_KEY"], {}, KEY, "wrong_key"),
-        ([], {"api_key_env": "NOBODY_SET_THIS"}, KEY, "wrong_key"),
-        ([], {"model": "stab"}, KEY, "wrong_model"),
-        (["--status", "500", "--status-share", "1"], {}, KEY, "request_refused"),
+        ({"api_key": KEY}, {"api_key_env": "STUB_KEY"}, "sk-another-one", "wrong_key"),
+        ({"api_key": KEY}, {}, KEY, "wrong_key"),
+        ({}, {"api_key_env": "NOBODY_SET_THIS"}, KEY, "wrong_key"),
+        ({"model": "stub"}, {"model": "stab"}, KEY, "wrong_model"),
+        ({"status": 500, "status_share": 1}, {}, KEY, "request_refused"),
         (None, {}, KEY, "refused"),
     ],
     ids=["another_key", "no_key", "variable_not_set", "model", "500", "nobody_there"],
 )
 def test_an_unmeasurable_server_is_reported_at_the_start(
-    tmp_path: Path, stub: Any, monkeypatch: Any, options: list[str] | None, changes: Any, variable: str, category: str
+    tmp_path: Path,
+    stub: Any,
+    monkeypatch: Any,
+    options: dict[str, Any] | None,
+    changes: Any,
+    variable: str,
+    category: str,
 ) -> None:
+    server = stub(**options or {})
     if options is None:
-        with running_stub(tmp_path) as gone:
-            url = gone
-    else:
-        url = stub(*options, env={"STUB_KEY": KEY})
+        server.process.kill()
     monkeypatch.setenv("STUB_KEY", variable)
-    launch = Launching(tmp_path / "run", at(url, **changes))
+    launch = Launching(tmp_path / "run", at(server.url, **changes))
     assert launch.finish() == 1
     failure = launch.failure()
     assert failure.category == category
@@ -127,7 +132,7 @@ def test_an_unmeasurable_server_is_reported_at_the_start(
 
 
 def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: Any) -> None:
-    launch = Launching(tmp_path / "run", at(stub("--status", "429", "--status-share", "0.4")))
+    launch = Launching(tmp_path / "run", at(stub(status=429, status_share=0.4).url))
     assert launch.finish() == 0, launch.said
     record = launch.record()
     flag = next(flag for flag in record.validity if flag.code == "requests_failed")
@@ -142,24 +147,24 @@ def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: A
 
 
 def test_a_stalled_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
-    url = stub("--stall-after", "3", "--stall-share", "0.3")
+    url = stub(stall_after=3, stall_share=0.3).url
     launch = Launching(tmp_path / "run", at(url), ["--timeout-s", "15"])
     assert (launch.finish(), launch.survivors(), launch.failure().category) == (1, [], "timeout")
 
 
 def test_a_frozen_server_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
-    url = stub("--itl-ms", "100")
-    launch = Launching(tmp_path / "run", at(url, MANY), ["--timeout-s", "20"])
+    server = stub(itl_ms=100)
+    launch = Launching(tmp_path / "run", at(server.url, MANY), ["--timeout-s", "20"])
     launch.wait_for("iteration 1/")  # it is in the middle of the next pass
-    url.process.send_signal(signal.SIGSTOP)
+    server.process.send_signal(signal.SIGSTOP)
     assert (launch.finish(), launch.failure().category, launch.survivors()) == (1, "timeout", [])
 
 
 def test_a_server_that_goes_away_fails_the_launch(tmp_path: Path, stub: Any) -> None:
-    url = stub("--itl-ms", "100")
-    launch = Launching(tmp_path / "run", at(url, MANY))
+    server = stub(itl_ms=100)
+    launch = Launching(tmp_path / "run", at(server.url, MANY))
     launch.wait_for("iteration 1/")
-    url.process.kill()
+    server.process.kill()
     assert launch.finish() == 1
     assert launch.failure().category in ("all_requests_failed", "refused", "unreachable")
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
@@ -167,27 +172,28 @@ def test_a_server_that_goes_away_fails_the_launch(tmp_path: Path, stub: Any) -> 
 
 @pytest.mark.parametrize(
     ("options", "codes"),
-    [(["--text-only"], {"prompts_as_text"}), (["--strict"], {"plain_sampling", "tokens_claimed"})],
+    [({"text_only": True}, {"prompts_as_text"}), ({"strict": True}, {"plain_sampling", "tokens_claimed"})],
     ids=["text_only", "strict"],
 )
 def test_what_a_server_refuses_is_left_out_and_flagged(
-    tmp_path: Path, stub: Any, options: list[str], codes: set[str]
+    tmp_path: Path, stub: Any, options: dict[str, bool], codes: set[str]
 ) -> None:
-    launch = Launching(tmp_path / "run", at(stub(*options)))
+    launch = Launching(tmp_path / "run", at(stub(**options).url))
     assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
     assert codes <= {flag.code for flag in record.validity}
-    assert record.engine.served.token_ids == ("--text-only" not in options)
+    assert record.engine.served.token_ids == ("text_only" not in options)
 
 
-def test_a_server_turning_hostile_fails_requests_and_extracts_no_key(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_server_turning_hostile_fails_requests_and_extracts_no_key(
+    tmp_path: Path, stub: Any, another: Stub, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
     half = [answered for kind in KINDS for answered in (kind, None)]  # never a pass whose every request fails
-    with hostile_server(*half, after=14) as server, hostile_server() as elsewhere:
-        server.elsewhere = elsewhere.url
-        spec = at(server.url, 6, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
-        launch = Launching(tmp_path / "some", spec)
-        assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    server = stub(kinds=half, after=14, elsewhere=another.url)
+    spec = at(server.url, 6, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
+    launch = Launching(tmp_path / "some", spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
     record = launch.record()
     assert next(flag for flag in record.validity if flag.code == "requests_failed").severity == "invalid"
     rows = read_sequences(sequences_path(launch.out), record)
@@ -196,21 +202,20 @@ def test_a_server_turning_hostile_fails_requests_and_extracts_no_key(tmp_path: P
     assert sum(iteration.failed or 0 for iteration in record.iterations) == len(failed)
     assert all(0 <= row.output_tokens <= 9 for row in rows)
     assert all(row.error is None or (row.error.isprintable() and len(row.error) <= 300) for row in rows)
-    assert elsewhere.met == []
     assert_unseen(KEY, launch)
 
 
-def test_a_server_that_redirects_in_mid_pass_ends_the_launch(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_server_that_redirects_in_mid_pass_ends_the_launch(
+    tmp_path: Path, stub: Any, another: Stub, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
-    with hostile_server("redirect", after=14) as server, hostile_server() as elsewhere:
-        server.elsewhere = elsewhere.url
-        spec = at(server.url, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
-        launch = Launching(tmp_path / "all", spec)
-        assert launch.finish() == 1
+    server = stub(kinds=["redirect"], after=14, elsewhere=another.url)
+    spec = at(server.url, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
+    launch = Launching(tmp_path / "all", spec)
+    assert launch.finish() == 1
     assert launch.failure().category == "all_requests_failed"
     assert "307 Moved: it redirects to 127.0.0.1, and redirects are not followed" in launch.failure().cause
     assert len(launch.errors()) == 2
-    assert elsewhere.met == []
     assert_unseen(KEY, launch)
 
 

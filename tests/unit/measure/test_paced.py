@@ -3,12 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from stub_server import running_stub
+from stub_server import Stub, running_stub
 
 from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.record import ClientUse, SequenceRow
@@ -28,36 +26,29 @@ def asked(count: int, tokens: int = 4) -> list[Request]:
 
 
 @pytest.fixture
-def send(tmp_path: Path) -> Iterator[Send]:
+def stub() -> Iterator[Stub]:
+    with running_stub(ttft_ms=40, itl_ms=20) as stub:
+        yield stub
+
+
+@pytest.fixture
+def send(stub: Stub) -> Send:
     """Send a load to a stub: a token each 20 ms, the first after 40 ms."""
-    with running_stub(tmp_path, "--ttft-ms", "40", "--itl-ms", "20") as url:
 
-        def sent(
-            count: int = 4,
-            duration_s: float | None = 0.5,
-            *,
-            tokens: int = 4,
-            due_s: Sequence[float] | None = None,
-            concurrency: int | None = None,
-            at: str = url,
-        ) -> LoadPass:
-            target = Target(f"{at}/v1", "stub", {}, True, {"logprobs": 0, "return_token_ids": True})
-            sending = None if due_s is None else len(due_s)
-            load = Load(asked(count, tokens), [PROMPT] * count, due_s, concurrency, sending, duration_s)
-            return prepare(load, target)()
+    def sent(
+        count: int = 4,
+        duration_s: float | None = 0.5,
+        *,
+        tokens: int = 4,
+        due_s: Sequence[float] | None = None,
+        concurrency: int | None = None,
+    ) -> LoadPass:
+        target = Target(f"{stub.url}/v1", "stub", {}, True, {"logprobs": 0, "return_token_ids": True})
+        sending = None if due_s is None else len(due_s)
+        load = Load(asked(count, tokens), [PROMPT] * count, due_s, concurrency, sending, duration_s)
+        return prepare(load, target)()
 
-        sent.url = url  # type: ignore[attr-defined]
-        yield sent
-
-
-def seen_by_the_server(send: Send, what: Callable[[list[Any]], bool]) -> bool:
-    """Return whether the stub comes to say so of its requests, a moment after the client does."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if what(httpx.get(f"{send.url}/truth").json()["requests"]):  # type: ignore[attr-defined]
-            return True
-        time.sleep(0.02)
-    return False
+    return sent
 
 
 def test_users_send_requests_one_after_another_until_time_is_up(send: Send):
@@ -73,12 +64,14 @@ def test_users_send_requests_one_after_another_until_time_is_up(send: Send):
     assert all(sum(a <= start < b for a, b in spans) <= 3 for start, _ in spans)
 
 
-def test_a_request_under_way_at_the_end_is_cut(send: Send):
+def test_a_request_under_way_at_the_end_is_cut(send: Send, stub: Stub):
     done = send(1, 1.0, tokens=5000, concurrency=1)  # which would take 100 s
     (outcome,) = done.outcomes
     assert (outcome.error, outcome.finish_reason, outcome.cut_s) == (None, None, done.began_s + done.elapsed_s)
     assert 0 < outcome.output_tokens < 4000
-    assert seen_by_the_server(send, lambda told: [one["end"] for one in told] == ["left"])
+    deadline = time.monotonic() + 60
+    while [one["end"] for one in stub.truth()["requests"]] != ["left"]:  # a moment after the client
+        assert time.monotonic() < deadline
 
 
 def test_a_limit_delays_due_requests_and_cuts_unsent_ones(send: Send):
@@ -100,12 +93,9 @@ def test_an_earlier_failure_is_no_cut_and_shows_no_key(monkeypatch: pytest.Monke
     assert "secret" not in outcome.error
 
 
-def test_a_missing_server_is_not_asked_for_ever(tmp_path: Path, send: Send):
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    with running_stub(folder) as url:
-        pass
-    done = send(4, 0.5, concurrency=2, at=url)
+def test_a_missing_server_is_not_asked_for_ever(send: Send, stub: Stub):
+    stub.process.kill()
+    done = send(4, 0.5, concurrency=2)
     assert 2 <= len(done.outcomes) <= 82
     assert all(outcome.error is not None and outcome.cut_s is None for outcome in done.outcomes)
 

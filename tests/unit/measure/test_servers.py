@@ -2,17 +2,14 @@
 
 import asyncio
 import json
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hostile_server import BOMB, DEEP, FIRST_KIND, KINDS, hostile_server
 from hypothesis import given
 from hypothesis import strategies as st
+from stub_server import DEEP, FIRST_KIND, GZIP, KINDS, OK, Stub, running_stub
 
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import server_metrics
@@ -156,125 +153,118 @@ def check(kind: str, outcome: RequestOutcome) -> None:
     assert outcome.ended_s is not None
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stub]:
+    with running_stub() as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
+def another() -> Iterator[Stub]:
+    with running_stub() as stub:
+        yield stub
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_hostile_answer_fails_soon_and_the_next_request_succeeds(kind: str):
-    with hostile_server() as server, hostile_server() as elsewhere:
-        server.elsewhere = elsewhere.url
-        to = target(server.url)
-        asked = requests([kind, None])
-        began_s = time.monotonic()
-        bad, good = sent_by_us(to, questions(asked, [request.prompt_token_ids for request in asked], to))
-        assert time.monotonic() - began_s < 50  # a server goes on for 60
-        check(kind, bad)
-        assert server.sent_bytes < MOST_BYTES
-        assert (good.error, good.output_tokens) == (None, TOKENS)
-        assert elsewhere.met == []
-        rows_of(asked, LoadPass(began_s, 1.0, [bad, good], None, []), 0)  # type: ignore[arg-type]
+def test_a_hostile_answer_fails_soon_and_the_next_request_succeeds(kind: str, server: Stub, another: Stub):
+    server.become(itl_ms=1, elsewhere=another.url)
+    to = target(server.url)
+    asked = requests([kind, None])
+    began_s = time.monotonic()
+    bad, good = sent_by_us(to, questions(asked, [request.prompt_token_ids for request in asked], to))
+    assert time.monotonic() - began_s < 50  # a server goes on for 60
+    check(kind, bad)
+    assert server.truth()["sent_bytes"] < MOST_BYTES
+    assert (good.error, good.output_tokens) == (None, TOKENS)
+    assert another.truth()["asked"] == 0
+    rows_of(asked, LoadPass(began_s, 1.0, [bad, good], None, []), 0)  # type: ignore[arg-type]
 
 
 MIXED = "sk-Never/to-be-seen-0815"
-HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+HEAD = f"{OK}\r\n"
+Answering = Callable[..., Connection]
 
 
-@contextmanager
-def answering(first: bytes, again: bytes = b"", pause_s: float = 0.0) -> Iterator[Connection]:
-    """Hold a connection to a server that sends these bytes to all, the second ones until it is left."""
-    listener = socket.create_server(("127.0.0.1", 0))
+@pytest.fixture
+def answering(server: Stub) -> Answering:
+    """Return what gives a connection to a server that sends these texts to all, the second one until it is left."""
 
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            with client:
-                try:
-                    client.recv(1 << 16)
-                    client.sendall(first)
-                    while again:
-                        client.sendall(again)
-                        time.sleep(pause_s)
-                except OSError:
-                    continue
+    def connection(first: str, again: str = "", pause_s: float = 0) -> Connection:
+        server.become(kinds=[[first, again, str(pause_s)]])
+        return Connection(Target(f"{server.url}/v1", "stub", {"Authorization": f"Bearer {MIXED}"}, True, {}))
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    port = listener.getsockname()[1]
-    yield Connection(Target(f"http://127.0.0.1:{port}/v1", "stub", {"Authorization": f"Bearer {MIXED}"}, True, {}))
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join()
+    return connection
 
 
 @pytest.mark.parametrize(
     ("first", "again"),
-    [(HEAD, b"x"), (b"HTTP/1.1 200 OK\r\nX-", b"x"), (b"HTTP/1.1 100 Continue\r\n\r\n" * 3, b"HTTP/1.1 100 C\r\n\r\n")],
+    [(HEAD, "x"), ("HTTP/1.1 200 OK\r\nX-", "x"), ("HTTP/1.1 100 Continue\r\n\r\n" * 3, "HTTP/1.1 100 C\r\n\r\n")],
     ids=["body", "head", "interim_heads"],
 )
-def test_a_dripping_answer_has_one_limit_for_all_of_it(first: bytes, again: bytes):
-    with answering(first, again, 0.1) as connection:
-        began_s = time.monotonic()
-        with pytest.raises(TimeoutError):
-            connection.ask("GET", "/version", answer_s=0.4)
-        assert 0.3 < time.monotonic() - began_s < 60
+def test_a_dripping_answer_has_one_limit_for_all_of_it(answering: Answering, first: str, again: str):
+    connection = answering(first, again, 0.1)
+    began_s = time.monotonic()
+    with pytest.raises(TimeoutError):
+        connection.ask("GET", "/version", answer_s=0.4)
+    assert 0.3 < time.monotonic() - began_s < 60
 
 
 @pytest.mark.parametrize(
     ("first", "again", "words"),
     [
-        (HEAD, b"x" * (1 << 20), "longer than"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", b"", "not completed"),
-        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x" * (1 << 20), "Got more than 8190 bytes"),
-        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + BOMB, b"", "compressed"),
+        (HEAD, "x" * (1 << 20), "longer than"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", "", "not completed"),
+        ("HTTP/1.1 200 OK\r\nX-Long: ", "x" * (1 << 20), "Got more than 8190 bytes"),
+        (OK + GZIP, "", "compressed"),
     ],
     ids=["endless", "length_is_a_lie", "long_header", "compressed"],
 )
-def test_an_answer_that_takes_too_much_memory_is_refused(first: bytes, again: bytes, words: str):
-    with answering(first, again) as connection, pytest.raises(ConnectionError, match=words):
+def test_an_answer_that_takes_too_much_memory_is_refused(answering: Answering, first: str, again: str, words: str):
+    connection = answering(first, again)
+    with pytest.raises(ConnectionError, match=words):
         connection.ask("GET", "/version")
 
 
-def test_of_an_error_without_end_the_beginning_is_read():
-    with answering(b"HTTP/1.1 500 No\r\n\r\n", b"no " * 1000) as connection:
-        status, text = connection.ask("GET", "/version")
-        assert (status, len(text)) == (500, 64 << 10)
+def test_of_an_error_without_end_the_beginning_is_read(answering: Answering):
+    connection = answering("HTTP/1.1 500 No\r\n\r\n", "no " * 1000)
+    status, text = connection.ask("GET", "/version")
+    assert (status, len(text)) == (500, 64 << 10)
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/version"])
-def test_a_redirect_is_not_followed_and_its_host_is_named(path: str):
-    with hostile_server("redirect") as server, hostile_server() as elsewhere:
-        server.elsewhere = elsewhere.url
-        target = Target(f"{server.url}/v1", "stub", {"X-Api-Key": MIXED}, True, {})
-        status, text = Connection(target).ask("GET", path)
-        assert (status, text) == (307, "it redirects to 127.0.0.1, and redirects are not followed")
-        assert Connection(target).metrics() == ""
-        with pytest.raises(MeasuringFailed) as raised:
-            check_answer(*Connection(target).complete([1]), target)
-        assert raised.value.cause == f"the server answers 307: {text}"
-        assert "set url to its address" in raised.value.fix
-        assert elsewhere.met == []
+def test_a_redirect_is_not_followed_and_its_host_is_named(path: str, server: Stub, another: Stub):
+    server.become(kinds=["redirect"], elsewhere=another.url)
+    target = Target(f"{server.url}/v1", "stub", {"X-Api-Key": MIXED}, True, {})
+    status, text = Connection(target).ask("GET", path)
+    assert (status, text) == (307, "it redirects to 127.0.0.1, and redirects are not followed")
+    assert Connection(target).metrics() == ""
+    with pytest.raises(MeasuringFailed) as raised:
+        check_answer(*Connection(target).complete([1]), target)
+    assert raised.value.cause == f"the server answers 307: {text}"
+    assert "set url to its address" in raised.value.fix
+    assert another.truth()["asked"] == 0
 
 
-def test_answers_nested_without_end_are_no_answers():
-    with answering(HEAD + DEEP) as connection:
-        assert (connection.json("GET", "/version"), identity(connection, True).version) == (None, None)
-        assert not _took_token_ids(DEEP.decode())
+def test_answers_nested_without_end_are_no_answers(answering: Answering):
+    connection = answering(HEAD + DEEP)
+    assert (connection.json("GET", "/version"), identity(connection, True).version) == (None, None)
+    assert not _took_token_ids(DEEP)
 
 
 @pytest.mark.parametrize("content", ["5", "[]", '{"data": 5}', '{"data": [5, {"id": 5}, {}]}', '{"version": [1]}'])
-def test_an_answer_of_another_shape_says_nothing(content: str):
-    with answering(HEAD + content.encode()) as connection:
-        served = identity(connection, True)
-        assert (served.model, served.version, served.max_model_len) == ("stub", None, None)
+def test_an_answer_of_another_shape_says_nothing(answering: Answering, content: str):
+    connection = answering(HEAD + content)
+    served = identity(connection, True)
+    assert (served.model, served.version, served.max_model_len) == ("stub", None, None)
 
 
-def test_a_servers_self_description_is_made_safe_to_keep():
+def test_a_servers_self_description_is_made_safe_to_keep(answering: Answering):
     said = {
         "data": [{"id": "stub", "owned_by": f"\x1b[2J{MIXED}", "max_model_len": -1}],
         "version": "1\u202e" * 999,
     }
-    with answering(HEAD + json.dumps(said).encode()) as connection:
-        served = identity(connection, True)
+    connection = answering(HEAD + json.dumps(said))
+    served = identity(connection, True)
     assert (served.owned_by, served.max_model_len, len(served.version)) == ("\\x1b[2J***", None, 100)
     assert served.version.startswith("1\\u202e1")
 
@@ -288,9 +278,9 @@ def test_a_key_is_struck_out_before_an_error_is_cut(pad: int):
     assert "sk-" not in raised.value.cause.lower()
 
 
-def test_an_error_of_the_protocol_does_not_quote_the_key():
-    no_http = f"no HTTP {MIXED} \x1b[31m\r\n\r\n".encode()
-    with answering(no_http) as connection, pytest.raises(MeasuringFailed) as raised, reaching("http://x/v1"):
+def test_an_error_of_the_protocol_does_not_quote_the_key(answering: Answering):
+    connection = answering(f"no HTTP {MIXED} \x1b[31m\r\n\r\n")
+    with pytest.raises(MeasuringFailed) as raised, reaching("http://x/v1"):
         connection.ask("GET", "/version")
     assert "no HTTP *** " in raised.value.cause
     assert raised.value.cause.isprintable()
