@@ -5,8 +5,7 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import stand_in_worker
 from launching import SETTINGS, tiny_spec
 
-from rollout_bench.contracts.spec import Spec, WorkloadSpec
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import failure_path, read_failure, record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.processes import members_of, signals_as_descriptor
@@ -36,10 +35,10 @@ def signals() -> Iterator[int]:
         yield descriptor
 
 
-def launch(folder: Path, signals: int, *hows: str, **more: Any) -> EngineLaunch:
+def launch(folder: Path, signals: int, *hows: str, spec: Spec | None = None, **more: Any) -> EngineLaunch:
     return EngineLaunch(
         module="stand_in_worker",
-        job=Job(spec=tiny_spec(), model="none", launch=0, timeout_s=30),
+        job=Job(spec=spec or tiny_spec(), model="none", launch=0, timeout_s=30),
         log=folder / "launch.log",
         environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
         signals=signals,
@@ -117,19 +116,8 @@ def test_an_open_lock_lasts_until_a_dead_supervisors_engines_end(tmp_path: Path)
         assert len(engines) == 2
         supervisor.kill()
     with (tmp_path / "lock").open() as lock:
-        deadline = time.monotonic() + 60
-        while not _free(lock.fileno()):
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
     assert [engine for engine in engines if engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE] == []
-
-
-def _free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def rollout(**changes: Any) -> Spec:
@@ -139,32 +127,11 @@ def rollout(**changes: Any) -> Spec:
     )
 
 
-def usual_source(workload: WorkloadSpec, vocabulary: int) -> Source:
-    return Source(workload, vocabulary, "none")
-
-
-def launch_with_router(
-    folder: Path, signals: int, *hows: str, source: Callable[[WorkloadSpec, int], Source] = usual_source
-) -> EngineLaunch:
-    spec = rollout()
-    return EngineLaunch(
-        module="stand_in_replica",
-        job=Job(spec=spec, model="none", launch=0, timeout_s=30),
-        log=folder / "launch.log",
-        environments=[{**os.environ, "PYTHONPATH": PATHS, "STAND_IN": how} for how in hows],
-        timeout_s=30.0,
-        signals=signals,
-        router=Router(spec, 0, source),
-    )
-
-
 @pytest.mark.parametrize("replicas", [1, 2, 3])
 def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, replicas: int) -> None:
-    told: list[Event] = []
-    launched = launch_with_router(tmp_path, signals, *[""] * replicas)
-    launched.run(told.append)
-    assert members_of(launched.processes()[0]) == []
-    done = next(event for event in told if isinstance(event, IterationDone))
+    spec = rollout()
+    router = Router(spec, 0, lambda workload, _: Source(workload, 2048, "none"))
+    done = only_pass(launch(tmp_path, signals, *[""] * replicas, spec=spec, router=router))
     assert sorted((row.prompt, row.sample) for row in done.sequences) == [(p, s) for p in range(4) for s in range(2)]
     parts = done.iteration.replicas or []
     assert sum(part.sequences for part in parts) == done.iteration.sequences == 8
@@ -179,7 +146,7 @@ def test_replicas_share_the_prompts_of_one_step(tmp_path: Path, signals: int, re
 def test_a_failure_names_the_replica_that_died_and_its_log(
     tmp_path: Path, signals: int, leases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "WORKER", "stand_in_replica")
+    monkeypatch.setattr(attempt, "WORKER", "stand_in_worker")
     monkeypatch.setenv("PYTHONPATH", PATHS)
     monkeypatch.setenv("STAND_IN", "crash")
     spec = rollout(engine={"args": {**SETTINGS["engine"]["args"], "data_parallel_size": 2}})
