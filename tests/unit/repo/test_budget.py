@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 365,
     "trainers": 574,
     "workloads": 318,
-    "tests": 12850,
+    "tests": 12551,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
