@@ -26,7 +26,7 @@ from rollout_bench.core.processes import python_path
 from rollout_bench.live_view import can_redraw, start_view
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights, dropped_variables
-from rollout_bench.plan.config import DEFAULT_LAUNCHES, Config
+from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, name_after, read_config
 from rollout_bench.plan.engine import InstalledEngine, probe_engine
 from rollout_bench.plan.fit.memory import MachineMemory, check_fits
@@ -77,7 +77,7 @@ def next_round(plan: Schedule) -> list[str]:
         and not _given_up(plan, launch.record)
     ]
     rounds = [
-        str(round_file(experiment.mode, experiment.experiment, launches))
+        str(ROUNDS / experiment.mode / experiment.experiment / str(launches))
         for experiment in plan.experiments
         for launches in (wanted[experiment.experiment],)
         if launches < experiment.launches
@@ -86,11 +86,6 @@ def next_round(plan: Schedule) -> list[str]:
         and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
     ]
     return records + rounds
-
-
-def round_file(mode: str, experiment: str, launches: int) -> Path:
-    """Return the mark of the round in which an experiment and its baseline reach `launches` launches."""
-    return ROUNDS / mode / experiment / str(launches)
 
 
 def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
@@ -204,7 +199,10 @@ def plan_workflow(
         device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
         if measured_here or (is_main and matrix.platform != "cpu"):
             check_fits(matrix.experiments, device_bytes, f"one {device}")
-        memory = MachineMemory(on_cluster, _places_on_cpu(config), device_bytes)
+        at_once = (
+            (config.devices or 1) if config.isolation == "per_device" else 1
+        )  # launches or blocks, on divided cores
+        memory = MachineMemory(on_cluster, at_once, device_bytes)
         blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
         plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
         plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
@@ -226,11 +224,6 @@ def _measured_again(plan: Schedule) -> set[str]:
         return again
     wanted = _wanted(plan)
     return {record for record in again if plan.launch_of(record).index < wanted[Path(record).parent.name]}
-
-
-def _places_on_cpu(config: Config) -> int:
-    """Return the number of launches or blocks that may run simultaneously on divided cores."""
-    return (config.devices or 1) if config.isolation == "per_device" else 1
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:

@@ -18,7 +18,7 @@ from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.core.numbers import several
 from rollout_bench.measure.machine.host import BUSY, used_by_others
 from rollout_bench.plan.checks import absent_model
-from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.engine import probe_engine
 
 GIB = 1 << 30
 
@@ -76,7 +76,9 @@ def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]
     yield "engine", f"{engine.name} {engine.version}, built for {engine.platform()}"
     yield from engine.plugins.items()
     if wanted not in ("auto", engine.platform()):
-        problems.append(_wrong_platform(engine, wanted))
+        problem = f"platform is {wanted}, but {engine.name} {engine.version} was built for {engine.platform()}"
+        remedy = f"set engine.python to an interpreter with vLLM for {wanted}, or platform to {engine.platform()}"
+        problems.append(UserError(problem, remedy))
     done = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.__version__)"],
         capture_output=True,
@@ -88,13 +90,6 @@ def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]
     else:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         problems.append(UserError(f"torch can't be imported: {said}", "install the engine's pins again: `make setup`"))
-
-
-def _wrong_platform(engine: InstalledEngine, wanted: str) -> UserError:
-    return UserError(
-        f"platform is {wanted}, but {engine.name} {engine.version} was built for {engine.platform()}",
-        f"set engine.python to an interpreter with vLLM for {wanted}, or platform to {engine.platform()}",
-    )
 
 
 def _devices(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]:

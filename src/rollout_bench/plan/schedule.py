@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
 from rollout_bench.contracts.postmortem import state_of
-from rollout_bench.contracts.record import Launched
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
@@ -274,7 +273,8 @@ class Schedule:
                     record = read_launched(Path(launch.record), launch.experiment.spec.mode)
                 except UserError:
                     continue  # the summary reports it; here only an estimate is missing
-                known[launch.experiment.name] = round(_own_part_s(record), 1)
+                shared_by = 1 if record.block is None else len(record.block.members)
+                known[launch.experiment.name] = round(record.wall_s / shared_by, 1)
         usual_s = round(statistics.mean(known.values()), 1) if known else None
         return {e.name: known.get(e.name, usual_s) for e in self.matrix.experiments}
 
@@ -294,11 +294,6 @@ def _selected(known: Mapping[str, _Value], path: str, kind: str) -> _Value:
     if path not in known:
         raise UserError(f"{path}: the config selects no such {kind}", "`rollout-bench plan` lists what it selects")
     return known[path]
-
-
-def _own_part_s(record: Launched) -> float:
-    """Return the seconds of a launch; in a block, its share of the block."""
-    return record.wall_s / (1 if record.block is None else len(record.block.members))
 
 
 def _held_s(spec: Spec) -> float:

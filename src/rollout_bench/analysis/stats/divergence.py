@@ -143,7 +143,7 @@ def divergence(
         largest=float(np.abs(d).max()),
         size=mean_size(each, confidence),
         k1=k1,
-        k3=drawn.mean(_k3(d)),
+        k3=drawn.mean(np.expm1(d) - d),
         outside=drawn.mean(far.astype(float)),
         clipped=drawn.mean((ratio > CLIP).astype(float)),
         token_ess=drawn.effective(d),
@@ -237,10 +237,6 @@ def _widened(
     margin = float(special.stdtrit(off.size - 1, (1 + confidence) / 2) * off.std(ddof=1) / math.sqrt(off.size))
     low, high = max(found.value - margin, least), min(found.value + margin, most)
     return Bounded(found.value, min(found.low, low), max(found.high, high))
-
-
-def _k3(d: Array) -> Array:
-    return np.expm1(d) - d
 
 
 class _Drawn:

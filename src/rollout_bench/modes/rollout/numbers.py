@@ -38,10 +38,6 @@ def _late_s(iteration: Iteration) -> float | None:
     return None if iteration.of(RouterUse) is None or iteration.client is None else iteration.client.loop_delay_p99_s
 
 
-def _kv_cache_peak(iteration: Iteration) -> float | None:
-    return max((p.kv_cache_peak for p in iteration.replicas or () if p.kv_cache_peak is not None), default=None)
-
-
 NUMBERS = (
     Number(
         name="engines",
@@ -116,7 +112,11 @@ NUMBERS = (
         unit="share",
         header="KV peak %",
         definition="Largest share of an engine's KV cache in use.",
-        read=most_of(_kv_cache_peak),
+        read=most_of(
+            lambda done: max(
+                (p.kv_cache_peak for p in done.replicas or () if p.kv_cache_peak is not None), default=None
+            )
+        ),
         across="max",
         mode="rollout",
         table=ROUTER,
