@@ -1,7 +1,5 @@
 """Shapes of synthetic models: presets, and the user's settings under `synthetic:`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,12 +59,12 @@ class ResolvedShape(BaseModel):
         """The architecture's entry in architectures.yaml."""
         return ARCHITECTURES[self.architecture]
 
-    def other_weights(self) -> ResolvedShape:
+    def other_weights(self) -> "ResolvedShape":
         """Return the same model with the weights of the next seed, and with other values of norms."""
         return self.model_copy(update={"seed": (self.seed + 1) % (1 << 63), "norm": OTHER_NORM})
 
     @model_validator(mode="after")
-    def _consistent(self) -> ResolvedShape:
+    def _consistent(self) -> "ResolvedShape":
         moe, heads, shared = self.architecture == "qwen3_moe", self.num_attention_heads, self.num_key_value_heads
         experts = {
             name: getattr(self, name) for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
@@ -112,7 +110,7 @@ class SyntheticModel(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _resolves(self) -> SyntheticModel:
+    def _resolves(self) -> "SyntheticModel":
         self.resolve()
         return self
 

@@ -3,8 +3,6 @@
 It is part of the spec and has the same form in the config.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal
 
@@ -34,7 +32,7 @@ class _Bounded(Strict):
     high: Tokens = Field(description="Maximum length; longer draws are repeated.")
 
     @model_validator(mode="after")
-    def _order(self) -> _Bounded:
+    def _order(self) -> "_Bounded":
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
         return self

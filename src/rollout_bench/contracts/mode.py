@@ -1,7 +1,5 @@
 """A mode: its properties for plan, launch, analysis, report and rules, and its parts in the files of its folder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -98,7 +96,7 @@ class ModeSpec(Strict):
         """Devices that the launch divides among its processes itself; None if the engine's arguments do."""
         return None
 
-    def other_work(self, other: ModeSpec) -> str:
+    def other_work(self, other: "ModeSpec") -> str:
         """Return why launches with these and with `other` settings do not do the same work; empty if they do."""
         return ""
 

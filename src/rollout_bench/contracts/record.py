@@ -3,8 +3,6 @@
 It has raw values only; derived values are computed when they are needed.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
@@ -62,7 +60,7 @@ class ClientUse(Strict):
     loop_delay_max_s: float | None = Field(None, ge=0, description="Maximum delay of the event loop, in seconds.")
 
     @classmethod
-    def of(cls, cpu_share: float, late_s: Sequence[float], every_s: float) -> ClientUse:
+    def of(cls, cpu_share: float, late_s: Sequence[float], every_s: float) -> "ClientUse":
         """Return the cost of an event loop that was `late_s` [n] at each check, with `every_s` between checks.
 
         Percentiles are weighted by time: a delay counts for as long as it lasted.
@@ -385,7 +383,7 @@ class Drafting(Strict):
     )
 
     @classmethod
-    def together(cls, parts: Sequence[Drafting | None]) -> Drafting | None:
+    def together(cls, parts: Sequence["Drafting | None"]) -> "Drafting | None":
         """Return the sums of `parts`; None if any of them is unknown."""
         known = [part for part in parts if part is not None]
         if not known or len(known) < len(parts):

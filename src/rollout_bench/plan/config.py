@@ -3,8 +3,6 @@
 The JSON schema in workflow/schemas/config.schema.json and the reference in docs/ are generated from here.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -83,7 +81,7 @@ class Baseline(Strict):
         return {axis: None if v == "null" else v for axis, v in values.items()} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _some_axis(self) -> Baseline:
+    def _some_axis(self) -> "Baseline":
         if not self.named:
             raise ValueError("names no axis, but needs at least one: write {quant: bf16}")
         return self

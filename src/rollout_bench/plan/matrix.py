@@ -1,7 +1,5 @@
 """The matrix: models x quants x modes x workloads, expanded into experiments and skipped combinations."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -267,7 +265,7 @@ def _with_references(experiments: list[Experiment], skipped: list[Skipped], conf
     return found
 
 
-def _skipped(cell: _Cell, setting: str, reason: str, remedy: str) -> Skipped:
+def _skipped(cell: "_Cell", setting: str, reason: str, remedy: str) -> Skipped:
     mode, model, workload, quant = cell
     names = {"mode": mode, "model": model, "quant": quant, "workload": workload, "setting": setting}
     return Skipped(**names, reason=reason, remedy=remedy)

@@ -1,7 +1,5 @@
 """The config's settings for online mode: arrivals, endpoints, data sets, and limits of good service."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Annotated, Any, Literal, TypeVar
@@ -107,7 +105,7 @@ class OnlineLoad(Traffic):
         return {key: len(value) for key in PACING if isinstance(value := getattr(self, key), list)}
 
     @model_validator(mode="after")
-    def _one_load_or_several(self) -> OnlineLoad:
+    def _one_load_or_several(self) -> "OnlineLoad":
         said = " and ".join(f"{length} of {key}" for key, length in self._lengths.items())
         if len(set(self._lengths.values())) > 1:  # before the points, which need equal lengths
             raise ValueError(
@@ -166,7 +164,7 @@ class Endpoint(EndpointSpec):
     _address = field_validator("url")(_url)
 
     @model_validator(mode="after")
-    def _no_secrets(self) -> Endpoint:
+    def _no_secrets(self) -> "Endpoint":
         for name, value in self.headers.items():
             filled, variables = re.subn(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", "", value)
             rows = {

@@ -1,7 +1,5 @@
 """The summary: its tables and notes, and the files with them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -89,7 +87,7 @@ class Summary:
     def _first(self) -> list[Section]:
         return [section for section in self.answers if section.heading.startswith("Conclusion")]
 
-    def placed(self, results: Path, figures: Path) -> Summary:
+    def placed(self, results: Path, figures: Path) -> "Summary":
         """Return the summary for another folder, with adapted links.
 
         Args:

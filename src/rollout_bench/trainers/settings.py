@@ -1,7 +1,5 @@
 """A trainer's settings: its known keys, as its YAML file and README.md have them, and a file with overrides."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re
@@ -135,7 +133,7 @@ class KeyRegistry:
     shared: Collection[str] = ()
 
     @classmethod
-    def of(cls, trainer: str, version: str) -> KeyRegistry:
+    def of(cls, trainer: str, version: str) -> "KeyRegistry":
         """Return the keys of a trainer, with the defaults of one of its versions or kinds."""
         content = TABLES[trainer]
         groups = {"honoured": Influence.HONOURED, "unsupported": Influence.UNSUPPORTED, "deciding": Influence.NEUTRAL}
@@ -260,7 +258,7 @@ class TrainerFile:
     tree: Any
 
     @classmethod
-    def read(cls, words: Sequence[str], registry: KeyRegistry, foreign: str | None) -> TrainerFile:
+    def read(cls, words: Sequence[str], registry: KeyRegistry, foreign: str | None) -> "TrainerFile":
         """Return the settings that the words of a command line give.
 
         Args:

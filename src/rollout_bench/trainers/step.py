@@ -1,7 +1,5 @@
 """The generation of a training step: its division among engines, the part of one engine, and the model."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass
@@ -52,7 +50,7 @@ class TrainerStep:
         return "sticky" if self.dealt == "prompts" or self.prompts % self.engines == 0 else "round_robin"
 
     @property
-    def share(self) -> StepPart:
+    def share(self) -> "StepPart":
         """Average part of one engine, rounded up, because the step ends with the engine that has most sequences."""
         together = math.ceil(self.prompts / self.engines)
         sequences = math.ceil(self.sequences / self.engines)
@@ -68,7 +66,7 @@ class TrainerStep:
         """Number of prompts that an engine sees, if samples are distributed round-robin in prompt order."""
         return min(self.prompts, math.ceil(self.sequences / self.engines))
 
-    def part(self, one_engine: bool) -> StepPart:
+    def part(self, one_engine: bool) -> "StepPart":
         """Return the measured part: one engine's part, or the whole step."""
         return self.share if one_engine else StepPart(self.sequences, self.prompts)
 

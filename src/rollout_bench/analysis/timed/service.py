@@ -3,8 +3,6 @@
 All times are measured at the client, in seconds. Pure functions on arrays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -90,7 +88,7 @@ class Requests:
         values: Array = getattr(self, measure)
         return np.asarray(values[np.isfinite(values)])
 
-    def of_iterations(self, iterations: Iterable[Iteration]) -> Requests:
+    def of_iterations(self, iterations: Iterable[Iteration]) -> "Requests":
         """Return the requests in these iterations."""
         keep = np.isin(self.iteration, [iteration.index for iteration in iterations])
         position = np.cumsum(keep) - 1
@@ -98,7 +96,7 @@ class Requests:
         kept = {field.name: getattr(self, field.name)[keep] for field in fields(self)[:-2]}
         return Requests(**kept, itl_s=self.itl_s[gaps], gap_of=position[self.gap_of[gaps]])
 
-    def sent_at_start(self) -> Requests:
+    def sent_at_start(self) -> "Requests":
         """Return the requests as if they were sent when their iteration began, as without a server."""
         return replace(self, sent_s=np.zeros_like(self.sent_s))
 

@@ -1,7 +1,5 @@
 """Use of vLLM's `LLM`: import, load, report the loaded engine, and generate one timed iteration."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import multiprocessing
@@ -130,7 +128,7 @@ class LoadedEngine:
         self._config: Any = self.llm.llm_engine.vllm_config
         self.vocabulary = int(self._config.model_config.get_vocab_size())
 
-    def tell_ready(self, job: Job, tell: Tell, start: EngineStart, init_s: float) -> None:
+    def tell_ready(self, job: Job, tell: Tell, start: "EngineStart", init_s: float) -> None:
         """Report that the engine of `job` is loaded, as `tell_ready` does."""
         tell_ready(job, tell, start, init_s, self.census(), self._config)
 

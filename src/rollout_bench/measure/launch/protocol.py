@@ -1,7 +1,5 @@
 """The protocol between the engine process and its supervisor: JSON lines over an inherited pipe."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable
@@ -46,7 +44,7 @@ class Job(Strict):
 class Event(Strict):
     """A line from an engine process. Each kind of event is a subclass, which `event` names; modes have their own."""
 
-    kinds: ClassVar[dict[str, type[Event]]] = {}
+    kinds: ClassVar[dict[str, type["Event"]]] = {}
 
     event: str
 

@@ -17,8 +17,6 @@ All users may write to the folder, so it may contain any file. The program only 
 name and the content of a claim, and never follows links.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl
@@ -88,11 +86,11 @@ class Claim(BaseModel):
     alive: bool = Field(default=True, exclude=True)
     """Whether a process still holds the lock of the file."""
 
-    def name_beside(self, own: Claim) -> str:
+    def name_beside(self, own: "Claim") -> str:
         """Return the launch's name, marked if its workflow differs from the workflow of `own`."""
         return self.name if self.results == own.results else f"{self.name} (another workflow)"
 
-    def holder(self, own: Claim) -> str:
+    def holder(self, own: "Claim") -> str:
         """Return a text for the launch of `own`: this launch and the devices that it holds."""
         parts = first_few(self.holds, 4) or "the node"
         return (

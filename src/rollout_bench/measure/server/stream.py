@@ -4,8 +4,6 @@ While an answer arrives, only the fields of `Event` are decoded, and all others 
 fixed number of times, whatever the server sends.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools
@@ -77,7 +75,7 @@ class Target:
                 text = re.sub(re.escape(word), "***", text, flags=re.IGNORECASE)  # host names appear in lower case
         return printable(" ".join(text.split()), most)
 
-    def settle(self, outcome: RequestOutcome) -> None:
+    def settle(self, outcome: "RequestOutcome") -> None:
         """Make the server's texts in `outcome` safe to store and show."""
         outcome.error = outcome.error and self.quoted(outcome.error)
         outcome.finish_reason = outcome.finish_reason and self.quoted(outcome.finish_reason, 40)

@@ -1,23 +1,21 @@
 """Router policies: they choose the engine for a sample from its prompt's index and the state of the engines."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from rollout_bench.modes.rollout.settings import RouterPolicy
 
 
-def least_in_flight(prompt: int, balancer: Balancer) -> int:
+def least_in_flight(prompt: int, balancer: "Balancer") -> int:
     """Return the engine with the fewest unfinished sequences; the first of several."""
     return min(range(len(balancer.in_flight)), key=lambda engine: (balancer.in_flight[engine], engine))
 
 
-def round_robin(prompt: int, balancer: Balancer) -> int:
+def round_robin(prompt: int, balancer: "Balancer") -> int:
     """Return the engines in turn."""
     return balancer.decided % len(balancer.in_flight)
 
 
-def sticky(prompt: int, balancer: Balancer) -> int:
+def sticky(prompt: int, balancer: "Balancer") -> int:
     """Return the engine of the prompt's first sample; for a first sample, the choice of `least_in_flight`."""
     home = balancer.homes.get(prompt)
     return least_in_flight(prompt, balancer) if home is None else home
