@@ -48,7 +48,7 @@ format: setup ## format the code
 	$(IN_VENV) snakefmt Snakefile workflow/rules
 
 docs: setup ## make docs/reference from the code, and the site in site/
-	@$(IN_VENV) python workflow/scripts/make_reference.py
+	@$(IN_VENV) PYTHONPATH=src python workflow/scripts/make_reference.py
 	@$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 bench: setup ## time how long a verdict takes

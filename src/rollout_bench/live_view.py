@@ -67,7 +67,7 @@ class RunState:
         if not Path(record).is_file():
             self._counts["failed"] += 1
             return f"{name}: failed after {elapsed(began)}"
-        made = read_launched(Path(record), self._plan.launch_of(record).experiment.spec.mode)
+        made = read_launched(Path(record), self._plan.by_record[record][1].experiment.spec.mode)
         flags = ", ".join(dict.fromkeys(flag.code for flag in made.validity))
         self._counts.update(done=1, flagged=int(bool(flags)))
         passes = [each for each in getattr(made, "iterations", []) if not each.warmup]

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,6 +46,7 @@ from rollout_bench.plan.schedule import (
     order_seed,
     put_on_disk,
     schedule,
+    selected,
     set_aside,
     with_partners,
 )
@@ -94,9 +95,7 @@ def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) 
     Raises:
         UserError: if the config does not select the experiment.
     """
-    own = plan.by_name.get((mode, experiment))
-    if own is None:
-        raise UserError(f"{experiment}: the config selects no such experiment", "see `rollout-bench plan`")
+    own = selected({e.experiment: e for e in plan.experiments if e.mode == mode}, experiment, "experiment")
     records = [
         record_path(RESULTS, e.mode, e.experiment, index)
         for index in range(launches)
@@ -128,7 +127,7 @@ def _given_up(plan: Schedule, record: str) -> bool:
     """Return whether an interleaved launch is not tried again in this run, because it or an earlier launch failed."""
     if not _held or not plan.is_interleaved(record):
         return False
-    launch = plan.launch_of(record)
+    launch = plan.by_record[record][1]
     return _failed_before(launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None
 
 
@@ -150,11 +149,21 @@ def stop(error: UserError) -> NoReturn:
     sys.exit(1)
 
 
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """End Snakemake with the two lines of a `UserError` that the decorated function raises."""
+    try:
+        yield
+    except UserError as error:
+        stop(error)
+
+
 def put_on_path() -> None:
     """Let jobs import this package in any Python, without installing it."""
     os.environ["PYTHONPATH"] = python_path()
 
 
+@stopping()
 def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
     """Stop Snakemake early if the default config, the output folders or Snakemake's metadata can't be used.
 
@@ -163,16 +172,14 @@ def check_default_config(is_job: bool, path: str = "config.yaml") -> None:
             made it and it reads one file for each output.
         path: the default config.
     """
-    try:
-        for folder in (RESULTS, Path("logs")):
-            check_folder(folder)
-        if not is_job:
-            check_metadata(Path(".snakemake") / "metadata")
-        check_config_file(Path(path))
-    except UserError as error:
-        stop(error)
+    for folder in (RESULTS, Path("logs")):
+        check_folder(folder)
+    if not is_job:
+        check_metadata(Path(".snakemake") / "metadata")
+    check_config_file(Path(path))
 
 
+@stopping()
 def plan_workflow(
     merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool = False
 ) -> tuple[Schedule, InstalledEngine]:
@@ -186,31 +193,26 @@ def plan_workflow(
             measured again.
         is_check: whether to leave out the checks that `rollout-bench check` makes itself.
     """
-    try:
-        for file in given.configfiles:
-            check_config_file(file)
-        config = read_config(merged, given.config)
-        engine = probe_engine(config.engine.python)
-        matrix = expand(config, engine)
-        measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
-        if measured_here and not is_check:
-            check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
-            check_devices(config, matrix)
-        device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
-        if measured_here or (is_main and matrix.platform != "cpu"):
-            check_fits(matrix.experiments, device_bytes, f"one {device}")
-        at_once = (
-            (config.devices or 1) if config.isolation == "per_device" else 1
-        )  # launches or blocks, on divided cores
-        memory = MachineMemory(on_cluster, at_once, device_bytes)
-        blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
-        plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
-        plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
-        if is_main:
-            plan.again.update(_measured_again(plan))
-        return plan, engine
-    except UserError as error:
-        stop(error)
+    for file in given.configfiles:
+        check_config_file(file)
+    config = read_config(merged, given.config)
+    engine = probe_engine(config.engine.python)
+    matrix = expand(config, engine)
+    measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
+    if measured_here and not is_check:
+        check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
+        check_devices(config, matrix)
+    device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
+    if measured_here or (is_main and matrix.platform != "cpu"):
+        check_fits(matrix.experiments, device_bytes, f"one {device}")
+    at_once = (config.devices or 1) if config.isolation == "per_device" else 1  # launches or blocks, on divided cores
+    memory = MachineMemory(on_cluster, at_once, device_bytes)
+    blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
+    plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
+    plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
+    if is_main:
+        plan.again.update(_measured_again(plan))
+    return plan, engine
 
 
 def _measured_again(plan: Schedule) -> set[str]:
@@ -223,7 +225,7 @@ def _measured_again(plan: Schedule) -> set[str]:
     if plan.config.launches != "auto" or not again:
         return again
     wanted = _wanted(plan)
-    return {record for record in again if plan.launch_of(record).index < wanted[Path(record).parent.name]}
+    return {record for record in again if plan.by_record[record][1].index < wanted[Path(record).parent.name]}
 
 
 def refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
@@ -252,6 +254,7 @@ def keep_plan(plan: Schedule) -> None:
             raise
 
 
+@stopping()
 def begin(plan: Schedule, outputs: Iterable[str]) -> None:
     """Start a real run that makes `outputs`: lock the results folder and write the plan."""
     wanted = set(outputs)
@@ -274,9 +277,8 @@ def begin(plan: Schedule, outputs: Iterable[str]) -> None:
             print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
         plan.again.clear()
     except OSError as error:
-        stop(UserError(f"{RESULTS}: cannot be written: {error.strerror}", "check its owner and permissions"))
-    except UserError as error:
-        stop(error)
+        remedy = "check its owner and permissions"
+        raise UserError(f"{RESULTS}: cannot be written: {error.strerror}", remedy) from None
 
 
 def show_live(plan: Schedule, internals: Internals) -> None:
@@ -366,12 +368,10 @@ def records_to_summarise(plan: Schedule, workflow: Any, rule: str) -> list[str]:
     return wanted
 
 
+@stopping()
 def records_of_round(plan: Schedule, wildcards: Any) -> list[str]:
     """Return the outputs that a round waits for: missing launches of one experiment and its baseline."""
-    try:
-        return plan.outputs_for(missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches)))
-    except UserError as error:
-        stop(error)
+    return plan.outputs_for(missing_of_round(plan, wildcards.mode, wildcards.experiment, int(wildcards.launches)))
 
 
 def needed(plan: Schedule, wildcards: Any) -> list[str]:
@@ -444,12 +444,11 @@ def newest_source(*parts: str) -> str:
     return str(max(sources, key=lambda path: path.stat().st_mtime_ns))
 
 
+@stopping()
 def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
     """Return the arguments of the script that builds the checkpoint at `folder`."""
-    try:
-        return plan.checkpoint_at(folder).arguments
-    except UserError as error:
-        stop(error)
+    built = {e.checkpoint.folder: e.checkpoint for e in plan.matrix.experiments if e.checkpoint}
+    return selected(built, folder, "checkpoint").arguments
 
 
 def model_arguments(plan: Schedule) -> list[str]:
@@ -469,8 +468,6 @@ def model_arguments(plan: Schedule) -> list[str]:
     return [word for pair, option in pairs.items() for word in (option, pair)]
 
 
+@stopping()
 def _block(plan: Schedule, wildcards: Any) -> ScheduledBlock:
-    try:
-        return plan.block_at(wildcards)
-    except UserError as error:
-        stop(error)
+    return plan.block_at(wildcards)

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import _src  # noqa: F401 (puts src/ on the path)
-
 from rollout_bench.__main__ import all_commands
 from rollout_bench.core.errors import UserError, run_command
 from rollout_bench.report.reference import (
@@ -63,7 +61,7 @@ def _help_of(*command: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        env={"COLUMNS": "100", "PATH": str(Path(sys.executable).parent)},
+        env={"COLUMNS": "100", "PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(REPOSITORY / "src")},
     )
     return done.stdout
 

@@ -76,9 +76,12 @@ def _engine(wanted: str, problems: list[UserError]) -> Iterator[tuple[str, str]]
     yield "engine", f"{engine.name} {engine.version}, built for {engine.platform()}"
     yield from engine.plugins.items()
     if wanted not in ("auto", engine.platform()):
-        problem = f"platform is {wanted}, but {engine.name} {engine.version} was built for {engine.platform()}"
-        remedy = f"set engine.python to an interpreter with vLLM for {wanted}, or platform to {engine.platform()}"
-        problems.append(UserError(problem, remedy))
+        problems.append(
+            UserError(
+                f"platform is {wanted}, but {engine.name} {engine.version} was built for {engine.platform()}",
+                f"set engine.python to an interpreter with vLLM for {wanted}, or platform to {engine.platform()}",
+            )
+        )
     done = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.__version__)"],
         capture_output=True,

@@ -57,7 +57,6 @@ class ClientUse(Strict):
     loop_delay_p99_s: float | None = Field(
         None, ge=0, description="99th percentile of the event loop's delay, in seconds."
     )
-    loop_delay_max_s: float | None = Field(None, ge=0, description="Maximum delay of the event loop, in seconds.")
 
     @classmethod
     def of(cls, cpu_share: float, late_s: Sequence[float], every_s: float) -> "ClientUse":
@@ -77,7 +76,6 @@ class ClientUse(Strict):
             cpu_share=cpu_share,
             loop_delay_median_s=at(0.5),
             loop_delay_p99_s=at(0.99),
-            loop_delay_max_s=ordered[-1],
         )
 
 

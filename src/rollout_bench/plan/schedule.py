@@ -25,7 +25,7 @@ from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
 from rollout_bench.plan.config import Config
 from rollout_bench.plan.interleaving import Interleaving
-from rollout_bench.plan.matrix import Checkpoint, Experiment, Matrix, differing_lines
+from rollout_bench.plan.matrix import Experiment, Matrix, differing_lines
 from rollout_bench.plan.order import round_orders
 from rollout_bench.plan.planfile import (
     PLAN_SCHEMA_VERSION,
@@ -131,14 +131,6 @@ class Schedule:
         """Record path -> (position in the order, launch)."""
         return {launch.record: (position, launch) for position, launch in enumerate(self.launches)}
 
-    def launch_of(self, record: str) -> ScheduledLaunch:
-        """Return the launch with this record.
-
-        Raises:
-            UserError: the config does not select it.
-        """
-        return _selected(self.by_record, record, "launch")[1]
-
     @cached_property
     def blocks(self) -> dict[str, ScheduledBlock]:
         """Mark -> block, in order of execution."""
@@ -166,20 +158,11 @@ class Schedule:
         Raises:
             UserError: the config does not select it.
         """
-        return _selected(self.blocks, MARK.format_map(vars(wildcards)), "launch")
+        return selected(self.blocks, MARK.format_map(vars(wildcards)), "launch")
 
     def is_interleaved(self, record: str) -> bool:
         """Return whether a record is measured together with others."""
         return len(self.blocks[self.mark_of[record]].launches) > 1
-
-    def checkpoint_at(self, folder: str) -> Checkpoint:
-        """Return the checkpoint to build at `folder`.
-
-        Raises:
-            UserError: no selected experiment loads it.
-        """
-        built = {e.checkpoint.folder: e.checkpoint for e in self.matrix.experiments if e.checkpoint}
-        return _selected(built, folder, "checkpoint")
 
     @cached_property
     def experiments(self) -> list[PlannedExperiment]:
@@ -196,11 +179,6 @@ class Schedule:
             )
             for e in self.matrix.experiments
         ]
-
-    @cached_property
-    def by_name(self) -> dict[tuple[str, str], PlannedExperiment]:
-        """Mode and folder name -> experiment."""
-        return {(e.mode, e.experiment): e for e in self.experiments}
 
     @cached_property
     def by_cell(self) -> dict[Cell, list[PlannedExperiment]]:
@@ -290,7 +268,8 @@ class Schedule:
 _Value = TypeVar("_Value")
 
 
-def _selected(known: Mapping[str, _Value], path: str, kind: str) -> _Value:
+def selected(known: Mapping[str, _Value], path: str, kind: str) -> _Value:
+    """Return what is known at `path`; raise `UserError` if the config selects no such `kind`."""
     if path not in known:
         raise UserError(f"{path}: the config selects no such {kind}", "`rollout-bench plan` lists what it selects")
     return known[path]

@@ -56,7 +56,8 @@ def test_the_reference_is_what_the_code_says(tmp_path: Path):
     copy = Workspace(tmp_path / "copy")  # as it lists the rules, for which Snakemake reads what results there are
     shutil.copytree(GENERATED, copy.path / GENERATED.relative_to(REPOSITORY))
     command = [sys.executable, "workflow/scripts/make_reference.py", "--check"]
-    done = subprocess.run(command, cwd=copy.path, capture_output=True, text=True, check=False)
+    variables = {**os.environ, "PYTHONPATH": "src"}
+    done = subprocess.run(command, cwd=copy.path, capture_output=True, text=True, check=False, env=variables)
     assert done.returncode == 0, done.stderr
 
 

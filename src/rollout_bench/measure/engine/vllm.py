@@ -17,6 +17,7 @@ from rollout_bench.measure.launch.flags import engine_flags
 from rollout_bench.measure.launch.protocol import Job, PhaseBegins, Ready, Tell, Wait
 from rollout_bench.measure.machine.host import read_environment
 from rollout_bench.measure.probes.census import (
+    CENSUS,
     end_of_text,
     engine_facts,
     note_packed_weights,
@@ -51,8 +52,6 @@ def source_of(job: Job, vocabulary: int) -> Source:
     part = ReplicaPart(job.replica, replicas(job.spec))
     return Source(job.spec.workload, vocabulary, tokenizer, job.dataset, bool(args.get("trust_remote_code")), part)
 
-
-CENSUS = "rollout_bench.measure.probes.census.WeightCensus"
 
 DRAFTS = "vllm:spec_decode_num_"
 """Prefix of vLLM's counters of speculative decoding; the counter by position is a vector."""

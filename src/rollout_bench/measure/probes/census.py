@@ -18,6 +18,9 @@ from typing import Any
 
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Served, WeightBytes
 
+CENSUS = f"{__name__}.WeightCensus"
+"""vLLM's `worker_extension_cls`."""
+
 FIELDS: dict[str, tuple[str, ...]] = {
     "model_config": ("max_model_len", "dtype", "quantization", "enforce_eager", "seed", "skip_tokenizer_init"),
     "scheduler_config": (

@@ -17,13 +17,13 @@ import psutil
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.core.processes import die_with_parent
+from rollout_bench.measure.probes.census import CENSUS
 from rollout_bench.measure.server.guard import KEY_VARIABLE, KeyForAll
 
 MODULE = "vllm.entrypoints.openai.api_server"
 NAME = "rollout-bench"
 """The model's name on servers that are started here."""
 
-CENSUS = "rollout_bench.measure.probes.census.WeightCensus"
 POLL_S = 0.1
 
 

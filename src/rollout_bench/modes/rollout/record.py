@@ -10,7 +10,6 @@ class RouterUse(ModePart):
 
     decisions: int = Field(ge=0, description="Number of distributed sequences.")
     decide_s: float = Field(ge=0, description="Total time of choosing their engines, in seconds.")
-    decide_max_s: float = Field(ge=0, description="Longest time of a choice, in seconds.")
     handing_out_s: float = Field(
         ge=0, description="From the step's beginning until the last sequence was distributed, in seconds."
     )

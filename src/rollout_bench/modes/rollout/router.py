@@ -176,7 +176,6 @@ class Router:
                 "router": RouterUse(
                     decisions=len(step.decide_s),
                     decide_s=sum(step.decide_s),
-                    decide_max_s=max(step.decide_s),
                     handing_out_s=step.handed_out - step.began,
                 ),
             }
