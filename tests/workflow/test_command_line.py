@@ -80,49 +80,36 @@ def test_a_wrong_call_stops_in_two_lines(workspace: Workspace, arguments: list[s
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("name", "content", "problem", "remedy"),
     [
-        (b"\xff\xfe", "is not UTF-8"),
-        (b"models: [a", "not valid YAML"),
-        (b"- a", "must have keys"),
-        (None, "cannot be read"),
+        ("config.yaml", b"\xff\xfe", "is not UTF-8", "docs/reference/config.csv"),
+        ("config.yaml", b"models: [a", "not valid YAML", "docs/reference/config.csv"),
+        ("config.yaml", b"- a", "must have keys", "docs/reference/config.csv"),
+        ("config.yaml", None, "cannot be read", "docs/reference/config.csv"),
+        ("logs", None, "logs: is a link to nowhere", "make that folder"),
+        ("results", b"", "results: is a file", "move it away"),
+        (".snakemake/metadata/cmVzdWx0cw==", b"\xff\x00\x80", "cmVzdWx0cw==: is damaged", "rm -r .snakemake/metadata"),
     ],
-    ids=["not_utf8", "syntax", "a_list", "missing"],
+    ids=["not_utf8", "syntax", "a_list", "missing", "dead_link", "a_file", "metadata"],
 )
-def test_an_unreadable_default_config_is_told_in_two_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content, problem: str
+def test_an_unusable_file_of_the_folder_is_told_in_two_lines(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    problem: str,
+    remedy: str,
 ):
-    if content is not None:
-        (tmp_path / "config.yaml").write_bytes(content)
-    assert "docs/reference/config.csv" in refused(tmp_path, monkeypatch, capsys, problem)
-
-
-def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: str) -> str:
-    """Return the remedy that stands below `problem` when Snakemake is called in a folder."""
-    monkeypatch.chdir(folder)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("nowhere") if content is None else path.write_bytes(content)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         check_default_config(is_job=False)
     first, second = capsys.readouterr().err.splitlines()
     assert problem in first
-    return second
-
-
-def test_a_file_or_dead_link_for_a_folder_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    (tmp_path / "logs").symlink_to("nowhere")
-    assert "make that folder" in refused(tmp_path, monkeypatch, capsys, "logs: is a link to nowhere")
-    (tmp_path / "results").write_text("")
-    assert "move it away" in refused(tmp_path, monkeypatch, capsys, "results: is a file")
-
-
-def test_damaged_metadata_of_snakemake_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    damaged = tmp_path / ".snakemake/metadata/cmVzdWx0cw=="
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"\xff\x00\x80")
-    assert "rm -r .snakemake/metadata" in refused(tmp_path, monkeypatch, capsys, "cmVzdWx0cw==: is damaged")
+    assert remedy in second
 
 
 def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
@@ -130,11 +117,6 @@ def test_two_configs_can_be_planned_at_the_same_time(workspace: Workspace):
         runs = list(pool.map(lambda _: workspace.by_itself("--quiet", "host", "reason", "-n"), range(2)))
     counts = [len(re.findall(r"^    results/\S+/launch-\d+\.json$", run.stdout, re.MULTILINE)) for run in runs]
     assert counts == [18, 18]
-
-
-def test_a_forked_snakemake_prints_what_its_own_process_does(workspace: Workspace):
-    forked, own = workspace.snakemake("-n"), workspace.by_itself("-n")
-    assert (forked.returncode, forked.stdout) == (own.returncode, own.stdout)
 
 
 @pytest.mark.parametrize(

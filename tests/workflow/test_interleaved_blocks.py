@@ -84,10 +84,7 @@ def test_a_block_that_lost_a_record_is_measured_whole_again(space: Workspace, op
 def test_a_killed_run_leaves_its_records_and_the_next_continues(tmp_path: Path):
     space = workspace(tmp_path, measure_s=0.6)
     run, began = space.start("--cores", "1", SUMMARY), time.monotonic()
-    while len(space.records) < 3:
-        assert run.poll() is None, space.output
-        assert time.monotonic() - began < DEADLINE_S
-        time.sleep(0.02)
+    space.wait_until(run, lambda: len(space.records) >= 3)
     run.send_signal(signal.SIGKILL)
     run.wait(timeout=DEADLINE_S)
     while [process for process in space.processes() if process.pid != run.pid]:

@@ -24,11 +24,8 @@ DEADLINE_S = 120.0
 def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: Path):
     engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
     workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
-    run, began = workspace.start("--cores", "1", "results/summary.md"), time.monotonic()
-    while len(stand_in.starts(workspace.path)) < 3:
-        assert run.poll() is None, workspace.output
-        assert time.monotonic() - began < DEADLINE_S
-        time.sleep(0.05)
+    run = workspace.start("--cores", "1", "results/summary.md")
+    workspace.wait_until(run, lambda: len(stand_in.starts(workspace.path)) >= 3)
     run.send_signal(signal.SIGTERM)
     assert run.wait(timeout=DEADLINE_S) != 0
     results = workspace.path / "results"
@@ -63,11 +60,8 @@ def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
     plan.send_signal(signal.SIGINT)
     assert plan.communicate(timeout=DEADLINE_S)[1].endswith("interrupted: nothing was started\n")
     assert plan.returncode == interrupts.INTERRUPTED
-    run, began = workspace.start("--cores", "1", "results/summary.md"), time.monotonic()
-    while not stand_in.starts(workspace.path):
-        assert run.poll() is None, workspace.output
-        assert time.monotonic() - began < DEADLINE_S
-        time.sleep(0.05)
+    run = workspace.start("--cores", "1", "results/summary.md")
+    workspace.wait_until(run, lambda: stand_in.starts(workspace.path))
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
 
@@ -75,11 +69,8 @@ def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
 def test_ctrl_c_ends_a_starting_engine_and_leaves_nothing(tmp_path: Path):
     settings = {**stand_in.CONFIG, "quants": ["bf16"], "launches": 1}
     workspace = Workspace(tmp_path / "workspace", settings).with_made_engine({0: "hang"})
-    run, began = workspace.start("--cores", "1", "results/summary.md"), time.monotonic()
-    while "initializing" not in workspace.output:
-        assert run.poll() is None, workspace.output
-        assert time.monotonic() - began < DEADLINE_S
-        time.sleep(0.05)
+    run = workspace.start("--cores", "1", "results/summary.md")
+    workspace.wait_until(run, lambda: "initializing" in workspace.output)
     os.killpg(run.pid, signal.SIGINT)
     assert run.wait(timeout=DEADLINE_S) == interrupts.INTERRUPTED
     deadline = time.monotonic() + 30

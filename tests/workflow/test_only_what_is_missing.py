@@ -21,13 +21,17 @@ def workspace(folder: Path) -> Workspace:
     return space
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Both quants, measured."""
-    space = workspace(tmp_path_factory.mktemp("missing"))
+def both_measured(folder: Path) -> Workspace:
+    """Return a workspace in which both quants are measured."""
+    space = workspace(folder)
     done = space.snakemake("--cores", "1")
     assert done.returncode == 0, done.stdout
     return space
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return both_measured(tmp_path_factory.mktemp("missing"))
 
 
 def record_of(space: Workspace, quant: str) -> Path:
@@ -93,22 +97,7 @@ def test_an_edited_record_is_an_error_naming_file_and_field(measured: Workspace)
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Two launches, measured by the instant stand-in."""
-    folder = tmp_path_factory.mktemp("damaged")
-    python = stand_in.install(folder / "stand-in")
-    workspace = Workspace(folder / "clone", {**stand_in.CONFIG, "launches": 1, "engine": {"python": python}})
-    for model in ("tiny", "tiny-w8a8"):
-        model_folder = workspace.path / "models" / model
-        model_folder.mkdir(parents=True)
-        (model_folder / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
-    done = workspace.snakemake("--cores", "1")
-    assert done.returncode == 0, done.stdout
-    assert len(workspace.records) == 2
-    return workspace
-
-
-def record(workspace: Workspace) -> Path:
-    return workspace.path / "results" / sorted(workspace.records)[1]
+    return both_measured(tmp_path_factory.mktemp("damaged"))
 
 
 @pytest.mark.parametrize("damage", ["{", None])
@@ -124,7 +113,7 @@ def test_a_damaged_or_missing_plan_is_written_again(damaged: Workspace, damage: 
 
 
 def test_a_damaged_record_is_reported_and_the_rest_summarised(damaged: Workspace) -> None:
-    path, summary = record(damaged), damaged.path / "results" / "summary.txt"
+    path, summary = record_of(damaged, "w8a8"), damaged.path / "results" / "summary.txt"
     path.write_bytes(path.read_bytes()[:-40])
     for _ in range(2):
         done = damaged.snakemake("--cores", "1")

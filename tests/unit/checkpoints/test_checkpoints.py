@@ -167,12 +167,8 @@ def test_a_full_disk_gives_two_lines_and_leaves_nothing(tmp_path: Path) -> None:
     assert run_command(*arguments).returncode == 0
 
 
-def shape_named(preset: str, seed: int = 0, **sizes: int | float) -> ResolvedShape:
-    return SyntheticModel(preset=preset, shape=sizes, seed=seed).resolve()
-
-
 def test_other_weights_of_a_model_take_the_next_seed() -> None:
-    shape = shape_named(preset="qwen3-tiny", seed=(1 << 63) - 1)
+    shape = shape_of(preset="qwen3-tiny", seed=(1 << 63) - 1)
     other = shape.other_weights()
     assert (other.model_dump(), ResolvedShape(**other.model_dump())) == (
         {**shape.model_dump(), "seed": 0, "norm": 1.25},
@@ -212,7 +208,7 @@ def test_a_shape_that_does_not_fit_is_refused_by_name(fields: dict[str, object],
 
 def test_modelslim_w8a16_is_refused_for_experts() -> None:
     with pytest.raises(ValueError, match="modelslim-w8a16 does not exist for MoE"):
-        check_format(shape_named(preset="qwen3-moe-tiny"), "modelslim-w8a16")
+        check_format(shape_of(preset="qwen3-moe-tiny"), "modelslim-w8a16")
 
 
 matrices = st.builds(

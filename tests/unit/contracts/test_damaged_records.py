@@ -133,15 +133,6 @@ IMPOSSIBLE: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_an_impossible_value_is_named_despite_a_right_checksum(results: Path, name: str) -> None:
-    change, field = IMPOSSIBLE[name]
-    edit(at(results), change, hashed=True)
-    (damaged,) = found(results).damaged
-    assert damaged.error.problem.startswith(f"{at(results)}: {field}: ")
-    assert len(str(damaged.error).splitlines()) == 2
-
-
 EDITS: dict[str, Change] = {
     "spec": lambda record: record["spec"]["workload"].update(prompts=99),
     "elapsed": lambda record: last(record).update(elapsed_s=last(record)["elapsed_s"] / 3),
@@ -156,12 +147,23 @@ EDITS: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("name", EDITS)
-def test_an_edited_record_takes_no_part(results: Path, name: str) -> None:
-    edit(at(results), EDITS[name])
+@pytest.mark.parametrize(
+    ("change", "field", "hashed"),
+    [
+        *((change, field, True) for change, field in IMPOSSIBLE.values()),
+        *((e, "sha256", False) for e in EDITS.values()),
+    ],
+    ids=[*IMPOSSIBLE, *(f"edited_{name}" for name in EDITS)],
+)
+def test_an_impossible_value_or_an_edit_is_named_and_takes_no_part(
+    results: Path, change: Change, field: str, hashed: bool
+) -> None:
+    edit(at(results), change, hashed=hashed)
     bf16 = found(results)
+    (damaged,) = bf16.damaged
     assert [record.launch for record in bf16.records] == [1, 2]
-    assert bf16.damaged[0].error.problem.startswith(f"{at(results)}: sha256: ")
+    assert damaged.error.problem.startswith(f"{at(results)}: {field}: ")
+    assert len(str(damaged.error).splitlines()) == 2
 
 
 def test_the_records_of_every_mode_are_protected(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What others do on host and device, and pauses of the launch itself, are seen with their evidence."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -84,39 +85,23 @@ def test_limits_of_the_host(shares: dict[str, float], platform: Any, flags: list
     assert [f"{flag.code} {flag.severity}" for flag in found] == flags
 
 
-class Nvml:
-    """Answers as NVML does; power and thermal violations rise by half a second with each reading."""
-
-    def __init__(self, pids: list[int]) -> None:
-        self.pids, self.readings = pids, 0
-
-    def nvmlInit(self) -> None: ...  # noqa: N802
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
-        return f"GPU-{index}"
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
-        return uuid
-
-    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
-        return handle
-
-    def nvmlDeviceGetViolationStatus(self, handle: str, policy: int) -> SimpleNamespace:  # noqa: N802
-        self.readings += 1
-        return SimpleNamespace(violationTime=self.readings * 500_000_000)
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
-        return self.readings * 350_000  # millijoules
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:  # noqa: N802
-        return [SimpleNamespace(pid=pid, usedGpuMemory=1 << 30) for pid in self.pids]
+def nvml(pids: list[int]) -> SimpleNamespace:
+    """Return what answers as NVML does; violations rise by half a second with each reading, energy by 700 J."""
+    violations, energies = itertools.count(1), itertools.count(1)
+    return SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda index: f"GPU-{index}",
+        nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
+        nvmlDeviceGetUUID=lambda handle: handle,
+        nvmlDeviceGetViolationStatus=lambda *_: SimpleNamespace(violationTime=next(violations) * 500_000_000),
+        nvmlDeviceGetTotalEnergyConsumption=lambda _: next(energies) * 700_000,  # millijoules
+        nvmlDeviceGetComputeRunningProcesses=lambda _: [SimpleNamespace(pid=p, usedGpuMemory=1 << 30) for p in pids],
+    )
 
 
 def device_use(pids: list[int], ours: set[int]) -> DeviceUse:
-    devices = Gpus(["1"], 1, Nvml(pids))
+    devices = Gpus(["1"], 1, nvml(pids))
     (before,), (after,) = devices.read(), devices.read()
     return used(before, after, ours)
 
@@ -133,9 +118,9 @@ def test_a_throttled_and_shared_device_is_flagged_with_evidence() -> None:
 
 def test_energy_is_unknown_without_a_continuously_rising_counter() -> None:
     use = device_use([7], ours={7})
-    assert use.energy_j == 700  # the stand-in counts twice in a reading
+    assert use.energy_j == 700
     assert use.window_s is not None
-    (reading,) = Gpus(["1"], 1, Nvml([7])).read()
+    (reading,) = Gpus(["1"], 1, nvml([7])).read()
     later = replace(reading, moment=reading.moment + 1, energy_j=reading.energy_j + 500)
     assert (used(reading, later, {7}).energy_j, used(later, reading, {7}).energy_j) == (500, None)
     silent = used(replace(reading, energy_j=None), later, {7})

@@ -6,7 +6,6 @@ from planned import REPOSITORY, merged_with
 
 from rollout_bench.contracts.record import CacheFacts, EngineFacts, Iteration, SequenceRow, WeightBytes
 from rollout_bench.measure.launch.flags import prefix_cache_flags, quant_flags, token_flags
-from rollout_bench.measure.machine.host import relevant_variables
 from rollout_bench.plan.checks import THREAD_VARIABLES, dropped_variables
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.workloads.requests import Source
@@ -138,18 +137,6 @@ def test_each_sequence_is_held_to_its_own_length() -> None:
     swapped = [row.model_copy(update={"output_tokens": asked[-1 - n].output_tokens}) for n, row in enumerate(as_asked)]
     (flag,) = token_flags(spec.workload, asked, iteration(swapped), swapped)
     assert "sequences of another length than asked" in flag.sentence
-
-
-def test_secrets_are_not_recorded() -> None:
-    variables = {
-        "VLLM_X": "1",
-        "VLLM_API_KEY": "k",
-        "HF_TOKEN": "t",
-        "HF_HUB_TOKEN": "t",
-        "HOME": "/",
-        "OMP_NUM_THREADS": "2",
-    }
-    assert relevant_variables(variables) == {"OMP_NUM_THREADS": "2", "VLLM_X": "1"}
 
 
 def test_a_shell_variable_withheld_from_engines_is_named():
