@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import stand_in
-from workspace import Workspace
+from workspace import Workspace, with_stand_in
 
 DEADLINE_S = 120.0
 
@@ -21,15 +21,7 @@ SUMMARY = "results/summary.md"
 
 def workspace(folder: Path, measure_s: float = 0.0, **changes) -> Workspace:
     """Return a workspace in which the stand-in measures two quants in three blocks."""
-    engine = {"python": stand_in.install(folder / "engine", measure_s)}
-    return Workspace(folder / "workspace", {**CONFIG, "engine": engine, **changes})
-
-
-def ran(space: Workspace, *arguments: str) -> str:
-    """Return what a run printed that ended well."""
-    done = space.snakemake("--cores", "1", *arguments, SUMMARY)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return with_stand_in(folder, measure_s, **{**CONFIG, **changes})
 
 
 def stamps(space: Workspace) -> dict[str, tuple[int, bytes]]:
@@ -48,7 +40,7 @@ def changed(space: Workspace, before: dict[str, tuple[int, bytes]]) -> set[str]:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Three blocks of two quants, all of them measured, which nobody changes."""
     space = workspace(tmp_path_factory.mktemp("measured"))
-    ran(space)
+    space.ran(SUMMARY)
     return space
 
 
@@ -77,7 +69,7 @@ def test_a_block_that_lost_a_record_is_measured_whole_again(space: Workspace, op
     partner = {name for name in space.records if name.endswith("launch-1.json")} - {lost}
     (space.path / "results" / lost).unlink()
     before = stamps(space)
-    assert "records that are measured again were moved to results/aside/" in ran(space, *options)
+    assert "records that are measured again were moved to results/aside/" in space.ran(*options, SUMMARY)
     assert (changed(space, before), len(space.records), len(stand_in.starts(space.path))) == (partner, 6, 8)
 
 
@@ -98,7 +90,7 @@ def test_a_killed_run_leaves_its_records_and_the_next_continues(tmp_path: Path):
     ends = [name.rpartition("/")[2] for name in left]
     torn = {name for name, end in zip(left, ends, strict=True) if ends.count(end) == 1}
     stand_in.install(tmp_path / "engine")
-    ran(space)
+    space.ran(SUMMARY)
     assert changed(space, left) == torn
     assert len(stand_in.starts(space.path)) == started + 6 - len(left) + len(torn)
 
@@ -111,7 +103,7 @@ def test_batches_are_refused(tmp_path: Path):
 
 def discard(space: Workspace) -> None:
     """Make the summary, and move what is invalid aside."""
-    ran(space)
+    space.ran(SUMMARY)
     command = [sys.executable, "-m", "rollout_bench", "discard", "--invalid"]
     subprocess.run(command, cwd=space.path, check=True)
 
@@ -128,7 +120,7 @@ def test_discarded_launches_are_measured_again_with_their_block(space: Workspace
     assert "6 of 6 launches done (1 invalid), 0 to run" in space.bench("plan").stdout
     discard(space)
     assert space.to_measure(SUMMARY) == block
-    ran(space)
+    space.ran(SUMMARY)
     assert changed(space, before) == block
     aside = space.path / "results" / "aside"
     assert {name.relative_to(aside).as_posix().partition("/")[2] for name in aside.rglob("launch-1.json")} == block
@@ -143,7 +135,7 @@ def test_launches_of_a_model_s_other_files_are_measured_again(space: Workspace):
     before = stamps(space)
     assert space.snakemake("--cores", "1", "--touch", SUMMARY).returncode == 0
     assert changed(space, before) == set()
-    said = ran(space)
+    said = space.ran(SUMMARY)
     assert f"{config.relative_to(space.path)} changed 20" in said
     assert "UTC, after 3 launches were measured: measured again" in said
     assert len(list(space.path.glob("results/aside/*/offline/*/launch-?.json"))) == 6
@@ -155,10 +147,10 @@ def test_discarding_unpaired_launches_measures_them_together(tmp_path: Path):
     settings = {"quants": ["bf16"], "setting_settings": {"few": few, "many": many}}
     baseline = {"quant": None, "setting": "default"}
     space = workspace(tmp_path, settings=["default", "few"], baseline=baseline, **settings)
-    ran(space)
+    space.ran(SUMMARY)
     space.overlay({"settings": ["default", "many"]})
     assert len(space.to_measure(SUMMARY)) == 3, "the default's are there"
     discard(space)
     assert len(space.to_measure(SUMMARY)) == 6
-    ran(space)
+    space.ran(SUMMARY)
     assert "not_interleaved" not in (space.path / "results" / "summary.txt").read_text()

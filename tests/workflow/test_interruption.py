@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 import psutil
 import stand_in
-from workspace import TINY, Workspace
+from workspace import TINY, Workspace, with_stand_in
 
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import read_record, sequences_path
@@ -22,8 +22,7 @@ DEADLINE_S = 120.0
 
 
 def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: Path):
-    engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
-    workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
+    workspace = with_stand_in(tmp_path, measure_s=0.5)
     run = workspace.start("--cores", "1", "results/summary.md")
     workspace.wait_until(run, lambda: len(stand_in.starts(workspace.path)) >= 3)
     run.send_signal(signal.SIGTERM)
@@ -38,8 +37,7 @@ def test_a_terminated_run_keeps_whole_records_and_the_next_continues(tmp_path: P
         assert read_sequences(sequences_path(results / name), record)
     assert [path for path in results.rglob("*") if path.name.endswith(".tmp") or ".started" in path.parts[:-1]] == []
     stand_in.install(tmp_path / "engine")
-    done = workspace.snakemake("--cores", "1", "results/summary.md")
-    assert done.returncode == 0, done.stdout
+    workspace.ran("results/summary.md")
     assert len(workspace.records) == len(stand_in.starts(workspace.path)) == 12, "a launch was measured twice"
 
 
@@ -51,8 +49,7 @@ def command_lines(processes: Iterable[psutil.Process]) -> Iterator[str]:
 
 
 def test_ctrl_c_gives_one_line_and_the_interrupt_status(tmp_path: Path):
-    engine = {"python": stand_in.install(tmp_path / "engine", measure_s=0.5)}
-    workspace = Workspace(tmp_path / "workspace", {**stand_in.CONFIG, "engine": engine})
+    workspace = with_stand_in(tmp_path, measure_s=0.5)
     command = [sys.executable, "-m", "snakemake", "-n"]
     plan = subprocess.Popen(command, cwd=workspace.path, stderr=subprocess.PIPE, text=True)
     while not any(str(tmp_path) in words for words in command_lines(psutil.Process(plan.pid).children())):
@@ -79,8 +76,7 @@ def test_ctrl_c_ends_a_starting_engine_and_leaves_nothing(tmp_path: Path):
     assert left == []
     assert workspace.records == workspace.failures == set()
     workspace.behave({})
-    done = workspace.snakemake("--cores", "1", "results/summary.md")
-    assert done.returncode == 0, done.stdout
+    workspace.ran("results/summary.md")
     assert len(workspace.records) == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 import stand_in
 from comparing import BF16, NEW, OLD, W8A8, launches
 from synthetic_records import make_plan, save
-from workspace import Workspace
+from workspace import Workspace, with_stand_in
 
 from rollout_bench.commands import summarise
 from rollout_bench.plan.planfile import write_plan
@@ -22,21 +22,12 @@ BOTH, ALONE = ("--configfile", "both.yaml"), ("--configfile", "alone.yaml")
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Have a launch of each quant measured with both configs, one after the other."""
-    folder = tmp_path_factory.mktemp("named")
-    engine = {"python": stand_in.install(folder / "engine")}
-    space = Workspace(folder / "workspace", {**stand_in.IN_BLOCKS, "launches": 1, "engine": engine})
+    space = with_stand_in(tmp_path_factory.mktemp("named"), **{**stand_in.IN_BLOCKS, "launches": 1})
     (space.path / "both.yaml").write_text("quants: [bf16, w8a8]\n")
     (space.path / "alone.yaml").write_text("quants: [bf16]\n")
     for config in (BOTH, ALONE):
-        ran(space, *config)
+        space.ran(*config)
     return space
-
-
-def ran(space: Workspace, *arguments: str) -> str:
-    """Return what a run printed that ended well."""
-    done = space.snakemake("--cores", "1", *arguments)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def kept(space: Workspace, name: str) -> Path:
@@ -53,16 +44,16 @@ def quants(folder: Path) -> list[str]:
 def test_each_config_keeps_its_summary_and_the_latest_leads(measured: Workspace):
     results = measured.path / "results"
     assert quants(results) == quants(kept(measured, "alone")) == ["bf16"]
-    ran(measured, *BOTH)
+    measured.ran(*BOTH)
     assert quants(results) == quants(kept(measured, "both")) == ["bf16", "w8a8"]
     assert quants(kept(measured, "alone")) == ["bf16"]
-    assert "Nothing to be done" in ran(measured, "results/summary.md", *BOTH)
+    assert "Nothing to be done" in measured.ran("results/summary.md", *BOTH)
     assert len(stand_in.starts(measured.path)) == 2, "a summary of something else measured it again"
 
 
 def test_figures_resolve_and_are_those_of_their_own_config(measured: Workspace):
     (kept(measured, "both") / "summary.txt").unlink()
-    ran(measured, *BOTH)
+    measured.ran(*BOTH)
     assert (kept(measured, "both") / "summary.txt").is_file(), "made again where a file of it was gone"
     own = set((kept(measured, "both") / "figures").glob("*.svg"))
     assert len(own) == 3

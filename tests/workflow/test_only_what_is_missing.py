@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import stand_in
-from workspace import Workspace
+from workspace import Workspace, with_stand_in
 
 from rollout_bench.plan.planfile import is_plan, read_plan
 
 
 def workspace(folder: Path) -> Workspace:
     """Return a workspace in which a launch of each of two quants is a job of its own."""
-    engine = {"python": stand_in.install(folder / "engine")}
-    space = Workspace(folder / "workspace", {**stand_in.CONFIG, "launches": 1, "engine": engine})
+    space = with_stand_in(folder, launches=1)
     for model in ("tiny", "tiny-w8a8"):
         (space.path / "models" / model).mkdir(parents=True)
         (space.path / "models" / model / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
@@ -24,8 +23,7 @@ def workspace(folder: Path) -> Workspace:
 def both_measured(folder: Path) -> Workspace:
     """Return a workspace in which both quants are measured."""
     space = workspace(folder)
-    done = space.snakemake("--cores", "1")
-    assert done.returncode == 0, done.stdout
+    space.ran()
     return space
 
 
@@ -76,8 +74,7 @@ def test_a_changed_setting_or_another_quant_is_measured_anew(measured: Workspace
 
 
 def test_the_report_shows_summary_and_figures(measured: Workspace):
-    done = measured.snakemake("--report", "report.html")
-    assert done.returncode == 0, done.stdout
+    measured.ran("--report", "report.html")
     html = (measured.path / "report.html").read_text()
     for name in ("summary.html", "throughput.svg", "speedup.svg", "iterations.svg"):
         assert name in html
@@ -105,8 +102,7 @@ def test_a_damaged_or_missing_plan_is_written_again(damaged: Workspace, damage: 
     path = damaged.path / "results" / "plan.json"
     before = read_plan(path).fingerprint
     path.unlink() if damage is None else path.write_text(damage)
-    done = damaged.snakemake("--cores", "1")
-    assert done.returncode == 0, done.stdout
+    damaged.ran()
     assert is_plan(path)
     assert read_plan(path).fingerprint == before
     assert len(stand_in.starts(damaged.path)) == 2
@@ -124,7 +120,6 @@ def test_a_damaged_record_is_reported_and_the_rest_summarised(damaged: Workspace
         assert (damaged.path / "results" / "figures" / "throughput.svg").is_file()
     assert len(stand_in.starts(damaged.path)) == 2
     path.unlink()
-    done = damaged.snakemake("--cores", "1")
-    assert done.returncode == 0, done.stdout
+    damaged.ran()
     assert "INCOMPLETE" not in summary.read_text()
     assert len(stand_in.starts(damaged.path)) == 3

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import stand_in
 from playwright.sync_api import Browser, Page, sync_playwright
-from workspace import REPOSITORY, Workspace
+from workspace import REPOSITORY, with_stand_in
 
 REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_CHROMIUM"
 """Set where tests must fail, not be skipped, if there is no Chromium: .ci/run sets it."""
@@ -45,11 +45,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def sent(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy the page of three launches of two quants to a folder of its own, as somebody has it to whom it was sent."""
-    folder = tmp_path_factory.mktemp("page")
-    engine = {"python": stand_in.install(folder / "engine")}
-    space = Workspace(folder / "workspace", {**stand_in.IN_BLOCKS, "launches": 3, "engine": engine})
-    done = space.snakemake("--cores", "1")
-    assert done.returncode == 0, done.stdout
+    space = with_stand_in(tmp_path_factory.mktemp("page"), **{**stand_in.IN_BLOCKS, "launches": 3})
+    space.ran()
     return Path(shutil.copy(space.path / "results" / "summary.html", tmp_path_factory.mktemp("sent")))
 
 

@@ -6,22 +6,15 @@ import socket
 from pathlib import Path
 
 import filelock
-import stand_in
-from workspace import Workspace
+from workspace import Workspace, with_stand_in
 
 from rollout_bench.cluster.ownership import Owner
 from rollout_bench.contracts.store import claim_path, word_path
 from rollout_bench.core.processes import group_of
 
 
-def workspace(folder: Path, **changes: object) -> Workspace:
-    """Return a workspace in which the stand-in measures."""
-    engine = {"python": stand_in.install(folder / "engine")}
-    return Workspace(folder / "workspace", {**stand_in.CONFIG, "engine": engine, **changes})
-
-
 def test_plan_prints_the_table_of_what_arguments_select(tmp_path: Path) -> None:
-    space = workspace(tmp_path)
+    space = with_stand_in(tmp_path)
     done = space.bench("plan")
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
@@ -33,7 +26,7 @@ def test_plan_prints_the_table_of_what_arguments_select(tmp_path: Path) -> None:
 
 
 def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> None:
-    space = workspace(tmp_path, launches=1)
+    space = with_stand_in(tmp_path, launches=1)
     done = space.bench("run", "--cores", "1")
     assert done.returncode == 0, done.stdout
     assert len(space.records) == 2
@@ -49,7 +42,7 @@ def test_run_measures_and_says_where_nothing_is_to_be_done(tmp_path: Path) -> No
 
 
 def test_what_is_wrong_is_told_in_full(tmp_path: Path) -> None:
-    space = workspace(tmp_path)
+    space = with_stand_in(tmp_path)
     wrong = space.bench("plan", "--config", "qunats=[bf16]")
     assert wrong.returncode == 1
     assert "did you mean 'quants'?" in wrong.stdout
@@ -59,7 +52,7 @@ def test_what_is_wrong_is_told_in_full(tmp_path: Path) -> None:
 
 
 def test_plan_shows_how_far_a_run_is_and_touches_nothing(tmp_path: Path) -> None:
-    space = workspace(tmp_path)
+    space = with_stand_in(tmp_path)
     assert space.bench("plan").returncode == 0
     results = space.path / "results"
     plan = results / "plan.json"
@@ -111,7 +104,7 @@ def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
 
 
 def test_elsewhere_than_in_the_clone_they_lead_to_it(tmp_path: Path) -> None:
-    space = workspace(tmp_path)
+    space = with_stand_in(tmp_path)
     (space.path / "Snakefile").unlink()
     done = space.bench("plan")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "  -> run the command in the folder of the clone")
@@ -119,6 +112,6 @@ def test_elsewhere_than_in_the_clone_they_lead_to_it(tmp_path: Path) -> None:
 
 def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:
     settings = {"served": {"placement": {"where": ["server"]}, "engine_args": {"max_num_seqs": 8}}}
-    space = workspace(tmp_path, settings=["default", "served"], setting_settings=settings)
+    space = with_stand_in(tmp_path, settings=["default", "served"], setting_settings=settings)
     said = space.bench("plan").stdout
     assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said

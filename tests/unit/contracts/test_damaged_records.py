@@ -255,11 +255,7 @@ ONLINE = make_online_spec()
 def record(tmp_path: Path) -> Record:
     """Return a launch, with its side file in `tmp_path`."""
     save(tmp_path, make_record(BF16))
-    return read_record(place_of(tmp_path))
-
-
-def place_of(results: Path, launch: int = 0, mode: str = "offline") -> Path:
-    return record_path(results, mode, (ONLINE if mode == "online" else BF16).experiment(), launch)
+    return read_record(at(tmp_path))
 
 
 def refused(path: Path, record: Record) -> str:
@@ -270,7 +266,7 @@ def refused(path: Path, record: Record) -> str:
 
 
 def test_nobody_waits_for_a_pipe_or_folder_in_its_place(record: Record, tmp_path: Path) -> None:
-    path = sequences_path(place_of(tmp_path))
+    path = sequences_path(at(tmp_path))
     path.unlink()
     assert refused(path, record) == "is missing"
     os.mkfifo(path)
@@ -281,7 +277,7 @@ def test_nobody_waits_for_a_pipe_or_folder_in_its_place(record: Record, tmp_path
 
 
 def test_rows_that_were_not_written_with_the_record_are_refused(record: Record, tmp_path: Path) -> None:
-    path = sequences_path(place_of(tmp_path))
+    path = sequences_path(at(tmp_path))
     rows = read_sequences(path, record)
     assert len(rows) == sum(iteration.sequences for iteration in record.iterations)
     write_rows(path, [*rows[:-1], rows[-1].model_copy(update={"output_tokens": 31})])
@@ -292,7 +288,7 @@ def test_rows_that_were_not_written_with_the_record_are_refused(record: Record, 
 
 def test_swapped_side_files_are_noted_and_their_launches_left_out(tmp_path: Path) -> None:
     save(tmp_path, *(make_record(BF16, launch, [400.0 + launch] * 3) for launch in range(3)))
-    one, other = sequences_path(place_of(tmp_path, 0)), sequences_path(place_of(tmp_path, 2))
+    one, other = sequences_path(at(tmp_path, 0)), sequences_path(at(tmp_path, 2))
     kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(kept)
@@ -309,7 +305,7 @@ def test_swapped_side_files_are_noted_and_their_launches_left_out(tmp_path: Path
 @pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda _: b"no gzip", lambda _: b""])
 def test_a_damaged_online_side_file_costs_only_the_latencies(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     save_online(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
-    path = sequences_path(place_of(tmp_path, 1, "online"))
+    path = sequences_path(record_path(tmp_path, "online", ONLINE.experiment(), 1))
     path.write_bytes(damage(path.read_bytes()))
     collection = collect(tmp_path, None)
     (experiment,), (pooled,) = collection.experiments, pool_sequences(collection)

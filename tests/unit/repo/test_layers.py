@@ -186,9 +186,16 @@ def test_no_modules_import_each_other_in_a_circle():
     assert sorted(path.name for path in left) == []
 
 
-@pytest.mark.parametrize("command", ["measure", "build", "check"])
-def test_an_engine_side_command_needs_only_what_vllm_installs(command: str):
-    assert needs(PACKAGE / "commands" / f"{command}.py") & (ANALYSIS | {"filelock"}) == set()
+@pytest.mark.parametrize(
+    ("command", "lacks"),
+    [
+        *((command, ANALYSIS | {"filelock"}) for command in ("measure", "build", "check")),
+        *((command, ENGINE) for command in ("summarise", "compare", "plan")),
+    ],
+    ids=["measure", "build", "check", "summarise", "compare", "plan"],
+)
+def test_a_command_needs_only_the_packages_of_its_side(command: str, lacks: set[str]):
+    assert needs(PACKAGE / "commands" / f"{command}.py") & lacks == set()
 
 
 def test_reading_the_rules_loads_no_arrays_tables_or_figures():
@@ -203,11 +210,3 @@ def test_reading_the_rules_loads_no_arrays_tables_or_figures():
 def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():
     for path in (path for path in modules() if room(path) in ("measure", "modes/worker", "modes/record")):
         assert needs(path) & (ANALYSIS | {"filelock"}) == set(), path.name
-
-
-ANALYSING = ["summarise", "compare", "plan"]
-
-
-@pytest.mark.parametrize("command", ANALYSING)
-def test_a_command_of_the_analysis_needs_no_engine(command: str):
-    assert needs(PACKAGE / "commands" / f"{command}.py") & ENGINE == set()
