@@ -30,7 +30,7 @@ def test_a_missing_parent_stops_the_command_before_it_begins(tmp_path: Path) -> 
     ],
     ids=["weights", "data_set", "engine"],
 )
-def test_what_changed_since_planning_fails_before_the_engine_is_imported(
+def test_what_changed_since_planning_fails_before_the_import(
     tmp_path: Path, changes: dict[str, Any], category: str, cause: str
 ) -> None:
     data = tmp_path / "trace.jsonl"

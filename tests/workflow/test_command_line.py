@@ -92,7 +92,7 @@ def test_a_wrong_call_stops_in_two_lines(workspace: Workspace, arguments: list[s
     ],
     ids=["not_utf8", "syntax", "a_list", "missing", "dead_link", "a_file", "metadata"],
 )
-def test_an_unusable_file_of_the_folder_is_told_in_two_lines(
+def test_an_unusable_file_is_told_in_two_lines(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -156,7 +156,7 @@ def test_no_secret_is_among_the_variables_that_a_record_keeps():
         ("image_key", "4711-hush"),
     ],
 )
-def test_a_value_or_words_of_a_name_tell_of_a_secret(name: str, value: str):
+def test_a_value_or_a_name_tells_of_a_secret(name: str, value: str):
     assert may_be_secret(name, value)
 
 
