@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 355,
     "trainers": 572,
     "workloads": 318,
-    "tests": 12552,
+    "tests": 12393,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
