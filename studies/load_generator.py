@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,9 +153,6 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=len(CASES), help="only the first so many")
     arguments = parser.parse_args()
     os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import vllm.benchmarks.serve  # noqa: F401 (seconds, which belong to no case)
     facts = machine_facts(os.getloadavg()[0])
     found = []
     for case in CASES[: arguments.cases]:
