@@ -40,11 +40,15 @@ def python_of_inference_perf() -> str | None:
 
 
 def _inference_perf() -> dict[str, str]:
-    asked = "import importlib.metadata; print(importlib.metadata.version('inference-perf'))"
     python = python_of_inference_perf()
     if python is None:
         return {}
-    answer = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [python, "-c", "import importlib.metadata; print(importlib.metadata.version('inference-perf'))"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return {"inference-perf": answer.stdout.strip()} if answer.returncode == 0 else {}
 
 

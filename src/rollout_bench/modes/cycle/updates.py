@@ -1,6 +1,7 @@
 """Updates the engine's weights by each `UpdateMethod`, through vLLM's own `reload_weights`."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ DEVICE_ERROR = "CUDA error"
 """Text of exceptions from the device, which are never rejections of a format."""
 
 
-class WeightUpdates:
+class WeightUpdates(ABC):
     """A method of bringing new weights to the engine.
 
     Args:
@@ -37,21 +38,21 @@ class WeightUpdates:
         self.held_bytes = 0
         """Bytes of the trainer's tensors in host memory, in the engine processes of all ranks."""
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make both sets of weights; not timed.
 
         Raises:
             MeasuringFailed: if they cannot be made.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, weights: Weights) -> dict[str, Any]:
         """Give the engine these weights; return the known fields of `WeightUpdate`, without load_s.
 
         Raises:
             MeasuringFailed: if vLLM cannot update this format.
         """
-        raise NotImplementedError
 
     def _asked(self, method: str, **arguments: Any) -> list[Any]:
         """Return the result of each rank; raise `MeasuringFailed` if vLLM cannot update this format."""
