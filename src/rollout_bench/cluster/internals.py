@@ -21,11 +21,10 @@ class Internals:
         A profile can't set this limit, because the number of devices is known only on the machine. A user's
         `--resources` would also replace the profile's whole list, including the limits of single devices.
         """
-        limit = self._workflow.global_resources.get(resource)
-        if limit is not None:
-            return int(limit.value)
-        self._workflow.register_resource(resource, number := most())
-        return number
+        limit: int | None = self._workflow.global_resources.get(resource).value
+        if limit is None:
+            self._workflow.register_resource(resource, limit := most())
+        return limit
 
     def force(self, rule: str) -> None:
         """Run a rule even if Snakemake considers its outputs up to date.

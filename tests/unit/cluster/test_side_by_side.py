@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from refusals import refused
+from snakemake.resources import Resources
 from workspace import REPOSITORY, TINY
 
 from rollout_bench.cluster.side_by_side import SideBySide, check_devices
@@ -19,14 +20,14 @@ from rollout_bench.plan.schedule import Schedule, schedule
 
 def side_of(plan: Schedule, on_cluster: bool = False, cores: int | None = 8) -> tuple[SideBySide, dict[str, int]]:
     """Return how the launches of a plan share this machine, and the limits that Snakemake was given for it."""
-    limits: dict[str, int] = {}
+    limits = Resources()
     workflow = SimpleNamespace(
-        global_resources={},
+        global_resources=limits,
         resource_settings=SimpleNamespace(cores=cores),
         is_main_process=True,
         register_resource=limits.__setitem__,
     )
-    return SideBySide(plan, workflow, on_cluster), limits
+    return SideBySide(plan, workflow, on_cluster), {name: limit.value for name, limit in limits.items()}
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
