@@ -5,12 +5,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[3]
 REQUIREMENTS = ROOT / "requirements"
-PLATFORMS = ["cpu", "cuda", "ascend"]
+PLATFORMS = {"cpu": "environment.yml", "cuda": "environment-cuda.yml", "ascend": "environment-ascend.yml"}
 BROKEN_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
 
 
@@ -46,6 +47,12 @@ def test_every_input_is_satisfied_by_its_pin(platform: str) -> None:
         pinned = pins.get(canonicalize_name(wanted.name))
         assert pinned, f"{wanted} has no pin in {platform}.txt: make pins"
         assert wanted.specifier.contains(pinned, prereleases=True), f"{wanted}, pinned {pinned}: make pins"
+
+
+@pytest.mark.parametrize(("platform", "conda"), PLATFORMS.items())
+def test_the_conda_environment_has_the_same_pins(platform: str, conda: str) -> None:
+    packages = yaml.safe_load((ROOT / conda).read_text())["dependencies"][-1]["pip"]
+    assert [line for line in packages if not line.startswith("--")] == lines_of(REQUIREMENTS / f"{platform}.txt")
 
 
 @pytest.mark.parametrize("path", sorted(REQUIREMENTS.iterdir()), ids=lambda path: path.name)

@@ -9,80 +9,85 @@ import sys
 from pathlib import Path
 
 import pytest
-import setup_environment
 from workspace import REPOSITORY
 
 NOBODY = "http://127.0.0.1:9/simple"
+PINS = ("requirements/uv.txt", "requirements/cpu.txt")
+STAMP = ".venv/rollout-bench-setup"
 
 
 def clone(folder: Path) -> Path:
     """Return a copy of what set-up reads."""
     shutil.copytree(REPOSITORY / "requirements", folder / "requirements")
-    (folder / "workflow" / "scripts").mkdir(parents=True)
-    shutil.copy(setup_environment.__file__, folder / "workflow" / "scripts")
+    shutil.copy(REPOSITORY / "Makefile", folder)
     return folder
 
 
-def command(folder: Path) -> list[str]:
-    return [sys.executable, str(folder / "workflow" / "scripts" / "setup_environment.py")]
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "SSL_", "MAKE"))}
+    command = ["make", f"PYTHON={sys.executable}", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=inherited | environment, capture_output=True, text=True, check=False
+    )
 
 
-def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    without_pip = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    return subprocess.run(command(folder), env=without_pip | environment, capture_output=True, text=True, check=False)
-
-
-def test_uv_follows_pips_configuration_and_variables_win_over_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
+def test_uv_follows_pips_configuration_and_variables_win_over_files(tmp_path: Path) -> None:
+    folder = clone(tmp_path / "clone")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, line in {"pip": f'exec {sys.executable} -m pip "$@"', "uv": "env"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = https://first/simple\nextra-index-url = https://more\n    https://most\n"
-        "[install]\nindex-url = https://second/simple\nfind-links = /wheels /more wheels\n"
+        "trusted-host = more\n[install]\nfind-links = /wheels /more-wheels\n"
     )
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
-    monkeypatch.setenv("PIP_CERT", "/certificate.pem")
-    told = setup_environment.uv_variables(sys.executable)
-    assert told["UV_DEFAULT_INDEX"] == "https://second/simple"
-    assert told["UV_INDEX"].split() == ["https://more", "https://most"]
-    assert told["UV_FIND_LINKS"].split(",") == ["/wheels", "/more", "wheels"]
-    assert told["SSL_CERT_FILE"] == "/certificate.pem"
-    monkeypatch.setenv("PIP_INDEX_URL", "https://third/simple")
-    assert setup_environment.uv_variables(sys.executable)["UV_DEFAULT_INDEX"] == "https://third/simple"
+
+    def told(**environment: str) -> dict[str, str]:
+        variables = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_CERT": "/certificate.pem", **environment}
+        done = make(folder, f"BIN={programs}", "--eval", "asked: ; @$(UV)", "asked", **variables)
+        assert done.returncode == 0, done.stderr
+        return dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith(("UV_", "SSL_")))
+
+    found = told()
+    assert found["UV_DEFAULT_INDEX"] == "https://first/simple"
+    assert found["UV_INDEX"].split() == ["https://more", "https://most"]
+    assert found["UV_FIND_LINKS"].split(",") == ["/wheels", "/more-wheels"]
+    assert (found["UV_INSECURE_HOST"], found["SSL_CERT_FILE"]) == ("more", "/certificate.pem")
+    assert told(PIP_INDEX_URL="https://second/simple")["UV_DEFAULT_INDEX"] == "https://second/simple"
+    assert told(UV_DEFAULT_INDEX="https://third/simple")["UV_DEFAULT_INDEX"] == "https://third/simple"
 
 
-@pytest.mark.parametrize(
-    "changed", ["requirements/cpu.txt", "requirements/uv.txt", "workflow/scripts/setup_environment.py"]
-)
-def test_an_environment_of_another_setup_is_not_ready(tmp_path: Path, changed: str) -> None:
+@pytest.mark.parametrize("changed", PINS)
+def test_an_environment_of_other_pins_is_not_ready(tmp_path: Path, changed: str) -> None:
     folder = clone(tmp_path / "clone")
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    (folder / ".venv" / "rollout-bench-setup").write_text(setup_environment.wanted_stamp())
-    done = run(folder)
+    (folder / STAMP).write_text("".join((folder / path).read_text() for path in PINS))
+    done = make(folder, "setup")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     with (folder / changed).open("a") as file:
         file.write("# changed\n")
-    asked = [sys.executable, "-c", "import setup_environment; print(setup_environment.is_ready())"]
-    assert subprocess.check_output(asked, cwd=folder / "workflow" / "scripts", env={}) == b"False\n"
+    assert make(folder, "--eval", "ready: ; @$(READY)", "ready").returncode == 2
 
 
 def test_what_somebody_else_put_into_venv_stays(tmp_path: Path) -> None:
     folder = clone(tmp_path / "clone")
     (folder / ".venv").mkdir()
     (folder / ".venv" / "mine").touch()
-    done = run(folder)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert len(done.stderr.splitlines()) == 2
+    done = make(folder, "setup")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert ".venv is not one that this command made\n  -> move it away" in done.stderr
     assert [path.name for path in (folder / ".venv").iterdir()] == ["mine"]
 
 
 def test_setup_without_an_index_fails_and_later_starts_afresh(tmp_path: Path) -> None:
     folder = clone(tmp_path / "clone")
-    for _ in range(2):
-        done = run(folder, PIP_INDEX_URL=NOBODY, PIP_RETRIES="0", PIP_CONFIG_FILE=os.devnull, HOME="")
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 2
-        assert "index" in done.stderr
-        assert "127.0.0.1" in (folder / ".venv" / "setup.log").read_text()
+    for left in (None, folder / ".venv" / "left"):
+        if left:
+            left.touch()
+        done = make(folder, "setup", PIP_INDEX_URL=NOBODY, PIP_RETRIES="0", PIP_CONFIG_FILE=os.devnull, HOME="")
+        assert done.returncode == 2
+        assert "setup: uv was not installed\n  -> check the network and pip's index" in done.stderr
+        assert (folder / STAMP).read_text() == "unfinished\n"
+    assert not left.exists()
