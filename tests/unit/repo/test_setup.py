@@ -24,11 +24,11 @@ def clone(folder: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "SSL_", "MAKE"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "SSL_", "MAKE"))
+    }
     command = ["make", f"PYTHON={sys.executable}", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=inherited | environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=folder, env=inherited | environment, capture_output=True, text=True, check=False)
 
 
 def test_uv_follows_pips_configuration_and_variables_win_over_files(tmp_path: Path) -> None:
