@@ -46,7 +46,7 @@ def main() -> int:
         )
         raise UserError(f"--out {out}: {where}", "name a separate folder for the reports")
     # Not at the top: --help need not wait for numpy and pandas.
-    from rollout_bench.exchange.report_files import export, write
+    from rollout_bench.exchange.benchmark_report import export, write
 
     plan = None if results == arguments.results else plan_of_summary(arguments.results)
     exported = export(results, plan)

@@ -34,8 +34,8 @@ from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import record_path, write_launched
-from rollout_bench.exchange import report_files
-from rollout_bench.exchange.performance import statistics_of
+from rollout_bench.exchange import benchmark_report
+from rollout_bench.exchange.benchmark_report import statistics_of
 
 INVALID = Flag(code="token_count", severity="invalid", sentence="1 token is missing.")
 WARNED = Flag(code="cpu_shared", severity="warning", sentence="Something else ran.")
@@ -244,11 +244,11 @@ def test_a_report_is_permitted_and_says_what_the_summary_has(mode: str, tmp_path
     for launch in range(2):
         save_mode(tmp_path, mode, launch)
     save_mode(tmp_path, mode, 2, absurd=True, flags=[INVALID])
-    made = report_files.export(tmp_path).reports
+    made = benchmark_report.export(tmp_path).reports
     collection = collect(tmp_path, None)
     rows = table(rows_of(collection), [distributions(each) for each in pool_sequences(collection)])
     for report in made.values():
-        content = yaml.safe_load(report_files.yaml_text(report))
+        content = yaml.safe_load(benchmark_report.yaml_text(report))
         assert (list(problems(content)), list(without_units(content))) == ([], [])
     whole = [each for name, each in sorted(made.items()) if "/experiment" in name]
     assert len(whole) == len(rows)

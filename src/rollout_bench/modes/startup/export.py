@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollout_bench.contracts.record import Record
-from rollout_bench.exchange.performance import told
+from rollout_bench.exchange.benchmark_report import told
 from rollout_bench.modes.startup.record import course_of
 
 
