@@ -1,6 +1,5 @@
 """Copies records from a cluster into the local results folder. Each record is checked, and none is replaced."""
 
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +49,24 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
         raise UserError(f"{source}: contains no folder results/", "give the folder where the results claim is mounted")
     found, done = find_results(source / "results"), Collected()
     failed = [file for path, file in found.failures.items() if path not in found.records]
-    for take, files in ((_record, found.records.values()), (_failure, failed)):
+    for checked, files, taken in (
+        (_record, found.records.values(), done.records),
+        (_failure, failed, done.failures),
+    ):
         for file in files:
             try:
-                take(source, file, results, logs, done)
+                paths = checked(source / "results", file, results)
+                if not paths:
+                    done.present += 1
+                    continue
+                said = (source / "logs" / file.mode / file.experiment).glob(f"launch-{file.launch}.*log")
+                for log in [path for path in said if path.is_file() and not _is_linked(source, path)]:
+                    _copy(log, logs / log.relative_to(source / "logs"))
+                for path in paths:
+                    _copy(path, results / path.relative_to(source / "results"))
+                if checked is _record:
+                    failure_path(results / file.path).unlink(missing_ok=True)
+                taken.append(file.path)
             except UserError as error:
                 done.refused.append(error)
             except OSError as error:
@@ -61,62 +74,49 @@ def collect(source: Path, results: Path, logs: Path) -> Collected:
     return done
 
 
-def _record(source: Path, file: FoundFile, results: Path, logs: Path, done: Collected) -> None:
-    there, home = source / "results" / file.path, results / file.path
+def _record(source: Path, file: FoundFile, results: Path) -> list[Path]:
+    """Return what to copy of a record, itself last; nothing if it is in `results`."""
+    there, home = source / file.path, results / file.path
     if home.exists():
-        done.present += 1
-        return
-    _check_no_link(source, there)
+        return []
+    beside = [path for path in sorted(there.parent.glob(f"{there.stem}.*")) if path != there]
+    for path in (there, *beside, *(inner for folder in beside for inner in folder.rglob("*"))):
+        _check_no_link(source, path)
     record = read_launched(there, file.mode)
     _check_place(there, file, (record.spec.mode, record.spec.experiment(), record.launch))
-    beside = [path for path in sorted(there.parent.glob(f"{there.stem}.*")) if path != there]
-    for path in (path for top in beside for path in (top, *top.rglob("*"))):
-        _check_no_link(source, path)
     for name in record.side_files_sha256 or {}:
         content_of(there.with_name(name), record, _AGAIN)
     if missing := [name for name in record.folders if not (there.parent / name).exists()]:
         raise UserError(f"{there.with_name(missing[0])}: is missing, and the record names it", _AGAIN)
     if not home.with_name("spec.json").exists():
         write_json(home.with_name("spec.json"), record.spec)
-    for path in beside:
-        copy = home.with_name(path.name)
-        if path.is_dir():
-            shutil.rmtree(copy, ignore_errors=True)  # left by a launch without a record
-            shutil.copytree(path, copy)
-        elif path.is_file():
-            write_whole(copy, path.read_bytes())
-    _copy_logs(source, file, logs)
-    write_whole(home, there.read_bytes())  # last, so that a record always has its side files
-    failure_path(home).unlink(missing_ok=True)
-    done.records.append(file.path)
+    return [*beside, there]
 
 
-def _failure(source: Path, file: FoundFile, results: Path, logs: Path, done: Collected) -> None:
-    there, home = source / "results" / FAILURES / file.path, failure_path(results / file.path)
+def _failure(source: Path, file: FoundFile, results: Path) -> list[Path]:
+    """Return the failure to copy; nothing if `results` has the launch, or a later failure of it."""
+    there, home = source / FAILURES / file.path, failure_path(results / file.path)
     _check_no_link(source, there)
     failure = read_failure(there)
     _check_place(there, file, (file.mode, failure.experiment, failure.launch))
-    if (results / file.path).exists() or (home.exists() and read_failure(home).failed_at >= failure.failed_at):
-        done.present += 1
-        return
-    _copy_logs(source, file, logs)
-    write_whole(home, there.read_bytes())
-    done.failures.append(file.path)
+    known = (results / file.path).exists() or (home.exists() and read_failure(home).failed_at >= failure.failed_at)
+    return [] if known else [there]
 
 
-def _copy_logs(source: Path, file: FoundFile, logs: Path) -> None:
-    folder = source / "logs" / file.mode / file.experiment
-    for log in folder.glob(f"launch-{file.launch}.*log"):
-        if log.is_file() and not _is_linked(source, log):
-            write_whole(logs / log.relative_to(source / "logs"), log.read_bytes())
+def _copy(path: Path, home: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(home, ignore_errors=True)  # left by a launch without a record
+        shutil.copytree(path, home)
+    else:
+        write_whole(home, path.read_bytes())
 
 
 def _is_linked(source: Path, path: Path) -> bool:
-    return Path(os.path.realpath(path)) != Path(os.path.realpath(source), path.relative_to(source))
+    return path.resolve() != source.resolve() / path.relative_to(source)
 
 
 def _check_no_link(source: Path, path: Path) -> None:
-    if _is_linked(source, path):
+    if _is_linked(source.parent, path):
         problem = f"{path}: is a link, or lies behind one, and is not followed"
         raise UserError(problem, "replace it with the file itself, and collect again")
 
