@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2230,
     "checkpoints": 341,
-    "cluster": 436,
+    "cluster": 430,
     "commands": 686,
     "contracts": 984,
     "core": 647,
-    "exchange": 264,
+    "exchange": 230,
     "llmd": 633,
     "measure": 3802,
     "modes": 4879,
