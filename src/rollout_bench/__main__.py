@@ -26,7 +26,6 @@ COMMANDS = {
     "summarise": ("summarise:main", "make the summary of a results folder, also of a copy"),
     "show": ("show:main", "print the answer of a results folder again, or any of its tables"),
     "compare": ("compare:main", "compare two results folders"),
-    "discard": ("discard:main", "move doubtful records aside, to measure them again"),
     "export": ("export:main", "write results as llm-d's Benchmark Reports"),
     "collect": ("collect:main", "copy records from a cluster's volume into the local results"),
     "from-verl": ("trainers:from_verl", "make a config from verl's settings"),

@@ -40,9 +40,9 @@ from rollout_bench.plan.schedule import (
     ScheduledBlock,
     ScheduledLaunch,
     cell_of,
-    lost_one,
     measured_with_other_files,
     moved_since,
+    of_unsound_blocks,
     order_seed,
     put_on_disk,
     schedule,
@@ -216,12 +216,9 @@ def plan_workflow(
 
 
 def _measured_again(plan: Schedule) -> set[str]:
-    """Return the needed records whose model files have changed since, with the records compared with them; and the
-    rest of blocks that lost one.
-
-    """
+    """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
     changed = measured_with_other_files(plan)
-    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | lost_one(plan)
+    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | of_unsound_blocks(plan)
     if plan.config.launches != "auto" or not again:
         return again
     wanted = _wanted(plan)

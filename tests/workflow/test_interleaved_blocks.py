@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -101,14 +99,7 @@ def test_batches_are_refused(tmp_path: Path):
     assert "--batch: the missing launches are others after each call\n  -> divide by --config" in done.stdout
 
 
-def discard(space: Workspace) -> None:
-    """Make the summary, and move what is invalid aside."""
-    space.ran(SUMMARY)
-    command = [sys.executable, "-m", "rollout_bench", "discard", "--invalid"]
-    subprocess.run(command, cwd=space.path, check=True)
-
-
-def test_discarded_launches_are_measured_again_with_their_block(space: Workspace):
+def test_invalid_launches_are_measured_again_with_their_block(space: Workspace):
     (doubtful,) = [name for name in space.records if "_w8a8_" in name and name.endswith("launch-1.json")]
     path = space.path / "results" / doubtful
     record = json.loads(path.read_text())
@@ -117,8 +108,7 @@ def test_discarded_launches_are_measured_again_with_their_block(space: Workspace
     path.write_text(json.dumps(record))
     block = {name for name in space.records if name.endswith("launch-1.json")}
     before = stamps(space)
-    assert "6 of 6 launches done (1 invalid), 0 to run" in space.bench("plan").stdout
-    discard(space)
+    assert "4 of 6 launches done, 2 to run" in space.bench("plan").stdout
     assert space.to_measure(SUMMARY) == block
     space.ran(SUMMARY)
     assert changed(space, before) == block
@@ -142,15 +132,13 @@ def test_launches_of_a_model_s_other_files_are_measured_again(space: Workspace):
     assert "6 of 6 launches done, 0 to run" in space.bench("plan").stdout
 
 
-def test_discarding_unpaired_launches_measures_them_together(tmp_path: Path):
+def test_a_setting_that_is_added_is_measured_together_with_the_others(tmp_path: Path):
     few, many = ({"engine_args": {"max_num_seqs": number}} for number in (4, 64))
     settings = {"quants": ["bf16"], "setting_settings": {"few": few, "many": many}}
     baseline = {"quant": None, "setting": "default"}
     space = workspace(tmp_path, settings=["default", "few"], baseline=baseline, **settings)
     space.ran(SUMMARY)
     space.overlay({"settings": ["default", "many"]})
-    assert len(space.to_measure(SUMMARY)) == 3, "the default's are there"
-    discard(space)
     assert len(space.to_measure(SUMMARY)) == 6
     space.ran(SUMMARY)
     assert "not_interleaved" not in (space.path / "results" / "summary.txt").read_text()

@@ -108,13 +108,13 @@ def test_a_damaged_or_missing_plan_is_written_again(damaged: Workspace, damage: 
     assert len(stand_in.starts(damaged.path)) == 2
 
 
-def test_a_damaged_record_is_reported_and_the_rest_summarised(damaged: Workspace) -> None:
+def test_an_edited_record_is_reported_and_the_rest_summarised(damaged: Workspace) -> None:
     path, summary = record_of(damaged, "w8a8"), damaged.path / "results" / "summary.txt"
-    path.write_bytes(path.read_bytes()[:-40])
+    path.write_text(path.read_text().replace('"prompts": 8', '"prompts": 9', 1))
     for _ in range(2):
         done = damaged.snakemake("--cores", "1")
         assert done.returncode == 1, done.stdout
-        assert f"{path.relative_to(damaged.path)}: is not whole JSON" in done.stdout
+        assert f"{path.relative_to(damaged.path)}: sha256: does not match the record" in done.stdout
         assert "delete it to measure that launch again" in done.stdout
         assert "INCOMPLETE: 1 of 2 planned launches measured, 2 experiments; 1 damaged." in summary.read_text()
         assert (damaged.path / "results" / "figures" / "throughput.svg").is_file()

@@ -4,15 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rollout_bench.analysis.timed.rows import Row
-
-WRONG_WEIGHTS = ("output_changed", "update_without_effect", "weights_differ")
-"""Flags of launches whose weights failed a proof."""
-
-NOT_UPDATABLE = "not_updatable"
-"""Failure category of launches whose checkpoint cannot be updated."""
-
-LASTING = frozenset({*WRONG_WEIGHTS, NOT_UPDATABLE})
-"""Findings that another launch would repeat."""
+from rollout_bench.contracts.postmortem import NOT_UPDATABLE, WRONG_WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,9 +139,6 @@ def measure(arguments: argparse.Namespace, assignments: Sequence[Assignment], si
                     left.append(number)
             except UserError as error:
                 statuses[number] = failed(error)
-        settled = [number for number in range(len(assignments)) if number not in statuses and number not in left]
-        for sentence in no_pairs(assignments, settled, left):
-            say(sentence)
         rest = [assignments[number] for number in left]
         try:
             found = beside(arguments, rest, signals) if rest else []
@@ -161,24 +158,6 @@ def is_over(records: Sequence[Path]) -> bool:
     plan = records[0].parent.parent.parent / "plan.json"
     measured = [record for record in records if state_of(record) == "measured"]
     return bool(measured) and all(record in measured or failed_by_itself(record, plan) for record in records)
-
-
-def no_pairs(assignments: Sequence[Assignment], settled: Sequence[int], left: Sequence[int]) -> Iterator[str]:
-    """Yield a sentence for each launch whose partner was measured before: the two form no pair.
-
-    Args:
-        assignments: all launches of the block, the baseline first.
-        settled: positions of the launches that have a record.
-        left: positions of the launches that are measured now.
-    """
-    for number in range(1, len(assignments)):
-        for now, before in ((number, 0), (0, number)):
-            if now in left and before in settled:
-                yield (
-                    f"{assignments[now].name} launch {assignments[now].launch} is measured without its partner "
-                    f"{assignments[before].name}, whose record is there: what changed meanwhile would pass for a "
-                    "difference, so they are no pair. rollout-bench discard --invalid has the block measured whole."
-                )
 
 
 def beside(arguments: argparse.Namespace, assignments: Sequence[Assignment], signals: int) -> list[int]:

@@ -20,7 +20,6 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import MISSING, several
 from rollout_bench.plan.config import DEFAULT_LAUNCHES
 from rollout_bench.plan.planfile import PlanFile, cost_in_words
-from rollout_bench.plan.schedule import torn
 
 
 def wanted_now(plan: PlanFile, results: Path) -> PlanFile:
@@ -107,20 +106,19 @@ def _remarks(plan: PlanFile, results: Path, damaged: Sequence[UserError], invali
     if plan.again:
         yield (
             f"measured again: {several(len(plan.again), 'launch')}: what has other files now, and what it is compared"
-            " with; and blocks that lost a record"
+            " with; and blocks that lack a record, or have an invalid one"
         )
     if damaged:
         yield (
-            f"damaged: {several(len(damaged), 'record')} of those done: to measure the launch again with what it is"
-            " compared with, rollout-bench discard --invalid"
+            f"damaged: {several(len(damaged), 'record')} of those done: restore them, or delete them to measure their"
+            " blocks again"
         )
         yield from (f"damaged: {error.problem}" for error in damaged)
     if invalid:
         yield (
-            f"invalid: {several(invalid, 'launch')} of those done, which no number has a part of:"
-            " to measure them again, rollout-bench discard --invalid"
+            f"invalid: {several(invalid, 'launch')} of those done, for a reason that another launch would repeat;"
+            " no number has a part of them"
         )
-    yield from () if plan.again else torn_lines(plan, results)
     yield from under_way_lines(plan, results)
 
 
@@ -176,26 +174,6 @@ def compared_with_nothing(plan: PlanFile) -> list[str]:
     return [
         f"nothing is compared: no experiment is what another one becomes with {{{named}}}, the baseline; select it, or"
         " name another one, as baseline: {setting: default}"
-    ]
-
-
-def torn_lines(plan: PlanFile, results: Path) -> list[str]:
-    """Return a line for each experiment in a block that lacks launches although the baseline has these launches.
-
-    Measured now, these launches would form no pair: `analysis.timed.pairs` flags them not_interleaved.
-    """
-    baselines = {group.experiments[0] for group in plan.interleaved}
-    gone: dict[str, list[str]] = defaultdict(list)
-    for records, missing in torn(plan.blocks(results)):
-        for record in missing:
-            if records[0].parent.name in baselines:
-                gone[f"{record.parent.parent.name}/{record.parent.name}"].append(record.stem.removeprefix("launch-"))
-    more = "launches" if plan.precision is None else "precision.max_launches"
-    return [
-        f"no pair: {name}: launch {', '.join(numbers)}: missing, and the baseline's is there, measured in another block"
-        f" or by itself, so that no verdict can come of it; raising {more} adds whole blocks, and rollout-bench discard"
-        " --invalid has it measured whole afterwards"
-        for name, numbers in gone.items()
     ]
 
 

@@ -6,6 +6,7 @@ every command writes, words and attributes failures in the same way.
 This module is imported while the workflow is parsed, so it needs no large library.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,55 @@ class Cause:
     fix: str
 
 
+WRONG_WEIGHTS = ("output_changed", "update_without_effect", "weights_differ")
+"""Flags of launches whose weights failed a proof."""
+
+NOT_UPDATABLE = "not_updatable"
+"""Failure category of launches whose checkpoint cannot be updated."""
+
+LASTING = frozenset({*WRONG_WEIGHTS, NOT_UPDATABLE})
+"""Findings that another launch would repeat."""
+
+
 def state_of(record: Path) -> State:
     """Return the state of the launch that writes `record`; a record takes precedence over a failure."""
     if record.is_file():
         return "measured"
     return "failed" if failure_path(record).is_file() else "missing"
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The facts in a record that decide whether its launch is measured again.
+
+    Args:
+        is_passing: whether the record is damaged, or invalid for a reason that another launch need not repeat.
+        block: id of its block; None if it was measured alone.
+    """
+
+    is_passing: bool
+    block: str | None
+
+
+def glance(record: Path) -> Glance | None:
+    """Look at a record without validating it, since a plan does this for every record; None if it does not exist."""
+    try:
+        content = record.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    codes = set(_INVALID.findall(content))
+    passing = not content.rstrip().endswith("}") or (bool(codes) and codes.isdisjoint(LASTING))
+    block = _BLOCK.search(content)
+    return Glance(passing, block and block[1])
+
+
+_INVALID = re.compile(r'"code":\s*"(\w+)",\s*"severity":\s*"invalid"')
+_BLOCK = re.compile(r'"block":\s*{\s*"id":\s*"(\w+)"')
+
+
+def has_failed(record: Path) -> bool:
+    """Return whether a launch of the experiment of `record` has a failure."""
+    return any(failure_path(record).parent.glob("launch-*"))
 
 
 def failure_of(

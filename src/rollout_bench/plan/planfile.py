@@ -3,7 +3,7 @@
 The workflow writes it, and the summary and the figures read it. It needs only the standard library and pydantic.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,6 @@ from pydantic import Field
 
 from rollout_bench.contracts.axes import DEFAULT_SETTING
 from rollout_bench.contracts.fields import Strict
-from rollout_bench.contracts.store import record_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import read_model, write_json
 from rollout_bench.core.numbers import number
@@ -134,14 +133,6 @@ class PlanFile(Strict):
         [], description="Differences besides the compared ones, and settings without effect; only shown by plan."
     )
     files: list[str] = Field([], description="Configs that were merged over the default one.")
-
-    def blocks(self, results: Path) -> Iterator[list[Path]]:
-        """Yield the records in `results` of each interleaved block, the baseline's first."""
-        launches = {(e.mode, e.experiment): e.launches for e in self.experiments}
-        for group in self.interleaved:
-            counts = {name: launches.get((group.mode, name), 0) for name in group.experiments}
-            for index in range(max(counts.values())):
-                yield [record_path(results, group.mode, name, index) for name in counts if index < counts[name]]
 
 
 def read_plan(path: Path) -> PlanFile:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import statistics
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
-from rollout_bench.contracts.postmortem import state_of
+from rollout_bench.contracts.postmortem import glance, has_failed
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
-from rollout_bench.core.files import read_json, write_json, write_whole
+from rollout_bench.core.files import write_json, write_whole
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.model_files import NAMING, differing_files, files_in_record, model_files
 from rollout_bench.core.numbers import first_few, several
@@ -352,17 +352,16 @@ def with_partners(
     doubtful: Container[str],
     experiments: Iterable[PlannedExperiment],
     baseline: Container[str],
-    results: Path = RESULTS,
 ) -> set[str]:
-    """Return the existing records in `results` that must be measured again because of the flagged ones in `doubtful`.
+    """Return the existing records that are measured again with those in `doubtful`.
 
-    The launches of the same index that are compared with a flagged launch are included. Measured alone, it would not be
-    interleaved with them, and so not form a pair.
+    These are the launches of the same index that are compared with them: launches that are measured far apart form no
+    pair.
     """
     groups = grouped(
         (
             (index, e.mode, *(name for axis, name in zip(AXES, names_of(e), strict=True) if axis not in baseline)),
-            str(record_path(results, e.mode, e.experiment, index)),
+            str(record_path(RESULTS, e.mode, e.experiment, index)),
         )
         for e in experiments
         for index in range(e.launches)
@@ -371,31 +370,23 @@ def with_partners(
     return present(record for records in in_doubt for record in records)
 
 
-def torn(blocks: Iterable[Sequence[Path]]) -> Iterator[tuple[list[Path], list[Path]]]:
-    """Yield the measured and the missing records of each block that has both; a failed launch is not missing."""
-    for records in blocks:
-        states = {record: state_of(record) for record in records}
-        measured, missing = ([r for r, state in states.items() if state == kind] for kind in ("measured", "missing"))
-        if measured and missing:
-            yield measured, missing
+def of_unsound_blocks(plan: Schedule) -> set[str]:
+    """Return the existing records of blocks that are measured again whole.
 
-
-def lost_one(plan: Schedule) -> set[str]:
-    """Return the existing records of blocks that lost one: measured alone, it would form no pair with them."""
+    These are blocks with an invalid or a damaged record, with a missing one, and with records of several blocks. A
+    launch that is measured alone is not interleaved with the others, so it forms no pair with them. A failed launch,
+    and the later launches of its experiment, are not missing: they would fail again. Once they are measured, the next
+    call measures their blocks whole.
+    """
     found: set[str] = set()
-    for measured, missing in torn([Path(x.record) for x in block.launches] for block in plan.blocks.values()):
-        had = {name for record in measured for name in _members(record)}
-        if any(f"{record.parent.parent.name}/{record.parent.name}" in had for record in missing):
-            found |= set(map(str, measured))
+    for block in plan.blocks.values():
+        looks = {launch.record: glance(Path(launch.record)) for launch in block.launches}
+        there = {record: look for record, look in looks.items() if look is not None}
+        lost = there and any(not has_failed(Path(record)) for record in looks.keys() - there.keys())
+        mixed = len(there) == len(looks) and len({look.block for look in there.values()}) > 1
+        if lost or mixed or any(look.is_passing for look in there.values()):
+            found |= there.keys()
     return found
-
-
-def _members(record: Path) -> list[str]:
-    """Return the experiments of the block that a record was measured in; empty if it is unknown."""
-    try:
-        return list(read_json(record, "")["block"]["members"])
-    except (UserError, KeyError, TypeError):
-        return []
 
 
 def measured_with_other_files(plan: Schedule) -> set[str]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rollout_bench.analysis.proofs import LASTING
 from rollout_bench.analysis.timed.answers import compared_rows, lines_over, standing
 from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison
 from rollout_bench.analysis.timed.experiments import Collection, invalid_codes
@@ -14,6 +13,7 @@ from rollout_bench.analysis.timed.partners import why_not_measured
 from rollout_bench.analysis.timed.precision import stop_of
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import AXES, DEFAULT_SETTING, names_of
+from rollout_bench.contracts.postmortem import LASTING
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import percent, plain_percent, ratio, several
 from rollout_bench.numbers.registry import NUMBERS
@@ -236,8 +236,7 @@ def _doubts(rows: Sequence[Row]) -> str:
     return f"In doubt: {found}." if found else ""
 
 
-_DISCARD = "rollout-bench discard --invalid"
-_AGAIN = "move what is in doubt aside, and run the same command again"
+_AGAIN = "run the same command again, which measures"
 
 
 def _next(rows: Sequence[Row], undetected: Sequence[Row], collection: Collection) -> tuple[str, str]:
@@ -252,19 +251,21 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
     missing = failed or any(row.experiment.missing for row in rows)
     codes = [invalid_codes(launch.flags) for row in rows for launch in row.launches]
     steps = (
-        (any(row.experiment.damaged for row in rows), f"look under Damaged, then {_AGAIN}", _DISCARD),
-        (missing, f"{look}run the same command again, which measures what is missing", ""),
-        (any(own and not LASTING.intersection(own) for own in codes), f"look under Flags, then {_AGAIN}", _DISCARD),
         (
-            any(not launch.paired for row in rows for launch in row.launches),
-            f"what is no fair pair is to be measured together: {_AGAIN}",
-            _DISCARD,
+            any(row.experiment.damaged for row in rows),
+            f"look under Damaged, and delete these records; then {_AGAIN} their blocks",
         ),
-        (collection.precision is not None, "", ""),
+        (missing, f"{look}{_AGAIN} what is missing"),
+        (
+            any(own and not LASTING.intersection(own) for own in codes),
+            f"look under Flags, then {_AGAIN} invalid launches anew, with all of their blocks",
+        ),
+        (any(not launch.paired for row in rows for launch in row.launches), f"{_AGAIN} together what is no fair pair"),
+        (collection.precision is not None, ""),
     )
-    for applies, step, command in steps:
+    for applies, step in steps:
         if applies:
-            return step, command
+            return step, ""
     launches = max(len(row.launches) for row in rows)
     lacking = [row for row in rows if row.comparison.verdict == "unknown" and not row.comparison.reason]
     if any(row.comparison.launches_missing for row in lacking):

@@ -266,7 +266,7 @@ def test_launches_of_different_blocks_are_no_pair(tmp_path: Path) -> None:
     assert sentences[0].startswith("It was measured by itself, its partner in the baseline in a block")
     assert sentences[1].startswith("It was measured in a block, its partner in the baseline in another")
     for sentence in sentences:
-        assert "rollout-bench discard --invalid" in sentence
+        assert "The next call measures the block whole" in sentence
         assert "set interleave: false" in sentence
 
 

@@ -31,7 +31,7 @@ def test_a_failure_names_phase_and_log_of_its_launch(tmp_path: Path, capsys: pyt
     assert lines[first + 1] == f"  -> {failure.fix} (log: {failure.log})"
 
 
-def test_invalid_launches_are_counted_with_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_launches_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     invalid = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
     flags = {1: [invalid], 2: [Flag(code="not_steady", severity="warning", sentence="Slower.")]}
     save(tmp_path, *(make_record(make_spec(), launch, flags=flags.get(launch, ())) for launch in range(3)))
@@ -39,7 +39,6 @@ def test_invalid_launches_are_counted_with_a_remedy(tmp_path: Path, capsys: pyte
     command.show(plan, tmp_path)
     said = capsys.readouterr().out
     assert "invalid: 1 launch of those done" in said
-    assert "rollout-bench discard --invalid" in said
     assert "3 of 4 launches done (1 invalid), 1 to run" in said
     record = str(record_path(Path(plan.results), "offline", make_spec().experiment(), 1))
     command.show(plan.model_copy(update={"again": [record]}), tmp_path)
@@ -54,5 +53,5 @@ def test_a_damaged_record_is_told_of_with_what_to_do(tmp_path: Path, capsys: pyt
     path.write_text(path.read_text()[:100])
     command.show(make_plan([make_spec()], launches=1), tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("damaged: 1 record of those done") and "discard --invalid" in line for line in lines)
+    assert any(line.startswith("damaged: 1 record of those done") and "delete them" in line for line in lines)
     assert any(line.startswith(f"damaged: {path}: is not whole JSON") for line in lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running_blocks import STAND_IN, RunningBlock, block, check_all_over
+from running_blocks import RunningBlock, block, check_all_over
 
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.measure.machine.device import DeviceReading
@@ -161,24 +161,3 @@ def test_a_killed_guardian_is_replaced_and_all_are_measured(tmp_path: Path, leas
 
 def failures(made: RunningBlock) -> set[str]:
     return {name for name, out in made.outs.items() if failure_path(out).exists()}
-
-
-@pytest.mark.parametrize(("there", "pairs"), [("a", ["ba", "ca"]), ("b", ["ab"]), ("", [])])
-def test_a_launch_measured_without_its_partner_is_announced_as_unpaired(
-    tmp_path: Path, there: str, pairs: list[str]
-) -> None:
-    made = RunningBlock(tmp_path / "block", command=STAND_IN, changes={"measuring": {"iterations": 1}})
-    for name in there:
-        made.outs[name].parent.mkdir(parents=True)
-        made.outs[name].write_text("measured")
-    made.start("--attempt", "1")
-    assert made.finish() == 0, made.said
-    names = {name: f"offline/{spec.experiment()}" for name, spec in made.specs.items()}
-    lines = made.said.splitlines()
-    said = [line for line in lines if "no pair" in line]
-    assert len(said) == len(pairs)
-    for line, (now, before) in zip(said, pairs, strict=True):
-        assert line.startswith(f"{names[now]} launch 0 is measured without its partner {names[before]}, whose record")
-        assert line.endswith("rollout-bench discard --invalid has the block measured whole.")
-        assert lines.index(line) < next(number for number, line in enumerate(lines) if ": initializing" in line)
-    assert all(out.exists() for out in made.outs.values())

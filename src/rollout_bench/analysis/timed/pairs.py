@@ -190,7 +190,7 @@ def _out_of_turn(own: Record, partner: Record | None, limit_s: float) -> Flag | 
         theirs = "in another" if where == theirs else theirs
         sentence = (
             f"It was measured {where}, its partner in the baseline {theirs}: what changed meanwhile would pass for a "
-            "difference, so they are no pair. After `rollout-bench discard --invalid` the block is measured whole; "
+            "difference, so they are no pair. The next call measures the block whole; "
             "where memory does not hold all of its engines at once, set interleave: false."
         )
         return Flag(code="not_interleaved", severity="warning", sentence=sentence)
