@@ -132,7 +132,7 @@ def test_launches_of_a_model_s_other_files_are_measured_again(space: Workspace):
     assert "6 of 6 launches done, 0 to run" in space.bench("plan").stdout
 
 
-def test_a_setting_that_is_added_is_measured_together_with_the_others(tmp_path: Path):
+def test_an_added_setting_is_measured_together_with_the_others(tmp_path: Path):
     few, many = ({"engine_args": {"max_num_seqs": number}} for number in (4, 64))
     settings = {"quants": ["bf16"], "setting_settings": {"few": few, "many": many}}
     baseline = {"quant": None, "setting": "default"}
