@@ -49,14 +49,8 @@ def did_you_mean_folder(path: Path) -> str | None:
 
     The two paths differ in one name.
     """
-    missing = path
-    while not missing.parent.is_dir() and missing.parent != missing:
-        missing = missing.parent
-    try:
-        beside = [other.name for other in missing.parent.iterdir() if other.is_dir()]
-    except OSError:
-        return None
-    close = near_miss(missing.name, beside)
+    missing = next((each for each in (path, *path.parents) if each.parent.is_dir()), path)
+    close = near_miss(missing.name, [other.name for other in missing.parent.glob("*/")])
     meant = missing.parent / close / path.relative_to(missing) if close else None
     return f"did you mean '{meant}'?" if meant and meant.is_dir() else None
 

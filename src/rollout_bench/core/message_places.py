@@ -43,16 +43,10 @@ def sentence(missing: list[str]) -> str:
 
 
 def _missing(path: Path, names: dict[str, frozenset[str]]) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return list(names)
-    found = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    lacking = []
     for name, members in names.items():
         body = re.search(rf"^class {name}\b.*?(?=^[\w@]|\Z)", text, re.MULTILINE | re.DOTALL)
-        if body is None:
-            found.append(name)
-            continue
-        defined = set(re.findall(r"^    (?:async )?(?:def )?(\w+)", body[0], re.MULTILINE))
-        found += [f"{name}.{member}" for member in sorted(members - defined)]
-    return found
+        defined = re.findall(r"^    (?:async )?(?:def )?(\w+)", body[0], re.MULTILINE) if body else []
+        lacking += [f"{name}.{member}" for member in sorted(members - {*defined})] if body else [name]
+    return lacking

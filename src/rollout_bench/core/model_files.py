@@ -107,15 +107,11 @@ def _word(path: Path) -> str:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            if size <= WHOLE:
-                digest.update(file.read())
-            else:
-                header = int.from_bytes(file.read(8), "little") + 8 if path.suffix == ".safetensors" else 0
-                file.seek(0)
-                digest.update(file.read(min(max(header, SAMPLE), LONGEST_HEADER)))
-                for place in (size // 2, size - SAMPLE):
-                    file.seek(place)
-                    digest.update(file.read(SAMPLE))
+            header = int.from_bytes(file.read(8), "little") + 8 if path.suffix == ".safetensors" else 0
+            head = size if size <= WHOLE else min(max(header, SAMPLE), LONGEST_HEADER)
+            for place, amount in ((0, head), (size // 2, SAMPLE), (size - SAMPLE, SAMPLE))[: 1 if size <= WHOLE else 3]:
+                file.seek(place)
+                digest.update(file.read(amount))
     except OSError as error:  # the engine reports it in detail; the other fingerprints remain useful
         return error.strerror or "unreadable"
     return f"{size} {digest.hexdigest()[:32]}"

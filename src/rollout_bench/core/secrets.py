@@ -63,16 +63,19 @@ def may_be_secret(name: str, value: str) -> bool:
 
 
 def _named_secret(name: str, value: str) -> bool:
-    secret = secret_words(name)
+    secret, words = secret_words(name), set(_words(name))
     if not secret:
         return False
     of_text = secret <= {"token", "tokens"}
-    is_count = of_text and bool(_COUNTS & set(_words(name))) and re.fullmatch(r"(?i)\d+[km]?|auto", value) is not None
-    is_special = of_text and (bool(_SPECIAL & set(_words(name))) or re.fullmatch(r"<\S+>", value) is not None)
-    is_column = secret == {"key"} and bool(_COLUMNS & set(_words(name))) and value.isidentifier()
-    is_ours = name == "key" and re.fullmatch(r"[0-9a-f]{8}", value) is not None  # the key of an experiment
-    is_path = _words(name)[-1] in ("path", "dir", "base", "file") and value.startswith("/")
-    return not (is_count or is_special or is_column or is_ours or is_path) and _SWITCH.fullmatch(value) is None
+    harmless = (
+        of_text and words & _COUNTS and re.fullmatch(r"(?i)\d+[km]?|auto", value),
+        of_text and (words & _SPECIAL or re.fullmatch(r"<\S+>", value)),
+        secret == {"key"} and words & _COLUMNS and value.isidentifier(),
+        name == "key" and re.fullmatch(r"[0-9a-f]{8}", value),  # the key of an experiment
+        _words(name)[-1] in ("path", "dir", "base", "file") and value.startswith("/"),
+        _SWITCH.fullmatch(value),
+    )
+    return not any(harmless)
 
 
 def without_secrets(
@@ -86,23 +89,22 @@ def without_secrets(
         place: dotted name of `content`, in which `LEFT_OUT` replaces keys that may be secrets.
         name: the last part of `place`.
     """
-    if isinstance(content, str):
-        return (LEFT_OUT, [place]) if is_secret(name, content) else (content, [])
     if isinstance(content, Mapping):
-        parts = {}
+        kept: dict[Any, Any] = {}
+        left: list[str] = []
         for key, value in content.items():
-            shown = LEFT_OUT if isinstance(key, str) and is_secret("", key) else key
-            inner = value if shown == key else LEFT_OUT
-            parts[shown] = without_secrets(inner, is_secret, f"{place}.{shown}".lstrip("."), str(key))
-            if shown != key:
-                parts[shown][1].append(place)
-        return {key: kept for key, (kept, _) in parts.items()}, [at for _, left in parts.values() for at in left]
+            hidden = isinstance(key, str) and is_secret("", key)
+            shown, inner = (LEFT_OUT, LEFT_OUT) if hidden else (key, value)
+            kept[shown], of_value = without_secrets(inner, is_secret, f"{place}.{shown}".lstrip("."), str(key))
+            left += [*of_value, *([place] if hidden else [])]
+        return kept, left
     if isinstance(content, list | tuple):
         if all(isinstance(value, str) for value in content) and is_secret(name, " ".join(content)):
             return [LEFT_OUT], [place]
         found = [without_secrets(value, is_secret, f"{place}.{at}", name) for at, value in enumerate(content)]
-        return [kept for kept, _ in found], [at for _, left in found for at in left]
-    return content, []
+        return [value for value, _ in found], [at for _, of_value in found for at in of_value]
+    secret = isinstance(content, str) and is_secret(name, content)
+    return (LEFT_OUT, [place]) if secret else (content, [])
 
 
 def _words(name: str) -> list[str]:
