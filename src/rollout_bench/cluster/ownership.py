@@ -118,8 +118,7 @@ def _take(record: Path, ours: Path, own: Owner) -> None:
                     continue
                 raise
             if not other.lives():
-                tell_of_dead(record, other)
-                give_up(path, other)
+                _end(record, other)
             elif other.job is None or other.job != own.job or time.monotonic() > deadline:
                 raise UserError(
                     f"{path}: the launch is being measured by {other.holder()}",
@@ -186,26 +185,22 @@ def _word_of(record: Path) -> str:
 
 def tell_of_claims(results: Path) -> list[Path]:
     """Turn the claims of dead processes into failures; return the paths of the missing records."""
-    told = []
-    for record, claim in _claims(results):
-        if not claim.lives():
-            told += [record] if tell_of_dead(record, claim) else []
-            give_up(claim_path(record), claim)
-    return told
+    return [record for record, claim in _claims(results) if not claim.lives() and _end(record, claim)]
 
 
-def tell_of_dead(record: Path, claim: Owner) -> bool:
-    """Write a failure for the claim of a dead process, unless it left a record or a failure.
+def _end(record: Path, dead: Owner) -> bool:
+    """Remove the claim of a dead process, and write its failure unless it left a record or a failure.
 
     Returns:
         Whether a failure was written.
     """
-    again_here = claim.job is not None and claim.job == scheduler_job()  # this process measures that launch again
-    if again_here or state_of(record) != "missing":
-        return False
-    job = claim.job
-    cause = None if job is None else slurm.cause_of(slurm.ask(job), slurm.JOB_LOGS.rglob(f"{job}.log"))
-    launch, phase = int(record.stem.removeprefix("launch-")), _word_of(record).partition(";")[0]
-    failure = failure_of(record.parent.name, launch, phase, cause or _KILLED, claim.log, claim.node, job)
-    write_failure(record, failure)
-    return True
+    job = dead.job
+    again_here = job is not None and job == scheduler_job()  # this process measures that launch again
+    has_failed = not again_here and state_of(record) == "missing"
+    if has_failed:
+        cause = None if job is None else slurm.cause_of(slurm.ask(job), slurm.JOB_LOGS.rglob(f"{job}.log"))
+        launch, phase = int(record.stem.removeprefix("launch-")), _word_of(record).partition(";")[0]
+        failure = failure_of(record.parent.name, launch, phase, cause or _KILLED, dead.log, dead.node, job)
+        write_failure(record, failure)
+    give_up(claim_path(record), dead)
+    return has_failed

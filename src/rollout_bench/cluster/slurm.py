@@ -3,7 +3,6 @@
 Without a cluster, no command of Slurm is called and no resource is requested.
 """
 
-import contextlib
 import math
 import os
 import re
@@ -68,15 +67,14 @@ CAUSES = {
 The first match counts, because slurmd also writes CANCELLED AT where another cause follows.
 """
 
-_TAIL_BYTES = 20_000
+_TAIL = 20_000
 
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """Slurm's description of a job: its state, its node list in Slurm's notation, and the path of its log, if known."""
+    """Slurm's description of a job: its state, and the path of its log, if known."""
 
     state: str
-    nodes: str
     log: str
 
 
@@ -88,10 +86,9 @@ def ask(job: str) -> SlurmJob | None:
     """
     words = dict(word.partition("=")[::2] for word in printed_by("scontrol", "show", "job", job).split())
     if words.get("JobId") == job:
-        return SlurmJob(words.get("JobState", "UNKNOWN"), words.get("NodeList", ""), words.get("StdOut", ""))
-    line = printed_by("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,NodeList").strip()
-    state, nodes = [*line.split("|"), "", ""][:2]
-    return SlurmJob(state.split()[0], nodes, "") if state else None
+        return SlurmJob(words.get("JobState", "UNKNOWN"), words.get("StdOut", ""))
+    state = printed_by("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").split()
+    return SlurmJob(state[0], "") if state else None
 
 
 def answers() -> bool:
@@ -121,12 +118,9 @@ def cause_of(known: SlurmJob | None, logs: Iterable[Path]) -> Cause | None:
 
     The result is None if neither names a cause. States such as COMPLETED and FAILED name none.
     """
-    texts = [] if known is None else [known.state]
-    for log in logs:
-        with contextlib.suppress(OSError):
-            texts.append(log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace"))
-    found = (cause for text in texts for pattern, cause in CAUSES.items() if re.search(pattern, text))
-    return next(found, None)
+    said = [log.read_text(errors="replace")[-_TAIL:] for log in logs if log.is_file()]
+    texts = [*([] if known is None else [known.state]), *said]
+    return next((cause for text in texts for pattern, cause in CAUSES.items() if re.search(pattern, text)), None)
 
 
 JOB_LOGS = Path("logs/slurm")
@@ -198,21 +192,23 @@ def asked_for_measuring(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:
     device = cluster.device_resource or DEVICE_RESOURCES.get(platform)
     alone = (plan.config.isolation or usual_isolation(platform)) == "exclusive"
 
-    def runtime(wildcards: Any) -> int:
-        return math.ceil(len(plan.block_at(wildcards).launches) * plan.timeout_s / 60) + SPARE_MIN
-
-    def cpus(wildcards: Any) -> int:
-        return cluster.cpus_per_device * max(1, devices_needed(plan.block_at(wildcards).launches[0].experiment.spec))
+    def devices(wildcards: Any) -> int:
+        return devices_needed(plan.block_at(wildcards).launches[0].experiment.spec)
 
     def gres(wildcards: Any) -> str | None:
-        needed = devices_needed(plan.block_at(wildcards).launches[0].experiment.spec)
-        return f"{device}:{needed}" if device and needed else None
+        return f"{device}:{devices(wildcards)}" if device and devices(wildcards) else None
 
-    def extra(wildcards: Any) -> str:
-        place = plan.by_record[plan.block_at(wildcards).launches[0].record][0]  # Snakemake submits jobs in no order
-        return f"--nice={place}{' --exclusive' * alone}"
+    def place(wildcards: Any) -> int:  # Snakemake submits jobs in no order
+        return plan.by_record[plan.block_at(wildcards).launches[0].record][0]
 
-    return {"runtime": runtime, "cpus_per_task": cpus, "gres": gres, "slurm_extra": extra}
+    return {
+        "runtime": lambda wildcards: (
+            math.ceil(len(plan.block_at(wildcards).launches) * plan.timeout_s / 60) + SPARE_MIN
+        ),
+        "cpus_per_task": lambda wildcards: cluster.cpus_per_device * max(1, devices(wildcards)),
+        "gres": gres,
+        "slurm_extra": lambda wildcards: f"--nice={place(wildcards)}{' --exclusive' * alone}",
+    }
 
 
 def asked_for_building(plan: Schedule, on_cluster: bool) -> dict[str, Asked]:

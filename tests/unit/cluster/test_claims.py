@@ -128,14 +128,14 @@ def test_a_later_run_reports_only_unmeasured_launches_as_killed(record: Path, tm
 def test_slurms_words_in_a_jobs_log_tell_why_it_ended(said: str, category: str, tmp_path: Path):
     log = tmp_path / "12.log"
     log.write_text(f"before\n{said}\nafter")
-    assert slurm.cause_of(slurm.SlurmJob("FAILED", "n1", ""), [tmp_path, log]).category == category
+    assert slurm.cause_of(slurm.SlurmJob("FAILED", ""), [tmp_path, log]).category == category
 
 
 @pytest.mark.parametrize(
     ("state", "category"), [("DEADLINE", "time_limit"), ("BOOT_FAIL", "node_failure"), ("CANCELLED", "cancelled")]
 )
 def test_the_state_of_a_job_tells_why_it_ended(state: str, category: str):
-    assert slurm.cause_of(slurm.SlurmJob(state, "n1", ""), []).category == category
+    assert slurm.cause_of(slurm.SlurmJob(state, ""), []).category == category
 
 
 def test_a_process_taken_over_leaves_its_successors_claim_alone(record: Path):
@@ -159,7 +159,7 @@ def test_giving_up_a_dead_claim_spares_a_newer_one(record: Path):
 
 
 def test_a_controller_that_fails_to_answer_once_makes_nobody_dead(record: Path, monkeypatch: pytest.MonkeyPatch):
-    answers = iter([None, slurm.SlurmJob("RUNNING", "n1", "")])
+    answers = iter([None, slurm.SlurmJob("RUNNING", "")])
     monkeypatch.setattr(slurm, "ask", lambda job: next(answers))
     monkeypatch.setattr(slurm, "answers", lambda: True)
     leave_claim(record, host="elsewhere", job="7")
