@@ -97,12 +97,15 @@ def end_groups(groups: Sequence[Group], grace_s: float = 10.0, limit_s: float = 
         False if processes remain after `limit_s` further seconds (stuck in the kernel), else True.
     """
     signal_groups(groups, signal.SIGTERM, signal.SIGCONT)  # a stopped process would sleep through the grace period
-    gone = _wait_until_gone(groups, grace_s)
-    deadline = time.monotonic() + limit_s
-    while not gone and time.monotonic() < deadline:
-        signal_groups(groups, signal.SIGKILL)
-        gone = _wait_until_gone(groups, 0.5)
-    return gone
+    begin = time.monotonic()
+    while members_of(groups):
+        elapsed_s = time.monotonic() - begin
+        if elapsed_s > grace_s + limit_s:
+            return False
+        if elapsed_s > grace_s:
+            signal_groups(groups, signal.SIGKILL)
+        time.sleep(0.05)
+    return True
 
 
 def signal_groups(groups: Sequence[Group], *numbers: int) -> None:
@@ -116,13 +119,6 @@ def signal_groups(groups: Sequence[Group], *numbers: int) -> None:
 def die_with_parent(signal_number: int) -> None:
     """Ask the kernel to send `signal_number` to this process when the thread that started the process ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
-
-
-def _wait_until_gone(groups: Sequence[Group], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while (left := members_of(groups)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not left
 
 
 def _stat(pid: int) -> tuple[str, int]:
