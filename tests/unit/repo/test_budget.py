@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2225,
     "checkpoints": 341,
-    "cluster": 430,
+    "cluster": 415,
     "commands": 627,
     "contracts": 1006,
-    "core": 647,
+    "core": 627,
     "exchange": 230,
     "llmd": 633,
     "measure": 3802,
