@@ -91,7 +91,7 @@ def test_the_builder_is_sent_what_is_copied_and_nothing_else(platform: str):
     assert lines[1] == "*"
     sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
     assert all(any(PurePosixPath(source).is_relative_to(part) for part in sent) for source in copied(platform))
-    assert sent == {*PARTS, "LICENSE", "pyproject.toml", "containers/ascend-python"}
+    assert sent == {*PARTS, "LICENSE", "Makefile", "pyproject.toml", "containers/ascend-python"}
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
