@@ -81,6 +81,8 @@ class TrainerKey:
         read: name of the reader that checks and converts the value, or the supported values.
         default: the trainer's default value.
         argument: the engine argument that receives the value unchanged, if any.
+        left_out: values with which this argument is left out, besides null.
+        run: the only kind of run that reads the key; empty: all do.
         unless: values with which an unsupported key has no effect.
         remedy: what the user should do about a wrong value.
     """
@@ -91,6 +93,8 @@ class TrainerKey:
     read: str | list[Any] | None = None
     default: Any = None
     argument: str | None = None
+    left_out: Sequence[Any] = ()
+    run: str = ""
     unless: Sequence[Any] = ()
     remedy: str = ""
 
@@ -343,6 +347,12 @@ class TrainerFile:
         if needed and found is None:
             raise UserError(f"{self.name}: {path}: is missing", key.remedy)
         return found
+
+    def engine_args(self, unread: Collection[str] = ()) -> dict[str, Any]:
+        """Return the engine arguments that receive keys unchanged, without the keys that the run does not read."""
+        passed_on = [key for key in self.registry.keys.values() if key.argument and key.path not in unread]
+        found = [(key, self.get(key.path)) for key in passed_on]
+        return {str(key.argument): value for key, value in found if value not in (None, *key.left_out)}
 
 
 def _leaves(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:

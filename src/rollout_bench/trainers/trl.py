@@ -19,24 +19,6 @@ BESIDE = {
 
 REQUESTS = "TRL has LLM.generate() take all of an engine's sequences at once; here each is a request to AsyncLLM."
 
-ARGUMENTS = {
-    "colocate": {
-        "dtype": "vllm_dtype",
-        "enable_prefix_caching": "vllm_enable_prefix_caching",
-        "model_impl": "vllm_model_impl",
-        "trust_remote_code": "trust_remote_code",
-    },
-    "server": {
-        "dtype": "server.dtype",
-        "enable_prefix_caching": "server.enable_prefix_caching",
-        "enforce_eager": "server.enforce_eager",
-        "kv_cache_dtype": "server.kv_cache_dtype",
-        "model_impl": "server.vllm_model_impl",
-        "trust_remote_code": "server.trust_remote_code",
-    },
-}
-"""Mode -> engine argument -> TRL's key. A server does not read the trainer's keys."""
-
 LONGEST = {"colocate": ("vllm_max_model_length", "vllm_max_model_len"), "server": ("server.max_model_len",)}
 """Mode -> keys that limit prompt and answer together, newest name first."""
 
@@ -61,11 +43,13 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
             "add use_vllm=true to the command to measure vLLM under the same load",
         )
     mode = _mode(settings)
+    unread = {key.path for key in settings.registry.keys.values() if key.run not in ("", mode)}
     step, own = _step(settings, mode)
     prompt_tokens, output_tokens, longest = _lengths(settings, mode)
     key = "server.model" if mode == "server" and not settings.get("model_name_or_path") else "model_name_or_path"
     path = settings.get(key) or settings.get("model_name_or_path", needed=True)
-    quant = QUANT_OF_DTYPE[settings.get(ARGUMENTS[mode]["dtype"]) or "auto"]
+    passed_on = settings.engine_args(unread)
+    quant = QUANT_OF_DTYPE[passed_on.get("dtype", "auto")]
     name = model_name(path)
     config: dict[str, Any] = {
         "platform": "cpu" if settings.get("use_cpu") else "cuda",
@@ -83,7 +67,12 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
                 "temperature": settings.get("temperature"),
                 "top_p": settings.get("top_p"),
                 "top_k": settings.get("top_k"),
-                "engine_args": {**own, **_engine_args(settings, mode, longest)},
+                "engine_args": {
+                    **own,
+                    "max_model_len": longest,
+                    "logprobs_mode": "processed_logprobs",
+                    **passed_on,
+                },
             }
         },
     }
@@ -94,7 +83,7 @@ def trl_config(settings: TrainerFile, one_engine: bool = False, trainer: str = "
         "Each answer is generated to its full length, the longest that a step can take.",
         f"Not measured here: {BESIDE[mode]} and training. Modes cycle and placement measure what lies between steps.",
     )
-    return MadeConfig(head, config, account(settings, _unread(settings, mode)))
+    return MadeConfig(head, config, account(settings, unread))
 
 
 def _dealt(step: TrainerStep) -> str:
@@ -105,14 +94,6 @@ def _dealt(step: TrainerStep) -> str:
         f" {several(step.share.distinct, 'prompt')} or one more; the router, round_robin, spreads them over"
         f" {step.met_in_turn}."
     )
-
-
-def _unread(settings: TrainerFile, mode: str) -> set[str]:
-    """Return the keys of the other mode, which this run does not read."""
-    if mode == "server":
-        sizes = {"vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_tp"}
-        return {*sizes, *LONGEST["colocate"], *ARGUMENTS["colocate"].values()}
-    return {path for path in settings.registry.keys if path.startswith("server.")}
 
 
 def _mode(settings: TrainerFile) -> str:
@@ -153,25 +134,18 @@ def _step(settings: TrainerFile, mode: str) -> tuple[TrainerStep, dict[str, Any]
             f" {processes} processes x {per_device} x {steps}",
             "set per_device_train_batch_size, gradient_accumulation_steps or num_generations so that it does",
         )
-    prompts = sequences // samples
+    prompts, at = sequences // samples, "server." if mode == "server" else "vllm_"
+    is_one = mode == "colocate" and settings.get("vllm_tp")
+    tensor = processes if is_one else settings.get(f"{at}tensor_parallel_size")
+    own = {"tensor_parallel_size": tensor, "gpu_memory_utilization": settings.get(f"{at}gpu_memory_utilization")}
     if mode == "server":
-        own = {
-            "tensor_parallel_size": settings.get("server.tensor_parallel_size"),
-            "gpu_memory_utilization": settings.get("server.gpu_memory_utilization"),
-        }
         return TrainerStep(prompts, samples, settings.get("server.data_parallel_size"), "prompts"), own
-    tensor = processes if settings.get("vllm_tp") else settings.get("vllm_tensor_parallel_size")
     if processes % tensor:
         raise UserError(
             f"{settings.name}: vllm_tensor_parallel_size: {tensor} does not divide the {processes} processes",
             "set it to a divisor of num_processes",
         )
-    own = {
-        "tensor_parallel_size": tensor,
-        "gpu_memory_utilization": settings.get("vllm_gpu_memory_utilization"),
-        "max_num_seqs": per_device * steps * tensor,
-        "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS,
-    }
+    own |= {"max_num_seqs": per_device * steps * tensor, "max_num_batched_tokens": COLOCATED_BATCHED_TOKENS}
     return TrainerStep(prompts, samples, processes // tensor, "runs"), own
 
 
@@ -193,13 +167,3 @@ def _lengths(settings: TrainerFile, mode: str) -> tuple[int, int, int]:
         prompt = min(prompt or most, most - answer)
     prompt = prompt or settings.get("max_prompt_length", needed=True)
     return prompt, answer, most or prompt + answer
-
-
-def _engine_args(settings: TrainerFile, mode: str, longest: int) -> dict[str, Any]:
-    written = {name: settings.get(key) for name, key in ARGUMENTS[mode].items()}
-    as_by_default = {"dtype": "auto", "trust_remote_code": False}
-    return {
-        "max_model_len": longest,
-        "logprobs_mode": "processed_logprobs",
-        **{name: value for name, value in written.items() if value not in (None, as_by_default.get(name))},
-    }

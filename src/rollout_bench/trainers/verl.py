@@ -180,11 +180,7 @@ def _engine_args(settings: TrainerFile) -> dict[str, Any]:
                 f"{settings.name}: {ROLLOUT}engine_kwargs.vllm.{name}: decides {decided}",
                 f"take it out, and set {ROLLOUT}{key}",
             )
-    passed_on = {key.argument: settings.get(key.path) for key in settings.registry.keys.values() if key.argument}
-    arguments = {name: value for name, value in passed_on.items() if value is not None}
-    if settings.get(f"{MODEL}trust_remote_code"):
-        arguments["trust_remote_code"] = True
-    arguments |= {name: value for name, value in own.items() if value is not None}
+    arguments = settings.engine_args() | {name: value for name, value in own.items() if value is not None}
     if sizes := settings.get(f"{ROLLOUT}cudagraph_capture_sizes"):
         compilation = arguments.get("compilation_config", {})
         if not isinstance(compilation, dict):
