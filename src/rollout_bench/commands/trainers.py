@@ -10,8 +10,8 @@ from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.plan.config_file import read_config
-from rollout_bench.trainers.account import MadeConfig
 from rollout_bench.trainers.settings import TABLES, KeyRegistry, TrainerFile
+from rollout_bench.trainers.step import MadeConfig
 from rollout_bench.trainers.trl import trl_config
 from rollout_bench.trainers.verl import verl_config
 

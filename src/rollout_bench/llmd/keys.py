@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rollout_bench.core.errors import UserError, did_you_mean, shown
@@ -23,10 +24,9 @@ def several(reader: Reader[Any]) -> Reader[list[Any]]:
     """Return a reader of a value, or of a list of at least one, as a list."""
 
     def values(value: Any) -> list[Any]:
-        found = [reader(one) for one in (value if isinstance(value, list) else [value])]
-        if not found:
+        if value == []:
             raise ValueError("a number, or a list of at least one")
-        return found
+        return [reader(one) for one in (value if isinstance(value, list) else [value])]
 
     return values
 
@@ -62,6 +62,14 @@ def goodput(value: Any) -> dict[str, float]:
         return {GOODPUT[name]: positive(limit) for name, _, limit in pairs}
     except (ValueError, KeyError):
         raise ValueError(f"pairs of {', '.join(GOODPUT)} and milliseconds, as ttft:500 tpot:50") from None
+
+
+def word(row: Mapping[str, Any], value: Any) -> Any:
+    """Return our value of one of the words that a row supports; those that it refuses are unchanged."""
+    take = row["take"]
+    if value not in [*take, *row.get("refused", ())]:
+        raise ValueError(f"known here ({', '.join(take)})")
+    return take[value] if isinstance(take, dict) and value in take else value
 
 
 READERS: dict[str, Reader[Any]] = {
@@ -160,7 +168,7 @@ class Keys:
             remedy = "write it into the profile: the load is not defined without it"
             raise self.error(path, "is missing", remedy if row["needed"] is True else row["needed"])
         if "each" in row:
-            self._read_list(path, value or [], row)
+            self._read_list(path, [] if value is None else value, row)
         elif "keys" in row and ("take" not in row or isinstance(value, dict)):
             if not isinstance(value or {}, dict):
                 raise self.error(path, f"{shown(value)} is not a mapping", "write keys below it")
@@ -179,7 +187,8 @@ class Keys:
 
     def _take(self, path: str, value: Any, row: Mapping[str, Any]) -> None:
         try:
-            found = row.get("default") if value is None else self._reader(row)(value)
+            reader = partial(word, row) if not isinstance(row["take"], str) else self._readers[row["take"]]
+            found = row.get("default") if value is None else reader(value)
             if "most" in row and found > row["most"]:
                 raise ValueError(f"{row['most']:g} or less")
         except ValueError as error:
@@ -198,18 +207,6 @@ class Keys:
             getattr(self.meaning, section).update({key: found} if key else found)
         self.found[path] = found
 
-    def _reader(self, row: Mapping[str, Any]) -> Reader[Any]:
-        take = row["take"]
-        if isinstance(take, str):
-            return self._readers[take]
-
-        def word(value: Any) -> Any:
-            if value not in [*take, *row.get("refused", ())]:
-                raise ValueError(f"known here ({', '.join(take)})")
-            return take[value] if isinstance(take, dict) else value
-
-        return word
-
     def _elsewhere(self, only: Mapping[str, Any], above: str) -> str | None:
         """Return why a key is not supported beside the others; None if it is."""
         found = {name: self.found.get(f"{above}{name}", self.found.get(name)) for name in only}
@@ -220,5 +217,5 @@ class Keys:
 
 def without(path: str) -> str:
     """Return the remedy for an unsupported key."""
-    quoted = f"'{path}'" if "[" in path else path  # inside {} YAML reads [ as the start of a list
-    return f"if the load is the same without it, remove it with overrides: {{{quoted}: null}}"
+    quote = "'" if "[" in path else ""  # inside {} YAML reads [ as the start of a list
+    return f"if the load is the same without it, remove it with overrides: {{{quote}{path}{quote}: null}}"

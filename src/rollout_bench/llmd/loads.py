@@ -1,13 +1,31 @@
-"""The loads of the harnesses inference-perf, guidellm, vllm-benchmark and inferencemax."""
+"""The harnesses of llm-d-benchmark: the table of each harness's keys, and the loads of those that are supported."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rollout_bench.contracts.load import PAUSE_S
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.readers import Reader, text
 from rollout_bench.llmd.keys import Keys, Meaning, without
-from rollout_bench.llmd.overrides import laid_over, parsed
+from rollout_bench.llmd.template import TOKEN, laid_over, parsed
+
+TABLES = Path(__file__).with_name("tables")
+
+HARNESSES: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted(TABLES.glob("*.yaml"))
+}
+HARNESSES["inferencemax"] = HARNESSES["vllm-benchmark"]
+"""Name -> what tables/README.md explains."""
+
+NAMED = {"model": "a model that the config measures: {}", "url": "an endpoint of the config"}
+"""Reader of a key that names the model or the server -> description of valid values."""
+
 
 CUT = (
     "load.stages: inference-perf waits for answers that are under way when the time of a stage is over; here "
@@ -98,16 +116,12 @@ def _middle(length: Any) -> float:
     return float(length.get("mean") or length.get("median") or (length["low"] + length["high"]) / 2)
 
 
-def bounded(low: int, high: int, mean: float, std: float) -> int | dict[str, Any]:
-    """Return a normal distribution of lengths within bounds, or a number if all lengths are equal."""
-    if low == high or std == 0:
+def lengths(kind: str, low: int, high: int, mean: float = 0.0, std: float = 0.0) -> int | dict[str, Any]:
+    """Return a distribution of lengths within bounds, `kind` uniform or normal; a number if all lengths are equal."""
+    if low == high or (kind == "normal" and std == 0):
         return min(max(round(mean), low), high)
-    return {"distribution": "normal", "mean": _plain(mean), "std": _plain(std), "low": low, "high": high}
-
-
-def uniform(low: int, high: int) -> int | dict[str, Any]:
-    """Return a uniform distribution of lengths from `low` to `high`, or a number if both are equal."""
-    return low if low == high else {"distribution": "uniform", "low": low, "high": high}
+    middle = {"mean": _plain(mean), "std": _plain(std)} if kind == "normal" else {}
+    return {"distribution": kind, **middle, "low": low, "high": high}
 
 
 def behind(prefix: int, length: int | dict[str, Any]) -> int | dict[str, Any]:
@@ -204,13 +218,11 @@ def _distribution(keys: Keys, path: str, *, shifts: bool) -> int | dict[str, Any
     if kind == "fixed":
         return int(mean)
     low = max(low, 1)
-    if kind == "uniform":
-        return uniform(low, high)
     if kind == "normal" and not low <= mean <= high and low != high:
         outside = f"{mean:g} lies outside {low} to {high}"
         raise keys.error(f"{path}mean", outside, "correct it: inference-perf refuses it")
-    if kind == "normal" or low == high or std == 0:
-        return bounded(low, high, mean, std)
+    if kind in ("normal", "uniform") or low == high or std == 0:
+        return lengths(kind if kind == "uniform" else "normal", low, high, mean, std)
     if shifts and low > 1:
         problem = "lognormal: begins at min in random data, and no distribution here does"
         raise keys.error(f"{path}type", problem, "write type: normal or uniform, or min: 1")
@@ -257,7 +269,7 @@ def _synthetic(keys: Keys, path: str) -> int | dict[str, Any]:
     high = keys[f"{path}_max"] or round(mean + SPREAD * std)
     if low > high:
         raise keys.error(f"{path}_min", f"{low} is above {high}", f"set {path.rpartition('.')[2]}_max too")
-    return bounded(low, high, mean, std) if std else uniform(low, high)
+    return lengths("normal" if std else "uniform", low, high, mean, std)
 
 
 def _held(keys: Keys) -> list[HeldLoad]:
@@ -331,7 +343,7 @@ def _dataset(keys: Keys) -> None:
 
 def _between(prefix: int, length: int, ratio: float) -> int | dict[str, Any]:
     low, high = math.floor(length * (1 - ratio)), math.ceil(length * (1 + ratio))
-    return uniform(prefix + max(low, 1), prefix + max(high, 1))
+    return lengths("uniform", prefix + max(low, 1), prefix + max(high, 1))
 
 
 LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
@@ -341,3 +353,47 @@ LOADS: dict[str, Callable[[Keys], list[HeldLoad]]] = {
     "inferencemax": vllm_benchmark,
 }
 """Harness -> function that completes the keys' meaning, and returns the loads in order."""
+
+
+def meaning_of(harness: str, content: Mapping[str, Any], where: str, measured: Mapping[str, set[str]]) -> Meaning:
+    """Return the workload of a profile.
+
+    Args:
+        harness: one of `HARNESSES`.
+        content: the keys of the profile.
+        where: name of the profile in messages.
+        measured: `model` and `url` -> the config's models and servers, which a profile may name.
+
+    Raises:
+        UserError: if the harness is unsupported, or a key is unknown, unsupported or has an invalid value.
+    """
+    table = HARNESSES[harness]
+    if "refuse" in table:
+        named = next((key for key in table["keys"] if key in content), table["keys"][0])
+        raise UserError(f"{where}: {named}: {table['refuse']}", table["remedy"])
+    readers = {kind: _naming(NAMED[kind], measured[kind]) for kind in NAMED}
+    runs = []
+    for variant in variants(content, where) if harness == "guidellm" else [content]:
+        keys = Keys(where, Meaning(**deepcopy(table["always"]), mode=table["mode"]), readers)
+        keys.read(variant, table["keys"])
+        runs.append((keys.meaning, LOADS[harness](keys) if harness in LOADS else []))
+    first, stages = runs[0][0], [stage for _, own in runs for stage in own]
+    for number, (meaning, _) in enumerate(runs):
+        if (meaning.workload, meaning.online, meaning.slo) != (first.workload, first.online, first.slo):
+            problem = "differs from the first one in more than streams, rate and how much is sent"
+            raise UserError(f"{where}: benchmarks[{number}]: {problem}", "make a profile of each such benchmark")
+    if stages:
+        arriving(first, stages)
+    return first
+
+
+def _naming(wanted: str, known: set[str]) -> Reader[str]:
+    """Return a reader of a name that must be one of `known`, with or without a slash at its end."""
+
+    def reader(value: Any) -> str:
+        named = text(value)
+        if known.isdisjoint((named, named.rstrip("/"))):
+            raise ValueError(wanted.format(", ".join(sorted(one for one in known if not TOKEN.match(one))) or "none"))
+        return named
+
+    return reader

@@ -13,10 +13,19 @@ from pydantic import Field, ValidationError
 from rollout_bench.contracts.fields import Args, Strict, Text
 from rollout_bench.contracts.modes import DEFAULT_MODE, MODES
 from rollout_bench.core.errors import UserError, did_you_mean
-from rollout_bench.llmd.harnesses import HARNESSES, meaning_of
 from rollout_bench.llmd.keys import SERVED, STARTED, Meaning
-from rollout_bench.llmd.overrides import laid_over, parsed
-from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, OF_THE_LAUNCH, TOKENIZER, URL, content_of, located
+from rollout_bench.llmd.loads import HARNESSES, meaning_of
+from rollout_bench.llmd.template import (
+    MAX_MODEL_LEN,
+    MODEL,
+    OF_THE_LAUNCH,
+    TOKENIZER,
+    URL,
+    content_of,
+    laid_over,
+    located,
+    parsed,
+)
 
 
 class WorkloadProfile(Strict):
@@ -140,14 +149,12 @@ def readings(config: Mapping[str, Any]) -> list[str]:
         config: a config whose profiles were read before.
     """
     lines = []
-    for name in config["workloads"]:
-        profile = config["workload_settings"].get(name, {}).get("profile")
-        if profile is not None:
-            found = profile_of(WorkloadProfile.model_validate(profile), config, "config: profile")
-            meaning = found.meaning
-            read = meaning.workload | {key: part for key in ("online", "slo") if (part := getattr(meaning, key))}
-            lines += [f"profile: {name} is {found.title}, read as {_flow(read)}"]
-            lines += [f"profile: {name}: {note}" for note in meaning.notes]
+    profiles = {name: config["workload_settings"].get(name, {}).get("profile") for name in config["workloads"]}
+    for name, profile in ((name, profile) for name, profile in profiles.items() if profile is not None):
+        found = profile_of(WorkloadProfile.model_validate(profile), config, "config: profile")
+        parts = {key: part for key in ("online", "slo") if (part := getattr(found.meaning, key))}
+        lines += [f"profile: {name} is {found.title}, read as {_flow(found.meaning.workload | parts)}"]
+        lines += [f"profile: {name}: {note}" for note in found.meaning.notes]
     return lines
 
 

@@ -1,9 +1,14 @@
-"""A trainer's settings: its known keys, as its YAML file and README.md have them, and a file with overrides."""
+"""A trainer's settings: its known keys, as its YAML file and README.md have them, and a file with overrides.
+
+The account of a file is a text that lists the treatment of each key.
+"""
 
 import difflib
 import json
 import re
 import sys
+import textwrap
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -14,7 +19,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.errors import UserError, did_you_mean, near_miss, printable, shown
 from rollout_bench.core.readers import Reader, count, finite, index, maybe, number, share, switch, text
 from rollout_bench.core.yaml_files import read_mapping
 
@@ -362,3 +367,60 @@ def _leaves(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value
+
+
+WIDTH = 118
+"""Characters of a line of the account. With the comment mark, this is the line length of this project."""
+
+LONGEST_VALUE = 60
+
+
+def account(settings: TrainerFile, unread: Collection[str] = ()) -> str:
+    """Return the treatment of each key in the settings, and of each missing key whose default affects generation.
+
+    Args:
+        settings: the trainer's settings.
+        unread: keys that this run does not read, though other runs do.
+
+    Raises:
+        UserError: if a key that affects generation can't be resolved, or has an invalid value.
+    """
+    groups: dict[Influence, dict[str, list[str]]] = {influence: defaultdict(list) for influence in Influence}
+    entries = [(path, settings.registry.find(path)) for path in settings.leaves]
+    below = Counter(key.path for path, key in entries if key.path.endswith(".*") and key.path != f"{path}.*")
+    for path, key in entries:
+        # names without values, because a trainer's file may contain secrets
+        if key.influence in (Influence.NEUTRAL, Influence.UNKNOWN) and key.path not in below:
+            groups[key.influence][key.says].append(path)
+    for path, number_of in below.items():
+        groups[Influence.NEUTRAL][settings.registry.keys[path].says].append(f"{path} ({number_of})")
+    for key in settings.registry.keys.values():
+        written = settings.has(key.path)
+        if key.influence is Influence.NEUTRAL or (key.path in unread and not written):
+            continue
+        value = None if key.path in unread else settings.get(key.path)
+        influence = Influence.NEUTRAL if key.path in unread or value in key.unless else key.influence
+        if influence is not Influence.NEUTRAL and (written or key.default not in (None, {})):
+            default = "" if written else " (default)"
+            groups[influence][key.says].append(f"{key.path} = {_shown(value)}{default}")
+        elif influence is Influence.NEUTRAL and written:
+            reason = "read by other runs than this one" if key.path in unread else "switched off, or as it is measured"
+            groups[influence][reason].append(key.path)
+    return "\n".join(_section(influence, entries) for influence, entries in groups.items() if any(entries.values()))
+
+
+def _section(influence: Influence, entries: dict[str, list[str]]) -> str:
+    lines = [f"{influence.value}:"]
+    for says, paths in entries.items():
+        if influence in (Influence.HONOURED, Influence.UNSUPPORTED):
+            lines += [f"  {path}: {says}" for path in paths]
+        else:
+            listed = textwrap.fill(", ".join(paths), WIDTH, initial_indent="    ", subsequent_indent="    ",
+                                   break_long_words=False, break_on_hyphens=False)  # fmt: skip
+            lines += [f"  {says}:", listed]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    words = printable(json.dumps(value, default=repr))
+    return words if len(words) <= LONGEST_VALUE else f"{words[: LONGEST_VALUE - 3]}..."

@@ -1,4 +1,4 @@
-"""The generation of a training step: its division among engines, the part of one engine, and the model."""
+"""The generation of a training step: its division among engines, the part of one engine, the model, and the config."""
 
 import math
 import re
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from rollout_bench.contracts.spec import is_local
-from rollout_bench.core.errors import UserError
+from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import absent_model
+from rollout_bench.trainers.settings import LONGEST_VALUE, WIDTH
 
 Dealt = Literal["samples", "prompts", "runs"]
 """Unit that is distributed to engines: single samples, whole prompts, or runs with equal numbers of sequences."""
@@ -52,14 +55,11 @@ class TrainerStep:
     @property
     def share(self) -> "StepPart":
         """Average part of one engine, rounded up, because the step ends with the engine that has most sequences."""
-        together = math.ceil(self.prompts / self.engines)
-        sequences = math.ceil(self.sequences / self.engines)
+        together, sequences = (math.ceil(whole / self.engines) for whole in (self.prompts, self.sequences))
         if self.dealt == "prompts":
             return StepPart(together * self.samples, together)
-        if self.dealt == "runs":
-            return StepPart(sequences, min(together, sequences))
-        distinct = round(distinct_prompts(self.prompts, self.samples, self.engines))
-        return StepPart(sequences, min(max(distinct, 1), sequences))
+        spread = max(round(distinct_prompts(self.prompts, self.samples, self.engines)), 1)
+        return StepPart(sequences, min(together if self.dealt == "runs" else spread, sequences))
 
     @property
     def met_in_turn(self) -> int:
@@ -168,3 +168,50 @@ def model_name(path: str) -> str:
     """Return the config's name of the model at `path`: the last part of the path, without invalid characters."""
     last = re.sub(r"[^a-z0-9.+-]+", "-", path.rstrip("/").rpartition("/")[2].lower())
     return last.strip("-.+")[:LONGEST_NAME].strip("-.+") or "model"
+
+
+TIMEOUT_S = 14_400
+"""Time limit of a launch of a trainer's step, in seconds. One pass may take many minutes."""
+
+MOST_TOLD = 1 << 20
+"""Maximum characters of an account, equal to the maximum size of a settings file."""
+
+
+@dataclass(frozen=True)
+class MadeConfig:
+    """A config made from a trainer's settings.
+
+    Attributes:
+        head: lines that describe the training step, and the part of it that the config measures.
+        config: the keys that replace those of config.yaml.
+        account: the treatment of each key, as text.
+        trace: lines of the data set that the config names; empty if it names none.
+    """
+
+    head: tuple[str, ...]
+    config: dict[str, Any]
+    account: str
+    trace: tuple[dict[str, int], ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The whole explanation: head and account."""
+        return printable("\n".join([*self.head, "", self.account]), MOST_TOLD)
+
+    def yaml(self, command: str) -> str:
+        """Return the YAML file: the explanation as comments, then the config."""
+        lines = f"Made by: {printable(command, MOST_TOLD)}\n{self.told}".splitlines()
+        comments = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+        content = {**self.config, "timeout_s": TIMEOUT_S}
+        config = yaml.dump(content, Dumper=_BriefFlow, sort_keys=False, default_flow_style=False, width=WIDTH)
+        return comments + config
+
+
+class _BriefFlow(yaml.SafeDumper):
+    """YAML dumper that writes short lists and mappings on one line."""
+
+    def represent_data(self, data: Any) -> yaml.Node:
+        node = super().represent_data(data)
+        if isinstance(node, yaml.CollectionNode):
+            node.flow_style = len(repr(data)) <= LONGEST_VALUE
+        return node

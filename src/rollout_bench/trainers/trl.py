@@ -5,9 +5,8 @@ from typing import Any
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
-from rollout_bench.trainers.account import MadeConfig, account
-from rollout_bench.trainers.settings import TrainerFile
-from rollout_bench.trainers.step import QUANT_OF_DTYPE, TrainerStep, model_name, quant_keys, weights
+from rollout_bench.trainers.settings import TrainerFile, account
+from rollout_bench.trainers.step import QUANT_OF_DTYPE, MadeConfig, TrainerStep, model_name, quant_keys, weights
 
 WORKLOAD = "trl-step"
 

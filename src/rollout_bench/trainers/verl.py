@@ -8,10 +8,17 @@ from typing import Any
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.numbers import several
 from rollout_bench.plan.checks import check_no_secret
-from rollout_bench.trainers.account import MadeConfig, account
 from rollout_bench.trainers.rollout_dumps import read_dumps, trace
-from rollout_bench.trainers.settings import TrainerFile
-from rollout_bench.trainers.step import QUANT_OF_DTYPE, TrainerStep, distinct_prompts, model_name, quant_keys, weights
+from rollout_bench.trainers.settings import TrainerFile, account
+from rollout_bench.trainers.step import (
+    QUANT_OF_DTYPE,
+    MadeConfig,
+    TrainerStep,
+    distinct_prompts,
+    model_name,
+    quant_keys,
+    weights,
+)
 from rollout_bench.workloads.requests import load_tokenizer
 
 WORKLOAD = "verl-step"

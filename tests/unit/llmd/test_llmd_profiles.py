@@ -11,9 +11,9 @@ from planned import REPOSITORY, merged_with, planned
 from refusals import refusals, refused, write_files
 
 from rollout_bench.core.errors import UserError
-from rollout_bench.llmd.harnesses import HARNESSES
+from rollout_bench.llmd.loads import HARNESSES
 from rollout_bench.llmd.keys import READERS, Meaning
-from rollout_bench.llmd.overrides import parsed
+from rollout_bench.llmd.template import parsed
 from rollout_bench.llmd.profiled import WorkloadProfile, profile_of, readings, rendered, with_profiles
 from rollout_bench.plan.config_file import read_config
 from rollout_bench.plan.engine import probe_engine
