@@ -14,7 +14,7 @@ from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.rollout.policies import Balancer
 from rollout_bench.trainers.settings import Influence
-from rollout_bench.trainers.step import StepPart, TrainerStep, distinct_prompts
+from rollout_bench.trainers.step import StepPart, TrainerStep
 from rollout_bench.workloads.requests import prompts
 
 METHODS_OF_FP8 = {
@@ -50,14 +50,6 @@ def test_comments_hold_the_account_and_the_command(made: Made):
     assert comments[1:] == made.account.splitlines()
 
 
-@pytest.mark.parametrize(
-    ("prompts", "samples", "engines", "expected"), [(256, 8, 8, 168), (256, 8, 1, 256), (64, 1, 4, 16)]
-)
-def test_an_engine_has_the_expected_number_of_distinct_prompts(prompts: int, samples: int, engines: int, expected: int):
-    assert round(distinct_prompts(prompts, samples, engines)) == expected
-    assert TrainerStep(prompts, samples, engines, "samples").share.distinct == expected
-
-
 def test_a_share_has_its_stated_number_of_distinct_beginnings():
     from made_workloads import workload
 
@@ -68,8 +60,10 @@ def test_a_share_has_its_stated_number_of_distinct_beginnings():
     assert StepPart(sequences=3, distinct=2).workload(1) == {"prompts": 3, "samples_per_prompt": 1}
 
 
-def test_siblings_that_stay_together_make_whole_groups():
+def test_a_share_has_the_expected_number_of_distinct_prompts():
     assert TrainerStep(28, 16, 7, "runs").share == StepPart(sequences=64, distinct=4)
+    steps = (256, 8, 8), (256, 8, 1), (64, 1, 4)
+    assert [TrainerStep(*step, "samples").share.distinct for step in steps] == [168, 256, 16]
     assert TrainerStep(4, 8, 8, "runs").share == StepPart(sequences=4, distinct=1)
     assert TrainerStep(8, 8, 3, "prompts").share == StepPart(sequences=24, distinct=3)
 

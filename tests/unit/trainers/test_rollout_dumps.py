@@ -12,6 +12,7 @@ import pytest
 import yaml
 from made_workloads import workload
 from planned import planned
+from refusals import refused
 from training_runs import VERL
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
@@ -106,24 +107,17 @@ def test_a_damaged_group_is_told_in_two_lines(tmp_path: Path, line: dict[str, ob
         ("", "contains no rollouts", "rollout_data_dir"),
         ('{"input": "a", "outp', "line 1 has no texts input and output", "each line is an object"),
         ('{"input": "a"}', "line 1 has no texts input and output", "trainer.rollout_data_dir"),
+        ('{"input": "a", "output": "b"}', "at most 1 sequences, but 100 are needed", "of the recorded run"),
         ("[1]", "line 1 has no texts input and output", "trainer.rollout_data_dir"),
     ],
-    ids=["gone", "empty", "torn", "no_output", "a_list"],
+    ids=["gone", "empty", "torn", "no_output", "smaller", "a_list"],
 )
 def test_a_damaged_dump_is_told_in_two_lines(tmp_path: Path, content: str | None, problem: str, remedy: str):
     if content is not None:
         (tmp_path / "d").mkdir()
         (tmp_path / "d" / "1.jsonl").write_text(content)
-    with pytest.raises(UserError) as raised:
-        read_dumps(tmp_path / "d", words, LONGEST)
-    said = str(raised.value).split("\n")
-    assert problem in said[0]
-    assert remedy in said[1]
-
-
-def test_a_dump_of_a_smaller_training_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="at most 64 sequences, but 100 are needed"):
-        trace(read_dumps(dump(tmp_path / "d"), words, LONGEST), StepPart(100, 50), spread=True)
+    with refused(problem, remedy):
+        trace(read_dumps(tmp_path / "d", words, LONGEST), StepPart(100, 50), spread=True)
 
 
 def test_the_command_writes_a_data_set_that_its_config_names(
@@ -163,16 +157,6 @@ def test_the_command_writes_a_data_set_that_its_config_names(
         1,
         32,
     )
-
-
-def test_a_missing_lengths_folder_fails_before_a_tokenizer_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "config.json").write_text("{}")  # a model without a tokenizer
-    (tmp_path / "verl.yaml").write_text(VERL.replace("Qwen/Qwen3-8B", str(tmp_path / "m")))
-    arguments = ["rollout-bench from-verl", str(tmp_path / "verl.yaml"), "--lengths", str(tmp_path / "none")]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(UserError, match="none: there is no such folder"):
-        trainers.from_verl()
 
 
 @pytest.mark.parametrize(("requests", "samples"), [("per_sequence", 1), ("per_sequence", 2), ("per_prompt", 2)])
