@@ -112,10 +112,8 @@ def content_of(
     return mapping_in(filled(text, known, f"{where}: {path}", later), path, what, _REMEDY, " (load: ..., data: ...)")
 
 
-ALIKE = 0.65
+ALIKE = 0.61
 """Minimum similarity of a misspelt override to a key. A lower one takes `seed` for `server`."""
-
-WHOLE = "write the whole path of the key: KEY.KEY, or KEY[0].KEY; docs/llm-d.md shows how each harness writes its own"
 
 Place = tuple[str | int, ...]
 """Keys and indices that lead to a value."""
@@ -190,8 +188,10 @@ def _places(content: dict[str, Any], key: str, where: str) -> list[Place]:
     if not found and any(isinstance(value, dict | list) for value in content.values()):
         names = sorted({str(place[-1]) for place in written})
         close = difflib.get_close_matches(key.lower(), names, n=1, cutoff=ALIKE)
-        remedy = f"did you mean '{close[0]}'? (a new key is added by its whole path)" if close else WHOLE
-        raise UserError(f"{where}.{key}: the profile has no such key", remedy)
+        remedy = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+        raise UserError(
+            f"{where}.{key}: the profile has no such key", f"{remedy} (a new key is added by its whole path)"
+        )
     if len({written[place] for place in found}) > 1:
         places = " and ".join(map(_dotted, found))
         raise UserError(
