@@ -34,9 +34,11 @@ def tables(draw: st.DrawFn) -> Array:
     return np.where(missing, np.nan, logs + 0.01 * np.arange(m)[:, None] ** 2)
 
 
-def simulated(m: int, others: int, seed: int = 1, trials: int = TRIALS) -> Array:
-    """Log ratios [trials, m, others] without any difference, each launch with a spread of 1."""
-    noise = np.random.default_rng([seed, m, others]).normal(size=(trials, m, others + 1))
+def simulated(
+    m: int, others: int, seed: int = 1, trials: int = TRIALS, truths: ArrayLike = 0.0, spreads: ArrayLike = 1.0
+) -> Array:
+    """Log ratios [trials, m, others], launches with these means and spreads, one of each configuration."""
+    noise = np.random.default_rng([seed, m, others]).normal(truths, spreads, size=(trials, m, others + 1))
     return np.asarray(noise[..., 1:] - noise[..., :1])
 
 
@@ -49,6 +51,12 @@ def is_about(hits: ArrayLike, chance: float) -> bool:
 def missed(found: Contrasts) -> float:
     """Share of many tables without any difference of which some interval misses that."""
     return float((np.abs(found.log_ratio) > half_widths(found, 0.05)).any(axis=-1).mean())
+
+
+def held(found: Contrasts, error: Array) -> Array:
+    """Return of many tables without any difference whether all intervals of this error hold that."""
+    critical = critical_value(found.log_ratio.shape[-1], int(found.freedom[0]), 0.05, float(found.correlation[0]))
+    return np.asarray((np.abs(found.log_ratio) <= critical * error).all(axis=-1))
 
 
 def of_all_cells(table: Array) -> tuple[float, int]:
@@ -132,37 +140,24 @@ def test_critical_values_are_those_of_the_multivariate_t(comparisons: int, freed
 @pytest.mark.parametrize(("m", "others"), [(2, 2), (3, 2), (3, 3), (6, 2), (12, 5)])
 def test_intervals_of_a_table_cover_together_as_often_as_promised(m: int, others: int) -> None:
     found = contrasts(simulated(m, others))
-    critical = critical_value(others, int(found.freedom[0]), 0.05)
-    assert is_about((np.abs(found.log_ratio) <= critical * found.pooled_error).all(axis=-1), 0.95)
-    guarded = missed(found)
-    assert 0.025 < guarded < 0.05  # the guard costs a little where nobody scatters more than the others
+    assert is_about(held(found, found.pooled_error), 0.95)
+    assert 0.025 < missed(found) < 0.05  # the guard costs a little where nobody scatters more than the others
 
 
-@pytest.mark.parametrize("missing", [(0, 0), (1, None)], ids=["a_launch", "a_launch_of_the_baseline"])
-def test_missing_launches_leave_the_promise_and_the_other_pairs(missing: tuple[int, int | None]) -> None:
+@pytest.mark.parametrize(("configurations", "lost"), [(0, 1), (slice(None), 3)], ids=["its_own", "the_baselines"])
+def test_missing_launches_leave_the_promise_and_the_other_pairs(configurations: int | slice, lost: int) -> None:
     logs = simulated(4, 3)
     whole = contrasts(logs).freedom[0]
-    logs[:, missing[0], missing[1] if missing[1] is not None else slice(None)] = np.nan
+    logs[:, 1, configurations] = np.nan
     found = contrasts(logs)
-    lost = 1 if missing[1] is not None else 3
     assert (whole - found.freedom[0], found.pairs[0].sum()) == (lost, 12 - lost)
-    critical = critical_value(3, int(found.freedom[0]), 0.05, float(found.correlation[0]))
-    assert is_about((np.abs(found.log_ratio) <= critical * found.pooled_error).all(axis=-1), 0.95)
-
-
-def noisy(m: int, others: int, which: int) -> Contrasts:
-    """Tables in which configuration `which` scatters four times as much as the others; 0 is the baseline."""
-    noise = np.random.default_rng(7).normal(size=(TRIALS, m, others + 1))
-    noise[..., which] *= 4
-    return contrasts(noise[..., 1:] - noise[..., :1])
+    assert is_about(held(found, found.pooled_error), 0.95)
 
 
 @pytest.mark.parametrize(("m", "others", "which", "most"), [(3, 2, 1, 0.055), (5, 5, 0, 0.04), (3, 5, 0, 0.08)])
 def test_a_side_that_scatters_more_is_judged_by_its_spread(m: int, others: int, which: int, most: float) -> None:
-    found = noisy(m, others, which)
-    critical = critical_value(others, int(found.freedom[0]), 0.05)
-    by_error = (np.abs(found.log_ratio) > critical * found.error).any(axis=-1).mean()
-    by_table = (np.abs(found.log_ratio) > critical * found.pooled_error).any(axis=-1).mean()
+    found = contrasts(simulated(m, others, spreads=1 + 3 * np.eye(others + 1)[which]))  # 0 is the baseline
+    by_error, by_table = (1 - held(found, error).mean() for error in (found.error, found.pooled_error))
     assert missed(found) < most < by_error < by_table
 
 
@@ -189,35 +184,18 @@ def test_several_tables_keep_their_joint_error_below_five_percent() -> None:
     assert stats.binomtest(int(np.sum(false)), len(false), 0.05, alternative="greater").pvalue > 1e-4
 
 
-OF_BEST = 1_000
-
-
-def spread_of(logs: np.ndarray) -> tuple[float, int]:
-    """Return the spread of one value in a table [m, k - 1], and its degrees of freedom."""
-    found = contrasts(logs)
-    return float(found.pooled_error[0]) * float(np.sqrt(found.pairs[0] / 2)), int(found.freedom)
-
-
-def drawn(truths: list[float], blocks: int, seed: int) -> np.ndarray:
-    """Return log ratios [trials, m, k - 1] to the first configuration, noise of spread 1."""
-    noise = np.random.default_rng(seed).normal(size=(OF_BEST, blocks, len(truths))) + truths
-    return np.asarray(noise[..., 1:] - noise[..., :1])
-
-
 @pytest.mark.parametrize("truths", [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.9], [0.0, 2.0, 1.9, 0.0]])
 @pytest.mark.parametrize("blocks", [3, 6])
 def test_the_best_is_ruled_out_no_more_often_than_promised(truths: list[float], blocks: int) -> None:
-    best = int(np.argmax(truths))
-    missed = sum(not may_be_best(logs, *spread_of(logs), 0.05)[best] for logs in drawn(truths, blocks, seed=blocks))
-    assert stats.binomtest(missed, OF_BEST).proportion_ci(0.999).low <= 0.05
-
-
-def test_noise_rules_out_no_more_and_never_the_highest_mean() -> None:
-    for logs in drawn([0.0, 1.0, 2.0, 2.5], 4, seed=2)[:200]:
-        spread, freedom = spread_of(logs)
-        calm, noisy = (may_be_best(logs, spread * factor, freedom, 0.05) for factor in (1, 2))
+    ruled_out = []
+    for logs in simulated(blocks, len(truths) - 1, blocks, 1000, truths):
+        found = contrasts(logs)
+        spread = float(found.pooled_error[0]) * float(np.sqrt(found.pairs[0] / 2))
+        calm, noisy = (may_be_best(logs, spread * factor, int(found.freedom), 0.05) for factor in (1, 2))
         assert calm[int(np.argmax([0.0, *logs.mean(axis=0)]))]
-        assert all(there or not here for here, there in zip(calm, noisy, strict=True))
+        assert all(there or not here for here, there in zip(calm, noisy, strict=True))  # noise rules out no more
+        ruled_out.append(not calm[int(np.argmax(truths))])
+    assert stats.binomtest(sum(ruled_out), 1000).proportion_ci(0.999).low <= 0.05
 
 
 @pytest.mark.parametrize(("comparisons", "freedom"), [(1, 5), (2, 4), (4, 10)])

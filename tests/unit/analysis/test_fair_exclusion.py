@@ -1,6 +1,6 @@
 """What others did to the machine spoils all launches of a block or none, so that it favours no configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +51,9 @@ def launch(
 
 
 def experiment(*records: Record) -> TimedExperiment:
-    spec = records[0].spec
-    names = {"model": spec.model.name, "quant": spec.quant.name, "workload": spec.workload.name}
-    return TimedExperiment(
-        mode="offline",
-        experiment=records[0].experiment,
-        key=records[0].key,
-        platform=spec.platform,
-        planned=None,
-        records=records,
-        failures=(),
-        missing=(),
-        **names,
-    )
+    spec, unplanned = records[0].spec, {"planned": None, "failures": (), "missing": ()}
+    named = spec.axes | {"mode": spec.mode, "experiment": spec.experiment(), "key": spec.key()}
+    return TimedExperiment(records=records, **named, **unplanned)
 
 
 def decided(*records: Record) -> list[Record]:
@@ -75,26 +65,28 @@ def told(records: Sequence[Record]) -> list[list[str]]:
     return [[f"{flag.code} {flag.severity}" for flag in record.validity] for record in records]
 
 
-def test_a_disturbed_short_launch_counts_in_an_undisturbed_block() -> None:
-    own = [launch("bf16", [(2, 0.1)] * 4), launch("w8a8", [(0.5, 0.35)] * 4)]
-    assert [record.valid for record in own] == [True, False]
-    kept = decided(*own)
-    assert told(kept) == [["cpu_shared warning"], ["cpu_shared warning"]]
-    assert kept[1].validity[0].sentence == (
-        "While it was measured 35.0 % of its cores' time other processes used, most of it make (limit 5 %); "
-        "15.0 % while all launches of its block were, which counts up to 25 %."
-    )
-
-
-def test_a_spared_launch_does_not_count_in_a_spoilt_block() -> None:
-    own = [launch("bf16", [(2, 0.38)] * 4), launch("w8a8", [(0.5, 0.03)] * 4)]
-    assert [record.valid for record in own] == [False, True]
-    dropped = decided(*own)
-    assert told(dropped) == [["cpu_shared invalid"], ["cpu_shared invalid"]]
-    assert dropped[1].validity[0].sentence == (
-        "While all launches of its block were measured 31.0 % of its cores' time other processes used, "
-        "most of it make (limit 25 %); 3.0 % while it was itself. So no launch of the block counts."
-    )
+@pytest.mark.parametrize(
+    ("lost", "alone", "severity", "sentence"),
+    [
+        (
+            (0.1, 0.35), [True, False], "warning",  # a disturbed short launch counts in an undisturbed block
+            "While it was measured 35.0 % of its cores' time other processes used, most of it make (limit 5 %); "
+            "15.0 % while all launches of its block were, which counts up to 25 %.",
+        ),
+        (
+            (0.38, 0.03), [False, True], "invalid",  # a spared one does not in a spoilt block
+            "While all launches of its block were measured 31.0 % of its cores' time other processes used, "
+            "most of it make (limit 25 %); 3.0 % while it was itself. So no launch of the block counts.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_block_counts_by_what_all_its_launches_lost(
+    lost: tuple[float, float], alone: list[bool], severity: str, sentence: str
+) -> None:
+    own = [launch(quant, [(s, share)] * 4) for quant, s, share in zip(QUANTS, (2, 0.5), lost, strict=False)]
+    found = decided(*own)
+    assert ([record.valid for record in own], told(found)) == (alone, [[f"cpu_shared {severity}"]] * 2)
+    assert found[1].validity[0].sentence == sentence
 
 
 @pytest.mark.parametrize("mates", [1, 2, 5])
@@ -112,14 +104,16 @@ def test_one_launch_disturbed_all_the_time_spoils_its_block(mates: int, what: st
 
 def test_blocks_are_told_apart_and_other_launches_keep_flags() -> None:
     calm, hit = [(1.0, 0.0)] * 4, [(1.0, 0.3)] * 4
-    first, alone, third = "a" * 16, None, "b" * 16
-    base = [
-        launch("bf16", each, block=block, index=i)
-        for i, (each, block) in enumerate([(calm, first), (calm, alone), (hit, third)])
+    sides = [
+        experiment(
+            *(
+                launch(quant, each, block=block, index=i)
+                for i, (each, block) in enumerate(zip(read, ("a" * 16, None, "b" * 16), strict=True))
+            )
+        )
+        for quant, read in (("bf16", (calm, calm, hit)), ("w8a8", (hit, hit, hit)))
     ]
-    other = [launch("w8a8", hit, block=block, index=i) for i, block in enumerate([first, alone, third])]
-    own = [experiment(*base), experiment(*other)]
-    found = [[record.valid for record in each.records] for each in with_blocks_decided(own)]
+    found = [[record.valid for record in each.records] for each in with_blocks_decided(sides)]
     assert found == [[True, True, False], [True, False, False]]
 
 
@@ -148,34 +142,28 @@ def own_key(record: Record) -> str:
     return record.key
 
 
-def of_three(*quants: str) -> list[Record]:
-    """Return one block of three, spoilt by what its last launch lost."""
-    own = [
-        launch(q, read) for q, read in zip(QUANTS, ([(2, 0.1)] * 4, [(0.5, 0.35)] * 4, [(4, 0.36)] * 4), strict=True)
-    ]
-    members = [f"offline/{record.experiment}" for record in own]
-    return [
-        record.model_copy(update={"block": record.block and record.block.model_copy(update={"members": members})})
-        for record in own
-        if record.spec.quant.name in quants
-    ]
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Return a folder with one block of three, spoilt by what its last launch lost."""
+    read = [(2, 0.1)] * 4, [(0.5, 0.35)] * 4, [(4, 0.36)] * 4
+    own = [launch(quant, each) for quant, each in zip(QUANTS, read, strict=True)]
+    block = own[0].block.model_copy(update={"members": [f"offline/{record.experiment}" for record in own]})
+    save(tmp_path, *(record.model_copy(update={"block": block}) for record in own))
+    return tmp_path
 
 
 def valid_of(results: Path, *quants: str) -> list[bool]:
-    plan = make_plan([record.spec for record in of_three(*quants)], 1)
+    plan = make_plan([make_spec(quant=quant) for quant in quants], 1)
     return [record.valid for each in collect(results, plan).experiments for record in each.records]
 
 
-def test_all_records_decide_a_block_whichever_are_selected(tmp_path: Path) -> None:
-    save(tmp_path, *of_three(*QUANTS))
-    assert (valid_of(tmp_path, *QUANTS), valid_of(tmp_path, "bf16", "w8a8")) == ([False] * 3, [False, False])
-    assert valid_of(tmp_path, "w8a8") == [False]
+@pytest.mark.parametrize("quants", [QUANTS, QUANTS[:2], QUANTS[1:2]])
+def test_all_records_decide_a_block_whichever_are_selected(results: Path, quants: Sequence[str]) -> None:
+    assert valid_of(results, *quants) == [False] * len(quants)
 
 
-def test_an_unreadable_or_missing_record_is_left_out(tmp_path: Path) -> None:
-    save(tmp_path, *of_three(*QUANTS))
-    (path,) = tmp_path.glob("offline/*_w8a16_*/launch-0.json")
-    path.write_text(path.read_text()[:-20])
-    assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
-    path.unlink()
-    assert valid_of(tmp_path, "bf16", "w8a8") == [True, True]
+@pytest.mark.parametrize("damage", [lambda path: path.write_text(path.read_text()[:-20]), lambda path: path.unlink()])
+def test_an_unreadable_or_missing_record_is_left_out(results: Path, damage: Callable[[Path], object]) -> None:
+    (path,) = results.glob("offline/*_w8a16_*/launch-0.json")
+    damage(path)
+    assert valid_of(results, "bf16", "w8a8") == [True, True]

@@ -1,14 +1,11 @@
 """Which launches are pairs, of which way, and what their ratio is."""
 
-import csv
 import functools
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_records import make_block, make_plan, make_record, make_sequences, make_spec, save
 
-from rollout_bench.analysis.stats.intervals import t_interval
 from rollout_bench.analysis.stats.two_stages import TwoStages
 from rollout_bench.analysis.timed.collection import collect
-from rollout_bench.analysis.timed.comparison import MIN_PAIRS, Comparison, compare_launches, judge
+from rollout_bench.analysis.timed.comparison import MIN_PAIRS, compare_launches, judge
 from rollout_bench.analysis.timed.launches import LaunchMeasures, Pass, measure
 from rollout_bench.analysis.timed.pairs import (
     SLACK_S,
     WAYS,
     Pair,
     Way,
-    _even,
     of_one_way,
     pair_of,
     round_s,
@@ -36,7 +31,6 @@ from rollout_bench.analysis.timed.rows import Row, rows_of
 from rollout_bench.analysis.timed.service import requests_of
 from rollout_bench.contracts.record import DeviceUse, Placement, Record
 from rollout_bench.plan.config import ComparisonSettings, Precision
-from rollout_bench.report.summary import Summary, summary_of
 
 BF16, W8A8, W8A16 = SPECS = [make_spec(quant=quant) for quant in ("bf16", "w8a8", "w8a16")]
 RATE = "output_tokens_per_s"
@@ -52,10 +46,6 @@ def block(own: Sequence[float], theirs: Sequence[float], launch: int = 0) -> tup
 
 def alone(spec, rates: Sequence[float], launch: int = 0) -> LaunchMeasures:
     return measure(make_record(spec, launch, rates))
-
-
-def log_ratio(pair: Pair | None) -> float:
-    return pair.log_ratio
 
 
 def test_the_ratio_of_a_block_worked_out_by_hand() -> None:
@@ -77,31 +67,16 @@ def test_a_fifth_rounded_down_is_left_out_on_each_side(rounds: int, left: int) -
 def test_what_slows_both_engines_in_a_round_cancels_out(rounds: list[tuple[float, float]], data: st.DataObject) -> None:
     slowed = data.draw(st.lists(st.floats(0.01, 1), min_size=len(rounds), max_size=len(rounds)))
     drifted = [(by * own, by * theirs) for by, (own, theirs) in zip(slowed, rounds, strict=True)]
-    found = [log_ratio(pair_of(RATE, *block(*zip(*each, strict=True)))) for each in (rounds, drifted)]
+    found = [pair_of(RATE, *block(*zip(*each, strict=True))).log_ratio for each in (rounds, drifted)]
     assert found[0] == pytest.approx(found[1], abs=1e-9)
-
-
-@given(st.lists(st.tuples(RATES, RATES), min_size=5, max_size=40), st.data())
-def test_one_wild_pass_moves_nothing_beyond_the_trim(rounds: list[tuple[float, float]], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(rounds) - 1))
-    found = []
-    for factor in (1e-9, 1e-12):
-        wild = list(rounds)
-        wild[place] = (rounds[place][0] * factor, rounds[place][1])  # slower than any other, however slow
-        found.append(log_ratio(pair_of(RATE, *block(*zip(*wild, strict=True)))))
-    assert found[0] == pytest.approx(found[1], abs=1e-9)
-    ratios = [math.log(own / theirs) for own, theirs in rounds]
-    assert min(ratios) - 1e-9 <= found[0] <= max(ratios) + 1e-9
 
 
 def test_only_rounds_that_both_have_are_compared() -> None:
     baseline, other = make_block([BF16, W8A8], 0, [[100, 100, 100, 100], [110, 120, 1, 130]])
-    missing = other.model_copy(update={"iterations": [i for i in other.iterations if i.round != 2]})
-    assert log_ratio(pair_of(RATE, measure(missing), measure(baseline))) == pytest.approx(math.log(1.1 * 1.2 * 1.3) / 3)
-    none = other.model_copy(update={"iterations": [i.model_copy(update={"round": 9}) for i in other.iterations[-1:]]})
-    assert pair_of(RATE, measure(none), measure(baseline)) is None
-    compared = compare_launches([measure(none)], [measure(baseline)], RATE, 0.95)
-    assert (compared.pairs, compared.unpaired, compared.speedup) == ({}, 1, None)
+    for left, ratio in (((0, 1, 3), 1.1 * 1.2 * 1.3), ((), None)):
+        kept = [i if i.round in left else i.model_copy(update={"round": 9}) for i in other.iterations]
+        found = pair_of(RATE, measure(other.model_copy(update={"iterations": kept})), measure(baseline))
+        assert found == (ratio and Pair(pytest.approx(math.log(ratio) / 3), "rounds"))
 
 
 def test_outside_of_a_block_typical_passes_are_compared() -> None:
@@ -128,67 +103,50 @@ def test_times_mirror_rates_and_start_up_times_are_of_launches() -> None:
     assert start.of_totals is None
 
 
-def test_energy_is_compared_by_rounds_with_disturbed_rounds_trimmed() -> None:
-    def with_energy(record: Record, joules: list[float]) -> LaunchMeasures:
-        uses = [
-            [DeviceUse(device="0", thermal_share=None, power_share=None, energy_j=joule, window_s=1.0)]
-            for joule in joules
-        ]
-        own = [i for i in record.iterations if not i.warmup]
-        counted = [i.model_copy(update={"devices": use}) for i, use in zip(own, uses, strict=True)]
-        return measure(record.model_copy(update={"iterations": counted}))
+def changed(record: Record, changes: Sequence[dict[str, object]]) -> LaunchMeasures:
+    """Return a launch whose counted passes are `record`'s, each with its changes."""
+    counted = [i for i in record.iterations if not i.warmup]
+    passes = [i.model_copy(update=change) for i, change in zip(counted, changes, strict=True)]
+    return measure(record.model_copy(update={"iterations": passes}))
 
+
+def test_energy_is_compared_by_rounds_with_disturbed_rounds_trimmed() -> None:
     baseline, other = make_block([BF16, W8A8], 3, [[100] * 5, [100] * 5])
-    theirs = with_energy(baseline, [200.0, 400.0, 100.0, 200.0, 200.0])
-    sides = [with_energy(other, [100.0, 200.0, 50.0, 900.0, 100.0])], [theirs]
+
+    def with_energy(record: Record, *joules: float) -> list[LaunchMeasures]:
+        use = DeviceUse(device="0", thermal_share=None, power_share=None, window_s=1.0)
+        return [changed(record, [{"devices": [use.model_copy(update={"energy_j": j})]} for j in joules])]
+
+    theirs = with_energy(baseline, 200.0, 400.0, 100.0, 200.0, 200.0)
+    own = with_energy(other, 100.0, 200.0, 50.0, 900.0, 100.0)
     for metric in ("energy_j_per_token", "tokens_per_s_per_w", "device_power_w"):
-        found = compare_launches(*sides, metric, 0.95)
-        assert (found.ways, found.speedup, found.of_totals) == (
-            {"rounds"},
-            pytest.approx(2.0),
-            pytest.approx(1100 / 1350),
-        )
-    nothing = [with_energy(other, [0.0, 1.0, 1.0, 1.0, 1.0])], [theirs]
-    assert "has no energy" in compare_launches(*nothing, "device_power_w", 0.95).reason
+        found = compare_launches(own, theirs, metric, 0.95)
+        assert (found.ways, found.speedup) == ({"rounds"}, pytest.approx(2.0))
+        assert found.of_totals == pytest.approx(1100 / 1350)
+    nothing = with_energy(other, 0.0, 1.0, 1.0, 1.0, 1.0)
+    assert "has no energy" in compare_launches(nothing, theirs, "device_power_w", 0.95).reason
 
 
 def test_sequence_times_are_compared_by_rounds_unless_values_are_missing() -> None:
-    def with_times(record: Record, ends_s: Sequence[float], tail_s: Sequence[float]) -> LaunchMeasures:
-        rows = make_sequences(record)
-        ends = {
-            i.index: (end_s, end_s + tail)
-            for i, end_s, tail in zip((i for i in record.iterations if not i.warmup), ends_s, tail_s, strict=True)
-        }
-        timed = [
-            r.model_copy(update={"last_token_s": ends[r.iteration][r.prompt == r.sample == 0]})
-            for r in rows
-            if r.iteration
-        ]
+    def with_times(record: Record, ends_s: Sequence[float], tails_s: Sequence[float]) -> LaunchMeasures:
+        times = dict(enumerate(zip(ends_s, tails_s, strict=True), start=1))
+        rows = [row for row in make_sequences(record) if row.iteration]
+        ends = [times[row.iteration][0] + (row.prompt == row.sample == 0) * times[row.iteration][1] for row in rows]
+        timed = [row.model_copy(update={"last_token_s": end}) for row, end in zip(rows, ends, strict=True)]
         return measure(record, requests_of(timed))
 
-    other_ends, ends, tails = [1.0, 2.0, 0.5, 40.0, 1.0], [2.0, 4.0, 1.0, 2.0, 2.0], [0.5] * 5
-    sides: list[list[LaunchMeasures]] = [[], []]
-    for launch in range(2):
-        baseline, other = make_block([BF16, W8A8], launch, [[100] * 5, [100] * 5])
-        sides[0].append(with_times(other, other_ends, tails if launch else [0.0, *tails[1:]]))
-        sides[1].append(with_times(baseline, ends, tails))
-    t90 = compare_launches(*sides, "t90_s", 0.95)
+    baseline, other = make_block([BF16, W8A8], 0, [[100] * 5, [100] * 5])
+    theirs = with_times(baseline, [2.0, 4.0, 1.0, 2.0, 2.0], [0.5] * 5)
+    own = with_times(other, [1.0, 2.0, 0.5, 40.0, 1.0], [0.0, *[0.5] * 4])
+    t90, tail = (compare_launches([own], [theirs], metric, 0.95) for metric in ("t90_s", "tail_s"))
     assert (t90.ways, t90.speedup, t90.of_totals) == ({"rounds"}, pytest.approx(2.0), pytest.approx(11 / 44.5))
-    tail = compare_launches(*sides, "tail_s", 0.95)
-    assert (tail.ways, tail.of_totals, tail.pairs) == (
-        {"launches"},
-        None,
-        {0: pytest.approx(1.25), 1: pytest.approx(1.0)},
-    )
-    untimed = [replace(each, columns={"elapsed_s": each.columns["elapsed_s"]}) for each in sides[0][1].passes]
-    sides[0][1] = replace(sides[0][1], passes=tuple(untimed))
-    assert compare_launches(*sides, "t90_s", 0.95).ways == {"launches"}
+    assert (tail.ways, tail.speedup, tail.of_totals) == ({"launches"}, pytest.approx(1.25), None)
 
 
 def test_a_pass_that_generated_nothing_makes_the_comparison_unknown() -> None:
     baseline, other = make_block([BF16, W8A8], 3, [[100] * 5, [110] * 5])
-    idle = [i.model_copy(update={"output_tokens": 0 if i.round == 1 else i.output_tokens}) for i in other.iterations]
-    found = compare_launches([measure(other.model_copy(update={"iterations": idle}))], [measure(baseline)], RATE, 0.95)
+    idle = changed(other, [{"output_tokens": tokens} for tokens in (9, 0, 9, 9, 9)])
+    found = compare_launches([idle], [measure(baseline)], RATE, 0.95)
     assert (found.verdict, found.speedup, found.reason) == (
         "unknown",
         None,
@@ -196,78 +154,19 @@ def test_a_pass_that_generated_nothing_makes_the_comparison_unknown() -> None:
     )
 
 
-FACTORS = ((1.0, 1.1, 1.01), (1.0, 1.12, 1.0), (1.0, 1.11, 0.99))
-"""Of the engines in each of three blocks."""
-
-
-def blocks(drift: float = 0.0, **settings) -> list[Record]:
-    """Three blocks of 10 rounds; the machine slows down by `drift` from round to round."""
-    records = []
-    for launch, factors in enumerate(FACTORS):
-        rates = [[400 * factor * math.exp(-drift * number) for number in range(10)] for factor in factors]
-        records += make_block(SPECS, launch, rates, **settings)
-    return records
-
-
-def made_of(results: Path, *records: Record, metrics: Sequence[str] = (RATE,), launches: int = 3) -> Summary:
-    save(results, *records)
-    return summary_of(results, collect(results, plan(metrics, launches)))
-
-
-def plan(metrics: Sequence[str] = (RATE,), launches: int = 3):
-    return make_plan(SPECS, launches, comparison=ComparisonSettings(metrics={"offline": list(metrics)}))
-
-
-def rows(results: Path, *records: Record, launches: int = 3) -> list[Row]:
-    save(results, *records)
-    return rows_of(collect(results, plan(launches=launches)))
-
-
-def test_a_drift_that_all_share_changes_no_interval(tmp_path: Path) -> None:
-    found = [rows(tmp_path / str(drift), *blocks(drift)) for drift in (0.0, 0.05)]
-    for steady, drifting in zip(*found, strict=True):
-        assert drifting.comparison.speedup == pytest.approx(steady.comparison.speedup)
-        assert (drifting.comparison.high, drifting.comparison.verdict) == (
-            pytest.approx(steady.comparison.high),
-            steady.comparison.verdict,
-        )
-    assert (found[0][1].comparison.verdict, list(found[0][1].comparison.pairs.values())) == (
-        "faster",
-        pytest.approx([1.1, 1.12, 1.11]),
-    )
-
-
-def test_both_ratios_are_in_the_table_for_programs(tmp_path: Path) -> None:
-    lines = list(csv.DictReader(io.StringIO(made_of(tmp_path, *blocks(), metrics=(RATE, "step_time_s")).csv)))
-    totals = 3 / sum(1 / each[1] for each in FACTORS)
-    for metric in ("", "step_time_s_"):
-        assert float(lines[1][f"{metric}speedup"]) == pytest.approx((1.1 * 1.12 * 1.11) ** (1 / 3))
-        assert (float(lines[1][f"{metric}speedup_of_totals"]), lines[0][f"{metric}speedup_of_totals"]) == (
-            pytest.approx(totals),
-            "",
-        )
-
-
 def test_launches_of_different_blocks_are_no_pair(tmp_path: Path) -> None:
     # w8a8's record of launch 1 was deleted and measured again, by itself; that of launch 2 in a block of its own.
-    again = make_record(W8A8, 1, [440.0] * 10), make_block([W8A8], 2, [[440.0] * 10], name="later")[0]
-    kept = [r for r in blocks() if not (r.spec.quant.name == "w8a8" and r.launch)]
-    _, w8a8, w8a16 = rows(tmp_path, *kept, *again)
-    assert [[flag.code for flag in launch.flags] for launch in w8a8.launches] == [
-        [], ["not_interleaved"], ["not_interleaved"],
+    rates = [[400.0] * 10, [440.0] * 10, [404.0] * 10]
+    save(tmp_path, *(record for launch in range(3) for record in make_block(SPECS, launch, rates)))
+    save(tmp_path, make_record(W8A8, 1, rates[1]), make_block([W8A8], 2, rates[1:2], name="later")[0])
+    _, w8a8, w8a16 = rows_of(collect(tmp_path, make_plan(SPECS, 3, comparison=SETTINGS)))
+    assert [[flag.code for flag in launch.flags] for row in (w8a8, w8a16) for launch in row.launches] == [
+        [], ["not_interleaved"], ["not_interleaved"], [], [], []
     ]  # fmt: skip
-    assert not any(launch.flags for launch in w8a16.launches)
     assert list(w8a8.comparison.pairs) == [0]
-    assert w8a8.comparison.reason == (
-        "2 of its 3 launches were not measured in one block with the baseline's; the flag not_interleaved says what to "
-        "do"
-    )
-    sentences = [launch.flags[0].sentence for launch in w8a8.launches if launch.flags]
-    assert sentences[0].startswith("It was measured by itself, its partner in the baseline in a block")
-    assert sentences[1].startswith("It was measured in a block, its partner in the baseline in another")
-    for sentence in sentences:
-        assert "The next call measures the block whole" in sentence
-        assert "set interleave: false" in sentence
+    assert "2 of its 3 launches were not measured in one block with the baseline's" in w8a8.comparison.reason
+    for launch, told in ((1, "by itself, its partner in the baseline in a block"), (2, "in a block, its partner in")):
+        assert w8a8.launches[launch].flags[0].sentence.startswith(f"It was measured {told}")
 
 
 SETTINGS = ComparisonSettings(metrics={"offline": [RATE]})
@@ -292,14 +191,18 @@ def test_the_choice_looks_at_no_ratio(pairs: dict[int, Pair], factor: float) -> 
     assert of_one_way(scaled, MIN_PAIRS).keys() == of_one_way(pairs, MIN_PAIRS).keys()
 
 
-def launch_of(launch: int, way: Way, log_rate: float) -> LaunchMeasures:
-    """Return a launch whose pairs with its like are of `way`."""
-    elapsed_s = math.exp(-log_rate)
-    passes = [
-        Pass(number, number, {"output_tokens": 1, "elapsed_s": elapsed_s})
-        for number in range(4 if way == "launches" else 5)
+def sides(logs: np.ndarray, shared: np.ndarray, ways: Sequence[Way]) -> list[list[LaunchMeasures]]:
+    """Return launches of these log rates, and those of their baseline, whose pairs are of `ways`."""
+
+    def launch_of(launch: int, way: Way, log_rate: float) -> LaunchMeasures:
+        columns = {"output_tokens": 1, "elapsed_s": math.exp(-log_rate)}
+        return LaunchMeasures(
+            record_of(launch, way), {RATE: math.exp(log_rate)}, passes=tuple(Pass(n, n, columns) for n in range(5))
+        )
+
+    return [
+        [launch_of(i, way, log) for i, (way, log) in enumerate(zip(ways, side, strict=True))] for side in (logs, shared)
     ]
-    return LaunchMeasures(record_of(launch, way), {RATE: 1 / elapsed_s}, passes=tuple(passes))
 
 
 @functools.cache
@@ -307,91 +210,58 @@ def record_of(launch: int, way: Way) -> Record:
     return make_block([BF16], launch, [[1.0] * 5])[0] if way == "rounds" else make_record(BF16, launch)
 
 
-def side(logs: Sequence[float], ways: Sequence[Way]) -> list[LaunchMeasures]:
-    return [launch_of(launch, way, log) for launch, (log, way) in enumerate(zip(logs, ways, strict=True))]
-
-
-def share_of_false_tables(ways: Sequence[Sequence[Way]], spreads: Mapping[Way, float], stop: TwoStages | None) -> float:
-    """Return the share of 600 tables without any difference in which one is found, `ways` [configurations, launches].
-
-    The baseline has the spread of the way that the first configuration has in that launch.
-    """
+@pytest.mark.parametrize(
+    ("ways", "stop"),
+    [
+        # wide pairs after narrow ones
+        ([["rounds"] * 4 + ["passes"] * 4], TwoStages(0.01, 12, 0.95)),
+        ([["rounds"] * 4 + ["passes"] * 4] * 3, TwoStages(0.01, 12, 0.95)),
+        # a few wide pairs beside many narrow ones
+        ([*[["rounds"] * 12] * 3, ["passes"] * 3], None),
+    ],
+)
+def test_pairs_of_unlike_spread_make_no_more_false_tables(ways: list[list[Way]], stop: TwoStages | None) -> None:
     rng, false = np.random.default_rng(15), 0
     for _ in range(600):
         # pairs of one launch share the baseline's noise
-        shared = np.array([rng.normal(0, spreads[way]) for way in ways[0]])
-        family: list[Comparison] = []
-        for own in ways:
-            logs = [rng.normal(0, spreads[way]) for way in own]
-            base = side(shared[: len(own)].tolist(), own)
-            family.append(compare_launches(side(logs, own), base, RATE, 0.95, stop))
+        spreads = [[0.005 if way == "rounds" else 0.05 for way in own] for own in ways]
+        shared = rng.normal(0, spreads[0])
+        made = [
+            sides(rng.normal(0, spread), shared[: len(own)], own) for own, spread in zip(ways, spreads, strict=True)
+        ]
+        family = [compare_launches(own, base, RATE, 0.95, stop) for own, base in made]
         judged = judge(family, SETTINGS, stop, ["baseline"] * len(family))
         false += any(each.p_adjusted is not None and each.p_adjusted < 0.05 for each in judged)
-    return false / 600
+    assert false / 600 < 0.08
 
 
-R, P = "rounds", "passes"
-SPREADS: dict[Way, float] = {"rounds": 0.005, "passes": 0.05, "launches": 0.05}
-STAGES = TwoStages(0.01, 12, 0.95)
+def test_comparisons_of_different_ways_are_judged_in_different_tables() -> None:
+    logs, wide = np.array([0.11, 0.09, 0.105]), np.array([-0.3, 0.0, 0.3])
+    narrow, apart = (
+        compare_launches(*sides(own, np.zeros(3), [way] * 3), RATE, 0.95)
+        for own, way in ((logs, "rounds"), (wide, "passes"))
+    )
+    assert (narrow.ways, apart.ways) == ({"rounds"}, {"passes"})
+    (alone,), (both, _) = (judge(family, SETTINGS, None, ["b", "b"]) for family in ([narrow], [narrow, apart]))
+    assert (both.low, both.high) == (alone.low, alone.high)
+    assert both.p_adjusted == pytest.approx(2 * alone.p_adjusted)  # of two tables
 
 
-@pytest.mark.parametrize("configurations", [1, 3])
-def test_wide_pairs_after_narrow_ones_make_no_more_false_tables(configurations: int) -> None:
-    ways: list[list[Way]] = [[R] * 4 + [P] * 4] * configurations
-    assert share_of_false_tables(ways, SPREADS, STAGES) < 0.08
-
-
-def test_few_wide_pairs_share_no_spread_with_many_narrow_ones() -> None:
-    ways: list[list[Way]] = [*[[R] * 12] * 3, [P] * 3]
-    assert share_of_false_tables(ways, SPREADS, None) < 0.08
-
-
-def block_and_launches(quants: Sequence[int], blocks: int, alone: Sequence[int]) -> list[Record]:
-    """Return blocks of BF16 and `quants`, and launches `alone` of all outside of blocks."""
-    specs = [BF16, *(SPECS[quant] for quant in quants)]
-    factors = (1.0, 1.11, 0.9)
-    noise = (0.01, -0.012, 0.004, 0.02, -0.015)
-    records = []
-    for launch in range(blocks):
-        off = math.exp(noise[launch])
-        rates = [
-            [400 * factors[SPECS.index(spec)] * math.exp(noise[launch] * (spec is not BF16))] * 8 for spec in specs
-        ]
-        records += make_block(specs, launch, rates)
-    for launch in alone:
-        off = math.exp(noise[launch])
-        for spec in specs:
-            rate = 400 * factors[SPECS.index(spec)] * (1 if spec is BF16 else off)
-            records.append(make_record(spec, launch, [rate] * 8))
-    return records
-
-
-def test_comparisons_of_different_ways_are_judged_in_different_tables(tmp_path: Path) -> None:
-    blocks = block_and_launches([1], 3, [])
-    wide = [make_record(W8A16, launch, [400 * rate] * 8) for launch, rate in enumerate((0.7, 1.0, 1.3))]
-    alone = [record.model_copy(update={"block": None}) for record in blocks if record.spec.quant.name == "bf16"]
-    narrow = judge([_in_pairs(blocks, BF16, W8A8)], SETTINGS, None, ["b"])[0]
-    family = [_in_pairs(blocks, BF16, W8A8), _in_pairs([*alone, *wide], BF16, W8A16)]
-    assert [each.ways for each in family] == [{"rounds"}, {"passes"}]
-    judged = judge(family, SETTINGS, None, ["b", "b"])
-    assert (judged[0].low, judged[0].high) == (narrow.low, narrow.high)
-    assert judged[0].p_adjusted == pytest.approx(2 * narrow.p_adjusted)  # of two tables
-
-
-def _in_pairs(records: Sequence[Record], baseline: Any, own: Any) -> Comparison:
-    sides = [[measure(r) for r in records if r.key == spec.key()] for spec in (own, baseline)]
-    return compare_launches(sides[0], sides[1], RATE, 0.95)
-
-
-def test_auto_launches_replace_those_of_another_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("alone", "wanted"), [([], 4), ([0], 5)])
+def test_auto_launches_replace_those_of_another_way(tmp_path: Path, alone: list[int], wanted: int) -> None:
+    for launch, noise in enumerate((0.01, -0.012, 0.004, 0.02)):
+        rates = [[400.0] * 8, [440 * math.exp(noise)] * 8]
+        save(
+            tmp_path,
+            *(
+                map(make_record, (BF16, W8A8), [launch] * 2, rates)
+                if launch in alone
+                else make_block([BF16, W8A8], launch, rates)
+            ),
+        )
     precision = Precision(half_width=0.5, max_launches=12)
-    for alone, wanted in (([], 4), ([0], 5)):
-        results = tmp_path / str(wanted)
-        blocks = block_and_launches([1], 5, [])
-        save(results, *[r for r in blocks if r.launch not in alone and r.launch < 4])
-        save(results, *block_and_launches([1], 0, alone))
-        plan = make_plan([BF16, W8A8], 12, comparison=SETTINGS).model_copy(update={"precision": precision})
-        assert {e.planned for e in collect(results, plan).experiments} == {wanted}
+    plan = make_plan([BF16, W8A8], 12, comparison=SETTINGS).model_copy(update={"precision": precision})
+    assert {e.planned for e in collect(tmp_path, plan).experiments} == {wanted}
 
 
 LAUNCH_S = 1800.0
@@ -490,6 +360,8 @@ def test_a_pair_is_marked_for_unlike_places(
         ([B, B], [A, A], [0]),
         ([B, A], [A, B], [0, 1]),
         ([B, D], [A, C], [0, 1]),
+        ([B, A, A], [A, A, A], [0, 1, 2]),
+        ([B, C, A], [A, A, B], [0, 1, 2]),
         ([B, A, B, B], [A, A, A, A], [0, 1]),
         ([B, B, A, A], [A, A, B, B], [0, 1, 2, 3]),
         ([place(node="two")] * 3, [A] * 3, [0]),
@@ -502,22 +374,3 @@ def test_unlike_places_count_while_sides_swap_them(
 ) -> None:
     row = row_of(tmp_path, [{"placement": each} for each in own], [{"placement": each} for each in other])
     assert list(row.comparison.pairs) == pairs
-
-
-@pytest.mark.parametrize(
-    ("own", "other", "least"),
-    [("bdf", "ace", 0.94), ("bab", "aba", 0.94), ("baa", "aaa", 0.94), ("bca", "aab", 0.94), ("bbb", "aaa", 0.0)],
-)
-def test_intervals_of_swapped_devices_hold_the_truth(own: str, other: str, least: float) -> None:
-    """Those of the last are left out: nearly all of them miss."""
-    random, held, draws = np.random.default_rng(33), 0, 2000
-    for _ in range(draws):
-        speed = dict(zip("abcdef", 0.02 * random.standard_normal(6), strict=True))
-        noise = 0.001 * random.standard_normal((3, 2))
-        logs = [speed[i] - speed[j] + n[0] - n[1] for i, j, n in zip(own, other, noise, strict=True)]
-        found = t_interval(logs, 0.95)
-        held += found is not None and found[0] <= 0 <= found[1]
-    assert held / draws >= least
-    assert least or held / draws < 0.3
-    both = dict(enumerate(zip(*([place([name]) for name in side] for side in (own, other)), strict=True)))
-    assert (_even(both) == [0, 1, 2]) == bool(least)
