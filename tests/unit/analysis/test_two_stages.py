@@ -1,6 +1,7 @@
 """The two stages of `launches: auto`: what the first blocks ask for, and that the truth is covered as often as said."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from rollout_bench.analysis.stats.two_stages import TwoStages, blocks_asked, two
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.comparison import Comparison
 from rollout_bench.analysis.timed.rows import rows_of
-from rollout_bench.contracts.record import Flag
+from rollout_bench.contracts.record import Flag, Record
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.plan.config import Precision
 from rollout_bench.plan.planfile import PlanFile
 
@@ -25,14 +27,8 @@ RULE = TwoStages(half_width=0.06, max_blocks=24, confidence=0.95)
 logs = st.floats(-0.1, 0.1)
 
 
-def tables(k: int, count: int = 20_000, sd: float = 0.05, seed: int = 1, blocks: int = 24) -> np.ndarray:
-    """Return log ratios [count, blocks, k - 1] of normal noise; nothing differs."""
-    values = sd * np.random.default_rng(seed).normal(size=(count, blocks, k))
-    return values[..., 1:] - values[..., :1]
-
-
-def judged(d: np.ndarray, rule: TwoStages, together: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return distance, half width and blocks [count, k - 1] of whole tables `d` that the rule ended."""
+def judged(d: np.ndarray, rule: TwoStages, together: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return distance and half width [count, k - 1] of whole tables `d` that the rule ended."""
     k = d.shape[-1] + 1
     first = rule.first(k - 1)
     critical = critical_value(k - 1, (first - 1) * (k - 1), 1 - rule.confidence)
@@ -42,17 +38,17 @@ def judged(d: np.ndarray, rule: TwoStages, together: bool = True) -> tuple[np.nd
     if together:
         blocks = np.broadcast_to(blocks.max(axis=-1, keepdims=True), blocks.shape)
     mean = np.take_along_axis(np.cumsum(d, axis=1), (blocks - 1)[:, None, :], axis=1)[:, 0] / blocks
-    return np.abs(mean), critical * spread / np.sqrt(blocks), blocks
+    return np.abs(mean), critical * spread / np.sqrt(blocks)
 
 
+@pytest.mark.parametrize("sd", [0.01, 0.05, 0.2], ids=["first_stage", "both_stages", "limit"])
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("k", [2, 3, 4])
-def test_intervals_hold_the_truth_as_promised_whatever_the_spread(k: int, together: bool):
-    for sd in (0.01, 0.05, 0.2):  # the first stage is enough, a second one follows, the limit cuts it
-        distance, half, _ = judged(tables(k, sd=sd), RULE, together)
-        missed = (distance > half).any(axis=-1).mean()
-        # four standard errors of the simulation; the guard makes tables of several comparisons miss less
-        assert 0.030 < missed < 0.0562
+def test_intervals_hold_the_truth_as_promised_whatever_the_spread(k: int, together: bool, sd: float):
+    values = sd * np.random.default_rng(1).normal(size=(20_000, 24, k))
+    distance, half = judged(values[..., 1:] - values[..., :1], RULE, together)
+    # four standard errors of the simulation; the guard makes tables of several comparisons miss less
+    assert 0.030 < (distance > half).any(axis=-1).mean() < 0.0562
 
 
 @given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=8, max_size=8), st.integers(2, 5), logs, logs)
@@ -68,15 +64,6 @@ def test_only_the_first_stage_sets_spread_freedom_and_blocks(
     other[:3], other[3:] = d[:3], 7 * scale * d[3:] + shift
     needed = [[stage and stage.needed for stage in RULE.of(each)[1]] for each in (d, other, d[:3])]
     assert needed[0] == needed[1] == needed[2]
-
-
-@given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=3, max_size=3), st.floats(-3, 3), st.integers(0, 1))
-def test_the_size_of_a_difference_never_sets_the_blocks(rows: list[list[float]], shift: float, place: int):
-    d = np.array(rows)
-    moved = d.copy()
-    moved[:, place] += shift
-    one, two = (two_stage_contrasts(each, 3)[0] for each in (d, moved))
-    np.testing.assert_allclose(one.error, two.error, rtol=1e-9, atol=1e-12)
 
 
 @given(st.lists(st.lists(logs, min_size=2, max_size=2), min_size=3, max_size=3), st.floats(0.002, 0.5))
@@ -108,12 +95,9 @@ def test_missing_launches_cost_no_coverage():
     values = np.random.default_rng(6).normal(0, 0.05, (4000, 10, 3))
     values[np.random.default_rng(7).random(values.shape) < 0.1] = np.nan
     missed = 0
-    for table in values:
-        d = table[:, 1:] - table[:, :1]
-        said = RULE.of(d)[1]
-        asked = [RULE.within(stage.needed, 2) if stage else 3 for stage in said]
-        rank = np.cumsum(np.isfinite(d), axis=0)
-        (found, _), _ = RULE.of(np.where(rank <= asked, d, np.nan))
+    for d in values[..., 1:] - values[..., :1]:
+        asked = [RULE.within(stage.needed, 2) if stage else 3 for stage in RULE.of(d)[1]]
+        found = RULE.of(np.where(np.cumsum(np.isfinite(d), axis=0) <= asked, d, np.nan))[0][0]
         critical = critical_value(int(found.comparisons), int(found.freedom), 0.05, round(float(found.correlation), 6))
         missed += bool((np.abs(found.log_ratio) > critical * found.error).any())
     assert missed / len(values) < 0.064
@@ -137,13 +121,8 @@ def put(results: Path, spec, launches, factor: float = 1.0, spread: float = 0.0,
         save(results, record)
 
 
-def put_block(results: Path, launch: int, *specs) -> None:
-    """Put the records of one block of three rounds."""
-    rates = []
-    for number, spec in enumerate(specs):
-        noise = (NOISE[::-1] if spec is TWO else NOISE) * (number > 0)
-        rates.append([400 * math.exp(noise[launch] * (0.025 if spec is TWO else 0.001))] * 3)
-    save(results, *make_block(specs, launch, rates))
+def apart(specs: Sequence[Spec], launch: int, rates: Sequence[Sequence[float]]) -> list[Record]:
+    return [make_record(spec, launch, own) for spec, own in zip(specs, rates, strict=True)]
 
 
 def wanted(results: Path, selected: PlanFile) -> dict[str, int | None]:
@@ -170,16 +149,15 @@ def asked(*series: np.ndarray, half_width: float = 0.02) -> list[int]:
     return [math.ceil((each / math.log1p(half_width)) ** 2) for each in reach]
 
 
-def test_the_first_stage_is_longer_for_a_single_comparison(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("specs", "most", "launches"),
+    [((BASE, ONE, TWO), 12, 3), ((BASE, ONE), 12, 4), ((BASE, ONE), 3, 3), ((ONE,), 12, 3)],
+)
+def test_the_first_stage_is_longer_for_a_single_comparison(
+    tmp_path: Path, specs: Sequence[Spec], most: int, launches: int
+):
     (tmp_path / "offline").mkdir()
-    assert (wanted(tmp_path, plan()), wanted(tmp_path, plan(BASE, ONE))) == (
-        {"bf16": 3, "w8a8": 3, "w8a16": 3},
-        {"bf16": 4, "w8a8": 4},
-    )
-    assert (wanted(tmp_path, plan(BASE, ONE, most=3)), wanted(tmp_path, plan(ONE))) == (
-        {"bf16": 3, "w8a8": 3},
-        {"w8a8": 3},
-    )
+    assert wanted(tmp_path, plan(*specs, most=most)) == {spec.quant.name: launches for spec in specs}
 
 
 def test_the_spread_of_the_first_stage_sets_all_further_launches(tmp_path: Path):
@@ -192,45 +170,38 @@ def test_the_spread_of_the_first_stage_sets_all_further_launches(tmp_path: Path)
     assert missing == {tuple(range(4, number))}
 
 
-def test_each_has_its_own_number_and_the_baseline_the_most(tmp_path: Path):
-    put(tmp_path, BASE, range(3))
-    put(tmp_path, ONE, range(3), 1.2, 0.001)
-    put(tmp_path, TWO, range(3), 0.9, 0.025)
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_each_has_its_own_number_unless_they_share_blocks(tmp_path: Path, in_blocks: bool):
     one, two = asked(0.001 * NOISE[:3], 0.025 * NOISE[::-1][:3])
     assert 3 < one < two < 48
-    assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": one, "w8a16": two}
-
-
-def test_quants_in_blocks_with_their_baseline_get_equal_launches(tmp_path: Path):
     for launch in range(3):
-        put_block(tmp_path, launch, BASE, ONE, TWO)
-    one, two = asked(0.001 * NOISE[:3], 0.025 * NOISE[::-1][:3])
-    assert 3 < one < two < 48
-    assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": two, "w8a16": two}
+        rates = [[400 * math.exp(noise[launch])] * 3 for noise in (0 * NOISE, 0.001 * NOISE, 0.025 * NOISE[::-1])]
+        save(tmp_path, *(make_block if in_blocks else apart)((BASE, ONE, TWO), launch, rates))
+    numbers = {"bf16": two, "w8a8": two if in_blocks else one, "w8a16": two}
+    assert wanted(tmp_path, plan(most=48)) == numbers
     save(tmp_path, make_failure(ONE, one))
-    assert wanted(tmp_path, plan(most=48)) == {"bf16": two, "w8a8": two, "w8a16": two}
+    assert wanted(tmp_path, plan(most=48)) == numbers
 
 
-def test_later_launches_widen_an_interval_and_change_no_number(tmp_path: Path):
-    calm, wild = tmp_path / "calm", tmp_path / "wild"
-    for results, spread in ((calm, 0.0), (wild, 0.05)):
-        put(results, BASE, range(12))
-        put(results, ONE, range(4), 1.2, 0.015)
-        put(results, ONE, range(4, 12), 1.2, spread)
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+def test_later_launches_widen_an_interval_and_change_no_number(tmp_path: Path, spread: float):
+    put(tmp_path, BASE, range(12))
+    put(tmp_path, ONE, range(4), 1.2, 0.015)
+    put(tmp_path, ONE, range(4, 12), 1.2, spread)
     (number,) = asked(0.015 * NOISE[:4])
-    for results in (calm, wild):
-        assert wanted(results, plan(BASE, ONE)) == {"bf16": number, "w8a8": number}
-        assert collect(results, plan(BASE, ONE)).beyond_planned == 2 * (12 - number)
-    one, other = (compared(results, plan(BASE, ONE))["w8a8"] for results in (calm, wild))
-    half = stats.t.ppf(0.975, 3) * np.std(0.015 * NOISE[:4], ddof=1) / math.sqrt(number)
-    assert math.log(one.high / one.speedup) == pytest.approx(half)
-    t = math.log(one.speedup) / half * stats.t.ppf(0.975, 3)
-    assert one.p_value == pytest.approx(2 * stats.t.sf(t, 3))
-    assert one.high / one.speedup <= 1.02
-    later = np.concatenate([0.015 * NOISE[:4], 0.05 * NOISE[4:number]])
-    fixed = stats.ttest_1samp(later + math.log(1.2), 0)
-    assert other.low == pytest.approx(math.exp(fixed.confidence_interval(0.95).low))
-    assert other.p_value >= fixed.pvalue
+    assert wanted(tmp_path, plan(BASE, ONE)) == {"bf16": number, "w8a8": number}
+    assert collect(tmp_path, plan(BASE, ONE)).beyond_planned == 2 * (12 - number)
+    found = compared(tmp_path, plan(BASE, ONE))["w8a8"]
+    if spread == 0:
+        half = stats.t.ppf(0.975, 3) * np.std(0.015 * NOISE[:4], ddof=1) / math.sqrt(number)
+        assert math.log(found.high / found.speedup) == pytest.approx(half)
+        assert found.p_value == pytest.approx(2 * stats.t.sf(math.log(found.speedup) / half * stats.t.ppf(0.975, 3), 3))
+        assert found.high / found.speedup <= 1.02
+    else:
+        later = np.concatenate([0.015 * NOISE[:4], 0.05 * NOISE[4:number]])
+        fixed = stats.ttest_1samp(later + math.log(1.2), 0)
+        assert found.low == pytest.approx(math.exp(fixed.confidence_interval(0.95).low))
+        assert found.p_value >= fixed.pvalue
 
 
 def test_an_invalid_launch_of_the_first_stage_is_replaced(tmp_path: Path):
