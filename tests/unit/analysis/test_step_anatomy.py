@@ -1,6 +1,5 @@
 """The anatomy of a step by closed forms: equal lengths, two lengths, waves, groups; and what holds of any pass."""
 
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from rollout_bench.analysis.stats.anatomy import (
 )
 
 TIMES = st.floats(0.001, 1e4)
-SPANS = st.lists(st.tuples(st.floats(0, 1e4), TIMES), min_size=1, max_size=60)
-"""When each sequence begins, and for how long it runs."""
+SPANS = st.lists(st.builds(lambda at, lasts: (at, at + lasts), st.floats(0, 1e4), TIMES), min_size=1, max_size=60)
+"""When each sequence begins and ends."""
 
 
 def step(
@@ -33,16 +32,12 @@ def step(
     return anatomy_of(*sides, np.array(tokens or [8] * n), np.arange(n) // each, max(ends_s), max(tokens or [8]))
 
 
-def spans(found: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [begin for begin, _ in found], [begin + length for begin, length in found]
-
-
 @given(st.integers(1, 200), TIMES)
 def test_equal_lengths_have_neither_tail_nor_drain_nor_unused_slots(n: int, length_s: float) -> None:
     found = step([0.0] * n, [length_s] * n)
-    assert found["t50_s"] == found["t90_s"] == found["t99_s"] == found["makespan_s"] == length_s
-    assert (found["tail_s"], found["tail_share"], found["fill_s"], found["drain_s"]) == (0, 0, 0, 0)
-    assert (found["most_running"], found["occupancy"]) == (n, pytest.approx(1))
+    one = {"t50_s": length_s, "t90_s": length_s, "t99_s": length_s, "makespan_s": length_s, "occupancy": 1}
+    nothing = {"tail_s": 0, "tail_share": 0, "fill_s": 0, "drain_s": 0, "most_running": n}
+    assert {name: found[name] for name in one | nothing} == pytest.approx(one | nothing)
     assert found.keys().isdisjoint({"group_p50_s", "group_p90_s", "straggler_gap_s"})
 
 
@@ -52,8 +47,8 @@ def test_the_share_of_short_sequences_decides_every_completion_time(
 ) -> None:
     n, long_s = 100 * times, short_s + more_s
     found = step([0.0] * n, [short_s] * (short * times) + [long_s] * (n - short * times))
-    for percent, value in ((50, found["t50_s"]), (90, found["t90_s"]), (99, found["t99_s"])):
-        assert value == (short_s if short >= percent else long_s)
+    for percent in (50, 90, 99):
+        assert found[f"t{percent}_s"] == (short_s if short >= percent else long_s)
     assert (found["makespan_s"], found["tail_s"], found["drain_s"]) == (
         long_s,
         long_s - short_s if short >= 90 else 0,
@@ -63,28 +58,21 @@ def test_the_share_of_short_sequences_decides_every_completion_time(
 
 
 @given(SPANS)
-def test_running_sequences_integrate_to_the_sum_of_their_durations(found: list[tuple[float, float]]) -> None:
-    begins, ends = spans(found)
+def test_running_sequences_integrate_and_all_parts_fit_the_step(found: list[tuple[float, float]]) -> None:
+    begins, ends = map(list, zip(*found, strict=True))
     at_s, sequences = running(begins, ends)
     assert (np.diff(at_s) > 0).all()
-    assert sequences[-1] == 0
-    integral = sum(count * (after - before) for count, (before, after) in zip(sequences, pairwise(at_s), strict=False))
-    assert integral == pytest.approx(sum(end - begin for begin, end in zip(begins, ends, strict=True)))
-    share = occupancy(begins, ends)
-    assert 0 < share <= 1 + 1e-9
-    assert integral == pytest.approx(share * max(ends) * sequences.max())
-
-
-@given(SPANS)
-def test_completion_times_rise_and_all_parts_fit_the_step(found: list[tuple[float, float]]) -> None:
-    begins, ends = spans(found)
+    integral = float(sequences[:-1] @ np.diff(at_s))
+    assert integral == pytest.approx(sum(ends) - sum(begins), abs=1e-6)
     one = step(begins, ends)
+    assert (sequences[-1], one["most_running"]) == (0, sequences.max())
+    assert integral == pytest.approx(one["occupancy"] * max(ends) * sequences.max())
+    assert 0 < one["occupancy"] <= 1 + 1e-9
     assert min(ends) <= one["t50_s"] <= one["t90_s"] <= one["t99_s"] <= one["makespan_s"] == max(ends)
     assert 10 * sum(end <= one["t90_s"] for end in ends) >= 9 * len(ends) > 10 * sum(end < one["t90_s"] for end in ends)
-    assert one["tail_s"] == one["makespan_s"] - one["t90_s"] >= 0
+    assert one["tail_s"] == one["makespan_s"] - one["t90_s"]
     assert 0 <= one["fill_s"] <= one["makespan_s"]
     assert 0 <= one["drain_s"] <= one["makespan_s"] - min(ends)
-    assert 1 <= one["most_running"] <= len(ends)
 
 
 def test_the_drain_begins_after_the_last_peak_of_running_sequences() -> None:

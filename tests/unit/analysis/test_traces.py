@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from made_traces import DECODE, PREFILL, Event, event, save, step
 from synthetic_profiles import BF16, make_profile, make_steps
 
-from rollout_bench.contracts.inside import Phase
 from rollout_bench.core.errors import UserError
 from rollout_bench.modes.profile.record import TraceFile
 from rollout_bench.modes.profile.traces.ascend import read_ascend
@@ -103,21 +102,15 @@ def test_operators_on_a_cpu_engines_thread_are_device_work(tmp_path: Path):
     assert row(frame, "aten::add")[["where", "stream"]].tolist() == ["host", "1/2"]
 
 
-def test_a_kernel_has_the_path_of_what_launched_it(tmp_path: Path):
-    frame = read(tmp_path, cuda_step(0, 10))
-    kernel = row(frame, "nvjet_tst")
-    assert (kernel["path"], kernel[["where", "self_us", "stream"]].tolist()) == (
-        "aten::linear > aten::mm",
-        ["device", 5, "0/7"],
-    )
-    assert (frame[frame["name"] == "aten::mm"]["where"] == "host").all()
-
-
 def test_a_late_kernel_belongs_to_the_step_that_launched_it(tmp_path: Path):
     # The second step's annotation begins at 90, while kernels of the first run from 100 on.
     frame = read(tmp_path, cuda_step(0, 10) + cuda_step(90, 20))
     kernels = frame[(frame["where"] == "device") & (frame["name"] == "nvjet_tst")]
-    assert kernels[["start_us", "step"]].to_numpy().tolist() == [[100, 0], [190, 1]]
+    assert kernels[["start_us", "step", "path", "self_us", "stream"]].to_numpy().tolist() == [
+        [100, 0, "aten::linear > aten::mm", 5, "0/7"],
+        [190, 1, "aten::linear > aten::mm", 5, "0/7"],
+    ]
+    assert (frame[frame["name"] == "aten::mm"]["where"] == "host").all()
     steps = frame[frame["where"] == "step"]
     assert steps[["start_us", "duration_us"]].to_numpy().tolist() == [[100, 90], [190, 17]]
 
@@ -189,7 +182,6 @@ def test_a_foreign_file_is_an_error_of_two_lines(tmp_path: Path, content: bytes,
     assert len(str(error.value).splitlines()) == 2
 
 
-NPU_NAME = "worker_20261120_ascend_pt"
 BASE = 1_774_670_741_777_000
 """Microseconds since 1970, as the profiler has them: too many digits for a float to keep nanoseconds."""
 
@@ -234,10 +226,6 @@ def kernels(steps: int) -> list[dict[str, str]]:
     return rows
 
 
-def csv(path: Path, rows: list[dict[str, str]]) -> None:
-    path.write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n")
-
-
 def view(rows: list[dict[str, str]], names: list[str]) -> list[dict[str, Any]]:
     """trace_view.json: an array, times as text; the host launches each step's kernels 30 us before they run."""
     events: list[dict[str, Any]] = [{"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "Python"}}]
@@ -260,47 +248,42 @@ def view(rows: list[dict[str, str]], names: list[str]) -> list[dict[str, Any]]:
     return events
 
 
-def write(folder: Path, rows: list[dict[str, str]], names: list[str] | None = None) -> Path:
-    """Everything that the profiler leaves of these kernels."""
-    output = folder / NPU_NAME / "ASCEND_PROFILER_OUTPUT"
+def read_of_npu(folder: Path, rows: list[dict[str, str]], names: list[str] | None = None) -> pd.DataFrame:
+    """Read everything that the profiler leaves of these kernels."""
+    output = folder / "worker_20261120_ascend_pt" / "ASCEND_PROFILER_OUTPUT"
     output.mkdir(parents=True)
-    csv(output / "kernel_details.csv", rows)
+    pd.DataFrame(rows).to_csv(output / "kernel_details.csv", index=False)
     (output / "trace_view.json").write_text(json.dumps(view(rows, names) if names else []))
-    return folder / NPU_NAME
-
-
-def read_of_npu(path: Path, phase: Phase = "decode") -> pd.DataFrame:
-    return read_ascend(path, path.name, 0, phase, layers=2)
-
-
-def steps_of(frame: pd.DataFrame) -> list[list[Any]]:
-    return frame[frame["where"] == "step"][["phase", "duration_us"]].to_numpy().tolist()
+    return read_ascend(output.parent, output.parent.name, 0, "prefill", layers=2)
 
 
 WORK_US = sum(duration for _, duration in STEP)
 LENGTH_US = WORK_US + 0.5 * (len(STEP) - 1)
 
 
-def test_annotations_mark_steps_and_flows_tell_who_launched_a_kernel(tmp_path: Path):
-    frame = read_of_npu(write(tmp_path, kernels(2), [PREFILL, DECODE]))
-    assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["decode", pytest.approx(LENGTH_US)]]
+@pytest.mark.parametrize(
+    ("names", "phases", "path"),
+    [
+        ([PREFILL, DECODE], ["prefill", "decode"], "npu::op"),
+        (None, ["prefill"] * 2, ""),
+        (["unmarked"] * 2, ["prefill"] * 2, ""),
+        ([WHOLE_STEP] * 2, ["prefill"] * 2, "npu::op"),
+    ],
+    ids=["annotated", "alone", "launched", "marked"],
+)
+def test_annotations_marks_or_attention_tell_the_steps(
+    tmp_path: Path, names: list[str] | None, phases: list[str], path: str
+):
+    frame = read_of_npu(tmp_path, kernels(2), names)
+    steps = frame[frame["where"] == "step"]
+    assert steps["phase"].tolist() == phases
+    assert steps["duration_us"].tolist() == pytest.approx([LENGTH_US + 40.5, LENGTH_US])
     attention = frame[frame["name"] == "FusedInferAttentionScore"]
-    assert (attention["step"].tolist(), set(attention["path"]), set(attention["where"])) == (
-        [0, 0, 1, 1],
-        {"npu::op"},
-        {"device"},
-    )
-
-
-@pytest.mark.parametrize("names", [None, ["unmarked"] * 2, [WHOLE_STEP] * 2], ids=["alone", "launched", "marked"])
-def test_marks_or_attention_kernels_tell_the_steps_without_annotations(tmp_path: Path, names: list[str] | None):
-    frame = read_of_npu(write(tmp_path, kernels(2), names), "prefill")
-    assert steps_of(frame) == [["prefill", pytest.approx(LENGTH_US + 40.5)], ["prefill", pytest.approx(LENGTH_US)]]
-    assert frame[frame["name"] == "ArgMaxV2"]["step"].tolist() == [0, 1]
+    assert attention[["step", "path", "where"]].to_numpy().tolist() == [[n, path, "device"] for n in (0, 0, 1, 1)]
 
 
 def test_categories_of_a_step_add_up(tmp_path: Path):
-    times = step_times(categorise(read_of_npu(write(tmp_path, kernels(1))), "ascend"))
+    times = step_times(categorise(read_of_npu(tmp_path, kernels(1)), "ascend"))
     seen = dict(zip(times["category"], times["us"], strict=True))
     assert seen == pytest.approx(
         {
@@ -321,23 +304,17 @@ def test_categories_of_a_step_add_up(tmp_path: Path):
 EVENTS = [step(DECODE, 0, 50), event('odd, "name"\n', 5.1234, 20, types=["float"]), event("NA", 30, 1)]
 
 
-def trace_file(name: str, rank: int = 0, source: str = "torch") -> TraceFile:
-    return TraceFile.model_validate({"name": name, "phase": "decode", "rank": rank, "source": source, "size_bytes": 1})
-
-
-def made(folder: Path) -> pd.DataFrame:
-    names = [save(folder / f"decode.rank{rank}.trace.json.gz", EVENTS).name for rank in (0, 1)]
-    traces = [trace_file(name, rank) for rank, name in enumerate(names)]
-    return read_traces(folder, make_profile(steps=make_steps(BF16)).model_copy(update={"traces": traces}))
-
-
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path):
-    events = made(tmp_path)
+    traces = [
+        TraceFile(name=f"decode.rank{rank}.trace.json.gz", phase="decode", rank=rank, source="torch", size_bytes=1)
+        for rank in (0, 1)
+    ]
+    for trace in traces:
+        save(tmp_path / trace.name, EVENTS)
+    events = read_traces(tmp_path, make_profile(steps=make_steps(BF16)).model_copy(update={"traces": traces}))
     write_events(tmp_path / "events.csv.gz", events)
     again = pd.read_csv(tmp_path / "events.csv.gz", keep_default_na=False)
-    assert list(again.columns) == list(events.columns) == list(COLUMNS)
-    for column in COLUMNS:
-        assert again[column].tolist() == events.round(3)[column].tolist()
+    assert again.to_dict("list") == events.round(3)[list(COLUMNS)].to_dict("list")
     assert again["rank"].unique().tolist() == [0, 1]
     assert "NA" in again["name"].tolist()
 
@@ -428,18 +405,8 @@ def test_the_times_of_each_step_are_those_on_paper(events: pd.DataFrame):
     assert times.drop_duplicates("step")["phase"].tolist() == ["prefill", "decode"]
 
 
-def test_every_operator_has_the_self_time_on_paper(events: pd.DataFrame):
-    own = events[events["where"] == "device"].groupby("name", observed=True)["self_us"].agg(list)
-    assert (own["aten::slice"], own["aten::mean"], own["vllm::unified_attention_with_output"]) == ([2], [1], [3])
-    assert own["_C::onednn_scaled_mm"] == [18, 10, 25, 12]
-
-
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=40)
 """Whole numbers, so that sums are exact; so few that spans nest, overlap, touch, coincide and are empty."""
-
-
-def arrays(spans: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([s for s, _ in spans], dtype=float), np.array([d for _, d in spans], dtype=float)
 
 
 def covered(spans: list[tuple[int, int]]) -> int:
@@ -448,20 +415,13 @@ def covered(spans: list[tuple[int, int]]) -> int:
 
 
 @given(SPANS)
-def test_self_times_sum_to_the_union_without_negative_ones(spans: list[tuple[int, int]]):
-    start, duration = arrays(spans)
-    own, _ = nest(start, duration)
+def test_self_times_sum_to_the_union_and_parents_enclose_children(spans: list[tuple[int, int]]):
+    start, duration = np.array(spans, dtype=float).reshape(-1, 2).T
+    own, parent = nest(start, duration)
     assert (own >= 0).all()
     assert (own <= duration).all()
     assert own.sum() == covered(spans)
-
-
-@given(SPANS)
-def test_a_parent_encloses_its_children(spans: list[tuple[int, int]]):
-    start, duration = arrays(spans)
-    _, parent = nest(start, duration)
-    for child, above in enumerate(parent.tolist()):
-        if above >= 0:
-            assert start[above] <= start[child]
-            assert start[above] + duration[above] >= start[child] + duration[child]
-            assert above != child
+    child = np.flatnonzero(parent >= 0)
+    assert (start[parent[child]] <= start[child]).all()
+    assert (start[parent[child]] + duration[parent[child]] >= start[child] + duration[child]).all()
+    assert (parent[child] != child).all()
