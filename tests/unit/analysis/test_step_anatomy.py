@@ -1,6 +1,5 @@
 """The anatomy of a step by closed forms: equal lengths, two lengths, waves, groups; and what holds of any pass."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -37,18 +37,18 @@ def test_an_item_ends_at_the_next_and_empty_headings_vanish(said):
     assert said(text, more=False) == [Section("One", ("first", "second"))]
 
 
-def test_a_value_that_is_not_given_is_an_error(said):
-    with pytest.raises(jinja2.UndefinedError, match="cause"):
-        said("## Failed\n- {{ cause }}\n")
-    with pytest.raises(jinja2.UndefinedError, match="caus"):
-        said("## Failed\n- {{ failure.caus }}\n", failure={"cause": "no memory"})
-
-
-def test_text_outside_of_an_item_is_an_error(said):
-    with pytest.raises(ValueError, match="outside of an item: lost"):
-        said("lost\n## Failed\n- item\n")
-    with pytest.raises(ValueError, match="outside of an item: lost"):
-        said("## Failed\nlost\n")
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("## Failed\n- {{ cause }}\n", "'cause' is undefined"),
+        ("## Failed\n- {{ failure.caus }}\n", "no attribute 'caus'"),
+        ("lost\n## Failed\n- item\n", "outside of an item: lost"),
+        ("## Failed\nlost\n", "outside of an item: lost"),
+    ],
+)
+def test_a_value_that_is_not_given_or_text_outside_of_an_item_is_an_error(said, text: str, error: str):
+    with pytest.raises((jinja2.UndefinedError, ValueError), match=error):
+        said(text, failure={"cause": "no memory"})
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029"])
