@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -14,7 +16,7 @@ from rollout_bench.commands import show, summarise
 from rollout_bench.contracts.store import record_path, sequences_path
 from rollout_bench.core.errors import LEFT_OUT_STATUS, UserError
 from rollout_bench.plan.config import ComparisonSettings
-from rollout_bench.plan.planfile import PlannedLaunch, write_plan
+from rollout_bench.plan.planfile import PlanFile, PlannedLaunch, write_plan
 from rollout_bench.report.state import STATE_FILE, SUMMARY_FILES, is_stale, plan_of_summary
 
 BF16, W8A8 = make_spec(), make_spec(quant="w8a8")
@@ -46,11 +48,9 @@ def test_a_complete_summary_is_written_and_passes_the_check(project: Path) -> No
 
 def test_an_incomplete_summary_is_written_and_only_the_check_fails(project: Path) -> None:
     record_path(project / "results", "offline", W8A8.experiment(), 0).unlink()
-    save(project / "results", make_failure(W8A8))
-    assert "INCOMPLETE" in (summarised(project) / "summary.md").read_text()
-    (project / "results" / "summary.md").unlink()
-    assert run("results", "--plan", "plan.json", "--check", cwd=project).returncode == 1
-    assert (project / "results" / "summary.md").exists()
+    for arguments, status in ((["--check"], 1), ([], 0)):
+        assert run("results", "--plan", "plan.json", *arguments, cwd=project).returncode == status
+        assert "INCOMPLETE" in (project / "results" / "summary.md").read_text()
 
 
 def test_summary_and_runs_name_a_damaged_record_until_its_repair(project: Path) -> None:
@@ -87,59 +87,77 @@ def test_a_wrong_argument_is_a_two_line_error(project: Path, arguments: list[str
     assert len(done.stderr.splitlines()) == 2
 
 
-def test_a_summary_is_fresh_until_something_it_shows_changes(project: Path) -> None:
-    results = project / "results"
-    record = record_path(results, "offline", BF16.experiment(), 0)
-    assert is_stale(results, PLAN)
-    summarised(project)
-    assert not is_stale(results, PLAN)
-    assert not is_stale(results, PLAN.model_copy(update={"launches": [PlannedLaunch(record="x", expected_s=9)]}))
-    changes = ({"confidence": 0.9}, {"relevant_difference": 0.02}, {"metrics": {"offline": ["startup_s"]}})
-    others = [
-        make_plan([BF16], launches=1),
-        make_plan([W8A8, BF16], launches=1),
-        make_plan([BF16, W8A8], launches=2),
-        make_plan([BF16, W8A8], launches=1, baseline={"quant": "w8a8"}),
-        *(make_plan([BF16, W8A8], launches=1, comparison=ComparisonSettings(**each)) for each in changes),  # type: ignore[arg-type]
-        None,
-    ]
-    assert [plan for plan in others if not is_stale(results, plan)] == []
-
-    content, stat = record.read_bytes(), record.stat()
-    record.unlink()
-    assert is_stale(results, PLAN)
-    record.write_bytes(content)
-    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert not is_stale(results, PLAN)
-    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert is_stale(results, PLAN)
-    os.utime(record, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert not is_stale(results, PLAN)
-    sequences = sequences_path(record)
-    sequences.rename(sequences.with_suffix(".away"))
-    assert is_stale(results, PLAN)
-    sequences.with_suffix(".away").rename(sequences)
-    assert not is_stale(results, PLAN)
-    elsewhere = [e.model_copy(update={"weights": "elsewhere"}) for e in PLAN.experiments]
-    assert not is_stale(results, PLAN.model_copy(update={"experiments": elsewhere}))
-    save(results, make_failure(BF16, 1))
-    assert is_stale(results, PLAN)
+def changed(**changes: Any) -> PlanFile:
+    return make_plan([BF16, W8A8], launches=1, comparison=ComparisonSettings(**changes))
 
 
-@pytest.mark.parametrize("name", [*SUMMARY_FILES, STATE_FILE])
-def test_a_summary_that_lacks_a_file_is_stale(project: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("plan", "stale"),
+    [
+        (PLAN, False),
+        (PLAN.model_copy(update={"launches": [PlannedLaunch(record="x", expected_s=9)]}), False),
+        (
+            PLAN.model_copy(
+                update={"experiments": [e.model_copy(update={"weights": "elsewhere"}) for e in PLAN.experiments]}
+            ),
+            False,
+        ),
+        (make_plan([BF16], launches=1), True),
+        (make_plan([W8A8, BF16], launches=1), True),
+        (make_plan([BF16, W8A8], launches=2), True),
+        (make_plan([BF16, W8A8], launches=1, baseline={"quant": "w8a8"}), True),
+        (changed(confidence=0.9), True),
+        (changed(relevant_difference=0.02), True),
+        (changed(metrics={"offline": ["startup_s"]}), True),
+        (None, True),
+    ],
+)
+def test_a_summary_is_stale_for_a_plan_that_shows_something_else(
+    project: Path, plan: PlanFile | None, stale: bool
+) -> None:
+    assert is_stale(project / "results", plan)
+    assert is_stale(summarised(project), plan) == stale
+
+
+RECORD = record_path(Path("results"), "offline", BF16.experiment(), 0)
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+
+
+def write_again(path: Path) -> None:
+    content, stat = path.read_bytes(), path.stat()
+    path.unlink()
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "stale"),
+    [
+        (RECORD, Path.unlink, True),
+        (RECORD, touch, True),
+        (RECORD, write_again, False),
+        (sequences_path(RECORD), Path.unlink, True),
+        (RECORD, lambda path: save(path.parents[2], make_failure(BF16, 1)), True),
+        *((Path("results", name), Path.unlink, True) for name in (*SUMMARY_FILES, STATE_FILE)),
+    ],
+)
+def test_a_summary_is_fresh_until_something_it_shows_changes(
+    project: Path, name: Path, change: Callable[[Path], object], stale: bool
+) -> None:
     results = summarised(project)
-    (results / name).unlink()
-    assert is_stale(results, PLAN)
+    change(project / name)
+    assert is_stale(results, PLAN) == stale
 
 
-def test_a_broken_state_is_stale_and_by_hand_an_error(project: Path) -> None:
-    results = summarised(project)
-    for content in ("{", "[]", '{"plan": {"schema_version": 99}}', '{"schema_version": 1}'):
-        (results / STATE_FILE).write_text(content)
-        assert is_stale(results, PLAN)
-        with pytest.raises(UserError, match=STATE_FILE):
-            plan_of_summary(results)
+@pytest.mark.parametrize("content", ["{", "[]", '{"plan": {"schema_version": 99}}', '{"schema_version": 1}'])
+def test_a_broken_state_is_stale_and_by_hand_an_error(project: Path, content: str) -> None:
+    (project / "results" / STATE_FILE).write_text(content)
+    assert is_stale(project / "results", PLAN)
+    with pytest.raises(UserError, match=STATE_FILE):
+        plan_of_summary(project / "results")
 
 
 def test_show_prints_the_answer_or_a_table_again(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,15 @@ def found(results: Path) -> TimedExperiment:
     return bf16
 
 
+def assert_only_the_first_is_damaged(results: Path, words: str) -> None:
+    bf16 = found(results)
+    assert ([record.launch for record in bf16.records], bf16.missing, bf16.failures) == ([1, 2], (), ())
+    (damaged,) = bf16.damaged
+    assert damaged.launch == 0
+    assert damaged.error.problem.startswith(f"{words}")
+    assert len(str(damaged.error).splitlines()) == 2
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """Three launches of each of two quants."""
@@ -98,21 +107,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_record_is_named_and_left_out(results: Path, name: str) -> None:
-    damage, words = DAMAGE[name]
+@pytest.mark.parametrize(("damage", "words"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_named_and_left_out(results: Path, damage: Callable[[Path], object], words: str) -> None:
     damage(at(results))
-    bf16 = found(results)
-    assert ([record.launch for record in bf16.records], bf16.missing) == ([1, 2], ())
-    (damaged,) = bf16.damaged
-    assert damaged.launch == 0
-    assert damaged.error.problem.startswith(f"{at(results)}: {words}")
-    assert len(str(damaged.error).splitlines()) == 2
+    assert_only_the_first_is_damaged(results, f"{at(results)}: {words}")
 
 
 def last(record: dict[str, Any]) -> dict[str, Any]:
-    iteration: dict[str, Any] = record["iterations"][-1]
-    return iteration
+    return record["iterations"][-1]
 
 
 IMPOSSIBLE: dict[str, tuple[Change, str]] = {
@@ -157,11 +159,7 @@ EDITS: dict[str, Change] = {
 )
 def test_an_impossible_value_or_an_edit_takes_no_part(results: Path, change: Change, field: str, hashed: bool) -> None:
     edit(at(results), change, hashed=hashed)
-    bf16 = found(results)
-    (damaged,) = bf16.damaged
-    assert [record.launch for record in bf16.records] == [1, 2]
-    assert damaged.error.problem.startswith(f"{at(results)}: {field}: ")
-    assert len(str(damaged.error).splitlines()) == 2
+    assert_only_the_first_is_damaged(results, f"{at(results)}: {field}: ")
 
 
 def test_the_records_of_every_mode_are_protected(tmp_path: Path) -> None:
@@ -195,25 +193,20 @@ def test_a_damaged_failure_is_named_and_the_rest_is_collected(results: Path) -> 
     at(results).unlink()
     save(results, make_failure(BF16, 0))
     failure_path(at(results)).write_text("{")
-    bf16 = found(results)
-    assert [record.launch for record in bf16.records] == [1, 2]
-    assert bf16.failures == bf16.missing == ()
-    assert "is not whole JSON" in bf16.damaged[0].error.problem
+    assert_only_the_first_is_damaged(results, f"{failure_path(at(results))}: is not whole JSON")
 
 
-def test_a_failure_in_the_wrong_place_is_named(tmp_path: Path) -> None:
-    save(tmp_path, make_failure(BF16, 0))
-    path = failure_path(at(tmp_path))
+def test_what_lies_in_the_wrong_place_is_named(results: Path) -> None:
+    save(results, make_failure(W8A8, 0))
+    path = failure_path(record_path(results, "offline", W8A8.experiment(), 0))
     path.rename(path.with_name("launch-4.json"))
-    (experiment,) = collect(tmp_path, None).experiments
-    assert "launch: says 0" in experiment.damaged[0].error.problem
-
-
-def test_a_record_in_a_renamed_folder_is_named(results: Path) -> None:
     renamed = at(results).parent.with_name(f"other_bf16_small-{BF16.key()}")
     at(results).parent.rename(renamed)
-    other = next(e for e in collect(results, None).experiments if e.experiment == renamed.name)
-    assert (other.records, ["spec: says" in damaged.error.problem for damaged in other.damaged]) == ((), [True] * 3)
+    damaged = {
+        each.experiment: [one.error.problem for one in each.damaged] for each in collect(results, None).experiments
+    }
+    assert ["spec: says" in problem for problem in damaged[renamed.name]] == [True] * 3
+    assert ["launch: says 0" in problem for problem in damaged[W8A8.experiment()]] == [True]
 
 
 @pytest.mark.parametrize("content", [b"", b'{"schema_version": 5', b"\0" * 100, b"[" * 200_000, b"{}", b"\xff"])
@@ -221,10 +214,8 @@ def test_a_damaged_plan_is_no_plan_and_gives_two_lines(tmp_path: Path, content: 
     path = tmp_path / "plan.json"
     path.write_bytes(content)
     assert not is_plan(path)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=rf"^{path}: .*\n.*the workflow writes a damaged one again"):
         read_plan(path)
-    assert error.value.problem.startswith(f"{path}: ")
-    assert "the workflow writes a damaged one again" in error.value.remedy
     write_plan(path, make_plan([BF16]))
     assert is_plan(path)
 
@@ -263,15 +254,16 @@ def refused(path: Path, record: Record) -> str:
     return error.value.problem.removeprefix(f"{path}: ")
 
 
-def test_nobody_waits_for_a_pipe_or_folder_in_its_place(record: Record, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("put", "told"), [(lambda path: None, "is missing"), (os.mkfifo, "is no file"), (Path.mkdir, "is no file")]
+)
+def test_nobody_waits_for_a_pipe_or_folder_in_its_place(
+    record: Record, tmp_path: Path, put: Callable[[Path], object], told: str
+) -> None:
     path = sequences_path(at(tmp_path))
     path.unlink()
-    assert refused(path, record) == "is missing"
-    os.mkfifo(path)
-    assert refused(path, record) == "is no file"
-    path.unlink()
-    path.mkdir()
-    assert refused(path, record) == "is no file"
+    put(path)
+    assert refused(path, record) == told
 
 
 def test_rows_that_were_not_written_with_the_record_are_refused(record: Record, tmp_path: Path) -> None:
@@ -284,31 +276,20 @@ def test_rows_that_were_not_written_with_the_record_are_refused(record: Record, 
     assert refused(path, unlike) == "iteration: Field required"
 
 
-def test_swapped_side_files_are_noted_and_their_launches_left_out(tmp_path: Path) -> None:
-    save(tmp_path, *(make_record(BF16, launch, [400.0 + launch] * 3) for launch in range(3)))
-    one, other = sequences_path(at(tmp_path, 0)), sequences_path(at(tmp_path, 2))
-    kept = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(kept)
-    collection = collect(tmp_path, None)
-    (pooled,) = pool_sequences(collection)
-    assert [reason.split(",")[0] for reason in pooled.reasons] == [
-        f"launch {launch} is not among them" for launch in (0, 2)
-    ]
-    assert all("is not the one that was written with the record" in reason for reason in pooled.reasons)
-    assert len(pooled.values["e2el_s"]) == 3 * 32
-    assert (collection.damaged, len(collection.experiments[0].records)) == ([], 3)
-
-
-@pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda _: b"no gzip", lambda _: b""])
-def test_a_damaged_online_side_file_costs_only_the_latencies(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda content, _: content[:-40], lambda *_: b"no gzip", lambda *_: b"", lambda _, other: other]
+)
+def test_a_damaged_or_swapped_side_file_costs_only_the_latencies(
+    tmp_path: Path, damage: Callable[[bytes, bytes], bytes]
+) -> None:
     save_online(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
-    path = sequences_path(record_path(tmp_path, "online", ONLINE.experiment(), 1))
-    path.write_bytes(damage(path.read_bytes()))
+    other, path = (sequences_path(record_path(tmp_path, "online", ONLINE.experiment(), n)) for n in (0, 1))
+    path.write_bytes(damage(path.read_bytes(), other.read_bytes()))
     collection = collect(tmp_path, None)
     (experiment,), (pooled,) = collection.experiments, pool_sequences(collection)
-    assert (len(experiment.records), len(pooled.launches["e2el_s"])) == (2, 1)
-    assert pooled.reasons[0].startswith(f"launch 1 is not among them, {path}: ")
+    assert (len(experiment.records), collection.damaged, len(pooled.launches["e2el_s"])) == (2, [], 1)
+    told = f"launch 1 is not among them, {path}: is not the one that was written with the record"
+    assert pooled.reasons[0].startswith(told)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -316,14 +297,12 @@ def test_files_of_an_unrecorded_try_are_cleared_before_the_next(tmp_path: Path, 
     out = record_path(tmp_path, mode, BF16.experiment(), 0)
     out.parent.mkdir(parents=True)
     outcome = LaunchOutcome(BF16.model_copy(update={"mode": mode}), 0, out, tmp_path / "log")
-    left = [out.with_suffix(ending) for ending in MODES[mode].side_files]
-    for path in left:
-        path.write_text("") if path.suffix == ".gz" else (path / "deep").mkdir(parents=True)
     other = out.with_name("launch-1.sequences.jsonl.gz")
-    other.write_text("")
-    out.write_text("{}")
+    for path in (out, other, *(out.with_suffix(ending) for ending in MODES[mode].side_files)):
+        path.write_text("") if path.suffix in (".gz", ".json") else (path / "deep").mkdir(parents=True)
+    before = set(out.parent.iterdir())
     outcome.clear()
-    assert all(path.exists() for path in left), "those of a record stay"
+    assert set(out.parent.iterdir()) == before, "those of a record stay"
     out.unlink()
     outcome.clear()
     assert list(out.parent.iterdir()) == [other]

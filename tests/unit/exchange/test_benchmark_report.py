@@ -69,59 +69,53 @@ def standard_load(report: Any) -> Any:
     return report["scenario"]["load"]["standardized"]
 
 
+def figures_of(values: np.ndarray) -> dict[str, float]:
+    """Return the statistics of values that a report has."""
+    p90 = np.quantile(values, 0.9, method="inverted_cdf")
+    return {"mean": values.mean(), "stddev": values.std(ddof=1), "min": values.min(), "max": values.max(), "p90": p90}
+
+
 def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
     record, rows = make_online(make_online_spec(points=[SLOW, FAST]), 3, Server(failing=8))
     save_online(tmp_path / "results", (record, rows))
-    by_stage = {stage: the_report(tmp_path, f"online/launch-3.stage-{stage}.yaml") for stage in (0, 1)}
     # loads stand from the lightest: 20 requests a second, then 2 at once
-    assert standard_load(by_stage[0])["rate_qps"] == 20.0
-    assert "concurrency" not in standard_load(by_stage[0])
-    assert standard_load(by_stage[1])["concurrency"] == 2
-    assert "rate_qps" not in standard_load(by_stage[1])
-    for stage, point in enumerate((FAST, SLOW)):
-        report = by_stage[stage]
-        assert (standard_load(report)["stage"], standard_load(report)["tool"]) == (stage, "rollout-bench")
+    for stage, (point, load, other) in enumerate(
+        ((FAST, "rate_qps", "concurrency"), (SLOW, "concurrency", "rate_qps"))
+    ):
+        report = the_report(tmp_path, f"online/launch-3.stage-{stage}.yaml")
+        standard = standard_load(report)
+        assert (standard["stage"], standard["tool"], other in standard) == (stage, "rollout-bench", False)
+        assert standard[load] == getattr(point, {"rate_qps": "request_rate"}.get(load, load))
         passes = [each for each in record.iterations if each.point == point and not each.warmup]
-        indices = {each.index for each in passes}
-        own = [row for row in rows if row.iteration in indices]
+        own = [row for row in rows if row.iteration in {each.index for each in passes}]
         good = [row for row in own if not row.failed]
-        requests = aggregate(report)["requests"]
+        requests, rates = aggregate(report)["requests"], aggregate(report)["throughput"]
         assert (requests["total"], requests["failures"], requests["incomplete"]) == (len(own), len(own) - len(good), 0)
         assert (requests["input_length"]["mean"], requests["output_length"]["max"]) == (PROMPT_TOKENS, OUTPUT_TOKENS)
         elapsed_s = sum(each.elapsed_s for each in passes)
-        throughput, latency = aggregate(report)["throughput"], aggregate(report)["latency"]
-        assert throughput["output_token_rate"]["mean"] == pytest.approx(len(good) * OUTPUT_TOKENS / elapsed_s)
-        assert throughput["request_rate"]["mean"] == pytest.approx(len(good) / elapsed_s)
+        assert rates["output_token_rate"]["mean"] == pytest.approx(len(good) * OUTPUT_TOKENS / elapsed_s)
+        assert rates["request_rate"]["mean"] == pytest.approx(len(good) / elapsed_s)
         ttft = np.array([row.first_token_s - row.sent_s for row in good])
         e2el = np.array([row.last_token_s - row.sent_s for row in good])
         tpot = (e2el - ttft) / (OUTPUT_TOKENS - 1)
-        gaps = np.array([gap for row in good for gap in row.gaps_us or []]) / 1e6
         for name, values in {
             "time_to_first_token": ttft,
             "request_latency": e2el,
             "time_per_output_token": tpot,
             "normalized_time_per_output_token": ttft / OUTPUT_TOKENS + tpot,
-            "inter_token_latency": gaps,
+            "inter_token_latency": np.array([gap for row in good for gap in row.gaps_us or []]) / 1e6,
         }.items():
-            assert latency[name]["mean"] == pytest.approx(values.mean()), name
-            assert latency[name]["stddev"] == pytest.approx(values.std(ddof=1)), name
-            assert (latency[name]["min"], latency[name]["max"]) == pytest.approx((values.min(), values.max())), name
-            assert latency[name]["p90"] == pytest.approx(np.quantile(values, 0.9, method="inverted_cdf")), name
+            told = aggregate(report)["latency"][name]
+            assert {key: told[key] for key in figures_of(values)} == pytest.approx(figures_of(values)), name
 
 
-def test_cut_requests_are_incomplete_and_stages_keep_their_numbers(
-    tmp_path: Path,
-) -> None:
-    first = LoadPoint(concurrency=4, duration_s=5.0, stage=1)
-    second = LoadPoint(concurrency=2, duration_s=5.0, stage=2)
-    record, rows = make_online(make_online_spec(points=[first, second]), iterations=1)
-    measured = [each.index for each in record.iterations if not each.warmup]
+def test_cut_requests_are_incomplete_and_stages_keep_their_numbers(tmp_path: Path) -> None:
+    # though the second load is the lighter one
+    points = [LoadPoint(concurrency=number, duration_s=5.0, stage=stage) for stage, number in ((1, 4), (2, 2))]
+    record, rows = make_online(make_online_spec(points=points), iterations=1)
     # the last request of each pass had got 5 tokens when it was cut
-    last = {row.iteration: number for number, row in enumerate(rows)}
-    for index in measured:
-        row = rows[last[index]]
-        early = {"output_tokens": 5, "finish_reason": None, "last_token_s": None, "gaps_us": None, "cut_s": 5.0}
-        rows[last[index]] = row.model_copy(update=early)
+    early = {"output_tokens": 5, "finish_reason": None, "last_token_s": None, "gaps_us": None, "cut_s": 5.0}
+    rows = [row.model_copy(update=early if row.prompt == 7 and row.sample == 3 else {}) for row in rows]
     passes = [
         each.model_copy(
             update={
@@ -131,25 +125,19 @@ def test_cut_requests_are_incomplete_and_stages_keep_their_numbers(
                 "incomplete": 1,
             }
         )
-        if each.index in measured
-        else each
         for each in record.iterations
     ]
     save_online(tmp_path / "results", (record.model_copy(update={"iterations": passes}), rows))
-    for stage, point in enumerate((first, second)):  # though the second load is the lighter one
+    for stage, point in enumerate(points):
         report = the_report(tmp_path, f"online/launch-0.stage-{stage}.yaml")
         assert (standard_load(report)["stage"], standard_load(report)["concurrency"]) == (stage, point.concurrency)
         requests = aggregate(report)["requests"]
-        assert (requests["total"], requests["failures"], requests["incomplete"], requests["output_length"]["min"]) == (
-            32,
-            0,
-            1,
-            OUTPUT_TOKENS,
-        )
-        (of_load,) = [each for each in passes if each.point == point and not each.warmup]
+        assert [requests[name] for name in ("total", "failures", "incomplete")] == [32, 0, 1]
+        assert requests["output_length"]["min"] == OUTPUT_TOKENS
+        (elapsed_s,) = [each.elapsed_s for each in passes if each.point == point and not each.warmup]
         rates = aggregate(report)["throughput"]
-        assert rates["request_rate"]["mean"] == pytest.approx(31 / of_load.elapsed_s)
-        assert rates["output_token_rate"]["mean"] == pytest.approx((31 * OUTPUT_TOKENS + 5) / of_load.elapsed_s)
+        assert rates["request_rate"]["mean"] == pytest.approx(31 / elapsed_s)
+        assert rates["output_token_rate"]["mean"] == pytest.approx((31 * OUTPUT_TOKENS + 5) / elapsed_s)
         assert aggregate(report)["latency"]["request_latency"]["max"] < 5
 
 
@@ -179,14 +167,14 @@ def test_a_launch_exports_to_the_same_uid_and_file_anywhere(tmp_path: Path) -> N
     for place in ("here", "there"):
         save(tmp_path / place / "results", record, make_record(make_spec(quant="w8a8"), 4))
         assert exported(tmp_path / place).returncode == 0
-    here, there = ({p.name: p for p in (tmp_path / x / "reports").rglob("*.yaml")} for x in ("here", "there"))
-    assert {name: path.read_bytes() for name, path in here.items()} == {n: p.read_bytes() for n, p in there.items()}
-    runs = [yaml.safe_load(p.read_text())["run"] for p in (tmp_path / "here" / "reports").rglob("*.yaml")]
-    assert (
-        len({run["uid"] for run in runs}),
-        len({run["eid"] for run in runs}),
-        {uuid.UUID(run["uid"]).version for run in runs},
-    ) == (4, 2, {5})
+    here, there = (
+        {path.relative_to(folder): path.read_text() for path in folder.rglob("*.yaml")}
+        for folder in (tmp_path / "here" / "reports", tmp_path / "there" / "reports")
+    )
+    assert here == there
+    runs = [yaml.safe_load(text)["run"] for text in here.values()]
+    assert (len({run["uid"] for run in runs}), len({run["eid"] for run in runs})) == (4, 2)
+    assert {uuid.UUID(run["uid"]).version for run in runs} == {5}
 
 
 WRONG = [

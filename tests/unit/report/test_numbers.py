@@ -135,7 +135,7 @@ def test_replicas_wait_for_the_slowest_of_them(tmp_path: Path) -> None:
     assert [one["idle_share"] for one in found] == pytest.approx([1 - 5 / 8, 1 - 5.999 / 8])
 
 
-def test_engines_that_sleep_give_back_memory_and_sharded_ones_count_once(tmp_path: Path) -> None:
+def test_sleep_gives_back_memory_and_sharded_engines_count_once(tmp_path: Path) -> None:
     (sleeping,), (sharded,) = (
         map(placed_of, rows(tmp_path / name, [record], setting="default"))
         for name, record in (("sleeping", SLEEPING), ("sharded", SHARDED))

@@ -46,7 +46,7 @@ def test_an_item_ends_at_the_next_and_empty_headings_vanish(said):
         ("## Failed\nlost\n", "outside of an item: lost"),
     ],
 )
-def test_a_value_that_is_not_given_or_text_outside_of_an_item_is_an_error(said, text: str, error: str):
+def test_missing_values_and_text_outside_of_items_are_errors(said, text: str, error: str):
     with pytest.raises((jinja2.UndefinedError, ValueError), match=error):
         said(text, failure={"cause": "no memory"})
 
