@@ -112,7 +112,7 @@ def changed(**changes: Any) -> PlanFile:
         (None, True),
     ],
 )
-def test_a_summary_is_stale_for_a_plan_that_shows_something_else(
+def test_a_summary_is_stale_for_another_plan(
     project: Path, plan: PlanFile | None, stale: bool
 ) -> None:
     assert is_stale(project / "results", plan)
