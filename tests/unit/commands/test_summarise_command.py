@@ -112,9 +112,7 @@ def changed(**changes: Any) -> PlanFile:
         (None, True),
     ],
 )
-def test_a_summary_is_stale_for_another_plan(
-    project: Path, plan: PlanFile | None, stale: bool
-) -> None:
+def test_a_summary_is_stale_for_another_plan(project: Path, plan: PlanFile | None, stale: bool) -> None:
     assert is_stale(project / "results", plan)
     assert is_stale(summarised(project), plan) == stale
 

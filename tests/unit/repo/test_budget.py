@@ -26,7 +26,7 @@ BUDGET = {
     "snakefile": 355,
     "trainers": 556,
     "workloads": 318,
-    "tests": 12297,
+    "tests": 11850,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
