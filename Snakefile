@@ -1,32 +1,7 @@
-"""rollout-bench: how fast an LLM engine generates under a reinforcement-learning rollout.
-
-config.yaml -> plan -> one job per engine launch -> records -> summary and figures
-"""
-
-from snakemake.utils import min_version
-
-min_version("9.20")
+"""rollout-bench: how fast an LLM engine generates under a reinforcement-learning rollout."""
 
 
-include: "workflow/rules/common.smk"
+include: "workflow/Snakefile"
 
 
-configfile: "config.yaml"
-
-
-include: "workflow/rules/plan.smk"
-include: "workflow/rules/checkpoint.smk"
-include: "workflow/rules/measure.smk"
-include: "workflow/rules/summary.smk"
-
-
-if matrix.config.launches == "auto":
-
-    include: "workflow/rules/rounds.smk"
-
-
-rule all:
-    """Measure missing launches, then write the summary and the figures."""
-    default_target: True
-    input:
-        rules.summary.output,
+workflow.default_target = "all"  # include forgets the default target of a file

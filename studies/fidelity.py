@@ -27,7 +27,7 @@ from rollout_bench.contracts.spec import Spec, read_spec
 from rollout_bench.contracts.store import read_record
 from rollout_bench.measure.launch.preflight import engine_environment
 from rollout_bench.plan.planfile import read_plan
-from rollout_bench.snakefile import PLAN_FILE
+from rollout_bench.plan.schedule import PLAN_FILE
 
 HERE = Path(__file__).resolve().parent
 RESULT = "fidelity"

@@ -9,7 +9,7 @@ import pytest
 from workspace import Workspace
 
 from rollout_bench.plan.config_file import name_after
-from rollout_bench.snakefile import check_default_config
+from rollout_bench.workflow.planned import check_call
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_an_unusable_file_is_told_in_two_lines(
     path.symlink_to("nowhere") if content is None else path.write_bytes(content)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        check_default_config(is_job=False)
+        check_call(is_job=False)
     first, second = capsys.readouterr().err.splitlines()
     assert problem in first
     assert remedy in second

@@ -17,7 +17,7 @@ from training_runs import ROLLOUT, VERL
 from workspace import Workspace
 
 from rollout_bench.plan.schedule import Schedule
-from rollout_bench.snakefile import plan_workflow
+from rollout_bench.workflow.planned import plan_of_call
 
 TARGETS = {"plan", "check", "kubernetes", "results/summary.md"}
 
@@ -52,7 +52,7 @@ def plan_of(words: tuple[str, ...]) -> Schedule:
     merged = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     for settings in (*(yaml.safe_load(Path(file).read_text()) for file in given.configfiles), given.config):
         update_config(merged, settings)
-    return plan_workflow(merged, given, on_cluster=False, is_main=True)[0]
+    return plan_of_call(merged, given, on_cluster=False, is_main=True)[0]
 
 
 def printed(folder: Path, *words: str) -> str:

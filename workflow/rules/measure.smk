@@ -8,7 +8,7 @@ not fail have to stay. A block whose records are not all there is measured wheth
 rule measure:
     """Measure a block: one launch, or one of each that is compared, engines alive together and passes in turn."""
     input:
-        lambda wildcards: ancient(snakefile.needed(matrix, wildcards)),
+        lambda wildcards: ancient(jobs.needed(plan, wildcards)),
     output:
         touch(MARK),
     log:
@@ -17,20 +17,20 @@ rule measure:
         mode="|".join(MODES),
         experiment="[^/]+",
         launch="[0-9]+",
-    priority: lambda wildcards: snakefile.priority(matrix, wildcards)
+    priority: lambda wildcards: jobs.priority(plan, wildcards)
     conda:
         "../../environment.yml"
     threads: side_by_side.threads
     resources:
         **side_by_side.resources,
-        **slurm.asked_for_measuring(matrix, ON_CLUSTER),
+        **slurm.asked_for_measuring(plan, ON_CLUSTER),
         attempt=lambda wildcards, attempt: attempt,
     params:
         command=[engine.python, "-m", "rollout_bench", "measure"],
-        records=lambda wildcards: snakefile.records_of(matrix, wildcards),
-        members=lambda wildcards: snakefile.members(matrix, ON_CLUSTER, wildcards),
-        timeout_s=matrix.timeout_s,
-        progress=snakefile.PLAN_FILE,
+        records=lambda wildcards: jobs.records_of(plan, wildcards),
+        members=lambda wildcards: jobs.members(plan, ON_CLUSTER, wildcards),
+        timeout_s=plan.timeout_s,
+        progress=PLAN_FILE,
         placing=side_by_side.arguments,
     message:
         "measures:{params.records}"
@@ -44,3 +44,28 @@ rule measure:
         " {params.placing:q}"
         " --attempt {resources.attempt}"
         " --die-with-parent $PPID"
+
+
+if plan.config.launches == "auto":
+
+    checkpoint round:
+        """Look at the launches that are there: are they enough for the precision that is wanted?
+
+        At the mark of a round Snakemake asks again which records are wanted.
+        """
+        input:
+            lambda wildcards: rounds.inputs_of_round(plan, wildcards),
+        output:
+            touch(str(rounds.ROUNDS / "{mode}/{experiment}/{launches}")),
+        log:
+            "logs/rounds/{mode}/{experiment}/{launches}.log",
+        wildcard_constraints:
+            mode="[^/]+",
+            experiment="[^/]+",
+            launches="[0-9]+",
+        priority: 1_000_000_000
+        localrule: True
+        conda:
+            "../../environment.yml"
+        shell:
+            "echo {wildcards.launches} launches > {log:q}"

@@ -4,7 +4,7 @@ results/summaries/<name>/, where the runs of other configs leave them alone.
 Only missing records are asked for: a record that is there counts, whatever Snakemake remembers of it.
 """
 
-KEPT = snakefile.kept_folder(matrix)
+KEPT = jobs.kept_folder(plan)
 
 
 report: "../report/workflow.rst"
@@ -13,8 +13,8 @@ report: "../report/workflow.rst"
 rule summary:
     """Write the tables: one row per experiment, with speed-ups, skipped combinations and failures; draw the figures."""
     input:
-        wanted=lambda _: snakefile.records_to_summarise(matrix, workflow, "summary"),
-        code=snakefile.newest_source("analysis", "report", "modes", "numbers", "commands/summarise.py"),
+        wanted=lambda _: jobs.inputs_of_summary(plan, workflow),
+        code=jobs.newest_source("analysis", "report", "modes", "numbers", "commands/summarise.py"),
     output:
         md="results/summary.md",
         html="results/summary.html",
@@ -32,7 +32,7 @@ rule summary:
         "../../environment.yml"
     params:
         command=[sys.executable, "-m", "rollout_bench", "summarise"],
-        plan=snakefile.PLAN_FILE,
+        plan=PLAN_FILE,
         kept=KEPT,
     shell:
         "{params.command:q} results --plan {params.plan:q} --also {params.kept:q} 2>&1 | tee {log:q}"

@@ -1,6 +1,6 @@
 """All uses of Snakemake's internals, in one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -26,18 +26,15 @@ class Internals:
             self._workflow.register_resource(resource, limit := most())
         return limit
 
-    def force(self, rule: str) -> None:
-        """Run a rule even if Snakemake considers its outputs up to date.
+    def force(self, outputs: Iterable[str]) -> None:
+        """Run the jobs that make `outputs` even if Snakemake considers these files up to date.
 
         Snakemake considers outputs up to date if an input is missing. It also ignores a changed selection, and copied
-        or deleted records. `forcerun` in a profile is no alternative, because it rewrites the summary in every run.
-        Snakemake would then never print that there is nothing to be done.
+        or deleted records: the output of a block is a mark whose records may be gone. `forcerun` in a profile is no
+        alternative, because it rewrites the summary in every run. Snakemake would then never print that there is
+        nothing to be done.
         """
-        self._workflow.dag.forcerules.add(self._workflow.get_rule(rule))
-
-    def force_output(self, path: str) -> None:
-        """Run the job of an output even if the file exists: the output may be a mark whose records are gone."""
-        self._workflow.dag.forcefiles.add(path)
+        self._workflow.dag.forcefiles.update(outputs)
 
     def outputs_to_make(self) -> list[str]:
         """Return the outputs of all jobs to run. No directive lists them before the first job begins."""

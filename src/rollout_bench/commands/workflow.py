@@ -22,7 +22,7 @@ def plan() -> int:
     """Print launches done, under way and missing, skipped combinations with reasons, and the minutes left."""
     from rollout_bench.commands.plan import show, wanted_now
     from rollout_bench.plan.schedule import RESULTS
-    from rollout_bench.snakefile import keep_plan
+    from rollout_bench.workflow.run import keep_plan
 
     made = _planned(plan.__doc__)[1]
     again = sorted(made.again)
@@ -33,11 +33,14 @@ def plan() -> int:
 
 def check() -> NoReturn:
     """Print the facts for a bug report, and a fix for each problem; exit status 1 if there is a problem."""
-    from rollout_bench.snakefile import model_arguments, put_on_path
-
     _, made, engine = _planned(check.__doc__, is_check=True)
-    words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *model_arguments(made)]
-    put_on_path()
+    places: dict[str, str] = {}
+    for e in made.matrix.experiments:
+        if e.spec.endpoint is None:
+            kind = "hub" if (e.spec.model.weights or "").startswith("hub:") else "weights"
+            places[f"{e.spec.model.name}/{e.spec.quant.name}={e.model_path}"] = "synthetic" if e.checkpoint else kind
+    words = [word for place, kind in places.items() for word in (f"--{kind}", place)]
+    words = ["-m", "rollout_bench.commands.check", "--platform", made.matrix.platform, *words]
     os.execvp(engine.python, [engine.python, *words])
 
 
@@ -77,7 +80,7 @@ def _planned(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[st
     from snakemake.settings.types import ConfigSettings
     from snakemake.utils import update_config
 
-    from rollout_bench.snakefile import check_default_config, plan_workflow
+    from rollout_bench.workflow.planned import check_call, plan_of_call
 
     try:
         _, arguments = parse_args(sys.argv[1:])
@@ -85,7 +88,7 @@ def _planned(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[st
     except (CliException, WorkflowError, ValueError, OSError) as error:
         raise UserError(str(error), "mend the arguments; `snakemake --help` lists them") from None
     os.chdir(arguments.directory or ".")
-    check_default_config(is_job=False)
+    check_call(is_job=False)
     merged: dict[str, Any] = {} if arguments.replace_workflow_config else dict(load_configfile("config.yaml"))
     update_config(merged, given.overwrite_config)
-    return merged, *plan_workflow(merged, given, arguments.jobs is not None, is_main=True, is_check=is_check)
+    return merged, *plan_of_call(merged, given, arguments.jobs is not None, is_main=True, is_check=is_check)

@@ -43,6 +43,8 @@ from rollout_bench.plan.settings import idle_lines
 
 RESULTS = Path("results")
 
+PLAN_FILE = RESULTS / "plan.json"
+
 MARKS = RESULTS / "blocks"
 """Empty files, one for each block that a job has measured; removed at the end of the run.
 
@@ -125,6 +127,10 @@ class Schedule:
         """
         there = present(launch.record for launch in self.launches) - self.again
         return [launch.record for launch in self.launches if launch.record not in there]
+
+    def is_missing(self, record: str) -> bool:
+        """Return whether a record does not exist or is measured again."""
+        return record in self.again or not Path(record).exists()
 
     @cached_property
     def by_record(self) -> dict[str, tuple[int, ScheduledLaunch]]:

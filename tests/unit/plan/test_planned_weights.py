@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import planned
 import pytest
 
-from rollout_bench import snakefile
 from rollout_bench.plan.checks import absent_model
+from rollout_bench.workflow.planned import plan_of_call
 
 NAMED = "models: [own], quants: [bf16], model_settings: {own: {weights: {bf16: tiny-lama}}}"
 
@@ -21,7 +21,7 @@ def _models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan(more: str = "", *, on_cluster: bool = False, is_main: bool = True) -> None:
     merged = planned.merged_with(f"{{{NAMED}{more}}}")
-    snakefile.plan_workflow(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
+    plan_of_call(merged, SimpleNamespace(configfiles=[], config={}), on_cluster, is_main=is_main)
 
 
 @pytest.mark.parametrize(

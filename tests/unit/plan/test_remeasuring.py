@@ -9,7 +9,6 @@ from planned import merged_with
 from rooms import Rooms, matrix_of
 from synthetic_records import make_block, make_record, save
 
-from rollout_bench import snakefile
 from rollout_bench.contracts.postmortem import Cause, failure_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record, write_failure
@@ -18,6 +17,7 @@ from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import interleaving
 from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, of_unsound_blocks, schedule, set_aside, with_partners
+from rollout_bench.workflow import call, rounds, run
 
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")
@@ -144,9 +144,8 @@ def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Schedule]:
     """Blocks of `launches: auto`, with nothing measured yet; a run that begins in the test ends with it."""
     monkeypatch.chdir(tmp_path)
     yield in_blocks(AUTO)
-    for lock in snakefile._held:
-        lock.close()
-    snakefile._held.clear()
+    if call.has_begun():
+        call.release_results()
 
 
 def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Schedule) -> None:
@@ -155,14 +154,14 @@ def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Sche
             measure(launch)
     changed = {x.record for x in auto.launches if x.experiment.spec.quant.name == "w8a8" and x.index in (1, 5)}
     auto.again.update(with_partners(changed, auto.experiments, auto.config.baseline.named))
-    snakefile.begin(auto, auto.outputs_for(r for r in snakefile.next_round(auto) if r in auto.by_record))
+    run.begin(auto, auto.outputs_for(r for r in rounds.next_round(auto) if r in auto.by_record))
     moved = {launch.record for launch in auto.launches if launch.index in (1, 5)}
     assert moved.isdisjoint(path for path in auto.by_record if Path(path).exists())
     for launch in auto.launches:
         if launch.index < 5:  # the block of launches 1 was measured again, and now few are enough
             measure(launch, noise=0.01)
-    assert max(snakefile._wanted(auto).values()) < 6
-    assert set(snakefile.next_round(auto)) >= {record for record in moved if record.endswith("-5.json")}
+    assert max(rounds.wanted_launches(auto).values()) < 6
+    assert set(rounds.next_round(auto)) >= {record for record in moved if record.endswith("-5.json")}
 
 
 @pytest.mark.parametrize(("category", "given_up"), [("unknown", True), ("disk_full", False)])
@@ -171,15 +170,15 @@ def test_a_failed_launch_is_retried_only_if_its_node_failed(
 ):
     monkeypatch.chdir(tmp_path)
     plan = in_blocks("launches: auto")
-    asked = [record for record in snakefile.next_round(plan) if record in plan.by_record]
-    snakefile.begin(plan, plan.outputs_for(asked))
+    asked = [record for record in rounds.next_round(plan) if record in plan.by_record]
+    run.begin(plan, plan.outputs_for(asked))
     try:
         failed = next(record for record in asked if "_w8a8_" in record and record.endswith("-0.json"))
         cause = Cause(category, "it broke", "mend it")
         write_failure(Path(failed), failure_of("e", 0, "starting", cause, "log", None, None))
-        again = set(snakefile.next_round(plan))
+        again = set(rounds.next_round(plan))
     finally:
-        snakefile._held.pop().close()
+        call.release_results()
     dropped = {record for record in asked if "_w8a8_" in record}
     assert set(asked) & again == set(asked) - (dropped if given_up else set())
-    assert set(asked) <= set(snakefile.next_round(plan)), "another process, as a dry run after it"
+    assert set(asked) <= set(rounds.next_round(plan)), "another process, as a dry run after it"

@@ -11,7 +11,6 @@ from rooms import matrix_of
 from synthetic_records import make_record
 from workspace import TINY
 
-from rollout_bench import snakefile
 from rollout_bench.contracts.store import write_launched
 from rollout_bench.plan.checks import check_devices_here
 from rollout_bench.plan.config_file import read_config
@@ -20,6 +19,7 @@ from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.planfile import cost_in_words, read_plan, write_plan
 from rollout_bench.plan.schedule import TIMEOUT_S, Schedule, order_seed, schedule
 from rollout_bench.plan.serving_checks import ROOM_S
+from rollout_bench.workflow import jobs
 
 
 def planned_with(**changes: object) -> Schedule:
@@ -44,7 +44,7 @@ def test_what_runs_earlier_has_the_higher_priority():
         SimpleNamespace(mode=x.experiment.spec.mode, experiment=x.experiment.name, launch=x.index)
         for x in plan.launches
     )
-    priorities = [snakefile.priority(plan, wildcards) for wildcards in named]
+    priorities = [jobs.priority(plan, wildcards) for wildcards in named]
     assert priorities == sorted(set(priorities), reverse=True)
 
 

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"core", "contracts", "numbers", "plan", "analysis", "exchange"},
     "cluster": {"core", "contracts", "plan", "measure"},
     "commands": {
-        "snakefile",
+        "workflow",
         "checkpoints",
         "core",
         "contracts",
@@ -46,8 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "exchange",
     },
     "__main__": {"core", "contracts", "commands"},
-    "live_view": {"core", "contracts", "plan", "measure", "cluster"},
-    "snakefile": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster", "live_view"},
+    "workflow": {"core", "contracts", "plan", "measure", "analysis", "report", "cluster"},
     # a mode, by the process that imports its file
     "modes/settings": {"core", "contracts"},
     "modes/record": {"core", "contracts"},
@@ -199,12 +198,12 @@ def test_a_command_needs_only_the_packages_of_its_side(command: str, lacks: set[
 
 
 def test_reading_the_rules_loads_no_arrays_tables_or_figures():
-    code = "import sys, rollout_bench.snakefile; print(*sys.modules)"
+    code = "import sys, rollout_bench.workflow.run; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True
     )
     assert set(done.stdout.split()) & {"numpy", "pandas", "scipy", "matplotlib"} == set()
-    assert "rollout_bench.snakefile" in done.stdout
+    assert "rollout_bench.workflow.run" in done.stdout
 
 
 def test_the_measuring_processes_need_nothing_that_vllm_does_not_install():

@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from rollout_bench import snakefile
 from rollout_bench.report import prose
 from rollout_bench.report.prose import Section, sections
+from rollout_bench.workflow import jobs
 
 TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
 
@@ -66,10 +66,10 @@ def test_no_line_of_a_template_begins_with_a_value(path: Path):
 
 def test_a_sentence_that_is_edited_makes_the_summary_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     package = tmp_path / "rollout_bench"
-    monkeypatch.setattr(snakefile, "__file__", str(package / "snakefile.py"))
+    monkeypatch.setattr(jobs, "__file__", str(package / "workflow" / "jobs.py"))
     (package / "report" / "templates").mkdir(parents=True)
     files = [package / "report" / name for name in ("summary.py", "templates/summary.md.j2", "summary.pyc")]
     for when, file in enumerate(files):
         file.touch()
         os.utime(file, (when, when))
-    assert snakefile.newest_source("report") == str(files[1])
+    assert jobs.newest_source("report") == str(files[1])

@@ -8,7 +8,7 @@ for all launches: it takes minutes of cores and memory that a login node does no
 rule checkpoint:
     """Build the weights of a synthetic model in one format."""
     output:
-        directory(snakefile.checkpoint_pattern(matrix)),
+        directory(jobs.checkpoint_pattern(plan)),
     log:
         "logs/checkpoint/{checkpoint}.log",
     priority: 1_000_000_000
@@ -16,9 +16,9 @@ rule checkpoint:
         "../../environment.yml"
     threads: side_by_side.all_cores
     resources:
-        **slurm.asked_for_building(matrix, ON_CLUSTER),
+        **slurm.asked_for_building(plan, ON_CLUSTER),
     params:
         command=[engine.python, "-m", "rollout_bench", "build"],
-        arguments=lambda wildcards, output: snakefile.checkpoint_arguments(matrix, output[0]),
+        arguments=lambda wildcards, output: jobs.checkpoint_arguments(plan, output[0]),
     shell:
         "{params.command:q} {params.arguments:q} --out {output:q} 2>&1 | tee {log:q}"

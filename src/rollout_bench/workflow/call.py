@@ -1,0 +1,39 @@
+"""The state of this call of Snakemake: whether its run has begun, and its end by an error of the user."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.locks import locked
+from rollout_bench.plan.schedule import RESULTS
+
+_held: list[contextlib.ExitStack] = []
+"""Holder of the lock on the results folder, from the beginning of a run until its process ends."""
+
+
+def hold_results() -> None:
+    """Lock the results folder, so that the run begins; raise `UserError` if another run holds it."""
+    lock = contextlib.ExitStack()
+    lock.enter_context(locked(RESULTS, "wait until it ends, or work in a clone that has a folder results/ of its own"))
+    _held.append(lock)
+
+
+def release_results() -> None:
+    """End the run of `hold_results`."""
+    _held.pop().close()
+
+
+def has_begun() -> bool:
+    """Return whether the run of this call has begun: a dry run never does, nor does a job on a cluster."""
+    return bool(_held)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """End Snakemake with the two lines of a `UserError`, and exit status 1; also a decorator of functions."""
+    try:
+        yield
+    except UserError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(1)

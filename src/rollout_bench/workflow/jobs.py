@@ -1,0 +1,132 @@
+"""Inputs and parameters of the rules, as the plan has them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.cluster.internals import Internals
+from rollout_bench.core.errors import UserError
+from rollout_bench.plan.config_file import name_after
+from rollout_bench.plan.planfile import is_plan
+from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, ScheduledBlock, ScheduledLaunch, selected
+from rollout_bench.report.state import SUMMARIES, is_stale
+from rollout_bench.workflow.call import has_begun, stopping
+from rollout_bench.workflow.rounds import first_failed, next_round
+
+SUMMARY = str(RESULTS / "summary.md")
+"""The summary that is asked for by default; the rule that makes it makes all others, too."""
+
+
+def checkpoint_pattern(plan: Schedule) -> str:
+    """Return the folder of a built checkpoint, with a wildcard for its name."""
+    return str(Path(plan.config.model_base) / "synthetic/{checkpoint}")
+
+
+@stopping()
+def checkpoint_arguments(plan: Schedule, folder: str) -> list[str]:
+    """Return the arguments of the command that builds the checkpoint at `folder`."""
+    built = {e.checkpoint.folder: e.checkpoint for e in plan.matrix.experiments if e.checkpoint}
+    return selected(built, folder, "checkpoint").arguments
+
+
+def needed(plan: Schedule, wildcards: Any) -> list[str]:
+    """Return the input files of a block: checkpoints that the workflow builds, and marks of launches to go first."""
+    launches = _block(plan, wildcards).launches
+    checkpoints = (launch.experiment.checkpoint for launch in launches)
+    missing = set(plan.missing)
+    first = plan.outputs_for(record for launch in launches for record in launch.needed if record in missing)
+    return [*dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint), *first]
+
+
+def priority(plan: Schedule, wildcards: Any) -> int:
+    """Return the priority of a block, higher for earlier blocks."""
+    return len(plan.launches) - min(plan.by_record[launch.record][0] for launch in _block(plan, wildcards).launches)
+
+
+def records_of(plan: Schedule, wildcards: Any) -> str:
+    """Return the records that a job must write, a line for each."""
+    return "".join(f"\n    {x.record}" for x in _block(plan, wildcards).launches if plan.is_missing(x.record))
+
+
+def members(plan: Schedule, on_cluster: bool, wildcards: Any) -> list[str]:
+    """Return the arguments of the measuring command for a block: launches and seed of the order.
+
+    An experiment that failed in an earlier block of this run would fail again, so it is left out.
+    """
+    block = _block(plan, wildcards)
+    arguments = []
+    for launch in _worth_trying(block) if has_begun() or on_cluster else block.launches:
+        record, e = Path(launch.record), launch.experiment
+        member = {
+            "spec": str(record.with_name("spec.json")),
+            "model": e.model_path,
+            "dataset": e.dataset_path,
+            "launch": launch.index,
+            "out": launch.record,
+            "log": str(Path("logs") / record.relative_to(RESULTS).with_suffix(".log")),
+        }
+        arguments += ["--member", json.dumps(member)]
+    return [*arguments, "--order-seed", str(plan.order_seed)]
+
+
+def _worth_trying(block: ScheduledBlock) -> list[ScheduledLaunch]:
+    """Return the launches of a block without those that would fail again, and print those; all if none remains."""
+    kept, left_out = [], []
+    for launch in block.launches:
+        failed = first_failed(launch.experiment.spec.mode, launch.experiment.name, launch.index)
+        if failed is None or Path(launch.record).exists():
+            kept.append(launch)
+        else:
+            left_out.append(f"{launch.record}: is left out of its block, since launch {failed} failed in this run")
+    if not kept:
+        return list(block.launches)
+    for line in left_out:
+        print(line, file=sys.stderr, flush=True)
+    return kept
+
+
+@stopping()
+def _block(plan: Schedule, wildcards: Any) -> ScheduledBlock:
+    return plan.block_at(wildcards)
+
+
+def kept_folder(plan: Schedule) -> Path:
+    """Return the folder of this config's last summary and figures."""
+    return RESULTS / SUMMARIES / name_after([Path(file) for file in plan.files])
+
+
+def is_summary_stale(plan: Schedule) -> bool:
+    """Return whether the summary is missing, or does not show the existing records by this plan."""
+    return is_stale(RESULTS, plan.plan_file(estimate=False), RESULTS, kept_folder(plan))
+
+
+@stopping()
+def inputs_of_summary(plan: Schedule, workflow: Any) -> list[str]:
+    """Return the marks of blocks to measure as inputs of the summary, and force the summary if it is stale.
+
+    With `launches: auto`, the result includes the round after which Snakemake calls this function again.
+    The summary is forced because Snakemake considers an output up to date if its inputs are missing, and overlooks
+    copied records. Snakemake calls this function when the job enters the DAG, before it decides which jobs run.
+    A mark may remain from a killed run although its records are deleted, so its job is forced, too.
+    """
+    if workflow.dag_settings.batch is not None:
+        raise UserError("--batch: the missing launches are others after each call", "divide by --config models=[...]")
+    try:
+        wanted = plan.outputs_for(next_round(plan) if plan.config.launches == "auto" else plan.missing)
+    except UserError:
+        if not has_begun():
+            raise
+        wanted = []  # a record was damaged during the run: the summary reports it
+    forced = plan.blocks.keys() & set(wanted)
+    if wanted or is_summary_stale(plan) or not is_plan(PLAN_FILE):
+        forced |= {SUMMARY}
+    Internals(workflow).force(forced)
+    return wanted
+
+
+def newest_source(*parts: str) -> str:
+    """Return the newest source file among the given packages and modules, as an input of rules that run them."""
+    paths = [Path(__file__).parents[1] / part for part in parts]
+    sources = [path for part in paths for path in (part, *part.rglob("*")) if path.suffix in (".py", ".j2", ".yaml")]
+    return str(max(sources, key=lambda path: path.stat().st_mtime_ns))

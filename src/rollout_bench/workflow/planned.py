@@ -1,0 +1,97 @@
+"""From the merged config to the plan of a call of Snakemake, with all checks that come before the first launch."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rollout_bench.cluster.side_by_side import check_devices
+from rollout_bench.core.processes import python_path
+from rollout_bench.measure.machine.gpus import Gpus
+from rollout_bench.plan.checks import check_weights
+from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config
+from rollout_bench.plan.engine import InstalledEngine, probe_engine
+from rollout_bench.plan.fit.memory import MachineMemory, check_fits
+from rollout_bench.plan.interleaving import interleaving
+from rollout_bench.plan.matrix import expand
+from rollout_bench.plan.schedule import (
+    PLAN_FILE,
+    RESULTS,
+    Schedule,
+    measured_with_other_files,
+    of_unsound_blocks,
+    order_seed,
+    schedule,
+    with_partners,
+)
+from rollout_bench.workflow.call import stopping
+from rollout_bench.workflow.rounds import wanted_launches
+
+DEFAULT_CONFIG = Path("config.yaml")
+
+
+@stopping()
+def check_call(is_job: bool, config: Path | None = DEFAULT_CONFIG) -> None:
+    """Stop Snakemake early if the default config, the output folders or Snakemake's metadata can't be used.
+
+    Jobs can import this package from now on.
+
+    Args:
+        is_job: whether this is a job on a cluster. Jobs skip the check of the metadata, because the user's call has
+            made it and it reads one file for each output.
+        config: the default config; None if another workflow gives the config.
+    """
+    os.environ["PYTHONPATH"] = python_path()  # of jobs, whose Python need not have this package
+    for folder in (RESULTS, Path("logs")):
+        check_folder(folder)
+    if not is_job:
+        check_metadata(Path(".snakemake") / "metadata")
+    if config is not None:
+        check_config_file(config)
+
+
+@stopping()
+def plan_of_call(
+    merged: Mapping[str, Any], given: Any, on_cluster: bool, *, is_main: bool, is_check: bool = False
+) -> tuple[Schedule, InstalledEngine]:
+    """Return the plan of the merged config, and the engine; stop Snakemake with a two-line error if that fails.
+
+    Args:
+        merged: the config.
+        given: Snakemake's config settings: files besides the default config, and values of the command line.
+        on_cluster: whether jobs are submitted to a cluster, or this process is such a job.
+        is_main: whether this is the user's call and not one of its jobs. Only this call decides which records are
+            measured again.
+        is_check: whether to leave out the checks that `rollout-bench check` makes itself.
+    """
+    for file in given.configfiles:
+        check_config_file(file)
+    config = read_config(merged, given.config)
+    engine = probe_engine(config.engine.python)
+    matrix = expand(config, engine)
+    measured_here = is_main and not on_cluster and engine.platform() == matrix.platform
+    if measured_here and not is_check:
+        check_weights(config, ((e.spec.model, e.model_path) for e in matrix.experiments))
+        check_devices(config, matrix)
+    device, device_bytes = Gpus().smallest() if matrix.platform == "cuda" and not on_cluster else (None, None)
+    if measured_here or (is_main and matrix.platform != "cpu"):
+        check_fits(matrix.experiments, device_bytes, f"one {device}")
+    at_once = (config.devices or 1) if config.isolation == "per_device" else 1  # launches or blocks, on divided cores
+    memory = MachineMemory(on_cluster, at_once, device_bytes)
+    blocks = interleaving(config, matrix, memory, on_cluster=on_cluster)
+    plan = schedule(config, matrix, order_seed(PLAN_FILE), blocks)
+    plan = replace(plan, files=tuple(os.path.relpath(file) for file in given.configfiles))
+    if is_main:
+        plan.again.update(_measured_again(plan))
+    return plan, engine
+
+
+def _measured_again(plan: Schedule) -> set[str]:
+    """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
+    changed = measured_with_other_files(plan)
+    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | of_unsound_blocks(plan)
+    if plan.config.launches != "auto" or not again:
+        return again
+    wanted = wanted_launches(plan)
+    return {record for record in again if plan.by_record[record][1].index < wanted[Path(record).parent.name]}

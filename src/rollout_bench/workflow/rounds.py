@@ -1,0 +1,96 @@
+"""Rounds of `launches: auto`: how many launches each experiment needs so far, and which are tried in this run."""
+
+from typing import Any
+
+from rollout_bench.analysis.timed.collection import collect
+from rollout_bench.contracts.postmortem import failed_by_itself
+from rollout_bench.contracts.store import record_path
+from rollout_bench.plan.config import DEFAULT_LAUNCHES
+from rollout_bench.plan.planfile import PlannedExperiment
+from rollout_bench.plan.schedule import PLAN_FILE, RESULTS, Schedule, cell_of, moved_since, selected
+from rollout_bench.workflow.call import has_begun, stopping
+
+ROUNDS = RESULTS / "rounds"
+"""Folder of empty marks: a mark for each round of an experiment that has ended. The end of the run deletes them."""
+
+
+def next_round(plan: Schedule) -> list[str]:
+    """Return the missing records that are needed now, in the order of their launches, and the marks of their rounds.
+
+    The caller asks again when the mark of a round exists. An experiment with a failed launch in this run gets no
+    further launches in this run.
+
+    Raises:
+        UserError: if a record can't be read, because the number of needed launches is then unknown.
+    """
+    wanted = wanted_launches(plan)
+    missing = set(plan.missing_now())
+    moved = moved_since(PLAN_FILE) if has_begun() else set()  # measured again in this run in any case
+    records = [
+        launch.record
+        for launch in plan.launches
+        if launch.record in missing
+        and (launch.index < wanted[launch.experiment.name] or launch.record in moved)
+        and not _given_up(plan, launch.record)
+    ]
+    rounds = [
+        str(ROUNDS / experiment.mode / experiment.experiment / str(launches))
+        for experiment in plan.experiments
+        for launches in (wanted[experiment.experiment],)
+        if launches < experiment.launches
+        and _baselines(plan, experiment)
+        and not _given_up(plan, str(record_path(RESULTS, experiment.mode, experiment.experiment, launches - 1)))
+        and missing_of_round(plan, experiment.mode, experiment.experiment, launches)
+    ]
+    return records + rounds
+
+
+def missing_of_round(plan: Schedule, mode: str, experiment: str, launches: int) -> list[str]:
+    """Return the missing records among the first `launches` of an experiment and its baseline, except given-up ones.
+
+    Raises:
+        UserError: if the config does not select the experiment.
+    """
+    own = selected({e.experiment: e for e in plan.experiments if e.mode == mode}, experiment, "experiment")
+    records = [
+        str(record_path(RESULTS, e.mode, e.experiment, index))
+        for index in range(launches)
+        for e in (own, *_baselines(plan, own))
+    ]
+    return [record for record in records if plan.is_missing(record) and not _given_up(plan, record)]
+
+
+@stopping()
+def inputs_of_round(plan: Schedule, wildcards: Any) -> list[str]:
+    """Return the outputs that a round waits for: missing launches of one experiment and its baseline."""
+    launches = int(wildcards.launches)
+    return plan.outputs_for(missing_of_round(plan, wildcards.mode, wildcards.experiment, launches))
+
+
+def wanted_launches(plan: Schedule) -> dict[str, int]:
+    """Return the number of launches that each experiment needs so far, by its folder name."""
+    first = {e.name: min(DEFAULT_LAUNCHES, plan.config.launches_of(e.spec.mode)) for e in plan.matrix.experiments}
+    if not RESULTS.is_dir():
+        return first
+    found = collect(RESULTS, plan.plan_file(estimate=False)).launched
+    return {e.experiment: e.planned or first[e.experiment] for e in found}
+
+
+def first_failed(mode: str, experiment: str, launches: int) -> int | None:
+    """Return the first of the `launches` that failed in this run for a reason that does not depend on the node."""
+    records = (record_path(RESULTS, mode, experiment, index) for index in range(launches))
+    return next((index for index, record in enumerate(records) if failed_by_itself(record, PLAN_FILE)), None)
+
+
+def _baselines(plan: Schedule, own: PlannedExperiment) -> list[PlannedExperiment]:
+    """Return the baselines of `own`: usually one experiment, and none if `own` is a baseline."""
+    wanted = cell_of(own, plan.config.baseline.named)
+    return [] if wanted == cell_of(own) else plan.by_cell.get(wanted, [])
+
+
+def _given_up(plan: Schedule, record: str) -> bool:
+    """Return whether an interleaved launch is not tried again in this run, because it or an earlier launch failed."""
+    if not has_begun() or not plan.is_interleaved(record):
+        return False
+    launch = plan.by_record[record][1]
+    return first_failed(launch.experiment.spec.mode, launch.experiment.name, launch.index + 1) is not None

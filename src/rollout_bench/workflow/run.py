@@ -1,0 +1,141 @@
+"""The beginning and the end of a run of Snakemake."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from rollout_bench.cluster import ownership, slurm
+from rollout_bench.cluster.internals import Internals
+from rollout_bench.contracts.postmortem import error_of, failed_by_itself, state_of
+from rollout_bench.contracts.store import failure_path, read_failure
+from rollout_bench.core.errors import UserError, tell
+from rollout_bench.core.locks import locked
+from rollout_bench.core.numbers import several
+from rollout_bench.plan.checks import dropped_variables
+from rollout_bench.plan.schedule import MARKS, PLAN_FILE, RESULTS, Schedule, put_on_disk, set_aside
+from rollout_bench.workflow.call import has_begun, hold_results, stopping
+from rollout_bench.workflow.jobs import is_summary_stale, kept_folder
+from rollout_bench.workflow.live_view import can_redraw, start_view
+from rollout_bench.workflow.rounds import ROUNDS
+
+LOGS_OF_ROUNDS = Path("logs") / "rounds"
+
+
+@stopping()
+def start(plan: Schedule, workflow: Any) -> None:
+    """Begin the run of a call that measures something, as Snakemake's onstart."""
+    _refuse_jobs_here(plan, workflow)
+    internals = Internals(workflow)
+    internals.drop_default_rate_limit()
+    if workflow.touch:  # it measures nothing, and moves no record aside
+        return
+    begin(plan, internals.outputs_to_make())
+    if plan.missing_now() and can_redraw():
+        internals.hide_progress()
+        start_view(plan)
+
+
+def _refuse_jobs_here(plan: Schedule, workflow: Any) -> None:
+    """Refuse `snakemake --jobs 4` without a cluster, and cluster jobs that would load one endpoint simultaneously.
+
+    `--jobs` is the number of submitted jobs, which need a cluster. Leases are local to a node, so they can't prevent
+    launches of several nodes from using the same endpoint.
+    """
+    jobs = workflow.resource_settings.nodes
+    if jobs is None:
+        return
+    if workflow.local_exec:
+        raise UserError(f"--jobs {jobs}: nothing is submitted here", f"say --cores {jobs}, or name a profile")
+    for experiment in plan.matrix.experiments:
+        if experiment.spec.endpoint is not None:
+            problem = f"endpoints: {experiment.name}: launches on several nodes would load one server at the same time"
+            raise UserError(problem, "measure endpoints in a call of their own without a cluster's profile")
+
+
+def begin(plan: Schedule, outputs: Iterable[str]) -> None:
+    """Begin a run that makes `outputs`: lock the results folder and write the plan.
+
+    Raises:
+        UserError: another run is going on, or the results folder is not writable.
+    """
+    wanted = set(outputs)
+    try:
+        hold_results()
+        slurm.check_none_left(Path.cwd())
+        ownership.tell_of_claims(RESULTS)
+        # With launches: auto, any launch may be needed later in the run.
+        put_on_disk(plan, PLAN_FILE, wanted if plan.config.launches != "auto" else set(plan.blocks))
+        asked = {launch.record for mark in wanted & plan.blocks.keys() for launch in plan.blocks[mark].launches}
+        for line in dropped_variables(plan.config, os.environ):
+            print(line, file=sys.stderr, flush=True)
+        _tell_cost(plan, asked)
+        aside = set_aside(sorted(plan.again & asked))  # last, so that an earlier error moves nothing
+        if aside is not None:
+            print(*plan.changed, sep="\n", file=sys.stderr, flush=True)
+            print(f"records that are measured again were moved to {aside}", file=sys.stderr, flush=True)
+        plan.again.clear()
+    except OSError as error:
+        remedy = "check its owner and permissions"
+        raise UserError(f"{RESULTS}: cannot be written: {error.strerror}", remedy) from None
+
+
+def _tell_cost(plan: Schedule, asked: Collection[str]) -> None:
+    """Print the expected duration of the launches of this run."""
+    missing = {record for record in asked if plan.is_missing(record)}
+    if missing:
+        print(f"{several(len(missing), 'launch')} to run: {plan.cost_of(missing)}", file=sys.stderr, flush=True)
+
+
+def keep_plan(plan: Schedule) -> None:
+    """Write the plan file, so that later runs continue its order; change nothing while a run has its own there."""
+    try:
+        with locked(RESULTS, ""):
+            ownership.tell_of_claims(RESULTS)
+            put_on_disk(plan, PLAN_FILE, set())
+    except UserError as error:
+        if not isinstance(error.__cause__, filelock.Timeout):
+            raise
+
+
+def end_well(plan: Schedule) -> None:
+    """End a run in which no job failed: delete its marks.
+
+    A job may succeed although one of its launches failed. Such a run ends like a failed one, with exit status 1
+    (SystemExit in onsuccess ends Snakemake 9.27 with its status).
+    """
+    if not has_begun():
+        return
+    failed = [Path(one.record) for one in plan.launches if failed_by_itself(Path(one.record), PLAN_FILE)]
+    if not failed:
+        _clean()
+        return
+    end_with_errors(plan)
+    errors = [error_of(read_failure(failure_path(record))) for record in failed]
+    print(f"{several(len(failed), 'launch')} failed; the others of their blocks were measured:", file=sys.stderr)
+    tell(errors)
+    sys.exit(1)
+
+
+def end_with_errors(plan: Schedule) -> None:
+    """End a run in which a launch failed: write a summary of the existing records, marked incomplete."""
+    if not has_begun():
+        return
+    _clean()
+    # Claims of dead processes.
+    tell([error_of(read_failure(failure_path(path))) for path in ownership.tell_of_claims(RESULTS)])
+    is_empty = all(state_of(Path(launch.record)) == "missing" for launch in plan.launches)
+    if is_empty or not is_summary_stale(plan):  # if no job failed, the summary is written already
+        return
+    where = [str(RESULTS), "--plan", str(PLAN_FILE), "--also", str(kept_folder(plan))]
+    subprocess.run([sys.executable, "-m", "rollout_bench", "summarise", *where], check=False)
+
+
+def _clean() -> None:
+    for folder in (ROUNDS, LOGS_OF_ROUNDS, MARKS):
+        shutil.rmtree(folder, ignore_errors=True)
