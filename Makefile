@@ -75,7 +75,7 @@ lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
-	$(IN_VENV) snakefmt --check Snakefile workflow/rules
+	$(IN_VENV) snakefmt --check Snakefile workflow
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) snakemake --lint --config launches=auto
 	$(IN_VENV) hadolint containers/Dockerfile.*
@@ -86,7 +86,7 @@ lint: setup ## formatting, lint, types; changes nothing
 format: setup ## format the code
 	$(IN_VENV) ruff check --fix --exit-zero
 	$(IN_VENV) ruff format
-	$(IN_VENV) snakefmt Snakefile workflow/rules
+	$(IN_VENV) snakefmt Snakefile workflow
 
 docs: setup ## make docs/reference from the code, and the site in site/
 	@$(IN_VENV) PYTHONPATH=src python workflow/scripts/make_reference.py
