@@ -286,7 +286,11 @@ def read_spec(path: Path) -> Spec:
     Raises:
         UserError: it is not a valid spec; the message names file and field.
     """
-    return read_model(path, Spec, "give the path of a spec.json; the workflow writes it when its run begins, as a module by its handler onstart")
+    return read_model(
+        path,
+        Spec,
+        "give the path of a spec.json; the workflow writes it when its run begins, as a module by its handler onstart",
+    )
 
 
 def is_local(model: str) -> bool:
