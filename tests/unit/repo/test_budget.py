@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[3]
 BUDGET = {
     "analysis": 2225,
     "checkpoints": 341,
-    "cluster": 415,
-    "commands": 627,
+    "cluster": 413,
+    "commands": 631,
     "contracts": 1006,
     "core": 627,
     "exchange": 230,
@@ -20,13 +20,13 @@ BUDGET = {
     "measure": 3802,
     "modes": 4879,
     "numbers": 158,
-    "plan": 1851,
+    "plan": 1854,
     "report": 1638,
     "scripts": 43,
-    "snakefile": 355,
+    "snakefile": 37,
     "trainers": 556,
     "workloads": 318,
-    "tests": 11850,
+    "tests": 11871,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
