@@ -72,4 +72,4 @@ def test_signs_are_sure_only_where_lines_are_far_from_zero(
         below and pytest.approx(below, abs=0.001),
         above and pytest.approx(above, abs=0.001),
     )
-    assert found.at == (pytest.approx(1) if intercept * slope < 0 else found.at)
+    assert (found.at == pytest.approx(1)) == (intercept * slope < 0)

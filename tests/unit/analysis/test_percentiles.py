@@ -95,3 +95,6 @@ def test_grouped_values_give_the_interval_of_one_per_group() -> None:
     groups = np.arange(100.0)
     alone = percentile_interval(groups, 0.9)
     assert vars(percentile_interval(np.repeat(groups, 32), 0.9, independent=100)) == vars(alone)
+    low, high = interval_ranks(100, 0.9)
+    whole = percentile_interval(np.arange(3200.0), 0.9, independent=100)
+    assert (whole.low, whole.high) == (32 * (low - 1), 32 * high - 1)  # the ends take in whole groups
