@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 350,
     "workloads": 318,
-    "tests": 11871,
+    "tests": 11874,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
