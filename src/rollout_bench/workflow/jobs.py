@@ -34,8 +34,7 @@ def needed(plan: Schedule, wildcards: Any) -> list[str]:
     """Return the input files of a block: checkpoints that the workflow builds, and marks of launches to go first."""
     launches = _block(plan, wildcards).launches
     checkpoints = (launch.experiment.checkpoint for launch in launches)
-    missing = set(plan.missing)
-    first = plan.outputs_for(record for launch in launches for record in launch.needed if record in missing)
+    first = plan.outputs_for(record for launch in launches for record in launch.needed if plan.is_missing(record))
     return [*dict.fromkeys(checkpoint.folder for checkpoint in checkpoints if checkpoint), *first]
 
 
