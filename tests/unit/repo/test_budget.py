@@ -25,7 +25,7 @@ BUDGET = {
     "scripts": 43,
     "top": 37,
     "trainers": 556,
-    "workflow": 350,
+    "workflow": 349,
     "workloads": 318,
     "tests": 11874,
 }
