@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from launching import Launching, online_spec
-from stub_server import KINDS, Stub, running_stub
+from stub_server import KINDS, running_stub
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
+from rollout_bench.contracts.record import Record, SequenceRow
 from rollout_bench.contracts.side_files import read_sequences
 from rollout_bench.contracts.store import sequences_path
 
@@ -40,58 +41,40 @@ def stub() -> Iterator[Any]:
         yield lambda **options: running.enter_context(running_stub(**options))
 
 
-@pytest.fixture
-def another(stub: Any) -> Iterator[Stub]:
-    """Yield where a hostile server redirects to, though nobody is to follow."""
-    stub = stub()
-    yield stub
-    assert stub.truth()["asked"] == 0
+def measured(folder: Path, spec: Any) -> tuple[Launching, Record, list[SequenceRow]]:
+    """Return a launch that ended well, its record and its rows."""
+    launch = Launching(folder / "run", spec)
+    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
+    return launch, launch.record(), read_sequences(sequences_path(launch.out), launch.record())
 
 
 def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path, stub: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
     monkeypatch.setenv("TEAM", "blue-secret-team")
     url = stub(api_key=KEY, max_model_len=4096).url
-    launch = Launching(tmp_path / "run", at(url, api_key_env="STUB_KEY", headers={"X-Team": "${TEAM}"}))
-    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
-    record = launch.record()
+    spec = at(url, api_key_env="STUB_KEY", headers={"X-Team": "${TEAM}"})
+    launch, record, rows = measured(tmp_path, spec)
     assert record.engine.weights_bytes_by_dtype is None
     assert (record.environment.torch_version, record.environment.device_model) == ("unknown", "unknown")
     assert (record.engine.served.model, record.engine.served.max_model_len) == ("stub", 4096)
     assert record.engine.served.counts_tokens
-    assert {row.output_tokens for row in read_sequences(sequences_path(launch.out), launch.record())} == {8}
+    assert {row.output_tokens for row in rows} == {8}
     assert_unseen(KEY, launch)
     assert_unseen("blue-secret-team", launch)
 
 
-def test_a_chat_is_measured_with_text_of_the_named_tokenizer(tmp_path: Path, stub: Any) -> None:
+def test_timed_chats_get_text_and_own_prompts_of_a_small_workload(tmp_path: Path, stub: Any) -> None:
     (tmp_path / "tokenizer").mkdir()
     write_tokenizer(tmp_path / "tokenizer", 2048, 2048)
-    url = stub().url
     spec = online_spec(
-        {"points": [{"concurrency": 2, "requests": 6}], "api": "chat", "token_ids": False},
-        {"url": f"{url}/v1", "tokenizer": str(tmp_path / "tokenizer")},
-        workload={"prompt_tokens": 16, "output_tokens": 8, "prompts": 4, "samples_per_prompt": 1},
-        measuring={"warmup_iterations": 0, "iterations": 1},
-    )
-    launch = Launching(tmp_path / "run", spec)
-    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
-    record, rows = launch.record(), read_sequences(sequences_path(launch.out), launch.record())
-    assert {row.output_tokens for row in rows} == {8}
-    assert record.iterations[0].requests == 6
-    assert {"prompts_as_text"} <= {flag.code for flag in record.validity}
-
-
-def test_timed_users_get_own_prompts_even_of_a_small_workload(tmp_path: Path, stub: Any) -> None:
-    spec = online_spec(
-        {"points": [{"concurrency": 2, "duration_s": 2.0}]},
-        {"url": f"{stub().url}/v1"},
+        {"points": [{"concurrency": 2, "duration_s": 2.0}], "api": "chat", "token_ids": False},
+        {"url": f"{stub().url}/v1", "tokenizer": str(tmp_path / "tokenizer")},
         workload={"prompt_tokens": 16, "output_tokens": 2, "prompts": 2, "samples_per_prompt": 1},
         measuring={"warmup_iterations": 1, "iterations": 1},
     )
-    launch = Launching(tmp_path / "run", spec)
-    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
-    rows = read_sequences(sequences_path(launch.out), launch.record())
+    _, record, rows = measured(tmp_path, spec)
+    assert {row.output_tokens for row in rows if row.complete} == {2}
+    assert "prompts_as_text" in {flag.code for flag in record.validity}
     prompts = [{row.prompt for row in rows if row.iteration == index} for index in (0, 1)]
     assert prompts[0] == {0, 1}
     assert len(prompts[1]) > 2
@@ -132,13 +115,10 @@ def test_an_unmeasurable_server_is_reported_at_the_start(
 
 
 def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: Any) -> None:
-    launch = Launching(tmp_path / "run", at(stub(status=429, status_share=0.4).url))
-    assert launch.finish() == 0, launch.said
-    record = launch.record()
-    flag = next(flag for flag in record.validity if flag.code == "requests_failed")
+    _, record, rows = measured(tmp_path, at(stub(status=429, status_share=0.4).url))
+    (flag,) = (flag for flag in record.validity if flag.code == "requests_failed")
     assert flag.severity == "invalid"
     assert "429" in flag.sentence
-    rows = read_sequences(sequences_path(launch.out), launch.record())
     for iteration in record.iterations:
         own = [row for row in rows if row.iteration == iteration.index]
         assert iteration.failed == sum(row.failed for row in own) > 0
@@ -146,27 +126,25 @@ def test_failed_requests_are_counted_and_never_fast_ones(tmp_path: Path, stub: A
         assert iteration.sequences + iteration.failed == iteration.requests == len(own)
 
 
-def test_a_stalled_stream_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
-    url = stub(stall_after=3, stall_share=0.3).url
-    launch = Launching(tmp_path / "run", at(url), ["--timeout-s", "15"])
-    assert (launch.finish(), launch.survivors(), launch.failure().category) == (1, [], "timeout")
-
-
-def test_a_frozen_server_ends_the_launch_in_bounded_time(tmp_path: Path, stub: Any) -> None:
-    server = stub(itl_ms=100)
-    launch = Launching(tmp_path / "run", at(server.url, MANY), ["--timeout-s", "20"])
-    launch.wait_for("iteration 1/")  # it is in the middle of the next pass
-    server.process.send_signal(signal.SIGSTOP)
-    assert (launch.finish(), launch.failure().category, launch.survivors()) == (1, "timeout", [])
-
-
-def test_a_server_that_goes_away_fails_the_launch(tmp_path: Path, stub: Any) -> None:
-    server = stub(itl_ms=100)
-    launch = Launching(tmp_path / "run", at(server.url, MANY))
-    launch.wait_for("iteration 1/")
-    server.process.kill()
-    assert launch.finish() == 1
-    assert launch.failure().category in ("all_requests_failed", "refused", "unreachable")
+@pytest.mark.parametrize(
+    ("options", "kill", "categories"),
+    [
+        ({"stall_after": 3, "stall_share": 0.3}, None, {"timeout"}),
+        ({"itl_ms": 100}, signal.SIGSTOP, {"timeout"}),
+        ({"itl_ms": 100}, signal.SIGKILL, {"all_requests_failed", "refused", "unreachable"}),
+    ],
+    ids=["stalls", "freezes", "goes away"],
+)
+def test_a_server_that_stops_answering_fails_the_launch_in_time(
+    tmp_path: Path, stub: Any, options: dict[str, Any], kill: signal.Signals | None, categories: set[str]
+) -> None:
+    server = stub(**options)
+    launch = Launching(tmp_path, at(server.url, MANY), ["--timeout-s", "20"])
+    if kill is not None:
+        launch.wait_for("iteration 1/")  # it is in the middle of the next pass
+        server.process.send_signal(kill)
+    assert (launch.finish(), launch.survivors()) == (1, [])
+    assert launch.failure().category in categories
     assert launch.left_behind() == [f"failures/online/{launch.spec.experiment()}/launch-0.json"]
 
 
@@ -178,31 +156,26 @@ def test_a_server_that_goes_away_fails_the_launch(tmp_path: Path, stub: Any) -> 
 def test_what_a_server_refuses_is_left_out_and_flagged(
     tmp_path: Path, stub: Any, options: dict[str, bool], codes: set[str]
 ) -> None:
-    launch = Launching(tmp_path / "run", at(stub(**options).url))
-    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
-    record = launch.record()
+    _, record, _ = measured(tmp_path, at(stub(**options).url))
     assert codes <= {flag.code for flag in record.validity}
     assert record.engine.served.token_ids == ("text_only" not in options)
 
 
 def test_a_server_turning_hostile_fails_requests_and_extracts_no_key(
-    tmp_path: Path, stub: Any, another: Stub, monkeypatch: Any
+    tmp_path: Path, stub: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("STUB_KEY", KEY)
+    another = stub()
     half = [answered for kind in KINDS for answered in (kind, None)]  # never a pass whose every request fails
     server = stub(kinds=half, after=14, elsewhere=another.url)
     spec = at(server.url, 6, api_key_env="STUB_KEY", headers={"X-Api-Key": "${STUB_KEY}"})
-    launch = Launching(tmp_path / "some", spec)
-    assert launch.finish() == 0, launch.said + launch.log_text()[-2000:]
-    record = launch.record()
-    assert next(flag for flag in record.validity if flag.code == "requests_failed").severity == "invalid"
-    rows = read_sequences(sequences_path(launch.out), record)
-    failed = [row for row in rows if row.failed]
-    assert len({row.error for row in failed}) >= len(KINDS) - 4  # one is only odd, some end alike
-    assert sum(iteration.failed or 0 for iteration in record.iterations) == len(failed)
-    assert all(0 <= row.output_tokens <= 9 for row in rows)
-    assert all(row.error is None or (row.error.isprintable() and len(row.error) <= 300) for row in rows)
+    launch, record, rows = measured(tmp_path, spec)
+    assert {flag.severity for flag in record.validity if flag.code == "requests_failed"} == {"invalid"}
+    errors = [row.error for row in rows if row.failed]
+    assert len(set(errors)) >= len(KINDS) - 4  # one is only odd, some end alike
+    assert sum(iteration.failed or 0 for iteration in record.iterations) == len(errors)
     assert_unseen(KEY, launch)
+    assert another.truth()["asked"] == 0, "nobody is to follow a redirect"
 
 
 def assert_unseen(secret: str, launch: Launching) -> None:

@@ -1,12 +1,11 @@
 """A messages launch on the real engine with two workers: every step, its two messages, nothing left behind."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import pytest
-from launching import Launching, own_flags, tiny_spec
+from launching import SETTINGS, Launching, own_flags, tiny_spec
 
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.contracts.store import read_launched
@@ -18,15 +17,8 @@ pytestmark = pytest.mark.engine
 STEPS, BATCHES = 12, [2, 8]
 
 
-def messages_spec(workers: int, **settings: object) -> Spec:
-    """Return the tiny spec in messages mode, with so many workers; `settings` are laid over those of the mode."""
-    args = {"load_format": "dummy", "max_model_len": 256, "max_num_seqs": 8, "enforce_eager": True}
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
-    if workers > 1:
-        args["tensor_parallel_size"] = workers
-    content = tiny_spec(engine={"multiprocess": True, "args": args, "environment": environment}).model_dump(mode="json")
-    content["messages"] = {"steps": STEPS, "batches": BATCHES, **settings}
-    return Spec.model_validate_json(json.dumps({**content, "mode": "messages"}))
+ARGS = {**SETTINGS["engine"]["args"], "tensor_parallel_size": 2}
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
 
 
 @dataclass
@@ -44,26 +36,24 @@ class Measured:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    launch = Launching(tmp_path_factory.mktemp("messages"), messages_spec(2))
+    spec = tiny_spec(engine={"multiprocess": True, "args": ARGS, "environment": ENVIRONMENT}).model_dump(mode="json")
+    spec |= {"mode": "messages", "messages": {"steps": STEPS, "batches": BATCHES}}
+    launch = Launching(tmp_path_factory.mktemp("messages"), Spec.model_validate(spec))
     launch.wait_for("measuring")
     shared = shared_memory_of(process.pid for process in launch.started)
     assert launch.finish() == 0, launch.said + launch.log_text()[-3000:]
-    record = read_launched(launch.out, "messages")
-    assert isinstance(record, Messages)
-    return Measured(launch, record, shared)
+    return Measured(launch, read_launched(launch.out, "messages"), shared)
 
 
 def test_a_pass_decodes_all_sequences_together_after_one_prefill(found: Measured) -> None:
+    own = {"look", "elapsed_s", "to_workers", "to_core"}
     for batch in BATCHES:
         times, contents = found.steps("times", batch), found.steps("contents", batch)
-        assert ([step.phase for step in times], {step.sequences for step in times}) == (
-            ["prefill", *["decode"] * (STEPS - 1)],
-            {batch},
-        )
+        assert [step.phase for step in times] == ["prefill", *["decode"] * (STEPS - 1)]
+        assert {step.sequences for step in times} == {batch}
         assert (times[0].new_requests, times[0].new_prompt_tokens) == (batch, 130 * batch)
-        own = {"look", "elapsed_s", "to_workers", "to_core"}
         assert [s.model_dump(exclude=own) for s in times] == [s.model_dump(exclude=own) for s in contents]
-        assert all(step.to_workers is None and step.to_core is None for step in times)
+        assert {(step.to_workers, step.to_core) for step in times} == {(None, None)}
 
 
 def test_a_decode_step_repeats_the_one_before(found: Measured) -> None:
@@ -72,11 +62,8 @@ def test_a_decode_step_repeats_the_one_before(found: Measured) -> None:
         assert prefill.to_workers.fields["scheduled_new_reqs"] > 130 * batch
         assert (prefill.to_workers.distance, prefill.to_core.distance) == (None, None)
         assert first.to_workers.size_bytes < prefill.to_workers.size_bytes / 2
-        for step in decode:
-            assert step.to_workers is not None
-            assert step.to_core is not None
-            for message in (step.to_workers, step.to_core):
-                assert message.distance < message.size_bytes / 5
+        messages = [message for step in decode for message in (step.to_workers, step.to_core)]
+        assert all(message.distance < message.size_bytes / 5 for message in messages)
 
 
 def test_the_messages_of_a_step_take_less_than_the_step(found: Measured) -> None:

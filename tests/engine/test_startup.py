@@ -9,9 +9,7 @@ from launching import COMPILING, SETTINGS, Launching
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.shapes import SyntheticModel
-from rollout_bench.contracts.record import Record
 from rollout_bench.contracts.spec import Spec
-from rollout_bench.modes.startup.record import StartCourse
 
 pytestmark = pytest.mark.engine
 
@@ -58,27 +56,24 @@ def warm(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
     return start(tmp_path_factory.mktemp("warm"), model, startup, eager=True)
 
 
-def course_of(record: Record) -> StartCourse:
-    assert record.startup.course is not None
-    return record.startup.course
-
-
-def test_phases_and_the_rest_are_the_whole_start(cold: Launching) -> None:
-    course = course_of(cold.record())
-    names = {phase.name for phase in course.phases}
-    assert names == {
-        *("process", "import", "platform", "config", "worker_start", "model_build", "weights", "inductor"),
-        *("memory_profiling", "kv_cache", "engine_ready", "first_token"),
-    }
+@pytest.mark.parametrize("name", ["cold", "warm"])
+def test_phases_and_the_rest_are_the_whole_start(name: str, request: pytest.FixtureRequest) -> None:
+    record = request.getfixturevalue(name).record()
+    course = record.startup.course
+    shared = {"config", "worker_start", "model_build", "weights", "memory_profiling", "kv_cache", "engine_ready"}
+    # a warm launcher begins with the word: it is a process that has imported, and nothing compiles
+    only_cold = {"process", "import", "platform", "inductor"} if name == "cold" else set()
+    assert {phase.name for phase in course.phases} == shared | only_cold | {"first_token"}
     total_s = sum(phase.elapsed_s for phase in course.phases) + course.rest_s
     assert total_s == pytest.approx(course.until_token_s, rel=1e-6)
     assert course.rest_s < 0.02 * course.until_token_s
     # the launch's wall time has a last look at the engine besides
-    assert course.until_token_s <= cold.record().wall_s
+    assert record.startup.init_s <= course.until_token_s <= record.wall_s
+    assert (record.startup.import_s == 0) == (name == "warm")
 
 
 def test_a_cold_start_finds_nothing_in_its_caches_and_compiles(cold: Launching) -> None:
-    course = course_of(cold.record())
+    course = cold.record().startup.course
     assert (course.cache_files, course.own_s("cached_graphs")) == (0, None)
     assert (course.own_s("inductor") or 0) > (course.own_s("first_token") or 0)
     assert not list((cold.folder / "cache").rglob("*aot*"))
@@ -88,8 +83,8 @@ def test_it_generates_one_token_and_names_what_it_read(cold: Launching, model: P
     record = cold.record()
     (iteration,) = record.iterations
     assert (iteration.sequences, iteration.output_tokens, iteration.warmup) == (1, 1, False)
-    course = course_of(record)
-    assert course.weights_bytes == sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    read_bytes = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    assert record.startup.course.weights_bytes == read_bytes
 
 
 def test_only_the_engine_debugs_and_launch_paths_stay_unrecorded(cold: Launching) -> None:
@@ -100,26 +95,8 @@ def test_only_the_engine_debugs_and_launch_paths_stay_unrecorded(cold: Launching
 
 
 def test_an_uncounted_start_fills_the_warm_caches(warm: Launching) -> None:
-    record = warm.record()
-    assert "starts the engine once to fill its compile caches" in warm.said
-    course = course_of(record)
+    course = warm.record().startup.course
     assert (course.cache_files or 0) > 0
     assert course.weights_bytes is None
     assert "Loaded model info for class" in warm.log_text()  # and not found out by another process
     assert len(list((warm.folder / "cache").rglob(".filled"))) == 1
-
-
-def test_a_start_without_compilation_has_no_phase_of_it(warm: Launching) -> None:
-    course = course_of(warm.record())
-    assert not {"dynamo", "inductor", "cached_graphs"} & {phase.name for phase in course.phases}
-    assert course.rest_s < 0.02 * course.until_token_s
-
-
-def test_the_start_of_a_warm_launcher_begins_with_the_word(warm: Launching) -> None:
-    record = warm.record()
-    course = course_of(record)
-    assert not {"process", "import", "platform"} & {phase.name for phase in course.phases}
-    assert record.startup.import_s == 0
-    total_s = sum(phase.elapsed_s for phase in course.phases) + course.rest_s
-    assert total_s == pytest.approx(course.until_token_s, rel=1e-6)
-    assert record.startup.init_s <= course.until_token_s < record.wall_s

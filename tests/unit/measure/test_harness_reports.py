@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rollout_bench.contracts.load import LoadPoint
+from rollout_bench.contracts.record import Iteration, SequenceRow
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.server import commands, guidellm, inference_perf_command, vllm_command
 from rollout_bench.measure.server.served import iteration_of, rows_of
@@ -104,24 +105,33 @@ def guidellm_report() -> dict[str, Any]:
     return {"benchmarks": [{"requests": kinds}]}
 
 
-def test_our_definitions_give_the_numbers_of_vllms_report():
-    done = commands.read(vllm_command, VLLM, load(rate=20.0, users=2), TARGET)
+def read_of(
+    harness: commands.Harness, report: Any, sent: Load, ahead_s: float = 0.0
+) -> tuple[Iteration, list[SequenceRow]]:
+    """Return what we make of a report of three answers and a refusal."""
+    done = commands.read(harness, report, sent, TARGET, ahead_s)
     rows = rows_of(asked(), done, 0)
     iteration = iteration_of(0, False, LoadPoint(request_rate=20.0, concurrency=2), done, rows, None)
     assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
+    assert (rows[3].status, rows[3].output_tokens) == (429, 0)
+    return iteration, rows
+
+
+def test_our_definitions_give_the_numbers_of_vllms_report():
+    iteration, rows = read_of(vllm_command, VLLM, load(rate=20.0, users=2))
     assert iteration.output_tokens / iteration.elapsed_s == pytest.approx(VLLM["output_throughput"])
-    good = [row for row in rows if not row.failed]
-    firsts = [(row.first_token_s or 0) - (row.sent_s or 0) for row in good]
-    assert 1e3 * np.mean(firsts) == pytest.approx(VLLM["mean_ttft_ms"], abs=2e-3)
-    lasts = [((row.last_token_s or 0) - (row.first_token_s or 0)) / (row.output_tokens - 1) for row in good]
-    assert 1e3 * np.mean(lasts) == pytest.approx(VLLM["mean_tpot_ms"], abs=2e-3)
-    gaps = [gap for row in good for gap in row.gaps_us or []]
-    assert np.mean(gaps) / 1e3 == pytest.approx(VLLM["mean_itl_ms"], abs=2e-3)
+    good = rows[:3]
+    ours = {
+        "ttft": [row.first_token_s - row.sent_s for row in good],
+        "tpot": [(row.last_token_s - row.first_token_s) / (row.output_tokens - 1) for row in good],
+        "itl": [gap / 1e6 for row in good for gap in row.gaps_us],
+    }
+    for name, seconds in ours.items():
+        assert 1e3 * np.mean(seconds) == pytest.approx(VLLM[f"mean_{name}_ms"], abs=2e-3)
     assert {(row.status, row.prompt_tokens, row.gap_tokens) for row in good} == {(200, 3, None)}
-    assert (rows[3].status, rows[3].error, rows[3].output_tokens) == (429, "Too Many Requests", 0)
-    delays = [(row.sent_s or 0) - (row.due_s or 0) for row in rows]
-    assert delays == pytest.approx(VLLM["queue_times"], abs=2e-6)
-    assert min(row.due_s or 0 for row in rows) == 0.0
+    assert rows[3].error == "Too Many Requests"
+    assert [row.sent_s - row.due_s for row in rows] == pytest.approx(VLLM["queue_times"], abs=2e-6)
+    assert min(row.due_s for row in rows) == 0.0
 
 
 def test_a_report_of_other_requests_is_none():
@@ -152,17 +162,10 @@ def test_the_command_line_has_the_load_and_no_key():
     assert not any(word.startswith(("--request-rate", "--burstiness", "--max-conc", "--insecure")) for word in at_once)
 
 
-def ahead_s() -> float:
-    return time.time() - time.monotonic()
-
-
 def test_guidellms_report_is_read_in_request_order():
-    done = commands.read(guidellm, guidellm_report(), load(users=2), TARGET, ahead_s())
-    rows = rows_of(asked(), done, 0)
-    iteration = iteration_of(0, False, LoadPoint(concurrency=2), done, rows, None)
-    assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
+    _, rows = read_of(guidellm, guidellm_report(), load(users=2), time.time() - time.monotonic())
     assert (rows[0].sent_s, rows[0].first_token_s) == (0.0, pytest.approx(0.0433703, abs=1e-5))
-    assert (rows[1].last_token_s, rows[3].status) == (pytest.approx(0.0898321, abs=1e-5), 429)
+    assert rows[1].last_token_s == pytest.approx(0.0898321, abs=1e-5)
 
 
 def test_inference_perfs_report_is_read_in_request_order():
@@ -180,33 +183,30 @@ def test_inference_perfs_report_is_read_in_request_order():
         for number, start, end, pieces, error in INFERENCE_PERF
     ]
     due = Load(asked(), ["a"] * 4, [0.1, 0.15, 0.2, 0.25], None, 4, request_rate=20.0)
-    done = commands.read(inference_perf_command, report, due, TARGET)
-    rows = rows_of(asked(), done, 0)
-    iteration = iteration_of(0, False, LoadPoint(request_rate=20.0), done, rows, None)
-    assert (iteration.sequences, iteration.failed, iteration.output_tokens) == (3, 1, 12)
-    firsts = [(row.first_token_s or 0) - (row.sent_s or 0) for row in rows[:3]]
+    _, rows = read_of(inference_perf_command, report, due)
+    firsts = [row.first_token_s - row.sent_s for row in rows[:3]]
     assert np.mean(firsts) == pytest.approx(INFERENCE_PERF_TTFT_S, abs=2e-6)
-    delays = [(row.sent_s or 0) - (row.due_s or 0) for row in rows]
+    delays = [row.sent_s - row.due_s for row in rows]
     assert min(delays) == pytest.approx(0, abs=1e-6)
     assert max(delays) < 0.003
-    assert (rows[3].status, rows[3].error) == (429, "HTTP Error 429: as --status says")
+    assert rows[3].error == "HTTP Error 429: as --status says"
 
 
 def test_inference_perf_gets_our_requests_and_their_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    command = tmp_path / "inference-perf"
-    command.touch(0o755)
+    def load_written(sent: Load) -> Any:
+        line, environment = inference_perf_command.command(tmp_path, sent, TARGET)
+        assert line[0] == str(tmp_path / "python3")
+        assert environment["INFERENCE_PERF_KEY"] == "sk-hidden-key"
+        assert "sk-hidden-key" not in "".join([*line, *(file.read_text() for file in tmp_path.iterdir())])
+        return json.loads((tmp_path / "run.json").read_text())["load"]
+
+    (tmp_path / "inference-perf").touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    due = Load(asked(2), ["a", "b"], [0.25, 3661.5], None, 2, request_rate=1.0)
-    line, environment = inference_perf_command.command(tmp_path, due, TARGET)
-    assert line[0] == str(tmp_path / "python3")
-    assert environment["INFERENCE_PERF_KEY"] == "sk-hidden-key"
-    assert "sk-hidden-key" not in "".join([*line, *(file.read_text() for file in tmp_path.iterdir())])
+    replayed = load_written(Load(asked(2), ["a", "b"], [0.25, 3661.5], None, 2, request_rate=1.0))
+    assert (replayed["type"], replayed["stages"]) == ("trace_replay", [{"rate": 2, "duration": 1}])
     bodies = [json.loads(row) for row in (tmp_path / "requests.jsonl").read_text().splitlines()]
     assert [(body["prompt"], body["max_tokens"], body["user"]) for body in bodies] == [("a", 4, "0"), ("b", 4, "1")]
-    settings = json.loads((tmp_path / "run.json").read_text())["load"]
-    assert (settings["type"], settings["stages"]) == ("trace_replay", [{"rate": 2, "duration": 1}])
     times = [row.split(",")[0] for row in (tmp_path / "trace.csv").read_text().splitlines()[1:]]
     assert times == ["2000-01-01 00:00:00.250000", "2000-01-01 01:01:01.500000"]
-    inference_perf_command.command(tmp_path, load(7, users=3), TARGET)
-    settings = json.loads((tmp_path / "run.json").read_text())["load"]
-    assert (settings["type"], settings["stages"]) == ("concurrent", [{"num_requests": 7, "concurrency_level": 3}])
+    kept = load_written(load(7, users=3))
+    assert (kept["type"], kept["stages"]) == ("concurrent", [{"num_requests": 7, "concurrency_level": 3}])

@@ -39,23 +39,30 @@ def read(*lines: str) -> RequestOutcome:
 def test_tokens_are_counted_from_their_ids_piece_by_piece(pieces: list[list[int]]):
     events = [event(ids, "length" if number == len(pieces) - 1 else None) for number, ids in enumerate(pieces)]
     outcome = read(*events, "data: [DONE]")
-    assert (outcome.error, outcome.piece_tokens, outcome.output_tokens) == (
-        None,
-        [len(ids) for ids in pieces],
-        sum(len(ids) for ids in pieces),
-    )
+    assert outcome.error is None
+    assert (outcome.piece_tokens, outcome.output_tokens) == ([*map(len, pieces)], sum(map(len, pieces)))
     assert outcome.pieces_s == [float(number) for number in range(len(pieces))]
 
 
-def test_text_resembling_token_ids_is_not_counted_as_such():
-    outcome = read(event(None, text='"token_ids": [1, 2, 3]'), event(None, "stop", text=""))
-    assert (outcome.counted, len(outcome.pieces_s)) == (False, 1)
+LAST = 'data: {"choices": [{"index": 0, "text": "", "finish_reason": "length"}], "usage": {"completion_tokens": 7}}'
 
 
-def test_the_last_empty_choice_gives_the_count_but_no_token():
-    last = 'data: {"choices": [{"index": 0, "text": "", "finish_reason": "length"}], "usage": {"completion_tokens": 7}}'
-    outcome = read(event(None, text="a"), event(None, text="b"), last)
-    assert (outcome.error, len(outcome.pieces_s), outcome.output_tokens) == (None, 2, 7)
+@pytest.mark.parametrize(
+    ("lines", "counted", "pieces", "tokens"),
+    [
+        ([event(None, text='"token_ids": [1, 2, 3]'), event(None, "stop", text="")], False, 1, 1),
+        ([event(None, text="a"), event(None, text="b"), LAST], False, 2, 7),
+        *(
+            ([event([1, 2], "length"), f'data: {{"choices": [], "error": null, "usage": {usage}}}'], True, 1, 2)
+            for usage in ("null", '"none"', "[]", "3")
+        ),
+    ],
+    ids=["text like ids", "count in an empty last choice", *("no usage",) * 4],
+)
+def test_tokens_are_those_of_ids_or_of_the_servers_count(lines: list[str], counted: bool, pieces: int, tokens: int):
+    outcome = read(*lines)
+    assert outcome.error is None
+    assert (outcome.counted, len(outcome.pieces_s), outcome.output_tokens) == (counted, pieces, tokens)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +79,7 @@ def test_the_last_empty_choice_gives_the_count_but_no_token():
     ids=["cut", "empty", "abort", "error", "counts_differ", "too_many", "prompt"],
 )
 def test_an_answer_that_is_none_is_a_failure(lines: list[str], words: str):
-    outcome = read(*lines)
-    assert words in (outcome.error or "")
-
-
-@pytest.mark.parametrize("usage", ["null", '"none"', "[]", "3"])
-def test_a_usage_that_is_none_is_no_failure(usage: str):
-    outcome = read(event([1, 2], "length"), f'data: {{"choices": [], "error": null, "usage": {usage}}}', "data: [DONE]")
-    assert (outcome.error, outcome.output_tokens) == (None, 2)
+    assert words in (read(*lines).error or "")
 
 
 def test_a_key_that_a_server_quotes_is_struck_out():
@@ -197,37 +197,36 @@ def answering(server: Stub) -> Answering:
 
 
 @pytest.mark.parametrize(
-    ("first", "again"),
-    [(HEAD, "x"), ("HTTP/1.1 200 OK\r\nX-", "x"), ("HTTP/1.1 100 Continue\r\n\r\n" * 3, "HTTP/1.1 100 C\r\n\r\n")],
-    ids=["body", "head", "interim_heads"],
-)
-def test_a_dripping_answer_has_one_limit_for_all_of_it(answering: Answering, first: str, again: str):
-    connection = answering(first, again, 0.1)
-    began_s = time.monotonic()
-    with pytest.raises(TimeoutError):
-        connection.ask("GET", "/version", answer_s=0.4)
-    assert 0.3 < time.monotonic() - began_s < 60
-
-
-@pytest.mark.parametrize(
-    ("first", "again", "words"),
+    ("first", "again", "pause_s", "limit", "error", "words"),
     [
-        (HEAD, "x" * (1 << 20), "longer than"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", "", "not completed"),
-        ("HTTP/1.1 200 OK\r\nX-Long: ", "x" * (1 << 20), "Got more than 8190 bytes"),
-        (OK + GZIP, "", "compressed"),
+        (HEAD, "x", 0.1, {"answer_s": 0.4}, TimeoutError, None),
+        ("HTTP/1.1 200 OK\r\nX-", "x", 0.1, {"answer_s": 0.4}, TimeoutError, None),
+        ("HTTP/1.1 100 Continue\r\n\r\n" * 3, "HTTP/1.1 100 C\r\n\r\n", 0.1, {"answer_s": 0.4}, TimeoutError, None),
+        (HEAD, "x" * (1 << 20), 0, {}, ConnectionError, "longer than"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nabc", "", 0, {}, ConnectionError, "not completed"),
+        ("HTTP/1.1 200 OK\r\nX-Long: ", "x" * (1 << 20), 0, {}, ConnectionError, "Got more than 8190 bytes"),
+        (OK + GZIP, "", 0, {}, ConnectionError, "compressed"),
     ],
-    ids=["endless", "length_is_a_lie", "long_header", "compressed"],
+    ids=["drips_body", "drips_head", "drips_heads", "endless", "length_is_a_lie", "long_header", "compressed"],
 )
-def test_an_answer_that_takes_too_much_memory_is_refused(answering: Answering, first: str, again: str, words: str):
-    connection = answering(first, again)
-    with pytest.raises(ConnectionError, match=words):
-        connection.ask("GET", "/version")
+def test_an_answer_has_limits_for_all_its_time_and_memory(
+    answering: Answering,
+    first: str,
+    again: str,
+    pause_s: float,
+    limit: dict[str, float],
+    error: type[Exception],
+    words: str | None,
+):
+    connection = answering(first, again, pause_s)
+    began_s = time.monotonic()
+    with pytest.raises(error, match=words):
+        connection.ask("GET", "/version", **limit)
+    assert time.monotonic() - began_s < 60
 
 
 def test_of_an_error_without_end_the_beginning_is_read(answering: Answering):
-    connection = answering("HTTP/1.1 500 No\r\n\r\n", "no " * 1000)
-    status, text = connection.ask("GET", "/version")
+    status, text = answering("HTTP/1.1 500 No\r\n\r\n", "no " * 1000).ask("GET", "/version")
     assert (status, len(text)) == (500, 64 << 10)
 
 
@@ -245,26 +244,18 @@ def test_a_redirect_is_not_followed_and_its_host_is_named(path: str, server: Stu
     assert another.truth()["asked"] == 0
 
 
-def test_answers_nested_without_end_are_no_answers(answering: Answering):
-    connection = answering(HEAD + DEEP)
-    assert (connection.json("GET", "/version"), identity(connection, True).version) == (None, None)
-    assert not _took_token_ids(DEEP)
-
-
-@pytest.mark.parametrize("content", ["5", "[]", '{"data": 5}', '{"data": [5, {"id": 5}, {}]}', '{"version": [1]}'])
+@pytest.mark.parametrize(
+    "content", ["5", "[]", '{"data": 5}', '{"data": [5, {"id": 5}, {}]}', '{"version": [1]}', DEEP], ids=range(6)
+)
 def test_an_answer_of_another_shape_says_nothing(answering: Answering, content: str):
-    connection = answering(HEAD + content)
-    served = identity(connection, True)
+    served = identity(answering(HEAD + content), True)
     assert (served.model, served.version, served.max_model_len) == ("stub", None, None)
+    assert not _took_token_ids(content)
 
 
 def test_a_servers_self_description_is_made_safe_to_keep(answering: Answering):
-    said = {
-        "data": [{"id": "stub", "owned_by": f"\x1b[2J{MIXED}", "max_model_len": -1}],
-        "version": "1\u202e" * 999,
-    }
-    connection = answering(HEAD + json.dumps(said))
-    served = identity(connection, True)
+    model = {"id": "stub", "owned_by": f"\x1b[2J{MIXED}", "max_model_len": -1}
+    served = identity(answering(HEAD + json.dumps({"data": [model], "version": "1\u202e" * 999})), True)
     assert (served.owned_by, served.max_model_len, len(served.version)) == ("\\x1b[2J***", None, 100)
     assert served.version.startswith("1\\u202e1")
 

@@ -14,7 +14,6 @@ from planned import REPOSITORY
 from synthetic_records import make_sequences
 from synthetic_starts import start_record, start_spec
 
-from rollout_bench.contracts.spec import Spec
 from rollout_bench.measure.launch import preflight
 from rollout_bench.measure.launch.preflight import (
     VARIABLES,
@@ -35,31 +34,33 @@ from rollout_bench.modes.startup.record import PhaseName
 from rollout_bench.modes.startup.settings import CacheState
 
 
-def test_warm_caches_are_shared_by_all_starts_that_compile_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in preflight.VARIABLES:
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the user's caches, where the shell sets none of the compilers'."""
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    starts = [start_spec("warm"), start_spec("warm", "auto", "other"), start_spec("warm", "dummy")]
-    folders = [warm_folder(spec, engine_environment(spec, "m/m")) for spec in starts]
-    assert folders[0] == folders[1] != folders[2]
-    assert folders[0].is_relative_to(tmp_path)
-    assert not (folders[0] / FILLED).exists()
-    cold = start_spec("cold")
-    assert warm_folder(cold, engine_environment(cold, "m/m")) is None
-
-
-def test_what_the_shell_sets_moves_no_warm_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return tmp_path / "caches"
+
+
+def test_warm_caches_are_shared_by_all_starts_that_compile_alike(caches: Path) -> None:
+    starts = [start_spec("warm"), start_spec("warm", "auto", "other"), start_spec("warm", "dummy"), start_spec("cold")]
+    one, alike, other, cold = (warm_folder(spec, engine_environment(spec, "m/m")) for spec in starts)
+    assert one == alike != other
+    assert one.is_relative_to(caches)
+    assert not (one / FILLED).exists()
+    assert cold is None
+
+
+def test_what_the_shell_sets_moves_no_warm_caches(
+    caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = start_spec("warm")
-    for name in preflight.VARIABLES:
-        monkeypatch.delenv(name, raising=False)
     usual = engine_environment(spec, "m/m")
-    for name in preflight.VARIABLES:
+    for name in VARIABLES:
         monkeypatch.setenv(name, str(tmp_path / "mine" / name))
     moved = engine_environment(spec, "m/m")
-    assert {name: usual[name] for name in preflight.VARIABLES} == {name: moved[name] for name in preflight.VARIABLES}
+    assert [usual[name] for name in VARIABLES] == [moved[name] for name in VARIABLES]
     assert warm_folder(spec, usual) == warm_folder(spec, moved)
     assert not (tmp_path / "mine").exists()
 
@@ -82,16 +83,10 @@ def test_warm_caches_that_can_lie_nowhere_are_refused(monkeypatch: pytest.Monkey
     assert obstacle(start_spec("cold"), Path("launch-0.json")) is None
 
 
-def with_installed(spec: Spec) -> Spec:
-    """Return `spec` with the version of its engine that is installed."""
-    return spec.model_copy(
-        update={"engine": spec.engine.model_copy(update={"version": preflight.version(spec.engine.name)})}
-    )
-
-
 def test_a_format_without_its_package_fails_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
-    cause = check_before_start(with_installed(start_spec(loads="runai_streamer")), "m/m", None)
+    monkeypatch.setattr(preflight, "version", lambda name: start_spec().engine.version)
+    cause = check_before_start(start_spec(loads="runai_streamer"), "m/m", None)
     assert cause.category == "load_format_missing"
     assert "runai_model_streamer" in cause.cause
     assert "requirements/loading.in" in cause.fix
@@ -114,12 +109,12 @@ def folders(environment: dict[str, str], torch: str = "2.13.0+cpu", spec=SPEC) -
 
 
 def test_two_versions_of_engine_torch_or_plugin_never_share(tmp_path: Path) -> None:
-    home = {"HOME": str(tmp_path)}
-    specs = [SPEC, tiny_spec(engine={"version": "0.33.0"}), tiny_spec(engine={"plugins": {"vllm-ascend": "0.23.0"}})]
-    found = [folders(home, spec=spec)["VLLM_CACHE_ROOT"] for spec in specs]
-    found.append(folders(home, torch="2.14.0")["VLLM_CACHE_ROOT"])
+    changes = [{}, {"version": "0.33.0"}, {"plugins": {"vllm-ascend": "0.23.0"}}]
+    made = [(tiny_spec(engine=change), "2.13.0+cpu") for change in changes]
+    made += [(SPEC, "2.14.0"), (tiny_spec(workload={"prompts": 9}), "2.13.0+cpu")]
+    found = [folders({"HOME": str(tmp_path)}, torch, spec)["VLLM_CACHE_ROOT"] for spec, torch in made]
     assert len(set(found)) == 4
-    assert folders(home, spec=tiny_spec(workload={"prompts": 9}))["VLLM_CACHE_ROOT"] == found[0]
+    assert found[0] == found[4]
 
 
 def test_a_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, temporary: Path) -> None:
@@ -141,9 +136,7 @@ def test_a_link_in_the_temporary_folder_is_not_followed(tmp_path: Path, temporar
 def test_a_start_that_compiles_despite_warm_caches_is_flagged(
     caches: CacheState, phases: dict[PhaseName, float], flagged: bool
 ) -> None:
-    course = start_record(start_spec(caches), phases=phases).startup.course
-    assert course is not None
-    flags = cache_flags(caches, course)
+    flags = cache_flags(caches, start_record(start_spec(caches), phases=phases).startup.course)
     assert [(flag.code, flag.severity) for flag in flags] == [("caches_not_as_asked", "invalid")] * flagged
     assert all("Inductor took 47.0 s" in flag.sentence for flag in flags)
 
