@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from rollout_bench.checkpoints.build import build_checkpoint
-from rollout_bench.checkpoints.shapes import SyntheticModel
 from rollout_bench.core.model_files import WHOLE, differing_files, model_files
 
 SHARD = "model-00001-of-00001.safetensors"
@@ -83,13 +81,3 @@ def test_a_hub_models_revision_is_its_cached_commit(tmp_path: Path) -> None:
         assert model_files("owner/name", {"download_dir": str(tmp_path)}) == {"revision": commit}
     assert model_files("owner/name", {"download_dir": str(tmp_path), "revision": "a" * 40}) == {"revision": "a" * 40}
     assert model_files("owner/other", {"download_dir": str(tmp_path)}) == {}
-
-
-def test_a_synthetic_model_that_is_built_again_is_the_same(tmp_path: Path) -> None:
-    found = []
-    for name in ("first", "again"):
-        shape = SyntheticModel.model_validate({"preset": "qwen3-tiny"}).resolve()
-        build_checkpoint(shape, "compressed-tensors-w8a8", tmp_path / name)
-        found.append(model_files(str(tmp_path / name), {}))
-    assert found[0] == found[1]
-    assert "model.safetensors" in found[0]

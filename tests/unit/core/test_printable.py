@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from planned import planned
+from refusals import refused
 
 from rollout_bench.core.errors import UserError, printable
 from rollout_bench.core.secrets import may_be_secret
@@ -75,13 +76,8 @@ SECRETS = {
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_in_a_config_is_refused_without_repeating_it(name: str):
     place, overlay = SECRETS[name]
-    with pytest.raises(UserError) as raised:
+    with refused(f"config: {place}: may be a secret", "the engine inherits it"):
         planned(overlay)
-    problem, remedy = str(raised.value).split("\n")
-    assert problem.startswith(f"config: {place}: may be a secret")
-    assert "the engine inherits it" in remedy
-    assert "kubernetes.secrets" in remedy
-    assert "hush" not in str(raised.value)
 
 
 def test_a_non_text_secret_is_refused_without_repeating_it():
@@ -106,14 +102,8 @@ def test_settings_that_only_sound_like_secrets_are_taken(overlay: str):
 
 
 def test_no_secret_is_among_the_variables_that_a_record_keeps():
-    secrets = {
-        "VLLM_API_KEY": "hush",
-        "VLLM_MYPWD": "hush",
-        "HF_HUB_TOKEN": "hush",
-        "HF_TOKEN": "hush",
-        "NCCL_AUTH": "hush",
-        "NVIDIA_PROXY": "ftp://a:hush@b",
-    }
+    names = ("VLLM_API_KEY", "VLLM_MYPWD", "HF_HUB_TOKEN", "HF_TOKEN", "NCCL_AUTH")
+    secrets = {**dict.fromkeys(names, "hush"), "NVIDIA_PROXY": "ftp://a:hush@b"}
     kept = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "163840"}
     assert relevant_variables({**os.environ, **secrets, **kept}).items() >= kept.items()
     assert "hush" not in str(relevant_variables(secrets))

@@ -35,18 +35,29 @@ def test_a_wrong_config_is_refused_in_two_lines(
         planned(given)
 
 
-def test_a_harness_not_installed_is_named_with_its_requirements():
-    engine = dataclasses.replace(probe_engine(None), harnesses={})
-    with refused("harness: guidellm is not installed", "requirements/guidellm.in"):
-        expand(read_config(merged_with("{modes: [online], harness: guidellm}")), engine)
-    with refused("there is no command inference-perf on PATH", "an environment of its own"):
-        expand(read_config(merged_with("{modes: [online], harness: inference-perf}")), engine)
-    engine = dataclasses.replace(engine, harnesses={"inference-perf": "0.7.0"})
-    load = "workload_settings: {demo: {online: {prompts_as: text}}}"
-    theirs = "endpoints: {theirs: {url: 'http://127.0.0.1:9/v1', model: m, tokenizer: t/t, verify_tls: false}}"
-    given = f"{{modes: [online], models: [], harness: inference-perf, {load}, {theirs}}}"
-    with refused("verify_tls: false: inference-perf checks every certificate", "set harness: rollout-bench"):
-        expand(read_config(merged_with(given)), engine)
+LOAD = "workload_settings: {demo: {online: {prompts_as: text}}}"
+THEIRS = "endpoints: {theirs: {url: 'http://127.0.0.1:9/v1', model: m, tokenizer: t/t, verify_tls: false}}"
+
+
+@pytest.mark.parametrize(
+    ("harnesses", "more", "problem", "remedy"),
+    [
+        ({}, "harness: guidellm", "harness: guidellm is not installed", "requirements/guidellm.in"),
+        ({}, "harness: inference-perf", "there is no command inference-perf on PATH", "an environment of its own"),
+        (
+            {"inference-perf": "0.7.0"},
+            f"models: [], harness: inference-perf, {LOAD}, {THEIRS}",
+            "verify_tls: false: inference-perf checks every certificate",
+            "set harness: rollout-bench",
+        ),
+    ],
+)
+def test_a_harness_that_cannot_be_used_is_named_with_its_remedy(
+    harnesses: dict[str, str], more: str, problem: str, remedy: str
+):
+    engine = dataclasses.replace(probe_engine(None), harnesses=harnesses)
+    with refused(problem, remedy):
+        expand(read_config(merged_with(f"{{modes: [online], {more}}}")), engine)
 
 
 def multiplied(first: str, line: str, levels: int = 9) -> str:

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import planned
 import pytest
 
-from rollout_bench.plan.checks import absent_model
 from rollout_bench.workflow.planned import plan_of_call
 
 NAMED = "models: [own], quants: [bf16], model_settings: {own: {weights: {bf16: tiny-lama}}}"
@@ -40,19 +39,21 @@ def test_a_folder_without_a_model_is_refused(folder: str | None, problem: str, c
     assert wrong + problem in capsys.readouterr().err
 
 
-def test_a_folder_with_a_model_is_none_to_speak_of() -> None:
+def test_a_folder_with_a_model_is_planned() -> None:
     Path("models/tiny-llama").rename("models/tiny-lama")
-    assert absent_model(Path("models/tiny-lama")) is None
     plan()
 
 
 @pytest.mark.parametrize(
-    "more", [", model_base: elsewhere", ", platform: cuda", ", kubernetes: {image: 'bench:1', models_claim: w}"]
+    ("more", "where"),
+    [
+        (", model_base: elsewhere", {}),
+        (", platform: cuda", {}),
+        (", kubernetes: {image: 'bench:1', models_claim: w}", {}),
+        ("", {"on_cluster": True}),
+        ("", {"is_main": False}),
+    ],
+    ids=["elsewhere", "other platform", "kubernetes", "cluster", "job"],
 )
-def test_what_another_machine_may_have_is_planned(more: str) -> None:
-    plan(more)
-
-
-def test_neither_cluster_plans_nor_jobs_look_for_weights() -> None:
-    plan(on_cluster=True)
-    plan(is_main=False)
+def test_what_another_machine_may_have_is_planned(more: str, where: dict[str, bool]) -> None:
+    plan(more, **where)

@@ -5,44 +5,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from planned import merged_with
 from rooms import Rooms, matrix_of
 from synthetic_records import make_block, make_record, save
 
 from rollout_bench.contracts.postmortem import Cause, failure_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record, write_failure
-from rollout_bench.plan.config_file import read_config
-from rollout_bench.plan.engine import probe_engine
 from rollout_bench.plan.interleaving import interleaving
-from rollout_bench.plan.matrix import expand
 from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, of_unsound_blocks, schedule, set_aside, with_partners
 from rollout_bench.workflow import call, rounds, run
 
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
+FAILURE = failure_of("e", 0, "starting", Cause("crash", "It fell.", "Read the log."), "log", None, None)
 WARNING = Flag(code="not_steady", severity="warning", sentence="Slower.")
-
-
-def plan_of(overlay: str = "") -> Schedule:
-    config = read_config(merged_with(f"launches: 3\n{overlay}"))
-    return schedule(config, expand(config, probe_engine(None)))
 
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Schedule:
     """Three launches of each quant, of which w8a8's launch 1 is invalid and bf16's launch 2 has a warning."""
     monkeypatch.chdir(tmp_path)
-    plan = plan_of()
     flags = {("w8a8", 1): [INVALID], ("bf16", 2): [WARNING]}
-    for launch in plan.launches:
+    for launch in schedule(*matrix_of("launches: 3")).launches:
         spec = launch.experiment.spec
-        record = make_record(spec, launch.index, flags=flags.get((spec.quant.name, launch.index), ()))
-        save(Path("results"), record)
-    return plan
-
-
-def names(records: set[str]) -> set[tuple[str, str]]:
-    return {(Path(record).parent.name.split("_")[1], Path(record).stem) for record in records}
+        save(Path("results"), make_record(spec, launch.index, flags=flags.get((spec.quant.name, launch.index), ())))
+    return schedule(*matrix_of("launches: 3"))
 
 
 def in_blocks(overlay: str) -> Schedule:
@@ -62,23 +48,17 @@ def edit(record: Path, **fields: object) -> None:
     record.write_text(json.dumps(json.loads(record.read_text()) | fields, indent=1))
 
 
-def change_flag(record: Path, code: str) -> None:
-    edit(record, validity=[INVALID.model_dump() | {"code": code}])
-
-
 def fail(record: Path) -> None:
     record.unlink()
-    write_failure(
-        record, failure_of("e", 1, "starting", Cause("crash", "It fell.", "Read the log."), "log", None, None)
-    )
+    write_failure(record, FAILURE)
 
 
 @pytest.mark.parametrize(
     ("damage", "is_again"),
     [
         (Path.unlink, True),
-        (lambda record: change_flag(record, "cpu_shared"), True),
-        (lambda record: change_flag(record, "weights_differ"), False),
+        (lambda record: edit(record, validity=[INVALID.model_dump()]), True),
+        (lambda record: edit(record, validity=[INVALID.model_dump() | {"code": "weights_differ"}]), False),
         (lambda record: record.write_bytes(record.read_bytes()[:-100]), True),
         (lambda record: edit(record, block=None), True),
         (fail, False),
@@ -93,7 +73,7 @@ def test_an_unsound_block_is_measured_whole_again(
     records = measure_blocks(plan)[1]
     assert of_unsound_blocks(plan) == set()
     damage(records[-1])
-    assert of_unsound_blocks(plan) == ({str(record) for record in records if record.exists()} if is_again else set())
+    assert of_unsound_blocks(plan) == {str(record) for record in records if is_again and record.exists()}
 
 
 def test_a_quant_that_is_added_has_its_blocks_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -103,25 +83,21 @@ def test_a_quant_that_is_added_has_its_blocks_measured_whole(tmp_path: Path, mon
     assert of_unsound_blocks(plan) == {str(first), str(second)}
 
 
-@pytest.mark.usefixtures("plan")
-def test_a_launch_without_a_block_is_measured_again_alone() -> None:
-    plan = plan_of()
-    plan.again.update(of_unsound_blocks(plan))
-    assert names(set(plan.missing_now())) == {("w8a8", "launch-1")}
-    plan.again.clear()
+def test_a_launch_without_a_block_is_measured_again_alone(plan: Schedule) -> None:
     assert plan.missing_now() == []
+    plan.again.update(of_unsound_blocks(plan))
+    (again,) = plan.missing_now()
+    assert "_w8a8_" in again
+    assert again.endswith("launch-1.json")
 
 
-@pytest.mark.usefixtures("plan")
-def test_records_are_kept_aside_with_all_that_lies_beside_them() -> None:
-    plan = plan_of()
+def test_records_are_kept_aside_with_all_that_lies_beside_them(plan: Schedule) -> None:
     again = sorted(launch.record for launch in plan.launches if launch.index == 1)
     beside = {path for record in again for path in Path(record).parent.glob(f"{Path(record).stem}.*")}
-    folder = set_aside(again)
-    assert not any(Path(record).exists() for record in again)
-    moved = {folder / path.relative_to("results") for path in beside}
-    assert all(path.exists() for path in moved)
     assert len(beside) > len(again)
+    folder = set_aside(again)
+    assert not any(path.exists() for path in beside)
+    assert all((folder / path.relative_to("results")).exists() for path in beside)
     assert not read_record(folder / Path(again[-1]).relative_to("results")).valid
     assert set(plan.missing_now()) == set(again)
 
@@ -165,20 +141,13 @@ def test_launches_in_doubt_are_measured_again_though_fewer_are_wanted(auto: Sche
 
 
 @pytest.mark.parametrize(("category", "given_up"), [("unknown", True), ("disk_full", False)])
-def test_a_failed_launch_is_retried_only_if_its_node_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, category: str, given_up: bool
-):
-    monkeypatch.chdir(tmp_path)
-    plan = in_blocks("launches: auto")
-    asked = [record for record in rounds.next_round(plan) if record in plan.by_record]
-    run.begin(plan, plan.outputs_for(asked))
-    try:
-        failed = next(record for record in asked if "_w8a8_" in record and record.endswith("-0.json"))
-        cause = Cause(category, "it broke", "mend it")
-        write_failure(Path(failed), failure_of("e", 0, "starting", cause, "log", None, None))
-        again = set(rounds.next_round(plan))
-    finally:
-        call.release_results()
-    dropped = {record for record in asked if "_w8a8_" in record}
-    assert set(asked) & again == set(asked) - (dropped if given_up else set())
-    assert set(asked) <= set(rounds.next_round(plan)), "another process, as a dry run after it"
+def test_a_failed_launch_is_retried_only_if_its_node_failed(auto: Schedule, category: str, given_up: bool):
+    asked = [record for record in rounds.next_round(auto) if record in auto.by_record]
+    run.begin(auto, auto.outputs_for(asked))
+    failed = next(record for record in asked if "_w8a8_" in record and record.endswith("-0.json"))
+    write_failure(Path(failed), FAILURE.model_copy(update={"category": category}))
+    again = set(rounds.next_round(auto))
+    dropped = {record for record in asked if "_w8a8_" in record and given_up}
+    assert set(asked) & again == set(asked) - dropped
+    call.release_results()
+    assert set(asked) <= set(rounds.next_round(auto)), "another process, as a dry run after it"
