@@ -113,41 +113,42 @@ def test_what_the_engine_generates_is_finite_and_not_flat(name: str, generated: 
     assert max(logprobs) > -math.log(2048) + 1
 
 
-def test_fp8_with_channel_scales_halves_the_bytes_of_the_model(
-    generated: dict[str, dict[str, Any]],
-) -> None:
+def test_fp8_with_channel_scales_halves_the_bytes_of_the_model(generated: dict[str, dict[str, Any]]) -> None:
     bf16, rounded = generated["qwen3-tiny bf16"], generated["fp8-channel"]
     assert rounded["census"]["linear"] == {"float8_e4m3fn": bf16["census"]["linear"]["bfloat16"] // 2}
     assert list(rounded["census"]["linear_methods"]) == ["Fp8PtpcOnlineLinearMethod"]
-    for a, b in zip(bf16["logprobs"], rounded["logprobs"], strict=True):
-        assert a[0] == pytest.approx(b[0], abs=0.3)
 
 
 @pytest.mark.parametrize("dtype", CACHES)
-def test_an_8_bit_cache_generates_alike_in_half_the_bytes(dtype: str, generated: dict[str, dict[str, Any]]) -> None:
+def test_an_8_bit_cache_has_half_the_bytes(dtype: str, generated: dict[str, dict[str, Any]]) -> None:
     bf16, small = generated["qwen3-tiny bf16"], generated[dtype]
     token = 4 * 2 * 2 * 64  # layers, keys and values, heads, width of a head
     assert bf16["census"]["kv_cache"] == {"layers": {"bfloat16": 4}, "bytes_per_token": 2 * token}
     assert small["census"]["kv_cache"] == {"layers": {dtype: 4}, "bytes_per_token": token}
-    assert (small["census"]["attention_backends"], small["census"]["linear"]) == (
-        ["CPU_ATTN"],
-        bf16["census"]["linear"],
-    )
-    for a, b in zip(bf16["logprobs"], small["logprobs"], strict=True):
-        assert a[0] == pytest.approx(b[0], abs=0.3)
-    assert small["logprobs"] != bf16["logprobs"]
+    assert small["census"]["attention_backends"] == ["CPU_ATTN"]
+    assert small["census"]["linear"] == bf16["census"]["linear"]
 
 
 VNNI = re.search(r"\bavx(512)?_vnni\b", Path("/proc/cpuinfo").read_text()) is not None
 
 
-@pytest.mark.xfail(not VNNI, reason="seen without VNNI: int8 layers on a CPU generate other text")
-@pytest.mark.parametrize("preset", ["qwen3-tiny", "openpangu-tiny"])
-def test_w8a8_is_the_same_model_as_bf16(preset: str, generated: dict[str, dict[str, Any]]) -> None:
-    exact, rounded = generated[f"{preset} bf16"], generated[f"{preset} compressed-tensors-w8a8"]
-    first = [(a[0], b[0]) for a, b in zip(exact["tokens"], rounded["tokens"], strict=True)]
-    assert sum(a == b for a, b in first) >= 3
-    for a, b in zip(exact["logprobs"], rounded["logprobs"], strict=True):
+W8A8 = pytest.mark.xfail(not VNNI, reason="seen without VNNI: int8 layers on a CPU generate other text")
+
+
+@pytest.mark.parametrize(
+    ("exact", "rounded"),
+    [
+        *(("qwen3-tiny bf16", name) for name in ("fp8-channel", *CACHES)),
+        pytest.param("qwen3-tiny bf16", "qwen3-tiny compressed-tensors-w8a8", marks=W8A8),
+        pytest.param("openpangu-tiny bf16", "openpangu-tiny compressed-tensors-w8a8", marks=W8A8),
+    ],
+)
+def test_rounded_weights_or_caches_say_what_bf16_says(
+    exact: str, rounded: str, generated: dict[str, dict[str, Any]]
+) -> None:
+    one, other = generated[exact], generated[rounded]
+    assert other["logprobs"] != one["logprobs"]
+    for a, b in zip(one["logprobs"], other["logprobs"], strict=True):
         assert a[0] == pytest.approx(b[0], abs=0.3)
 
 

@@ -42,19 +42,16 @@ def rows(launch: Launching) -> list[SequenceRow]:
 
 
 def test_each_sequence_of_a_step_is_generated_exactly_once(record: Record, rows: list[SequenceRow]):
-    assert [iteration.warmup for iteration in record.iterations] == [True, False, False]
     for iteration in record.iterations:
         of = [row for row in rows if row.iteration == iteration.index]
         assert sorted((row.prompt, row.sample) for row in of) == [(p, s) for p in range(6) for s in (0, 1)]
         assert all(0 <= (row.sent_s or 0) < (row.last_token_s or 0) <= iteration.elapsed_s + 0.05 for row in of)
-        assert (iteration.output_tokens, iteration.router.decisions) == (sum(row.output_tokens for row in of), 12)
-        parts = iteration.replicas or []
-        assert sum(part.requests for part in parts) == iteration.requests == 12
-        for number, part in enumerate(parts):
+        assert (iteration.requests, iteration.router.decisions) == (12, 12)
+        assert iteration.output_tokens == sum(row.output_tokens for row in of)
+        for number, part in enumerate(iteration.replicas or []):
             theirs = [row for row in of if row.replica == number]
             assert part.requests == part.sequences == len(theirs)
             assert part.output_tokens == sum(row.output_tokens for row in theirs)
-            assert part.elapsed_s <= iteration.elapsed_s + 1e-6
             assert part.prompts == len({row.prompt for row in theirs})
             assert 0 < (part.peak_running or 0) <= 8
             assert part.kv_cache_peak is not None
@@ -73,13 +70,9 @@ def test_a_pass_counts_its_drafted_and_accepted_tokens(record: Record):
         assert done.accepted_tokens <= iteration.output_tokens + 3 * iteration.sequences
 
 
-def test_the_slowest_engine_sets_the_start_and_each_is_kept(record: Record):
+def test_the_slowest_engine_sets_the_start_and_none_is_left(record: Record, launch: Launching):
     starts = record.startup.replicas
-    assert starts is not None
     assert record.startup.import_s + record.startup.init_s == max(start.import_s + start.init_s for start in starts)
     assert len({start.kv_cache_tokens for start in starts}) == 1
     assert record.engine.resolved["data_parallel_size"] == 1  # each is whole
-
-
-def test_no_process_is_left(launch: Launching):
     assert launch.survivors() == []
