@@ -1,9 +1,7 @@
 """configs/drift.yaml as a user runs it, made tiny: the real engine samples, scores and says what drifts."""
 
 import csv
-import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
