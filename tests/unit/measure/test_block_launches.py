@@ -3,12 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
-from running_blocks import RunningBlock, block, check_all_over
+from running_blocks import block, check_all_over
 
 from rollout_bench.contracts.store import failure_path, read_failure
 from rollout_bench.measure.machine.device import DeviceReading
@@ -78,16 +79,16 @@ def test_existing_records_stay_and_a_single_missing_launch_runs_alone(tmp_path: 
     assert made.start("--attempt", "1").finish() == 0
 
 
-def test_memory_held_by_other_engines_of_the_block_is_unflagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    mate, stranger = 41, 42
-    holders = {os.getpid(): 1 << 30, mate: 2 << 30, stranger: 3 << 30}
-    reading = DeviceReading(0.0, "GPU-1", holders)
-    for mates, others in ((None, 2), (lambda: {mate}, 1)):
-        around = Surroundings("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
-        monkeypatch.setattr(around, "_read_devices", lambda: [reading])
-        around.before()
-        _, (use,) = around.meanwhile()
-        assert use.other_processes == others
+@pytest.mark.parametrize(("mates", "others"), [(None, 2), (lambda: {41}, 1)])
+def test_memory_held_by_other_engines_of_the_block_is_unflagged(
+    monkeypatch: pytest.MonkeyPatch, mates: Callable[[], set[int]] | None, others: int
+) -> None:
+    reading = DeviceReading(0.0, "GPU-1", {os.getpid(): 1 << 30, 41: 2 << 30, 42: 3 << 30})
+    around = Surroundings("cuda", [{}], lambda: ([], {os.getpid()}), mates=mates)
+    monkeypatch.setattr(around, "_read_devices", lambda: [reading])
+    around.before()
+    _, (use,) = around.meanwhile()
+    assert use.other_processes == others
 
 
 @pytest.mark.parametrize(
@@ -100,18 +101,13 @@ def test_memory_held_by_other_engines_of_the_block_is_unflagged(monkeypatch: pyt
 )
 def test_a_failed_launch_is_left_out_and_others_go_on(tmp_path: Path, leases: Path, how: str, cause: str) -> None:
     made = block(tmp_path, 4, b=how).start("--timeout-s", "8")
-    assert (made.finish(), set(made.records()), [len(record.iterations) for record in made.records().values()]) == (
-        1,
-        {"a", "c"},
-        [5, 5],
-    )
-    first = made.records()["a"].block
-    assert [sorted(order) for order in first.order[-2:]] == [[0, 2]] * 2
+    assert made.finish() == 1
+    assert {name: len(record.iterations) for name, record in made.records().items()} == {"a": 5, "c": 5}
+    assert [sorted(order) for order in made.records()["a"].block.order[-2:]] == [[0, 2]] * 2
     assert cause in read_failure(failure_path(made.outs["b"])).cause
     assert len([line for line in made.said.splitlines() if line.startswith("  -> ")]) == 1
-    assert [name for name in made.left_behind() if made.specs["b"].experiment() in name] == [
-        f"failures/offline/{made.specs['b'].experiment()}/launch-0.json"
-    ]
+    of_failed = [name for name in made.left_behind() if made.specs["b"].experiment() in name]
+    assert of_failed == [f"failures/offline/{made.specs['b'].experiment()}/launch-0.json"]
     check_all_over(made, leases)
 
 
@@ -144,7 +140,7 @@ def test_a_killed_command_ends_everything_and_the_next_call_resumes(tmp_path: Pa
     made.process.kill()
     made.finish()
     check_all_over(made, leases)
-    assert (made.records(), failures(made)) == ({}, set())
+    assert not [out for out in made.outs.values() if out.exists() or failure_path(out).exists()]
     again = block(tmp_path, 1)
     assert again.start("--attempt", "1").finish() == 0, again.said
 
@@ -157,7 +153,3 @@ def test_a_killed_guardian_is_replaced_and_all_are_measured(tmp_path: Path, leas
     assert made.finish() == 0, made.said
     assert set(made.records()) == {"a", "b", "c"}
     check_all_over(made, leases)
-
-
-def failures(made: RunningBlock) -> set[str]:
-    return {name for name, out in made.outs.items() if failure_path(out).exists()}

@@ -35,10 +35,6 @@ MAPPED_A3 = """
 """
 
 
-def names(devices: list[Device]) -> list[str]:
-    return [device.name for device in devices]
-
-
 def test_without_any_tool_nobody_knows():
     assert gpus(nvml=object(), ask=lambda *_: "") is None
     assert npus(ask=lambda *_: "", files=[]) is None
@@ -73,7 +69,7 @@ def test_npus_count_by_logic_id_and_have_machine_wide_names():
 )
 def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
     chosen = restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
-    assert names(chosen) == [GPUS[number].name for number in left]
+    assert [device.name for device in chosen] == [GPUS[number].name for number in left]
 
 
 @pytest.mark.parametrize(
@@ -89,13 +85,10 @@ def test_the_variable_restricts_and_orders(text: str | None, left: list[int]):
     ],
 )
 def test_a_missing_device_is_an_error_naming_the_variable(text: str, what: str):
-    with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES=") as error:
+    with pytest.raises(DeviceError, match=f"CUDA_VISIBLE_DEVICES=.*{what}") as error:
         restricted("CUDA_VISIBLE_DEVICES", text, GPUS)
-    assert what in error.value.problem
-    assert (error.value.remedy, error.value.category) == (
-        "correct CUDA_VISIBLE_DEVICES, or unset it",
-        "visible_devices",
-    )
+    assert error.value.remedy == "correct CUDA_VISIBLE_DEVICES, or unset it"
+    assert error.value.category == "visible_devices"
 
 
 @given(st.sets(st.integers(0, 300), min_size=1, max_size=64), st.integers(1, 64))

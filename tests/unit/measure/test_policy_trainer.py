@@ -34,56 +34,46 @@ def model(tmp_path: Path) -> Any:
     return drawn(tmp_path).float()
 
 
-LENGTHS = [(3, 2, 5), (1, 9, 1), (2, 4, 3), (5, 1, 7), (4, 6, 2), (2, 3, 8)]
+LENGTHS = [(2, 5), (9, 1), (4, 3), (1, 7), (6, 2), (3, 8)]
+"""Tokens of prompts and answers."""
+
+MADE = [
+    Trajectory(n // 3, n % 3, [(7 * n + k) % 64 for k in range(given)], [(11 * n + 5 * k) % 64 for k in range(sampled)])
+    for n, (given, sampled) in enumerate(LENGTHS)
+]
 
 
-def trajectories() -> list[Trajectory]:
-    draw = torch.Generator().manual_seed(0)
-
-    def ids(count: int) -> list[int]:
-        return torch.randint(0, 64, (count,), generator=draw).tolist()
-
-    return [Trajectory(n // 3, n % 3, ids(given), ids(sampled)) for n, (_, given, sampled) in enumerate(LENGTHS)]
+SAMPLED = sum(sampled for _, sampled in LENGTHS)
 
 
-SAMPLED = sum(sampled for _, _, sampled in LENGTHS)
-
-
-def gradients(model: Any, micro_batch: int, made: list[Trajectory]) -> list[torch.Tensor]:
+def gradients(model: Any, micro_batch: int) -> list[torch.Tensor]:
     trainer = PolicyTrainer(model, samples=3)
     model.zero_grad(set_to_none=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "MICRO_BATCH", micro_batch)
-        trainer.train(made, SAMPLED)
+        trainer.train(MADE, SAMPLED)
     return [gradient.clone() for gradient in trainer.gradients()]
 
 
-def alike(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(one, other, strict=True))
-
-
 def test_micro_batches_add_up_to_one_batch(model: Any):
-    whole = gradients(model, 6, trajectories())
+    whole, parts = gradients(model, 6), gradients(model, 2)
     assert max(float(gradient.abs().max()) for gradient in whole) > 1e-3
-    assert alike(gradients(model, 2, trajectories()), whole)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(parts, whole, strict=True))
 
 
 def test_the_loss_weights_only_sampled_log_probabilities_by_advantage(model: Any):
-    one = trajectories()[2]
-    ids = torch.tensor([[*one.prompt_token_ids, *one.output_token_ids]])
-    with torch.no_grad():
-        said = model(input_ids=ids).logits.log_softmax(-1)[0]
-    sampled = range(len(one.prompt_token_ids), one.tokens)
-    expected = -advantage(one.sample, 3) * sum(float(said[place - 1, ids[0, place]]) for place in sampled)
-    # a longer one beside it, so that it is padded
-    trainer = PolicyTrainer(model, samples=3)
-    alone = trainer.train([one], SAMPLED)
-    assert alone == pytest.approx(expected / len(sampled), rel=1e-4)
-    other = trajectories()[1]
-    both = trainer.train([one, other], SAMPLED)
-    apart = trainer.train([other], SAMPLED)
-    total = alone * len(one.output_token_ids) + apart * len(other.output_token_ids)
-    assert both * (len(one.output_token_ids) + len(other.output_token_ids)) == pytest.approx(total, rel=1e-4, abs=1e-5)
+    trainer, expected = PolicyTrainer(model, samples=3), []
+    one, longer = pair = [MADE[2], MADE[1]]  # together the shorter is padded
+    for each in pair:
+        ids = torch.tensor([[*each.prompt_token_ids, *each.output_token_ids]])
+        with torch.no_grad():
+            said = model(input_ids=ids).logits.log_softmax(-1)[0]
+        sampled = range(len(each.prompt_token_ids), each.tokens)
+        expected.append(-advantage(each.sample, 3) * sum(float(said[n - 1, ids[0, n]]) for n in sampled))
+    count = len(one.output_token_ids)
+    assert trainer.train([one], SAMPLED) == pytest.approx(expected[0] / count, rel=1e-4)
+    both = trainer.train(pair, SAMPLED) * (count + len(longer.output_token_ids))
+    assert both == pytest.approx(sum(expected), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -43,25 +43,20 @@ def passes(draw: st.DrawFn) -> IterationDone:
 @given(st.lists(passes(), min_size=2, max_size=9))
 def test_an_iteration_is_the_step_of_all_replicas(replicas: list[IterationDone]) -> None:
     together = done_together(replicas)
-    step, parts = together.iteration, together.iteration.replicas
-    assert parts is not None
-    alone = [done.iteration for done in replicas]
+    step, parts, alone = together.iteration, together.iteration.replicas, [done.iteration for done in replicas]
     for count in ("requests", "sequences", "prompt_tokens", "cached_prompt_tokens", "output_tokens"):
         assert getattr(step, count) == sum(getattr(one, count) for one in alone)
         assert [getattr(part, count) for part in parts] == [getattr(one, count) for one in alone]
-    begins = [done.began or 0.0 for done in replicas]
-    ends = [began + one.elapsed_s for began, one in zip(begins, alone, strict=True)]
-    assert step.elapsed_s == pytest.approx(max(ends) - min(begins), abs=1e-9)
+    ends = [done.began + done.iteration.elapsed_s for done in replicas]
+    assert step.elapsed_s == pytest.approx(max(ends) - min(done.began for done in replicas), abs=1e-9)
     assert step.elapsed_s >= max(one.elapsed_s for one in alone)
     assert min(part.start_offset_s for part in parts) == 0
     assert len({(each.prompt, each.sample) for each in together.sequences}) == step.sequences
     assert max(each.last_token_s or 0 for each in together.sequences) == pytest.approx(step.elapsed_s, abs=1e-5)
-    for number, (part, one) in enumerate(zip(parts, alone, strict=True)):
+    for number, part in enumerate(parts):
         own = [each for each in together.sequences if each.replica == number]
-        assert (sum(each.output_tokens for each in own), {each.queued_s for each in own}) == (
-            one.output_tokens,
-            {round(part.start_offset_s, 6)},
-        )
+        assert sum(each.output_tokens for each in own) == part.output_tokens
+        assert {each.queued_s for each in own} == {round(part.start_offset_s, 6)}
 
 
 def told(replica: int, done: IterationDone) -> list[Event]:
@@ -109,11 +104,10 @@ def test_engines_that_are_not_the_same_are_told_of(changes: dict[str, object], w
 
 @pytest.mark.parametrize(("offset_s", "flagged"), [(0.0, False), (0.019, False), (0.021, True)])
 def test_replicas_that_began_apart_are_told_of(offset_s: float, flagged: bool) -> None:
-    done = [IterationDone(iteration=iteration(2.0), sequences=[], flags=[], began=5.0)]
-    done.append(IterationDone(iteration=iteration(1.0), sequences=[], flags=[], began=5.0 + offset_s))
-    flags = apart_flags([done_together(done).iteration])
-    assert [flag.code for flag in flags] == (["replicas_apart"] if flagged else [])
-    assert apart_flags([iteration(2.0)]) == []
+    told = [(iteration(2.0), 5.0), (iteration(1.0), 5.0 + offset_s)]
+    done = [IterationDone(iteration=one, sequences=[], flags=[], began=began) for one, began in told]
+    flags = apart_flags([done_together(done).iteration, iteration(2.0)])
+    assert [flag.code for flag in flags] == ["replicas_apart"] * flagged
 
 
 def iteration(elapsed_s: float, output_tokens: int = 8) -> Iteration:

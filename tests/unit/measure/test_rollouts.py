@@ -6,9 +6,7 @@ import os
 import select
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -16,7 +14,6 @@ from hypothesis import strategies as st
 from launching import tiny_spec
 
 from rollout_bench.contracts.record import Drafting
-from rollout_bench.measure.engine.vllm import LoadedEngine, drafting_of
 from rollout_bench.measure.server.server_metrics import BY_POSITION, drafted
 from rollout_bench.modes.rollout.async_engine import finite
 from rollout_bench.modes.rollout.exchange import Ended
@@ -137,33 +134,12 @@ DRAFTINGS = st.lists(
 
 @given(DRAFTINGS)
 def test_what_replicas_drafted_adds_up(parts: list[Drafting]) -> None:
-    found = Drafting.together(parts)
-    for name in ("drafts", "draft_tokens", "accepted_tokens"):
-        assert getattr(found, name) == sum(getattr(part, name) for part in parts)
-    assert sum(found.accepted_by_position) == sum(sum(part.accepted_by_position) for part in parts)
+    def counts(drafting: Drafting) -> tuple[int, ...]:
+        by_position = sum(drafting.accepted_by_position)
+        return drafting.drafts, drafting.draft_tokens, drafting.accepted_tokens, by_position
+
+    assert counts(Drafting.together(parts)) == tuple(map(sum, zip(*map(counts, parts), strict=True)))
     assert Drafting.together([*parts, None]) is None
-
-
-def test_counters_of_vllm_are_read_by_their_names_and_positions() -> None:
-    def told(scale: int) -> list[Any]:
-        counted = {"drafts": 10, "draft_tokens": 30, "accepted_tokens": 12}
-        return [
-            *(SimpleNamespace(name=f"vllm:spec_decode_num_{name}", value=scale * n) for name, n in counted.items()),
-            SimpleNamespace(name="vllm:spec_decode_num_accepted_tokens_per_pos", values=[scale * n for n in (6, 4, 2)]),
-            SimpleNamespace(name="vllm:num_preemptions", value=0),
-            SimpleNamespace(name="vllm:something_else", value=7),
-        ]
-
-    engine = LoadedEngine.__new__(LoadedEngine)
-    risen: Counter[str] = Counter()
-    for scale, take in ((3, risen.update), (1, risen.subtract)):
-        engine.llm = SimpleNamespace(get_metrics=lambda scale=scale: told(scale))
-        take(engine.counters())
-    assert drafting_of(risen) == Drafting(
-        drafts=20, draft_tokens=60, accepted_tokens=24, accepted_by_position=[12, 8, 4]
-    )
-    nothing: Mapping[str, int] = {}
-    assert drafting_of(nothing).accepted_by_position == []
 
 
 def metrics(scale: int) -> str:
@@ -186,9 +162,8 @@ def metrics(scale: int) -> str:
 
 
 def test_server_counters_tell_the_drafts_between_two_readings() -> None:
-    assert drafted(metrics(1), metrics(3)) == Drafting(
-        drafts=20, draft_tokens=60, accepted_tokens=24, accepted_by_position=[12, 8, 4]
-    )
+    counts = {"drafts": 20, "draft_tokens": 60, "accepted_tokens": 24, "accepted_by_position": [12, 8, 4]}
+    assert drafted(metrics(1), metrics(3)) == Drafting(**counts)
 
 
 @pytest.mark.parametrize(

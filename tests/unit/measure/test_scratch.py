@@ -87,6 +87,17 @@ def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+LOOK = guardian._processes
+
+
+def asleep(folder: Path) -> subprocess.Popen[bytes]:
+    """Return a process of the launch whose temporary folder this is, once its variables show that."""
+    process = subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)})
+    while process.pid not in LOOK(folder):
+        time.sleep(0.01)
+    return process
+
+
 def test_the_next_launch_ends_what_outlived_guardian_and_command(
     processes: dict[str, psutil.Process], temporary: Path, tmp_path: Path
 ):
@@ -120,50 +131,38 @@ def test_a_guardian_of_a_killed_command_ends_the_engine(processes: dict[str, psu
 
 def test_processes_started_after_the_look_are_ended_too(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     folder = left_behind(temporary)
-    look, started = guardian._processes, list[subprocess.Popen[bytes]]()
-
-    def start() -> None:
-        started.append(subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}))
-        while started[-1].pid not in look(folder):  # its variables show a moment after it has begun
-            time.sleep(0.01)
+    started = [asleep(folder)]
 
     def look_and_start_another(folder: Path) -> list[int]:
-        found = look(folder)
+        found = LOOK(folder)
         if len(started) == 1:  # as if the first had done so, and was gone at once when it was killed
-            start()
+            started.append(asleep(folder))
             started[0].kill()
             started[0].wait()
         return found
 
     monkeypatch.setattr(guardian, "_processes", look_and_start_another)
-    start()
     assert guardian.end_left_behind(print)
     assert not folder.exists()
-    with started[1] as second:
-        ended = not processes_of.is_living(second.pid)
-        second.kill()
-    assert ended
+    assert started[1].wait() == -signal.SIGKILL
 
 
 def test_an_unkillable_process_is_named_and_found_again_later(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     folder = left_behind(temporary)
     said: list[str] = []
-    with subprocess.Popen(["sleep", "60"], env={**os.environ, "TMPDIR": str(folder)}) as stuck:
-        while stuck.pid not in guardian._processes(folder):
-            time.sleep(0.01)
+    with asleep(folder) as stuck:
         with monkeypatch.context() as patch:  # nothing but a driver holds a process that is killed
             patch.setattr(guardian, "LIMIT_S", 0.2)
             patch.setattr(os, "kill", lambda *_: None)
             assert guardian.end_left_behind(said.append)
-        assert folder.is_dir()
-        assert len(said) == 1
-        assert f"processes {stuck.pid}\n" in said[0]
-        assert len(said[0].splitlines()) == 2
+        (told,) = said
+        assert f"processes {stuck.pid}\n" in told
+        assert len(told.splitlines()) == 2
         assert (folder / guardian.STUCK).read_text().startswith(f"{stuck.pid}:")
         monkeypatch.setattr(Path, "read_bytes", lambda _: b"")  # as of one that is being killed
         assert guardian.end_left_behind(said.append)
         assert stuck.wait() == -signal.SIGKILL
-    assert len(said) == 1
+    assert said == [told]
     assert not folder.exists()
 
 
@@ -181,11 +180,10 @@ def test_a_folder_of_that_name_without_an_engine_stays(temporary: Path):
 
 def test_leftovers_of_another_users_launch_are_left_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch):
     folder = left_behind(temporary)
-    user = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: user + 1)
-    guardian.end_left_behind(print)
-    assert folder.is_dir()
-    monkeypatch.setattr(os, "getuid", lambda: user)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+        guardian.end_left_behind(print)
+        assert folder.is_dir()
     guardian.end_left_behind(print)
     assert not folder.exists()
 
@@ -195,11 +193,10 @@ def test_shared_memory_is_removed_once_all_its_users_are_dead(temporary: Path):
     path = processes_of.SHARED_MEMORY / memory.name.lstrip("/")
     foreign = temporary / "psm_elsewhere"
     foreign.touch()
+    (left_behind(temporary) / guardian.NOTED).write_text(f"{path}\n{foreign}\n")
     try:
         assert path in processes_of.shared_memory_of([os.getpid()])
         assert processes_of.shared_memory_of([1 << 22]) == set()
-        folder = left_behind(temporary)
-        (folder / guardian.NOTED).write_text(f"{path}\n{foreign}\n")
         guardian.end_left_behind(print)
         assert not path.exists()
         assert foreign.exists(), "only what lies where shared memory does is removed"
