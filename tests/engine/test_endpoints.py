@@ -63,7 +63,7 @@ def test_a_stub_is_measured_and_its_hidden_properties_are_unknown(tmp_path: Path
     assert_unseen("blue-secret-team", launch)
 
 
-def test_timed_chats_get_text_and_own_prompts_of_a_small_workload(tmp_path: Path, stub: Any) -> None:
+def test_timed_chats_get_own_prompts_even_of_a_small_workload(tmp_path: Path, stub: Any) -> None:
     (tmp_path / "tokenizer").mkdir()
     write_tokenizer(tmp_path / "tokenizer", 2048, 2048)
     spec = online_spec(

@@ -73,7 +73,7 @@ def test_many_processes_never_hold_one_device_twice(tmp_path: Path):
     ],
     ids=["of another version", "of somebody evil"],
 )
-def test_a_living_claim_keeps_all_away_and_is_safe_to_read(tmp_path: Path, change: Callable[[dict], dict], words: str):
+def test_a_living_claim_keeps_all_away_and_reads_safely(tmp_path: Path, change: Callable[[dict], dict], words: str):
     said: list[str] = []
     with hold(tmp_path, 2, 1) as got:
         got.claim.path.write_text(json.dumps(change(json.loads(got.claim.path.read_text()))))

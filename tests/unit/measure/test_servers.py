@@ -209,7 +209,7 @@ def answering(server: Stub) -> Answering:
     ],
     ids=["drips_body", "drips_head", "drips_heads", "endless", "length_is_a_lie", "long_header", "compressed"],
 )
-def test_an_answer_has_limits_for_all_its_time_and_memory(
+def test_an_answer_has_limits_of_time_and_memory(
     answering: Answering,
     first: str,
     again: str,
