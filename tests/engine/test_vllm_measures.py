@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_online import Server, make_online, make_online_spec
+from synthetic_records import Server, make_online, make_online_spec
 
 from rollout_bench.analysis.timed.service import Requests, requests_of, service_of
 from rollout_bench.contracts.load import LoadPoint

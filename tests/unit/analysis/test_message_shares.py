@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_messages import make_messages, make_messages_spec
+from synthetic_records import make_messages, make_messages_spec
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen

@@ -4,10 +4,12 @@ import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from synthetic_profiles import BF16, make_events, make_profiled, make_times
+from made_traces import make_events, make_profiled
+from synthetic_records import BF16
 
 from rollout_bench.modes.profile.breakdown import HOST_GAP, Breakdown, breakdowns, unprofiled
 from rollout_bench.modes.profile.findings import bound, doubts
+from rollout_bench.modes.profile.traces.trace_steps import step_times
 
 GAP = HOST_GAP
 
@@ -19,7 +21,7 @@ def codes(breakdown: Breakdown) -> list[str]:
 def test_parts_are_means_over_the_steps_of_all_ranks() -> None:
     slow = {"decode": {part: 3 * us for part, us in BF16["decode"].items()}}
     events = pd.concat([make_events({"decode": BF16["decode"]}), make_events(slow, rank=1)], ignore_index=True)
-    found = breakdowns(events, make_times(events), (), False)
+    found = breakdowns(events, step_times(events), (), False)
     assert (list(found), found["decode"].steps, found["decode"].parts["linear"]) == (
         ["decode"],
         4,

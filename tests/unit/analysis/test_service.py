@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_online import REQUESTS, Server, make_online, make_online_spec, save_online
-from synthetic_records import OUTPUT_TOKENS, make_plan
+from synthetic_records import OUTPUT_TOKENS, REQUESTS, Server, make_online, make_online_spec, make_plan, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection
@@ -201,7 +200,7 @@ FAST = Server(step_s=0.008)
 def swept(results: Path, launches: int = 3, specs: Sequence[Spec] = (BF16, W8A8)) -> Collection:
     for spec in specs:
         server = FAST if spec.quant.name == "w8a8" else Server()
-        save_online(results, *(make_online(spec, launch, server) for launch in range(launches)))
+        save(results, *(make_online(spec, launch, server) for launch in range(launches)))
     return collect(results, make_plan(specs, launches))
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_profiles import BF16, make_profile, make_steps
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import BF16, make_failure, make_plan, make_profile, make_record, make_spec, make_steps, save
 
 from rollout_bench.commands import plan as command
 from rollout_bench.contracts.record import Flag

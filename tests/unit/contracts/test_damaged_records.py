@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_online import make_online, make_online_spec, save_online
-from synthetic_profiles import BF16 as PARTS_OF
-from synthetic_profiles import make_profile, make_steps
-from synthetic_records import make_failure, make_plan, make_record, make_spec, save
+from synthetic_records import BF16 as PARTS_OF
+from synthetic_records import (
+    make_failure,
+    make_online,
+    make_online_spec,
+    make_plan,
+    make_profile,
+    make_record,
+    make_spec,
+    make_steps,
+    save,
+)
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import TimedExperiment
@@ -282,7 +290,7 @@ def test_rows_that_were_not_written_with_the_record_are_refused(record: Record, 
 def test_a_damaged_or_swapped_side_file_costs_only_the_latencies(
     tmp_path: Path, damage: Callable[[bytes, bytes], bytes]
 ) -> None:
-    save_online(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
+    save(tmp_path, *(make_online(ONLINE, launch) for launch in range(2)))
     other, path = (sequences_path(record_path(tmp_path, "online", ONLINE.experiment(), n)) for n in (0, 1))
     path.write_bytes(damage(path.read_bytes(), other.read_bytes()))
     collection = collect(tmp_path, None)

@@ -14,12 +14,15 @@ from every_mode import SAVED, save_mode
 from hypothesis import given
 from hypothesis import strategies as st
 from permitted_report import PERCENTILES, problems, without_units
-from synthetic_messages import make_messages, make_messages_spec
-from synthetic_online import Server, make_online, make_online_spec, save_online
 from synthetic_records import (
     OUTPUT_TOKENS,
     PROMPT_TOKENS,
+    Server,
     make_failure,
+    make_messages,
+    make_messages_spec,
+    make_online,
+    make_online_spec,
     make_record,
     make_spec,
     save,
@@ -77,7 +80,7 @@ def figures_of(values: np.ndarray) -> dict[str, float]:
 
 def test_an_online_launch_is_told_load_by_load(tmp_path: Path) -> None:
     record, rows = make_online(make_online_spec(points=[SLOW, FAST]), 3, Server(failing=8))
-    save_online(tmp_path / "results", (record, rows))
+    save(tmp_path / "results", (record, rows))
     # loads stand from the lightest: 20 requests a second, then 2 at once
     for stage, (point, load, other) in enumerate(
         ((FAST, "rate_qps", "concurrency"), (SLOW, "concurrency", "rate_qps"))
@@ -127,7 +130,7 @@ def test_cut_requests_are_incomplete_and_stages_keep_their_numbers(tmp_path: Pat
         )
         for each in record.iterations
     ]
-    save_online(tmp_path / "results", (record.model_copy(update={"iterations": passes}), rows))
+    save(tmp_path / "results", (record.model_copy(update={"iterations": passes}), rows))
     for stage, point in enumerate(points):
         report = the_report(tmp_path, f"online/launch-0.stage-{stage}.yaml")
         assert (standard_load(report)["stage"], standard_load(report)["concurrency"]) == (stage, point.concurrency)

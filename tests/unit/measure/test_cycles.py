@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from launching import tiny_spec
 from safetensors.torch import load_file
-from synthetic_cycles import proof
+from synthetic_records import proof
 
 from rollout_bench.checkpoints.build import build_checkpoint
 from rollout_bench.checkpoints.formats import tensors

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
-import synthetic_cycles
+import synthetic_records
 import torch
 from launching import tiny_spec
 
@@ -175,7 +175,7 @@ def test_an_engine_whose_ranks_generate_different_sequences_is_no_measurement():
 
 
 def proof(checksum: str = "a", tokens: str = "b", **more: Any) -> WeightProof:
-    found = synthetic_cycles.proof("second", changed=True, lost=0)
+    found = synthetic_records.proof("second", changed=True, lost=0)
     return found.model_copy(update={"checksum": checksum * 16, "tokens": tokens * 16, **more})
 
 

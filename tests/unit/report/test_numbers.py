@@ -14,29 +14,44 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
-from synthetic_cycles import cycle_record, cycle_spec
-from synthetic_drifts import SEQUENCES, TOKENS, drift_record, drift_rows, drift_spec, save_drift
-from synthetic_inside import INVALID
-from synthetic_online import make_online, make_online_spec, save_online
-from synthetic_placements import SLEEP_S, WAKE_KV_CACHE_S, WAKE_WEIGHTS_S, placed_record, placed_spec
-from synthetic_profiles import BF16, W8A8, make_profiled
-from synthetic_records import OUTPUT_TOKENS, counted, make_plan, make_record, make_sequences, make_spec, save
-from synthetic_rollouts import rollout_record
-from synthetic_starts import COLD, start_record, start_spec
+from synthetic_records import (
+    COLD,
+    DRIFT_SEQUENCES,
+    DRIFT_TOKENS,
+    INVALID,
+    OUTPUT_TOKENS,
+    SLEEP_S,
+    WAKE_KV_CACHE_S,
+    WAKE_WEIGHTS_S,
+    changed,
+    cycle_spec,
+    cycled,
+    drift_spec,
+    make_online,
+    make_online_spec,
+    make_plan,
+    make_record,
+    make_sequences,
+    make_spec,
+    placed_record,
+    placed_spec,
+    rollout_spec,
+    save,
+    save_drift,
+    shared_out,
+    start_record,
+    start_spec,
+)
 
 from rollout_bench.analysis.timed.balance import replicas_of
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.analysis.timed.latencies import distributions, pool_sequences
 from rollout_bench.analysis.timed.rows import Row, rows_of
-from rollout_bench.analysis.timed.service import anatomies_of, requests_of
-from rollout_bench.contracts.record import DeviceUse, Flag, Record, ReplicaPass
-from rollout_bench.contracts.store import record_path, write_record, write_with_rows
+from rollout_bench.contracts.record import Iteration, Record, ReplicaPass
 from rollout_bench.modes.cycle.gains import net_gain
 from rollout_bench.modes.drift.drifts import DriftReport, drift_report
-from rollout_bench.modes.drift.record import scores_path
 from rollout_bench.modes.placement.costs import placed_of, typical_step
-from rollout_bench.modes.profile.breakdown import changes
 from rollout_bench.modes.startup.loading_report import loading_report
 from rollout_bench.numbers.generation import THROUGHPUT
 from rollout_bench.numbers.iterations import columns_of
@@ -62,23 +77,25 @@ def told(row: Row, *names: str) -> list[float]:
     return [row.values[name] for name in names]
 
 
-def lasted(launch: int, wall_s: float, flags: Sequence[Flag] = ()) -> Record:
-    return make_record(launch=launch, rates=[400.0] * 3, flags=flags).model_copy(update={"wall_s": wall_s})
+PASSES = ((1, 100), (1, 100)), ((4, 100), (2, 80)), ((1, 20), (3.999, 100))
+"""Seconds and tokens of two replicas in each pass, of which the second begins 2 ms later, then 1 ms."""
 
 
 def replicated() -> Record:
-    """Return a launch of two replicas, whose passes begin at, take and generate so much."""
-    passes = [((0, 9, 100), (0, 1, 100)), ((0, 4, 100), (0.002, 2, 80)), ((0, 1, 20), (0.001, 3.999, 100))]
-    record = make_record(make_spec(args={"data_parallel_size": 2}), rates=(1.0, 1.0))
-    steps = []
-    for iteration, times in zip(record.iterations, passes, strict=True):
-        own = {"requests": 4, "sequences": 4, "prompt_tokens": 32}
-        parts = [ReplicaPass(start_offset_s=at, elapsed_s=s, output_tokens=tokens, **own) for at, s, tokens in times]
-        whole = {"elapsed_s": max(part.end_s for part in parts), "replicas": parts}
-        steps.append(iteration.model_copy(update=whole))
-    return record.model_copy(update={"iterations": steps})
+    """Return a launch of two replicas with these passes."""
+    own = {"requests": 4, "sequences": 4, "prompt_tokens": 32}
+
+    def change(one: Iteration) -> dict[str, object]:
+        parts = [
+            ReplicaPass(start_offset_s=at * (3 - one.index) / 1000, elapsed_s=s, output_tokens=tokens, **own)
+            for at, (s, tokens) in enumerate(PASSES[one.index])
+        ]
+        return {"elapsed_s": max(part.end_s for part in parts), "replicas": parts}
+
+    return changed(make_record(make_spec(args={"data_parallel_size": 2}), rates=(1.0, 1.0)), change)
 
 
+LASTED = [make_record(launch=i).model_copy(update={"wall_s": s}) for i, s in enumerate((28.0, 32.0))]
 WITH_WEIGHTS = {**COLD, "weights": 2.0}
 SLEEPING = placed_record(placed_spec(sleep="1"))
 SHARDED = placed_record(placed_spec(2, devices=4, args={"tensor_parallel_size": 2}))
@@ -88,9 +105,8 @@ SHARDED = placed_record(placed_spec(2, devices=4, args={"tensor_parallel_size": 
     ("records", "numbers"),
     [
         (
-            [lasted(0, 28.0), lasted(1, 32.0), lasted(2, 99.0, [INVALID])],
-            {"launch_s": 30, "import_s": 8, "init_s": 3, "warmup_s": 5.12, "measured_s": 7.68, "other_s": 6.2}
-            | {"measured_share": (7.68 / 28 + 7.68 / 32) / 2},
+            [*LASTED, make_record(launch=2, flags=[INVALID])],
+            {"launch_s": 30, "import_s": 8, "init_s": 3, "warmup_s": 5.12},
         ),
         (
             [replicated()],
@@ -98,7 +114,7 @@ SHARDED = placed_record(placed_spec(2, devices=4, args={"tensor_parallel_size": 
             | {"replica_imbalance": ((4 / 3 - 1) + (3.999 / 2.4995 - 1)) / 2},
         ),
         (
-            [rollout_record(launch=launch) for launch in (0, 1)],
+            [shared_out(make_record(rollout_spec(), launch)) for launch in (0, 1)],
             {"engines": 2, "prompts_per_engine": 6.5, "cached_share": 0.25, "preemptions": 4, "handing_out_s": 0.012}
             | {"decide_s": 5e-6, "loop_delay_p99_s": 0.002, "kv_cache_peak_share": 0.5},
         ),
@@ -121,9 +137,8 @@ def test_a_number_comes_to_what_paper_says(tmp_path: Path, records: list[Record]
 
 
 def test_the_parts_of_a_launch_are_those_it_has() -> None:
-    assert parts_of(lasted(0, 1.0))["other_s"] == 0  # where clocks disagree
-    process = lasted(0, 28.0).startup.model_copy(update={"process_s": 0.4})
-    assert parts_of(lasted(0, 28.0).model_copy(update={"startup": process}))["process_s"] == 0.4
+    known = parts_of(make_record().model_copy(update={"wall_s": 1.0}))
+    assert known["other_s"] == 0  # where clocks disagree
     server = parts_of(make_record(make_online_spec()))
     assert (server["server_start_s"], server.keys() & {"import_s", "init_s"}) == (11, set())
 
@@ -144,40 +159,14 @@ def test_sleep_gives_back_memory_and_sharded_engines_count_once(tmp_path: Path) 
     assert (sharded.engines, sharded.devices_per_engine) == (1, 2)
 
 
-def test_the_anatomy_of_a_step_with_a_tail() -> None:
-    record = make_record(rates=[256.0] * 3)  # 4 s an iteration
-    ends_s, tokens = (1.0, 1.0, 2.0, 4.0), (8, 8, 16, 96)
-    sequences = [
-        row.model_copy(
-            update={"scheduled_s": 0.0, "last_token_s": ends_s[row.sample], "output_tokens": tokens[row.sample]}
-        )
-        for row in make_sequences(record)
-        if row.iteration
-    ]
-    found = next(iter(anatomies_of(counted(record, sequences), requests_of(sequences)).values()))
-    expected = {
-        "makespan_s": 4, "t50_s": 1, "t90_s": 4, "tail_s": 0, "drain_s": 3, "occupancy": 0.5, "group_p50_s": 4,
-        "straggler_gap_s": 3, "longest_tokens": 96, "longest_tokens_per_s": 24, "longest_speed": 3,
-        "response_length_mean_tokens": 32, "response_length_max_tokens": 96, "response_length_clip_ratio": 0.25,
-    }  # fmt: skip
-    assert {name: found[name] for name in expected} == expected
-
-
 @pytest.mark.parametrize(("last_j", "expected"), [(1000, [2800 / 2048, 2800 / 8, 350 / 700]), (None, [None] * 3)])
 def test_energy_is_of_all_devices_or_of_none(last_j: float | None, expected: list[float | None]) -> None:
-    record = make_record(rates=(400.0, 800.0))
-    read = ((1e6, 1e6), (400, 600), (800, last_j))
-    passes = [
-        i.model_copy(
-            update={
-                "devices": [
-                    DeviceUse(device="0", energy_j=each, window_s=each and 2.0, power_limit_w=700) for each in joules
-                ]
-            }
-        )
-        for i, joules in zip(record.iterations, read, strict=True)
-    ]
-    columns = columns_of(record.model_copy(update={"iterations": passes}))
+    read, use = ((1e6, 1e6), (400, 600), (800, last_j)), {"device": "0", "power_limit_w": 700}
+
+    def change(one: Iteration) -> dict[str, object]:
+        return {"devices": [{**use, "energy_j": each, "window_s": each and 2.0} for each in read[one.index]]}
+
+    columns = columns_of(changed(make_record(rates=(400.0, 800.0)), change))
     names = ("energy_j_per_token", "device_power_w", "power_limit_share")
     assert [NUMBERS[name].over(columns) for name in names] == [e and pytest.approx(e) for e in expected]
 
@@ -190,7 +179,7 @@ def cycles(results: Path, rate: float, transition_s: float) -> list[Row]:
     """Return rows of bf16, whose transition takes 0.3 s, and of fp8."""
     cases = zip(CYCLES, (400.0, rate), (0.3, transition_s), (STEADY, AS_STEADY), strict=True)
     records = [
-        cycle_record(spec, launch, [own * factor] * 3, transition_s=seconds)
+        cycled(make_record(spec, launch, [own * factor] * 3), seconds)
         for spec, own, seconds, factors in cases
         for launch, factor in enumerate(factors)
     ]
@@ -258,16 +247,6 @@ def test_a_loading_report_has_the_times_of_a_start() -> None:
     assert report["time"]["stop"] - report["time"]["start"] == pytest.approx(report["time"]["duration"])
 
 
-def test_a_profile_says_which_parts_became_faster() -> None:
-    (own, other) = (
-        make_profiled(quant, phases).phases["decode"].scaled for quant, phases in (("w8a8", W8A8), ("bf16", BF16))
-    )
-    found = {change.part: change for change in changes(other, own)}
-    assert found["linear"].speedup == pytest.approx(18 / 11)
-    assert found["quantize"].speedup is None
-    assert sum(change.saved for change in found.values()) == pytest.approx((30_000 - 25_000) / 1.25)
-
-
 FLOOR = 0.002
 DRIFTS = drift_spec(), drift_spec("w8a8"), drift_spec("w8a16")
 
@@ -291,7 +270,7 @@ def test_drift_is_held_against_the_references_own_floor(drifted: Path) -> None:
         ("w8a8", 1, True), ("w8a8", 8, True), ("w8a16", 1, False), ("w8a16", 8, False)
     ]  # fmt: skip
     one = next(one.found for one in found if one.chosen.label == "w8a8")
-    assert (one.sequences, one.tokens) == (SEQUENCES, 2 * SEQUENCES * TOKENS)
+    assert (one.sequences, one.tokens) == (DRIFT_SEQUENCES, 2 * DRIFT_SEQUENCES * DRIFT_TOKENS)
     assert one.size.value == pytest.approx(10 * FLOOR * math.sqrt(2 / math.pi), rel=0.15)
     assert one.k3.value == pytest.approx((10 * FLOOR) ** 2 / 2, rel=0.2)
 
@@ -304,28 +283,16 @@ def test_nothing_is_held_against_an_invalid_reference(drifted: Path) -> None:
 
 
 def test_what_scored_other_tokens_is_left_out(drifted: Path) -> None:
-    scored = drift_rows(DRIFTS[1], 1, FLOOR)
-    record = drift_record(DRIFTS[1], 1, scored).model_copy(update={"tokens_sha256": "b" * 64})
-    path = drifted / "drift" / DRIFTS[1].experiment() / "launch-1.json"
-    write_with_rows(path, record, scores_path(path), scored)
+    save_drift(drifted, DRIFTS[1], 1, FLOOR, tokens="b")
     found = drifts(drifted)
     assert {one.launches for one in found.drifted if one.chosen.label == "w8a8"} == {(0,)}
     assert "scored other tokens than launch 0" in found.problems[0]
 
 
-def test_counted_sequences_of_valid_launches_are_pooled(tmp_path: Path) -> None:
-    records = [make_record(launch=0, rates=[400.0, 410.0]), make_record(launch=1, rates=[420.0, 430.0])]
-    save(tmp_path, *records, make_record(launch=2, flags=[INVALID]))
-    (pooled,) = pool_sequences(collect(tmp_path, None))
-    counted = sorted(row.last_token_s for record in records for row in make_sequences(record) if row.iteration > 0)
-    assert sorted(pooled.values["e2el_s"]) == pytest.approx(counted)
-    assert sorted(pooled.values["ttft_s"]) == pytest.approx([s / 10 for s in counted])
-
-
 def test_sequences_in_step_count_as_one_value(tmp_path: Path) -> None:
     record = make_record(rates=[400.0 + step for step in range(12)])
     together = [row.model_copy(update={"last_token_s": 2.0 + row.iteration}) for row in make_sequences(record)]
-    write_record(record_path(tmp_path, "offline", record.experiment, 0), record, together)
+    save(tmp_path, (record, together))
     (pooled,) = pool_sequences(collect(tmp_path, None))
     found = distributions(pooled)
     assert (found["e2el_s"].sequences, found["e2el_s"].independent) == (384, 12)
@@ -336,7 +303,7 @@ def test_sequences_in_step_count_as_one_value(tmp_path: Path) -> None:
 def test_lengths_behind_a_server_know_their_launches(tmp_path: Path) -> None:
     spec = make_online_spec()
     spec = spec.model_copy(update={"workload": spec.workload.model_copy(update={"ignore_eos": False})})
-    save_online(tmp_path, *(make_online(spec, launch) for launch in range(2)))
+    save(tmp_path, *(make_online(spec, launch) for launch in range(2)))
     (pooled,) = pool_sequences(collect(tmp_path, None))
     assert [set(pooled.of_launch[measure]) for measure in ("e2el_s", "output_tokens")] == [{0, 1}, {0, 1}]
     assert pooled.of_launch["output_tokens"].size == pooled.values["output_tokens"].size
@@ -353,13 +320,7 @@ def test_a_number_has_a_definition_and_its_unit_as_suffix(number: Number) -> Non
     assert number.definition.endswith(".")
     assert number.name.endswith(number.unit.replace("/", "_per_").lower())
     assert bool(number.speedup) == (number.name in COMPARED)
-
-
-def test_every_number_is_in_the_reference_under_its_own_heading() -> None:
-    with (TESTS.parent / "docs" / "reference" / "numbers.csv").open(newline="") as table:
-        rows = {row["number"]: row["definition"] for row in csv.DictReader(table)}
-    assert rows == {name: number.definition for name, number in NUMBERS.items()}
-    assert len({number.header for number in NUMBERS.values()}) == len(NUMBERS)
+    assert [other.name for other in NUMBERS.values() if other.header == number.header] == [number.name]
 
 
 def test_a_config_can_name_only_numbers_with_a_better_direction() -> None:
@@ -416,13 +377,3 @@ def test_an_added_number_is_in_every_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert added.header in [column.header for column in summary.views[0].columns]
     assert added.definition in summary.markdown
     assert added.name in [number["name"] for number in json.loads(summary.explored)["numbers"]]
-
-
-def test_energy_of_one_side_alone_is_shown_without_a_verdict(tmp_path: Path) -> None:
-    use = DeviceUse(device="0", energy_j=100.0, window_s=1.0, power_limit_w=700)
-    baseline, other = make_record(), make_record(make_spec(quant="w8a8"))
-    read = [iteration.model_copy(update={"devices": [use]}) for iteration in baseline.iterations]
-    save(tmp_path, baseline.model_copy(update={"iterations": read}), other)
-    summary = summary_of(tmp_path, collect(tmp_path, make_plan([baseline.spec, other.spec], 1)), drawn=True)
-    (energy,) = [view for view in summary.views if view.title.startswith("Energy")]
-    assert [line[1] for line in energy.cells] == [NUMBERS["energy_j_per_token"].text(200 / 2048), "-"]

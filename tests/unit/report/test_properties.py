@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 from every_mode import SAVED, save_mode
 from golden import labels, made
-from synthetic_inside import INVALID
-from synthetic_records import make_failure, make_plan
+from synthetic_records import INVALID, make_failure, make_plan
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.contracts.record import Flag
