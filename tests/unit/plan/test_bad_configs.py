@@ -52,9 +52,7 @@ THEIRS = "endpoints: {theirs: {url: 'http://127.0.0.1:9/v1', model: m, tokenizer
         ),
     ],
 )
-def test_a_harness_out_of_use_is_named_with_its_remedy(
-    harnesses: dict[str, str], more: str, problem: str, remedy: str
-):
+def test_a_harness_out_of_use_is_named_with_its_remedy(harnesses: dict[str, str], more: str, problem: str, remedy: str):
     engine = dataclasses.replace(probe_engine(None), harnesses=harnesses)
     with refused(problem, remedy):
         expand(read_config(merged_with(f"{{modes: [online], {more}}}")), engine)
