@@ -1,9 +1,7 @@
 """configs/drift.yaml as a user runs it, made tiny: the real engine samples, scores and says what drifts."""
 
 import csv
-import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,32 +75,21 @@ def test_the_reference_samples_once_and_all_score_the_same(measured: Workspace):
 
 def test_log_probabilities_are_those_of_the_sampled_tokens(measured: Workspace):
     _, rows = launch(measured, "bf16")
-    by_batch = {batch: [row for row in rows if row.batch == batch] for batch in (None, *BATCHES)}
     assert all(-20 < value < 0 for row in rows for value in row.logprobs)
+    sampled, scored = ([row.logprobs for row in rows if row.batch == batch] for batch in (None, 1))
     # what decoding gave the tokens, and what scoring gives them, are one model's: far closer than tokens are apart
-    pairs = [
-        (a, b)
-        for one, other in zip(by_batch[None], by_batch[1], strict=True)
-        for a, b in zip(one.logprobs, other.logprobs, strict=True)
-    ]
-    assert max(abs(a - b) for a, b in pairs) < 0.1
-    assert math.isclose(sum(a for a, _ in pairs), sum(b for _, b in pairs), rel_tol=0.01)
+    assert _farthest(sampled, scored) < 0.1
+    assert math.isclose(sum(map(sum, sampled)), sum(map(sum, scored)), rel_tol=0.01)
 
 
 def test_the_summary_says_what_drifts_and_what_the_floor_is(measured: Workspace):
     with (measured.path / "results/drift.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert [(line["quant"], line["batch"], line["launches"]) for line in lines] == [
-        ("bf16", "", "0"), ("bf16", "8", "0"), ("w8a8", "1", "0"), ("w8a8", "8", "0"),
-    ]  # fmt: skip
-    floor, *others = lines[1:]
-    assert [line["drifts"] for line in others] == ["True", "True"]
-    assert all(float(line["mean_abs_d_nats"]) > float(floor["mean_abs_d_nats"]) for line in others)
-    text = (measured.path / "results/summary.md").read_text()
-    how = r"(?:[18] at once \(less with [18]\)|1 or 8 at once)"
-    assert len(re.findall(f"w8a8 policy, {how}: drifts more than bf16 against itself", text)) == 1
-    assert "The weights are random. The drift of a random model says little" in text
-    assert (measured.path / "results/figures/drift.svg").stat().st_size > 0
+    found = [(line["quant"], line["batch"], line["launches"], line["drifts"]) for line in lines]
+    assert found[2:] == [("w8a8", "1", "0", "True"), ("w8a8", "8", "0", "True")]
+    floor, *others = (float(line["mean_abs_d_nats"]) for line in lines[1:])
+    assert min(others) > floor
+    assert "drifts more than bf16 against itself" in (measured.path / "results/summary.md").read_text()
 
 
 def test_in_float32_the_engine_gives_tokens_what_transformers_gives_them(measured: Workspace, tmp_path: Path):
@@ -144,7 +131,6 @@ def _farthest(some: Sequence[list[float]], others: Sequence[list[float]]) -> flo
     return max(abs(p - q) for a, b in zip(some, others, strict=True) for p, q in zip(a, b, strict=True))
 
 
-def _model(workspace: Workspace, quant: str = "w8a8") -> Path:
-    (folder,) = (path for path in (workspace.path / "models" / "synthetic").iterdir() if path.name.endswith(quant))
-    assert json.loads((folder / "config.json").read_text())
+def _model(workspace: Workspace, quant: str) -> Path:
+    (folder,) = (workspace.path / "models" / "synthetic").glob(f"*{quant}")
     return folder
