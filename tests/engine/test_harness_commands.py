@@ -16,7 +16,6 @@ from launching import SETTINGS, TINY_MODEL, online_spec
 
 from rollout_bench.checkpoints.tokenizer import write_tokenizer
 from rollout_bench.contracts.load import LoadSpec
-from rollout_bench.contracts.spec import Spec
 from rollout_bench.core.errors import MeasuringFailed
 from rollout_bench.measure.engine.vllm import source_of
 from rollout_bench.measure.launch.protocol import IterationDone, Job
@@ -60,47 +59,35 @@ def passed(served: tuple[Opened, Path], **load: Any) -> IterationDone:
     """Return a pass of a load through the server, as a launch makes it."""
     opened, model = served
     loaded = LoadSpec.model_validate({**SPEC.load.model_dump(), **load})
-    spec: Spec = SPEC.model_copy(update={"load": loaded})
-    job = Job(spec=spec, model=str(model), launch=0, timeout_s=600)
+    job = Job(spec=SPEC.model_copy(update={"load": loaded}), model=str(model), launch=0, timeout_s=600)
     target = dataclasses.replace(opened.target, chat=loaded.api == "chat")
-    text = None if loaded.token_ids else PromptText(str(model))
-    at = dataclasses.replace(opened, target=target, text=text)
-    return _Load(job, loaded, at, source_of(job, opened.vocabulary), lambda event: None, lambda: None).send(
-        loaded.points[0], 0, False
-    )
+    at = dataclasses.replace(opened, target=target, text=None if loaded.token_ids else PromptText(str(model)))
+    sending = _Load(job, loaded, at, source_of(job, opened.vocabulary), lambda event: None, lambda: None)
+    return sending.send(loaded.points[0], 0, False)
 
 
 def test_the_command_sends_our_prompts_and_reports_what_servers_count(served: tuple[Opened, Path]) -> None:
     done = passed(served, harness="vllm-bench", api=None)
     ours = passed(served, api=None, points=[{"concurrency": 2, "requests": 6}])
-    for one in (done, ours):
-        assert (one.iteration.sequences, one.iteration.failed, one.iteration.output_tokens) == (6, 0, 48)
-        assert (one.iteration.server.output_tokens, one.iteration.server.prompt_tokens) == (
-            48,
-            one.iteration.prompt_tokens,
-        )
+    for it in (done.iteration, ours.iteration):
+        assert (it.sequences, it.failed, it.output_tokens) == (6, 0, 48)
+        assert (it.server.output_tokens, it.server.prompt_tokens) == (48, it.prompt_tokens)
     # the very same prompts: each is as long as the server counted it of the other
     lengths = [[(row.prompt, row.sample, row.prompt_tokens) for row in one.sequences] for one in (done, ours)]
     assert lengths[0] == lengths[1]
+    assert {(row.status, row.error, row.output_tokens) for row in done.sequences} == {(200, None, 8)}
     for row in done.sequences:
-        assert (row.status, row.error, row.output_tokens) == (200, None, 8)
-        assert None not in (row.sent_s, row.first_token_s, row.last_token_s)
-        assert 0 <= (row.sent_s or 0) < (row.first_token_s or 0) <= (row.last_token_s or 0)
-    assert done.iteration.elapsed_s >= max(row.last_token_s or 0 for row in done.sequences)
+        assert 0 <= row.sent_s < row.first_token_s <= row.last_token_s <= done.iteration.elapsed_s
     assert done.iteration.client.cpu_share > 0
     assert {flag.severity for flag in done.flags} <= {"warning"}
 
 
-def test_a_cached_chat_template_does_not_invalidate_the_launch(
-    served: tuple[Opened, Path],
-) -> None:
+def test_a_cached_chat_template_does_not_invalidate_the_launch(served: tuple[Opened, Path]) -> None:
     done = passed(served, points=[{"concurrency": 1, "requests": 6}])
-    assert {row.status for row in done.sequences} == {200}
     assert min(row.prompt_tokens for row in done.sequences) > 2 * BLOCK + 30
     # The first one puts both blocks there, which nothing in the load shares: all others find them.
     assert done.iteration.cached_prompt_tokens == 5 * 2 * BLOCK
-    flags = {flag.code: flag.severity for flag in done.flags}
-    assert flags["cross_iteration_prefix_hits"] == "warning"
+    assert ("cross_iteration_prefix_hits", "warning") in {(flag.code, flag.severity) for flag in done.flags}
 
 
 def test_a_server_killed_in_a_pass_is_the_cause(served: tuple[Opened, Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import COMMAND, TINY_MODEL, Launching, tiny_spec
+from launching import TINY_MODEL, Launching, tiny_spec
 
 from rollout_bench.measure.launch.failures import diagnose
 from rollout_bench.plan.quants import REFUSED
@@ -37,21 +37,16 @@ def test_what_changed_since_planning_fails_before_the_import(
     data.write_text('{"prompt_tokens": 8, "output_tokens": 2}\n' * 4)
     launch = Launching(tmp_path, tiny_spec(**changes), ["--dataset", str(data)] if "workload" in changes else [])
     assert (launch.finish(), launch.failure().category, len(launch.errors())) == (1, category, 2)
-    assert cause in launch.failure().cause
     assert "importing" not in launch.said
+    assert cause in launch.failure().cause
     assert cause in launch.log_text()
 
 
 def test_a_spec_of_another_experiment_is_refused_in_two_lines(tmp_path: Path) -> None:
-    spec = tmp_path / "spec.json"
-    spec.write_text(tiny_spec().model_dump_json())
     out = tmp_path / "results" / "offline" / "tiny_bf16_short-00000000" / "launch-0.json"
-    words = ["--spec", spec, "--model", tmp_path, "--launch", "0", "--out", out, "--log", "l"]
-    line = [sys.executable, *COMMAND, *words]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 2)
-    assert tiny_spec().experiment() in done.stderr
-    assert not (tmp_path / "results").exists()
+    launch = Launching(tmp_path, tiny_spec(), ["--out", str(out)])
+    assert (launch.finish(), len(launch.errors()), launch.left_behind()) == (1, 2, [])
+    assert tiny_spec().experiment() in launch.said
 
 
 ATTEMPTS: dict[str, dict[str, Any]] = {

@@ -48,18 +48,16 @@ def test_an_engine_with_moved_internals_is_refused_when_planning(
     copied: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, lacks: str
 ):
     text = (copied / file).read_text()
-    assert old in text
     (copied / file).write_text(text.replace(old, new))
     assert moved(copied) == [lacks]
-    config = read_config(merged_with("{modes: [messages], quants: [bf16], messages: {batches: [4]}}"))
+    engine = replace(probe_engine(None), folder=copied)
     with refused(lacks, "leave messages out of modes"):
-        expand(config, replace(probe_engine(None), folder=copied))
-    expand(read_config(merged_with("{modes: [offline]}")), replace(probe_engine(None), folder=copied))
+        expand(read_config(merged_with("{modes: [messages], quants: [bf16], messages: {batches: [4]}}")), engine)
+    expand(read_config(merged_with("{modes: [offline]}")), engine)
 
     monkeypatch.setattr(message_places, "installed", lambda: copied)
     content = tiny_spec(engine={"multiprocess": True}).model_dump(mode="json")
-    spec = Spec.model_validate({**content, "mode": "messages", "messages": {"batches": [4]}})
-    cause = obstacle(spec, Path("launch-0.json"))
+    cause = obstacle(Spec.model_validate(content | {"mode": "messages", "messages": {"batches": [4]}}), Path("l.json"))
     assert (cause.category, lacks in cause.cause) == ("messages_moved", True)
 
 
