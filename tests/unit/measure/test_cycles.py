@@ -1,7 +1,9 @@
 """Cycles: a transition's parts, updates of weights, the trainer's tensors, and flags of what went wrong."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,18 +123,14 @@ def test_requests_that_never_end_are_a_failure_in_two_lines(monkeypatch: pytest.
 SHAPE = SyntheticModel(preset="qwen3-tiny", shape={"num_hidden_layers": 1}).resolve()
 
 
-class Called:
-    """An `LLM` that notes what its workers are asked for, or fails with an error."""
+def called(asked: list[Any], answer: Callable[[], Any]) -> Any:
+    """Return an `LLM` that notes what its workers are asked for."""
 
-    def __init__(self, answers: list[Any] | None = None, error: Exception | None = None) -> None:
-        self.answers, self.error = answers, error
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+    def collective_rpc(method: str, kwargs: dict[str, Any] | None = None) -> Any:
+        asked.append((method, kwargs or {}))
+        return answer()
 
-    def collective_rpc(self, method: str, kwargs: dict[str, Any] | None = None) -> Any:
-        self.asked.append((method, kwargs or {}))
-        if self.error is not None:
-            raise self.error
-        return self.answers
+    return SimpleNamespace(collective_rpc=collective_rpc)
 
 
 def spec_of(weights_format: str = "bf16") -> Spec:
@@ -143,19 +141,15 @@ def spec_of(weights_format: str = "bf16") -> Spec:
 
 
 def test_each_rank_makes_trainer_tensors_and_the_slowest_counts():
-    llm = Called([100, 100])
-    updates = InProcess(llm, spec_of(weights_format="compressed-tensors-w8a8"), "m")
-    updates.prepare()
-    assert updates.held_bytes == 200
     quick = {"transfer_s": 1.0, "quantize_s": 2.0, "size_bytes": 5, "buckets": 1}
     slow = {**quick, "transfer_s": 2.5}
-    llm.answers = [quick, slow]
+    asked, answers = list[Any](), iter([[100, 100], [quick, slow]])
+    updates = InProcess(called(asked, lambda: next(answers)), spec_of("compressed-tensors-w8a8"), "m")
+    updates.prepare()
+    assert updates.held_bytes == 200
     assert updates.apply("second") == slow
     what = {"shape": SHAPE.model_dump(), "weights_format": "compressed-tensors-w8a8"}
-    assert llm.asked == [
-        ("rollout_bench_trainer", what),
-        ("rollout_bench_update", {"weights": "second"}),
-    ]
+    assert asked == [("rollout_bench_trainer", what), ("rollout_bench_update", {"weights": "second"})]
 
 
 @pytest.mark.parametrize(
@@ -169,8 +163,11 @@ def test_each_rank_makes_trainer_tensors_and_the_slowest_counts():
 )
 @pytest.mark.parametrize("method", [Reload, InProcess])
 def test_a_format_refused_by_vllm_is_reported_as_not_updatable(method: type, error: Exception):
+    def refuse() -> None:
+        raise error
+
     with pytest.raises(MeasuringFailed) as caught:
-        method(Called(error=error), spec_of(), "m").apply("first")
+        method(called([], refuse), spec_of(), "m").apply("first")
     assert caught.value.category == "not_updatable"
     said = f"vLLM can't update the weights of bf16 (format bf16): {type(error).__name__}: {error}"
     assert caught.value.cause == said

@@ -78,20 +78,22 @@ def test_a_packed_copy_shows_when_an_update_skips_it(create: Any):
     model[0].pack(create)
     before = proofs_of(model, norms=False)
     assert {name: must_change for name, (_, must_change) in before.items()} == {"0.weight": True, "0.weight#2": True}
+
+    def changed() -> list[str]:
+        now = proofs_of(model, norms=False)
+        return [name for name in before if before[name] != now[name]]
+
     model[0].weight.data.copy_(drawn((4, 8), torch.bfloat16, 1))
-    stale = proofs_of(model, norms=False)
-    assert [name for name in before if before[name] != stale[name]] == ["0.weight"]
+    assert changed() == ["0.weight"]
     model[0].pack(create)
-    renewed = proofs_of(model, norms=False)
-    assert [name for name in before if before[name] != renewed[name]] == ["0.weight", "0.weight#2"]
+    assert changed() == ["0.weight", "0.weight#2"]
 
 
 def test_nothing_is_noted_while_an_update_is_timed(create: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(weight_proofs, "_noting", True)
     WeightProofs().rollout_bench_noting(on=False)
     handler = create(drawn((4, 8), torch.bfloat16))
-    held = census.packed_by(handler)
-    assert held.noted is None
+    assert census.packed_by(handler).noted is None
     WeightProofs().rollout_bench_noting(on=True)
     assert noted_packed(drawn((2, 2), DTYPES[0])) is not None
 
@@ -109,15 +111,15 @@ class Layer(torch.nn.Module):
         self.kv_cache = torch.cat([half, half], dim=-1)
 
 
-def held(*layers: torch.nn.Module) -> dict[str, Any] | None:
-    return cache_held(torch.nn.Sequential(*layers, torch.nn.Linear(2, 2)), TOKENS)
-
-
-def test_two_layers_of_bf16_and_of_fp8() -> None:
-    assert held(Layer(torch.bfloat16), Layer(torch.bfloat16)) == {"layers": {"bfloat16": 2}, "bytes_per_token": 64}
-    one_byte = [Layer(torch.uint8, "fp8"), Layer(torch.uint8, "fp8_e5m2")]
-    assert held(*one_byte) == {"layers": {"fp8": 1, "fp8_e5m2": 1}, "bytes_per_token": 32}
-
-
-def test_a_layer_that_says_fp8_and_holds_bf16_has_bf16() -> None:
-    assert held(Layer(torch.bfloat16, "fp8")) == {"layers": {"bfloat16": 1}, "bytes_per_token": 32}
+@pytest.mark.parametrize(
+    ("layers", "dtypes", "bytes_per_token"),
+    [
+        ([Layer(torch.bfloat16), Layer(torch.bfloat16)], {"bfloat16": 2}, 64),
+        ([Layer(torch.uint8, "fp8"), Layer(torch.uint8, "fp8_e5m2")], {"fp8": 1, "fp8_e5m2": 1}, 32),
+        ([Layer(torch.bfloat16, "fp8")], {"bfloat16": 1}, 32),
+    ],
+    ids=["bf16", "fp8", "said fp8, but held bf16"],
+)
+def test_a_cache_is_what_its_layers_hold(layers: list[Layer], dtypes: dict[str, int], bytes_per_token: int) -> None:
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(2, 2))
+    assert cache_held(model, TOKENS) == {"layers": dtypes, "bytes_per_token": bytes_per_token}
