@@ -14,6 +14,7 @@ from rollout_bench.core.errors import UserError, did_you_mean, run_command
 NAME = "rollout-bench"
 
 COMMANDS = {
+    "init": ("init:main", "write a config.yaml: a demo, or one for your trainer, server or llm-d's profile"),
     "run": ("workflow:run", "measure missing launches, then write summary and figures"),
     "plan": (
         "workflow:plan",

@@ -10,12 +10,17 @@ from typing import Any, NoReturn
 
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.places import home
 
 
 def run() -> NoReturn:
     """Measure missing launches, then write summary and figures; or make the targets that the arguments name."""
     _check_call(f"{run.__doc__} This calls `snakemake` with the same arguments.")
-    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *sys.argv[1:]])
+    ours: list[str] = []
+    if not Path("Snakefile").exists() and not {"-s", "--snakefile"} & set(sys.argv):
+        ours = ["--snakefile", str(home() / "workflow" / "Snakefile")]
+        ours += ["--workflow-profile", str(home() / "profiles" / "default")]
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *ours, *sys.argv[1:]])
 
 
 def plan() -> int:
@@ -57,18 +62,16 @@ def kubernetes() -> int:
 
 
 def _check_call(purpose: str) -> None:
-    """Print help if it is asked for; raise `UserError` if Snakemake is not installed or there is no Snakefile."""
+    """Print help if it is asked for; raise `UserError` if Snakemake is not installed."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         argparse.ArgumentParser(
-            usage="%(prog)s [ARGUMENT ...]", description=f"{purpose} Run it in the folder of the clone."
+            usage="%(prog)s [ARGUMENT ...]", description=f"{purpose} Run it in the folder of config.yaml."
         ).parse_args(["--help"])  # ends here
     if find_spec("snakemake") is None:
         raise UserError(
             f"{sys.executable} has no Snakemake",
-            "run `make setup` in the clone, then call .venv/bin/rollout-bench",
+            "install rollout-bench with its dependencies, or call .venv/bin/rollout-bench of a clone",
         )
-    if not Path("Snakefile").exists() and not {"-s", "--snakefile", "-d", "--directory"} & set(sys.argv):
-        raise UserError(f"{Path.cwd()} has no Snakefile", "run the command in the folder of the clone")
 
 
 def _planned(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[str, Any], Any, Any]:

@@ -160,11 +160,6 @@ class Watch:
             self.descriptor = None
 
 
-def python_path() -> str:
-    """Return PYTHONPATH with this package in front, so that any Python imports it without installing it."""
-    return os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
-
-
 def printed_by(*command: str) -> str:
     """Return the output of a vendor's tool; empty if the tool is missing or runs longer than 20 s."""
     try:

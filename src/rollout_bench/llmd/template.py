@@ -12,14 +12,12 @@ from typing import Any
 import yaml
 
 from rollout_bench.core.errors import UserError, did_you_mean, near_miss, shown
+from rollout_bench.core.places import home
 from rollout_bench.core.secrets import may_be_secret
 from rollout_bench.core.yaml_files import mapping_in, read_text
 
 HOME = Path("configs") / "llm-d"
 """Folder of the profiles that are given by name, with a folder for each harness."""
-
-CLONE = Path(__file__).parents[3]
-"""The clone of this package. Its profiles are found from any working folder of snakemake."""
 
 ENDINGS = ("", ".yaml.in", ".yaml", ".yml", ".in")
 """Endings that may be missing in a profile's name, as on llm-d's own command line."""
@@ -50,7 +48,7 @@ def located(harness: str, path: str, where: str) -> Path:
         UserError: if there is no such file. The error suggests a similar name.
     """
     named = Path(path).expanduser() if path.startswith("~/") else Path(path)
-    folders = [Path()] if named.is_absolute() else [Path(), HOME / harness, CLONE / HOME / harness]
+    folders = [Path()] if named.is_absolute() else [Path(), HOME / harness, home() / HOME / harness]
     for place in (f"{folder / named}{ending}" for folder in folders for ending in ENDINGS):
         if os.path.isfile(place):  # noqa: PTH113 (a name that is too long is none)
             return Path(place)

@@ -73,7 +73,7 @@ def check_config_file(path: Path) -> None:
         path,
         "config",
         "mend the file; docs/reference/config.csv shows how a config looks",
-        "run snakemake in the clone, or put a config.yaml where you run it; docs/reference/config.csv shows one",
+        "run this where a config.yaml is; `rollout-bench init` writes one",
         " (models: ..., quants: ...)",
     )
     if "__use_yte__" in content:  # Snakemake would run Python code in such a file

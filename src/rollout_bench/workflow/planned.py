@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.cluster.side_by_side import check_devices
-from rollout_bench.core.processes import python_path
+from rollout_bench.core.places import python_path
 from rollout_bench.measure.machine.gpus import Gpus
 from rollout_bench.plan.checks import check_weights
 from rollout_bench.plan.config_file import check_config_file, check_folder, check_metadata, read_config

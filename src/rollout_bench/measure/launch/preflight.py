@@ -12,7 +12,7 @@ from rollout_bench.contracts.postmortem import Cause
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, is_local
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.installed import version
-from rollout_bench.core.processes import python_path
+from rollout_bench.core.places import python_path
 from rollout_bench.measure.launch.hooks import hooks_of
 from rollout_bench.workloads.datasets import read_bytes, sha256
 

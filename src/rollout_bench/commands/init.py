@@ -1,0 +1,99 @@
+"""Write config.yaml, with which `rollout-bench plan`, `check` and `run` work in this folder."""
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+from rollout_bench.commands.trainers import from_trl, from_verl
+from rollout_bench.core.errors import UserError, did_you_mean
+from rollout_bench.core.files import write_whole
+from rollout_bench.core.places import home
+from rollout_bench.plan.config_file import read_config
+
+CONFIG = Path("config.yaml")
+
+
+def main() -> int:
+    """Write the config that the arguments ask for, and print the next command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Exit status: 0 when config.yaml is written, 1 on an error, such as a config.yaml that exists.",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        nargs="+",
+        default=["demo"],
+        metavar=("KIND", "WHAT"),
+        help="verl FILE or trl FILE, each with overrides of its keys: the trainer's settings; "
+        "llm-d HARNESS/PROFILE: a workload profile of llm-d-benchmark; endpoint URL MODEL: a server that is up; "
+        "default: the demo, a small model that is built here",
+    )
+    kind, *words = parser.parse_args().source
+    if kind not in SOURCES:
+        raise UserError(f"--from {kind}: is no kind of source", did_you_mean(kind, SOURCES))
+    if CONFIG.exists():
+        raise UserError(f"{CONFIG.absolute()}: exists", "move it away, or change to an empty folder")
+    text = SOURCES[kind](words)
+    read_config(yaml.safe_load(text))
+    write_whole(CONFIG, text.encode())
+    print(f"{CONFIG} is written. Next: rollout-bench plan, rollout-bench run")
+    return 0
+
+
+def _demo(words: Sequence[str]) -> str:
+    _take(words)
+    return (home() / CONFIG).read_text()
+
+
+def _trainers(command: Callable[[], int]) -> Callable[[Sequence[str]], str]:
+    def config(words: Sequence[str]) -> str:
+        sys.argv = [f"rollout-bench {command.__name__.replace('_', '-')}", *words]
+        with contextlib.redirect_stdout(io.StringIO()) as made:
+            command()
+        return made.getvalue()
+
+    return config
+
+
+def _llmd(words: Sequence[str]) -> str:
+    (profile,) = _take(words, "HARNESS/PROFILE")
+    harness, _, path = profile.partition("/")
+    demo = yaml.safe_load((home() / CONFIG).read_text())
+    kept = {key: demo[key] for key in ("models", "model_settings")}
+    load = {"profile": {"harness": harness, "path": path}}
+    mode = "startup" if harness == "nop" else "online"
+    return _commented(
+        "The model is the demo's: name yours in models and model_settings.",
+        {**kept, "quants": ["bf16"], "modes": [mode], "workloads": ["llm-d"], "workload_settings": {"llm-d": load}},
+    )
+
+
+def _endpoint(words: Sequence[str]) -> str:
+    url, model = _take(words, "URL", "MODEL")
+    example: str = (home() / "configs" / "endpoint.yaml").read_text()
+    return example.replace("http://127.0.0.1:8000/v1", url).replace("my-model", model)
+
+
+def _take(words: Sequence[str], *names: str) -> Sequence[str]:
+    if len(words) != len(names):
+        raise UserError(f"--from: has {' '.join(words) or 'nothing'}", f"give {' '.join(names) or 'nothing'}")
+    return words
+
+
+def _commented(comment: str, config: dict[str, object]) -> str:
+    return f"# {comment}\n{yaml.safe_dump(config, sort_keys=False)}"
+
+
+SOURCES: dict[str, Callable[[Sequence[str]], str]] = {
+    "demo": _demo,
+    "verl": _trainers(from_verl),
+    "trl": _trainers(from_trl),
+    "llm-d": _llmd,
+    "endpoint": _endpoint,
+}
