@@ -103,13 +103,6 @@ def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
     assert "no problem found" in done.stdout.splitlines()
 
 
-def test_elsewhere_than_in_the_clone_they_lead_to_it(tmp_path: Path) -> None:
-    space = with_stand_in(tmp_path)
-    (space.path / "Snakefile").unlink()
-    done = space.bench("plan")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "  -> run the command in the folder of the clone")
-
-
 def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:
     settings = {"served": {"placement": {"where": ["server"]}, "engine_args": {"max_num_seqs": 8}}}
     space = with_stand_in(tmp_path, settings=["default", "served"], setting_settings=settings)

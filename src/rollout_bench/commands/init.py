@@ -77,7 +77,7 @@ def _llmd(words: Sequence[str]) -> str:
 def _endpoint(words: Sequence[str]) -> str:
     url, model = _take(words, "URL", "MODEL")
     example: str = (home() / "configs" / "endpoint.yaml").read_text()
-    return example.replace("http://127.0.0.1:8000/v1", url).replace("my-model", model)
+    return f"{example.replace('http://127.0.0.1:8000/v1', url).replace('my-model', model)}\nquants: [bf16]\n"
 
 
 def _take(words: Sequence[str], *names: str) -> Sequence[str]:

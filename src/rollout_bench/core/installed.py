@@ -29,18 +29,15 @@ def look() -> dict[str, Any]:
     }
 
 
-def python_of_inference_perf() -> str | None:
-    """Return the interpreter of the command inference-perf, which is beside this interpreter or on PATH.
-
-    It has one of its own as a rule: it pins a version of transformers, and vLLM another.
-    """
+def python_of(command: str) -> str | None:
+    """Return the interpreter of a Python command, which is beside this interpreter or on PATH; None without it."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    command = shutil.which("inference-perf", path=places)
-    return command and str(Path(command).resolve().with_name("python3"))
+    found = shutil.which(command, path=places)
+    return found and str(Path(found).resolve().with_name("python3"))
 
 
 def _inference_perf() -> dict[str, str]:
-    python = python_of_inference_perf()
+    python = python_of("inference-perf")  # of its own as a rule: it pins a version of transformers, and vLLM another
     if python is None:
         return {}
     answer = subprocess.run(

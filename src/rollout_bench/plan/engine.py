@@ -43,19 +43,22 @@ class InstalledEngine:
 
 
 def probe_engine(python: str | None) -> InstalledEngine:
-    """Find the engine of `python`, by default of the running interpreter.
+    """Find the engine of `python`, by default of the running interpreter, or else of the command vllm on PATH.
 
     Raises:
         UserError: no such interpreter, it does not run, or it has no vLLM.
     """
     if python is None or Path(python) == Path(sys.executable):
-        found, python = installed.look(), sys.executable
+        found = installed.look()
+        if python is None and found["name"] is None and (beside := installed.python_of("vllm")):
+            return probe_engine(beside)
+        python = sys.executable
     else:
         found = _look_elsewhere(python)
     if found["name"] is None or found["version"] is None:
         raise UserError(
             f"engine.python: there is no vLLM in {python}",
-            "run `make setup`, or set engine.python to an interpreter that has vLLM",
+            "name an interpreter with vLLM as engine.python, or put its command vllm on PATH; in a clone: make setup",
         )
     source = Path(found["arg_utils"]) if found["arg_utils"] else None
     return InstalledEngine(

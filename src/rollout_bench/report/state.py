@@ -118,8 +118,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "results",
         type=Path,
+        nargs="?",
+        default=Path("results"),
         metavar="RESULTS_DIR",
-        help=f"the results folder, wherever it lies, or one config's summary in it, RESULTS_DIR/{SUMMARIES}/NAME",
+        help=f"the results folder, wherever it lies, or one config's summary in it, RESULTS_DIR/{SUMMARIES}/NAME "
+        "(default: %(default)s)",
     )
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_bench.core.errors import MeasuringFailed
-from rollout_bench.core.installed import python_of_inference_perf
+from rollout_bench.core.installed import python_of
 from rollout_bench.measure.server import commands
 from rollout_bench.measure.server.stream import Load, RequestOutcome, Target
 
@@ -28,7 +28,7 @@ def command(folder: Path, load: Load, target: Target) -> tuple[list[str], dict[s
     Raises:
         MeasuringFailed: if the command is not installed here.
     """
-    python = python_of_inference_perf()
+    python = python_of("inference-perf")
     if python is None:
         raise MeasuringFailed("load_generator", "there is no command inference-perf on PATH", commands.LOOK)
     (folder / "requests.jsonl").write_text("".join(f"{json.dumps(body)}\n" for body in _bodies(load, target)))

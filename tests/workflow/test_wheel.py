@@ -1,0 +1,100 @@
+"""What a user has who installs the wheel and has no clone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stand_in
+import yaml
+from workspace import REPOSITORY
+
+
+class Installed:
+    """The wheel, built and installed apart from the clone, and an empty folder to work in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._site = folder / "work", folder / "site-packages"
+        self.folder.mkdir()
+        uv = Path(sys.executable).with_name("uv")
+        build = [uv, "build", "--wheel", "--no-build-isolation", "--quiet", "--out-dir", folder, REPOSITORY]
+        subprocess.run(build, check=True, env={**os.environ, "VIRTUAL_ENV": sys.prefix})
+        (wheel,) = folder.glob("*.whl")
+        install = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--target", self._site, wheel]
+        subprocess.run(install, check=True)
+
+    def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `rollout-bench` in the folder; stdout holds both streams."""
+        return subprocess.run(
+            [sys.executable, "-m", "rollout_bench", *words],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self._site)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return Installed(tmp_path_factory.mktemp("wheel"))
+
+
+def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, tmp_path: Path):
+    config = installed.folder / "config.yaml"
+    assert "`rollout-bench init` writes one" in installed.bench("plan").stdout
+    assert installed.bench("init").returncode == 0
+    assert "exists" in installed.bench("init").stdout
+    demo = yaml.safe_load(config.read_text())
+    assert demo == yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    engine = {"python": stand_in.install(tmp_path / "engine")}
+    config.write_text(yaml.safe_dump({**demo, **stand_in.CONFIG, "engine": engine, "launches": 2}))
+    assert "0 of 4 launches done, 4 to run" in installed.bench("plan").stdout
+    done = installed.bench("run")
+    assert done.returncode == 0, done.stdout
+    assert len(stand_in.starts(installed.folder)) == 4
+    linked = installed.folder / ".snakemake" / "rollout-bench"
+    assert [path.name for path in linked.iterdir()] == ["rollout_bench"], "an engine's Python sees nothing else of ours"
+    assert installed.bench("show").stdout.startswith("Conclusion")
+    compared = installed.bench("compare", "results", "results")
+    assert compared.returncode == 0, compared.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "config"),
+    [
+        (["endpoint", "http://127.0.0.1:9/v1", "served"], {"modes": ["online"], "models": []}),
+        (["llm-d", "guidellm/sanity_random"], {"modes": ["online"], "workloads": ["llm-d"]}),
+        (["llm-d", "nop/nop"], {"modes": ["startup"]}),
+        (["trl", "model_name_or_path=Qwen/Qwen3-8B"], {"modes": ["rollout"]}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_config_is_made_from_what_a_user_has(installed: Installed, words: list[str], config: dict[str, list[str]]):
+    path = installed.folder / "config.yaml"
+    path.unlink(missing_ok=True)
+    done = installed.bench("init", "--from", *words)
+    assert done.returncode == 0, done.stdout
+    assert config.items() <= yaml.safe_load(path.read_text()).items()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "remedy"),
+    [
+        (["verk", "x"], "--from verk: is no kind of source", "did you mean 'verl'?"),
+        (["endpoint", "http://x/v1"], "--from: has http://x/v1", "give URL MODEL"),
+        (["llm-d", "guidelm/x"], "harness: 'guidelm' is not known", "did you mean 'guidellm'?"),
+        (["verl", "missing.yaml"], "missing.yaml: cannot be read", "give the YAML that verl is started with"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_wrong_source_is_refused_in_two_lines(installed: Installed, words: list[str], problem: str, remedy: str):
+    (installed.folder / "config.yaml").unlink(missing_ok=True)
+    done = installed.bench("init", "--from", *words)
+    first, second = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert problem in first
+    assert remedy in second
+    assert not (installed.folder / "config.yaml").exists()
