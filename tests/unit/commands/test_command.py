@@ -44,11 +44,13 @@ def uv(*arguments: str | Path) -> None:
 
 
 def test_an_installed_package_has_the_version_and_every_file(tmp_path: Path) -> None:
-    uv("build", "--wheel", "--out-dir", tmp_path, REPOSITORY)
+    uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", tmp_path, REPOSITORY)
     with zipfile.ZipFile(tmp_path / f"rollout_bench-{__version__}-py3-none-any.whl") as wheel:
         packed = {name for name in wheel.namelist() if ".dist-info/" not in name and not name.endswith("/")}
     files = {path for path in (SOURCES / "rollout_bench").rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
-    assert packed == {path.relative_to(SOURCES).as_posix() for path in files}
+    shared = {name for name in packed if name.startswith("rollout_bench/share/")}
+    assert packed - shared == {path.relative_to(SOURCES).as_posix() for path in files}
+    assert "rollout_bench/share/workflow/rules/measure.smk" in shared
 
 
 @pytest.mark.parametrize("name", ["measure", "build", "check"])
