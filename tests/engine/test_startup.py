@@ -46,13 +46,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
-    startup = {"caches": "cold", "load_formats": "auto"}
+    startup = {"caches": "cold", "load_format": "auto"}
     return start(tmp_path_factory.mktemp("cold"), model, startup, eager=False)
 
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Launching:
-    startup = {"caches": "warm", "load_formats": "dummy", "launchers": "warm"}
+    startup = {"caches": "warm", "load_format": "dummy", "launcher": "warm"}
     return start(tmp_path_factory.mktemp("warm"), model, startup, eager=True)
 
 

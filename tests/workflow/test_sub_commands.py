@@ -104,7 +104,7 @@ def test_check_that_finds_none_ends_with_status_0(tmp_path: Path) -> None:
 
 
 def test_plan_names_settings_whose_mode_is_not_measured(tmp_path: Path) -> None:
-    settings = {"served": {"placement": {"where": ["server"]}, "engine_args": {"max_num_seqs": 8}}}
+    settings = {"served": {"placement": {"where": "server"}, "engine_args": {"max_num_seqs": 8}}}
     space = with_stand_in(tmp_path, settings=["default", "served"], setting_settings=settings)
     said = space.bench("plan").stdout
     assert "setting served: its keys of placement change nothing, since mode placement is not measured" in said

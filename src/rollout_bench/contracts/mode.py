@@ -87,11 +87,6 @@ class ModeSpec(Strict):
         return None
 
     @property
-    def load_format(self) -> str | None:
-        """Method of loading weights, by vLLM's name; None if the engine's arguments name it."""
-        return None
-
-    @property
     def devices_shared(self) -> int | None:
         """Devices that the launch divides among its processes itself; None if the engine's arguments do."""
         return None

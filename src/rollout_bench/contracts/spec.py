@@ -220,7 +220,7 @@ class _Spec(Strict):
     @property
     def load_format(self) -> str:
         """Method of loading weights, by vLLM's name."""
-        return self.own.load_format or str(self.engine.args.get("load_format", "auto"))
+        return str(set_in(self).get("load_format", "auto"))
 
     @property
     def own(self) -> ModeSpec:

@@ -277,6 +277,9 @@ class WorkloadSettings(Workload):
 
 _Section = TypeVar("_Section", bound=Strict)
 
+SECTIONS = tuple(mode.settings for mode in MODES.values() if mode.settings and mode.generates)
+"""Keys of the config that belong to one mode and that a setting can change."""
+
 Partial = dict[str, Any]
 """Part of a config with a setting's changes, which take precedence over everything else."""
 
@@ -305,8 +308,7 @@ class _Config(Strict):
         None,
         description=(
             "Settings to measure: default, which changes nothing, names in setting_settings, or names made by "
-            "sweep. Null: default and all settings of sweep; in mode cycle, the settings of its lists in place "
-            "of default."
+            "sweep. Null: default and all settings of sweep."
         ),
     )
     sweep: Sweep = Field(
@@ -314,7 +316,7 @@ class _Config(Strict):
         description=(
             "Engine argument or key of a workload -> its values: each combination is a setting, named after "
             "them: {max_num_seqs: [8, 32]} makes max-num-seqs-8 and max-num-seqs-32. If both have a key: "
-            "workload.seed, engine_args.seed. Keys of rollout and cycle: rollout.router, cycle.update."
+            "workload.seed, engine_args.seed. A key of a mode, as cycle.update, makes settings in this mode only."
         ),
     )
     launches: Launches = Field(

@@ -15,7 +15,7 @@ from rollout_bench.core.secrets import looks_secret, secret_words
 from rollout_bench.core.yaml_files import read_mapping
 from rollout_bench.llmd.profiled import with_profiles
 from rollout_bench.plan.checks import check_no_secret
-from rollout_bench.plan.config import Config
+from rollout_bench.plan.config import SECTIONS, Config
 from rollout_bench.plan.refusals import first_of
 from rollout_bench.plan.serving import PACING, OnlineLoad
 
@@ -150,6 +150,7 @@ def _told(error: ErrorDetails) -> UserError:
     reference = f"docs/reference/config.csv says what {where.partition('.')[0]} takes"
     auto = where in ("launches", "interleave") and near_miss(str(value), ["auto"])
     is_secret = "headers" in parts or (parts[:2] == ("engine", "environment") and secret_words(str(parts[-1])))
+    listed = value if isinstance(value, list) else []
     short = "write HARNESS/NAME of a profile of llm-d-benchmark, or " if place == ("profile",) else ""
     problem, remedy = first_of(
         (
@@ -177,6 +178,11 @@ def _told(error: ErrorDetails) -> UserError:
             pattern or kind == "string_too_long",
             f"{where}: {shown(value)} can't be a name",
             "use up to 60 letters, digits, '.', '+' and '-', the first a letter or digit: it becomes part of a path",
+        ),
+        (
+            listed and kind.endswith(("_type", "literal_error")) and set(parts[-2:-1]) & set(SECTIONS),
+            f"{where}: is a list, but takes a single value",
+            f"write sweep: {{{'.'.join(map(str, parts[-2:]))}: [{', '.join(map(str, listed))}]}}",
         ),
         (
             kind == "literal_error",

@@ -63,7 +63,7 @@ from rollout_bench.plan.serving_checks import (
     measuring_of,
     with_loads,
 )
-from rollout_bench.plan.settings import resolved, settings_in, under
+from rollout_bench.plan.settings import resolved, under
 
 DEFAULT_ARGS: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0}
 """Set explicitly although vLLM's defaults are the same, since results depend on them."""
@@ -129,15 +129,13 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
     """
     platform = engine.platform() if config.platform == "auto" else config.platform
     check_names(config)
-    chosen = config.settings is not None
-    config = resolved(config, engine)
+    config, names = resolved(config, engine)
     check_variables(config)
     check_model_base(Path(config.model_base))
     check_engine_args(config, engine)
     check_no_secrets(config)
     if config.endpoints:
         check_online(config, engine)
-    names = {mode: settings_in(mode, config, chosen=chosen) for mode in config.modes}
     settings: dict[str, Config] = {}
     for name in dict.fromkeys(itertools.chain.from_iterable(names.values())):
         try:
@@ -149,8 +147,8 @@ def expand(config: Config, engine: InstalledEngine) -> Matrix:
             if name == DEFAULT_SETTING:
                 raise
             raise UserError(f"{error.problem}, under setting {name}", error.remedy) from None
-    for mode, own_settings in names.items():
-        planning_of(mode).check_all([settings[name] for name in own_settings], platform)
+    for mode in config.modes:
+        planning_of(mode).check_all([settings[name] for name in names[mode]])
     experiments: list[Experiment] = []
     skipped: list[Skipped] = []
     for cell in itertools.product(config.modes, config.models, config.workloads, config.quants):

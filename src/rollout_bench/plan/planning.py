@@ -18,11 +18,9 @@ class Planning:
     """The plan of one mode; a mode's `checks.PLANNING` is a subclass. Checks raise `UserError`.
 
     Attributes:
-        lists: keys of its section with a list, each value of which is a setting in this mode, like a sweep's.
         several_engines: whether a step is of all engines that `rollout.replicas` asks for, or asks for none.
     """
 
-    lists: tuple[str, ...] = ()
     several_engines = False
 
     def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
@@ -38,7 +36,7 @@ class Planning:
         return config.iterations
 
     def own(self, config: Config, args: dict[str, Any], platform: Platform) -> ModeSpec | None:
-        """Return the part of the spec that only this mode has; without a setting, the first value of each list."""
+        """Return the part of the spec that only this mode has."""
         return None
 
     def load(self, config: Config) -> LoadSpec | None:
@@ -60,7 +58,7 @@ class Planning:
     def check(self, config: Config, engine: InstalledEngine) -> None:
         """Check that the mode is possible under one setting, for any model."""
 
-    def check_all(self, configs: Collection[Config], platform: Platform) -> None:
+    def check_all(self, configs: Collection[Config]) -> None:
         """Check `configs`, the config under each setting of the mode."""
 
     def check_spec(self, config: Config, spec: Spec) -> None:

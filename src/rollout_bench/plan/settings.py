@@ -12,20 +12,13 @@ from rollout_bench.contracts.fields import NAME_PATTERN
 from rollout_bench.contracts.modes import MODES
 from rollout_bench.core.errors import did_you_mean
 from rollout_bench.plan.checks import check_engine_arg, check_no_secret
-from rollout_bench.plan.config import Config, Partial, WorkloadSettings
+from rollout_bench.plan.config import SECTIONS, Config, Partial, WorkloadSettings
 from rollout_bench.plan.config_file import told
 from rollout_bench.plan.engine import InstalledEngine
-from rollout_bench.plan.planning import planning_of
 from rollout_bench.plan.refusals import refuse
 
 LONGEST_NAME = 60
 """Maximum characters of a name, as for every part of a path."""
-
-SECTIONS = tuple(mode.settings for mode in MODES.values() if mode.settings and mode.generates)
-"""Keys of the config that belong to one mode and that a setting can change."""
-
-LISTS = {mode.settings: lists for mode in MODES.values() if (lists := planning_of(mode).lists)}
-"""Section -> keys with a list, each value of which is a setting in that mode, like a sweep's."""
 
 PARTS = ("engine_args", "engine.environment", "harness", "workload", *SECTIONS)
 """Parts that a setting may change: keys of the config, and `workload`, which applies to each measured workload."""
@@ -37,49 +30,39 @@ OWN_KEY = {"engine_args": "name the argument itself"}
 """Keys of a workload with a separate place in a setting -> remedy."""
 
 
-def resolved(config: Config, engine: InstalledEngine) -> Config:
-    """Return `config` with all settings from its sweep and its lists, and `settings` as a list of names.
+def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str, list[str]]]:
+    """Return `config` with the settings of its sweep in `setting_settings`, and each mode's settings by their names.
 
-    `settings_in` returns the settings of one mode.
+    A sweep's key of a mode's section makes settings in that mode only. A selected setting that changes only sections
+    of other modes is left out, and a mode without any setting has the default.
 
     Raises:
         UserError: a selected setting or the baseline's is undefined, a key exists neither in the engine nor in a
             workload, or a value cannot be part of a name.
     """
-    own, lists = config.setting_settings, _lists(config)
+    own = config.setting_settings
+    swept: dict[str, Partial] = {}
     refuse(
         (
             DEFAULT_SETTING in own,
             f"setting_settings.{DEFAULT_SETTING}: the name is reserved for the setting without changes",
             "give it another name",
-        ),
-        *(
-            (key in config.sweep, f"sweep.{key}: {key} lists several values itself", "leave one of them out")
-            for key in itertools.chain.from_iterable(lists.values())
-        ),
+        )
     )
-    swept: dict[str, Partial] = {}
-    for sweep in (config.sweep, *({**config.sweep, **of_section} for of_section in lists.values())):
+    others = {mode.name: {*SECTIONS} - {mode.settings} for mode in MODES.values()}
+    made: dict[str, dict[str, Partial]] = {}
+    for mode, sections in others.items():
+        sweep = {key: values for key, values in config.sweep.items() if key.partition(".")[0] not in sections}
+        made[mode] = {}
         for name, setting in _swept(sweep, engine):
             taken = f"sweep of {', '.join(sweep)}: makes a setting '{name}', and there is one already"
-            refuse((name in own or name in swept, taken, "rename or leave out one of them"))
-            swept[name] = setting
+            is_taken = name in own or name in made[mode] or swept.get(name, setting) != setting
+            refuse((is_taken, taken, "rename or leave out one of them"))
+            made[mode][name] = swept[name] = setting
     known: dict[str, Partial] = {DEFAULT_SETTING: {}, **own, **swept}
     for name, setting in own.items():
         _check(config, name, setting)
-        refuse(
-            *(
-                (
-                    len(setting.get(section, {}).get(inner) or ()) > 1,
-                    f"setting_settings.{name}.{section}.{inner}: has several values, but a setting can have only one",
-                    f"make a setting of each, or list them in {section}.{inner}",
-                )
-                for section, keys in LISTS.items()
-                for inner in keys
-            )
-        )
-    selected = [DEFAULT_SETTING, *swept] if config.settings is None else config.settings
-    named = [*(("settings", name) for name in selected), ("baseline.setting", config.baseline.setting)]
+    named = [*(("settings", name) for name in config.settings or []), ("baseline.setting", config.baseline.setting)]
     refuse(
         (
             config.settings is None and own,
@@ -92,45 +75,14 @@ def resolved(config: Config, engine: InstalledEngine) -> Config:
             if name is not None and name not in known
         ),
     )
-    return config.model_copy(update={"settings": selected, "setting_settings": known})
-
-
-def settings_in(mode: str, config: Config, *, chosen: bool) -> list[str]:
-    """Return the settings of `mode`, for a `resolved` config.
-
-    Settings from a mode's lists exist only in that mode. In that mode, a setting without a value for a list has the
-    list's first value, like one of the list's settings. So it is included only if requested.
-
-    Args:
-        mode: one of the config's modes.
-        config: a `resolved` config.
-        chosen: whether the config selects its settings explicitly.
-    """
-    lists, found = _lists(config), []
-    own = lists.pop(MODES[mode].settings, {}).keys()
-    for name in config.settings or []:
-        setting = config.setting_settings[name]
-        keys = {f"{section}.{key}" for section in SECTIONS for key in setting.get(section, {})}
-        is_wanted = chosen or own <= keys or name == config.baseline.setting
-        if is_wanted and not any(keys & listed.keys() for listed in lists.values()):
-            found.append(name)
-    return found or [DEFAULT_SETTING]
-
-
-def _lists(config: Config) -> dict[str, dict[str, list[Any]]]:
-    """Return the lists with several values: section -> key in the form of a sweep's -> values.
-
-    A default list counts only in its own mode, and a sweep of its key replaces it.
-    """
-    found: dict[str, dict[str, list[Any]]] = {}
-    selected = {MODES[mode].settings for mode in config.modes}
-    for section, inner in ((section, inner) for section, keys in LISTS.items() for inner in keys):
-        settings, key = getattr(config, section), f"{section}.{inner}"
-        values = getattr(settings, inner) or []
-        wanted = inner in settings.model_fields_set or (section in selected and key not in config.sweep)
-        if wanted and len(values) > 1:
-            found.setdefault(section, {})[key] = values
-    return found
+    selected = {
+        mode: [DEFAULT_SETTING, *made[mode]]
+        if config.settings is None
+        else [name for name in config.settings if not known[name] or known[name].keys() - sections]
+        for mode, sections in others.items()
+    }
+    names = {mode: found or [DEFAULT_SETTING] for mode, found in selected.items()}
+    return config.model_copy(update={"setting_settings": known}), names
 
 
 def under(config: Config, name: str) -> Config:
@@ -214,7 +166,7 @@ def _swept(sweep: Mapping[str, list[Any]], engine: InstalledEngine) -> Iterator[
         changes: Partial = {}
         words = []
         for (where, key, written), value in zip(keys, combination, strict=True):
-            changes.setdefault(where, {})[key] = [value] if key in LISTS.get(where, ()) else value
+            changes.setdefault(where, {})[key] = value
             words.append(f"{key.replace('_', '-')}-{_word(written, value)}")
         name = "+".join(words)
         refuse(
@@ -279,11 +231,13 @@ def _word(key: str, value: Any) -> str:
 
 
 def idle_lines(config: Config) -> list[str]:
-    """Return a line for each selected setting with keys of a mode that is not measured."""
+    """Return a line for the sweep, and for each selected setting, with keys of a mode that is not measured."""
+    settings = {f"setting {name}": {*config.setting_settings.get(name, {})} for name in config.settings or []}
+    written = {**settings, "sweep": {key.partition(".")[0] for key in config.sweep}}
     return [
-        f"setting {name}: its keys of {mode.settings} change nothing, since mode {mode.name} is not measured; "
+        f"{where}: its keys of {mode.settings} change nothing, since mode {mode.name} is not measured; "
         "of several config files the last one decides the modes"
-        for name in config.settings or []
+        for where, keys in written.items()
         for mode in MODES.values()
-        if mode.settings in config.setting_settings.get(name, {}) and mode.name not in config.modes
+        if mode.settings in keys and mode.name not in config.modes
     ]

@@ -1,15 +1,19 @@
 """Refusals of modes that update an engine's weights."""
 
 from rollout_bench.contracts.modes import MODES
-from rollout_bench.contracts.spec import Spec
+from rollout_bench.contracts.spec import Platform, Spec
+from rollout_bench.contracts.weights import SleepLevel
 from rollout_bench.plan.refusals import refuse
+
+SLEEPS_ON: tuple[Platform, ...] = ("cuda", "ascend")
+"""Platforms on which vLLM can put an engine to sleep."""
 
 WITHOUT_WEIGHTS = ("ngram", "suffix")
 """Methods of speculative decoding without a draft model."""
 
 
-def check_updated(spec: Spec) -> None:
-    """Check that an update reaches all weights of the engine, and that arguments for it are left to the mode.
+def check_updated(spec: Spec, sleep: SleepLevel) -> None:
+    """Check that the engine can `sleep`, that an update reaches all its weights, and arguments are left to the mode.
 
     Raises:
         UserError: it does not, or they are not.
@@ -18,6 +22,11 @@ def check_updated(spec: Spec) -> None:
     drafts = args.get("speculative_config")
     own_weights = isinstance(drafts, dict) and drafts.get("method") in WITHOUT_WEIGHTS
     refuse(
+        (
+            sleep != "none" and spec.platform not in SLEEPS_ON,
+            f"{settings}.sleep: {sleep}: vLLM can't put an engine to sleep on {spec.platform}",
+            f"set {settings}.sleep: none: the engine then keeps all its memory",
+        ),
         (
             args.get("enable_sleep_mode") is not None,
             f"enable_sleep_mode: is set by rollout-bench itself in mode {spec.mode}",

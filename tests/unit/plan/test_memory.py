@@ -166,7 +166,7 @@ models: [m]
 quants: [bf16]
 workloads: [verl-default]
 model_settings: {m: {synthetic: {preset: qwen3-8b}}}
-placement: {where: [colocated], devices: 4}
+placement: {where: colocated, devices: 4}
 engine_args: {gpu_memory_utilization: 0.5}
 """
 

@@ -137,7 +137,7 @@ def _lacks_loader(spec: Spec) -> Cause | None:
     return Cause(
         "load_format_missing",
         f"load format {spec.load_format} needs the module {module}, which {sys.executable} does not have",
-        "install the pins of requirements/loading.in there, or leave the format out of startup.load_formats",
+        "install the pins of requirements/loading.in there, or leave the format out of startup.load_format",
     )
 
 

@@ -1,6 +1,5 @@
 """The plan of cycles: sleep levels, methods of the weight sync, and weights that can be updated."""
 
-from collections.abc import Collection
 from typing import Any
 
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Platform, Spec
@@ -15,42 +14,21 @@ USUAL_SLEEP: dict[Platform, SleepLevel] = {"cuda": "2", "ascend": "1"}
 """Sleep level of verl's engines; on other platforms vLLM refuses sleep."""
 
 
-def sleeps_in(cycle: CycleSettings, platform: Platform) -> list[SleepLevel]:
-    """Return the sleep levels on a platform: from `cycle`, or the usual one."""
-    return cycle.sleep or [USUAL_SLEEP.get(platform, "none")]
-
-
 class CyclePlanning(Planning):
     """The plan of cycles."""
-
-    lists = ("sleep", "update")
 
     def iterations(self, config: Config) -> int:
         """Return the number of cycles."""
         return config.of(CycleSettings).repeats
 
     def own(self, config: Config, args: dict[str, Any], platform: Platform) -> CycleSpec:
-        """Return the first sleep level and the first method."""
+        """Return the sleep level, the platform's usual one if the config names none, and the method."""
         cycle = config.of(CycleSettings)
-        return CycleSpec(sleep=sleeps_in(cycle, platform)[0], update=cycle.update[0])
-
-    def check_all(self, configs: Collection[Config], platform: Platform) -> None:
-        """Check that engines can sleep as configured."""
-        levels = {level for config in configs for level in sleeps_in(config.of(CycleSettings), platform)}
-        refuse(
-            *(
-                (
-                    platform not in USUAL_SLEEP,
-                    f"cycle.sleep: {level}: vLLM can't put an engine to sleep on {platform}",
-                    "set cycle.sleep: [none]: the engine pauses, gets new weights and resumes, with all its memory",
-                )
-                for level in sorted(levels - {"none"})
-            )
-        )
+        return cycle.to(CycleSpec, sleep=cycle.sleep or USUAL_SLEEP.get(platform, "none"))
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the engine's weights can be updated, and the update be verified."""
-        check_updated(spec)
+        check_updated(spec, spec.of(CycleSpec).sleep)
         load_format = spec.engine.args.get("load_format")
         refuse(
             (
@@ -70,7 +48,7 @@ class CyclePlanning(Planning):
             (
                 spec.of(CycleSpec).update == "reload",
                 f"{model} has no second checkpoint that cycle.update: reload could take other weights from",
-                "set cycle.update: [in_process]",
+                "set cycle.update: in_process",
             ),
             (
                 spec.quant.weights_format != "bf16",

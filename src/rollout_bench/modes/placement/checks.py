@@ -30,9 +30,6 @@ REFUSED_ARGS = {
 }
 """Engine arguments that a placement only allows at their defaults -> reason and remedy."""
 
-SLEEPS_ON: tuple[Platform, ...] = ("cuda",)
-"""Platforms on which a colocated engine can sleep while its device trains."""
-
 TRAINER_DTYPES = (None, "auto", "bfloat16")
 """Values of the engine's dtype with which it loads the trainer's weights unchanged."""
 
@@ -43,7 +40,6 @@ NO_STAND_IN = ("qwen3_moe", "openpangu")
 class PlacementPlanning(Planning):
     """The plan of placements."""
 
-    lists = ("where",)
     several_engines = True
 
     def core_apart(self, platform: Platform, load: LoadSpec | None) -> bool:
@@ -55,30 +51,27 @@ class PlacementPlanning(Planning):
         return config.of(PlacementSettings).repeats
 
     def own(self, config: Config, args: dict[str, Any], platform: Platform) -> PlacementSpec:
-        """Return the placement of engines and trainer, with the first `where`.
+        """Return the placement of engines and trainer.
 
         Colocated devices alternate between generating and training, so there is no overlap and no device that only
         generates. A server's devices do not train, so their engines do not sleep.
         """
         settings = config.of(PlacementSettings)
-        where = settings.where[0]
-        generators = settings.generators or settings.devices // 2
-        return PlacementSpec(
-            where=where,
-            devices=settings.devices,
-            generators=generators if where == SERVER else None,
-            overlap=1 if where == SERVER and settings.overlap else None,
-            sleep=None if where == SERVER or settings.sleep == "none" else settings.sleep,
-            train_s=settings.train_s,
+        is_server = settings.where == SERVER
+        return settings.to(
+            PlacementSpec,
+            generators=(settings.generators or settings.devices // 2) if is_server else None,
+            overlap=1 if is_server and settings.overlap else None,
+            sleep=None if is_server or settings.sleep == "none" else settings.sleep,
         )
 
-    def check_all(self, configs: Collection[Config], platform: Platform) -> None:
+    def check_all(self, configs: Collection[Config]) -> None:
         """Check that the config's placements are possible, for any model.
 
         `generators` and `overlap` do not apply to colocated devices, and `sleep` does not apply to servers. They are
         errors only if no other placement is measured.
         """
-        placed = {config.of(PlacementSettings).where[0] for config in configs}
+        placed = {config.of(PlacementSettings).where for config in configs}
         for config in configs:
             settings = config.of(PlacementSettings)
             devices = settings.devices
@@ -88,13 +81,13 @@ class PlacementPlanning(Planning):
                     settings.sleep != "none" and placed == {SERVER},
                     f"placement.sleep: is {settings.sleep}, but a server's devices only generate, so its engines "
                     "never sleep",
-                    "leave it out, or add colocated to placement.where",
+                    "leave it out, or set placement.where: colocated",
                 ),
                 *(
                     (
                         SERVER not in placed,
                         f"placement.{key}: is {value}, but colocated devices all generate and train alternately",
-                        f"leave it out, or add {SERVER} to placement.where",
+                        f"leave it out, or set placement.where: {SERVER}",
                     )
                     for key, value in colocated
                 ),
@@ -133,19 +126,11 @@ class PlacementPlanning(Planning):
 
     def check_spec(self, config: Config, spec: Spec) -> None:
         """Check that the devices form whole engines with enough work and memory, and can sleep if configured."""
-        check_updated(spec)
-        args, sleeps = spec.engine.args, spec.of(PlacementSpec).sleep is not None
+        placement, size, load = spec.of(PlacementSpec), tensor_parallel_size(spec), spec.workload
+        check_updated(spec, placement.sleep or "none")
+        args, sleeps = spec.engine.args, placement.sleep is not None
         left = "in addition to the trainer's share" if sleeps else "and leave none for the trainer"
         unset = args.get("kv_cache_memory_bytes") is None and args.get("gpu_memory_utilization") is None
-        refuse(
-            (
-                spec.of(PlacementSpec).generators is None and spec.platform != "cpu" and unset,
-                f"gpu_memory_utilization: a colocated engine of {spec.model.name} would use {USUAL_UTILIZATION} of its "
-                f"device's memory, {left}",
-                f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
-            )
-        )
-        placement, size, load = spec.of(PlacementSpec), tensor_parallel_size(spec), spec.workload
         generating, training = len(placement.generating), len(placement.training)
         shared = (
             ("engines", "prompts", generating // size, load.prompts),
@@ -153,14 +138,15 @@ class PlacementPlanning(Planning):
         )
         refuse(
             (
+                placement.generators is None and spec.platform != "cpu" and unset,
+                f"gpu_memory_utilization: a colocated engine of {spec.model.name} would use {USUAL_UTILIZATION} of its "
+                f"device's memory, {left}",
+                f"set it in engine_args to the share that the trainer leaves, such as {0.8 if sleeps else 0.5}",
+            ),
+            (
                 spec.platform == "ascend",
                 f"modes: {spec.mode} needs weight transfer between NPUs, which is not implemented",
                 f"leave {spec.mode} out of modes on ascend",
-            ),
-            (
-                placement.sleep and spec.platform not in SLEEPS_ON,
-                f"placement.sleep: {placement.sleep}: vLLM can't put an engine to sleep on {spec.platform}",
-                "set it to none: colocated engines keep their memory while the trainer works",
             ),
             (
                 generating % size,

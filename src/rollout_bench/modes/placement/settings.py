@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
-from rollout_bench.contracts.fields import Count, Seconds, Strict, absent, brackets, no_duplicates
+from rollout_bench.contracts.fields import Count, Seconds, Strict, absent
 from rollout_bench.contracts.mode import ModeSpec
 from rollout_bench.contracts.weights import SleepLevel
 
@@ -18,12 +18,11 @@ class PlacementSettings(Strict):
     """Placement of engines and trainer."""
 
     repeats: Annotated[Count, Field(ge=3, le=1000)] = Field(5, description="Measured steps in each launch.")
-    where: Annotated[list[Where], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
-        ["colocated", "server"],
+    where: Where = Field(
+        "colocated",
         description=(
             "colocated: each device generates and trains, alternately; server: some devices generate, the others"
-            " train. Both are compared as settings, at the same number of devices: where-colocated, "
-            "where-server."
+            " train. sweep: {placement.where: [colocated, server]} compares both, at the same number of devices."
         ),
     )
     devices: Annotated[Count, Field(ge=2, le=64)] = Field(

@@ -26,7 +26,7 @@ def with_caches(environment: Mapping[str, str], spec: Spec) -> dict[str, str]:
     if spec.of(StartupSpec).caches == "cold" or root is None:  # `obstacle` reports this
         return dict(environment)
     # vLLM compiles different code for different load formats
-    start = StartupSpec(caches="warm", load_formats=spec.of(StartupSpec).load_formats)
+    start = StartupSpec(caches="warm", load_format=spec.of(StartupSpec).load_format)
     alike = spec.model_copy(update={"startup": start, "setting": None})
     folder = root / f"start-{alike.key()}"
     return {**environment, **{variable: str(folder / part) for variable, part in VARIABLES.items()}}
@@ -68,7 +68,7 @@ def obstacle(spec: Spec, record: Path) -> Cause | None:
         "no_room_for_caches",
         "startup.caches: warm was asked for, and neither XDG_CACHE_HOME, ~/.cache nor the temporary folder can be "
         "written, so no start can leave caches to the next",
-        "set XDG_CACHE_HOME to a folder that can be written, or leave warm out of startup.caches",
+        "set XDG_CACHE_HOME to a folder that can be written, or set startup.caches: cold",
     )
 
 

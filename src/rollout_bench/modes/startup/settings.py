@@ -1,10 +1,10 @@
 """Settings of starts: caches, formats of weights, launchers."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
-from rollout_bench.contracts.fields import Strict, absent, brackets, no_duplicates
+from rollout_bench.contracts.fields import Strict, absent
 from rollout_bench.contracts.mode import ModeSpec
 
 CacheState = Literal["cold", "warm"]
@@ -20,32 +20,28 @@ Launcher = Literal["none", "warm"]
 
 
 class StartupSettings(Strict):
-    """Conditions of an engine's start. Each combination of values is a separate experiment."""
+    """Conditions of an engine's start. sweep: {startup.caches: [cold, warm]} compares them."""
 
-    caches: Annotated[list[CacheState], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
-        ["cold", "warm"],
+    caches: CacheState = Field(
+        "cold",
         description=(
-            "Compile caches: cold (an empty folder for each launch) and warm (filled by a start of the same "
-            "engine, which the first launch makes beforehand if needed). Several values are compared as "
-            "settings: caches-cold, caches-warm."
+            "Compile caches: cold (an empty folder for each launch) or warm (filled by a start of the same "
+            "engine, which the first launch makes beforehand if needed)."
         ),
     )
-    load_formats: Annotated[list[StartFormat], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
-        ["auto"],
+    load_format: StartFormat = Field(
+        "auto",
         description=(
-            "Methods of loading weights: auto, dummy (made up, none are read), runai_streamer, fastsafetensors. "
-            "Several values are compared as settings: load-formats-dummy. runai_streamer and fastsafetensors "
-            "need a package (requirements/loading.in); tensorizer is refused, docs/vllm-developers.md explains "
-            "why."
+            "Method of loading weights: auto, dummy (made up, none are read), runai_streamer, fastsafetensors. "
+            "runai_streamer and fastsafetensors need a package (requirements/loading.in); tensorizer is refused, "
+            "docs/vllm-developers.md explains why."
         ),
     )
-
-    launchers: Annotated[list[Launcher], BeforeValidator(brackets), AfterValidator(no_duplicates)] = Field(
-        ["none"],
+    launcher: Launcher = Field(
+        "none",
         description=(
             "none: a start begins with a new process; warm: a process that has imported the engine waits for the"
-            " start command, as llm-d's launcher of fast actuation does. Several values are compared as "
-            "settings: launchers-warm."
+            " start command, as llm-d's launcher of fast actuation does."
         ),
     )
 
@@ -54,13 +50,8 @@ class StartupSpec(ModeSpec):
     """Conditions of an engine's start."""
 
     caches: CacheState = Field(description="State of the compile caches.")
-    load_formats: StartFormat = Field(description="Method of loading weights.")
-    launchers: Literal["warm"] | None = absent("warm: a process has imported the engine before the start begins.")
-
-    @property
-    def load_format(self) -> str:
-        """Method of loading weights."""
-        return self.load_formats
+    load_format: StartFormat = Field(description="Method of loading weights.")
+    launcher: Literal["warm"] | None = absent("warm: a process has imported the engine before the start begins.")
 
 
 SECTION, OWN = StartupSettings, StartupSpec

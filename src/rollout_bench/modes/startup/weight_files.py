@@ -18,7 +18,7 @@ def read_weights(spec: Spec, model: str) -> int | None:
 
     Return None if a start of `spec` reads no weights, or the files are unknown.
     """
-    if spec.of(StartupSpec).load_formats in NO_WEIGHTS_NEEDED:
+    if spec.of(StartupSpec).load_format in NO_WEIGHTS_NEEDED:
         return None
     files = weight_files(model)
     for file in files:

@@ -43,7 +43,7 @@ def measure(job: Job, tell: Tell, wait: Wait) -> None:
     scratch = Path(tempfile.gettempdir())
     cache_files = _prepare(spec, scratch)
     own = ("VLLM_LOGGING_CONFIG_PATH", *(VARIABLES if spec.of(StartupSpec).caches == "cold" else ()))
-    waits = spec.of(StartupSpec).launchers == "warm"
+    waits = spec.of(StartupSpec).launcher == "warm"
     if not waits:
         wait()
     start, began, spans = _imported(tell, own)
@@ -140,7 +140,7 @@ def _constructed(job: Job, began: float) -> tuple[LoadedEngine, float, StartSpan
     from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
 
-    loads = job.spec.of(StartupSpec).load_formats
+    loads = job.spec.of(StartupSpec).load_format
     given = arguments(job.spec) | ({} if loads == "auto" else {"load_format": loads})
     make, made = EngineArgs.create_engine_config, [began]
 
