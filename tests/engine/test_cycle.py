@@ -115,6 +115,8 @@ def test_torchao_takes_new_weights_from_a_second_checkpoint(record: Callable[[st
 def test_int8_weights_are_quantized_on_the_way(record: Callable[[str], Record]):
     found = record("w8a8")
     assert found.iterations[0].transition.update.quantize_s > 0
-    # where there is AMX, vLLM 0.32 has another kernel, whose weights are right
-    assert ("output_changed" in findings(found)) == (not HAS_AMX)
-    assert found.valid or not HAS_AMX
+    if HAS_AMX:  # there vLLM 0.32 has another kernel, whose weights are right
+        assert findings(found) == set()
+        return
+    assert "output_changed" in findings(found)
+    assert not found.valid

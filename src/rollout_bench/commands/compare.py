@@ -5,6 +5,7 @@ difference.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -64,22 +65,64 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=folder_named, metavar="DIR", help="write compare.md and compare.csv to this folder"
     )
+    gate = parser.add_argument_group(
+        "gate",
+        "For builds: the exit status is 0 if B is shown not to be worse by more than the margin, 1 if it is worse by "
+        "more, 4 if the launches do not decide it, 2 on an error, 3 if damaged records were left out.",
+    )
+    gate.add_argument(
+        "--fail-if",
+        action="append",
+        metavar="LIMIT",
+        help="a number and its margin, such as 'output_tokens_per_s < -3%%' or 'step_time_s > 3%%'; several times, or "
+        "`default`: each number that is compared by default, 3 %%",
+    )
+    gate.add_argument("--json", type=Path, metavar="FILE", help="write the outcome of the gate as JSON")
+    gate.add_argument("--junit", type=Path, metavar="FILE", help="write the outcome of the gate as JUnit XML")
     return parser
 
 
 def main() -> int:
-    """Read and compare both folders, then write the result."""
+    """Read and compare both folders, then write the result; exit status 2 for an error of a gate."""
     arguments = parser().parse_args()
-    asked = settings(arguments)
+    if arguments.fail_if is None:
+        return _compare(arguments)
+    try:
+        return _compare(arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _compare(arguments: argparse.Namespace) -> int:
     # Not at the top: --help need not wait for scipy and pandas.
+    from rollout_bench.report import gate
     from rollout_bench.report.differences import compare_folders
 
+    limits = gate.limits_of(arguments.fail_if or ())
+    if limits:
+        arguments.metric = [limit.number for limit in limits]
+    asked = settings(arguments)
     made = compare_folders(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
     print(made.text, end="")
-    return tell(made.damaged)
+    if not limits:
+        return tell(made.damaged)
+    tests = len(gate.compared_with(made.rows, limits))
+    asked = asked.model_copy(update={"confidence": gate.confidence_of(tests)})
+    made = compare_folders(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
+    tested = [gate.finding(*each) for each in gate.compared_with(made.rows, limits)]
+    lines = gate.lines_of(tested)
+    print("", *lines, sep="\n")
+    for file, text in ((arguments.json, gate.json_of(tested)), (arguments.junit, gate.junit_of(tested))):
+        if file is not None:
+            write_whole(file, text.encode())
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a") as file:
+            file.write(made.markdown + "\n".join(["\n## Gate\n", *lines, ""]))
+    return gate.STATUS[gate.outcome_of(tested)] or tell(made.damaged)
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:

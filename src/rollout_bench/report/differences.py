@@ -36,12 +36,13 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Compared:
-    """The contents of compare.md and compare.csv, the text for the terminal, and the errors of unread files."""
+    """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and the rows."""
 
     text: str
     markdown: str
     csv: str
     damaged: tuple[UserError, ...]
+    rows: Sequence[Row]
 
 
 def compare_folders(
@@ -127,6 +128,7 @@ def _compared(
         markdown=markdown(status, views, [*shown, *methods], pictures={}, title=title, answers=answers),
         csv=_csv(rows),
         damaged=damaged,
+        rows=rows,
     )
 
 

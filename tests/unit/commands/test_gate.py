@@ -1,0 +1,118 @@
+"""The gate of compare: what fails a build, what passes, what needs more launches, and how often it is wrong."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from comparing import BF16, OLD, W8A8, compared, launches
+from synthetic_records import make_spec
+
+from rollout_bench.analysis.stats.intervals import welch_interval
+from rollout_bench.analysis.timed.comparison import Comparison, Side
+from rollout_bench.report.gate import Finding, Limit, Outcome, confidence_of, finding, outcome_of
+
+RATE = "output_tokens_per_s"
+SLOWER = [0.9 * rate for rate in OLD]
+SAME = [OLD[2], OLD[0], OLD[3], OLD[1]]
+UNSTEADY = [101.0, 97.0, 103.0, 99.0]
+
+NAMED: Any = SimpleNamespace(experiment=SimpleNamespace(mode="offline", **make_spec().axes))
+"""A row of which only the names are asked."""
+
+
+@pytest.mark.parametrize(
+    ("rates", "limit", "status", "said"),
+    [
+        (SLOWER, f"{RATE} < -3%", 1, "The gate fails"),
+        (SLOWER, f"{RATE} < -20%", 0, "The gate passes"),
+        (SAME, f"{RATE} < -3%", 0, "The gate passes"),
+        (UNSTEADY, f"{RATE} < -3%", 4, "of each side would decide"),
+        (SLOWER, "default", 1, "The gate fails"),
+        (SLOWER, "startup_s > 3%", 4, "The gate is undecided"),
+    ],
+)
+def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], limit: str, status: int, said: str):
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, rates), "--fail-if", limit)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert said in done.stdout
+
+
+def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    a, b = ([*launches(BF16, OLD), *launches(W8A8, rates)] for rates in (OLD, SLOWER))
+    files = ["--json", str(tmp_path / "gate.json"), "--junit", str(tmp_path / "gate.xml")]
+    done = compared(tmp_path, a, b, "--fail-if", f"{RATE} < -3%", *files)
+    assert done.returncode == 1
+    content = json.loads((tmp_path / "gate.json").read_text())
+    assert content["outcome"] == "worse"
+    assert {test["experiment"]: test["outcome"] for test in content["tests"]} == {
+        "qwen3-90m bf16 small": "undecided",
+        "qwen3-90m w8a8 small": "worse",
+    }
+    cases = ElementTree.parse(tmp_path / "gate.xml").getroot()
+    assert [[child.tag for child in case] for case in cases] == [["skipped"], ["failure"]]
+    assert "## Gate" in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("limit", "problem", "remedy"),
+    [
+        ("output_token_per_s < -3%", "output_token_per_s is not compared", f"did you mean '{RATE}'?"),
+        (f"{RATE} < -3", "is no limit", "a number and a margin in percent"),
+        (f"{RATE} > 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
+        (f"{RATE} < 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
+        ("ttft_s > 3%", "no experiment in both folders has ttft_s", "compare.csv"),
+    ],
+)
+def test_a_wrong_limit_ends_with_two_lines_and_status_2(tmp_path: Path, limit: str, problem: str, remedy: str):
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, SAME), "--fail-if", limit)
+    first, second = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert problem in first
+    assert remedy in second
+
+
+def gate(rng: np.random.Generator, launches: int, slowdown: float, tests: int = 1) -> list[Finding]:
+    """Return a gate of `tests` numbers over launches that scatter by 1 %, with a margin of 3 %."""
+    found = []
+    for _ in range(tests):
+        ours, theirs = rng.normal(math.log(1 - slowdown), 0.01, launches), rng.normal(0, 0.01, launches)
+        interval = welch_interval(ours, theirs, confidence_of(tests))
+        sides = (Side(launches, float(np.exp(ours.mean()))), Side(launches, float(np.exp(theirs.mean()))))
+        ratio = sides[0].value / sides[1].value
+        found.append(Comparison(speedup=ratio, low=float(interval.low), high=float(interval.high), sides=sides))
+    return [finding(NAMED, Limit(RATE, 0.03), comparison) for comparison in found]
+
+
+def share(outcome: Outcome, outcomes: list[Outcome]) -> float:
+    return outcomes.count(outcome) / len(outcomes)
+
+
+@pytest.mark.parametrize("tests", [1, 4])
+def test_a_gate_errs_in_a_twentieth_at_most(tests: int):
+    rng = np.random.default_rng(1)
+    unchanged = [outcome_of(gate(rng, 5, 0.0, tests)) for _ in range(400)]
+    assert share("worse", unchanged) == 0
+    at_margin = [outcome_of(gate(rng, 5, 0.03, tests)) for _ in range(400)]
+    assert share("worse", at_margin) < 0.08
+    assert share("not worse", at_margin) < 0.08
+
+
+def test_a_slowdown_beyond_the_margin_is_found_with_as_many_launches_as_asked():
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(200):
+        outcome, launches = "undecided", 4
+        for _ in range(3):  # a gate that asks for more is run again, on new launches
+            (one,) = gate(rng, launches, 0.06)
+            outcome, launches = one.outcome, max(launches, one.launches or launches)
+            if outcome != "undecided":
+                break
+        found.append(outcome)
+    assert share("worse", found) >= 0.8
+    assert share("not worse", found) < 0.05
