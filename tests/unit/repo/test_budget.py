@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2225,
     "checkpoints": 341,
     "cluster": 413,
-    "commands": 689,
+    "commands": 719,
     "contracts": 1004,
     "core": 640,
     "exchange": 230,
@@ -21,13 +21,13 @@ BUDGET = {
     "modes": 4860,
     "numbers": 158,
     "plan": 1842,
-    "report": 1638,
+    "report": 1744,
     "scripts": 43,
     "top": 37,
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11337,
+    "tests": 11412,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
