@@ -103,7 +103,7 @@ def test_a_gate_errs_in_a_twentieth_at_most(tests: int):
     assert share("not worse", at_margin) < 0.08
 
 
-def test_a_slowdown_beyond_the_margin_is_found_with_as_many_launches_as_asked():
+def test_a_slowdown_is_found_with_the_launches_asked_for():
     rng = np.random.default_rng(2)
     found = []
     for _ in range(200):
