@@ -75,13 +75,15 @@ def resolved(config: Config, engine: InstalledEngine) -> tuple[Config, dict[str,
             if name is not None and name not in known
         ),
     )
-    selected = {
-        mode: [DEFAULT_SETTING, *made[mode]]
-        if config.settings is None
-        else [name for name in config.settings if not known[name] or known[name].keys() - sections]
+    names = {
+        mode: [
+            name
+            for name in config.settings or [DEFAULT_SETTING, *made[mode]]
+            if not known[name] or known[name].keys() - sections
+        ]
+        or [DEFAULT_SETTING]
         for mode, sections in others.items()
     }
-    names = {mode: found or [DEFAULT_SETTING] for mode, found in selected.items()}
     return config.model_copy(update={"setting_settings": known}), names
 
 

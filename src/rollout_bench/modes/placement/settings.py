@@ -11,8 +11,6 @@ from rollout_bench.contracts.weights import SleepLevel
 Where = Literal["colocated", "server"]
 """colocated: each rank hosts an engine and trains, alternately; server: some ranks generate, the others train."""
 
-Overlap = Literal[0, 1]
-
 
 class PlacementSettings(Strict):
     """Placement of engines and trainer."""
@@ -31,7 +29,7 @@ class PlacementSettings(Strict):
     generators: Annotated[Count, Field(le=63)] | None = Field(
         None, description="With where: server, number of devices that generate. Null: half of them."
     )
-    overlap: Overlap = Field(
+    overlap: Literal[0, 1] = Field(
         0,
         description=(
             "0: training devices wait for the step's sequences; 1: they train on the previous step's sequences, "

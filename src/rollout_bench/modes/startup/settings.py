@@ -15,10 +15,6 @@ StartFormat = Literal["auto", "dummy", "runai_streamer", "fastsafetensors", "ten
 """Method of loading weights, by vLLM's names; dummy generates weights and reads none."""
 
 
-Launcher = Literal["none", "warm"]
-"""none: the start begins with a new process; warm: a process has imported the engine and awaits the command."""
-
-
 class StartupSettings(Strict):
     """Conditions of an engine's start. sweep: {startup.caches: [cold, warm]} compares them."""
 
@@ -37,7 +33,7 @@ class StartupSettings(Strict):
             "docs/vllm-developers.md explains why."
         ),
     )
-    launcher: Launcher = Field(
+    launcher: Literal["none", "warm"] = Field(
         "none",
         description=(
             "none: a start begins with a new process; warm: a process that has imported the engine waits for the"
