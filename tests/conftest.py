@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,12 +91,3 @@ def kept_out(elsewhere: Path) -> Iterator[None]:
         pytest.fail(f"touched what no test may depend on:\n{lines}", pytrace=False)
     left = {path.name for path in (elsewhere / "project").iterdir()} - set(LINKED)
     assert not left, "left behind in the working folder of all tests: use tmp_path"
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say what was skipped and why, as the last thing: pytest says it above its own last line."""
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    reports = terminal.stats.get("skipped", []) if terminal else []
-    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
-    for reason, number in reasons.items():
-        terminal.write_line(f"{number} skipped: {reason}")

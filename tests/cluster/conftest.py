@@ -1,4 +1,4 @@
-"""A Slurm of two nodes for each file of tests here; without Slurm on this machine they are skipped, but not in CI."""
+"""A Slurm of two nodes for the tests here; without Slurm on this machine they are skipped, but not in CI."""
 
 import os
 from collections.abc import Iterator
@@ -10,15 +10,11 @@ REQUIRED = "ROLLOUT_BENCH_TESTS_NEED_SLURM"
 """Set where tests must fail, not be skipped, if there is no Slurm: .ci/run sets it."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Two nodes of four GPUs and eight NPUs."""
-    lacks = "no Slurm here; to run them: apt-get install slurm-wlm, then make test" if missing() else ""
-    if not lacks and os.geteuid() != 0:
-        lacks = "a node of Slurm needs root; to run them: sudo make test"
-    if lacks and REQUIRED in os.environ:
-        pytest.fail(lacks)
-    if lacks:
-        pytest.skip(lacks)
+    if missing() or os.geteuid() != 0:
+        end = pytest.fail if REQUIRED in os.environ else pytest.skip
+        end("no Slurm here, or not root, as its nodes need; to run them: apt-get install slurm-wlm, sudo make test")
     with running(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm

@@ -48,7 +48,7 @@ def test_a_failure_names_its_job_and_is_not_tried_again(failed: OnSlurm, launch:
 
 
 def test_a_launch_whose_node_was_at_fault_is_tried_again(failed: OnSlurm):
-    assert (len(failed.nodes(2)), {name.partition("/launch-")[2] for name in failed.records}) == (2, {"2.json"})
+    assert (len(failed.starts(2)), {name.partition("/launch-")[2] for name in failed.records}) == (2, {"2.json"})
 
 
 def test_the_summary_of_what_there_is_names_the_failures(failed: OnSlurm):

@@ -5,6 +5,8 @@ import stand_in
 from slurm import Slurm
 from workflows import ON_SLURM, OnSlurm, until
 
+from rollout_bench.cluster.slurm import npus_in
+
 
 @pytest.fixture(scope="module")
 def measured(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> OnSlurm:
@@ -40,3 +42,9 @@ def test_no_two_launches_share_a_device_at_a_time(measured: OnSlurm):
 
 def test_the_next_run_measures_nothing(measured: OnSlurm):
     assert measured.measurements(*ON_SLURM) == 0
+
+
+def test_the_npus_that_slurm_granted_are_known_by_number(slurm: Slurm):
+    with_two = ["srun", "--quiet", "--gres=npu:2", "--nodelist", slurm.names[1]]
+    first = slurm.run(*with_two, "sh", "-c", 'scontrol -d show job "$SLURM_JOB_ID"')
+    assert npus_in(first) == [0, 1]

@@ -83,11 +83,6 @@ class OnSlurm(Workspace):
         begun = stand_in.starts(self.path)
         return begun if launch is None else [start for start in begun if start.endswith(f"launch-{launch}")]
 
-    def nodes(self, launch: int) -> list[str]:
-        """Return where a launch of the made engine began, each time."""
-        lines = (self.path / stand_in.STARTS).read_text().splitlines()
-        return [line.split()[2] for line in lines if f"launch-{launch} " in line]
-
     def failure(self, launch: int) -> Failure:
         """Return the failure of a launch."""
         (path,) = self.path.glob(f"results/failures/*/*/launch-{launch}.json")

@@ -51,12 +51,6 @@ def test_the_full_matrix_lists_what_it_skips(workspace: Workspace):
     assert "0 of 24 launches done" in done.stdout
 
 
-def test_every_rule_says_what_it_does(workspace: Workspace):
-    listed = workspace.snakemake("--list-rules", "--quiet").stdout
-    lines = [line for line in listed.splitlines() if " (" in line]
-    assert {"all", "measure", "summary"} <= {line.split()[0] for line in lines}
-
-
 # A sample: tests/unit/plan/test_bad_configs.py has the words of all that can be wrong in a config.
 @pytest.mark.parametrize(
     ("arguments", "problem", "remedy"),

@@ -14,7 +14,6 @@ from docs_pages import REPOSITORY, Command, blocks, commands, named_configs, pag
 from snakemake.cli import get_argument_parser, parse_config
 from snakemake.utils import update_config
 from training_runs import ROLLOUT, VERL
-from workspace import Workspace
 
 from rollout_bench.plan.schedule import Schedule
 from rollout_bench.workflow.planned import plan_of_call
@@ -80,25 +79,10 @@ def test_the_snakemake_commands_of_a_page_can_be_planned(folder: Path, page: Pat
         (folder / file).write_text(content)
     for command in planned(page):
         assert {word for word in command.words if word.endswith(".yaml") and "/" not in word} <= set(shown)
-        assert plan_of(command.words[1:]).launches, str(command)
-
-
-@pytest.mark.parametrize("page", ["verl", "trl"])
-def test_a_trainers_page_leads_from_its_files_to_plans(folder: Path, page: str):
-    made = made_configs(folder, REPOSITORY / "docs" / f"{page}.md")
-    assert list(made) == ["mine.yaml", "one.yaml"]
-    for file, content in made.items():
-        (folder / file).write_text(content)
-        assert len(plan_of(("--configfile", file)).launches) == 3
+        assert plan_of(command.words[1:]).launches, command
 
 
 PREDECESSOR = REPOSITORY / "docs" / "from-verl-rollout-bench.md"
-FLAGS = {
-    *("--offline", "--online", "--diagnostic", "--models", "--quants", "--num-prompts", "-n", "--input-len"),
-    *("--output-len", "--gpu-mem-util", "--max-concurrency", "--port", "--no-profile", "--model-base", "-h", "--help"),
-}
-"""The command line of the predecessor, from its own reference."""
-
 EFFECTS = {
     "--offline": (8, lambda spec: spec.mode == "offline"),
     "--online": (8, lambda spec: spec.mode == "online"),
@@ -121,12 +105,8 @@ EFFECTS = {
 def test_every_flag_of_the_predecessor_has_its_equivalent(folder: Path):
     section = PREDECESSOR.read_text().partition("## Flags")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", section, re.MULTILINE)[1:])
-    named = [word for row in rows for word in re.findall(r"(?<![\w-])-{1,2}[a-z][a-z-]*", row)]
-    assert sorted(named) == sorted(FLAGS)
     found = {row.strip("`").split()[0]: re.fullmatch(r"`(snakemake .+)`", text) for row, text in rows.items()}
-    assert [flag for flag, call in found.items() if call is None] == ["--port"]
-    calls = {flag: call[1] for flag, call in found.items() if call is not None}
-    calls = {flag: shlex.split(call)[1:] for flag, call in calls.items() if "--list-rules" not in call}
+    calls = {flag: shlex.split(call[1])[1:] for flag, call in found.items() if call and "--list-rules" not in call[1]}
     assert set(calls) == set(EFFECTS)
     for flag, (number, holds) in EFFECTS.items():
         selected = plan_of(tuple(calls[flag])).matrix.experiments
@@ -146,26 +126,3 @@ def test_a_step_too_large_for_the_machine_suggests_one_engine(folder: Path, caps
     assert "-> make one engine's part of the step (from-verl, from-trl: --one-engine)" in capsys.readouterr().err
     step.write_text(printed(folder, "from-verl", "large.yaml", *overrides, "--one-engine"))
     assert len(plan_of(("--configfile", step.name)).launches) == 3
-
-
-SAID = {
-    ("--configfile", "nowhere.yaml"): "FileNotFoundError: [Errno 2] No such file or directory: ",
-    ("--configfile", "latin1.yaml"): "UnicodeDecodeError: 'utf-8' codec can't decode byte ",
-    ("--config", "quants=[bf16,", "w8a8]"): "Config entries have to be defined as name=value pairs.",
-    ("--config", "=3"): "Config entry must start with a valid identifier.",
-    ("--configfile", "broken.yaml"): "Config file is not valid JSON or YAML",
-    ("--configfile", "list.yaml"): "Config file must be given as JSON or YAML with keys at top level",
-}
-
-
-def test_troubleshooting_shows_what_snakemake_says(tmp_path: Path):
-    workspace = Workspace(tmp_path)
-    (tmp_path / "latin1.yaml").write_bytes("models: [é]".encode("latin-1"))
-    (tmp_path / "broken.yaml").write_text("models: [a")
-    (tmp_path / "list.yaml").write_text("- a")
-    troubleshooting = (REPOSITORY / "docs" / "troubleshoot.md").read_text()
-    for wrong, words in SAID.items():
-        done = workspace.snakemake("-n", *wrong)
-        assert done.returncode == 1
-        assert words in done.stdout
-        assert words.strip() in troubleshooting

@@ -28,12 +28,6 @@ SETTINGS = {
 }
 
 
-def folder_of_model(path: Path) -> None:
-    """Make a model's folder, as far as it is looked at before the engine starts."""
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
-
-
 def test_no_shell_of_a_rule_runs_a_config_value(tmp_path: Path):
     workspace = Workspace(tmp_path / "workspace", SETTINGS).with_made_engine()
     name = HOSTILE.replace("/", "")
@@ -41,7 +35,9 @@ def test_no_shell_of_a_rule_runs_a_config_value(tmp_path: Path):
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     python.chmod(0o755)
     weights = f"{name} {{wildcards.launch}} {{output}}"
-    folder_of_model(workspace.path / f"models {name}" / weights)
+    model = workspace.path / f"models {name}" / weights
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"num_hidden_layers": 2}')  # as far as it is looked at in front of the engine
     trace = workspace.path / f"{name}.jsonl"
     trace.write_text('{"prompt_tokens": 64, "output_tokens": 32}\n' * 8)
     workspace.overlay(

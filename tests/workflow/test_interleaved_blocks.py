@@ -1,6 +1,5 @@
 """Blocks under Snakemake: one job for what is compared, whose records stay whatever happens to the job."""
 
-import json
 import shutil
 import signal
 import time
@@ -99,24 +98,6 @@ def test_batches_are_refused(tmp_path: Path):
     assert "--batch: the missing launches are others after each call\n  -> divide by --config" in done.stdout
 
 
-def test_invalid_launches_are_measured_again_with_their_block(space: Workspace):
-    (doubtful,) = [name for name in space.records if "_w8a8_" in name and name.endswith("launch-1.json")]
-    path = space.path / "results" / doubtful
-    record = json.loads(path.read_text())
-    record["validity"] = [{"code": "cpu_shared", "severity": "invalid", "sentence": "Others used 50 % of the cores."}]
-    stand_in.seal(record)
-    path.write_text(json.dumps(record))
-    block = {name for name in space.records if name.endswith("launch-1.json")}
-    before = stamps(space)
-    assert "4 of 6 launches done, 2 to run" in space.bench("plan").stdout
-    assert space.to_measure(SUMMARY) == block
-    space.ran(SUMMARY)
-    assert changed(space, before) == block
-    aside = space.path / "results" / "aside"
-    assert {name.relative_to(aside).as_posix().partition("/")[2] for name in aside.rglob("launch-1.json")} == block
-    assert len(stand_in.starts(space.path)) == 8
-
-
 def test_launches_of_a_model_s_other_files_are_measured_again(space: Workspace):
     (config,) = space.path.glob("models/synthetic/*w8a8*/config.json")
     config.touch()
@@ -130,15 +111,3 @@ def test_launches_of_a_model_s_other_files_are_measured_again(space: Workspace):
     assert "UTC, after 3 launches were measured: measured again" in said
     assert len(list(space.path.glob("results/aside/*/offline/*/launch-?.json"))) == 6
     assert "6 of 6 launches done, 0 to run" in space.bench("plan").stdout
-
-
-def test_an_added_setting_is_measured_together_with_the_others(tmp_path: Path):
-    few, many = ({"engine_args": {"max_num_seqs": number}} for number in (4, 64))
-    settings = {"quants": ["bf16"], "setting_settings": {"few": few, "many": many}}
-    baseline = {"quant": None, "setting": "default"}
-    space = workspace(tmp_path, settings=["default", "few"], baseline=baseline, **settings)
-    space.ran(SUMMARY)
-    space.overlay({"settings": ["default", "many"]})
-    assert len(space.to_measure(SUMMARY)) == 6
-    space.ran(SUMMARY)
-    assert "not_interleaved" not in (space.path / "results" / "summary.txt").read_text()

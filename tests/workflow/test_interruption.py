@@ -88,10 +88,8 @@ def test_a_clone_sharing_results_of_a_run_is_refused(tmp_path: Path):
     with filelock.FileLock(results / ".lock"):  # as a run of the first holds it
         done = shares.snakemake("results/summary.md")
     assert done.returncode == 1
-    told = [line for line in done.stdout.splitlines() if "another workflow" in line or "-> wait" in line]
-    assert told == [
-        f"{results}: another workflow is running that writes its results there",
-        "  -> wait until it ends, or work in a clone that has a folder results/ of its own",
-    ]
+    told = f"{results}: another workflow is running that writes its results there\n"
+    told += "  -> wait until it ends, or work in a clone that has a folder results/ of its own\n"
+    assert told in done.stdout
     assert "Traceback" not in done.stdout
     assert not runs.records

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import stand_in
 import toy_mode
+from comparing import summarised
 from every_mode import SAVED, save_mode
-from golden import summarised
 from workspace import REPOSITORY, Workspace
 
 NAMED = "[rollout_bench.modes]\ntoy = toy_mode:TOY\n"
@@ -57,7 +57,7 @@ def test_without_a_mode_s_folder_the_others_work_as_before(mode: str, tmp_path: 
     results = tmp_path / "results"
     for other in SAVED.keys() - {mode}:
         save_mode(results, other, 0)
-    summarised(str(results), "--all")
+    summarised(tmp_path, str(results), "--all")
     before = (results / "summary.md").read_text()
     path = os.pathsep.join(map(str, (tmp_path / "src", REPOSITORY / "tests" / "fixtures", KEYS)))
     line = [sys.executable, "-c", SUMMARISED_AND_PLANNED, str(results), "--all"]

@@ -4,16 +4,14 @@ import csv
 import re
 from pathlib import Path
 
-import comparing
 import pytest
 import stand_in
-from comparing import BF16, NEW, OLD, W8A8, launches
+from comparing import BF16, NEW, OLD, W8A8, launches, summarised
 from synthetic_records import make_plan, save
 from workspace import Workspace, with_stand_in
 
-from rollout_bench.commands import summarise
 from rollout_bench.plan.planfile import write_plan
-from rollout_bench.report.state import SUMMARIES, results_of
+from rollout_bench.report.state import SUMMARIES
 
 BOTH, ALONE = ("--configfile", "both.yaml"), ("--configfile", "alone.yaml")
 """Two configs in one folder: two quants, and one of them."""
@@ -66,18 +64,12 @@ def test_figures_resolve_and_are_those_of_their_own_config(measured: Workspace):
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """Return a folder with results of two quants, last week's and these, of which a summary that is kept has one."""
-    for place, rates in (("old", OLD), ("new", NEW)):
-        save(tmp_path / place / "results", *launches(BF16, rates), *launches(W8A8, rates))
+    """Return a folder with results of two quants, of which a summary that is kept has one."""
+    save(tmp_path / "new" / "results", *launches(BF16, OLD), *launches(W8A8, NEW))
     write_plan(tmp_path / "plan.json", make_plan([BF16], launches=4))
     summarised(tmp_path, "new/results", "--plan", "plan.json", "--also", f"new/results/{SUMMARIES}/one")
     summarised(tmp_path, "new/results", "--all")
     return tmp_path
-
-
-def summarised(folder: Path, *arguments: str) -> None:
-    done = comparing.run(folder, *arguments, main=summarise.main)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -88,19 +80,3 @@ def test_a_kept_summary_is_made_again_with_its_own_selection(two: Path, inside: 
     summarised(folder if inside else two, "." if inside else f"new/results/{SUMMARIES}/one")
     assert (folder / "summary.csv").read_bytes() == before != last
     assert (results / "summary.csv").read_bytes() == last
-
-
-def test_compare_takes_what_a_kept_summary_selects(two: Path):
-    assert "2 experiments of B compared with A" in comparing.run(two, "old/results", "new/results").flat
-    done = comparing.run(two, "old/results", f"new/results/{SUMMARIES}/one")
-    assert "1 experiment of B compared with A" in done.flat
-    done = comparing.run(two, "old/results", f"new/results/{SUMMARIES}/onne")
-    assert done.returncode == 1
-    assert f"did you mean 'new/results/{SUMMARIES}/one'?" in done.stderr
-
-
-def test_a_results_folder_may_lie_in_a_folder_called_summaries(tmp_path: Path):
-    folder = tmp_path / SUMMARIES / "may"
-    save(folder, *launches(BF16, OLD))
-    summarised(tmp_path, f"{SUMMARIES}/may")
-    assert results_of(folder) == folder

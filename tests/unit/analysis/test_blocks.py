@@ -169,21 +169,6 @@ def test_holm_adjusts_groups_of_one_and_leaves_a_single_group() -> None:
     )
 
 
-def test_several_tables_keep_their_joint_error_below_five_percent() -> None:
-    # Two tables of two comparisons, each with one that truly differs: the groups step down past these.
-    logs = np.stack([simulated(4, 2, seed, 4000) for seed in (1, 2)], axis=1)
-    logs[..., 0] += 30
-    found = contrasts(logs)
-    critical = [critical_value(2, 6, level) for level in (0.05, 0.025)]
-    false = []
-    for t in np.abs(found.log_ratio / found.pooled_error):
-        p = step_down([adjusted_p(one, 2, 6) for one in t.ravel()], [0, 0, 1, 1]).reshape(2, 2)
-        assert (p[:, 0] < 0.05).all()
-        false.append((p[:, 1] < 0.05).any())
-        assert not (t[:, 1] > critical[1]).any() or false[-1]
-    assert stats.binomtest(int(np.sum(false)), len(false), 0.05, alternative="greater").pvalue > 1e-4
-
-
 @pytest.mark.parametrize("truths", [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.9], [0.0, 2.0, 1.9, 0.0]])
 @pytest.mark.parametrize("blocks", [3, 6])
 def test_the_best_is_ruled_out_no_more_often_than_promised(truths: list[float], blocks: int) -> None:
@@ -199,10 +184,6 @@ def test_the_best_is_ruled_out_no_more_often_than_promised(truths: list[float], 
 
 
 @pytest.mark.parametrize(("comparisons", "freedom"), [(1, 5), (2, 4), (4, 10)])
-def test_the_largest_t_exceeds_the_one_sided_point_by_chance(comparisons: int, freedom: int) -> None:
+def test_one_sided_points_are_exceeded_by_the_chance_asked(comparisons: int, freedom: int) -> None:
     point = critical_value(comparisons, freedom, 0.05, one_sided=True)
     assert adjusted_p(point, comparisons, freedom, one_sided=True) == pytest.approx(0.05, abs=1e-6)
-    rng = np.random.default_rng(3)
-    noise = rng.normal(size=(200_000, comparisons + 1))
-    t = (noise[:, 1:] - noise[:, :1]) / np.sqrt(2) / np.sqrt(rng.chisquare(freedom, size=(200_000, 1)) / freedom)
-    assert np.mean(t.max(axis=1) > point) == pytest.approx(0.05, abs=0.002)

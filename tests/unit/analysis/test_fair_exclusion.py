@@ -1,6 +1,7 @@
 """What others did to the machine spoils all launches of a block or none, so that it favours no configuration."""
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +135,8 @@ def test_all_of_a_block_or_none_whatever_their_order(block: list[Readings], orde
     own = [launch(quant, read, what=what) for quant, read in zip(QUANTS, block, strict=False)]
     found = decided(*own)
     assert len({record.valid for record in found}) == 1
-    mixed = order.sample(own, len(own))
+    mixed, own_key = order.sample(own, len(own)), attrgetter("key")
     assert (sorted(decided(*mixed), key=own_key), decided(*found)) == (sorted(found, key=own_key), found)
-
-
-def own_key(record: Record) -> str:
-    return record.key
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from synthetic_records import make_messages, make_messages_spec
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import chosen
 from rollout_bench.contracts.store import record_path, write_launched
-from rollout_bench.modes.messages.links import MessagesRun, message_runs, message_uses, step_shares
+from rollout_bench.modes.messages.links import MessagesRun, message_runs, step_shares
 
 
 def run_of(results: Path, *steps_s: float) -> MessagesRun:
@@ -33,12 +33,3 @@ def test_the_interval_is_student_s_over_launches(tmp_path: Path):
         pytest.approx(ends),
     )
     assert step_shares(run_of(tmp_path / "one", 1e-3), 0.9)[0].ends == ()
-
-
-def test_messages_are_medians_over_the_steps_of_a_phase(tmp_path: Path):
-    found = {(use.batch, use.phase, use.way): use for use in message_uses(run_of(tmp_path, 1e-3, 2e-3))}
-    first, decode = found[8, "prefill", "to_workers"], found[8, "decode", "to_workers"]
-    assert (first.steps, first.size_bytes, first.distance) == (2, 4000, None)
-    assert (decode.steps, decode.size_bytes, decode.distance) == (6, 1000, 40)
-    assert decode.fields == {"scheduled_new_reqs": 100, "num_scheduled_tokens": 900}
-    assert (decode.coding_s, decode.share) == pytest.approx((5e-6, 5e-6 / 1.5e-3))

@@ -70,19 +70,6 @@ def test_values_count_less_the_more_their_group_says_of_them() -> None:
     assert effective_samples(np.ones(384), groups) == 12
 
 
-@pytest.mark.parametrize("spread_of_groups", [0.5, 2.0])
-def test_intervals_of_grouped_values_cover_as_often_as_they_say(spread_of_groups: float) -> None:
-    rng, groups = np.random.default_rng(5), np.repeat(np.arange(40), 32)
-    found = []
-    for _ in range(300):
-        values = rng.normal(size=1280) + spread_of_groups * rng.normal(size=40)[groups]
-        worth = int(effective_samples(values, groups))
-        if worth >= samples_needed(0.5):
-            found.append(percentile_interval(values, 0.5, independent=worth))
-    assert len(found) > 290
-    assert sum(not each.low <= 0 <= each.high for each in found) / len(found) < 0.03  # 0 is the median
-
-
 @pytest.mark.parametrize(("launches", "share"), [(3, 0.2), (3, 0.4), (5, 0.0)])
 def test_few_unlike_launches_show_no_excess_of_wrong_intervals(launches: int, share: float) -> None:
     found = misses(50, launches, share, 1000, seed=2)

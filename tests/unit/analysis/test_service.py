@@ -1,6 +1,5 @@
 """Measures of requests to a server, and of sweeps over loads: by hand, and by what must hold of any."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_records import OUTPUT_TOKENS, REQUESTS, Server, make_online, make_online_spec, make_plan, save
+from synthetic_records import Server, make_online, make_online_spec, make_plan, save
 
 from rollout_bench.analysis.timed.collection import collect
 from rollout_bench.analysis.timed.experiments import Collection
-from rollout_bench.analysis.timed.launches import NO_LIMITS, measure
+from rollout_bench.analysis.timed.launches import NO_LIMITS
 from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row, rows_of
 from rollout_bench.analysis.timed.service import Requests, requests_of, service_of
 from rollout_bench.contracts.load import LoadPoint
@@ -170,26 +169,6 @@ def test_latencies_that_differ_are_not_taken_for_falling_behind(spread: float) -
         return Arrivals(due, e2el, due + e2el, float((due + e2el).max()))
 
     assert sum(kept_up([arrivals() for _ in range(3)])[1] < 0.95 for _ in range(200)) <= 10
-
-
-@pytest.mark.parametrize(("rate", "kept"), [(5.0, True), (10.0, True), (40.0, False)])
-def test_what_is_kept_of_a_rate_is_told_by_queueing(rate: float, kept: bool) -> None:
-    spec = make_online_spec(points=[LoadPoint(request_rate=rate)])
-    record, rows = make_online(spec, server=Server(slots=8), requests=200)  # 8 slots of 0.36 s: 22 requests/s
-    service = measure(record, requests_of(rows)).values
-    assert (service["offered_requests_per_s"], service["kept_up_share"] > 0.95) == (pytest.approx(rate, rel=0.15), kept)
-    assert kept or service["kept_up_share"] == pytest.approx(22 / 40, rel=0.1)
-    assert service["send_delay_s"] == pytest.approx(0.0005)
-
-
-def test_a_closed_loop_holds_its_concurrency_and_offers_no_rate() -> None:
-    record, rows = make_online(make_online_spec(points=[LoadPoint(concurrency=4)]))
-    service = measure(record, requests_of(rows)).values
-    assert (service["in_flight_most"], service["in_flight"]) == (4, pytest.approx(4, rel=0.05))
-    assert "kept_up_share" not in service
-    assert measure(record).output_tokens_per_s == pytest.approx(
-        3 * REQUESTS * OUTPUT_TOKENS / math.fsum(i.elapsed_s for i in record.iterations if not i.warmup)
-    )
 
 
 RATES = [LoadPoint(request_rate=rate) for rate in (4.0, 16.0, 40.0)]

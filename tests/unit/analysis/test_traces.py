@@ -143,14 +143,6 @@ def test_neither_odd_events_nor_their_order_change_the_sums(tmp_path: Path, odd:
     pd.testing.assert_frame_equal(one, other, atol=1e-6)
 
 
-def test_plain_packed_and_array_traces_read_alike(tmp_path: Path):
-    events = [step(DECODE, 0, 50), event("aten::mm", 5, 20)]
-    (tmp_path / "array.json").write_text(json.dumps(events))
-    one = read(tmp_path, events)
-    assert one.equals(read(tmp_path, events, packed=False))
-    assert one.equals(read_torch(tmp_path / "array.json", NAME, 0))
-
-
 GOOD = json.dumps({"traceEvents": [step(DECODE, 0, 50), event("aten::mm", 5, 20)]}).encode()
 BROWSER = {"traceEvents": [{"ph": "X", "cat": "blink", "name": "Layout", "pid": 1, "tid": 1, "ts": 1, "dur": 2}]}
 

@@ -34,17 +34,6 @@ def leave_claim(record: Path, **fields: object) -> None:
     path.write_text(Owner.model_validate({**own, "log": "l.log", **fields}).model_dump_json())
 
 
-def test_a_claim_excludes_others_until_it_is_given_up(record: Path):
-    with claimed(record, Path("a.log"), 60.0):
-        assert read_claim(claim_path(record)).pid == os.getpid()
-        with (
-            pytest.raises(UserError, match=f"is being measured by process {os.getpid()}"),
-            claimed(record, Path("b.log"), 60.0),
-        ):
-            pass
-    assert not list(claim_path(record).parent.iterdir())
-
-
 def contend(record: Path, start, told, over) -> None:
     start.wait()
     try:
@@ -112,30 +101,47 @@ def test_a_later_run_reports_only_unmeasured_launches_as_killed(record: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("said", "category"),
+    ("said", "category", "state"),
     [
-        ("slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", "time_limit"),
-        ("slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***", "preempted"),
+        ("", "time_limit", "DEADLINE"),
+        ("", "node_failure", "BOOT_FAIL"),
+        ("", "cancelled", "CANCELLED"),
+        (
+            "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***",
+            "time_limit",
+            "FAILED",
+        ),
+        (
+            "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***",
+            "preempted",
+            "FAILED",
+        ),
         (
             "error: *** JOB 1 ON n CANCELLED AT 2026 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
             "node_failure",
+            "FAILED",
         ),
-        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.0. Some of your processes", "out_of_memory"),
-        ("slurmstepd: error: StepId=5.0 exceeded memory limit (553209856 > 524288000), being killed", "out_of_memory"),
-        ("slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 ***", "cancelled"),
+        (
+            "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.0. Some of your processes",
+            "out_of_memory",
+            "FAILED",
+        ),
+        (
+            "slurmstepd: error: StepId=5.0 exceeded memory limit (553209856 > 524288000), being killed",
+            "out_of_memory",
+            "FAILED",
+        ),
+        (
+            "slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 ***",
+            "cancelled",
+            "FAILED",
+        ),
     ],
 )
-def test_slurms_words_in_a_jobs_log_tell_why_it_ended(said: str, category: str, tmp_path: Path):
+def test_a_jobs_log_or_state_tells_why_it_ended(said: str, category: str, state: str, tmp_path: Path):
     log = tmp_path / "12.log"
     log.write_text(f"before\n{said}\nafter")
-    assert slurm.cause_of(slurm.SlurmJob("FAILED", ""), [tmp_path, log]).category == category
-
-
-@pytest.mark.parametrize(
-    ("state", "category"), [("DEADLINE", "time_limit"), ("BOOT_FAIL", "node_failure"), ("CANCELLED", "cancelled")]
-)
-def test_the_state_of_a_job_tells_why_it_ended(state: str, category: str):
-    assert slurm.cause_of(slurm.SlurmJob(state, ""), []).category == category
+    assert slurm.cause_of(slurm.SlurmJob(state, ""), [tmp_path, log]).category == category
 
 
 def test_a_process_taken_over_leaves_its_successors_claim_alone(record: Path):

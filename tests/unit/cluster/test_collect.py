@@ -89,9 +89,7 @@ def test_a_success_removes_the_failure_and_keeps_later_ones_out(claim: Path):
 
 
 def test_a_profiles_traces_replace_those_of_an_unrecorded_launch(claim: Path):
-    made = make_profile(steps=make_steps({"decode": {("linear", "qkv"): 1.0}}))
-    spec = made.spec.model_copy(update={"mode": "profile"})
-    profile = made.model_copy(update={"spec": spec, "key": spec.key()})
+    profile = make_profile(steps=make_steps({"decode": {"linear": 1.0}}))
     there = record_path(claim / "results", "profile", profile.spec.experiment(), profile.launch)
     write_launched(there, profile)
     for trace in profile.traces:
@@ -110,10 +108,6 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
 
-def edited(path: Path) -> None:
-    path.write_text(path.read_text().replace('"prompts": 8', '"prompts": 9'))
-
-
 def moved(path: Path) -> None:
     path.rename(path.with_name("launch-7.json"))
     sequences_path(path).rename(sequences_path(path.with_name("launch-7.json")))
@@ -121,7 +115,10 @@ def moved(path: Path) -> None:
 
 DAMAGE = {
     "a_record_cut_short": (cut, "is not whole JSON"),
-    "an_edited_spec": (edited, "the record was edited"),
+    "an_edited_spec": (
+        lambda path: path.write_text(path.read_text().replace('"prompts": 8', '"prompts": 9')),
+        "the record was edited",
+    ),
     "another_launch_s": (moved, "launch 0, so the file was moved"),
     "side_file_cut_short": (lambda path: cut(sequences_path(path)), "is not the one that was written with the record"),
     "side_file_missing": (lambda path: sequences_path(path).unlink(), "is missing"),

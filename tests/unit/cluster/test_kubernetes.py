@@ -71,34 +71,13 @@ def test_a_pod_has_no_cluster_token_and_no_needless_right():
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-PLATFORMS = ["cpu", "cuda", "ascend"]
-
-
-def instructions(platform: str, name: str) -> list[str]:
-    text = (REPOSITORY / "containers" / f"Dockerfile.{platform}").read_text()
-    joined = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^#.*\n", "", text))
-    return [line.partition(" ")[2] for line in joined.splitlines() if line.startswith(f"{name} ")]
-
-
-def copied(platform: str) -> set[str]:
-    sources = (words.split()[:-1] for words in instructions(platform, "COPY"))
-    return {source for each in sources for source in each if not source.startswith("--")}
-
-
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "ascend"])
 def test_the_builder_is_sent_what_is_copied_and_nothing_else(platform: str):
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    assert all(any(PurePosixPath(source).is_relative_to(part) for part in sent) for source in copied(platform))
+    text = (REPOSITORY / "containers" / f"Dockerfile.{platform}").read_text().replace("\\\n", " ")
+    copied = [word for words in re.findall(r"(?m)^COPY (.*) \S+$", text) for word in words.split()]
+    sources = [source for source in copied if not source.startswith("--")]
+    assert [source for source in sources if not any(PurePosixPath(source).is_relative_to(part) for part in sent)] == []
     assert sent == {*PARTS, "LICENSE", "Makefile", "pyproject.toml", "containers/ascend-python"}
-
-
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_nothing_secret_and_no_host_is_named(platform: str):
-    text = (REPOSITORY / "containers" / f"Dockerfile.{platform}").read_text()
-    assert "://" not in text
-    assert not re.search(r"(?im)^(ARG|ENV) .*(token|password|key)", text)
-    (base,) = instructions(platform, "FROM")
-    assert "latest" not in base
-    assert base.startswith("${BASE_IMAGE}") or ":" in base

@@ -41,18 +41,15 @@ def inputs_of(path: Path) -> list[Requirement]:
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_every_input_is_satisfied_by_its_pin(platform: str) -> None:
-    pins = pins_of(lines_of(REQUIREMENTS / f"{platform}.txt"))
+def test_pins_satisfy_every_input_and_conda_has_the_same(platform: str) -> None:
+    lines = lines_of(REQUIREMENTS / f"{platform}.txt")
+    pins = pins_of(lines)
     for wanted in inputs_of(REQUIREMENTS / f"{platform}.in"):
         pinned = pins.get(canonicalize_name(wanted.name))
         assert pinned, f"{wanted} has no pin in {platform}.txt: make pins"
         assert wanted.specifier.contains(pinned, prereleases=True), f"{wanted}, pinned {pinned}: make pins"
-
-
-@pytest.mark.parametrize(("platform", "conda"), PLATFORMS.items())
-def test_the_conda_environment_has_the_same_pins(platform: str, conda: str) -> None:
-    packages = yaml.safe_load((ROOT / conda).read_text())["dependencies"][-1]["pip"]
-    assert [line for line in packages if not line.startswith("--")] == lines_of(REQUIREMENTS / f"{platform}.txt")
+    packages = yaml.safe_load((ROOT / PLATFORMS[platform]).read_text())["dependencies"][-1]["pip"]
+    assert [line for line in packages if not line.startswith("--")] == lines
 
 
 @pytest.mark.parametrize("path", sorted(REQUIREMENTS.iterdir()), ids=lambda path: path.name)

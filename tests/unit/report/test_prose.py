@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from rollout_bench.report import prose
 from rollout_bench.report.prose import Section, sections
-from rollout_bench.workflow import jobs
 
 TEMPLATES = sorted((Path(prose.__file__).parent / "templates").glob("*.md.j2"))
 
@@ -62,14 +60,3 @@ def test_no_line_of_a_template_begins_with_a_value(path: Path):
     """Or the value could begin with what begins an item."""
     text = re.sub(r"{#.*?#}", "", path.read_text(), flags=re.DOTALL)
     assert [line for line in text.splitlines() if line.startswith("{{")] == []
-
-
-def test_a_sentence_that_is_edited_makes_the_summary_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    package = tmp_path / "rollout_bench"
-    monkeypatch.setattr(jobs, "__file__", str(package / "workflow" / "jobs.py"))
-    (package / "report" / "templates").mkdir(parents=True)
-    files = [package / "report" / name for name in ("summary.py", "templates/summary.md.j2", "summary.pyc")]
-    for when, file in enumerate(files):
-        file.touch()
-        os.utime(file, (when, when))
-    assert jobs.newest_source("report") == str(files[1])
