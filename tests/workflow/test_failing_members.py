@@ -111,7 +111,7 @@ def test_more_precision_reuses_what_is_there(never_narrow):
     assert workspace.measurements("--config", *both, "precision={max_launches: 5}") == 2
 
 
-def test_the_rounds_leave_a_plan_of_their_own_and_nothing_else(never_narrow):
+def test_the_rounds_leave_nothing_but_a_plan(never_narrow):
     workspace, _ = never_narrow
     assert not [*workspace.path.glob("*/rounds")]
     with (workspace.path / "results/summary.csv").open() as file:
