@@ -24,6 +24,8 @@ def python_path() -> str:
     if folder != home() / "src":
         folder = _LINK.absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        if not (link := folder / PACKAGE.name).exists():
+        link = folder / PACKAGE.name
+        if link.resolve() != PACKAGE:  # none yet, or of another installation
+            link.unlink(missing_ok=True)
             link.symlink_to(PACKAGE)
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
