@@ -73,7 +73,7 @@ def check_config_file(path: Path) -> None:
         path,
         "config",
         "mend the file; docs/reference/config.csv shows how a config looks",
-        "run this where a config.yaml is; `rollout-bench init` writes one",
+        "run this where a config.yaml is; `rollout-bench init` writes one, docs/reference/config.csv has its keys",
         " (models: ..., quants: ...)",
     )
     if "__use_yte__" in content:  # Snakemake would run Python code in such a file

@@ -60,7 +60,7 @@ def test_what_runs_in_an_engines_python_needs_nothing_installed(tmp_path: Path, 
     # what vLLM installs, without the file by which this environment finds the package
     packages = next(bare.glob("lib/python3*/site-packages"))
     for path in Path(yaml.__file__).parents[1].iterdir():
-        if path.suffix != ".pth":
+        if path.suffix != ".pth" and path.name != "rollout_bench":  # an editable wheel has its folder share
             (packages / path.name).symlink_to(path)
     environment = {"PATH": ""}
     found = [str(bare / "bin" / "python"), "-c", "import pydantic, rollout_bench"]
