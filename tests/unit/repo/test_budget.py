@@ -14,7 +14,7 @@ BUDGET = {
     "cluster": 413,
     "commands": 719,
     "contracts": 1004,
-    "core": 640,
+    "core": 642,
     "exchange": 230,
     "llmd": 619,
     "measure": 3802,
