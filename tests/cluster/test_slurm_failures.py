@@ -59,4 +59,6 @@ def test_the_summary_of_what_there_is_names_the_failures(failed: OnSlurm):
 
 def test_the_next_run_wants_failed_launches_and_finds_no_claim(failed: OnSlurm):
     assert not list(failed.path.glob("results/.started/*/*/*"))
-    assert failed.measurements(*ON_SLURM) == 5
+    wanted = {name.partition("/launch-")[2] for name in failed.to_measure(*ON_SLURM)}
+    # a busy machine makes the one that was measured invalid, so that it is wanted, too
+    assert wanted - {"2.json"} == {"0.json", "1.json", "3.json", "4.json", "5.json"}
