@@ -102,18 +102,14 @@ def _compare(arguments: argparse.Namespace) -> int:
     limits = gate.limits_of(arguments.fail_if or ())
     if limits:
         arguments.metric = [limit.number for limit in limits]
-    asked = settings(arguments)
-    made = compare_folders(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
+    made = compare_folders(arguments.a, arguments.b, settings(arguments), arguments.differ, arguments.all)
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
     print(made.text, end="")
     if not limits:
         return tell(made.damaged)
-    tests = len(gate.compared_with(made.rows, limits))
-    asked = asked.model_copy(update={"confidence": gate.confidence_of(tests)})
-    made = compare_folders(arguments.a, arguments.b, asked, arguments.differ, arguments.all)
-    tested = [gate.finding(*each) for each in gate.compared_with(made.rows, limits)]
+    tested = gate.tested(made.findings, limits)
     lines = gate.lines_of(tested)
     print("", *lines, sep="\n")
     for file, text in ((arguments.json, gate.json_of(tested)), (arguments.junit, gate.junit_of(tested))):

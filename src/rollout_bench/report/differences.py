@@ -36,13 +36,13 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Compared:
-    """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and the rows."""
+    """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and the findings."""
 
     text: str
     markdown: str
     csv: str
     damaged: tuple[UserError, ...]
-    rows: Sequence[Row]
+    findings: Findings
 
 
 def compare_folders(
@@ -128,7 +128,7 @@ def _compared(
         markdown=markdown(status, views, [*shown, *methods], pictures={}, title=title, answers=answers),
         csv=_csv(rows),
         damaged=damaged,
-        rows=rows,
+        findings=findings,
     )
 
 

@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 from xml.etree import ElementTree
 
@@ -16,6 +16,7 @@ from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.numbers import ratio, several
 from rollout_bench.numbers.registry import COMPARED, NUMBERS
 from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.parts import Findings
 
 Outcome = Literal["worse", "not worse", "undecided"]
 
@@ -122,24 +123,26 @@ def confidence_of(tests: int) -> float:
     return 1 - 2 * LEVEL / tests
 
 
-def compared_with(rows: Sequence[Row], limits: Sequence[Limit]) -> list[tuple[Row, Limit, Comparison]]:
-    """Return what a gate tests: each limit at each row that has its number.
+def tested(findings: Findings, limits: Sequence[Limit]) -> list[Finding]:
+    """Return each limit at each row that has its number, judged at the confidence of so many tests.
 
     Raises:
         UserError: nothing is compared.
     """
-    found = [
-        (row, limit, row.comparisons[limit.number])
-        for row in rows
-        for limit in limits
-        if limit.number in row.comparisons
-    ]
+    found = _at_limits(findings.rows, limits)
     if not any(comparison.speedup for *_, comparison in found):
         names = ", ".join(limit.number for limit in limits)
         raise UserError(
             f"--fail-if: no experiment in both folders has {names}", "compare.csv (--out) has what they have"
         )
-    return found
+    comparison = findings.collection.comparison.model_copy(update={"confidence": confidence_of(len(found))})
+    rows = replace(findings, collection=replace(findings.collection, comparison=comparison)).rows
+    return [finding(*each) for each in _at_limits(rows, limits)]
+
+
+def _at_limits(rows: Sequence[Row], limits: Sequence[Limit]) -> list[tuple[Row, Limit, Comparison]]:
+    numbers = {limit.number: limit for limit in limits}
+    return [(row, numbers[name], found) for row in rows for name, found in row.comparisons.items() if name in numbers]
 
 
 def finding(row: Row, limit: Limit, comparison: Comparison) -> Finding:
