@@ -1,15 +1,13 @@
 """Write config.yaml, with which `rollout-bench plan`, `check` and `run` work in this folder."""
 
 import argparse
-import contextlib
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 
-from rollout_bench.commands.trainers import from_trl, from_verl
+from rollout_bench.commands.trainers import trl_text, verl_text
 from rollout_bench.core.errors import UserError, did_you_mean
 from rollout_bench.core.files import write_whole
 from rollout_bench.core.places import home
@@ -51,14 +49,14 @@ def _demo(words: Sequence[str]) -> str:
     return (home() / CONFIG).read_text()
 
 
-def _trainers(command: Callable[[], int]) -> Callable[[Sequence[str]], str]:
-    def config(words: Sequence[str]) -> str:
-        sys.argv = [f"rollout-bench {command.__name__.replace('_', '-')}", *words]
-        with contextlib.redirect_stdout(io.StringIO()) as made:
-            command()
-        return made.getvalue()
+def _verl(words: Sequence[str]) -> str:
+    sys.argv = ["rollout-bench from-verl", *words]
+    return verl_text()
 
-    return config
+
+def _trl(words: Sequence[str]) -> str:
+    sys.argv = ["rollout-bench from-trl", *words]
+    return trl_text()
 
 
 def _llmd(words: Sequence[str]) -> str:
@@ -68,10 +66,9 @@ def _llmd(words: Sequence[str]) -> str:
     kept = {key: demo[key] for key in ("models", "model_settings")}
     load = {"profile": {"harness": harness, "path": path}}
     mode = "startup" if harness == "nop" else "online"
-    return _commented(
-        "The model is the demo's: name yours in models and model_settings.",
-        {**kept, "quants": ["bf16"], "modes": [mode], "workloads": ["llm-d"], "workload_settings": {"llm-d": load}},
-    )
+    read = {"quants": ["bf16"], "modes": [mode], "workloads": ["llm-d"], "workload_settings": {"llm-d": load}}
+    comment = "# The model is the demo's: name yours in models and model_settings.\n"
+    return comment + yaml.safe_dump({**kept, **read}, sort_keys=False)
 
 
 def _endpoint(words: Sequence[str]) -> str:
@@ -86,14 +83,10 @@ def _take(words: Sequence[str], *names: str) -> Sequence[str]:
     return words
 
 
-def _commented(comment: str, config: dict[str, object]) -> str:
-    return f"# {comment}\n{yaml.safe_dump(config, sort_keys=False)}"
-
-
 SOURCES: dict[str, Callable[[Sequence[str]], str]] = {
     "demo": _demo,
-    "verl": _trainers(from_verl),
-    "trl": _trainers(from_trl),
+    "verl": _verl,
+    "trl": _trl,
     "llm-d": _llmd,
     "endpoint": _endpoint,
 }

@@ -17,7 +17,19 @@ from rollout_bench.trainers.verl import verl_config
 
 
 def from_verl() -> int:
-    """Read verl's settings, derive the config, then write it."""
+    """Print the config of verl's settings."""
+    print(verl_text(), end="")
+    return 0
+
+
+def from_trl() -> int:
+    """Print the config of TRL's settings."""
+    print(trl_text(), end="")
+    return 0
+
+
+def verl_text() -> str:
+    """Read verl's settings as the command line names them; return the config as YAML, and print the account."""
     parser = _parser("verl", "overrides as on verl's command line: a.b=1, +a.b=1, ~a.b")
     parser.add_argument(
         "--verl",
@@ -45,11 +57,11 @@ def from_verl() -> int:
     read_config(made.config)  # raises `UserError` if the config is invalid
     if options.lengths is not None:
         _write_trace(options.lengths_file, made)
-    return _print(made)
+    return _told(made)
 
 
-def from_trl() -> int:
-    """Read TRL's settings, derive the config, then write it."""
+def trl_text() -> str:
+    """Read TRL's settings as the command line names them; return the config as YAML, and print the account."""
     parser = _parser("TRL", "overrides of the file: num_processes=8, ~vllm_dtype")
     parser.add_argument(
         "--trainer",
@@ -62,7 +74,7 @@ def from_trl() -> int:
     settings = TrainerFile.read([options.file, *options.overrides], KeyRegistry.of("TRL", trainer), foreign)
     made = trl_config(settings, options.one_engine, trainer)
     read_config(made.config)
-    return _print(made)
+    return _told(made)
 
 
 def _parser(trainer: str, overrides: str) -> argparse.ArgumentParser:
@@ -89,13 +101,11 @@ def _write_trace(path: Path, made: MadeConfig) -> None:
     write_whole(path, content)
 
 
-def _print(made: MadeConfig) -> int:
-    """Print the config on stdout, with the command in it, and the account on stderr."""
+def _told(made: MadeConfig) -> str:
+    """Print the account on stderr; return the config with the command in it."""
     words = [*sys.argv[0].split()[1:], *map(_without_secret, sys.argv[1:])]
-    text = made.yaml(shlex.join(["rollout-bench", *words]))
     print(made.told, file=sys.stderr)
-    print(text, end="")
-    return 0
+    return made.yaml(shlex.join(["rollout-bench", *words]))
 
 
 def _without_secret(word: str) -> str:

@@ -54,11 +54,12 @@ _FOLDERS = re.compile(r"(?<![\w./~])/(?:[^\s/:,;'\"]+/)+")
 OWNED_BY_ENGINES: Final = ("vllm", "sglang", "llamacpp")
 """Engines that write their own name as the model's owner in /v1/models. Other owners are people or companies."""
 
-
 PERCENTILES: Final = {
     "p0p1": 0.1, "p1": 1, "p5": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99,
     "p99p9": 99.9,
 }  # fmt: skip
+"""Field of a report's statistics -> percentage."""
+
 FEW: Final = {"p50": 50}
 """Percentiles of a few values, such as passes or launches."""
 

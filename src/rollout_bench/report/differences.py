@@ -36,7 +36,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Compared:
-    """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and the findings."""
+    """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and findings."""
 
     text: str
     markdown: str
