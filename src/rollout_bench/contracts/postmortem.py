@@ -6,6 +6,7 @@ every command writes, words and attributes failures in the same way.
 This module is imported while the workflow is parsed, so it needs no large library.
 """
 
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -75,28 +76,44 @@ class Glance:
     """The facts in a record that decide whether its launch is measured again.
 
     Args:
-        is_passing: whether the record is damaged, or invalid for a reason that another launch need not repeat.
+        is_transient: whether the record is damaged, or invalid for a reason that another launch need not repeat.
         block: id of its block; None if it was measured alone.
+        model_files: fingerprints of the model's files; empty if there are none.
     """
 
-    is_passing: bool
+    is_transient: bool
     block: str | None
+    model_files: dict[str, str]
 
 
 def glance(record: Path) -> Glance | None:
-    """Look at a record without validating it, since a plan does this for every record; None if it does not exist."""
+    """Look at a record without validating it, since a plan does this for every record; None if it does not exist.
+
+    An unreadable record is reported later, when it is validated.
+    """
     try:
-        content = record.read_text(errors="replace")
-    except FileNotFoundError:
+        content = record.read_text(errors="replace") if record.is_file() else None
+    except OSError:
+        return Glance(False, None, {})
+    if content is None:
         return None
     codes = set(_INVALID.findall(content))
-    passing = not content.rstrip().endswith("}") or (bool(codes) and codes.isdisjoint(LASTING))
-    block = _BLOCK.search(content)
-    return Glance(passing, block and block[1])
+    is_transient = not content.rstrip().endswith("}") or (bool(codes) and codes.isdisjoint(LASTING))
+    block, files = _BLOCK.search(content), _FILES.search(content)
+    return Glance(is_transient, block and block[1], _mapping_at(content, files.end()) if files else {})
+
+
+def _mapping_at(content: str, place: int) -> dict[str, str]:
+    try:
+        found = json.JSONDecoder().raw_decode(content, place)[0]
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _INVALID = re.compile(r'"code":\s*"(\w+)",\s*"severity":\s*"invalid"')
 _BLOCK = re.compile(r'"block":\s*{\s*"id":\s*"(\w+)"')
+_FILES = re.compile(r'"model_files":\s*')
 
 
 def has_failed(record: Path) -> bool:

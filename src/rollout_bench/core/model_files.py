@@ -4,7 +4,6 @@ Needs only the standard library, and the hub's client for models on the hub.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -64,24 +63,6 @@ def model_files(model: str, args: Mapping[str, Any], *, weights: bool = True) ->
 def differing_files(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """Return the sorted names of files that differ between the two, or are missing in one of them."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-
-
-def files_in_record(record: Path) -> dict[str, str]:
-    """Return the fingerprints of the model's files from a record; empty if the record has none or can't be read.
-
-    A plan calls this for every existing record, so only this field is parsed. An unreadable record is reported later,
-    when it is validated.
-    """
-    try:
-        content = record.read_bytes()
-        start = content.index(_FIELD) + len(_FIELD)
-        found = json.JSONDecoder().raw_decode(content[start : content.index(b"}", start) + 1].decode())[0]
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-_FIELD = b'"model_files": '
 
 
 def _files(model: str, revision: str, cache: str | None, weights: bool) -> dict[str, str]:

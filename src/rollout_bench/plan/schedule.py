@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from rollout_bench.contracts.axes import AXES, names_of
 from rollout_bench.contracts.load import PAUSE_S
-from rollout_bench.contracts.postmortem import glance, has_failed
+from rollout_bench.contracts.postmortem import Glance, glance, has_failed
 from rollout_bench.contracts.spec import NO_WEIGHTS_NEEDED, Spec, devices_needed, is_local
 from rollout_bench.contracts.store import present, read_launched, record_path, reference_path
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.files import write_json, write_whole
 from rollout_bench.core.mappings import grouped
-from rollout_bench.core.model_files import NAMING, differing_files, files_in_record, model_files
+from rollout_bench.core.model_files import NAMING, differing_files, model_files
 from rollout_bench.core.numbers import first_few, several
 from rollout_bench.llmd.profiled import readings, rendered
 from rollout_bench.llmd.template import MAX_MODEL_LEN, MODEL, TOKENIZER, URL
@@ -376,8 +376,14 @@ def with_partners(
     return present(record for records in in_doubt for record in records)
 
 
-def of_unsound_blocks(plan: Schedule) -> set[str]:
-    """Return the existing records of blocks that are measured again whole.
+def glances(plan: Schedule) -> dict[str, Glance]:
+    """Return the facts in each existing record of `plan`."""
+    found = {launch.record: glance(Path(launch.record)) for launch in plan.launches}
+    return {record: look for record, look in found.items() if look is not None}
+
+
+def of_unsound_blocks(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:
+    """Return the existing records of blocks that are measured again whole; `looks` are from `glances`.
 
     These are blocks with an invalid or a damaged record, with a missing one, and with records of several blocks. A
     launch that is measured alone is not interleaved with the others, so it forms no pair with them. A failed launch,
@@ -386,25 +392,24 @@ def of_unsound_blocks(plan: Schedule) -> set[str]:
     """
     found: set[str] = set()
     for block in plan.blocks.values():
-        looks = {launch.record: glance(Path(launch.record)) for launch in block.launches}
-        there = {record: look for record, look in looks.items() if look is not None}
-        lost = there and any(not has_failed(Path(record)) for record in looks.keys() - there.keys())
-        mixed = len(there) == len(looks) and len({look.block for look in there.values()}) > 1
-        if lost or mixed or any(look.is_passing for look in there.values()):
+        records = {launch.record for launch in block.launches}
+        there = {record: looks[record] for record in records & looks.keys()}
+        lost = there and any(not has_failed(Path(record)) for record in records - there.keys())
+        mixed = len(there) == len(records) and len({look.block for look in there.values()}) > 1
+        if lost or mixed or any(look.is_transient for look in there.values()):
             found |= there.keys()
     return found
 
 
-def measured_with_other_files(plan: Schedule) -> set[str]:
+def measured_with_other_files(plan: Schedule, looks: Mapping[str, Glance]) -> set[str]:
     """Return the records of launches whose model files have changed since; `plan` gets a line for each model.
 
-    Records of earlier versions, and models that are not on this machine, are not checked.
+    `looks` are from `glances`. Models that are not on this machine are not checked.
     """
-    there = present(launch.record for launch in plan.launches)
     now: dict[str, dict[str, str]] = {}
     found: dict[str, dict[str, list[str]]] = {}
     for launch in plan.launches:
-        if launch.record not in there or not (then := files_in_record(Path(launch.record))):
+        if launch.record not in looks or not (then := looks[launch.record].model_files):
             continue
         model, spec = launch.experiment.model_path, launch.experiment.spec
         weights = spec.load_format not in NO_WEIGHTS_NEEDED

@@ -19,6 +19,7 @@ from rollout_bench.plan.schedule import (
     PLAN_FILE,
     RESULTS,
     Schedule,
+    glances,
     measured_with_other_files,
     of_unsound_blocks,
     order_seed,
@@ -89,8 +90,9 @@ def plan_of_call(
 
 def _measured_again(plan: Schedule) -> set[str]:
     """Return the records whose model files have changed since, with those compared with them, and unsound blocks."""
-    changed = measured_with_other_files(plan)
-    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | of_unsound_blocks(plan)
+    looks = glances(plan)
+    changed = measured_with_other_files(plan, looks)
+    again = with_partners(changed, plan.experiments, plan.config.baseline.named) | of_unsound_blocks(plan, looks)
     if plan.config.launches != "auto" or not again:
         return again
     wanted = wanted_launches(plan)

@@ -12,7 +12,15 @@ from rollout_bench.contracts.postmortem import Cause, failure_of
 from rollout_bench.contracts.record import Flag
 from rollout_bench.contracts.store import read_record, write_failure
 from rollout_bench.plan.interleaving import interleaving
-from rollout_bench.plan.schedule import Schedule, ScheduledLaunch, of_unsound_blocks, schedule, set_aside, with_partners
+from rollout_bench.plan.schedule import (
+    Schedule,
+    ScheduledLaunch,
+    glances,
+    of_unsound_blocks,
+    schedule,
+    set_aside,
+    with_partners,
+)
 from rollout_bench.workflow import call, rounds, run
 
 INVALID = Flag(code="cpu_shared", severity="invalid", sentence="Busy.")
@@ -71,21 +79,21 @@ def test_an_unsound_block_is_measured_whole_again(
     monkeypatch.chdir(tmp_path)
     plan = in_blocks("launches: 2")
     records = measure_blocks(plan)[1]
-    assert of_unsound_blocks(plan) == set()
+    assert of_unsound_blocks(plan, glances(plan)) == set()
     damage(records[-1])
-    assert of_unsound_blocks(plan) == {str(record) for record in records if is_again and record.exists()}
+    assert of_unsound_blocks(plan, glances(plan)) == {str(record) for record in records if is_again and record.exists()}
 
 
 def test_a_quant_that_is_added_has_its_blocks_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     plan = in_blocks("launches: 1")
     ((first, second),) = measure_blocks(plan, leave_out=1)
-    assert of_unsound_blocks(plan) == {str(first), str(second)}
+    assert of_unsound_blocks(plan, glances(plan)) == {str(first), str(second)}
 
 
 def test_a_launch_without_a_block_is_measured_again_alone(plan: Schedule) -> None:
     assert plan.missing_now() == []
-    plan.again.update(of_unsound_blocks(plan))
+    plan.again.update(of_unsound_blocks(plan, glances(plan)))
     (again,) = plan.missing_now()
     assert "_w8a8_" in again
     assert again.endswith("launch-1.json")
