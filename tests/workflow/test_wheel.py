@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import stand_in
 import yaml
 from workspace import REPOSITORY
+
+from rollout_bench import __version__
 
 
 class Installed:
@@ -21,8 +24,8 @@ class Installed:
         uv = Path(sys.executable).with_name("uv")
         build = [uv, "build", "--wheel", "--no-build-isolation", "--quiet", "--out-dir", folder, REPOSITORY]
         subprocess.run(build, check=True, env={**os.environ, "VIRTUAL_ENV": sys.prefix})
-        (wheel,) = folder.glob("*.whl")
-        install = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--target", self._site, wheel]
+        self.wheel = folder / f"rollout_bench-{__version__}-py3-none-any.whl"
+        install = [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--target", self._site, self.wheel]
         subprocess.run(install, check=True)
 
     def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +44,16 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_has_the_version_and_every_file(installed: Installed):
+    with zipfile.ZipFile(installed.wheel) as wheel:
+        packed = {name for name in wheel.namelist() if ".dist-info/" not in name and not name.endswith("/")}
+    sources = REPOSITORY / "src"
+    files = {path for path in (sources / "rollout_bench").rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
+    shared = {name for name in packed if name.startswith("rollout_bench/share/")}
+    assert packed - shared == {path.relative_to(sources).as_posix() for path in files}
+    assert "rollout_bench/share/workflow/rules/measure.smk" in shared
 
 
 def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, tmp_path: Path):

@@ -3,14 +3,11 @@
 import subprocess
 import sys
 import venv
-import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from workspace import REPOSITORY
-
-from rollout_bench import __version__
 
 SOURCES = REPOSITORY / "src"
 
@@ -36,21 +33,6 @@ def test_a_sub_command_reports_its_error_under_its_own_name(tmp_path: Path) -> N
     assert done.stderr.startswith(f"{tmp_path / 'nowhere'}: ")
     done = run("compare", "a", "b", "--confidence", "2")
     assert "rollout-bench compare --help" in done.stderr
-
-
-def uv(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "uv", *map(str, arguments), "--offline", "--no-config", "--quiet"]
-    subprocess.run(command, check=True)
-
-
-def test_an_installed_package_has_the_version_and_every_file(tmp_path: Path) -> None:
-    uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", tmp_path, REPOSITORY)
-    with zipfile.ZipFile(tmp_path / f"rollout_bench-{__version__}-py3-none-any.whl") as wheel:
-        packed = {name for name in wheel.namelist() if ".dist-info/" not in name and not name.endswith("/")}
-    files = {path for path in (SOURCES / "rollout_bench").rglob("*.*") if path.is_file() and path.suffix != ".pyc"}
-    shared = {name for name in packed if name.startswith("rollout_bench/share/")}
-    assert packed - shared == {path.relative_to(SOURCES).as_posix() for path in files}
-    assert "rollout_bench/share/workflow/rules/measure.smk" in shared
 
 
 @pytest.mark.parametrize("name", ["measure", "build", "check"])
