@@ -19,11 +19,6 @@ def hold_results() -> None:
     _held.append(lock)
 
 
-def release_results() -> None:
-    """End the run of `hold_results`."""
-    _held.pop().close()
-
-
 def has_begun() -> bool:
     """Return whether the run of this call has begun: a dry run never does, nor does a job on a cluster."""
     return bool(_held)
