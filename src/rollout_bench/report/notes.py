@@ -19,6 +19,7 @@ from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import label_of, title_of, with_setting
 from rollout_bench.contracts.modes import mode_of
 from rollout_bench.contracts.record import Environment, Flag, Launched
+from rollout_bench.contracts.spec import WorkloadSpec
 from rollout_bench.core.errors import UserError
 from rollout_bench.core.mappings import grouped
 from rollout_bench.core.numbers import plain_percent, sentence, several
@@ -64,14 +65,23 @@ def machine_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
 
 
 def workload_lines(experiments: Sequence[TimedExperiment]) -> Iterator[str]:
-    """Yield each workload in words: its prompts, samples and lengths."""
-    workloads = {e.whole.workload: e.records[0].spec.workload for e in launched(experiments) if e.records}
-    for name, of in workloads.items():
-        prompt, output = (
-            str(n) if isinstance(n, int) else f"{n.low} to {n.high}" for n in (of.prompt_tokens, of.output_tokens)
-        )
-        samples = several(of.samples_per_prompt, "sample")
-        yield f"workload {name}: {several(of.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens"
+    """Yield each workload in words: its prompts, samples and lengths; by mode where a mode takes only a part of it."""
+    modes: dict[tuple[str, str], list[str]] = {}
+    for e in launched(experiments):
+        if e.records:
+            modes.setdefault((e.whole.workload, _load(e.records[0].spec.workload)), []).append(e.mode)
+    names = Counter(name for name, _ in modes)
+    for (name, load), of in modes.items():
+        yield f"workload {name}{' in ' + ', '.join(dict.fromkeys(of)) if names[name] > 1 else ''}: {load}"
+
+
+def _load(workload: WorkloadSpec) -> str:
+    prompt, output = (
+        str(n) if isinstance(n, int) else f"{n.low} to {n.high}"
+        for n in (workload.prompt_tokens, workload.output_tokens)
+    )
+    samples = several(workload.samples_per_prompt, "sample")
+    return f"{several(workload.prompts, 'prompt')} x {samples}, {prompt} -> {output} tokens"
 
 
 def side_lines(experiments: Sequence[TimedExperiment], unread: int = 0) -> Iterator[str]:

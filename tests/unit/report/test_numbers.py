@@ -373,3 +373,12 @@ def test_an_added_number_is_in_every_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert added.header in [column.header for column in summary.views[0].columns]
     assert added.definition in summary.markdown
     assert added.name in [number["name"] for number in json.loads(summary.explored)["numbers"]]
+
+
+def test_the_part_of_a_workload_that_a_mode_takes_is_named(tmp_path: Path) -> None:
+    start = start_spec()
+    first = start.workload.model_copy(update={"prompts": 1, "samples_per_prompt": 1, "output_tokens": 1})
+    save(tmp_path, make_record(), start_record(start.model_copy(update={"workload": first})))
+    said = summary_of(tmp_path, collect(tmp_path, None)).markdown
+    assert "workload small in offline: 8 prompts x 4 samples, 64" in said
+    assert "workload small in startup: 1 prompt x 1 sample, 64" in said
