@@ -21,13 +21,13 @@ BUDGET = {
     "modes": 4857,
     "numbers": 158,
     "plan": 1843,
-    "report": 1750,
+    "report": 1757,
     "scripts": 43,
     "top": 37,
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11081,
+    "tests": 11088,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 

@@ -375,7 +375,7 @@ def test_an_added_number_is_in_every_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert added.name in [number["name"] for number in json.loads(summary.explored)["numbers"]]
 
 
-def test_the_part_of_a_workload_that_a_mode_takes_is_named(tmp_path: Path) -> None:
+def test_a_mode_says_its_part_of_a_workload(tmp_path: Path) -> None:
     start = start_spec()
     first = start.workload.model_copy(update={"prompts": 1, "samples_per_prompt": 1, "output_tokens": 1})
     save(tmp_path, make_record(), start_record(start.model_copy(update={"workload": first})))
