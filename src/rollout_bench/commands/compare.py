@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 when the folders are compared, 1 on an error, 3 when they are compared without damaged "
         "records, which are listed on stderr.",
     )
-    parser.add_argument("a", type=Path, metavar="A", help="the earlier results folder, or a summary kept in one")
+    parser.add_argument("a", type=Path, metavar="A", help="the earlier results: folder, summary kept in one, or pack")
     parser.add_argument("b", type=Path, metavar="B", help="results folder, or summary, whose speed-ups are reported")
     parser.add_argument(
         "--all",

@@ -20,6 +20,7 @@ from rollout_bench.plan.config import ComparisonSettings
 from rollout_bench.report.conclusions import conclusion_apart
 from rollout_bench.report.headings import speedup_column
 from rollout_bench.report.notes import damage, side_lines
+from rollout_bench.report.pack import opened
 from rollout_bench.report.parts import Findings
 from rollout_bench.report.prose import Section, definitions, sections, those
 from rollout_bench.report.rendering import csv_text, markdown, terminal
@@ -135,11 +136,12 @@ def _compared(
 def _of_folder(folder: Path, comparison: ComparisonSettings, everything: bool) -> Collection:
     """Return the selection of the summary in `folder`; all experiments without a summary.
 
-    `folder` is a results folder, or the folder of a summary that is kept in one.
+    `folder` is a results folder, the folder of a summary that is kept in one, or a pack.
 
     Raises:
         UserError: it has no record of a launch.
     """
+    folder = opened(folder) if folder.is_file() else folder
     results = results_of(folder)
     check_results_folder(results)
     return collect(results, None if everything else plan_of_summary(folder), comparison)

@@ -1,0 +1,31 @@
+"""Make one small file of a results folder, which `compare` reads in place of the folder.
+
+It has all records and failures, the experiments that the summary selects, and the times of requests of mode online. It
+lacks other side files, traces and figures, so t90_s, tail_s and group_p90_s get no verdict. The same folder always
+gives the same bytes. Records name the machine.
+"""
+
+import argparse
+from pathlib import Path
+
+from rollout_bench.report.pack import write_pack
+
+
+def main() -> int:
+    """Write the pack, and print its size."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Exit status: 0 when the file is written, 1 on an error."
+    )
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        metavar="RESULTS_DIR",
+        help="the results folder, or a summary kept in one (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file, such as baseline.tar.xz")
+    arguments = parser.parse_args()
+    write_pack(arguments.results, arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1024:.0f} KiB")
+    return 0

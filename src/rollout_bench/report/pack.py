@@ -1,0 +1,67 @@
+"""A pack: one small file with what a comparison reads of a results folder."""
+
+import atexit
+import io
+import json
+import lzma
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from rollout_bench.contracts.modes import mode_of
+from rollout_bench.contracts.store import FAILURES, RECORD_REMEDY, check_results_folder, find_results
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
+from rollout_bench.report.state import STATE_FILE, plan_of_summary, results_of
+
+
+def write_pack(folder: Path, out: Path) -> None:
+    """Write a results folder, or a summary kept in one, as a pack: a tar.xz without owners and times.
+
+    It has all records and failures, the plan of the summary, and of modes with loads the sequences.
+
+    Raises:
+        UserError: `folder` has no record, or a file cannot be read or written.
+    """
+    results, plan = results_of(folder), plan_of_summary(folder)
+    check_results_folder(results)
+    found = find_results(results)
+    timed = [path for path, file in found.sequences.items() if mode_of(file.mode).has_loads]
+    contents = {STATE_FILE: json.dumps({"plan": plan and plan.model_dump(mode="json")}).encode()}
+    try:
+        for name in (*found.records, *timed, *(f"{FAILURES}/{path}" for path in found.failures)):
+            contents[name] = (results / name).read_bytes()
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}", RECORD_REMEDY) from None
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:xz") as file:
+        for name, content in sorted(contents.items()):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    write_whole(out, written.getvalue())
+
+
+def opened(path: Path) -> Path:
+    """Return a folder with the files of the pack at `path`; it is removed when the program ends.
+
+    Raises:
+        UserError: it is another file, is truncated, or has anything but files below the folder.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="rollout-bench-")) / path.name
+    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(lzma.decompress(path.read_bytes())), mode="r:") as file:
+            for member in file:
+                is_inside = not member.name.startswith("/") and ".." not in member.name.split("/")
+                content = file.extractfile(member) if member.isreg() and is_inside else None
+                if content is None:
+                    raise tarfile.TarError(f"it has {member.name!r}")
+                write_whole(folder / member.name, content.read())
+    except (OSError, ValueError, tarfile.TarError, lzma.LZMAError) as error:
+        raise UserError(
+            f"{path}: is not a folder, and not a whole pack: {error}",
+            "give the results folder, the one that holds offline/ or online/, or a file that rollout-bench pack wrote",
+        ) from None
+    return folder

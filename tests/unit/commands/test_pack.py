@@ -1,0 +1,62 @@
+"""A pack in place of a results folder: the same comparison from one file, and wrong files refused in two lines."""
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from comparing import BF16, NEW, OLD, W8A8, launches, run, summarised
+from every_mode import save_every_mode
+from synthetic_records import make_failure, make_plan, save
+
+from rollout_bench.commands import pack
+from rollout_bench.plan.planfile import write_plan
+from rollout_bench.report.pack import write_pack
+
+
+@pytest.mark.parametrize("options", [(), ("--all",)], ids=["selected", "all"])
+def test_a_pack_gives_the_comparison_of_its_folder(tmp_path: Path, options: tuple[str, ...]):
+    for side, rates, launch in (("a", OLD, 0), ("b", NEW, 1)):
+        save_every_mode(tmp_path / side, launch)
+        save(tmp_path / side, *launches(BF16, rates), *launches(W8A8, rates), make_failure(launch=4))
+    write_plan(tmp_path / "plan.json", make_plan([BF16]))
+    summarised(tmp_path, "a", "--plan", "plan.json")
+    of_folder = run(tmp_path, "a", "b", *options)
+    assert run(tmp_path, "a", "--out", "a.tar.xz", main=pack.main).stdout.startswith("a.tar.xz: ")
+    shutil.rmtree(tmp_path / "a")
+    of_pack = run(tmp_path, "a.tar.xz", "b", *options)
+    assert of_pack.flat.replace("a.tar.xz", "a") == of_folder.flat
+
+
+def test_a_copy_made_later_has_the_same_pack(tmp_path: Path):
+    for time, name in enumerate(("a", "copy")):
+        save(tmp_path / name, *launches(BF16, OLD))
+        for path in (tmp_path / name).rglob("*"):
+            os.utime(path, (time, time))
+        summarised(tmp_path, name)
+        write_pack(tmp_path / name, tmp_path / f"{name}.tar.xz")
+    assert (tmp_path / "a.tar.xz").read_bytes() == (tmp_path / "copy.tar.xz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "share", "problem"),
+    [
+        ("summary.json", tarfile.REGTYPE, 0, "ended before the end-of-stream marker"),
+        ("summary.json", tarfile.REGTYPE, 0.9, "ended before the end-of-stream marker"),
+        ("/etc/passwd", tarfile.REGTYPE, 1, "it has '/etc/passwd'"),
+        ("offline/../../launch-0.json", tarfile.REGTYPE, 1, "it has 'offline/../../launch-0.json'"),
+        ("summary.json", tarfile.SYMTYPE, 1, "it has 'summary.json'"),
+        ("summary.json", tarfile.REGTYPE, 1, "contains no record"),
+    ],
+)
+def test_a_wrong_pack_is_refused_in_two_lines(tmp_path: Path, name: str, kind: bytes, share: float, problem: str):
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    with tarfile.open(tmp_path / "a", "w:xz") as file:
+        file.addfile(member)
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content[: int(len(content) * share)])
+    done = run(tmp_path, "a", "b")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 2)
+    assert problem in done.stderr.splitlines()[0]
