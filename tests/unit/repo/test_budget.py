@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2225,
     "checkpoints": 341,
     "cluster": 413,
-    "commands": 716,
+    "commands": 727,
     "contracts": 1014,
     "core": 633,
     "exchange": 231,
@@ -21,13 +21,13 @@ BUDGET = {
     "modes": 4857,
     "numbers": 158,
     "plan": 1843,
-    "report": 1757,
+    "report": 1802,
     "scripts": 43,
     "top": 37,
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11088,
+    "tests": 11128,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
