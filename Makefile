@@ -71,6 +71,10 @@ test-quick: setup ## the tests that need no engine
 golden: setup ## write tests/golden anew: what summaries of made records say
 	@$(IN_VENV) PYTHONPATH=src:tests/fixtures python tests/fixtures/golden.py
 
+# The composite action and the workflow that shows it, held to GitHub's schemas; one file in a call.
+ACTIONS := .ci/gate/action.yml docs/examples/gate.yml
+VALIDATOR := npx --yes --package @action-validator/core@0.6.0 --package @action-validator/cli@0.6.0 action-validator
+
 lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
@@ -79,9 +83,10 @@ lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) snakemake --lint --config launches=auto
 	$(IN_VENV) hadolint containers/Dockerfile.*
-	@command -v npx >/dev/null || { echo 'npx is missing, which starts the linter of JavaScript' >&2; \
+	@command -v npx >/dev/null || { echo 'npx is missing, which starts the linters of JavaScript and actions' >&2; \
 	echo '  -> install Node.js with npm, for example: apt-get install npm' >&2; exit 1; }
 	npx --yes oxlint@1.10.0 --deny-warnings src
+	for file in $(ACTIONS); do $(VALIDATOR) $$file || exit 1; done
 
 format: setup ## format the code
 	$(IN_VENV) ruff check --fix --exit-zero
