@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11128,
+    "tests": 11158,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
