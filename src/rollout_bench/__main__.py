@@ -28,6 +28,7 @@ COMMANDS = {
     "show": ("show:main", "print the answer of a results folder again, or any of its tables"),
     "compare": ("compare:main", "compare two results folders"),
     "pack": ("pack:main", "make one small file of a results folder, which compare reads in its place"),
+    "history": ("history:main", "print and draw the gates that compare --history kept"),
     "export": ("export:main", "write results as llm-d's Benchmark Reports"),
     "collect": ("collect:main", "copy records from a cluster's volume into the local results"),
     "from-verl": ("trainers:from_verl", "make a config from verl's settings"),

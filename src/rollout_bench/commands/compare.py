@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rollout_bench.core.errors import UserError, tell
 from rollout_bench.core.files import folder_named, write_whole
+from rollout_bench.core.locks import append_whole
 from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
 
@@ -22,6 +23,17 @@ OPTIONS = {
     "relevant_difference": "relevant-difference",
 }
 """Field of the settings -> the option that sets it."""
+
+OUTPUTS = {
+    "json": "write the outcome of the gate as JSON",
+    "junit": "write the outcome of the gate as JUnit XML",
+    "markdown": "write a block for a pull request: conclusion, tests, and where the time of a step went",
+    "history": "append the gate to this file of JSON lines, which `rollout-bench history` reads",
+}
+"""Option of a gate that names a file -> its purpose."""
+
+SUMMARY = "GITHUB_STEP_SUMMARY"
+"""Variable that names the file to which a gate appends its Markdown block."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,8 +89,8 @@ def parser() -> argparse.ArgumentParser:
         help="a number and its margin, such as 'output_tokens_per_s < -3%%' or 'step_time_s > 3%%'; several times, or "
         "`default`: each number that is compared by default, 3 %%",
     )
-    gate.add_argument("--json", type=Path, metavar="FILE", help="write the outcome of the gate as JSON")
-    gate.add_argument("--junit", type=Path, metavar="FILE", help="write the outcome of the gate as JUnit XML")
+    for name, purpose in OUTPUTS.items():
+        gate.add_argument(f"--{name}", type=Path, metavar="FILE", help=purpose)
     return parser
 
 
@@ -86,6 +98,10 @@ def main() -> int:
     """Read and compare both folders, then write the result; exit status 2 for an error of a gate."""
     arguments = parser().parse_args()
     if arguments.fail_if is None:
+        for name in (name for name in OUTPUTS if getattr(arguments, name)):
+            raise UserError(
+                f"--{name}: there is no gate without --fail-if", "add --fail-if default, or leave it out", 2
+            )
         return _compare(arguments)
     try:
         return _compare(arguments)
@@ -109,16 +125,17 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(made.text, end="")
     if not limits:
         return tell(made.damaged)
-    tested = gate.tested(made.findings, limits)
-    lines = gate.lines_of(tested)
-    print("", *lines, sep="\n")
-    for file, text in ((arguments.json, gate.json_of(tested)), (arguments.junit, gate.junit_of(tested))):
-        if file is not None:
+    found = gate.gate_of(made, limits)
+    print("", *gate.lines_of(found), sep="\n")
+    block = gate.markdown_of(found, made.findings) if arguments.markdown or os.environ.get(SUMMARY) else ""
+    texts = {"json": gate.json_of(found), "junit": gate.junit_of(found), "markdown": block}
+    for name, text in texts.items():
+        if file := getattr(arguments, name):
             write_whole(file, text.encode())
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a") as file:
-            file.write(made.markdown + "\n".join(["\n## Gate\n", *lines, ""]))
-    return gate.STATUS[gate.outcome_of(tested)] or tell(made.damaged)
+    for file, text in ((arguments.history, gate.json_of(found, None)), (os.environ.get(SUMMARY), block)):
+        if file:
+            append_whole(Path(file), text)
+    return gate.STATUS[found.outcome] or tell(made.damaged)
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:

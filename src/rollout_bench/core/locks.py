@@ -1,4 +1,4 @@
-"""The lock of a results folder: one process at a time writes there."""
+"""Locks of a results folder, where one process at a time writes, and of a file that several append to."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import filelock
 
 from rollout_bench.core.errors import UserError
+from rollout_bench.core.files import write_whole
 
 
 @contextlib.contextmanager
@@ -32,4 +33,20 @@ def locked(results: Path, remedy: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         problem = f"{error.filename or results}: cannot be written: {error.strerror}"
+        raise UserError(problem, "check owner, permissions and space") from None
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Append `text` as lines of their own to the file at `path`: whole, also if others append at the same time.
+
+    Raises:
+        UserError: the file cannot be read or written; it is then unchanged.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
+            before = path.read_bytes() if path.exists() else b""
+            write_whole(path, before + b"\n" * (before[-1:] not in (b"", b"\n")) + text.encode())
+    except OSError as error:
+        problem = f"{path}: cannot be written: {error.strerror or 'another process holds its lock'}"
         raise UserError(problem, "check owner, permissions and space") from None

@@ -36,6 +36,7 @@ class Number:
         table: the table that shows it; empty if only files and the explorer have it.
         speedup: header of its speed-up's column; empty if neither direction is better.
         words: words for a ratio, for better and for worse.
+        part: whether it is a part of a step's time that overlaps with no other such part.
         set_by_load: whether a load with arrival times determines it, as long as the server keeps up.
         factor: factor from the value to the unit in `header`, such as seconds to milliseconds.
         digits: significant digits in tables; 0 for whole numbers.
@@ -55,6 +56,7 @@ class Number:
     table: str = ""
     speedup: str = ""
     words: tuple[str, str, str] = ("as fast", "faster", "slower")
+    part: bool = False
     set_by_load: bool = False
     factor: float = 1
     digits: int = 4

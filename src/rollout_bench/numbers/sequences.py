@@ -12,7 +12,7 @@ def _time(name: str, header: str, definition: str) -> Number:
 def _compared(name: str, header: str, speedup: str, definition: str) -> Number:
     return Number(
         name, "s", header, definition, better="lower", top=name, of="sequences", table=ANATOMY, speedup=speedup,
-        set_by_load=True, digits=3,
+        part=name in ("t90_s", "tail_s"), set_by_load=True, digits=3,
     )  # fmt: skip
 
 

@@ -37,13 +37,17 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Compared:
-    """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and findings."""
+    """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and findings.
+
+    `only_in_b` names the experiments of B that A lacks.
+    """
 
     text: str
     markdown: str
     csv: str
     damaged: tuple[UserError, ...]
     findings: Findings
+    only_in_b: tuple[str, ...]
 
 
 def compare_folders(
@@ -130,6 +134,7 @@ def _compared(
         csv=_csv(rows),
         damaged=damaged,
         findings=findings,
+        only_in_b=alone[-1].items,
     )
 
 

@@ -1,22 +1,37 @@
 """A gate for builds: whether results got worse by more than a margin, from a comparison of two folders."""
 
+import hashlib
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Literal
 from xml.etree import ElementTree
 
+from pydantic import TypeAdapter
+
+from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.comparison import Comparison
+from rollout_bench.analysis.timed.experiments import Earlier
+from rollout_bench.analysis.timed.launches import measured_launches
+from rollout_bench.analysis.timed.pairs import typical_value
+from rollout_bench.analysis.timed.partners import in_common, load_facts, valid_records
 from rollout_bench.analysis.timed.rows import Row
 from rollout_bench.contracts.axes import name_of
+from rollout_bench.contracts.fields import UtcTime
+from rollout_bench.contracts.modes import mode_of
 from rollout_bench.core.errors import UserError, did_you_mean
-from rollout_bench.core.numbers import ratio, several
-from rollout_bench.numbers.registry import COMPARED, NUMBERS
+from rollout_bench.core.numbers import first_few, number, plain_percent, ratio, several
+from rollout_bench.numbers.registry import COMPARED, NUMBERS, MetricName
 from rollout_bench.plan.config import ComparisonSettings
+from rollout_bench.report.differences import Compared
+from rollout_bench.report.notes import device_of, engine_of
 from rollout_bench.report.parts import Findings
+from rollout_bench.report.rendering import escaped, markdown_table
+from rollout_bench.report.views import Column, View
 
 Outcome = Literal["worse", "not worse", "undecided"]
 
@@ -32,6 +47,12 @@ worse. All tests of a gate share it equally (Bonferroni)."""
 
 DEFAULT_MARGIN = 0.03
 
+CONFIDENCE = 0.95
+"""Confidence of the interval of B's value."""
+
+MOST_PARTS = 5
+"""Number of parts of a step that the Markdown block names for each experiment."""
+
 MOST_LAUNCHES = 100
 """Number of launches beyond which no number is said."""
 
@@ -40,10 +61,14 @@ _LIMIT = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign>[<>])\s*(?P<margin>[+-]?\d+(\.
 
 @dataclass(frozen=True)
 class Limit:
-    """A number and the margin by which it may get worse, as a fraction of its earlier value."""
+    """A number and the margin by which it may get worse, as a fraction of its earlier value.
 
-    number: str
+    `named` is whether the user named the number, so that it must be there.
+    """
+
+    number: MetricName
     margin: float
+    named: bool = True
 
     @property
     def least_speedup(self) -> float:
@@ -80,7 +105,7 @@ def limits_of(texts: Sequence[str]) -> list[Limit]:
         UserError: one of them is no limit, or a number has two.
     """
     names = dict.fromkeys(name for names in ComparisonSettings().metrics.values() for name in names)
-    default = [Limit(name, DEFAULT_MARGIN) for name in names]
+    default = [Limit(name, DEFAULT_MARGIN, named=False) for name in names]
     limits = [limit for text in texts for limit in (default if text == "default" else [limit_of(text)])]
     twice = [name for name, count in Counter(limit.number for limit in limits).items() if count > 1]
     if twice:
@@ -89,16 +114,30 @@ def limits_of(texts: Sequence[str]) -> list[Limit]:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """B's own value: the geometric mean over its launches, in the unit of the number, with its interval.
+
+    Values of two gates may be compared if `machine` and `load`, a digest of what defines the work, agree.
+    """
+
+    value: float
+    low: float
+    high: float
+    machine: str
+    load: str
+
+
+@dataclass(frozen=True)
 class Finding:
     """One number of one experiment against its limit; the bounds are those of this gate, each one-sided.
 
     `speedup` is B over A, above 1 where B is better. `launches` would decide it, if the ratio stays as it is; None if
-    it is decided, or if they are more than `MOST_LAUNCHES`.
+    it is decided, or if they are more than `MOST_LAUNCHES`. `of_b` is None without bounds.
     """
 
     experiment: str
     mode: str
-    number: str
+    number: MetricName
     margin: float
     outcome: Outcome
     speedup: float | None
@@ -106,16 +145,72 @@ class Finding:
     high: float | None
     launches: int | None
     reason: str
+    of_b: Measured | None = None
+
+    @property
+    def compared(self) -> str:
+        """The speed-up with its bounds."""
+        bounds = "" if self.low is None or self.high is None else f" [{ratio(self.low)}, {ratio(self.high)}]"
+        return "not compared" if self.speedup is None else f"{ratio(self.speedup)}x{bounds}"
+
+    @property
+    def said(self) -> str:
+        """The outcome, with its reason and what would decide it."""
+        more = f"; about {several(self.launches, 'launch')} of each side would decide" if self.launches else ""
+        return self.outcome + (f" ({self.reason})" if self.reason else "") + more
 
     def __str__(self) -> str:
-        bounds = "" if self.low is None or self.high is None else f" [{ratio(self.low)}, {ratio(self.high)}]"
-        measured = "not compared" if self.speedup is None else f"{ratio(self.speedup)}x{bounds}"
-        more = f"; about {several(self.launches, 'launch')} of each side would decide" if self.launches else ""
-        why = f" ({self.reason})" if self.reason else ""
-        return (
-            f"{self.outcome}: {self.experiment} ({self.mode}), {self.number}: {measured}, "
-            f"{100 * self.margin:g} % allowed{why}{more}"
-        )
+        name = f"{self.experiment} ({self.mode}), {self.number}"
+        return f"{name}: {self.compared}, {100 * self.margin:g} % allowed: {self.said}"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate as --json writes it, and --history in a line.
+
+    `a` and `b` are the folders as the user named them, with the engines of their compared launches. `only_in_b` names
+    experiments that A lacks. The worst of the `tests` come first.
+    """
+
+    when: UtcTime
+    outcome: Outcome
+    a: str
+    engine_a: str
+    b: str
+    engine_b: str
+    only_in_b: tuple[str, ...]
+    tests: tuple[Finding, ...]
+
+
+GATE = TypeAdapter(Gate)
+"""Reads and writes a gate as JSON."""
+
+
+def gate_of(made: Compared, limits: Sequence[Limit]) -> Gate:
+    """Return the gate of a comparison; raise `UserError` if nothing is compared."""
+    order, earlier = list(STATUS), earlier_of(made.findings)
+    tests = sorted(tested(made.findings, limits), key=lambda test: order.index(test.outcome))
+    pairs = [(other, row.experiment) for row in made.findings.rows if (other := row.against.other)]
+    engine_a, engine_b = (
+        ", ".join(dict.fromkeys(engine_of(record.environment) for each in side for record in valid_records(each)))
+        for side in zip(*pairs, strict=True)
+    )
+    return Gate(
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        outcome=outcome_of(tests),
+        a=earlier.name,
+        engine_a=engine_a,
+        b=earlier.of,
+        engine_b=engine_b,
+        only_in_b=made.only_in_b,
+        tests=tuple(tests),
+    )
+
+
+def earlier_of(findings: Findings) -> Earlier:
+    """Return A."""
+    assert findings.collection.earlier is not None, "a gate compares two folders"
+    return findings.collection.earlier
 
 
 def confidence_of(tests: int) -> float:
@@ -126,18 +221,37 @@ def confidence_of(tests: int) -> float:
 def tested(findings: Findings, limits: Sequence[Limit]) -> list[Finding]:
     """Return each limit at each row that has its number, judged at the confidence of so many tests.
 
+    A number that an experiment has in A, whose like B lacks, is undecided.
+
     Raises:
-        UserError: nothing is compared.
+        UserError: nothing is compared, or a number that the user named is nowhere.
     """
     found = _at_limits(findings.rows, limits)
+    lost = list(_lost(findings, limits))
+    there = {limit.number for _, limit, _ in found} | {test.number for test in lost}
+    if absent := [limit.number for limit in limits if limit.named and limit.number not in there]:
+        raise UserError(f"--fail-if: no experiment has {absent[0]}", "leave it out, or measure a mode that has it")
     if not any(comparison.speedup for *_, comparison in found):
-        names = ", ".join(limit.number for limit in limits)
+        reasons = dict.fromkeys(comparison.reason for *_, comparison in found if comparison.reason)
         raise UserError(
-            f"--fail-if: no experiment in both folders has {names}", "compare.csv (--out) has what they have"
+            f"--fail-if: nothing is compared: {first_few(reasons, separator='; ')}",
+            "compare.csv (--out) has what both folders have",
         )
     comparison = findings.collection.comparison.model_copy(update={"confidence": confidence_of(len(found))})
     rows = replace(findings, collection=replace(findings.collection, comparison=comparison)).rows
-    return [finding(*each) for each in _at_limits(rows, limits)]
+    return [*(finding(*each) for each in _at_limits(rows, limits)), *lost]
+
+
+def _lost(findings: Findings, limits: Sequence[Limit]) -> Iterator[Finding]:
+    earlier = earlier_of(findings)
+    common = {each.place for each in in_common(earlier.experiments, findings.collection.experiments)}
+    for each in (each for each in earlier.experiments if each.place not in common):
+        valid = [launch for launch in measured_launches(each) if launch.valid]
+        for limit in (limit for limit in limits if any(limit.number in launch.values for launch in valid)):
+            reason = f"{earlier.of} has no such experiment, {earlier.name} has it"
+            yield Finding(
+                name_of(each), each.mode, limit.number, limit.margin, "undecided", None, None, None, None, reason
+            )
 
 
 def _at_limits(rows: Sequence[Row], limits: Sequence[Limit]) -> list[tuple[Row, Limit, Comparison]]:
@@ -157,10 +271,22 @@ def finding(row: Row, limit: Limit, comparison: Comparison) -> Finding:
             # the half width falls with the square root of the launches
             needed = math.ceil(min(comparison.launches_used) * (half / away) ** 2)
             launches = needed if needed <= MOST_LAUNCHES else None
-    name = name_of(row.experiment)
     return Finding(
-        name, row.experiment.mode, limit.number, limit.margin, outcome, speedup, low, high, launches, comparison.reason
-    )
+        name_of(row.experiment), row.experiment.mode, limit.number, limit.margin, outcome, speedup, low, high, launches,
+        comparison.reason, None if low is None else _measured(row, limit.number, comparison.of_passes),
+    )  # fmt: skip
+
+
+def _measured(row: Row, name: MetricName, typical: bool) -> Measured | None:
+    launches = [launch for launch in row.used if name in launch.values]
+    logs = [math.log(typical_value(name, each) if typical else each.values[name]) for each in launches]
+    if (ends := t_interval(logs, CONFIDENCE)) is None:
+        return None
+    record = launches[0].record
+    machine = f"{device_of(record.environment)}, {several(record.environment.cpu_cores, 'core')}"
+    work = json.dumps([load_facts(record), record.spec.own.model_dump(mode="json")], sort_keys=True)
+    load = hashlib.sha256(work.encode()).hexdigest()[:8]
+    return Measured(math.exp(mean(logs)), math.exp(ends[0]), math.exp(ends[1]), machine, load)
 
 
 def outcome_of(tests: Sequence[Finding]) -> Outcome:
@@ -168,26 +294,64 @@ def outcome_of(tests: Sequence[Finding]) -> Outcome:
     return next(outcome for outcome in STATUS if any(test.outcome == outcome for test in tests))
 
 
-def lines_of(tests: Sequence[Finding]) -> list[str]:
-    """Return the sentence of the gate and a line for each test, the worst first."""
-    order = list(STATUS)
-    head = {
-        "worse": "The gate fails: B is worse than A by more than the margin.",
-        "undecided": "The gate is undecided: the launches do not show whether B is worse by more than the margin.",
-        "not worse": "The gate passes: B is shown not to be worse than A by more than the margin.",
-    }[outcome_of(tests)]
-    return [head, *(f"- {test}" for test in sorted(tests, key=lambda test: order.index(test.outcome)))]
+def lines_of(gate: Gate) -> list[str]:
+    """Return the sentence of the gate, a line for each test, the worst first, and one for each that A lacks."""
+    lacking = (f"not tested: {name}, which is only in {gate.b}" for name in gate.only_in_b)
+    return [_sentence(gate), *(f"- {line}" for line in (*gate.tests, *lacking))]
 
 
-def json_of(tests: Sequence[Finding]) -> str:
-    """Return the gate as JSON."""
-    return json.dumps({"outcome": outcome_of(tests), "tests": [asdict(test) for test in tests]}, indent=1) + "\n"
+def _sentence(gate: Gate) -> str:
+    count, of = sum(test.outcome == gate.outcome for test in gate.tests), several(len(gate.tests), "test")
+    return {
+        "worse": f"The gate fails: B is worse than A by more than the margin in {count} of {of}.",
+        "undecided": f"The gate is undecided: {count} of {of} do not show whether B is worse by more than the margin.",
+        "not worse": f"The gate passes: B is shown not to be worse than A by more than the margin in {of}.",
+    }[gate.outcome]
 
 
-def junit_of(tests: Sequence[Finding]) -> str:
+def markdown_of(gate: Gate, findings: Findings) -> str:
+    """Return the gate as a block for a pull request: conclusion, sides, tests, and where the time of a step went."""
+    tests = [
+        (f"{each.experiment} ({each.mode})", each.number, each.compared, plain_percent(each.margin), each.said)
+        for each in gate.tests
+    ]
+    lacking = f" Not tested, because A lacks it: {', '.join(gate.only_in_b)}." if gate.only_in_b else ""
+    sides = f"B is {gate.b} ({gate.engine_b}), A is {gate.a} ({gate.engine_a}). Below 1x, B is worse.{lacking}"
+    blocks = [f"**{_sentence(gate)}**", escaped(sides), _table("number", "speed-up", "margin", "outcome", lines=tests)]
+    if parts := [line for row in findings.rows for line in _parts(row)]:
+        about = "Where the time of a step went, the largest change first (means over launches, without intervals):"
+        blocks += [about, _table("part", "A", "B", "change", lines=parts)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(*headers: str, lines: Sequence[tuple[str, ...]]) -> str:
+    columns = (Column[object](each, words=each in ("number", "part", "outcome")) for each in headers)
+    return markdown_table(View("", (Column[object]("experiment", words=True), *columns), tuple(lines)))
+
+
+def _parts(row: Row) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of the parts of a step whose time changed most from A to B; none if requests arrive at a rate."""
+    if (other := row.against.other) is None or mode_of(row.experiment.mode).has_loads:
+        return
+    theirs, ours = (replace(row, launches=measured_launches(side)).values for side in (other, row.experiment))
+    changes = {
+        name: ours[name] - theirs[name] for name in NUMBERS if NUMBERS[name].part and name in {*ours} & {*theirs}
+    }
+    for name in sorted(changes, key=lambda name: -abs(changes[name]))[:MOST_PARTS]:
+        sides = (f"{number(each[name], 3)} s" for each in (theirs, ours))
+        name_of_row = f"{name_of(row.experiment)} ({row.experiment.mode})"
+        yield name_of_row, name.removesuffix("_s"), *sides, f"{changes[name]:+.3g} s"
+
+
+def json_of(gate: Gate, indent: int | None = 1) -> str:
+    """Return the gate as JSON; without an `indent`, as a line of a history."""
+    return GATE.dump_json(gate, indent=indent).decode() + "\n"
+
+
+def junit_of(gate: Gate) -> str:
     """Return the gate as JUnit XML: a case for each test, which fails if it is worse and is skipped if undecided."""
-    suite = ElementTree.Element("testsuite", name="rollout-bench compare", tests=str(len(tests)))
-    for test in tests:
+    suite = ElementTree.Element("testsuite", name="rollout-bench compare", tests=str(len(gate.tests)))
+    for test in gate.tests:
         case = ElementTree.SubElement(suite, "testcase", classname=f"{test.mode}.{test.experiment}", name=test.number)
         if test.outcome != "not worse":
             kind = "failure" if test.outcome == "worse" else "skipped"

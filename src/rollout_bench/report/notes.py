@@ -109,7 +109,7 @@ def hardware(experiments: Sequence[Selected[Launched]]) -> str:
     """Return the engines and devices in a few words, for a figure: `vllm 0.23.0 on 8 x NVIDIA H200`."""
     environments = [record.environment for experiment in experiments for record in experiment.records]
     names = [
-        _engine(environment) + ("" if environment.engine_name == UNKNOWN else f" on {_device(environment)}")
+        engine_of(environment) + ("" if environment.engine_name == UNKNOWN else f" on {device_of(environment)}")
         for environment in environments
     ]
     return "; ".join(dict.fromkeys(names))
@@ -124,12 +124,13 @@ def differences(environments: Sequence[Environment]) -> list[str]:
     return [f"{name}: {'; '.join(values)}" for name, values in told.items() if len(values) > 1]
 
 
-def _device(environment: Environment) -> str:
+def device_of(environment: Environment) -> str:
+    """Return the number and name of the devices."""
     times = "" if environment.device_count == 1 else f"{environment.device_count} x "
     return times + environment.device_model
 
 
-def _engine(environment: Environment) -> str:
+def engine_of(environment: Environment) -> str:
     """Return the engine's name and version; for a server that somebody else started, the version that it reports."""
     version = environment.engine_version
     if environment.engine_name != UNKNOWN:
@@ -141,11 +142,11 @@ def _describe(environment: Environment) -> str:
     plugins = "".join(f", {name} {version}" for name, version in sorted(environment.plugins.items()))
     commit = f", rollout-bench {short_commit(environment.git_commit)}" if environment.git_commit else ""
     cpu = f"; {environment.cpu_model}" if environment.cpu_model != environment.device_model else ""
-    engine, device = f"{plugins}, torch {environment.torch_version}, Python", f"{_device(environment)}{cpu}"
+    engine, device = f"{plugins}, torch {environment.torch_version}, Python", f"{device_of(environment)}{cpu}"
     if environment.engine_name == UNKNOWN:
         engine, device = "; asked by Python", environment.cpu_model
     return (
-        f"{_engine(environment)}{engine} {environment.python_version}; {device}, "
+        f"{engine_of(environment)}{engine} {environment.python_version}; {device}, "
         f"{several(environment.cpu_cores, 'core')}, "
         f"{environment.memory_bytes / 2**30:.0f} GiB memory, {environment.kernel}, "
         f"host {environment.hostname}{commit}."

@@ -14,6 +14,7 @@ from synthetic_records import make_spec
 
 from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.timed.comparison import Comparison, Side
+from rollout_bench.contracts.spec import Spec
 from rollout_bench.report.gate import Finding, Limit, Outcome, confidence_of, finding, outcome_of
 
 RATE = "output_tokens_per_s"
@@ -21,7 +22,7 @@ SLOWER = [0.9 * rate for rate in OLD]
 SAME = [OLD[2], OLD[0], OLD[3], OLD[1]]
 UNSTEADY = [101.0, 97.0, 103.0, 99.0]
 
-NAMED: Any = SimpleNamespace(experiment=SimpleNamespace(mode="offline", **make_spec().axes))
+NAMED: Any = SimpleNamespace(experiment=SimpleNamespace(mode="offline", **make_spec().axes), used=())
 """A row of which only the names are asked."""
 
 
@@ -44,8 +45,16 @@ def test_the_exit_status_says_what_is_shown(tmp_path: Path, rates: list[float], 
 
 def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    (tmp_path / "summary.md").write_text("before\n")
     a, b = ([*launches(BF16, OLD), *launches(W8A8, rates)] for rates in (OLD, SLOWER))
-    files = ["--json", str(tmp_path / "gate.json"), "--junit", str(tmp_path / "gate.xml")]
+    files = [
+        "--json",
+        str(tmp_path / "gate.json"),
+        "--junit",
+        str(tmp_path / "gate.xml"),
+        "--markdown",
+        str(tmp_path / "gate.md"),
+    ]
     done = compared(tmp_path, a, b, "--fail-if", f"{RATE} < -3%", *files)
     assert done.returncode == 1
     content = json.loads((tmp_path / "gate.json").read_text())
@@ -55,8 +64,50 @@ def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monk
         "qwen3-90m w8a8 small": "worse",
     }
     cases = ElementTree.parse(tmp_path / "gate.xml").getroot()
-    assert [[child.tag for child in case] for case in cases] == [["skipped"], ["failure"]]
-    assert "## Gate" in (tmp_path / "summary.md").read_text()
+    assert [[child.tag for child in case] for case in cases] == [["failure"], ["skipped"]]
+    block = (tmp_path / "gate.md").read_text()
+    assert (tmp_path / "summary.md").read_text() == f"before\n{block}"
+    assert block.startswith("**The gate fails: B is worse than A by more than the margin in 1 of 2 tests.**")
+    assert f"| qwen3-90m w8a8 small (offline) | {RATE} | 0.900x \\[0.887, 0.913\\] | 3 % | worse |" in block
+    assert "| qwen3-90m w8a8 small (offline) | t90 | 9.20 s | 10.2 s | +1.02 s |" in block
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "status", "said"),
+    [
+        (
+            [BF16, W8A8],
+            [BF16],
+            4,
+            f"w8a8 small (offline), {RATE}: not compared, 20 % allowed: undecided (b has no such",
+        ),
+        ([BF16], [BF16, W8A8], 0, "not tested: qwen3-90m w8a8 small, which is only in b"),
+    ],
+    ids=["lost", "new"],
+)
+def test_an_experiment_of_one_side_is_named(tmp_path: Path, a: list[Spec], b: list[Spec], status: int, said: str):
+    sides = [[record for spec in specs for record in launches(spec, rates)] for specs, rates in ((a, OLD), (b, SAME))]
+    done = compared(tmp_path, *sides, "--fail-if", f"{RATE} < -20%")
+    assert (done.returncode, said in done.flat) == (status, True)
+
+
+def test_a_gate_of_copies_says_that_nothing_is_compared(tmp_path: Path):
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, OLD), "--fail-if", "default")
+    assert done.returncode == 2
+    assert "--fail-if: nothing is compared: a has the very same record of launch 0" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--junit", "--markdown", "--history"])
+def test_a_file_of_a_gate_needs_a_gate(tmp_path: Path, option: str):
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, SAME), option, "file")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"{option}: there is no gate without --fail-if")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_summary_that_cannot_be_written_is_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    done = compared(tmp_path, launches(BF16, OLD), launches(BF16, SAME), "--fail-if", "default")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +117,8 @@ def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monk
         (f"{RATE} < -3", "is no limit", "a number and a margin in percent"),
         (f"{RATE} > 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
         (f"{RATE} < 3%", f"{RATE} is better the higher it is", f"write '{RATE} < -3%'"),
-        ("ttft_s > 3%", "no experiment in both folders has ttft_s", "compare.csv"),
+        ("ttft_s > 3%", "no experiment has ttft_s", "measure a mode that has it"),
+        ("cycle_s > 3%", "no experiment has cycle_s", "measure a mode that has it"),
     ],
 )
 def test_a_wrong_limit_ends_with_two_lines_and_status_2(tmp_path: Path, limit: str, problem: str, remedy: str):

@@ -95,7 +95,7 @@ NUMBERS = (
     *(
         Number(
             f"transition_{name}_s", "s", f"{name.replace('_', ' ')} ms", text,
-            top=f"transition_{name}_s", mode="cycle", table=PARTS, factor=1e3, digits=3,
+            top=f"transition_{name}_s", mode="cycle", table=PARTS, part=True, factor=1e3, digits=3,
         )
         for name, text in _PARTS.items()
     ),

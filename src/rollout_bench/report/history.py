@@ -1,0 +1,150 @@
+"""A history of gates: reading it, the entry from which on a number is worse, and a chart of each number."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rollout_bench.core.errors import UserError
+from rollout_bench.core.mappings import grouped
+from rollout_bench.core.numbers import MISSING, plain_percent, ratio
+from rollout_bench.numbers.registry import NUMBERS
+from rollout_bench.report.figures.charts import BASELINE, PALETTE, Bar, Chart, Rows, draw, image, settings
+from rollout_bench.report.gate import CONFIDENCE, GATE, Finding, Gate, Limit, Measured
+from rollout_bench.report.parts import Picture
+from rollout_bench.report.prose import Section
+from rollout_bench.report.rendering import terminal
+from rollout_bench.report.views import Column, View
+
+MOST_ENTRIES = 30
+"""Number of entries of a chart, the newest ones."""
+
+COLUMNS = (
+    *(Column[object](header, words=True) for header in ("when, UTC", "engine of B")),
+    *(Column[object](header) for header in ("value of B", "interval", "speed-up over A")),
+    Column[object]("outcome", words=True),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of one gate, with the value of its B."""
+
+    gate: Gate
+    test: Finding
+    of_b: Measured
+
+    def against(self, other: "Entry") -> tuple[float, float, float]:
+        """Return the ratio to another entry, below 1 if this one is worse, and its ends from the ends of both."""
+        pair = (self.of_b, other.of_b)
+        one, two = pair if NUMBERS[self.test.number].better == "higher" else pair[::-1]
+        return one.value / two.value, one.low / two.high, one.high / two.low
+
+    def worse_than(self, other: "Entry") -> bool:
+        """Return whether its whole interval is worse than the other's by more than the margin."""
+        return self.against(other)[2] < Limit(self.test.number, self.test.margin).least_speedup
+
+
+def read_history(path: Path) -> list[Gate]:
+    """Return the gates in the file, in its order.
+
+    Raises:
+        UserError: the file cannot be read, has no gate, or has a damaged line.
+    """
+    gates: list[Gate] = []
+    try:
+        for line in path.read_bytes().splitlines():
+            gates.append(GATE.validate_json(line))
+    except OSError as error:
+        remedy = "name a file that rollout-bench compare --history wrote"
+        raise UserError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = ": ".join(map(str, (path, f"line {len(gates) + 1}", *first["loc"], first["msg"])))
+        raise UserError(problem, "delete this line, or restore the file") from None
+    if not gates:
+        raise UserError(f"{path}: has no entry", "rollout-bench compare A B --fail-if default --history FILE adds one")
+    return gates
+
+
+def series_of(gates: Sequence[Gate]) -> list[list[Entry]]:
+    """Return the entries whose values may be compared: one number of one experiment, with one machine and load."""
+    entries = [Entry(gate, test, test.of_b) for gate in gates for test in gate.tests if test.of_b]
+    return list(
+        grouped(
+            ((e.test.experiment, e.test.mode, e.test.number, e.of_b.machine, e.of_b.load), e) for e in entries
+        ).values()
+    )
+
+
+def worse_from(series: Sequence[Entry]) -> tuple[Entry | None, Entry]:
+    """Return the first entry from which on all are worse than the best one before it, and that best one.
+
+    Without such an entry, return None and the best one of all.
+    """
+    best = series[0]
+    for place, first in enumerate(series):
+        if all(each.worse_than(best) for each in series[place:]):
+            return first, best
+        best = max(best, first, key=lambda each: each.against(series[0])[0])
+    return None, best
+
+
+def conclusion_of(series: Sequence[Entry]) -> str:
+    """Return what the history of a number shows, without the number's name."""
+    first, best = worse_from(series)
+    if first is None:
+        return "not shown to be worse than before"
+    value, low, high = map(ratio, first.against(best))
+    of = f"{value}x [{low}, {high}] of the best before it ({best.gate.engine_b}, {best.gate.when[:10]})"
+    return f"worse from {first.gate.engine_b} on ({first.gate.when[:10]}): {of}"
+
+
+def name_of(test: Finding) -> str:
+    """Return the names of a number and of its experiment."""
+    return f"{test.number} of {test.experiment} ({test.mode})"
+
+
+def text_of(gates: Sequence[Gate]) -> str:
+    """Return conclusions and a table for each number of each experiment, for the terminal."""
+    lines = grouped((name_of(test), _cells(test, gate)) for gate in gates for test in gate.tests)
+    tables = [View(title, COLUMNS, tuple(cells)) for title, cells in lines.items()]
+    found = tuple(f"{name_of(series[0].test)} is {conclusion_of(series)}." for series in series_of(gates))
+    return terminal("", tables, [], [Section("Conclusion", found)])
+
+
+def _cells(test: Finding, gate: Gate) -> tuple[str, ...]:
+    of, found = NUMBERS[test.number], test.of_b
+    value = (of.text(found.value), f"[{of.text(found.low)}, {of.text(found.high)}]") if found else (MISSING, MISSING)
+    return gate.when[:16].replace("T", " "), gate.engine_b, *value, test.compared, test.outcome
+
+
+def pictures_of(gates: Sequence[Gate]) -> Iterator[Picture]:
+    """Yield a chart for each number of each experiment; the same bytes for the same history."""
+    with settings():
+        for place, series in enumerate(series_of(gates), 1):
+            test, chart = series[0].test, _chart(series)
+            name = re.sub(r"[^\w.-]+", "-", f"{place}-{test.number}-{test.experiment}-{test.mode}")
+            yield Picture(name, chart.title, image(draw(chart, where=series[0].of_b.machine)))
+
+
+def _chart(series: Sequence[Entry]) -> Chart:
+    of, (first, best) = NUMBERS[series[0].test.number], worse_from(series)
+    bars, colour = [], PALETTE[0]
+    for each in series:
+        colour = PALETTE[5] if each is first else colour
+        value, low, high = (of.factor * end for end in (each.of_b.value, each.of_b.low, each.of_b.high))
+        label, look = each.gate.when[:16].replace("T", " "), BASELINE if each is best else colour
+        bars.append(Bar(label, each.gate.engine_b, value, (low, high), text=of.text(each.of_b.value), colour=look))
+    bars = bars[-MOST_ENTRIES:]
+    ends = [end for bar in bars for end in bar.span or ()]
+    room = 0.1 * (max(ends) - min(ends))
+    rows = Rows("", of.header, bars, (min(ends) - room, max(ends) + room), of.factor * best.of_b.value)
+    marks = (
+        f"Diamond: geometric mean over the launches of B. Band: its {plain_percent(CONFIDENCE)} interval. "
+        "Grey, and the line: the best entry. The axis does not begin at zero."
+    )
+    content = f"{name_of(series[0].test)}: the last {len(bars)} of {len(series)} gates"
+    return Chart(conclusion_of(series).capitalize(), content, marks, [rows], {})
