@@ -125,7 +125,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(made.text, end="")
     if not limits:
         return tell(made.damaged)
-    found = gate.gate_of(made, limits)
+    found = gate.gate_of(made, limits, str(arguments.a), str(arguments.b))
     print("", *gate.lines_of(found), sep="\n")
     block = gate.markdown_of(found, made.findings) if arguments.markdown or os.environ.get(SUMMARY) else ""
     texts = {"json": gate.json_of(found), "junit": gate.junit_of(found), "markdown": block}

@@ -39,7 +39,7 @@ LEGEND = (
 class Compared:
     """The contents of compare.md and compare.csv, the text for the terminal, errors of unread files, and findings.
 
-    `only_in_b` names the experiments of B that A lacks.
+    `only_in_a` and `only_in_b` are the experiments that the other side lacks.
     """
 
     text: str
@@ -47,7 +47,8 @@ class Compared:
     csv: str
     damaged: tuple[UserError, ...]
     findings: Findings
-    only_in_b: tuple[str, ...]
+    only_in_a: tuple[TimedExperiment, ...]
+    only_in_b: tuple[TimedExperiment, ...]
 
 
 def compare_folders(
@@ -94,16 +95,23 @@ def compare_folders(
         for mode in modes
         for title, entries in findings.entries(mode)
     )
+    only_in = _without(measured_a, in_common(measured_a, measured_b)), _without(measured_b, common)
     about = (
         Section("A and B", (*_side(f"A: {a}", of_a), *_side(f"B: {b}", of_b))),
-        Section("Only in A, not compared", _without(measured_a, in_common(measured_a, measured_b))),
-        Section("Only in B, not compared", _without(measured_b, common)),
+        *(
+            Section(f"Only in {side}, not compared", tuple(map(name_of, own)))
+            for side, own in zip("AB", only_in, strict=True)
+        ),
     )
-    return _compared(findings, views, about, (*of_a.damaged, *of_b.damaged))
+    return _compared(findings, views, about, (*of_a.damaged, *of_b.damaged), only_in)
 
 
 def _compared(
-    findings: Findings, views: Sequence[View], about: Sequence[Section], damaged: tuple[UserError, ...]
+    findings: Findings,
+    views: Sequence[View],
+    about: Sequence[Section],
+    damaged: tuple[UserError, ...],
+    only_in: tuple[tuple[TimedExperiment, ...], tuple[TimedExperiment, ...]],
 ) -> Compared:
     """Return the files of a comparison; `about` are the sections on both sides, and on what only one of them has."""
     rows, settings = findings.rows, findings.collection.comparison
@@ -134,7 +142,8 @@ def _compared(
         csv=_csv(rows),
         damaged=damaged,
         findings=findings,
-        only_in_b=alone[-1].items,
+        only_in_a=only_in[0],
+        only_in_b=only_in[1],
     )
 
 
@@ -175,9 +184,9 @@ def _nothing_in_common(a: Path, of_a: Sequence[TimedExperiment], b: Path, of_b: 
     )
 
 
-def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[str, ...]:
+def _without(experiments: Sequence[TimedExperiment], common: Sequence[TimedExperiment]) -> tuple[TimedExperiment, ...]:
     places = {e.place for e in common}
-    return tuple(name_of(e) for e in experiments if e.place not in places)
+    return tuple(e for e in experiments if e.place not in places)
 
 
 def _columns(findings: Findings, rows: Sequence[Row]) -> list[Column[Row]]:

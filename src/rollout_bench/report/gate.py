@@ -15,11 +15,11 @@ from pydantic import TypeAdapter
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.comparison import Comparison
-from rollout_bench.analysis.timed.experiments import Earlier
+from rollout_bench.analysis.timed.experiments import TimedExperiment
 from rollout_bench.analysis.timed.launches import measured_launches
 from rollout_bench.analysis.timed.pairs import typical_value
-from rollout_bench.analysis.timed.partners import in_common, load_facts, valid_records
-from rollout_bench.analysis.timed.rows import Row
+from rollout_bench.analysis.timed.partners import load_facts, valid_records
+from rollout_bench.analysis.timed.rows import SET_BY_LOAD, Row
 from rollout_bench.contracts.axes import name_of
 from rollout_bench.contracts.fields import UtcTime
 from rollout_bench.contracts.modes import mode_of
@@ -186,10 +186,9 @@ GATE = TypeAdapter(Gate)
 """Reads and writes a gate as JSON."""
 
 
-def gate_of(made: Compared, limits: Sequence[Limit]) -> Gate:
-    """Return the gate of a comparison; raise `UserError` if nothing is compared."""
-    order, earlier = list(STATUS), earlier_of(made.findings)
-    tests = sorted(tested(made.findings, limits), key=lambda test: order.index(test.outcome))
+def gate_of(made: Compared, limits: Sequence[Limit], a: str, b: str) -> Gate:
+    """Return the gate of a comparison of `a` with `b`; raise `UserError` if nothing is compared."""
+    tests = sorted(tested(made, limits), key=lambda test: list(STATUS).index(test.outcome))
     pairs = [(other, row.experiment) for row in made.findings.rows if (other := row.against.other)]
     engine_a, engine_b = (
         ", ".join(dict.fromkeys(engine_of(record.environment) for each in side for record in valid_records(each)))
@@ -198,19 +197,13 @@ def gate_of(made: Compared, limits: Sequence[Limit]) -> Gate:
     return Gate(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         outcome=outcome_of(tests),
-        a=earlier.name,
+        a=a,
         engine_a=engine_a,
-        b=earlier.of,
+        b=b,
         engine_b=engine_b,
-        only_in_b=made.only_in_b,
+        only_in_b=tuple(map(name_of, made.only_in_b)),
         tests=tuple(tests),
     )
-
-
-def earlier_of(findings: Findings) -> Earlier:
-    """Return A."""
-    assert findings.collection.earlier is not None, "a gate compares two folders"
-    return findings.collection.earlier
 
 
 def confidence_of(tests: int) -> float:
@@ -218,7 +211,7 @@ def confidence_of(tests: int) -> float:
     return 1 - 2 * LEVEL / tests
 
 
-def tested(findings: Findings, limits: Sequence[Limit]) -> list[Finding]:
+def tested(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
     """Return each limit at each row that has its number, judged at the confidence of so many tests.
 
     A number that an experiment has in A, whose like B lacks, is undecided.
@@ -226,8 +219,9 @@ def tested(findings: Findings, limits: Sequence[Limit]) -> list[Finding]:
     Raises:
         UserError: nothing is compared, or a number that the user named is nowhere.
     """
+    findings = made.findings
     found = _at_limits(findings.rows, limits)
-    lost = list(_lost(findings, limits))
+    lost = [test for each in made.only_in_a for test in _lost(each, limits)]
     there = {limit.number for _, limit, _ in found} | {test.number for test in lost}
     if absent := [limit.number for limit in limits if limit.named and limit.number not in there]:
         raise UserError(f"--fail-if: no experiment has {absent[0]}", "leave it out, or measure a mode that has it")
@@ -242,21 +236,22 @@ def tested(findings: Findings, limits: Sequence[Limit]) -> list[Finding]:
     return [*(finding(*each) for each in _at_limits(rows, limits)), *lost]
 
 
-def _lost(findings: Findings, limits: Sequence[Limit]) -> Iterator[Finding]:
-    earlier = earlier_of(findings)
-    common = {each.place for each in in_common(earlier.experiments, findings.collection.experiments)}
-    for each in (each for each in earlier.experiments if each.place not in common):
-        valid = [launch for launch in measured_launches(each) if launch.valid]
-        for limit in (limit for limit in limits if any(limit.number in launch.values for launch in valid)):
-            reason = f"{earlier.of} has no such experiment, {earlier.name} has it"
-            yield Finding(
-                name_of(each), each.mode, limit.number, limit.margin, "undecided", None, None, None, None, reason
-            )
+def _lost(of_a: TimedExperiment, limits: Sequence[Limit]) -> Iterator[Finding]:
+    names = {name for launch in measured_launches(of_a) if launch.valid for name in launch.values}
+    for limit in (limit for limit in limits if limit.number in names):
+        reason = "B has no such experiment, A has it"
+        unknown = (None, None, None, None)
+        yield Finding(name_of(of_a), of_a.mode, limit.number, limit.margin, "undecided", *unknown, reason)
 
 
 def _at_limits(rows: Sequence[Row], limits: Sequence[Limit]) -> list[tuple[Row, Limit, Comparison]]:
     numbers = {limit.number: limit for limit in limits}
-    return [(row, numbers[name], found) for row in rows for name, found in row.comparisons.items() if name in numbers]
+    return [
+        (row, numbers[name], found)
+        for row in rows
+        for name, found in row.comparisons.items()
+        if name in numbers and (numbers[name].named or found.reason != SET_BY_LOAD)
+    ]
 
 
 def finding(row: Row, limit: Limit, comparison: Comparison) -> Finding:
@@ -319,8 +314,9 @@ def markdown_of(gate: Gate, findings: Findings) -> str:
     sides = f"B is {gate.b} ({gate.engine_b}), A is {gate.a} ({gate.engine_a}). Below 1x, B is worse.{lacking}"
     blocks = [f"**{_sentence(gate)}**", escaped(sides), _table("number", "speed-up", "margin", "outcome", lines=tests)]
     if parts := [line for row in findings.rows for line in _parts(row)]:
-        about = "Where the time of a step went, the largest change first (means over launches, without intervals):"
-        blocks += [about, _table("part", "A", "B", "change", lines=parts)]
+        about = "Where the time of a step went, the largest change first (means over launches, without intervals)"
+        table = _table("part", "A", "B", "change", lines=parts)
+        blocks += [f"<details><summary>{about}</summary>", table, "</details>"]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -340,7 +336,7 @@ def _parts(row: Row) -> Iterator[tuple[str, ...]]:
     for name in sorted(changes, key=lambda name: -abs(changes[name]))[:MOST_PARTS]:
         sides = (f"{number(each[name], 3)} s" for each in (theirs, ours))
         name_of_row = f"{name_of(row.experiment)} ({row.experiment.mode})"
-        yield name_of_row, name.removesuffix("_s"), *sides, f"{changes[name]:+.3g} s"
+        yield name_of_row, name.removesuffix("_s"), *sides, f"{'+' * (changes[name] > 0)}{number(changes[name], 3)} s"
 
 
 def json_of(gate: Gate, indent: int | None = 1) -> str:

@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from comparing import BF16, OLD, W8A8, compared, launches
-from synthetic_records import make_spec
+from comparing import BF16, OLD, W8A8, compared, launches, run
+from synthetic_records import Server, make_online, make_online_spec, make_spec, save
 
 from rollout_bench.analysis.stats.intervals import welch_interval
 from rollout_bench.analysis.timed.comparison import Comparison, Side
+from rollout_bench.contracts.load import LoadPoint
 from rollout_bench.contracts.spec import Spec
 from rollout_bench.report.gate import Finding, Limit, Outcome, confidence_of, finding, outcome_of
 
@@ -79,7 +80,7 @@ def test_one_worse_experiment_fails_all_and_files_say_which(tmp_path: Path, monk
             [BF16, W8A8],
             [BF16],
             4,
-            f"w8a8 small (offline), {RATE}: not compared, 20 % allowed: undecided (b has no such",
+            f"w8a8 small (offline), {RATE}: not compared, 20 % allowed: undecided (B has no such",
         ),
         ([BF16], [BF16, W8A8], 0, "not tested: qwen3-90m w8a8 small, which is only in b"),
     ],
@@ -89,6 +90,15 @@ def test_an_experiment_of_one_side_is_named(tmp_path: Path, a: list[Spec], b: li
     sides = [[record for spec in specs for record in launches(spec, rates)] for specs, rates in ((a, OLD), (b, SAME))]
     done = compared(tmp_path, *sides, "--fail-if", f"{RATE} < -20%")
     assert (done.returncode, said in done.flat) == (status, True)
+
+
+def test_default_leaves_out_what_the_load_sets(tmp_path: Path):
+    spec = make_online_spec(points=[LoadPoint(request_rate=4.0)])
+    for side, step_s in (("a", 0.01), ("b", 0.0101)):
+        save(tmp_path / side, *(make_online(spec, n, Server(step_s=step_s * (1 + n / 1000))) for n in range(3)))
+    gate = run(tmp_path, "a", "b", "--fail-if", "default").stdout.partition("The gate")[2]
+    assert ("ttft_s" in gate, RATE in gate) == (True, False)
+    assert "set by the load" in run(tmp_path, "a", "b", "--fail-if", f"{RATE} < -3%").stderr
 
 
 def test_a_gate_of_copies_says_that_nothing_is_compared(tmp_path: Path):

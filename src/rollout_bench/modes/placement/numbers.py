@@ -50,7 +50,8 @@ def columns_of(iteration: Iteration, spec: Spec) -> dict[str, float]:
 
 
 def _part(name: str, header: str, definition: str, unit: str = "s") -> Number:
-    return Number(name, unit, header, definition, top=name, mode="placement", table=PARTS, part=unit == "s", digits=3)
+    part = unit == "s" and name != "generation_s"  # t90_s and tail_s are its parts
+    return Number(name, unit, header, definition, top=name, mode="placement", table=PARTS, part=part, digits=3)
 
 
 def _idle(who: str, definition: str) -> Number:
