@@ -18,16 +18,16 @@ BUDGET = {
     "exchange": 231,
     "llmd": 619,
     "measure": 3802,
-    "modes": 4857,
+    "modes": 4858,
     "numbers": 159,
     "plan": 1843,
-    "report": 1986,
+    "report": 1984,
     "scripts": 43,
     "top": 37,
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11237,
+    "tests": 11245,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
