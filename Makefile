@@ -5,59 +5,18 @@ IN_VENV := PATH="$(BIN):$$PATH"
 # Each job is a new interpreter: without bytecode on disk every `import vllm` takes 17 s, with it 8.5 s.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo test test-quick golden lint format docs bench pins clean
+.PHONY: help setup demo test test-quick golden lint format docs bench pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
-# The pins, and their copy in a finished .venv.
-PINS := requirements/uv.txt requirements/cpu.txt
-STAMP := .venv/rollout-bench-setup
-READY := test -x .venv/bin/python && cat $(PINS) | cmp -s - $(STAMP)
-
 setup: ## make .venv: workflow, analysis and CPU engine, as pinned
-	@$(READY) || { flock -n . true || echo 'setup: another set-up is at work in this folder; waiting for it'; \
-	flock . sh -c '$(READY) || $(MAKE) --no-print-directory environment'; }
-
-# uv does not read pip's configuration. Like pip, it shall use any index with the version, not only the first.
-# PyTorch's own index comes second, because it takes 12 s to notice that it cannot be reached.
-UV = option() { $(BIN)/pip config list | sed -nE "s/^[^.]*\.$$1='(.*)'/\1/p" | sed 's/\\n/ /g; s/^ //' | head -n 1; }; \
-	: $${UV_DEFAULT_INDEX=$$(option index-url)} $${UV_INDEX=$$(option extra-index-url)}; \
-	: $${UV_FIND_LINKS=$$(option find-links | tr ' ' ,)} $${UV_INSECURE_HOST=$$(option trusted-host)}; \
-	: $${UV_OFFLINE=$$(option no-index | grep . || echo 0)} $${SSL_CERT_FILE=$$(option cert)}; \
-	export UV_DEFAULT_INDEX UV_INDEX UV_FIND_LINKS UV_INSECURE_HOST UV_OFFLINE SSL_CERT_FILE; \
-	export UV_INDEX_STRATEGY=unsafe-best-match UV_NO_CONFIG=1; $(BIN)/uv pip --quiet
-otherwise = || { printf "setup: %s\n  -> %s\n" "$1" "$2" >&2; exit 1; }
-
-# Imports of launches and jobs. They prove the installation and compile bytecode.
-IMPORTS := import vllm, torchao, vllm.v1.worker.cpu_worker; from vllm import LLM; \
-	import snakemake.cli, snakemake.workflow, pandas, scipy.stats, matplotlib, pydantic, rollout_bench
-
-environment: export HOME := $(if $(shell test -w "$$HOME" && echo yes),$(HOME),$(CURDIR)/.venv)
-environment: export PIP_USER := 0
-environment:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	$(call otherwise,$(PYTHON) is not Python 3.11 or newer,name another one: make setup PYTHON=python3.11)
-	@test -f $(STAMP) || ! ls -A .venv 2>/dev/null | grep -q . \
-	$(call otherwise,.venv is not one that this command made,move it away and run it again)
-	@mkdir -p .venv && echo unfinished >$(STAMP) && find .venv -mindepth 1 ! -path $(STAMP) -delete
-	@echo 'setup: virtual environment and uv'
-	@$(PYTHON) -I -m venv .venv $(call otherwise,venv failed,Debian and Ubuntu keep it apart: apt install python3-venv)
-	@$(BIN)/pip install --quiet --no-deps -r requirements/uv.txt \
-	$(call otherwise,uv was not installed,check the network and pip's index (pip config list))
-	@echo 'setup: pinned packages and rollout-bench'
-	@install() { $(UV) install --python $(BIN)/python --no-deps -r requirements/cpu.txt --editable . "$$@"; }; \
-	install || install --torch-backend cpu \
-	$(call otherwise,packages were not installed,check network and space; PIP_FIND_LINKS may name a folder with PyTorch's CPU wheel)
-	@echo 'setup: first import of the engine and the workflow'
-	@$(BIN)/python -I -c '$(IMPORTS)' >.venv/setup.log 2>&1 \
-	$(call otherwise,the engine cannot be imported,.venv/setup.log has the reason; vLLM needs x86_64)
-	@cat $(PINS) >$(STAMP) && echo 'setup: ready in .venv'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { printf 'setup: %s\n  -> %s\n' >&2 \
+	'$(PYTHON) is not Python 3.11 or newer' 'name another one: make setup PYTHON=python3.11'; exit 1; }
+	@PYTHONPATH=src $(PYTHON) -m rollout_bench.commands.environment .venv --editable .
 
 demo: setup ## measure the default config on this machine's CPU, print the answer
-	@status=0; $(IN_VENV) snakemake --cores 1 || status=$$?; \
-	if [ -f results/summary.txt ]; then $(IN_VENV) rollout-bench show results; \
-	echo 'All tables and figures: results/summary.html. Next, your own model: docs/quickstart.md'; fi; exit $$status
+	@$(IN_VENV) rollout-bench demo
 
 # Three on two cores, since engines and clusters often wait, and each file in one process.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
@@ -103,7 +62,8 @@ bench: setup ## time how long a verdict takes
 # Platform, machine of its wheels, conda file. A pin stays as long as the inputs allow it.
 # An additional index may have files for one machine only, and uv takes all files of a version from one index.
 define pin
-	@cd requirements && compile() { UV_INDEX= && $(UV) compile --no-annotate --no-emit-index-url --no-emit-find-links \
+	@cd requirements && compile() { UV_INDEX= $(BIN)/python -m rollout_bench.commands.environment ../.venv uv \
+	pip --quiet compile --no-annotate --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make pins' --python-version 3.11 --python-platform $2 --override $1.overrides \
 	--output-file $1.txt $1.in $(UPGRADE) "$$@"; }; compile $(if $(filter cpu,$1),|| compile --torch-backend cpu)
 	@sed -i '/^ *- [a-z0-9-]*==/d' $3 && sed -n '/==/s/^/      - /p' requirements/$1.txt >>$3

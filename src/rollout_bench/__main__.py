@@ -15,6 +15,7 @@ NAME = "rollout-bench"
 
 COMMANDS = {
     "init": ("init:main", "write a config.yaml: a demo, or one for your trainer, server or llm-d's profile"),
+    "demo": ("demo:main", "measure a small model on this machine's CPU with an engine that is installed here"),
     "run": ("workflow:run", "measure missing launches, then write summary and figures"),
     "plan": (
         "workflow:plan",

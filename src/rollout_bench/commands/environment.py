@@ -1,0 +1,133 @@
+"""Make a virtual environment with the CPU engine, as pinned: `make setup`, and `rollout-bench demo` without a clone.
+
+Only the standard library is imported, since nothing else is installed when this runs.
+"""
+
+import ast
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from rollout_bench.core.errors import UserError, run_command
+from rollout_bench.core.places import home
+
+STAMP = "rollout-bench-setup"
+"""File of a finished environment: a copy of the pins."""
+
+UV_VARIABLES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "no-index": "UV_OFFLINE",
+    "cert": "SSL_CERT_FILE",
+}
+"""Option of pip -> variable by which uv has the same."""
+
+_IMPORTS = (
+    "import vllm, torchao, vllm.v1.worker.cpu_worker; from vllm import LLM; "
+    "import snakemake.cli, snakemake.workflow, pandas, scipy.stats, matplotlib, pydantic"
+)
+"""Of launches and jobs. They prove the installation and compile bytecode."""
+
+
+def make(folder: Path, *packages: str) -> None:
+    """Make the environment in `folder`, with `packages` besides the pins, unless it is there as pinned.
+
+    Raises:
+        UserError: `folder` holds something else, or an installation failed.
+    """
+    uv, cpu = (home() / "requirements" / name for name in ("uv.txt", "cpu.txt"))
+    wanted, stamp, python = uv.read_text() + cpu.read_text(), folder / STAMP, folder / "bin" / "python"
+    with _alone():
+        if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+            return
+        folder.mkdir(exist_ok=True)
+        if any(folder.iterdir()) and not stamp.exists():
+            raise UserError(f"setup: {folder} is not one that this command made", "move it away and run it again")
+        stamp.write_text("unfinished\n")
+        for left in folder.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            elif left != stamp:
+                left.unlink()
+        environment = {**os.environ, "PIP_USER": "0"}
+        if not os.access(os.environ.get("HOME", ""), os.W_OK):
+            environment["HOME"] = str(folder.absolute())
+        print("setup: virtual environment and uv", flush=True)
+        if not _runs(environment, sys.executable, "-I", "-m", "venv", folder):
+            raise UserError("setup: venv failed", "Debian and Ubuntu keep it apart: apt install python3-venv")
+        if not _runs(environment, python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", uv):
+            raise UserError("setup: uv was not installed", "check the network and pip's index (pip config list)")
+        print("setup: pinned packages", flush=True)
+        install = (python.with_name("uv"), "pip", "install", "--quiet", "--python", python, "--no-deps")
+        environment = as_pip(python, environment)
+        # PyTorch's own index comes second, because uv takes 12 s to notice that it cannot be reached.
+        if not any(_runs(environment, *install, "-r", cpu, *packages, *own) for own in ((), ("--torch-backend", "cpu"))):
+            remedy = "check network and space; PIP_FIND_LINKS may name a folder with PyTorch's CPU wheel"
+            raise UserError("setup: packages were not installed", remedy)
+        print("setup: first import of the engine and the workflow", flush=True)
+        with (folder / "setup.log").open("w") as log:
+            if not _runs(environment, python, "-I", "-c", _IMPORTS, log=log):
+                raise UserError(
+                    "setup: the engine cannot be imported", f"{log.name} has the reason; vLLM needs x86_64"
+                )
+        stamp.write_text(wanted)
+        print(f"setup: ready in {folder}", flush=True)
+
+
+def as_pip(python: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` with the variables by which uv takes packages from where pip of `python` does.
+
+    uv does not read pip's configuration. Variables of uv that are set already win.
+    """
+    listed = subprocess.run(
+        [python, "-m", "pip", "config", "list"], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    options: dict[str, str] = {}
+    for line in listed.stdout.splitlines():  # variables come before files
+        name, _, value = line.partition("=")
+        options.setdefault(name.rpartition(".")[2], " ".join(ast.literal_eval(value).split()))
+    found = {UV_VARIABLES[name]: value for name, value in options.items() if name in UV_VARIABLES}
+    if "UV_FIND_LINKS" in found:
+        found["UV_FIND_LINKS"] = found["UV_FIND_LINKS"].replace(" ", ",")
+    # Like pip, uv shall use any index with the version, not only the first that has the package.
+    return {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_CONFIG": "1", **found, **environment}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    lock = os.open(".", os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: another set-up is at work in this folder; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _runs(environment: Mapping[str, str], *command: str | Path, log: IO[str] | None = None) -> bool:
+    return subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode == 0
+
+
+def main() -> int:
+    """Make the environment `FOLDER [PACKAGE ...]`, or run its uv as pip is configured: `FOLDER uv WORD ...`."""
+    folder, *words = sys.argv[1:]
+    if words[:1] == ["uv"]:
+        uv = Path(folder) / "bin" / "uv"
+        os.execve(uv, words, as_pip(uv.with_name("python"), os.environ))
+    make(Path(folder), *words)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
