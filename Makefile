@@ -41,7 +41,7 @@ lint: setup ## formatting, lint, types; changes nothing
 	$(IN_VENV) snakefmt --check Snakefile workflow
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) snakemake --lint --config launches=auto
-	$(IN_VENV) hadolint containers/Dockerfile.*
+	$(IN_VENV) hadolint containers/Dockerfile
 	@command -v npx >/dev/null || { echo 'npx is missing, which starts the linters of JavaScript and actions' >&2; \
 	echo '  -> install Node.js with npm, for example: apt-get install npm' >&2; exit 1; }
 	npx --yes oxlint@1.10.0 --deny-warnings src

@@ -13,6 +13,7 @@ import yaml
 from workspace import REPOSITORY
 
 from rollout_bench import __version__
+from rollout_bench.core.installed import python_of
 
 
 class Installed:
@@ -59,6 +60,8 @@ def test_the_wheel_has_the_version_and_every_file(installed: Installed):
 def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, tmp_path: Path):
     config = installed.folder / "config.yaml"
     assert "`rollout-bench init` writes one" in installed.bench("plan").stdout
+    in_pod = ["--cores", "1", "--replace-workflow-config", "--configfile", str(REPOSITORY / "config.yaml")]
+    assert "measure" in installed.bench("run", "-n", *in_pod).stdout
     assert installed.bench("init").returncode == 0
     assert "exists" in installed.bench("init").stdout
     demo = yaml.safe_load(config.read_text())
@@ -75,6 +78,17 @@ def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, t
     shutil.copytree(installed.folder / "results", installed.folder / "earlier")
     compared = installed.bench("compare", "earlier", "results")
     assert compared.returncode == 0, compared.stdout
+
+
+def test_the_command_vllm_names_the_interpreter_of_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in vLLM's image, where scripts and interpreter lie in two folders."""
+    script = tmp_path / "of-an-engine"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for first, python in (("#!/usr/bin/python3", "/usr/bin/python3"), ("#!/bin/sh", str(tmp_path / "python3"))):
+        script.write_text(f"{first}\n")
+        script.chmod(0o755)
+        assert python_of(script.name) == python
+    assert python_of("of-none") is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rollout_bench.plan.config import Config
 from rollout_bench.plan.matrix import Experiment
 
 HOME = "/opt/rollout-bench"
-"""Folder of the project in the images built from containers/."""
+"""Folder of rollout-bench in the image built from containers/."""
 
 TEMPLATE = Path(__file__).with_name("job.yaml.j2")
 
@@ -46,7 +46,7 @@ def manifest(experiments: Sequence[Experiment], platform: Platform, config: Conf
     if devices and platform in RESOURCES:
         resources[config.cluster.device_resource or RESOURCES[platform]] = str(devices)
     laid_over = ["--replace-workflow-config", "--configfile", "/etc/rollout-bench/config.json"]
-    command = ["snakemake", "--snakefile", f"{HOME}/Snakefile", "--cores", "all", "--keep-incomplete", *laid_over]
+    command = ["rollout-bench", "run", "--cores", "all", "--keep-incomplete", *laid_over]
     path = Path(settings.template) if settings.template else TEMPLATE
     try:
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

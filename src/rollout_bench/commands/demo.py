@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from rollout_bench.commands import environment
-from rollout_bench.core.places import home
 from rollout_bench.core.files import write_whole
+from rollout_bench.core.places import home
 
 
 def main() -> int:

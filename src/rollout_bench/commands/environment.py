@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -57,29 +57,33 @@ def make(folder: Path, *packages: str) -> None:
                 shutil.rmtree(left)
             elif left != stamp:
                 left.unlink()
-        environment = {**os.environ, "PIP_USER": "0"}
-        if not os.access(os.environ.get("HOME", ""), os.W_OK):
-            environment["HOME"] = str(folder.absolute())
-        print("setup: virtual environment and uv", flush=True)
-        if not _runs(environment, sys.executable, "-I", "-m", "venv", folder):
-            raise UserError("setup: venv failed", "Debian and Ubuntu keep it apart: apt install python3-venv")
-        if not _runs(environment, python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", uv):
-            raise UserError("setup: uv was not installed", "check the network and pip's index (pip config list)")
-        print("setup: pinned packages", flush=True)
-        install = (python.with_name("uv"), "pip", "install", "--quiet", "--python", python, "--no-deps")
-        environment = as_pip(python, environment)
-        # PyTorch's own index comes second, because uv takes 12 s to notice that it cannot be reached.
-        if not any(_runs(environment, *install, "-r", cpu, *packages, *own) for own in ((), ("--torch-backend", "cpu"))):
-            remedy = "check network and space; PIP_FIND_LINKS may name a folder with PyTorch's CPU wheel"
-            raise UserError("setup: packages were not installed", remedy)
-        print("setup: first import of the engine and the workflow", flush=True)
-        with (folder / "setup.log").open("w") as log:
-            if not _runs(environment, python, "-I", "-c", _IMPORTS, log=log):
-                raise UserError(
-                    "setup: the engine cannot be imported", f"{log.name} has the reason; vLLM needs x86_64"
-                )
+        _fill(folder, uv, cpu, packages)
         stamp.write_text(wanted)
         print(f"setup: ready in {folder}", flush=True)
+
+
+def _fill(folder: Path, uv: Path, pins: Path, packages: Sequence[str]) -> None:
+    python = folder / "bin" / "python"
+    environment = {**os.environ, "PIP_USER": "0"}
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):
+        environment["HOME"] = str(folder.absolute())
+    print("setup: virtual environment and uv", flush=True)
+    if not _runs(environment, sys.executable, "-I", "-m", "venv", folder):
+        raise UserError("setup: venv failed", "Debian and Ubuntu keep it apart: apt install python3-venv")
+    if not _runs(environment, python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", uv):
+        raise UserError("setup: uv was not installed", "check the network and pip's index (pip config list)")
+    print("setup: pinned packages", flush=True)
+    environment = as_pip(python, environment)
+    install = (python.with_name("uv"), "pip", "install", "--quiet", "--python", python, "--no-deps", "-r", pins)
+    # PyTorch's own index comes second, because uv takes 12 s to notice that it cannot be reached.
+    if not any(_runs(environment, *install, *packages, *index) for index in ((), ("--torch-backend", "cpu"))):
+        remedy = "check network and space; PIP_FIND_LINKS may name a folder with PyTorch's CPU wheel"
+        raise UserError("setup: packages were not installed", remedy)
+    print("setup: first import of the engine and the workflow", flush=True)
+    with (folder / "setup.log").open("w") as log:
+        if not _runs(environment, python, "-I", "-c", _IMPORTS, log=log):
+            remedy = f"{log.name} has the reason; vLLM needs x86_64"
+            raise UserError("setup: the engine cannot be imported", remedy)
 
 
 def as_pip(python: Path, environment: Mapping[str, str]) -> dict[str, str]:

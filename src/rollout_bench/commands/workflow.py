@@ -83,7 +83,7 @@ def _planned(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[st
     from snakemake.settings.types import ConfigSettings
     from snakemake.utils import update_config
 
-    from rollout_bench.workflow.planned import check_call, plan_of_call
+    from rollout_bench.workflow.planned import DEFAULT_CONFIG, check_call, plan_of_call
 
     try:
         _, arguments = parse_args(sys.argv[1:])
@@ -91,7 +91,9 @@ def _planned(purpose: str | None, *, is_check: bool = False) -> tuple[Mapping[st
     except (CliException, WorkflowError, ValueError, OSError) as error:
         raise UserError(str(error), "mend the arguments; `snakemake --help` lists them") from None
     os.chdir(arguments.directory or ".")
-    check_call(is_job=False)
-    merged: dict[str, Any] = {} if arguments.replace_workflow_config else dict(load_configfile("config.yaml"))
+    os.chdir(arguments.directory or ".")
+    replaced = arguments.replace_workflow_config
+    check_call(is_job=False, config=None if replaced else DEFAULT_CONFIG)
+    merged: dict[str, Any] = {} if replaced else dict(load_configfile(str(DEFAULT_CONFIG)))
     update_config(merged, given.overwrite_config)
     return merged, *plan_of_call(merged, given, arguments.jobs is not None, is_main=True, is_check=is_check)

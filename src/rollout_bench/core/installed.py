@@ -33,7 +33,12 @@ def python_of(command: str) -> str | None:
     """Return the interpreter of a Python command, which is beside this interpreter or on PATH; None without it."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which(command, path=places)
-    return found and str(Path(found).resolve().with_name("python3"))
+    if found is None:
+        return None
+    with Path(found).open("rb") as script:
+        words = script.readline().decode(errors="replace").removeprefix("#!").split()
+    named = next((word for word in words if Path(word).name.startswith("python")), None)
+    return named or str(Path(found).resolve().with_name("python3"))  # of a long path, pip writes no such line
 
 
 def _inference_perf() -> dict[str, str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from workspace import REPOSITORY
 
+from rollout_bench.commands.environment import as_pip
+
 NOBODY = "http://127.0.0.1:9/simple"
 PINS = ("requirements/uv.txt", "requirements/cpu.txt")
 STAMP = ".venv/rollout-bench-setup"
@@ -18,8 +20,10 @@ STAMP = ".venv/rollout-bench-setup"
 
 def clone(folder: Path) -> Path:
     """Return a copy of what set-up reads."""
-    shutil.copytree(REPOSITORY / "requirements", folder / "requirements")
-    shutil.copy(REPOSITORY / "Makefile", folder)
+    for part in ("requirements", "src/rollout_bench/core", "src/rollout_bench/commands"):
+        shutil.copytree(REPOSITORY / part, folder / part)
+    for file in ("Makefile", "src/rollout_bench/__init__.py"):
+        shutil.copy(REPOSITORY / file, folder / file)
     return folder
 
 
@@ -27,27 +31,20 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "SSL_", "MAKE"))
     }
-    command = ["make", f"PYTHON={sys.executable}", *arguments]
+    # nothing is installed when set-up begins: -I -S would leave out PYTHONPATH, which names the clone
+    command = ["make", f"PYTHON={sys.executable} -S", *arguments]
     return subprocess.run(command, cwd=folder, env=inherited | environment, capture_output=True, text=True, check=False)
 
 
 def test_uv_follows_pips_configuration_and_variables_win_over_files(tmp_path: Path) -> None:
-    folder = clone(tmp_path / "clone")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, line in {"pip": f'exec {sys.executable} -m pip "$@"', "uv": "env"}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
-        (programs / name).chmod(0o755)
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = https://first/simple\nextra-index-url = https://more\n    https://most\n"
         "trusted-host = more\n[install]\nfind-links = /wheels /more-wheels\n"
     )
+    configured = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_CERT": "/certificate.pem"}
 
     def told(**environment: str) -> dict[str, str]:
-        variables = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_CERT": "/certificate.pem", **environment}
-        done = make(folder, f"BIN={programs}", "--eval", "asked: ; @$(UV)", "asked", **variables)
-        assert done.returncode == 0, done.stderr
-        return dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith(("UV_", "SSL_")))
+        return as_pip(Path(sys.executable), configured | environment)
 
     found = told()
     assert found["UV_DEFAULT_INDEX"] == "https://first/simple"
@@ -68,7 +65,8 @@ def test_an_environment_of_other_pins_is_not_ready(tmp_path: Path, changed: str)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     with (folder / changed).open("a") as file:
         file.write("# changed\n")
-    assert make(folder, "--eval", "ready: ; @$(READY)", "ready").returncode == 2
+    done = make(folder, "setup", PIP_INDEX_URL=NOBODY, PIP_RETRIES="0", PIP_CONFIG_FILE=os.devnull)
+    assert "setup: uv was not installed" in done.stderr
 
 
 def test_what_somebody_else_put_into_venv_stays(tmp_path: Path) -> None:
