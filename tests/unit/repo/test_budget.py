@@ -12,9 +12,9 @@ BUDGET = {
     "analysis": 2225,
     "checkpoints": 341,
     "cluster": 413,
-    "commands": 753,
+    "commands": 863,
     "contracts": 1014,
-    "core": 642,
+    "core": 647,
     "exchange": 231,
     "llmd": 619,
     "measure": 3802,
@@ -27,7 +27,7 @@ BUDGET = {
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11245,
+    "tests": 11246,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
