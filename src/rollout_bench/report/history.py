@@ -147,4 +147,5 @@ def _chart(series: Sequence[Entry]) -> Chart:
         "Grey, and the line: the best entry. The axis does not begin at zero."
     )
     content = f"{name_of(series[0].test)}: the last {len(bars)} of {len(series)} gates"
-    return Chart(conclusion_of(series).capitalize(), content, marks, [rows], {})
+    title = conclusion_of(series)
+    return Chart(title[0].upper() + title[1:], content, marks, [rows], {})

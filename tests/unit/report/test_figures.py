@@ -21,7 +21,7 @@ from rollout_bench.contracts.spec import Spec
 from rollout_bench.modes.profile.findings import profile_report
 from rollout_bench.modes.profile.report import Found
 from rollout_bench.plan.serving import Slo
-from rollout_bench.report.figures.charts import draw, settings
+from rollout_bench.report.figures.charts import draw, plain, settings
 from rollout_bench.report.figures.pictures import drawings
 from rollout_bench.report.parts import Findings
 
@@ -105,3 +105,10 @@ def test_a_sweep_is_named_by_its_values(tmp_path: Path) -> None:
         save(tmp_path, *map(make_record, specs))
         rows, values_of = shortly_named(rows_of(collect(tmp_path, make_plan(specs, 1))))
         assert ([row.label for row in rows], values_of) == (["default", *labels], of)
+
+
+@pytest.mark.parametrize(
+    ("tick", "text"), [(102.5, "102.5"), (0.1 + 0.2, "0.3"), (12_500.0, "12,500"), (0.025, "0.025")]
+)
+def test_a_tick_keeps_all_of_its_digits(tick: float, text: str) -> None:
+    assert plain()(tick) == text

@@ -370,7 +370,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def plain() -> FuncFormatter:
-    """Return a formatter of tick labels with thousands separators and at least three significant digits."""
+    """Return a formatter of tick labels with thousands separators, and no digit left out: a step may be 2.5."""
     return FuncFormatter(
-        lambda value, _: number(float(value), 3).rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}"
+        lambda value, _: number(float(value), 6).rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}"
     )
