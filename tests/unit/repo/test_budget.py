@@ -21,13 +21,13 @@ BUDGET = {
     "modes": 4858,
     "numbers": 159,
     "plan": 1843,
-    "report": 1984,
+    "report": 1985,
     "scripts": 43,
     "top": 37,
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11246,
+    "tests": 11240,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
