@@ -75,9 +75,15 @@ def test_an_empty_folder_gets_its_config_plan_and_answer(installed: Installed, t
     linked = installed.folder / ".snakemake" / "rollout-bench"
     assert [path.name for path in linked.iterdir()] == ["rollout_bench"], "an engine's Python sees nothing else of ours"
     assert "Conclusion" in installed.bench("show").stdout
-    shutil.copytree(installed.folder / "results", installed.folder / "earlier")
+    (installed.folder / "results").rename(installed.folder / "earlier")
+    assert installed.bench("run").returncode == 0
     compared = installed.bench("compare", "earlier", "results")
     assert compared.returncode == 0, compared.stdout
+    gate = ["--fail-if", "output_tokens_per_s < -0.1%", "--until-decided"]
+    assert "call it where B is measured" in installed.bench("compare", "results", "earlier", *gate, "3").stdout
+    for most in ("3", "2"):
+        assert "allowed:" in installed.bench("compare", "earlier", "results", *gate, most).stdout
+        assert len(stand_in.starts(installed.folder)) == 4 + 4 + 2, "up to the third launch of each, once"
 
 
 def test_the_command_vllm_names_the_interpreter_of_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,10 @@ difference.
 
 import argparse
 import os
+import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -89,6 +92,13 @@ def parser() -> argparse.ArgumentParser:
         help="a number and its margin, such as 'output_tokens_per_s < -3%%' or 'step_time_s > 3%%'; several times, or "
         "`default`: each number that is compared by default, 3 %%",
     )
+    gate.add_argument(
+        "--until-decided",
+        type=int,
+        metavar="MOST",
+        help="first measure as many launches of B, the results of this folder, as their spread asks for, at most MOST; "
+        "then test once",
+    )
     for name, purpose in OUTPUTS.items():
         gate.add_argument(f"--{name}", type=Path, metavar="FILE", help=purpose)
     return parser
@@ -98,9 +108,11 @@ def main() -> int:
     """Read and compare both folders, then write the result; exit status 2 for an error of a gate."""
     arguments = parser().parse_args()
     if arguments.fail_if is None:
-        for name in (name for name in OUTPUTS if getattr(arguments, name)):
+        for name in (name for name in ("until_decided", *OUTPUTS) if getattr(arguments, name)):
             raise UserError(
-                f"--{name}: there is no gate without --fail-if", "add --fail-if default, or leave it out", 2
+                f"--{name.replace('_', '-')}: there is no gate without --fail-if",
+                "add --fail-if default, or leave it out",
+                2,
             )
         return _compare(arguments)
     try:
@@ -113,12 +125,20 @@ def main() -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     # Not at the top: --help need not wait for scipy and pandas.
     from rollout_bench.report import gate
+    from rollout_bench.report.conclusions import run_words
     from rollout_bench.report.differences import compare_folders
 
     limits = gate.limits_of(arguments.fail_if or ())
     if limits:
         arguments.metric = [limit.number for limit in limits]
-    made = compare_folders(arguments.a, arguments.b, settings(arguments), arguments.differ, arguments.all)
+    compare = partial(compare_folders, arguments.a, arguments.b, settings(arguments), arguments.differ, arguments.all)
+    made = compare()
+    if arguments.until_decided:
+        tests = gate.tested(made, limits)
+        launches = gate.launches_of_b(tests, arguments.until_decided)
+        if launches > min(test.used[0] for test in tests):
+            _measure(arguments.b, run_words(f"launches={launches}", made.findings.collection))
+            made = compare()
     if arguments.out:
         write_whole(arguments.out / "compare.md", made.markdown.encode())
         write_whole(arguments.out / "compare.csv", made.csv.encode())
@@ -136,6 +156,16 @@ def _compare(arguments: argparse.Namespace) -> int:
         if file:
             append_whole(Path(file), text)
     return gate.STATUS[found.outcome] or tell(made.damaged)
+
+
+def _measure(folder: Path, words: Sequence[str]) -> None:
+    from rollout_bench.plan.schedule import RESULTS
+
+    if folder.resolve() != RESULTS.resolve():
+        raise UserError(f"--until-decided: {folder} is not results/ of this folder", "call it where B is measured")
+    status = subprocess.run([sys.executable, "-m", "rollout_bench", *words], check=False).returncode
+    if status:
+        raise UserError(f"--until-decided: the run ended with status {status}", "see its messages")
 
 
 def settings(arguments: argparse.Namespace) -> ComparisonSettings:

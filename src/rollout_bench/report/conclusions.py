@@ -284,6 +284,10 @@ def _next_step(rows: Sequence[Row], undetected: Sequence[Row], collection: Colle
 
 
 def _command(change: str, collection: Collection) -> str:
-    """Return the command that measures with `change`; other options of the original command line are unknown here."""
-    files = f"--configfile {shlex.join(collection.files)} " if collection.files else ""
-    return f"rollout-bench run {files}--config {change}"
+    return f"rollout-bench {shlex.join(run_words(change, collection))}"
+
+
+def run_words(change: str, collection: Collection) -> list[str]:
+    """Return the words of the command that measures with `change`; further options of the first call are unknown."""
+    files = ["--configfile", *collection.files] if collection.files else []
+    return ["run", *files, "--config", change]

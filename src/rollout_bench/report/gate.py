@@ -12,6 +12,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from pydantic import TypeAdapter
+from scipy import stats
 
 from rollout_bench.analysis.stats.intervals import mean, t_interval
 from rollout_bench.analysis.timed.comparison import Comparison
@@ -53,8 +54,12 @@ CONFIDENCE = 0.95
 MOST_PARTS = 5
 """Number of parts of a step that the Markdown block names for each experiment."""
 
-MOST_LAUNCHES = 100
+MOST_LAUNCHES = 1000
 """Number of launches beyond which no number is said."""
+
+DISTANCE, POWER = 2 / 3, 0.85
+"""A gate asks for so many launches that it decides with a chance of `POWER`, where the true change is `DISTANCE` of the
+margin away from the margin: 5 % where 3 % are allowed. A build that did not change is further away."""
 
 _LIMIT = re.compile(r"\s*(?P<name>\w+)\s*(?P<sign>[<>])\s*(?P<margin>[+-]?\d+(\.\d+)?)\s*%\s*")
 
@@ -127,12 +132,15 @@ class Measured:
     load: str
 
 
+CLOSE = "; the change is close to the margin, and more launches may not decide"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One number of one experiment against its limit; the bounds are those of this gate, each one-sided.
 
-    `speedup` is B over A, above 1 where B is better. `launches` would decide it, if the ratio stays as it is; None if
-    it is decided, or if they are more than `MOST_LAUNCHES`. `of_b` is None without bounds.
+    `speedup` is B over A, above 1 where B is better, from the `used` launches of B and of A. `launches` of each side
+    are enough (`launches_to_decide`). `of_b` is None without bounds.
     """
 
     experiment: str
@@ -143,6 +151,7 @@ class Finding:
     speedup: float | None
     low: float | None
     high: float | None
+    used: tuple[int, int]
     launches: int | None
     reason: str
     of_b: Measured | None = None
@@ -156,7 +165,10 @@ class Finding:
     @property
     def said(self) -> str:
         """The outcome, with its reason and what would decide it."""
-        more = f"; about {several(self.launches, 'launch')} of each side would decide" if self.launches else ""
+        more = ""
+        if self.outcome == "undecided" and self.launches:
+            lacks = self.launches > min(self.used)
+            more = f"; about {several(self.launches, 'launch')} of each side would decide" if lacks else CLOSE
         return self.outcome + (f" ({self.reason})" if self.reason else "") + more
 
     def __str__(self) -> str:
@@ -233,14 +245,14 @@ def tested(made: Compared, limits: Sequence[Limit]) -> list[Finding]:
         )
     comparison = findings.collection.comparison.model_copy(update={"confidence": confidence_of(len(found))})
     rows = replace(findings, collection=replace(findings.collection, comparison=comparison)).rows
-    return [*(finding(*each) for each in _at_limits(rows, limits)), *lost]
+    return [*(finding(*each, len(found)) for each in _at_limits(rows, limits)), *lost]
 
 
 def _lost(of_a: TimedExperiment, limits: Sequence[Limit]) -> Iterator[Finding]:
     names = {name for launch in measured_launches(of_a) if launch.valid for name in launch.values}
     for limit in (limit for limit in limits if limit.number in names):
         reason = "B has no such experiment, A has it"
-        unknown = (None, None, None, None)
+        unknown = (None, None, None, (0, len(of_a.records)), None)
         yield Finding(name_of(of_a), of_a.mode, limit.number, limit.margin, "undecided", *unknown, reason)
 
 
@@ -254,22 +266,58 @@ def _at_limits(rows: Sequence[Row], limits: Sequence[Limit]) -> list[tuple[Row, 
     ]
 
 
-def finding(row: Row, limit: Limit, comparison: Comparison) -> Finding:
-    """Return the outcome of a comparison whose confidence is `confidence_of` this gate's tests."""
-    least, low, high, speedup = limit.least_speedup, comparison.low, comparison.high, comparison.speedup
+def finding(row: Row, limit: Limit, comparison: Comparison, tests: int) -> Finding:
+    """Return the outcome of a comparison in a gate of so many tests, whose confidence is `confidence_of` them."""
+    least, low, high, half = limit.least_speedup, comparison.low, comparison.high, comparison.half_width
     outcome: Outcome = "undecided"
-    launches = None
-    if low is not None and high is not None and speedup is not None:
+    if low is not None and high is not None:
         outcome = "worse" if high < least else "not worse" if low > least else "undecided"
-        away, half = abs(math.log(speedup / least)), comparison.half_width
-        if outcome == "undecided" and half is not None and away > 0:
-            # the half width falls with the square root of the launches
-            needed = math.ceil(min(comparison.launches_used) * (half / away) ** 2)
-            launches = needed if needed <= MOST_LAUNCHES else None
+    used = comparison.launches_used
+    asked = None if half is None else launches_to_decide(half, min(used), tests, -math.log(least))
     return Finding(
-        name_of(row.experiment), row.experiment.mode, limit.number, limit.margin, outcome, speedup, low, high, launches,
-        comparison.reason, None if low is None else _measured(row, limit.number, comparison.of_passes),
-    )  # fmt: skip
+        experiment=name_of(row.experiment),
+        mode=row.experiment.mode,
+        number=limit.number,
+        margin=limit.margin,
+        outcome=outcome,
+        speedup=comparison.speedup,
+        low=low,
+        high=high,
+        used=used,
+        launches=asked,
+        reason=comparison.reason,
+        of_b=None if low is None else _measured(row, limit.number, comparison.of_passes),
+    )
+
+
+def launches_to_decide(half_width: float, launches: int, tests: int, margin: float) -> int | None:
+    """Return the launches of each side with which one of `tests` decides as `POWER` says; None if it takes too many.
+
+    It depends on the spread and not on the ratio, so measuring that many favours no outcome (Stein, Annals of
+    Mathematical Statistics 16, 1945): n = m ((1 + t(POWER) / t(1 - LEVEL / tests)) h / (DISTANCE margin))^2, where m
+    launches have the half width h, with 2 m - 2 degrees of freedom.
+
+    Args:
+        half_width: half of the interval's width with `launches` >= 2 of each side, as log ratio.
+        margin: as log ratio.
+    """
+    quantile = stats.t(2 * launches - 2).ppf
+    wider = 1 + float(quantile(POWER) / quantile(1 - LEVEL / tests))
+    needed = math.ceil(launches * (wider * half_width / (DISTANCE * margin)) ** 2)
+    return needed if needed <= MOST_LAUNCHES else None
+
+
+def launches_of_b(tests: Sequence[Finding], most: int) -> int:
+    """Return the launches of B alone, `most` at most, with which all `tests` would be as precise as they ask for.
+
+    For n of each side, so that 1/a + 1/b = 2/n; those of A stay as they are.
+    """
+    return max(most if not test.launches else _beside(test.launches, test.used[1], most) for test in tests)
+
+
+def _beside(launches: int, of_a: int, most: int) -> int:
+    share = 2 / launches - 1 / of_a
+    return min(most, math.ceil(1 / share)) if share > 0 else most
 
 
 def _measured(row: Row, name: MetricName, typical: bool) -> Measured | None:

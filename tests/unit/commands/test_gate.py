@@ -139,16 +139,18 @@ def test_a_wrong_limit_ends_with_two_lines_and_status_2(tmp_path: Path, limit: s
     assert remedy in second
 
 
-def gate(rng: np.random.Generator, launches: int, slowdown: float, tests: int = 1) -> list[Finding]:
-    """Return a gate of `tests` numbers over launches that scatter by 1 %, with a margin of 3 %."""
+def gate(
+    rng: np.random.Generator, launches: int, slowdown: float, tests: int = 1, scatter: float = 0.01
+) -> list[Finding]:
+    """Return a gate of `tests` numbers, with a margin of 3 %."""
     found = []
     for _ in range(tests):
-        ours, theirs = rng.normal(math.log(1 - slowdown), 0.01, launches), rng.normal(0, 0.01, launches)
+        ours, theirs = rng.normal(math.log(1 - slowdown), scatter, launches), rng.normal(0, scatter, launches)
         interval = welch_interval(ours, theirs, confidence_of(tests))
         sides = (Side(launches, float(np.exp(ours.mean()))), Side(launches, float(np.exp(theirs.mean()))))
         ratio = sides[0].value / sides[1].value
         found.append(Comparison(speedup=ratio, low=float(interval.low), high=float(interval.high), sides=sides))
-    return [finding(NAMED, Limit(RATE, 0.03), comparison) for comparison in found]
+    return [finding(NAMED, Limit(RATE, 0.03), comparison, tests) for comparison in found]
 
 
 def share(outcome: Outcome, outcomes: list[Outcome]) -> float:
@@ -167,14 +169,11 @@ def test_a_gate_errs_in_a_twentieth_at_most(tests: int):
 
 def test_a_slowdown_is_found_with_the_launches_asked_for():
     rng = np.random.default_rng(2)
-    found = []
+    found: list[Outcome] = []
     for _ in range(200):
-        outcome, launches = "undecided", 4
-        for _ in range(3):  # a gate that asks for more is run again, on new launches
-            (one,) = gate(rng, launches, 0.06)
-            outcome, launches = one.outcome, max(launches, one.launches or launches)
-            if outcome != "undecided":
-                break
-        found.append(outcome)
+        (first,) = gate(rng, 6, 0.05, scatter=0.03)
+        assert first.launches
+        (last,) = gate(rng, max(6, first.launches), 0.05, scatter=0.03)  # on new launches
+        found.append(last.outcome)
     assert share("worse", found) >= 0.8
     assert share("not worse", found) < 0.05

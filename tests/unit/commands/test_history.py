@@ -20,7 +20,7 @@ def gates(values: Sequence[float], number: str = RATE, width: float = 0.01, **la
     """Return a gate for each value of B, each in an engine of its own; the last one with other facts."""
     found = [Measured(value, value * (1 - width), value * (1 + width), "machine", "load") for value in values]
     found[-1] = replace(found[-1], **last)
-    tests = [Finding("bf16", "offline", number, 0.03, "not worse", 1, 1, 1, None, "", each) for each in found]
+    tests = [Finding("bf16", "offline", number, 0.03, "not worse", 1, 1, 1, (6, 6), None, "", each) for each in found]
     return [Gate("2026-11-26T04:00:00Z", "not worse", "a", "0", "b", f"{n}", (), (t,)) for n, t in enumerate(tests)]
 
 
