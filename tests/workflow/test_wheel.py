@@ -1,7 +1,6 @@
 """What a user has who installs the wheel and has no clone."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile

@@ -12,7 +12,7 @@ BUDGET = {
     "analysis": 2225,
     "checkpoints": 341,
     "cluster": 413,
-    "commands": 863,
+    "commands": 882,
     "contracts": 1014,
     "core": 647,
     "exchange": 231,
@@ -21,13 +21,13 @@ BUDGET = {
     "modes": 4858,
     "numbers": 159,
     "plan": 1843,
-    "report": 1985,
+    "report": 2002,
     "scripts": 43,
     "top": 37,
     "trainers": 556,
     "workflow": 349,
     "workloads": 318,
-    "tests": 11240,
+    "tests": 11242,
 }
 """Room of the package, `scripts` beside it, or `tests` -> `ast.stmt`s; lower them when something goes.
 
